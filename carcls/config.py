@@ -1,0 +1,170 @@
+"""What a trial is: its settings and its seed, validated once when built, with a digest.
+
+The names are flat on purpose: a setting is called the same on the command line (``--set dropout=0.3``), in a spec,
+on the leaderboard and in MLflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from carcls.catalog import find_backbone
+from carcls.unfreezing import parse_unfreezing
+
+Family = Literal["transfer"]
+Optimizer = Literal["adam", "adamw", "sgd"]
+LrSchedule = Literal["constant", "step", "cosine", "onecycle"]
+Crop = Literal["none", "random", "resized"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def digest_of(value: Any, length: int = 16) -> str:
+    """Return ``length`` hexadecimal digits of SHA-256 over the canonical JSON of ``value``.
+
+    >>> digest_of({"b": 1, "a": 2}) == digest_of({"a": 2, "b": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+class DataConfig(BaseModel):
+    """Which images, how they are cut and how they are split. One for a whole sweep.
+
+    Attributes:
+        path: folder of the data set; None means the embedded demo cars.
+        name: what tables call the data set; None means the folder's name.
+        margin: added around the bounding box, as a fraction of its width and height; the same on every split.
+        validation_fraction: share of the training images that validate.
+        test_fraction: share cut off as test where the data set has no test split.
+        split_seed: seed of the cut.
+        max_loss: share of a split that may be unreadable before the sweep refuses to start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    path: str | None = None
+    name: str | None = None
+    margin: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.15
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.15
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    max_loss: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+
+
+class TrialConfig(BaseModel):
+    """One trial. Defaults are the documented shared settings of the transfer family.
+
+    Attributes:
+        family: which family runs it.
+        seed: everything random in the trial comes from it.
+        backbone: ``resnet50``, ``densenet121``, ``efficientnet_lite0`` or ``timm:<model>``.
+        weights: ``auto`` (pretrained), ``random``, or a path to a state dict or to a folder that holds one.
+        image_size: side of the square input in pixels.
+        dropout: probability before the linear head.
+        unfreezing: ``frozen``, ``full``, ``progressive``, or an explicit schedule (see carcls.unfreezing).
+        optimizer, momentum: Adam, AdamW or SGD; momentum is SGD's.
+        head_lr, backbone_lr: peak learning rates; backbone_lr means nothing while the backbone is frozen.
+        weight_decay: as the optimizer defines it (L2 for Adam and SGD, decoupled for AdamW).
+        lr_schedule: ``step`` multiplies by step_gamma every step_epochs; ``cosine`` decays to zero after
+            warmup_epochs of linear warm-up; ``onecycle`` rises for 30% of the steps and falls to zero.
+        label_smoothing: share of the target spread over all classes.
+        clip_norm: gradient norm is cut to this; 0 cuts nothing.
+        crop: ``random`` takes a 7/8 window at a random place (what Resize(256) then RandomCrop(224) does);
+            ``resized`` takes a window of crop_scale…1 of the area with aspect 3/4…4/3; both are resized to image_size.
+        flip: mirror half of the images.
+        rotation: largest angle in degrees, either way.
+        jitter: largest relative change of brightness, contrast and saturation.
+        augmentation_strength: multiplies all of the above; 0 is no augmentation at all, 1 as written.
+        epochs, batch_size: of training.
+        precision: ``auto`` uses bf16 autocast where it is faster.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    family: Family = "transfer"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    backbone: str = "resnet50"
+    weights: str = "auto"
+    image_size: Annotated[int, Field(ge=32, le=1024)] = 224
+    dropout: Annotated[float, Field(ge=0.0, le=0.95)] = 0.0
+    unfreezing: str = "frozen"
+    optimizer: Optimizer = "adam"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    head_lr: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
+    backbone_lr: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    lr_schedule: LrSchedule = "step"
+    step_epochs: Annotated[int, Field(ge=1)] = 7
+    step_gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
+    crop: Crop = "none"
+    crop_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.35
+    flip: bool = False
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    jitter: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    augmentation_strength: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    precision: Precision = "auto"
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, name: str) -> str:
+        find_backbone(name)
+        return name
+
+    @field_validator("unfreezing")
+    @classmethod
+    def _readable_schedule(cls, text: str) -> str:
+        parse_unfreezing(text)
+        return text
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are changed at all."""
+        return self.augmentation_strength > 0 and (
+            self.crop != "none" or self.flip or self.rotation > 0 or self.jitter > 0
+        )
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the settings with those that cannot matter set to their defaults, so that equal trials are equal.
+
+        A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step.
+        """
+        neutral: set[str] = set()
+        if self.unfreezing == "frozen":
+            neutral.add("backbone_lr")
+        if not self.augments:
+            neutral |= {"crop", "flip", "rotation", "jitter", "augmentation_strength"}
+        if self.crop != "resized" or not self.augments:
+            neutral.add("crop_scale")
+        if self.optimizer != "sgd":
+            neutral.add("momentum")
+        if self.lr_schedule != "step":
+            neutral |= {"step_epochs", "step_gamma"}
+        if self.lr_schedule != "cosine":
+            neutral.add("warmup_epochs")
+        settings: dict[str, Any] = self.model_dump()
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        return {name: defaults[name] if name in neutral else value for name, value in settings.items()}
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that two trials share exactly when their canonical settings agree."""
+        return digest_of(self.canonical())
+
+    def with_settings(self, settings: Mapping[str, Any]) -> TrialConfig:
+        """Return a validated copy with ``settings`` replaced.
+
+        Raises:
+            pydantic.ValidationError: a setting is unknown or out of range.
+        """
+        return TrialConfig.model_validate({**self.model_dump(), **settings})

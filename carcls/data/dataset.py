@@ -1,0 +1,286 @@
+"""The data of a sweep: manifest, splits and what was found wrong, prepared once, handed to all trials as one file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carcls.config import DataConfig, digest_of
+from carcls.data.crew import Progress
+from carcls.data.fingerprints import THRESHOLD, near_duplicate_groups, nearest_fingerprint
+from carcls.data.manifest import ImageRecord, Manifest
+from carcls.data.pack import Index, Pack, get_index, get_pack
+from carcls.data.splits import Rows, Splits, cut_splits, quota
+from carcls.data.stanford import read_layout, read_manifest
+from carcls.errors import DataError
+from carcls.stages import StageStore, write_json
+
+_FORMAT = 1
+_COLUMNS = ("path", "label", "split", "box")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images with labels, split for a sweep.
+
+    Attributes:
+        name: what tables call it.
+        manifest: all images.
+        margin: around the boxes, as a fraction of their sides; the same on every split.
+        splits: rows of ``manifest.images``.
+        quarantined: path and reason of every unreadable image; in no split.
+        duplicates: test path and the path of the training or validation image that it nearly equals; still in test.
+        notes: one sentence each about what the user may want to know.
+    """
+
+    name: str
+    manifest: Manifest
+    margin: float
+    splits: Splits
+    quarantined: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is a position in them."""
+        return self.manifest.classes
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels of all images, int64 [n], in 0..classes-1."""
+        return np.array([image.label for image in self.manifest.images], np.int64)
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits of the images, the margin and the rows that train and validate; not of test's."""
+        splits = [self.splits.train.tolist(), self.splits.validation.tolist()]
+        return digest_of({"manifest": self.manifest.digest, "margin": self.margin, "splits": splits})
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images per split: ``train``, ``validation``, ``test``."""
+        return {name: len(getattr(self.splits, name)) for name in ("train", "validation", "test")}
+
+    def pack(self, stages: StageStore, size: int) -> Pack:
+        """Return the pixels at ``size``, decoding them if no process has done so before.
+
+        Raises:
+            OutputError: the disk has no room for them.
+        """
+        return get_pack(self.manifest, self.margin, size, stages)
+
+    def save(self, path: Path) -> None:
+        """Write everything but pixels as JSON; ``path`` is whole or absent, whenever the machine stops."""
+        columns = {name: [getattr(image, name) for image in self.manifest.images] for name in _COLUMNS}
+        others = {name: getattr(self.manifest, name) for name in ("layout", "classes", "digest", "contents", "notes")}
+        splits = {name: getattr(self.splits, name).tolist() for name in self.counts}
+        write_json(
+            path,
+            {
+                "format": _FORMAT,
+                "name": self.name,
+                "margin": self.margin,
+                "manifest": {**others, "root": str(self.manifest.root), "images": columns},
+                "splits": {**splits, "unvalidated": self.splits.unvalidated},
+                "quarantined": self.quarantined,
+                "duplicates": self.duplicates,
+                "notes": self.notes,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Dataset:
+        """Read what ``save`` wrote.
+
+        Raises:
+            DataError: the file is missing or not of this version.
+        """
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["format"] != _FORMAT:
+                raise ValueError("another format")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"data file must be one that carsweep wrote, got {str(path)!r}. Start a new sweep."
+            ) from error
+        splits = stored["splits"]
+        return cls(
+            name=stored["name"],
+            manifest=_manifest_from(stored["manifest"]),
+            margin=stored["margin"],
+            splits=Splits(
+                train=np.array(splits["train"], np.int64),
+                validation=np.array(splits["validation"], np.int64),
+                test=np.array(splits["test"], np.int64),
+                unvalidated=tuple(splits["unvalidated"]),
+            ),
+            quarantined=_pairs(stored["quarantined"]),
+            duplicates=_pairs(stored["duplicates"]),
+            notes=tuple(stored["notes"]),
+        )
+
+
+def prepare_dataset(
+    config: DataConfig,
+    stages: StageStore,
+    size: int,
+    *,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Dataset:
+    """Read a data set, decode it at ``size`` if that was not done before, and split it.
+
+    Args:
+        config: where it is and how it is cut; ``path`` must be set.
+        stages: keeps the pack, the fingerprints and the digests of the files.
+        size: side in pixels of the first pack; the splits do not depend on it.
+        progress: called with images done and images in all while decoding.
+        workers: decoding processes; None means one per usable core.
+
+    Raises:
+        DataError: it cannot be read, or a split loses more than ``config.max_loss`` of its images.
+        OutputError: the disk has no room for the pack.
+    """
+    root = _path(config)
+    cache = stages.root / "contents" / f"{digest_of(str(root.expanduser().resolve()))}.json"
+    manifest = read_manifest(root, cache)
+    pack = get_pack(manifest, config.margin, size, stages, progress=progress, workers=workers)
+    index = get_index(manifest, config.margin, pack, stages)
+    _check_losses(manifest, index, config.max_loss)
+    splits = _cut(manifest, index, config)
+    duplicates = _duplicates(manifest, index, splits)
+    return Dataset(
+        name=config.name or manifest.root.name,
+        manifest=manifest,
+        margin=config.margin,
+        splits=splits,
+        quarantined=tuple((manifest.images[row].path, reason) for row, reason in index.broken),
+        duplicates=duplicates,
+        notes=(*manifest.notes, *_split_notes(manifest, splits)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """What a plan shows before anything is decoded: counts of images, classes and, about, of each split."""
+
+    name: str
+    images: int
+    classes: int
+    train: int
+    validation: int
+    test: int
+
+
+def summarize(config: DataConfig) -> DataSummary:
+    """Count a data set from its listing alone; near-duplicates and unreadable images may shift the splits a little.
+
+    Raises:
+        DataError: the folder cannot be used.
+    """
+    reading = read_layout(_path(config))
+    held = Counter(image.label for image in reading.images if image.split == "train")
+    test = len(reading.images) - sum(held.values())
+    if test == 0:
+        cut_off = {label: quota(count, config.test_fraction) for label, count in held.items()}
+        test, held = sum(cut_off.values()), Counter({label: held[label] - cut_off[label] for label in held})
+    validation = sum(quota(count, config.validation_fraction) for count in held.values())
+    train = sum(held.values()) - validation
+    name = config.name or reading.root.name
+    return DataSummary(name, len(reading.images), len(reading.classes), train, validation, test)
+
+
+def _path(config: DataConfig) -> Path:
+    if config.path is None:
+        raise DataError("data.path must be set, got None. Write the demo cars first, or give a folder with --data.")
+    return Path(config.path)
+
+
+def _readable(manifest: Manifest, index: Index, split: Literal["train", "test"]) -> Rows:
+    broken = {row for row, _ in index.broken}
+    rows = [row for row, image in enumerate(manifest.images) if image.split == split and row not in broken]
+    return np.array(rows, np.int64)
+
+
+def _check_losses(manifest: Manifest, index: Index, max_loss: float) -> None:
+    totals = Counter(image.split for image in manifest.images)
+    for split, total in totals.items():
+        lost = [(row, reason) for row, reason in index.broken if manifest.images[row].split == split]
+        if len(lost) > max_loss * total or len(lost) == total:
+            shown = "; ".join(f"{manifest.images[row].path}: {reason}" for row, reason in lost[:3])
+            more = f" (and {len(lost) - 3} more)" if len(lost) > 3 else ""
+            raise DataError(
+                f"{split} split must lose at most {100 * max_loss:g}% of its images, "
+                f"got {len(lost)} unreadable of {total} in {str(manifest.root)!r}: {shown}{more}. "
+                "Repair or remove these files, or raise data.max_loss."
+            )
+
+
+def _cut(manifest: Manifest, index: Index, config: DataConfig) -> Splits:
+    train = _readable(manifest, index, "train")
+    test = _readable(manifest, index, "test") if manifest.has_test else None
+    groups = np.zeros(len(manifest.images), np.int64)
+    contents = [manifest.contents[row] for row in train] if manifest.contents else []
+    groups[train] = near_duplicate_groups(index.fingerprints[train], contents)
+    return cut_splits(
+        np.array([image.label for image in manifest.images], np.int64),
+        groups,
+        train,
+        test,
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        seed=config.split_seed,
+    )
+
+
+def _duplicates(manifest: Manifest, index: Index, splits: Splits) -> tuple[tuple[str, str], ...]:
+    """Pair every test image with the training or validation image that it equals or nearly equals, if there is one."""
+    seen = np.sort(np.concatenate([splits.train, splits.validation]))
+    if not len(seen) or not len(splits.test):
+        return ()
+    nearest, distances = nearest_fingerprint(index.fingerprints[splits.test], index.fingerprints[seen])
+    twins = {
+        int(row): int(seen[k]) for row, k, d in zip(splits.test, nearest, distances, strict=True) if d <= THRESHOLD
+    }
+    if manifest.contents:
+        by_content = {manifest.contents[row]: int(row) for row in seen[::-1]}
+        equal = {int(row): by_content.get(manifest.contents[row]) for row in splits.test}
+        twins |= {row: twin for row, twin in equal.items() if twin is not None}
+    paths = [image.path for image in manifest.images]
+    return tuple((paths[row], paths[twin]) for row, twin in sorted(twins.items()))
+
+
+def _split_notes(manifest: Manifest, splits: Splits) -> list[str]:
+    trained = {manifest.images[row].label for row in splits.train}
+    untrained = [name for label, name in enumerate(manifest.classes) if label not in trained]
+    unvalidated = [manifest.classes[label] for label in splits.unvalidated]
+    notes = []
+    if untrained:
+        notes.append(f"{len(untrained)} classes have no readable training image: {_some(untrained)}.")
+    if unvalidated:
+        notes.append(f"{len(unvalidated)} classes have too few distinct images to validate on: {_some(unvalidated)}.")
+    return notes
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+
+
+def _manifest_from(stored: dict[str, Any]) -> Manifest:
+    columns = stored.pop("images")
+    boxes = (None if box is None else tuple(box) for box in columns["box"])
+    images = tuple(map(ImageRecord, columns["path"], columns["label"], columns["split"], boxes))
+    tuples = {name: tuple(stored.pop(name)) for name in ("classes", "contents", "notes")}
+    return Manifest(**{**stored, **tuples, "root": Path(stored["root"]), "images": images})
+
+
+def _pairs(stored: list[list[str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((first, second) for first, second in stored)

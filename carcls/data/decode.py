@@ -1,0 +1,190 @@
+"""From an image file to a square of pixels: crop, resize, orient, and say in one sentence why a file is unusable.
+
+Imports only numpy and Pillow: the decoding processes of a pack start from here.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from carcls.errors import DataError
+
+Box = tuple[int, int, int, int]
+Window = tuple[float, float, float, float]
+
+LEAST_PIXELS = 448
+"""A crop never has fewer pixels a side than this, or twice the wanted side, because of a reduced JPEG decode."""
+
+GRAY_SIDE = 32
+"""Side of the gray thumbnail from which the fingerprint is computed, whatever the size of the pack."""
+
+_ORIENTATION_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImage(DataError):  # noqa: N818 - what it says is a reason, mostly shown and not raised
+    """One image cannot be used; ``str()`` of it is the reason, without the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A loaded image, still to be resized: RGB pixels as stored, the window to keep, the turn, the reduction."""
+
+    image: Image.Image
+    window: Window
+    turn: Image.Transpose | None
+    reduction: int
+
+    def square(self, size: int) -> Image.Image:
+        """Return the window squashed to ``size`` × ``size`` and turned upright."""
+        square = self.image.resize((size, size), Image.Resampling.BICUBIC, box=self.window, reducing_gap=3.0)
+        # Both sides are equal, so turning after the resize is the same as before it, and cheaper.
+        return square if self.turn is None else square.transpose(self.turn)
+
+
+def read_square(path: Path, size: int, box: Box | None = None, margin: float = 0.0) -> NDArray[np.uint8]:
+    """Return the image, or its box, as uint8 RGB [size, size, 3] in 0..255, upright.
+
+    Args:
+        path: the image file.
+        size: side of the square in pixels; the aspect ratio is not kept.
+        box: x1, y1, x2, y2 in pixels of the stored grid, x2 and y2 exclusive. Annotation tools of the devkit's time
+            read pixels without looking at the EXIF orientation, so the crop is cut first and turned upright after.
+        margin: widens the box on each side by this fraction of its width and height, as far as the image goes.
+
+    Raises:
+        UnreadableImage: missing, empty, truncated, too large, not an image, or the box does not lie in the image.
+    """
+    return np.asarray(decode(path, max(LEAST_PIXELS, 2 * size), box, margin).square(size))
+
+
+def read_square_and_gray(
+    path: Path, size: int, box: Box | None = None, margin: float = 0.0
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return ``read_square`` and the uint8 gray thumbnail [32, 32] of the same crop, which does not depend on ``size``.
+
+    Raises:
+        UnreadableImage: as ``read_square``.
+    """
+    decoded = decode(path, max(LEAST_PIXELS, 2 * size), box, margin)
+    pixels = np.asarray(decoded.square(size))
+    if size > LEAST_PIXELS // 2 and _could_reduce(decoded):
+        decoded = decode(path, LEAST_PIXELS, box, margin)
+    return pixels, np.asarray(decoded.square(GRAY_SIDE).convert("L"))
+
+
+def decode(path: Path, least: int, box: Box | None = None, margin: float = 0.0) -> Decoded:
+    """Load the image; a JPEG whose crop has over twice ``least`` pixels a side is decoded at 1/2, 1/4 or 1/8.
+
+    Raises:
+        UnreadableImage: as ``read_square``.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return _load(image, least, box, margin)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plug-ins raise whatever a broken file makes them trip over
+        raise UnreadableImage(_reason(path, error)) from error
+
+
+def fit_window(width: int, height: int, box: Box | None, margin: float) -> Window:
+    """Return the window to keep: the box, widened by ``margin`` of its sides and cut to the image.
+
+    Raises:
+        UnreadableImage: the box is empty or lies outside the image.
+
+    >>> fit_window(100, 50, (10, 10, 30, 20), 0.5)
+    (0.0, 5.0, 40.0, 25.0)
+    """
+    if box is None:
+        return (0.0, 0.0, float(width), float(height))
+    x1, y1, x2, y2 = box
+    if x2 <= x1 or y2 <= y1:
+        raise UnreadableImage(f"its box {box} is empty")
+    dx, dy = margin * (x2 - x1), margin * (y2 - y1)
+    window = (max(0.0, x1 - dx), max(0.0, y1 - dy), min(float(width), x2 + dx), min(float(height), y2 + dy))
+    if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
+        raise UnreadableImage(f"its box {box} lies outside the {width}×{height} image")
+    return window
+
+
+def _load(image: Image.Image, least: int, box: Box | None, margin: float) -> Decoded:
+    full_width, full_height = image.size
+    window = fit_window(full_width, full_height, box, margin)
+    crop_width, crop_height = window[2] - window[0], window[3] - window[1]
+    image.draft(
+        None, (math.ceil(least * full_width / crop_width), math.ceil(least * full_height / crop_height))
+    )  # does nothing unless the file is a JPEG
+    reduction = max(1, round(full_width / image.width))
+    image.load()
+    # After loading: Pillow turns some formats by itself and then removes the tag.
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG, 1))
+    x1, y1, x2, y2 = (edge / reduction for edge in window)
+    x2, y2 = min(x2, float(image.width)), min(y2, float(image.height))
+    # Cut to whole pixels first: resizing with a window alone lets the filter look at what lies beyond it.
+    left, top = math.floor(x1), math.floor(y1)
+    cropped = image.crop((left, top, math.ceil(x2), math.ceil(y2)))
+    return Decoded(as_rgb(cropped), (x1 - left, y1 - top, x2 - left, y2 - top), turn, reduction)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return the image as 8-bit RGB: transparency over white, 16-bit gray scaled to 8, palette and CMYK converted."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_bytes(np.asarray(image))).convert("RGB")
+    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scale [h, w] numbers to 0..255: integers are 16-bit, floats are 0..1 if none is larger and 0..255 otherwise."""
+    numbers = np.nan_to_num(values.astype(np.float32))
+    if values.dtype.kind == "f":
+        numbers *= 255.0 if numbers.max(initial=0.0) <= 1.0 else 1.0
+    else:
+        numbers /= 257.0
+    return np.clip(np.round(numbers), 0, 255).astype(np.uint8)
+
+
+def _could_reduce(decoded: Decoded) -> bool:
+    """Tell whether a smaller target might have been met by a more reduced decode."""
+    x1, y1, x2, y2 = (edge * decoded.reduction for edge in decoded.window)
+    return decoded.reduction < 8 and min(x2 - x1, y2 - y1) >= 2 * decoded.reduction * LEAST_PIXELS
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Say why in words that do not contain the folder, so that a moved copy gives the same answer."""
+    if isinstance(error, UnreadableImage):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return "the file is missing"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"it has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels"
+    if path.is_file() and path.stat().st_size == 0:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image of a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return f"it is damaged ({str(error).replace(str(path), path.name) or type(error).__name__})"

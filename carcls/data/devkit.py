@@ -1,0 +1,123 @@
+"""The original devkit layout: images in ``cars_train/`` and ``cars_test/``, annotations in MATLAB files.
+
+MATLAB counts pixels from 1 and both corners of a box belong to it; here they count from 0 and the far corner does not,
+so x1 and y1 lose one and x2 and y2 stay. Classes count from 1 as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from carcls.data.manifest import ImageRecord
+from carcls.data.reading import Reading
+from carcls.errors import DataError
+
+TRAIN_ANNOTATIONS = "cars_train_annos.mat"
+TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
+CLASS_NAMES = "cars_meta.mat"
+_PLACES = (".", "devkit", "car_devkit", "car_devkit/devkit", "cars_devkit")
+_BOX_FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+
+
+def has_devkit(root: Path) -> bool:
+    """Tell whether ``root``, or a devkit folder in it, holds the training annotations."""
+    return _find(root, TRAIN_ANNOTATIONS) is not None
+
+
+def read_devkit(root: Path) -> Reading:
+    """Read the devkit's annotations; the test split is left out, with a note, when its labels are not there.
+
+    Raises:
+        DataError: a file or folder is missing, cannot be read, lacks a field, or names an unknown class.
+    """
+    train_file = _find(root, TRAIN_ANNOTATIONS)
+    assert train_file is not None
+    classes = _class_names(root, train_file.parent)
+    folder = _image_folder(root, "cars_train")
+    if folder is None:
+        raise DataError(
+            f"{root / 'cars_train'} must be a folder with the training images. Unpack cars_train.tgz there."
+        )
+    images = _records(train_file, folder, "train", classes)
+    test_file, test_folder = _find(root, TEST_ANNOTATIONS), _image_folder(root, "cars_test")
+    notes: tuple[str, ...] = ()
+    if test_file is not None and test_folder is not None:
+        images += _records(test_file, test_folder, "test", classes)
+    elif test_folder is not None:
+        notes = (f"cars_test/ is left out: its labels are not known. Put {TEST_ANNOTATIONS} beside {CLASS_NAMES}.",)
+    elif test_file is not None:
+        notes = (f"{TEST_ANNOTATIONS} is left out: there is no cars_test/ folder.",)
+    return Reading(root, "devkit", classes, tuple(images), notes)
+
+
+def _class_names(root: Path, beside: Path) -> tuple[str, ...]:
+    file = _find(root, CLASS_NAMES)
+    if file is None:
+        raise DataError(f"{CLASS_NAMES} must lie beside {TRAIN_ANNOTATIONS} in {beside}. Copy it from the devkit.")
+    content = _load(file)
+    if "class_names" not in content:
+        raise DataError(f"{file} must hold class_names, got {_fields(content)}. Take the file from the devkit.")
+    return tuple(str(name) for name in np.atleast_1d(content["class_names"]))
+
+
+def _records(file: Path, folder: str, split: Literal["train", "test"], classes: tuple[str, ...]) -> list[ImageRecord]:
+    content = _load(file)
+    annotations: Any = np.atleast_1d(content.get("annotations", []))
+    names = annotations.dtype.names or ()
+    missing = [name for name in (*_BOX_FIELDS, "class", "fname") if name not in names]
+    if missing:
+        raise DataError(
+            f"{file} must hold annotations with the field {missing[0]!r}, got {_fields(names or content)}. "
+            "Take the file from the devkit."
+        )
+    try:
+        columns = [[int(value) for value in annotations[name]] for name in (*_BOX_FIELDS, "class")]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{file} must hold whole numbers as boxes and classes. Take the file from the devkit."
+        ) from error
+    _check_classes(file, columns[4], classes)
+    return [
+        ImageRecord(f"{folder}/{name}", label - 1, split, (x1 - 1, y1 - 1, x2, y2))
+        for x1, y1, x2, y2, label, name in zip(*columns, map(str, annotations["fname"]), strict=True)
+    ]
+
+
+def _check_classes(file: Path, labels: list[int], classes: tuple[str, ...]) -> None:
+    wrong = next((label for label in labels if not 1 <= label <= len(classes)), None)
+    if wrong is not None:
+        raise DataError(
+            f"class in {file} must lie in 1..{len(classes)}, the classes of {CLASS_NAMES}, got {wrong}. "
+            "Take both files from the same devkit."
+        )
+
+
+def _load(file: Path) -> dict[str, Any]:
+    # Here because scipy.io takes a tenth of a second to import and most data sets are class folders.
+    from scipy.io import loadmat
+
+    try:
+        content: dict[str, Any] = loadmat(file, squeeze_me=True, chars_as_strings=True)
+    except Exception as error:  # scipy raises whatever a broken file makes it trip over
+        raise DataError(f"{file} must be a MATLAB file, but it cannot be read ({error}). Fetch it again.") from error
+    return content
+
+
+def _fields(names: Iterable[str]) -> str:
+    return ", ".join(name for name in names if not name.startswith("__")) or "nothing"
+
+
+def _find(root: Path, name: str) -> Path | None:
+    return next((root / place / name for place in _PLACES if (root / place / name).is_file()), None)
+
+
+def _image_folder(root: Path, name: str) -> str | None:
+    """Return the folder of images relative to ``root``; some archives hold it inside one of the same name."""
+    nested = root / name / name
+    if nested.is_dir():
+        return f"{name}/{name}"
+    return name if (root / name).is_dir() else None

@@ -1,0 +1,153 @@
+"""Decode once: every image of a manifest, cropped and squashed to one size, in one memory map that all share."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carcls.data.crew import Progress, fill_all
+from carcls.data.decode import GRAY_SIDE
+from carcls.data.filling import Job
+from carcls.data.fingerprints import fingerprint
+from carcls.data.manifest import Manifest
+from carcls.errors import OutputError
+from carcls.stages import StageStore, write_json
+
+_VERSION = 1
+"""Raise it when the same key would give other pixels or fingerprints."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """Decoded images.
+
+    Attributes:
+        folder: the stage that holds them.
+        pixels: uint8 [n, size, size, 3] RGB in 0..255, a read-only memory map; row i is ``manifest.images[i]``,
+            zeros where it cannot be read.
+        size: side in pixels.
+    """
+
+    folder: Path
+    pixels: NDArray[np.uint8]
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """What decoding tells besides pixels; the same for every size.
+
+    Attributes:
+        fingerprints: uint64 [n]; see carcls.data.fingerprints. Zero where the image cannot be read.
+        broken: row and reason of every image that cannot be read, by row.
+    """
+
+    fingerprints: NDArray[np.uint64]
+    broken: tuple[tuple[int, str], ...]
+
+
+def get_pack(
+    manifest: Manifest,
+    margin: float,
+    size: int,
+    stages: StageStore,
+    *,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Pack:
+    """Return the pack of a manifest, decoding it if no process has done so before.
+
+    Args:
+        manifest: what to decode; keyed by its digest.
+        margin: around the boxes, as a fraction of their sides.
+        size: side in pixels.
+        stages: where the pack is kept.
+        progress: called with images done and images in all while decoding.
+        workers: decoding processes; None means one per usable core.
+
+    Raises:
+        OutputError: the disk has no room for the pack.
+    """
+    key = {"manifest": manifest.digest, "margin": margin, "size": size, "version": _VERSION}
+    folder = stages.get_or_make(
+        "pack", key, lambda work: _make_pack(work, manifest, margin, size, progress=progress, workers=workers)
+    )
+    return Pack(folder, np.load(folder / "pixels.npy", mmap_mode="r"), size)
+
+
+def get_index(manifest: Manifest, margin: float, pack: Pack, stages: StageStore) -> Index:
+    """Return fingerprints and unreadable images of a manifest, taken from whichever of its packs is made first.
+
+    A stage of its own, so that splits do not change with the size of the pack nor go with it.
+    """
+
+    def copy(work: Path) -> None:
+        shutil.copyfile(pack.folder / "fingerprints.npy", work / "fingerprints.npy")
+        shutil.copyfile(pack.folder / "index.json", work / "index.json")
+
+    key: Mapping[str, Any] = {"manifest": manifest.digest, "margin": margin, "version": _VERSION}
+    folder = stages.get_or_make("index", key, copy)
+    broken = json.loads((folder / "index.json").read_text(encoding="utf-8"))["broken"]
+    return Index(np.load(folder / "fingerprints.npy"), tuple((int(row), str(reason)) for row, reason in broken))
+
+
+def _make_pack(
+    work: Path, manifest: Manifest, margin: float, size: int, *, progress: Progress | None, workers: int | None
+) -> None:
+    count = len(manifest.images)
+    _check_room(work, count * size * size * 3)
+    pixels, grays = work / "pixels.npy", work / "grays.npy"
+    job = Job(
+        root=str(manifest.root),
+        size=size,
+        margin=margin,
+        pixels=str(pixels),
+        pixels_offset=_preallocate(pixels, (count, size, size, 3)),
+        grays=str(grays),
+        grays_offset=_preallocate(grays, (count, GRAY_SIDE, GRAY_SIDE)),
+    )
+    rows = [(row, image.path, image.box) for row, image in enumerate(manifest.images)]
+    broken = fill_all(job, rows, workers, progress)
+    prints = _fingerprints(np.load(grays, mmap_mode="r"))
+    prints[[row for row, _ in broken]] = 0
+    np.save(work / "fingerprints.npy", prints)
+    grays.unlink()
+    write_json(work / "index.json", {"broken": broken})
+    _flush(pixels)
+
+
+def _fingerprints(grays: NDArray[np.uint8], block: int = 1024) -> NDArray[np.uint64]:
+    parts = [fingerprint(grays[start : start + block]) for start in range(0, len(grays), block)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+
+
+def _preallocate(path: Path, shape: tuple[int, ...]) -> int:
+    """Write an .npy file of zeros that takes no room yet; return the bytes before its first row."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    return int(array.offset)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"disk of {str(folder.parent.parent)!r} must have {needed / 2**30:.1f} GiB free for decoded images, "
+            f"got {free / 2**30:.1f} GiB. Make room, or give another --out."
+        )
+
+
+def _flush(path: Path) -> None:
+    """Make sure that the pixels are on disk before the stage appears."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,80 @@
+"""Everything carsweep raises on purpose.
+
+    CarsweepError
+    ├── InputError               the user's mistake; the command line prints it in one line and exits with 2
+    │   ├── SpecError            every mistake of a spec together, each with its path
+    │   ├── DataError            a data set that is missing, empty, of no known layout, or too broken
+    │   ├── WeightsError         pretrained weights that cannot be had, or do not fit
+    │   ├── OutputError          a folder that cannot be written
+    │   └── TrackingError        a tracking server that does not answer
+    └── TrialFailure             one trial cannot go on; the sweep does
+        ├── NonFiniteLoss        the loss became NaN or infinite
+        └── OutOfMemory          the device's memory did not suffice
+
+Messages read "{name} must {rule}, got {value!r}." and end with the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class CarsweepError(Exception):
+    """Base of every error that carsweep raises on purpose."""
+
+
+class InputError(CarsweepError):
+    """A mistake of the user's; says what to do next."""
+
+
+class SpecError(InputError):
+    """One or more mistakes in a spec, reported together.
+
+    Args:
+        mistakes: one sentence each, beginning with the path of the setting (``search.dropout.high: …``).
+    """
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+class DataError(InputError):
+    """The data set cannot be used."""
+
+
+class WeightsError(InputError):
+    """Pretrained weights cannot be had, or do not fit the backbone."""
+
+
+class OutputError(InputError):
+    """A folder for results cannot be written."""
+
+
+class TrackingError(InputError):
+    """The tracking server cannot be used."""
+
+
+class TrialFailure(CarsweepError):  # noqa: N818 - a failed trial is an outcome, not a programming error
+    """One trial cannot go on. ``str()`` of it is the reason shown on the leaderboard."""
+
+
+class NonFiniteLoss(TrialFailure):
+    """The training or validation loss became NaN or infinite."""
+
+
+class OutOfMemory(TrialFailure):
+    """The device's memory did not suffice for this trial."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """End an unknown-name message: the nearest known name if there is one, and all known names.
+
+    >>> nearest("dropuot", ["dropout", "epochs"])
+    ' Did you mean dropout? Known: dropout, epochs.'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return f"{hint} Known: {', '.join(names)}."

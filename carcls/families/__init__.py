@@ -1,0 +1,93 @@
+"""The families, and the one way to run a trial of any of them.
+
+Importing this package loads no torch; the functions do, where they touch tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from carcls.config import TrialConfig
+from carcls.data.dataset import Dataset
+from carcls.outcome import Outcome, Report
+from carcls.stages import StageStore
+
+
+@dataclass(frozen=True, slots=True)
+class TestScore:
+    """One reading of the test split.
+
+    Attributes:
+        metrics: ``test_loss`` in nats, and ``test_accuracy``, ``test_f1``, … in [0, 1].
+        interval: 95% Wilson interval of the accuracy.
+        images: how many were read.
+    """
+
+    __test__ = False  # the name is no test case's
+
+    metrics: Mapping[str, float]
+    interval: tuple[float, float]
+    images: int
+
+
+class FamilyModule(Protocol):
+    """What a module of a family offers."""
+
+    preflight: Callable[[Iterable[TrialConfig]], list[str]]
+    run: Callable[[TrialConfig, Dataset, StageStore, Report], Outcome]
+    evaluate_on_test: Callable[[TrialConfig, Dataset, StageStore, Path | None], TestScore]
+    export: Callable[[TrialConfig, Dataset, StageStore, Path, Mapping[str, Any]], None]
+
+
+_MODULES = {"transfer": "carcls.families.transfer"}
+
+
+def _module(family: str) -> FamilyModule:
+    return cast(FamilyModule, import_module(_MODULES[family]))
+
+
+def preflight(configs: Iterable[TrialConfig]) -> list[str]:
+    """Check, before anything expensive starts, that what the trials need can be had; return notes for the user.
+
+    Raises:
+        WeightsError: pretrained weights cannot be had.
+        InputError: a backbone is unknown to timm, or does not fit the image size.
+    """
+    notes: list[str] = []
+    for config in {c.digest: c for c in configs}.values():
+        notes += [note for note in _module(config.family).preflight([config]) if note not in notes]
+    return notes
+
+
+def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
+    """Run one trial, or answer it from the store. Each epoch is reported, those of a stored trial as well.
+
+    Raises:
+        TrialFailure: the trial cannot go on; says why.
+    """
+    return _module(config.family).run(config, data, stages, report)
+
+
+def evaluate_on_test(
+    config: TrialConfig, data: Dataset, stages: StageStore, predictions: Path | None = None
+) -> TestScore:
+    """Read the test split once with the model of a finished trial; the caller counts and records the reading.
+
+    Args:
+        config: a trial that has finished in this store.
+        data: with a test split.
+        stages: where the trained model is.
+        predictions: written there as .npz (``rows``, ``labels``, ``predicted``, ``probabilities``) when given.
+    """
+    return _module(config.family).evaluate_on_test(config, data, stages, predictions)
+
+
+def export_trial(
+    config: TrialConfig, data: Dataset, stages: StageStore, folder: Path, details: Mapping[str, Any] | None = None
+) -> None:
+    """Write the model of a finished trial as a folder that ``carcls.export.load_export`` opens anywhere."""
+    _module(config.family).export(config, data, stages, folder, details or {})

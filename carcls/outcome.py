@@ -1,0 +1,56 @@
+"""What a trial says: a measurement after each epoch, an outcome at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One report of a running trial.
+
+    Attributes:
+        epoch: epochs finished so far, from 1.
+        metrics: ``train_loss``, ``val_loss`` (nats), ``val_accuracy``, ``val_top5``, ``val_precision``, ``val_recall``,
+            ``val_f1`` (support-weighted, as documented) and ``val_…_macro``, all in [0, 1]; ``seconds`` of this epoch.
+    """
+
+    epoch: int
+    metrics: Mapping[str, float]
+
+
+Report = Callable[[Measurement], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """Settings answered for free on the way of another trial: what differs from its config, and the metrics."""
+
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished trial leaves.
+
+    Attributes:
+        metrics: the measurement of the last epoch (keys as in ``Measurement.metrics``).
+        epochs: epochs trained.
+        seconds: wall time of this call, stages that were waited for included.
+        reused: True when the whole trial was answered from the stage store and nothing was trained.
+        model: folder of the trained-model stage, relative to the store's root.
+        predictions: file with the per-image validation predictions (``rows``, ``labels``, ``predicted``,
+            ``probabilities`` float32 [n, c]) as .npz, relative to the store's root.
+        siblings: settings answered for free on the way.
+    """
+
+    metrics: Mapping[str, float]
+    epochs: int
+    seconds: float
+    reused: bool
+    model: str
+    predictions: str
+    siblings: tuple[Sibling, ...] = field(default=())

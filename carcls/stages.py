@@ -1,0 +1,137 @@
+"""The content-addressed store: a stage is a folder that is a pure function of its key, made once and shared by all.
+
+A stage lives at ``<root>/<kind>/<digest of its key>/`` and holds ``key.json`` beside what its maker wrote. It appears
+complete or not at all: the maker writes into a folder of another name, which is renamed at the end. One maker at a time
+holds the stage's lock; others wait and then find it made. Every answer is written to ``<root>/log.jsonl``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from carcls.config import digest_of
+
+
+@dataclass(frozen=True, slots=True)
+class StageEvent:
+    """One line of the store's log: ``made`` or ``reused``, and how long that took in seconds."""
+
+    kind: str
+    digest: str
+    event: str
+    seconds: float
+    pid: int
+
+
+class StageStore:
+    """Get a stage, or make it.
+
+    Args:
+        root: the store's folder, made when missing. Several processes may share it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def folder(self, kind: str, key: Mapping[str, Any]) -> Path:
+        """Return where the stage is, or would be."""
+        return self.root / kind / digest_of(dict(key), length=24)
+
+    def has(self, kind: str, key: Mapping[str, Any]) -> bool:
+        """Tell whether the stage is made."""
+        return (self.folder(kind, key) / "key.json").is_file()
+
+    def get_or_make(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """Return the stage's folder; when it is not there yet, ``make`` fills an empty folder that becomes it.
+
+        A maker that raises leaves nothing. Use ``workshop`` for work that must survive its maker.
+        """
+        return self._answer(kind, key, make, keep=False)
+
+    def resume_or_make(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """As ``get_or_make``, but the maker's folder survives its death: the next maker finds what it had written.
+
+        The maker must write each file to a temporary name and rename it, and must accept a folder in any such state.
+        """
+        return self._answer(kind, key, make, keep=True)
+
+    def workshop(self, kind: str, key: Mapping[str, Any]) -> Path:
+        """Return the folder in which an unfinished ``resume_or_make`` keeps its work."""
+        final = self.folder(kind, key)
+        return final.with_name(final.name + ".unfinished")
+
+    def _answer(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool) -> Path:
+        final, start = self.folder(kind, key), time.perf_counter()
+        if self.has(kind, key):
+            self._log(kind, final.name, "reused", start)
+            return final
+        with self._maker(final):
+            if self.has(kind, key):
+                self._log(kind, final.name, "reused", start)
+                return final
+            work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
+            if not keep and work.exists():
+                shutil.rmtree(work)
+            work.mkdir(parents=True, exist_ok=True)
+            try:
+                make(work)
+            except BaseException:
+                if not keep:
+                    shutil.rmtree(work, ignore_errors=True)
+                raise
+            write_json(work / "key.json", dict(key))
+            work.rename(final)
+            self._log(kind, final.name, "made", start)
+        return final
+
+    @contextmanager
+    def _maker(self, final: Path) -> Iterator[None]:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(final) + ".lock"):
+            yield
+
+    def _log(self, kind: str, digest: str, event: str, start: float) -> None:
+        line = json.dumps(
+            {
+                "kind": kind,
+                "digest": digest,
+                "event": event,
+                "seconds": round(time.perf_counter() - start, 3),
+                "pid": os.getpid(),
+            }
+        )
+        # One write of less than a page to a file opened for appending is not torn by other writers.
+        descriptor = os.open(self.root / "log.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, (line + "\n").encode())
+        finally:
+            os.close(descriptor)
+
+    def events(self) -> list[StageEvent]:
+        """Return the whole log, oldest first."""
+        log = self.root / "log.jsonl"
+        if not log.exists():
+            return []
+        return [StageEvent(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as JSON so that ``path`` is whole or absent, whenever the machine stops."""
+    text = json.dumps(value, indent=1)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,86 @@
+"""What a trial writes down after each epoch, so that it can go on from there to the same numbers.
+
+Only what training has changed is written: the head and the stages that ever opened. The rest is the pretrained
+backbone, which the stage's key names by digest. No random state is needed: every epoch draws from seeds of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from carcls.models.classifier import Classifier
+
+CHECKPOINT = "checkpoint.pt"
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a trial stands: epochs finished, stages that ever opened, and one metrics mapping per finished epoch."""
+
+    epochs: int
+    opened: int
+    history: tuple[dict[str, float], ...]
+
+
+def trained_state(classifier: Classifier, opened: int) -> dict[str, Tensor]:
+    """Return the head and the last ``opened`` stages: parameters and buffers, by their names in the classifier."""
+    kept = {id(tensor) for tensor in classifier.head.state_dict(keep_vars=True).values()}
+    stages = classifier.backbone.stage_modules
+    for _, modules in stages[len(stages) - opened :]:
+        for module in modules:
+            kept |= {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+    state = classifier.state_dict(keep_vars=True)
+    return {name: tensor.detach() for name, tensor in state.items() if id(tensor) in kept}
+
+
+def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, progress: Progress) -> None:
+    """Write the checkpoint so that the file is always a whole one, the new or the one before."""
+    content = {
+        "epochs": progress.epochs,
+        "opened": progress.opened,
+        "history": list(progress.history),
+        "model": trained_state(classifier, progress.opened),
+        "optimizer": optimizer.state_dict(),
+    }
+    temporary = folder / f".{CHECKPOINT}.tmp"
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / CHECKPOINT)
+
+
+def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) -> Progress:
+    """Bring classifier and optimizer to the last checkpoint, if there is one, and return where it stands."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return Progress(epochs=0, opened=0, history=())
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    _load_partial(classifier, content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    return Progress(content["epochs"], content["opened"], tuple(content["history"]))
+
+
+def save_model(folder: Path, classifier: Classifier, opened: int) -> None:
+    """Write what training changed as safetensors."""
+    state = {name: tensor.contiguous().cpu() for name, tensor in trained_state(classifier, opened).items()}
+    save_file(state, folder / MODEL)
+
+
+def load_model(folder: Path, classifier: Classifier) -> None:
+    """Lay the trained tensors over a classifier that was built from the same config."""
+    _load_partial(classifier, load_file(folder / MODEL))
+
+
+def _load_partial(classifier: Classifier, state: dict[str, Tensor]) -> None:
+    _, unexpected = classifier.load_state_dict(state, strict=False)
+    assert not unexpected, f"the trained tensors belong to another backbone: {unexpected[:3]}"

@@ -1,0 +1,55 @@
+"""Where a trial computes, and with which numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+from carcls.catalog import find_backbone
+from carcls.config import TrialConfig
+from carcls.errors import OutOfMemory
+
+NumberFormat = Literal["fp32", "bf16"]
+
+
+def pick_device() -> torch.device:
+    """Return the GPU that the trial was given, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_precision(config: TrialConfig, device: torch.device) -> NumberFormat:
+    """Return the format of the backbone's arithmetic; ``auto`` takes bf16 where it is faster.
+
+    On a CPU that is a machine with AMX tiles and a backbone of dense convolutions; depthwise ones get slower.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    has_tiles = bool(torch.cpu._is_amx_tile_supported())
+    return "bf16" if has_tiles and find_backbone(config.backbone).bf16 else "fp32"
+
+
+def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
+    """Return the context in which the backbone runs."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def memory_errors_named(config: TrialConfig) -> Iterator[None]:
+    """Turn the device's out-of-memory error into a failure that says what to change.
+
+    Raises:
+        OutOfMemory: the body ran out of the device's memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise OutOfMemory(
+            f"out of device memory at batch_size {config.batch_size} and image_size {config.image_size}; "
+            "lower one of them, or give each trial more of the GPU."
+        ) from error

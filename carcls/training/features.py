@@ -1,0 +1,87 @@
+"""Features of a frozen backbone as stages: each view of the images is computed once and shared by every trial.
+
+Letters: n images, d embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from carcls.config import digest_of
+from carcls.models.classifier import Classifier
+from carcls.stages import StageStore
+from carcls.training.device import NumberFormat, autocast
+from carcls.training.images import ImageSource, View, batches
+
+KIND = "features"
+FILE = "features.npy"
+BATCH = 64
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """Looks features up in the store, and computes those that are not there.
+
+    Attributes:
+        stages: the store.
+        classifier: its backbone is run in evaluation mode; must hold the weights that ``key`` names.
+        images: where images come from.
+        precision: of the backbone's arithmetic.
+        key: what the features depend on besides rows and view: data, image size, backbone, weights.
+    """
+
+    stages: StageStore
+    classifier: Classifier
+    images: ImageSource
+    precision: NumberFormat
+    key: dict[str, Any]
+
+    def of(self, rows: NDArray[np.int64], view: View | None) -> NDArray[np.float32]:
+        """Return the features of images in one view, float32 [n, d], as a read-only memory map.
+
+        Args:
+            rows: int64 [n], rows of the pack.
+            view: the epoch's changes; None for the images as they are.
+        """
+        folder = self.stages.get_or_make(KIND, self._key(rows, view), lambda folder: self._make(folder, rows, view))
+        features: NDArray[np.float32] = np.load(folder / FILE, mmap_mode="r")
+        return features
+
+    def has(self, rows: NDArray[np.int64], view: View | None) -> bool:
+        """Tell whether ``of`` would only read."""
+        return self.stages.has(KIND, self._key(rows, view))
+
+    def _key(self, rows: NDArray[np.int64], view: View | None) -> dict[str, Any]:
+        changed = None
+        if view is not None:
+            changed = {"augmentation": view.augmentation.key, "seed": view.seed, "epoch": view.epoch}
+        whole = {**self.key, "precision": self.precision, "rows": digest_of(rows.tolist()), "view": changed}
+        return {**whole, "version": VERSION}
+
+    def _make(self, folder: Path, rows: NDArray[np.int64], view: View | None) -> None:
+        embedding = self.classifier.backbone.embedding
+        out = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=np.float32, shape=(len(rows), embedding))
+        for positions in batches(len(rows), BATCH):
+            out[positions] = embed_frozen(self.classifier, self.images, rows[positions], view, self.precision)
+        out.flush()
+
+
+def embed_frozen(
+    classifier: Classifier,
+    images: ImageSource,
+    rows: NDArray[np.int64],
+    view: View | None,
+    precision: NumberFormat,
+) -> NDArray[np.float32]:
+    """Return the features of one batch, float32 [b, d]; the backbone is put into evaluation mode and stays there."""
+    classifier.backbone.eval()
+    with torch.no_grad(), autocast(images.device, precision):
+        embeddings = classifier.embed(images.batch(rows, view))  # [b, d]
+    return np.asarray(embeddings.float().cpu().numpy())

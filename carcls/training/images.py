@@ -1,0 +1,68 @@
+"""From a pack to batches on the device.
+
+Letters: b batch, s side in pixels, n images of a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from carcls.data.augment import Augmentation, augment, draw_view
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Decoded images and how a backbone wants them.
+
+    Attributes:
+        pixels: uint8 [total, s, s, 3], RGB, usually a memory map.
+        mean, std: normalisation of the backbone, in units of [0, 1] pixels.
+        device: where batches go.
+    """
+
+    pixels: NDArray[np.uint8]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    device: torch.device
+
+    def batch(self, rows: NDArray[np.int64], view: View | None = None) -> Tensor:
+        """Return normalised images, float32 [b, 3, s, s] in channels_last order, changed as the view says."""
+        raw = torch.from_numpy(np.ascontiguousarray(self.pixels[rows])).to(self.device)  # [b, s, s, 3]
+        images = raw.permute(0, 3, 1, 2).float().div_(255)  # [b, 3, s, s]
+        if view is not None:
+            images = augment(images, view.draws(rows, len(self.pixels)), view.augmentation)
+        mean = torch.tensor(self.mean, device=self.device)[:, None, None]
+        std = torch.tensor(self.std, device=self.device)[:, None, None]
+        return images.sub(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One epoch's random changes of the images."""
+
+    augmentation: Augmentation
+    seed: int
+    epoch: int
+
+    def draws(self, rows: NDArray[np.int64], total: int) -> Tensor:
+        """Return the random numbers of the given images, float32 [b, DRAWS]."""
+        return draw_view(torch.from_numpy(np.asarray(rows)), total, self.seed, self.epoch)
+
+
+def batches(count: int, size: int, order: Tensor | None = None) -> Iterator[NDArray[np.int64]]:
+    """Yield positions 0…count−1 in batches, int64 [b]; in training order (``order``) a last batch of one is left out.
+
+    BatchNorm cannot take the variance of one value.
+    """
+    positions = np.arange(count) if order is None else order.numpy()
+    for start in range(0, count, size):
+        batch = positions[start : start + size]
+        if order is not None and len(batch) == 1 and count > 1:
+            return
+        yield batch

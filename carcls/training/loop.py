@@ -1,0 +1,196 @@
+"""The training loop: one trial, epoch by epoch, resumable to the same numbers.
+
+Letters: b batch, c classes, d embedding, n images of a split.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from carcls.config import TrialConfig
+from carcls.data.augment import augmentation_of
+from carcls.errors import NonFiniteLoss
+from carcls.evaluation.classification import classification_metrics
+from carcls.models.classifier import Classifier
+from carcls.models.unfreeze import open_backbone
+from carcls.outcome import Measurement, Report
+from carcls.seeding import generator, seed_epoch
+from carcls.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_model
+from carcls.training.device import NumberFormat, autocast
+from carcls.training.features import FrozenFeatures
+from carcls.training.images import ImageSource, View, batches
+from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
+from carcls.unfreezing import open_stages
+
+EVALUATION_BATCH = 64
+STEPS_BETWEEN_CHECKS = 20
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of a split: rows of the pack, int64 [n], and their labels, int64 [n]."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+@dataclass
+class Trainer:
+    """Trains one classifier. The state that changes is the classifier's, the optimizer's and ``progress``.
+
+    Attributes:
+        config: the trial.
+        classifier: on its device.
+        images: where batches come from.
+        train, validation: the splits.
+        precision: of the backbone's arithmetic; the head always computes in fp32.
+        features: cached features for epochs in which the backbone is frozen; None computes them as they are needed.
+    """
+
+    config: TrialConfig
+    classifier: Classifier
+    images: ImageSource
+    train: Split
+    validation: Split
+    precision: NumberFormat
+    features: FrozenFeatures | None
+    optimizer: Optimizer = field(init=False)
+    progress: Progress = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimizer = build_optimizer(self.classifier, self.config)
+        self.progress = Progress(epochs=0, opened=0, history=())
+
+    def fit(self, folder: Path, report: Report) -> NDArray[np.float32]:
+        """Train to the last epoch, from the checkpoint in ``folder`` if there is one, and write the model there.
+
+        Every epoch is reported, those before the checkpoint too. Returns the validation logits, float32 [n, c].
+
+        Raises:
+            NonFiniteLoss: a loss became NaN or infinite.
+        """
+        self.progress = load_checkpoint(folder, self.classifier, self.optimizer)
+        for epoch, metrics in enumerate(self.progress.history):
+            report(Measurement(epoch + 1, metrics))
+        logits: NDArray[np.float32] | None = None
+        for epoch in range(self.progress.epochs, self.config.epochs):
+            logits = self._run_epoch(epoch)
+            save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
+            report(Measurement(epoch + 1, self.progress.history[-1]))
+        save_model(folder, self.classifier, self.progress.opened)
+        return self.validation_logits(self.config.epochs - 1) if logits is None else logits
+
+    def _run_epoch(self, epoch: int) -> NDArray[np.float32]:
+        start = time.perf_counter()
+        opened = self._open_count(epoch)
+        open_backbone(self.classifier, opened)
+        train_loss = self._train_epoch(epoch)
+        logits = self.validation_logits(epoch)
+        metrics = classification_metrics(logits, self.validation.labels, prefix="val_")
+        if not math.isfinite(metrics["val_loss"]):
+            raise NonFiniteLoss(f"the validation loss became {metrics['val_loss']} in epoch {epoch + 1}.")
+        metrics = {"train_loss": train_loss, **metrics, "seconds": time.perf_counter() - start}
+        history = (*self.progress.history, metrics)
+        self.progress = Progress(epoch + 1, max(opened, self.progress.opened), history)
+        return logits
+
+    def _frozen(self, epoch: int) -> bool:
+        """Whether the backbone has not trained up to and including this epoch."""
+        return self._open_count(epoch) == 0 and self.progress.opened == 0
+
+    def _open_count(self, epoch: int) -> int:
+        stages = len(self.classifier.backbone.stage_modules)
+        return open_stages(self.config.unfreezing, epoch, self.config.epochs, stages)
+
+    def _train_epoch(self, epoch: int) -> float:
+        """Run one epoch of optimizer steps; return the mean training loss in nats."""
+        count, size = len(self.train.rows), self.config.batch_size
+        order = torch.randperm(count, generator=generator(self.config.seed, "order", epoch))
+        all_batches = list(batches(count, size, order))
+        labels = torch.from_numpy(self.train.labels)
+        seed_epoch(self.config.seed, epoch)
+        total = torch.zeros((), device=self.images.device)
+        for index, (positions, embeddings) in enumerate(self._embeddings(epoch, all_batches)):
+            set_learning_rates(
+                self.optimizer, lr_factor(self.config, epoch * len(all_batches) + index, len(all_batches))
+            )
+            loss = self._step(embeddings, labels[positions].to(self.images.device))
+            total += loss
+            if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
+                self._check(total, epoch, index)
+        return float(total / len(all_batches))
+
+    def _step(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        logits = self.classifier.classify(embeddings)  # [b, c]
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.clip_norm > 0:
+            clip_grad_norm_([p for p in self.classifier.parameters() if p.grad is not None], self.config.clip_norm)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _check(self, total: Tensor, epoch: int, index: int) -> None:
+        if not bool(torch.isfinite(total)):
+            raise NonFiniteLoss(
+                f"the training loss became {float(total)} in epoch {epoch + 1}, by step {index + 1}; "
+                "lower the learning rates or set clip_norm."
+            )
+
+    def _embeddings(
+        self, epoch: int, all_batches: list[NDArray[np.int64]]
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Yield each batch's positions and embeddings, float32 [b, d]: looked up, or computed by the backbone."""
+        augmentation = augmentation_of(self.config)
+        view = View(augmentation, self.config.seed, epoch) if augmentation else None
+        frozen = self._frozen(epoch)
+        if frozen and self.features is not None:
+            cached = self.features.of(self.train.rows, view)
+            for positions in all_batches:
+                yield positions, torch.from_numpy(cached[positions]).to(self.images.device)
+            return
+        for positions in all_batches:
+            images = self.images.batch(self.train.rows[positions], view)
+            with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
+                embeddings = self.classifier.embed(images)
+            yield positions, embeddings.float()
+
+    def validation_logits(self, epoch: int) -> NDArray[np.float32]:
+        """Return the logits of the validation images as they stand after ``epoch``, float32 [n, c]."""
+        if self._frozen(epoch) and self.features is not None:
+            embeddings = self.features.of(self.validation.rows, None)
+            return head_logits(self.classifier, torch.from_numpy(np.array(embeddings)).to(self.images.device))
+        return image_logits(self.classifier, self.images, self.validation.rows, self.precision)
+
+
+def head_logits(classifier: Classifier, embeddings: Tensor) -> NDArray[np.float32]:
+    """Return the head's answers in evaluation mode, float32 [n, c], for embeddings float32 [n, d]."""
+    classifier.eval()
+    with torch.no_grad():
+        logits = classifier.classify(embeddings)
+    return np.asarray(logits.float().cpu().numpy())
+
+
+def image_logits(
+    classifier: Classifier, images: ImageSource, rows: NDArray[np.int64], precision: NumberFormat
+) -> NDArray[np.float32]:
+    """Return the classifier's answers in evaluation mode for unchanged images, float32 [n, c]."""
+    classifier.eval()
+    answers = []
+    for positions in batches(len(rows), EVALUATION_BATCH):
+        with torch.no_grad(), autocast(images.device, precision):
+            embeddings = classifier.embed(images.batch(rows[positions]))
+        answers.append(head_logits(classifier, embeddings.float()))
+    return np.concatenate(answers)

@@ -1,0 +1,88 @@
+"""Optimizers and lr schedules, built from flat settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from carcls.config import LrSchedule, TrialConfig
+from carcls.models.classifier import Classifier
+
+ONECYCLE_RISE = 0.3
+ONECYCLE_START = 1 / 25
+ONECYCLE_END = ONECYCLE_START / 1e4
+
+
+def build_optimizer(classifier: Classifier, config: TrialConfig) -> Optimizer:
+    """Return the trial's optimizer over head and backbone, each with its own peak learning rate.
+
+    Biases and normalisation parameters (one dimension) are not decayed. Parameters of stages that are still frozen are
+    in it from the start: without a gradient they are left alone.
+    """
+    groups = [
+        *_groups(classifier.head.parameters(), config.head_lr, config.weight_decay),
+        *_groups(classifier.backbone.parameters(), config.backbone_lr, config.weight_decay),
+    ]
+    if config.optimizer == "adam":
+        return Adam(groups)
+    if config.optimizer == "adamw":
+        return AdamW(groups)
+    return SGD(groups, momentum=config.momentum)
+
+
+def _groups(parameters: Iterable[nn.Parameter], lr: float, decay: float) -> list[dict[str, object]]:
+    all_of_them = list(parameters)
+    matrices = [p for p in all_of_them if p.ndim > 1]
+    vectors = [p for p in all_of_them if p.ndim <= 1]
+    split = [(matrices, decay), (vectors, 0.0)]
+    return [{"params": p, "lr": lr, "peak_lr": lr, "weight_decay": d} for p, d in split if p]
+
+
+def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
+    """Set every group's rate to its peak times ``factor``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+
+
+def lr_factor(config: TrialConfig, step: int, steps_per_epoch: int) -> float:
+    """Return what the peak learning rates are multiplied by at an optimizer step (from 0), in [0, 1].
+
+    ``step`` is StepLR (documented: 0.1 every 7 epochs), changing between epochs; ``cosine`` and ``onecycle`` change at
+    every step. One-cycle is torch's OneCycleLR with its defaults: cosine from 1/25 to 1 over the first 30% of the steps,
+    then cosine to 4e-6 (Smith 2018); momentum is left alone.
+    """
+    return _FACTORS[config.lr_schedule](config, step, steps_per_epoch)
+
+
+def _constant(config: TrialConfig, step: int, steps_per_epoch: int) -> float:  # noqa: ARG001 - one signature for all
+    return 1.0
+
+
+def _step(config: TrialConfig, step: int, steps_per_epoch: int) -> float:
+    return config.step_gamma ** ((step // steps_per_epoch) // config.step_epochs)
+
+
+def _cosine(config: TrialConfig, step: int, steps_per_epoch: int) -> float:
+    warm, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+    if step < warm:
+        return (step + 1) / warm
+    return _cosine_between(1.0, 0.0, (step - warm) / max(1, total - warm))
+
+
+def _onecycle(config: TrialConfig, step: int, steps_per_epoch: int) -> float:
+    last = config.epochs * steps_per_epoch - 1
+    rise = max(1.0, ONECYCLE_RISE * (last + 1) - 1)
+    if step <= rise:
+        return _cosine_between(ONECYCLE_START, 1.0, step / rise)
+    return _cosine_between(1.0, ONECYCLE_END, (step - rise) / (last - rise))
+
+
+def _cosine_between(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+
+_FACTORS = {"constant": _constant, "step": _step, "cosine": _cosine, "onecycle": _onecycle}
+assert set(_FACTORS) == set(LrSchedule.__args__)  # type: ignore[attr-defined]

@@ -1,0 +1,155 @@
+"""A trained classifier as a stage: keyed by what training depends on, made once, resumable, shared by all families."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from carcls.config import TrialConfig
+from carcls.data.dataset import Dataset
+from carcls.evaluation.classification import softmax
+from carcls.models.classifier import Classifier, build_classifier
+from carcls.models.weights import resolve_weights
+from carcls.outcome import Measurement, Report
+from carcls.seeding import make_deterministic
+from carcls.stages import StageStore, write_json
+from carcls.training.checkpoint import CHECKPOINT, load_model
+from carcls.training.device import NumberFormat, memory_errors_named, pick_device, resolve_precision
+from carcls.training.features import FrozenFeatures
+from carcls.training.images import ImageSource
+from carcls.training.loop import Split, Trainer, image_logits
+
+KIND = "training"
+HISTORY = "history.json"
+PREDICTIONS = "validation.npz"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """The training stage of one trial: its key, how it is made, and what is read from it.
+
+    Attributes:
+        config: the trial.
+        data: images, labels and splits.
+        stages: the store.
+    """
+
+    config: TrialConfig
+    data: Dataset
+    stages: StageStore
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where it trains and answers."""
+        return pick_device()
+
+    @cached_property
+    def precision(self) -> NumberFormat:
+        """The format of the backbone's arithmetic on this device."""
+        return resolve_precision(self.config, self.device)
+
+    @cached_property
+    def key(self) -> dict[str, Any]:
+        """All that the trained model depends on; the family is not part of it."""
+        settings = {name: value for name, value in self.config.canonical().items() if name not in ("family", "weights")}
+        return {**settings, **self._inputs, "precision": self.precision, "version": VERSION}
+
+    @cached_property
+    def _inputs(self) -> dict[str, Any]:
+        weights = resolve_weights(self.config.backbone, self.config.weights).digest
+        return {"data": self.data.digest, "weights": weights}
+
+    def get_or_train(self, report: Report) -> Path:
+        """Return the stage's folder; train when it is not there. Either way every epoch is reported.
+
+        Raises:
+            TrialFailure: training cannot go on.
+        """
+        stored = self.stages.has(KIND, self.key)
+        folder = self.stages.resume_or_make(KIND, self.key, lambda work: self._train(work, report))
+        if stored:
+            for epoch, metrics in enumerate(read_history(folder)):
+                report(Measurement(epoch + 1, metrics))
+        return folder
+
+    def load(self) -> Classifier:
+        """Return the trained classifier on its device, in evaluation mode."""
+        classifier = self._build()
+        load_model(self.stages.folder(KIND, self.key), classifier)
+        return classifier.eval()
+
+    def logits(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the trained classifier's answers for rows of the pack, float32 [n, c]."""
+        with self._reproducibly():
+            classifier = self.load()
+            return image_logits(classifier, self._images(classifier), rows, self.precision)
+
+    def _build(self) -> Classifier:
+        classifier = build_classifier(self.config, len(self.data.classes))
+        return classifier.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _images(self, classifier: Classifier) -> ImageSource:
+        pixels = self.data.pack(self.stages, self.config.image_size).pixels
+        return ImageSource(pixels, classifier.backbone.mean, classifier.backbone.std, self.device)
+
+    def _split(self, rows: NDArray[np.int64]) -> Split:
+        return Split(rows, self.data.labels[rows])
+
+    def _train(self, folder: Path, report: Report) -> None:
+        with self._reproducibly():
+            classifier = self._build()
+            images = self._images(classifier)
+            trainer = Trainer(
+                config=self.config,
+                classifier=classifier,
+                images=images,
+                train=self._split(self.data.splits.train),
+                validation=self._split(self.data.splits.validation),
+                precision=self.precision,
+                features=FrozenFeatures(
+                    self.stages, classifier, images, self.precision, self._features_key(classifier)
+                ),
+            )
+            logits = trainer.fit(folder, report)
+        write_json(folder / HISTORY, trainer.progress.history)
+        self._write_predictions(folder / PREDICTIONS, trainer.validation, logits)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _features_key(self, classifier: Classifier) -> dict[str, Any]:
+        key = {**self._inputs, "backbone": classifier.backbone.name, "image_size": self.config.image_size}
+        # Random weights are a function of the seed; pretrained ones are not.
+        return {**key, "seed": self.config.seed} if self._inputs["weights"] == "random" else key
+
+    def _write_predictions(self, path: Path, split: Split, logits: NDArray[np.float32]) -> None:
+        write_predictions(path, split.rows, split.labels, logits)
+
+    @contextmanager
+    def _reproducibly(self) -> Iterator[None]:
+        make_deterministic()
+        with memory_errors_named(self.config):
+            yield
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """Return one metrics mapping per epoch of a training stage."""
+    history: list[dict[str, float]] = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+    return history
+
+
+def write_predictions(
+    path: Path, rows: NDArray[np.int64], labels: NDArray[np.int64], logits: NDArray[np.float32]
+) -> None:
+    """Write per-image predictions as .npz: rows, labels, predicted int64 [n]; probabilities float32 [n, c]."""
+    temporary = path.with_name(f".{path.name}.tmp.npz")
+    np.savez(temporary, rows=rows, labels=labels, predicted=logits.argmax(axis=1), probabilities=softmax(logits))
+    temporary.replace(path)

@@ -1,0 +1,54 @@
+"""The root command."""
+
+from __future__ import annotations
+
+import click
+
+from sweeps.cli.lazy import LazyGroup
+
+_EPILOG = """\b
+Examples:
+  carsweep run transfer                               the embedded demo cars
+  carsweep run transfer --data stanford_cars          a real data set
+  carsweep run transfer --dry-run --trials 50         what it would take
+  carsweep list experiments                           the documented experiments
+  carsweep ui                                         look at the runs in MLflow
+
+Exit codes: 0 done, 1 every trial failed, 2 a mistake in the input, 130 interrupted."""
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"carsweep {version('carsweep')}")
+        ctx.exit()
+
+
+@click.group(
+    "carsweep",
+    cls=LazyGroup,
+    commands_at={
+        "run": ("sweeps.cli.run:run", "Run a sweep."),
+        "list": ("sweeps.cli.listing:listing", "List backbones, experiments or specs."),
+        "ui": ("sweeps.cli.ui:ui", "Open MLflow's pages on the runs."),
+    },
+    context_settings=_SETTINGS,
+    epilog=_EPILOG,
+    no_args_is_help=True,
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def carsweep() -> None:
+    """Hyperparameter sweeps for fine-grained image recognition.
+
+    Ray Tune runs them, Optuna searches, MLflow remembers.
+    """

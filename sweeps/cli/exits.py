@@ -1,0 +1,67 @@
+"""From exceptions to exit codes: the only place where an error becomes a message for a person."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from carcls.errors import InputError, SpecError
+
+DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+_LONGEST = 300
+
+
+def run_command(command: click.Command, arguments: Sequence[str]) -> int:
+    """Run ``command`` and return the exit code; errors are told on stderr, with ``--json`` on stdout too."""
+    try:
+        code = command.main(list(arguments), prog_name="carsweep", obj=list(arguments), standalone_mode=False)
+        return code if isinstance(code, int) else DONE
+    except BaseException as error:
+        messages, code = _explain(error)
+    if messages:
+        for message in messages:
+            click.echo(f"carsweep: {message}", err=True)
+        if "--json" in arguments:
+            click.echo(json.dumps({"error": "\n".join(messages)}))
+    return code
+
+
+def _explain(error: BaseException) -> tuple[list[str], int]:
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
+            return [], MISTAKE
+        case SpecError():
+            return list(error.mistakes), MISTAKE
+        case InputError():
+            return [_one_line(str(error))], MISTAKE
+        case click.UsageError():
+            where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
+            return [_one_line(error.format_message()) + where], MISTAKE
+        case click.ClickException():
+            return [error.format_message()], error.exit_code
+        case KeyboardInterrupt() | click.Abort():
+            return ["interrupted."], INTERRUPTED
+        case SystemExit():
+            return [], error.code if isinstance(error.code, int) else FAILED
+    return [_internal(error)], FAILED
+
+
+def _internal(error: BaseException) -> str:
+    if os.environ.get("CARSWEEP_DEBUG"):
+        traceback.print_exception(error, file=sys.stderr)
+    said = _one_line(str(error))
+    said = said if len(said) <= _LONGEST else said[: _LONGEST - 1] + "…"
+    return (
+        f"internal error: {type(error).__name__}: {said} This is a fault of carsweep: "
+        "please report it with the command and the output of the same command under CARSWEEP_DEBUG=1."
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,116 @@
+"""What is known of a sweep while it runs; the views draw it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from carcls.outcome import Measurement
+    from sweeps.record import TrialRecord
+    from sweeps.spec import SweepSpec
+
+
+@dataclass(slots=True)
+class TrialLine:
+    """One trial, as far as it has come; accuracies in [0, 1], ``seconds`` on time.monotonic's clock."""
+
+    number: int
+    name: str
+    settings: str
+    epochs: int
+    epoch: int = 0
+    status: str = "running"
+    accuracy: float | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class RunningSweep:
+    """The trials of a sweep so far, in the order in which they started."""
+
+    total: int
+    started: float = field(default_factory=time.monotonic)
+    lines: dict[int, TrialLine] = field(default_factory=dict)
+
+    def start(self, spec: SweepSpec, number: int, experiment: str | None, settings: Mapping[str, Any]) -> TrialLine:
+        """Note that a trial has started."""
+        from sweeps.job import base_settings
+        from sweeps.leaderboard import differing_settings
+
+        config = spec.trial_config(settings, experiment)
+        differing = differing_settings(config.model_dump(), base_settings(spec))
+        line = TrialLine(number, experiment or "search", write_settings(differing), config.epochs)
+        self.lines[number] = line
+        return line
+
+    def measure(self, number: int, measurement: Measurement) -> TrialLine | None:
+        """Note an epoch; None for a trial that never started here."""
+        line = self.lines.get(number)
+        if line:
+            line.epoch, line.accuracy = measurement.epoch, measurement.metrics.get("val_accuracy")
+        return line
+
+    def finish(self, record: TrialRecord) -> TrialLine:
+        """Note how a trial ended."""
+        line = self.lines.setdefault(record.number, TrialLine(record.number, record.experiment or "search", "", 0))
+        line.status, line.epoch, line.reason = record.status, record.epochs, record.reason or ""
+        line.accuracy = record.metrics.get("val_accuracy", line.accuracy)
+        return line
+
+    @property
+    def best(self) -> TrialLine | None:
+        """The complete trial with the best validation accuracy so far."""
+        complete = [line for line in self.lines.values() if line.status == "complete" and line.accuracy is not None]
+        return max(complete, key=lambda line: line.accuracy or 0.0, default=None)
+
+    @property
+    def done(self) -> int:
+        """Trials that ended, however."""
+        return sum(line.status != "running" for line in self.lines.values())
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first sign of the sweep."""
+        return time.monotonic() - self.started
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds still to go if the rest is like what was; None before the first trial ended."""
+        return self.elapsed / self.done * max(0, self.total - self.done) if self.done else None
+
+
+def write_settings(settings: Mapping[str, Any]) -> str:
+    """Write settings in one short line.
+
+    >>> write_settings({"head_lr": 0.0012345, "flip": True, "crop": "random"})
+    'head_lr=0.00123 flip crop=random'
+    """
+    return " ".join(_write_setting(name, value) for name, value in settings.items())
+
+
+def _write_setting(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no-{name}"
+    return f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+
+
+def write_duration(seconds: float) -> str:
+    """Write a duration in its two largest units.
+
+    >>> [write_duration(s) for s in (8.21, 75, 7325)]
+    ['8.2 s', '1 min 15 s', '2 h 02 min']
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def write_share(share: float | None) -> str:
+    """Write a share of [0, 1] in percent; a dash when there is none."""
+    return "–" if share is None or share != share else f"{share:.1%}"

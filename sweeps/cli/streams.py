@@ -1,0 +1,57 @@
+"""Which words go to stdout and which to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, Self
+
+from rich.console import Console
+
+_WIDTH_OF_A_FILE = 120
+
+
+class Streams:
+    """Progress to stderr, results to stdout; with ``--json``, stdout carries one JSON object and nothing else.
+
+    Libraries and their child processes print where they like, so with ``--json`` the file descriptor itself is led to
+    stderr until the end.
+
+    Args:
+        as_json: whether ``--json`` was given.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.progress = _console(stderr=True)
+        self.result = _console(stderr=False)
+        self._stdout: int | None = None
+
+    def __enter__(self) -> Self:
+        """Lead stdout to stderr when JSON is wanted."""
+        if self.as_json:
+            sys.stdout.flush()
+            self._stdout = os.dup(1)
+            os.dup2(2, 1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give stdout back."""
+        if self._stdout is not None:
+            sys.stdout.flush()
+            os.dup2(self._stdout, 1)
+            os.close(self._stdout)
+            self._stdout = None
+
+    def write_json(self, value: dict[str, Any]) -> None:
+        """Write the one object."""
+        assert self._stdout is not None
+        with os.fdopen(os.dup(self._stdout), "w", encoding="utf-8") as file:
+            file.write(json.dumps(value, indent=1) + "\n")
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_FILE
+    return Console(stderr=stderr, width=width, highlight=False)

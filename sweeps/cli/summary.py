@@ -1,0 +1,106 @@
+"""The end of a sweep, for a person: leaderboard, the winner on the test images, next steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.cli.running import write_duration, write_settings, write_share
+from sweeps.leaderboard import Row, make_leaderboard
+from sweeps.result import SweepResult, TestReading
+
+_SHOWN = 20
+
+
+def print_result(console: Console, result: SweepResult, base: Mapping[str, Any]) -> None:
+    """Print the leaderboard and what to do next.
+
+    Args:
+        console: where to.
+        result: of the sweep.
+        base: the settings that the sweep started from; the table shows what differs from them.
+    """
+    board = make_leaderboard(result.trials, base=base, validation_images=result.data.splits.get("validation", 0))
+    console.print()
+    console.print(_title(result))
+    console.print(_draw_rows(board.rows[:_SHOWN]))
+    if len(board.rows) > _SHOWN:
+        console.print(f"… and {len(board.rows) - _SHOWN} more in {result.out}/{result.sweep}/leaderboard.json")
+    for row in board.rows:
+        if row.status == "failed":
+            console.print(f"trial {row.number} failed: {row.reason}", markup=False, soft_wrap=True)
+    for line in _closing_lines(result):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _title(result: SweepResult) -> Text:
+    data, splits = result.data, result.data.splits
+    counts = " + ".join(f"{count} {split}" for split, count in splits.items())
+    return Text(
+        f"{result.sweep}: {len(result.trials)} trials in {write_duration(result.seconds)} on {data.name} "
+        f"({data.classes} classes, {counts} images)",
+        style="bold",
+    )
+
+
+def _draw_rows(rows: tuple[Row, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("rank", "trial"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("experiment", no_wrap=True)
+    for name in ("val accuracy", "top-5", "f1", "epochs", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("settings that differ from the base")
+    for row in rows:
+        table.add_row(
+            str(row.rank or row.status),
+            str(row.number),
+            row.experiment or "search",
+            _accuracy(row),
+            write_share(row.top5),
+            write_share(row.f1),
+            str(row.epochs),
+            write_duration(row.seconds),
+            Text(write_settings(row.settings)),
+        )
+    return table
+
+
+def _accuracy(row: Row) -> str:
+    if row.accuracy is None or row.half_width is None:
+        return write_share(row.accuracy)
+    return f"{row.accuracy:.1%} ±{row.half_width * 100:.1f}"
+
+
+def _closing_lines(result: SweepResult) -> list[str]:
+    if result.best is None:
+        return [] if result.interrupted else ["No trial finished, so there is no winner."]
+    lines = [""]
+    if result.test:
+        lines.append(f"Trial {result.best.number} won on the validation images. {_test_line(result.test)}")
+    if result.registered:
+        model = result.registered
+        lines += [
+            f"Registered as {model.name}, version {model.version}, alias {model.alias}.",
+            "",
+            "Next:",
+            f"  carsweep ui --out {result.out}",
+            "  python - <<'END'",
+            "  import mlflow",
+            f"  mlflow.set_tracking_uri({result.tracking_uri!r})",
+            f"  model = mlflow.pyfunc.load_model({model.uri!r})",
+            "  print(model.predict(['car.jpg']))",
+            "  END",
+        ]
+    return lines
+
+
+def _test_line(test: TestReading) -> str:
+    low, high = test.interval
+    accuracy = write_share(test.metrics.get("test_accuracy"))
+    times = "once" if test.readings == 1 else f"{test.readings} times"
+    return f"Test accuracy {accuracy} (95% interval {low:.1%} to {high:.1%}, {test.images} images, read {times})."

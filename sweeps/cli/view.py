@@ -1,0 +1,188 @@
+"""What a person sees while a sweep runs: a live table on a terminal, one line per event anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.cli.running import RunningSweep, TrialLine, write_duration, write_share
+
+if TYPE_CHECKING:
+    from carcls.outcome import Measurement
+    from sweeps.record import TrialRecord
+    from sweeps.spec import SweepSpec
+
+_COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed": "red"}
+_NEWEST = 12
+
+
+@contextmanager
+def open_view(spec: SweepSpec, console: Console) -> Iterator[PlainView | LiveView]:
+    """Give the view that suits ``console``, and clear it away at the end."""
+    if not console.is_terminal:
+        yield PlainView(spec, console)
+        return
+    view = LiveView(spec, console)
+    try:
+        yield view
+    finally:
+        view.close()
+
+
+class PlainView:
+    """One line per event, for logs and pipes.
+
+    Args:
+        spec: of the sweep to watch.
+        console: where the lines go.
+    """
+
+    def __init__(self, spec: SweepSpec, console: Console) -> None:
+        self._spec, self._console = spec, console
+        self._running = RunningSweep(spec.trials)
+        self._tenths = -1
+
+    def note(self, text: str) -> None:
+        """Print a sentence."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def packing(self, done: int, total: int) -> None:
+        """Print a line at each tenth of the images."""
+        tenths = 10 * done // max(1, total)
+        if tenths != self._tenths:
+            self._tenths = tenths
+            self.note(f"reading images: {done} of {total}")
+
+    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
+        """Print what the trial tries."""
+        line = self._running.start(self._spec, number, experiment, settings)
+        self.note(f"trial {number} started: {line.name} {line.settings}".rstrip())
+
+    def epoch_finished(self, number: int, measurement: Measurement) -> None:
+        """Print the validation accuracy."""
+        line = self._running.measure(number, measurement)
+        epochs = f"/{line.epochs}" if line else ""
+        accuracy = write_share(measurement.metrics.get("val_accuracy"))
+        self.note(f"trial {number} epoch {measurement.epoch}{epochs}: val accuracy {accuracy}")
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """Print how the trial ended, and how far the sweep is."""
+        line = self._running.finish(record)
+        self.note(f"trial {record.number} {_end_of(line, record.seconds)} | {_how_far(self._running)}")
+
+
+class LiveView:
+    """A table that is redrawn in place.
+
+    Args:
+        spec: of the sweep to watch.
+        console: a terminal.
+    """
+
+    def __init__(self, spec: SweepSpec, console: Console) -> None:
+        self._spec, self._console = spec, console
+        self._running = RunningSweep(spec.trials)
+        self._bar: Progress | None = None
+        self._live: Live | None = None
+
+    def close(self) -> None:
+        """Leave the terminal as it was found; the last table stays."""
+        self._close_bar()
+        if self._live:
+            self._live.update(self._draw())
+            self._live.stop()
+            self._live = None
+
+    def note(self, text: str) -> None:
+        """Print a sentence above the table."""
+        self._close_bar()
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def packing(self, done: int, total: int) -> None:
+        """Draw the bar of the images read."""
+        if self._bar is None:
+            columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar.add_task("packing", total=total)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+
+    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
+        """Add a line to the table."""
+        self._running.start(self._spec, number, experiment, settings)
+        self._redraw()
+
+    def epoch_finished(self, number: int, measurement: Measurement) -> None:
+        """Change the trial's line."""
+        self._running.measure(number, measurement)
+        self._redraw()
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """Close the trial's line."""
+        self._running.finish(record)
+        self._redraw()
+
+    def _close_bar(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def _redraw(self) -> None:
+        if self._live is None:
+            self._close_bar()
+            # A callable is drawn at each refresh, so that the clock runs between events.
+            self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=2)
+            self._live.start()
+        self._live.refresh()
+
+    def _draw(self) -> Group:
+        return Group(draw_trials(self._running), Text(_how_far(self._running), style="bold"))
+
+
+def draw_trials(running: RunningSweep) -> Table:
+    """Draw the running trials, the best one, and the newest others, so that the table fits a screen."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("trial", "right"), ("what", "left"), ("status", "left"), ("epoch", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("val accuracy", justify="right", no_wrap=True)
+    table.add_column("settings", overflow="ellipsis", no_wrap=True)
+    best = running.best
+    for line in _shown(running):
+        style = "bold" if line is best else None
+        status = Text(line.status, style=_COLOURS.get(line.status, ""))
+        epoch = f"{line.epoch}/{line.epochs}" if line.epochs else str(line.epoch)
+        accuracy = write_share(line.accuracy) + (" *" if line is best else "")
+        table.add_row(str(line.number), line.name, status, epoch, accuracy, Text(line.settings), style=style)
+    return table
+
+
+def _shown(running: RunningSweep) -> list[TrialLine]:
+    lines = list(running.lines.values())
+    newest = {id(line) for line in lines[-_NEWEST:]}
+    return [line for line in lines if id(line) in newest or line.status == "running" or line is running.best]
+
+
+def _end_of(line: TrialLine, seconds: float) -> str:
+    if line.status == "failed":
+        return f"failed: {line.reason}"
+    return (
+        f"{line.status}: val accuracy {write_share(line.accuracy)} after {line.epoch} epochs, {write_duration(seconds)}"
+    )
+
+
+def _how_far(running: RunningSweep) -> str:
+    best, left = running.best, running.remaining
+    parts = [f"{running.done} of {running.total} trials"]
+    if best:
+        parts.append(f"best {write_share(best.accuracy)} (trial {best.number})")
+    parts.append(write_duration(running.elapsed))
+    if left:
+        parts.append(f"about {write_duration(left)} to go")
+    return ", ".join(parts)

@@ -1,0 +1,158 @@
+"""What goes on around a running sweep: whether it may go on, who hears of it, and how Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+import ray
+from ray.tune import Callback, Stopper
+
+from carcls.outcome import Measurement
+from sweeps.study import Study, TrialRecord
+
+
+class Observer(Protocol):
+    """Watches a sweep, from the driver's process and thread.
+
+    ``trial_started`` comes before anything else of a trial; ``trial_finished`` last, and not for trials left
+    unfinished. After a restart, epochs may be told again that were told before.
+    """
+
+    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
+        """A trial begins, or goes on after a restart."""
+
+    def epoch_finished(self, number: int, measurement: Measurement) -> None:
+        """A trial reported a measurement."""
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """A trial is complete, pruned or failed."""
+
+
+@dataclass(slots=True)
+class Control:
+    """Whether the sweep goes on, and why not."""
+
+    deadline: float = float("inf")
+    halt: Literal["", "interrupt", "hours", "error"] = ""
+    error: Exception | None = None
+
+    def may_go_on(self) -> bool:
+        """Tell whether trials may start and go on."""
+        if not self.halt and time.monotonic() >= self.deadline:
+            self.halt = "hours"
+        return not self.halt
+
+    @property
+    def at_once(self) -> bool:
+        """Whether running trials end now, not at their next measurement: their last epoch is on disk already."""
+        return self.halt in ("interrupt", "error")
+
+
+@dataclass(slots=True)
+class Watch:
+    """Passes news to the observer, each once and in order; its exceptions end the sweep, not Tune's loop."""
+
+    study: Study
+    observer: Observer
+    control: Control
+    started: set[int] = field(default_factory=set)
+    epochs: dict[int, int] = field(default_factory=dict)
+
+    def start(self, number: int) -> None:
+        """A process has begun the trial; perhaps for the second time."""
+        if number not in self.started:
+            self.started.add(number)
+            record = self.study.record(number)
+            self._tell(self.observer.trial_started, number, record.experiment, record.settings)
+
+    def measure(self, number: int, measurement: Measurement) -> None:
+        """A measurement has come; perhaps of an epoch that a dead process had reported."""
+        if measurement.epoch > self.epochs.get(number, 0):
+            self.epochs[number] = measurement.epoch
+            self._tell(self.observer.epoch_finished, number, measurement)
+
+    def finish(self) -> None:
+        """The study may have finished trials."""
+        for record in self.study.take_finished():
+            self.start(record.number)
+            self._tell(self.observer.trial_finished, record)
+
+    def _tell(self, hear: Callable[..., None], *news: Any) -> None:
+        if self.control.error is None:
+            try:
+                hear(*news)
+            except Exception as error:
+                self.control.halt, self.control.error = "error", error
+
+
+class NewsCallback(Callback):  # type: ignore[misc]  # Tune knows callbacks by their base class
+    """Hands Tune's events to the watch, and collects the trials' processes (Ray actors)."""
+
+    def __init__(self, watch: Watch, processes: set[Any]) -> None:
+        self._watch = watch
+        self._processes = processes
+
+    def on_trial_start(self, trial: Any, **_: Any) -> None:
+        """A process takes up the trial."""
+        self._processes.add(trial.temporary_state.ray_actor)
+        self._watch.start(trial.config["number"])
+
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """The trial reported."""
+        if "measurement" in result:
+            said = json.loads(result["measurement"])
+            self._watch.measure(trial.config["number"], Measurement(said["epoch"], said["metrics"]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class HaltStopper(Stopper):  # type: ignore[misc]  # Tune knows stoppers by their base class
+    """Ends all trials at once when the control says so, by ending their processes."""
+
+    def __init__(self, control: Control, processes: set[Any]) -> None:
+        self._control = control
+        self._processes = processes
+
+    def __call__(self, *_: Any) -> bool:
+        """Stop no trial by itself."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Tell whether the sweep ends now."""
+        if not self._control.at_once:
+            return False
+        # Tune would wait for the epoch that runs, and give up after 15 s.
+        while self._processes:
+            ray.kill(self._processes.pop())
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+@contextmanager
+def interruptible(control: Control) -> Iterator[None]:
+    """Let the first Ctrl-C halt the sweep and the second raise KeyboardInterrupt; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def halt(_signal: int, _frame: FrameType | None) -> None:
+        if control.halt == "interrupt":
+            raise KeyboardInterrupt
+        control.halt = "interrupt"
+
+    before = signal.signal(signal.SIGINT, halt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,219 @@
+"""A sweep from its spec to a registered model.
+
+    checks (folder, data, tracking, resources, weights) -> data set -> trials -> winner (see sweeps.winner)
+
+The expensive libraries are imported where they are used, so that a mistake is answered before they load.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from carcls.errors import InputError, OutputError
+from carcls.stages import StageStore
+from sweeps.observers import FanOut, Progress
+from sweeps.winner import Sitting, conclude, summarize_data, sweep_id, write_text
+
+if TYPE_CHECKING:
+    from carcls.config import DataConfig
+    from carcls.data.dataset import Dataset, DataSummary
+    from sweeps.engine import Observer
+    from sweeps.plan import Plan
+    from sweeps.result import SweepResult
+    from sweeps.spec import SweepSpec
+    from sweeps.tracking import SweepTracker
+
+DEMO_NAME = "demo-cars"
+
+
+def settle_spec(spec: SweepSpec) -> SweepSpec:
+    """Return the spec with a name (its own, or ``<family>-<date>-<time>``) and with an absolute path of its data."""
+    name = spec.name or f"{spec.family}-{time.strftime('%Y%m%d-%H%M%S')}"
+    data = spec.data
+    if data.path is not None:
+        data = data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
+    return spec.model_copy(update={"name": name, "data": data})
+
+
+def base_settings(spec: SweepSpec) -> dict[str, Any]:
+    """Return every setting of a trial that changes nothing of what the sweep starts from."""
+    return spec.trial_config({}).model_dump()
+
+
+def run_sweep(
+    spec: SweepSpec, out: Path, tracking_uri: str | None, *, observer: Observer, progress: Progress
+) -> SweepResult:
+    """Run a sweep, or go on with it; when nothing remains to be done, answer with what it left.
+
+    Args:
+        spec: with a name (see ``settle_spec``).
+        out: folder of all sweeps; made when missing.
+        tracking_uri: MLflow's; None is a database under ``out``.
+        observer: told of every trial.
+        progress: told of everything else.
+
+    Raises:
+        InputError: something given cannot be used; no trial has started.
+    """
+    started = time.monotonic()
+    out = out.expanduser().absolute()
+    require_data(spec.data)
+    claim_folder(spec, out)
+    from sweeps.tracking import open_tracking
+
+    tracking = open_tracking(tracking_uri, out)
+    for note in _check_trials(spec):
+        progress.note(note)
+    stages = StageStore(out / "stages")
+    dataset = _prepare_data(spec, out, stages, progress)
+    sitting = Sitting(spec, out, tracking, stages, dataset, started)
+    sitting.folder.mkdir(exist_ok=True)
+    write_text(sitting.folder / "spec.yaml", spec.to_yaml())
+    dataset.save(sitting.folder / "dataset.json")
+    return _run_trials(sitting, observer, progress)
+
+
+def require_data(data: DataConfig) -> None:
+    """Check that the data set's folder holds a known layout; reads no image.
+
+    Raises:
+        DataError: it is missing, empty, or of no known layout.
+    """
+    from carcls.data.stanford import read_layout
+
+    if data.path is not None:
+        read_layout(Path(data.path))
+
+
+def claim_folder(spec: SweepSpec, out: Path) -> None:
+    """Make ``out`` and check that the sweep can live there under its name.
+
+    Raises:
+        OutputError: ``out`` cannot be written.
+        InputError: the name belongs to a sweep of another spec.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"--out must be a folder that can be written, got {str(out)!r} ({error.strerror}). Choose another --out."
+        ) from None
+    from sweeps.spec import SweepSpec as Spec
+
+    file = out / str(spec.name) / "spec.yaml"
+    if file.is_file() and Spec.from_yaml(file.read_text(encoding="utf-8")).digest != spec.digest:
+        raise InputError(
+            f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
+            f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may change."
+        )
+
+
+def _check_trials(spec: SweepSpec) -> list[str]:
+    """Check that this machine and its weights suffice for the trials; return what the user should know."""
+    from carcls.families import preflight
+    from sweeps.resources import trial_resources
+
+    trial_resources(spec)
+    configs = [spec.trial_config({}), *(config for _, config in spec.experiment_configs())]
+    return ([spec.note] if spec.note else []) + preflight(configs)
+
+
+def _prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Progress) -> Dataset:
+    from carcls.data.dataset import prepare_dataset
+
+    dataset = prepare_dataset(
+        _with_demo(spec.data, out, progress), stages, base_settings(spec)["image_size"], progress=progress.packing
+    )
+    summary = summarize_data(dataset)
+    counts = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
+    progress.note(f"{summary.name}: {summary.classes} classes; images: {counts}.")
+    for note in dataset.notes:
+        progress.note(note)
+    for path, reason in dataset.quarantined:
+        progress.note(f"left out, unreadable: {path} ({reason})")
+    for test, train in dataset.duplicates:
+        progress.note(f"test image duplicates a training image: {test} = {train}")
+    return dataset
+
+
+def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
+    if data.path is not None:
+        return data
+    from carcls.data.demo import demo_folder_name, write_demo
+
+    folder = out / "data" / demo_folder_name()
+    if not folder.exists():
+        progress.note(f"rendering demo cars into {folder}")
+    write_demo(folder)
+    return data.model_copy(update={"path": str(folder), "name": data.name or DEMO_NAME})
+
+
+def _run_trials(sitting: Sitting, observer: Observer, progress: Progress) -> SweepResult:
+    from sweeps.engine import run_trials
+
+    tracker = _open_tracker(sitting, progress)
+    status: Literal["complete", "interrupted", "failed"] = "failed"
+    try:
+        engine = run_trials(
+            sitting.spec,
+            sitting.folder / "dataset.json",
+            sitting.stages.root,
+            sitting.folder,
+            FanOut([tracker, observer]),
+        )
+        tracker.rebuild(engine.records)
+        if engine.out_of_time:
+            progress.note("The hours are over; run the same command with more --hours to go on.")
+        result = conclude(sitting, engine.records, interrupted=engine.interrupted, tracker=tracker)
+        status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        tracker.close(status)
+    return result
+
+
+def _open_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:
+    from sweeps.tracking import SweepTracker
+
+    spec, summary = sitting.spec, summarize_data(sitting.dataset)
+    return SweepTracker(
+        sitting.tracking,
+        family=spec.family,
+        sweep_id=sweep_id(sitting.folder),
+        name=str(spec.name),
+        spec_yaml=spec.to_yaml(),
+        details={"data": summary.name, "data_digest": summary.digest, "seed": spec.seed, "spec_digest": spec.digest},
+        config_of=lambda settings, experiment: spec.trial_config(settings, experiment).model_dump(),
+        warn=progress.note,
+        note=spec.note,
+    )
+
+
+def plan_sweep(spec: SweepSpec) -> Plan:
+    """Return what the sweep would take; reads the list of the images, but no image.
+
+    Raises:
+        DataError: as ``require_data``.
+    """
+    from carcls.data.dataset import summarize
+    from sweeps.plan import make_plan
+
+    return make_plan(spec, summarize(spec.data) if spec.data.path else _expected_demo(spec.data))
+
+
+def _expected_demo(data: DataConfig) -> DataSummary:
+    """Count the demo cars before they are rendered."""
+    from carcls.data.dataset import DataSummary
+    from carcls.data.demo import demo_counts
+
+    classes, train, test = demo_counts()
+    validation = round(train * data.validation_fraction)
+    return DataSummary(data.name or DEMO_NAME, train + test, classes, train - validation, validation, test)

@@ -1,0 +1,66 @@
+"""Who watches a sweep from outside the trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from carcls.outcome import Measurement
+    from sweeps.engine import Observer
+    from sweeps.record import TrialRecord
+
+
+class Progress(Protocol):
+    """Told of what happens before and after the trials."""
+
+    def note(self, text: str) -> None:
+        """Tell one sentence."""
+
+    def packing(self, done: int, total: int) -> None:
+        """Tell how many images of ``total`` are read."""
+
+
+class Unwatched:
+    """Nobody watches: a Progress and an Observer that keep silent."""
+
+    def note(self, text: str) -> None:
+        """Keep silent."""
+
+    def packing(self, done: int, total: int) -> None:
+        """Keep silent."""
+
+    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
+        """Keep silent."""
+
+    def epoch_finished(self, number: int, measurement: Measurement) -> None:
+        """Keep silent."""
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """Keep silent."""
+
+
+class FanOut:
+    """An Observer that passes every event on.
+
+    Args:
+        observers: told in this order.
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.trial_started(number, experiment, settings)
+
+    def epoch_finished(self, number: int, measurement: Measurement) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.epoch_finished(number, measurement)
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """Pass it on."""
+        for observer in self._observers:
+            observer.trial_finished(record)

@@ -1,0 +1,204 @@
+"""What the stages of a sweep would cost, for its plan. No torch.
+
+The documented experiments are known; the searched trials are not, so an example of them is drawn from the search space
+(always the same one for a seed), and what that sweep would compute is counted, each shared stage once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+from carcls.catalog import find_backbone
+from carcls.config import TrialConfig
+from carcls.unfreezing import open_stages
+from sweeps.rates import Machine, head_seconds, packing_seconds, rates_of
+from sweeps.spec import SweepSpec
+
+# Where only building a backbone would tell.
+_UNKNOWN_STAGES, _UNKNOWN_EMBEDDING = 5, 1024
+
+
+class DataSummary(Protocol):
+    """What a plan asks of a data set: its name, and how many images, classes, and images of each split it has."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - the class says
+    @property
+    def images(self) -> int: ...  # noqa: D102 - the class says
+    @property
+    def classes(self) -> int: ...  # noqa: D102 - the class says
+    @property
+    def train(self) -> int: ...  # noqa: D102 - the class says
+    @property
+    def validation(self) -> int: ...  # noqa: D102 - the class says
+    @property
+    def test(self) -> int: ...  # noqa: D102 - the class says
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A kind of stage that the sweep computes.
+
+    Attributes:
+        kind: what it is.
+        count: how many different ones; each is computed once.
+        trials: how many trials use them.
+        shared: who shares one.
+        seconds: rough time to compute them all, the whole machine at work.
+        disk_bytes: rough space for them all.
+    """
+
+    kind: str
+    count: int
+    trials: int
+    shared: str
+    seconds: float
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """A trial of the example: its config, and for each epoch the probability that the trial comes to run it."""
+
+    config: TrialConfig
+    alive: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Cost:
+    """Of one stage: how likely the sweep comes to need it, and what computing and keeping it costs."""
+
+    probability: float
+    seconds: float
+    disk_bytes: int
+
+
+def planned_stages(spec: SweepSpec, summary: DataSummary, machine: Machine) -> tuple[PlannedStage, ...]:
+    """Return the stages that ``spec`` would compute on the data set, in their order."""
+    trials = _example(spec)
+    makers = (_packs, _plain_features, _views, _trainings, _test)
+    stages = (maker(trials, summary, machine) for maker in makers)
+    return tuple(stage for stage in stages if stage.count)
+
+
+def _example(spec: SweepSpec) -> list[_Expected]:
+    documented = [config for _, config in spec.experiment_configs()][: spec.trials]
+    random = Random(spec.seed)
+    drawn = [
+        spec.trial_config({name: domain.draw(random) for name, domain in spec.search.items()})
+        for _ in range(spec.trials - len(documented))
+    ]
+    return [_Expected(config, (1.0,) * config.epochs) for config in documented] + [
+        _Expected(config, _survival(spec, config.epochs)) for config in drawn
+    ]
+
+
+def _survival(spec: SweepSpec, epochs: int) -> tuple[float, ...]:
+    rungs = spec.early_stopping.rungs(epochs)
+    return tuple(
+        spec.early_stopping.reduction ** -float(sum(rung <= epoch for rung in rungs)) for epoch in range(epochs)
+    )
+
+
+def _packs(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
+    sizes = {trial.config.image_size for trial in trials}
+    seconds = packing_seconds(summary.images, machine)
+    made = {str(size): _Cost(1.0, seconds, summary.images * size * size * 3) for size in sizes}
+    return _stage("pack of decoded images", made, len(trials), "all trials")
+
+
+def _plain_features(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
+    cached = [trial.config for trial in trials if trial.config.unfreezing == "frozen"]
+    made: dict[str, _Cost] = {}
+    for config in cached:
+        images = summary.validation + (0 if config.augments else summary.train)
+        _note(made, [_extractor(config)], _features(config, images, 1.0, machine))
+    return _stage("features of plain images", made, len(cached), "frozen trials: validation, training unaugmented")
+
+
+def _views(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
+    cached = [trial for trial in trials if trial.config.augments and _closed_epochs(trial.config)]
+    made: dict[str, _Cost] = {}
+    for trial in cached:
+        for epoch in _closed_epochs(trial.config):
+            cost = _features(trial.config, summary.train, trial.alive[epoch], machine)
+            _note(made, [_extractor(trial.config), _augmentation(trial.config), epoch], cost)
+    return _stage("features of augmented views", made, len(cached), "trials that augment equally, while frozen")
+
+
+def _trainings(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
+    made: dict[str, _Cost] = {}
+    for trial in trials:
+        seconds = _training_seconds(trial, summary, machine)
+        _note(made, trial.config.digest, _Cost(1.0, seconds, _model_bytes(trial.config, summary.classes)))
+    return _stage("training", made, len(trials), "trials with equal settings")
+
+
+def _test(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
+    slowest = max(summary.test / rates_of(trial.config, machine).infer for trial in trials)
+    return PlannedStage("test score of the winner", 1, 1, "", slowest, 0)
+
+
+def _note(made: dict[str, _Cost], key: Any, cost: _Cost) -> None:
+    """Keep the likeliest, largest need of a stage: whoever needs it most has it computed."""
+    name = json.dumps(key)
+    made[name] = max(made.get(name, cost), cost)
+
+
+def _stage(kind: str, made: Mapping[str, _Cost], trials: int, shared: str) -> PlannedStage:
+    costs = made.values()
+    seconds = sum(cost.probability * cost.seconds for cost in costs)
+    disk = sum(cost.probability * cost.disk_bytes for cost in costs)
+    return PlannedStage(kind, math.ceil(sum(cost.probability for cost in costs)), trials, shared, seconds, int(disk))
+
+
+def _training_seconds(trial: _Expected, summary: DataSummary, machine: Machine) -> float:
+    config, rates = trial.config, rates_of(trial.config, machine)
+    stages = len(find_backbone(config.backbone).stages) or _UNKNOWN_STAGES
+    total = 0.0
+    for epoch, probability in enumerate(trial.alive):
+        opened = open_stages(config.unfreezing, epoch, config.epochs, stages)
+        if opened == 0:
+            total += probability * head_seconds(summary.train, _embedding(config), summary.classes, machine)
+            continue
+        # A closed stage is passed forwards only.
+        forward = 1 / rates.infer
+        training = summary.train * (forward + (1 / rates.train - forward) * opened / stages)
+        total += probability * (training + summary.validation * forward)
+    return total
+
+
+def _features(config: TrialConfig, images: int, probability: float, machine: Machine) -> _Cost:
+    return _Cost(probability, images / rates_of(config, machine).infer, images * _embedding(config) * 4)
+
+
+def _closed_epochs(config: TrialConfig) -> list[int]:
+    stages = len(find_backbone(config.backbone).stages) or _UNKNOWN_STAGES
+    return [e for e in range(config.epochs) if open_stages(config.unfreezing, e, config.epochs, stages) == 0]
+
+
+def _extractor(config: TrialConfig) -> list[Any]:
+    return [config.backbone, config.weights, config.image_size, config.precision]
+
+
+def _augmentation(config: TrialConfig) -> list[Any]:
+    settings = config.canonical()
+    names = ("crop", "crop_scale", "flip", "rotation", "jitter", "augmentation_strength")
+    return [settings[name] for name in names]
+
+
+def _embedding(config: TrialConfig) -> int:
+    return find_backbone(config.backbone).embedding or _UNKNOWN_EMBEDDING
+
+
+def _model_bytes(config: TrialConfig, classes: int) -> int:
+    head = _embedding(config) * classes
+    trained = 0.0 if config.unfreezing == "frozen" else find_backbone(config.backbone).parameters * 1e6
+    # The checkpoint of a trial that was stopped stays, with the optimizer's moments.
+    copies = 2 if config.optimizer == "sgd" else 3
+    return int((trained + head) * 4 * copies)

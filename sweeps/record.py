@@ -1,0 +1,45 @@
+"""A trial as its sweep remembers it: plain values, no optuna, so that tables and trackers need none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Status = Literal["running", "complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial as the journal knows it.
+
+    Attributes:
+        number: from 0, in the order of asking; unique in a sweep, perhaps with gaps.
+        experiment: name of the documented experiment, or None.
+        settings: values of the searched settings.
+        config: every setting of the trial.
+        status: ``running`` also means unfinished, when no driver is at work.
+        metrics: the last measurement; finite values only.
+        epochs: epochs finished.
+        seconds: wall time of the trial in its process; of the last attempt when there were several.
+        reason: why it failed, was stopped or was not computed; empty otherwise.
+        duplicate_of: number of the earlier trial with equal settings whose result this one took over.
+        reused: whether the result was answered from the stage store.
+        model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
+        siblings: settings answered for free, as in ``Outcome``: each a mapping with ``settings`` and ``metrics``.
+    """
+
+    number: int
+    experiment: str | None
+    settings: Mapping[str, Any]
+    config: Mapping[str, Any]
+    status: Status
+    metrics: Mapping[str, float]
+    epochs: int
+    seconds: float
+    reason: str = ""
+    duplicate_of: int | None = None
+    reused: bool = False
+    model: str = ""
+    predictions: str = ""
+    siblings: Sequence[Mapping[str, Any]] = ()

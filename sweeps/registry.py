@@ -1,0 +1,200 @@
+"""MLflow's model registry: the winner of a sweep becomes a version of ``carsweep-<family>`` and its challenger."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
+
+import carcls
+from carcls.errors import TrackingError
+from sweeps.tracking_runs import SWEEP_ID, TRIAL, KnownRun, SweepRuns
+from sweeps.tracking_store import Tracking, explained, mask_secrets, patience
+
+CHALLENGER = "challenger"
+UPLOAD_SECONDS = 120
+# What carcls needs to serve a model; MLflow's own inference would load the model in another process to find out.
+_REQUIREMENTS = (
+    "mlflow",
+    "torch",
+    "torchvision",
+    "timm",
+    "safetensors",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "filelock",
+)
+ACCEPTS = (
+    "Accepts image paths (one, a list, a Series), arrays uint8 [h, w, 3] or [b, h, w, 3] or a list of them, or a "
+    "DataFrame with the column `image` of either. Give the car's box cut out where the training data had boxes. "
+    "Returns one row an image: label, probability, top_labels, top_probabilities."
+)
+# Without inputs on purpose: every input schema that takes paths refuses arrays, and the other way round.
+SIGNATURE = ModelSignature(
+    inputs=None,
+    outputs=Schema(
+        [
+            ColSpec(DataType.string, "label"),
+            ColSpec(DataType.double, "probability"),
+            ColSpec(Array(DataType.string), "top_labels"),
+            ColSpec(Array(DataType.double), "top_probabilities"),
+        ]
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version in the model registry.
+
+    Attributes:
+        name, version: of the registered model.
+        alias: ``challenger``, or empty when a later sweep's version has taken it over.
+        uri: what ``mlflow.pyfunc.load_model`` takes.
+    """
+
+    name: str
+    version: str
+    alias: str
+    uri: str
+
+
+def register_best(
+    tracking: Tracking,
+    *,
+    family: str,
+    sweep_id: str,
+    number: int,
+    export: Path,
+    metrics: Mapping[str, float],
+    test: Mapping[str, float],
+    details: Mapping[str, Any],
+) -> Registered:
+    """Register the export of a sweep's best trial. A trial that is registered already keeps its version.
+
+    Sets MLflow's global tracking URI, which logging a model needs. Takes seconds, and longer over a network.
+
+    Args:
+        tracking: from ``open_tracking``.
+        family: the model is called ``carsweep-<family>``.
+        sweep_id, number: the trial; its run must be in MLflow (see ``SweepTracker.flush``), and gets the model.
+        export: folder written by ``carcls.export``.
+        metrics: the trial's validation metrics.
+        test: ``test_accuracy`` and the others; logged to the trial's run too.
+        details: more tags of the version: data digest, backbone, …
+
+    Raises:
+        TrackingError: MLflow does not have the trial's run, or cannot be written.
+    """
+    name = f"carsweep-{family}"
+    client = tracking.client()
+    with explained(tracking), patience(UPLOAD_SECONDS, 2):
+        version = _find_version(client, name, sweep_id, number)
+        if version is None:
+            run = _run_of(tracking, family, sweep_id, number)
+            _log_test(client, run, test)
+            tags = _tags(sweep_id, number, metrics, test, details)
+            version = _make_version(tracking, family, run, export, tags)
+        challenger = _point_alias(client, name, version)
+    if challenger:
+        return Registered(name, str(version.version), CHALLENGER, f"models:/{name}@{CHALLENGER}")
+    return Registered(name, str(version.version), "", f"models:/{name}/{version.version}")
+
+
+def _find_version(client: MlflowClient, name: str, sweep_id: str, number: int) -> ModelVersion | None:
+    query = f"name = '{name}' and tags.`{SWEEP_ID}` = '{sweep_id}' and tags.`{TRIAL}` = '{number}'"
+    found = client.search_model_versions(query)
+    return min(found, key=lambda version: int(version.version)) if found else None
+
+
+def _run_of(tracking: Tracking, family: str, sweep_id: str, number: int) -> KnownRun:
+    runs = SweepRuns(tracking, family=family, sweep_id=sweep_id, name=sweep_id)
+    runs.read()
+    if number not in runs.trials:
+        raise TrackingError(
+            f"trial {number} must have a run in {tracking.shown_uri}, got none. "
+            "Run the sweep again: nothing is trained twice, and MLflow is brought in line."
+        )
+    return runs.trials[number]
+
+
+def _log_test(client: MlflowClient, run: KnownRun, test: Mapping[str, float]) -> None:
+    client.log_batch(run.run_id, [Metric(name, float(value), run.start, 0) for name, value in test.items()])
+
+
+def _tags(
+    sweep_id: str, number: int, metrics: Mapping[str, float], test: Mapping[str, float], details: Mapping[str, Any]
+) -> dict[str, str]:
+    scores = {**metrics, **test}
+    accuracies = ("val_accuracy", "test_accuracy")
+    shown: dict[str, str] = {name: f"{scores[name]:.4f}" for name in accuracies if name in scores}
+    named = {name: mask_secrets(str(value)) for name, value in details.items()}
+    return {**named, **shown, SWEEP_ID: sweep_id, TRIAL: str(number)}
+
+
+def _make_version(
+    tracking: Tracking, family: str, run: KnownRun, export: Path, tags: Mapping[str, str]
+) -> ModelVersion:
+    client, name = tracking.client(), f"carsweep-{family}"
+    uri, model_id = _log_model(tracking, family, run, export, tags)
+    if not client.search_registered_models(f"name = '{name}'"):
+        with suppress(MlflowException):  # another sweep was faster
+            client.create_registered_model(name, description=f"Car classifier, found by carsweep. {ACCEPTS}")
+    return client.create_model_version(
+        name, source=uri, run_id=run.run_id, model_id=model_id, tags=dict(tags), description=ACCEPTS
+    )
+
+
+def _log_model(
+    tracking: Tracking, family: str, run: KnownRun, export: Path, tags: Mapping[str, str]
+) -> tuple[str, str]:
+    """Log the export as a model made of code and tensors, with no pickle; return its URI and id."""
+    mlflow.set_tracking_uri(tracking.uri)
+    mlflow.set_registry_uri(tracking.uri)
+    mlflow.set_experiment(experiment_id=tracking.experiment(family))
+    with warnings.catch_warnings():
+        # MLflow would like an input example; the signature says what can be said.
+        warnings.simplefilter("ignore")
+        # Of Model and not of pyfunc, because that would open the trial's run again.
+        info = Model.log(
+            artifact_path=None,
+            name="model",
+            flavor=mlflow.pyfunc,
+            run_id=run.run_id,
+            tags=dict(tags),
+            python_model=str(Path(__file__).with_name("registry_pyfunc.py")),
+            artifacts={"export": str(export)},
+            code_paths=[str(Path(carcls.__file__).parent)],
+            pip_requirements=requirements(),
+            signature=SIGNATURE,
+            metadata={"accepts": ACCEPTS},
+        )
+    return str(info.model_uri), str(info.model_id)
+
+
+def requirements() -> list[str]:
+    """Pin what is installed, without the part after ``+``, which names a build that package indexes do not have."""
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _REQUIREMENTS]
+
+
+def _point_alias(client: MlflowClient, name: str, version: ModelVersion) -> bool:
+    """Make the version the challenger, unless a later one is; return whether it is."""
+    current = int(client.get_registered_model(name).aliases.get(CHALLENGER, 0))
+    if current < int(version.version):
+        client.set_registered_model_alias(name, CHALLENGER, str(version.version))
+    return current <= int(version.version)

@@ -1,0 +1,90 @@
+"""The registered model's own code: MLflow copies this file and carcls beside the weights, and runs it to load them.
+
+It imports nothing of sweeps, which need not be installed where the model is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.pyfunc import PythonModel
+
+from carcls.errors import InputError
+from carcls.export import load_export
+
+
+class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
+    """Image in, label out.
+
+    Accepts, as ``model_input``: paths (one, a list, a Series), arrays (uint8 [h, w, 3] or [b, h, w, 3], or a list of
+    [h, w, 3]; floating ones in 0..1), a mix of both, or a DataFrame or mapping with the column ``image`` of either.
+    Arrays may also come as nested lists, as they do over HTTP.
+
+    Returns:
+        One row an image, in order: ``label``, ``probability`` in [0, 1], and the five likeliest classes, best first,
+        in ``top_labels`` and ``top_probabilities``.
+    """
+
+    def load_context(self, context: Any) -> None:
+        """Load the export that lies beside this file."""
+        self._predictor = load_export(context.artifacts["export"])
+
+    # The hint is one that MLflow leaves alone: it warns of none or of Any, and enforces the others.
+    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
+        """Return one row an image; takes more than DataFrames, see the class."""
+        predictions = self._predictor.predict(images_of(model_input))
+        return pd.DataFrame(
+            {
+                "label": [prediction.label for prediction in predictions],
+                "probability": [prediction.probability for prediction in predictions],
+                "top_labels": [[label for label, _ in prediction.top] for prediction in predictions],
+                "top_probabilities": [[value for _, value in prediction.top] for prediction in predictions],
+            }
+        )
+
+
+def images_of(model_input: Any) -> list[Any]:
+    """Return the images of any accepted input, one by one.
+
+    >>> images_of({"image": ["a.jpg", "b.jpg"]})
+    ['a.jpg', 'b.jpg']
+    """
+    if isinstance(model_input, pd.DataFrame):
+        return images_of(model_input[_column(model_input)])
+    if isinstance(model_input, pd.Series):
+        return images_of(list(model_input))
+    if isinstance(model_input, dict):
+        if "image" not in model_input:
+            raise InputError(f"input must have the key 'image', got {sorted(map(str, model_input))}. Rename it.")
+        return images_of(model_input["image"])
+    if isinstance(model_input, np.ndarray) and model_input.dtype.kind in "OSU":
+        return images_of(model_input.ravel().tolist())
+    if isinstance(model_input, np.ndarray):
+        return list(model_input) if model_input.ndim == 4 else [model_input]
+    if isinstance(model_input, list | tuple):
+        return [_image_of(element) for element in model_input]
+    return [model_input]
+
+
+def _image_of(element: Any) -> Any:
+    if isinstance(element, dict):
+        (image,) = images_of(element)
+        return _image_of(image)
+    if isinstance(element, list | tuple):
+        array = np.asarray(element)
+        return array.astype(np.uint8) if array.dtype.kind in "iu" and 0 <= array.min() <= array.max() <= 255 else array
+    return element
+
+
+def _column(table: pd.DataFrame) -> Any:
+    if "image" in table.columns:
+        return "image"
+    if len(table.columns) == 1:
+        return table.columns[0]
+    raise InputError(f"input must have the column 'image', got {list(table.columns)}. Rename it.")
+
+
+mlflow.models.set_model(CarClassifier())

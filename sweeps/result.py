@@ -1,0 +1,163 @@
+"""What a sweep leaves behind: one value, and the JSON object that scripts read (docs/json.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from carcls.stages import write_json
+
+Status = Literal["running", "complete", "pruned", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """The data set of a sweep.
+
+    Attributes:
+        name: what tables call it.
+        digest: of what the trials saw; the same digest means the same images, crops and splits.
+        images: readable images in all splits together.
+        classes: how many.
+        splits: images of ``train``, ``validation`` and ``test``.
+    """
+
+    name: str
+    digest: str
+    images: int
+    classes: int
+    splits: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSummary:
+    """One trial, as the result tells it.
+
+    Attributes:
+        number: from 0, in the order in which the trials were asked for.
+        experiment: name of the documented experiment, None for a trial of the search.
+        status: how it ended.
+        params: every setting of the trial.
+        metrics: the last measurement: ``val_accuracy`` and the others in [0, 1], losses in nats.
+        epochs: epochs measured.
+        seconds: wall time.
+        reason: why it failed or was stopped; empty for a complete trial.
+    """
+
+    number: int
+    experiment: str | None
+    status: Status
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    epochs: int
+    seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BestTrial:
+    """The trial with the best validation accuracy, and its validation metrics."""
+
+    number: int
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TestReading:
+    """The winner on the test split.
+
+    Attributes:
+        metrics: ``test_accuracy`` and the others in [0, 1], losses in nats.
+        interval: 95% interval of the accuracy, both ends in [0, 1].
+        images: test images.
+        readings: how often a test score of this sweep has been computed; 1 is what an honest sweep has.
+    """
+
+    __test__ = False  # pytest: not a test class
+
+    metrics: Mapping[str, float]
+    interval: tuple[float, float]
+    images: int
+    readings: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """Where the model registry has the winner."""
+
+    name: str
+    version: str
+    alias: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner."""
+
+    sweep: str
+    family: str
+    out: str
+    data: DataSummary
+    trials: tuple[TrialSummary, ...]
+    best: BestTrial | None
+    test: TestReading | None
+    registered: RegisteredModel | None
+    tracking_uri: str
+    seconds: float
+    interrupted: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    def as_json(self) -> str:
+        """Return the object that ``--json`` writes to stdout."""
+        return json.dumps(self.as_dict(), indent=1)
+
+    def save(self, path: Path) -> None:
+        """Write the object to ``path``, whole or not at all."""
+        write_json(path, self.as_dict())
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> SweepResult:
+        """Read back what ``as_dict`` wrote; null metrics are NaN again."""
+        best, test, registered = value["best"], value["test"], value["registered"]
+        return cls(
+            sweep=value["sweep"],
+            family=value["family"],
+            out=value["out"],
+            data=DataSummary(**value["data"]),
+            trials=tuple(TrialSummary(**{**t, "metrics": _numbers(t["metrics"])}) for t in value["trials"]),
+            best=BestTrial(**{**best, "metrics": _numbers(best["metrics"])}) if best else None,
+            test=TestReading(**{**test, "interval": tuple(test["interval"])}) if test else None,
+            registered=RegisteredModel(**registered) if registered else None,
+            tracking_uri=value["tracking_uri"],
+            seconds=value["seconds"],
+            interrupted=value["interrupted"],
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> SweepResult:
+        """Read what ``save`` wrote."""
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in metrics.items()}

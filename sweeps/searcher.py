@@ -1,0 +1,78 @@
+"""The search as Ray Tune sees it: the study is asked for trials, and told how they ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from sweeps.study import Asked, Study
+
+
+class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by their base class
+    """Hands out the study's trials and closes them.
+
+    Args:
+        study: asked and told; its journal is the only memory, so saving and restoring do nothing.
+        order: makes what the worker gets of what the study asked: plain JSON values.
+        may_go_on: False once no trial may start and those that run are to be left unfinished.
+        told: called after each ask and each tell, when the study may have finished trials.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        order: Callable[[Asked], dict[str, Any]],
+        may_go_on: Callable[[], bool],
+        told: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._study = study
+        self._order = order
+        self._may_go_on = may_go_on
+        self._told = told
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Return the next trial's order, or that there is none."""
+        if not self._may_go_on():
+            return str(Searcher.FINISHED)
+        asked = self._study.ask()
+        self._told()
+        if asked is None:
+            return str(Searcher.FINISHED)
+        self._numbers[trial_id] = asked.number
+        return self._order(asked)
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Close the trial, unless it is to be left unfinished."""
+        number = self._numbers.pop(trial_id, None)
+        if number is not None and self._study.is_live(number):
+            self._close(number, result or {}, error)
+        self._told()
+
+    def _close(self, number: int, result: Mapping[str, Any], error: bool) -> None:
+        if error and self._may_go_on():
+            self._study.tell_failed(number, "Its process died again and again; see ray.log in the sweep's folder.")
+        elif "outcome" in result:
+            outcome = json.loads(result["outcome"])
+            self._study.tell_complete(
+                number, outcome.pop("metrics"), outcome.pop("epochs"), outcome.pop("seconds"), outcome
+            )
+        elif "failure" in result:
+            self._study.tell_failed(number, result["failure"])
+        elif self._study.should_be_pruned(number):
+            self._study.tell_pruned(number)
+        elif self._may_go_on():
+            self._study.tell_failed(number, "It ended without an outcome.")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the journal has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: the journal has it all."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}

@@ -1,0 +1,83 @@
+"""Ray, started and ended around a sweep, quiet, and closed to strangers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from sweeps.resources import Machine, this_machine
+
+# Ray and Tune read these from the environment; whoever set one of them keeps it.
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a header whatever its verbosity
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the journal is what a sweep resumes from
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial may take so long to let go of its process
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
+}
+_IN_WORKERS = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "TUNE_FUNCTION_THREAD_TIMEOUT_S")
+
+
+@contextmanager
+def ray_session(
+    log: Path, *, address: str | None = None, cpus: int | None = None, gpus: int | None = None
+) -> Iterator[Machine]:
+    """Use the Ray that runs in this process, or connect to ``address``, or start one here; yield what it has.
+
+    What was started is ended. Ray's and Tune's messages go to the file ``log``.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    ours = not ray.is_initialized()
+    try:
+        with _messages_to(log):
+            if ours:
+                _start(address, cpus, gpus)
+            total = ray.cluster_resources()
+            yield Machine(int(total.get("CPU", 1)), int(total.get("GPU", 0)))
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        # The cluster's machines do not have this process's environment.
+        ray.init(address=address, runtime_env={"env_vars": {name: os.environ[name] for name in _IN_WORKERS}}, **quiet)
+        return
+    # Ray answers only who holds a token. One for this session keeps it from writing its own to the home folder.
+    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    here = this_machine()
+    ray.init(
+        address="local",
+        num_cpus=cpus or here.cores,
+        num_gpus=here.gpus if gpus is None else gpus,
+        include_dashboard=False,
+        **quiet,
+    )
+
+
+@contextmanager
+def _messages_to(log: Path) -> Iterator[None]:
+    """Send what Ray's loggers say to a file; the terminal belongs to the command line."""
+    logger = logging.getLogger("ray")
+    before, propagated = logger.handlers[:], logger.propagate
+    handler = logging.FileHandler(log, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        handler.close()
+        logger.handlers, logger.propagate = before, propagated

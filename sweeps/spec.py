@@ -1,0 +1,300 @@
+"""A sweep as it is asked for: how many trials, of what, searched how. Validated once, when built; no torch, no ray.
+
+packaged YAML  <  --spec FILE  <  --set KEY=VALUE  <  options of the command line        (later ones win)
+config  <  documented experiment  <  searched settings  <  fixed                         (one trial's settings)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, field_validator, model_validator
+
+from carcls.config import DataConfig, TrialConfig, digest_of
+from carcls.config import Family as TrialFamily
+from carcls.errors import SpecError, nearest
+from sweeps.documented import find_experiment
+from sweeps.packaged import SPECS_FOLDER
+from sweeps.space import Choice, Domain, FloatDomain, IntDomain
+from sweeps.spec_layers import (
+    SECTIONS,
+    TRIAL_SETTINGS,
+    Tree,
+    data_path,
+    layer_of_file,
+    layer_of_overrides,
+    layer_of_sets,
+    merge,
+    names_in,
+)
+from sweeps.spec_mistakes import normal_value, parse_search, sentences, trial_mistakes
+from sweeps.spec_text import read_tree, write_tree
+
+FAMILIES: tuple[str, ...] = get_args(TrialFamily)
+# The output folder keeps these beside the sweeps' own folders.
+RESERVED_NAMES = ("stages", "data", "artifacts", "mlflow.db")
+
+
+class EarlyStopping(BaseModel):
+    """Successive halving of the searched trials; documented experiments are never stopped.
+
+    Attributes:
+        enabled: whether trials are stopped at all.
+        min_epochs: every trial runs this long.
+        reduction: of the trials that come to a rung, the best one in this many goes on; rungs are at min_epochs times
+            the powers of this.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: Annotated[bool, Field(strict=True)] = True
+    min_epochs: Annotated[int, Field(strict=True, ge=1)] = 1
+    reduction: Annotated[int, Field(strict=True, ge=2)] = 3
+
+    def rungs(self, epochs: int) -> tuple[int, ...]:
+        """Return the epochs (from 1) after which a trial of ``epochs`` epochs may be stopped.
+
+        >>> EarlyStopping(min_epochs=1, reduction=3).rungs(10)
+        (1, 3, 9)
+        """
+        rungs = []
+        rung = self.min_epochs
+        while self.enabled and rung < epochs:
+            rungs.append(rung)
+            rung *= self.reduction
+        return tuple(rungs)
+
+
+class SweepSpec(BaseModel):
+    """Everything that says what a sweep does.
+
+    Attributes:
+        family: which family of trials.
+        name: of the sweep and its folder; None lets the sweep choose one.
+        trials: how many, documented experiments included.
+        hours: no new trial starts after this long; None is no limit.
+        seed: of the search and of every trial.
+        concurrency: trials at a time; None lets the machine decide.
+        cpus_per_trial, gpus_per_trial: a trial's share; None lets the machine decide. A GPU is shared by 1/n.
+        data: which images.
+        config: base settings of every trial.
+        fixed: settings of every trial, whatever an experiment or the search says.
+        experiments: documented experiments, the first trials.
+        search: domains by setting. A setting that is fixed as well is fixed in the documented experiments only.
+        early_stopping: of searched trials.
+        note: what differs from the documented scale, in words.
+
+    Raises:
+        SpecError: a setting, an end of a domain, or an experiment does not make a valid TrialConfig.
+        pydantic.ValidationError: a field is unknown, missing or out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str
+    name: str | None = None
+    trials: Annotated[int, Field(strict=True, ge=1)] = 20
+    hours: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 0
+    concurrency: Annotated[int, Field(strict=True, ge=1)] | None = None
+    cpus_per_trial: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    gpus_per_trial: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    data: DataConfig = DataConfig()
+    config: dict[str, Any] = Field(default_factory=dict)
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    experiments: tuple[str, ...] = ()
+    search: dict[str, InstanceOf[FloatDomain] | InstanceOf[IntDomain] | InstanceOf[Choice]] = Field(
+        default_factory=dict
+    )
+    early_stopping: EarlyStopping = EarlyStopping()
+    note: str | None = None
+
+    @field_validator("family")
+    @classmethod
+    def _known_family(cls, family: str) -> str:
+        if family not in FAMILIES:
+            raise ValueError(f"family must be a known one, got {family!r}." + nearest(family, FAMILIES))
+        return family
+
+    @field_validator("name")
+    @classmethod
+    def _usable_as_folder(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        letters = all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name)
+        if not letters or not name[:1].isalnum() or len(name) > 100:
+            raise ValueError(
+                f"name must be up to 100 letters, digits, '-', '_' and '.', not beginning with a sign, got {name!r}."
+            )
+        if name in RESERVED_NAMES:
+            raise ValueError(f"name must be none of {', '.join(RESERVED_NAMES)}, which carsweep uses, got {name!r}.")
+        return name
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _fills_gpus(cls, gpus: float | None) -> float | None:
+        if gpus is None or gpus == int(gpus):
+            return gpus
+        shares = round(1 / gpus)
+        # 0.33 is meant as a third; three times 0.34 does not fit on a GPU.
+        if gpus > 1 or not 0.97 <= shares * gpus <= 1 + 1e-9:
+            raise ValueError(
+                f"gpus_per_trial must be whole, or 1/n such as 0.5 or 0.25 so that trials fill a GPU, got {gpus!r}."
+            )
+        return gpus
+
+    @field_validator("config", "fixed")
+    @classmethod
+    def _as_trials_have_it(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return {name: normal_value(name, value) for name, value in settings.items()}
+
+    @field_validator("search")
+    @classmethod
+    def _choices_as_trials_have_them(cls, search: dict[str, Domain]) -> dict[str, Domain]:
+        return {
+            name: Choice(tuple(normal_value(name, choice) for choice in domain.choices))
+            if isinstance(domain, Choice)
+            else domain
+            for name, domain in search.items()
+        }
+
+    @model_validator(mode="after")
+    def _makes_trials(self) -> SweepSpec:
+        mistakes = trial_mistakes(self.config, self.fixed, self.search, self.experiments)
+        if mistakes:
+            raise SpecError(mistakes)
+        return self
+
+    def trial_config(self, settings: Mapping[str, Any], experiment: str | None = None) -> TrialConfig:
+        """Return the config of a trial with ``settings``, of a documented experiment when one is named.
+
+        Raises:
+            ValueError: the experiment is unknown, or a setting is unknown or out of range (pydantic's error is one).
+        """
+        documented = dict(find_experiment(experiment).settings) if experiment else {}
+        fixed = self.fixed
+        if experiment is None:
+            fixed = {name: value for name, value in fixed.items() if name not in self.search}
+        return TrialConfig.model_validate(
+            {**self.config, **documented, **settings, **fixed, "family": self.family, "seed": self.seed}
+        )
+
+    def experiment_configs(self) -> list[tuple[str, TrialConfig]]:
+        """Return the documented experiments by name, as this sweep runs them."""
+        return [(name, self.trial_config({}, name)) for name in self.experiments]
+
+    def changed_settings(self, experiment: str) -> dict[str, tuple[Any, Any]]:
+        """Return what this sweep runs otherwise than documented: setting -> (documented, used).
+
+        Settings that cannot matter, such as the backbone's learning rate while it is frozen, do not count.
+        """
+        settings = find_experiment(experiment).settings
+        documented = TrialConfig.model_validate(dict(settings)).canonical()
+        used = self.trial_config({}, experiment).canonical()
+        return {name: (documented[name], used[name]) for name in settings if documented[name] != used[name]}
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of what determines the trials: not of how many, how long, or on what."""
+        return digest_of(
+            {
+                "family": self.family,
+                "seed": self.seed,
+                "data": self.data.model_dump(),
+                "config": self.config,
+                "fixed": self.fixed,
+                "experiments": [(name, config.canonical()) for name, config in self.experiment_configs()],
+                "search": {name: domain.plain() for name, domain in self.search.items()},
+                "early_stopping": self.early_stopping.model_dump(),
+            }
+        )
+
+    def to_yaml(self) -> str:
+        """Return the whole spec as YAML, which ``from_yaml`` reads back to an equal spec."""
+        tree = self.model_dump(exclude={"search"}) | {"experiments": list(self.experiments)}
+        return write_tree(tree | {"search": {name: domain.plain() for name, domain in self.search.items()}})
+
+    @classmethod
+    def from_yaml(cls, text: str, source: str = "spec.yaml") -> SweepSpec:
+        """Return the spec that ``to_yaml`` wrote.
+
+        Raises:
+            SpecError: all mistakes together, each with its path.
+        """
+        return _build(read_tree(text, source))
+
+
+def load_spec(
+    family: str,
+    *,
+    spec_file: Path | None = None,
+    sets: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> SweepSpec:
+    """Return the spec that the packaged YAML, a file, ``--set`` and the command line's options make together.
+
+    Without a spec file and without a data set of the user's, the demo preset is where it starts.
+
+    Args:
+        family: which family of trials.
+        spec_file: a user's YAML; may be partial.
+        sets: ``KEY=VALUE`` texts; see carcls.config.TrialConfig for the keys that need no path.
+        overrides: spec fields or settings of trials by name (``trials``, ``data``, ``weights``, …); None says nothing.
+
+    Raises:
+        SpecError: all mistakes together, each beginning with its path.
+    """
+    if family not in FAMILIES:
+        raise SpecError([f"family: must be a known one, got {family!r}." + nearest(family, FAMILIES)])
+    file_layer, mistakes = layer_of_file(Path(spec_file) if spec_file else None, family)
+    set_layer, set_mistakes = layer_of_sets(sets)
+    option_layer, option_mistakes = layer_of_overrides(overrides or {})
+    mistakes += set_mistakes + option_mistakes
+    own_data = any(data_path(layer) for layer in (set_layer, option_layer))
+    packaged = SPECS_FOLDER / f"{family if spec_file or own_data else f'demo-{family}'}.yaml"
+    tree = read_tree(packaged.read_text(encoding="utf-8"), packaged.name)
+    for layer in (file_layer, set_layer, option_layer):
+        tree, contradictions = merge(tree, layer)
+        mistakes += contradictions
+    bare = frozenset(names_in(set_layer.get("fixed")) | names_in(option_layer.get("fixed")))
+    return _build(tree, bare=bare, mistakes=mistakes)
+
+
+def _build(tree: Tree, *, bare: frozenset[str] = frozenset(), mistakes: Sequence[str] = ()) -> SweepSpec:
+    found = list(mistakes)
+    search, search_mistakes = parse_search(tree.get("search") or {})
+    config, fixed = (_section(tree, name, found) for name in ("config", "fixed"))
+    experiments = tree.get("experiments") or []
+    if not isinstance(experiments, list) or not all(isinstance(name, str) for name in experiments):
+        found.append(f"experiments: must be a list of names, got {experiments!r}.")
+        experiments = []
+    own = {"config": config, "fixed": fixed, "search": search, "experiments": tuple(experiments)}
+    rest = {key: {} if value is None and key in SECTIONS else value for key, value in tree.items() if key not in own}
+    found += _field_mistakes(rest) + search_mistakes
+    found += trial_mistakes(config, fixed, search, experiments, bare=bare)
+    if found:
+        raise SpecError(list(dict.fromkeys(found)))
+    return SweepSpec.model_validate({**rest, **own})
+
+
+def _section(tree: Tree, name: str, mistakes: list[str]) -> dict[str, Any]:
+    section = tree.get(name) or {}
+    if isinstance(section, Mapping):
+        return dict(section)
+    mistakes.append(f"{name}: must be a mapping from settings to values, got {section!r}.")
+    return {}
+
+
+def _field_mistakes(fields: Tree) -> list[str]:
+    misplaced = [
+        f"{key}: must be under config, fixed or search, since it is a setting of a trial."
+        for key in fields
+        if key in TRIAL_SETTINGS
+    ]
+    try:
+        SweepSpec.model_validate({key: value for key, value in fields.items() if key not in TRIAL_SETTINGS})
+    except ValidationError as error:
+        return misplaced + sentences(error, SweepSpec)
+    return misplaced

@@ -1,0 +1,170 @@
+"""How a spec comes together: the packaged YAML, then a user's file, then ``--set``, then options of the command line.
+
+A layer is a partial spec, as plain values. A later layer has the last word: fixing a setting, or giving it in
+``config``, takes it out of the search; ``null`` takes away what an earlier layer gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from carcls.config import TrialConfig
+from carcls.errors import SpecError, nearest
+from sweeps.spec_text import read_tree, read_value
+
+Tree = dict[str, Any]
+
+SECTIONS = ("data", "config", "fixed", "search", "early_stopping")
+SWEEP_SETTINGS = (
+    "family",
+    "name",
+    "trials",
+    "hours",
+    "seed",
+    "concurrency",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "experiments",
+    "note",
+)
+# The seed is the sweep's, and the family is what is run.
+TRIAL_SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("family", "seed"))
+_TEXT = {"name", "note", "data.path", "data.name"} | {
+    name for name in TRIAL_SETTINGS if TrialConfig.model_fields[name].annotation is str
+}
+
+
+def layer_of_file(path: Path | None, family: str) -> tuple[Tree, list[str]]:
+    """Return the layer that a YAML file says (none says nothing), and the mistakes in it."""
+    if path is None:
+        return {}, []
+    try:
+        layer = read_tree(path.read_text(encoding="utf-8"), path.name)
+    except SpecError as error:
+        return {}, list(error.mistakes)
+    except (OSError, UnicodeDecodeError):
+        return {}, [f"--spec: must be a readable YAML file, got {str(path)!r}."]
+    if layer.get("family", family) != family:
+        return layer, [f"family: must be {family}, which is what was asked for, got {layer['family']!r}."]
+    return layer, []
+
+
+def layer_of_sets(sets: Sequence[str]) -> tuple[Tree, list[str]]:
+    """Return the layer that ``KEY=VALUE`` texts say, and the mistakes in them."""
+    layer: Tree = {}
+    mistakes: list[str] = []
+    for text in sets:
+        key, equals, raw = (part.strip() for part in text.partition("="))
+        if not (key and equals and raw):
+            mistakes.append(f"--set {text}: must be KEY=VALUE, such as dropout=0.3, got {text!r}.")
+            continue
+        try:
+            value = read_value(raw)
+        except ValueError as error:
+            mistakes.append(f"--set {key}: {error}")
+            continue
+        mistakes += [f"--set {key}: {mistake}" for mistake in assign(layer, key, _as_text(key, raw, value))]
+    return layer, mistakes
+
+
+def layer_of_overrides(overrides: Mapping[str, Any]) -> tuple[Tree, list[str]]:
+    """Return the layer that command-line options say (those that are None say nothing), and the mistakes in them."""
+    layer: Tree = {}
+    mistakes: list[str] = []
+    for key, value in overrides.items():
+        if value is not None:
+            mistakes += [f"{key}: {mistake}" for mistake in assign(layer, key, value)]
+    return layer, mistakes
+
+
+def data_path(layer: Tree) -> Any:
+    """Return the path of the data set that ``layer`` names, or None."""
+    data = layer.get("data")
+    return data.get("path") if isinstance(data, Mapping) else None
+
+
+def assign(layer: Tree, key: str, value: Any) -> list[str]:
+    """Put ``value`` where ``key`` points in ``layer``; return what is wrong with the key.
+
+    A bare setting of the trials goes to ``fixed``; ``data`` with a text is the data set's path; dots address the tree.
+    """
+    head, *rest = key.split(".")
+    if not rest:
+        return _assign_bare(layer, key, value)
+    if head not in SECTIONS:
+        return [f"must begin with a section of the spec, got {head!r}." + nearest(head, SECTIONS)]
+    node = layer
+    for part in (head, *rest[:-1]):
+        if not isinstance(node.get(part), dict):
+            node[part] = {}
+        node = node[part]
+    node[rest[-1]] = value
+    return []
+
+
+def _assign_bare(layer: Tree, key: str, value: Any) -> list[str]:
+    if key in TRIAL_SETTINGS:
+        return assign(layer, f"fixed.{key}", value)
+    if key == "data" and not isinstance(value, Mapping):
+        return assign(layer, "data.path", None if value is None else str(value))
+    if key in SWEEP_SETTINGS or key in SECTIONS:
+        layer[key] = value
+        return []
+    known = (*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS)
+    return [f"must be a setting of the trials or of the sweep, got {key!r}." + nearest(key, known)]
+
+
+def _as_text(key: str, raw: str, value: Any) -> Any:
+    # A sweep may be called 2024, and a schedule may look like a number.
+    return raw if key in _TEXT and isinstance(value, bool | int | float) else value
+
+
+def merge(tree: Tree, layer: Tree) -> tuple[Tree, list[str]]:
+    """Return ``tree`` with ``layer`` laid over it, and the contradictions found on the way."""
+    merged = {**tree, **{key: value for key, value in layer.items() if key not in SECTIONS}}
+    for section in SECTIONS:
+        merged[section] = _merge_section(section, tree.get(section), layer.get(section))
+    fixed, search, config = (names_in(layer.get(section)) for section in ("fixed", "search", "config"))
+    mistakes = [
+        f"search.{name}: must not be fixed and searched at once; leave one of the two out."
+        for name in sorted(fixed & search)
+    ]
+    mistakes += [
+        f"config.{name}: must not be given where {name} is fixed for every trial (to "
+        f"{merged['fixed'][name]!r}); fix it to the new value with --set {name}=VALUE, or take it from fixed."
+        for name in sorted((config & names_in(merged["fixed"])) - fixed - search)
+    ]
+    merged["search"] = _without(merged["search"], (fixed | config) - search)
+    return merged, mistakes
+
+
+def _merge_section(section: str, old: Any, new: Any) -> Any:
+    if new is None:
+        return old
+    # What is no mapping goes on as it is: the spec says what is wrong with it.
+    if not isinstance(new, Mapping) or not isinstance(old or {}, Mapping):
+        return new
+    merged = {**(old or {}), **new}
+    if section == "search":
+        merged |= {name: _merge_domain((old or {}).get(name), domain) for name, domain in new.items()}
+    if section != "data":
+        merged = {name: value for name, value in merged.items() if value is not None}
+    return merged
+
+
+def _merge_domain(old: Any, new: Any) -> Any:
+    ranges = all(isinstance(domain, Mapping) and "choices" not in domain for domain in (old, new))
+    return {**old, **new} if ranges else new
+
+
+def names_in(section: Any) -> set[str]:
+    """Return the names that a section gives a value; none when it is no mapping."""
+    return {name for name, value in section.items() if value is not None} if isinstance(section, Mapping) else set()
+
+
+def _without(section: Any, names: set[str]) -> Any:
+    return (
+        {name: value for name, value in section.items() if name not in names} if isinstance(section, dict) else section
+    )

@@ -1,0 +1,375 @@
+"""The durable study: what was asked, what came of it, and what to try next. With its parts, all there is of optuna.
+
+Everything is in one journal file beside the sweep. Whoever opens it again finds every trial, finished or not: trials
+that a dead driver left running are handed out first, then documented experiments not yet run, then new ones.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from carcls.config import TrialConfig
+from carcls.errors import InputError
+from sweeps.record import Status, TrialRecord
+from sweeps.study_parts import (
+    OBJECTIVE,
+    STATES,
+    asked_of,
+    fits,
+    from_distribution,
+    load,
+    mend,
+    record_of,
+    sampler_of,
+    to_distribution,
+    what_is_broken,
+)
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+MAX_ATTEMPTS = 3
+# So many duplicates in a row mean that a small space holds nothing new.
+MAX_DUPLICATES = 20
+
+__all__ = ["Asked", "Status", "Study", "TrialRecord", "fits", "from_distribution", "to_distribution"]
+
+
+class Asked(NamedTuple):
+    """A trial to run."""
+
+    number: int
+    experiment: str | None
+    settings: Mapping[str, Any]
+    config: TrialConfig
+
+
+@dataclass(slots=True)
+class _Live:
+    """A trial that was handed out: its handle, and the last it said."""
+
+    trial: Trial
+    documented: bool
+    epochs: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    pruned: bool = False
+
+
+class Study:
+    """The study of one sweep. Use ``Study.open``; close it, or use it as a context manager.
+
+    One driver, one thread: a lock on the folder keeps a second driver out; it dies with the process.
+    """
+
+    def __init__(self, study: optuna.Study, spec: SweepSpec, lock: FileLock) -> None:
+        self._study = study
+        self._spec = spec
+        self._lock = lock
+        self._distributions = {name: to_distribution(domain) for name, domain in spec.search.items()}
+        self._live: dict[int, _Live] = {}
+        self._finished: list[int] = []
+        self._unfinished = self._settle_the_past()
+
+    @classmethod
+    def open(cls, folder: Path, spec: SweepSpec) -> Study:
+        """Open the study in ``folder``, or begin it.
+
+        Raises:
+            InputError: another process drives this sweep, or the folder holds a sweep of another spec.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(folder / "driver.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"name must be of a sweep that nothing else is running, got {folder.name!r}. "
+                "Wait for the other process to end, or give another --name."
+            ) from None
+        try:
+            journal = folder / "study.journal"
+            mend(journal)
+            study = load(journal, spec)
+            _check_same_spec(study, spec, folder)
+            return cls(study, spec, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process drive this sweep."""
+        self._lock.release()
+
+    # Asking
+
+    def ask(self) -> Asked | None:
+        """Return the next trial to run, or None when the budget is used up or a small space holds nothing new."""
+        while self._unfinished:
+            asked = self._hand_out_again(self._unfinished.pop(0))
+            if asked is not None:
+                return asked
+        for _ in range(MAX_DUPLICATES):
+            if self.left() <= 0:
+                return None
+            asked = self._ask_new()
+            if asked is not None:
+                return asked
+        return None
+
+    def left(self) -> int:
+        """Return how many new trials the budget still allows. Duplicates cost nothing and do not count."""
+        return int(self._spec.trials) - sum("duplicate_of" not in asked_of(trial) for trial in self._known())
+
+    @property
+    def has_work(self) -> bool:
+        """Whether ``ask`` could return something."""
+        return bool(self._unfinished) or self.left() > 0
+
+    def _ask_new(self) -> Asked | None:
+        done = {asked_of(trial)["experiment"] for trial in self._known()}
+        for name, config in self._spec.experiment_configs():
+            if name not in done:
+                return self._begin_experiment(name, config)
+        return self._begin_search_trial()
+
+    def _begin_experiment(self, name: str, config: TrialConfig) -> Asked | None:
+        settings = {key: getattr(config, key) for key in self._spec.search}
+        known = {key: value for key, value in settings.items() if fits(self._spec.search[key], value)}
+        twin = self._twin(config.digest)
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=known,
+            distributions={key: self._distributions[key] for key in known},
+            user_attrs={"asked": _asked_value(name, settings, config, twin)},
+        )
+        template.datetime_start = datetime.now()
+        self._study.add_trial(template)
+        return self._begin(self._known()[-1], twin)
+
+    def _begin_search_trial(self) -> Asked | None:
+        number = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = sampler_of(self._spec.seed, number)
+        trial = self._study.ask(self._distributions)
+        try:
+            config = self._spec.trial_config(trial.params)
+        except ValueError as error:
+            trial.set_user_attr("asked", {"experiment": None, "settings": trial.params, "config": {}, "digest": ""})
+            self._finish(trial.number, "failed", None, {"reason": str(error)})
+            return None
+        twin = self._twin(config.digest)
+        trial.set_user_attr("asked", _asked_value(None, trial.params, config, twin))
+        return self._begin(self._frozen(trial.number), twin, trial)
+
+    def _begin(self, frozen: FrozenTrial, twin: int | None, trial: Trial | None = None) -> Asked | None:
+        if twin is not None:
+            self._settle_duplicate(frozen)
+            return None
+        asked = asked_of(frozen)
+        self._live[frozen.number] = _Live(trial or self._attach(frozen), asked["experiment"] is not None)
+        return Asked(frozen.number, asked["experiment"], asked["settings"], TrialConfig.model_validate(asked["config"]))
+
+    def _attach(self, frozen: FrozenTrial) -> Trial:
+        # A handle on a trial draws parameters that are never used; random ones cost the least.
+        self._study.sampler = RandomSampler(seed=0)
+        return Trial(self._study, frozen._trial_id)
+
+    def _hand_out_again(self, number: int) -> Asked | None:
+        frozen = self._frozen(number)
+        attempts = frozen.user_attrs.get("attempts", 1) + 1
+        if attempts > MAX_ATTEMPTS:
+            self._finish(number, "failed", None, {"reason": f"Its driver died {MAX_ATTEMPTS} times while it ran."})
+            return None
+        self._study._storage.set_trial_user_attr(frozen._trial_id, "attempts", attempts)
+        return self._begin(frozen, None)
+
+    # Duplicates
+
+    def _twin(self, digest: str) -> int | None:
+        for trial in self._known():
+            asked = asked_of(trial)
+            if asked["digest"] == digest and "duplicate_of" not in asked:
+                return trial.number
+        return None
+
+    def _settle_duplicate(self, frozen: FrozenTrial) -> None:
+        """Give a duplicate its twin's result, when the twin has one."""
+        twin = self._frozen(asked_of(frozen)["duplicate_of"])
+        if twin.state is TrialState.RUNNING:
+            return
+        outcome = {**twin.user_attrs["outcome"], "seconds": 0.0, "reason": f"duplicate of trial {twin.number}"}
+        if outcome["status"] == "pruned":
+            self._report(self._attach(frozen), outcome["epochs"], outcome["metrics"][OBJECTIVE])
+        self._finish(frozen.number, outcome["status"], outcome["metrics"].get(OBJECTIVE), outcome)
+
+    # Telling
+
+    def report(self, number: int, epoch: int, metrics: Mapping[str, float], seconds: float = 0.0) -> bool:
+        """Note a measurement; return True when the trial should stop now.
+
+        It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
+        failed already). Documented experiments are never pruned, but others are measured against them. Saying the same
+        epoch again changes nothing.
+        """
+        live = self._live.get(number)
+        if live is None:
+            return True
+        broken = what_is_broken(metrics)
+        if broken:
+            self._finish(number, "failed", None, {**_last(live), "reason": f"{broken} after epoch {epoch}"})
+            return True
+        live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
+        self._report(live.trial, epoch, metrics[OBJECTIVE])
+        verdict = live.trial.should_prune()
+        live.pruned = verdict and not live.documented
+        return live.pruned
+
+    @staticmethod
+    def _report(trial: Trial, epoch: int, value: float) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # optuna warns when a step is reported again
+            trial.report(value, epoch)
+
+    def is_live(self, number: int) -> bool:
+        """Whether the trial was handed out and nothing final was told of it."""
+        return number in self._live
+
+    def should_be_pruned(self, number: int) -> bool:
+        """Whether the last report of the trial said that it should stop."""
+        return self._live[number].pruned
+
+    def tell_complete(
+        self, number: int, metrics: Mapping[str, float], epochs: int, seconds: float, more: Mapping[str, Any]
+    ) -> None:
+        """Close the trial with its result; with a metric that is not finite it is closed as failed.
+
+        Args:
+            number: of the trial.
+            metrics: of the last epoch.
+            epochs: trained.
+            seconds: wall time.
+            more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them.
+        """
+        broken = what_is_broken(metrics)
+        outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
+        if broken:
+            self._finish(number, "failed", None, {**outcome, "reason": broken})
+        else:
+            self._finish(number, "complete", metrics[OBJECTIVE], outcome)
+
+    def tell_pruned(self, number: int) -> None:
+        """Close the trial at its last report."""
+        live = self._live[number]
+        reason = f"stopped after epoch {live.epochs}: others were better by then"
+        self._finish(number, "pruned", None, {**_last(live), "reason": reason})
+
+    def tell_failed(self, number: int, reason: str) -> None:
+        """Close the trial as failed; the reason is shown on the leaderboard."""
+        self._finish(number, "failed", None, {**_last(self._live[number]), "reason": reason})
+
+    def release(self) -> None:
+        """Leave what was handed out unfinished; the next driver gets it first, with no attempt counted."""
+        for live in self._live.values():
+            attempts = live.trial.user_attrs.get("attempts", 1)
+            live.trial.set_user_attr("attempts", attempts - 1)
+        self._live.clear()
+
+    def _finish(self, number: int, status: Status, value: float | None, outcome: Mapping[str, Any]) -> None:
+        trial_id = self._frozen(number)._trial_id
+        metrics = {name: float(x) for name, x in outcome.get("metrics", {}).items() if math.isfinite(x)}
+        whole = {"epochs": 0, "seconds": 0.0, "reason": "", **outcome, "metrics": metrics, "status": status}
+        self._study._storage.set_trial_user_attr(trial_id, "outcome", whole)
+        self._tell(number, status, value)
+        self._live.pop(number, None)
+        self._finished.append(number)
+        for other in self._known():
+            if other.state is TrialState.RUNNING and asked_of(other).get("duplicate_of") == number:
+                self._settle_duplicate(other)
+
+    def _tell(self, number: int, status: Status, value: float | None) -> None:
+        self._study.tell(number, value if status == "complete" else None, STATES[status])
+
+    # Reading
+
+    def record(self, number: int) -> TrialRecord:
+        """Return what the journal knows of one trial."""
+        return record_of(self._frozen(number))
+
+    def records(self) -> list[TrialRecord]:
+        """Return every trial, in the order of asking."""
+        return [record_of(trial) for trial in self._known()]
+
+    def take_finished(self) -> list[TrialRecord]:
+        """Return the trials finished since the last call, duplicates included."""
+        numbers, self._finished = self._finished, []
+        return [self.record(number) for number in numbers]
+
+    def _known(self) -> list[FrozenTrial]:
+        """Trials that were really asked; a driver that dies in the middle of asking leaves others."""
+        return [trial for trial in self._study.get_trials(deepcopy=False) if "asked" in trial.user_attrs]
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
+
+    # Waking up
+
+    def _settle_the_past(self) -> list[int]:
+        """Close what a dead driver left half told; return the numbers of unfinished trials."""
+        unfinished = []
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            outcome = trial.user_attrs.get("outcome")
+            if "asked" not in trial.user_attrs:
+                self._study.tell(trial.number, state=TrialState.FAIL)
+            elif outcome is not None:
+                self._tell(trial.number, outcome["status"], outcome["metrics"].get(OBJECTIVE))
+            elif "duplicate_of" not in asked_of(trial):
+                unfinished.append(trial.number)
+        for trial in self._known():
+            if trial.state is TrialState.RUNNING and "duplicate_of" in asked_of(trial):
+                self._settle_duplicate(trial)
+        return unfinished
+
+
+def _check_same_spec(study: optuna.Study, spec: SweepSpec, folder: Path) -> None:
+    digest = spec.digest
+    known = study.user_attrs.get("spec")
+    if known is None:
+        study.set_user_attr("spec", digest)
+    elif known != digest:
+        raise InputError(
+            f"name must be of a sweep with the same spec, got {folder.name!r}: it was begun with other settings "
+            "(only trials, hours and resources may change). Give another --name, or the settings it was begun with."
+        )
+
+
+def _asked_value(
+    experiment: str | None, settings: Mapping[str, Any], config: TrialConfig, twin: int | None
+) -> dict[str, Any]:
+    asked = {
+        "experiment": experiment,
+        "settings": dict(settings),
+        "config": config.model_dump(),
+        "digest": config.digest,
+    }
+    return asked if twin is None else {**asked, "duplicate_of": twin}
+
+
+def _last(live: _Live) -> dict[str, Any]:
+    return {"metrics": live.metrics, "epochs": live.epochs, "seconds": live.seconds}

@@ -1,0 +1,156 @@
+"""What the study is built of: distributions, sampler, pruner and the journal. With study.py, all there is of optuna."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from carcls.config import digest_of
+from sweeps.record import Status, TrialRecord
+from sweeps.space import Choice, Domain, FloatDomain, IntDomain
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+OBJECTIVE = "val_accuracy"
+STARTUP_TRIALS = 8
+STATES: Mapping[Status, TrialState] = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+def to_distribution(domain: Domain) -> BaseDistribution:
+    """Return optuna's distribution over the same values.
+
+    >>> to_distribution(FloatDomain(low=0.0, high=0.5, log=False))
+    FloatDistribution(high=0.5, log=False, low=0.0, step=None)
+    """
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(tuple(domain.choices))
+    if isinstance(domain, IntDomain):
+        return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+def from_distribution(distribution: BaseDistribution) -> Domain:
+    """Return the domain over the same values: the inverse of ``to_distribution``."""
+    if isinstance(distribution, CategoricalDistribution):
+        return Choice(choices=tuple(distribution.choices))  # type: ignore[arg-type]
+    if isinstance(distribution, IntDistribution):
+        return IntDomain(low=distribution.low, high=distribution.high, log=distribution.log, step=distribution.step)
+    assert isinstance(distribution, FloatDistribution)
+    return FloatDomain(low=distribution.low, high=distribution.high, log=distribution.log)
+
+
+def fits(domain: Domain, value: Any) -> bool:
+    """Tell whether ``value`` is one that the domain could have given."""
+    if isinstance(domain, Choice):
+        return any(value == choice and type(value) is type(choice) for choice in domain.choices)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if isinstance(domain, IntDomain) and (value != int(value) or (value - domain.low) % domain.step):
+        return False
+    return domain.low <= value <= domain.high
+
+
+def mend(journal: Path) -> None:
+    """Cut off a last line that a dying machine left unfinished; optuna would append to it and never read on."""
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with journal.open("r+b") as file:
+            file.truncate(whole)
+
+
+def load(journal: Path, spec: SweepSpec) -> optuna.Study:
+    """Open the study in the journal, or begin it there."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = JournalStorage(JournalFileBackend(str(journal), _DriverHoldsIt()))  # type: ignore[arg-type]
+    return optuna.create_study(
+        storage=storage, study_name="sweep", direction="maximize", load_if_exists=True, pruner=pruner_of(spec)
+    )
+
+
+def pruner_of(spec: SweepSpec) -> BasePruner:
+    """Return asynchronous successive halving as the spec sets it, or what never prunes."""
+    stopping = spec.early_stopping
+    if not stopping.enabled:
+        return NopPruner()
+    return SuccessiveHalvingPruner(stopping.min_epochs, stopping.reduction, min_early_stopping_rate=0)
+
+
+def sampler_of(seed: int, number: int) -> BaseSampler:
+    """A sampler whose draws depend on the trials so far, the seed and the trial's number: also after a restart."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return TPESampler(
+            seed=int(digest_of([seed, number], length=7), 16),
+            multivariate=True,
+            group=True,  # an experiment outside of a domain has fewer parameters than the others
+            constant_liar=True,
+            n_startup_trials=STARTUP_TRIALS,
+        )
+
+
+class _DriverHoldsIt:
+    """The journal's lock: nothing to do, since the sweep has one driver at a time and reading takes no lock."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def asked_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what was noted when the trial was asked: experiment, settings, config, digest; perhaps duplicate_of."""
+    asked: dict[str, Any] = trial.user_attrs["asked"]
+    return asked
+
+
+def what_is_broken(metrics: Mapping[str, float]) -> str:
+    """Return what is wrong with a measurement, or nothing."""
+    if OBJECTIVE not in metrics:
+        return f"{OBJECTIVE} was not measured"
+    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    return f"{' and '.join(broken)} became NaN or infinite" if broken else ""
+
+
+def record_of(trial: FrozenTrial) -> TrialRecord:
+    """Return the trial as plain values."""
+    asked, outcome = asked_of(trial), trial.user_attrs.get("outcome", {})
+    last = trial.last_step
+    seen = {} if last is None else {OBJECTIVE: trial.intermediate_values[last]}
+    return TrialRecord(
+        number=trial.number,
+        experiment=asked["experiment"],
+        settings=asked["settings"],
+        config=asked["config"],
+        status=next(status for status, state in STATES.items() if state is trial.state),
+        metrics=outcome.get("metrics", seen),
+        epochs=outcome.get("epochs", last or 0),
+        seconds=outcome.get("seconds", 0.0),
+        reason=outcome.get("reason", ""),
+        duplicate_of=asked.get("duplicate_of"),
+        reused=outcome.get("reused", False),
+        model=outcome.get("model", ""),
+        predictions=outcome.get("predictions", ""),
+        siblings=tuple(outcome.get("siblings", ())),
+    )

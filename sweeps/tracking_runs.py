@@ -1,0 +1,188 @@
+"""The MLflow runs of one sweep: a parent run, and a child run for each trial, found again by their tags.
+
+carsweep.sweep_id   which sweep; on the parent and on every child
+carsweep.role       "sweep" or "trial"
+carsweep.trial      the trial's number
+carsweep.state      complete, pruned, failed or interrupted, because MLflow knows only FINISHED, KILLED and FAILED
+carsweep.reason     why, when there is a reason
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow.entities import Metric, Param, Run, RunTag
+
+from sweeps.tracking_store import Tracking, mask_secrets
+
+SWEEP_ID, ROLE, TRIAL, STATE, REASON = (
+    "carsweep.sweep_id",
+    "carsweep.role",
+    "carsweep.trial",
+    "carsweep.state",
+    "carsweep.reason",
+)
+_PARENT, _NOTE = "mlflow.parentRunId", "mlflow.note.content"
+# MLflow takes at most 1,000 metrics, parameters and tags in one request.
+_METRICS_A_BATCH = 700
+_TAG_LENGTH, _PARAM_LENGTH = 4000, 1000
+
+Points = tuple[tuple[int, Mapping[str, float]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a run ought to say from now on.
+
+    Attributes:
+        name: shown in MLflow.
+        tags, params: text by name; parameters are written only to a run that has none, for they cannot change.
+        points: pairs of (step, metrics); writing the same point again changes nothing.
+        files: text artifacts by name.
+        status: MLflow's RUNNING, FINISHED, KILLED or FAILED; None leaves it.
+        seconds: how long ago the run began, for a run that has to be made afterwards.
+    """
+
+    name: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    points: Points = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    status: str | None = None
+    seconds: float = 0.0
+
+    def then(self, later: Update) -> Update:
+        """Return one update that does what this one and then ``later`` would do."""
+        return Update(
+            name=later.name,
+            tags={**self.tags, **later.tags},
+            params={**self.params, **later.params},
+            points=self.points + later.points,
+            files={**self.files, **later.files},
+            status=later.status or self.status,
+            seconds=max(self.seconds, later.seconds),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """A run that MLflow has. ``start`` is in milliseconds since 1970."""
+
+    run_id: str
+    status: str
+    start: int
+    has_params: bool
+
+
+class SweepRuns:
+    """Read and write the runs of one sweep; every method asks MLflow and raises what it raises.
+
+    Args:
+        tracking: an opened store.
+        family, sweep_id: the sweep; ``sweep_id`` must not hold quotes.
+        name: of the parent run.
+    """
+
+    def __init__(self, tracking: Tracking, *, family: str, sweep_id: str, name: str) -> None:
+        assert not set("'\"`") & set(sweep_id), sweep_id
+        self._tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
+        self._client = tracking.client()
+        self._experiment = ""
+        self.parent: KnownRun | None = None
+        self.trials: dict[int, KnownRun] = {}
+
+    def read(self) -> None:
+        """Find the parent, making it if need be, and all trials that MLflow has. An earlier run of a trial wins."""
+        self._experiment = self._experiment or self._tracking.experiment(self._family)
+        sweeps = self._search("sweep")
+        self.parent = known(sweeps[0]) if sweeps else self._make(Update(self._name), {ROLE: "sweep"})
+        found: dict[int, KnownRun] = {}
+        for run in self._search("trial"):
+            found.setdefault(int(run.data.tags[TRIAL]), known(run))
+        self.trials = found
+
+    def write(self, number: int | None, update: Update) -> None:
+        """Bring one run in line; None is the parent. A run that is missing is made."""
+        run = self.parent if number is None else self.trials.get(number)
+        if run is None:
+            assert self.parent is not None
+            tags = {ROLE: "trial", TRIAL: str(number), _PARENT: self.parent.run_id}
+            run = self._make(update, tags)
+        self._remember(number, run)
+        self._log(run, update)
+        status = update.status or run.status
+        if status != run.status:
+            self._set_status(run.run_id, status)
+        self._remember(number, KnownRun(run.run_id, status, run.start, run.has_params or bool(update.params)))
+
+    def _remember(self, number: int | None, run: KnownRun) -> None:
+        if number is None:
+            self.parent = run
+        else:
+            self.trials[number] = run
+
+    def _log(self, run: KnownRun, update: Update) -> None:
+        metrics = as_metrics(update.points, run.start)
+        params = [] if run.has_params else as_params(update.params)
+        tags = [RunTag(name, mask_secrets(str(value))[:_TAG_LENGTH]) for name, value in update.tags.items()]
+        for first in range(0, max(len(metrics), 1), _METRICS_A_BATCH):
+            if metrics or params or tags:
+                self._client.log_batch(run.run_id, metrics[first : first + _METRICS_A_BATCH], params, tags)
+            params, tags = [], []
+        for file, text in update.files.items():
+            self._client.log_text(run.run_id, mask_secrets(text), file)
+
+    def _set_status(self, run_id: str, status: str) -> None:
+        if status == "RUNNING":
+            self._client.update_run(run_id, status=status)
+        else:
+            self._client.set_terminated(run_id, status)
+
+    def _make(self, update: Update, tags: Mapping[str, str]) -> KnownRun:
+        run = self._client.create_run(
+            self._experiment,
+            start_time=int((time.time() - update.seconds) * 1000),
+            tags={SWEEP_ID: self._sweep_id, "mlflow.source.name": "carsweep", **tags},
+            run_name=update.name,
+        )
+        return known(run)
+
+    def _search(self, role: str) -> list[Run]:
+        runs: list[Run] = []
+        token = None
+        query = f"tags.`{SWEEP_ID}` = '{self._sweep_id}' and tags.`{ROLE}` = '{role}'"
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], query, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+
+def known(run: Run) -> KnownRun:
+    """Reduce MLflow's answer to what is needed."""
+    return KnownRun(run.info.run_id, run.info.status, run.info.start_time, bool(run.data.params))
+
+
+def as_metrics(points: Points, start: int) -> list[Metric]:
+    """Convert points to MLflow's metrics, leaving out what is not finite.
+
+    The timestamp is a function of the step: a point that is reported again has the same one, and is stored once.
+    """
+    return [
+        Metric(name, float(value), start + 1000 * step, step)
+        for step, metrics in points
+        for name, value in metrics.items()
+        if math.isfinite(value)
+    ]
+
+
+def as_params(params: Mapping[str, Any]) -> list[Param]:
+    """Convert settings to MLflow's parameters, with passwords masked."""
+    return [Param(name, mask_secrets(str(value))[:_PARAM_LENGTH]) for name, value in params.items()]

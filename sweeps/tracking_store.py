@@ -1,0 +1,249 @@
+"""Where runs are written: an MLflow tracking server, or a database that is made on the spot.
+
+What goes wrong here goes wrong before anything starts: ``open_tracking`` makes the database, or asks the server, and
+every mistake is a ``TrackingError`` with its remedy.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+# Mlflow reads these when it is imported, so they come first: it tells its makers nothing, and stdout is left to us.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+# MLflow's own patience with a silent server is 120 s, eight times over.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+
+from mlflow import MlflowClient
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from carcls.errors import TrackingError
+
+SERVER_SECONDS = 4
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_WAYS_OUT = "leave out --tracking-uri to log to a database under --out"
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """A tracking store that answered when it was opened.
+
+    Attributes:
+        uri: MLflow's tracking and registry URI. It may hold a password: never show it.
+        shown_uri: the same with user and password masked; for logs, results and messages.
+        artifact_root: folder for artifacts; None where the server decides.
+    """
+
+    uri: str = field(repr=False)
+    shown_uri: str
+    artifact_root: str | None
+
+    def client(self) -> MlflowClient:
+        """Return a client of this store and of its model registry."""
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def experiment(self, family: str) -> str:
+        """Return the id of ``carsweep-<family>``, the one experiment that holds all sweeps of a family.
+
+        Raises:
+            TrackingError: the experiment was deleted, or the store cannot be written.
+        """
+        client, name = self.client(), f"carsweep-{family}"
+        with explained(self):
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                place = f"{self.artifact_root}/{name}" if self.artifact_root else None
+                return str(client.create_experiment(name, artifact_location=place))
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"MLflow experiment {name} must be active, got 'deleted' in {self.shown_uri}. "
+                f"Restore it with `mlflow experiments restore -x {found.experiment_id}`, or {_WAYS_OUT}."
+            )
+        return str(found.experiment_id)
+
+
+def open_tracking(uri: str | None, out: Path) -> Tracking:
+    """Open the tracking store, and prove that it answers.
+
+    Args:
+        uri: ``http(s)://…``, ``sqlite:///…`` or another database MLflow knows; None means ``out/mlflow.db``. A fresh
+            SQLite database is made here, alone and atomically. Artifacts of a SQLite database lie beside it.
+        out: folder of all sweeps, absolute or relative; made when missing.
+
+    Raises:
+        TrackingError: no such kind of store, a path that cannot be written, or a server that does not answer.
+    """
+    if uri is None:
+        return _open_sqlite(Path(out).absolute() / "mlflow.db")
+    scheme = urlsplit(uri).scheme.split("+")[0].lower()
+    if scheme == "sqlite":
+        return _open_sqlite(_sqlite_path(uri))
+    if scheme in ("http", "https") and urlsplit(uri).netloc:
+        return _answering(Tracking(uri.rstrip("/"), mask_secrets(uri.rstrip("/")), None))
+    if scheme in _PORTS:
+        tracking = Tracking(uri, mask_secrets(uri), str(Path(out).absolute() / "artifacts"))
+        with explained(tracking):
+            _check_reachable(uri)
+        return _answering(tracking)
+    raise TrackingError(
+        f"tracking URI must be http://…, https://…, sqlite:///path/mlflow.db or another database that MLflow knows, "
+        f"got {mask_secrets(uri)!r}. Correct --tracking-uri, or {_WAYS_OUT}."
+    )
+
+
+def mask_secrets(text: str) -> str:
+    """Hide what stands before the @ of every URI in ``text``, and the values of password-like query parameters.
+
+    >>> mask_secrets("http://ann:s3cret@host:5000/mlflow?password=x&a=1")
+    'http://***@host:5000/mlflow?password=***&a=1'
+    """
+    # Greedy up to the last @ before a slash or a space: passwords may hold an @ themselves.
+    text = re.sub(r"(?<=://)[^\s/'\"]*@", "***@", text)
+    return re.sub(r"(?i)([?&;][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's message, masked and cut to 200 characters."""
+    text = mask_secrets(str(error) or type(error).__name__).strip()
+    line = text.splitlines()[0]
+    return line if len(line) <= 200 else line[:199] + "…"
+
+
+@contextmanager
+def explained(tracking: Tracking) -> Iterator[None]:
+    """Turn whatever MLflow raises inside into one ``TrackingError`` with its remedy."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:
+        raise TrackingError(_explanation(tracking, error)) from error
+
+
+def _explanation(tracking: Tracking, error: Exception) -> str:
+    if tracking.uri.startswith("http"):
+        problem, remedy = _server_problem(str(error))
+        said = "" if problem else f" ({one_line(error)})"
+        return (
+            f"tracking server {tracking.shown_uri} must {problem or 'accept requests'}{said}. {remedy}, or {_WAYS_OUT}."
+        )
+    if "out-of-date database schema" in str(error):
+        return (
+            f"tracking database {tracking.shown_uri} must have the installed MLflow's schema. "
+            "Run `mlflow db upgrade` on it after a backup, or choose another --out."
+        )
+    return (
+        f"tracking database {tracking.shown_uri} must be readable and writable ({one_line(error)}). "
+        "Move the file away or correct --tracking-uri."
+    )
+
+
+def _server_problem(message: str) -> tuple[str, str]:
+    """Return (what the server must do, the remedy); an unknown problem is ''."""
+    if re.search(r"error code 40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED|not authenticated", message):
+        return (
+            "accept these credentials and this host name",
+            "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, check the server's --allowed-hosts",
+        )
+    if re.search(r"error code (404|405|501)\b|not in a valid JSON format", message):
+        return "be an MLflow server", "Correct --tracking-uri"
+    if re.search(r"Max retries exceeded|timed out|Connection|NameResolution", message):
+        return f"answer within {SERVER_SECONDS} s", "Start it (see mlflow/README.md), correct --tracking-uri"
+    return "", "Look at the server's log"
+
+
+def _answering(tracking: Tracking) -> Tracking:
+    """Ask one real question, so that wrong credentials and wrong servers show now."""
+    with explained(tracking), patience(SERVER_SECONDS, 0):
+        tracking.client().search_experiments(max_results=1)
+    return tracking
+
+
+@contextmanager
+def patience(seconds: int, retries: int) -> Iterator[None]:
+    """Let MLflow wait for a server's answer that long, and ask again that often."""
+    wanted = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _sqlite_path(uri: str) -> Path:
+    _, _, place = uri.partition("sqlite:///")
+    if not place or place == ":memory:" or "?" in place:
+        raise TrackingError(
+            f"tracking URI must name a database file as sqlite:///path/mlflow.db, got {mask_secrets(uri)!r}. "
+            f"Correct --tracking-uri, or {_WAYS_OUT}."
+        )
+    return Path(place).expanduser().absolute()
+
+
+def _open_sqlite(path: Path) -> Tracking:
+    uri = f"sqlite:///{path}"
+    if set("%?#") & set(str(path)):
+        raise TrackingError(f"path of the tracking database must not contain %, ? or #, got {str(path)!r}. Rename it.")
+    tracking = Tracking(uri, uri, str(path.parent / "artifacts"))
+    with explained(tracking):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_database(path, str(path.parent / "artifacts"))
+        _check_writable(path)
+    return _answering(tracking)
+
+
+def _check_writable(path: Path) -> None:
+    """Take and release the write lock, because MLflow would retry a file it cannot open for 100 seconds."""
+    with closing(sqlite3.connect(path, timeout=SERVER_SECONDS, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("PRAGMA schema_version")
+        database.execute("ROLLBACK")
+
+
+def _check_reachable(uri: str) -> None:
+    """Knock at a database server's port, for the same reason."""
+    parts = urlsplit(uri)
+    port = parts.port or _PORTS[parts.scheme.split("+")[0].lower()]
+    socket.create_connection((parts.hostname or "localhost", port), timeout=SERVER_SECONDS).close()
+
+
+def _make_database(path: Path, artifacts: str) -> None:
+    """Make a fresh database whole or not at all.
+
+    Processes that meet an empty database all migrate it at once and break it, and a kill inside a migration ruins the
+    file for good: it is made by one process, under another name.
+    """
+    if path.exists() and path.stat().st_size:
+        return
+    with FileLock(f"{path}.lock"):
+        if path.exists() and path.stat().st_size:
+            return
+        for left_over in path.parent.glob(f".{path.name}.*.tmp*"):
+            left_over.unlink()
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.touch()
+        SqlAlchemyStore(f"sqlite:///{temporary}", artifacts).engine.dispose()
+        temporary.replace(path)

@@ -1,0 +1,133 @@
+"""One thread that writes to MLflow, so that the sweep never waits for it and never fails because of it.
+
+Updates of the same run are merged while they wait: a run gets one request, however many epochs it has reported. One
+writer keeps the order (a run is made, then logged to, then closed) and is all that SQLite can bear.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from mlflow.exceptions import MlflowException
+
+from sweeps.tracking_runs import SweepRuns, Update
+from sweeps.tracking_store import Tracking, one_line
+
+RETRY_SECONDS = 10.0
+_FIRST_RETRY_SECONDS = 1.0
+# MLflow understood and said no: asking again would only say no again.
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
+
+
+class RunWriter:
+    """Write updates in the background, and again after an outage.
+
+    Args:
+        tracking: named in warnings.
+        runs: where to write; belongs to the writer's thread until ``close``.
+        warn: called from the writer's thread, once for an outage and once for a refusal.
+    """
+
+    def __init__(self, tracking: Tracking, runs: SweepRuns, warn: Callable[[str], None]) -> None:
+        self._tracking, self._runs, self._warn = tracking, runs, warn
+        self._changed = threading.Condition()
+        self._pending: dict[int | None, Update] = {}
+        self._busy = self._closing = self._hurry = False
+        self._failures = self._failures_in_a_row = 0
+        self._warned: set[str] = set()
+        self._thread = threading.Thread(target=self._work, name="carsweep-mlflow", daemon=True)
+        self._thread.start()
+
+    def post(self, number: int | None, update: Update) -> None:
+        """Hand over an update of trial ``number`` (None: of the sweep). Returns at once."""
+        with self._changed:
+            earlier = self._pending.get(number)
+            self._pending[number] = earlier.then(update) if earlier else update
+            self._changed.notify_all()
+
+    def flush(self, seconds: float = 30.0) -> bool:
+        """Wait until everything is written, or an attempt has failed; return whether everything is."""
+        with self._changed:
+            failures, self._hurry = self._failures, True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._idle or self._failures > failures, seconds)
+            return self._idle
+
+    def close(self, seconds: float = 30.0) -> bool:
+        """Flush, trying twice, and end the thread; return whether everything was written."""
+        written = self.flush(seconds) or self.flush(seconds / 2)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if not written:
+            self._warn_once(
+                "end", "MLflow is missing the end of this sweep; running the sweep again brings it in line."
+            )
+        self._thread.join(1.0)
+        return written
+
+    @property
+    def _idle(self) -> bool:
+        return not self._pending and not self._busy
+
+    def _work(self) -> None:
+        while (batch := self._next_batch()) is not None:
+            left = self._write(batch)
+            with self._changed:
+                for number, update in left.items():
+                    newer = self._pending.get(number)
+                    self._pending[number] = update.then(newer) if newer else update
+                self._busy = False
+                self._failures += bool(left)
+                self._failures_in_a_row = self._failures_in_a_row + 1 if left else 0
+                self._changed.notify_all()
+
+    def _next_batch(self) -> dict[int | None, Update] | None:
+        """Wait for updates, and after a failure for a while; None when the writer is closed."""
+        with self._changed:
+            if self._failures_in_a_row:
+                delay = _FIRST_RETRY_SECONDS if self._failures_in_a_row == 1 else RETRY_SECONDS
+                self._changed.wait_for(lambda: self._hurry or self._closing, delay)
+            self._changed.wait_for(lambda: self._pending or self._closing)
+            if self._closing:
+                return None
+            batch, self._pending = self._pending, {}
+            self._busy, self._hurry = True, False
+            # The parent comes last: when it says how the sweep ended, its trials have said so already.
+            return dict(sorted(batch.items(), key=lambda item: item[0] is None))
+
+    def _write(self, batch: dict[int | None, Update]) -> dict[int | None, Update]:
+        """Write a batch; return what could not be written because MLflow did not answer."""
+        left = dict(batch)
+        try:
+            if self._failures_in_a_row:
+                # A request may have been carried out although its answer was lost.
+                self._runs.read()
+            for number, update in batch.items():
+                self._write_one(number, update)
+                del left[number]
+        except Exception as error:  # whatever a client library raises, the sweep goes on
+            if self._failures_in_a_row:
+                self._warn_once("outage", self._outage(error))
+        return left
+
+    def _write_one(self, number: int | None, update: Update) -> None:
+        try:
+            self._runs.write(number, update)
+        except MlflowException as error:
+            if error.error_code not in _REFUSALS:
+                raise
+            who = "the sweep" if number is None else f"trial {number}"
+            self._warn_once("refusal", f"MLflow refused what was logged of {who}: {one_line(error)}")
+
+    def _outage(self, error: Exception) -> str:
+        return (
+            f"MLflow at {self._tracking.shown_uri} cannot be written ({one_line(error)}). "
+            "The sweep goes on, and MLflow is brought in line when it answers again."
+        )
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            self._warn(message)

@@ -1,0 +1,199 @@
+"""What comes after the trials: the best by validation, read once on test, exported, registered, written down."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carcls.config import TrialConfig
+from carcls.stages import StageStore, write_json
+from sweeps.leaderboard import find_best, make_leaderboard
+from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
+
+if TYPE_CHECKING:
+    from carcls.data.dataset import Dataset
+    from sweeps.record import TrialRecord
+    from sweeps.spec import SweepSpec
+    from sweeps.tracking import SweepTracker
+    from sweeps.tracking_store import Tracking
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """One call of a sweep that may take several.
+
+    Attributes:
+        spec: with its name.
+        out: folder of all sweeps, absolute.
+        tracking: the opened MLflow store.
+        stages: shared by all sweeps of ``out``.
+        dataset: read and packed.
+        started: when, on time.monotonic's clock.
+    """
+
+    spec: SweepSpec
+    out: Path
+    tracking: Tracking
+    stages: StageStore
+    dataset: Dataset
+    started: float
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's own folder."""
+        return self.out / str(self.spec.name)
+
+    @property
+    def before(self) -> SweepResult | None:
+        """What earlier sittings left."""
+        file = self.folder / "result.json"
+        return SweepResult.load(file) if file.is_file() else None
+
+
+def conclude(
+    sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool, tracker: SweepTracker
+) -> SweepResult:
+    """Return the result and write it down; an interrupted sweep has no test reading and registers nothing yet."""
+    result = _summarize(sitting, records, interrupted=interrupted)
+    before = sitting.before
+    if before is not None and not interrupted and _same_outcome(before, result):
+        result = before
+    elif result.best is not None and not interrupted:
+        test = read_test_once(sitting, result.best)
+        result = replace(result, test=test, registered=_register(sitting, result, test, tracker))
+    _write_down(sitting, result)
+    tracker.summarise(
+        records,
+        best=result.best.number if result.best else None,
+        metrics=_of_test(result.test),
+        leaderboard=sitting.folder / "leaderboard.json",
+    )
+    return result
+
+
+def read_test_once(sitting: Sitting, best: BestTrial) -> TestReading:
+    """Return the winner's test score; the test split is not read again for the same trial on the same data."""
+    from carcls.families import evaluate_on_test
+
+    file = sitting.folder / "test.json"
+    config = TrialConfig.model_validate(dict(best.params))
+    subject = {"trial": config.digest, "data": sitting.dataset.digest}
+    written: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"readings": 0}
+    if {name: written.get(name) for name in subject} != subject:
+        score = evaluate_on_test(config, sitting.dataset, sitting.stages, sitting.folder / "test-predictions.npz")
+        written = {
+            **subject,
+            "number": best.number,
+            "metrics": dict(score.metrics),
+            "interval": list(score.interval),
+            "images": score.images,
+            "readings": written["readings"] + 1,
+        }
+        write_json(file, written)
+    low, high = written["interval"]
+    return TestReading(written["metrics"], (low, high), written["images"], written["readings"])
+
+
+def summarize_data(dataset: Dataset) -> DataSummary:
+    """Count what the trials train, validate and are tested on."""
+    splits = dataset.splits
+    counts = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
+    return DataSummary(dataset.name, dataset.digest, sum(counts.values()), len(dataset.classes), counts)
+
+
+def summarize_trial(record: TrialRecord) -> TrialSummary:
+    """Return a trial as the result tells it."""
+    return TrialSummary(
+        number=record.number,
+        experiment=record.experiment,
+        status=record.status,
+        params=dict(record.config),
+        metrics=dict(record.metrics),
+        epochs=record.epochs,
+        seconds=round(record.seconds, 3),
+        reason=record.reason,
+    )
+
+
+def _summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
+    trials = tuple(sorted((summarize_trial(record) for record in records), key=lambda trial: trial.number))
+    best = find_best(trials)
+    seconds = time.monotonic() - sitting.started + (sitting.before.seconds if sitting.before else 0.0)
+    return SweepResult(
+        sweep=str(sitting.spec.name),
+        family=sitting.spec.family,
+        out=str(sitting.out),
+        data=summarize_data(sitting.dataset),
+        trials=trials,
+        best=BestTrial(best.number, best.params, best.metrics) if best else None,
+        test=None,
+        registered=None,
+        tracking_uri=sitting.tracking.shown_uri,
+        seconds=round(seconds, 3),
+        interrupted=interrupted,
+    )
+
+
+def _same_outcome(before: SweepResult, now: SweepResult) -> bool:
+    """Tell whether nothing was computed since the sweep was concluded."""
+    concluded = before.best is None or (before.test is not None and before.registered is not None)
+    same = (before.trials, before.tracking_uri, before.data.digest) == (now.trials, now.tracking_uri, now.data.digest)
+    return concluded and same and not before.interrupted
+
+
+def _register(sitting: Sitting, result: SweepResult, test: TestReading, tracker: SweepTracker) -> RegisteredModel:
+    """Export the winner and make it the registry's challenger; a trial that is registered keeps its version."""
+    from carcls.families import export_trial
+    from sweeps.registry import register_best
+
+    best = result.best
+    assert best is not None
+    config = TrialConfig.model_validate(dict(best.params))
+    origin = {"sweep": result.sweep, "data": result.data.name, "data_digest": result.data.digest}
+    folder = sitting.folder / "model"
+    export_trial(config, sitting.dataset, sitting.stages, folder, {**origin, "trial": best.number})
+    tracker.flush()
+    registered = register_best(
+        sitting.tracking,
+        family=result.family,
+        sweep_id=sweep_id(sitting.folder),
+        number=best.number,
+        export=folder,
+        metrics=best.metrics,
+        test=test.metrics,
+        details={**origin, "backbone": config.backbone},
+    )
+    return RegisteredModel(registered.name, registered.version, registered.alias, registered.uri)
+
+
+def _of_test(test: TestReading | None) -> Mapping[str, float] | None:
+    return test.metrics if test else None
+
+
+def sweep_id(folder: Path) -> str:
+    """Return what MLflow knows the sweep by: two folders may hold sweeps of one name on one server."""
+    file = folder / "sweep_id"
+    if not file.is_file():
+        write_text(file, f"{folder.name}-{uuid.uuid4().hex[:12]}\n")
+    return file.read_text(encoding="utf-8").strip()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is whole or absent."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _write_down(sitting: Sitting, result: SweepResult) -> None:
+    base = sitting.spec.trial_config({}).model_dump()
+    images = result.data.splits["validation"]
+    board = make_leaderboard(result.trials, base=base, validation_images=images)
+    write_json(sitting.folder / "leaderboard.json", board.as_dict())
+    result.save(sitting.folder / "result.json")

@@ -1,0 +1,128 @@
+"""What Ray runs in a trial's process. Processes are used again, so that libraries and data are loaded once in each."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypedDict
+
+from ray import tune
+
+from carcls.config import TrialConfig
+from carcls.errors import InputError, TrialFailure
+from carcls.outcome import Measurement, Outcome
+from carcls.stages import StageStore
+
+Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]], Outcome]
+
+
+class Order(TypedDict):
+    """What a worker is told to do; plain JSON values.
+
+    ``folder`` is where a crash leaves ``error.txt``; ``runner`` and ``loader`` are ``module:function``.
+    """
+
+    number: int
+    experiment: str | None
+    config: dict[str, Any]
+    dataset: str
+    stages: str
+    folder: str
+    cpus: float
+    gpus: float
+    runner: str
+    loader: str
+
+
+def run_order(order: Order) -> None:
+    """Run one trial: report its measurements, then either ``outcome`` or ``failure``.
+
+    A trial that is stopped ends inside its report: the thread waits there, and leaves when the process is used again.
+    """
+    start = time.perf_counter()
+    try:
+        _take_share(order["cpus"], order["gpus"])
+        outcome = _run(order, start)
+    except (TrialFailure, InputError) as error:
+        last: dict[str, Any] = {"failure": str(error)}
+    except Exception as error:
+        last = {"failure": f"{type(error).__name__}: {error}"}
+        _keep_traceback(Path(order["folder"]), order["number"])
+    else:
+        last = {"outcome": json.dumps({**asdict(outcome), "seconds": time.perf_counter() - start}, default=float)}
+    _free_memory()
+    tune.report({**last, "done": True})
+
+
+def _run(order: Order, start: float) -> Outcome:
+    runner: Runner = find(order["runner"])
+    data = _data(order["loader"], order["dataset"])
+
+    def report(measurement: Measurement) -> None:
+        metrics = {name: float(value) for name, value in measurement.metrics.items()}
+        seconds = time.perf_counter() - start
+        tune.report({"measurement": json.dumps({"epoch": measurement.epoch, "metrics": metrics, "seconds": seconds})})
+
+    config = TrialConfig.model_validate(order["config"])
+    return runner(config, data, StageStore(Path(order["stages"])), report)
+
+
+def find(name: str) -> Callable[..., Any]:
+    """Return what ``module:function`` or ``module:Class.method`` names."""
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    function: Callable[..., Any] = found
+    return function
+
+
+@lru_cache(maxsize=1)
+def _data(loader: str, path: str) -> Any:
+    return find(loader)(Path(path))
+
+
+def _take_share(cpus: float, gpus: float) -> None:
+    """Use no more threads and GPU memory than the trial's share; Ray itself only keeps books."""
+    threads = max(1, int(cpus))
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+    if 0 < gpus < 1 and Path("/dev/nvidiactl").exists():
+        _limit_gpu_memory(gpus)
+
+
+@lru_cache(maxsize=1)
+def _limit_gpu_memory(share: float) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share)
+
+
+def _free_memory() -> None:
+    """Give cached GPU memory back; the next trial of this process may need other sizes."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _keep_traceback(folder: Path, number: int) -> None:
+    trial = folder / f"trial-{number:04d}"
+    trial.mkdir(parents=True, exist_ok=True)
+    (trial / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+
+
+def order_of(common: Mapping[str, Any], number: int, experiment: str | None, config: TrialConfig) -> dict[str, Any]:
+    """Return the order for a trial; ``common`` is what all trials of the sweep share."""
+    return {**common, "number": number, "experiment": experiment, "config": config.model_dump()}

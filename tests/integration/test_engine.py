@@ -1,0 +1,432 @@
+"""The engine with a real Ray, a real study and a light runner."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from carcls.errors import InputError
+from carcls.outcome import Measurement
+from sweeps.engine import EngineResult, run_trials
+from sweeps.record import TrialRecord
+from sweeps.resources import Machine, Share, trial_resources, usable_cores, visible_gpus
+from sweeps.session import ray_session
+from sweeps.space import Choice, FloatDomain
+from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.study import Study
+
+RUNNER = """
+import json, os, threading, time
+from pathlib import Path
+from carcls.errors import NonFiniteLoss
+from carcls.outcome import Measurement, Outcome
+
+def load(path):
+    return json.loads(Path(path).read_text())
+
+def note(data, **what):
+    line = json.dumps({"pid": os.getpid(), "time": time.time(), **what})
+    with open(data["log"], "a") as file:
+        file.write(line + "\\n")
+
+def run(config, data, stages, report):
+    key = f"{config.dropout:.6f}"
+    for epoch in range(1, config.epochs + 1):
+        note(data, key=key, epoch=epoch, what="begin")
+        time.sleep(data.get("sleep", 0.0))
+        note(data, key=key, epoch=epoch, what="end", threads=os.environ["OMP_NUM_THREADS"])
+        spoil = data.get("spoil", {}).get(key, "")
+        if epoch == 2:
+            if spoil == "failure":
+                raise NonFiniteLoss("train_loss became NaN in epoch 2")
+            if spoil == "crash":
+                raise ZeroDivisionError("oh")
+            if spoil == "death" and not Path(data["log"] + key).exists():
+                Path(data["log"] + key).touch()
+                os._exit(1)
+            if spoil == "deaths":
+                os._exit(1)
+        accuracy = float("nan") if spoil == "nan" and epoch == 2 else (1 - config.dropout) * epoch / config.epochs
+        report(Measurement(epoch, {"val_accuracy": accuracy, "val_loss": 1.0 / epoch}))
+    metrics = {"val_accuracy": 1 - config.dropout, "val_loss": 0.5}
+    return Outcome(metrics, config.epochs, 0.0, False, "transfer/model", "p.npz")
+"""
+
+DRIVER = """
+import sys
+from pathlib import Path
+from sweeps.engine import run_trials
+from sweeps.spec import SweepSpec
+
+class Printer:
+    def trial_started(self, number, experiment, settings):
+        print("started", number, flush=True)
+    def epoch_finished(self, number, measurement):
+        print("epoch", number, measurement.epoch, flush=True)
+    def trial_finished(self, record):
+        print("finished", record.number, record.status, flush=True)
+
+folder = Path(sys.argv[1])
+result = run_trials(
+    SweepSpec.from_yaml((folder / "spec.yaml").read_text()),
+    folder / "dataset.json", folder / "stages", folder / "sweep", Printer(),
+    runner="quick_runner:run", loader="quick_runner:load", logical_cpus=2, logical_gpus=0,
+)
+print("interrupted" if result.interrupted else "done", [r.status for r in result.records], flush=True)
+"""
+
+
+class Diary:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.news: list[tuple[str, int]] = []
+        self.finished: list[TrialRecord] = []
+        self.epochs: list[tuple[int, int]] = []
+
+    def trial_started(self, number: int, *_: object) -> None:
+        """Note the number."""
+        self.news.append(("started", number))
+
+    def epoch_finished(self, number: int, measurement: Measurement) -> None:
+        """Note number and epoch."""
+        self.news.append(("epoch", number))
+        self.epochs.append((number, measurement.epoch))
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """Keep the record."""
+        self.news.append(("finished", record.number))
+        self.finished.append(record)
+
+
+@pytest.fixture(scope="module")
+def runner_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the light runner, where trial processes look for modules."""
+    folder = tmp_path_factory.mktemp("runner")
+    (folder / "quick_runner.py").write_text(RUNNER)
+    with pytest.MonkeyPatch.context() as patch:
+        # Trial processes inherit it, and so find the runner.
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def session(runner_folder: Path) -> Iterator[None]:
+    """One Ray for the tests that can share it: 4 CPUs and one GPU in its books."""
+    with ray_session(runner_folder / "ray.log", cpus=4, gpus=1):
+        yield
+
+
+def spec_of(**changes: Any) -> SweepSpec:
+    """Five trials of three epochs, two at a time, never pruned; with changes."""
+    fields = {
+        "family": "transfer",
+        "trials": 5,
+        "concurrency": 2,
+        "gpus_per_trial": 0.0,
+        "config": {"epochs": 3},
+        "search": {"dropout": FloatDomain(0.1, 0.9)},
+        "early_stopping": EarlyStopping(enabled=False),
+    }
+    return SweepSpec.model_validate({**fields, **changes})
+
+
+def run(folder: Path, spec: SweepSpec, observer: Any = None, **data: Any) -> EngineResult:
+    """Run the sweep under ``folder`` with the light runner; ``data`` is what the runner gets as its data set."""
+    (folder / "dataset.json").write_text(json.dumps({"log": str(folder / "log"), **data}))
+    return run_trials(
+        spec,
+        folder / "dataset.json",
+        folder / "stages",
+        folder / "sweep",
+        observer or Diary(),
+        runner="quick_runner:run",
+        loader="quick_runner:load",
+    )
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """What the runner noted, in the order of writing."""
+    return [json.loads(line) for line in (folder / "log").read_text().splitlines()]
+
+
+def most_at_a_time(folder: Path) -> int:
+    """The largest number of epochs that ran together."""
+    running, most = 0, 0
+    for line in sorted(log_of(folder), key=lambda line: line["time"]):
+        running += 1 if line["what"] == "begin" else -1
+        most = max(most, running)
+    return most
+
+
+@pytest.mark.usefixtures("session")
+class TestWithASharedRay:
+    """What one Ray can serve test after test."""
+
+    def test_every_trial_is_told_and_watched_in_order(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        """Trials end complete and are announced from start to end; two processes do them all; nothing is printed."""
+        diary = Diary()
+        result = run(tmp_path, spec_of(cpus_per_trial=2.0), diary)
+        assert [record.status for record in result.records] == ["complete"] * 5
+        assert not result.interrupted
+        for record in result.records:
+            assert record.metrics == {"val_accuracy": pytest.approx(1 - record.settings["dropout"]), "val_loss": 0.5}
+            assert (record.epochs, record.model, record.predictions) == (3, "transfer/model", "p.npz")
+            heard = [what for what, number in diary.news if number == record.number]
+            assert heard == ["started", "epoch", "epoch", "epoch", "finished"]
+        assert sorted(diary.finished, key=lambda r: r.number) == list(result.records)
+        assert "".join(capfd.readouterr()) == ""
+        log = log_of(tmp_path)
+        assert len({line["pid"] for line in log}) <= 2
+        assert {line["threads"] for line in log if "threads" in line} == {"2"}
+
+    def test_beaten_trials_stop_at_their_step_but_documented_ones_never(self, tmp_path: Path) -> None:
+        """Experiments come first and run all epochs; a pruned trial runs no epoch more."""
+        names = ("transfer/frozen", "transfer/frozen-augmented", "transfer/finetuned")
+        halving = EarlyStopping(min_epochs=1, reduction=2)
+        spec = spec_of(trials=9, experiments=names, fixed={"epochs": 5}, early_stopping=halving)
+        result = run(tmp_path, spec, sleep=0.03)
+        assert [record.experiment for record in result.records] == [*names, *[None] * 6]
+        assert [(r.status, r.epochs) for r in result.records[:3]] == [("complete", 5)] * 3
+        pruned = [record for record in result.records if record.status == "pruned"]
+        assert pruned
+        log = log_of(tmp_path)
+        for record in pruned:
+            key = f"{record.settings['dropout']:.6f}"
+            assert record.epochs == max(line["epoch"] for line in log if line["key"] == key) < 5
+        for pid in {line["pid"] for line in log}:
+            steps = [line["what"] for line in log if line["pid"] == pid]
+            assert steps == ["begin", "end"] * (len(steps) // 2)
+
+    def test_trials_that_cannot_go_on_fail_with_their_reason(self, tmp_path: Path) -> None:
+        """NaN, a named failure, a crash and ever dying processes each fail a trial; one death costs nothing."""
+        spoil = {0.1: "nan", 0.2: "failure", 0.3: "crash", 0.4: "deaths", 0.5: "death", 0.6: ""}
+        diary = Diary()
+        spec = spec_of(trials=6, concurrency=3, search={"dropout": Choice(tuple(spoil))})
+        result = run(tmp_path, spec, diary, spoil={f"{key:.6f}": value for key, value in spoil.items()})
+        ends = {spoil[r.settings["dropout"]]: r for r in result.records if r.duplicate_of is None}
+        reasons = {
+            "nan": "val_accuracy became NaN or infinite after epoch 2",
+            "failure": "train_loss became NaN in epoch 2",
+            "crash": "ZeroDivisionError: oh",
+            "deaths": "Its process died again and again",
+        }
+        for kind, reason in reasons.items():
+            assert (ends[kind].status, ends[kind].epochs) == ("failed", 1)
+            assert ends[kind].reason.startswith(reason)
+        for kind in ("death", ""):
+            assert ends[kind].status == "complete"
+            assert [epoch for number, epoch in diary.epochs if number == ends[kind].number] == [1, 2, 3]
+        error = tmp_path / "sweep" / "trials" / f"trial-{ends['crash'].number:04d}" / "error.txt"
+        assert "ZeroDivisionError: oh" in error.read_text()
+
+    def test_a_quarter_of_a_gpu_runs_four_at_a_time(self, tmp_path: Path) -> None:
+        """With gpus_per_trial 0.25 one GPU carries four trials at a time, no more."""
+        spec = spec_of(trials=6, concurrency=None, gpus_per_trial=0.25, config={"epochs": 6})
+        run(tmp_path, spec, sleep=0.5)
+        assert most_at_a_time(tmp_path) == 4
+
+    def test_one_trial_at_a_time_asks_what_the_study_alone_asks_and_can_be_extended(self, tmp_path: Path) -> None:
+        """With concurrency 1 the seed decides every trial, over an extension too; a finished sweep starts nothing."""
+        small = spec_of(concurrency=1, trials=9, config={"epochs": 1})
+        large = small.model_copy(update={"trials": 12})
+        more, nothing = Diary(), Diary()
+        run(tmp_path, small)
+        result = run(tmp_path, large, more)
+        run(tmp_path, large, nothing)
+        with Study.open(tmp_path / "alone", large) as study:
+            while (asked := study.ask()) is not None:
+                metrics = {"val_accuracy": 1 - asked.config.dropout, "val_loss": 0.5}
+                study.report(asked.number, 1, metrics)
+                study.tell_complete(asked.number, metrics, 1, 0.0, {})
+            alone = [record.settings for record in study.records()]
+        assert [record.settings for record in result.records] == alone
+        assert [record.number for record in more.finished] == [9, 10, 11]
+        assert nothing.news == []
+
+    def test_hours_leave_running_trials_to_the_next_run(self, tmp_path: Path) -> None:
+        """After the deadline nothing starts, and trials that run stop at their next report, to be handed out again."""
+        spec = spec_of(trials=9, hours=6 / 3600, config={"epochs": 20})
+        result = run(tmp_path, spec, sleep=1.0)
+        assert (result.out_of_time, result.interrupted) == (True, False)
+        assert result.seconds < 25
+        left = [record.number for record in result.records if record.status == "running"]
+        with Study.open(tmp_path / "sweep", spec) as study:
+            asked = study.ask()
+        assert asked is not None
+        assert asked.number == left[0]
+
+    def test_an_observer_that_fails_ends_the_sweep_resumably(self, tmp_path: Path) -> None:
+        """An exception of the observer's comes out of the engine as it is, and no trial is blamed for it."""
+
+        class Broken(Diary):
+            def epoch_finished(self, *_: object) -> None:
+                raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            run(tmp_path, spec_of(trials=3), Broken())
+        with Study.open(tmp_path / "sweep", spec_of(trials=3)) as study:
+            assert "failed" not in {record.status for record in study.records()}
+            assert study.has_work
+
+    def test_too_much_for_the_machine_is_refused_before_anything_starts(self, tmp_path: Path) -> None:
+        """More CPUs than there are is the user's mistake, said with the remedy."""
+        with pytest.raises(InputError, match="--cpus-per-trial"):
+            run(tmp_path, spec_of(cpus_per_trial=4096.0))
+
+
+def children_of(pid: int, *, working: bool) -> list[str]:
+    """Command lines of the living processes that descend from ``pid``, found by the mark in their environment.
+
+    ``working`` keeps those that run trials: after a kill -9 Ray's agents, and a process that was just starting, need up to
+    a minute to notice.
+    """
+    mark = f"ENGINE_TEST_DRIVER={pid}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes():
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found.append(f"{process.name} {command}")
+        except OSError:
+            continue
+    busy = [command for command in found if " ray::" in command and "Agent" not in command]
+    return busy if working else found
+
+
+def start_driver(folder: Path, spec: SweepSpec, **data: Any) -> subprocess.Popen[str]:
+    """Start a sweep in a process group of its own."""
+    (folder / "dataset.json").write_text(json.dumps({"log": str(folder / "log"), **data}))
+    (folder / "spec.yaml").write_text(spec.to_yaml())
+    (folder / "driver.py").write_text(DRIVER)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    # The mark is the driver's own pid: the shell becomes the driver, and its children inherit the mark.
+    command = 'export ENGINE_TEST_DRIVER=$$; exec "$0" "$@"'
+    return subprocess.Popen(
+        ["bash", "-c", command, sys.executable, "driver.py", str(folder)],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def read_until(driver: subprocess.Popen[str], word: str) -> None:
+    """Read the driver line by line until one begins with ``word``."""
+    assert driver.stdout is not None
+    for line in driver.stdout:
+        if line.startswith(word):
+            return
+    assert driver.stderr is not None
+    raise AssertionError(f"the driver ended without {word!r}: {driver.stderr.read()}")
+
+
+def wait_for_none_left(pid: int, seconds: float, *, working: bool = False) -> None:
+    """Fail unless the descendants of ``pid`` end in time."""
+    end = time.monotonic() + seconds
+    while children_of(pid, working=working) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert children_of(pid, working=working) == []
+
+
+def run_to_the_end(folder: Path, spec: SweepSpec) -> list[str]:
+    """Run a driver undisturbed; return the lines it printed."""
+    driver = start_driver(folder, spec)
+    out, error = driver.communicate(timeout=120)
+    assert driver.returncode == 0, error
+    return out.splitlines()
+
+
+@pytest.mark.usefixtures("runner_folder")
+def test_ctrl_c_ends_quickly_and_leaves_the_rest_to_the_next_run(tmp_path: Path) -> None:
+    """Ctrl-C in a long epoch ends driver and processes within seconds; the next run is handed the same trials first."""
+    if ray.is_initialized():
+        ray.shutdown()
+    spec = spec_of(trials=4)
+    driver = start_driver(tmp_path, spec, sleep=20.0)
+    read_until(driver, "started")
+    read_until(driver, "started")
+    # As a terminal does it: the whole process group hears it.
+    os.killpg(driver.pid, signal.SIGINT)
+    start = time.monotonic()
+    out, error = driver.communicate(timeout=60)
+    assert time.monotonic() - start < 10
+    assert driver.returncode == 0, error
+    assert out.splitlines()[-1].startswith("interrupted ['running', 'running']")
+    assert error == ""
+    wait_for_none_left(driver.pid, 5)
+    with Study.open(tmp_path / "sweep", spec) as study:
+        again = [study.ask() for _ in range(4)]
+    assert [asked.number for asked in again if asked is not None] == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("runner_folder")
+def test_kill_9_of_the_driver_loses_no_trial_and_computes_none_twice(tmp_path: Path) -> None:
+    """After kill -9 half-way the next run ends with exactly the budget, none running, none twice, no trial process left."""
+    if ray.is_initialized():
+        ray.shutdown()
+    spec = spec_of(trials=8)
+    driver = start_driver(tmp_path, spec, sleep=0.1)
+    for _ in range(3):
+        read_until(driver, "finished")
+    read_until(driver, "epoch")
+    driver.kill()
+    driver.communicate()
+    wait_for_none_left(driver.pid, 20, working=True)
+    out = run_to_the_end(tmp_path, spec)
+    assert out[-1] == f"done {['complete'] * 8}"
+    assert sum(line.startswith("finished") for line in out) <= 5
+
+
+def test_shares_follow_the_machine_and_the_spec() -> None:
+    """Cores are divided among trials; a GPU carries 1/n trials each; nothing runs that does not fit."""
+    cores, gpus = Machine(8, 0), Machine(16, 2)
+    silent = spec_of(trials=20, concurrency=None, gpus_per_trial=None)
+    assert trial_resources(silent, cores) == Share(1.0, 0.0, 8)
+    assert trial_resources(silent.model_copy(update={"trials": 2}), cores) == Share(4.0, 0.0, 2)
+    assert trial_resources(silent.model_copy(update={"concurrency": 4}), cores) == Share(2.0, 0.0, 4)
+    assert trial_resources(silent.model_copy(update={"cpus_per_trial": 3.0}), cores) == Share(3.0, 0.0, 2)
+    assert trial_resources(silent, gpus) == Share(8.0, 1.0, 2)
+    assert trial_resources(silent.model_copy(update={"gpus_per_trial": 0.25}), gpus) == Share(2.0, 0.25, 8)
+    assert trial_resources(silent.model_copy(update={"gpus_per_trial": 2.0}), gpus) == Share(16.0, 2.0, 1)
+
+
+def test_more_than_the_machine_has_is_refused_with_the_remedy() -> None:
+    """GPUs without a GPU, and more cores than there are, name the option to change."""
+    with pytest.raises(InputError, match=r"there is none.*--gpus-per-trial"):
+        trial_resources(spec_of(gpus_per_trial=0.5), Machine(2, 0))
+    with pytest.raises(InputError, match=r"at most the cores here \(2\).*--cpus-per-trial"):
+        trial_resources(spec_of(cpus_per_trial=3.0), Machine(2, 0))
+
+
+def test_a_container_quota_counts(tmp_path: Path) -> None:
+    """A quota of one and a half cores is one usable core; no quota is what the process may run on."""
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert usable_cores(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
+
+
+def test_gpus_are_counted_from_their_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices count, not the driver's control files; CUDA_VISIBLE_DEVICES hides some or all."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert visible_gpus(tmp_path) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert visible_gpus(tmp_path) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus(tmp_path) == 0

@@ -1,0 +1,214 @@
+"""The winner in MLflow's model registry, loaded again and asked in every way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.artifacts import download_artifacts
+from PIL import Image
+
+from carcls.errors import TrackingError
+from carcls.export import Predictor, load_export, write_export
+from carcls.models.backbones import build_backbone
+from carcls.models.classifier import Classifier
+from sweeps.registry import Registered, register_best, requirements
+from sweeps.tracking import SweepTracker, Tracking, open_tracking
+
+CLASSES = tuple(f"Make Model {year}" for year in range(2007, 2014))
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of a classifier with random weights."""
+    folder = tmp_path_factory.mktemp("export") / "model"
+    classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, len(CLASSES)).eval()
+    write_export(
+        folder, classifier, classes=CLASSES, image_size=64, backbone="efficientnet_lite0", margin=0.0, details={}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predictor(export: Path) -> Predictor:
+    """The export itself, whose answers the registered model must give."""
+    return load_export(export)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, list[str]]:
+    """Three images as uint8 [b, h, w, 3] and the paths of the same images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = [str(folder / f"{row}.png") for row in range(len(pixels))]
+    for image, path in zip(pixels, paths, strict=True):
+        Image.fromarray(image).save(path)
+    return pixels, paths
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+    """A database with one finished sweep of two trials."""
+    tracking = open_tracking(None, tmp_path_factory.mktemp("runs"))
+    tracker = SweepTracker(
+        tracking,
+        family="transfer",
+        sweep_id="s1",
+        name="s1",
+        spec_yaml="",
+        details={},
+        config_of=lambda settings, _: settings,
+        warn=print,
+    )
+    for number in (0, 1):
+        tracker.trial_started(number, None, {"dropout": 0.1})
+    assert tracker.close("complete")
+    return tracking
+
+
+def register(tracking: Tracking, export: Path, number: int = 1) -> Registered:
+    """Register a trial as the job would."""
+    return register_best(
+        tracking,
+        family="transfer",
+        sweep_id="s1",
+        number=number,
+        export=export,
+        metrics={"val_accuracy": 0.75, "val_loss": 0.5},
+        test={"test_accuracy": 0.7, "test_loss": 0.6},
+        details={"data_digest": "abc", "backbone": "efficientnet_lite0"},
+    )
+
+
+ASK = """
+import json, sys
+from pathlib import Path
+import mlflow, numpy as np, pandas as pd
+uri, model_uri, pixels, *paths = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+model = mlflow.pyfunc.load_model(model_uri)
+arrays = np.load(pixels)
+column = pd.Series([None] * len(arrays), dtype=object)
+for row, array in enumerate(arrays):
+    column[row] = array
+inputs = {
+    "paths": paths,
+    "Path objects": [Path(path) for path in paths],
+    "DataFrame of paths": pd.DataFrame({"image": paths}),
+    "DataFrame of paths beside another column": pd.DataFrame({"id": [1, 2, 3], "image": paths}),
+    "Series of paths": pd.Series(paths),
+    "array of paths": np.array(paths),
+    "mapping of paths": {"image": paths},
+    "list of mappings": [{"image": path} for path in paths],
+    "array [b, h, w, 3]": arrays,
+    "list of arrays": list(arrays),
+    "DataFrame of arrays": pd.DataFrame({"image": column}),
+    "nested lists": arrays.tolist(),
+    "floats": (arrays / 255).astype(np.float32),
+    "paths and arrays": [paths[0], arrays[1], Path(paths[2])],
+}
+answers = {name: model.predict(given).to_dict("list") for name, given in inputs.items()}
+answers["one path"] = model.predict(paths[0]).to_dict("list")
+answers["one array"] = model.predict(arrays[0]).to_dict("list")
+answers["none"] = model.predict([]).to_dict("list")
+import carcls
+answers["carcls"] = carcls.__file__
+answers["sweeps"] = "sweeps" in sys.modules
+print(json.dumps(answers))
+"""
+
+
+def test_registered_model_answers_as_the_export_does_whatever_it_is_given(
+    tracking: Tracking,
+    export: Path,
+    predictor: Predictor,
+    pictures: tuple[np.ndarray, list[str]],
+    tmp_path: Path,
+) -> None:
+    """Loaded in another process from its alias, with its own copy of carcls, it gives the Predictor's answers."""
+    registered = register(tracking, export)
+    assert registered.uri == "models:/carsweep-transfer@challenger"
+    pixels, paths = pictures
+    np.save(tmp_path / "pixels.npy", pixels)
+    command = [sys.executable, "-c", ASK, tracking.uri, registered.uri, str(tmp_path / "pixels.npy"), *paths]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    answers = json.loads(done.stdout)
+
+    wanted = predictor.predict(paths)
+    assert answers.pop("sweeps") is False
+    assert not Path(answers.pop("carcls")).is_relative_to(Path(__file__).parents[2])
+    assert answers.pop("none") == {"label": [], "probability": [], "top_labels": [], "top_probabilities": []}
+    assert answers.pop("one path")["label"] == [wanted[0].label]
+    assert answers.pop("one array")["label"] == [wanted[0].label]
+    for name, answer in answers.items():
+        assert answer["label"] == [one.label for one in wanted], name
+        assert answer["probability"] == pytest.approx([one.probability for one in wanted], abs=1e-5), name
+        assert answer["top_labels"] == [[label for label, _ in one.top] for one in wanted], name
+        tops = [[value for _, value in one.top] for one in wanted]
+        assert np.allclose(answer["top_probabilities"], tops, atol=1e-5), name
+
+
+def test_registering_again_keeps_the_version(
+    tracking: Tracking, export: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A job that was killed after registering finds its version; another trial gets the next; stdout stays empty."""
+    first, again = register(tracking, export), register(tracking, export)
+    assert again == first
+    second = register(tracking, export, number=0)
+    assert int(second.version) == int(first.version) + 1
+    assert capfd.readouterr().out == ""
+    assert second.uri == first.uri == "models:/carsweep-transfer@challenger"
+
+
+def test_earlier_sweep_run_again_does_not_take_the_alias_back(tracking: Tracking, export: Path) -> None:
+    """A version that was challenger once is named by its number when a later one has the alias."""
+    early = register(tracking, export)
+    late = register(tracking, export, number=0)
+    again = register(tracking, export)
+    assert (again.version, again.alias, again.uri) == (early.version, "", f"models:/carsweep-transfer/{early.version}")
+    held = tracking.client().get_model_version_by_alias("carsweep-transfer", "challenger")
+    assert str(held.version) == late.version
+
+
+def test_version_says_where_it_comes_from(tracking: Tracking, export: Path) -> None:
+    """Sweep, trial, accuracies and data are tags; the trial's run has the test metrics and stays closed."""
+    registered = register(tracking, export)
+    client = tracking.client()
+    version = client.get_model_version(registered.name, registered.version)
+    assert version.tags == {
+        "carsweep.sweep_id": "s1",
+        "carsweep.trial": "1",
+        "val_accuracy": "0.7500",
+        "test_accuracy": "0.7000",
+        "data_digest": "abc",
+        "backbone": "efficientnet_lite0",
+    }
+    run = client.get_run(version.run_id)
+    assert run.data.tags["carsweep.trial"] == "1"
+    assert run.data.metrics["test_accuracy"] == 0.7
+    assert run.info.status == "KILLED"
+
+
+def test_registered_model_holds_no_pickle_and_has_a_signature(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+    """The logged folder is code, JSON and tensors; it has a signature, and requirements pinned to what is installed."""
+    registered = register(tracking, export)
+    source = tracking.client().get_model_version(registered.name, registered.version).source
+    folder = Path(download_artifacts(artifact_uri=source, dst_path=str(tmp_path), tracking_uri=tracking.uri))
+    kinds = {file.suffix for file in folder.rglob("*") if file.is_file()}
+    assert not kinds & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".pyc"}
+    assert ".safetensors" in kinds
+    assert "top_probabilities" in (folder / "MLmodel").read_text(encoding="utf-8")
+    assert (folder / "requirements.txt").read_text(encoding="utf-8").split() == requirements()
+
+
+def test_trial_without_a_run_is_refused_with_the_remedy(tracking: Tracking, export: Path) -> None:
+    """When MLflow missed the trial, registering says what to do instead of inventing a run."""
+    with pytest.raises(TrackingError, match="Run the sweep again"):
+        register(tracking, export, number=7)

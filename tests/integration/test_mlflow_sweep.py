@@ -1,0 +1,238 @@
+"""A sweep's runs in MLflow, in a real SQLite database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Run
+
+from carcls.outcome import Measurement
+from sweeps.record import TrialRecord
+from sweeps.tracking import SweepTracker, Tracking, open_tracking
+from sweeps.tracking_runs import SweepRuns
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    """One database for all tests here; each test has a sweep of its own."""
+    return open_tracking(None, tmp_path_factory.mktemp("runs with space"))
+
+
+def tracker_of(tracking: Tracking, sweep_id: str, warnings: list[str] | None = None) -> SweepTracker:
+    """Return the tracker of a small sweep."""
+
+    def config_of(settings: Mapping[str, Any], experiment: str | None) -> Mapping[str, Any]:
+        return {"epochs": 2, "experiment_given": experiment is not None, **settings}
+
+    return SweepTracker(
+        tracking,
+        family="transfer",
+        sweep_id=sweep_id,
+        name=f"name of {sweep_id}",
+        spec_yaml="trials: 3\n",
+        details={"data_digest": "abc", "seed": 0},
+        config_of=config_of,
+        warn=(warnings if warnings is not None else []).append,
+        note="scaled down",
+    )
+
+
+def measurement(epoch: int, accuracy: float) -> Measurement:
+    """Return a measurement with a metric that is logged and one that is not."""
+    return Measurement(epoch, {"val_accuracy": accuracy, "val_loss": 1.0, "val_recall_macro": 0.1, "seconds": 2.0})
+
+
+def record(number: int, status: Any, *, accuracy: float = 0.5, reason: str = "", epochs: int = 2) -> TrialRecord:
+    """Return what the study would know of a trial."""
+    return TrialRecord(
+        number=number,
+        experiment="transfer/frozen" if number == 0 else None,
+        settings={"dropout": 0.1 * number},
+        config={"epochs": 2, "dropout": 0.1 * number},
+        status=status,
+        metrics={"val_accuracy": accuracy, "val_loss": 1.0, "seconds": 2.0} if epochs else {},
+        epochs=epochs,
+        seconds=4.0,
+        reason=reason,
+    )
+
+
+def runs_of(tracking: Tracking, sweep_id: str) -> tuple[Run, dict[int, Run]]:
+    """Return the parent run and the child runs by number, and insist that none is there twice."""
+    found = tracking.client().search_runs(
+        [tracking.experiment("transfer")], f"tags.`carsweep.sweep_id` = '{sweep_id}'", max_results=1000
+    )
+    parents = [run for run in found if run.data.tags["carsweep.role"] == "sweep"]
+    children = [run for run in found if run.data.tags["carsweep.role"] == "trial"]
+    assert len(parents) == 1
+    numbers = {int(run.data.tags["carsweep.trial"]): run for run in children}
+    assert len(numbers) == len(children)
+    return parents[0], numbers
+
+
+def history(tracking: Tracking, run: Run, metric: str) -> list[tuple[int, float]]:
+    """Return (step, value) of every stored point."""
+    return [(m.step, m.value) for m in tracking.client().get_metric_history(run.info.run_id, metric)]
+
+
+def test_sweep_becomes_a_parent_run_and_a_child_run_for_each_trial(tracking: Tracking, tmp_path: Path) -> None:
+    """Complete, pruned and failed trials end FINISHED, KILLED and FAILED under a parent that sums them up."""
+    tracker = tracker_of(tracking, "whole")
+    for number in range(3):
+        tracker.trial_started(number, "transfer/frozen" if number == 0 else None, {"dropout": 0.1 * number})
+        tracker.epoch_finished(number, measurement(1, 0.25))
+    tracker.epoch_finished(0, measurement(2, 0.5))
+    records = [record(0, "complete"), record(1, "pruned", epochs=1, accuracy=0.25)]
+    records.append(record(2, "failed", epochs=1, accuracy=0.25, reason="loss is not finite"))
+    for one in records:
+        tracker.trial_finished(one)
+    leaderboard = tmp_path / "leaderboard.json"
+    leaderboard.write_text("[]", encoding="utf-8")
+    assert tracker.flush()
+    tracker.summarise(records, best=0, metrics={"test_accuracy": 0.4}, leaderboard=leaderboard)
+    assert tracker.close("complete")
+
+    parent, trials = runs_of(tracking, "whole")
+    assert {number: run.info.status for number, run in trials.items()} == {0: "FINISHED", 1: "KILLED", 2: "FAILED"}
+    assert [trials[n].data.tags["carsweep.state"] for n in range(3)] == ["complete", "pruned", "failed"]
+    assert trials[2].data.tags["carsweep.reason"] == "loss is not finite"
+    assert trials[0].info.run_name == "transfer/frozen"
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials.values()} == {parent.info.run_id}
+    assert trials[0].data.params == {"epochs": "2", "experiment_given": "True", "dropout": "0.0"}
+    assert history(tracking, trials[0], "val_accuracy") == [(1, 0.25), (2, 0.5)]
+    assert set(trials[0].data.metrics) == {"val_accuracy", "val_loss", "seconds"}
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params == {"data_digest": "abc", "seed": "0"}
+    assert parent.data.metrics == {
+        "best_val_accuracy": 0.5,
+        "test_accuracy": 0.4,
+        "trials_complete": 1.0,
+        "trials_pruned": 1.0,
+        "trials_failed": 1.0,
+    }
+    assert parent.data.tags["carsweep.best_run_id"] == trials[0].info.run_id
+    files = {file.path for file in tracking.client().list_artifacts(parent.info.run_id)}
+    assert files == {"spec.yaml", "leaderboard.json"}
+
+
+def test_resumed_sweep_goes_on_in_the_same_runs(tracking: Tracking) -> None:
+    """After Ctrl-C nothing is RUNNING; run again, the same runs go on, and a point reported again is stored once."""
+    tracker = tracker_of(tracking, "resumed")
+    tracker.trial_started(0, None, {"dropout": 0.0})
+    tracker.epoch_finished(0, measurement(1, 0.25))
+    assert tracker.close("interrupted")
+    parent, trials = runs_of(tracking, "resumed")
+    assert (parent.info.status, trials[0].info.status) == ("KILLED", "KILLED")
+    assert trials[0].data.tags["carsweep.state"] == "interrupted"
+
+    again = tracker_of(tracking, "resumed")
+    again.rebuild([record(0, "running", epochs=1)])
+    again.trial_started(0, None, {"dropout": 0.0})
+    assert again.flush()
+    assert runs_of(tracking, "resumed")[1][0].info.status == "RUNNING"
+    again.epoch_finished(0, measurement(1, 0.25))
+    again.epoch_finished(0, measurement(2, 0.5))
+    again.trial_finished(record(0, "complete"))
+    assert again.close("complete")
+    after, trials_after = runs_of(tracking, "resumed")
+    assert after.info.run_id == parent.info.run_id
+    assert trials_after[0].info.run_id == trials[0].info.run_id
+    assert (after.info.status, trials_after[0].info.status) == ("FINISHED", "FINISHED")
+    assert trials_after[0].data.tags["carsweep.reason"] == ""
+    assert history(tracking, trials_after[0], "val_accuracy") == [(1, 0.25), (2, 0.5)]
+
+
+KILLED_SWEEP = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_mlflow_sweep import measurement, record, tracker_of
+from sweeps.tracking import open_tracking
+tracker = tracker_of(open_tracking(None, Path(sys.argv[1])), "killed")
+for number in (0, 1, 2):
+    tracker.trial_started(number, None, {"dropout": 0.1 * number})
+    tracker.epoch_finished(number, measurement(1, 0.25))
+tracker.trial_finished(record(0, "complete"))
+assert tracker.flush()
+print("written", flush=True)
+time.sleep(600)
+"""
+
+
+def test_kill_leaves_no_run_open_once_the_sweep_is_run_again(tracking: Tracking) -> None:
+    """kill -9 leaves open runs; ``rebuild`` makes the missing ones, closes the open ones, and doubles none."""
+    out = Path(tracking.uri.removeprefix("sqlite:///")).parent
+    command = [sys.executable, "-c", KILLED_SWEEP, str(out), str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "written\n"
+        os.kill(driver.pid, signal.SIGKILL)
+    parent, trials = runs_of(tracking, "killed")
+    assert {run.info.status for run in (parent, trials[1], trials[2])} == {"RUNNING"}
+
+    tracker = tracker_of(tracking, "killed")
+    # Trial 1 ended before the kill and MLflow did not hear of it; of 2 the study knows nothing; 3 never reached MLflow.
+    tracker.rebuild([record(0, "complete"), record(1, "complete"), record(3, "pruned", epochs=1)])
+    assert tracker.close("complete")
+    parent, trials = runs_of(tracking, "killed")
+    assert parent.info.status == "FINISHED"
+    states = {number: run.info.status for number, run in trials.items()}
+    assert states == {0: "FINISHED", 1: "FINISHED", 2: "KILLED", 3: "KILLED"}
+    assert history(tracking, trials[1], "val_accuracy") == [(1, 0.25), (2, 0.5)]
+    assert trials[3].data.params["dropout"] == str(0.1 * 3)
+    assert trials[3].data.tags["carsweep.state"] == "pruned"
+
+
+def test_run_deleted_by_hand_does_not_stop_the_others(tracking: Tracking) -> None:
+    """When MLflow refuses what belongs to one run, the user hears of it once and the other runs are written."""
+    warnings: list[str] = []
+    tracker = tracker_of(tracking, "deleted", warnings)
+    tracker.trial_started(0, None, {})
+    assert tracker.flush()
+    tracking.client().delete_run(runs_of(tracking, "deleted")[1][0].info.run_id)
+    for epoch in (1, 2):
+        tracker.epoch_finished(0, measurement(epoch, 0.25))
+        tracker.flush()
+    tracker.trial_started(1, None, {})
+    tracker.trial_finished(record(1, "complete"))
+    assert tracker.close("complete")
+    assert len(warnings) == 1
+    assert "trial 0" in warnings[0]
+    assert runs_of(tracking, "deleted")[1][1].info.status == "FINISHED"
+
+
+def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written waits; one warning; when MLflow answers again everything is there, once."""
+    monkeypatch.setattr("sweeps.tracking_writer.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("sweeps.tracking_writer._FIRST_RETRY_SECONDS", 0.01)
+    warnings: list[str] = []
+    tracker = tracker_of(tracking, "outage", warnings)
+    answers = threading.Event()
+    write = SweepRuns.write
+
+    def failing_write(self: SweepRuns, number: int | None, update: Any) -> None:
+        if not answers.is_set():
+            raise ConnectionError("http://ann:s3cret@host went away")
+        write(self, number, update)
+
+    monkeypatch.setattr(SweepRuns, "write", failing_write)
+    tracker.trial_started(0, None, {})
+    for epoch in range(1, 6):
+        tracker.epoch_finished(0, measurement(epoch, epoch / 10))
+        assert not tracker.flush()
+    answers.set()
+    assert tracker.flush() or tracker.flush()
+    tracker.trial_finished(record(0, "complete", accuracy=0.5, epochs=5))
+    assert tracker.close("complete")
+    assert len(warnings) == 1
+    assert "s3cret" not in warnings[0]
+    _, trials = runs_of(tracking, "outage")
+    assert history(tracking, trials[0], "val_accuracy") == [(e, e / 10) for e in range(1, 6)]

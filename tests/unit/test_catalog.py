@@ -1,0 +1,55 @@
+"""The catalog of backbones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from carcls.catalog import BACKBONES, find_backbone
+
+
+@pytest.mark.parametrize("record", BACKBONES, ids=lambda record: record.name)
+def test_every_record_is_found_by_its_name(record: object) -> None:
+    """A backbone of the catalog is found by its name."""
+    assert find_backbone(record.name) is record  # type: ignore[attr-defined]
+
+
+def test_names_and_stages_are_unique() -> None:
+    """No two backbones share a name, and no two stages of one."""
+    assert len({record.name for record in BACKBONES}) == len(BACKBONES)
+    assert all(len(set(record.stages)) == len(record.stages) > 0 for record in BACKBONES)
+
+
+def test_a_timm_model_is_taken_unseen() -> None:
+    """Any timm name gives a record whose unknown figures are left open."""
+    record = find_backbone("timm:convnext_tiny.fb_in22k")
+    assert (record.name, record.source, record.embedding, record.stages) == (
+        "timm:convnext_tiny.fb_in22k",
+        "timm",
+        0,
+        (),
+    )
+
+
+@pytest.mark.parametrize("name", ["resnet500", "timm:", "timm", "", "RESNET50"])
+def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
+    """An unknown backbone is refused with all known names."""
+    with pytest.raises(ValueError, match="densenet121, efficientnet_lite0, resnet50"):
+        find_backbone(name)
+
+
+def test_the_nearest_name_is_offered() -> None:
+    """A mistyped backbone gets the one that was probably meant."""
+    with pytest.raises(ValueError, match=r"Did you mean densenet121\?"):
+        find_backbone("densnet121")
+
+
+def test_the_catalog_and_configs_load_no_torch() -> None:
+    """Naming and checking a trial costs no import of torch."""
+    code = (
+        "import sys; from carcls.config import TrialConfig; TrialConfig(backbone='resnet50'); "
+        "assert not {'torch', 'timm', 'torchvision'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,277 @@
+"""The command line: quick help, exit codes, and one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from PIL import Image
+
+from carcls.errors import DataError, SpecError
+from sweeps.cli.app import carsweep
+from sweeps.cli.exits import run_command
+from sweeps.cli.running import write_duration, write_settings
+from sweeps.cli.transfer import go_on_command, repeat_set
+from sweeps.spec import load_spec
+
+HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs ``carsweep`` in an empty folder and returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run_command(carsweep, [str(word) for word in arguments])
+        sys.stdout.flush()
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return two class folders of tiny pictures."""
+    for name in ("red", "blue"):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        for number in range(4):
+            Image.fromarray(np.full((8, 8, 3), 60 * number, np.uint8)).save(folder / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+def loaded_by(*arguments: str) -> tuple[set[str], int]:
+    """Run ``carsweep`` in a process of its own; return the heavy libraries it loaded, and its exit code."""
+    script = (
+        "import sys\n"
+        "from sweeps.cli.app import carsweep\n"
+        "from sweeps.cli.exits import run_command\n"
+        "code = run_command(carsweep, sys.argv[1:])\n"
+        "print('LOADED', code, *sorted({name.split('.')[0] for name in sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    words = done.stdout.rsplit("LOADED ", 1)[1].split()
+    return HEAVY & set(words[1:]), int(words[0])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["run", "transfer", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    """Asking for help costs no import of torch, ray, mlflow, optuna or pandas."""
+    assert loaded_by(*arguments) == (set(), 0)
+
+
+def test_a_bad_spec_loads_nothing_heavy() -> None:
+    """A mistake in the settings is answered before anything heavy is loaded."""
+    assert loaded_by("run", "transfer", "--set", "dropout=1.5") == (set(), 2)
+
+
+def test_a_dry_run_loads_nothing_heavy(data: Path) -> None:
+    """The plan is made without torch and without ray."""
+    assert loaded_by("run", "transfer", "--dry-run", "--data", str(data)) == (set(), 0)
+
+
+def test_help_answers_in_under_four_tenths_of_a_second() -> None:
+    """The best of three tries is under 0.4 s, so that a busy machine does not fail it."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "sweeps.cli", "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.4
+
+
+MISTAKES = {
+    "dropout out of range": (["--set", "dropout=1.5"], "dropout"),
+    "unknown key": (["--set", "dropuot=0.1"], "Did you mean dropout?"),
+    "unknown backbone": (["--set", "backbone=resnet51"], "Did you mean resnet50?"),
+    "no trials": (["--trials", "0"], "trials"),
+    "a fraction that does not fill a GPU": (["--gpus-per-trial", "0.3"], "gpus_per_trial"),
+    "missing spec file": (["--spec", "nowhere.yaml"], "nowhere.yaml"),
+    "missing data": (["--data", "nowhere"], "nowhere"),
+    "data missing in a plan": (["--data", "nowhere", "--dry-run"], "nowhere"),
+    "not a number": (["--trials", "many"], "many"),
+    "unknown option": (["--trails", "3"], "--trails"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(case: str, run: Run) -> None:
+    """Each mistake is told in one line that names what is wrong, with exit code 2 and nothing on stdout."""
+    arguments, named = MISTAKES[case]
+    code, out, err = run("run", "transfer", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("carsweep: ")
+    assert err.count("\n") == 1
+    assert named in err
+
+
+def test_an_empty_data_folder_is_one_line(run: Run, tmp_path: Path) -> None:
+    """A folder without images is told before anything is made."""
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("run", "transfer", "--data", "empty")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "empty" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_key_in_a_spec_file_is_told_with_its_path(run: Run, tmp_path: Path) -> None:
+    """The message names the place in the YAML and the nearest known name."""
+    (tmp_path / "my.yaml").write_text("search:\n  dropuot: {low: 0.0, high: 0.5}\n")
+    code, _, err = run("run", "transfer", "--spec", "my.yaml")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "search.dropuot" in err
+    assert "dropout" in err
+
+
+def test_broken_yaml_is_one_line_with_its_place(run: Run, tmp_path: Path) -> None:
+    """YAML that cannot be read is the user's mistake, told with the line."""
+    (tmp_path / "my.yaml").write_text("trials: [3\n")
+    code, _, err = run("run", "transfer", "--spec", "my.yaml")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "line" in err
+
+
+def test_several_mistakes_are_told_together_one_a_line(run: Run) -> None:
+    """Nobody has to find mistakes one by one."""
+    code, _, err = run("run", "transfer", "--set", "dropout=1.5", "epochs=0", "--trials", "0")
+    assert (code, err.count("carsweep: "), err.count("\n")) == (2, 3, 3)
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_line(run: Run, data: Path, tmp_path: Path) -> None:
+    """A file in the way of the output folder is told with the path."""
+    (tmp_path / "file").touch()
+    code, _, err = run("run", "transfer", "--data", str(data), "--out", "file/runs")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "file/runs" in err
+
+
+def test_a_name_of_another_sweep_is_refused(run: Run, data: Path, tmp_path: Path) -> None:
+    """A name in use with other settings is no way to go on, and nothing of the other sweep is touched."""
+    other = load_spec("transfer", overrides={"data": str(data), "name": "mine", "seed": 7})
+    file = tmp_path / "runs" / "mine" / "spec.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(other.to_yaml())
+    code, _, err = run("run", "transfer", "--data", str(data), "--name", "mine")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "'mine'" in err
+    assert file.read_text() == other.to_yaml()
+
+
+def test_a_tracking_server_that_does_not_answer_is_one_line(run: Run, data: Path) -> None:
+    """A dead server is told in seconds, before any image is read."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        code, _, err = run("run", "transfer", "--data", str(data), "--tracking-uri", uri)
+    assert (code, err.count("\n")) == (2, 1)
+    assert uri in err
+
+
+def test_weights_that_cannot_be_had_are_one_line(run: Run, data: Path) -> None:
+    """Missing weights stop the sweep before any image is read, with the ways out."""
+    code, _, err = run("run", "transfer", "--data", str(data), "--weights", "nowhere.pth")
+    assert code == 2
+    assert err.count("carsweep: ") == 1
+    assert "nowhere.pth" in err
+
+
+def test_json_tells_a_mistake_in_one_object(run: Run) -> None:
+    """With --json, stdout is {"error": …} and stderr has the same words."""
+    code, out, err = run("run", "transfer", "--json", "--trials", "0")
+    assert code == 2
+    assert list(json.loads(out)) == ["error"]
+    assert json.loads(out)["error"] in err
+
+
+def test_json_of_a_plan_is_one_object(run: Run, data: Path) -> None:
+    """A dry run with --json answers with the plan's numbers."""
+    code, out, _ = run("run", "transfer", "--data", str(data), "--dry-run", "--json", "--trials", "5")
+    assert code == 0
+    assert json.loads(out)["trials"] == 5
+
+
+def failing(error: BaseException) -> click.Command:
+    """Return a command that raises ``error``."""
+
+    @click.command()
+    @click.option("--json", "as_json", is_flag=True)
+    def command(as_json: bool) -> None:  # noqa: ARG001 - only accepted
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DataError("data must exist."), 2),
+        (SpecError(["trials: must be 1.", "seed: must be 0."]), 2),
+        (click.UsageError("no such option."), 2),
+        (RuntimeError("surprise"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_code_tells_whose_fault_it_was(
+    error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """2 is the user's mistake, 1 is ours, 130 is Ctrl-C; none of them shows a traceback."""
+    assert run_command(failing(error), []) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_debugging_shows_the_traceback_of_an_internal_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CARSWEEP_DEBUG=1 shows where an internal error came from."""
+    monkeypatch.setenv("CARSWEEP_DEBUG", "1")
+    run_command(failing(RuntimeError("surprise")), [])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_set_takes_all_the_words_that_follow_it() -> None:
+    """--set a=1 b=2 means --set a=1 --set b=2, up to the next option."""
+    words = ["--set", "a=1", "b=2", "--trials", "3", "--set", "c=-3"]
+    assert repeat_set(words) == ["--set", "a=1", "--set", "b=2", "--trials", "3", "--set", "c=-3"]
+
+
+def test_the_command_that_goes_on_names_the_sweep_once() -> None:
+    """A name that was given is kept, a name that was chosen is added."""
+    assert go_on_command(["run", "transfer"], "x") == "carsweep run transfer --name x"
+    assert go_on_command(["run", "transfer", "--name", "x"], "x") == "carsweep run transfer --name x"
+    assert go_on_command(["run", "transfer", "--set", "a=b c"], "x") == "carsweep run transfer --set 'a=b c' --name x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("backbones", "efficientnet_lite0"), ("experiments", "transfer/finetuned"), ("specs", "demo-transfer")],
+)
+def test_list_names_what_there_is(kind: str, expected: str, run: Run) -> None:
+    """Backbones, experiments and specs are listed by the names that options take."""
+    code, out, _ = run("list", kind)
+    assert code == 0
+    assert expected in out
+
+
+def test_ui_without_runs_says_so(run: Run) -> None:
+    """There is nothing to open before the first sweep."""
+    code, _, err = run("ui")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--out" in err
+
+
+def test_settings_and_durations_are_written_short() -> None:
+    """A line of the table holds a trial's settings, and times are told in their two largest units."""
+    assert write_settings({"head_lr": 0.0012345, "flip": False}) == "head_lr=0.00123 no-flip"
+    assert [write_duration(s) for s in (8.21, 75, 7325)] == ["8.2 s", "1 min 15 s", "2 h 02 min"]

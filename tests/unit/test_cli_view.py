@@ -1,0 +1,137 @@
+"""What a person sees while a sweep runs and at its end."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from carcls.outcome import Measurement
+from sweeps.cli.summary import print_result
+from sweeps.cli.view import LiveView, PlainView, open_view
+from sweeps.job import base_settings
+from sweeps.record import TrialRecord
+from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.spec import SweepSpec, load_spec
+from sweeps.winner import summarize_trial
+
+
+@pytest.fixture(scope="module")
+def spec() -> SweepSpec:
+    """Return the demo preset with three trials."""
+    return load_spec("transfer", overrides={"trials": 3})
+
+
+def console_of(*, terminal: bool) -> tuple[Console, io.StringIO]:
+    """Return a console and what is written to it."""
+    text = io.StringIO()
+    return Console(file=text, force_terminal=terminal, width=120, highlight=False, color_system=None), text
+
+
+def record(
+    spec: SweepSpec, number: int, accuracy: float | None, status: str = "complete", reason: str = ""
+) -> TrialRecord:
+    """Return a trial that has ended."""
+    config = spec.trial_config({"dropout": 0.25}).model_dump()
+    metrics = {} if accuracy is None else {"val_accuracy": accuracy, "val_loss": 1.0}
+    return TrialRecord(number, None, {"dropout": 0.25}, config, status, metrics, 2, 3.0, reason)  # type: ignore[arg-type]
+
+
+def play(view: PlainView | LiveView, spec: SweepSpec) -> None:
+    """Show a sweep of a documented and a searched trial."""
+    view.packing(5, 10)
+    view.packing(10, 10)
+    view.trial_started(0, "transfer/frozen", {})
+    view.trial_started(1, None, {"dropout": 0.25})
+    view.epoch_finished(1, Measurement(1, {"val_accuracy": 0.5}))
+    view.trial_finished(record(spec, 1, 0.625))
+    view.trial_finished(record(spec, 0, None, "failed", "the loss became NaN"))
+
+
+def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
+    """A log file has each event on a line of its own, with what matters in it."""
+    console, text = console_of(terminal=False)
+    with open_view(spec, console) as view:
+        play(view, spec)
+    lines = text.getvalue().splitlines()
+    assert len(lines) == 7
+    assert "transfer/frozen" in lines[2]
+    assert "dropout=0.25" in lines[3]
+    assert "50.0%" in lines[4]
+    assert "62.5%" in lines[5]
+    assert "the loss became NaN" in lines[6]
+
+
+def test_plain_view_tells_each_tenth_of_the_images_once(spec: SweepSpec) -> None:
+    """Reading a thousand images prints eleven lines, not a thousand."""
+    console, text = console_of(terminal=False)
+    view = PlainView(spec, console)
+    for done in range(1001):
+        view.packing(done, 1000)
+    assert len(text.getvalue().splitlines()) == 11
+
+
+def test_live_view_leaves_the_last_table_on_the_terminal(spec: SweepSpec) -> None:
+    """When the sweep ends, the terminal shows every trial and the best accuracy."""
+    console, text = console_of(terminal=True)
+    with open_view(spec, console) as view:
+        assert isinstance(view, LiveView)
+        play(view, spec)
+    last = text.getvalue().rsplit("trial  what", 1)[1]
+    assert "transfer/frozen" in last
+    assert "failed" in last
+    assert "best 62.5% (trial 1)" in last
+    assert "2 of 3 trials" in last
+
+
+def test_live_view_shows_a_trial_that_is_only_known_from_its_end(spec: SweepSpec) -> None:
+    """A trial that was answered at once, without ever starting here, has its line too."""
+    console, text = console_of(terminal=True)
+    with open_view(spec, console) as view:
+        view.trial_finished(record(spec, 7, 0.25))
+    assert "7" in text.getvalue()
+    assert "25.0%" in text.getvalue()
+
+
+def result_of(spec: SweepSpec) -> SweepResult:
+    """Return a sweep with a winner and a failed trial."""
+    trials = [summarize_trial(record(spec, 0, 0.75)), summarize_trial(record(spec, 1, None, "failed", "out of memory"))]
+    return SweepResult(
+        sweep="mine",
+        family="transfer",
+        out="/runs",
+        data=DataSummary("cars", "abc", 30, 2, {"train": 20, "validation": 4, "test": 6}),
+        trials=tuple(trials),
+        best=BestTrial(0, trials[0].params, trials[0].metrics),
+        test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
+        registered=RegisteredModel("carsweep-transfer", "3", "challenger", "models:/carsweep-transfer@challenger"),
+        tracking_uri="sqlite:////runs/mlflow.db",
+        seconds=12.5,
+    )
+
+
+def test_the_end_shows_winner_interval_registry_and_next_steps(spec: SweepSpec) -> None:
+    """Whoever reads only the end knows how good the model is, where it is, and how to load it."""
+    console, text = console_of(terminal=False)
+    print_result(console, result_of(spec), base_settings(spec))
+    shown = text.getvalue()
+    for words in ("75.0% ±", "dropout=0.25", "out of memory", "Test accuracy 50.0%", "20.0% to 80.0%", "read once"):
+        assert words in shown
+    for words in (
+        "carsweep-transfer, version 3, alias challenger",
+        "carsweep ui --out /runs",
+        "mlflow.pyfunc.load_model",
+    ):
+        assert words in shown
+
+
+def test_the_end_without_a_winner_says_so(spec: SweepSpec) -> None:
+    """When every trial failed, the end says why and offers no model."""
+    console, text = console_of(terminal=False)
+    lost = replace(result_of(spec), best=None, test=None, registered=None, trials=result_of(spec).trials[1:])
+    print_result(console, lost, base_settings(spec))
+    assert "no winner" in text.getvalue()
+    assert "out of memory" in text.getvalue()
+    assert "load_model" not in text.getvalue()

@@ -1,0 +1,201 @@
+"""What a trial is: validation, canonical settings, digest."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from carcls.config import DataConfig, TrialConfig, digest_of
+
+# For every setting, values that differ from its default and from each other.
+OTHERS: dict[str, list[Any]] = {
+    "seed": [1, 2**31 - 1],
+    "backbone": ["densenet121", "timm:resnet18"],
+    "weights": ["random", "some/folder"],
+    "image_size": [32, 1024],
+    "dropout": [0.5, 0.95],
+    "unfreezing": ["full", "progressive", "1:2,3:all"],
+    "optimizer": ["adamw", "sgd"],
+    "momentum": [0.0, 0.5],
+    "head_lr": [1e-4, 10.0],
+    "backbone_lr": [1e-4, 10.0],
+    "weight_decay": [1e-4, 1.0],
+    "lr_schedule": ["constant", "cosine", "onecycle"],
+    "step_epochs": [1, 3],
+    "step_gamma": [0.5, 1.0],
+    "warmup_epochs": [1, 3],
+    "label_smoothing": [0.1, 0.5],
+    "clip_norm": [1.0, 5.0],
+    "crop": ["random", "resized"],
+    "crop_scale": [0.2, 1.0],
+    "flip": [True],
+    "rotation": [15.0, 180.0],
+    "jitter": [0.2, 0.9],
+    "augmentation_strength": [0.0, 0.5, 3.0],
+    "epochs": [1, 10_000],
+    "batch_size": [1, 4096],
+    "precision": ["fp32", "bf16"],
+}
+BAD: dict[str, list[Any]] = {
+    "family": ["tranfer"],
+    "seed": [-1, 2**31, 0.5],
+    "backbone": ["resnet51", "timm:"],
+    "image_size": [31, 1025],
+    "dropout": [-0.1, 0.96, 1.5, float("nan"), "much"],
+    "unfreezing": ["half", "2:1,1:2", "1:all,2:1", "1:0", ""],
+    "optimizer": ["adagrad"],
+    "momentum": [-0.1, 1.0],
+    "head_lr": [0.0, -1.0, 11.0, float("inf"), float("nan")],
+    "backbone_lr": [0.0],
+    "weight_decay": [-1e-9, 1.1],
+    "lr_schedule": ["linear"],
+    "step_epochs": [0],
+    "step_gamma": [0.0, 1.1],
+    "warmup_epochs": [-1],
+    "label_smoothing": [-0.1, 1.0],
+    "clip_norm": [-1.0],
+    "crop": ["center"],
+    "crop_scale": [0.0, 1.1],
+    "rotation": [-1.0, 181.0],
+    "jitter": [-0.1, 1.0],
+    "augmentation_strength": [-0.1, 3.1],
+    "epochs": [0, 10_001],
+    "batch_size": [0, 4097],
+    "precision": ["fp16"],
+}
+# A trial in which every setting matters, but for those that exclude each other.
+BUSY = {"unfreezing": "full", "crop": "resized", "flip": True, "rotation": 15.0, "jitter": 0.2}
+WHERE_IT_MATTERS: dict[str, dict[str, Any]] = {
+    "momentum": {"optimizer": "sgd"},
+    "warmup_epochs": {"lr_schedule": "cosine"},
+    "flip": {"flip": False},
+}
+# A setting, and what makes it meaningless.
+MEANINGLESS = [
+    ("backbone_lr", {"unfreezing": "frozen"}),
+    ("momentum", {"optimizer": "adam"}),
+    ("step_epochs", {"lr_schedule": "cosine"}),
+    ("step_gamma", {"lr_schedule": "onecycle"}),
+    ("warmup_epochs", {"lr_schedule": "step"}),
+    ("crop_scale", {"crop": "random"}),
+    ("augmentation_strength", {"crop": "none", "flip": False, "rotation": 0.0, "jitter": 0.0}),
+    *((name, {"augmentation_strength": 0.0}) for name in ("crop", "crop_scale", "flip", "rotation", "jitter")),
+]
+
+
+def test_every_setting_is_examined_here() -> None:
+    """The tables of this test name every setting of a trial."""
+    assert set(OTHERS) == set(TrialConfig.model_fields) - {"family"}
+    assert set(BAD) | {"weights", "flip"} == set(TrialConfig.model_fields)
+
+
+def test_defaults_are_the_documented_shared_settings() -> None:
+    """Without a word, a trial is the documented transfer recipe."""
+    config = TrialConfig()
+    assert (config.image_size, config.batch_size, config.epochs) == (224, 32, 10)
+    assert (config.optimizer, config.head_lr, config.lr_schedule) == ("adam", 1e-3, "step")
+    assert (config.step_epochs, config.step_gamma, config.augments) == (7, 0.1, False)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+def test_a_bad_value_is_refused(name: str, value: Any) -> None:
+    """A value out of range or of an unknown name is refused, and the message says which setting."""
+    with pytest.raises(ValidationError) as caught:
+        TrialConfig(**{name: value})
+    assert [error["loc"] for error in caught.value.errors()] == [(name,)]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_setting_that_matters_changes_the_digest(name: str) -> None:
+    """Trials that differ in a setting that matters have different digests."""
+    trial = TrialConfig(**{**BUSY, **WHERE_IT_MATTERS.get(name, {})})
+    values = {getattr(trial, name), *OTHERS[name]}
+    assert len({trial.with_settings({name: value}).digest for value in values}) == len(values) > 1
+
+
+@pytest.mark.parametrize(("name", "because"), MEANINGLESS)
+def test_a_setting_that_cannot_matter_does_not(name: str, because: dict[str, Any]) -> None:
+    """Two trials that differ only where it cannot matter are one trial."""
+    trial = TrialConfig(**{**BUSY, **because})
+    for value in OTHERS[name]:
+        assert trial.with_settings({name: value}).digest == trial.digest
+
+
+def test_equal_trials_have_equal_digests_however_they_were_made() -> None:
+    """The digest follows the settings, not their order or whether a number was written as text or integer."""
+    draw = random.Random(0)
+    for _ in range(100):
+        names = draw.sample(sorted(OTHERS), 8)
+        settings = {name: draw.choice(OTHERS[name]) for name in names}
+        shuffled = {name: settings[name] for name in draw.sample(names, len(names))}
+        trial = TrialConfig(**settings)
+        assert TrialConfig(**shuffled).digest == trial.digest
+        assert TrialConfig.model_validate_json(trial.model_dump_json()).digest == trial.digest
+    assert TrialConfig(rotation=15, flip=True).digest == TrialConfig(rotation="15.0", flip=True).digest
+
+
+def test_digests_of_random_trials_differ_exactly_when_their_canonical_settings_do() -> None:
+    """Among many random trials, digests and canonical settings agree on which are equal."""
+    draw = random.Random(1)
+    trials = [
+        TrialConfig(**{name: draw.choice(OTHERS[name]) for name in draw.sample(sorted(OTHERS), 3)}) for _ in range(200)
+    ]
+    canonical = {str(sorted(trial.canonical().items())) for trial in trials}
+    assert len({trial.digest for trial in trials}) == len(canonical)
+
+
+def test_canonical_settings_are_a_trial_of_the_same_digest() -> None:
+    """Taking away what cannot matter is done once and for all."""
+    draw = random.Random(2)
+    for _ in range(100):
+        trial = TrialConfig(**{name: draw.choice(OTHERS[name]) for name in draw.sample(sorted(OTHERS), 8)})
+        again = TrialConfig(**trial.canonical())
+        assert again.canonical() == trial.canonical()
+        assert again.digest == trial.digest
+
+
+def test_the_digest_is_the_same_in_another_process() -> None:
+    """The digest does not depend on the process that takes it."""
+    code = "from carcls.config import TrialConfig; print(TrialConfig(dropout=0.25, flip=True).digest)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == TrialConfig(dropout=0.25, flip=True).digest
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    """A mistyped setting is a mistake, not a wish that is overheard."""
+    with pytest.raises(ValidationError, match="dropuot"):
+        TrialConfig().with_settings({"dropuot": 0.1})
+
+
+def test_a_trial_cannot_be_changed() -> None:
+    """A built trial is frozen."""
+    with pytest.raises(ValidationError, match="frozen"):
+        TrialConfig().dropout = 0.1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("margin", -0.1),
+        ("validation_fraction", 0.0),
+        ("test_fraction", 0.9),
+        ("split_seed", -1),
+        ("max_loss", 1.1),
+        ("pth", "x"),
+    ],
+)
+def test_a_bad_data_setting_is_refused(name: str, value: Any) -> None:
+    """A data setting out of range, or unknown, is refused."""
+    with pytest.raises(ValidationError, match=name):
+        DataConfig(**{name: value})
+
+
+def test_values_of_different_kinds_have_different_digests() -> None:
+    """A digest tells a number from its text and a list from its order."""
+    values = [1, "1", [1, 2], [2, 1], {"a": 1}, {"a": "1"}, None]
+    assert len({digest_of(value) for value in values}) == len(values)

@@ -1,0 +1,250 @@
+"""From a folder to a data set: decoded once, quarantined, split, saved and loaded."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carcls.config import DataConfig
+from carcls.data.dataset import Dataset, prepare_dataset, summarize
+from carcls.data.manifest import ImageRecord, Manifest
+from carcls.data.splits import Splits
+from carcls.errors import DataError
+from carcls.stages import StageStore
+
+SIZE = 16
+CLASSES = ("a", "b", "c")
+
+
+def draw(path: Path, seed: int) -> None:
+    """Write a picture that nearly equals no picture of another seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 255, size=(8, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((48, 40)).save(path, quality=92)
+
+
+def write_cars(root: Path, train: int = 20, test: int = 4) -> Path:
+    """Write three classes with so many images each."""
+    seed = 0
+    for split, count in (("train", train), ("test", test)):
+        for name in CLASSES:
+            for number in range(count):
+                seed += 1
+                draw(root / split / name / f"{number:02d}.jpg", seed)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 60 training and 12 test images, not to be changed."""
+    return write_cars(tmp_path_factory.mktemp("cars"))
+
+
+@pytest.fixture
+def own_cars(cars: Path, tmp_path: Path) -> Path:
+    """Return a copy that may be changed."""
+    return Path(shutil.copytree(cars, tmp_path / "cars"))
+
+
+def prepare(root: Path, store: Path, **settings: object) -> Dataset:
+    """Prepare a folder with a store."""
+    return prepare_dataset(DataConfig(path=str(root), **settings), StageStore(store), SIZE)  # type: ignore[arg-type]
+
+
+def test_counts_classes_and_labels_agree_with_the_folder(cars: Path, tmp_path: Path) -> None:
+    """15% of each class validate, test is as found, and labels follow the sorted class names."""
+    data = prepare(cars, tmp_path)
+    assert data.counts == {"train": 51, "validation": 9, "test": 12}
+    assert data.classes == CLASSES
+    assert data.name == cars.name
+    for row in data.splits.test:
+        assert data.manifest.images[row].path.split("/")[1] == CLASSES[data.labels[row]]
+
+
+def test_second_preparation_decodes_nothing(cars: Path, tmp_path: Path) -> None:
+    """Another sweep on the same store finds the pack and the fingerprints made, and gets the same data set."""
+    first, second = prepare(cars, tmp_path), prepare(cars, tmp_path)
+    events = [(event.kind, event.event) for event in StageStore(tmp_path).events()]
+    assert events == [("pack", "made"), ("index", "made"), ("pack", "reused"), ("index", "reused")]
+    assert first.digest == second.digest
+
+
+def test_moved_copy_shares_the_stages(cars: Path, own_cars: Path, tmp_path: Path) -> None:
+    """A copy of the data elsewhere needs no decoding and has the same digest."""
+    original, moved = prepare(cars, tmp_path / "s"), prepare(own_cars, tmp_path / "s")
+    assert [event.event for event in StageStore(tmp_path / "s").events() if event.kind == "pack"] == ["made", "reused"]
+    assert original.digest == moved.digest
+
+
+def test_splits_do_not_depend_on_the_size(cars: Path, tmp_path: Path) -> None:
+    """Two sweeps at different sizes validate on the same images, with one store or with two."""
+    config = DataConfig(path=str(cars))
+    small, large, apart = (
+        prepare_dataset(config, StageStore(tmp_path / store), size)
+        for store, size in (("one", 16), ("one", 300), ("two", 300))
+    )
+    assert small.digest == large.digest == apart.digest
+
+
+def test_pack_of_another_size_is_made_on_request(cars: Path, tmp_path: Path) -> None:
+    """A trial may want its own image size; the rows are the same images."""
+    data = prepare(cars, tmp_path)
+    pack = data.pack(StageStore(tmp_path), 20)
+    assert pack.pixels.shape == (72, 20, 20, 3)
+    assert pack.size == 20
+
+
+def test_seed_and_fraction_change_the_digest_and_the_name_does_not(cars: Path, tmp_path: Path) -> None:
+    """Trials are shared between sweeps exactly when their training and validation images agree."""
+    digests = [
+        prepare(cars, tmp_path, **settings).digest
+        for settings in ({}, {"name": "mine"}, {"split_seed": 1}, {"validation_fraction": 0.3}, {"margin": 0.1})
+    ]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
+
+
+def test_unreadable_images_are_listed_once_and_in_no_split(own_cars: Path, tmp_path: Path) -> None:
+    """Broken files among good ones are quarantined with path and reason, and everything else goes on."""
+    (own_cars / "train" / "a" / "00.jpg").write_bytes(b"")
+    torn = own_cars / "train" / "b" / "03.jpg"
+    torn.write_bytes(torn.read_bytes()[:-200])
+    data = prepare(own_cars, tmp_path / "s")
+    assert [path for path, _ in data.quarantined] == ["train/a/00.jpg", "train/b/03.jpg"]
+    assert "empty" in data.quarantined[0][1]
+    assert "truncated" in data.quarantined[1][1]
+    assert sum(data.counts.values()) == 70
+    used = {data.manifest.images[row].path for rows in (data.splits.train, data.splits.validation) for row in rows}
+    assert not used & {path for path, _ in data.quarantined}
+
+
+@pytest.mark.parametrize(("split", "lost"), [("train", 4), ("test", 1)])
+def test_split_that_loses_too_much_stops(own_cars: Path, tmp_path: Path, split: str, lost: int) -> None:
+    """More than 5% lost names the split, the numbers, the first paths with reasons, and the remedy."""
+    for number in range(lost):
+        (own_cars / split / "b" / f"{number:02d}.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=rf"^{split} split must lose at most 5%.* got {lost} unreadable of") as caught:
+        prepare(own_cars, tmp_path / "s")
+    assert f"{split}/b/00.jpg: the file is empty" in str(caught.value)
+    assert str(caught.value).count("the file is empty") == min(lost, 3)
+    assert "raise data.max_loss" in str(caught.value)
+
+
+def test_larger_max_loss_lets_it_through(own_cars: Path, tmp_path: Path) -> None:
+    """The limit is the user's to set, and needs no decoding to be tried again."""
+    for number in range(4):
+        (own_cars / "train" / "b" / f"{number:02d}.jpg").write_bytes(b"")
+    with pytest.raises(DataError):
+        prepare(own_cars, tmp_path / "s")
+    assert prepare(own_cars, tmp_path / "s", max_loss=0.1).counts["train"] < 51
+    assert [event.event for event in StageStore(tmp_path / "s").events() if event.kind == "pack"] == ["made", "reused"]
+
+
+def test_split_that_loses_everything_stops_at_any_limit(own_cars: Path, tmp_path: Path) -> None:
+    """No limit makes an empty split useful."""
+    for path in (own_cars / "test").glob("*/*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="12 unreadable of 12"):
+        prepare(own_cars, tmp_path / "s", max_loss=1.0)
+
+
+def recompressed(source: Path, target: Path) -> None:
+    """Write the same picture smaller and with other compression."""
+    Image.open(source).resize((40, 34)).save(target, quality=70)
+
+
+@pytest.mark.parametrize("copy", [shutil.copyfile, recompressed])
+def test_test_image_seen_in_training_is_reported(
+    own_cars: Path, tmp_path: Path, copy: Callable[[Path, Path], None]
+) -> None:
+    """An equal or recompressed training image in test is named with its twin, and stays in test."""
+    copy(own_cars / "train" / "a" / "07.jpg", own_cars / "test" / "c" / "01.jpg")
+    data = prepare(own_cars, tmp_path / "s")
+    assert data.duplicates == (("test/c/01.jpg", "train/a/07.jpg"),)
+    assert data.counts["test"] == 12
+
+
+def test_near_duplicates_in_train_do_not_cross_into_validation(own_cars: Path, tmp_path: Path) -> None:
+    """Every image has a recompressed twin; no twin is separated, whatever the seed."""
+    for path in sorted((own_cars / "train").glob("*/*.jpg")):
+        recompressed(path, path.with_name(f"twin-{path.name}"))
+    for seed in range(4):
+        data = prepare(own_cars, tmp_path / "s", split_seed=seed)
+        names = {
+            split: {data.manifest.images[row].path.replace("twin-", "") for row in getattr(data.splits, split)}
+            for split in ("train", "validation")
+        }
+        assert data.counts["validation"] == 18
+        assert not names["train"] & names["validation"]
+
+
+def test_test_split_is_cut_where_there_is_none(cars: Path, tmp_path: Path) -> None:
+    """One folder of class folders gets a test split the same way, before validation."""
+    data = prepare(cars / "train", tmp_path)
+    assert data.counts == {"train": 42, "validation": 9, "test": 9}
+    assert np.bincount(data.labels[data.splits.test]).tolist() == [3, 3, 3]
+    assert data.duplicates == ()
+
+
+def test_class_of_one_image_is_noted(own_cars: Path, tmp_path: Path) -> None:
+    """A class that cannot be validated trains all the same, and a note names it."""
+    draw(own_cars / "train" / "lonely" / "0.jpg", 999)
+    assert any("1 classes" in note and "lonely" in note for note in prepare(own_cars, tmp_path / "s").notes)
+
+
+def test_summary_agrees_with_the_preparation(cars: Path, tmp_path: Path) -> None:
+    """Without near-duplicates and broken files, the plan's counts are the real ones, in both cases of test."""
+    for root in (cars, cars / "train"):
+        summary = summarize(DataConfig(path=str(root)))
+        counts = {"train": summary.train, "validation": summary.validation, "test": summary.test}
+        assert counts == prepare(root, tmp_path).counts
+
+
+def test_saved_data_set_loads_the_same(own_cars: Path, tmp_path: Path) -> None:
+    """A worker that loads the file sees the same images, splits and findings, without the folder."""
+    shutil.copyfile(own_cars / "train" / "a" / "07.jpg", own_cars / "test" / "c" / "01.jpg")
+    (own_cars / "train" / "a" / "00.jpg").write_bytes(b"")
+    data = prepare(own_cars, tmp_path / "s", margin=0.2)
+    data.save(tmp_path / "dataset.json")
+    shutil.rmtree(own_cars)
+    loaded = Dataset.load(tmp_path / "dataset.json")
+    assert loaded.manifest == data.manifest
+    assert (loaded.name, loaded.margin, loaded.digest) == (data.name, data.margin, data.digest)
+    assert (loaded.quarantined, loaded.duplicates, loaded.notes) == (data.quarantined, data.duplicates, data.notes)
+    assert np.array_equal(loaded.splits.test, data.splits.test)
+    assert np.array_equal(loaded.labels, data.labels)
+    pixels = loaded.pack(StageStore(tmp_path / "s"), SIZE).pixels
+    assert np.array_equal(pixels, data.pack(StageStore(tmp_path / "s"), SIZE).pixels)
+
+
+def test_sixteen_thousand_images_load_fast(tmp_path: Path) -> None:
+    """A worker spends a fraction of a second on the whole of Stanford Cars."""
+    images = tuple(
+        ImageRecord(f"cars_train/{n:05d}.jpg", n % 196, "train" if n < 8144 else "test", (1, 2, 300, 400))
+        for n in range(16_185)
+    )
+    classes = tuple(f"class {n}" for n in range(196))
+    rows = np.arange(16_185)
+    manifest = Manifest(tmp_path, "devkit", classes, images, "0" * 24, ("0" * 32,) * len(images))
+    Dataset("cars", manifest, 0.0, Splits(rows[:7000], rows[7000:8144], rows[8144:])).save(tmp_path / "d.json")
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert Dataset.load(tmp_path / "d.json").manifest == manifest
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.6
+
+
+@pytest.mark.parametrize("text", [None, "{}", "not json", '{"format": 99}'])
+def test_file_that_is_no_data_set_is_refused_in_words(tmp_path: Path, text: str | None) -> None:
+    """A missing, torn or newer file is a message, not a traceback."""
+    if text is not None:
+        (tmp_path / "d.json").write_text(text)
+    with pytest.raises(DataError, match="must be one that carsweep wrote"):
+        Dataset.load(tmp_path / "d.json")

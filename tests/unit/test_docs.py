@@ -1,0 +1,104 @@
+"""The documents do not lie: commands and options that exist, a version that is this one, fields that are written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from sweeps.cli.app import carsweep
+from sweeps.cli.transfer import repeat_set
+from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/cli.md"]
+
+
+def read(name: str) -> str:
+    """Return the text of a document."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    """Yield every command that does something, with its words."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+@pytest.mark.parametrize(("words", "command"), list(commands(carsweep, "carsweep")), ids=str)
+def test_each_command_and_option_is_documented(words: str, command: click.Command) -> None:
+    """docs/cli.md has a section for every command, and a line for every option of it."""
+    section = read("docs/cli.md").partition(f"## {words}\n")[2].partition("\n## ")[0]
+    assert section
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    assert [o.opts[0] for o in options if f"`{o.opts[0]}" not in section] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_in_documents_are_accepted(document: str) -> None:
+    """Every carsweep command that a document shows is one that the command line parses."""
+    for line in re.findall(r"^    (?:\.venv/bin/)?(carsweep .*?)(?:  +#.*)?$", read(document), flags=re.MULTILINE):
+        parse(shlex.split(line)[1:])
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command line without running it."""
+    command: click.Command = carsweep
+    context = click.Context(command)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        assert found is not None, words
+        command, words = found, words[1:]
+    command.make_context(command.name, repeat_set(words))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_targets_in_documents_exist(document: str) -> None:
+    """Every `make` that a document shows is a target of the Makefile."""
+    shown = set(re.findall(r"^    make ([a-z-]+)", read(document), flags=re.MULTILINE))
+    assert shown <= set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/json.md", "docs/decisions.md"])
+def test_links_and_paths_in_documents_exist(document: str) -> None:
+    """A link to a file leads to a file."""
+    targets = re.findall(r"\]\(([^)#:]+)\)", read(document))
+    assert [t for t in targets if not ((ROOT / document).parent / t).exists()] == []
+
+
+def test_changelog_begins_with_this_version() -> None:
+    """The newest entry is the version in pyproject.toml."""
+    version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
+    assert re.findall(r"^## (\S+)", read("CHANGELOG.md"), flags=re.MULTILINE)[0] == version
+
+
+@pytest.mark.parametrize(
+    ("prefix", "part"),
+    [
+        ("", SweepResult),
+        ("data.", DataSummary),
+        ("trials[].", TrialSummary),
+        ("best.", BestTrial),
+        ("test.", TestReading),
+        ("registered.", RegisteredModel),
+    ],
+)
+def test_each_field_of_the_object_is_documented(prefix: str, part: type) -> None:
+    """docs/json.md names every field that --json writes."""
+    table = "\n".join(line for line in read("docs/json.md").splitlines() if line.startswith("| `"))
+    names = [field.name for field in fields(part)]
+    parent = next((line for line in table.splitlines() if line.startswith(f"| `{prefix[:-1]}`")), "") if prefix else ""
+    missing = [n for n in names if f"`{prefix}{n}`" not in table and f"`{n}`" not in parent and f"`{n}." not in table]
+    assert [name for name in missing if f"`{name}[]." not in table] == []

@@ -1,0 +1,216 @@
+"""Who may import whom: the arrows of the design, held against the source."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Layers of carcls, lowest first; a module may import from its own layer and from lower ones.
+CARCLS_LAYERS: list[set[str]] = [
+    {"carcls.errors"},
+    {"carcls.catalog", "carcls.unfreezing"},
+    {"carcls.config"},
+    {"carcls.outcome", "carcls.seeding", "carcls.stages"},
+    {"carcls.data", "carcls.evaluation", "carcls.models"},
+    {"carcls.training", "carcls.export"},
+    {"carcls.families"},
+]
+SWEEPS_LAYERS: list[set[str]] = [
+    {"sweeps.space"},
+    {
+        "sweeps.spec",
+        "sweeps.documented",
+        "sweeps.packaged",
+        "sweeps.plan",
+        "sweeps.rates",
+        "sweeps.record",
+        "sweeps.result",
+    },
+    {"sweeps.study"},
+    {"sweeps.worker", "sweeps.tracking", "sweeps.searcher", "sweeps.scheduler", "sweeps.resources", "sweeps.control", "sweeps.session"},
+    {"sweeps.leaderboard", "sweeps.registry", "sweeps.pyfunc", "sweeps.engine"},
+    {"sweeps.observers", "sweeps.winner", "sweeps.job"},
+    {"sweeps.cli"},
+]
+# What of carcls the orchestrator may use.
+SWEEPS_USES = {
+    "carcls.config",
+    "carcls.catalog",
+    "carcls.errors",
+    "carcls.outcome",
+    "carcls.data",
+    "carcls.stages",
+    "carcls.families",
+    "carcls.export",
+    "carcls.seeding",
+    "carcls.unfreezing",
+    "carcls.evaluation",
+}
+LIBRARY_USERS = {
+    "optuna": {"sweeps.study"},
+    "ray": {"sweeps.searcher", "sweeps.scheduler", "sweeps.worker", "sweeps.engine", "sweeps.resources", "sweeps.control", "sweeps.session"},
+    "mlflow": {"sweeps.tracking", "sweeps.registry", "sweeps.pyfunc"},
+    "click": {"sweeps.cli"},
+    "rich": {"sweeps.cli"},
+}
+TORCH = {"torch", "torchvision", "timm"}
+TORCH_FREE_DATA = {"manifest", "stanford", "splits", "pack", "dataset", "demo"}
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Return every module of both packages by its dotted name."""
+    found = {}
+    for package in ("carcls", "sweeps"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imports_of(name: str, *, lazy: bool = True, typing: bool = False) -> set[str]:
+    """Return the dotted names that a module imports; ``lazy`` ones are inside functions."""
+    nodes = ast.walk(modules()[name]) if lazy else _top_level(modules()[name])
+    skipped = set() if typing else _type_checking_nodes(modules()[name])
+    found: set[str] = set()
+    for node in nodes:
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in modules() else str(node.module))
+    return found
+
+
+def _top_level(tree: ast.Module) -> list[ast.AST]:
+    nodes: list[ast.AST] = []
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        nodes.append(node)
+        inside = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+        waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, inside)]
+    return nodes
+
+
+def _type_checking_nodes(tree: ast.Module) -> set[ast.AST]:
+    return {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+
+
+def unit_of(module: str, layers: list[set[str]]) -> str:
+    """Return the part of the table that a module belongs to (``sweeps.spec_text`` to ``sweeps.spec``)."""
+    head = ".".join(module.split(".")[:2])
+    parts = {part for layer in layers for part in layer}
+    owners = [part for part in parts if head == part or head.startswith(f"{part}_")]
+    assert owners, f"{module} has no place in the table of tests/unit/test_imports.py"
+    return max(owners, key=len)
+
+
+def layer_of(module: str, layers: list[set[str]]) -> int:
+    """Return the height of a module in its package."""
+    return next(height for height, layer in enumerate(layers) if unit_of(module, layers) in layer)
+
+
+@pytest.mark.parametrize(("package", "layers"), [("carcls", CARCLS_LAYERS), ("sweeps", SWEEPS_LAYERS)])
+def test_no_module_imports_from_a_higher_layer(package: str, layers: list[set[str]]) -> None:
+    """Every import inside a package points to the same layer or down."""
+    wrong = [
+        f"{name} imports {target}"
+        for name in modules()
+        if name.startswith(f"{package}.")
+        for target in imports_of(name, typing=True)
+        if target.startswith(f"{package}.") and layer_of(target, layers) > layer_of(name, layers)
+    ]
+    assert not wrong
+
+
+def test_carcls_knows_nothing_of_sweeps() -> None:
+    """What a trial does can be used without the orchestrator."""
+    wrong = [n for n in modules() if n.startswith("carcls") and any(t.startswith("sweeps") for t in imports_of(n))]
+    assert not wrong
+
+
+def test_sweeps_uses_only_the_doors_of_carcls() -> None:
+    """The orchestrator never reaches into models or training."""
+    wrong = [
+        f"{name} imports {target}"
+        for name in modules()
+        if name.startswith("sweeps")
+        for target in imports_of(name)
+        if target.startswith("carcls.") and ".".join(target.split(".")[:2]) not in SWEEPS_USES
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("library", LIBRARY_USERS)
+def test_each_foreign_library_is_imported_only_where_the_table_says(library: str) -> None:
+    """One place touches one foreign library, even inside a function."""
+    users = {name for name in modules() for target in imports_of(name) if target.split(".")[0] == library}
+    wrong = [name for name in users if unit_of(name, SWEEPS_LAYERS) not in LIBRARY_USERS[library]]
+    assert not wrong
+
+
+def test_sweeps_never_touches_tensors_when_imported() -> None:
+    """Nothing of the orchestrator imports torch at its top."""
+    wrong = [n for n in modules() if n.startswith("sweeps") and roots(imports_of(n, lazy=False)) & TORCH]
+    assert not wrong
+
+
+def test_data_is_read_without_torch() -> None:
+    """Manifests, splits, packs and demo cars import no torch, even inside a function."""
+    names = [f"carcls.data.{name}" for name in TORCH_FREE_DATA if f"carcls.data.{name}" in modules()]
+    wrong = [name for name in names if any(roots(imports_of(seen)) & TORCH for seen in reachable(name))]
+    assert names
+    assert not wrong
+
+
+def test_no_import_cycle() -> None:
+    """No module needs itself to be imported."""
+    cycles = [name for name in modules() if name in reachable(name)]
+    assert not cycles
+
+
+def reachable(name: str) -> set[str]:
+    """Return our own modules that importing ``name`` imports; ``name`` itself only through a cycle."""
+    seen: set[str] = set()
+    waiting = [t for t in imports_of(name, lazy=False) if t in modules()]
+    while waiting:
+        target = waiting.pop()
+        if target not in seen:
+            seen.add(target)
+            waiting += [t for t in imports_of(target, lazy=False) if t in modules()]
+    return seen
+
+
+def roots(names: set[str]) -> set[str]:
+    """Return the first parts of dotted names."""
+    return {name.split(".")[0] for name in names}
+
+
+def test_each_imported_library_is_a_declared_dependency() -> None:
+    """The wheel asks for everything it imports; timm brings the hub that it downloads from."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[\[<>=]", line)[0].lower().replace("-", "_") for line in project["dependencies"]}
+    distribution_of = {"PIL": "pillow", "sklearn": "scikit_learn", "yaml": "pyyaml", "huggingface_hub": "timm"}
+    used = set().union(*(roots(imports_of(name)) for name in modules())) - {"carcls", "sweeps"}
+    foreign = {distribution_of.get(name, name) for name in used if name not in sys.stdlib_module_names}
+    assert foreign <= declared

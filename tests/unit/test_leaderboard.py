@@ -1,0 +1,85 @@
+"""Who wins, and which settings the leaderboard shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from carcls.config import TrialConfig
+from sweeps.leaderboard import differing_settings, find_best, make_leaderboard, varying_settings
+from sweeps.result import Status, TrialSummary
+
+BASE = TrialConfig().model_dump()
+
+
+def trial(number: int, accuracy: float | None, status: Status = "complete", **settings: Any) -> TrialSummary:
+    """Return a trial with a loss of 1."""
+    metrics = {} if accuracy is None else {"val_accuracy": accuracy, "val_loss": 1.0}
+    return TrialSummary(number, None, status, {**BASE, **settings}, metrics, 2, 1.0)
+
+
+def order(*trials: TrialSummary) -> list[int]:
+    """Return the trials' numbers as the leaderboard has them."""
+    return [row.number for row in make_leaderboard(trials, base=BASE, validation_images=100).rows]
+
+
+def test_complete_trials_stand_before_pruned_and_failed_ones() -> None:
+    """A stopped trial never outranks a complete one, whatever its last accuracy was."""
+    assert order(trial(0, None, "failed"), trial(1, 0.9, "pruned"), trial(2, 0.2), trial(3, 0.4)) == [3, 2, 1, 0]
+
+
+def test_only_complete_trials_have_a_rank() -> None:
+    """Ranks count complete trials from 1."""
+    board = make_leaderboard([trial(0, 0.9, "pruned"), trial(1, 0.3)], base=BASE, validation_images=100)
+    assert [row.rank for row in board.rows] == [1, None]
+
+
+def test_ties_go_to_the_lower_loss_and_then_to_the_lower_number() -> None:
+    """The winner of equal accuracies is decided, not left to chance."""
+    close = replace(trial(3, 0.5), metrics={"val_accuracy": 0.5, "val_loss": 0.9})
+    assert order(trial(2, 0.5), trial(1, 0.5), close) == [3, 1, 2]
+
+
+def test_best_is_the_first_row() -> None:
+    """The trial that is registered is the one at the top."""
+    trials = [trial(0, 0.3), trial(1, 0.7), trial(2, 0.9, "pruned")]
+    best = find_best(trials)
+    assert best is not None
+    assert best.number == order(*trials)[0] == 1
+
+
+def test_no_winner_among_failed_trials() -> None:
+    """When every trial failed, none is best."""
+    assert find_best([trial(0, None, "failed"), trial(1, 0.5, "pruned")]) is None
+
+
+def test_a_complete_trial_without_a_number_cannot_win() -> None:
+    """NaN is no accuracy."""
+    assert find_best([trial(0, float("nan"))]) is None
+
+
+def test_settings_that_cannot_matter_are_not_shown() -> None:
+    """The backbone's learning rate is not shown for a frozen backbone, and is for an open one."""
+    assert "backbone_lr" not in differing_settings({**BASE, "backbone_lr": 0.5}, BASE)
+    shown = differing_settings({**BASE, "backbone_lr": 0.5, "unfreezing": "full"}, BASE)
+    assert shown == {"unfreezing": "full", "backbone_lr": 0.5}
+
+
+def test_varying_settings_are_those_in_which_trials_differ() -> None:
+    """A setting that all trials share is no column, and neither is the seed."""
+    trials = [trial(0, 0.1, dropout=0.1, epochs=3, seed=1), trial(1, 0.2, dropout=0.2, epochs=3, seed=2)]
+    assert varying_settings(trials) == ("dropout",)
+
+
+def test_half_width_is_that_of_the_wilson_interval() -> None:
+    """An accuracy of 50% on 100 images is known to ±9.6 points."""
+    (row,) = make_leaderboard([trial(0, 0.5)], base=BASE, validation_images=100).rows
+    assert row.half_width == pytest.approx(0.0962, abs=1e-4)
+
+
+def test_no_interval_without_validation_images() -> None:
+    """Without images there is an accuracy of unknown worth, not a division by zero."""
+    (row,) = make_leaderboard([trial(0, 0.5)], base=BASE, validation_images=0).rows
+    assert row.half_width is None

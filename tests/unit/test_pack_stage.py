@@ -1,0 +1,201 @@
+"""A pack is made once, whole or not at all, by processes that never outlive their maker."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carcls.data.crew import fill_all
+from carcls.data.decode import read_square
+from carcls.data.filling import Job
+from carcls.data.manifest import Manifest
+from carcls.data.pack import get_index, get_pack
+from carcls.data.stanford import read_manifest
+from carcls.errors import CarsweepError, OutputError
+from carcls.stages import StageStore
+
+MANY = 240  # enough that processes are started
+
+
+def write_images(root: Path, count: int) -> Manifest:
+    """Write noisy pictures in two classes; one file in each hundred is empty."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        path = root / f"class{number % 2}" / f"{number:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number % 100 == 50:
+            path.write_bytes(b"")
+        else:
+            noise = rng.integers(0, 255, size=(6, 9, 3), dtype=np.uint8)
+            Image.fromarray(noise).resize((90, 60)).save(path)
+    return read_manifest(root)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Return a manifest of 240 images, 2 of them empty files."""
+    return write_images(tmp_path_factory.mktemp("many"), MANY)
+
+
+def making_leftovers(store: StageStore) -> list[str]:
+    """Return what a maker left in the packs' folder, locks aside."""
+    return [path.name for path in store.root.glob("pack/*") if path.suffix != ".lock"]
+
+
+def test_rows_of_the_pack_are_the_images_of_the_manifest(many: Manifest, tmp_path: Path) -> None:
+    """Row i is image i as read alone; unreadable rows are zeros; the map is read-only."""
+    pack = get_pack(many, 0.0, 24, StageStore(tmp_path), workers=2)
+    assert pack.pixels.shape == (MANY, 24, 24, 3)
+    assert pack.pixels.dtype == np.uint8
+    assert not pack.pixels.flags.writeable
+    for row in (0, 7, 133, MANY - 1):
+        assert np.array_equal(pack.pixels[row], read_square(many.root / many.images[row].path, 24))
+    empty = [row for row, image in enumerate(many.images) if (many.root / image.path).stat().st_size == 0]
+    index = get_index(many, 0.0, pack, StageStore(tmp_path))
+    assert index.broken == tuple((row, "the file is empty") for row in empty)
+    assert not pack.pixels[empty].any()
+
+
+def test_processes_and_one_process_make_the_same_pack(many: Manifest, tmp_path: Path) -> None:
+    """How many workers decode shows nowhere in the result."""
+    stores = [StageStore(tmp_path / name) for name in ("alone", "crew")]
+    packs = [get_pack(many, 0.0, 16, store, workers=workers) for store, workers in zip(stores, (1, 3), strict=True)]
+    assert np.array_equal(packs[0].pixels, packs[1].pixels)
+    indexes = [get_index(many, 0.0, pack, store) for pack, store in zip(packs, stores, strict=True)]
+    assert np.array_equal(indexes[0].fingerprints, indexes[1].fingerprints)
+
+
+def test_fingerprints_do_not_depend_on_the_size(many: Manifest, tmp_path: Path) -> None:
+    """Whichever size is packed first, the same images count as near-duplicates."""
+    indexes = []
+    for size in (16, 40):
+        store = StageStore(tmp_path / str(size))
+        indexes.append(get_index(many, 0.0, get_pack(many, 0.0, size, store), store))
+    assert np.array_equal(indexes[0].fingerprints, indexes[1].fingerprints)
+
+
+def test_second_call_decodes_nothing(many: Manifest, tmp_path: Path) -> None:
+    """The same manifest, margin and size are answered from the store; another size is decoded."""
+    store = StageStore(tmp_path)
+    calls: list[tuple[int, int]] = []
+    get_pack(many, 0.0, 16, store)
+    get_pack(many, 0.0, 16, store, progress=lambda *counts: calls.append(counts))
+    get_pack(many, 0.0, 20, store)
+    assert not calls
+    assert [event.event for event in store.events()] == ["made", "reused", "made"]
+
+
+@pytest.mark.parametrize("count", [60, MANY])
+def test_progress_rises_to_the_number_of_images(tmp_path: Path, count: int) -> None:
+    """The bar starts at nothing, never falls and ends full, in one process and in several."""
+    seen: list[tuple[int, int]] = []
+    manifest = write_images(tmp_path / "data", count)
+    get_pack(
+        manifest,
+        0.0,
+        16,
+        StageStore(tmp_path / "s"),
+        progress=lambda done, total: seen.append((done, total)),
+        workers=2,
+    )
+    assert seen[0] == (0, count)
+    assert seen[-1] == (count, count)
+    assert seen == sorted(seen)
+
+
+def test_interrupted_maker_leaves_neither_stage_nor_process(many: Manifest, tmp_path: Path) -> None:
+    """Ctrl-C while decoding removes the half-made pack and ends the decoding processes."""
+
+    def interrupt(done: int, total: int) -> None:
+        if 0 < done < total:
+            raise KeyboardInterrupt
+
+    store = StageStore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        get_pack(many, 0.0, 16, store, progress=interrupt, workers=2)
+    assert making_leftovers(store) == []
+    children = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
+    commands = [Path("/proc", pid, "cmdline").read_bytes() for group in children for pid in group]
+    assert not any(b"carcls.data.filling" in command for command in commands)
+
+
+KILLED_HALFWAY = """
+import os, signal, sys
+from pathlib import Path
+from carcls.data.pack import get_pack
+from carcls.data.stanford import read_manifest
+from carcls.stages import StageStore
+
+def die(done, total):
+    if done:
+        pids = [pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
+        print(*pids, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+get_pack(read_manifest(Path(sys.argv[1])), 0.0, 16, StageStore(Path(sys.argv[2])), progress=die, workers=2)
+"""
+
+
+def test_killed_maker_leaves_no_stage_and_no_orphan(many: Manifest, tmp_path: Path) -> None:
+    """After kill -9 there is no pack, the decoding processes end by themselves, and the next call makes it whole.
+
+    The maker runs from a command string, which has no module file that a process could import again.
+    """
+    store = StageStore(tmp_path)
+    command = [sys.executable, "-c", KILLED_HALFWAY, str(many.root), str(tmp_path)]
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    workers = killed.stdout.split()
+    assert len(workers) == 2
+    assert not list(store.root.glob("pack/*/key.json"))
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_running(pid) for pid in workers)
+    pack = get_pack(many, 0.0, 16, store)
+    assert np.array_equal(pack.pixels[-1], read_square(many.root / many.images[-1].path, 16))
+    assert making_leftovers(store) == [pack.folder.name]
+
+
+def is_running(pid: str) -> bool:
+    """Tell whether a process lives; one that only waits to be collected does not."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_dead_worker_is_reported_with_its_last_words(many: Manifest, tmp_path: Path) -> None:
+    """A decoding process that cannot go on stops the packing with its own reason, not with a hang."""
+    job = Job(str(many.root), 16, 0.0, str(tmp_path / "no" / "pixels"), 0, str(tmp_path / "no" / "grays"), 0)
+    rows = [(row, image.path, image.box) for row, image in enumerate(many.images)]
+    with pytest.raises(CarsweepError, match=r"ended with code 1 .*No such file"):
+        fill_all(job, rows, 2, None)
+
+
+def test_full_disk_is_found_before_decoding(many: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack that cannot fit is refused with the room it needs, and leaves nothing."""
+    monkeypatch.setattr("carcls.data.pack.shutil.disk_usage", lambda _: _Usage())
+    store = StageStore(tmp_path)
+    with pytest.raises(OutputError, match="GiB free for decoded images"):
+        get_pack(many, 0.0, 64, store)
+    assert making_leftovers(store) == []
+
+
+class _Usage:
+    free = 1000
+
+
+def test_decoding_processes_load_neither_torch_nor_scipy() -> None:
+    """What a decoding process imports stays small: numpy and Pillow."""
+    code = "import sys, carcls.data.filling; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split())
+    assert {"numpy", "PIL"} <= loaded
+    assert not loaded & {"torch", "scipy", "pydantic", "sweeps", "ray"}

@@ -1,0 +1,77 @@
+"""The object that --json writes, and its way to disk and back."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
+
+TRIAL = TrialSummary(0, "transfer/frozen", "complete", {"dropout": 0.5}, {"val_accuracy": 0.5}, 3, 1.5)
+RESULT = SweepResult(
+    sweep="mine",
+    family="transfer",
+    out="/runs",
+    data=DataSummary("cars", "abc", 30, 2, {"train": 20, "validation": 4, "test": 6}),
+    trials=(TRIAL, replace(TRIAL, number=1, experiment=None, status="failed", metrics={}, reason="NaN loss")),
+    best=BestTrial(0, {"dropout": 0.5}, {"val_accuracy": 0.5}),
+    test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
+    registered=RegisteredModel("carsweep-transfer", "1", "challenger", "models:/carsweep-transfer@challenger"),
+    tracking_uri="sqlite:////runs/mlflow.db",
+    seconds=12.5,
+)
+
+
+def test_object_has_exactly_the_documented_fields() -> None:
+    """Scripts find the fields that docs/json.md names, and no others."""
+    value = RESULT.as_dict()
+    assert set(value) == {
+        "sweep",
+        "family",
+        "out",
+        "data",
+        "trials",
+        "best",
+        "test",
+        "registered",
+        "tracking_uri",
+        "seconds",
+        "interrupted",
+    }
+    assert set(value["data"]) == {"name", "digest", "images", "classes", "splits"}
+    assert set(value["trials"][0]) == {
+        "number",
+        "experiment",
+        "status",
+        "params",
+        "metrics",
+        "epochs",
+        "seconds",
+        "reason",
+    }
+    assert set(value["best"]) == {"number", "params", "metrics"}
+    assert set(value["test"]) == {"metrics", "interval", "images", "readings"}
+    assert set(value["registered"]) == {"name", "version", "alias", "uri"}
+
+
+def test_saved_result_is_read_back_equal(tmp_path: Path) -> None:
+    """Nothing is lost between save and load."""
+    RESULT.save(tmp_path / "result.json")
+    assert SweepResult.load(tmp_path / "result.json") == RESULT
+
+
+def test_sweep_without_winner_is_read_back_equal(tmp_path: Path) -> None:
+    """A sweep whose trials all failed has nulls where the winner would be."""
+    lost = replace(RESULT, best=None, test=None, registered=None, interrupted=True)
+    lost.save(tmp_path / "result.json")
+    assert SweepResult.load(tmp_path / "result.json") == lost
+
+
+def test_not_a_number_becomes_null_and_not_a_number_again() -> None:
+    """The JSON is strict: NaN, which JSON cannot say, is null, and reading it back gives NaN."""
+    strange = replace(RESULT, trials=(replace(TRIAL, metrics={"val_loss": math.nan}),))
+    text = json.dumps(strange.as_dict(), allow_nan=False)
+    assert '"val_loss": null' in text
+    assert math.isnan(SweepResult.from_dict(json.loads(text)).trials[0].metrics["val_loss"])

@@ -1,0 +1,392 @@
+"""Specs: where they come from, what they make of a trial, and how they complain."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from carcls.config import TrialConfig
+from carcls.errors import SpecError
+from sweeps.packaged import packaged_specs
+from sweeps.space import Choice, FloatDomain, IntDomain
+from sweeps.spec import EarlyStopping, SweepSpec, load_spec
+
+
+def mistakes_of(**arguments):
+    """Return what is wrong with a spec."""
+    with pytest.raises(SpecError) as caught:
+        load_spec("transfer", **arguments)
+    return caught.value.mistakes
+
+
+@pytest.fixture
+def spec_file(tmp_path):
+    """Write a user's spec and return its path."""
+
+    def write(text):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+# --- where a spec comes from
+
+
+def test_without_data_the_demo_preset_is_taken():
+    """The default run is the demo preset, and says that it is scaled down."""
+    spec = load_spec("transfer")
+    assert spec.fixed["backbone"] == "efficientnet_lite0"
+    assert "scaled down" in spec.note
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"overrides": {"data": "/cars"}}, {"sets": ["data=/cars"]}, {"sets": ["data.path=/cars"]}]
+)
+def test_with_data_the_documented_scale_is_taken(arguments):
+    """A data set of the user's is swept at the documented scale, however it is named."""
+    spec = load_spec("transfer", **arguments)
+    assert spec.data.path == "/cars"
+    assert spec.note is None
+    assert [spec.changed_settings(name) for name in spec.experiments] == [{}, {}, {}]
+
+
+def test_a_partial_file_changes_only_what_it_says(spec_file):
+    """A user's file may say a part of a part; the rest stays as packaged."""
+    file = spec_file("trials: 5\nsearch:\n  dropout: {high: 0.4}\n  optimizer: null\nearly_stopping: {reduction: 4}\n")
+    mine, packaged = load_spec("transfer", spec_file=file), load_spec("transfer", overrides={"data": "/cars"})
+    assert mine.trials == 5
+    assert mine.search["dropout"] == FloatDomain(0.0, 0.4)
+    assert set(packaged.search) - set(mine.search) == {"optimizer"}
+    assert mine.early_stopping == EarlyStopping(min_epochs=packaged.early_stopping.min_epochs, reduction=4)
+    assert mine.config == packaged.config
+
+
+def test_later_sources_win(spec_file):
+    """A file, then --set, then the command line's options: the last one wins, and None says nothing."""
+    file = spec_file("trials: 5\nseed: 5\nhours: 5\n")
+    spec = load_spec("transfer", spec_file=file, sets=["trials=6", "seed=6"], overrides={"trials": 7, "hours": None})
+    assert (spec.trials, spec.seed, spec.hours) == (7, 6, 5)
+
+
+def test_a_bare_setting_is_fixed_for_every_trial():
+    """--set dropout=0.3 holds in experiments and searched trials, and is no longer searched."""
+    spec = load_spec("transfer", sets=["dropout=0.3"])
+    assert "dropout" not in spec.search
+    assert spec.trial_config({"dropout": 0.6}).dropout == 0.3
+    assert all(config.dropout == 0.3 for _, config in spec.experiment_configs())
+
+
+def test_a_dotted_key_addresses_the_tree():
+    """Dots reach a domain's end, a data setting, early stopping, and the base of the searched trials."""
+    keys = ["search.dropout.high=0.5", "data.margin=0.1", "early_stopping.reduction=5", "config.head_lr=0.01"]
+    spec = load_spec("transfer", sets=keys)
+    assert spec.search["dropout"] == FloatDomain(0.0, 0.5)
+    assert spec.data.margin == 0.1
+    assert spec.early_stopping.reduction == 5
+    assert spec.trial_config({}).head_lr == 0.01
+    assert spec.trial_config({}, "transfer/frozen").head_lr == 0.001
+
+
+def test_a_domain_can_be_set_in_one_value():
+    """A list sets choices, in the types that a trial has; a mapping over choices replaces them."""
+    spec = load_spec("transfer", sets=["search.dropout=[0, 0.5]", "search.label_smoothing={low: 0, high: 0.2}"])
+    assert spec.search["dropout"].choices == (0.0, 0.5)
+    assert isinstance(spec.search["dropout"].choices[0], float)
+    assert spec.search["label_smoothing"] == FloatDomain(0.0, 0.2)
+
+
+def test_a_whole_number_setting_gets_a_domain_of_whole_numbers():
+    """A range of epochs is one of whole numbers without saying so."""
+    spec = load_spec("transfer", sets=["fixed.epochs=null", "search.epochs={low: 4, high: 8}"])
+    assert spec.search["epochs"] == IntDomain(4, 8)
+
+
+def test_searching_what_a_preset_fixes_keeps_the_experiments_scaled_down():
+    """A search over image sizes on the demo does not send the documented experiments back to full size."""
+    spec = load_spec("transfer", sets=["search.image_size=[64, 96]"])
+    assert spec.trial_config({"image_size": 64}).image_size == 64
+    assert {config.image_size for _, config in spec.experiment_configs()} == {96}
+
+
+def test_numbers_and_schedules_are_read_as_people_mean_them():
+    """1e-4 is a number, 2:1 a schedule, 2024 a name."""
+    spec = load_spec("transfer", sets=["head_lr=1e-4", "unfreezing=2:1", "name=2024", "flip=true"])
+    assert spec.fixed["head_lr"] == 0.0001
+    assert spec.fixed["unfreezing"] == "2:1"
+    assert spec.fixed["flip"] is True
+    assert spec.name == "2024"
+
+
+def test_options_may_name_settings_of_trials():
+    """An option such as --weights is fixed for every trial."""
+    spec = load_spec("transfer", overrides={"weights": "random"})
+    assert spec.changed_settings("transfer/frozen")["weights"] == ("auto", "random")
+
+
+# --- what a spec makes of a trial
+
+
+def test_settings_win_in_the_documented_order():
+    """Base, then the experiment, then the trial's settings, then what is fixed; the seed is the sweep's."""
+    spec = SweepSpec(
+        family="transfer", seed=7, config={"dropout": 0.1, "epochs": 3, "flip": True}, fixed={"batch_size": 8}
+    )
+    config = spec.trial_config({"head_lr": 0.02, "batch_size": 64}, "transfer/finetuned")
+    assert (config.seed, config.epochs, config.dropout, config.head_lr, config.batch_size) == (7, 10, 0.5, 0.02, 8)
+    searched = spec.trial_config({"head_lr": 0.02})
+    assert (searched.epochs, searched.dropout, searched.flip) == (3, 0.1, True)
+
+
+def test_changed_settings_ignore_what_cannot_matter():
+    """Another backbone rate is no change of an experiment whose backbone is frozen."""
+    spec = load_spec("transfer", sets=["data=/cars", "backbone_lr=0.01", "epochs=4"])
+    assert spec.changed_settings("transfer/frozen") == {"epochs": (10, 4)}
+    assert spec.changed_settings("transfer/finetuned") == {"backbone_lr": (0.001, 0.01), "epochs": (10, 4)}
+
+
+@pytest.mark.parametrize("packaged", packaged_specs(), ids=lambda packaged: packaged.name)
+def test_packaged_spec_begins_with_the_command_that_runs_it(packaged):
+    """Every packaged spec is complete and valid, and its first line is a command."""
+    assert packaged.command.startswith("carsweep run transfer")
+    spec = SweepSpec.from_yaml(packaged.path.read_text(encoding="utf-8"))
+    assert spec.experiments == ("transfer/frozen", "transfer/frozen-augmented", "transfer/finetuned")
+    assert spec.trials > len(spec.experiments)
+
+
+def test_packaged_search_covers_what_the_documentation_promises():
+    """The search goes around the experiments: regularization, unfreezing, rates, augmentation, schedule."""
+    promised = {"dropout", "unfreezing", "head_lr", "backbone_lr", "weight_decay", "augmentation_strength"}
+    promised |= {"label_smoothing", "lr_schedule"}
+    for packaged in packaged_specs():
+        assert promised <= set(SweepSpec.from_yaml(packaged.path.read_text(encoding="utf-8")).search)
+
+
+def test_yaml_round_trip_gives_an_equal_spec():
+    """What a sweep stores of its spec is read back equal, odd texts included, by any safe YAML reader."""
+    odd = [
+        "name=1e-4",
+        "unfreezing=2:1,4:all",
+        "search.epochs={low: 1, high: 9, step: 4}",
+        "fixed.epochs=null",
+        "hours=1",
+    ]
+    for spec in (load_spec("transfer"), load_spec("transfer", sets=odd, overrides={"data": "/a: b/#c"})):
+        text = spec.to_yaml()
+        assert SweepSpec.from_yaml(text) == spec
+        assert SweepSpec.from_yaml(text).digest == spec.digest
+        assert yaml.safe_load(text)["name"] == spec.name
+        assert "!!" not in text
+
+
+def test_spec_survives_a_pickle():
+    """A spec can be handed to another process."""
+    spec = load_spec("transfer")
+    assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301 - our own bytes
+
+
+def test_digest_is_of_what_determines_trials():
+    """More trials, more time or other resources keep the digest; another seed, space or data set changes it."""
+    digest = load_spec("transfer").digest
+    same = {"trials": 99, "hours": 2.0, "concurrency": 3, "cpus_per_trial": 2.0, "gpus_per_trial": 0.5, "name": "a"}
+    assert load_spec("transfer", overrides=same).digest == digest
+    others = [["seed=1"], ["search.dropout.high=0.6"], ["data.margin=0.1"], ["dropout=0.5"], ["experiments=[]"]]
+    assert len({digest, *(load_spec("transfer", sets=sets).digest for sets in others)}) == 6
+
+
+def test_rungs_of_early_stopping_are_powers_of_the_reduction():
+    """Rungs rise by the reduction and end before the last epoch; none when stopping is off."""
+    assert EarlyStopping(min_epochs=2, reduction=3).rungs(20) == (2, 6, 18)
+    assert EarlyStopping(min_epochs=1, reduction=2).rungs(4) == (1, 2)
+    assert EarlyStopping(enabled=False).rungs(10) == ()
+
+
+# --- how a spec complains
+
+
+@pytest.mark.parametrize(
+    ("key", "mistake"),
+    [
+        ("dropout=1.5", "dropout: must be at most 0.95, got 1.5."),
+        ("head_lr=0", "head_lr: must be above 0.0, got 0."),
+        ("epochs=2.5", "epochs: must be a whole number, got 2.5."),
+        ("epochs=true", "epochs: must be a whole number, got True."),
+        ("dropout=much", "dropout: must be a number, got 'much'."),
+        ("dropout=.nan", "dropout: must be at most 0.95, got nan."),
+        ("flip=3", "flip: must be true or false, got 3."),
+        ("optimizer=adma", "optimizer: must be one of adam, adamw, sgd, got 'adma'. Did you mean adam?"),
+        ("trials=0", "trials: must be at least 1, got 0."),
+        ("trials=2.5", "trials: must be a whole number, got 2.5."),
+        ("trials=true", "trials: must be a whole number, got True."),
+        ("trials=many", "trials: must be a whole number, got 'many'."),
+        ("hours=0", "hours: must be above 0.0, got 0."),
+        ("hours=.inf", "hours: must be a finite number, got inf."),
+        ("seed=-1", "seed: must be at least 0, got -1."),
+        ("concurrency=0", "concurrency: must be at least 1, got 0."),
+        ("cpus_per_trial=0", "cpus_per_trial: must be above 0.0, got 0."),
+        ("data.margin=2", "data.margin: must be at most 1.0, got 2."),
+        ("early_stopping.min_epochs=0", "early_stopping.min_epochs: must be at least 1, got 0."),
+        ("early_stopping.reduction=1", "early_stopping.reduction: must be at least 2, got 1."),
+        ("search.dropout.high=1.5", "search.dropout.high: must be at most 0.95, got 1.5."),
+        ("search.dropout.low=0.9", "search.dropout.low: must be at most high (0.7), got 0.9."),
+        ("search.weight_decay.low=0", "search.weight_decay.low: must be above 0 where log is true, got 0.0."),
+        ("search.lr_schedule=[]", "search.lr_schedule.choices: must name at least one value, got []."),
+        (
+            "search.crop=[none, rnd]",
+            "search.crop[1]: must be one of none, random, resized, got 'rnd'. Did you mean random?",
+        ),
+        ("experiments=3", "experiments: must be a list of names, got 3."),
+        ("search=3", "search: must be a mapping from settings to domains, got 3."),
+        ("fixed=3", "fixed: must be a mapping from settings to values, got 3."),
+        ("config=3", "config: must be a mapping from settings to values, got 3."),
+        ("early_stopping=3", "early_stopping: must be a mapping, got 3."),
+        ("dropout", "--set dropout: must be KEY=VALUE, such as dropout=0.3, got 'dropout'."),
+        ("dropout=", "--set dropout=: must be KEY=VALUE, such as dropout=0.3, got 'dropout='."),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_begins_with_its_path(key, mistake):
+    """One wrong value gives exactly one sentence: the path, the rule, and what was given."""
+    assert mistakes_of(sets=[key]) == (mistake,)
+
+
+@pytest.mark.parametrize(
+    ("key", "beginning", "hint"),
+    [
+        ("dropuot=0.3", "--set dropuot: must be a setting", "Did you mean dropout?"),
+        ("trails=3", "--set trails: must be a setting", "Did you mean trials?"),
+        ("serch.dropout.high=1", "--set serch.dropout.high: must begin with a section", "Did you mean search?"),
+        ("search.dropuot=[0]", "search.dropuot: must be a setting of a trial", "Did you mean dropout?"),
+        ("search.dropout.hihg=0.2", "search.dropout.hihg: must be a known key", "Did you mean high?"),
+        ("config.epoch=3", "config.epoch: must be a setting of a trial", "Did you mean epochs?"),
+        ("data.margn=0", "data.margn: must be a known key", "Did you mean margin?"),
+        ("early_stopping.reducton=3", "early_stopping.reducton: must be a known key", "Did you mean reduction?"),
+        ("experiments=[transfer/frozn]", "experiments[0]: must be a documented one", "Did you mean transfer/frozen?"),
+        ("backbone=resnet5", "backbone: must be a known name or timm:<model>", "Did you mean resnet50?"),
+        ("config.seed=3", "config.seed: must be a setting of a trial", "Known:"),
+        ("unfreezing=half", "unfreezing: must be frozen, full, progressive or like", "got 'half'"),
+        ("image_size=[96, 128]", "image_size: must be a whole number", "say search.image_size"),
+        ("search.flip={low: 0, high: 1}", "search.flip: must be a list of choices", "true or false"),
+        ("search.dropout=[0.1", "--set search.dropout: ", "must be YAML"),
+        ("experiments=[transfer/frozen, transfer/frozen]", "experiments[1]: must differ", "twice"),
+        ("config.image_size=64", "config.image_size: must not be given where image_size is fixed", "--set image_size="),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_remedy(key, beginning, hint):
+    """A misspelt or misplaced name gives one sentence with its path and what to do instead."""
+    (mistake,) = mistakes_of(sets=[key])
+    assert mistake.startswith(beginning)
+    assert hint in mistake
+
+
+def test_all_mistakes_are_reported_together(spec_file):
+    """Mistakes of the file, of --set and of the options come in one error, none of them twice."""
+    file = spec_file("trails: 3\nsearch:\n  dropout: {low: 0.0, high: 1.5}\ndata: {margin: 3}\ndropout: 0.3\n")
+    mistakes = mistakes_of(spec_file=file, sets=["epochs=0", "x=1"], overrides={"trials": 0})
+    beginnings = {mistake.split(":")[0] for mistake in mistakes}
+    assert beginnings == {"trails", "search.dropout.high", "data.margin", "dropout", "epochs", "--set x", "trials"}
+    assert len(mistakes) == 7
+
+
+def test_no_message_shows_where_it_was_validated():
+    """Users never see the validation library's own words or addresses."""
+    text = "\n".join(
+        mistakes_of(sets=["dropout=a", "trials=b", "data.margin=c", "data=3", "search.crop=[1]", "name=a/b"])
+    )
+    assert not any(noise in text.lower() for noise in ("pydantic", "http", "input should", "validation error"))
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        (
+            "trials: 3\n  seed: 4\n",
+            "mine.yaml: line 2, column 7: must be YAML, but mapping values are not allowed here.",
+        ),
+        ("trials: 3\ntrials: 4\n", "mine.yaml: line 2, column 1: must be YAML, but the key 'trials' is given twice."),
+        ("- a\n", "mine.yaml: must be a mapping such as 'trials: 20', got ['a']."),
+        ("family: retrieval\n", "family: must be transfer, which is what was asked for, got 'retrieval'."),
+        (
+            "fixed: {dropout: 0.1}\nsearch: {dropout: [0.1, 0.2]}\n",
+            "search.dropout: must not be fixed and searched at once; leave one of the two out.",
+        ),
+        ("fixed: {dropout: 2}\n", "fixed.dropout: must be at most 0.95, got 2."),
+        ("config: {dropout: 2}\n", "config.dropout: must be at most 0.95, got 2."),
+        ("name: [a]\n", "name: must be text, got ['a']."),
+    ],
+)
+def test_a_mistaken_file_says_where(spec_file, text, mistake):
+    """A file that is no YAML names its line; one that contradicts itself names the path."""
+    assert mistake in mistakes_of(spec_file=spec_file(text))
+
+
+def test_a_file_cannot_make_objects(spec_file):
+    """YAML tags that would build Python objects are refused."""
+    (mistake,) = mistakes_of(spec_file=spec_file("name: !!python/object/apply:os.getcwd []\n"))
+    assert mistake.startswith("mine.yaml: line 1")
+
+
+def test_an_empty_file_says_nothing(spec_file):
+    """An empty file, or one of empty sections, leaves the packaged spec as it is."""
+    packaged = load_spec("transfer", overrides={"data": "/cars"})
+    for text in ("", "search:\nconfig:\ndata:\nearly_stopping:\nfixed:\n"):
+        assert load_spec("transfer", spec_file=spec_file(text), overrides={"data": "/cars"}) == packaged
+
+
+def test_a_missing_file_and_a_folder_are_mistakes(tmp_path):
+    """A spec file that cannot be read is said to be so."""
+    for path in (tmp_path / "none.yaml", tmp_path):
+        assert mistakes_of(spec_file=path) == (f"--spec: must be a readable YAML file, got {str(path)!r}.",)
+
+
+def test_an_unknown_family_is_a_mistake():
+    """A family that does not exist is answered with those that do."""
+    with pytest.raises(SpecError, match=r"Did you mean transfer\?"):
+        load_spec("transfr")
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 2, 0.5, 0.25, 0.2, 0.33, 1 / 3, 1 / 7])
+def test_gpus_of_a_trial_may_be_whole_or_an_equal_share(gpus):
+    """Whole numbers and 1/n are accepted."""
+    assert load_spec("transfer", overrides={"gpus_per_trial": gpus}).gpus_per_trial == gpus
+
+
+@pytest.mark.parametrize("gpus", [1.5, 0.3, 0.34, 0.75, -1, -0.5, float("nan")])
+def test_gpus_of_a_trial_must_fill_a_gpu(gpus):
+    """Shares that leave a part of a GPU idle, or do not fit on it, are refused."""
+    (mistake,) = mistakes_of(overrides={"gpus_per_trial": gpus})
+    assert mistake.startswith("gpus_per_trial: must be")
+
+
+@pytest.mark.parametrize("name", ["../up", "a b", ".hidden", "-x", "ä", "", "a/b", "x" * 101, "stages", "data"])
+def test_a_name_must_be_usable_as_a_folder(name):
+    """A name that would leave the output folder, collide with what is in it, or need quoting is refused."""
+    (mistake,) = mistakes_of(overrides={"name": name})
+    assert mistake.startswith("name: must be")
+
+
+def test_a_spec_built_in_code_is_checked_too():
+    """A spec cannot be built around a domain that leaves what a trial accepts, nor with a wrong field."""
+    with pytest.raises(SpecError, match=r"search\.dropout\.high: must be at most 0\.95"):
+        SweepSpec(family="transfer", search={"dropout": FloatDomain(0.0, 2.0)})
+    with pytest.raises(SpecError, match=r"experiments\[0\]"):
+        SweepSpec(family="transfer", experiments=("nothing",))
+    with pytest.raises(ValidationError):
+        SweepSpec(family="transfer", trials=0)
+    spec = SweepSpec(family="transfer", search={"dropout": Choice((0, 0.5))})
+    assert isinstance(spec.trial_config({"dropout": 0.5}), TrialConfig)
+
+
+def test_reading_a_spec_loads_no_heavy_library():
+    """A spec and a plan are answered without torch, ray, optuna or MLflow."""
+    code = (
+        "import sys; from sweeps.spec import load_spec; import sweeps.plan; load_spec('transfer');"
+        "print([m for m in ('torch', 'ray', 'optuna', 'mlflow', 'click', 'rich', 'numpy') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

@@ -1,0 +1,176 @@
+"""Splits are stratified, disjoint, repeatable, and keep near-duplicates on one side."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from carcls.data.fingerprints import fingerprint, near_duplicate_groups, near_pairs, nearest_fingerprint
+from carcls.data.splits import Splits, cut, cut_splits
+
+Ints = NDArray[np.int64]
+
+
+def random_world(seed: int) -> tuple[Ints, Ints]:
+    """Return labels and groups of images in 12 classes of 1 to 40 images; some groups reach across classes."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(12), rng.integers(1, 41, size=12))
+    groups = np.arange(len(labels))
+    for _ in range(len(labels) // 6):
+        first, second = rng.integers(len(labels), size=2)
+        groups[groups == groups[second]] = groups[first]
+    return labels, groups
+
+
+def split(labels: Ints, groups: Ints, seed: int = 0, test: Ints | None = None) -> Splits:
+    """Cut 15% twice, or once where test is given."""
+    rows = np.arange(len(labels))
+    train = rows if test is None else np.setdiff1d(rows, test)
+    return cut_splits(labels, groups, train, test, validation_fraction=0.15, test_fraction=0.15, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_splits_are_a_partition(seed: int) -> None:
+    """Every row is in exactly one split, and each split is sorted."""
+    labels, groups = random_world(seed)
+    splits = split(labels, groups, seed)
+    together = np.concatenate([splits.train, splits.validation, splits.test])
+    assert np.array_equal(np.sort(together), np.arange(len(labels)))
+    assert all(np.all(np.diff(rows) > 0) for rows in (splits.train, splits.validation, splits.test))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_near_duplicates_stay_on_one_side(seed: int) -> None:
+    """No group has members in two splits, even where it reaches across classes."""
+    labels, groups = random_world(seed)
+    splits = split(labels, groups, seed)
+    sides = [set(groups[rows].tolist()) for rows in (splits.train, splits.validation, splits.test)]
+    assert not sides[0] & sides[1]
+    assert not sides[0] & sides[2]
+    assert not sides[1] & sides[2]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_class_keeps_a_training_image(seed: int) -> None:
+    """A class is never cut off whole, however few images it has."""
+    labels, groups = random_world(seed)
+    assert set(labels[split(labels, groups, seed).train]) == set(labels)
+
+
+def test_classes_of_three_images_are_validated() -> None:
+    """From three distinct images on, one of them validates, where test is given."""
+    labels = np.repeat(np.arange(20), 3)
+    splits = split(labels, np.arange(60), test=np.zeros(0, np.int64))
+    assert set(labels[splits.validation]) == set(range(20))
+    assert splits.unvalidated == ()
+
+
+def test_single_images_stay_in_train_and_are_reported() -> None:
+    """A class with one image cannot be validated, and the splits name it."""
+    labels = np.array([0] * 10 + [1])
+    splits = split(labels, np.arange(11), test=np.zeros(0, np.int64))
+    assert 10 in splits.train
+    assert splits.unvalidated == (1,)
+
+
+def test_class_of_pairs_still_gets_a_validation_pair() -> None:
+    """Where every group is larger than the quota, the smallest group is taken all the same."""
+    labels, groups = np.zeros(4, np.int64), np.array([0, 0, 1, 1])
+    kept, cut_off = cut(labels, groups, np.arange(4), 0.15, seed=3)
+    assert len(kept) == len(cut_off) == 2
+    assert groups[cut_off[0]] == groups[cut_off[1]]
+
+
+def test_cut_is_stratified() -> None:
+    """Each class loses the wanted share, to the nearest image."""
+    labels = np.repeat(np.arange(3), [20, 40, 100])
+    _, cut_off = cut(labels, np.arange(160), np.arange(160), 0.15, seed=0)
+    assert np.bincount(labels[cut_off]).tolist() == [3, 6, 15]
+
+
+def test_same_seed_same_splits_and_another_seed_others() -> None:
+    """The cut depends on its seed and on nothing else that varies."""
+    labels, groups = random_world(1)
+    assert np.array_equal(split(labels, groups, 5).validation, split(labels, groups, 5).validation)
+    assert not np.array_equal(split(labels, groups, 5).validation, split(labels, groups, 6).validation)
+
+
+def test_given_test_split_is_left_alone() -> None:
+    """Where the data set has a test split, validation alone is cut and test is as given."""
+    labels = np.repeat(np.arange(4), 10)
+    test = np.arange(0, 40, 5)
+    assert np.array_equal(split(labels, np.arange(40), test=test).test, test)
+
+
+def naive_groups(prints: NDArray[np.uint64], threshold: int) -> list[set[int]]:
+    """Merge sets pair by pair until nothing changes."""
+    sets = [{i} for i in range(len(prints))]
+    for i in range(len(prints)):
+        for j in range(i):
+            if int(prints[i] ^ prints[j]).bit_count() <= threshold:
+                left, right = (next(s for s in sets if k in s) for k in (i, j))
+                if left is not right:
+                    sets.remove(right)
+                    left |= right
+    return sets
+
+
+def test_groups_agree_with_pairwise_merging() -> None:
+    """Groups are the connected components of nearness, as found the slow way."""
+    rng = np.random.default_rng(0)
+    roots = rng.integers(2**63, size=30, dtype=np.uint64)
+    flips = np.uint64(1) << rng.integers(64, size=(120, 3), dtype=np.uint64)
+    prints = roots[rng.integers(30, size=120)] ^ np.bitwise_xor.reduce(flips, axis=1)
+    groups = near_duplicate_groups(prints, threshold=4)
+    found = [set(np.flatnonzero(groups == group).tolist()) for group in np.unique(groups)]
+    assert sorted(map(sorted, found)) == sorted(map(sorted, naive_groups(prints, 4)))
+    assert len(found) < 120
+
+
+def test_equal_files_are_one_group_whatever_their_fingerprints() -> None:
+    """One file annotated with two boxes must not be on two sides."""
+    prints = np.array([0, 2**40 - 1, 2**63], np.uint64)
+    groups = near_duplicate_groups(prints, ["same", "other", "same"])
+    assert groups[0] == groups[2] != groups[1]
+
+
+def test_distances_agree_with_counting_bits_one_by_one() -> None:
+    """Pairs and nearest neighbours match Python's own bit count."""
+    rng = np.random.default_rng(1)
+    left, right = rng.integers(2**63, size=(2, 300), dtype=np.uint64)
+    exact = np.array([[int(a ^ b).bit_count() for b in right] for a in left])
+    assert {(int(i), int(j)) for i, j in zip(*near_pairs(left, right, 20), strict=True)} == set(
+        zip(*(axis.tolist() for axis in np.nonzero(exact <= 20)), strict=True)
+    )
+    positions, distances = nearest_fingerprint(left, right)
+    assert np.array_equal(distances, exact.min(axis=1))
+    assert np.array_equal(positions, exact.argmin(axis=1))
+
+
+def test_fingerprint_survives_brightness_and_noise_but_not_another_picture() -> None:
+    """A brighter, noisier copy is near; an unrelated thumbnail is far."""
+    rng = np.random.default_rng(2)
+    smooth = np.kron(rng.integers(40, 200, size=(2, 8, 8)), np.ones((1, 4, 4)))
+    copy = smooth[0] * 1.1 + 10 + rng.normal(0, 2, size=(32, 32))
+    original, other, changed = fingerprint(np.stack([*smooth, copy]).clip(0, 255).astype(np.uint8))
+    assert int(original ^ changed).bit_count() <= 4
+    assert int(original ^ other).bit_count() >= 16
+
+
+def test_flat_pictures_have_one_fingerprint() -> None:
+    """Rounding noise of a picture without structure decides no bit."""
+    flat = np.stack([np.full((32, 32), shade, np.uint8) for shade in (0, 1, 77, 255)])
+    assert len(set(fingerprint(flat).tolist()) - {0}) <= 1
+
+
+def test_sixteen_thousand_images_are_grouped_in_seconds() -> None:
+    """The whole of Stanford Cars, with a thousand equal images in it, is no work."""
+    prints = np.random.default_rng(3).integers(2**63, size=16_185, dtype=np.uint64)
+    prints[:1000] = 0
+    start = time.perf_counter()
+    groups = near_duplicate_groups(prints)
+    assert time.perf_counter() - start < 10
+    assert len(np.unique(groups)) == 15_186

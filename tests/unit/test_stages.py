@@ -1,0 +1,111 @@
+"""The store of stages: made once, complete or absent, one maker at a time, unfinished work kept when asked."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from carcls.stages import StageStore, write_json
+
+KEY = {"data": "abc", "size": 64}
+
+
+def _write(folder: Path, text: str = "made") -> None:
+    (folder / "content").write_text(text)
+
+
+def _slow_maker(root: Path, started: Path) -> None:
+    def make(folder: Path) -> None:
+        started.touch()
+        with (root / "makers").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.3)
+        _write(folder)
+
+    StageStore(root).get_or_make("slow", KEY, make)
+
+
+def _endless_maker(root: Path, started: Path) -> None:
+    def make(folder: Path) -> None:
+        _write(folder, "half")
+        started.touch()
+        time.sleep(60)
+
+    StageStore(root).resume_or_make("endless", KEY, make)
+
+
+def test_a_stage_is_made_once_and_then_found(tmp_path: Path) -> None:
+    """The second question is answered from the store, and the log says so."""
+    store = StageStore(tmp_path)
+    first = store.get_or_make("kind", KEY, _write)
+    second = store.get_or_make("kind", dict(reversed(KEY.items())), lambda folder: pytest.fail("made again"))
+    assert first == second
+    assert (second / "content").read_text() == "made"
+    assert [event.event for event in store.events()] == ["made", "reused"]
+
+
+def test_another_key_is_another_stage(tmp_path: Path) -> None:
+    """A change of any setting in the key makes a stage of its own."""
+    store = StageStore(tmp_path)
+    first = store.get_or_make("kind", KEY, _write)
+    assert store.get_or_make("kind", {**KEY, "size": 65}, _write) != first
+    assert store.get_or_make("other", KEY, _write) != first
+
+
+def test_a_maker_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """After an error there is no stage, no half of one, and the next maker starts afresh."""
+    store = StageStore(tmp_path)
+
+    def fail(folder: Path) -> None:
+        _write(folder, "half")
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        store.get_or_make("kind", KEY, fail)
+    assert not store.has("kind", KEY)
+    folder = store.get_or_make("kind", KEY, lambda work: _write(work, str(len(list(work.iterdir())))))
+    assert (folder / "content").read_text() == "0"
+
+
+def test_unfinished_work_is_found_by_the_next_maker(tmp_path: Path) -> None:
+    """A resumable maker that died by kill -9 leaves its folder to the next, and its lock to nobody."""
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_endless_maker, args=(tmp_path, tmp_path / "started"))
+    process.start()
+    while not (tmp_path / "started").exists():
+        time.sleep(0.02)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    store = StageStore(tmp_path)
+    assert not store.has("endless", KEY)
+    found = []
+    folder = store.resume_or_make("endless", KEY, lambda work: found.append((work / "content").read_text()))
+    assert found == ["half"]
+    assert store.has("endless", KEY)
+    assert (folder / "content").exists()
+
+
+def test_processes_that_ask_together_make_it_once(tmp_path: Path) -> None:
+    """Of three processes that want the same stage, one makes it and the others wait and find it."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_slow_maker, args=(tmp_path, tmp_path / "started")) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len((tmp_path / "makers").read_text().splitlines()) == 1
+    assert sorted(event.event for event in StageStore(tmp_path).events()) == ["made", "reused", "reused"]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A value that cannot be written leaves the file that was there."""
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert path.read_text() == '{\n "a": 1\n}'

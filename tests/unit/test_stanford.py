@@ -1,0 +1,323 @@
+"""Both layouts are detected and read; what cannot be read says why and what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from carcls.config import DataConfig
+from carcls.data.dataset import DataSummary, summarize
+from carcls.data.manifest import ImageRecord
+from carcls.data.stanford import read_layout, read_manifest
+from carcls.errors import DataError
+
+CLASSES = ("Ram C/V Cargo Van 2012", "Audi A5 Coupe 2012")
+BOX_FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+
+
+def picture(path: Path, shade: int = 100) -> None:
+    """Write a small flat JPEG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (24, 16), (shade, 2 * shade % 256, 50)).save(path)
+
+
+def annotations(rows: list[tuple[object, ...]], *, labelled: bool = True) -> np.ndarray:
+    """Return a MATLAB struct array of annotations with the original's field order."""
+    names = (*BOX_FIELDS, "class", "fname") if labelled else (*BOX_FIELDS, "fname")
+    table = np.empty((1, len(rows)), dtype=[(name, object) for name in names])
+    for position, row in enumerate(rows):
+        table[0, position] = row
+    return table
+
+
+def write_devkit(root: Path, folder: str = "devkit", *, test_labels: bool = True) -> Path:
+    """Write three training and one test image in the devkit's layout."""
+    kit = root / folder
+    kit.mkdir(parents=True, exist_ok=True)
+    for number in (1, 2, 3):
+        picture(root / "cars_train" / f"{number:05d}.jpg", 40 * number)
+    picture(root / "cars_test" / "00001.jpg", 222)
+    train = [(3, 2, 20, 16, 1, "00001.jpg"), (1, 1, 24, 16, 2, "00002.jpg"), (1, 1, 10, 10, 1, "00003.jpg")]
+    savemat(kit / "cars_train_annos.mat", {"annotations": annotations(train)})
+    savemat(kit / "cars_meta.mat", {"class_names": np.array([CLASSES], dtype=object)})
+    test = (1, 1, 24, 16, 2, "00001.jpg")
+    savemat(kit / "cars_test_annos.mat", {"annotations": annotations([(*test[:4], test[5])], labelled=False)})
+    if test_labels:
+        savemat(kit / "cars_test_annos_withlabels.mat", {"annotations": annotations([test])})
+    return root
+
+
+def write_folders(root: Path, layout: dict[str, int]) -> Path:
+    """Write so many images into each folder."""
+    shade = 0
+    for folder, count in layout.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            shade += 7
+            picture(root / folder / f"{number}.jpg", shade % 256)
+    return root
+
+
+@pytest.mark.parametrize("place", [".", "devkit", "car_devkit/devkit"])
+def test_devkit_is_found_wherever_its_archives_unpack(tmp_path: Path, place: str) -> None:
+    """Annotations beside the images, in devkit/ and in car_devkit/devkit/ give the same images, in their order."""
+    manifest = read_manifest(write_devkit(tmp_path, place))
+    assert manifest.layout == "devkit"
+    assert manifest.classes == CLASSES
+    assert [image.path for image in manifest.images] == [
+        "cars_train/00001.jpg",
+        "cars_train/00002.jpg",
+        "cars_train/00003.jpg",
+        "cars_test/00001.jpg",
+    ]
+
+
+def test_matlab_boxes_and_classes_become_zero_based(tmp_path: Path) -> None:
+    """A 1-based inclusive box 3,2,20,16 is 2,1,20,16 with exclusive far corner, and class 1 is label 0."""
+    first, second, *_ = read_manifest(write_devkit(tmp_path)).images
+    assert first == ImageRecord("cars_train/00001.jpg", 0, "train", (2, 1, 20, 16))
+    assert second.box == (0, 0, 24, 16)
+
+
+def test_devkit_without_test_labels_leaves_test_out_and_says_so(tmp_path: Path) -> None:
+    """Unlabelled test images are not used, and a note tells which file would change that."""
+    manifest = read_manifest(write_devkit(tmp_path, test_labels=False))
+    assert {image.split for image in manifest.images} == {"train"}
+    assert "cars_test_annos_withlabels.mat" in manifest.notes[0]
+
+
+def test_test_labels_may_lie_in_the_root(tmp_path: Path) -> None:
+    """The labels of the test split are distributed apart and are found beside the image folders too."""
+    write_devkit(tmp_path)
+    shutil.move(tmp_path / "devkit" / "cars_test_annos_withlabels.mat", tmp_path)
+    assert read_manifest(tmp_path).has_test
+
+
+def test_images_in_a_folder_of_the_same_name_are_found(tmp_path: Path) -> None:
+    """cars_train/cars_train/*.jpg, as one popular archive has it, is read."""
+    write_devkit(tmp_path)
+    for name in ("cars_train", "cars_test"):
+        (tmp_path / name).rename(tmp_path / "moving")
+        (tmp_path / name).mkdir()
+        (tmp_path / "moving").rename(tmp_path / name / name)
+    assert (tmp_path / read_manifest(tmp_path).images[0].path).is_file()
+
+
+def test_split_folders_give_sorted_classes_and_the_splits_as_found(tmp_path: Path) -> None:
+    """train/<class> and test/<class> are read with classes in alphabetical order."""
+    write_folders(tmp_path, {"train/b": 2, "train/a": 3, "test/a": 1, "test/b": 1})
+    manifest = read_manifest(tmp_path)
+    assert manifest.layout == "folders"
+    assert manifest.classes == ("a", "b")
+    assert [image.path for image in manifest.images if image.split == "test"] == ["test/a/0.jpg", "test/b/0.jpg"]
+    assert [image.label for image in manifest.images] == [0, 0, 0, 1, 1, 0, 1]
+
+
+def test_class_folders_alone_are_all_training_images(tmp_path: Path) -> None:
+    """One folder of class folders has no test split yet."""
+    manifest = read_manifest(write_folders(tmp_path, {"a": 2, "b": 2}))
+    assert not manifest.has_test
+    assert len(manifest.images) == 4
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_folder_is_merged_into_train_and_noted(tmp_path: Path, name: str) -> None:
+    """Validation is always cut by the same rule, so a ready-made one becomes training images."""
+    manifest = read_manifest(write_folders(tmp_path, {"train/a": 2, "train/b": 2, f"{name}/a": 1}))
+    assert manifest.images[-1] == ImageRecord(f"{name}/a/0.jpg", 0, "train", None)
+    assert name in manifest.notes[0]
+
+
+@pytest.mark.parametrize("inner", ["stanford_cars", "cars"])
+def test_only_subfolder_with_a_layout_is_looked_into(tmp_path: Path, inner: str) -> None:
+    """A path one level too high works, whichever layout is below."""
+    write_devkit(tmp_path / "one" / inner)
+    write_folders(tmp_path / "two" / inner, {"train/a": 1, "train/b": 1})
+    write_folders(tmp_path / "three" / inner, {"a": 1, "b": 1})
+    for outer in ("one", "two", "three"):
+        assert read_layout(tmp_path / outer).root == tmp_path / outer / inner
+
+
+def test_two_data_sets_in_one_folder_are_refused_by_name(tmp_path: Path) -> None:
+    """Which of two data sets is meant is not guessed."""
+    write_devkit(tmp_path / "first")
+    write_devkit(tmp_path / "second")
+    with pytest.raises(DataError, match=r"got 2 .*first, second"):
+        read_layout(tmp_path)
+
+
+def test_extensions_count_in_any_case_and_litter_does_not(tmp_path: Path) -> None:
+    """Images of every known kind are listed; hidden files, archive litter and texts are not."""
+    write_folders(tmp_path, {"a": 1, "b": 1})
+    for name in (
+        "1.JPG",
+        "2.jpeg",
+        "3.Png",
+        "4.webp",
+        "5.bmp",
+        "6.tif",
+        "7.TIFF",
+        ".hidden.jpg",
+        "._8.jpg",
+        "read.txt",
+    ):
+        (tmp_path / "a" / name).write_bytes(b"")
+    (tmp_path / "a" / ".DS_Store").write_bytes(b"")
+    picture(tmp_path / "__MACOSX" / "0.jpg")
+    reading = read_layout(tmp_path)
+    assert reading.classes == ("a", "b")
+    assert [Path(image.path).name for image in reading.images if image.label == 0] == [
+        "0.jpg", "1.JPG", "2.jpeg", "3.Png", "4.webp", "5.bmp", "6.tif", "7.TIFF",
+    ]  # fmt: skip
+
+
+def test_moved_copy_has_the_same_digest(tmp_path: Path) -> None:
+    """The digest tells images apart, not places."""
+    original = write_devkit(tmp_path / "here")
+    shutil.copytree(original, tmp_path / "elsewhere" / "there")
+    assert read_manifest(original).digest == read_manifest(tmp_path / "elsewhere" / "there").digest
+
+
+def test_digest_changes_with_content_path_label_and_box(tmp_path: Path) -> None:
+    """Anything that changes pixels or labels changes the digest."""
+    root = write_folders(tmp_path / "d", {"a": 2, "b": 2})
+    digests = {read_manifest(root).digest}
+    picture(root / "a" / "0.jpg", 9)
+    digests.add(read_manifest(root).digest)
+    (root / "a" / "0.jpg").rename(root / "a" / "9.jpg")
+    digests.add(read_manifest(root).digest)
+    (root / "a").rename(root / "c")
+    digests.add(read_manifest(root).digest)
+    assert len(digests) == 4
+
+
+def test_remembered_contents_are_not_read_again_unless_touched(tmp_path: Path) -> None:
+    """A file whose size and time are unchanged is answered from memory; one that was touched is read."""
+    root, cache = write_folders(tmp_path / "d", {"a": 1, "b": 1}), tmp_path / "cache.json"
+    before = read_manifest(root, cache)
+    file = root / "a" / "0.jpg"
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    file.write_bytes(bytes(file.stat().st_size))
+    os.utime(file, ns=times)
+    assert read_manifest(root, cache).digest == before.digest
+    os.utime(file, ns=(times[0], times[1] + 1_000_000))
+    assert read_manifest(root, cache).digest != before.digest
+
+
+def test_broken_memory_of_contents_is_only_forgotten(tmp_path: Path) -> None:
+    """A cache file that is not ours costs a second reading and nothing else."""
+    root, cache = write_folders(tmp_path / "d", {"a": 1, "b": 1}), tmp_path / "cache.json"
+    cache.write_text('["not", "ours"]')
+    assert read_manifest(root, cache).digest == read_manifest(root).digest
+
+
+def test_missing_annotated_image_does_not_stop_the_reading(tmp_path: Path) -> None:
+    """An image that only the annotations know is listed, for the quarantine to report."""
+    write_devkit(tmp_path)
+    (tmp_path / "cars_train" / "00002.jpg").unlink()
+    assert read_manifest(tmp_path).contents[1] == "unreadable"
+
+
+def test_summary_counts_without_opening_an_image(tmp_path: Path) -> None:
+    """A plan needs the listing only: files that are no images are counted like any other."""
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(20):
+            (tmp_path / label / f"{number}.jpg").write_bytes(b"")
+    assert summarize(DataConfig(path=str(tmp_path), name="x")) == DataSummary("x", 40, 2, 28, 6, 6)
+
+
+def _missing(root: Path) -> Path:
+    return root / "nowhere"
+
+
+def _file(root: Path) -> Path:
+    (root / "cars.tgz").write_bytes(b"x")
+    return root / "cars.tgz"
+
+
+def _flat(root: Path) -> Path:
+    picture(root / "0.jpg")
+    return root
+
+
+def _unknown(root: Path) -> Path:
+    (root / "stuff" / "more").mkdir(parents=True)
+    return root
+
+
+def _one_class(root: Path) -> Path:
+    return write_folders(root, {"train/a": 3, "test/a": 1})
+
+
+def _unknown_test_class(root: Path) -> Path:
+    return write_folders(root, {"train/a": 1, "train/b": 1, "test/c": 1})
+
+
+def _torn_mat(root: Path) -> Path:
+    write_devkit(root)
+    (root / "devkit" / "cars_train_annos.mat").write_bytes(b"MATLAB 5.0")
+    return root
+
+
+def _fields_lacking(root: Path) -> Path:
+    write_devkit(root)
+    table = annotations([(1, 1, 9, 9, "00001.jpg")], labelled=False)
+    savemat(root / "devkit" / "cars_train_annos.mat", {"annotations": table})
+    return root
+
+
+def _class_out_of_range(root: Path) -> Path:
+    write_devkit(root)
+    table = annotations([(1, 1, 9, 9, 3, "00001.jpg")])
+    savemat(root / "devkit" / "cars_train_annos.mat", {"annotations": table})
+    return root
+
+
+def _no_class_names(root: Path) -> Path:
+    write_devkit(root)
+    (root / "devkit" / "cars_meta.mat").unlink()
+    return root
+
+
+def _no_images(root: Path) -> Path:
+    write_devkit(root)
+    shutil.rmtree(root / "cars_train")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_missing, "must exist"),
+        (_file, "must be a folder"),
+        (lambda root: root, "empty folder.*Looked for"),
+        (_flat, "images without class folders.*Looked for"),
+        (_unknown, "known layout.*stuff"),
+        (_one_class, "at least 2 classes, got 1"),
+        (_unknown_test_class, "must have training images, got 'c'"),
+        (_torn_mat, "cars_train_annos.mat must be a MATLAB file"),
+        (_fields_lacking, "field 'class', got bbox_x1"),
+        (_class_out_of_range, r"must lie in 1\.\.2.*got 3"),
+        (_no_class_names, "cars_meta.mat must lie beside"),
+        (_no_images, "cars_train.* must be a folder"),
+    ],
+)
+def test_unusable_folder_says_why_in_one_line(tmp_path: Path, make, message: str) -> None:
+    """Every way a folder can be unusable has its own message of one line that ends with a remedy."""
+    with pytest.raises(DataError, match=message) as caught:
+        read_manifest(make(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".") or "inside it" in str(caught.value)
+
+
+def test_missing_path_in_the_config_is_an_input_error() -> None:
+    """The demo is written by the caller; no path at all is refused in words."""
+    with pytest.raises(DataError, match=r"data\.path must be set"):
+        summarize(DataConfig())

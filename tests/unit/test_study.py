@@ -1,0 +1,333 @@
+"""The durable study, without Ray."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from carcls.errors import InputError
+from sweeps.space import Choice, FloatDomain, IntDomain
+from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.study import MAX_ATTEMPTS, Asked, Study, fits, from_distribution, to_distribution
+
+FROZEN = ("transfer/frozen", "transfer/frozen-augmented")
+
+
+def spec_of(**changes: object) -> SweepSpec:
+    """Two documented experiments and four searched trials; with changes."""
+    fields = {
+        "family": "transfer",
+        "trials": 6,
+        "experiments": FROZEN,
+        "search": {
+            "dropout": FloatDomain(0.0, 0.5),
+            "head_lr": FloatDomain(1e-4, 1e-2, log=True),
+            "weight_decay": FloatDomain(1e-6, 1e-2, log=True),
+        },
+        "early_stopping": EarlyStopping(min_epochs=1, reduction=3),
+    }
+    return SweepSpec.model_validate({**fields, **changes})
+
+
+def score(asked: Asked) -> float:
+    """A smooth accuracy with its best at dropout 0.2 and head_lr 1e-3."""
+    return 1.0 - (asked.config.dropout - 0.2) ** 2 - (math.log10(asked.config.head_lr) + 3) ** 2 / 10
+
+
+def complete(study: Study, asked: Asked, accuracy: float | None = None) -> None:
+    """Report one epoch and close the trial with it."""
+    value = score(asked) if accuracy is None else accuracy
+    study.report(asked.number, 1, {"val_accuracy": value})
+    study.tell_complete(asked.number, {"val_accuracy": value}, 1, 0.5, {"model": "m"})
+
+
+def ask(study: Study) -> Asked:
+    """Ask for a trial that must be there."""
+    asked = study.ask()
+    assert asked is not None
+    return asked
+
+
+def run_all(study: Study) -> list[Asked]:
+    """Complete all that the study still owes."""
+    done = []
+    while (asked := study.ask()) is not None:
+        complete(study, asked)
+        done.append(asked)
+    return done
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        FloatDomain(0.0, 0.5),
+        FloatDomain(1e-5, 1e-1, log=True),
+        IntDomain(2, 8, step=3),
+        IntDomain(1, 64, log=True),
+        Choice(("adam", "sgd")),
+        Choice((True, False)),
+        Choice((1, 2.5, "x")),
+    ],
+    ids=str,
+)
+def test_domains_become_distributions_and_come_back_equal(domain: FloatDomain | IntDomain | Choice) -> None:
+    """A domain turned into optuna's distribution and back is the same domain, and holds its own ends."""
+    assert from_distribution(to_distribution(domain)) == domain
+    assert all(fits(domain, end) for end in domain.ends())
+
+
+@pytest.mark.parametrize(
+    ("domain", "value"),
+    [
+        (FloatDomain(1e-6, 1.0, log=True), 0.0),
+        (IntDomain(2, 8, step=3), 4),
+        (IntDomain(0, 1), True),
+        (Choice((True, False)), 1),
+        (FloatDomain(0.0, 1.0), "0.5"),
+    ],
+)
+def test_values_that_a_domain_never_gives_do_not_fit(domain: FloatDomain | IntDomain | Choice, value: object) -> None:
+    """A value outside of a range, between its steps or of another type does not fit."""
+    assert not fits(domain, value)
+
+
+def test_documented_experiments_come_first_in_their_order(tmp_path: Path) -> None:
+    """The first trials are the documented experiments with exactly the configs that the spec gives them."""
+    spec = spec_of()
+    with Study.open(tmp_path, spec) as study:
+        asked = run_all(study)
+    assert [(a.experiment, a.config) for a in asked[:2]] == spec.experiment_configs()
+    assert [a.experiment for a in asked[2:]] == [None] * 4
+
+
+def test_an_experiment_outside_of_the_domains_teaches_what_fits(tmp_path: Path) -> None:
+    """Weight decay 0 is in no logarithmic domain: the sampler gets the other settings, the record gets all."""
+    with Study.open(tmp_path, spec_of()) as study:
+        complete(study, ask(study))
+        frozen = study._study.get_trials()[0]
+        assert frozen.params == {"dropout": 0.0, "head_lr": 1e-3}
+        assert study.records()[0].settings == {"dropout": 0.0, "head_lr": 1e-3, "weight_decay": 0.0}
+
+
+def test_the_same_seed_asks_the_same_even_over_a_restart(tmp_path: Path) -> None:
+    """A study that is reopened after each trial asks what an uninterrupted one asks; another seed asks otherwise."""
+    spec = spec_of(trials=14)
+    with Study.open(tmp_path / "whole", spec) as study:
+        whole = [a.config for a in run_all(study)]
+    pieces = []
+    for _ in range(14):
+        with Study.open(tmp_path / "pieces", spec) as study:
+            pieces.append(ask(study))
+            complete(study, pieces[-1])
+    with Study.open(tmp_path / "other", spec_of(trials=14, seed=1)) as study:
+        other = [a.settings for a in run_all(study)]
+    assert whole == [a.config for a in pieces]
+    assert other[2:] != [a.settings for a in pieces][2:]
+
+
+def test_the_search_learns(tmp_path: Path) -> None:
+    """Later trials score better on average than the random ones that the search starts with."""
+    with Study.open(tmp_path, spec_of(trials=40, experiments=())) as study:
+        scores = [score(asked) for asked in run_all(study)]
+    assert sum(scores[-10:]) / 10 > sum(scores[:8]) / 8
+
+
+def test_a_trial_that_others_beat_is_pruned_at_its_step(tmp_path: Path) -> None:
+    """Successive halving stops a worse trial at its rung; the record keeps the step and the last measurement."""
+    with Study.open(tmp_path, spec_of(experiments=())) as study:
+        good, bad = ask(study), ask(study)
+        assert not study.report(good.number, 1, {"val_accuracy": 0.9, "val_loss": 1.0})
+        assert study.report(bad.number, 1, {"val_accuracy": 0.1, "val_loss": 3.0}, seconds=7.0)
+        study.tell_pruned(bad.number)
+        record = study.record(bad.number)
+    assert (record.status, record.epochs, record.seconds) == ("pruned", 1, 7.0)
+    assert record.metrics == {"val_accuracy": 0.1, "val_loss": 3.0}
+    assert "after epoch 1" in record.reason
+
+
+def test_documented_experiments_are_never_pruned_but_set_the_standard(tmp_path: Path) -> None:
+    """A bad documented experiment goes on; a searched trial is measured against a good one."""
+    with Study.open(tmp_path, spec_of()) as study:
+        good, bad, searched = ask(study), ask(study), ask(study)
+        assert not study.report(good.number, 1, {"val_accuracy": 0.9})
+        assert not any(study.report(bad.number, epoch, {"val_accuracy": 0.01}) for epoch in range(1, 10))
+        assert study.report(searched.number, 1, {"val_accuracy": 0.5})
+
+
+def test_without_early_stopping_nothing_is_pruned(tmp_path: Path) -> None:
+    """With early stopping disabled a worse trial goes on."""
+    with Study.open(tmp_path, spec_of(experiments=(), early_stopping=EarlyStopping(enabled=False))) as study:
+        good, bad = ask(study), ask(study)
+        study.report(good.number, 1, {"val_accuracy": 0.9})
+        assert not study.report(bad.number, 1, {"val_accuracy": 0.1})
+
+
+@pytest.mark.parametrize("metrics", [{"val_accuracy": math.nan}, {"val_accuracy": 0.5, "train_loss": math.inf}])
+def test_a_measurement_that_is_not_finite_fails_the_trial(tmp_path: Path, metrics: dict[str, float]) -> None:
+    """NaN or infinity in any metric fails the trial with its reason and keeps the last finite measurement."""
+    with Study.open(tmp_path, spec_of(experiments=())) as study:
+        asked = ask(study)
+        study.report(asked.number, 1, {"val_accuracy": 0.4})
+        assert study.report(asked.number, 2, metrics)
+        record = study.record(asked.number)
+        assert not study.is_live(asked.number)
+    assert record.status == "failed"
+    assert "became NaN or infinite after epoch 2" in record.reason
+    assert record.metrics == {"val_accuracy": 0.4}
+
+
+def test_reporting_an_epoch_again_changes_nothing(tmp_path: Path) -> None:
+    """A trial that is computed again may report its epochs again; the first report stands."""
+    with Study.open(tmp_path, spec_of(experiments=())) as study:
+        asked = ask(study)
+        for value in (0.3, 0.7):
+            assert not study.report(asked.number, 1, {"val_accuracy": value})
+        complete(study, asked, 0.8)
+        assert study._study.get_trials()[0].intermediate_values == {1: 0.3}
+
+
+def test_records_are_rebuilt_from_the_journal_alone(tmp_path: Path) -> None:
+    """Another process that opens the folder sees equal records."""
+    with Study.open(tmp_path, spec_of()) as study:
+        run_all(study)
+        before = study.records()
+    with Study.open(tmp_path, spec_of()) as study:
+        assert study.records() == before
+        assert not study.has_work
+    assert before[0].model == "m"
+
+
+def test_unfinished_trials_are_handed_out_first_and_asked_once(tmp_path: Path) -> None:
+    """What a dead driver left running is handed out again with the same config before anything new."""
+    first = Study.open(tmp_path, spec_of())
+    lost = [ask(first) for _ in range(3)]
+    first.report(lost[2].number, 1, {"val_accuracy": 0.5})
+    first.close()
+    with Study.open(tmp_path, spec_of()) as study:
+        again = run_all(study)
+        records = study.records()
+    assert again[:3] == lost
+    assert [record.status for record in records] == ["complete"] * 6
+
+
+def test_a_trial_that_kills_its_driver_again_and_again_fails(tmp_path: Path) -> None:
+    """After the last attempt a trial is closed as failed, and the sweep goes on."""
+    for _ in range(MAX_ATTEMPTS):
+        study = Study.open(tmp_path, spec_of())
+        assert ask(study).number == 0
+        study.close()
+    with Study.open(tmp_path, spec_of()) as study:
+        assert ask(study).number == 1
+        assert study.record(0).status == "failed"
+        assert "died 3 times" in study.record(0).reason
+
+
+def test_stopping_on_purpose_costs_no_attempt(tmp_path: Path) -> None:
+    """Ctrl-C may be pressed any number of times."""
+    for _ in range(MAX_ATTEMPTS + 2):
+        with Study.open(tmp_path, spec_of()) as study:
+            assert ask(study).number == 0
+            study.release()
+
+
+def test_a_driver_that_died_between_result_and_verdict_loses_neither(tmp_path: Path) -> None:
+    """An outcome in the journal without its verdict is closed when the study opens."""
+    study = Study.open(tmp_path, spec_of())
+    asked = ask(study)
+    frozen = study._study.get_trials()[0]
+    outcome = {"status": "complete", "metrics": {"val_accuracy": 0.6}, "epochs": 3, "seconds": 1.0, "reason": ""}
+    study._study._storage.set_trial_user_attr(frozen._trial_id, "outcome", outcome)
+    study.close()
+    with Study.open(tmp_path, spec_of()) as study:
+        record = study.record(asked.number)
+    assert (record.status, record.epochs, record.metrics) == ("complete", 3, {"val_accuracy": 0.6})
+
+
+def test_a_driver_that_died_while_asking_leaves_no_trial(tmp_path: Path) -> None:
+    """A trial that was begun but never handed out is not shown and costs no budget."""
+    with Study.open(tmp_path, spec_of(experiments=())) as study:
+        study._study.ask()
+    with Study.open(tmp_path, spec_of(experiments=())) as study:
+        assert len(run_all(study)) == 6
+        assert len(study.records()) == 6
+
+
+def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
+    """A journal whose last line was not written to the end can be read and appended to."""
+    with Study.open(tmp_path, spec_of()) as study:
+        complete(study, ask(study))
+    with (tmp_path / "study.journal").open("ab") as file:
+        file.write(b'{"op_code": 8, "wor')
+    with Study.open(tmp_path, spec_of()) as study:
+        run_all(study)
+    with Study.open(tmp_path, spec_of()) as study:
+        assert len(study.records()) == 6
+
+
+def test_a_config_that_was_complete_before_is_not_computed_again(tmp_path: Path) -> None:
+    """A small space is exhausted: each config is handed out once, duplicates take over its value at no cost."""
+    spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1, 0.2))})
+    with Study.open(tmp_path, spec) as study:
+        asked = run_all(study)
+        records = study.records()
+    assert sorted(a.config.dropout for a in asked) == [0.0, 0.1, 0.2]
+    duplicates = [record for record in records if record.duplicate_of is not None]
+    assert duplicates
+    for record in duplicates:
+        original = records[record.duplicate_of or 0]
+        assert (record.status, record.metrics, record.config) == ("complete", original.metrics, original.config)
+        assert record.reason == f"duplicate of trial {record.duplicate_of}"
+
+
+def test_a_duplicate_of_a_running_trial_waits_for_its_result(tmp_path: Path) -> None:
+    """While its twin runs a duplicate is not computed; it gets the twin's end, also a pruned or failed one."""
+    spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1, 0.2))})
+    with Study.open(tmp_path, spec) as study:
+        asked = [a for a in iter(study.ask, None) if a is not None]
+        assert len(asked) == 3
+        assert {r.status for r in study.records()} == {"running"}
+        complete(study, asked[0], 0.9)
+        assert study.report(asked[1].number, 1, {"val_accuracy": 0.1})
+        study.tell_pruned(asked[1].number)
+        study.tell_failed(asked[2].number, "no memory")
+        ends = {(r.config["dropout"], r.status) for r in study.records()}
+    assert len(ends) == 3
+    assert {status for _, status in ends} == {"complete", "pruned", "failed"}
+
+
+def test_a_sweep_can_be_extended(tmp_path: Path) -> None:
+    """The same spec with more trials runs the difference."""
+    with Study.open(tmp_path, spec_of(trials=3)) as study:
+        assert len(run_all(study)) == 3
+    with Study.open(tmp_path, spec_of(trials=5)) as study:
+        assert len(run_all(study)) == 2
+
+
+def test_another_spec_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """A folder whose trials were made by another spec is refused with the remedy."""
+    with Study.open(tmp_path, spec_of()):
+        pass
+    with pytest.raises(InputError, match=r"name must .* --name"):
+        Study.open(tmp_path, spec_of(seed=7))
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    """Two processes cannot drive one sweep."""
+    with Study.open(tmp_path, spec_of()), pytest.raises(InputError, match="nothing else is running"):
+        Study.open(tmp_path, spec_of())
+
+
+def test_the_journal_stays_small(tmp_path: Path) -> None:
+    """An epoch costs one short line, whatever the number of metrics."""
+    metrics = {f"metric_{i}": 0.123456789 for i in range(20)} | {"val_accuracy": 0.5}
+    with Study.open(tmp_path, spec_of(experiments=(), early_stopping=EarlyStopping(enabled=False))) as study:
+        asked = ask(study)
+        before = (tmp_path / "study.journal").stat().st_size
+        for epoch in range(1, 101):
+            study.report(asked.number, epoch, metrics)
+        grown = (tmp_path / "study.journal").stat().st_size - before
+    assert grown < 100 * 200
+    assert all(json.loads(line) for line in (tmp_path / "study.journal").read_text().splitlines())

@@ -1,0 +1,144 @@
+"""Where runs are written, what may not be shown, and the values that travel to MLflow."""
+
+from __future__ import annotations
+
+import math
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from carcls.errors import TrackingError
+from sweeps.tracking import mask_secrets, open_tracking
+from sweeps.tracking_runs import Update, as_metrics, as_params
+from sweeps.tracking_store import SERVER_SECONDS
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://ann:s3cret@host:5000", "http://***@host:5000"),
+        ("postgresql+psycopg2://ann:p@ss:w@db/mlflow", "postgresql+psycopg2://***@db/mlflow"),
+        ("https://token@host/mlflow?api_key=s3cret&a=1", "https://***@host/mlflow?api_key=***&a=1"),
+        ("cannot reach http://ann:s3cret@host/x: refused", "cannot reach http://***@host/x: refused"),
+        ("sqlite:////home/ann@work/mlflow.db", "sqlite:////home/ann@work/mlflow.db"),
+        ("mail ann@example.org", "mail ann@example.org"),
+    ],
+)
+def test_masking_hides_credentials_and_nothing_else(text: str, shown: str) -> None:
+    """User, password and tokens of a URI are masked; everything else stays readable."""
+    assert mask_secrets(text) == shown
+
+
+@pytest.mark.parametrize("uri", ["ftp://host", "./mlruns", "file:///tmp/mlruns", "databricks", "http://", "sqlite://"])
+def test_unknown_kind_of_store_is_refused_with_the_remedy(uri: str, tmp_path: Path) -> None:
+    """A URI that is no server and no database is refused in one line that says what to give."""
+    with pytest.raises(TrackingError, match=r"--tracking-uri") as caught:
+        open_tracking(uri, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_silent_server_is_refused_without_showing_its_password(tmp_path: Path, closed_port: int) -> None:
+    """A server that does not answer is a one-line error before anything starts, and it names no password."""
+    with pytest.raises(TrackingError, match="must answer within") as caught:
+        open_tracking(f"http://ann:s3cret@127.0.0.1:{closed_port}", tmp_path)
+    assert "s3cret" not in str(caught.value)
+    assert "***@127.0.0.1" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_server_that_accepts_and_says_nothing_is_refused_in_seconds(tmp_path: Path) -> None:
+    """A port that takes connections and never answers does not hold the command up."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        start = time.perf_counter()
+        with pytest.raises(TrackingError, match="must answer within"):
+            open_tracking(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
+    assert time.perf_counter() - start < 2 * SERVER_SECONDS
+
+
+def test_another_web_server_is_refused_as_no_mlflow_server(tmp_path: Path) -> None:
+    """A server that answers, but is not MLflow, is told apart from one that does not answer."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with pytest.raises(TrackingError, match="must be an MLflow server"):
+                open_tracking(f"http://127.0.0.1:{server.server_port}", tmp_path)
+        finally:
+            server.shutdown()
+
+
+def test_unreachable_database_server_is_refused_at_once(tmp_path: Path, closed_port: int) -> None:
+    """A database server that does not answer is refused, instead of MLflow's 100 seconds of retries."""
+    with pytest.raises(TrackingError, match="must be readable and writable") as caught:
+        open_tracking(f"postgresql://ann:s3cret@127.0.0.1:{closed_port}/mlflow", tmp_path)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_database_under_a_file_is_refused(tmp_path: Path) -> None:
+    """An output folder that cannot be made is a tracking error, not a traceback."""
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    with pytest.raises(TrackingError, match="must be readable and writable"):
+        open_tracking(None, tmp_path / "file")
+
+
+def test_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
+    """A file that is not a database is named, and not overwritten."""
+    (tmp_path / "mlflow.db").write_text("not a database, but somebody's", encoding="utf-8")
+    with pytest.raises(TrackingError, match="not a database"):
+        open_tracking(None, tmp_path)
+    assert (tmp_path / "mlflow.db").read_text(encoding="utf-8") == "not a database, but somebody's"
+
+
+def test_processes_that_start_at_once_share_one_fresh_database(tmp_path: Path) -> None:
+    """Two processes that meet no database get the same whole one."""
+    code = (
+        "import sys; from pathlib import Path; from sweeps.tracking import open_tracking\n"
+        "print(open_tracking(None, Path(sys.argv[1])).experiment('transfer'))"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    answers = [process.communicate(timeout=120)[0].strip() for process in running]
+    assert [process.returncode for process in running if process.returncode] == []
+    assert len(set(answers)) == 1
+    assert [file.name for file in tmp_path.glob("*.tmp*")] == []
+
+
+def test_metrics_are_timed_by_their_step_and_finite() -> None:
+    """The same point gets the same timestamp whenever it is reported; NaN and infinity are left out."""
+    points = ((3, {"val_accuracy": 0.5, "val_loss": math.nan, "train_loss": math.inf}),)
+    first, second = as_metrics(points, 1000), as_metrics(points, 1000)
+    assert [(m.key, m.value, m.step, m.timestamp) for m in first] == [("val_accuracy", 0.5, 3, 4000)]
+    assert [m.timestamp for m in second] == [4000]
+
+
+def test_parameters_hold_no_password() -> None:
+    """A setting with credentials inside is logged masked."""
+    (param,) = as_params({"weights": "https://ann:s3cret@host/w.pt"})
+    assert param.value == "https://***@host/w.pt"
+
+
+def test_merged_updates_say_what_both_said() -> None:
+    """Two updates of a run, merged, keep all points and the later status and tags."""
+    early = Update("a", tags={"state": "running", "x": "1"}, points=((1, {"m": 1.0}),), status="RUNNING")
+    late = Update("a", tags={"state": "complete"}, points=((2, {"m": 2.0}),), status="FINISHED")
+    merged = early.then(late).then(Update("a", points=((3, {"m": 3.0}),)))
+    assert merged.tags == {"state": "complete", "x": "1"}
+    assert [step for step, _ in merged.points] == [1, 2, 3]
+    assert merged.status == "FINISHED"

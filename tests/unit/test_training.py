@@ -1,0 +1,213 @@
+"""The training loop: cached equals computed, resumed equals uninterrupted, frozen stays frozen, NaN stops."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from carcls.config import TrialConfig
+from carcls.errors import NonFiniteLoss
+from carcls.models.classifier import build_classifier
+from carcls.outcome import Measurement
+from carcls.stages import StageStore
+from carcls.training.checkpoint import load_model
+from carcls.training.features import FrozenFeatures
+from carcls.training.images import ImageSource
+from carcls.training.loop import Split, Trainer
+
+CLASSES = 4
+IMAGES = 40
+SIDE = 32
+SMALL = TrialConfig(
+    backbone="efficientnet_lite0",
+    image_size=SIDE,
+    epochs=3,
+    batch_size=7,
+    dropout=0.3,
+    crop="random",
+    flip=True,
+    rotation=15,
+    jitter=0.2,
+    precision="fp32",
+)
+
+
+def _pixels() -> np.ndarray:
+    """Tinted noise: the tint tells the class."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 60, (IMAGES, SIDE, SIDE, 3))
+    tints = np.array([[190, 0, 0], [0, 190, 0], [0, 0, 190], [150, 150, 0]])
+    return (pixels + tints[np.arange(IMAGES) % CLASSES][:, None, None, :]).astype(np.uint8)
+
+
+def _trainer(config: TrialConfig, store: StageStore | None, cached: bool = True) -> Trainer:
+    torch.manual_seed(0)
+    classifier = build_classifier(config, CLASSES).to(memory_format=torch.channels_last)
+    images = ImageSource(_pixels(), classifier.backbone.mean, classifier.backbone.std, torch.device("cpu"))
+    labels = np.arange(IMAGES) % CLASSES
+    train, validation = np.arange(0, 28), np.arange(28, IMAGES)
+    features = FrozenFeatures(store, classifier, images, "fp32", {"data": "blobs"}) if store and cached else None
+    return Trainer(
+        config=config,
+        classifier=classifier,
+        images=images,
+        train=Split(train, labels[train]),
+        validation=Split(validation, labels[validation]),
+        precision="fp32",
+        features=features,
+    )
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _collect(into: list[Measurement]) -> Callable[[Measurement], None]:
+    return into.append
+
+
+def _losses_of_every_step(trainer: Trainer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    losses: list[float] = []
+    step = trainer._step
+
+    def noted(embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = step(embeddings, labels)
+        losses.append(float(loss))
+        return loss
+
+    monkeypatch.setattr(trainer, "_step", noted)
+    trainer.fit(folder, lambda _: None)
+    return losses
+
+
+@pytest.mark.parametrize("unfreezing", ["frozen", "2:all"])
+def test_cached_views_train_the_same_steps_as_computing_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unfreezing: str
+) -> None:
+    """Step for step, a trial on cached views of the images has the losses, metrics and weights of one that computes."""
+    config = SMALL.with_settings({"unfreezing": unfreezing})
+    cached = _trainer(config, StageStore(tmp_path / "store"))
+    computed = _trainer(config, None)
+    losses = _losses_of_every_step(cached, _folder(tmp_path / "a"), monkeypatch)
+    expected = _losses_of_every_step(computed, _folder(tmp_path / "b"), monkeypatch)
+    assert len(losses) == 3 * 4
+    assert losses == pytest.approx(expected, rel=1e-4)
+    for ours, theirs in zip(cached.progress.history, computed.progress.history, strict=True):
+        assert {k: v for k, v in ours.items() if k != "seconds"} == pytest.approx(
+            {k: v for k, v in theirs.items() if k != "seconds"}, rel=1e-3
+        )
+    torch.testing.assert_close(cached.classifier.head.weight, computed.classifier.head.weight, rtol=1e-3, atol=1e-5)
+
+
+def test_each_view_is_computed_once_for_all_frozen_trials(tmp_path: Path) -> None:
+    """A second frozen trial with other head settings computes no features; one that unfreezes shares its head phase."""
+    store = StageStore(tmp_path / "store")
+    _trainer(SMALL, store).fit(_folder(tmp_path / "a"), lambda _: None)
+    made = [event for event in store.events() if event.event == "made"]
+    assert len(made) == 3 + 1  # one view an epoch, and the validation images as they are
+    other = {"head_lr": 0.01, "dropout": 0.0, "batch_size": 5}
+    _trainer(SMALL.with_settings(other), store).fit(_folder(tmp_path / "b"), lambda _: None)
+    _trainer(SMALL.with_settings({"unfreezing": "2:1"}), store).fit(_folder(tmp_path / "c"), lambda _: None)
+    assert [event for event in store.events() if event.event == "made"] == made
+
+
+@pytest.mark.parametrize("unfreezing", ["frozen", "1:1,2:all"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_trial_killed_after_any_epoch_goes_on_to_the_same_numbers(
+    tmp_path: Path, unfreezing: str, optimizer: str
+) -> None:
+    """Weights and measurements after a resume are those of the uninterrupted trial, bit for bit."""
+    settings = {"unfreezing": unfreezing, "optimizer": optimizer, "lr_schedule": "onecycle", "label_smoothing": 0.1}
+    config = SMALL.with_settings(settings)
+    whole_reports: list[Measurement] = []
+    whole = _trainer(config, StageStore(tmp_path / "store"))
+    logits = whole.fit(_folder(tmp_path / "whole"), _collect(whole_reports))
+    folder = _folder(tmp_path / "killed")
+    for kill_after in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            _trainer(config, StageStore(tmp_path / "store")).fit(folder, _interrupt_after(kill_after))
+    reports: list[Measurement] = []
+    resumed = _trainer(config, StageStore(tmp_path / "store"))
+    again = resumed.fit(folder, _collect(reports))
+    assert [_numbers(r) for r in reports] == [_numbers(r) for r in whole_reports]
+    np.testing.assert_array_equal(again, logits)
+    for name, tensor in whole.classifier.state_dict().items():
+        assert torch.equal(tensor, resumed.classifier.state_dict()[name]), name
+
+
+def _numbers(measurement: Measurement) -> dict[str, float]:
+    return {"epoch": measurement.epoch, **{k: v for k, v in measurement.metrics.items() if k != "seconds"}}
+
+
+def _interrupt_after(epoch: int) -> Callable[[Measurement], None]:
+    def report(measurement: Measurement) -> None:
+        if measurement.epoch == epoch:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_the_written_model_answers_as_the_trained_one(tmp_path: Path) -> None:
+    """Loading the trained tensors over a fresh classifier gives the validation logits of the last epoch."""
+    config = SMALL.with_settings({"unfreezing": "1:2"})
+    trainer = _trainer(config, StageStore(tmp_path / "store"))
+    logits = trainer.fit(_folder(tmp_path / "trial"), lambda _: None)
+    fresh = _trainer(config, None)
+    load_model(tmp_path / "trial", fresh.classifier)
+    fresh.progress = trainer.progress
+    np.testing.assert_allclose(fresh.validation_logits(2), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_frozen_backbone_does_not_move_and_a_full_one_does(tmp_path: Path) -> None:
+    """Neither weights nor BatchNorm statistics of a frozen backbone change; in full training both do."""
+    for unfreezing, moves in (("frozen", False), ("full", True)):
+        trainer = _trainer(SMALL.with_settings({"unfreezing": unfreezing}), None)
+        before = {n: t.clone() for n, t in trainer.classifier.backbone.state_dict().items()}
+        trainer.fit(_folder(tmp_path / unfreezing), lambda _: None)
+        changed = [n for n, t in trainer.classifier.backbone.state_dict().items() if not torch.equal(t, before[n])]
+        assert bool(changed) == moves
+        if moves:
+            assert any(n.endswith("running_mean") for n in changed)
+            assert any(n.endswith("weight") for n in changed)
+
+
+def test_a_head_on_frozen_features_learns_what_can_be_learned(tmp_path: Path) -> None:
+    """Twenty epochs of the head alone tell the tints apart, far above chance."""
+    config = SMALL.with_settings({"augmentation_strength": 0, "dropout": 0.0, "epochs": 20, "head_lr": 0.02})
+    reports: list[Measurement] = []
+    _trainer(config, StageStore(tmp_path / "store")).fit(_folder(tmp_path / "trial"), _collect(reports))
+    assert reports[-1].metrics["val_accuracy"] >= 0.75
+    assert reports[-1].metrics["val_loss"] < reports[0].metrics["val_loss"]
+
+
+def test_full_training_fits_the_training_images(tmp_path: Path) -> None:
+    """With everything open the training loss falls to less than half."""
+    settings = {"unfreezing": "full", "optimizer": "adamw", "lr_schedule": "onecycle", "dropout": 0.0}
+    config = SMALL.with_settings({**settings, "augmentation_strength": 0, "epochs": 8, "head_lr": 5e-3})
+    reports: list[Measurement] = []
+    _trainer(config, None).fit(_folder(tmp_path / "trial"), _collect(reports))
+    assert reports[-1].metrics["train_loss"] < reports[0].metrics["train_loss"] / 2
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_trial_with_its_name(tmp_path: Path, broken: float) -> None:
+    """NaN or infinity ends in NonFiniteLoss that says where and what to change, and leaves no checkpoint of it."""
+    trainer = _trainer(SMALL, None)
+    with torch.no_grad():
+        trainer.classifier.head.bias[0] = broken
+    with pytest.raises(NonFiniteLoss, match=r"epoch 1.*lower the learning rates"):
+        trainer.fit(_folder(tmp_path / "trial"), lambda _: None)
+    assert not list((tmp_path / "trial").iterdir())
+
+
+def test_clipping_bounds_the_step(tmp_path: Path) -> None:
+    """With SGD, a learning rate of one and no momentum, no step is longer than the clipped gradient."""
+    config = SMALL.with_settings({"optimizer": "sgd", "momentum": 0.0, "head_lr": 1.0, "clip_norm": 0.01, "epochs": 1})
+    trainer = _trainer(config, None)
+    before = torch.cat([p.detach().flatten() for p in trainer.classifier.head.parameters()]).clone()
+    trainer.fit(_folder(tmp_path / "trial"), lambda _: None)
+    after = torch.cat([p.detach().flatten() for p in trainer.classifier.head.parameters()])
+    assert 0 < float((after - before).norm()) <= 4 * 0.01 + 1e-6

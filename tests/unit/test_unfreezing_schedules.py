@@ -1,0 +1,98 @@
+"""Unfreezing schedules as plain values."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from carcls.unfreezing import NAMED, open_stages, parse_unfreezing
+
+LENGTHS = [1, 2, 3, 5, 10, 50]
+STAGES = [1, 2, 5, 9, 14]
+
+
+def _written_out(draw: random.Random) -> str:
+    count = draw.randint(1, 4)
+    epochs = sorted(draw.sample(range(12), count))
+    counts: list[object] = sorted(draw.sample(range(1, 12), count))
+    if draw.random() < 0.5:
+        counts[-1] = "all"
+    return ",".join(f"{epoch}:{opened}" for epoch, opened in zip(epochs, counts, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_named_schedule_is_itself(name: str) -> None:
+    """The three names are taken as they are."""
+    assert parse_unfreezing(name) == name
+
+
+def test_a_written_out_schedule_is_read_back() -> None:
+    """A written-out schedule gives its pairs, in order."""
+    assert parse_unfreezing("2:1,4:3,6:all") == ((2, 1), (4, 3), (6, "all"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "half",
+        "1",
+        "1:",
+        ":1",
+        "1:0",
+        "1:-1",
+        "-1:2",
+        "1:1.5",
+        "1:1,1:2",
+        "3:1,2:2",
+        "1:2,2:2",
+        "1:3,2:1",
+        "1:all,2:9",
+    ],
+)
+def test_an_unreadable_schedule_is_refused(text: str) -> None:
+    """What is no schedule, or does not rise, is refused with what was given."""
+    with pytest.raises(ValueError, match="unfreezing must") as caught:
+        parse_unfreezing(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("epochs", LENGTHS)
+@pytest.mark.parametrize("stages", STAGES)
+def test_no_schedule_ever_closes_what_it_opened(epochs: int, stages: int) -> None:
+    """The number of open stages never falls and stays between none and all."""
+    draw = random.Random(epochs * 100 + stages)
+    for text in [*NAMED, *(_written_out(draw) for _ in range(20))]:
+        counts = [open_stages(text, epoch, epochs, stages) for epoch in range(epochs)]
+        assert counts == sorted(counts)
+        assert all(0 <= count <= stages for count in counts)
+
+
+@pytest.mark.parametrize("epochs", LENGTHS)
+@pytest.mark.parametrize("stages", STAGES)
+def test_frozen_opens_none_and_full_opens_all(epochs: int, stages: int) -> None:
+    """At every epoch, ``frozen`` has no stage open and ``full`` all."""
+    assert {open_stages("frozen", epoch, epochs, stages) for epoch in range(epochs)} == {0}
+    assert {open_stages("full", epoch, epochs, stages) for epoch in range(epochs)} == {stages}
+
+
+@pytest.mark.parametrize("epochs", [4, 5, 10, 50])
+@pytest.mark.parametrize("stages", STAGES)
+def test_progressive_begins_with_the_head_and_ends_with_all(epochs: int, stages: int) -> None:
+    """``progressive`` trains the head alone for a fifth of the epochs and everything from half of them on."""
+    counts = [open_stages("progressive", epoch, epochs, stages) for epoch in range(epochs)]
+    head_only = max(1, epochs // 5)
+    assert counts[:head_only] == [0] * head_only
+    assert counts[head_only] >= 1
+    assert counts[epochs // 2 :] == [stages] * (epochs - epochs // 2)
+
+
+def test_a_written_out_schedule_holds_until_the_next_named_epoch() -> None:
+    """An epoch that is not named keeps what the one before had; nothing is open before the first."""
+    assert [open_stages("2:1,4:3,6:all", epoch, 8, 9) for epoch in range(8)] == [0, 0, 1, 1, 3, 3, 9, 9]
+
+
+def test_more_stages_than_there_are_means_all() -> None:
+    """A schedule written for a deeper network opens what a shallower one has."""
+    assert open_stages("0:12", 0, 5, 5) == 5

