@@ -4,6 +4,7 @@
     ├── InputError               the user's mistake; the command line prints it in one line and exits with 2
     │   ├── SpecError            every mistake of a spec together, each with its path
     │   ├── DataError            a data set that is missing, empty, of no known layout, or too broken
+    │   │   └── UnreadableImage  one image that cannot be used, and why (in carcls.data.decode)
     │   ├── WeightsError         pretrained weights that cannot be had, or do not fit
     │   ├── OutputError          a folder that cannot be written
     │   └── TrackingError        a tracking server that does not answer

@@ -70,6 +70,7 @@ def run_sweep(
     stages = StageStore(out / "stages")
     dataset = _prepare_data(spec, out, stages, progress)
     sitting = Sitting(spec, out, tracking, stages, dataset, started)
+    require_same_data(sitting)
     sitting.folder.mkdir(exist_ok=True)
     write_text(sitting.folder / "spec.yaml", spec.to_yaml())
     dataset.save(sitting.folder / "dataset.json")
@@ -111,6 +112,22 @@ def claim_folder(spec: SweepSpec, out: Path) -> None:
         raise InputError(
             f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
             f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may change."
+        )
+
+
+def require_same_data(sitting: Sitting) -> None:
+    """Check that a sweep that goes on does so with the images it was begun with.
+
+    Raises:
+        InputError: images, boxes or labels under the same path have changed.
+    """
+    from carcls.data.dataset import Dataset
+
+    file = sitting.folder / "dataset.json"
+    if file.is_file() and Dataset.load(file).digest != sitting.dataset.digest:
+        raise InputError(
+            f"--data must hold the images that {sitting.spec.name!r} was begun with; they have changed since. "
+            "Scores on different images cannot be compared: give the sweep another --name."
         )
 
 

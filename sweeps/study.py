@@ -61,6 +61,7 @@ class _Live:
 
     trial: Trial
     documented: bool
+    last_epoch: int
     epochs: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -183,8 +184,10 @@ class Study:
             self._settle_duplicate(frozen)
             return None
         asked = asked_of(frozen)
-        self._live[frozen.number] = _Live(trial or self._attach(frozen), asked["experiment"] is not None)
-        return Asked(frozen.number, asked["experiment"], asked["settings"], TrialConfig.model_validate(asked["config"]))
+        config = TrialConfig.model_validate(asked["config"])
+        documented = asked["experiment"] is not None
+        self._live[frozen.number] = _Live(trial or self._attach(frozen), documented, config.epochs)
+        return Asked(frozen.number, asked["experiment"], asked["settings"], config)
 
     def _attach(self, frozen: FrozenTrial) -> Trial:
         # A handle on a trial draws parameters that are never used; random ones cost the least.
@@ -225,8 +228,8 @@ class Study:
         """Note a measurement; return True when the trial should stop now.
 
         It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
-        failed already). Documented experiments are never pruned, but others are measured against them. Saying the same
-        epoch again changes nothing.
+        failed already). Documented experiments are never pruned, but others are measured against them; nor is a trial
+        that has just finished its last epoch. Saying the same epoch again changes nothing.
         """
         live = self._live.get(number)
         if live is None:
@@ -238,7 +241,7 @@ class Study:
         live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
         self._report(live.trial, epoch, metrics[OBJECTIVE])
         verdict = live.trial.should_prune()
-        live.pruned = verdict and not live.documented
+        live.pruned = verdict and not live.documented and epoch < live.last_epoch
         return live.pruned
 
     @staticmethod

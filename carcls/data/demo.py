@@ -30,7 +30,7 @@ from carcls.data.demo_catalogue import CLASSES
 from carcls.data.demo_details import trim
 from carcls.data.demo_ends import nose, tail
 from carcls.data.demo_finish import Box, develop, occlude
-from carcls.data.demo_render import Layer, Mesh, Parts, render_car
+from carcls.data.demo_render import Layer, Mesh, Part, Parts, render_car
 from carcls.data.demo_scene import Scene, draw_surroundings, make_scene, random_paint
 from carcls.data.demo_wheels import treads, wheels
 from carcls.errors import DataError, InputError
@@ -52,7 +52,7 @@ class _Drawn:
     jpeg: bytes
 
 
-def demo_counts(images_per_class: int = 30) -> tuple[int, int, int]:
+def demo_counts(images_per_class: int = 36) -> tuple[int, int, int]:
     """Number of classes, training images and test images of a demo data set.
 
     Raises:
@@ -67,12 +67,12 @@ def demo_counts(images_per_class: int = 30) -> tuple[int, int, int]:
     return len(CLASSES), len(CLASSES) * train, len(CLASSES) * (images_per_class - train)
 
 
-def demo_folder_name(seed: int = 0, images_per_class: int = 30) -> str:
+def demo_folder_name(seed: int = 0, images_per_class: int = 36) -> str:
     """A folder name that says exactly which pictures are inside."""
     return f"demo-v{DEMO_VERSION}-seed{seed}-{images_per_class}"
 
 
-def write_demo(folder: Path, *, seed: int = 0, images_per_class: int = 30, workers: int | None = None) -> Path:
+def write_demo(folder: Path, *, seed: int = 0, images_per_class: int = 36, workers: int | None = None) -> Path:
     """Draw the demo data set into ``folder``; returns at once when it is already there.
 
     The folder appears complete or not at all: it is written under another name beside its place and then renamed.
@@ -118,9 +118,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
 
 def _draw_all(seed: int, images_per_class: int, workers: int | None) -> Iterator[_Drawn]:
     """All images, class by class."""
-    count = (
-        workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1
-    )
+    count = workers or len(os.sched_getaffinity(0))
     tasks = [(seed, label, images_per_class) for label in range(len(CLASSES))]
     if count == 1 or len(CLASSES) * images_per_class <= _IN_PROCESS:
         for task in tasks:
@@ -141,14 +139,14 @@ def _draw_image(seed: int, label: int, index: int) -> _Drawn:
     body, mesh = CLASSES[label].body, _mesh(label)
     scene = make_scene(rng, mesh.quads.reshape(-1, 3), index)
     picture = draw_surroundings(rng, scene, body)
-    if scene.place.places_beside and rng.random() < 0.3:
+    if scene.place.places_beside and rng.random() < 0.25:
         _paste(picture, _neighbour(rng, scene))
     parts = _parts(label, scene.lamps_on, int(rng.integers(_WHEEL_TURNS)))
     layer = render_car(mesh, parts, scene.camera, scene.paint, scene.light, scene.size)
     _paste(picture, layer)
     left, top, right, bottom = _seen_box(layer)
     brightness = float(np.sqrt(np.clip(scene.light.horizon.mean() + scene.light.sun_colour.mean() * 0.4, 0.02, 1)))
-    if rng.random() < 0.06:
+    if rng.random() < 0.05:
         _paste(picture, _in_front(rng, scene, (left, top, right, bottom)))
     else:
         picture = occlude(rng, picture, (left, top, right, bottom), brightness)
@@ -177,15 +175,25 @@ def _in_front(rng: np.random.Generator, scene: Scene, box: Box) -> Layer:
 
 @lru_cache(maxsize=len(CLASSES))
 def _mesh(label: int) -> Mesh:
-    return Mesh(Surface(CLASSES[label].body).quads())
+    return Mesh(_surface(label).quads())
 
 
-@lru_cache(maxsize=48)
-def _parts(label: int, lamps_on: bool, turn: int) -> Parts:
-    surface, face = Surface(CLASSES[label].body), CLASSES[label].face
+@lru_cache(maxsize=len(CLASSES))
+def _surface(label: int) -> Surface:
+    return Surface(CLASSES[label].body)
+
+
+@lru_cache(maxsize=len(CLASSES))
+def _fixed_parts(label: int, lamps_on: bool) -> tuple[Part, ...]:
+    surface, face = _surface(label), CLASSES[label].face
     ends = (*nose(surface, face, lamps_on=lamps_on), *tail(surface, face, lamps_on=lamps_on))
+    return (*treads(surface), *trim(surface, face), *ends)
+
+
+@lru_cache(maxsize=8)
+def _parts(label: int, lamps_on: bool, turn: int) -> Parts:
     spin = turn / _WHEEL_TURNS * 0.2 + 0.03
-    return Parts((*treads(surface), *trim(surface, face), *ends, *wheels(surface, face.wheel, spin)))
+    return Parts((*_fixed_parts(label, lamps_on), *wheels(_surface(label), CLASSES[label].face.wheel, spin)))
 
 
 def _paste(picture: Image.Image, layer: Layer) -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from carcls.data.demo_render import Camera, Singles
+from carcls.data.demo_optics import Camera, Singles
 
 _Fill = tuple[int, int, int, int]
 
@@ -26,7 +26,7 @@ def ground_noise() -> Singles:
 def draw_backdrop(
     rng: np.random.Generator, picture: Image.Image, camera: Camera, kind: str, brightness: float, *, lamps: bool
 ) -> None:
-    """Draw a backdrop of some ``kind`` onto the picture, in place; ``brightness`` is that of its surroundings, 0 to 1."""
+    """Draw a backdrop onto the picture, in place; ``brightness`` is that of its surroundings, 0 to 1."""
     overlay = Image.new("RGBA", picture.size)
     stage = _Stage(rng, ImageDraw.Draw(overlay), camera, picture.size, brightness)
     match kind:

@@ -1,8 +1,8 @@
-"""The demo cars' sheet metal: a lofted surface in metres, x to the front, y to the left, z up, the origin on the ground.
+"""The demo cars' sheet metal: a lofted surface in metres; x is to the front, y to the left, z up from the ground.
 
-The side outline is a rounded polyline walked by ``s`` (front bumper 0, bumper edge 1, bonnet edge 2, windscreen 3, roof 4,
-rear window 5, its end 6, tail 7, rear bumper 8, its bottom 9). A second coordinate ``w`` walks across half of the
-car: 0 to 1 from the middle to the edge, 1 to 2 around the edge, beyond 2 down the side in metres.
+The side outline is a rounded polyline walked by ``s`` (front bumper 0, bumper edge 1, bonnet edge 2, windscreen 3,
+roof 4, rear window 5, its end 6, tail 7, rear bumper 8, its bottom 9). A second coordinate ``w`` walks across half of
+the car: 0 to 1 from the middle to the edge, 1 to 2 around the edge, beyond 2 down the side in metres.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Surface:
     def quads(self) -> Floats:
         """The whole surface as quadrilaterals, float64 [n, 4, 3]."""
         s = _stations(self.outline.s)
-        across = self.points(*np.meshgrid(s, np.array([0, 0.3, 0.6, 0.85, 1, 1.35, 1.7, 2.0]), indexing="ij"))
+        across = self.points(*np.meshgrid(s, np.array([0, 0.4, 0.75, 1, 1.35, 1.7, 2.0]), indexing="ij"))
         half = np.concatenate([_cells(across), _cells(self._flank())])
         return np.concatenate([half, half * np.array([1.0, -1.0, 1.0])])
 
@@ -118,12 +118,12 @@ class Surface:
         inner_x, inner_z = line.x - line.normal_x * _EDGE, line.z - line.normal_z * _EDGE
         first, last = int(np.argmax(inner_x)), int(np.argmin(inner_x))
         middle, half = (inner_x[first] + inner_x[last]) / 2, (inner_x[first] - inner_x[last]) / 2
-        x = middle + half * np.cos(np.linspace(0, np.pi, 34))
+        x = middle + half * np.cos(np.linspace(0, np.pi, 30))
         top = np.interp(x, inner_x[first : last + 1][::-1], inner_z[first : last + 1][::-1])
         low_x = np.concatenate([line.x[last:], line.x[: first + 1]])
         low_z = np.concatenate([line.z[last:], line.z[: first + 1]])
         bottom = np.minimum(np.interp(x, low_x, low_z), top)
-        rise = np.linspace(0, 1, 10)[None, :]
+        rise = np.linspace(0, 1, 9)[None, :]
         z = bottom[:, None] + (top - bottom)[:, None] * rise
         return self.on_side(np.broadcast_to(x[:, None], z.shape), z, 1.0, lift=0.0)
 

@@ -1,4 +1,4 @@
-"""What lies on the demo cars' flanks and top: windows, pillars, seams, handles, mirrors, arches, rails, the open cabin."""
+"""What lies on the demo cars' flanks and top: windows, pillars, seams, handles, mirrors, arches, rails, open cabins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 
 from carcls.data.demo_body import Floats, Surface
 from carcls.data.demo_catalogue import Face
-from carcls.data.demo_render import Colour, Kind, Part
+from carcls.data.demo_optics import Colour
+from carcls.data.demo_render import Kind, Part
 
 _BLACK, _RUBBER, _PLASTIC, _CHROME, _SEAT = (16, 16, 18), (30, 30, 33), (52, 53, 56), (225, 228, 232), (74, 62, 54)
 _UP = np.array([0.0, 0.0, 1.0])
@@ -32,27 +33,22 @@ def trim(surface: Surface, face: Face) -> Iterator[Part]:
 
 def patch(surface: Surface, s: tuple[float, float], reach: float, kind: Kind, colour: Colour = (0, 0, 0)) -> Part:
     """A part that lies across the car's middle, from ``s[0]`` to ``s[1]`` and to ``w`` = ``reach`` on both sides."""
-    across = np.linspace(-reach, reach, 9)
-    edges = [np.stack([_signed(surface, v, t) for t in order]) for v, order in ((s[0], across), (s[1], across[::-1]))]
-    along = np.linspace(s[0], s[1], 5)[1:-1]
-    right = np.stack([_signed(surface, v, reach) for v in along])
-    left = np.stack([_signed(surface, v, -reach) for v in along[::-1]])
-    points = np.concatenate([edges[0], right, edges[1], left])
+    across, along = np.linspace(-reach, reach, 9), np.linspace(s[0], s[1], 5)[1:-1]
+    w = np.concatenate([across, np.full(3, reach), across[::-1], np.full(3, -reach)])
+    points = surface.points(np.concatenate([np.full(9, s[0]), along, np.full(9, s[1]), along[::-1]]), np.abs(w))
+    points[:, 1] *= np.where(w < 0, -1.0, 1.0)
     return Part(points, outward(points), kind, colour)
 
 
 def outward(points: Floats) -> Floats:
-    """The unit normal [3] of a polygon [n, 3], pointing out of the car."""
-    after = np.roll(points, -1, axis=0)
-    normal = np.cross(points, after).sum(axis=0)
-    normal /= max(float(np.linalg.norm(normal)), 1e-12)
-    centre = points.mean(axis=0) * np.array([0.55, 1.0, 1.0]) - np.array([0, 0, 0.55])
-    facing: Floats = normal if normal @ centre >= 0 else -normal
-    return facing
-
-
-def _signed(surface: Surface, s: float, w: float) -> Floats:
-    return surface.points(np.array(s), np.array(abs(w)), 1.0 if w >= 0 else -1.0)
+    """The unit normals [..., 3] of polygons [..., n, 3], pointing out of the car."""
+    x, y, z = np.moveaxis(points, -1, 0)
+    after_x, after_y, after_z = (np.roll(v, -1, axis=-1) for v in (x, y, z))
+    normal = np.stack([y * after_z - z * after_y, z * after_x - x * after_z, x * after_y - y * after_x]).sum(axis=-1)
+    middle = np.stack([x.mean(axis=-1) * 0.55, y.mean(axis=-1), z.mean(axis=-1) - 0.55])
+    inside = (normal * middle).sum(axis=0) < 0
+    unit = normal / np.maximum(np.sqrt((normal * normal).sum(axis=0)), 1e-12) * np.where(inside, -1.0, 1.0)
+    return np.moveaxis(unit, 0, -1)
 
 
 def _screens(surface: Surface) -> Iterator[Part]:
@@ -159,7 +155,14 @@ def _open_cabin(surface: Surface) -> Iterator[Part]:
     body = surface.body
     width = float(surface.half_width(np.array(surface.x_at(body.cowl[0])), np.array(body.cowl[1]))) - 0.10
     foot, head = surface.x_at(body.cowl[0] + 0.1), surface.x_at(body.roof_front - 0.02)
-    corners = np.array([(foot, -width, body.cowl[1]), (head, -width * 0.84, body.height - 0.03), (head, width * 0.84, body.height - 0.03), (foot, width, body.cowl[1])])  # fmt: skip
+    top = body.height - 0.03
+    edge = [
+        (foot, -width, body.cowl[1]),
+        (head, -width * 0.84, top),
+        (head, width * 0.84, top),
+        (foot, width, body.cowl[1]),
+    ]
+    corners = np.array(edge)
     lean = outward(corners)
     for facing in (lean, -lean):
         yield Part(corners, facing, "lit", (150, 166, 176), opacity=120)

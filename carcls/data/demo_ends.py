@@ -1,7 +1,7 @@
 """The demo cars' faces: lights, grilles, intakes and plates on the nose and the tail.
 
-Shapes are given in a band at either end: across by ``w`` (see `demo_body`; it runs on around the corner), up by a share of the
-band's height, which may pass 0 and 1.
+Shapes are given in a band at either end: across by ``w`` (see `demo_body`; it runs on around the corner), up by a share
+of the band's height, which may pass 0 and 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from carcls.data.demo_body import Floats, Surface
 from carcls.data.demo_catalogue import Face
 from carcls.data.demo_details import outward
-from carcls.data.demo_render import Colour, Kind, Part
+from carcls.data.demo_optics import Colour
+from carcls.data.demo_render import Kind, Part
 
 _BLACK, _DARK, _CHROME, _PLATE = (14, 14, 16), (40, 41, 44), (222, 225, 230), (232, 232, 226)
 _RED, _AMBER, _WHITE = (206, 24, 30), (236, 130, 30), (226, 228, 230)
@@ -51,13 +52,13 @@ def _tear(a: Floats) -> Floats:
 
 
 _HEADLIGHTS: dict[str, tuple[_Lobe, ...]] = {
-    "block": (_block(0.54, 2.08, 0.06, 0.88),),
-    "swept": (_Lobe(0.56, 2.40, _straight(0.08, 0.66), _straight(0.66, 0.98)),),
-    "slim": (_Lobe(0.46, 2.34, _straight(0.56, 0.70), _straight(0.82, 0.98)),),
+    "block": (_block(0.50, 2.10, 0.10, 0.88),),
+    "swept": (_Lobe(0.46, 2.46, _straight(0.10, 0.62), _straight(0.62, 0.98)),),
+    "slim": (_Lobe(0.44, 2.40, _straight(0.62, 0.72), _straight(0.84, 0.97)),),
     "teardrop": (_Lobe(0.56, 2.32, lambda a: 0.42 + 0.42 * a - _tear(a), lambda a: 0.46 + 0.42 * a + _tear(a)),),
     "oval": (_round(0.55, 2.02, 0.48, 0.50),),
-    "twin": (_round(0.46, 0.70, 0.50, 0.36), _round(0.72, 1.75, 0.52, 0.46)),
-    "hook": (_block(0.52, 2.10, 0.48, 0.92), _block(1.25, 2.06, -0.22, 0.48)),
+    "twin": (_round(0.42, 0.68, 0.50, 0.38), _round(0.70, 1.85, 0.52, 0.46)),
+    "hook": (_block(0.48, 2.10, 0.52, 0.92), _block(0.90, 2.08, -0.16, 0.52)),
 }
 _TAILLIGHTS: dict[str, tuple[_Lobe, ...]] = {
     "vertical": (_block(0.82, 1.95, -0.30, 1.05),),
@@ -97,14 +98,14 @@ class _Band:
 
     def lobe(self, lobe: _Lobe, side: float, colour: Colour, kind: Kind, shrink: float = 0.0) -> Iterator[Part]:
         """A light's area, in pieces that each face their own way because it runs around the corner."""
-        a = np.linspace(shrink * 0.5, 1 - shrink * 0.5, 10)
+        a = np.linspace(shrink * 0.5, 1 - shrink * 0.5, 9)
         w = (lobe.start + (lobe.end - lobe.start) * a) * side
         low, high = lobe.low(a), lobe.high(a)
-        low, high = low + (high - low) * shrink * 0.5, high - (high - low) * shrink * 0.5
-        below, above = self.points(w, low), self.points(w, high)
-        for i in range(len(a) - 1):
-            piece = np.stack([below[i], below[i + 1], above[i + 1], above[i]])
-            yield Part(piece, outward(piece), kind, colour)
+        margin = (high - low) * shrink * 0.5
+        below, above = self.points(np.stack([w, w]), np.stack([low + margin, high - margin]))
+        pieces = np.stack([below[:-1], below[1:], above[1:], above[:-1]], axis=1)
+        for piece, facing in zip(pieces, outward(pieces), strict=True):
+            yield Part(piece, facing, kind, colour)
 
 
 def nose(surface: Surface, face: Face, *, lamps_on: bool) -> Iterator[Part]:
@@ -112,7 +113,7 @@ def nose(surface: Surface, face: Face, *, lamps_on: bool) -> Iterator[Part]:
     body = surface.body
     height = body.nose[1] - body.bumper
     lower = _Band(surface, body.clearance + 0.04, body.bumper, front=True)
-    band = _Band(surface, body.nose[1] - max(0.72 * height, 0.20), body.nose[1] - 0.015, front=True)
+    band = _Band(surface, body.nose[1] - max(0.92 * height, 0.27), body.nose[1] - 0.01, front=True)
     yield from _intake(lower, face.intake)
     yield from _grille(band, face.grille, face)
     for side in (-1.0, 1.0):
@@ -182,7 +183,7 @@ def _grille(band: _Band, style: str, face: Face) -> Iterator[Part]:
 
 
 def _upright_grille(band: _Band, style: str, edge: Colour) -> Iterator[Part]:
-    reach = {"bars": 0.50, "slats": 0.36, "mesh": 0.44, "frame": 0.40}[style]
+    reach = {"bars": 0.48, "slats": 0.36, "mesh": 0.42, "frame": 0.38}[style]
     low = -0.10 if style in ("slats", "frame") else 0.08
     yield band.strip(reach, low, 0.84, _BLACK)
     if style == "bars":
@@ -207,7 +208,7 @@ def tail(surface: Surface, face: Face, *, lamps_on: bool) -> Iterator[Part]:
     body = surface.body
     upright = body.glass_end[0] > body.length - 0.36  # the rear window ends at the tail: lights climb higher
     top = body.tail[1] + (0.10 if upright else -0.03)
-    band = _Band(surface, top - (0.34 if upright else 0.26), top, front=False)
+    band = _Band(surface, top - (0.40 if upright else 0.33), top, front=False)
     lower = _Band(surface, body.clearance + 0.06, body.bumper + 0.04, front=False)
     yield lower.strip(0.86, 0.0, 0.34, _BLACK)
     yield lower.polygon(np.linspace(-1.9, 1.9, 13), np.full(13, 1.08), (22, 22, 24), width=0.012)

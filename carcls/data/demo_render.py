@@ -1,7 +1,8 @@
 """Draws one demo car: projects its quadrilaterals and parts, shades paint and glass per pixel, returns an RGBA layer.
 
-The body is drawn as an image of quadrilateral numbers (far ones first), from which every pixel gets a normal and
-a position; lights, seams and wheels are flat polygons on top of it. Everything is drawn three times too large and reduced.
+The body is drawn as an image of quadrilateral numbers (far ones first), from which every pixel gets a
+normal and a position; lights, seams and wheels are flat polygons on top of it. All edges are drawn too large and
+reduced.
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
-from scipy.ndimage import uniform_filter
+from PIL import Image, ImageDraw, ImageFilter
 
 from carcls.data.demo_body import Floats
+from carcls.data.demo_optics import Camera, Colour, Light, Paint, Singles
 
-Singles = npt.NDArray[np.float32]
-Colour = tuple[float, float, float]  # red, green, blue, each 0 to 255
 Kind = Literal["glass", "lit", "paint", "glow", "under"]
 OVERSAMPLING = 3
 _HIDDEN_BY = 0.3  # metres by which a part may lie behind the body and still be drawn
@@ -77,87 +76,12 @@ class Mesh:
 
 
 @dataclass(frozen=True)
-class Paint:
-    """A car's colour (0 to 255) and how strongly it changes with the angle, 0 (solid) to 1 (metallic)."""
-
-    colour: Colour
-    metallic: float
-
-
-@dataclass(frozen=True)
-class Light:
-    """Where the light comes from; colours are linear, about 0 to 1.
-
-    ``sun`` is a unit vector [3] in the car's coordinates, ``skyline`` the height [64] of what surrounds the car, by bearing.
-    """
-
-    sun: Singles
-    sun_colour: Singles
-    zenith: Singles
-    horizon: Singles
-    ground: Singles
-    skyline: Singles
-
-    def around(self, direction: Singles) -> Singles:
-        """What is seen in directions [n, 3] (unit vectors): linear colours [n, 3]."""
-        east, north, up = direction.T
-        bearing = np.arctan2(north, east) * np.float32(len(self.skyline) / (2 * np.pi))
-        height = self.skyline[bearing.astype(np.int64) % len(self.skyline)]
-        sky = self.horizon + np.sqrt(np.clip(up, 0, 1))[:, None] * (self.zenith - self.horizon)
-        below = np.clip(1 + up * 1.2, 0.35, 1)[:, None] * self.ground
-        seen = below + np.clip(up * 20 + 0.5, 0, 1)[:, None] * (self.horizon * np.float32(0.28) - below)
-        mixed: Singles = seen + np.clip((up - height) * 14 + 0.5, 0, 1)[:, None] * (sky - seen)
-        return mixed
-
-    def falling_on(self, normal: Singles) -> Singles:
-        """The diffuse light on surfaces with unit normals [n, 3]: linear colours [n, 3]."""
-        up = (normal[:, 2] * 0.5 + 0.5)[:, None]
-        ambient = self.ground * 0.55 + up * ((self.zenith + self.horizon) * 0.42 - self.ground * 0.55)
-        total: Singles = ambient + np.clip(normal @ self.sun, 0, None)[:, None] * self.sun_colour
-        return total
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A pinhole camera: ``axes`` [3, 3] are its right, up and forward directions, ``offset`` where its axis meets the image."""
-
-    position: Floats
-    axes: Floats
-    focal: float
-    offset: tuple[float, float]
-
-    def project(self, points: Floats) -> tuple[Floats, Floats]:
-        """Pixel positions [..., 2] and depths [...] in metres of points [..., 3]."""
-        seen = (points - self.position) @ self.axes.T
-        depth = np.maximum(seen[..., 2], 0.05)
-        flat = np.stack([seen[..., 0], -seen[..., 1]], axis=-1) / depth[..., None] * self.focal
-        return flat + np.array(self.offset), depth
-
-    def rays(self, x: Floats, y: Floats) -> Floats:
-        """Directions [..., 3] (not normalised, forward component 1) of the pixels at x and y."""
-        right, up = (x - self.offset[0]) / self.focal, -(y - self.offset[1]) / self.focal
-        return np.stack([right, up, np.ones_like(right)], axis=-1) @ self.axes
-
-
-@dataclass(frozen=True)
 class Layer:
     """An RGBA picture whose corner lies at ``left``, ``top``."""
 
     picture: Image.Image
     left: int
     top: int
-
-
-def camera_towards(azimuth: float, distance: float, height: float, roll: float, aim: float = 0.65) -> Camera:
-    """A camera of focal length 1 around the car; azimuth 0 looks at its nose, angles in radians, lengths in metres."""
-    position = np.array([distance * np.cos(azimuth), distance * np.sin(azimuth), height])
-    forward = np.array([0, 0, aim]) - position
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    up = np.cross(right, forward)
-    c, s = np.cos(roll), np.sin(roll)
-    return Camera(position, np.stack([right * c + up * s, up * c - right * s, forward]), 1.0, (0.0, 0.0))
 
 
 def render_car(mesh: Mesh, parts: Parts, camera: Camera, paint: Paint, light: Light, size: tuple[int, int]) -> Layer:
@@ -179,10 +103,10 @@ def render_car(mesh: Mesh, parts: Parts, camera: Camera, paint: Paint, light: Li
     numbers, body = _draw_body(flat - corner, quad_depth, max(right - left, 1), max(bottom - top, 1))
     depths = np.concatenate([[np.inf], quad_depth])[numbers]
     under, glass, over = _draw_parts(parts, camera, corner, depths, paint, light)
-    row, column = np.nonzero(np.asarray(body))
+    row, column = np.nonzero(numbers)
     normals = _smoothed(mesh.normals[facing].astype(np.float32), numbers)[row, column]
-    ray = camera.rays(column + left + 0.5, row + top + 0.5).astype(np.float32)
-    reach = np.where(numbers > 0, depths, camera.position[2])[row, column].astype(np.float32)
+    ray = camera.rays(column + (left + 0.5), row + (top + 0.5)).astype(np.float32)
+    reach = depths[row, column].astype(np.float32)
     above = np.float32(camera.position[2]) + ray[:, 2] * reach
     shaded = np.zeros((*numbers.shape, 4), np.uint8)
     seen_glass = np.asarray(glass)[row, column].astype(np.float32) / np.float32(255)
@@ -204,7 +128,8 @@ def _normals(quads: Floats) -> Floats:
 
 
 def _facing(centres: Floats, outward: Floats, camera: Camera) -> npt.NDArray[np.bool_]:
-    return np.einsum("nk,nk->n", camera.position - centres, outward) > 0
+    facing: npt.NDArray[np.bool_] = np.einsum("nk,nk->n", camera.position - centres, outward) > 0
+    return facing
 
 
 def _frame(points: Floats, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -216,16 +141,17 @@ def _frame(points: Floats, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def _draw_body(flat: Floats, depth: Floats, width: int, height: int) -> tuple[npt.NDArray[np.int32], Image.Image]:
-    """The number (from 1) of the quadrilateral seen at each pixel, 0 where there is none, and how much of the pixel it covers."""
-    numbers, cover = Image.new("I", (width, height)), Image.new("L", (width * OVERSAMPLING, height * OVERSAMPLING))
-    draw, draw_cover = ImageDraw.Draw(numbers), ImageDraw.Draw(cover)
-    corners = flat.reshape(len(flat), -1)
-    large = (corners * OVERSAMPLING).tolist()
-    exact = (corners - 0.5).tolist()
+    """The quadrilateral seen at each pixel (from 1; 0 where there is none), and how much of the pixel is body."""
+    image = Image.new("I", (width * 2, height * 2))
+    draw = ImageDraw.Draw(image)
+    corners = (flat.reshape(len(flat), -1) * 2).tolist()
     for i in np.argsort(-depth, kind="stable").tolist():
-        draw.polygon(exact[i], fill=i + 1)
-        draw_cover.polygon(large[i], fill=255)
-    return np.array(numbers, dtype=np.int32), cover.reduce(OVERSAMPLING)
+        draw.polygon(corners[i], fill=i + 1)
+    fine = np.asarray(image)
+    cover = Image.fromarray((fine > 0).view(np.uint8) * np.uint8(255)).reduce(2)
+    # Of each pixel's four samples the largest is taken, so that every pixel with some cover has a number.
+    numbers = np.maximum(np.maximum(fine[::2, ::2], fine[1::2, ::2]), np.maximum(fine[::2, 1::2], fine[1::2, 1::2]))
+    return numbers.astype(np.int32), cover
 
 
 def _draw_parts(
@@ -290,15 +216,17 @@ def _shade(normal: Singles, ray: Singles, height: Singles, glass: Singles, paint
     body = light.falling_on(normal) * sheen * base + around * varnish + glint * np.float32(0.5)
     window = light.ground * np.float32(0.03) + around * (np.float32(0.12) + np.float32(0.8) * steep * grazing) + glint
     mixed = body + (window - body) * glass[:, None]
-    return np.sqrt(np.clip(mixed, 0, 1))
+    display: Singles = np.sqrt(np.clip(mixed, 0, 1))
+    return display
 
 
 def _smoothed(normals: Singles, numbers: npt.NDArray[np.int32]) -> Singles:
-    """The unit normal [h, w, 3] of each pixel, averaged over the pixels nearby so that the quadrilaterals do not show."""
-    stacked = np.concatenate([np.zeros((1, 3), np.float32), normals])[numbers]
-    reach = max(3, round(numbers.shape[1] / 60))
-    for _ in range(2):
-        stacked = uniform_filter(stacked, size=(reach, reach, 1), mode="constant")
+    """The unit normal [h, w, 3] of each pixel, averaged over those nearby so that the quadrilaterals do not show."""
+    coded = np.full((len(normals) + 1, 3), 127, np.uint8)  # eight bits suffice: the grain is coarser
+    coded[1:] = np.rint(normals * 127 + 127)
+    reach = max(1.0, numbers.shape[1] / 130)
+    soft = Image.fromarray(coded[numbers]).filter(ImageFilter.BoxBlur(reach)).filter(ImageFilter.BoxBlur(reach))
+    stacked = np.asarray(soft, dtype=np.float32) - np.float32(127)
     length = np.sqrt(np.einsum("hwk,hwk->hw", stacked, stacked))
     unit: Singles = stacked / np.maximum(length, 1e-6)[..., None]
     return unit

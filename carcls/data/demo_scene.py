@@ -11,7 +11,7 @@ from PIL import Image
 from carcls.data.demo_backdrop import draw_backdrop, ground_noise
 from carcls.data.demo_body import Floats
 from carcls.data.demo_catalogue import Body
-from carcls.data.demo_render import Camera, Light, Paint, Singles, camera_towards
+from carcls.data.demo_optics import Camera, Light, Paint, Singles, camera_towards
 
 Size = tuple[int, int]
 VIEWS: dict[str, tuple[float, float]] = {  # degrees from straight ahead of the nose
@@ -26,9 +26,10 @@ _VIEW_ORDER = ("front quarter", "rear quarter", "side", "front quarter", "rear q
 _PAINTS: tuple[Paint, ...] = tuple(
     Paint(colour, metallic)
     for colour, metallic in (
-        ((236, 236, 232), 0.0), ((178, 22, 28), 0.15), ((28, 30, 33), 0.3), ((186, 190, 196), 0.9), ((112, 117, 124), 0.9),
-        ((24, 52, 116), 0.7), ((66, 118, 178), 0.6), ((112, 18, 34), 0.7), ((26, 72, 52), 0.6), ((206, 176, 128), 0.7),
-        ((226, 178, 26), 0.1), ((214, 92, 26), 0.4), ((122, 158, 96), 0.4), ((84, 62, 50), 0.8), ((70, 148, 152), 0.5),
+        ((236, 236, 232), 0.0), ((178, 22, 28), 0.15), ((28, 30, 33), 0.3), ((186, 190, 196), 0.9),
+        ((112, 117, 124), 0.9), ((24, 52, 116), 0.7), ((66, 118, 178), 0.6), ((112, 18, 34), 0.7), ((26, 72, 52), 0.6),
+        ((206, 176, 128), 0.7), ((226, 178, 26), 0.1), ((214, 92, 26), 0.4), ((122, 158, 96), 0.4),
+        ((84, 62, 50), 0.8), ((70, 148, 152), 0.5),
     )
 )  # fmt: skip
 
@@ -98,7 +99,7 @@ def make_scene(rng: np.random.Generator, points: Floats, index: int) -> Scene:
     size = (width, int(width * rng.uniform(0.66, 0.78)))
     indoors = rng.random() < 0.15
     place = _PLACES["showroom" if indoors else str(rng.choice(_OUTDOORS))]
-    weather = _INDOORS if indoors else _WEATHERS[str(rng.choice(list(_WEATHERS), p=(0.34, 0.20, 0.20, 0.14, 0.12)))]
+    weather = _INDOORS if indoors else _WEATHERS[str(rng.choice(list(_WEATHERS), p=(0.38, 0.22, 0.20, 0.12, 0.08)))]
     return Scene(
         size=size,
         camera=_framed(rng, points, size, VIEWS[_VIEW_ORDER[index % len(_VIEW_ORDER)]]),
@@ -155,11 +156,12 @@ def draw_surroundings(rng: np.random.Generator, scene: Scene, body: Body) -> Ima
         scene.camera, focal=scene.camera.focal / 2, offset=(scene.camera.offset[0] / 2, scene.camera.offset[1] / 2)
     )
     y, x = np.mgrid[0 : half[1], 0 : half[0]] + 0.5
-    ray = camera.rays(x, y).astype(np.float32)
+    ray: Singles = camera.rays(x, y).astype(np.float32)
     ray /= np.sqrt(np.einsum("hwk,hwk->hw", ray, ray))[..., None]
     up = ray[..., 2]
-    far = np.float32(camera.position[2]) / np.maximum(-up, np.float32(1e-3))
-    on_x, on_y = (np.float32(camera.position[k]) + ray[..., k] * far for k in (0, 1))
+    far: Singles = np.divide(camera.position[2], np.maximum(-up, 1e-3), dtype=np.float32)
+    on_x: Singles = np.add(camera.position[0], ray[..., 0] * far, dtype=np.float32)
+    on_y: Singles = np.add(camera.position[1], ray[..., 1] * far, dtype=np.float32)
     ground = _ground(rng, scene, on_x, on_y, far) * _shadow(scene, body, on_x, on_y)[..., None]
     ground += (scene.light.horizon * np.float32(0.8) - ground) * np.clip((far - 18) / 90, 0, 0.75)[..., None]
     linear = np.where((up < 0)[..., None], ground, _sky(scene, up))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from carcls.data.demo_body import Floats, Surface
-from carcls.data.demo_render import Colour, Part
+from carcls.data.demo_optics import Colour
+from carcls.data.demo_render import Part
 
 _TYRE, _INSIDE, _ALLOY, _SHADE = (26, 26, 28), (38, 38, 42), (205, 208, 213), (120, 123, 128)
-_RIM = 0.70  # radius of the rim as a share of the tyre's
+_RIM = 0.76  # radius of the rim as a share of the tyre's
 
 # Each blade of a rim: (angle in turns, radius as a share of the rim's) corners of one spoke.
 _Blade = tuple[tuple[float, float], ...]
@@ -26,8 +27,14 @@ _SPOKES: dict[str, tuple[int, tuple[_Blade, ...]]] = {
     "six": (6, (_straight(0.085, 0.058),)),
     "seven": (7, (_straight(0.045, 0.020),)),
     "ten": (10, (_straight(0.030, 0.014),)),
-    "twin": (5, (((-0.06, 0.1), (-0.02, 0.1), (-0.027, 0.97), (-0.052, 0.97)), ((0.02, 0.1), (0.06, 0.1), (0.052, 0.97), (0.027, 0.97)))),
-    "star": (5, (((-0.05, 0.1), (0.05, 0.1), (0.02, 0.5), (0.075, 0.97), (0.04, 0.97), (0, 0.6), (-0.04, 0.97), (-0.075, 0.97), (-0.02, 0.5)),)),
+    "twin": (5, (
+        ((-0.06, 0.1), (-0.02, 0.1), (-0.027, 0.97), (-0.052, 0.97)),
+        ((0.02, 0.1), (0.06, 0.1), (0.052, 0.97), (0.027, 0.97)),
+    )),
+    "star": (5, ((
+        (-0.05, 0.1), (0.05, 0.1), (0.02, 0.5), (0.075, 0.97), (0.04, 0.97), (0, 0.6),
+        (-0.04, 0.97), (-0.075, 0.97), (-0.02, 0.5),
+    ),)),
     "turbine": (9, (((-0.03, 0.15), (0.03, 0.15), (0.075, 0.6), (0.085, 0.97), (0.035, 0.97), (0.02, 0.6)),)),
 }  # fmt: skip
 
@@ -79,7 +86,7 @@ def _face(wheel: _Wheel, style: str, turn: float) -> Iterator[Part]:
         return Part(_plane(wheel, ring, np.full(33, radius)), out, "lit", colour, width)
 
     yield disc(0.985, _TYRE)
-    yield disc(0.86, (44, 44, 47), 0.012)
+    yield disc(0.89, (44, 44, 47), 0.012)
     if style == "disc":
         yield disc(_RIM, _ALLOY)
         yield disc(_RIM * 0.93, _SHADE, 0.012)

@@ -24,4 +24,3 @@ def open_backbone(classifier: Classifier, count: int) -> None:
             module.train()
             module.requires_grad_(True)
     classifier.head.requires_grad_(True)
-

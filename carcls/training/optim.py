@@ -51,8 +51,8 @@ def lr_factor(config: TrialConfig, step: int, steps_per_epoch: int) -> float:
     """Return what the peak learning rates are multiplied by at an optimizer step (from 0), in [0, 1].
 
     ``step`` is StepLR (documented: 0.1 every 7 epochs), changing between epochs; ``cosine`` and ``onecycle`` change at
-    every step. One-cycle is torch's OneCycleLR with its defaults: cosine from 1/25 to 1 over the first 30% of the steps,
-    then cosine to 4e-6 (Smith 2018); momentum is left alone.
+    every step. One-cycle is torch's OneCycleLR with its defaults: cosine from 1/25 to 1 over the first 30% of the
+    steps, then cosine to 4e-6 (Smith 2018); momentum is left alone.
     """
     return _FACTORS[config.lr_schedule](config, step, steps_per_epoch)
 

@@ -19,13 +19,14 @@ _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTIO
 @click.command("ui")
 @click.argument("sweep", required=False)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store to show instead; needed when it has a password.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-def ui(sweep: str | None, out: Path, port: int, host: str) -> None:
+def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: str) -> None:
     """Open MLflow's pages on the runs under --out, or on the tracking server that SWEEP logged to."""
-    uri = _store_of(out, sweep)
+    uri = tracking_uri or _store_of(out, sweep)
     if uri.startswith(("http://", "https://")):
-        click.echo(f"{sweep} was logged to a tracking server: {uri}")
+        click.echo(f"The runs are on a tracking server: {uri}")
         return
     _require_free(host, port)
     click.echo(f"MLflow on {uri}\nOpen http://{host}:{port} (Ctrl-C stops it).")

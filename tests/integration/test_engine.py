@@ -288,7 +288,7 @@ class TestWithASharedRay:
 def children_of(pid: int, *, working: bool) -> list[str]:
     """Command lines of the living processes that descend from ``pid``, found by the mark in their environment.
 
-    ``working`` keeps those that run trials: after a kill -9 Ray's agents, and a process that was just starting, need up to
+    ``working`` keeps those that run trials: after a kill -9 Ray's agents, and a process just starting, need up to
     a minute to notice.
     """
     mark = f"ENGINE_TEST_DRIVER={pid}".encode()
@@ -375,7 +375,7 @@ def test_ctrl_c_ends_quickly_and_leaves_the_rest_to_the_next_run(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.usefixtures("runner_folder")
 def test_kill_9_of_the_driver_loses_no_trial_and_computes_none_twice(tmp_path: Path) -> None:
-    """After kill -9 half-way the next run ends with exactly the budget, none running, none twice, no trial process left."""
+    """After kill -9 half-way the next run ends with exactly the budget; what had finished is not run again."""
     if ray.is_initialized():
         ray.shutdown()
     spec = spec_of(trials=8)

@@ -145,7 +145,7 @@ def test_the_folder_keeps_the_result(first: Done, folder: Path) -> None:
 def test_interrupted_sweep_keeps_its_state_and_goes_on(tmp_path: Path) -> None:
     """Ctrl-C while trials run exits with 130, prints the command that goes on, and that command finishes the sweep."""
     draw_shapes(tmp_path / "shapes")
-    settings = ["--trials", "3", "--set", *SETTINGS, "epochs=40", "search=null", "unfreezing=full"]
+    settings = ["--trials", "3", "--set", *SETTINGS, "epochs=12", "search=null", "unfreezing=full"]
     errors = tmp_path / "errors.txt"
     with errors.open("w") as stderr:
         process = subprocess.Popen(

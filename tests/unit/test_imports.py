@@ -35,7 +35,15 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.result",
     },
     {"sweeps.study"},
-    {"sweeps.worker", "sweeps.tracking", "sweeps.searcher", "sweeps.scheduler", "sweeps.resources", "sweeps.control", "sweeps.session"},
+    {
+        "sweeps.worker",
+        "sweeps.tracking",
+        "sweeps.searcher",
+        "sweeps.scheduler",
+        "sweeps.resources",
+        "sweeps.control",
+        "sweeps.session",
+    },
     {"sweeps.leaderboard", "sweeps.registry", "sweeps.pyfunc", "sweeps.engine"},
     {"sweeps.observers", "sweeps.winner", "sweeps.job"},
     {"sweeps.cli"},
@@ -56,7 +64,15 @@ SWEEPS_USES = {
 }
 LIBRARY_USERS = {
     "optuna": {"sweeps.study"},
-    "ray": {"sweeps.searcher", "sweeps.scheduler", "sweeps.worker", "sweeps.engine", "sweeps.resources", "sweeps.control", "sweeps.session"},
+    "ray": {
+        "sweeps.searcher",
+        "sweeps.scheduler",
+        "sweeps.worker",
+        "sweeps.engine",
+        "sweeps.resources",
+        "sweeps.control",
+        "sweeps.session",
+    },
     "mlflow": {"sweeps.tracking", "sweeps.registry", "sweeps.pyfunc"},
     "click": {"sweeps.cli"},
     "rich": {"sweeps.cli"},

@@ -41,7 +41,7 @@ def test_a_stage_is_made_once_and_then_found(tmp_path: Path) -> None:
     """The second question is answered from the store, and the log says so."""
     store = StageStore(tmp_path)
     first = store.get_or_make("kind", KEY, _write)
-    second = store.get_or_make("kind", dict(reversed(KEY.items())), lambda folder: pytest.fail("made again"))
+    second = store.get_or_make("kind", dict(reversed(KEY.items())), lambda _: pytest.fail("made again"))
     assert first == second
     assert (second / "content").read_text() == "made"
     assert [event.event for event in store.events()] == ["made", "reused"]

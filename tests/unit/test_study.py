@@ -157,6 +157,18 @@ def test_documented_experiments_are_never_pruned_but_set_the_standard(tmp_path: 
         assert study.report(searched.number, 1, {"val_accuracy": 0.5})
 
 
+def test_a_trial_that_finished_its_last_epoch_is_not_pruned(tmp_path: Path) -> None:
+    """However bad, a trial with nothing left to save is complete."""
+    spec = spec_of(experiments=(), config={"epochs": 2})
+    with Study.open(tmp_path, spec) as study:
+        for accuracy in (0.9, 0.8):
+            complete(study, ask(study), accuracy)
+        worst = ask(study)
+        assert study.report(worst.number, 1, {"val_accuracy": 0.1})
+        last = ask(study)
+        assert not study.report(last.number, 2, {"val_accuracy": 0.1})
+
+
 def test_without_early_stopping_nothing_is_pruned(tmp_path: Path) -> None:
     """With early stopping disabled a worse trial goes on."""
     with Study.open(tmp_path, spec_of(experiments=(), early_stopping=EarlyStopping(enabled=False))) as study:
