@@ -33,7 +33,7 @@ from carcls.data.demo_finish import Box, develop, occlude
 from carcls.data.demo_render import Layer, Mesh, Part, Parts, render_car
 from carcls.data.demo_scene import Scene, draw_surroundings, make_scene, random_paint
 from carcls.data.demo_wheels import treads, wheels
-from carcls.errors import DataError, InputError
+from carcls.errors import DataError, InputError, OutputError
 
 DEMO_VERSION = 1  # goes up whenever the same seed draws other pictures
 _LAST_WRITTEN = Path("devkit") / "cars_test_annos_withlabels.mat"
@@ -86,6 +86,7 @@ def write_demo(folder: Path, *, seed: int = 0, images_per_class: int = 36, worke
     Raises:
         DataError: ``folder`` holds something else.
         InputError: ``images_per_class`` is below 2.
+        OutputError: ``folder`` cannot be written.
     """
     demo_counts(images_per_class)
     if (folder / _LAST_WRITTEN).is_file():
@@ -94,7 +95,6 @@ def write_demo(folder: Path, *, seed: int = 0, images_per_class: int = 36, worke
         raise DataError(
             f"demo folder must be absent, empty or a complete demo data set, got {str(folder)!r}. Remove it."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with _appearing(folder) as draft:
         _write_layout(draft, _draw_all(seed, images_per_class, workers), seed, images_per_class)
     return folder
@@ -103,7 +103,13 @@ def write_demo(folder: Path, *, seed: int = 0, images_per_class: int = 36, worke
 @contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes its final name at the end, or vanishes when that does not come."""
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(
+            f"demo folder must be writable, got {str(folder)!r} ({error}). Choose another --out."
+        ) from error
     try:
         yield draft
         draft.chmod(0o755)
@@ -118,7 +124,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
 
 def _draw_all(seed: int, images_per_class: int, workers: int | None) -> Iterator[_Drawn]:
     """All images, class by class."""
-    count = workers or len(os.sched_getaffinity(0))
+    count = workers or _cpus()
     tasks = [(seed, label, images_per_class) for label in range(len(CLASSES))]
     if count == 1 or len(CLASSES) * images_per_class <= _IN_PROCESS:
         for task in tasks:
@@ -127,6 +133,12 @@ def _draw_all(seed: int, images_per_class: int, workers: int | None) -> Iterator
     with ProcessPoolExecutor(min(count, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
         for drawn in pool.map(_draw_class, tasks):
             yield from drawn
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _draw_class(task: tuple[int, int, int]) -> list[_Drawn]:

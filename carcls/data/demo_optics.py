@@ -14,6 +14,16 @@ Singles = npt.NDArray[np.float32]
 Colour = tuple[float, float, float]  # red, green, blue, each 0 to 255
 
 
+def towards(vectors: npt.NDArray[Any], direction: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Dot products [...] of vectors [..., 3] with one direction [3].
+
+    No matrix product: its last bit may depend on the number of threads, and the same seed must draw the same bytes.
+    """
+    x, y, z = (vectors[..., k] * direction[k] for k in range(3))
+    total: npt.NDArray[Any] = x + y + z
+    return total
+
+
 @dataclass(frozen=True)
 class Paint:
     """A car's colour (0 to 255) and how strongly it changes with the angle, 0 (solid) to 1 (metallic)."""
@@ -52,7 +62,7 @@ class Light:
         """The diffuse light on surfaces with unit normals [n, 3]: linear colours [n, 3]."""
         up = (normal[:, 2] * 0.5 + 0.5)[:, None]
         ambient = self.ground * 0.55 + up * ((self.zenith + self.horizon) * 0.42 - self.ground * 0.55)
-        total: Singles = ambient + np.clip(normal @ self.sun, 0, None)[:, None] * self.sun_colour
+        total: Singles = ambient + np.clip(towards(normal, self.sun), 0, None)[:, None] * self.sun_colour
         return total
 
 
@@ -67,15 +77,17 @@ class Camera:
 
     def project(self, points: Floats) -> tuple[Floats, Floats]:
         """Pixel positions [..., 2] and depths [...] in metres of points [..., 3]."""
-        seen = (points - self.position) @ self.axes.T
-        depth = np.maximum(seen[..., 2], 0.05)
-        flat = np.stack([seen[..., 0], -seen[..., 1]], axis=-1) / depth[..., None] * self.focal
+        away = points - self.position
+        right, up, forward = (towards(away, axis) for axis in self.axes)
+        depth: Floats = np.maximum(forward, 0.05)
+        flat = np.stack([right, -up], axis=-1) / depth[..., None] * self.focal
         return flat + np.array(self.offset), depth
 
     def rays(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> Floats:
         """Directions [..., 3] (not normalised, forward component 1) of the pixels at x and y."""
         right, up = (x - self.offset[0]) / self.focal, -(y - self.offset[1]) / self.focal
-        return np.stack([right, up, np.ones_like(right)], axis=-1) @ self.axes
+        rays: Floats = right[..., None] * self.axes[0] + up[..., None] * self.axes[1] + self.axes[2]
+        return rays
 
 
 def camera_towards(azimuth: float, distance: float, height: float, roll: float, aim: float = 0.65) -> Camera:

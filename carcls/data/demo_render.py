@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from carcls.data.demo_body import Floats
-from carcls.data.demo_optics import Camera, Colour, Light, Paint, Singles
+from carcls.data.demo_optics import Camera, Colour, Light, Paint, Singles, towards
 
 Kind = Literal["glass", "lit", "paint", "glow", "under"]
 OVERSAMPLING = 3
@@ -198,7 +198,7 @@ def _shade(normal: Singles, ray: Singles, height: Singles, glass: Singles, paint
     along = np.clip(np.einsum("nk,nk->n", normal, view), 0.02, 1)[:, None]
     mirrored = 2 * along * normal - view
     around = light.around(mirrored)
-    glow = np.clip(mirrored @ light.sun, 0, 1)[:, None] ** 2
+    glow = np.clip(towards(mirrored, light.sun), 0, 1)[:, None] ** 2
     wide = glow * glow * glow
     wide *= wide
     narrow = wide * wide * wide

@@ -13,7 +13,7 @@ from scipy.io import loadmat
 from carcls.data import demo
 from carcls.data.demo_catalogue import CLASSES
 from carcls.data.demo_scene import VIEWS, make_scene
-from carcls.errors import DataError, InputError
+from carcls.errors import DataError, InputError, OutputError
 
 PER_CLASS = 2
 
@@ -129,6 +129,13 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match=r"must be absent.*Remove it"):
         demo.write_demo(tmp_path, images_per_class=PER_CLASS)
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """A folder below a plain file is the user's mistake, said in one line."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="must be writable"):
+        demo.write_demo(tmp_path / "file" / "cars", images_per_class=PER_CLASS)
 
 
 def test_counts_are_known_before_drawing(folder: Path) -> None:
