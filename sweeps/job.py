@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sweeps.tracking import SweepTracker
 
 DEMO_NAME = "demo-cars"
+MOST_FINDINGS = 20
 
 
 def settle_spec(spec: SweepSpec) -> SweepSpec:
@@ -152,11 +153,18 @@ def _prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Prog
     progress.note(f"{summary.name}: {summary.classes} classes; images: {counts}.")
     for note in dataset.notes:
         progress.note(note)
-    for path, reason in dataset.quarantined:
-        progress.note(f"left out, unreadable: {path} ({reason})")
-    for test, train in dataset.duplicates:
-        progress.note(f"test image duplicates a training image: {test} = {train}")
+    for note in dataset.notes:
+        progress.note(note)
+    _list(progress, [f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined])
+    _list(progress, [f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates])
     return dataset
+
+
+def _list(progress: Progress, findings: list[str]) -> None:
+    for finding in findings[:MOST_FINDINGS]:
+        progress.note(finding)
+    if len(findings) > MOST_FINDINGS:
+        progress.note(f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder.")
 
 
 def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
