@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
@@ -55,3 +57,13 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_FILE
     return Console(stderr=stderr, width=width, highlight=False)
+
+
+def callable_name(program: str) -> str:
+    """Return how a person calls a program of this installation: its name, or its path when it is not on the PATH."""
+    place = Path(sys.executable).parent / program
+    found = shutil.which(program)
+    if found and Path(found).resolve() == place.resolve():
+        return program
+    here = Path.cwd()
+    return str(place.relative_to(here) if place.is_relative_to(here) else place)

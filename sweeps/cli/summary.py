@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli.running import write_duration, write_settings, write_share
+from sweeps.cli.streams import callable_name
 from sweeps.leaderboard import Row, make_leaderboard
 from sweeps.result import SweepResult, TestReading
 
 _SHOWN = 20
+_WIDE = 95
 
 
 def print_result(console: Console, result: SweepResult, base: Mapping[str, Any]) -> None:
@@ -27,7 +30,9 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any])
     board = make_leaderboard(result.trials, base=base, validation_images=result.data.splits.get("validation", 0))
     console.print()
     console.print(_title(result))
-    console.print(_draw_rows(board.rows[:_SHOWN]))
+    console.print(_draw_rows(board.rows[:_SHOWN], wide=console.width >= _WIDE))
+    console.print("\nSettings that differ from the sweep's base:")
+    console.print(_draw_settings(board.rows[:_SHOWN]))
     if len(board.rows) > _SHOWN:
         console.print(f"… and {len(board.rows) - _SHOWN} more in {result.out}/{result.sweep}/leaderboard.json")
     for row in board.rows:
@@ -47,26 +52,26 @@ def _title(result: SweepResult) -> Text:
     )
 
 
-def _draw_rows(rows: tuple[Row, ...]) -> Table:
+def _draw_rows(rows: tuple[Row, ...], *, wide: bool) -> Table:
+    """Draw the leaderboard; a narrow one leaves out what a glance can spare."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("rank", "trial"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("experiment", no_wrap=True)
-    for name in ("val accuracy", "top-5", "f1", "epochs", "time"):
+    for name in ("val accuracy", "top-5", "f1", "epochs", "time") if wide else ("val accuracy", "time"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("settings that differ from the base")
     for row in rows:
-        table.add_row(
-            str(row.rank or row.status),
-            str(row.number),
-            row.experiment or "search",
-            _accuracy(row),
-            write_share(row.top5),
-            write_share(row.f1),
-            str(row.epochs),
-            write_duration(row.seconds),
-            Text(write_settings(row.settings)),
-        )
+        more = (write_share(row.top5), write_share(row.f1), str(row.epochs)) if wide else ()
+        name = row.experiment or "search"
+        place = str(row.rank or row.status)
+        table.add_row(place, str(row.number), name, _accuracy(row), *more, write_duration(row.seconds))
+    return table
+
+
+def _draw_settings(rows: tuple[Row, ...]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for row in rows:
+        table.add_row(f"  trial {row.number}", Text(write_settings(row.settings) or "none"))
     return table
 
 
@@ -88,8 +93,8 @@ def _closing_lines(result: SweepResult) -> list[str]:
             f"Registered as {model.name}, version {model.version}, alias {model.alias}.",
             "",
             "Next:",
-            f"  carsweep ui --out {result.out}",
-            "  python - <<'END'",
+            f"  {callable_name('carsweep')} ui --out {shlex.quote(result.out)}",
+            f"  {callable_name('python')} - <<'END'",
             "  import mlflow",
             f"  mlflow.set_tracking_uri({result.tracking_uri!r})",
             f"  model = mlflow.pyfunc.load_model({model.uri!r})",

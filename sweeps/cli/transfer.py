@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
-from sweeps.cli.streams import Streams
+from sweeps.cli.streams import Streams, callable_name
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -141,8 +141,8 @@ def _tell_how_to_go_on(spec: SweepSpec, arguments: list[str]) -> int:
 def go_on_command(arguments: list[str], name: str) -> str:
     """Return the command line that goes on with sweep ``name``: the same words and its name.
 
-    >>> go_on_command(["run", "transfer", "--trials", "9"], "mine")
-    'carsweep run transfer --trials 9 --name mine'
+    >>> go_on_command(["run", "transfer", "--trials", "9"], "mine").partition("carsweep")[2]
+    ' run transfer --trials 9 --name mine'
     """
     named = any(word == "--name" or word.startswith("--name=") for word in arguments)
-    return shlex.join(["carsweep", *arguments, *([] if named else ["--name", name])])
+    return shlex.join([callable_name("carsweep"), *arguments, *([] if named else ["--name", name])])

@@ -147,20 +147,27 @@ class LiveView:
 
 
 def draw_trials(running: RunningSweep) -> Table:
-    """Draw the running trials, the best one, and the newest others, so that the table fits a screen."""
+    """Draw the running trials, the best one, and the newest others, so that the table fits a screen.
+
+    Only the settings give way on a narrow terminal.
+    """
+    lines, best = _shown(running), running.best
+    cells = [_cells(line, line is best) for line in lines]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("trial", "right"), ("what", "left"), ("status", "left"), ("epoch", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("val accuracy", justify="right", no_wrap=True)
+    for index, name in enumerate(("trial", "what", "status", "epoch", "val accuracy")):
+        width = max(len(text) for text in (name, *(row[index] for row in cells)))
+        table.add_column(name, justify="left" if name in ("what", "status") else "right", min_width=width)
     table.add_column("settings", overflow="ellipsis", no_wrap=True)
-    best = running.best
-    for line in _shown(running):
-        style = "bold" if line is best else None
-        status = Text(line.status, style=_COLOURS.get(line.status, ""))
-        epoch = f"{line.epoch}/{line.epochs}" if line.epochs else str(line.epoch)
-        accuracy = write_share(line.accuracy) + (" *" if line is best else "")
-        table.add_row(str(line.number), line.name, status, epoch, accuracy, Text(line.settings), style=style)
+    for line, (*row, settings) in zip(lines, cells, strict=True):
+        row_texts = [Text(text, style=_COLOURS.get(text, "")) for text in row]
+        table.add_row(*row_texts, Text(settings), style="bold" if line is best else None)
     return table
+
+
+def _cells(line: TrialLine, best: bool) -> tuple[str, ...]:
+    epoch = f"{line.epoch}/{line.epochs}" if line.epochs else str(line.epoch)
+    accuracy = write_share(line.accuracy) + (" *" if best else "")
+    return str(line.number), line.name, line.status, epoch, accuracy, line.settings
 
 
 def _shown(running: RunningSweep) -> list[TrialLine]:

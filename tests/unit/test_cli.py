@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import shutil
 import subprocess
 import sys
 import time
@@ -248,9 +249,14 @@ def test_set_takes_all_the_words_that_follow_it() -> None:
 
 def test_the_command_that_goes_on_names_the_sweep_once() -> None:
     """A name that was given is kept, a name that was chosen is added."""
-    assert go_on_command(["run", "transfer"], "x") == "carsweep run transfer --name x"
-    assert go_on_command(["run", "transfer", "--name", "x"], "x") == "carsweep run transfer --name x"
-    assert go_on_command(["run", "transfer", "--set", "a=b c"], "x") == "carsweep run transfer --set 'a=b c' --name x"
+    for arguments, expected in (
+        (["run", "transfer"], "run transfer --name x"),
+        (["run", "transfer", "--name", "x"], "run transfer --name x"),
+        (["run", "transfer", "--set", "a=b c"], "run transfer --set 'a=b c' --name x"),
+    ):
+        program, words = go_on_command(arguments, "x").split(" ", 1)
+        assert words == expected
+        assert shutil.which(program)
 
 
 @pytest.mark.parametrize(
