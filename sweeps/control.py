@@ -38,22 +38,29 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class Control:
-    """Whether the sweep goes on, and why not."""
+    """Whether the sweep goes on, and why not.
+
+    Attributes:
+        deadline: on time.monotonic's clock; no trial starts after it, those that run may finish.
+        halt: why running trials end now, not at their next measurement: their last epoch is on disk already.
+        error: the observer's exception, when it is why.
+        too_late: whether a trial was refused because of the deadline.
+    """
 
     deadline: float = float("inf")
-    halt: Literal["", "interrupt", "hours", "error"] = ""
+    halt: Literal["", "interrupt", "error"] = ""
     error: Exception | None = None
+    too_late: bool = False
 
     def may_go_on(self) -> bool:
-        """Tell whether trials may start and go on."""
-        if not self.halt and time.monotonic() >= self.deadline:
-            self.halt = "hours"
+        """Tell whether running trials may go on."""
         return not self.halt
 
-    @property
-    def at_once(self) -> bool:
-        """Whether running trials end now, not at their next measurement: their last epoch is on disk already."""
-        return self.halt in ("interrupt", "error")
+    def may_start(self) -> bool:
+        """Tell whether a trial may start."""
+        if not self.halt and time.monotonic() >= self.deadline:
+            self.too_late = True
+        return not self.halt and not self.too_late
 
 
 @dataclass(slots=True)
@@ -128,7 +135,7 @@ class HaltStopper(Stopper):  # type: ignore[misc]  # Tune knows stoppers by thei
 
     def stop_all(self) -> bool:
         """Tell whether the sweep ends now."""
-        if not self._control.at_once:
+        if self._control.may_go_on():
             return False
         # Tune would wait for the epoch that runs, and give up after 15 s.
         while self._processes:

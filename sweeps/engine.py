@@ -38,7 +38,7 @@ class EngineResult:
     Attributes:
         records: every trial of the study, those of earlier runs included.
         interrupted: whether Ctrl-C ended it; unfinished trials go on in the next run.
-        out_of_time: whether the hours ended it; likewise.
+        out_of_time: whether trials were left to the next run because the hours were over.
         seconds: wall time of this run.
     """
 
@@ -64,7 +64,7 @@ def run_trials(
     """Run the trials that the study in ``folder`` still owes, and return all it has.
 
     Ctrl-C once ends running trials after their last finished epoch and leaves them to the next run; twice raises
-    KeyboardInterrupt.
+    KeyboardInterrupt. After ``spec.hours`` no trial starts; those that run finish.
 
     Args:
         spec: the sweep.
@@ -97,9 +97,8 @@ def run_trials(
                 _fit(study, trial_resources(spec, machine), common, watch, folder)
         if control.error is not None:
             raise control.error
-        return EngineResult(
-            tuple(study.records()), control.halt == "interrupt", control.halt == "hours", time.monotonic() - start
-        )
+        out_of_time = control.too_late and study.has_work
+        return EngineResult(tuple(study.records()), control.halt == "interrupt", out_of_time, time.monotonic() - start)
 
 
 def _check_here(spec: SweepSpec, address: str | None, cpus: int | None, gpus: int | None) -> None:
@@ -121,13 +120,13 @@ def _tuner(study: Study, share: Share, common: Mapping[str, Any], watch: Watch, 
         return order_of(common, asked.number, asked.experiment, asked.config)
 
     processes: set[Any] = set()
-    may_go_on = watch.control.may_go_on
+    control = watch.control
     resources = {"cpu": share.cpus, "gpu": share.gpus} if share.gpus else {"cpu": share.cpus}
     return tune.Tuner(
         tune.with_resources(run_order, resources),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(study, order, may_go_on, watch.finish),
-            scheduler=StudyScheduler(study, may_go_on),
+            search_alg=StudySearcher(study, order, control.may_start, control.may_go_on, watch.finish),
+            scheduler=StudyScheduler(study),
             num_samples=-1,
             max_concurrent_trials=share.concurrency,
             reuse_actors=True,
@@ -138,7 +137,7 @@ def _tuner(study: Study, share: Share, common: Mapping[str, Any], watch: Watch, 
             name="tune",
             storage_path=str((folder / "trials").resolve()),
             failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
-            stop=HaltStopper(watch.control, processes),
+            stop=HaltStopper(control, processes),
             callbacks=[NewsCallback(watch, processes)],
             verbose=0,
         ),

@@ -7,6 +7,7 @@ The expensive libraries are imported where they are used, so that a mistake is a
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from sweeps.observers import FanOut, Progress
 from sweeps.winner import Sitting, conclude, summarize_data, sweep_id, write_text
 
 if TYPE_CHECKING:
-    from carcls.config import DataConfig
+    from carcls.config import DataConfig, TrialConfig
     from carcls.data.dataset import Dataset, DataSummary
     from sweeps.engine import Observer
     from sweeps.plan import Plan
@@ -138,8 +139,17 @@ def _check_trials(spec: SweepSpec) -> list[str]:
     from sweeps.resources import trial_resources
 
     trial_resources(spec)
-    configs = [spec.trial_config({}), *(config for _, config in spec.experiment_configs())]
-    return ([spec.note] if spec.note else []) + preflight(configs)
+    return ([spec.note] if spec.note else []) + preflight(_configs_to_check(spec))
+
+
+def _configs_to_check(spec: SweepSpec) -> list[TrialConfig]:
+    """Return trials that together need every backbone, weights and image size of the sweep."""
+    configs = [config for _, config in spec.experiment_configs()]
+    if spec.trials <= len(configs):
+        return configs[: spec.trials]
+    needs = [name for name in ("backbone", "weights", "image_size") if name in spec.search]
+    combinations = itertools.product(*(spec.search[name].ends() for name in needs))
+    return [*configs, *(spec.trial_config(dict(zip(needs, values, strict=True))) for values in combinations)]
 
 
 def _prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Progress) -> Dataset:
@@ -151,8 +161,6 @@ def _prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Prog
     summary = summarize_data(dataset)
     counts = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
     progress.note(f"{summary.name}: {summary.classes} classes; images: {counts}.")
-    for note in dataset.notes:
-        progress.note(note)
     for note in dataset.notes:
         progress.note(note)
     _list(progress, [f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined])
@@ -195,7 +203,7 @@ def _run_trials(sitting: Sitting, observer: Observer, progress: Progress) -> Swe
         tracker.rebuild(engine.records)
         if engine.out_of_time:
             progress.note("The hours are over; run the same command with more --hours to go on.")
-        result = conclude(sitting, engine.records, interrupted=engine.interrupted, tracker=tracker)
+        result = conclude(sitting, engine.records, interrupted=engine.interrupted, tracker=tracker, tell=progress.note)
         status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
     except KeyboardInterrupt:
         status = "interrupted"
@@ -223,14 +231,17 @@ def _open_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:
 
 
 def plan_sweep(spec: SweepSpec) -> Plan:
-    """Return what the sweep would take; reads the list of the images, but no image.
+    """Return what the sweep would take; reads the list of the images, but no image, and looks for no weights.
 
     Raises:
         DataError: as ``require_data``.
+        InputError: a trial asks for more than the machine has.
     """
     from carcls.data.dataset import summarize
     from sweeps.plan import make_plan
+    from sweeps.resources import trial_resources
 
+    trial_resources(spec)
     return make_plan(spec, summarize(spec.data) if spec.data.path else _expected_demo(spec.data))
 
 

@@ -21,25 +21,6 @@ class Progress(Protocol):
         """Tell how many images of ``total`` are read."""
 
 
-class Unwatched:
-    """Nobody watches: a Progress and an Observer that keep silent."""
-
-    def note(self, text: str) -> None:
-        """Keep silent."""
-
-    def packing(self, done: int, total: int) -> None:
-        """Keep silent."""
-
-    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
-        """Keep silent."""
-
-    def epoch_finished(self, number: int, measurement: Measurement) -> None:
-        """Keep silent."""
-
-    def trial_finished(self, record: TrialRecord) -> None:
-        """Keep silent."""
-
-
 class FanOut:
     """An Observer that passes every event on.
 

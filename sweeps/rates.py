@@ -6,14 +6,12 @@ two at best, and say so wherever they are shown.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from carcls.catalog import BackboneRecord, find_backbone
 from carcls.config import TrialConfig
+from carcls.machine import usable_cores, visible_gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +81,7 @@ def _precision_share(record: BackboneRecord, config: TrialConfig, machine: Machi
 
 def detect_machine() -> Machine:
     """Return the machine this process runs on, as far as it may use it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(cores=cores, gpus=_count_gpus(), amx=_has_amx())
-
-
-def _count_gpus() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")]) if _has_gpu() else 0
-    folder = Path("/proc/driver/nvidia/gpus")
-    return len(list(folder.iterdir())) if folder.is_dir() else len(_listed_gpus())
-
-
-def _has_gpu() -> bool:
-    return Path("/proc/driver/nvidia/gpus").is_dir() or bool(_listed_gpus())
-
-
-def _listed_gpus() -> list[str]:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    try:
-        answer = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line for line in answer.stdout.splitlines() if line.startswith("GPU ")]
+    return Machine(cores=usable_cores(), gpus=visible_gpus(), amx=_has_amx())
 
 
 def _has_amx() -> bool:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from carcls.errors import InputError
+from carcls.machine import usable_cores, visible_gpus
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
-
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,34 +32,6 @@ class Share(NamedTuple):
 def this_machine() -> Machine:
     """Return what this process may use here."""
     return Machine(usable_cores(), visible_gpus())
-
-
-def usable_cores(cgroups: Path = _CGROUPS) -> int:
-    """Return how many cores this process may use: its affinity, cut to the quota of its container."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, math.floor(_quota(cgroups) + 0.01)))
-
-
-def _quota(cgroups: Path) -> float:
-    """Cores that the container may use on average; a huge number where there is no limit or nobody says."""
-    try:
-        limit, period = (cgroups / "cpu.max").read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
-        try:
-            limit = (cgroups / "cpu" / "cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
-            period = (cgroups / "cpu" / "cpu.cfs_period_us").read_text(encoding="utf-8")
-        except OSError:
-            return 1e9
-    return 1e9 if limit in ("max", "-1") else int(limit) / int(period)
-
-
-def visible_gpus(devices: Path = Path("/dev")) -> int:
-    """Return how many NVIDIA GPUs this process sees, without loading torch."""
-    present = sum(bool(re.fullmatch(r"nvidia\d+", entry.name)) for entry in devices.glob("nvidia*"))
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None or not present:
-        return present
-    return len([part for part in allowed.split(",") if part.strip() not in ("", "-1")])
 
 
 def trial_resources(spec: SweepSpec, machine: Machine | None = None) -> Share:

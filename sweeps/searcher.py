@@ -17,7 +17,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
     Args:
         study: asked and told; its journal is the only memory, so saving and restoring do nothing.
         order: makes what the worker gets of what the study asked: plain JSON values.
-        may_go_on: False once no trial may start and those that run are to be left unfinished.
+        may_start: False once no trial may start.
+        may_go_on: False once those that run are to be left unfinished.
         told: called after each ask and each tell, when the study may have finished trials.
     """
 
@@ -25,19 +26,21 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
         self,
         study: Study,
         order: Callable[[Asked], dict[str, Any]],
+        may_start: Callable[[], bool],
         may_go_on: Callable[[], bool],
         told: Callable[[], None],
     ) -> None:
         super().__init__()
         self._study = study
         self._order = order
+        self._may_start = may_start
         self._may_go_on = may_go_on
         self._told = told
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Return the next trial's order, or that there is none."""
-        if not self._may_go_on():
+        if not self._may_start():
             return str(Searcher.FINISHED)
         asked = self._study.ask()
         self._told()

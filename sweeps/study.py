@@ -39,6 +39,7 @@ from sweeps.study_parts import (
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
+# So many deaths in a row without a new epoch mean that the trial is to blame.
 MAX_ATTEMPTS = 3
 # So many duplicates in a row mean that a small space holds nothing new.
 MAX_DUPLICATES = 20
@@ -128,11 +129,12 @@ class Study:
             if asked is not None:
                 return asked
         for _ in range(MAX_DUPLICATES):
-            if self.left() <= 0:
+            if not self.has_work:
                 return None
             asked = self._ask_new()
             if asked is not None:
                 return asked
+        self._study.set_user_attr("exhausted_at", self._spec.trials)
         return None
 
     def left(self) -> int:
@@ -142,7 +144,13 @@ class Study:
     @property
     def has_work(self) -> bool:
         """Whether ``ask`` could return something."""
-        return bool(self._unfinished) or self.left() > 0
+        return bool(self._unfinished) or (self.left() > 0 and not self._is_exhausted)
+
+    @property
+    def _is_exhausted(self) -> bool:
+        """Whether the space held nothing new for this budget; a larger one looks again."""
+        exhausted_at: int = self._study.user_attrs.get("exhausted_at", 0)
+        return exhausted_at >= self._spec.trials
 
     def _ask_new(self) -> Asked | None:
         done = {asked_of(trial)["experiment"] for trial in self._known()}
@@ -169,12 +177,7 @@ class Study:
         number = len(self._study.get_trials(deepcopy=False))
         self._study.sampler = sampler_of(self._spec.seed, number)
         trial = self._study.ask(self._distributions)
-        try:
-            config = self._spec.trial_config(trial.params)
-        except ValueError as error:
-            trial.set_user_attr("asked", {"experiment": None, "settings": trial.params, "config": {}, "digest": ""})
-            self._finish(trial.number, "failed", None, {"reason": str(error)})
-            return None
+        config = self._spec.trial_config(trial.params)
         twin = self._twin(config.digest)
         trial.set_user_attr("asked", _asked_value(None, trial.params, config, twin))
         return self._begin(self._frozen(trial.number), twin, trial)
@@ -196,11 +199,17 @@ class Study:
 
     def _hand_out_again(self, number: int) -> Asked | None:
         frozen = self._frozen(number)
-        attempts = frozen.user_attrs.get("attempts", 1) + 1
+        epochs = frozen.last_step or 0
+        came_further = epochs > frozen.user_attrs.get("epochs_before", 0)
+        attempts = 1 if came_further else frozen.user_attrs.get("attempts", 1) + 1
         if attempts > MAX_ATTEMPTS:
-            self._finish(number, "failed", None, {"reason": f"Its driver died {MAX_ATTEMPTS} times while it ran."})
+            reason = f"Its driver died {MAX_ATTEMPTS} times in a row before it finished another epoch."
+            self._finish(
+                number, "failed", None, {"epochs": epochs, "metrics": record_of(frozen).metrics, "reason": reason}
+            )
             return None
-        self._study._storage.set_trial_user_attr(frozen._trial_id, "attempts", attempts)
+        for name, value in (("epochs_before", epochs), ("attempts", attempts)):
+            self._study._storage.set_trial_user_attr(frozen._trial_id, name, value)
         return self._begin(frozen, None)
 
     # Duplicates
@@ -301,7 +310,8 @@ class Study:
         self._study._storage.set_trial_user_attr(trial_id, "outcome", whole)
         self._tell(number, status, value)
         self._live.pop(number, None)
-        self._finished.append(number)
+        if "duplicate_of" not in asked_of(self._frozen(number)):
+            self._finished.append(number)
         for other in self._known():
             if other.state is TrialState.RUNNING and asked_of(other).get("duplicate_of") == number:
                 self._settle_duplicate(other)
@@ -315,12 +325,12 @@ class Study:
         """Return what the journal knows of one trial."""
         return record_of(self._frozen(number))
 
-    def records(self) -> list[TrialRecord]:
-        """Return every trial, in the order of asking."""
-        return [record_of(trial) for trial in self._known()]
+    def records(self, *, duplicates: bool = False) -> list[TrialRecord]:
+        """Return every trial, in the order of asking; those that only took over another's result when asked for."""
+        return [record_of(trial) for trial in self._known() if duplicates or "duplicate_of" not in asked_of(trial)]
 
     def take_finished(self) -> list[TrialRecord]:
-        """Return the trials finished since the last call, duplicates included."""
+        """Return the trials finished since the last call, without duplicates."""
         numbers, self._finished = self._finished, []
         return [self.record(number) for number in numbers]
 

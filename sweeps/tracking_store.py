@@ -93,10 +93,10 @@ def open_tracking(uri: str | None, out: Path) -> Tracking:
     """
     if uri is None:
         return _open_sqlite(Path(out).absolute() / "mlflow.db")
-    scheme = urlsplit(uri).scheme.split("+")[0].lower()
+    scheme, host = _split(uri)
     if scheme == "sqlite":
         return _open_sqlite(_sqlite_path(uri))
-    if scheme in ("http", "https") and urlsplit(uri).netloc:
+    if scheme in ("http", "https") and host:
         return _answering(Tracking(uri.rstrip("/"), mask_secrets(uri.rstrip("/")), None))
     if scheme in _PORTS:
         tracking = Tracking(uri, mask_secrets(uri), str(Path(out).absolute() / "artifacts"))
@@ -191,6 +191,15 @@ def patience(seconds: int, retries: int) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Return the scheme without its driver, and the host; two empty texts for what is no URI at all."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "", ""
+    return parts.scheme.split("+")[0].lower(), parts.netloc
 
 
 def _sqlite_path(uri: str) -> Path:

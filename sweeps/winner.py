@@ -6,12 +6,13 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
+from carcls.errors import TrackingError
 from carcls.stages import StageStore, write_json
 from sweeps.leaderboard import find_best, make_leaderboard
 from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
@@ -57,16 +58,32 @@ class Sitting:
 
 
 def conclude(
-    sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool, tracker: SweepTracker
+    sitting: Sitting,
+    records: Sequence[TrialRecord],
+    *,
+    interrupted: bool,
+    tracker: SweepTracker,
+    tell: Callable[[str], None],
 ) -> SweepResult:
-    """Return the result and write it down; an interrupted sweep has no test reading and registers nothing yet."""
+    """Return the result and write it down; an interrupted sweep has no test reading and registers nothing yet.
+
+    What fails once the trials are over costs no result: a winner that MLflow does not take is told, and can be
+    registered by running the sweep again.
+    """
     result = _summarize(sitting, records, interrupted=interrupted)
     before = sitting.before
     if before is not None and not interrupted and _same_outcome(before, result):
         result = before
     elif result.best is not None and not interrupted:
-        test = read_test_once(sitting, result.best)
-        result = replace(result, test=test, registered=_register(sitting, result, test, tracker))
+        _write_down(sitting, result)
+        model = next(record.model for record in records if record.number == result.best.number)
+        test = read_test_once(sitting, result.best, model)
+        result = replace(result, test=test)
+        _write_down(sitting, result)
+        try:
+            result = replace(result, registered=_register(sitting, result, test, model, tracker))
+        except TrackingError as error:
+            tell(f"The winner is not registered: {error} Then run the same command with --name {result.sweep}.")
     _write_down(sitting, result)
     tracker.summarise(
         records,
@@ -77,7 +94,7 @@ def conclude(
     return result
 
 
-def read_test_once(sitting: Sitting, best: BestTrial) -> TestReading:
+def read_test_once(sitting: Sitting, best: BestTrial, model: str) -> TestReading:
     """Return the winner's test score; the test split is not read again for the same trial on the same data."""
     from carcls.families import evaluate_on_test
 
@@ -86,14 +103,18 @@ def read_test_once(sitting: Sitting, best: BestTrial) -> TestReading:
     subject = {"trial": config.digest, "data": sitting.dataset.digest}
     written: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"readings": 0}
     if {name: written.get(name) for name in subject} != subject:
-        score = evaluate_on_test(config, sitting.dataset, sitting.stages, sitting.folder / "test-predictions.npz")
+        # Counted before it happens, so that a reading whose score was lost counts too.
+        readings = written["readings"] + 1
+        write_json(file, {"readings": readings})
+        predictions = sitting.folder / "test-predictions.npz"
+        score = evaluate_on_test(config, sitting.dataset, sitting.stages, model, predictions)
         written = {
             **subject,
             "number": best.number,
             "metrics": dict(score.metrics),
             "interval": list(score.interval),
             "images": score.images,
-            "readings": written["readings"] + 1,
+            "readings": readings,
         }
         write_json(file, written)
     low, high = written["interval"]
@@ -147,7 +168,9 @@ def _same_outcome(before: SweepResult, now: SweepResult) -> bool:
     return concluded and same and not before.interrupted
 
 
-def _register(sitting: Sitting, result: SweepResult, test: TestReading, tracker: SweepTracker) -> RegisteredModel:
+def _register(
+    sitting: Sitting, result: SweepResult, test: TestReading, model: str, tracker: SweepTracker
+) -> RegisteredModel:
     """Export the winner and make it the registry's challenger; a trial that is registered keeps its version."""
     from carcls.families import export_trial
     from sweeps.registry import register_best
@@ -157,7 +180,7 @@ def _register(sitting: Sitting, result: SweepResult, test: TestReading, tracker:
     config = TrialConfig.model_validate(dict(best.params))
     origin = {"sweep": result.sweep, "data": result.data.name, "data_digest": result.data.digest}
     folder = sitting.folder / "model"
-    export_trial(config, sitting.dataset, sitting.stages, folder, {**origin, "trial": best.number})
+    export_trial(config, sitting.dataset, sitting.stages, model, folder, {**origin, "trial": best.number})
     tracker.flush()
     registered = register_best(
         sitting.tracking,

@@ -18,6 +18,7 @@ from typing import IO
 import carcls
 from carcls.data.filling import Broken, Job, Row, encode, fill
 from carcls.errors import CarsweepError
+from carcls.machine import usable_cores
 
 Progress = Callable[[int, int], None]
 
@@ -25,11 +26,6 @@ _ALONE_BELOW = 200
 """Fewer images than this are decoded here: starting processes takes longer."""
 
 _CHUNK = 32
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fill_all(job: Job, rows: Sequence[Row], workers: int | None, progress: Progress | None) -> list[Broken]:

@@ -156,6 +156,7 @@ def prepare_dataset(
     index = get_index(manifest, config.margin, pack, stages)
     _check_losses(manifest, index, config.max_loss)
     splits = _cut(manifest, index, config)
+    _check_splits(manifest, splits)
     duplicates = _duplicates(manifest, index, splits)
     return Dataset(
         name=config.name or manifest.root.name,
@@ -239,6 +240,15 @@ def _cut(manifest: Manifest, index: Index, config: DataConfig) -> Splits:
         test_fraction=config.test_fraction,
         seed=config.split_seed,
     )
+
+
+def _check_splits(manifest: Manifest, splits: Splits) -> None:
+    for name, rows in (("training", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        if not len(rows):
+            raise DataError(
+                f"{name} split must hold at least one image, got none of the {len(manifest.images)} in "
+                f"{str(manifest.root)!r}. Add images, or set data.validation_fraction and data.test_fraction."
+            )
 
 
 def _duplicates(manifest: Manifest, index: Index, splits: Splits) -> tuple[tuple[str, str], ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import multiprocessing
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -34,6 +33,7 @@ from carcls.data.demo_render import Layer, Mesh, Part, Parts, render_car
 from carcls.data.demo_scene import Scene, draw_surroundings, make_scene, random_paint
 from carcls.data.demo_wheels import treads, wheels
 from carcls.errors import DataError, InputError, OutputError
+from carcls.machine import usable_cores
 
 DEMO_VERSION = 1  # goes up whenever the same seed draws other pictures
 _LAST_WRITTEN = Path("devkit") / "cars_test_annos_withlabels.mat"
@@ -124,7 +124,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
 
 def _draw_all(seed: int, images_per_class: int, workers: int | None) -> Iterator[_Drawn]:
     """All images, class by class."""
-    count = workers or _cpus()
+    count = workers or usable_cores()
     tasks = [(seed, label, images_per_class) for label in range(len(CLASSES))]
     if count == 1 or len(CLASSES) * images_per_class <= _IN_PROCESS:
         for task in tasks:
@@ -133,12 +133,6 @@ def _draw_all(seed: int, images_per_class: int, workers: int | None) -> Iterator
     with ProcessPoolExecutor(min(count, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
         for drawn in pool.map(_draw_class, tasks):
             yield from drawn
-
-
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _draw_class(task: tuple[int, int, int]) -> list[_Drawn]:

@@ -39,8 +39,8 @@ class FamilyModule(Protocol):
 
     preflight: Callable[[Iterable[TrialConfig]], list[str]]
     run: Callable[[TrialConfig, Dataset, StageStore, Report], Outcome]
-    evaluate_on_test: Callable[[TrialConfig, Dataset, StageStore, Path | None], TestScore]
-    export: Callable[[TrialConfig, Dataset, StageStore, Path, Mapping[str, Any]], None]
+    evaluate_on_test: Callable[[TrialConfig, Dataset, StageStore, str, Path | None], TestScore]
+    export: Callable[[TrialConfig, Dataset, StageStore, str, Path, Mapping[str, Any]], None]
 
 
 _MODULES = {"transfer": "carcls.families.transfer"}
@@ -73,7 +73,7 @@ def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Re
 
 
 def evaluate_on_test(
-    config: TrialConfig, data: Dataset, stages: StageStore, predictions: Path | None = None
+    config: TrialConfig, data: Dataset, stages: StageStore, model: str, predictions: Path | None = None
 ) -> TestScore:
     """Read the test split once with the model of a finished trial; the caller counts and records the reading.
 
@@ -81,13 +81,19 @@ def evaluate_on_test(
         config: a trial that has finished in this store.
         data: with a test split.
         stages: where the trained model is.
+        model: the outcome's ``model``; another machine than this one may have trained it.
         predictions: written there as .npz (``rows``, ``labels``, ``predicted``, ``probabilities``) when given.
     """
-    return _module(config.family).evaluate_on_test(config, data, stages, predictions)
+    return _module(config.family).evaluate_on_test(config, data, stages, model, predictions)
 
 
 def export_trial(
-    config: TrialConfig, data: Dataset, stages: StageStore, folder: Path, details: Mapping[str, Any] | None = None
+    config: TrialConfig,
+    data: Dataset,
+    stages: StageStore,
+    model: str,
+    folder: Path,
+    details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the model of a finished trial as a folder that ``carcls.export.load_export`` opens anywhere."""
-    _module(config.family).export(config, data, stages, folder, details or {})
+    _module(config.family).export(config, data, stages, model, folder, details or {})

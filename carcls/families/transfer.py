@@ -48,11 +48,13 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     )
 
 
-def evaluate_on_test(config: TrialConfig, data: Dataset, stages: StageStore, predictions: Path | None) -> TestScore:
+def evaluate_on_test(
+    config: TrialConfig, data: Dataset, stages: StageStore, model: str, predictions: Path | None
+) -> TestScore:
     """Answer every test image with the trained classifier."""
     rows = data.splits.test
     labels = data.labels[rows]
-    logits = TrainedClassifier(config, data, stages).logits(rows)
+    logits = TrainedClassifier(config, data, stages).logits(model, rows)
     if predictions is not None:
         write_predictions(predictions, rows, labels, logits)
     metrics = classification_metrics(logits, labels, prefix="test_")
@@ -60,9 +62,11 @@ def evaluate_on_test(config: TrialConfig, data: Dataset, stages: StageStore, pre
     return TestScore(metrics, wilson_interval(hits, len(rows)), len(rows))
 
 
-def export(config: TrialConfig, data: Dataset, stages: StageStore, folder: Path, details: Mapping[str, Any]) -> None:
+def export(
+    config: TrialConfig, data: Dataset, stages: StageStore, model: str, folder: Path, details: Mapping[str, Any]
+) -> None:
     """Write the trained classifier as a servable folder."""
-    classifier = TrainedClassifier(config, data, stages).load()
+    classifier = TrainedClassifier(config, data, stages).load(model)
     write_export(
         folder,
         classifier,

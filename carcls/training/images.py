@@ -63,6 +63,6 @@ def batches(count: int, size: int, order: Tensor | None = None) -> Iterator[NDAr
     positions = np.arange(count) if order is None else order.numpy()
     for start in range(0, count, size):
         batch = positions[start : start + size]
-        if order is not None and len(batch) == 1 and count > 1:
+        if order is not None and len(batch) == 1 and size > 1 and count > 1:
             return
         yield batch

@@ -82,16 +82,21 @@ class TrainedClassifier:
                 report(Measurement(epoch + 1, metrics))
         return folder
 
-    def load(self) -> Classifier:
-        """Return the trained classifier on its device, in evaluation mode."""
+    def load(self, model: str) -> Classifier:
+        """Return the trained classifier on this device, in evaluation mode.
+
+        Args:
+            model: the stage's folder relative to the store. It may have been made on a device of another precision,
+                under a key that this process would not compute.
+        """
         classifier = self._build()
-        load_model(self.stages.folder(KIND, self.key), classifier)
+        load_model(self.stages.root / model, classifier)
         return classifier.eval()
 
-    def logits(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the trained classifier's answers for rows of the pack, float32 [n, c]."""
+    def logits(self, model: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the trained classifier's answers for rows of the pack, float32 [n, c]; ``model`` as in ``load``."""
         with self._reproducibly():
-            classifier = self.load()
+            classifier = self.load(model)
             return image_logits(classifier, self._images(classifier), rows, self.precision)
 
     def _build(self) -> Classifier:

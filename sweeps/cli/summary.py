@@ -89,11 +89,12 @@ def _closing_lines(result: SweepResult) -> list[str]:
         lines.append(f"Trial {result.best.number} won on the validation images. {_test_line(result.test)}")
     if result.registered:
         model = result.registered
+        held = f"alias {model.alias}" if model.alias else "while a later version stays the challenger"
         lines += [
-            f"Registered as {model.name}, version {model.version}, alias {model.alias}.",
+            f"Registered as {model.name}, version {model.version}, {held}.",
             "",
             "Next:",
-            f"  {callable_name('carsweep')} ui --out {shlex.quote(result.out)}",
+            f"  {callable_name('carsweep')} ui {result.sweep} --out {shlex.quote(result.out)}",
             f"  {callable_name('python')} - <<'END'",
             "  import mlflow",
             f"  mlflow.set_tracking_uri({result.tracking_uri!r})",

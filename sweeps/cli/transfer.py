@@ -128,7 +128,7 @@ def _run(spec: SweepSpec, out: Path, tracking_uri: str | None, streams: Streams,
     print_result(streams.progress if streams.as_json else streams.result, result, base_settings(spec))
     if result.interrupted:
         return _tell_how_to_go_on(spec, arguments)
-    return DONE if result.best else FAILED
+    return DONE if result.registered else FAILED
 
 
 def _tell_how_to_go_on(spec: SweepSpec, arguments: list[str]) -> int:

@@ -42,7 +42,7 @@ def note(data, **what):
 def run(config, data, stages, report):
     key = f"{config.dropout:.6f}"
     for epoch in range(1, config.epochs + 1):
-        note(data, key=key, epoch=epoch, what="begin")
+        note(data, key=key, epoch=epoch, what="begin", folder=os.getcwd())
         time.sleep(data.get("sleep", 0.0))
         note(data, key=key, epoch=epoch, what="end", threads=os.environ["OMP_NUM_THREADS"])
         spoil = data.get("spoil", {}).get(key, "")
@@ -214,13 +214,14 @@ class TestWithASharedRay:
         diary = Diary()
         spec = spec_of(trials=6, concurrency=3, search={"dropout": Choice(tuple(spoil))})
         result = run(tmp_path, spec, diary, spoil={f"{key:.6f}": value for key, value in spoil.items()})
-        ends = {spoil[r.settings["dropout"]]: r for r in result.records if r.duplicate_of is None}
+        ends = {spoil[r.settings["dropout"]]: r for r in result.records}
         reasons = {
             "nan": "val_accuracy became NaN or infinite after epoch 2",
             "failure": "train_loss became NaN in epoch 2",
             "crash": "ZeroDivisionError: oh",
             "deaths": "Its process died again and again",
         }
+        assert len(ends) == len(result.records) == len(diary.finished)
         for kind, reason in reasons.items():
             assert (ends[kind].status, ends[kind].epochs) == ("failed", 1)
             assert ends[kind].reason.startswith(reason)
@@ -254,17 +255,21 @@ class TestWithASharedRay:
         assert [record.number for record in more.finished] == [9, 10, 11]
         assert nothing.news == []
 
-    def test_hours_leave_running_trials_to_the_next_run(self, tmp_path: Path) -> None:
-        """After the deadline nothing starts, and trials that run stop at their next report, to be handed out again."""
-        spec = spec_of(trials=9, hours=6 / 3600, config={"epochs": 20})
-        result = run(tmp_path, spec, sleep=1.0)
+    def test_after_the_hours_nothing_starts_and_what_runs_finishes(self, tmp_path: Path) -> None:
+        """Trials that the deadline overtakes end complete; the sweep is out of time only if it still owes some."""
+        spec = spec_of(trials=9, hours=4 / 3600, config={"epochs": 10})
+        result = run(tmp_path, spec, sleep=0.5)
+        assert [(record.status, record.epochs) for record in result.records] == [("complete", 10)] * 2
         assert (result.out_of_time, result.interrupted) == (True, False)
-        assert result.seconds < 25
-        left = [record.number for record in result.records if record.status == "running"]
-        with Study.open(tmp_path / "sweep", spec) as study:
-            asked = study.ask()
-        assert asked is not None
-        assert asked.number == left[0]
+        result = run(tmp_path, spec.model_copy(update={"trials": 4}), sleep=0.5)
+        assert [record.status for record in result.records] == ["complete"] * 4
+        assert result.seconds > 4
+        assert not result.out_of_time
+
+    def test_trials_run_where_the_driver_runs(self, tmp_path: Path) -> None:
+        """A relative path means the same in a trial's process as on the command line."""
+        run(tmp_path, spec_of(trials=1, config={"epochs": 1}))
+        assert {line["folder"] for line in log_of(tmp_path) if line["what"] == "begin"} == {os.getcwd()}
 
     def test_an_observer_that_fails_ends_the_sweep_resumably(self, tmp_path: Path) -> None:
         """An exception of the observer's comes out of the engine as it is, and no trial is blamed for it."""

@@ -202,7 +202,7 @@ def test_registered_model_holds_no_pickle_and_has_a_signature(tracking: Tracking
     source = tracking.client().get_model_version(registered.name, registered.version).source
     folder = Path(download_artifacts(artifact_uri=source, dst_path=str(tmp_path), tracking_uri=tracking.uri))
     kinds = {file.suffix for file in folder.rglob("*") if file.is_file()}
-    assert not kinds & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib", ".pyc"}
+    assert not kinds & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib"}
     assert ".safetensors" in kinds
     assert "top_probabilities" in (folder / "MLmodel").read_text(encoding="utf-8")
     assert (folder / "requirements.txt").read_text(encoding="utf-8").split() == requirements()

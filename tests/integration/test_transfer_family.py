@@ -72,9 +72,9 @@ def test_the_exported_model_answers_the_test_images_as_the_test_score_says(folde
     """Reading the files again, the servable model's hits are the test accuracy, and its probabilities those written."""
     stages = StageStore(tmp_path / "stages")
     data = _data(folder, stages)
-    run_trial(CONFIG, data, stages, lambda _: None)
-    score = evaluate_on_test(CONFIG, data, stages, tmp_path / "test.npz")
-    export_trial(CONFIG, data, stages, tmp_path / "model")
+    outcome = run_trial(CONFIG, data, stages, lambda _: None)
+    score = evaluate_on_test(CONFIG, data, stages, outcome.model, tmp_path / "test.npz")
+    export_trial(CONFIG, data, stages, outcome.model, tmp_path / "model")
     written = np.load(tmp_path / "test.npz")
     paths = [data.manifest.root / data.manifest.images[row].path for row in data.splits.test]
     predictor = load_export(tmp_path / "model")

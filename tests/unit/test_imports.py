@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Layers of carcls, lowest first; a module may import from its own layer and from lower ones.
 CARCLS_LAYERS: list[set[str]] = [
-    {"carcls.errors"},
+    {"carcls.errors", "carcls.machine"},
     {"carcls.catalog", "carcls.unfreezing"},
     {"carcls.config"},
     {"carcls.outcome", "carcls.seeding", "carcls.stages"},
@@ -53,6 +53,7 @@ SWEEPS_USES = {
     "carcls.config",
     "carcls.catalog",
     "carcls.errors",
+    "carcls.machine",
     "carcls.outcome",
     "carcls.data",
     "carcls.stages",

@@ -226,15 +226,32 @@ def test_unfinished_trials_are_handed_out_first_and_asked_once(tmp_path: Path) -
 
 
 def test_a_trial_that_kills_its_driver_again_and_again_fails(tmp_path: Path) -> None:
-    """After the last attempt a trial is closed as failed, and the sweep goes on."""
+    """After the last attempt without a new epoch a trial is closed as failed, and the sweep goes on."""
     for _ in range(MAX_ATTEMPTS):
         study = Study.open(tmp_path, spec_of())
-        assert ask(study).number == 0
+        asked = ask(study)
+        study.report(asked.number, 1, {"val_accuracy": 0.5})
         study.close()
+        assert asked.number == 0
+    study = Study.open(tmp_path, spec_of())
+    assert ask(study).number == 0  # the first driver that died left an epoch, so that one did not count
+    study.close()
     with Study.open(tmp_path, spec_of()) as study:
         assert ask(study).number == 1
-        assert study.record(0).status == "failed"
-        assert "died 3 times" in study.record(0).reason
+        record = study.record(0)
+    assert (record.status, record.epochs, record.metrics) == ("failed", 1, {"val_accuracy": 0.5})
+    assert "died 3 times" in record.reason
+
+
+def test_a_trial_that_goes_on_outlives_any_number_of_drivers(tmp_path: Path) -> None:
+    """Drivers that die cost a trial nothing as long as each leaves an epoch more than the last."""
+    for epoch in range(1, 3 * MAX_ATTEMPTS):
+        study = Study.open(tmp_path, spec_of())
+        asked = ask(study)
+        assert asked.number == 0
+        for known in range(1, epoch + 1):
+            study.report(asked.number, known, {"val_accuracy": known / 10})
+        study.close()
 
 
 def test_stopping_on_purpose_costs_no_attempt(tmp_path: Path) -> None:
@@ -284,7 +301,7 @@ def test_a_config_that_was_complete_before_is_not_computed_again(tmp_path: Path)
     spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1, 0.2))})
     with Study.open(tmp_path, spec) as study:
         asked = run_all(study)
-        records = study.records()
+        records = study.records(duplicates=True)
     assert sorted(a.config.dropout for a in asked) == [0.0, 0.1, 0.2]
     duplicates = [record for record in records if record.duplicate_of is not None]
     assert duplicates
@@ -294,18 +311,44 @@ def test_a_config_that_was_complete_before_is_not_computed_again(tmp_path: Path)
         assert record.reason == f"duplicate of trial {record.duplicate_of}"
 
 
+def test_an_exhausted_space_is_not_searched_again(tmp_path: Path) -> None:
+    """What holds nothing new has no more work, also for the next driver; only a larger budget looks again."""
+    small = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1))})
+    with Study.open(tmp_path, small) as study:
+        run_all(study)
+        assert not study.has_work
+    journal = (tmp_path / "study.journal").read_bytes()
+    with Study.open(tmp_path, small) as study:
+        assert not study.has_work
+        assert study.ask() is None
+    assert (tmp_path / "study.journal").read_bytes() == journal
+    with Study.open(tmp_path, small.model_copy(update={"trials": 11})) as study:
+        assert study.has_work
+
+
+def test_duplicates_are_neither_listed_nor_announced(tmp_path: Path) -> None:
+    """Who reads the study sees each config once; the journal alone knows how often it was drawn."""
+    spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1))})
+    with Study.open(tmp_path, spec) as study:
+        asked = run_all(study)
+        numbers = [a.number for a in asked]
+        assert [record.number for record in study.records()] == numbers
+        assert [record.number for record in study.take_finished()] == numbers
+        assert len(study.records(duplicates=True)) > len(numbers)
+
+
 def test_a_duplicate_of_a_running_trial_waits_for_its_result(tmp_path: Path) -> None:
     """While its twin runs a duplicate is not computed; it gets the twin's end, also a pruned or failed one."""
     spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1, 0.2))})
     with Study.open(tmp_path, spec) as study:
         asked = [a for a in iter(study.ask, None) if a is not None]
         assert len(asked) == 3
-        assert {r.status for r in study.records()} == {"running"}
+        assert {r.status for r in study.records(duplicates=True)} == {"running"}
         complete(study, asked[0], 0.9)
         assert study.report(asked[1].number, 1, {"val_accuracy": 0.1})
         study.tell_pruned(asked[1].number)
         study.tell_failed(asked[2].number, "no memory")
-        ends = {(r.config["dropout"], r.status) for r in study.records()}
+        ends = {(r.config["dropout"], r.status) for r in study.records(duplicates=True)}
     assert len(ends) == 3
     assert {status for _, status in ends} == {"complete", "pruned", "failed"}
 
