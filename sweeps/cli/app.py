@@ -14,7 +14,7 @@ Examples:
   carsweep list experiments                           the documented experiments
   carsweep ui                                         look at the runs in MLflow
 
-Exit codes: 0 done, 1 every trial failed, 2 a mistake in the input, 130 interrupted."""
+Exit codes: 0 done, 1 no model was registered, 2 a mistake in the input, 130 interrupted."""
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 

@@ -269,7 +269,7 @@ class TestWithASharedRay:
     def test_trials_run_where_the_driver_runs(self, tmp_path: Path) -> None:
         """A relative path means the same in a trial's process as on the command line."""
         run(tmp_path, spec_of(trials=1, config={"epochs": 1}))
-        assert {line["folder"] for line in log_of(tmp_path) if line["what"] == "begin"} == {os.getcwd()}
+        assert {line["folder"] for line in log_of(tmp_path) if line["what"] == "begin"} == {str(Path.cwd())}
 
     def test_an_observer_that_fails_ends_the_sweep_resumably(self, tmp_path: Path) -> None:
         """An exception of the observer's comes out of the engine as it is, and no trial is blamed for it."""
