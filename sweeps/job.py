@@ -202,7 +202,11 @@ def _run_trials(sitting: Sitting, observer: Observer, progress: Progress) -> Swe
         )
         tracker.rebuild(engine.records)
         if engine.out_of_time:
-            progress.note("The hours are over; run the same command with more --hours to go on.")
+            progress.note(
+                f"The hours are over. To run the other trials: the same command with --name {sitting.spec.name}."
+            )
+        elif not engine.interrupted and len(engine.records) < sitting.spec.trials:
+            progress.note("The search space holds nothing new, so the sweep ends before its number of trials.")
         result = conclude(sitting, engine.records, interrupted=engine.interrupted, tracker=tracker, tell=progress.note)
         status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
     except KeyboardInterrupt:

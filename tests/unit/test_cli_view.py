@@ -121,7 +121,7 @@ def test_the_end_shows_winner_interval_registry_and_next_steps(spec: SweepSpec) 
         assert words in shown
     for words in (
         "carsweep-transfer, version 3, alias challenger",
-        "carsweep ui --out /runs",
+        "carsweep ui mine --out /runs",
         "mlflow.pyfunc.load_model",
     ):
         assert words in shown
