@@ -360,14 +360,14 @@ def test_ctrl_c_ends_quickly_and_leaves_the_rest_to_the_next_run(tmp_path: Path)
     if ray.is_initialized():
         ray.shutdown()
     spec = spec_of(trials=4)
-    driver = start_driver(tmp_path, spec, sleep=20.0)
+    driver = start_driver(tmp_path, spec, sleep=60.0)  # no epoch may be waited for
     read_until(driver, "started")
     read_until(driver, "started")
     # As a terminal does it: the whole process group hears it.
     os.killpg(driver.pid, signal.SIGINT)
     start = time.monotonic()
     out, error = driver.communicate(timeout=60)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
     assert driver.returncode == 0, error
     assert out.splitlines()[-1].startswith("interrupted ['running', 'running']")
     assert error == ""

@@ -84,9 +84,9 @@ def test_a_dry_run_loads_nothing_heavy(data: Path) -> None:
 
 
 def test_help_answers_in_under_four_tenths_of_a_second() -> None:
-    """The best of three tries is under 0.4 s, so that a busy machine does not fail it."""
+    """The best of seven tries is under 0.4 s, so that a busy machine does not fail it."""
     seconds = []
-    for _ in range(3):
+    for _ in range(7):
         start = time.perf_counter()
         subprocess.run([sys.executable, "-m", "sweeps.cli", "--help"], capture_output=True, check=True)
         seconds.append(time.perf_counter() - start)

@@ -68,7 +68,7 @@ def test_server_that_accepts_and_says_nothing_is_refused_in_seconds(tmp_path: Pa
         start = time.perf_counter()
         with pytest.raises(TrackingError, match="must answer within"):
             open_tracking(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
-    assert time.perf_counter() - start < 2 * SERVER_SECONDS
+    assert time.perf_counter() - start < 5 * SERVER_SECONDS
 
 
 def test_another_web_server_is_refused_as_no_mlflow_server(tmp_path: Path) -> None:
