@@ -63,7 +63,7 @@ def run_trials(
 ) -> EngineResult:
     """Run the trials that the study in ``folder`` still owes, and return all it has.
 
-    Ctrl-C once ends running trials after their last finished epoch and leaves them to the next run; twice raises
+    Ctrl-C once ends running trials at once, which keep their last finished epoch for the next run; twice raises
     KeyboardInterrupt. After ``spec.hours`` no trial starts; those that run finish.
 
     Args:

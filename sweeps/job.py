@@ -10,8 +10,12 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock, Timeout
 
 from carcls.errors import InputError, OutputError
 from carcls.stages import StageStore
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from sweeps.result import SweepResult
     from sweeps.spec import SweepSpec
     from sweeps.tracking import SweepTracker
+    from sweeps.tracking_store import Tracking
 
 DEMO_NAME = "demo-cars"
 MOST_FINDINGS = 20
@@ -67,6 +72,31 @@ def run_sweep(
     from sweeps.tracking import open_tracking
 
     tracking = open_tracking(tracking_uri, out)
+    with only_driver(out, str(spec.name)):
+        return _run_alone(spec, out, tracking, observer, progress, started)
+
+
+@contextmanager
+def only_driver(out: Path, name: str) -> Iterator[None]:
+    """Keep other processes out of a sweep from before its first file is written until its runs are closed.
+
+    Raises:
+        InputError: another process is running the sweep.
+    """
+    try:
+        lock = FileLock(out / f".{name}.lock").acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"--name must be of a sweep that nothing else is running, got {name!r}. "
+            "Wait for the other process to end, or give another --name."
+        ) from None
+    with lock:
+        yield
+
+
+def _run_alone(
+    spec: SweepSpec, out: Path, tracking: Tracking, observer: Observer, progress: Progress, started: float
+) -> SweepResult:
     for note in _check_trials(spec):
         progress.note(note)
     stages = StageStore(out / "stages")

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carcls.errors import DataError, SpecError
+from carcls.errors import DataError, InputError, SpecError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.cli.running import write_duration, write_settings
 from sweeps.cli.transfer import go_on_command, repeat_set
+from sweeps.job import only_driver
 from sweeps.spec import load_spec
 
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
@@ -281,3 +282,14 @@ def test_settings_and_durations_are_written_short() -> None:
     """A line of the table holds a trial's settings, and times are told in their two largest units."""
     assert write_settings({"head_lr": 0.0012345, "flip": False}) == "head_lr=0.00123 no-flip"
     assert [write_duration(s) for s in (8.21, 75, 7325)] == ["8.2 s", "1 min 15 s", "2 h 02 min"]
+
+
+def test_a_sweep_has_one_driver_at_a_time(tmp_path: Path) -> None:
+    """While a sweep runs, a second start of it is refused before anything is written; other sweeps are not."""
+    with only_driver(tmp_path, "mine"):
+        with pytest.raises(InputError, match="nothing else is running"), only_driver(tmp_path, "mine"):
+            pass
+        with only_driver(tmp_path, "yours"):
+            pass
+    with only_driver(tmp_path, "mine"):
+        pass
