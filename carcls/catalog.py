@@ -11,7 +11,7 @@ from typing import Literal
 
 from carcls.errors import nearest
 
-Source = Literal["torchvision", "wheel", "timm"]
+Source = Literal["torchvision", "wheel", "timm", "scratch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class BackboneRecord:
     Attributes:
         name: what a config says (``resnet50``, ``timm:convnext_tiny``).
         source: where the architecture and the weights come from.
-        embedding: width d of the pooled features; 0 where only building it tells (``timm:…``).
+        embedding: width d of the pooled features; 0 where only building it tells (``timm:…``, ``scratch``).
         stages: parts that an unfreezing schedule opens, input first; empty where only building it tells.
         gmacs: 10⁹ multiply-accumulates of one 224×224 image; a guess of 4.0 for ``timm:…``.
-        weights_file: file name looked for in the weights folder; empty for ``wheel`` and ``timm``.
+        weights_file: file name looked for in the weights folder; empty where there is none of a known name.
         parameters: parameters without the head, in millions (for disk estimates).
         bf16: whether bf16 autocast makes it faster on a CPU with AMX (depthwise nets get slower).
     """
@@ -70,6 +70,17 @@ BACKBONES: tuple[BackboneRecord, ...] = (
         weights_file="",
         parameters=3.4,
         bf16=False,
+    ),
+    # The trial's settings say what it is made of (see carcls.architecture); the figures are those of their defaults.
+    BackboneRecord(
+        name="scratch",
+        source="scratch",
+        embedding=0,
+        stages=(),
+        gmacs=0.74,
+        weights_file="",
+        parameters=0.4,
+        bf16=True,
     ),
 )
 

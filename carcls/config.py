@@ -16,11 +16,24 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from carcls.catalog import find_backbone
 from carcls.unfreezing import parse_unfreezing
 
-Family = Literal["transfer"]
+Family = Literal["transfer", "retrieval", "scratch"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 LrSchedule = Literal["constant", "step", "cosine", "onecycle"]
 Crop = Literal["none", "random", "resized"]
 Precision = Literal["auto", "fp32", "bf16"]
+Loss = Literal["cross_entropy", "cosine"]
+Stem = Literal["none", "stride2", "resnet"]
+HeadPooling = Literal["flatten", "average", "max"]
+Pooling = Literal["average", "max", "gem"]
+Whitening = Literal["none", "pca", "lda"]
+Distance = Literal["euclidean", "cosine"]
+Vote = Literal["uniform", "distance", "softmax"]
+
+# The network that is trained from nothing, and the settings that describe it.
+SCRATCH = "scratch"
+ARCHITECTURE_SETTINGS = ("depth", "width", "batch_norm", "residual", "stem", "head_pooling")
+# What turns embeddings into answers; no training depends on it.
+NEIGHBOUR_SETTINGS = ("pooling", "l2_normalize", "whitening", "whitening_dim", "k", "distance", "vote", "temperature")
 
 
 def digest_of(value: Any, length: int = 16) -> str:
@@ -63,7 +76,8 @@ class TrialConfig(BaseModel):
     Attributes:
         family: which family runs it.
         seed: everything random in the trial comes from it.
-        backbone: ``resnet50``, ``densenet121``, ``efficientnet_lite0`` or ``timm:<model>``.
+        backbone: ``resnet50``, ``densenet121``, ``efficientnet_lite0``, ``timm:<model>``, or ``scratch``: the
+            convolutional network that the settings from ``depth`` to ``head_pooling`` describe.
         weights: ``auto`` (pretrained), ``random``, or a path to a state dict or to a folder that holds one.
         image_size: side of the square input in pixels.
         dropout: probability before the linear head.
@@ -81,8 +95,24 @@ class TrialConfig(BaseModel):
         rotation: largest angle in degrees, either way.
         jitter: largest relative change of brightness, contrast and saturation.
         augmentation_strength: multiplies all of the above; 0 is no augmentation at all, 1 as written.
+        loss: ``cross_entropy``, or ``cosine``: cosine loss plus a tenth of cross entropy (Barz and Denzler 2020).
         epochs, batch_size: of training.
         precision: ``auto`` uses bf16 autocast where it is faster.
+        depth: convolutional blocks of the scratch network, each halving the picture's side.
+        width: channels of its first block; each further block has twice as many, at most 512.
+        batch_norm: BatchNorm after each of its convolutions.
+        residual: a second convolution in each block, and a shortcut around both.
+        stem: what comes before the blocks: nothing, a 3×3 convolution with stride 2, or ResNet's 7×7 and pooling.
+        head_pooling: how its last feature map becomes an embedding: laid out flat, or pooled globally.
+        pooling: of the extractor's last feature map into an embedding; the training always uses the network's own,
+            which is the average.
+        l2_normalize: bring embeddings to length 1.
+        whitening: ``pca`` or ``lda``, fitted on the gallery alone, before the normalisation.
+        whitening_dim: components that whitening keeps, at most as many as there are.
+        k: neighbours that vote.
+        distance: between embeddings: ``euclidean``, or ``cosine`` (1 - cosine similarity).
+        vote: weight of a neighbour: the same for all, 1 / distance, or exp(-distance / temperature).
+        temperature: of the softmax vote.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
@@ -103,6 +133,7 @@ class TrialConfig(BaseModel):
     step_epochs: Annotated[int, Field(ge=1)] = 7
     step_gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    loss: Loss = "cross_entropy"
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
     crop: Crop = "none"
@@ -114,6 +145,20 @@ class TrialConfig(BaseModel):
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     precision: Precision = "auto"
+    depth: Annotated[int, Field(ge=1, le=7)] = 4
+    width: Annotated[int, Field(ge=4, le=256)] = 32
+    batch_norm: bool = False
+    residual: bool = False
+    stem: Stem = "none"
+    head_pooling: HeadPooling = "flatten"
+    pooling: Pooling = "average"
+    l2_normalize: bool = False
+    whitening: Whitening = "none"
+    whitening_dim: Annotated[int, Field(ge=1, le=8192)] = 256
+    k: Annotated[int, Field(ge=1, le=100_000)] = 10
+    distance: Distance = "euclidean"
+    vote: Vote = "uniform"
+    temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 0.07
 
     @field_validator("backbone")
     @classmethod
@@ -128,6 +173,11 @@ class TrialConfig(BaseModel):
         return text
 
     @property
+    def is_from_nothing(self) -> bool:
+        """Whether all of the network is trained, from random weights."""
+        return self.family == "scratch" or self.backbone == SCRATCH
+
+    @property
     def augments(self) -> bool:
         """Whether training images are changed at all."""
         return self.augmentation_strength > 0 and (
@@ -137,10 +187,13 @@ class TrialConfig(BaseModel):
     def canonical(self) -> dict[str, Any]:
         """Return the settings with those that cannot matter set to their defaults, so that equal trials are equal.
 
-        A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step.
+        A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step; what is trained
+        from nothing is open from the start at one learning rate; only retrieval has neighbours.
         """
         neutral: set[str] = set()
-        if self.unfreezing == "frozen":
+        if self.is_from_nothing:
+            neutral |= {"unfreezing", "backbone_lr"}
+        elif self.unfreezing == "frozen":
             neutral.add("backbone_lr")
         if not self.augments:
             neutral |= {"crop", "flip", "rotation", "jitter", "augmentation_strength"}
@@ -152,14 +205,38 @@ class TrialConfig(BaseModel):
             neutral |= {"step_epochs", "step_gamma"}
         if self.lr_schedule != "cosine":
             neutral.add("warmup_epochs")
+        if self.backbone == SCRATCH:
+            neutral.add("weights")
+        else:
+            neutral |= set(ARCHITECTURE_SETTINGS)
+        if self.family != "retrieval":
+            neutral |= set(NEIGHBOUR_SETTINGS)
+        if self.whitening == "none":
+            neutral.add("whitening_dim")
+        if self.vote != "softmax":
+            neutral.add("temperature")
         settings: dict[str, Any] = self.model_dump()
-        defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        return {name: defaults[name] if name in neutral else value for name, value in settings.items()}
+        return {name: default_of(name) if name in neutral else value for name, value in settings.items()}
+
+    def training(self) -> TrialConfig:
+        """Return the trial as its training sees it: whoever trains alike, in whatever family, gets an equal config.
+
+        What only comes into play after training has its default; what is trained from nothing is open from the start,
+        with one learning rate for everything.
+        """
+        changes: dict[str, Any] = {name: default_of(name) for name in ("family", *NEIGHBOUR_SETTINGS)}
+        if self.is_from_nothing:
+            changes |= {"unfreezing": "full", "backbone_lr": self.head_lr}
+        return self.with_settings(changes)
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that two trials share exactly when their canonical settings agree."""
         return digest_of(self.canonical())
+
+    def architecture(self) -> dict[str, Any]:
+        """Return the settings that describe the scratch network; none for a backbone whose name says what it is."""
+        return {name: getattr(self, name) for name in ARCHITECTURE_SETTINGS} if self.backbone == SCRATCH else {}
 
     def with_settings(self, settings: Mapping[str, Any]) -> TrialConfig:
         """Return a validated copy with ``settings`` replaced.
@@ -168,3 +245,12 @@ class TrialConfig(BaseModel):
             pydantic.ValidationError: a setting is unknown or out of range.
         """
         return TrialConfig.model_validate({**self.model_dump(), **settings})
+
+
+def default_of(name: str) -> Any:
+    """Return the default of a trial's setting.
+
+    >>> default_of("k")
+    10
+    """
+    return TrialConfig.model_fields[name].default

@@ -10,10 +10,10 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -25,8 +25,9 @@ from sweeps.winner import Sitting, conclude, summarize_data, sweep_id, write_tex
 if TYPE_CHECKING:
     from carcls.config import DataConfig, TrialConfig
     from carcls.data.dataset import Dataset, DataSummary
-    from sweeps.engine import Observer
+    from sweeps.engine import EngineResult, Observer
     from sweeps.plan import Plan
+    from sweeps.record import TrialRecord
     from sweeps.result import SweepResult
     from sweeps.spec import SweepSpec
     from sweeps.tracking import SweepTracker
@@ -51,19 +52,44 @@ def base_settings(spec: SweepSpec) -> dict[str, Any]:
 
 
 def run_sweep(
-    spec: SweepSpec, out: Path, tracking_uri: str | None, *, observer: Observer, progress: Progress
+    spec: SweepSpec,
+    out: Path,
+    tracking_uri: str | None,
+    *,
+    observer: Observer,
+    progress: Progress,
+    address: str | None = None,
 ) -> SweepResult:
     """Run a sweep, or go on with it; when nothing remains to be done, answer with what it left.
 
     Args:
         spec: with a name (see ``settle_spec``).
-        out: folder of all sweeps; made when missing.
+        out: folder of all sweeps; made when missing. On a cluster every machine must see it under this path.
         tracking_uri: MLflow's; None is a database under ``out``.
         observer: told of every trial.
         progress: told of everything else.
+        address: of a running Ray cluster; None runs the trials on this machine.
 
     Raises:
         InputError: something given cannot be used; no trial has started.
+    """
+    with open_sitting(spec, out, tracking_uri, progress=progress, address=address) as sitting:
+        return run_trials_of(sitting, observer, progress, _conclude)
+
+
+def _conclude(
+    sitting: Sitting, engine: EngineResult, tracker: SweepTracker, tell: Callable[[str], None]
+) -> SweepResult:
+    return conclude(sitting, engine.records, interrupted=engine.interrupted, tracker=tracker, tell=tell)
+
+
+@contextmanager
+def open_sitting(
+    spec: SweepSpec, out: Path, tracking_uri: str | None, *, progress: Progress, address: str | None = None
+) -> Iterator[Sitting]:
+    """Check everything that can be checked, read and pack the data, and hold the sweep for this process.
+
+    Arguments and errors as ``run_sweep``.
     """
     started = time.monotonic()
     out = out.expanduser().absolute()
@@ -73,7 +99,7 @@ def run_sweep(
 
     tracking = open_tracking(tracking_uri, out)
     with only_driver(out, str(spec.name)):
-        return _run_alone(spec, out, tracking, observer, progress, started)
+        yield _sit_down(spec, out, tracking, progress, started, address)
 
 
 @contextmanager
@@ -94,19 +120,22 @@ def only_driver(out: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _run_alone(
-    spec: SweepSpec, out: Path, tracking: Tracking, observer: Observer, progress: Progress, started: float
-) -> SweepResult:
-    for note in _check_trials(spec):
+def _sit_down(
+    spec: SweepSpec, out: Path, tracking: Tracking, progress: Progress, started: float, address: str | None
+) -> Sitting:
+    from carcls.families import check_data
+
+    for note in _check_trials(spec, address):
         progress.note(note)
     stages = StageStore(out / "stages")
     dataset = _prepare_data(spec, out, stages, progress)
-    sitting = Sitting(spec, out, tracking, stages, dataset, started)
+    sitting = Sitting(spec, out, tracking, stages, dataset, started, address)
+    check_data(_configs_to_check(spec), dataset)
     require_same_data(sitting)
     sitting.folder.mkdir(exist_ok=True)
     write_text(sitting.folder / "spec.yaml", spec.to_yaml())
     dataset.save(sitting.folder / "dataset.json")
-    return _run_trials(sitting, observer, progress)
+    return sitting
 
 
 def require_data(data: DataConfig) -> None:
@@ -163,21 +192,22 @@ def require_same_data(sitting: Sitting) -> None:
         )
 
 
-def _check_trials(spec: SweepSpec) -> list[str]:
-    """Check that this machine and its weights suffice for the trials; return what the user should know."""
+def _check_trials(spec: SweepSpec, address: str | None) -> list[str]:
+    """Check that this machine (a cluster is asked later) and its weights suffice; return what the user should know."""
     from carcls.families import preflight
     from sweeps.resources import trial_resources
 
-    trial_resources(spec)
+    if address is None:
+        trial_resources(spec)
     return ([spec.note] if spec.note else []) + preflight(_configs_to_check(spec))
 
 
 def _configs_to_check(spec: SweepSpec) -> list[TrialConfig]:
-    """Return trials that together need every backbone, weights and image size of the sweep."""
+    """Return trials that together need every backbone, weights, image size and number of neighbours of the sweep."""
     configs = [config for _, config in spec.experiment_configs()]
     if spec.trials <= len(configs):
         return configs[: spec.trials]
-    needs = [name for name in ("backbone", "weights", "image_size") if name in spec.search]
+    needs = [name for name in ("backbone", "weights", "image_size", "depth", "stem", "k") if name in spec.search]
     combinations = itertools.product(*(spec.search[name].ends() for name in needs))
     return [*configs, *(spec.trial_config(dict(zip(needs, values, strict=True))) for values in combinations)]
 
@@ -217,7 +247,17 @@ def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
     return data.model_copy(update={"path": str(folder), "name": data.name or DEMO_NAME})
 
 
-def _run_trials(sitting: Sitting, observer: Observer, progress: Progress) -> SweepResult:
+class Finish(Protocol):
+    """What is done with the trials of a sweep once they are over; returns its result."""
+
+    def __call__(
+        self, sitting: Sitting, engine: EngineResult, tracker: SweepTracker, tell: Callable[[str], None]
+    ) -> SweepResult:
+        """Read the winner's test score, register it, write down what there is."""
+
+
+def run_trials_of(sitting: Sitting, observer: Observer, progress: Progress, finish: Finish) -> SweepResult:
+    """Run the trials that the sweep still owes, logged to MLflow, and hand them to ``finish``."""
     from sweeps.engine import run_trials
 
     tracker = _open_tracker(sitting, progress)
@@ -229,15 +269,16 @@ def _run_trials(sitting: Sitting, observer: Observer, progress: Progress) -> Swe
             sitting.stages.root,
             sitting.folder,
             FanOut([tracker, observer]),
+            address=sitting.address,
         )
         tracker.rebuild(engine.records)
         if engine.out_of_time:
             progress.note(
                 f"The hours are over. To run the other trials: the same command with --name {sitting.spec.name}."
             )
-        elif not engine.interrupted and len(engine.records) < sitting.spec.trials:
+        elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
             progress.note("The search space holds nothing new, so the sweep ends before its number of trials.")
-        result = conclude(sitting, engine.records, interrupted=engine.interrupted, tracker=tracker, tell=progress.note)
+        result = finish(sitting, engine, tracker, progress.note)
         status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
     except KeyboardInterrupt:
         status = "interrupted"
@@ -245,6 +286,10 @@ def _run_trials(sitting: Sitting, observer: Observer, progress: Progress) -> Swe
     finally:
         tracker.close(status)
     return result
+
+
+def _run_here(records: Sequence[TrialRecord]) -> int:
+    return sum(record.sibling_of is None for record in records)
 
 
 def _open_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:

@@ -23,8 +23,10 @@ class Row:
         rank: from 1 for complete trials, None for the others.
         number, experiment, status, reason, epochs, seconds: as in the trial's summary.
         accuracy, top5, f1: on the validation images, in [0, 1]; None when never measured.
+        recall_at_5, map_at_r: of retrieval trials, in [0, 1].
         half_width: half of the 95% interval of the accuracy, in [0, 1].
         settings: what this trial does differently from the base, without what cannot matter in it.
+        sibling_of: the trial that answered this one on its way.
     """
 
     rank: int | None
@@ -39,6 +41,9 @@ class Row:
     epochs: int
     seconds: float
     settings: Mapping[str, Any]
+    recall_at_5: float | None = None
+    map_at_r: float | None = None
+    sibling_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,4 +136,19 @@ def _row(trial: TrialSummary, rank: int | None, base: Mapping[str, Any], images:
         epochs=trial.epochs,
         seconds=trial.seconds,
         settings=differing_settings(trial.params, base),
+        recall_at_5=_metric(trial, "val_recall_at_5"),
+        map_at_r=_metric(trial, "val_map_at_r"),
+        sibling_of=trial.sibling_of,
     )
+
+
+def condensed(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows without those siblings that are not the best of their trial and its siblings.
+
+    A trial that was beaten by a sibling stays when it is a documented experiment.
+    """
+    best: dict[int, Row] = {}
+    for row in rows:
+        best.setdefault(row.number if row.sibling_of is None else row.sibling_of, row)
+    kept = {row.number for row in best.values()}
+    return tuple(row for row in rows if row.number in kept or row.experiment is not None)

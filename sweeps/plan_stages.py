@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
+from carcls.architecture import architecture_of
 from carcls.catalog import find_backbone
-from carcls.config import TrialConfig
+from carcls.config import SCRATCH, TrialConfig
 from carcls.unfreezing import open_stages
-from sweeps.rates import Machine, head_seconds, packing_seconds, rates_of
+from sweeps.rates import Machine, head_seconds, packing_seconds, rates_of, search_seconds, whitening_seconds
 from sweeps.spec import SweepSpec
 
 # Where only building a backbone would tell.
 _UNKNOWN_STAGES, _UNKNOWN_EMBEDDING = 5, 1024
+# Embeddings are kept by every pooling; of each query and distance, so many neighbours with index and distance.
+_POOLINGS, _DISTANCES, _LONGEST_K, _NEIGHBOUR_BYTES = 3, 2, 50, 16
 
 
 class DataSummary(Protocol):
@@ -63,10 +66,21 @@ class PlannedStage:
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """A trial of the example: its config, and for each epoch the probability that the trial comes to run it."""
+    """A trial of the example: its config, what its training sees, and how likely it comes to run each epoch."""
 
     config: TrialConfig
+    training: TrialConfig
     alive: tuple[float, ...]
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained: the embeddings of a frozen extractor do not depend on a head."""
+        return not (self.config.family == "retrieval" and self.training.unfreezing == "frozen")
+
+    @property
+    def finishes(self) -> float:
+        """How likely the trial comes to its end."""
+        return self.alive[-1] if self.trains else 1.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,7 +95,7 @@ class _Cost:
 def planned_stages(spec: SweepSpec, summary: DataSummary, machine: Machine) -> tuple[PlannedStage, ...]:
     """Return the stages that ``spec`` would compute on the data set, in their order."""
     trials = _example(spec)
-    makers = (_packs, _plain_features, _views, _trainings, _test)
+    makers = (_packs, _plain_features, _views, _trainings, _embeddings, _neighbours, _test)
     stages = (maker(trials, summary, machine) for maker in makers)
     return tuple(stage for stage in stages if stage.count)
 
@@ -93,8 +107,8 @@ def _example(spec: SweepSpec) -> list[_Expected]:
         spec.trial_config({name: domain.draw(random) for name, domain in spec.search.items()})
         for _ in range(spec.trials - len(documented))
     ]
-    return [_Expected(config, (1.0,) * config.epochs) for config in documented] + [
-        _Expected(config, _survival(spec, config.epochs)) for config in drawn
+    return [_Expected(config, config.training(), (1.0,) * config.epochs) for config in documented] + [
+        _Expected(config, config.training(), _survival(spec, config.epochs)) for config in drawn
     ]
 
 
@@ -113,7 +127,7 @@ def _packs(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) 
 
 
 def _plain_features(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
-    cached = [trial.config for trial in trials if trial.config.unfreezing == "frozen"]
+    cached = [trial.training for trial in trials if trial.trains and trial.training.unfreezing == "frozen"]
     made: dict[str, _Cost] = {}
     for config in cached:
         images = summary.validation + (0 if config.augments else summary.train)
@@ -122,26 +136,61 @@ def _plain_features(trials: Sequence[_Expected], summary: DataSummary, machine: 
 
 
 def _views(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
-    cached = [trial for trial in trials if trial.config.augments and _closed_epochs(trial.config)]
+    cached = [t for t in trials if t.trains and t.training.augments and _closed_epochs(t.training)]
     made: dict[str, _Cost] = {}
     for trial in cached:
-        for epoch in _closed_epochs(trial.config):
-            cost = _features(trial.config, summary.train, trial.alive[epoch], machine)
-            _note(made, [_extractor(trial.config), _augmentation(trial.config), epoch], cost)
+        for epoch in _closed_epochs(trial.training):
+            cost = _features(trial.training, summary.train, trial.alive[epoch], machine)
+            _note(made, [_extractor(trial.training), _augmentation(trial.training), epoch], cost)
     return _stage("features of augmented views", made, len(cached), "trials that augment equally, while frozen")
 
 
 def _trainings(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
+    trained = [trial for trial in trials if trial.trains]
     made: dict[str, _Cost] = {}
-    for trial in trials:
+    for trial in trained:
         seconds = _training_seconds(trial, summary, machine)
-        _note(made, trial.config.digest, _Cost(1.0, seconds, _model_bytes(trial.config, summary.classes)))
-    return _stage("training", made, len(trials), "trials with equal settings")
+        _note(made, trial.training.digest, _Cost(1.0, seconds, _model_bytes(trial.training, summary.classes)))
+    return _stage("training", made, len(trained), "trials that train alike, of any family")
+
+
+def _embeddings(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
+    searching = [trial for trial in trials if trial.config.family == "retrieval"]
+    made: dict[str, _Cost] = {}
+    for trial in searching:
+        images = summary.train + summary.validation
+        _note(made, _embedded(trial), _features(trial.training, images, trial.finishes, machine, _poolings(trial)))
+    return _stage("embeddings", made, len(searching), "trials that differ in what follows the extractor only")
+
+
+def _neighbours(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
+    searching = [trial for trial in trials if trial.config.family == "retrieval"]
+    longest = min(summary.train, max(_LONGEST_K, 2 * summary.train // max(1, summary.classes)))
+    made: dict[str, _Cost] = {}
+    for trial in searching:
+        seconds = _search_seconds(trial.config, _DISTANCES * summary.validation, summary, machine)
+        disk = _DISTANCES * summary.validation * longest * _NEIGHBOUR_BYTES
+        _note(made, [_embedded(trial), _projection(trial.config)], _Cost(trial.finishes, seconds, disk))
+    return _stage("neighbours", made, len(searching), "trials that differ in k, distance, vote or temperature only")
 
 
 def _test(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
-    slowest = max(summary.test / rates_of(trial.config, machine).infer for trial in trials)
+    slowest = max(_answering_seconds(trial.config, summary, machine) for trial in trials)
     return PlannedStage("test score of the winner", 1, 1, "", slowest, 0)
+
+
+def _answering_seconds(config: TrialConfig, summary: DataSummary, machine: Machine) -> float:
+    """Return how long the test images take, whose neighbours are found among the training images."""
+    search = _search_seconds(config, summary.test, summary, machine) if config.family == "retrieval" else 0.0
+    return summary.test / rates_of(config, machine).infer + search
+
+
+def _search_seconds(config: TrialConfig, queries: int, summary: DataSummary, machine: Machine) -> float:
+    """Return how long it takes to fit the projection on the gallery, and to search it."""
+    found = search_seconds(queries, summary.train, _embedding(config), machine)
+    if config.whitening == "none":
+        return found
+    return found + whitening_seconds(summary.train, _embedding(config), machine)
 
 
 def _note(made: dict[str, _Cost], key: Any, cost: _Cost) -> None:
@@ -158,7 +207,7 @@ def _stage(kind: str, made: Mapping[str, _Cost], trials: int, shared: str) -> Pl
 
 
 def _training_seconds(trial: _Expected, summary: DataSummary, machine: Machine) -> float:
-    config, rates = trial.config, rates_of(trial.config, machine)
+    config, rates = trial.training, rates_of(trial.training, machine)
     stages = len(find_backbone(config.backbone).stages) or _UNKNOWN_STAGES
     total = 0.0
     for epoch, probability in enumerate(trial.alive):
@@ -173,8 +222,8 @@ def _training_seconds(trial: _Expected, summary: DataSummary, machine: Machine) 
     return total
 
 
-def _features(config: TrialConfig, images: int, probability: float, machine: Machine) -> _Cost:
-    return _Cost(probability, images / rates_of(config, machine).infer, images * _embedding(config) * 4)
+def _features(config: TrialConfig, images: int, probability: float, machine: Machine, copies: int = 1) -> _Cost:
+    return _Cost(probability, images / rates_of(config, machine).infer, copies * images * _embedding(config) * 4)
 
 
 def _closed_epochs(config: TrialConfig) -> list[int]:
@@ -186,6 +235,19 @@ def _extractor(config: TrialConfig) -> list[Any]:
     return [config.backbone, config.weights, config.image_size, config.precision]
 
 
+def _embedded(trial: _Expected) -> list[Any]:
+    return [trial.training.digest] if trial.trains else _extractor(trial.config)
+
+
+def _poolings(trial: _Expected) -> int:
+    return 1 if trial.config.backbone == SCRATCH else _POOLINGS
+
+
+def _projection(config: TrialConfig) -> list[Any]:
+    settings = config.canonical()
+    return [settings[name] for name in ("pooling", "l2_normalize", "whitening", "whitening_dim")]
+
+
 def _augmentation(config: TrialConfig) -> list[Any]:
     settings = config.canonical()
     names = ("crop", "crop_scale", "flip", "rotation", "jitter", "augmentation_strength")
@@ -193,12 +255,20 @@ def _augmentation(config: TrialConfig) -> list[Any]:
 
 
 def _embedding(config: TrialConfig) -> int:
+    if config.backbone == SCRATCH:
+        return architecture_of(config).embedding(config.image_size)
     return find_backbone(config.backbone).embedding or _UNKNOWN_EMBEDDING
 
 
 def _model_bytes(config: TrialConfig, classes: int) -> int:
     head = _embedding(config) * classes
-    trained = 0.0 if config.unfreezing == "frozen" else find_backbone(config.backbone).parameters * 1e6
+    trained = 0.0 if config.unfreezing == "frozen" else _parameters(config)
     # The checkpoint of a trial that was stopped stays, with the optimizer's moments.
     copies = 2 if config.optimizer == "sgd" else 3
     return int((trained + head) * 4 * copies)
+
+
+def _parameters(config: TrialConfig) -> float:
+    if config.backbone == SCRATCH:
+        return architecture_of(config).weights
+    return find_backbone(config.backbone).parameters * 1e6

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from carcls.architecture import architecture_of
 from carcls.catalog import BackboneRecord, find_backbone
-from carcls.config import TrialConfig
+from carcls.config import SCRATCH, TrialConfig
 from carcls.machine import usable_cores, visible_gpus
 
 
@@ -32,10 +33,15 @@ class Machine:
 _TWO_CORES = {"resnet50": (18.5, 51.0), "densenet121": (16.6, 75.0), "efficientnet_lite0": (18.0, 55.0)}
 # ResNet-50 without bf16 trains 6.6 and infers 18.5 images per second on the same cores.
 _FP32_SHARE = 0.36
+# Scratch networks do their arithmetic at 0.6–1.2 of ResNet-50's speed (in fp32): their early maps are larger.
+_SCRATCH_SHARE = 0.7
 # What an A100 trains of ResNet-50 against two cores: 2,500 against 18.5 images per second.
 _GPU_GAIN = 2_500 / 18.5
 _PACKED_PER_CORE = 135.0
 _HEAD_MACS_PER_CORE = 2.5e10
+# A neighbour search takes 5–10·10⁹ on two cores, PCA and LDA of 2048 dimensions 2.5–9.5·10¹⁰.
+_SEARCH_MACS_PER_CORE = 4.5e9
+_WHITENING_MACS_PER_CORE = 1.5e10
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +55,9 @@ class Rates:
 def rates_of(config: TrialConfig, machine: Machine) -> Rates:
     """Return how many images per second ``config`` trains (all stages open) and infers on ``machine``."""
     record = find_backbone(config.backbone)
-    train, infer = _TWO_CORES.get(record.name) or _by_macs(record)
-    scale = (224 / config.image_size) ** 2
-    if machine.gpus:
-        scale *= _GPU_GAIN * machine.gpus
-    else:
-        scale *= machine.cores / 2 * _precision_share(record, config, machine)
+    train, infer = _on_two_cores(record, config)
+    on_cores = machine.cores / 2 * _precision_share(record, config, machine)
+    scale = _GPU_GAIN * machine.gpus if machine.gpus else on_cores
     return Rates(train * scale, infer * scale)
 
 
@@ -68,10 +71,30 @@ def head_seconds(images: int, embedding: int, classes: int, machine: Machine) ->
     return images * embedding * classes / (_HEAD_MACS_PER_CORE * machine.cores)
 
 
-def _by_macs(record: BackboneRecord) -> tuple[float, float]:
+def search_seconds(queries: int, gallery: int, embedding: int, machine: Machine) -> float:
+    """Return how long finding the neighbours of ``queries`` among ``gallery`` images takes, by one distance."""
+    return queries * gallery * embedding / (_SEARCH_MACS_PER_CORE * machine.cores)
+
+
+def whitening_seconds(gallery: int, embedding: int, machine: Machine) -> float:
+    """Return how long fitting PCA or LDA on ``gallery`` images takes: their scatter, then its eigenvectors."""
+    return embedding**2 * (gallery + 10 * embedding) / (_WHITENING_MACS_PER_CORE * machine.cores)
+
+
+def _on_two_cores(record: BackboneRecord, config: TrialConfig) -> tuple[float, float]:
+    """Return (training, inference) images per second at the trial's image size: measured, or by the arithmetic."""
+    if record.name == SCRATCH:
+        return _by_macs(architecture_of(config).macs(config.image_size) / _SCRATCH_SHARE)
+    scale = (224 / config.image_size) ** 2
+    train, infer = _TWO_CORES.get(record.name) or _by_macs(record.gmacs * 1e9)
+    return train * scale, infer * scale
+
+
+def _by_macs(macs: float) -> tuple[float, float]:
     reference = find_backbone("resnet50")
     train, infer = _TWO_CORES[reference.name]
-    return train * reference.gmacs / record.gmacs, infer * reference.gmacs / record.gmacs
+    share = reference.gmacs * 1e9 / macs
+    return train * share, infer * share
 
 
 def _precision_share(record: BackboneRecord, config: TrialConfig, machine: Machine) -> float:

@@ -27,6 +27,7 @@ class TrialRecord:
         reused: whether the result was answered from the stage store.
         model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
         siblings: settings answered for free, as in ``Outcome``: each a mapping with ``settings`` and ``metrics``.
+        sibling_of: number of the trial that answered this one on its way; None for a trial of its own.
     """
 
     number: int
@@ -43,3 +44,4 @@ class TrialRecord:
     model: str = ""
     predictions: str = ""
     siblings: Sequence[Mapping[str, Any]] = ()
+    sibling_of: int | None = None

@@ -39,23 +39,20 @@ _REQUIREMENTS = (
     "pydantic",
     "filelock",
 )
-ACCEPTS = (
-    "Accepts image paths (one, a list, a Series), arrays uint8 [h, w, 3] or [b, h, w, 3] or a list of them, or a "
-    "DataFrame with the column `image` of either. Give the car's box cut out where the training data had boxes. "
-    "Returns one row an image: label, probability, top_labels, top_probabilities."
-)
-# Without inputs on purpose: every input schema that takes paths refuses arrays, and the other way round.
-SIGNATURE = ModelSignature(
-    inputs=None,
-    outputs=Schema(
-        [
-            ColSpec(DataType.string, "label"),
-            ColSpec(DataType.double, "probability"),
-            ColSpec(Array(DataType.string), "top_labels"),
-            ColSpec(Array(DataType.double), "top_probabilities"),
-        ]
-    ),
-)
+# The winner's answers to the test images, in the artifacts of its run: what promotion compares.
+PREDICTIONS = "test-predictions.npz"
+TEST_IMAGES = "test_images"
+_COLUMNS: Mapping[str, DataType | Array] = {
+    "label": DataType.string,
+    "probability": DataType.double,
+    "top_labels": Array(DataType.string),
+    "top_probabilities": Array(DataType.double),
+}
+_NEIGHBOUR_COLUMNS: Mapping[str, DataType | Array] = {
+    "neighbour_images": Array(DataType.string),
+    "neighbour_labels": Array(DataType.string),
+    "neighbour_distances": Array(DataType.double),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +81,7 @@ def register_best(
     metrics: Mapping[str, float],
     test: Mapping[str, float],
     details: Mapping[str, Any],
+    predictions: Path,
 ) -> Registered:
     """Register the export of a sweep's best trial. A trial that is registered already keeps its version.
 
@@ -96,24 +94,56 @@ def register_best(
         export: folder written by ``carcls.export``.
         metrics: the trial's validation metrics.
         test: ``test_accuracy`` and the others; logged to the trial's run too.
-        details: more tags of the version: data digest, backbone, …
+        details: more tags of the version: data digest, backbone, … and ``test_images``, which is equal for two
+            versions that were tested on the same images.
+        predictions: the trial's answers to the test images, a file ``test-predictions.npz``; logged to its run. A
+            version whose file is gone is registered without, and cannot be compared with another one.
 
     Raises:
         TrackingError: MLflow does not have the trial's run, or cannot be written.
     """
-    name = f"carsweep-{family}"
+    assert predictions.name == PREDICTIONS
+    name = model_name(family)
     client = tracking.client()
     with explained(tracking), patience(UPLOAD_SECONDS, 2):
         version = _find_version(client, name, sweep_id, number)
         if version is None:
             run = _run_of(tracking, family, sweep_id, number)
             _log_test(client, run, test)
+            if predictions.is_file():
+                client.log_artifact(run.run_id, str(predictions))
             tags = _tags(sweep_id, number, metrics, test, details)
             version = _make_version(tracking, family, run, export, tags)
         challenger = _point_alias(client, name, version)
     if challenger:
         return Registered(name, str(version.version), CHALLENGER, f"models:/{name}@{CHALLENGER}")
     return Registered(name, str(version.version), "", f"models:/{name}/{version.version}")
+
+
+def model_name(family: str) -> str:
+    """Return the name of the registered model that holds a family's winners."""
+    return f"carsweep-{family}"
+
+
+def signature_of(family: str) -> ModelSignature:
+    """Return what a family's models answer.
+
+    It has no inputs on purpose: every input schema that takes paths refuses arrays, and the other way round.
+    """
+    return ModelSignature(inputs=None, outputs=Schema([ColSpec(kind, name) for name, kind in _columns(family).items()]))
+
+
+def description_of(family: str) -> str:
+    """Return what a family's models accept and answer, for people."""
+    return (
+        "Accepts image paths (one, a list, a Series), arrays uint8 [h, w, 3] or [b, h, w, 3] or a list of them, or a "
+        "DataFrame with the column `image` of either. Give the car's box cut out where the training data had boxes. "
+        f"Returns one row an image: {', '.join(_columns(family))}."
+    )
+
+
+def _columns(family: str) -> dict[str, DataType | Array]:
+    return {**_COLUMNS, **(_NEIGHBOUR_COLUMNS if family == "retrieval" else {})}
 
 
 def _find_version(client: MlflowClient, name: str, sweep_id: str, number: int) -> ModelVersion | None:
@@ -150,13 +180,13 @@ def _tags(
 def _make_version(
     tracking: Tracking, family: str, run: KnownRun, export: Path, tags: Mapping[str, str]
 ) -> ModelVersion:
-    client, name = tracking.client(), f"carsweep-{family}"
+    client, name, accepts = tracking.client(), model_name(family), description_of(family)
     uri, model_id = _log_model(tracking, family, run, export, tags)
     if not client.search_registered_models(f"name = '{name}'"):
         with suppress(MlflowException):  # another sweep was faster
-            client.create_registered_model(name, description=f"Car classifier, found by carsweep. {ACCEPTS}")
+            client.create_registered_model(name, description=f"Car classifier, found by carsweep. {accepts}")
     return client.create_model_version(
-        name, source=uri, run_id=run.run_id, model_id=model_id, tags=dict(tags), description=ACCEPTS
+        name, source=uri, run_id=run.run_id, model_id=model_id, tags=dict(tags), description=accepts
     )
 
 
@@ -181,8 +211,8 @@ def _log_model(
             artifacts={"export": str(export)},
             code_paths=[str(Path(carcls.__file__).parent)],
             pip_requirements=requirements(),
-            signature=SIGNATURE,
-            metadata={"accepts": ACCEPTS},
+            signature=signature_of(family),
+            metadata={"accepts": description_of(family)},
         )
     return str(info.model_uri), str(info.model_id)
 

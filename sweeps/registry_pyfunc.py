@@ -13,11 +13,11 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from carcls.errors import InputError
-from carcls.export import load_export
+from carcls.export import GalleryPredictor, load_export
 
 
 class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
-    """Image in, label out.
+    """Image in, label out; with a gallery, the nearest images of the gallery too.
 
     Accepts, as ``model_input``: paths (one, a list, a Series), arrays (uint8 [h, w, 3] or [b, h, w, 3], or a list of
     [h, w, 3]; floating ones in 0..1), a mix of both, or a DataFrame or mapping with the column ``image`` of either.
@@ -25,7 +25,8 @@ class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
 
     Returns:
         One row an image, in order: ``label``, ``probability`` in [0, 1], and the five likeliest classes, best first,
-        in ``top_labels`` and ``top_probabilities``.
+        in ``top_labels`` and ``top_probabilities``. A retrieval model adds the images that voted, nearest first, in
+        ``neighbour_images`` (paths in the data set), ``neighbour_labels`` and ``neighbour_distances``.
     """
 
     def load_context(self, context: Any) -> None:
@@ -36,14 +37,16 @@ class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
         """Return one row an image; takes more than DataFrames, see the class."""
         predictions = self._predictor.predict(images_of(model_input))
-        return pd.DataFrame(
-            {
-                "label": [prediction.label for prediction in predictions],
-                "probability": [prediction.probability for prediction in predictions],
-                "top_labels": [[label for label, _ in prediction.top] for prediction in predictions],
-                "top_probabilities": [[value for _, value in prediction.top] for prediction in predictions],
-            }
-        )
+        columns: dict[str, list[Any]] = {
+            "label": [one.label for one in predictions],
+            "probability": [one.probability for one in predictions],
+            "top_labels": [[label for label, _ in one.top] for one in predictions],
+            "top_probabilities": [[value for _, value in one.top] for one in predictions],
+        }
+        if isinstance(self._predictor, GalleryPredictor):
+            for column, name in (("images", "image"), ("labels", "label"), ("distances", "distance")):
+                columns[f"neighbour_{column}"] = [[getattr(n, name) for n in one.neighbours] for one in predictions]
+        return pd.DataFrame(columns)
 
 
 def images_of(model_input: Any) -> list[Any]:

@@ -46,6 +46,7 @@ class TrialSummary:
         epochs: epochs measured.
         seconds: wall time.
         reason: why it failed or was stopped; empty for a complete trial.
+        sibling_of: the trial that answered this one on its way; None for a trial that was run.
     """
 
     number: int
@@ -56,6 +57,7 @@ class TrialSummary:
     epochs: int
     seconds: float
     reason: str = ""
+    sibling_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

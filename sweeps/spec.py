@@ -82,6 +82,7 @@ class SweepSpec(BaseModel):
         config: base settings of every trial.
         fixed: settings of every trial, whatever an experiment or the search says.
         experiments: documented experiments, the first trials.
+        starts: settings of trials that come next, before the searched ones; they may lie outside of the search space.
         search: domains by setting. A setting that is fixed as well is fixed in the documented experiments only.
         early_stopping: of searched trials.
         note: what differs from the documented scale, in words.
@@ -105,6 +106,7 @@ class SweepSpec(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict)
     fixed: dict[str, Any] = Field(default_factory=dict)
     experiments: tuple[str, ...] = ()
+    starts: tuple[dict[str, Any], ...] = ()
     search: dict[str, InstanceOf[FloatDomain] | InstanceOf[IntDomain] | InstanceOf[Choice]] = Field(
         default_factory=dict
     )
@@ -162,7 +164,7 @@ class SweepSpec(BaseModel):
 
     @model_validator(mode="after")
     def _makes_trials(self) -> SweepSpec:
-        mistakes = trial_mistakes(self.config, self.fixed, self.search, self.experiments)
+        mistakes = trial_mistakes(self.config, self.fixed, self.search, self.experiments, self.starts)
         if mistakes:
             raise SpecError(mistakes)
         return self
@@ -191,7 +193,7 @@ class SweepSpec(BaseModel):
         Settings that cannot matter, such as the backbone's learning rate while it is frozen, do not count.
         """
         settings = find_experiment(experiment).settings
-        documented = TrialConfig.model_validate(dict(settings)).canonical()
+        documented = TrialConfig.model_validate({**settings, "family": self.family}).canonical()
         used = self.trial_config({}, experiment).canonical()
         return {name: (documented[name], used[name]) for name in settings if documented[name] != used[name]}
 
@@ -206,6 +208,7 @@ class SweepSpec(BaseModel):
                 "config": self.config,
                 "fixed": self.fixed,
                 "experiments": [(name, config.canonical()) for name, config in self.experiment_configs()],
+                "starts": list(self.starts),
                 "search": {name: domain.plain() for name, domain in self.search.items()},
                 "early_stopping": self.early_stopping.model_dump(),
             }
@@ -213,7 +216,8 @@ class SweepSpec(BaseModel):
 
     def to_yaml(self) -> str:
         """Return the whole spec as YAML, which ``from_yaml`` reads back to an equal spec."""
-        tree = self.model_dump(exclude={"search"}) | {"experiments": list(self.experiments)}
+        lists = {"experiments": list(self.experiments), "starts": list(self.starts)}
+        tree = self.model_dump(exclude={"search"}) | lists
         return write_tree(tree | {"search": {name: domain.plain() for name, domain in self.search.items()}})
 
     @classmethod
@@ -270,10 +274,15 @@ def _build(tree: Tree, *, bare: frozenset[str] = frozenset(), mistakes: Sequence
     if not isinstance(experiments, list) or not all(isinstance(name, str) for name in experiments):
         found.append(f"experiments: must be a list of names, got {experiments!r}.")
         experiments = []
+    starts = tree.get("starts") or []
+    if not isinstance(starts, list) or not all(isinstance(settings, Mapping) for settings in starts):
+        found.append(f"starts: must be a list of mappings from settings to values, got {starts!r}.")
+        starts = []
     own = {"config": config, "fixed": fixed, "search": search, "experiments": tuple(experiments)}
+    own["starts"] = tuple(dict(settings) for settings in starts)
     rest = {key: {} if value is None and key in SECTIONS else value for key, value in tree.items() if key not in own}
     found += _field_mistakes(rest) + search_mistakes
-    found += trial_mistakes(config, fixed, search, experiments, bare=bare)
+    found += trial_mistakes(config, fixed, search, experiments, starts, bare=bare)
     if found:
         raise SpecError(list(dict.fromkeys(found)))
     return SweepSpec.model_validate({**rest, **own})

@@ -27,6 +27,7 @@ SWEEP_SETTINGS = (
     "cpus_per_trial",
     "gpus_per_trial",
     "experiments",
+    "starts",
     "note",
 )
 # The seed is the sweep's, and the family is what is run.

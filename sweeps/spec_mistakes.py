@@ -105,6 +105,7 @@ def trial_mistakes(
     fixed: Mapping[str, Any],
     search: Mapping[str, Domain],
     experiments: Sequence[str],
+    starts: Sequence[Mapping[str, Any]] = (),
     *,
     bare: frozenset[str] = frozenset(),
 ) -> list[str]:
@@ -115,6 +116,7 @@ def trial_mistakes(
         fixed: settings of every trial.
         search: domains by setting.
         experiments: names of documented experiments.
+        starts: settings of the trials that come next.
         bare: fixed settings that the user named without ``fixed.`` in front, as on the command line.
     """
     mistakes: list[str] = []
@@ -125,6 +127,9 @@ def trial_mistakes(
     for name, domain in search.items():
         for path, value in _labelled_ends(f"search.{name}", domain):
             mistakes += setting_mistakes(name, value, path)
+    for place, settings in enumerate(starts):
+        for name, value in settings.items():
+            mistakes += setting_mistakes(name, value, f"starts[{place}].{name}")
     return mistakes + _experiment_mistakes(experiments, fixed)
 
 

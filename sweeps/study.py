@@ -35,6 +35,7 @@ from sweeps.study_parts import (
     to_distribution,
     what_is_broken,
 )
+from sweeps.study_siblings import sibling_trials
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -82,6 +83,7 @@ class Study:
         self._distributions = {name: to_distribution(domain) for name, domain in spec.search.items()}
         self._live: dict[int, _Live] = {}
         self._finished: list[int] = []
+        self._digests = self._read_digests()
         self._unfinished = self._settle_the_past()
 
     @classmethod
@@ -138,8 +140,9 @@ class Study:
         return None
 
     def left(self) -> int:
-        """Return how many new trials the budget still allows. Duplicates cost nothing and do not count."""
-        return int(self._spec.trials) - sum("duplicate_of" not in asked_of(trial) for trial in self._known())
+        """Return how many new trials the budget still allows. Duplicates and siblings cost nothing and do not count."""
+        free = ("duplicate_of", "sibling_of")
+        return int(self._spec.trials) - sum(not any(key in asked_of(t) for key in free) for t in self._known())
 
     @property
     def has_work(self) -> bool:
@@ -153,21 +156,25 @@ class Study:
         return exhausted_at >= self._spec.trials
 
     def _ask_new(self) -> Asked | None:
-        done = {asked_of(trial)["experiment"] for trial in self._known()}
+        done = {asked_of(trial).get("start") or asked_of(trial)["experiment"] for trial in self._known()}
         for name, config in self._spec.experiment_configs():
             if name not in done:
-                return self._begin_experiment(name, config)
+                return self._begin_given(config, name)
+        for place, settings in enumerate(self._spec.starts):
+            if f"starts[{place}]" not in done:
+                return self._begin_given(self._spec.trial_config(settings), None, start=f"starts[{place}]")
         return self._begin_search_trial()
 
-    def _begin_experiment(self, name: str, config: TrialConfig) -> Asked | None:
+    def _begin_given(self, config: TrialConfig, experiment: str | None, start: str | None = None) -> Asked | None:
         settings = {key: getattr(config, key) for key in self._spec.search}
         known = {key: value for key, value in settings.items() if fits(self._spec.search[key], value)}
-        twin = self._twin(config.digest)
+        twin = self._digests.get(config.digest)
+        asked = _asked_value(experiment, settings, config, twin)
         template = create_trial(
             state=TrialState.RUNNING,
             params=known,
             distributions={key: self._distributions[key] for key in known},
-            user_attrs={"asked": _asked_value(name, settings, config, twin)},
+            user_attrs={"asked": asked if start is None else {**asked, "start": start}},
         )
         template.datetime_start = datetime.now()
         self._study.add_trial(template)
@@ -178,7 +185,7 @@ class Study:
         self._study.sampler = sampler_of(self._spec.seed, number)
         trial = self._study.ask(self._distributions)
         config = self._spec.trial_config(trial.params)
-        twin = self._twin(config.digest)
+        twin = self._digests.get(config.digest)
         trial.set_user_attr("asked", _asked_value(None, trial.params, config, twin))
         return self._begin(self._frozen(trial.number), twin, trial)
 
@@ -187,6 +194,7 @@ class Study:
             self._settle_duplicate(frozen)
             return None
         asked = asked_of(frozen)
+        self._digests[asked["digest"]] = frozen.number
         config = TrialConfig.model_validate(asked["config"])
         documented = asked["experiment"] is not None
         self._live[frozen.number] = _Live(trial or self._attach(frozen), documented, config.epochs)
@@ -214,12 +222,13 @@ class Study:
 
     # Duplicates
 
-    def _twin(self, digest: str) -> int | None:
+    def _read_digests(self) -> dict[str, int]:
+        """Return the trial that answers each digest: the first that was asked for it."""
+        digests: dict[str, int] = {}
         for trial in self._known():
-            asked = asked_of(trial)
-            if asked["digest"] == digest and "duplicate_of" not in asked:
-                return trial.number
-        return None
+            if "duplicate_of" not in asked_of(trial):
+                digests.setdefault(asked_of(trial)["digest"], trial.number)
+        return digests
 
     def _settle_duplicate(self, frozen: FrozenTrial) -> None:
         """Give a duplicate its twin's result, when the twin has one."""
@@ -315,6 +324,17 @@ class Study:
         for other in self._known():
             if other.state is TrialState.RUNNING and asked_of(other).get("duplicate_of") == number:
                 self._settle_duplicate(other)
+        if status == "complete":
+            self._tell_siblings(self._frozen(number))
+
+    def _tell_siblings(self, parent: FrozenTrial) -> None:
+        """Add what a complete trial answered besides; what is there already is not added again."""
+        if not parent.user_attrs["outcome"].get("siblings"):
+            return
+        known = set(self._digests) | {config.digest for _, config in self._spec.experiment_configs()}
+        for sibling in sibling_trials(parent, self._spec, self._distributions, known):
+            self._study.add_trial(sibling)
+        self._digests = self._read_digests()
 
     def _tell(self, number: int, status: Status, value: float | None) -> None:
         self._study.tell(number, value if status == "complete" else None, STATES[status])
@@ -357,6 +377,8 @@ class Study:
         for trial in self._known():
             if trial.state is TrialState.RUNNING and "duplicate_of" in asked_of(trial):
                 self._settle_duplicate(trial)
+            elif trial.state is TrialState.COMPLETE:
+                self._tell_siblings(trial)
         return unfinished
 
 

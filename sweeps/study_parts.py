@@ -153,4 +153,5 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         model=outcome.get("model", ""),
         predictions=outcome.get("predictions", ""),
         siblings=tuple(outcome.get("siblings", ())),
+        sibling_of=asked.get("sibling_of"),
     )

@@ -25,6 +25,13 @@ LOGGED_METRICS = (
     "val_recall",
     "val_f1",
     "val_f1_macro",
+    "val_classifier_accuracy",
+    "val_recall_at_1",
+    "val_recall_at_5",
+    "val_map_at_r",
+    "val_r_precision",
+    "predict_seconds",
+    "ms_per_query",
     "seconds",
 )
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -98,12 +105,14 @@ class SweepTracker:
         """Bring MLflow in line with the study after a kill or an outage: make missing runs, close open ones.
 
         Runs of unfinished trials stay as they are: those trials are started again. An open run that the study does not
-        know is closed.
+        know is closed. Siblings have no run: there may be hundreds, and MLflow's pages are slow with hundreds.
         """
         self._writer.flush()
         runs, numbers = dict(self._runs.trials), set()
         for record in records:
             numbers.add(record.number)
+            if record.sibling_of is not None:
+                continue
             run = runs.get(record.number)
             if record.status in _STATUS and (run is None or run.status != _STATUS[record.status]):
                 self.trial_finished(record)
@@ -128,7 +137,7 @@ class SweepTracker:
             leaderboard: a text file that is kept as an artifact.
         """
         trials = list(records)
-        counts: Counter[str] = Counter(record.status for record in trials)
+        counts: Counter[str] = Counter(record.status for record in trials if record.sibling_of is None)
         shown = {f"trials_{status}": float(counts[status]) for status in _STATUS}
         winner = next((record for record in trials if record.number == best), None)
         if winner is not None:
@@ -159,13 +168,15 @@ class SweepTracker:
         tags = {STATE: record.status, REASON: record.reason}
         if record.experiment:
             tags["carsweep.experiment"] = record.experiment
+        if record.sibling_of is not None:
+            tags["carsweep.sibling_of"] = str(record.sibling_of)
         if record.duplicate_of is not None:
             tags["carsweep.duplicate_of"] = str(record.duplicate_of)
         self._post(
             record.number,
             tags=tags,
             params=_flat(record.config),
-            points=((record.epochs, _logged(record.metrics)),) if record.epochs else (),
+            points=((record.epochs, _logged(record.metrics)),) if record.metrics else (),
             status=_STATUS.get(record.status, "KILLED"),
             seconds=record.seconds,
         )

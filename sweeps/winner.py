@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sweeps.tracking import SweepTracker
     from sweeps.tracking_store import Tracking
 
+TEST_PREDICTIONS = "test-predictions.npz"
+
 
 @dataclass(frozen=True, slots=True)
 class Sitting:
@@ -36,6 +38,7 @@ class Sitting:
         stages: shared by all sweeps of ``out``.
         dataset: read and packed.
         started: when, on time.monotonic's clock.
+        address: of the Ray cluster that runs the trials; None for this machine.
     """
 
     spec: SweepSpec
@@ -44,6 +47,7 @@ class Sitting:
     stages: StageStore
     dataset: Dataset
     started: float
+    address: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -76,7 +80,10 @@ def conclude(
         result = before
     elif result.best is not None and not interrupted:
         _write_down(sitting, result)
-        model = next(record.model for record in records if record.number == result.best.number)
+        winner = next(record for record in records if record.number == result.best.number)
+        if winner.sibling_of is not None:
+            tracker.trial_finished(winner)  # siblings have no run; a registered model needs one
+        model = winner.model
         test = read_test_once(sitting, result.best, model)
         result = replace(result, test=test)
         _write_down(sitting, result)
@@ -106,7 +113,7 @@ def read_test_once(sitting: Sitting, best: BestTrial, model: str) -> TestReading
         # Counted before it happens, so that a reading whose score was lost counts too.
         readings = written["readings"] + 1
         write_json(file, {"readings": readings})
-        predictions = sitting.folder / "test-predictions.npz"
+        predictions = sitting.folder / TEST_PREDICTIONS
         score = evaluate_on_test(config, sitting.dataset, sitting.stages, model, predictions)
         written = {
             **subject,
@@ -138,7 +145,8 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
         metrics=dict(record.metrics),
         epochs=record.epochs,
         seconds=round(record.seconds, 3),
-        reason=record.reason,
+        reason="" if record.sibling_of is not None else record.reason,
+        sibling_of=record.sibling_of,
     )
 
 
@@ -178,9 +186,10 @@ def _register(
     best = result.best
     assert best is not None
     config = TrialConfig.model_validate(dict(best.params))
+    dataset = sitting.dataset
     origin = {"sweep": result.sweep, "data": result.data.name, "data_digest": result.data.digest}
     folder = sitting.folder / "model"
-    export_trial(config, sitting.dataset, sitting.stages, model, folder, {**origin, "trial": best.number})
+    export_trial(config, dataset, sitting.stages, model, folder, {**origin, "trial": best.number})
     tracker.flush()
     registered = register_best(
         sitting.tracking,
@@ -190,7 +199,8 @@ def _register(
         export=folder,
         metrics=best.metrics,
         test=test.metrics,
-        details={**origin, "backbone": config.backbone},
+        details={**origin, "backbone": config.backbone, "test_images": dataset.test_digest},
+        predictions=sitting.folder / TEST_PREDICTIONS,
     )
     return RegisteredModel(registered.name, registered.version, registered.alias, registered.uri)
 

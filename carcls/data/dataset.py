@@ -64,6 +64,16 @@ class Dataset:
         splits = [self.splits.train.tolist(), self.splits.validation.tolist()]
         return digest_of({"manifest": self.manifest.digest, "margin": self.margin, "splits": splits})
 
+    @cached_property
+    def test_digest(self) -> str:
+        """16 hexadecimal digits of the test images: equal where two models were tested on the same ones."""
+        images, contents = self.manifest.images, self.manifest.contents
+        tested = [
+            (images[row].path, self.classes[images[row].label], images[row].box, contents[row] if contents else "")
+            for row in self.splits.test.tolist()
+        ]
+        return digest_of({"images": tested, "margin": self.margin})
+
     @property
     def counts(self) -> dict[str, int]:
         """Images per split: ``train``, ``validation``, ``test``."""

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from carcls.config import TrialConfig
+from carcls.config import Family, TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
@@ -38,15 +38,20 @@ class FamilyModule(Protocol):
     """What a module of a family offers."""
 
     preflight: Callable[[Iterable[TrialConfig]], list[str]]
+    check_data: Callable[[Iterable[TrialConfig], Dataset], None]
     run: Callable[[TrialConfig, Dataset, StageStore, Report], Outcome]
     evaluate_on_test: Callable[[TrialConfig, Dataset, StageStore, str, Path | None], TestScore]
     export: Callable[[TrialConfig, Dataset, StageStore, str, Path, Mapping[str, Any]], None]
 
 
-_MODULES = {"transfer": "carcls.families.transfer"}
+_MODULES: Mapping[Family, str] = {
+    "transfer": "carcls.families.transfer",
+    "retrieval": "carcls.families.retrieval",
+    "scratch": "carcls.families.scratch",
+}
 
 
-def _module(family: str) -> FamilyModule:
+def _module(family: Family) -> FamilyModule:
     return cast(FamilyModule, import_module(_MODULES[family]))
 
 
@@ -61,6 +66,16 @@ def preflight(configs: Iterable[TrialConfig]) -> list[str]:
     for config in {c.digest: c for c in configs}.values():
         notes += [note for note in _module(config.family).preflight([config]) if note not in notes]
     return notes
+
+
+def check_data(configs: Iterable[TrialConfig], data: Dataset) -> None:
+    """Check, before anything is trained, that the trials' settings fit the data set.
+
+    Raises:
+        InputError: a trial asks for more neighbours than the gallery holds.
+    """
+    for config in configs:
+        _module(config.family).check_data([config], data)
 
 
 def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:

@@ -6,13 +6,14 @@ torchvision and timm build them; here their heads are taken off and their module
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import timm
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 
 from carcls.catalog import TIMM_PREFIX, find_backbone
 from carcls.errors import InputError
@@ -37,6 +38,11 @@ _DENSENET_STAGES = (
 _CONTAINERS = ("blocks", "stages", "layers", "features")
 
 
+def global_average(maps: torch.Tensor) -> torch.Tensor:
+    """Return the mean over all places, [b, d], of feature maps [b, d, h, w]."""
+    return maps.mean(dim=(2, 3))
+
+
 class Backbone(nn.Module):
     """A network without its head.
 
@@ -49,6 +55,8 @@ class Backbone(nn.Module):
         mean: subtracted from the channels of images in [0, 1].
         std: what the channels are then divided by.
         fixed_size: the only side in pixels that the body takes; None where it takes any.
+        maps: the body without its pooling: normalised images to feature maps [b, d, h, w]; None where it has none.
+        pooled: the rest of the body: feature maps to embeddings [b, d].
     """
 
     def __init__(
@@ -60,6 +68,8 @@ class Backbone(nn.Module):
         mean: Colour = IMAGENET_MEAN,
         std: Colour = IMAGENET_STD,
         fixed_size: int | None = None,
+        maps: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        pooled: Callable[[torch.Tensor], torch.Tensor] = global_average,
     ) -> None:
         super().__init__()
         self.name = name
@@ -69,6 +79,8 @@ class Backbone(nn.Module):
         self.mean = mean
         self.std = std
         self.fixed_size = fixed_size
+        self.maps = maps
+        self.pooled = pooled
 
     @property
     def stage_modules(self) -> tuple[Stage, ...]:
@@ -108,15 +120,20 @@ def _from_torchvision(name: str, embedding: int) -> Backbone:
     body = torchvision.models.get_model(name, weights=None)
     if name == "resnet50":
         body.fc = nn.Identity()
-        return Backbone(name, body, embedding, _RESNET_STAGES)
+        to_maps = nn.Sequential(
+            *(part for part_name, part in body.named_children() if part_name not in ("avgpool", "fc"))
+        )
+        return Backbone(name, body, embedding, _RESNET_STAGES, maps=to_maps.forward)
     body.classifier = nn.Identity()
-    return Backbone(name, body, embedding, _DENSENET_STAGES)
+    return Backbone(name, body, embedding, _DENSENET_STAGES, maps=lambda images: functional.relu(body.features(images)))
 
 
 def _from_timm(name: str, model: str) -> Backbone:
     check_timm_name(model)
     body = timm.create_model(model, pretrained=False, num_classes=0)
     settings: dict[str, Any] = body.pretrained_cfg
+    # Only convolutional models keep their feature maps in this form up to the pooling.
+    convolutional = bool(settings.get("pool_size")) and hasattr(body, "forward_head")
     return Backbone(
         name,
         body,
@@ -125,6 +142,8 @@ def _from_timm(name: str, model: str) -> Backbone:
         mean=_colour(settings.get("mean"), IMAGENET_MEAN),
         std=_colour(settings.get("std"), IMAGENET_STD),
         fixed_size=settings["input_size"][-1] if settings.get("fixed_input_size") else None,
+        maps=body.forward_features if convolutional else None,
+        pooled=(lambda maps: body.forward_head(maps, pre_logits=True)) if convolutional else global_average,
     )
 
 

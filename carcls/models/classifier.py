@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from carcls.config import TrialConfig
+from carcls.config import SCRATCH, TrialConfig
 from carcls.errors import InputError
 from carcls.models.backbones import Backbone, build_backbone
+from carcls.models.scratch import build_scratch, he_initialise
 from carcls.models.weights import load_weights, resolve_weights
 from carcls.seeding import derived_seed
 
@@ -49,7 +50,7 @@ def build_classifier(config: TrialConfig, classes: int) -> Classifier:
         InputError: the backbone is unknown to timm, or takes images of another size only.
         WeightsError: the weights cannot be had, or do not fit.
     """
-    backbone = build_backbone(config.backbone, config.seed)
+    backbone = build_network(config)
     if backbone.fixed_size not in (None, config.image_size):
         raise InputError(
             f"image_size must be {backbone.fixed_size} for {config.backbone}, got {config.image_size!r}. "
@@ -58,4 +59,16 @@ def build_classifier(config: TrialConfig, classes: int) -> Classifier:
     load_weights(backbone, resolve_weights(config.backbone, config.weights))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "head"))
-        return Classifier(backbone, config.dropout, classes)
+        classifier = Classifier(backbone, config.dropout, classes)
+        if config.backbone == SCRATCH:
+            he_initialise(classifier.head)
+        return classifier
+
+
+def build_network(config: TrialConfig) -> Backbone:
+    """Build the trial's backbone with random weights that depend on the seed alone.
+
+    Raises:
+        InputError: it is unknown to timm, or (``scratch``) halves its images away.
+    """
+    return build_scratch(config) if config.backbone == SCRATCH else build_backbone(config.backbone, config.seed)

@@ -61,7 +61,7 @@ def resolve_weights(backbone: str, weights: str) -> WeightsSource:
         record = find_backbone(backbone)
     except ValueError as error:
         raise InputError(str(error)) from None
-    if weights == "random":
+    if weights == "random" or record.source == "scratch":
         return WeightsSource("random", None, "random")
     if weights != "auto":
         return _source(_named_by_user(record, Path(weights).expanduser()))

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
@@ -31,6 +30,7 @@ from carcls.training.checkpoint import Progress, load_checkpoint, save_checkpoin
 from carcls.training.device import NumberFormat, autocast
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource, View, batches
+from carcls.training.loss import training_loss
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
 from carcls.unfreezing import open_stages
 
@@ -134,7 +134,7 @@ class Trainer:
 
     def _step(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         logits = self.classifier.classify(embeddings)  # [b, c]
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        loss = training_loss(logits, labels, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.config.clip_norm > 0:

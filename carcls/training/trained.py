@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carcls.config import TrialConfig
+from carcls.config import NEIGHBOUR_SETTINGS, TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.evaluation.classification import softmax
 from carcls.models.classifier import Classifier, build_classifier
@@ -49,6 +49,11 @@ class TrainedClassifier:
     stages: StageStore
 
     @cached_property
+    def training(self) -> TrialConfig:
+        """The trial as training sees it."""
+        return self.config.training()
+
+    @cached_property
     def device(self) -> torch.device:
         """Where it trains and answers."""
         return pick_device()
@@ -61,7 +66,9 @@ class TrainedClassifier:
     @cached_property
     def key(self) -> dict[str, Any]:
         """All that the trained model depends on; the family is not part of it."""
-        settings = {name: value for name, value in self.config.canonical().items() if name not in ("family", "weights")}
+        settings = self.training.canonical()
+        for name in ("family", "weights", *NEIGHBOUR_SETTINGS):
+            del settings[name]
         return {**settings, **self._inputs, "precision": self.precision, "version": VERSION}
 
     @cached_property
@@ -75,9 +82,16 @@ class TrainedClassifier:
         Raises:
             TrialFailure: training cannot go on.
         """
-        stored = self.stages.has(KIND, self.key)
-        folder = self.stages.resume_or_make(KIND, self.key, lambda work: self._train(work, report))
-        if stored:
+        made_here = False
+
+        def train(work: Path) -> None:
+            nonlocal made_here
+            made_here = True
+            self._train(work, report)
+
+        folder = self.stages.resume_or_make(KIND, self.key, train)
+        # Found in the store, or made by another trial while this one waited.
+        if not made_here:
             for epoch, metrics in enumerate(read_history(folder)):
                 report(Measurement(epoch + 1, metrics))
         return folder
@@ -89,21 +103,23 @@ class TrainedClassifier:
             model: the stage's folder relative to the store. It may have been made on a device of another precision,
                 under a key that this process would not compute.
         """
-        classifier = self._build()
+        classifier = self.build()
         load_model(self.stages.root / model, classifier)
         return classifier.eval()
 
     def logits(self, model: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the trained classifier's answers for rows of the pack, float32 [n, c]; ``model`` as in ``load``."""
-        with self._reproducibly():
+        with self.reproducibly():
             classifier = self.load(model)
-            return image_logits(classifier, self._images(classifier), rows, self.precision)
+            return image_logits(classifier, self.images(classifier), rows, self.precision)
 
-    def _build(self) -> Classifier:
-        classifier = build_classifier(self.config, len(self.data.classes))
+    def build(self) -> Classifier:
+        """Return the classifier on its device with the weights that training begins with."""
+        classifier = build_classifier(self.training, len(self.data.classes))
         return classifier.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    def _images(self, classifier: Classifier) -> ImageSource:
+    def images(self, classifier: Classifier) -> ImageSource:
+        """Return the data set's pixels as the classifier wants them."""
         pixels = self.data.pack(self.stages, self.config.image_size).pixels
         return ImageSource(pixels, classifier.backbone.mean, classifier.backbone.std, self.device)
 
@@ -111,26 +127,25 @@ class TrainedClassifier:
         return Split(rows, self.data.labels[rows])
 
     def _train(self, folder: Path, report: Report) -> None:
-        with self._reproducibly():
-            classifier = self._build()
-            images = self._images(classifier)
+        with self.reproducibly():
+            classifier = self.build()
+            images = self.images(classifier)
             trainer = Trainer(
-                config=self.config,
+                config=self.training,
                 classifier=classifier,
                 images=images,
                 train=self._split(self.data.splits.train),
                 validation=self._split(self.data.splits.validation),
                 precision=self.precision,
-                features=FrozenFeatures(
-                    self.stages, classifier, images, self.precision, self._features_key(classifier)
-                ),
+                features=FrozenFeatures(self.stages, classifier, images, self.precision, self.frozen_key(classifier)),
             )
             logits = trainer.fit(folder, report)
         write_json(folder / HISTORY, trainer.progress.history)
         self._write_predictions(folder / PREDICTIONS, trainer.validation, logits)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
-    def _features_key(self, classifier: Classifier) -> dict[str, Any]:
+    def frozen_key(self, classifier: Classifier) -> dict[str, Any]:
+        """Return what the embeddings of the untrained backbone depend on, besides the rows and the view."""
         key = {**self._inputs, "backbone": classifier.backbone.name, "image_size": self.config.image_size}
         # Random weights are a function of the seed; pretrained ones are not.
         return {**key, "seed": self.config.seed} if self._inputs["weights"] == "random" else key
@@ -139,7 +154,8 @@ class TrainedClassifier:
         write_predictions(path, split.rows, split.labels, logits)
 
     @contextmanager
-    def _reproducibly(self) -> Iterator[None]:
+    def reproducibly(self) -> Iterator[None]:
+        """Compute deterministically, and name the device's memory errors."""
         make_deterministic()
         with memory_errors_named(self.config):
             yield
@@ -154,7 +170,18 @@ def read_history(folder: Path) -> list[dict[str, float]]:
 def write_predictions(
     path: Path, rows: NDArray[np.int64], labels: NDArray[np.int64], logits: NDArray[np.float32]
 ) -> None:
+    """Write what a classifier says, logits float32 [n, c], as ``save_predictions`` does."""
+    save_predictions(path, rows, labels, logits.argmax(axis=1), softmax(logits))
+
+
+def save_predictions(
+    path: Path,
+    rows: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+) -> None:
     """Write per-image predictions as .npz: rows, labels, predicted int64 [n]; probabilities float32 [n, c]."""
     temporary = path.with_name(f".{path.name}.tmp.npz")
-    np.savez(temporary, rows=rows, labels=labels, predicted=logits.argmax(axis=1), probabilities=softmax(logits))
+    np.savez(temporary, rows=rows, labels=labels, predicted=predicted, probabilities=probabilities)
     temporary.replace(path)

@@ -32,6 +32,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     cls=LazyGroup,
     commands_at={
         "run": ("sweeps.cli.run:run", "Run a sweep."),
+        "reproduce": ("sweeps.cli.reproduce:reproduce", "Run the documented experiments; compare with their numbers."),
+        "compare": ("sweeps.cli.compare:compare", "Show sweeps side by side."),
+        "promote": ("sweeps.cli.promote:promote", "Make a family's challenger its champion, if it holds up."),
+        "submit": ("sweeps.cli.submit:submit", "Run a sweep as a job on a Ray cluster."),
         "list": ("sweeps.cli.listing:listing", "List backbones, experiments or specs."),
         "ui": ("sweeps.cli.ui:ui", "Open MLflow's pages on the runs."),
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sweeps.cli.running import write_duration, write_settings, write_share
 from sweeps.cli.streams import callable_name
-from sweeps.leaderboard import Row, make_leaderboard
+from sweeps.leaderboard import Row, condensed, make_leaderboard
 from sweeps.result import SweepResult, TestReading
 
 _SHOWN = 20
@@ -30,11 +30,12 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any])
     board = make_leaderboard(result.trials, base=base, validation_images=result.data.splits.get("validation", 0))
     console.print()
     console.print(_title(result))
-    console.print(_draw_rows(board.rows[:_SHOWN], wide=console.width >= _WIDE))
+    rows = condensed(board.rows)
+    console.print(draw_rows(rows[:_SHOWN], wide=console.width >= _WIDE))
     console.print("\nSettings that differ from the sweep's base:")
-    console.print(_draw_settings(board.rows[:_SHOWN]))
-    if len(board.rows) > _SHOWN:
-        console.print(f"… and {len(board.rows) - _SHOWN} more in {result.out}/{result.sweep}/leaderboard.json")
+    console.print(_draw_settings(rows[:_SHOWN]))
+    for line in _left_out(len(rows), board.rows, result):
+        console.print(line, markup=False, soft_wrap=True)
     for row in board.rows:
         if row.status == "failed":
             console.print(f"trial {row.number} failed: {row.reason}", markup=False, soft_wrap=True)
@@ -42,33 +43,48 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any])
         console.print(line, markup=False, soft_wrap=True)
 
 
+def _left_out(shown: int, rows: Sequence[Row], result: SweepResult) -> list[str]:
+    siblings = sum(row.sibling_of is not None for row in rows)
+    lines = [f"… and {shown - _SHOWN} more."] if shown > _SHOWN else []
+    if siblings:
+        lines.append(
+            f"{siblings} combinations of k, distance and vote were answered on the way of other trials; of each trial "
+            "and its combinations the best is shown."
+        )
+    return [*lines, f"All rows: {result.out}/{result.sweep}/leaderboard.json"] if lines else []
+
+
 def _title(result: SweepResult) -> Text:
     data, splits = result.data, result.data.splits
     counts = " + ".join(f"{count} {split}" for split, count in splits.items())
+    run = sum(trial.sibling_of is None for trial in result.trials)
     return Text(
-        f"{result.sweep}: {len(result.trials)} trials in {write_duration(result.seconds)} on {data.name} "
+        f"{result.sweep}: {run} trials in {write_duration(result.seconds)} on {data.name} "
         f"({data.classes} classes, {counts} images)",
         style="bold",
     )
 
 
-def _draw_rows(rows: tuple[Row, ...], *, wide: bool) -> Table:
+def draw_rows(rows: Sequence[Row], *, wide: bool) -> Table:
     """Draw the leaderboard; a narrow one leaves out what a glance can spare."""
+    retrieval = any(row.map_at_r is not None for row in rows)
+    measures = ("recall@5", "mAP@R") if retrieval else ("top-5",)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("rank", "trial"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("experiment", no_wrap=True)
-    for name in ("val accuracy", "top-5", "f1", "epochs", "time") if wide else ("val accuracy", "time"):
+    for name in ("val accuracy", *measures, "f1", "epochs", "time") if wide else ("val accuracy", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        more = (write_share(row.top5), write_share(row.f1), str(row.epochs)) if wide else ()
-        name = row.experiment or "search"
+        measured = (row.recall_at_5, row.map_at_r) if retrieval else (row.top5,)
+        more = (*map(write_share, measured), write_share(row.f1), str(row.epochs)) if wide else ()
+        name = row.experiment or ("search" if row.sibling_of is None else f"search, by trial {row.sibling_of}")
         place = str(row.rank or row.status)
         table.add_row(place, str(row.number), name, _accuracy(row), *more, write_duration(row.seconds))
     return table
 
 
-def _draw_settings(rows: tuple[Row, ...]) -> Table:
+def _draw_settings(rows: Sequence[Row]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     for row in rows:
         table.add_row(f"  trial {row.number}", Text(write_settings(row.settings) or "none"))

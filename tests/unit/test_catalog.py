@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from carcls.architecture import architecture_of
 from carcls.catalog import BACKBONES, find_backbone
+from carcls.config import SCRATCH, TrialConfig
 
 
 @pytest.mark.parametrize("record", BACKBONES, ids=lambda record: record.name)
@@ -19,7 +21,15 @@ def test_every_record_is_found_by_its_name(record: object) -> None:
 def test_names_and_stages_are_unique() -> None:
     """No two backbones share a name, and no two stages of one."""
     assert len({record.name for record in BACKBONES}) == len(BACKBONES)
-    assert all(len(set(record.stages)) == len(record.stages) > 0 for record in BACKBONES)
+    assert all(len(set(record.stages)) == len(record.stages) for record in BACKBONES)
+
+
+def test_only_the_scratch_network_is_described_by_settings() -> None:
+    """Every other backbone says its embedding and stages; the scratch one has the figures of the default settings."""
+    assert [r.name for r in BACKBONES if not r.embedding] == [r.name for r in BACKBONES if not r.stages] == [SCRATCH]
+    record, architecture = find_backbone(SCRATCH), architecture_of(TrialConfig(backbone=SCRATCH))
+    assert record.gmacs == pytest.approx(architecture.macs(224) / 1e9, abs=0.005)
+    assert record.parameters == pytest.approx(architecture.weights / 1e6, abs=0.05)
 
 
 def test_a_timm_model_is_taken_unseen() -> None:

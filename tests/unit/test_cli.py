@@ -20,7 +20,7 @@ from carcls.errors import DataError, InputError, SpecError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.cli.running import write_duration, write_settings
-from sweeps.cli.transfer import go_on_command, repeat_set
+from sweeps.cli.family import go_on_command, repeat_set
 from sweeps.job import only_driver
 from sweeps.spec import load_spec
 

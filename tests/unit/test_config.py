@@ -10,12 +10,20 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from carcls.config import DataConfig, TrialConfig, digest_of
+from carcls.config import (
+    ARCHITECTURE_SETTINGS,
+    NEIGHBOUR_SETTINGS,
+    SCRATCH,
+    DataConfig,
+    TrialConfig,
+    default_of,
+    digest_of,
+)
 
 # For every setting, values that differ from its default and from each other.
 OTHERS: dict[str, list[Any]] = {
     "seed": [1, 2**31 - 1],
-    "backbone": ["densenet121", "timm:resnet18"],
+    "backbone": ["densenet121", "timm:resnet18", "scratch"],
     "weights": ["random", "some/folder"],
     "image_size": [32, 1024],
     "dropout": [0.5, 0.95],
@@ -29,6 +37,7 @@ OTHERS: dict[str, list[Any]] = {
     "step_epochs": [1, 3],
     "step_gamma": [0.5, 1.0],
     "warmup_epochs": [1, 3],
+    "loss": ["cosine"],
     "label_smoothing": [0.1, 0.5],
     "clip_norm": [1.0, 5.0],
     "crop": ["random", "resized"],
@@ -40,6 +49,20 @@ OTHERS: dict[str, list[Any]] = {
     "epochs": [1, 10_000],
     "batch_size": [1, 4096],
     "precision": ["fp32", "bf16"],
+    "depth": [1, 7],
+    "width": [4, 256],
+    "batch_norm": [True],
+    "residual": [True],
+    "stem": ["stride2", "resnet"],
+    "head_pooling": ["average", "max"],
+    "pooling": ["max", "gem"],
+    "l2_normalize": [True],
+    "whitening": ["pca", "lda"],
+    "whitening_dim": [1, 8192],
+    "k": [1, 100_000],
+    "distance": ["cosine"],
+    "vote": ["distance", "softmax"],
+    "temperature": [0.01, 100.0],
 }
 BAD: dict[str, list[Any]] = {
     "family": ["tranfer"],
@@ -57,6 +80,7 @@ BAD: dict[str, list[Any]] = {
     "step_epochs": [0],
     "step_gamma": [0.0, 1.1],
     "warmup_epochs": [-1],
+    "loss": ["hinge"],
     "label_smoothing": [-0.1, 1.0],
     "clip_norm": [-1.0],
     "crop": ["center"],
@@ -67,6 +91,20 @@ BAD: dict[str, list[Any]] = {
     "epochs": [0, 10_001],
     "batch_size": [0, 4097],
     "precision": ["fp16"],
+    "depth": [0, 8],
+    "width": [3, 257],
+    "batch_norm": ["perhaps"],
+    "residual": [2],
+    "stem": ["stride4"],
+    "head_pooling": ["gem"],
+    "pooling": ["flatten"],
+    "l2_normalize": ["perhaps"],
+    "whitening": ["zca"],
+    "whitening_dim": [0, 8193],
+    "k": [0, 100_001, 2.5],
+    "distance": ["manhattan"],
+    "vote": ["loudest"],
+    "temperature": [0.0, -1.0, 101.0, float("nan")],
 }
 # A trial in which every setting matters, but for those that exclude each other.
 BUSY = {"unfreezing": "full", "crop": "resized", "flip": True, "rotation": 15.0, "jitter": 0.2}
@@ -74,6 +112,10 @@ WHERE_IT_MATTERS: dict[str, dict[str, Any]] = {
     "momentum": {"optimizer": "sgd"},
     "warmup_epochs": {"lr_schedule": "cosine"},
     "flip": {"flip": False},
+    **{name: {"backbone": SCRATCH} for name in ARCHITECTURE_SETTINGS},
+    **{name: {"family": "retrieval"} for name in NEIGHBOUR_SETTINGS},
+    "whitening_dim": {"family": "retrieval", "whitening": "pca"},
+    "temperature": {"family": "retrieval", "vote": "softmax"},
 }
 # A setting, and what makes it meaningless.
 MEANINGLESS = [
@@ -85,7 +127,15 @@ MEANINGLESS = [
     ("crop_scale", {"crop": "random"}),
     ("augmentation_strength", {"crop": "none", "flip": False, "rotation": 0.0, "jitter": 0.0}),
     *((name, {"augmentation_strength": 0.0}) for name in ("crop", "crop_scale", "flip", "rotation", "jitter")),
+    *((name, {"backbone": SCRATCH}) for name in ("weights", "unfreezing", "backbone_lr")),
+    *((name, {"family": "scratch", "weights": "random"}) for name in ("unfreezing", "backbone_lr")),
+    *((name, {"family": "retrieval", "backbone": "resnet50"}) for name in ARCHITECTURE_SETTINGS),
+    *((name, {"family": family}) for name in NEIGHBOUR_SETTINGS for family in ("transfer", "scratch")),
+    ("whitening_dim", {"family": "retrieval", "whitening": "none"}),
+    ("temperature", {"family": "retrieval", "vote": "uniform"}),
+    ("temperature", {"family": "retrieval", "vote": "distance"}),
 ]
+FAMILIES = ["transfer", "retrieval", "scratch"]
 
 
 def test_every_setting_is_examined_here() -> None:
@@ -152,11 +202,74 @@ def test_digests_of_random_trials_differ_exactly_when_their_canonical_settings_d
 def test_canonical_settings_are_a_trial_of_the_same_digest() -> None:
     """Taking away what cannot matter is done once and for all."""
     draw = random.Random(2)
-    for _ in range(100):
-        trial = TrialConfig(**{name: draw.choice(OTHERS[name]) for name in draw.sample(sorted(OTHERS), 8)})
+    for _ in range(300):
+        settings = {name: draw.choice(OTHERS[name]) for name in draw.sample(sorted(OTHERS), 12)}
+        trial = TrialConfig(family=draw.choice(FAMILIES), **settings)
         again = TrialConfig(**trial.canonical())
         assert again.canonical() == trial.canonical()
         assert again.digest == trial.digest
+
+
+def test_families_are_different_trials() -> None:
+    """Trials that agree in everything but the family are not one trial."""
+    assert len({TrialConfig(family=family, weights="random").digest for family in FAMILIES}) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, False),
+        ({"weights": "random"}, False),
+        ({"family": "retrieval"}, False),
+        ({"family": "scratch", "weights": "random"}, True),
+        ({"backbone": "scratch"}, True),
+        ({"family": "retrieval", "backbone": "scratch", "unfreezing": "frozen"}, True),
+    ],
+)
+def test_what_is_trained_from_nothing(settings: dict[str, Any], expected: bool) -> None:
+    """The scratch family trains everything from nothing, whatever the network; so does every family the scratch one."""
+    assert TrialConfig(**settings).is_from_nothing is expected
+
+
+def test_retrieval_trains_as_transfer_does() -> None:
+    """Whatever a retrieval trial does with its embeddings, its training is that of the transfer trial."""
+    draw = random.Random(3)
+    trained_settings = sorted(set(OTHERS) - set(NEIGHBOUR_SETTINGS))
+    for _ in range(100):
+        trained = {name: draw.choice(OTHERS[name]) for name in draw.sample(trained_settings, 8)}
+        after = {name: draw.choice(OTHERS[name]) for name in draw.sample(NEIGHBOUR_SETTINGS, 3)}
+        transfer = TrialConfig(family="transfer", **trained)
+        retrieval = TrialConfig(family="retrieval", **trained, **after)
+        assert retrieval.training() == transfer.training()
+        assert retrieval.training().digest == transfer.training().digest
+        assert retrieval.digest != transfer.digest
+        assert transfer.training().training() == transfer.training()
+
+
+@pytest.mark.parametrize("name", sorted(set(OTHERS) - set(NEIGHBOUR_SETTINGS)))
+def test_training_sees_every_setting_but_those_of_the_neighbours(name: str) -> None:
+    """What is not of the neighbours and matters to a trial matters to its training."""
+    trial = TrialConfig(**{**BUSY, **WHERE_IT_MATTERS.get(name, {})})
+    values = {getattr(trial, name), *OTHERS[name]}
+    assert len({trial.with_settings({name: value}).training().digest for value in values}) == len(values)
+
+
+def test_what_is_trained_from_nothing_is_open_at_one_learning_rate() -> None:
+    """A scratch network trains alike in every family; another network as the transfer trial that opens it whole."""
+    networks = [TrialConfig(family=family, backbone=SCRATCH, head_lr=0.01, unfreezing="frozen") for family in FAMILIES]
+    trainings = [network.training() for network in networks]
+    assert trainings[0] == trainings[1] == trainings[2]
+    assert (trainings[0].unfreezing, trainings[0].backbone_lr) == ("full", 0.01)
+    ours = TrialConfig(family="scratch", weights="random", head_lr=0.01, backbone_lr=0.5)
+    theirs = TrialConfig(weights="random", unfreezing="full", head_lr=0.01, backbone_lr=0.01)
+    assert ours.training().digest == theirs.training().digest
+
+
+def test_only_the_scratch_network_has_an_architecture() -> None:
+    """The settings that describe a network are given where its name does not say what it is."""
+    expected = {**{name: default_of(name) for name in ARCHITECTURE_SETTINGS}, "depth": 3, "stem": "resnet"}
+    assert TrialConfig(backbone=SCRATCH, depth=3, stem="resnet").architecture() == expected
+    assert TrialConfig(family="scratch", weights="random", depth=3).architecture() == {}
 
 
 def test_the_digest_is_the_same_in_another_process() -> None:

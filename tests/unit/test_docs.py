@@ -13,7 +13,7 @@ import click
 import pytest
 
 from sweeps.cli.app import carsweep
-from sweeps.cli.transfer import repeat_set
+from sweeps.cli.family import repeat_set
 from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CARCLS_LAYERS: list[set[str]] = [
     {"carcls.errors", "carcls.machine"},
     {"carcls.catalog", "carcls.unfreezing"},
-    {"carcls.config"},
+    {"carcls.config", "carcls.architecture"},
     {"carcls.outcome", "carcls.seeding", "carcls.stages"},
     {"carcls.data", "carcls.evaluation", "carcls.models"},
     {"carcls.training", "carcls.export"},
@@ -44,13 +44,15 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.control",
         "sweeps.session",
     },
-    {"sweeps.leaderboard", "sweeps.registry", "sweeps.pyfunc", "sweeps.engine"},
-    {"sweeps.observers", "sweeps.winner", "sweeps.job"},
+    {"sweeps.leaderboard", "sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
+    {"sweeps.observers", "sweeps.winner", "sweeps.job", "sweeps.comparison"},
+    {"sweeps.reproduction", "sweeps.together"},
     {"sweeps.cli"},
 ]
 # What of carcls the orchestrator may use.
 SWEEPS_USES = {
     "carcls.config",
+    "carcls.architecture",
     "carcls.catalog",
     "carcls.errors",
     "carcls.machine",
@@ -73,8 +75,9 @@ LIBRARY_USERS = {
         "sweeps.resources",
         "sweeps.control",
         "sweeps.session",
+        "sweeps.submit",
     },
-    "mlflow": {"sweeps.tracking", "sweeps.registry", "sweeps.pyfunc"},
+    "mlflow": {"sweeps.tracking", "sweeps.registry", "sweeps.pyfunc", "sweeps.promotion"},
     "click": {"sweeps.cli"},
     "rich": {"sweeps.cli"},
 }

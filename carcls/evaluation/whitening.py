@@ -1,0 +1,111 @@
+"""Projections of embeddings that are fitted on the gallery alone.
+
+Letters: n embeddings, g gallery, d embedding, m kept components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf
+
+from carcls.config import Whitening
+
+# Of the largest eigenvalue: what is smaller is noise of the arithmetic, and whitening would blow it up.
+_LEAST_EIGENVALUE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """Centre, rotate and scale, then bring to length 1; each part may be absent.
+
+    Attributes:
+        mean: float32 [d]; None takes nothing off.
+        matrix: float32 [d, m]; None leaves the components.
+        l2_normalize: whether results have length 1; a zero stays zero.
+    """
+
+    mean: NDArray[np.float32] | None
+    matrix: NDArray[np.float32] | None
+    l2_normalize: bool
+
+    def apply(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return projected embeddings, float32 [n, m]."""
+        projected = embeddings if self.mean is None else embeddings - self.mean
+        if self.matrix is not None:
+            projected = projected @ self.matrix
+        if not self.l2_normalize:
+            return np.ascontiguousarray(projected, np.float32)
+        lengths = np.linalg.norm(projected, axis=1, keepdims=True)
+        return np.asarray(np.divide(projected, lengths, out=np.zeros_like(projected), where=lengths > 0), np.float32)
+
+
+def fit_projection(
+    gallery: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    whitening: Whitening,
+    dim: int,
+    l2_normalize: bool,
+) -> Projection:
+    """Return the projection that the settings ask for, fitted on the gallery and on nothing else.
+
+    ``pca``: the ``dim`` directions of largest variance, each scaled to variance 1 on the gallery; fewer where the
+    gallery spans fewer. ``lda``: the directions that separate the classes best (Fisher 1936), scaled so that the
+    covariance within classes, shrunk towards a multiple of the identity (Ledoit and Wolf 2004), is the identity; at
+    most c - 1 of c classes. A gallery of one class, of equal images, or (``lda``) of one image a class has no such
+    direction: it is left as it is.
+
+    Args:
+        gallery: finite float32 [g, d].
+        labels: int64 [g]; used by ``lda`` only.
+        whitening: which.
+        dim: components to keep, at most as many as there are.
+        l2_normalize: see ``Projection``.
+    """
+    wide = gallery.astype(np.float64)
+    mean = wide.mean(axis=0)
+    fitted = None
+    if whitening == "pca":
+        fitted = _principal(wide - mean, dim)
+    elif whitening == "lda":
+        fitted = _discriminant(wide - mean, labels, dim)
+    if fitted is None:
+        return Projection(None, None, l2_normalize)
+    return Projection(mean.astype(np.float32), _signed(fitted).astype(np.float32), l2_normalize)
+
+
+def _principal(centred: NDArray[np.float64], dim: int) -> NDArray[np.float64] | None:
+    values, vectors = _eigen(centred.T @ centred / max(1, len(centred) - 1), dim)
+    return vectors / np.sqrt(values) if len(values) else None
+
+
+def _discriminant(centred: NDArray[np.float64], labels: NDArray[np.int64], dim: int) -> NDArray[np.float64] | None:
+    names, places = np.unique(labels, return_inverse=True)
+    means = np.stack([centred[places == place].mean(axis=0) for place in range(len(names))])  # [c, d]
+    residuals = centred - means[places]
+    if len(names) < 2 or not residuals.any():
+        return None
+    within, _ = ledoit_wolf(residuals, assume_centered=True)
+    values, vectors = _eigen(within, len(within))
+    whitener = vectors / np.sqrt(values)  # [d, d]
+    weights = np.sqrt(np.bincount(places) / len(places))[:, None]
+    between = (weights * means) @ whitener
+    found, directions = _eigen(between.T @ between, min(dim, len(names) - 1))
+    return whitener @ directions if len(found) else None
+
+
+def _eigen(symmetric: NDArray[np.float64], most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the largest eigenvalues, descending, and their vectors in columns; without those that are only noise."""
+    values, vectors = np.linalg.eigh(symmetric)
+    values, vectors = values[::-1][:most], vectors[:, ::-1][:, :most]
+    kept = (values > _LEAST_EIGENVALUE * max(values[0], 0.0)) & (values > 0)
+    return values[kept], vectors[:, kept]
+
+
+def _signed(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn each column so that its largest component is positive: eigenvectors have no sign of their own."""
+    largest = np.take_along_axis(columns, np.abs(columns).argmax(axis=0)[None, :], axis=0)
+    return columns * np.where(largest < 0, -1.0, 1.0)

@@ -1,0 +1,162 @@
+"""A model that carries its gallery: image in, its nearest training images and their vote out.
+
+Letters: g gallery, d embedding as the extractor gives it, m as it is compared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from carcls.config import Distance, Pooling, Vote
+from carcls.errors import InputError
+from carcls.evaluation.neighbours import Neighbours, find_neighbours
+from carcls.evaluation.votes import vote_shares, votes_by_k
+from carcls.evaluation.whitening import Projection
+from carcls.export_answers import Neighbour, Prediction, named_prediction, require_top
+from carcls.export_images import Images, Preprocessing
+from carcls.models.classifier import Classifier
+from carcls.models.pooling import pooled_embeddings
+
+GALLERY_NAME = "gallery.safetensors"
+
+
+@dataclass(frozen=True)
+class GalleryIndex:
+    """The gallery and how it is asked.
+
+    Attributes:
+        embeddings: projected, float32 [g, m].
+        labels: int64 [g], positions in the model's classes.
+        images: paths relative to the folder of the data set, [g].
+        projection: from the extractor's embeddings [d] to those that are compared.
+        pooling, k, distance, vote, temperature: as in a trial.
+    """
+
+    embeddings: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    images: tuple[str, ...]
+    projection: Projection
+    pooling: Pooling
+    k: int
+    distance: Distance
+    vote: Vote
+    temperature: float
+
+    def description(self) -> dict[str, Any]:
+        """Return all but the arrays, as JSON has it."""
+        names = ("pooling", "k", "distance", "vote", "temperature")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "l2_normalize": self.projection.l2_normalize,
+            "images": list(self.images),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays, whole or not at all."""
+        arrays: dict[str, NDArray[Any]] = {"embeddings": self.embeddings, "labels": self.labels}
+        parts = {"mean": self.projection.mean, "matrix": self.projection.matrix}
+        arrays |= {name: np.ascontiguousarray(part) for name, part in parts.items() if part is not None}
+        temporary = folder / f".{GALLERY_NAME}.{os.getpid()}.tmp"
+        save_file(arrays, temporary)
+        temporary.replace(folder / GALLERY_NAME)
+
+    @classmethod
+    def load(cls, folder: Path, description: Mapping[str, Any]) -> GalleryIndex:
+        """Read what ``save`` and ``description`` gave.
+
+        Raises:
+            InputError: the arrays are missing, damaged, or do not belong to the description.
+        """
+        try:
+            arrays = load_file(folder / GALLERY_NAME)
+            projection = Projection(arrays.get("mean"), arrays.get("matrix"), bool(description["l2_normalize"]))
+            names = ("pooling", "k", "distance", "vote", "temperature")
+            settings = {name: description[name] for name in names}
+            index = cls(arrays["embeddings"], arrays["labels"], tuple(description["images"]), projection, **settings)
+            if not len(index.embeddings) == len(index.labels) == len(index.images):
+                raise ValueError("unequal lengths")
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise InputError(
+                f"{GALLERY_NAME} in {str(folder)!r} must hold the gallery that model.json describes. Export it again."
+            ) from error
+        return index
+
+
+class GalleryPredictor:
+    """A loaded extractor with its gallery.
+
+    Args:
+        extractor: in any mode; it is put into evaluation mode. Its head is not used.
+        classes: names in the order of the labels.
+        preprocessing: what the extractor was trained with.
+        index: the gallery.
+        description: all of ``model.json``.
+    """
+
+    def __init__(
+        self,
+        extractor: Classifier,
+        classes: tuple[str, ...],
+        preprocessing: Preprocessing,
+        index: GalleryIndex,
+        description: Mapping[str, Any],
+    ) -> None:
+        self.classes = classes
+        self.index = index
+        self.description = description
+        self.image_size = preprocessing.image_size
+        self._extractor = extractor.eval()
+        self._preprocessing = preprocessing
+
+    def predict(self, images: Images, *, top: int = 5, k: int | None = None, batch_size: int = 64) -> list[Prediction]:
+        """Return one prediction an image, in order, with the images of the gallery that voted.
+
+        Args:
+            images: as ``carcls.export.Predictor.predict`` takes them.
+            top: how many classes to name, at most all.
+            k: how many neighbours vote; None means as many as in the trial.
+            batch_size: images at a time; memory only.
+
+        Raises:
+            InputError: an image cannot be read, or the gallery has no k images.
+        """
+        require_top(top)
+        index = self.index if k is None else replace(self.index, k=k)
+        found = find_neighbours(self.embed(images, batch_size=batch_size), index.embeddings, index.k, index.distance)
+        count = len(self.classes)
+        shares = vote_shares(found, index.labels, count, k=index.k, vote=index.vote, temperature=index.temperature)
+        winners = votes_by_k(found, index.labels, count, vote=index.vote, temperature=index.temperature)[-1]
+        return [
+            named_prediction(row, self.classes, top, int(winner), self._named(found, position))
+            for position, (row, winner) in enumerate(zip(shares, winners, strict=True))
+        ]
+
+    @torch.inference_mode()
+    def embed(self, images: Images, *, batch_size: int = 64) -> NDArray[np.float32]:
+        """Return embeddings as they are compared, float32 [b, m]."""
+        rows = [
+            pooled_embeddings(self._extractor.backbone, batch)[self.index.pooling].numpy()
+            for batch in self._preprocessing.batches(images, batch_size)
+        ]
+        if not rows:
+            return np.zeros((0, self.index.embeddings.shape[1]), np.float32)
+        return self.index.projection.apply(np.concatenate(rows))
+
+    def _named(self, found: Neighbours, query: int) -> tuple[Neighbour, ...]:
+        places: Sequence[int] = found.indices[query].tolist()
+        labels: Sequence[int] = self.index.labels[places].tolist()
+        distances: Sequence[float] = found.distances[query].tolist()
+        return tuple(
+            Neighbour(self.index.images[place], self.classes[label], distance)
+            for place, label, distance in zip(places, labels, distances, strict=True)
+        )

@@ -1,0 +1,125 @@
+"""Embeddings as stages: an extractor looks at each image once, whatever is done with its embeddings afterwards.
+
+Letters: n images of a split, b batch, d embedding.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from carcls.config import Pooling, TrialConfig
+from carcls.data.dataset import Dataset
+from carcls.models.classifier import Classifier
+from carcls.models.pooling import pooled_embeddings
+from carcls.outcome import Report
+from carcls.stages import StageStore, write_json
+from carcls.training.device import autocast
+from carcls.training.images import batches
+from carcls.training.trained import TrainedClassifier
+
+KIND = "embeddings"
+TEST_KIND = "test-embeddings"
+SOURCE = "source.json"
+BATCH = 64
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """The embeddings that a trial's extractor gives: trained by the training stage, or not trained at all.
+
+    A frozen extractor needs no training, since its embeddings do not depend on a head.
+
+    Attributes:
+        config: the trial.
+        data: images, labels and splits.
+        stages: the store.
+    """
+
+    config: TrialConfig
+    data: Dataset
+    stages: StageStore
+
+    @cached_property
+    def trained(self) -> TrainedClassifier:
+        """The training stage, shared with every family."""
+        return TrainedClassifier(self.config, self.data, self.stages)
+
+    @cached_property
+    def is_frozen(self) -> bool:
+        """Whether nothing is trained."""
+        return self.trained.training.unfreezing == "frozen"
+
+    def get_or_embed(self, report: Report) -> Path:
+        """Return the stage with the embeddings of training and validation images; train the extractor if need be.
+
+        Epochs of the training are reported as ``TrainedClassifier.get_or_train`` does; a frozen extractor has none.
+
+        Raises:
+            TrialFailure: training cannot go on.
+        """
+        if self.is_frozen:
+            return self.stages.get_or_make(KIND, self._frozen_key, lambda folder: self._embed_known(folder, None))
+        training = self.trained.get_or_train(report)
+        model = training.relative_to(self.stages.root).as_posix()
+        key = {"training": self.trained.key, "version": VERSION}
+        return self.stages.get_or_make(KIND, key, lambda folder: self._embed_known(folder, model))
+
+    @cached_property
+    def _frozen_key(self) -> dict[str, Any]:
+        frozen = self.trained.frozen_key(self.trained.build())
+        return {**frozen, "precision": self.trained.precision, "version": VERSION}
+
+    def of_test(self, model: str) -> Path:
+        """Return the stage with the embeddings of the test images.
+
+        Args:
+            model: folder of the embeddings stage, relative to the store; another machine may have made it.
+        """
+        key = {"of": Path(model).name, "version": VERSION}
+        return self.stages.get_or_make(
+            TEST_KIND, key, lambda folder: self._embed(folder, self.load(model), self.data.splits.test)
+        )
+
+    def load(self, model: str) -> Classifier:
+        """Return the extractor of an embeddings stage, in evaluation mode; ``model`` as in ``of_test``."""
+        training = json.loads((self.stages.root / model / SOURCE).read_text(encoding="utf-8"))["training"]
+        return self._extractor(training)
+
+    def _extractor(self, training: str | None) -> Classifier:
+        return self.trained.build().eval() if training is None else self.trained.load(training)
+
+    def _embed_known(self, folder: Path, training: str | None) -> None:
+        self._embed(folder, self._extractor(training), gallery_and_queries(self.data))
+        write_json(folder / SOURCE, {"training": training})
+
+    def _embed(self, folder: Path, extractor: Classifier, rows: NDArray[np.int64]) -> None:
+        found: dict[Pooling, list[NDArray[np.float32]]] = {}
+        with self.trained.reproducibly():
+            images = self.trained.images(extractor)
+            for positions in batches(len(rows), BATCH):
+                with torch.inference_mode(), autocast(images.device, self.trained.precision):
+                    embeddings = pooled_embeddings(extractor.backbone, images.batch(rows[positions]))  # each [b, d]
+                for pooling, batch in embeddings.items():
+                    found.setdefault(pooling, []).append(batch.cpu().numpy())
+        for pooling, parts in found.items():
+            np.save(folder / f"{pooling}.npy", np.concatenate(parts))
+
+
+def gallery_and_queries(data: Dataset) -> NDArray[np.int64]:
+    """Return the rows of an embeddings stage: training images, which are the gallery, then validation images."""
+    return np.concatenate([data.splits.train, data.splits.validation])
+
+
+def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:
+    """Return the embeddings of a stage, float32 [n, d], in the order of its rows."""
+    embeddings: NDArray[np.float32] = np.load(folder / f"{pooling}.npy", allow_pickle=False)
+    return embeddings

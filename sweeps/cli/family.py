@@ -1,0 +1,203 @@
+"""``carsweep run FAMILY``: one command, made for each family."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
+from sweeps.cli.streams import Streams, callable_name
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+_EPILOG = """\b
+Examples:
+  carsweep run {family}
+  carsweep run {family} --data stanford_cars --trials 30 --hours 8
+  carsweep run {family} --set {example}
+  carsweep run {family} --spec my.yaml --dry-run
+
+Each setting of a trial, of the data and of the search can be set with --set; docs/cli.md has the list."""
+
+
+class SettingsCommand(click.Command):
+    """A command whose ``--set`` takes all KEY=VALUE words that follow it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat ``--set`` before each of its words, then parse as click does."""
+        return super().parse_args(ctx, repeat_set(args))
+
+
+def repeat_set(arguments: list[str]) -> list[str]:
+    """Return the arguments with ``--set`` before each KEY=VALUE word of a run that begins with it.
+
+    >>> repeat_set(["--set", "a=1", "b=2", "--json"])
+    ['--set', 'a=1', '--set', 'b=2', '--json']
+    """
+    repeated: list[str] = []
+    inside = False
+    for position, word in enumerate(arguments):
+        first = position > 0 and arguments[position - 1] == "--set"
+        if word == "--set" or word.startswith("--set="):
+            inside = True
+        elif word.startswith("-"):
+            inside = first
+        elif inside and not first and "=" in word:
+            repeated.append("--set")
+        repeated.append(word)
+    return repeated
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def run_options(command: Command) -> Command:
+    """Add the options of every command that runs trials."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option(
+        "--data", metavar="PATH", help="Data set: Stanford Cars' devkit, or class folders. Default: demo cars."
+    ),
+    click.option(
+        "--spec", "spec_file", metavar="FILE", type=click.Path(path_type=Path), help="YAML with the whole sweep."
+    ),
+    click.option(
+        "--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Fix a setting; repeatable, several at once."
+    ),
+    click.option("--trials", type=int, help="How many trials, the documented experiments included."),
+    click.option("--hours", type=float, help="Start no trial after this many hours."),
+    click.option("--cpus-per-trial", type=float, help="CPU cores for each trial."),
+    click.option("--gpus-per-trial", type=float, help="GPUs for each trial: 1, 2, … or 1/n (0.5, 0.25)."),
+    click.option("--concurrency", type=int, help="Trials at the same time. Default: what fits."),
+    click.option("--name", help="Name of the sweep; an existing name goes on with that sweep."),
+    click.option(
+        "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."
+    ),
+    click.option("--tracking-uri", metavar="URI", help="MLflow store or server. Default: OUT/mlflow.db."),
+    click.option("--seed", type=int, help="Seed of the search and of every trial."),
+    click.option("--weights", metavar="auto|random|PATH", help="Pretrained weights; PATH is a file or a folder."),
+    click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr."),
+    click.option("--address", metavar="ADDRESS", help="Run on the Ray cluster at this address. Default: this machine."),
+)
+
+
+def family_command(family: str, about: str, example: str) -> click.Command:
+    """Return the command that sweeps over one family.
+
+    Args:
+        family: its name.
+        about: what its trials are, completing "Sweep over …".
+        example: settings for the examples in its help.
+    """
+
+    @click.command(family, cls=SettingsCommand, epilog=_EPILOG.format(family=family, example=example))
+    @run_options
+    @click.pass_obj
+    def command(
+        arguments: list[str],
+        /,
+        data: str | None,
+        spec_file: Path | None,
+        sets: tuple[str, ...],
+        out: Path,
+        tracking_uri: str | None,
+        dry_run: bool,
+        as_json: bool,
+        address: str | None,
+        **numbers: Any,
+    ) -> int:
+        from sweeps.spec import load_spec
+
+        spec = load_spec(family, spec_file=spec_file, sets=sets, overrides=_given({"data": data, **numbers}))
+        with Streams(as_json) as streams:
+            if dry_run:
+                return _print_plan(spec, streams)
+            return _run(spec, out, tracking_uri, address, streams, arguments)
+
+    command.help = (
+        f"Sweep over {about}.\n\nThe documented experiments are the first trials; Optuna searches around them. The "
+        "best trial on the validation images is read once on the test images and registered in MLflow."
+    )
+    return command
+
+
+transfer = family_command(
+    "transfer",
+    "transfer learning: a pretrained backbone, a new head, optional unfreezing",
+    "backbone=efficientnet_lite0 image_size=128",
+)
+retrieval = family_command(
+    "retrieval",
+    "retrieval: embeddings of an extractor, and the vote of the nearest training images",
+    "backbone=efficientnet_lite0 whitening=lda",
+)
+scratch = family_command(
+    "scratch",
+    "networks trained from nothing: depth, width, normalisation, loss, augmentation",
+    "image_size=128 epochs=20",
+)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _print_plan(spec: SweepSpec, streams: Streams) -> int:
+    from sweeps.job import plan_sweep, settle_spec
+
+    plan = plan_sweep(settle_spec(spec))
+    if streams.as_json:
+        streams.write_json(plan.to_dict())
+    else:
+        click.echo("\n".join(plan.lines()))
+    return DONE
+
+
+def _run(
+    spec: SweepSpec, out: Path, tracking_uri: str | None, address: str | None, streams: Streams, arguments: list[str]
+) -> int:
+    from sweeps.cli.summary import print_result
+    from sweeps.cli.view import open_view
+    from sweeps.job import base_settings, run_sweep, settle_spec
+
+    spec = settle_spec(spec)
+    try:
+        with open_view(spec, streams.progress) as view:
+            result = run_sweep(spec, out, tracking_uri, observer=view, progress=view, address=address)
+    except KeyboardInterrupt:
+        if streams.as_json:
+            streams.write_json({"error": "interrupted"})
+        return _tell_how_to_go_on(spec, arguments)
+    if streams.as_json:
+        streams.write_json(result.as_dict())
+    print_result(streams.progress if streams.as_json else streams.result, result, base_settings(spec))
+    if result.interrupted:
+        return _tell_how_to_go_on(spec, arguments)
+    return DONE if result.registered else FAILED
+
+
+def _tell_how_to_go_on(spec: SweepSpec, arguments: list[str]) -> int:
+    assert spec.name is not None
+    command = go_on_command(arguments, spec.name)
+    click.echo(f"Interrupted; everything so far is kept. To go on:\n  {command}", err=True)
+    return INTERRUPTED
+
+
+def go_on_command(arguments: list[str], name: str) -> str:
+    """Return the command line that goes on with sweep ``name``: the same words and its name.
+
+    >>> go_on_command(["run", "transfer", "--trials", "9"], "mine").partition("carsweep")[2]
+    ' run transfer --trials 9 --name mine'
+    """
+    named = any(word == "--name" or word.startswith("--name=") for word in arguments)
+    return shlex.join([callable_name("carsweep"), *arguments, *([] if named else ["--name", name])])

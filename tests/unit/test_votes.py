@@ -1,0 +1,98 @@
+"""The neighbours' votes, held against a naive loop and against scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.neighbors import KNeighborsClassifier
+
+from carcls.config import Vote
+from carcls.evaluation.neighbours import Neighbours, find_neighbours
+from carcls.evaluation.votes import vote_shares, votes_by_k
+
+VOTES: list[Vote] = ["uniform", "distance", "softmax"]
+
+
+def case(seed: int, queries: int = 60, gallery: int = 150, classes: int = 7) -> tuple[Neighbours, NDArray[np.int64]]:
+    """Return the 20 neighbours of random embeddings, and the gallery's labels."""
+    random = np.random.default_rng(seed)
+    points = random.normal(size=(gallery + queries, 4)).astype(np.float32)
+    found = find_neighbours(points[gallery:], points[:gallery], 20, "euclidean")
+    return found, random.integers(0, classes, gallery)
+
+
+def naive(distances: NDArray[np.float64], labels: NDArray[np.int64], vote: Vote, temperature: float) -> int:
+    """Return the class that wins, counted one vote after the other."""
+    totals: dict[int, float] = {}
+    for distance, label in zip(distances.tolist(), labels.tolist(), strict=True):
+        if vote == "uniform":
+            weight = 1.0
+        elif vote == "softmax":
+            weight = float(np.exp((distances[0] - distance) / temperature))
+        elif (distances == 0).any():
+            weight = float(distance == 0)
+        else:
+            weight = 1 / distance
+        totals[label] = totals.get(label, 0.0) + weight
+    best = max(totals.values())
+    # Dictionaries keep the order in which classes were first named, which is that of their nearest neighbour.
+    return next(label for label, total in totals.items() if total == best)
+
+
+@pytest.mark.parametrize("vote", VOTES)
+def test_every_k_is_answered_as_a_loop_would(vote: Vote) -> None:
+    """One pass gives for each k and query what counting votes one by one gives, ties included."""
+    found, labels = case(0)
+    answers = votes_by_k(found, labels, 7, vote=vote, temperature=0.3)
+    for k in range(1, 21):
+        expected = [
+            naive(row[:k], labels[places[:k]], vote, 0.3)
+            for row, places in zip(found.distances, found.indices, strict=True)
+        ]
+        assert answers[k - 1].tolist() == expected
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+def test_shares_are_scikit_learns(weights: Vote) -> None:
+    """The share of each class is the probability that KNeighborsClassifier gives it."""
+    random = np.random.default_rng(1)
+    gallery, queries = (random.normal(size=(n, 5)).astype(np.float32) for n in (80, 30))
+    gallery[3] = queries[0]  # at distance 0
+    labels = random.integers(0, 4, 80)
+    model = KNeighborsClassifier(9, weights=weights, algorithm="brute").fit(gallery.astype(np.float64), labels)
+    shares = vote_shares(
+        find_neighbours(queries, gallery, 9, "euclidean"), labels, 4, k=9, vote=weights, temperature=1.0
+    )
+    assert np.allclose(shares, model.predict_proba(queries.astype(np.float64)), atol=1e-6)
+
+
+@pytest.mark.parametrize("vote", VOTES)
+def test_the_winner_has_the_largest_share(vote: Vote) -> None:
+    """What is predicted never has a smaller share than another class, up to float32."""
+    found, labels = case(2)
+    shares = vote_shares(found, labels, 7, k=12, vote=vote, temperature=0.2)
+    winners = votes_by_k(found, labels, 7, vote=vote, temperature=0.2)[11]
+    assert np.allclose(shares.sum(axis=1), 1, atol=1e-6)
+    assert (shares[np.arange(60), winners] >= shares.max(axis=1) - 1e-6).all()
+
+
+def test_equal_votes_go_to_the_nearest() -> None:
+    """Two against two: the class of the nearest image wins, whatever its number."""
+    found = Neighbours(np.array([[3, 0, 1, 2]]), np.array([[0.1, 0.2, 0.3, 0.4]]))
+    labels = np.array([0, 0, 5, 5])
+    assert votes_by_k(found, labels, 6, vote="uniform", temperature=1.0)[:, 0].tolist() == [5, 5, 0, 5]
+
+
+def test_neighbours_at_distance_zero_decide_alone() -> None:
+    """Weights of 1 / distance do not become infinite: images that equal the query outvote all others."""
+    found = Neighbours(np.array([[0, 1, 2, 3]]), np.array([[0.0, 0.0, 1e-9, 1e-9]]))
+    shares = vote_shares(found, np.array([0, 1, 1, 1]), 2, k=4, vote="distance", temperature=1.0)
+    assert shares.tolist() == [[0.5, 0.5]]
+
+
+def test_a_softmax_of_huge_distances_is_finite() -> None:
+    """Unnormalised embeddings may be hundreds apart at a temperature of 0.03."""
+    found = Neighbours(np.array([[0, 1]]), np.array([[500.0, 900.0]]))
+    shares = vote_shares(found, np.array([1, 0]), 2, k=2, vote="softmax", temperature=0.03)
+    assert shares.tolist() == [[0.0, 1.0]]

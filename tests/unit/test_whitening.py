@@ -1,0 +1,84 @@
+"""Projections that are fitted on the gallery."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from carcls.evaluation.whitening import fit_projection
+
+
+def toy(seed: int, images: int = 400) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return embeddings whose classes differ in small directions, under large ones that say nothing."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 4, images)
+    signal = np.eye(4)[labels] + random.normal(scale=0.25, size=(images, 4))
+    noise = random.normal(scale=3, size=(images, 6))
+    return np.concatenate([noise, signal], axis=1).astype(np.float32) + 5, labels
+
+
+def accuracy_of_nearest(gallery: NDArray[np.float32], queries: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return how often the nearest of the first half has the label of an image of the second half."""
+    distances = ((queries[:, None] - gallery) ** 2).sum(axis=2)
+    half = len(gallery)
+    return float((labels[:half][distances.argmin(axis=1)] == labels[half:]).mean())
+
+
+def test_pca_makes_the_gallery_white() -> None:
+    """On the gallery, components have mean 0, variance 1 and no correlation, and span what scikit-learn's PCA spans."""
+    gallery, labels = toy(0)
+    projected = fit_projection(gallery, labels, whitening="pca", dim=5, l2_normalize=False).apply(gallery)
+    assert np.allclose(projected.mean(axis=0), 0, atol=1e-3)
+    assert np.allclose(np.cov(projected.T), np.eye(5), atol=1e-2)
+    reference = PCA(5, whiten=True).fit_transform(gallery.astype(np.float64))
+    assert np.allclose(np.abs(projected), np.abs(reference), atol=1e-2)
+
+
+def test_lda_finds_the_directions_that_matter() -> None:
+    """Under noise twelve times as strong, neighbours are at chance before and nearly always right after."""
+    embeddings, labels = toy(1)
+    gallery, queries = embeddings[:200], embeddings[200:]
+    projection = fit_projection(gallery, labels[:200], whitening="lda", dim=64, l2_normalize=False)
+    before = accuracy_of_nearest(gallery, queries, labels)
+    after = accuracy_of_nearest(projection.apply(gallery), projection.apply(queries), labels)
+    assert projection.matrix is not None
+    assert projection.matrix.shape == (10, 3)
+    assert before < 0.5
+    assert after > 0.9
+
+
+@pytest.mark.parametrize("whitening", ["pca", "lda"])
+def test_components_that_do_not_exist_are_not_made_up(whitening: str) -> None:
+    """Fewer images than components, one-image classes and constant columns leave what there really is."""
+    random = np.random.default_rng(2)
+    gallery = np.zeros((5, 20), np.float32)
+    gallery[:, :8] = random.normal(size=(5, 8))
+    projection = fit_projection(gallery, np.array([0, 0, 1, 1, 2]), whitening=whitening, dim=16, l2_normalize=True)
+    projected = projection.apply(gallery)
+    assert projected.shape[1] <= 4
+    assert np.isfinite(projected).all()
+
+
+@pytest.mark.parametrize("whitening", ["pca", "lda"])
+def test_equal_images_are_left_as_they_are(whitening: str) -> None:
+    """Where nothing varies there is no direction; the embeddings stay finite."""
+    gallery = np.ones((6, 3), np.float32)
+    projection = fit_projection(gallery, np.array([0, 0, 1, 1, 2, 2]), whitening=whitening, dim=2, l2_normalize=False)
+    assert (projection.apply(gallery) == gallery).all()
+
+
+def test_a_zero_stays_zero_when_normalised() -> None:
+    """Length 1 for everything that has a direction."""
+    gallery = np.array([[0, 0], [3, 4]], np.float32)
+    projection = fit_projection(gallery, np.array([0, 1]), whitening="none", dim=9, l2_normalize=True)
+    assert np.allclose(projection.apply(gallery), [[0, 0], [0.6, 0.8]])
+
+
+def test_the_same_gallery_gives_the_same_projection() -> None:
+    """Signs of eigenvectors are settled: two fits agree in every number."""
+    gallery, labels = toy(3)
+    first, second = (fit_projection(gallery, labels, whitening="lda", dim=3, l2_normalize=True) for _ in range(2))
+    assert first.matrix is not None
+    assert (first.matrix == second.matrix).all()
