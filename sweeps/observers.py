@@ -21,6 +21,12 @@ class Progress(Protocol):
         """Tell how many images of ``total`` are read."""
 
 
+if TYPE_CHECKING:
+
+    class Watcher(Observer, Progress, Protocol):
+        """Told of everything."""
+
+
 class FanOut:
     """An Observer that passes every event on.
 

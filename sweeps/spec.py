@@ -236,6 +236,7 @@ def load_spec(
     spec_file: Path | None = None,
     sets: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
+    demo: bool = False,
 ) -> SweepSpec:
     """Return the spec that the packaged YAML, a file, ``--set`` and the command line's options make together.
 
@@ -246,6 +247,7 @@ def load_spec(
         spec_file: a user's YAML; may be partial.
         sets: ``KEY=VALUE`` texts; see carcls.config.TrialConfig for the keys that need no path.
         overrides: spec fields or settings of trials by name (``trials``, ``data``, ``weights``, …); None says nothing.
+        demo: start from the demo preset whatever else is given.
 
     Raises:
         SpecError: all mistakes together, each beginning with its path.
@@ -257,7 +259,8 @@ def load_spec(
     option_layer, option_mistakes = layer_of_overrides(overrides or {})
     mistakes += set_mistakes + option_mistakes
     own_data = any(data_path(layer) for layer in (set_layer, option_layer))
-    packaged = SPECS_FOLDER / f"{family if spec_file or own_data else f'demo-{family}'}.yaml"
+    small = demo or not (spec_file or own_data)
+    packaged = SPECS_FOLDER / f"{f'demo-{family}' if small else family}.yaml"
     tree = read_tree(packaged.read_text(encoding="utf-8"), packaged.name)
     for layer in (file_layer, set_layer, option_layer):
         tree, contradictions = merge(tree, layer)

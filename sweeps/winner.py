@@ -74,24 +74,24 @@ def conclude(
     What fails once the trials are over costs no result: a winner that MLflow does not take is told, and can be
     registered by running the sweep again.
     """
-    result = _summarize(sitting, records, interrupted=interrupted)
+    result = summarize(sitting, records, interrupted=interrupted)
     before = sitting.before
     if before is not None and not interrupted and _same_outcome(before, result):
         result = before
     elif result.best is not None and not interrupted:
-        _write_down(sitting, result)
+        write_down(sitting, result)
         winner = next(record for record in records if record.number == result.best.number)
         if winner.sibling_of is not None:
             tracker.trial_finished(winner)  # siblings have no run; a registered model needs one
         model = winner.model
         test = read_test_once(sitting, result.best, model)
         result = replace(result, test=test)
-        _write_down(sitting, result)
+        write_down(sitting, result)
         try:
             result = replace(result, registered=_register(sitting, result, test, model, tracker))
         except TrackingError as error:
             tell(f"The winner is not registered: {error} Then run the same command with --name {result.sweep}.")
-    _write_down(sitting, result)
+    write_down(sitting, result)
     tracker.summarise(
         records,
         best=result.best.number if result.best else None,
@@ -103,21 +103,33 @@ def conclude(
 
 def read_test_once(sitting: Sitting, best: BestTrial, model: str) -> TestReading:
     """Return the winner's test score; the test split is not read again for the same trial on the same data."""
+    config = TrialConfig.model_validate(dict(best.params))
+    return _read_test(sitting, config, best.number, model, "test.json", TEST_PREDICTIONS)
+
+
+def read_test_of(sitting: Sitting, record: TrialRecord) -> TestReading:
+    """Return the test score of a complete trial that is no winner, such as a documented experiment; read once too."""
+    config = TrialConfig.model_validate(dict(record.config))
+    files = (f"test-{record.number:04d}.json", f"test-predictions-{record.number:04d}.npz")
+    return _read_test(sitting, config, record.number, record.model, *files)
+
+
+def _read_test(
+    sitting: Sitting, config: TrialConfig, number: int, model: str, file_name: str, predictions: str
+) -> TestReading:
     from carcls.families import evaluate_on_test
 
-    file = sitting.folder / "test.json"
-    config = TrialConfig.model_validate(dict(best.params))
+    file = sitting.folder / file_name
     subject = {"trial": config.digest, "data": sitting.dataset.digest}
     written: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"readings": 0}
     if {name: written.get(name) for name in subject} != subject:
         # Counted before it happens, so that a reading whose score was lost counts too.
         readings = written["readings"] + 1
         write_json(file, {"readings": readings})
-        predictions = sitting.folder / TEST_PREDICTIONS
-        score = evaluate_on_test(config, sitting.dataset, sitting.stages, model, predictions)
+        score = evaluate_on_test(config, sitting.dataset, sitting.stages, model, sitting.folder / predictions)
         written = {
             **subject,
-            "number": best.number,
+            "number": number,
             "metrics": dict(score.metrics),
             "interval": list(score.interval),
             "images": score.images,
@@ -150,7 +162,8 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
     )
 
 
-def _summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
+def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
+    """Return the result without a test reading and a registered model."""
     trials = tuple(sorted((summarize_trial(record) for record in records), key=lambda trial: trial.number))
     best = find_best(trials)
     seconds = time.monotonic() - sitting.started + (sitting.before.seconds if sitting.before else 0.0)
@@ -224,7 +237,8 @@ def write_text(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _write_down(sitting: Sitting, result: SweepResult) -> None:
+def write_down(sitting: Sitting, result: SweepResult) -> None:
+    """Write ``leaderboard.json`` and ``result.json``."""
     base = sitting.spec.trial_config({}).model_dump()
     images = result.data.splits["validation"]
     board = make_leaderboard(result.trials, base=base, validation_images=images)

@@ -11,6 +11,8 @@ from torch.nn import functional
 from carcls.config import TrialConfig
 
 CROSS_ENTROPY_SHARE = 0.1
+# Shorter logits are taken to be this long: at zero the gradient of the cosine would have no bound.
+LEAST_LENGTH = 1e-3
 
 
 def training_loss(logits: Tensor, labels: Tensor, config: TrialConfig) -> Tensor:
@@ -29,6 +31,6 @@ def training_loss(logits: Tensor, labels: Tensor, config: TrialConfig) -> Tensor
     entropy = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
     if config.loss == "cross_entropy":
         return entropy
-    directions = functional.normalize(logits, dim=1)  # [b, c]
+    directions = functional.normalize(logits, dim=1, eps=LEAST_LENGTH)  # [b, c]
     cosine = directions.gather(1, labels[:, None]).squeeze(1)  # [b]
     return (1 - cosine).mean() + CROSS_ENTROPY_SHARE * entropy

@@ -55,12 +55,12 @@ def test_the_cosine_part_ignores_the_length_of_the_logits() -> None:
     torch.testing.assert_close(*cosine_parts)
 
 
-def test_logits_of_zero_have_finite_gradients() -> None:
-    """A head that says nothing yet can start to learn."""
+def test_logits_of_zero_have_small_gradients() -> None:
+    """A head that says nothing yet can start to learn, and is not thrown away by its first step."""
     logits = torch.zeros(2, 5, requires_grad=True)
     training_loss(logits, torch.tensor([0, 1]), COSINE).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
-    assert torch.isfinite(logits.grad).all()
+    assert logits.grad.abs().max() <= 1000
     assert logits.grad[0, 0] < 0 < logits.grad[0, 1]
 
 

@@ -18,7 +18,7 @@ from carcls.models.classifier import Classifier, build_classifier
 NETWORKS = [
     {"depth": depth, "batch_norm": batch_norm, "residual": residual, "stem": stem, "head_pooling": head_pooling}
     for depth, batch_norm, residual, stem, head_pooling in itertools.product(
-        (1, 4), (False, True), (False, True), ("none", "stride2", "resnet"), ("flatten", "average", "max")
+        (3,), (False, True), (False, True), ("none", "stride2", "resnet"), ("flatten", "average", "max")
     )
 ]
 

@@ -1,0 +1,138 @@
+"""``carsweep reproduce``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markdown import Markdown
+
+from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
+from sweeps.cli.family import SettingsCommand, go_on_command
+from sweeps.cli.streams import Streams
+
+if TYPE_CHECKING:
+    from sweeps.reproduction import Reproduction
+    from sweeps.spec import SweepSpec
+
+_EPILOG = """\b
+Examples:
+  carsweep reproduce --data stanford_cars
+  carsweep reproduce retrieval/resnet50-k10-euclidean --data stanford_cars
+  carsweep reproduce --family transfer --data stanford_cars --set backbone=efficientnet_lite0 epochs=5
+  carsweep reproduce                                  all nine, scaled down, on the demo cars"""
+
+
+@click.command("reproduce", cls=SettingsCommand, epilog=_EPILOG)
+@click.argument("experiments", metavar="[EXPERIMENT]…", nargs=-1)
+@click.option("--family", type=click.Choice(["transfer", "retrieval", "scratch"]), help="Only this family's.")
+@click.option("--data", metavar="PATH", help="Data set, as for run. Default: demo cars, at the demo's scale.")
+@click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
+@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Fix a setting; repeatable, several at once.")
+@click.option("--cpus-per-trial", type=float, help="CPU cores for each experiment.")
+@click.option("--gpus-per-trial", type=float, help="GPUs for each experiment: 1, 2, … or 1/n.")
+@click.option("--concurrency", type=int, help="Experiments at the same time. Default: what fits.")
+@click.option("--name", help="Name of the reproduction; an existing name goes on with it.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store or server. Default: OUT/mlflow.db.")
+@click.option("--seed", type=int, help="Seed of every experiment.")
+@click.option("--weights", metavar="auto|random|PATH", help="Pretrained weights; PATH is a file or a folder.")
+@click.option("--address", metavar="ADDRESS", help="Run on the Ray cluster at this address. Default: this machine.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr.")
+@click.pass_obj
+def reproduce(
+    arguments: list[str],
+    /,
+    experiments: tuple[str, ...],
+    family: str | None,
+    scale: str,
+    sets: tuple[str, ...],
+    name: str | None,
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Run documented experiments with their exact settings and compare with their documented numbers.
+
+    All nine are run when none is named. Each is read once on the test images; nothing is searched and nothing is
+    registered. The tables are printed and written to OUT/NAME/reproduction.md and reproduction.json; they say whatever
+    differs from the documentation.
+    """
+    from sweeps.job import settle_spec
+    from sweeps.reproduction import chosen_experiments, reproduction_specs
+
+    name = name or f"reproduce-{time.strftime('%Y%m%d-%H%M%S')}"
+    specs = reproduction_specs(
+        chosen_experiments(experiments, family),
+        name=name,
+        sets=sets,
+        overrides={option: value for option, value in options.items() if value is not None},
+        demo_scale=scale == "demo",
+    )
+    settled = [settle_spec(spec) for spec in specs]
+    with Streams(as_json) as streams:
+        if dry_run:
+            return _print_plans(settled, streams)
+        return _run(settled, name, out, tracking_uri, address, streams, arguments)
+
+
+def _print_plans(specs: Sequence[SweepSpec], streams: Streams) -> int:
+    from sweeps.job import plan_sweep
+
+    plans = [plan_sweep(spec) for spec in specs]
+    if streams.as_json:
+        streams.write_json({"plans": [plan.to_dict() for plan in plans]})
+    else:
+        click.echo("\n\n".join("\n".join(plan.lines()) for plan in plans))
+    return DONE
+
+
+def _run(
+    specs: Sequence[SweepSpec],
+    name: str,
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    streams: Streams,
+    arguments: list[str],
+) -> int:
+    from sweeps.cli.view import open_view
+    from sweeps.reproduction import run_reproduction
+
+    try:
+        reproduction = run_reproduction(
+            specs,
+            name,
+            out,
+            tracking_uri,
+            open_view=lambda spec: open_view(spec, streams.progress),
+            address=address,
+        )
+    except KeyboardInterrupt:
+        reproduction = None
+    if reproduction is None:
+        if streams.as_json:
+            streams.write_json({"error": "interrupted"})
+        click.echo(f"Interrupted; everything so far is kept. To go on:\n  {go_on_command(arguments, name)}", err=True)
+        return INTERRUPTED
+    return _tell(reproduction, out, streams)
+
+
+def _tell(reproduction: Reproduction, out: Path, streams: Streams) -> int:
+    from sweeps.reproduction_tables import markdown_of
+
+    if streams.as_json:
+        streams.write_json(reproduction.as_dict())
+    console = streams.progress if streams.as_json else streams.result
+    text = markdown_of(reproduction)
+    console.print(Markdown(text) if console.is_terminal else text, markup=False, soft_wrap=not console.is_terminal)
+    folder = out / reproduction.name
+    console.print(f"Written to {folder / 'reproduction.md'} and {folder / 'reproduction.json'}.", soft_wrap=True)
+    return DONE if reproduction.is_complete else FAILED

@@ -1,0 +1,265 @@
+"""The documented experiments, run as they were documented and read once on test, beside their documented numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carcls.errors import InputError
+from carcls.stages import write_json
+from sweeps.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
+from sweeps.leaderboard import find_best
+from sweeps.reproduction_tables import markdown_of
+from sweeps.spec import FAMILIES, EarlyStopping, SweepSpec, load_spec
+from sweeps.spec_families import overrides_for, settings_for
+from sweeps.winner import read_test_of, summarize, summarize_trial, write_down, write_text
+
+if TYPE_CHECKING:
+    from sweeps.engine import EngineResult
+    from sweeps.observers import Watcher
+    from sweeps.record import TrialRecord
+    from sweeps.result import SweepResult
+    from sweeps.tracking import SweepTracker
+    from sweeps.winner import Sitting
+
+MEASURES = ("loss", "accuracy", "f1", "precision", "recall", "fit_seconds", "predict_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A documented experiment and what came of it here.
+
+    Attributes:
+        name, family: of the experiment.
+        documented: reported measures: shares in [0, 1], ``loss`` in nats, times in seconds.
+        measured: the same measures on our test images; empty when it failed.
+        interval: 95% interval of the measured accuracy.
+        validation_accuracy: in [0, 1]; the best of a family is chosen by it.
+        changed: setting -> [documented, used], for settings that were run otherwise.
+        approximate, leaked, note: as in ``DocumentedExperiment``.
+        status, reason: how the trial ended.
+    """
+
+    name: str
+    family: str
+    documented: Mapping[str, float]
+    measured: Mapping[str, float]
+    interval: tuple[float, float] | None
+    validation_accuracy: float | None
+    changed: Mapping[str, tuple[Any, Any]]
+    approximate: bool
+    leaked: bool
+    note: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """All of them.
+
+    Attributes:
+        name: of the reproduction and its folder.
+        data: name of the data set.
+        demo: whether these are rendered demo cars.
+        images: images of ``train``, ``validation`` and ``test``.
+        classes: how many.
+        cut: whether pictures were cut to bounding boxes.
+        comparisons: in the documented order.
+        best: family -> name of the experiment with the best validation accuracy.
+    """
+
+    name: str
+    data: str
+    demo: bool
+    images: Mapping[str, int]
+    classes: int
+    cut: bool
+    comparisons: tuple[Comparison, ...]
+    best: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every experiment has a result."""
+        return all(comparison.measured for comparison in self.comparisons)
+
+
+def chosen_experiments(names: Sequence[str], family: str | None) -> tuple[DocumentedExperiment, ...]:
+    """Return the experiments that are asked for, all of them when none is, in the documented order.
+
+    Raises:
+        InputError: a name or the family is unknown, or one of the names is of another family.
+    """
+    try:
+        wanted = {find_experiment(name).name for name in names}
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    chosen = tuple(
+        experiment
+        for experiment in EXPERIMENTS
+        if (not wanted or experiment.name in wanted) and family in (None, experiment.family)
+    )
+    if not chosen or (wanted and len(chosen) < len(wanted)):
+        raise InputError(
+            f"experiment must be of the family {family}, got {', '.join(sorted(wanted))}. Leave --family out."
+        )
+    return chosen
+
+
+def reproduction_specs(
+    experiments: Sequence[DocumentedExperiment],
+    *,
+    name: str,
+    sets: Sequence[str],
+    overrides: Mapping[str, Any],
+    demo_scale: bool,
+) -> tuple[SweepSpec, ...]:
+    """Return one spec a family, of exactly these experiments and no search.
+
+    Args:
+        experiments: to be run.
+        name: of the reproduction; the sweeps are called ``<name>-<family>``.
+        sets: ``KEY=VALUE`` texts; each reaches the families that it means something in.
+        overrides: options of the command line, as ``load_spec`` takes them.
+        demo_scale: whether to scale down as the demo presets do.
+
+    Raises:
+        SpecError: a setting is wrong.
+    """
+    specs = []
+    for family in FAMILIES:
+        names = tuple(experiment.name for experiment in experiments if experiment.family == family)
+        if names:
+            spec = load_spec(
+                family,
+                sets=settings_for(family, sets),
+                overrides=overrides_for(family, overrides),
+                demo=demo_scale or overrides.get("data") is None,
+            )
+            only = {"experiments": names, "trials": len(names), "search": {}, "starts": (), "config": {}}
+            silent = {"early_stopping": EarlyStopping(enabled=False), "name": f"{name}-{family}"}
+            specs.append(SweepSpec.model_validate({**dict(spec), **only, **silent}))
+    return tuple(specs)
+
+
+def run_reproduction(
+    specs: Sequence[SweepSpec],
+    name: str,
+    out: Path,
+    tracking_uri: str | None,
+    *,
+    open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
+    address: str | None = None,
+) -> Reproduction | None:
+    """Run the experiments, read each on test once, and write ``reproduction.md`` and ``.json`` into ``<out>/<name>``.
+
+    What has been run before under the name is not run again. Returns None when it was interrupted.
+
+    Args:
+        specs: from ``reproduction_specs``, settled.
+        name: of the reproduction.
+        out: folder of all sweeps.
+        tracking_uri: as in ``run_sweep``.
+        open_view: makes who is told of a sweep.
+        address: of a Ray cluster.
+    """
+    from sweeps.job import open_sitting, run_trials_of
+
+    finished: list[_Family] = []
+    for spec in specs:
+        family = _Family()
+        with (
+            open_view(spec) as view,
+            open_sitting(spec, out, tracking_uri, progress=view, address=address) as sitting,
+        ):
+            result = run_trials_of(sitting, view, view, family)
+        if result.interrupted:
+            return None
+        finished.append(family)
+    reproduction = _put_together(name, finished)
+    folder = out.expanduser().absolute() / name
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "reproduction.json", reproduction.as_dict())
+    write_text(folder / "reproduction.md", markdown_of(reproduction))
+    return reproduction
+
+
+class _Family:
+    """Reads the test score of every experiment of a family once its trials are over."""
+
+    def __init__(self) -> None:
+        self.comparisons: list[Comparison] = []
+        self.result: SweepResult | None = None
+        self.best: str | None = None
+        self.cut = False
+
+    def __call__(
+        self, sitting: Sitting, engine: EngineResult, tracker: SweepTracker, tell: Callable[[str], None]
+    ) -> SweepResult:
+        """Compare each experiment with its documented numbers."""
+        self.result = summarize(sitting, engine.records, interrupted=engine.interrupted)
+        self.cut = any(image.box is not None for image in sitting.dataset.manifest.images)
+        if not engine.interrupted:
+            by_digest = {_digest(record): record for record in engine.records}
+            for name, config in sitting.spec.experiment_configs():
+                tell(f"reading test: {name}")
+                self.comparisons.append(_compare(sitting, name, by_digest.get(config.digest)))
+            self.best = self._best(engine.records, sitting)
+        write_down(sitting, self.result)
+        tracker.summarise(engine.records, best=self.result.best.number if self.result.best else None)
+        return self.result
+
+    def _best(self, records: Sequence[TrialRecord], sitting: Sitting) -> str | None:
+        best = find_best(map(summarize_trial, records))
+        if best is None:
+            return None
+        digests = {config.digest: name for name, config in reversed(sitting.spec.experiment_configs())}
+        return digests[_digest(next(record for record in records if record.number == best.number))]
+
+
+def _digest(record: TrialRecord) -> str:
+    from carcls.config import TrialConfig
+
+    return TrialConfig.model_validate(dict(record.config)).digest
+
+
+def _compare(sitting: Sitting, name: str, record: TrialRecord | None) -> Comparison:
+    experiment = find_experiment(name)
+    test = read_test_of(sitting, record) if record is not None and record.status == "complete" else None
+    found = test.metrics if test else {}
+    return Comparison(
+        name=name,
+        family=experiment.family,
+        documented=dict(experiment.documented),
+        measured={measure: found[f"test_{measure}"] for measure in MEASURES if f"test_{measure}" in found},
+        interval=test.interval if test else None,
+        validation_accuracy=record.metrics.get("val_accuracy") if record else None,
+        changed=sitting.spec.changed_settings(name),
+        approximate=experiment.approximate,
+        leaked=experiment.leaked,
+        note=experiment.note,
+        status=record.status if record else "missing",
+        reason=record.reason if record else "it was not run",
+    )
+
+
+def _put_together(name: str, families: Sequence[_Family]) -> Reproduction:
+    first = families[0].result
+    assert first is not None
+    return Reproduction(
+        name=name,
+        data=first.data.name,
+        demo=first.data.name == "demo-cars",
+        images=first.data.splits,
+        classes=first.data.classes,
+        cut=families[0].cut,
+        comparisons=tuple(comparison for family in families for comparison in family.comparisons),
+        best={family.result.family: family.best for family in families if family.result and family.best},
+    )

@@ -1,0 +1,155 @@
+"""A reproduction as Markdown: the documentation's tables, documented numbers beside measured ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sweeps.documented import experiments_of
+
+if TYPE_CHECKING:
+    from sweeps.reproduction import Comparison, Reproduction
+
+TITLES = {"transfer": "Transfer", "retrieval": "Retrieval", "scratch": "Scratch"}
+LEAK_MARK = "†"
+# The tables describe what stands in for them; a family's measures in the order of the documentation.
+_SHARES = (("accuracy", "accuracy"), ("f1", "F1"), ("precision", "precision"), ("recall", "recall"))
+_LOSS = (("loss", "loss"),)
+_TIMES = (("fit_seconds", "fit"), ("predict_seconds", "predict"))
+_MEASURES = {"transfer": _LOSS + _SHARES, "retrieval": _SHARES + _TIMES, "scratch": _LOSS + _SHARES}
+
+
+def markdown_of(reproduction: Reproduction) -> str:
+    """Return the whole report."""
+    families = list(dict.fromkeys(comparison.family for comparison in reproduction.comparisons))
+    parts = [f"# Documented experiments, reproduced: {reproduction.name}", _setting(reproduction)]
+    for family in families:
+        rows = [comparison for comparison in reproduction.comparisons if comparison.family == family]
+        parts += [f"## {TITLES[family]}", _scale(rows), family_table(rows), _notes(rows)]
+    parts += ["## Final comparison", final_table(reproduction), _protocol(reproduction)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def family_table(rows: Sequence[Comparison]) -> str:
+    """Return one family's table; each cell reads documented / measured."""
+    measures = _MEASURES[rows[0].family]
+    header = ["experiment", *(title for _, title in measures), "95% interval of the measured accuracy"]
+    body = [
+        [row.name + (f" {LEAK_MARK}" if row.leaked else ""), *(_cell(row, key) for key, _ in measures), _interval(row)]
+        for row in rows
+    ]
+    return _table(header, body)
+
+
+def final_table(reproduction: Reproduction) -> str:
+    """Return the best of each family: as documented by the documented accuracy, as measured by validation."""
+    header = ["family", "best", *(title for _, title in _SHARES), "95% interval"]
+    body = []
+    for family in dict.fromkeys(comparison.family for comparison in reproduction.comparisons):
+        documented = max(experiments_of(family), key=lambda experiment: experiment.documented["accuracy"])
+        mark = f" {LEAK_MARK}" if documented.leaked else ""
+        shares = [share(documented.documented.get(key)) for key, _ in _SHARES]
+        body.append([f"{TITLES[family]}, documented", documented.name + mark, *shares, "–"])
+        best = reproduction.best.get(family)
+        row = next((c for c in reproduction.comparisons if c.name == best), None)
+        if row is None:
+            body.append([f"{TITLES[family]}, measured", "none finished", *("–" for _ in _SHARES), "–"])
+        else:
+            measured = [share(row.measured.get(key)) for key, _ in _SHARES]
+            body.append([f"{TITLES[family]}, measured", row.name, *measured, _interval(row)])
+    return _table(header, body)
+
+
+def share(value: float | None) -> str:
+    """Write a share in percent, a dash when there is none.
+
+    >>> share(0.7226), share(None)
+    ('72.26%', '–')
+    """
+    return "–" if value is None else f"{value:.2%}"
+
+
+_WRITE: Mapping[str, Callable[[float], str]] = {
+    "loss": lambda value: f"{value:.4f}",
+    "fit_seconds": lambda value: f"{value:.4f} s",
+    "predict_seconds": lambda value: f"{value:.4f} s",
+}
+
+
+def _cell(row: Comparison, measure: str) -> str:
+    write = _WRITE.get(measure, share)
+    documented = "–" if measure not in row.documented else write(row.documented[measure])
+    measured = "–" if measure not in row.measured else write(row.measured[measure])
+    about = "~" if row.approximate and measure in row.documented else ""
+    return f"{about}{documented} / {measured}"
+
+
+def _interval(row: Comparison) -> str:
+    return f"{row.interval[0]:.1%} to {row.interval[1]:.1%}" if row.interval else row.status
+
+
+def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---" for _ in header], *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _setting(reproduction: Reproduction) -> str:
+    images = ", ".join(f"{count:,} {split}" for split, count in reproduction.images.items())
+    lines = [
+        f"Data: {reproduction.data}, {reproduction.classes} classes, images: {images}.",
+        "Each cell reads documented / measured. Measured numbers are of the test images, which were read once for each "
+        "experiment. Nothing was chosen on them: the best of a family is the best on the validation images.",
+    ]
+    if reproduction.demo:
+        lines.append("**These are rendered demo cars: no measured number can be compared with a documented one.**")
+    return "\n\n".join(lines)
+
+
+def _scale(rows: Sequence[Comparison]) -> str:
+    """Say what all experiments of a table run otherwise than documented."""
+    shared = _shared_changes(rows)
+    stand_ins = {tuple(row.changed["backbone"]) for row in rows if "backbone" in row.changed}
+    lines = [f"**{used} stands in for {documented}.**" for documented, used in sorted(stand_ins)]
+    scaled = {name: change for name, change in shared.items() if name != "backbone"}
+    if scaled:
+        lines.append(f"**Not at the documented scale: {_changes(scaled)}.**")
+    return "\n\n".join(lines)
+
+
+def _shared_changes(rows: Sequence[Comparison]) -> dict[str, Any]:
+    first = rows[0].changed
+    return {name: change for name, change in first.items() if all(row.changed.get(name) == change for row in rows)}
+
+
+def _changes(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
+
+
+def _notes(rows: Sequence[Comparison]) -> str:
+    shared = _shared_changes(rows)
+    lines = []
+    for row in rows:
+        own = {name: change for name, change in row.changed.items() if name not in shared and name != "backbone"}
+        if own:
+            lines.append(f"- {row.name}: {_changes(own)}.")
+        if not row.measured:
+            lines.append(f"- {row.name} has no result: {row.reason or row.status}.")
+    notes: dict[str, list[str]] = {}
+    for row in rows:
+        notes.setdefault(row.note, []).append(row.name.partition("/")[2] + (f" {LEAK_MARK}" if row.leaked else ""))
+    lines += [f"- {', '.join(names)}: {note}" for note, names in notes.items()]
+    return "\n".join(lines)
+
+
+def _protocol(reproduction: Reproduction) -> str:
+    cut = "cut to their bounding boxes" if reproduction.cut else "as they are"
+    images = reproduction.images
+    lines = [
+        f"- Pictures were used {cut} here; the documented runs used whole pictures.",
+        f"- Our test split has {images['test']:,} images, our training split {images['train']:,}; the published ones "
+        "have 8,041 and 8,144, and the documented transfer score is of 2,681 images.",
+        "- ~: the documented number was rounded.",
+    ]
+    if any(comparison.leaked for comparison in reproduction.comparisons):
+        lines.append(f"- {LEAK_MARK}: the documented number is not comparable; see the note in its family's table.")
+    return "\n".join(lines)
