@@ -74,12 +74,13 @@ def run_sweep(
         InputError: something given cannot be used; no trial has started.
     """
     with open_sitting(spec, out, tracking_uri, progress=progress, address=address) as sitting:
-        return run_trials_of(sitting, observer, progress, _conclude)
+        return run_trials_of(sitting, observer, progress, conclude_sweep)
 
 
-def _conclude(
+def conclude_sweep(
     sitting: Sitting, engine: EngineResult, tracker: SweepTracker, tell: Callable[[str], None]
 ) -> SweepResult:
+    """Choose the winner, read its test score, register it and write everything down."""
     return conclude(sitting, engine.records, interrupted=engine.interrupted, tracker=tracker, tell=tell)
 
 
@@ -120,17 +121,33 @@ def only_driver(out: Path, name: str) -> Iterator[None]:
         yield
 
 
+def check_sweep(spec: SweepSpec, out: Path, address: str | None) -> None:
+    """Check all that can be checked before any image is read; arguments and errors as ``run_sweep``."""
+    require_data(spec.data)
+    claim_folder(spec, out)
+    _check_trials(spec, address)
+
+
+def check_against_data(spec: SweepSpec, dataset: Dataset) -> None:
+    """Check that the sweep's settings fit the data set.
+
+    Raises:
+        InputError: they do not, such as more neighbours than the gallery holds.
+    """
+    from carcls.families import check_data
+
+    check_data(_configs_to_check(spec), dataset)
+
+
 def _sit_down(
     spec: SweepSpec, out: Path, tracking: Tracking, progress: Progress, started: float, address: str | None
 ) -> Sitting:
-    from carcls.families import check_data
-
     for note in _check_trials(spec, address):
         progress.note(note)
     stages = StageStore(out / "stages")
     dataset = _prepare_data(spec, out, stages, progress)
     sitting = Sitting(spec, out, tracking, stages, dataset, started, address)
-    check_data(_configs_to_check(spec), dataset)
+    check_against_data(spec, dataset)
     require_same_data(sitting)
     sitting.folder.mkdir(exist_ok=True)
     write_text(sitting.folder / "spec.yaml", spec.to_yaml())

@@ -28,6 +28,22 @@ _SETTINGS = {
 _IN_WORKERS = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_FUNCTION_THREAD_TIMEOUT_S")
 
 
+_kept = [False]
+
+
+@contextmanager
+def one_session() -> Iterator[None]:
+    """Keep the Ray that the first ``ray_session`` inside starts for all of them, and end it at the end."""
+    _kept[0] = True
+    ours = not ray.is_initialized()
+    try:
+        yield
+    finally:
+        _kept[0] = False
+        if ours and ray.is_initialized():
+            ray.shutdown()
+
+
 @contextmanager
 def ray_session(
     log: Path, *, address: str | None = None, cpus: int | None = None, gpus: int | None = None
@@ -46,7 +62,7 @@ def ray_session(
             total = ray.cluster_resources()
             yield Machine(int(total.get("CPU", 1)), int(total.get("GPU", 0)))
     finally:
-        if ours:
+        if ours and not _kept[0]:
             ray.shutdown()
 
 

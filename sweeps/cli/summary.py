@@ -19,13 +19,14 @@ _SHOWN = 20
 _WIDE = 95
 
 
-def print_result(console: Console, result: SweepResult, base: Mapping[str, Any]) -> None:
+def print_result(console: Console, result: SweepResult, base: Mapping[str, Any], *, closing: bool = True) -> None:
     """Print the leaderboard and what to do next.
 
     Args:
         console: where to.
         result: of the sweep.
         base: the settings that the sweep started from; the table shows what differs from them.
+        closing: whether to tell the winner's test score and what to do next.
     """
     board = make_leaderboard(result.trials, base=base, validation_images=result.data.splits.get("validation", 0))
     console.print()
@@ -39,7 +40,7 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any])
     for row in board.rows:
         if row.status == "failed":
             console.print(f"trial {row.number} failed: {row.reason}", markup=False, soft_wrap=True)
-    for line in _closing_lines(result):
+    for line in _closing_lines(result) if closing else []:
         console.print(line, markup=False, soft_wrap=True)
 
 

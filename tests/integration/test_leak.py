@@ -7,6 +7,7 @@ has seen the answers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,11 +34,10 @@ CONFIG = TrialConfig(
     family="scratch",
     backbone="scratch",
     depth=3,
-    width=16,
+    width=24,
     batch_norm=True,
-    dropout=0.2,
     image_size=SIDE,
-    epochs=20,
+    epochs=15,
     batch_size=32,
     head_lr=2e-3,
     lr_schedule="onecycle",
@@ -47,6 +47,15 @@ CONFIG = TrialConfig(
     precision="fp32",
 )
 PLAIN = CONFIG.with_settings({"augmentation_strength": 0.0})
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small lose more by sharing the work than they win."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _images() -> NDArray[np.uint8]:
@@ -113,6 +122,11 @@ def _accuracy_on_the_pool(folder: Path, *, after_augmenting: bool) -> float:
     return reports[-1].metrics["val_accuracy"]
 
 
+def _deviation(images: int) -> float:
+    """Return the standard deviation of the accuracy of guessing."""
+    return float((CHANCE * (1 - CHANCE) / images) ** 0.5)
+
+
 @dataclass(frozen=True)
 class WatchedSource(ImageSource):
     """A source that notes which rows are changed by an augmentation, and which are given as they are."""
@@ -133,11 +147,9 @@ def test_splitting_after_augmenting_scores_without_anything_to_learn(tmp_path: P
         (folder := tmp_path / str(after_augmenting)).mkdir()
         accuracies.append(_accuracy_on_the_pool(folder, after_augmenting=after_augmenting))
     leaked, honest = accuracies
-    print(accuracies)
-    # 120 guesses: chance ± 4 standard deviations.
-    assert honest == pytest.approx(CHANCE, abs=4 * (CHANCE * (1 - CHANCE) / 120) ** 0.5)
-    assert leaked > honest + 0.2
-    assert leaked > 0.6
+    assert honest == pytest.approx(CHANCE, abs=3 * _deviation(round(VALIDATION * IMAGES)))
+    assert leaked > honest + 0.3
+    assert leaked > CHANCE + 0.3
 
 
 def test_nearly_every_image_of_a_late_split_has_a_sibling_in_training() -> None:
@@ -173,6 +185,4 @@ def test_an_honest_trial_finds_nothing_in_random_labels(tmp_path: Path) -> None:
     train, validation = (Split(rows, labels[rows]) for rows in (splits.train, splits.validation))
     reports: list[Measurement] = []
     _trainer(CONFIG, _source(_images()), train, validation).fit(tmp_path, reports.append)
-    assert reports[-1].metrics["val_accuracy"] == pytest.approx(
-        CHANCE, abs=4 * (CHANCE * (1 - CHANCE) / len(validation.rows)) ** 0.5
-    )
+    assert reports[-1].metrics["val_accuracy"] == pytest.approx(CHANCE, abs=3 * _deviation(len(validation.rows)))

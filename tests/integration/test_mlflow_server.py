@@ -121,7 +121,15 @@ def test_sweep_and_model_reach_the_server(tmp_path: Path) -> None:
             details={},
         )
         registered = register_best(
-            tracking, family="transfer", sweep_id="s1", number=0, export=export, metrics={}, test={}, details={}
+            tracking,
+            family="transfer",
+            sweep_id="s1",
+            number=0,
+            export=export,
+            metrics={},
+            test={},
+            details={},
+            predictions=tmp_path / "test-predictions.npz",
         )
         assert tracker.close("complete")
         assert states(tracking) == {"s1": "FINISHED", "trial-0000": "FINISHED"}

@@ -147,11 +147,13 @@ def test_convolutions_start_as_he_says() -> None:
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels * module.kernel_size[0] * module.kernel_size[1]
             assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
-            assert module.weight.mean().item() == pytest.approx(0.0, abs=4 / fan_out**0.5 / module.weight.numel() ** 0.5)
+            assert module.weight.mean().item() == pytest.approx(
+                0.0, abs=4 / fan_out**0.5 / module.weight.numel() ** 0.5
+            )
 
 
 def test_the_head_starts_with_small_logits() -> None:
-    """The head's variance is 2 / fan-in, so that a flat map of thousands of numbers begins near the loss of guessing."""
+    """The variance of the head is 2 / fan-in: a flat map of thousands of numbers begins near the loss of guessing."""
     classifier = build_classifier(config_of(depth=2, image_size=128), 196)
     assert classifier.head.weight.std().item() == pytest.approx((2 / classifier.head.in_features) ** 0.5, rel=0.02)
     with torch.no_grad():

@@ -1,0 +1,140 @@
+"""``carsweep run all``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
+from sweeps.cli.family import SettingsCommand, go_on_command, run_options
+from sweeps.cli.running import write_duration
+from sweeps.cli.streams import Streams, callable_name
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+    from sweeps.together import TogetherResult
+
+_EPILOG = """\b
+Examples:
+  carsweep run all
+  carsweep run all --data stanford_cars --trials 60 --hours 24
+  carsweep run all --data stanford_cars --set backbone=efficientnet_lite0 image_size=128
+
+A setting reaches the families that it means something in: backbone never reaches scratch, k only retrieval."""
+
+
+@click.command("all", cls=SettingsCommand, epilog=_EPILOG)
+@run_options
+@click.pass_obj
+def run_all(
+    arguments: list[str],
+    /,
+    spec_file: Path | None,
+    sets: tuple[str, ...],
+    trials: int | None,
+    name: str | None,
+    out: Path,
+    tracking_uri: str | None,
+    dry_run: bool,
+    as_json: bool,
+    address: str | None,
+    **options: Any,
+) -> int:
+    """Sweep over all three families as one job.
+
+    They share data, stages and one budget: --trials and --hours are for all together. Retrieval begins with the network
+    that won the transfer family. Three models are registered, and their winners are compared.
+    """
+    from sweeps.job import settle_spec
+    from sweeps.together import specs_of_all
+
+    if spec_file is not None:
+        raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
+    name = name or f"all-{time.strftime('%Y%m%d-%H%M%S')}"
+    overrides = {option: value for option, value in options.items() if value is not None}
+    specs = [settle_spec(s) for s in specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)]
+    with Streams(as_json) as streams:
+        if dry_run:
+            return _print_plans(specs, streams)
+        return _run(specs, name, out, tracking_uri, address, streams, arguments)
+
+
+def _print_plans(specs: Sequence[SweepSpec], streams: Streams) -> int:
+    from sweeps.job import plan_sweep
+
+    plans = [plan_sweep(spec) for spec in specs]
+    seconds = sum(plan.seconds for plan in plans)
+    if streams.as_json:
+        streams.write_json({"plans": [plan.to_dict() for plan in plans], "seconds": round(seconds)})
+    else:
+        click.echo("\n\n".join("\n".join(plan.lines()) for plan in plans))
+        trials = sum(plan.trials for plan in plans)
+        click.echo(f"\nAll together: {trials} trials, at most about {write_duration(seconds)}.")
+    return DONE
+
+
+def _run(
+    specs: Sequence[SweepSpec],
+    name: str,
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    streams: Streams,
+    arguments: list[str],
+) -> int:
+    from sweeps.cli.view import open_view
+    from sweeps.together import run_together
+
+    try:
+        together = run_together(
+            specs,
+            name,
+            out,
+            tracking_uri,
+            open_view=lambda spec: open_view(spec, streams.progress),
+            address=address,
+        )
+    except KeyboardInterrupt:
+        if streams.as_json:
+            streams.write_json({"error": "interrupted"})
+        return _tell_how_to_go_on(arguments, name)
+    if streams.as_json:
+        streams.write_json(together.as_dict())
+    _print(streams.progress if streams.as_json else streams.result, specs, together, out)
+    if together.interrupted:
+        return _tell_how_to_go_on(arguments, name)
+    return DONE if together.is_registered else FAILED
+
+
+def _tell_how_to_go_on(arguments: list[str], name: str) -> int:
+    click.echo(f"Interrupted; everything so far is kept. To go on:\n  {go_on_command(arguments, name)}", err=True)
+    return INTERRUPTED
+
+
+def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResult, out: Path) -> None:
+    from sweeps.cli.summary import print_result
+    from sweeps.job import base_settings
+    from sweeps.together import comparison_rows
+
+    for spec in specs:
+        if spec.family in together.results:
+            print_result(console, together.results[spec.family], base_settings(spec), closing=False)
+    header, *body = comparison_rows(together.contenders)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for cell in header:
+        table.add_column(cell, no_wrap=True)
+    for row in body:
+        table.add_row(*row)
+    console.print(
+        f"\n{together.name}: the winners of all families, in {write_duration(together.seconds)}", style="bold"
+    )
+    console.print(table)
+    if not together.interrupted:
+        console.print(f"\nWritten to {out / together.name / 'comparison.md'} and comparison.json.", soft_wrap=True)
+        console.print(f"Look at the runs: {callable_name('carsweep')} ui --out {out}", soft_wrap=True)
