@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from carcls.config import TrialConfig
 from carcls.errors import InputError
 from carcls.export_answers import Prediction, named_prediction, require_top
-from carcls.export_gallery import GalleryIndex, GalleryPredictor
+from carcls.export_gallery import GALLERY_NAME, GalleryIndex, GalleryPredictor
 from carcls.export_images import Images, Preprocessing
 from carcls.models.classifier import Classifier, build_network
 from carcls.stages import write_json
@@ -116,7 +116,9 @@ def write_export(
         temporary,
     )
     temporary.replace(folder / WEIGHTS_NAME)
-    if index is not None:
+    if index is None:
+        (folder / GALLERY_NAME).unlink(missing_ok=True)
+    else:
         index.save(folder)
     write_json(
         folder / DESCRIPTION_NAME,
@@ -143,24 +145,36 @@ def load_export(folder: str | Path) -> Predictor | GalleryPredictor:
     Raises:
         InputError: the folder is no export, or one of another format, or damaged.
     """
-    description = _read_description(Path(folder))
-    classes = tuple(description["classes"])
-    size = description["image_size"]
-    network = TrialConfig(
-        backbone=description["backbone"], image_size=size, weights="random", **description.get("architecture", {})
-    )
+    folder = Path(folder)
+    description = _read_description(folder)
+    try:
+        classes, network, preprocessing = _described(description)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{DESCRIPTION_NAME} in {str(folder)!r} must describe the whole model. Export it again."
+        ) from error
     classifier = Classifier(build_network(network), 0.0, len(classes))
     try:
-        classifier.load_state_dict(load_file(Path(folder) / WEIGHTS_NAME))
+        classifier.load_state_dict(load_file(folder / WEIGHTS_NAME))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(
             f"{WEIGHTS_NAME} in {str(folder)!r} must hold the classifier's tensors. Export it again."
         ) from error
-    preprocessing = Preprocessing(size, description["mean"], description["std"])
-    if "gallery" not in description:
+    if description.get("kind") != "retrieval":
         return Predictor(classifier, classes, preprocessing, description)
-    index = GalleryIndex.load(Path(folder), description["gallery"])
+    width = classifier.backbone.embedding
+    index = GalleryIndex.load(folder, description.get("gallery"), embedding=width, classes=len(classes))
     return GalleryPredictor(classifier, classes, preprocessing, index, description)
+
+
+def _described(description: Mapping[str, Any]) -> tuple[tuple[str, ...], TrialConfig, Preprocessing]:
+    """Return the classes, a config that builds the network, and the preprocessing."""
+    size = description["image_size"]
+    # Descriptions that are older than scratch networks have no architecture.
+    architecture = description.get("architecture", {})
+    network = TrialConfig(backbone=description["backbone"], image_size=size, weights="random", **architecture)
+    preprocessing = Preprocessing(size, description["mean"], description["std"])
+    return tuple(description["classes"]), network, preprocessing
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

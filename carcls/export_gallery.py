@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -71,8 +71,12 @@ class GalleryIndex:
         temporary.replace(folder / GALLERY_NAME)
 
     @classmethod
-    def load(cls, folder: Path, description: Mapping[str, Any]) -> GalleryIndex:
+    def load(cls, folder: Path, description: Any, *, embedding: int, classes: int) -> GalleryIndex:
         """Read what ``save`` and ``description`` gave.
+
+        Args:
+            embedding: d of the extractor.
+            classes: of the model.
 
         Raises:
             InputError: the arrays are missing, damaged, or do not belong to the description.
@@ -83,13 +87,30 @@ class GalleryIndex:
             names = ("pooling", "k", "distance", "vote", "temperature")
             settings = {name: description[name] for name in names}
             index = cls(arrays["embeddings"], arrays["labels"], tuple(description["images"]), projection, **settings)
-            if not len(index.embeddings) == len(index.labels) == len(index.images):
-                raise ValueError("unequal lengths")
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            index._require_whole(embedding, classes)
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
             raise InputError(
                 f"{GALLERY_NAME} in {str(folder)!r} must hold the gallery that model.json describes. Export it again."
             ) from error
         return index
+
+    def _require_whole(self, embedding: int, classes: int) -> None:
+        """Raise ValueError unless all parts fit each other."""
+        projection, count = self.projection, len(self.images)
+        width = embedding if projection.matrix is None else projection.matrix.shape[1]
+        shapes: tuple[tuple[NDArray[Any] | None, tuple[int, ...]], ...] = (
+            (self.embeddings, (count, width)),
+            (self.labels, (count,)),
+            (projection.mean, (embedding,)),
+            (projection.matrix, (embedding, width)),
+        )
+        if any(array is not None and array.shape != shape for array, shape in shapes):
+            raise ValueError("arrays of other shapes")
+        if not (self.labels.min() >= 0 and self.labels.max() < classes and 1 <= self.k <= count):
+            raise ValueError("labels or k out of range")
+        chosen = ((self.pooling, Pooling), (self.distance, Distance), (self.vote, Vote))
+        if any(value not in get_args(known) for value, known in chosen) or not self.temperature > 0:
+            raise ValueError("unknown settings")
 
 
 class GalleryPredictor:
@@ -118,14 +139,18 @@ class GalleryPredictor:
         self._extractor = extractor.eval()
         self._preprocessing = preprocessing
 
-    def predict(self, images: Images, *, top: int = 5, k: int | None = None, batch_size: int = 64) -> list[Prediction]:
-        """Return one prediction an image, in order, with the images of the gallery that voted.
+    def predict(self, images: Images, *, top: int = 5, batch_size: int = 64) -> list[Prediction]:
+        """Return one prediction an image, in order; arguments and errors as ``carcls.export.Predictor.predict``."""
+        return self.neighbours(images, top=top, batch_size=batch_size)
+
+    def neighbours(
+        self, images: Images, k: int | None = None, *, top: int = 5, batch_size: int = 64
+    ) -> list[Prediction]:
+        """Return one prediction an image, in order, with the k images of the gallery that voted, nearest first.
 
         Args:
-            images: as ``carcls.export.Predictor.predict`` takes them.
-            top: how many classes to name, at most all.
+            images, top, batch_size: as ``carcls.export.Predictor.predict`` takes them.
             k: how many neighbours vote; None means as many as in the trial.
-            batch_size: images at a time; memory only.
 
         Raises:
             InputError: an image cannot be read, or the gallery has no k images.

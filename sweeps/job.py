@@ -212,10 +212,12 @@ def require_same_data(sitting: Sitting) -> None:
 def _check_trials(spec: SweepSpec, address: str | None) -> list[str]:
     """Check that this machine (a cluster is asked later) and its weights suffice; return what the user should know."""
     from carcls.families import preflight
-    from sweeps.resources import trial_resources
+    from sweeps.resources import require_cluster, trial_resources
 
     if address is None:
         trial_resources(spec)
+    else:
+        require_cluster(address)
     return ([spec.note] if spec.note else []) + preflight(_configs_to_check(spec))
 
 

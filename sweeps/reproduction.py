@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carcls.errors import InputError
+from carcls.config import TrialConfig
+from carcls.errors import InputError, TrialFailure
 from carcls.stages import write_json
-from sweeps.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
+from sweeps.documented import find_experiment
 from sweeps.leaderboard import find_best
 from sweeps.reproduction_tables import markdown_of
-from sweeps.spec import FAMILIES, EarlyStopping, SweepSpec, load_spec
-from sweeps.spec_families import overrides_for, settings_for
 from sweeps.winner import read_test_of, summarize, summarize_trial, write_down, write_text
 
 if TYPE_CHECKING:
     from sweeps.engine import EngineResult
     from sweeps.observers import Watcher
     from sweeps.record import TrialRecord
-    from sweeps.result import SweepResult
+    from sweeps.result import SweepResult, TestReading
+    from sweeps.spec import SweepSpec
     from sweeps.tracking import SweepTracker
     from sweeps.winner import Sitting
 
@@ -91,64 +91,6 @@ class Reproduction:
         return all(comparison.measured for comparison in self.comparisons)
 
 
-def chosen_experiments(names: Sequence[str], family: str | None) -> tuple[DocumentedExperiment, ...]:
-    """Return the experiments that are asked for, all of them when none is, in the documented order.
-
-    Raises:
-        InputError: a name or the family is unknown, or one of the names is of another family.
-    """
-    try:
-        wanted = {find_experiment(name).name for name in names}
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    chosen = tuple(
-        experiment
-        for experiment in EXPERIMENTS
-        if (not wanted or experiment.name in wanted) and family in (None, experiment.family)
-    )
-    if not chosen or (wanted and len(chosen) < len(wanted)):
-        raise InputError(
-            f"experiment must be of the family {family}, got {', '.join(sorted(wanted))}. Leave --family out."
-        )
-    return chosen
-
-
-def reproduction_specs(
-    experiments: Sequence[DocumentedExperiment],
-    *,
-    name: str,
-    sets: Sequence[str],
-    overrides: Mapping[str, Any],
-    demo_scale: bool,
-) -> tuple[SweepSpec, ...]:
-    """Return one spec a family, of exactly these experiments and no search.
-
-    Args:
-        experiments: to be run.
-        name: of the reproduction; the sweeps are called ``<name>-<family>``.
-        sets: ``KEY=VALUE`` texts; each reaches the families that it means something in.
-        overrides: options of the command line, as ``load_spec`` takes them.
-        demo_scale: whether to scale down as the demo presets do.
-
-    Raises:
-        SpecError: a setting is wrong.
-    """
-    specs = []
-    for family in FAMILIES:
-        names = tuple(experiment.name for experiment in experiments if experiment.family == family)
-        if names:
-            spec = load_spec(
-                family,
-                sets=settings_for(family, sets),
-                overrides=overrides_for(family, overrides),
-                demo=demo_scale or overrides.get("data") is None,
-            )
-            only = {"experiments": names, "trials": len(names), "search": {}, "starts": (), "config": {}}
-            silent = {"early_stopping": EarlyStopping(enabled=False), "name": f"{name}-{family}"}
-            specs.append(SweepSpec.model_validate({**dict(spec), **only, **silent}))
-    return tuple(specs)
-
-
 def run_reproduction(
     specs: Sequence[SweepSpec],
     name: str,
@@ -160,7 +102,8 @@ def run_reproduction(
 ) -> Reproduction | None:
     """Run the experiments, read each on test once, and write ``reproduction.md`` and ``.json`` into ``<out>/<name>``.
 
-    What has been run before under the name is not run again. Returns None when it was interrupted.
+    Everything that can be checked of all families is checked before the first begins; Ray is started once. What has
+    been run before under the name is not run again. Returns None when it was interrupted.
 
     Args:
         specs: from ``reproduction_specs``, settled.
@@ -169,26 +112,42 @@ def run_reproduction(
         tracking_uri: as in ``run_sweep``.
         open_view: makes who is told of a sweep.
         address: of a Ray cluster.
-    """
-    from sweeps.job import open_sitting, run_trials_of
 
-    finished: list[_Family] = []
+    Raises:
+        InputError: something given cannot be used; no trial has started.
+    """
+    from sweeps.job import check_against_data, check_sweep, open_sitting, run_trials_of
+    from sweeps.session import one_session
+
+    folder = _folder_of(name, out)
     for spec in specs:
-        family = _Family()
-        with (
-            open_view(spec) as view,
-            open_sitting(spec, out, tracking_uri, progress=view, address=address) as sitting,
-        ):
-            result = run_trials_of(sitting, view, view, family)
-        if result.interrupted:
-            return None
-        finished.append(family)
+        check_sweep(spec, out, address)
+    finished: list[_Family] = []
+    with one_session():
+        for spec in specs:
+            family = _Family()
+            with (
+                open_view(spec) as view,
+                open_sitting(spec, out, tracking_uri, progress=view, address=address) as sitting,
+            ):
+                for later in specs[1:] if not finished else ():
+                    check_against_data(later, sitting.dataset)
+                result = run_trials_of(sitting, view, view, family)
+            if result.interrupted:
+                return None
+            finished.append(family)
     reproduction = _put_together(name, finished)
-    folder = out.expanduser().absolute() / name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "reproduction.json", reproduction.as_dict())
     write_text(folder / "reproduction.md", markdown_of(reproduction))
     return reproduction
+
+
+def _folder_of(name: str, out: Path) -> Path:
+    folder = out.expanduser().absolute() / name
+    if (folder / "spec.yaml").exists():
+        raise InputError(f"--name must be of no sweep, got {name!r}, which is one. Give another --name.")
+    return folder
 
 
 class _Family:
@@ -198,7 +157,7 @@ class _Family:
         self.comparisons: list[Comparison] = []
         self.result: SweepResult | None = None
         self.best: str | None = None
-        self.cut = False
+        self.cut = self.demo = False
 
     def __call__(
         self, sitting: Sitting, engine: EngineResult, tracker: SweepTracker, tell: Callable[[str], None]
@@ -206,6 +165,7 @@ class _Family:
         """Compare each experiment with its documented numbers."""
         self.result = summarize(sitting, engine.records, interrupted=engine.interrupted)
         self.cut = any(image.box is not None for image in sitting.dataset.manifest.images)
+        self.demo = sitting.spec.data.path is None
         if not engine.interrupted:
             by_digest = {_digest(record): record for record in engine.records}
             for name, config in sitting.spec.experiment_configs():
@@ -225,14 +185,12 @@ class _Family:
 
 
 def _digest(record: TrialRecord) -> str:
-    from carcls.config import TrialConfig
-
     return TrialConfig.model_validate(dict(record.config)).digest
 
 
 def _compare(sitting: Sitting, name: str, record: TrialRecord | None) -> Comparison:
     experiment = find_experiment(name)
-    test = read_test_of(sitting, record) if record is not None and record.status == "complete" else None
+    test, reason = _read_test(sitting, record)
     found = test.metrics if test else {}
     return Comparison(
         name=name,
@@ -245,9 +203,27 @@ def _compare(sitting: Sitting, name: str, record: TrialRecord | None) -> Compari
         approximate=experiment.approximate,
         leaked=experiment.leaked,
         note=experiment.note,
-        status=record.status if record else "missing",
-        reason=record.reason if record else "it was not run",
+        status=_status(record, test),
+        reason=reason,
     )
+
+
+def _status(record: TrialRecord | None, test: TestReading | None) -> str:
+    if record is None:
+        return "missing"
+    return "failed" if record.status == "complete" and test is None else record.status
+
+
+def _read_test(sitting: Sitting, record: TrialRecord | None) -> tuple[TestReading | None, str]:
+    """Return the test reading of a complete trial, or none and why."""
+    if record is None:
+        return None, "it was not run"
+    if record.status != "complete":
+        return None, record.reason
+    try:
+        return read_test_of(sitting, record), ""
+    except TrialFailure as failure:
+        return None, f"the test images could not be read with it: {failure}"
 
 
 def _put_together(name: str, families: Sequence[_Family]) -> Reproduction:
@@ -256,7 +232,7 @@ def _put_together(name: str, families: Sequence[_Family]) -> Reproduction:
     return Reproduction(
         name=name,
         data=first.data.name,
-        demo=first.data.name == "demo-cars",
+        demo=families[0].demo,
         images=first.data.splits,
         classes=first.data.classes,
         cut=families[0].cut,

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweeps.documented import experiments_of
+from sweeps.documented import LEAK_MARK, experiments_of
 
 if TYPE_CHECKING:
     from sweeps.reproduction import Comparison, Reproduction
 
 TITLES = {"transfer": "Transfer", "retrieval": "Retrieval", "scratch": "Scratch"}
-LEAK_MARK = "†"
 # The tables describe what stands in for them; a family's measures in the order of the documentation.
 _SHARES = (("accuracy", "accuracy"), ("f1", "F1"), ("precision", "precision"), ("recall", "recall"))
 _LOSS = (("loss", "loss"),)
@@ -34,10 +33,7 @@ def family_table(rows: Sequence[Comparison]) -> str:
     """Return one family's table; each cell reads documented / measured."""
     measures = _MEASURES[rows[0].family]
     header = ["experiment", *(title for _, title in measures), "95% interval of the measured accuracy"]
-    body = [
-        [row.name + (f" {LEAK_MARK}" if row.leaked else ""), *(_cell(row, key) for key, _ in measures), _interval(row)]
-        for row in rows
-    ]
+    body = [[row.name, *(_cell(row, key) for key, _ in measures), _interval(row)] for row in rows]
     return _table(header, body)
 
 
@@ -47,9 +43,9 @@ def final_table(reproduction: Reproduction) -> str:
     body = []
     for family in dict.fromkeys(comparison.family for comparison in reproduction.comparisons):
         documented = max(experiments_of(family), key=lambda experiment: experiment.documented["accuracy"])
-        mark = f" {LEAK_MARK}" if documented.leaked else ""
-        shares = [share(documented.documented.get(key)) for key, _ in _SHARES]
-        body.append([f"{TITLES[family]}, documented", documented.name + mark, *shares, "–"])
+        mark = LEAK_MARK if documented.leaked else ""
+        shares = [share(documented.documented.get(key)) + mark for key, _ in _SHARES]
+        body.append([f"{TITLES[family]}, documented", documented.name, *shares, "–"])
         best = reproduction.best.get(family)
         row = next((c for c in reproduction.comparisons if c.name == best), None)
         if row is None:
@@ -81,7 +77,8 @@ def _cell(row: Comparison, measure: str) -> str:
     documented = "–" if measure not in row.documented else write(row.documented[measure])
     measured = "–" if measure not in row.measured else write(row.measured[measure])
     about = "~" if row.approximate and measure in row.documented else ""
-    return f"{about}{documented} / {measured}"
+    mark = LEAK_MARK if row.leaked and measure in row.documented else ""
+    return f"{about}{documented}{mark} / {measured}"
 
 
 def _interval(row: Comparison) -> str:
@@ -133,12 +130,17 @@ def _notes(rows: Sequence[Comparison]) -> str:
         if own:
             lines.append(f"- {row.name}: {_changes(own)}.")
         if not row.measured:
-            lines.append(f"- {row.name} has no result: {row.reason or row.status}.")
+            lines.append(f"- {row.name} has no result: {_sentence(row.reason or row.status)}")
     notes: dict[str, list[str]] = {}
     for row in rows:
         notes.setdefault(row.note, []).append(row.name.partition("/")[2] + (f" {LEAK_MARK}" if row.leaked else ""))
     lines += [f"- {', '.join(names)}: {note}" for note, names in notes.items()]
     return "\n".join(lines)
+
+
+def _sentence(text: str) -> str:
+    line = " ".join(text.split())
+    return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
 def _protocol(reproduction: Reproduction) -> str:

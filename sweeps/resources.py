@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +12,9 @@ from carcls.machine import usable_cores, visible_gpus
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
+
+
+CLUSTER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,26 @@ class Share(NamedTuple):
 def this_machine() -> Machine:
     """Return what this process may use here."""
     return Machine(usable_cores(), visible_gpus())
+
+
+def require_cluster(address: str) -> None:
+    """Check that something listens at the address of a Ray cluster; ``auto`` is left for Ray to find.
+
+    Raises:
+        InputError: it is no address, or nothing answers within seconds (Ray itself would try for minutes).
+    """
+    if address == "auto":
+        return
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdigit()) or "/" in host:
+        raise InputError(f"--address must be HOST:PORT of a Ray head, or auto on one of its machines, got {address!r}.")
+    try:
+        socket.create_connection((host, int(port)), timeout=CLUSTER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"--address must be of a Ray head that answers, got {address!r}: {error}. "
+            "Start one with ray start --head, or leave --address out."
+        ) from None
 
 
 def trial_resources(spec: SweepSpec, machine: Machine | None = None) -> Share:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ray
 
+from carcls.errors import InputError
 from sweeps.resources import Machine, this_machine
 
 # Ray and Tune read these from the environment; whoever set one of them keeps it.
@@ -70,7 +71,15 @@ def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is not None:
         # The cluster's machines do not have this process's environment.
-        ray.init(address=address, runtime_env={"env_vars": {name: os.environ[name] for name in _IN_WORKERS}}, **quiet)
+        try:
+            ray.init(
+                address=address, runtime_env={"env_vars": {name: os.environ[name] for name in _IN_WORKERS}}, **quiet
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"--address must be of a Ray cluster that this machine can join, got {address!r}: "
+                f"{str(error).splitlines()[0]} Start one with ray start --head, or leave --address out."
+            ) from None
         return
     # Ray answers only who holds a token. One for this session keeps it from writing its own to the home folder.
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from filelock import FileLock, Timeout
@@ -25,6 +24,7 @@ from sweeps.record import Status, TrialRecord
 from sweeps.study_parts import (
     OBJECTIVE,
     STATES,
+    Journal,
     asked_of,
     fits,
     from_distribution,
@@ -36,6 +36,7 @@ from sweeps.study_parts import (
     what_is_broken,
 )
 from sweeps.study_siblings import sibling_trials
+from sweeps.study_trials import Asked, Live, asked_value, last_of
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -48,40 +49,19 @@ MAX_DUPLICATES = 20
 __all__ = ["Asked", "Status", "Study", "TrialRecord", "fits", "from_distribution", "to_distribution"]
 
 
-class Asked(NamedTuple):
-    """A trial to run."""
-
-    number: int
-    experiment: str | None
-    settings: Mapping[str, Any]
-    config: TrialConfig
-
-
-@dataclass(slots=True)
-class _Live:
-    """A trial that was handed out: its handle, and the last it said."""
-
-    trial: Trial
-    documented: bool
-    last_epoch: int
-    epochs: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    pruned: bool = False
-
-
 class Study:
     """The study of one sweep. Use ``Study.open``; close it, or use it as a context manager.
 
     One driver, one thread: a lock on the folder keeps a second driver out; it dies with the process.
     """
 
-    def __init__(self, study: optuna.Study, spec: SweepSpec, lock: FileLock) -> None:
+    def __init__(self, study: optuna.Study, spec: SweepSpec, lock: FileLock, journal: Journal) -> None:
         self._study = study
         self._spec = spec
         self._lock = lock
+        self._journal = journal
         self._distributions = {name: to_distribution(domain) for name, domain in spec.search.items()}
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, Live] = {}
         self._finished: list[int] = []
         self._digests = self._read_digests()
         self._unfinished = self._settle_the_past()
@@ -103,11 +83,11 @@ class Study:
                 "Wait for the other process to end, or give another --name."
             ) from None
         try:
-            journal = folder / "study.journal"
-            mend(journal)
+            mend(folder / "study.journal")
+            journal = Journal(folder / "study.journal")
             study = load(journal, spec)
             _check_same_spec(study, spec, folder)
-            return cls(study, spec, lock)
+            return cls(study, spec, lock, journal)
         except BaseException:
             lock.release()
             raise
@@ -169,7 +149,7 @@ class Study:
         settings = {key: getattr(config, key) for key in self._spec.search}
         known = {key: value for key, value in settings.items() if fits(self._spec.search[key], value)}
         twin = self._digests.get(config.digest)
-        asked = _asked_value(experiment, settings, config, twin)
+        asked = asked_value(experiment, settings, config, twin)
         template = create_trial(
             state=TrialState.RUNNING,
             params=known,
@@ -186,7 +166,7 @@ class Study:
         trial = self._study.ask(self._distributions)
         config = self._spec.trial_config(trial.params)
         twin = self._digests.get(config.digest)
-        trial.set_user_attr("asked", _asked_value(None, trial.params, config, twin))
+        trial.set_user_attr("asked", asked_value(None, trial.params, config, twin))
         return self._begin(self._frozen(trial.number), twin, trial)
 
     def _begin(self, frozen: FrozenTrial, twin: int | None, trial: Trial | None = None) -> Asked | None:
@@ -197,7 +177,7 @@ class Study:
         self._digests[asked["digest"]] = frozen.number
         config = TrialConfig.model_validate(asked["config"])
         documented = asked["experiment"] is not None
-        self._live[frozen.number] = _Live(trial or self._attach(frozen), documented, config.epochs)
+        self._live[frozen.number] = Live(trial or self._attach(frozen), documented, config.epochs)
         return Asked(frozen.number, asked["experiment"], asked["settings"], config)
 
     def _attach(self, frozen: FrozenTrial) -> Trial:
@@ -254,7 +234,7 @@ class Study:
             return True
         broken = what_is_broken(metrics)
         if broken:
-            self._finish(number, "failed", None, {**_last(live), "reason": f"{broken} after epoch {epoch}"})
+            self._finish(number, "failed", None, {**last_of(live), "reason": f"{broken} after epoch {epoch}"})
             return True
         live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
         self._report(live.trial, epoch, metrics[OBJECTIVE])
@@ -299,11 +279,11 @@ class Study:
         """Close the trial at its last report."""
         live = self._live[number]
         reason = f"stopped after epoch {live.epochs}: others were better by then"
-        self._finish(number, "pruned", None, {**_last(live), "reason": reason})
+        self._finish(number, "pruned", None, {**last_of(live), "reason": reason})
 
     def tell_failed(self, number: int, reason: str) -> None:
         """Close the trial as failed; the reason is shown on the leaderboard."""
-        self._finish(number, "failed", None, {**_last(self._live[number]), "reason": reason})
+        self._finish(number, "failed", None, {**last_of(self._live[number]), "reason": reason})
 
     def release(self) -> None:
         """Leave what was handed out unfinished; the next driver gets it first, with no attempt counted."""
@@ -332,8 +312,9 @@ class Study:
         if not parent.user_attrs["outcome"].get("siblings"):
             return
         known = set(self._digests) | {config.digest for _, config in self._spec.experiment_configs()}
-        for sibling in sibling_trials(parent, self._spec, self._distributions, known):
-            self._study.add_trial(sibling)
+        with self._journal.without_waiting():  # the parent's outcome, which has them all, is on the disk
+            for sibling in sibling_trials(parent, self._spec, self._distributions, known):
+                self._study.add_trial(sibling)
         self._digests = self._read_digests()
 
     def _tell(self, number: int, status: Status, value: float | None) -> None:
@@ -392,19 +373,3 @@ def _check_same_spec(study: optuna.Study, spec: SweepSpec, folder: Path) -> None
             f"name must be of a sweep with the same spec, got {folder.name!r}: it was begun with other settings "
             "(only trials, hours and resources may change). Give another --name, or the settings it was begun with."
         )
-
-
-def _asked_value(
-    experiment: str | None, settings: Mapping[str, Any], config: TrialConfig, twin: int | None
-) -> dict[str, Any]:
-    asked = {
-        "experiment": experiment,
-        "settings": dict(settings),
-        "config": config.model_dump(),
-        "digest": config.digest,
-    }
-    return asked if twin is None else {**asked, "duplicate_of": twin}
-
-
-def _last(live: _Live) -> dict[str, Any]:
-    return {"metrics": live.metrics, "epochs": live.epochs, "seconds": live.seconds}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +81,45 @@ def mend(journal: Path) -> None:
             file.truncate(whole)
 
 
-def load(journal: Path, spec: SweepSpec) -> optuna.Study:
+class Journal:
+    """The file that everything is written to, each line waited for until it is on the disk.
+
+    Args:
+        path: of the file; made when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = JournalFileBackend(str(path), _DriverHoldsIt())  # type: ignore[arg-type]
+        self._waits = True
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Yield the lines from a number on."""
+        return self._file.read_logs(log_number_from)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Write lines at the end."""
+        if self._waits:
+            self._file.append_logs(logs)
+            return
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with self._path.open("ab") as file:
+            file.write(lines.encode())
+
+    @contextmanager
+    def without_waiting(self) -> Iterator[None]:
+        """Write lines that could be made again without waiting for the disk: hundreds would take seconds."""
+        self._waits = False
+        try:
+            yield
+        finally:
+            self._waits = True
+
+
+def load(journal: Journal, spec: SweepSpec) -> optuna.Study:
     """Open the study in the journal, or begin it there."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = JournalStorage(JournalFileBackend(str(journal), _DriverHoldsIt()))  # type: ignore[arg-type]
+    storage = JournalStorage(journal)  # type: ignore[arg-type]
     return optuna.create_study(
         storage=storage, study_name="sweep", direction="maximize", load_if_exists=True, pruner=pruner_of(spec)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class StoredPredictions:
     @property
     def hits(self) -> NDArray[np.bool_]:
         """Which answers are right, bool [n]."""
-        return self.predicted == self.labels
+        return np.equal(self.predicted, self.labels)
 
     @property
     def accuracy(self) -> float:
@@ -52,7 +53,7 @@ def read_predictions(path: Path) -> StoredPredictions:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = [file[name] for name in _ARRAYS]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise _wrong(path, f"{type(error).__name__}: {error}") from error
     sizes = {array.shape for array in arrays}
     whole = all(array.ndim == 1 and array.size and array.dtype.kind in "iu" for array in arrays)
@@ -65,7 +66,4 @@ def read_predictions(path: Path) -> StoredPredictions:
 
 def _wrong(path: Path, got: str) -> InputError:
     said = " ".join(got.split())
-    return InputError(
-        f"{path.name} must hold rows, labels and predicted as whole numbers [n], got {said[:200]}. "
-        "Run its sweep again under another --name; nothing is trained twice."
-    )
+    return InputError(f"{path.name} must hold rows, labels and predicted as whole numbers [n], got {said[:200]}.")

@@ -89,7 +89,8 @@ def mcnemar_exact(first_only: int, second_only: int) -> float:
     for hits in range(min(first_only, second_only) + 1):
         total += ways
         ways = ways * (pairs - hits) // (hits + 1)
-    return min(1.0, 2 * total / 2**pairs)
+    share: float = 2 * total / 2**pairs
+    return min(1.0, share)
 
 
 def difference_interval(first_only: int, second_only: int, images: int, z: float = Z95) -> tuple[float, float]:

@@ -17,17 +17,16 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.config import Distance, TrialConfig, Vote
+from carcls.config import NEIGHBOUR_SETTINGS, Distance, TrialConfig, Vote
 from carcls.data.dataset import Dataset
 from carcls.errors import InputError
-from carcls.evaluation.classification import averaged_measures
-from carcls.evaluation.neighbours import Neighbours
 from carcls.evaluation.retrieval import neighbours_needed, relevant_of, retrieval_metrics
 from carcls.evaluation.significance import wilson_interval
-from carcls.evaluation.votes import vote_shares, votes_by_k
+from carcls.evaluation.votes import votes_by_k
 from carcls.export import write_export
 from carcls.export_gallery import GalleryIndex
 from carcls.families import TestScore
+from carcls.families.voting import Answer, timing, vote_metrics
 from carcls.models.classifier import build_classifier
 from carcls.models.pooling import require_pooling
 from carcls.models.weights import resolve_weights
@@ -39,6 +38,7 @@ from carcls.training.trained import PREDICTIONS, save_predictions
 
 KIND = "votes"
 VERSION = 1
+_VOTES: tuple[Vote, ...] = get_args(Vote)
 
 
 def preflight(configs: Iterable[TrialConfig]) -> list[str]:
@@ -65,7 +65,7 @@ def check_data(configs: Iterable[TrialConfig], data: Dataset) -> None:
     for config in configs:
         if config.k > held:
             raise InputError(
-                f"k must be at most {held}, the training images, which are the gallery, got {config.k!r}. Lower k."
+                f"k must be at most {held}, the training images that form the gallery, got {config.k!r}. Lower k."
             )
 
 
@@ -83,20 +83,19 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     reused = stages.has(KIND, queries.votes_key)
     folder = stages.get_or_make(KIND, queries.votes_key, queries.write_predictions)
     metrics = queries.metrics(config.distance, config.vote, config.k)
-    epochs = len(last) and last[0].epoch
-    if last:
-        before = last[0].metrics
-        metrics |= {"val_classifier_accuracy": before["val_accuracy"]}
-        metrics |= {name: before[name] for name in ("train_loss", "seconds")}
-        report(Measurement(epochs, metrics))
+    trained: dict[str, float] = {}
+    for measurement in last:
+        trained = _of_training(measurement)
+        metrics |= {**trained, "seconds": measurement.metrics["seconds"]}
+        report(Measurement(measurement.epoch, metrics))
     return Outcome(
         metrics=metrics,
-        epochs=epochs,
+        epochs=config.epochs if last else 0,
         seconds=time.perf_counter() - start,
         reused=reused,
         model=embeddings.relative_to(stages.root).as_posix(),
         predictions=(folder.relative_to(stages.root) / PREDICTIONS).as_posix(),
-        siblings=tuple(queries.siblings()),
+        siblings=tuple(queries.siblings(trained)),
     )
 
 
@@ -110,6 +109,19 @@ def _all_but_last(epochs: int, report: Report, last: list[Measurement]) -> Repor
             last[:] = [measurement]
 
     return early
+
+
+def _of_training(measurement: Measurement) -> dict[str, float]:
+    metrics = measurement.metrics
+    return {"train_loss": metrics["train_loss"], "val_classifier_accuracy": metrics["val_accuracy"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """What the first 1, 2, … K neighbours say, int64 [K, q], and how long counting took."""
+
+    predicted: NDArray[np.int64]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -132,8 +144,8 @@ class Queries:
     def votes_key(self) -> dict[str, Any]:
         """What the answers depend on."""
         settings = self.config.canonical()
-        names = ("pooling", "l2_normalize", "whitening", "whitening_dim", "k", "distance", "vote", "temperature")
-        return {"embeddings": self.embeddings.name, **{name: settings[name] for name in names}, "version": VERSION}
+        asked = {name: settings[name] for name in NEIGHBOUR_SETTINGS}
+        return {"embeddings": self.embeddings.name, **asked, "version": VERSION}
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -152,84 +164,64 @@ class Queries:
         rankings = Rankings(self.stages, self.config, self.embeddings)
         return rankings.of(embeddings[:count], self.gallery_labels, embeddings[count:])
 
-    def answers(self, distance: Distance, vote: Vote) -> NDArray[np.int64]:
-        """Return the predicted labels for every k, int64 [K, q]."""
-        return votes_by_k(
+    @cached_property
+    def votes(self) -> dict[tuple[Distance, Vote], Votes]:
+        """The answers of every k, by distance and vote."""
+        return {(distance, vote): self._vote(distance, vote) for distance in get_args(Distance) for vote in _VOTES}
+
+    def _vote(self, distance: Distance, vote: Vote) -> Votes:
+        start = time.perf_counter()
+        predicted = votes_by_k(
             self.rankings[distance].neighbours,
             self.gallery_labels,
             len(self.data.classes),
             vote=vote,
             temperature=self.config.temperature,
         )
+        return Votes(predicted, time.perf_counter() - start)
 
     def write_predictions(self, folder: Path) -> None:
         """Write the trial's per-image answers."""
         rows = self.data.splits.validation
-        answer = Answer.of(self.rankings[self.config.distance].neighbours, self.gallery_labels, self.config, self.data)
+        found = self.rankings[self.config.distance].neighbours
+        answer = Answer.of(found, self.gallery_labels, self.config, len(self.data.classes))
         save_predictions(folder / PREDICTIONS, rows, self.labels, answer.predicted, answer.shares)
 
     def metrics(self, distance: Distance, vote: Vote, k: int) -> dict[str, float]:
-        """Return all measures of one combination; times are of a search for as many neighbours as any k needs."""
-        start = time.perf_counter()
-        predicted = self.answers(distance, vote)[k - 1]
-        voting = time.perf_counter() - start
-        ranking = self.rankings[distance]
-        times = timing(ranking.fit_seconds, ranking.search_seconds + voting, len(predicted))
-        return {**self._of_vote(predicted), **self._of_ranking(distance), **times}
+        """Return all measures of one combination.
 
-    def siblings(self) -> Iterator[Sibling]:
-        """Yield every other k up to 50, distance and vote, at the trial's temperature."""
-        own = (self.config.distance, self.config.vote, self.config.k)
-        for distance in get_args(Distance):
-            ranked = self._of_ranking(distance)
-            ranking = self.rankings[distance]
-            times = timing(ranking.fit_seconds, ranking.search_seconds, len(self.labels))
-            for vote in get_args(Vote):
-                for k, predicted in enumerate(self.answers(distance, vote)[:MOST_K], start=1):
-                    if (distance, vote, k) != own:
-                        settings = {"k": k, "distance": distance, "vote": vote}
-                        yield Sibling(settings, {**self._of_vote(predicted), **ranked, **times})
+        Its times are of searching and counting as many neighbours as the measures and all k together need.
+        """
+        votes, ranking = self.votes[distance, vote], self.rankings[distance]
+        return {
+            **vote_metrics(votes.predicted[k - 1], self.labels, len(self.data.classes), "val_"),
+            **self._ranked[distance],
+            **timing(ranking.fit_seconds, ranking.search_seconds + votes.seconds, len(self.labels)),
+        }
 
-    def _of_vote(self, predicted: NDArray[np.int64]) -> dict[str, float]:
-        return vote_metrics(predicted, self.labels, len(self.data.classes), "val_")
-
-    def _of_ranking(self, distance: Distance) -> dict[str, float]:
-        found = self.gallery_labels[self.rankings[distance].neighbours.indices]
+    @cached_property
+    def _ranked(self) -> dict[Distance, dict[str, float]]:
         relevant = relevant_of(self.labels, self.gallery_labels)
-        return retrieval_metrics(found, self.labels, relevant, prefix="val_")
+        return {
+            distance: retrieval_metrics(
+                self.gallery_labels[ranking.neighbours.indices], self.labels, relevant, prefix="val_"
+            )
+            for distance, ranking in self.rankings.items()
+        }
 
+    def siblings(self, trained: Mapping[str, float]) -> Iterator[Sibling]:
+        """Yield every other k up to 50 or of the trial, distance and vote, at the trial's temperature.
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the neighbours say: predicted int64 [q], and shares of the votes float32 [q, c]."""
-
-    predicted: NDArray[np.int64]
-    shares: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, found: Neighbours, gallery_labels: NDArray[np.int64], config: TrialConfig, data: Dataset) -> Answer:
-        """Let the first k neighbours vote as the trial says."""
-        classes = len(data.classes)
-        first = Neighbours(found.indices[:, : config.k], found.distances[:, : config.k])
-        votes = votes_by_k(first, gallery_labels, classes, vote=config.vote, temperature=config.temperature)
-        shares = vote_shares(
-            first, gallery_labels, classes, k=config.k, vote=config.vote, temperature=config.temperature
-        )
-        return cls(votes[config.k - 1], shares)
-
-
-def vote_metrics(
-    predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int, prefix: str
-) -> dict[str, float]:
-    """Return accuracy, and precision, recall and f1, weighted by support and macro, of predictions int64 [q]."""
-    measures = {"accuracy": float((predicted == labels).mean()), **averaged_measures(predicted, labels, classes)}
-    return {prefix + name: value for name, value in measures.items()}
-
-
-def timing(fit: float, predict: float, queries: int, prefix: str = "") -> dict[str, float]:
-    """Return the times as the documentation reports them, embedding not included, and milliseconds a query."""
-    names = {"fit_seconds": fit, "predict_seconds": predict, "ms_per_query": predict / max(1, queries) * 1000}
-    return {prefix + name: value for name, value in names.items()}
+        Args:
+            trained: measures of the training that all of them share.
+        """
+        own = (self.config.distance, self.config.vote, self.config.k)
+        most = min(MOST_K, len(self.gallery_labels))
+        for distance, vote in self.votes:
+            for k in sorted({*range(1, most + 1), self.config.k}):
+                if (distance, vote, k) != own:
+                    settings = {"k": k, "distance": distance, "vote": vote}
+                    yield Sibling(settings, {**self.metrics(distance, vote, k), **trained})
 
 
 def evaluate_on_test(
@@ -242,7 +234,7 @@ def evaluate_on_test(
     queries = read_embeddings(Extractor(config, data, stages).of_test(model), config.pooling)
     start = time.perf_counter()
     ranking = gallery.rank(queries, config.k, config.distance)
-    answer = Answer.of(ranking.neighbours, gallery_labels, config, data)
+    answer = Answer.of(ranking.neighbours, gallery_labels, config, len(data.classes))
     predict = time.perf_counter() - start
     longer = gallery.rank(queries, neighbours_needed(gallery_labels, len(gallery_labels)), config.distance)
     found = gallery_labels[longer.neighbours.indices]

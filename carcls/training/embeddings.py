@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from carcls.config import Pooling, TrialConfig
 from carcls.data.dataset import Dataset
+from carcls.errors import WeightsError
 from carcls.models.classifier import Classifier
 from carcls.models.pooling import pooled_embeddings
 from carcls.outcome import Report
@@ -29,7 +30,7 @@ KIND = "embeddings"
 TEST_KIND = "test-embeddings"
 SOURCE = "source.json"
 BATCH = 64
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,31 @@ class Extractor:
         Args:
             model: folder of the embeddings stage, relative to the store; another machine may have made it.
         """
-        key = {"of": Path(model).name, "version": VERSION}
+        key = {"of": Path(model).name, "images": self.data.test_digest, "version": VERSION}
         return self.stages.get_or_make(
             TEST_KIND, key, lambda folder: self._embed(folder, self.load(model), self.data.splits.test)
         )
 
     def load(self, model: str) -> Classifier:
-        """Return the extractor of an embeddings stage, in evaluation mode; ``model`` as in ``of_test``."""
-        training = json.loads((self.stages.root / model / SOURCE).read_text(encoding="utf-8"))["training"]
-        return self._extractor(training)
+        """Return the extractor of an embeddings stage, in evaluation mode; ``model`` as in ``of_test``.
+
+        Raises:
+            WeightsError: it was never trained, and its weights are not those any more that it embedded with.
+        """
+        source = json.loads((self.stages.root / model / SOURCE).read_text(encoding="utf-8"))
+        if source["training"] is None and source["weights"] != self.trained.key["weights"]:
+            raise WeightsError(
+                f"weights must be those that the gallery was embedded with, got others for {self.config.backbone}. "
+                "Put them back, or run the sweep again under another name."
+            )
+        return self._extractor(source["training"])
 
     def _extractor(self, training: str | None) -> Classifier:
         return self.trained.build().eval() if training is None else self.trained.load(training)
 
     def _embed_known(self, folder: Path, training: str | None) -> None:
         self._embed(folder, self._extractor(training), gallery_and_queries(self.data))
-        write_json(folder / SOURCE, {"training": training})
+        write_json(folder / SOURCE, {"training": training, "weights": self.trained.key["weights"]})
 
     def _embed(self, folder: Path, extractor: Classifier, rows: NDArray[np.int64]) -> None:
         found: dict[Pooling, list[NDArray[np.float32]]] = {}

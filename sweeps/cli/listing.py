@@ -29,11 +29,12 @@ def _weights(source: str) -> str:
 
 
 def _experiments() -> None:
-    from sweeps.documented import EXPERIMENTS
+    from sweeps.documented import EXPERIMENTS, LEAK_MARK
 
     for experiment in EXPERIMENTS:
         about = "about " if experiment.approximate else ""
-        click.echo(f"{experiment.name}  (documented accuracy: {about}{experiment.documented['accuracy']:.2%})")
+        mark = f" {LEAK_MARK} not comparable" if experiment.leaked else ""
+        click.echo(f"{experiment.name}  (documented accuracy: {about}{experiment.documented['accuracy']:.2%}{mark})")
         click.echo("  " + " ".join(f"{name}={value}" for name, value in experiment.settings.items()))
         click.echo(f"  {experiment.note}")
 

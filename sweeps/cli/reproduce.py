@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import RenderableType
 from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
 
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
 from sweeps.cli.family import SettingsCommand, go_on_command
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from sweeps.reproduction import Reproduction
     from sweeps.spec import SweepSpec
 
+# Columns that hold names of experiments.
+_NAMED = ("experiment", "best")
 _EPILOG = """\b
 Examples:
   carsweep reproduce --data stanford_cars
@@ -66,7 +71,7 @@ def reproduce(
     differs from the documentation.
     """
     from sweeps.job import settle_spec
-    from sweeps.reproduction import chosen_experiments, reproduction_specs
+    from sweeps.reproduction_specs import chosen_experiments, reproduction_specs
 
     name = name or f"reproduce-{time.strftime('%Y%m%d-%H%M%S')}"
     specs = reproduction_specs(
@@ -85,13 +90,39 @@ def reproduce(
 
 def _print_plans(specs: Sequence[SweepSpec], streams: Streams) -> int:
     from sweeps.job import plan_sweep
+    from sweeps.plan_text import bytes_text, seconds_text
 
     plans = [plan_sweep(spec) for spec in specs]
     if streams.as_json:
         streams.write_json({"plans": [plan.to_dict() for plan in plans]})
-    else:
-        click.echo("\n\n".join("\n".join(plan.lines()) for plan in plans))
+        return DONE
+    for plan in plans:
+        click.echo(f"{plan.spec.family}, about {seconds_text(plan.seconds)}, {bytes_text(plan.disk_bytes)}")
+        click.echo("\n".join(_planned(plan.spec)))
+    data = plans[0].summary
+    seconds = sum(plan.seconds for plan in plans)
+    click.echo(
+        f"Each is read once on the {data.test:,} test images of {data.name}. All together: at most about "
+        f"{seconds_text(seconds)} on {plans[0].machine}; a rough estimate, expect half to twice of it."
+    )
     return DONE
+
+
+def _planned(spec: SweepSpec) -> list[str]:
+    """Return a line for each experiment, and one for what all of a family run otherwise than documented."""
+    changes = {name: spec.changed_settings(name) for name in spec.experiments}
+    first, *others = changes.values()
+    shared = {n: change for n, change in first.items() if all(other.get(n) == change for other in others)}
+    lines = [f"  all with {_changes(shared)}"] if shared else []
+    for name, changed in changes.items():
+        own = {setting: change for setting, change in changed.items() if setting not in shared}
+        with_own = f" with {_changes(own)}" if own else "" if shared else ", as documented"
+        lines.append(f"  {name}{with_own}")
+    return lines
+
+
+def _changes(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
 
 
 def _run(
@@ -132,7 +163,30 @@ def _tell(reproduction: Reproduction, out: Path, streams: Streams) -> int:
         streams.write_json(reproduction.as_dict())
     console = streams.progress if streams.as_json else streams.result
     text = markdown_of(reproduction)
-    console.print(Markdown(text) if console.is_terminal else text, markup=False, soft_wrap=not console.is_terminal)
+    if console.is_terminal:
+        for block in text.strip().split("\n\n"):
+            console.print(draw_block(block), "")
+    else:
+        console.print(text, markup=False, soft_wrap=True)
     folder = out / reproduction.name
     console.print(f"Written to {folder / 'reproduction.md'} and {folder / 'reproduction.json'}.", soft_wrap=True)
     return DONE if reproduction.is_complete else FAILED
+
+
+def draw_block(block: str) -> RenderableType:
+    """Draw a block of Markdown for a terminal: in tables, numbers may wrap and names of experiments may not.
+
+    Headings and rows name the family already, so experiments are named without it.
+    """
+    if not block.startswith("| "):
+        return Markdown(block)
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, title in enumerate(header):
+        named = title in _NAMED
+        table.add_column(title, no_wrap=named, justify="left" if named or title == "family" else "right")
+        for row in rows if named else ():
+            row[place] = row[place].rpartition("/")[2]
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

@@ -24,7 +24,7 @@ _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTIO
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: str) -> None:
     """Open MLflow's pages on the runs under --out, or on the tracking server that SWEEP logged to."""
-    uri = tracking_uri or _store_of(out, sweep)
+    uri = tracking_uri or (_recorded_uri(out, sweep) if sweep else None) or store_of(out)
     if uri.startswith(("http://", "https://")):
         click.echo(f"The runs are on a tracking server: {uri}")
         return
@@ -48,11 +48,12 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
         raise click.ClickException(f"MLflow's server stopped with exit code {code}.")
 
 
-def _store_of(out: Path, sweep: str | None) -> str:
-    if sweep is not None:
-        recorded = _recorded_uri(out, sweep)
-        if recorded:
-            return recorded
+def store_of(out: Path) -> str:
+    """Return the URI of the store that sweeps make under ``out``.
+
+    Raises:
+        InputError: there is none.
+    """
     database = out.resolve() / "mlflow.db"
     if not database.is_file():
         raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")

@@ -17,7 +17,7 @@ from carcls.errors import TrackingError
 from carcls.export import Predictor, load_export, write_export
 from carcls.models.backbones import build_backbone
 from carcls.models.classifier import Classifier
-from sweeps.registry import Registered, register_best, requirements
+from sweeps.registry import PREDICTIONS, Registered, register_best, requirements, signature_of
 from sweeps.tracking import SweepTracker, Tracking, open_tracking
 
 CLASSES = tuple(f"Make Model {year}" for year in range(2007, 2014))
@@ -73,6 +73,8 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
 
 def register(tracking: Tracking, export: Path, number: int = 1) -> Registered:
     """Register a trial as the job would."""
+    predictions = export.parent / PREDICTIONS
+    np.savez(predictions, rows=np.arange(3), labels=np.arange(3), predicted=np.array([0, 1, 1]))
     return register_best(
         tracking,
         family="transfer",
@@ -81,7 +83,8 @@ def register(tracking: Tracking, export: Path, number: int = 1) -> Registered:
         export=export,
         metrics={"val_accuracy": 0.75, "val_loss": 0.5},
         test={"test_accuracy": 0.7, "test_loss": 0.6},
-        details={"data_digest": "abc", "backbone": "efficientnet_lite0"},
+        details={"data_digest": "abc", "backbone": "efficientnet_lite0", "test_images": "123"},
+        predictions=predictions,
     )
 
 
@@ -189,6 +192,7 @@ def test_version_says_where_it_comes_from(tracking: Tracking, export: Path) -> N
         "test_accuracy": "0.7000",
         "data_digest": "abc",
         "backbone": "efficientnet_lite0",
+        "test_images": "123",
     }
     run = client.get_run(version.run_id)
     assert run.data.tags["carsweep.trial"] == "1"
@@ -206,6 +210,24 @@ def test_registered_model_holds_no_pickle_and_has_a_signature(tracking: Tracking
     assert ".safetensors" in kinds
     assert "top_probabilities" in (folder / "MLmodel").read_text(encoding="utf-8")
     assert (folder / "requirements.txt").read_text(encoding="utf-8").split() == requirements()
+
+
+def test_run_holds_the_answers_to_the_test_images(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+    """What promotion compares can be had from the version's run, as it was written."""
+    registered = register(tracking, export)
+    client = tracking.client()
+    run_id = client.get_model_version(registered.name, registered.version).run_id
+    with np.load(client.download_artifacts(run_id, PREDICTIONS, str(tmp_path)), allow_pickle=False) as file:
+        assert file["predicted"].tolist() == [0, 1, 1]
+
+
+def test_signature_of_retrieval_adds_the_neighbours() -> None:
+    """Every family answers label and probabilities; retrieval also the images that voted."""
+    common = ["label", "probability", "top_labels", "top_probabilities"]
+    neighbours = ["neighbour_images", "neighbour_labels", "neighbour_distances"]
+    assert [column.name for column in signature_of("transfer").outputs] == common
+    assert signature_of("transfer") == signature_of("scratch")
+    assert [column.name for column in signature_of("retrieval").outputs] == common + neighbours
 
 
 def test_trial_without_a_run_is_refused_with_the_remedy(tracking: Tracking, export: Path) -> None:

@@ -153,7 +153,9 @@ def test_the_exported_model_answers_as_the_test_score_says(config: TrialConfig, 
 
 def test_another_network_may_be_trained_from_nothing(folder: Path, tmp_path: Path) -> None:
     """A named backbone with random weights trains whole, whatever the unfreezing says."""
-    config = BASIC.with_settings({"backbone": "timm:resnet10t", "weights": "random", "unfreezing": "frozen", "epochs": 1})
+    config = BASIC.with_settings(
+        {"backbone": "timm:resnet10t", "weights": "random", "unfreezing": "frozen", "epochs": 1}
+    )
     assert preflight([config]) == []
     stages = StageStore(tmp_path)
     (numbers,) = _run(config, folder, stages)

@@ -10,7 +10,7 @@ from carcls.catalog import BACKBONES, find_backbone
 from carcls.errors import InputError
 from carcls.models.backbones import Backbone, build_backbone
 
-CATALOG = [record.name for record in BACKBONES]
+CATALOG = [record.name for record in BACKBONES if record.source != "scratch"]
 # One of each build: plain residual, tokens with parameters of their own, stages in a container, a head that stays.
 TIMM = ["timm:resnet18", "timm:vit_tiny_patch16_224", "timm:convnext_atto", "timm:mobilenetv3_small_050"]
 NAMES = [*CATALOG, *TIMM]
@@ -33,6 +33,16 @@ def test_embeddings_have_the_announced_width(backbone: Backbone) -> None:
         embeddings = backbone(torch.randn(2, 3, side, side))
     assert embeddings.shape == (2, backbone.embedding)
     assert embeddings.isfinite().all()
+
+
+def test_pooling_the_feature_maps_gives_the_embedding(backbone: Backbone) -> None:
+    """Where a backbone has feature maps, pooling them is bit for bit what the whole network gives."""
+    side = backbone.fixed_size or 64
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    assert (backbone.maps is None) == (backbone.name == "timm:vit_tiny_patch16_224")
+    if backbone.maps is not None:
+        with torch.no_grad():
+            assert torch.equal(backbone.pooled(backbone.maps(images)), backbone(images))
 
 
 def test_stages_hold_every_parameter_once(backbone: Backbone) -> None:

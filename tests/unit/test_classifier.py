@@ -66,3 +66,13 @@ def test_a_backbone_of_fixed_size_refuses_another() -> None:
     config = SMALL.with_settings({"backbone": "timm:vit_tiny_patch16_224"})
     with pytest.raises(InputError, match="image_size must be 224 for timm:vit_tiny_patch16_224, got 64"):
         build_classifier(config, 7)
+
+
+def test_a_scratch_network_is_built_from_its_settings() -> None:
+    """The backbone called scratch is the network that the trial's settings describe, and needs no weights."""
+    config = TrialConfig(backbone="scratch", depth=2, width=4, image_size=32, dropout=0.3)
+    network = build_classifier(config, 7).eval()
+    assert network.backbone.name == "scratch"
+    assert network.head.in_features == 8 * 8 * 8
+    with torch.no_grad():
+        assert network(torch.randn(3, 3, 32, 32)).shape == (3, 7)

@@ -19,8 +19,8 @@ from PIL import Image
 from carcls.errors import DataError, InputError, SpecError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.cli.running import write_duration, write_settings
 from sweeps.cli.family import go_on_command, repeat_set
+from sweeps.cli.running import write_duration, write_settings
 from sweeps.job import only_driver
 from sweeps.spec import load_spec
 

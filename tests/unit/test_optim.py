@@ -5,7 +5,7 @@ import torch
 
 from carcls.config import TrialConfig
 from carcls.models.backbones import build_backbone
-from carcls.models.classifier import Classifier
+from carcls.models.classifier import Classifier, build_classifier
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
 
 STEPS = 9
@@ -71,4 +71,14 @@ def test_head_and_backbone_have_their_own_rates_and_vectors_are_not_decayed() ->
             seen.append(id(parameter))
             assert group["lr"] == pytest.approx(0.15 if id(parameter) in heads else 0.015)
             assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
+    assert sorted(seen) == sorted(id(p) for p in classifier.parameters())
+
+
+def test_what_is_trained_from_nothing_has_one_rate() -> None:
+    """Every parameter of a scratch network, its head included, has the trial's learning rate."""
+    config = TrialConfig(backbone="scratch", image_size=32, batch_norm=True, head_lr=0.3, backbone_lr=0.03).training()
+    classifier = build_classifier(config, 5)
+    optimizer = build_optimizer(classifier, config)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.3}
+    seen = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(seen) == sorted(id(p) for p in classifier.parameters())

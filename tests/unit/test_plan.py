@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
 from sweeps.plan import make_plan
 from sweeps.rates import Machine, detect_machine, rates_of
@@ -30,9 +31,9 @@ class Summary:
 DEMO = Summary("demo cars", images=1_100, classes=24, train=700, validation=120, test=280)
 
 
-def plan_of(*sets, summary=None, machine=TWO_CORES, **overrides):
+def plan_of(*sets, family="transfer", summary=None, machine=TWO_CORES, **overrides):
     """Plan a sweep of real data at the documented scale."""
-    spec = load_spec("transfer", sets=sets, overrides={"data": "/cars", **overrides})
+    spec = load_spec(family, sets=sets, overrides={"data": "/cars", **overrides})
     return make_plan(spec, summary or Summary(), machine)
 
 
@@ -177,3 +178,106 @@ def test_hidden_gpus_do_not_count(monkeypatch):
     """A process that is allowed no GPU plans without."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert detect_machine().gpus == 0
+
+
+def test_scratch_networks_cost_what_their_arithmetic_says():
+    """A network of twice the multiply-accumulates takes twice the time, at every image size; AMX and GPUs count."""
+    small = TrialConfig(backbone="scratch", depth=4, width=32)
+    wide, large = small.with_settings({"width": 64}), small.with_settings({"image_size": 160})
+    for other in (wide, large):
+        work = architecture_of(other).macs(other.image_size) / architecture_of(small).macs(224)
+        for speed in ("train", "infer"):
+            ours, theirs = (getattr(rates_of(config, TWO_CORES), speed) for config in (small, other))
+            assert ours / theirs == pytest.approx(work)
+    slow = rates_of(small, Machine(2, amx=False)).train
+    assert slow < rates_of(small, TWO_CORES).train < rates_of(small, Machine(2, gpus=1)).train
+
+
+@pytest.mark.parametrize(
+    ("settings", "train", "infer"),
+    [
+        ({"depth": 3}, 33.4, 95.6),
+        ({"depth": 4, "batch_norm": True}, 22.4, 82.8),
+        ({"depth": 5, "batch_norm": True, "residual": True, "head_pooling": "average"}, 4.7, 21.3),
+        ({"depth": 4, "width": 64, "residual": True, "stem": "resnet", "head_pooling": "average"}, 33.4, 106.8),
+        ({"depth": 3, "image_size": 64}, 536.4, 1904.4),
+    ],
+)
+def test_estimates_are_within_a_factor_of_two_of_measurements(settings, train, infer):
+    """On two cores without AMX, scratch networks were measured to train and infer so many images a second."""
+    rates = rates_of(TrialConfig(backbone="scratch", **settings), Machine(2, amx=False))
+    assert 0.5 < rates.train / train < 2
+    assert 0.5 < rates.infer / infer < 2
+
+
+def test_a_scratch_sweep_trains_everything_and_caches_nothing():
+    """Trials from nothing have packs, trainings and a test score; the documented ones run all their epochs."""
+    stages = stages_of(plan_of(family="scratch"))
+    assert set(stages) == {"pack of decoded images", "training", "test score of the winner"}
+    assert (stages["training"].count, stages["training"].trials) == (20, 20)
+    basic = stages_of(plan_of("experiments=[scratch/basic]", family="scratch", trials=1))["training"]
+    rates = rates_of(TrialConfig(backbone="scratch", depth=3), TWO_CORES)
+    assert basic.seconds == pytest.approx(40 * (6_922 / rates.train + 1_222 / rates.infer))
+    flat = 128 * 28 * 28 * 196
+    assert basic.disk_bytes == pytest.approx(flat * 4 * 3, rel=0.01)
+
+
+@pytest.mark.parametrize("family", ["retrieval", "scratch"])
+def test_the_demo_presets_of_all_families_are_planned_to_take_minutes(family):
+    """The default run of each family is planned to fit into four minutes on two cores."""
+    assert 30 < make_plan(load_spec(family), DEMO, TWO_CORES).seconds < 240
+
+
+def test_no_network_of_the_packaged_searches_is_too_large_for_its_images():
+    """Every depth, stem and image size that a packaged search can combine leaves a pixel at the end."""
+    for spec in (load_spec("scratch"), load_spec("scratch", overrides={"data": "/cars"})):
+        ends = {n: spec.search[n].ends() if n in spec.search else (None,) for n in ("depth", "stem", "image_size")}
+        for depth in ends["depth"]:
+            for stem in ends["stem"]:
+                for size in ends["image_size"]:
+                    drawn = {"depth": depth, "stem": stem, "image_size": size}
+                    settings = {name: value for name, value in drawn.items() if value is not None}
+                    assert architecture_of(spec.trial_config(settings)).embedding(64) > 0
+
+
+def test_retrieval_trials_that_train_alike_train_once():
+    """The two documented trials that differ in k train one extractor, which also embeds once, and search once."""
+    experiments = "experiments=[retrieval/resnet50-k3-euclidean, retrieval/resnet50-k10-euclidean]"
+    stages = stages_of(plan_of(experiments, family="retrieval", trials=2))
+    for kind in ("training", "embeddings", "neighbours"):
+        assert (stages[kind].count, stages[kind].trials) == (1, 2)
+    alone = stages_of(plan_of("experiments=[transfer/finetuned]", "batch_size=64", trials=1))
+    assert stages["training"].seconds == alone["training"].seconds
+    assert stages["embeddings"].seconds == pytest.approx((6_922 + 1_222) / 51.0)
+    assert stages["embeddings"].disk_bytes == 3 * (6_922 + 1_222) * 2048 * 4
+
+
+def test_a_frozen_extractor_trains_nothing():
+    """Frozen retrieval trials embed and search; no head is trained, no views are computed, whatever the augmentation."""
+    sets = ("unfreezing=frozen", "experiments=[]", "backbone=resnet50", "flip=true", "augmentation_strength=1.0")
+    stages = stages_of(plan_of(*sets, family="retrieval", trials=12))
+    assert set(stages) == {"pack of decoded images", "embeddings", "neighbours", "test score of the winner"}
+    assert (stages["embeddings"].count, stages["embeddings"].trials) == (1, 12)
+    assert 1 < stages["neighbours"].count <= 12
+
+
+def test_neighbours_are_shared_by_trials_that_differ_in_the_vote_only():
+    """Pooling, normalisation and whitening make other neighbours; k, distance, vote and temperature do not."""
+    fixed = ("unfreezing=frozen", "experiments=[]", "backbone=resnet50")
+    same = ("pooling=gem", "l2_normalize=true", "whitening=none")
+    assert stages_of(plan_of(*fixed, *same, family="retrieval", trials=12))["neighbours"].count == 1
+    each = [
+        stages_of(plan_of(*fixed, *same[:2], f"whitening={whitening}", family="retrieval", trials=12))["neighbours"]
+        for whitening in ("none", "lda")
+    ]
+    assert each[0].seconds < each[1].seconds
+
+
+def test_a_search_among_twice_the_images_takes_twice_as_long():
+    """The time of the neighbours follows queries times gallery."""
+    sets = ("unfreezing=frozen", "experiments=[]", "backbone=resnet50", "pooling=gem", "whitening=none")
+    plans = [
+        stages_of(plan_of(*sets, family="retrieval", trials=3, summary=replace(Summary(), train=train)))
+        for train in (6_922, 2 * 6_922)
+    ]
+    assert plans[1]["neighbours"].seconds == pytest.approx(2 * plans[0]["neighbours"].seconds)

@@ -50,6 +50,7 @@ def test_object_has_exactly_the_documented_fields() -> None:
         "epochs",
         "seconds",
         "reason",
+        "sibling_of",
     }
     assert set(value["best"]) == {"number", "params", "metrics"}
     assert set(value["test"]) == {"metrics", "interval", "images", "readings"}

@@ -174,6 +174,21 @@ def test_a_frozen_backbone_does_not_move_and_a_full_one_does(tmp_path: Path) -> 
             assert any(n.endswith("weight") for n in changed)
 
 
+@pytest.mark.parametrize("unfreezing", ["frozen", "full"])
+def test_the_loss_is_what_is_minimised_and_validation_stays_cross_entropy(tmp_path: Path, unfreezing: str) -> None:
+    """With the cosine loss training minimises that one; the validation loss is the cross entropy of the same logits."""
+    config = SMALL.with_settings({"unfreezing": unfreezing, "loss": "cosine", "epochs": 2, "label_smoothing": 0.1})
+    trainer = _trainer(config, None)
+    logits = trainer.fit(_folder(tmp_path / "cosine"), lambda _: None)
+    labels = torch.from_numpy(trainer.validation.labels)
+    cross_entropy = torch.nn.functional.cross_entropy(torch.from_numpy(logits), labels).item()
+    assert trainer.progress.history[-1]["val_loss"] == pytest.approx(cross_entropy, rel=1e-4)
+    other = _trainer(config.with_settings({"loss": "cross_entropy"}), None)
+    other.fit(_folder(tmp_path / "cross entropy"), lambda _: None)
+    assert trainer.progress.history[0]["train_loss"] < other.progress.history[0]["train_loss"] / 1.2
+    assert not torch.equal(trainer.classifier.head.weight, other.classifier.head.weight)
+
+
 def test_a_head_on_frozen_features_learns_what_can_be_learned(tmp_path: Path) -> None:
     """Twenty epochs of the head alone tell the tints apart, far above chance."""
     config = SMALL.with_settings({"augmentation_strength": 0, "dropout": 0.0, "epochs": 20, "head_lr": 0.02})

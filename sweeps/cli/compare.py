@@ -1,0 +1,166 @@
+"""``carsweep compare``: leaderboards of sweeps side by side."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.cli.exits import DONE
+from sweeps.cli.running import write_duration, write_settings, write_share
+from sweeps.cli.streams import Streams, callable_name
+
+if TYPE_CHECKING:
+    from sweeps.comparison import Comparison, DataGroup, Pair, SweepLine
+    from sweeps.comparison_files import SweepFiles
+    from sweeps.leaderboard import Row
+
+_EPILOG = """\b
+Examples:
+  carsweep compare
+  carsweep compare cars-resnet cars-densenet --top 3
+
+`carsweep ui` shows the same runs in MLflow."""
+
+_WIDE = 110
+# Columns that a sweep's best rows take beside another's, and those of them that are numbers and gaps.
+_NARROWEST, _NUMBERS = 56, 26
+_SHOWN_PAIRS = 20
+
+
+@click.command("compare", epilog=_EPILOG)
+@click.argument("sweeps", metavar="[SWEEP]…", nargs=-1)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Rows of each leaderboard to show."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr.")
+def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
+    """Show sweeps side by side: all under --out, or those that are named.
+
+    Winners that were tested on the same images are compared in pairs: difference of accuracies with its 95% interval,
+    and an exact McNemar test, corrected for the number of pairs. Different data sets are never ranked together.
+    """
+    from sweeps.comparison import compare as compare_sweeps
+    from sweeps.comparison_files import read_sweeps
+
+    with Streams(as_json) as streams:
+        files = read_sweeps(out, sweeps)
+        comparison = compare_sweeps(files.results, files.predictions, top=top)
+        if as_json:
+            rest = {"unfinished": list(files.unfinished), "unreadable": list(files.unreadable)}
+            streams.write_json({**comparison.as_dict(), **rest})
+        else:
+            print_comparison(streams.result, comparison)
+        console = streams.progress if as_json else streams.result
+        for line in _rest(files, out):
+            console.print(line, markup=False, soft_wrap=True)
+    return DONE
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print each data set's sweeps, the pairs of their winners, and their best rows."""
+    for group in comparison.groups:
+        console.print(_title(group))
+        console.print(_overview(group, wide=console.width >= _WIDE))
+        for line in group.sweeps:
+            if line.status == "failed" and line.reason:
+                console.print(f"{line.sweep} failed: {line.reason}", markup=False, soft_wrap=True)
+        if group.pairs:
+            _print_pairs(console, group.pairs)
+        console.print()
+        console.print(_side_by_side([line for line in group.sweeps if line.top], console.width))
+
+
+def _title(group: DataGroup) -> Text:
+    data = group.data
+    counts = " + ".join(f"{count} {split}" for split, count in data.splits.items())
+    title = f"{data.name} ({data.classes} classes, {counts} images, digest {data.digest[:8]})"
+    return Text(f"\n{title}", style="bold")
+
+
+def _overview(group: DataGroup, *, wide: bool) -> Table:
+    """Draw one row a sweep; a narrow table leaves out what a glance can spare."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("sweep", overflow="fold")
+    for name in ("family", "status"):
+        table.add_column(name, no_wrap=True)
+    numbers = ("trials", "val accuracy", "test accuracy", "test F1", "time") if wide else ("val acc.", "test acc.")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    if wide:
+        table.add_column("registered", no_wrap=True)
+    for line in group.sweeps:
+        cells = [line.sweep, line.family, line.status]
+        table.add_row(*cells, *(_cells(line) if wide else (_validated(line), write_share(line.test_accuracy))))
+    return table
+
+
+def _cells(line: SweepLine) -> tuple[str, ...]:
+    score = write_share(line.test_accuracy)
+    if line.test_interval:
+        score += f" [{line.test_interval[0] * 100:.1f}, {line.test_interval[1] * 100:.1f}]"
+    registered = line.registered or "–"
+    times = write_share(line.test_f1), write_duration(line.seconds)
+    return str(line.trials), _validated(line), score, *times, registered
+
+
+def _validated(line: SweepLine) -> str:
+    half = "" if line.val_half_width is None else f" ±{line.val_half_width * 100:.1f}"
+    return write_share(line.val_accuracy) + half
+
+
+def _print_pairs(console: Console, pairs: tuple[Pair, ...]) -> None:
+    images = pairs[0].numbers.images
+    corrected = f", Holm's correction over {len(pairs)} pairs" if len(pairs) > 1 else ""
+    console.print(f"\nWinners on the same {images} test images, in points (exact McNemar test{corrected}):")
+    for pair in pairs[:_SHOWN_PAIRS]:
+        console.print(_written(pair), markup=False, soft_wrap=True)
+    if len(pairs) > _SHOWN_PAIRS:
+        console.print(f"  … and {len(pairs) - _SHOWN_PAIRS} more pairs; --json has them all.")
+
+
+def _written(pair: Pair) -> str:
+    numbers = pair.numbers
+    low, high = numbers.interval
+    verdict = f"{pair.first} is better" if pair.verdict == "better" else pair.verdict
+    return (
+        f"  {pair.first} – {pair.second}: {numbers.difference * 100:+.2f} [{low * 100:+.2f}, {high * 100:+.2f}], "
+        f"right alone {numbers.first_only} and {numbers.second_only}, p = {pair.adjusted:.3g}: {verdict}"
+    )
+
+
+def _side_by_side(lines: Sequence[SweepLine], width: int) -> Columns:
+    """Draw the best rows of each sweep, as many sweeps beside one another as the width allows."""
+    beside = max(1, min(len(lines), width // _NARROWEST))
+    return Columns([_leaders(line, max(20, width // beside - _NUMBERS)) for line in lines], padding=(1, 2))
+
+
+def _leaders(line: SweepLine, width: int) -> Group:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("rank", "trial"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("val acc.", justify="right", no_wrap=True)
+    table.add_column("what", max_width=width)
+    for row in line.top:
+        table.add_row(str(row.rank or row.status), str(row.number), write_share(row.accuracy), _what(row))
+    return Group(Text(line.sweep, style="bold"), table)
+
+
+def _what(row: Row) -> Text:
+    name = row.experiment or ("search" if row.sibling_of is None else f"search, by trial {row.sibling_of}")
+    return Text(f"{name}  {write_settings(row.settings)}".rstrip())
+
+
+def _rest(files: SweepFiles, out: Path) -> list[str]:
+    lines = [f"{name}: unfinished, no result yet." for name in files.unfinished]
+    lines += list(files.unreadable)
+    ui = f"{callable_name('carsweep')} ui --out {shlex.quote(str(out))}"
+    return [*lines, "", f"The same runs in MLflow: {ui}"]

@@ -1,0 +1,38 @@
+"""Run as a program: load one registered model, ask it about one small image, write its answer as a line of JSON.
+
+A process of its own, because a registered model brings its own copy of carcls, which must not meet the installed one.
+The stores come from the environment, so that no password stands on a command line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import mlflow
+import numpy as np
+
+_SIDE = 64
+
+
+def small_image() -> np.ndarray:
+    """Return a coloured gradient, uint8 [h, w, 3]."""
+    ramp = np.linspace(0, 255, _SIDE).astype(np.uint8)
+    across, down = np.meshgrid(ramp, ramp)
+    return np.stack([across, down, 255 - across], axis=2)
+
+
+def main(uri: str) -> None:
+    """Write ``columns``, ``rows``, ``label`` and ``probability`` of the answer."""
+    answer = mlflow.pyfunc.load_model(uri).predict(small_image())
+    told = {
+        "columns": list(answer.columns),
+        "rows": len(answer),
+        "label": str(answer["label"].iloc[0]),
+        "probability": float(answer["probability"].iloc[0]),
+    }
+    sys.stdout.write(f"\n{json.dumps(told)}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,51 @@
+"""A trial on its way through the study: as it is handed out, and as long as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from optuna.trial import Trial
+
+from carcls.config import TrialConfig
+
+
+class Asked(NamedTuple):
+    """A trial to run."""
+
+    number: int
+    experiment: str | None
+    settings: Mapping[str, Any]
+    config: TrialConfig
+
+
+@dataclass(slots=True)
+class Live:
+    """A trial that was handed out: its handle, and the last it said."""
+
+    trial: Trial
+    documented: bool
+    last_epoch: int
+    epochs: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    pruned: bool = False
+
+
+def asked_value(
+    experiment: str | None, settings: Mapping[str, Any], config: TrialConfig, twin: int | None
+) -> dict[str, Any]:
+    """Return what is noted of a trial when it is asked; ``twin`` is the trial that it takes its result from."""
+    asked = {
+        "experiment": experiment,
+        "settings": dict(settings),
+        "config": config.model_dump(),
+        "digest": config.digest,
+    }
+    return asked if twin is None else {**asked, "duplicate_of": twin}
+
+
+def last_of(live: Live) -> dict[str, Any]:
+    """Return the last measurement as the outcome of a trial that did not finish."""
+    return {"metrics": live.metrics, "epochs": live.epochs, "seconds": live.seconds}

@@ -1,0 +1,309 @@
+"""From challenger to champion, in a real model registry with real exports and stored test predictions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+
+from carcls.errors import InputError
+from carcls.evaluation.significance import mcnemar_exact
+from carcls.export import write_export
+from carcls.models.backbones import build_backbone
+from carcls.models.classifier import Classifier
+from sweeps import promotion, registry
+from sweeps.cli.app import carsweep
+from sweeps.cli.exits import run_command
+from sweeps.promotion import Promotion, promote
+from sweeps.promotion_checks import Judgement
+from sweeps.registry import PREDICTIONS, register_best
+from sweeps.tracking import SweepTracker, Tracking, open_tracking
+
+NAME = "carsweep-transfer"
+IMAGES = 100
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of a classifier with random weights."""
+    folder = tmp_path_factory.mktemp("export") / "model"
+    classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, 7).eval()
+    classes = [f"Make Model {year}" for year in range(2007, 2014)]
+    write_export(
+        folder, classifier, classes=classes, image_size=64, backbone="efficientnet_lite0", margin=0.0, details={}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs whose database has a sweep of four trials; the artifacts of all tests lie there."""
+    out = tmp_path_factory.mktemp("template")
+    tracker = SweepTracker(
+        open_tracking(None, out),
+        family="transfer",
+        sweep_id="s1",
+        name="s1",
+        spec_yaml="",
+        details={},
+        config_of=lambda settings, _: settings,
+        warn=print,
+    )
+    for number in range(4):
+        tracker.trial_started(number, None, {"dropout": 0.1})
+    assert tracker.close("complete")
+    return out
+
+
+@pytest.fixture
+def tracking(template: Path, tmp_path: Path) -> Iterator[Tracking]:
+    """A database of its own with that sweep."""
+    shutil.copy(template / "mlflow.db", tmp_path / "mlflow.db")
+    return open_tracking(None, tmp_path)
+
+
+def register(
+    tracking: Tracking,
+    export: Path,
+    folder: Path,
+    number: int,
+    wrong: range,
+    *,
+    test_images: str = "123",
+    first_row: int = 0,
+) -> str:
+    """Register a trial that answers all test images right but ``wrong``; return its version."""
+    labels = np.arange(IMAGES) % 7
+    predicted = labels.copy()
+    predicted[list(wrong)] = 7
+    file = folder / PREDICTIONS
+    np.savez(file, rows=np.arange(first_row, first_row + IMAGES), labels=labels, predicted=predicted)
+    return register_best(
+        tracking,
+        family="transfer",
+        sweep_id="s1",
+        number=number,
+        export=export,
+        metrics={},
+        test={"test_accuracy": 1 - len(wrong) / IMAGES},
+        details={"data": "cars", "test_images": test_images},
+        predictions=file,
+    ).version
+
+
+def crown(tracking: Tracking, version: str) -> None:
+    """Make a version champion without asking."""
+    tracking.client().set_registered_model_alias(NAME, "champion", version)
+
+
+def champion_of(tracking: Tracking) -> str | None:
+    """Return the version that is champion."""
+    version = tracking.client().get_registered_model(NAME).aliases.get("champion")
+    return None if version is None else str(version)
+
+
+def records(tracking: Tracking, kind: str) -> list[dict[str, Any]]:
+    """Return what the model's tags of one kind say, oldest first."""
+    tags = tracking.client().get_registered_model(NAME).tags
+    return [json.loads(tags[name]) for name in sorted(tags) if name.startswith(f"carsweep.{kind}.")]
+
+
+def refused(tracking: Tracking) -> Promotion:
+    """Promote, and require that nothing moved and that the refusal is recorded."""
+    before = champion_of(tracking)
+    outcome = promote(tracking, "transfer")
+    assert not outcome.accepted
+    assert not outcome.moved
+    assert champion_of(tracking) == before
+    assert records(tracking, "refusal")[-1]["why"] == outcome.reason
+    assert records(tracking, "promotion") == []
+    return outcome
+
+
+def test_challengers_become_champion_one_after_the_other(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+    """The first one needs only to answer, the next may be no worse; every move is recorded, and can be loaded."""
+    first = register(tracking, export, tmp_path, 0, range(20))
+    assert promote(tracking, "transfer").verdict == "first champion"
+    again = promote(tracking, "transfer")
+    assert (again.verdict, again.accepted, again.moved) == ("already champion", True, False)
+    second = register(tracking, export, tmp_path, 1, range(18, 36))
+    outcome = promote(tracking, "transfer")
+    assert (outcome.verdict, outcome.moved, champion_of(tracking)) == ("no difference shown", True, second)
+    numbers = outcome.comparison
+    assert numbers is not None
+    assert (numbers.first_accuracy, numbers.second_accuracy) == (0.82, 0.8)
+    assert (numbers.first_only, numbers.second_only) == (18, 16)
+    assert numbers.p_value == mcnemar_exact(18, 16)
+
+    moves = records(tracking, "promotion")
+    assert [(move["from"], move["to"]) for move in moves] == [(None, first), (first, second)]
+    assert moves[1]["numbers"]["p_value"] == numbers.p_value
+    assert moves[1]["by"]
+    tags = tracking.client().get_model_version(NAME, second).tags
+    assert (tags["promoted_over"], tags["promoted_at"]) == (first, moves[1]["at"])
+    mlflow.set_tracking_uri(tracking.uri)
+    assert len(mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict([np.zeros((8, 8, 3), np.uint8)])) == 1
+
+
+def test_challenger_that_is_shown_to_be_better_is_called_so(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+    """Ten images more right and none fewer is a difference at 5%; a dry run says so and moves nothing."""
+    first = register(tracking, export, tmp_path, 0, range(10))
+    crown(tracking, first)
+    register(tracking, export, tmp_path, 1, range(0))
+    outcome = promote(tracking, "transfer", dry_run=True)
+    assert (outcome.verdict, outcome.accepted, outcome.moved) == ("better", True, False)
+    assert champion_of(tracking) == first
+    assert records(tracking, "promotion") == []
+
+
+def test_challenger_that_is_shown_to_be_worse_is_refused(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+    """The champion stays, and the numbers are told."""
+    crown(tracking, register(tracking, export, tmp_path, 0, range(0)))
+    register(tracking, export, tmp_path, 1, range(10))
+    outcome = refused(tracking)
+    assert outcome.verdict == "worse"
+    assert outcome.comparison is not None
+    assert outcome.comparison.p_value == mcnemar_exact(0, 10)
+
+
+def test_challenger_that_cannot_be_loaded_is_refused(
+    tracking: Tracking, export: Path, tmp_path: Path, template: Path
+) -> None:
+    """A model whose weights are damaged never becomes champion, not even the first."""
+    version = register(tracking, export, tmp_path, 0, range(0))
+    model_id = tracking.client().get_model_version(NAME, version).source.rpartition("/")[2]
+    (weights,) = [file for file in template.rglob("model.safetensors") if model_id in file.parts]
+    weights.write_bytes(b"damaged")
+    assert "must load and answer an image" in refused(tracking).reason
+
+
+def test_challenger_with_another_signature_is_refused(
+    tracking: Tracking, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the champion's columns must find them in the next champion."""
+    crown(tracking, register(tracking, export, tmp_path, 0, range(10)))
+    other = ModelSignature(outputs=Schema([ColSpec(DataType.string, "name")]))
+    monkeypatch.setattr(registry, "signature_of", lambda _: other)
+    register(tracking, export, tmp_path, 1, range(0))
+    reason = refused(tracking).reason
+    assert "answers name (DataType.string)" in reason
+    assert "label (DataType.string)" in reason
+
+
+@pytest.mark.parametrize("difference", [{"test_images": "456"}, {"first_row": 5}])
+def test_versions_tested_on_different_images_are_not_compared(
+    tracking: Tracking, export: Path, tmp_path: Path, difference: dict[str, Any]
+) -> None:
+    """Another data set, or other rows of it, is a reason to refuse, with both named."""
+    crown(tracking, register(tracking, export, tmp_path, 0, range(10)))
+    register(tracking, export, tmp_path, 1, range(0), **difference)
+    assert "must be tested on the same images, got cars (test images" in refused(tracking).reason
+
+
+def test_missing_predictions_are_refused(tracking: Tracking, export: Path, tmp_path: Path, template: Path) -> None:
+    """A champion without stored answers cannot be compared; the way out is named."""
+    crown(tracking, register(tracking, export, tmp_path, 0, range(10)))
+    for file in template.rglob(PREDICTIONS):
+        file.unlink()
+    register(tracking, export, tmp_path, 1, range(0))
+    reason = refused(tracking).reason
+    assert reason == (
+        "The test predictions of version 1 are missing. Set the alias yourself, as docs/promotion.md says."
+    )
+
+
+def test_pickles_in_stored_predictions_are_not_opened(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+    """A file from a server that would run code when it is opened is refused unopened."""
+    crown(tracking, register(tracking, export, tmp_path, 0, range(10)))
+    version = tracking.client().get_model_version(NAME, register(tracking, export, tmp_path, 1, range(0)))
+    np.savez(tmp_path / PREDICTIONS, rows=np.array([{}], dtype=object), labels=np.arange(1), predicted=np.arange(1))
+    tracking.client().log_artifact(version.run_id, str(tmp_path / PREDICTIONS))
+    assert "allow_pickle=False" in refused(tracking).reason
+
+
+def test_champion_that_changes_meanwhile_is_not_overwritten(
+    tracking: Tracking, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alias is read again right before the move."""
+    first = register(tracking, export, tmp_path, 0, range(10))
+    other = register(tracking, export, tmp_path, 1, range(10))
+    register(tracking, export, tmp_path, 2, range(0))
+    crown(tracking, first)
+
+    def judge_while_another_moves(*_: object) -> Judgement:
+        crown(tracking, other)
+        return Judgement("better", "It is.")
+
+    monkeypatch.setattr(promotion, "judge", judge_while_another_moves)
+    outcome = promote(tracking, "transfer")
+    assert not outcome.accepted
+    assert "meanwhile" in outcome.reason
+    assert champion_of(tracking) == other
+    assert len(records(tracking, "refusal")) == 1
+
+
+def test_model_without_challenger_is_refused(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+    """A registered model whose challenger was taken away says how to get one."""
+    register(tracking, export, tmp_path, 0, range(0))
+    tracking.client().delete_registered_model_alias(NAME, "challenger")
+    assert refused(tracking).reason.startswith(f"{NAME} has no challenger. Run `carsweep run transfer`")
+
+
+def test_dry_run_records_no_refusal(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+    """What is only tried leaves no trace."""
+    crown(tracking, register(tracking, export, tmp_path, 0, range(0)))
+    register(tracking, export, tmp_path, 1, range(10))
+    assert promote(tracking, "transfer", dry_run=True).verdict == "worse"
+    assert records(tracking, "refusal") == []
+
+
+def test_family_without_a_model_is_a_mistake_of_the_input(tracking: Tracking) -> None:
+    """Nothing registered names the command that registers."""
+    with pytest.raises(InputError, match="Run `carsweep run scratch` first"):
+        promote(tracking, "scratch")
+
+
+def test_command_tells_the_numbers_and_the_exit_code(
+    tracking: Tracking, export: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A refusal is exit code 1 with both accuracies; with --json the same as one object."""
+    crown(tracking, register(tracking, export, tmp_path, 0, range(0)))
+    register(tracking, export, tmp_path, 1, range(10))
+    assert run_command(carsweep, ["promote", "transfer", "--out", str(tmp_path)]) == 1
+    told = capfd.readouterr().out
+    assert told.startswith("Not promoted: The champion, version 1, has significantly more of the test images right")
+    assert "version 2 (challenger)  90.00%, 0 right that the other has wrong" in told
+    assert "difference -10.00 points (95% interval" in told
+    assert "exact McNemar p = 0.00195: worse" in told
+
+    arguments = ["promote", "transfer", "--dry-run", "--json", "--tracking-uri", tracking.uri]
+    assert run_command(carsweep, arguments) == 1
+    value = json.loads(capfd.readouterr().out)
+    assert (value["verdict"], value["champion"], value["challenger"], value["dry_run"]) == ("worse", "1", "2", True)
+    assert value["comparison"]["second_only"] == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["transfr"], "FAMILY must be one that carsweep has, got 'transfr'. Did you mean transfer?"),
+        (["transfer", "--out", "nowhere"], "--out must be a folder with runs, got 'nowhere'"),
+        (["transfer", "--tracking-uri", "sqlite:///no.db"], "--tracking-uri must name an existing database"),
+    ],
+)
+def test_mistakes_end_with_exit_code_2_and_leave_nothing_behind(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown family and a store that is not there are told in a line; no database is made."""
+    monkeypatch.chdir(tmp_path)
+    assert run_command(carsweep, ["promote", *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

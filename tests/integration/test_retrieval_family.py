@@ -1,0 +1,415 @@
+"""The retrieval family on images read from disk: one extractor for many trials, honest siblings, exported as tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.metrics import precision_recall_fscore_support
+from sklearn.neighbors import KNeighborsClassifier
+
+from carcls.config import DataConfig, TrialConfig
+from carcls.data.dataset import Dataset, prepare_dataset
+from carcls.data.splits import Splits
+from carcls.errors import InputError, TrialFailure, WeightsError
+from carcls.export import GalleryPredictor, load_export
+from carcls.families import check_data, evaluate_on_test, export_trial, preflight, run_trial
+from carcls.models.backbones import build_backbone
+from carcls.outcome import Measurement, Outcome
+from carcls.stages import StageStore
+from sweeps import registry_pyfunc
+from sweeps.registry import signature_of
+
+SIZE = 32
+CLASSES = 3
+# Noise hides the tints, so that answers are neither all right nor all wrong.
+TINTS = ((110, 90, 90), (90, 110, 90), (90, 90, 110))
+TIMES = {"seconds", "fit_seconds", "predict_seconds", "ms_per_query"}
+VOTED = {f"{name}{ending}" for name in ("precision", "recall", "f1") for ending in ("", "_macro")} | {"accuracy"}
+RANKED = {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r", "r_precision"}
+FROZEN = TrialConfig(
+    family="retrieval", backbone="efficientnet_lite0", image_size=SIZE, batch_size=8, k=5, precision="fp32"
+)
+TUNED = FROZEN.with_settings({"unfreezing": "full", "epochs": 2, "crop": "random", "flip": True, "head_lr": 1e-4})
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Images this small lose more by sharing the work than they win."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders with 24 training and 5 test images of each of three tints."""
+    root = tmp_path_factory.mktemp("tints")
+    random = np.random.default_rng(0)
+    for label, tint in enumerate(TINTS):
+        for split, count in (("train", 24), ("test", 5)):
+            place = root / split / f"tint {label}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                coarse = random.integers(-60, 60, (6, 6, 3)).repeat(8, axis=0).repeat(8, axis=1)
+                Image.fromarray((coarse + np.array(tint)).astype(np.uint8)).save(place / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> StageStore:
+    """An empty store."""
+    return StageStore(tmp_path / "stages")
+
+
+def _data(folder: Path, stages: StageStore) -> Dataset:
+    return prepare_dataset(DataConfig(path=str(folder), validation_fraction=0.25), stages, SIZE)
+
+
+def _run(config: TrialConfig, data: Dataset, stages: StageStore) -> tuple[list[Measurement], Outcome]:
+    reports: list[Measurement] = []
+    return reports, run_trial(config, data, stages, reports.append)
+
+
+def _events(stages: StageStore, kind: str) -> list[str]:
+    return [event.event for event in stages.events() if event.kind == kind]
+
+
+def _timeless(metrics: Any) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name not in TIMES}
+
+
+def _embeddings(stages: StageStore, outcome: Outcome, pooling: str = "average") -> NDArray[np.float32]:
+    return np.load(stages.root / outcome.model / f"{pooling}.npy", allow_pickle=False)
+
+
+def test_trials_share_what_they_have_in_common(folder: Path, stages: StageStore) -> None:
+    """Trials that differ in what follows the training make one training and one embedding, and search where they must.
+
+    Neighbours are searched again for another pooling, normalisation or whitening, and for no k, distance or vote.
+    """
+    data = _data(folder, stages)
+    _run(TUNED, data, stages)
+    for settings in ({"k": 1}, {"distance": "cosine"}, {"vote": "softmax", "temperature": 0.1}):
+        _run(TUNED.with_settings(settings), data, stages)
+    assert _events(stages, "neighbours").count("made") == 1
+    others = ({"pooling": "max"}, {"pooling": "gem"}, {"l2_normalize": True}, {"whitening": "lda"})
+    for settings in others:
+        _run(TUNED.with_settings(settings), data, stages)
+    assert _events(stages, "neighbours").count("made") == 1 + len(others)
+    assert _events(stages, "training").count("made") == 1
+    assert _events(stages, "embeddings").count("made") == 1
+    assert not _events(stages, "test-embeddings")
+    _, again = _run(TUNED, data, stages)
+    assert again.reused
+
+
+def test_a_transfer_trial_has_trained_the_extractor(folder: Path, stages: StageStore) -> None:
+    """After a transfer trial with equal training nothing is trained; epochs are reported, the last one's of the vote."""
+    data = _data(folder, stages)
+    before, _ = _run(TUNED.with_settings({"family": "transfer"}), data, stages)
+    reports, outcome = _run(TUNED, data, stages)
+    assert _events(stages, "training") == ["made", "reused"]
+    assert [report.epoch for report in reports] == [1, 2]
+    assert outcome.epochs == 2
+    assert reports[0].metrics == before[0].metrics
+    last, classifier = reports[1].metrics, before[1].metrics
+    assert outcome.metrics == last
+    assert set(last) == {f"val_{name}" for name in VOTED | RANKED} | TIMES | {"train_loss", "val_classifier_accuracy"}
+    assert last["val_classifier_accuracy"] == classifier["val_accuracy"]
+    assert (last["train_loss"], last["seconds"]) == (classifier["train_loss"], classifier["seconds"])
+
+
+def test_a_frozen_extractor_trains_nothing(folder: Path, stages: StageStore) -> None:
+    """There is no training, no epoch and no classifier; the settings of a training make no other embedding."""
+    data = _data(folder, stages)
+    reports, outcome = _run(FROZEN, data, stages)
+    _run(FROZEN.with_settings({"epochs": 3, "head_lr": 0.1, "flip": True, "seed": 7}), data, stages)
+    assert (reports, outcome.epochs) == ([], 0)
+    assert set(outcome.metrics) == {f"val_{name}" for name in VOTED | RANKED} | (TIMES - {"seconds"})
+    assert not _events(stages, "training")
+    assert _events(stages, "embeddings") == ["made", "reused"]
+
+
+def test_random_weights_belong_to_a_seed(folder: Path, stages: StageStore) -> None:
+    """A frozen extractor of random weights embeds anew for another seed, and the user is told that it knows nothing."""
+    data, random = _data(folder, stages), FROZEN.with_settings({"weights": "random"})
+    for seed in (0, 1, 1):
+        _run(random.with_settings({"seed": seed}), data, stages)
+    assert _events(stages, "embeddings") == ["made", "made", "reused"]
+    assert preflight([random]) == ["efficientnet_lite0 starts from random weights: nothing is transferred."]
+    assert preflight([FROZEN]) == []
+
+
+@pytest.mark.parametrize(("k", "distance"), [(1, "euclidean"), (5, "cosine"), (20, "euclidean")])
+def test_measures_are_those_of_scikit_learn(folder: Path, stages: StageStore, k: int, distance: str) -> None:
+    """With votes by distance, which leave no ties, accuracy, precision, recall and F1 are scikit-learn's."""
+    data = _data(folder, stages)
+    config = FROZEN.with_settings({"k": k, "distance": distance, "vote": "distance", "pooling": "gem"})
+    _, outcome = _run(config, data, stages)
+    embeddings, count = _embeddings(stages, outcome, "gem").astype(np.float64), len(data.splits.train)
+    model = KNeighborsClassifier(k, weights="distance", metric=distance, algorithm="brute")
+    model.fit(embeddings[:count], data.labels[data.splits.train])
+    predicted, labels = model.predict(embeddings[count:]), data.labels[data.splits.validation]
+    assert 0.2 < (predicted == labels).mean() < 1
+    expected = precision_recall_fscore_support(labels, predicted, average="weighted", zero_division=0)
+    names = ("val_precision", "val_recall", "val_f1")
+    assert [outcome.metrics[name] for name in names] == pytest.approx(expected[:3])
+    assert outcome.metrics["val_accuracy"] == pytest.approx((predicted == labels).mean())
+    written = np.load(stages.root / outcome.predictions)
+    assert written["rows"].tolist() == data.splits.validation.tolist()
+    assert written["predicted"].tolist() == predicted.tolist()
+    shares = model.predict_proba(embeddings[count:])
+    np.testing.assert_allclose(written["probabilities"], shares, atol=1e-5)
+
+
+def test_siblings_are_what_trials_of_their_own_measure(folder: Path, tmp_path: Path) -> None:
+    """Each other k, distance and vote is a sibling, once, with the measures of a trial that was asked for just that."""
+    here, elsewhere = StageStore(tmp_path / "here"), StageStore(tmp_path / "elsewhere")
+    data, other = _data(folder, here), _data(folder, elsewhere)
+    config = FROZEN.with_settings({"k": 52, "vote": "softmax", "temperature": 0.2, "whitening": "pca"})
+    assert len(data.splits.train) > 52
+    _, outcome = _run(config, data, here)
+    found = {tuple(sibling.settings.values()): sibling for sibling in outcome.siblings}
+    ks = [*range(1, 51), 52]
+    votes, distances = ("uniform", "distance", "softmax"), ("euclidean", "cosine")
+    assert set(found) == {(k, d, v) for k in ks for d in distances for v in votes} - {(52, "euclidean", "softmax")}
+    assert len(outcome.siblings) == len(found)
+    assert len({sibling.metrics["val_accuracy"] for sibling in outcome.siblings}) > 3
+    for asked in ((1, "cosine", "uniform"), (7, "euclidean", "distance"), (52, "cosine", "softmax")):
+        _, alone = _run(config.with_settings(dict(found[asked].settings)), other, elsewhere)
+        assert _timeless(found[asked].metrics) == _timeless(alone.metrics)
+        assert all(found[asked].metrics[name] > 0 for name in TIMES - {"seconds"})
+
+
+def test_siblings_know_the_training_that_they_share(folder: Path, stages: StageStore) -> None:
+    """A sibling of a trained extractor has its loss and its classifier's accuracy, as a trial of its own would."""
+    data = _data(folder, stages)
+    _, outcome = _run(TUNED, data, stages)
+    sibling = outcome.siblings[0]
+    _, alone = _run(TUNED.with_settings(dict(sibling.settings)), data, stages)
+    assert _timeless(sibling.metrics) == _timeless(alone.metrics)
+
+
+def test_two_runs_of_a_trial_give_the_same_numbers(folder: Path, tmp_path: Path) -> None:
+    """In two stores that share nothing, everything but the time is the same: embeddings, reports, siblings, test."""
+    results = []
+    for name in ("a", "b"):
+        store = StageStore(tmp_path / name)
+        data, config = _data(folder, store), TUNED.with_settings({"whitening": "lda"})
+        reports, outcome = _run(config, data, store)
+        score = evaluate_on_test(config, data, store, outcome.model)
+        tested = {key: value for key, value in score.metrics.items() if key.removeprefix("test_") not in TIMES}
+        told = [_timeless(report.metrics) for report in reports], [_timeless(s.metrics) for s in outcome.siblings]
+        results.append((told, tested, _embeddings(store, outcome).tobytes()))
+    assert results[0] == results[1]
+
+
+def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_path: Path) -> None:
+    """Readings that share an extractor embed test images once; scores are those of scikit-learn, and are written."""
+    stages = StageStore(tmp_path / "stages")
+    data = _data(folder, stages)
+    config = FROZEN.with_settings({"vote": "distance"})
+    _, outcome = _run(config, data, stages)
+    assert not _events(stages, "test-embeddings")
+    score = evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
+    evaluate_on_test(FROZEN.with_settings({"k": 3, "pooling": "max"}), data, stages, outcome.model)
+    assert _events(stages, "test-embeddings") == ["made", "reused"]
+    timed = {f"test_{name}" for name in TIMES - {"seconds"}}
+    assert set(score.metrics) == {f"test_{name}" for name in VOTED | RANKED} | timed
+    (place,) = (path for path in (stages.root / "test-embeddings").iterdir() if path.is_dir())
+    gallery = _embeddings(stages, outcome)[: len(data.splits.train)]
+    model = KNeighborsClassifier(5, weights="distance", algorithm="brute")
+    model.fit(gallery.astype(np.float64), data.labels[data.splits.train])
+    predicted, labels = model.predict(np.load(place / "average.npy").astype(np.float64)), data.labels[data.splits.test]
+    assert score.metrics["test_accuracy"] == pytest.approx((predicted == labels).mean())
+    assert score.images == len(data.splits.test) == 15
+    assert score.interval[0] <= score.metrics["test_accuracy"] <= score.interval[1]
+    written = np.load(tmp_path / "test.npz")
+    assert written["rows"].tolist() == data.splits.test.tolist()
+    assert written["predicted"].tolist() == predicted.tolist()
+
+
+@pytest.mark.parametrize("base", [FROZEN, TUNED], ids=["frozen", "tuned"])
+def test_a_sibling_is_tested_with_the_model_of_its_parent(base: TrialConfig, folder: Path, stages: StageStore) -> None:
+    """What a sibling scores with its parent's model is what a trial of those settings scores with its own."""
+    data = _data(folder, stages)
+    _, parent = _run(base, data, stages)
+    sibling = base.with_settings({"k": 9, "distance": "cosine", "vote": "softmax"})
+    _, own = _run(sibling, data, stages)
+    scores = [evaluate_on_test(sibling, data, stages, model).metrics for model in (parent.model, own.model)]
+    first, second = ({k: v for k, v in score.items() if k.removeprefix("test_") not in TIMES} for score in scores)
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("base", "settings"),
+    [
+        (FROZEN, {}),
+        (FROZEN, {"pooling": "gem", "l2_normalize": True, "whitening": "pca", "distance": "cosine", "vote": "softmax"}),
+        (TUNED, {"pooling": "max", "whitening": "lda", "vote": "distance"}),
+    ],
+    ids=["plain", "frozen-pca", "tuned-lda"],
+)
+def test_the_exported_model_answers_as_it_was_tested(
+    base: TrialConfig, settings: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    """From its folder alone, reading the test files again, the model finds the neighbours and shares of the test."""
+    stages = StageStore(tmp_path / "stages")
+    data, config = _data(folder, stages), base.with_settings(settings)
+    _, outcome = _run(config, data, stages)
+    evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
+    export_trial(config, data, stages, outcome.model, tmp_path / "model", {"seed": 0})
+    predictor = load_export(tmp_path / "model")
+    assert isinstance(predictor, GalleryPredictor)
+    images = data.manifest.images
+    answers = predictor.neighbours([data.manifest.root / images[row].path for row in data.splits.test])
+    written = np.load(tmp_path / "test.npz")
+    for answer, label, shares in zip(answers, written["predicted"], written["probabilities"], strict=True):
+        assert answer.label == data.classes[label]
+        assert answer.probability == pytest.approx(shares[label], abs=1e-3)
+    first = predictor.index.projection.apply(_test_embeddings(stages, config.pooling))
+    known = {images[row].path: place for place, row in enumerate(data.splits.train.tolist())}
+    for embedding, answer in zip(first, answers, strict=True):
+        distances = _distances(embedding, predictor.index.embeddings, config.distance)
+        named = [known[neighbour.image] for neighbour in answer.neighbours]
+        assert named == np.argsort(distances, kind="stable")[: config.k].tolist()
+        assert [n.distance for n in answer.neighbours] == pytest.approx(distances[named], rel=1e-3, abs=1e-5)
+        labels = [data.classes[data.labels[data.splits.train[place]]] for place in named]
+        assert [n.label for n in answer.neighbours] == labels
+
+
+def _test_embeddings(stages: StageStore, pooling: str) -> NDArray[np.float32]:
+    (place,) = (path for path in (stages.root / "test-embeddings").iterdir() if path.is_dir())
+    return np.load(place / f"{pooling}.npy", allow_pickle=False)
+
+
+def _distances(query: NDArray[np.float32], gallery: NDArray[np.float32], distance: str) -> NDArray[np.float64]:
+    wide, others = query.astype(np.float64), gallery.astype(np.float64)
+    if distance == "euclidean":
+        return np.linalg.norm(others - wide, axis=1)
+    return 1 - others @ wide / np.linalg.norm(others, axis=1) / np.linalg.norm(wide)
+
+
+def test_mlflow_serves_the_exported_model(folder: Path, tmp_path: Path) -> None:
+    """As an MLflow model it answers paths, arrays and tables alike, with the columns that its signature promises."""
+    stages = StageStore(tmp_path / "stages")
+    data = _data(folder, stages)
+    _, outcome = _run(FROZEN, data, stages)
+    export_trial(FROZEN, data, stages, outcome.model, tmp_path / "model")
+    mlflow.pyfunc.save_model(
+        tmp_path / "served",
+        python_model=registry_pyfunc.__file__,
+        artifacts={"export": str(tmp_path / "model")},
+        pip_requirements=["torch"],
+        signature=signature_of("retrieval"),
+    )
+    served = mlflow.pyfunc.load_model(str(tmp_path / "served"))
+    paths = [str(data.manifest.root / data.manifest.images[row].path) for row in data.splits.test[:3]]
+    pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
+    expected = load_export(tmp_path / "model").predict(paths)
+    for given in (paths, pixels, pd.DataFrame({"image": paths}), {"image": paths}):
+        table = served.predict(given)
+        assert list(table.columns) == signature_of("retrieval").outputs.input_names()
+        assert table["label"].tolist() == [answer.label for answer in expected]
+        assert table["neighbour_images"].tolist() == [[n.image for n in a.neighbours] for a in expected]
+        assert table["neighbour_labels"].tolist() == [[n.label for n in a.neighbours] for a in expected]
+        for shown, answer in zip(table["neighbour_distances"], expected, strict=True):
+            assert shown == pytest.approx([n.distance for n in answer.neighbours], rel=1e-3)
+
+
+def _split_otherwise(data: Dataset, train: list[int], validation: list[int]) -> Dataset:
+    return replace(data, splits=Splits(np.array(train), np.array(validation), data.splits.test))
+
+
+def test_a_class_with_one_image_takes_part(folder: Path, stages: StageStore) -> None:
+    """A class with a single image in the gallery has its query found by it, and no measure breaks."""
+    data = _data(folder, stages)
+    rows = [np.flatnonzero(data.labels == label).tolist() for label in range(CLASSES)]
+    train, queries = [*rows[0][:10], *rows[1][:10], rows[2][0]], [rows[0][10], rows[1][10], rows[2][1]]
+    _, outcome = _run(FROZEN.with_settings({"k": 3}), _split_otherwise(data, train, queries), stages)
+    assert all(np.isfinite(value) for value in outcome.metrics.values())
+    assert {sibling.settings["k"] for sibling in outcome.siblings} == set(range(1, 22))
+
+
+def test_queries_of_a_class_without_gallery_are_misses(folder: Path, stages: StageStore) -> None:
+    """Queries whose class has no training image are wrong and not found; precision@R is of the others."""
+    data = _data(folder, stages)
+    rows = [np.flatnonzero(data.labels == label).tolist() for label in range(CLASSES)]
+    train, lost, kept = [*rows[0][:10], *rows[1][:10]], rows[2][:6], [rows[0][10], rows[1][10]]
+    _, both = _run(FROZEN, _split_otherwise(data, train, [*kept, *lost]), stages)
+    _, alone = _run(FROZEN, _split_otherwise(data, train, kept), stages)
+    for name in ("val_accuracy", "val_recall_at_1", "val_recall_at_10"):
+        assert both.metrics[name] == pytest.approx(alone.metrics[name] * 2 / 8)
+    for name in ("val_map_at_r", "val_r_precision"):
+        assert both.metrics[name] == pytest.approx(alone.metrics[name])
+
+
+@pytest.mark.parametrize("whitening", ["none", "pca", "lda"])
+def test_a_gallery_of_equal_images_is_searched(tmp_path: Path, whitening: str) -> None:
+    """Where all images are one, all distances are 0, and the gallery's first images vote; nothing is NaN."""
+    for label in range(2):
+        for split in ("train", "test"):
+            place = tmp_path / "cars" / split / f"class {label}"
+            place.mkdir(parents=True)
+            for number in range(6):
+                Image.new("RGB", (40, 40), (90, 120, 60)).save(place / f"{number}.png")
+    stages = StageStore(tmp_path / "stages")
+    data = _data(tmp_path / "cars", stages)
+    train = [row for row, image in enumerate(data.manifest.images) if image.path.startswith("train")]
+    data = _split_otherwise(data, train[2:], train[:2])
+    config = FROZEN.with_settings({"k": 4, "vote": "distance", "whitening": whitening, "l2_normalize": True})
+    _, outcome = _run(config, data, stages)
+    assert all(np.isfinite(value) for value in outcome.metrics.values())
+    written = np.load(stages.root / outcome.predictions)
+    shares = np.bincount(data.labels[data.splits.train][:4], minlength=2) / 4
+    np.testing.assert_allclose(written["probabilities"], np.stack([shares, shares]))
+
+
+def test_more_neighbours_than_the_gallery_holds_are_refused(folder: Path, stages: StageStore) -> None:
+    """A k above the number of training images is a mistake that is told before anything runs; all of them is none."""
+    data = _data(folder, stages)
+    held = len(data.splits.train)
+    check_data([FROZEN.with_settings({"k": held})], data)
+    with pytest.raises(InputError, match=rf"^k must be at most {held}, the training images .* got {held + 1}"):
+        check_data([FROZEN, FROZEN.with_settings({"k": held + 1})], data)
+    _, outcome = _run(FROZEN.with_settings({"k": held}), data, stages)
+    assert 0 <= outcome.metrics["val_accuracy"] <= 1
+
+
+def _weights_file(path: Path, spoil: float | None = None) -> Path:
+    state = {name: tensor.clone() for name, tensor in build_backbone("efficientnet_lite0", 3).body.state_dict().items()}
+    if spoil is not None:
+        state["bn2.bias"][0] = spoil
+    save_file(state, path)
+    return path
+
+
+def test_a_broken_embedding_fails_the_trial_with_its_reason(folder: Path, tmp_path: Path, stages: StageStore) -> None:
+    """Weights that give NaN make the trial fail, again and again alike, and tell how many embeddings are broken."""
+    config = FROZEN.with_settings({"weights": str(_weights_file(tmp_path / "nan.safetensors", float("nan")))})
+    data = _data(folder, stages)
+    for _ in range(2):
+        with pytest.raises(TrialFailure, match=rf"{len(data.splits.train)} of .* gallery embeddings are NaN"):
+            _run(config, data, stages)
+
+
+def test_a_frozen_extractor_must_keep_its_weights(folder: Path, tmp_path: Path, stages: StageStore) -> None:
+    """A weights file that was replaced is refused, since it would ask the gallery about foreign embeddings."""
+    path = _weights_file(tmp_path / "some.safetensors")
+    config, data = FROZEN.with_settings({"weights": str(path)}), _data(folder, stages)
+    _, outcome = _run(config, data, stages)
+    _weights_file(path, 0.5)
+    with pytest.raises(WeightsError, match="weights must be those that the gallery was embedded with"):
+        evaluate_on_test(config, data, stages, outcome.model)
