@@ -92,9 +92,9 @@ def run_trials(
         }
         if study.has_work:
             _check_here(spec, address, logical_cpus, logical_gpus)
-            with ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus) as machine:
+            with ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus) as machines:
                 watch = Watch(study, observer, control)
-                _fit(study, trial_resources(spec, machine), common, watch, folder)
+                _fit(study, trial_resources(spec, *machines), common, watch, folder)
         if control.error is not None:
             raise control.error
         out_of_time = control.too_late and study.has_work

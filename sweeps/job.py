@@ -125,7 +125,7 @@ def check_sweep(spec: SweepSpec, out: Path, address: str | None) -> None:
     """Check all that can be checked before any image is read; arguments and errors as ``run_sweep``."""
     require_data(spec.data)
     claim_folder(spec, out)
-    _check_trials(spec, address)
+    _check_trials(spec, out, address)
 
 
 def check_against_data(spec: SweepSpec, dataset: Dataset) -> None:
@@ -142,7 +142,7 @@ def check_against_data(spec: SweepSpec, dataset: Dataset) -> None:
 def _sit_down(
     spec: SweepSpec, out: Path, tracking: Tracking, progress: Progress, started: float, address: str | None
 ) -> Sitting:
-    for note in _check_trials(spec, address):
+    for note in _check_trials(spec, out, address):
         progress.note(note)
     stages = StageStore(out / "stages")
     dataset = _prepare_data(spec, out, stages, progress)
@@ -209,15 +209,13 @@ def require_same_data(sitting: Sitting) -> None:
         )
 
 
-def _check_trials(spec: SweepSpec, address: str | None) -> list[str]:
-    """Check that this machine (a cluster is asked later) and its weights suffice; return what the user should know."""
+def _check_trials(spec: SweepSpec, out: Path, address: str | None) -> list[str]:
+    """Check that this machine, or the cluster, and the weights suffice; return what the user should know."""
     from carcls.families import preflight
-    from sweeps.resources import require_cluster, trial_resources
+    from sweeps.cluster import machines_of
+    from sweeps.resources import trial_resources
 
-    if address is None:
-        trial_resources(spec)
-    else:
-        require_cluster(address)
+    trial_resources(spec, *(machines_of(address, out) if address else ()))
     return ([spec.note] if spec.note else []) + preflight(_configs_to_check(spec))
 
 
@@ -275,8 +273,13 @@ class Finish(Protocol):
         """Read the winner's test score, register it, write down what there is."""
 
 
-def run_trials_of(sitting: Sitting, observer: Observer, progress: Progress, finish: Finish) -> SweepResult:
-    """Run the trials that the sweep still owes, logged to MLflow, and hand them to ``finish``."""
+def run_trials_of(
+    sitting: Sitting, observer: Observer, progress: Progress, finish: Finish, *, job: str | None = None
+) -> SweepResult:
+    """Run the trials that the sweep still owes, logged to MLflow, and hand them to ``finish``.
+
+    ``job`` is the ``--name`` of the command when it is not the sweep's own.
+    """
     from sweeps.engine import run_trials
 
     tracker = _open_tracker(sitting, progress)
@@ -292,9 +295,8 @@ def run_trials_of(sitting: Sitting, observer: Observer, progress: Progress, fini
         )
         tracker.rebuild(engine.records)
         if engine.out_of_time:
-            progress.note(
-                f"The hours are over. To run the other trials: the same command with --name {sitting.spec.name}."
-            )
+            name = job or sitting.spec.name
+            progress.note(f"The hours are over. To run the other trials: the same command with --name {name}.")
         elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
             progress.note("The search space holds nothing new, so the sweep ends before its number of trials.")
         result = finish(sitting, engine, tracker, progress.note)
@@ -328,8 +330,10 @@ def _open_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:
     )
 
 
-def plan_sweep(spec: SweepSpec) -> Plan:
+def plan_sweep(spec: SweepSpec, address: str | None = None) -> Plan:
     """Return what the sweep would take; reads the list of the images, but no image, and looks for no weights.
+
+    The time is told for this machine. What a trial asks for is compared with it, unless a cluster's address is given.
 
     Raises:
         DataError: as ``require_data``.
@@ -339,7 +343,8 @@ def plan_sweep(spec: SweepSpec) -> Plan:
     from sweeps.plan import make_plan
     from sweeps.resources import trial_resources
 
-    trial_resources(spec)
+    if address is None:
+        trial_resources(spec)
     return make_plan(spec, summarize(spec.data) if spec.data.path else _expected_demo(spec.data))
 
 

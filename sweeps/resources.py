@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,12 +14,9 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
 
-CLUSTER_SECONDS = 5.0
-
-
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """CPU cores and GPUs that trials may use; of a whole cluster when there is one."""
+    """CPU cores and GPUs that trials may use on one machine."""
 
     cores: int
     gpus: int
@@ -38,43 +35,27 @@ def this_machine() -> Machine:
     return Machine(usable_cores(), visible_gpus())
 
 
-def require_cluster(address: str) -> None:
-    """Check that something listens at the address of a Ray cluster; ``auto`` is left for Ray to find.
-
-    Raises:
-        InputError: it is no address, or nothing answers within seconds (Ray itself would try for minutes).
-    """
-    if address == "auto":
-        return
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdigit()) or "/" in host:
-        raise InputError(f"--address must be HOST:PORT of a Ray head, or auto on one of its machines, got {address!r}.")
-    try:
-        socket.create_connection((host, int(port)), timeout=CLUSTER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(
-            f"--address must be of a Ray head that answers, got {address!r}: {error}. "
-            "Start one with ray start --head, or leave --address out."
-        ) from None
-
-
-def trial_resources(spec: SweepSpec, machine: Machine | None = None) -> Share:
+def trial_resources(spec: SweepSpec, *machines: Machine) -> Share:
     """Return the share of a trial and how many run at a time.
 
     Where the spec is silent: with GPUs a trial gets a whole one, otherwise cores are divided among as many trials as
-    there are, up to one each. More concurrency than fits is cut to what fits.
+    there are, up to one each. More concurrency than fits is cut to what fits. A trial runs on one machine.
+
+    Args:
+        spec: the sweep.
+        machines: of a cluster; none is this machine.
 
     Raises:
-        InputError: a trial asks for more than the machine has.
+        InputError: a trial asks for more than any machine has.
     """
-    machine = machine or this_machine()
-    gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else float(machine.gpus > 0)
-    _check_fits(spec, machine, gpus)
-    slots = spec.trials if gpus == 0 else _slots(machine.gpus, gpus)
+    places = machines or (this_machine(),)
+    where = "of one machine of the cluster" if len(places) > 1 else "here"
+    gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else float(any(m.gpus for m in places))
+    _check_fits(spec, places, gpus, where)
+    slots = spec.trials if gpus == 0 else sum(_slots(machine.gpus, gpus) for machine in places)
     wanted = min(slots, spec.concurrency or slots, spec.trials)
-    cpus = spec.cpus_per_trial or _even_share(machine.cores, wanted, oversubscribed=spec.concurrency or gpus)
-    fitting = math.floor(machine.cores / cpus + 1e-6)
-    return Share(cpus, gpus, max(1, min(wanted, fitting)))
+    cpus = spec.cpus_per_trial or _even_share(places, gpus, wanted, oversubscribed=bool(spec.concurrency or gpus))
+    return Share(cpus, gpus, max(1, min(wanted, _fitting(places, gpus, cpus))))
 
 
 def _slots(gpus: int, per_trial: float) -> int:
@@ -82,22 +63,36 @@ def _slots(gpus: int, per_trial: float) -> int:
     return gpus * math.floor(1 / per_trial + 1e-6) if per_trial < 1 else math.floor(gpus / per_trial)
 
 
-def _even_share(cores: int, trials: int, *, oversubscribed: float) -> float:
-    if cores >= trials:
-        return float(cores // trials)
+def _fitting(machines: Sequence[Machine], gpus: float, cpus: float) -> int:
+    """Trials that fit, each on one machine."""
+    by_cores = [math.floor(machine.cores / cpus + 1e-6) for machine in machines]
+    if gpus == 0:
+        return sum(by_cores)
+    return sum(min(fit, _slots(machine.gpus, gpus)) for fit, machine in zip(by_cores, machines, strict=True))
+
+
+def _even_share(machines: Sequence[Machine], gpus: float, trials: int, *, oversubscribed: bool) -> float:
+    """Return the most cores with which so many trials still fit."""
+    for cores in range(max(machine.cores for machine in machines), 0, -1):
+        if _fitting(machines, gpus, cores) >= trials:
+            return float(cores)
     # Whoever asked for more trials than cores, or has more room on GPUs, shares cores; others get one each.
-    return math.floor(100 * cores / trials) / 100 if oversubscribed else 1.0
+    shares = [hundredths / 100 for hundredths in range(99, 0, -1)] if oversubscribed else []
+    return next((share for share in shares if _fitting(machines, gpus, share) >= trials), 1.0)
 
 
-def _check_fits(spec: SweepSpec, machine: Machine, gpus: float) -> None:
-    if gpus > machine.gpus:
-        there = "there is none" if machine.gpus == 0 else f"there are {machine.gpus}"
+def _check_fits(spec: SweepSpec, machines: Sequence[Machine], gpus: float, where: str) -> None:
+    most_gpus = max(machine.gpus for machine in machines)
+    if gpus > most_gpus:
+        there = "there is none" if most_gpus == 0 else f"there are {most_gpus}"
         raise InputError(
-            f"gpus_per_trial must be at most the number of GPUs here ({there}), got {gpus:g}. "
+            f"gpus_per_trial must be at most the number of GPUs {where} ({there}), got {gpus:g}. "
             "Leave --gpus-per-trial out, or lower it."
         )
-    if spec.cpus_per_trial is not None and spec.cpus_per_trial > machine.cores:
+    cpus = spec.cpus_per_trial
+    most_cores = max(machine.cores for machine in machines if machine.gpus >= gpus)
+    if cpus is not None and cpus > most_cores:
         raise InputError(
-            f"cpus_per_trial must be at most the cores here ({machine.cores}), got {spec.cpus_per_trial:g}. "
+            f"cpus_per_trial must be at most the cores {where} ({most_cores}), got {cpus:g}. "
             "Leave --cpus-per-trial out, or lower it."
         )

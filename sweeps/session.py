@@ -48,8 +48,8 @@ def one_session() -> Iterator[None]:
 @contextmanager
 def ray_session(
     log: Path, *, address: str | None = None, cpus: int | None = None, gpus: int | None = None
-) -> Iterator[Machine]:
-    """Use the Ray that runs in this process, or connect to ``address``, or start one here; yield what it has.
+) -> Iterator[tuple[Machine, ...]]:
+    """Use the Ray that runs in this process, or connect to ``address``, or start one here; yield its machines.
 
     What was started is ended. Ray's and Tune's messages go to the file ``log``.
     """
@@ -60,11 +60,15 @@ def ray_session(
         with _messages_to(log):
             if ours:
                 _start(address, cpus, gpus)
-            total = ray.cluster_resources()
-            yield Machine(int(total.get("CPU", 1)), int(total.get("GPU", 0)))
+            yield _machines()
     finally:
         if ours and not _kept[0]:
             ray.shutdown()
+
+
+def _machines() -> tuple[Machine, ...]:
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return tuple(Machine(int(has["CPU"]), int(has.get("GPU", 0))) for has in found if has.get("CPU", 0) >= 1)
 
 
 def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:

@@ -30,7 +30,7 @@ def settings_for(family: str, sets: Sequence[str]) -> tuple[str, ...]:
     >>> settings_for("scratch", ["backbone=resnet50", "search.k=[1]", "epochs=5", "config.width=16"])
     ('epochs=5', 'config.width=16')
     """
-    return tuple(text for text in sets if applies_to(family, _setting_of(text)))
+    return tuple(text for text in sets if applies_to(family, setting_of(text)))
 
 
 def overrides_for(family: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,12 @@ def overrides_for(family: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in overrides.items() if applies_to(family, name)}
 
 
-def _setting_of(text: str) -> str:
+def setting_of(text: str) -> str:
+    """Return the setting that a ``KEY=VALUE`` text is about, or the first part of its path.
+
+    >>> [setting_of(text) for text in ("epochs=5", "search.k=[1]", "data.margin=0.1")]
+    ['epochs', 'k', 'data.margin']
+    """
     key = text.partition("=")[0].strip()
     section, _, rest = key.partition(".")
     return rest.partition(".")[0] if section in ("config", "fixed", "search") and rest else key

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from carcls.errors import InputError
@@ -23,8 +26,13 @@ PASSED_ON = (
     "CARSWEEP_WEIGHTS_DIR",
 )
 # Never uploaded: what is large, and what is made from the rest.
-EXCLUDED = [".git", ".venv", "venv", "runs", "data", "build", "dist", "*.egg-info", "__pycache__"]
+EXCLUDED = [".git", ".venv", "venv", "/runs", "*.egg-info", "__pycache__"]
+AGENT_SECONDS = 60.0
+CONNECT_SECONDS = 5.0
+PATIENCE_SECONDS = 60.0
 _SECONDS_BETWEEN_LOOKS = 1.0
+_COMMAND_NOT_FOUND = 127
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,14 @@ class Submission:
     command: str
 
 
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """How a job ended: its exit code, 0 when it succeeded, and otherwise one sentence on why."""
+
+    code: int
+    reason: str
+
+
 def job_command(arguments: Sequence[str]) -> str:
     """Return the command line that the cluster runs, quoted for its shell.
 
@@ -51,74 +67,101 @@ def job_command(arguments: Sequence[str]) -> str:
     return shlex.join(["carsweep", "run", *arguments, "--address", "auto"])
 
 
-def submit_job(
-    address: str,
-    arguments: Sequence[str],
-    *,
-    working_dir: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> Submission:
+def submit_job(address: str, arguments: Sequence[str], *, working_dir: Path | None = None) -> Submission:
     """Hand a sweep to a cluster.
 
     Args:
         address: ``http://HOST:8265``, of the cluster's dashboard.
         arguments: words after ``carsweep run``.
         working_dir: uploaded as the job's working folder; None uploads nothing.
-        environment: where the variables of ``PASSED_ON`` are looked up; None is this process's.
 
     Raises:
         InputError: nothing answers at the address, or it does not take the job.
     """
     client = _connect(address)
-    found = os.environ if environment is None else environment
-    runtime: dict[str, Any] = {"env_vars": {name: found[name] for name in PASSED_ON if found.get(name)}}
+    runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}}
     if working_dir is not None:
         runtime |= {"working_dir": str(working_dir), "excludes": EXCLUDED}
     command = job_command(arguments)
     try:
-        job = client.submit_job(entrypoint=command, runtime_env=runtime, metadata={"carsweep": "run"})
-    except (RuntimeError, ValueError) as error:
+        job = _submit(client, command, runtime)
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"--address must be of a cluster that takes jobs, got {address!r}: {_first_line(error)}"
         ) from None
     return Submission(address, str(job), command)
 
 
-def follow_job(submission: Submission, write: Callable[[str], None]) -> bool:
-    """Pass on what the job prints until it ends; return whether it succeeded."""
+def _submit(client: JobSubmissionClient, command: str, runtime: dict[str, Any]) -> str:
+    """Submit; a head that has just started has no agent for its first seconds, which is waited for."""
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=command, runtime_env=runtime, metadata={"carsweep": "run"}))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def follow_job(submission: Submission, write: Callable[[str], None]) -> JobEnd:
+    """Pass on what the job prints until it ends.
+
+    Raises:
+        ConnectionError: the cluster has not answered for a while; the job may well go on.
+    """
     client = _connect(submission.address)
     shown = 0
+    answered = time.monotonic()
     while True:
-        status = client.get_job_status(submission.job)
-        text = client.get_job_logs(submission.job)
-        if len(text) > shown:
+        try:
+            status = client.get_job_status(submission.job)
+            text = client.get_job_logs(submission.job)
+            answered = time.monotonic()
+        except (OSError, RuntimeError) as error:
+            if time.monotonic() - answered > PATIENCE_SECONDS:
+                raise ConnectionError(_first_line(error)) from None
+        else:
             write(text[shown:])
             shown = len(text)
-        if status.is_terminal():
-            return bool(status == JobStatus.SUCCEEDED)
+            if status.is_terminal():
+                return _end_of(client, submission.job, text)
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def why_it_failed(submission: Submission) -> str:
-    """Return one sentence on a job that has failed, with the remedy where it is known."""
-    client = _connect(submission.address)
-    message = client.get_job_info(submission.job).message or "it gave no reason"
-    if "carsweep: not found" in client.get_job_logs(submission.job) or "exit code 127" in message:
-        return "carsweep is not installed on the cluster's head. Install the same version in its image."
-    return " ".join(message.split())
+def _end_of(client: JobSubmissionClient, job: str, printed: str) -> JobEnd:
+    info = client.get_job_info(job)
+    if info.status == JobStatus.SUCCEEDED:
+        return JobEnd(0, "")
+    if info.status == JobStatus.STOPPED:
+        return JobEnd(1, "it was stopped.")
+    code = info.driver_exit_code or 1
+    if code == _COMMAND_NOT_FOUND:
+        return JobEnd(1, "carsweep is not installed on the cluster's head. Install the same version in its image.")
+    if "carsweep: " in printed:
+        return JobEnd(code, f"it ended with exit code {code}; what it printed says why.")
+    return JobEnd(code, " ".join((info.message or "it gave no reason.").split()))
 
 
 def _connect(address: str) -> JobSubmissionClient:
-    if not address.startswith(("http://", "https://")):
+    parts = urlsplit(address)
+    if parts.scheme not in _PORTS or not parts.hostname:
         raise InputError(f"--address must be the dashboard's, such as http://HOST:8265, got {address!r}.")
     try:
+        # Ray's client would wait for a silent host as long as the system does, which is minutes.
+        place = (parts.hostname, parts.port or _PORTS[parts.scheme])
+        socket.create_connection(place, timeout=CONNECT_SECONDS).close()
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"--address must be of a Ray dashboard that answers, got {address!r}: {_first_line(error)} "
-            "Start the head with ray[default] installed, and forward its port 8265 to here."
-        ) from None
+    except AuthenticationError:
+        reason = "it wants a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, as on the head."
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = _first_line(error)
+    raise InputError(
+        f"--address must be of a Ray dashboard that answers, got {address!r}: {reason} "
+        "Start the head with ray[default] installed, and forward its port 8265 to here."
+    )
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(".") + "."

@@ -14,13 +14,25 @@ from carcls.errors import SpecError
 from carcls.evaluation.significance import wilson_interval
 from carcls.stages import write_json
 from sweeps.spec import FAMILIES, SweepSpec, load_spec
-from sweeps.spec_families import overrides_for, settings_for
+from sweeps.spec_families import overrides_for, setting_of, settings_for
 from sweeps.spec_layers import TRIAL_SETTINGS
 from sweeps.winner import write_text
 
 if TYPE_CHECKING:
     from sweeps.observers import Watcher
     from sweeps.result import SweepResult
+
+COLUMNS = (
+    "family",
+    "winner",
+    "val accuracy",
+    "test accuracy",
+    "95% interval",
+    "test F1",
+    "trials",
+    "time",
+    "registered as",
+)
 
 # What a training depends on, of the settings of a trial.
 _TRAINING_SETTINGS = tuple(n for n in TRIAL_SETTINGS if n not in (*NEIGHBOUR_SETTINGS, *ARCHITECTURE_SETTINGS))
@@ -84,30 +96,37 @@ def specs_of_all(
 ) -> tuple[SweepSpec, ...]:
     """Return the sweeps of all families, called ``<name>-<family>``.
 
-    A setting reaches the families that it means something in. ``trials`` are for all together: each family gets its
-    documented experiments, and an equal share of the rest.
+    A setting reaches the families that it means something in, an experiment its own. ``trials`` are for all together:
+    each family gets its documented experiments, and an equal share of the rest.
 
     Raises:
         SpecError: a setting is wrong, or there are fewer trials than documented experiments.
     """
-    specs = [
-        load_spec(family, sets=settings_for(family, sets), overrides=overrides_for(family, overrides))
-        for family in FAMILIES
-    ]
-    counts = (
-        [spec.trials for spec in specs] if trials is None else _divided(trials, [len(s.experiments) for s in specs])
-    )
-    return tuple(
-        spec.model_copy(update={"name": f"{name}-{spec.family}", "trials": count})
-        for spec, count in zip(specs, counts, strict=True)
-    )
+    load_spec(FAMILIES[0], overrides={"name": name})
+    if any(setting_of(text) == "trials" for text in sets):
+        raise SpecError(["trials: must be given as --trials, which is for all families together."])
+    specs = [_spec_of(family, name, sets, overrides) for family in FAMILIES]
+    if trials is None:
+        return tuple(specs)
+    counts = _divided(trials, [max(1, len(spec.experiments)) for spec in specs])
+    return tuple(spec.model_copy(update={"trials": count}) for spec, count in zip(specs, counts, strict=True))
+
+
+def _spec_of(family: str, name: str, sets: Sequence[str], overrides: Mapping[str, Any]) -> SweepSpec:
+    named = {**overrides_for(family, overrides), "name": f"{name}-{family}"}
+    spec = load_spec(family, sets=settings_for(family, sets), overrides=named)
+    own = tuple(experiment for experiment in spec.experiments if experiment.startswith(f"{family}/"))
+    return spec.model_copy(update={"experiments": own})
 
 
 def _divided(trials: int, least: Sequence[int]) -> list[int]:
     rest = trials - sum(least)
     if rest < 0:
         raise SpecError(
-            [f"--trials: must be at least {sum(least)}, the documented experiments of all families, got {trials}."]
+            [
+                f"--trials: must be at least {sum(least)}, for the documented experiments of each family and one trial "
+                f"at the least, got {trials}."
+            ]
         )
     return [own + rest // len(least) + (place < rest % len(least)) for place, own in enumerate(least)]
 
@@ -149,7 +168,8 @@ def run_together(
     with one_session():
         for place, spec in enumerate(specs):
             spec = _with_start(_within_hours(spec, started, len(specs) - place), out, results.get("transfer"))
-            results[spec.family] = _run_one(spec, specs, out, tracking_uri, open_view, address)
+            others = specs[1:] if place == 0 else ()
+            results[spec.family] = _run_one(spec, others, name, out, tracking_uri, open_view, address)
             if results[spec.family].interrupted:
                 break
     interrupted = any(result.interrupted for result in results.values())
@@ -165,7 +185,8 @@ def run_together(
 
 def _run_one(
     spec: SweepSpec,
-    specs: Sequence[SweepSpec],
+    others: Sequence[SweepSpec],
+    name: str,
     out: Path,
     tracking_uri: str | None,
     open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
@@ -173,14 +194,12 @@ def _run_one(
 ) -> SweepResult:
     from sweeps.job import check_against_data, conclude_sweep, open_sitting, run_trials_of
 
-    with (
-        open_view(spec) as view,
-        open_sitting(spec, out, tracking_uri, progress=view, address=address) as sitting,
-    ):
-        if spec.family == specs[0].family:
-            for other in specs[1:]:
+    with open_view(spec) as view:
+        view.note(f"{spec.family}: {spec.trials} trials")
+        with open_sitting(spec, out, tracking_uri, progress=view, address=address) as sitting:
+            for other in others:
                 check_against_data(other, sitting.dataset)
-        return run_trials_of(sitting, view, view, conclude_sweep)
+            return run_trials_of(sitting, view, view, conclude_sweep, job=name)
 
 
 def _within_hours(spec: SweepSpec, started: float, families_left: int) -> SweepSpec:
@@ -226,12 +245,12 @@ def _contender(result: SweepResult) -> Contender:
 
 def comparison_rows(contenders: Sequence[Contender]) -> list[list[str]]:
     """Return the comparison as cells, header first."""
-    rows = [["family", "winner", "val accuracy", "test accuracy", "95% interval", "test F1", "trials", "registered as"]]
+    rows = [list(COLUMNS)]
     for c in contenders:
         half = f" ±{c.val_half_width * 100:.1f}" if c.val_half_width is not None else ""
         interval = f"{c.test_interval[0]:.1%} to {c.test_interval[1]:.1%}" if c.test_interval else "–"
         shares = (_share(c.val_accuracy) + half, _share(c.test_accuracy), interval, _share(c.test_f1))
-        rows.append([c.family, c.model, *shares, str(c.trials), c.registered or "–"])
+        rows.append([c.family, c.model, *shares, str(c.trials), _minutes(c.seconds), c.registered or "–"])
     return rows
 
 
@@ -246,6 +265,10 @@ def markdown_of(together: TogetherResult) -> str:
         f"# {together.name}\n\n{data.name}: {data.classes} classes, images: {images}. Each winner was chosen on the "
         f"validation images and read once on the test images.\n\n{table}\n"
     )
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min"
 
 
 def _share(value: float | None) -> str:

@@ -10,11 +10,14 @@ _EPILOG = """\b
 Examples:
   carsweep run transfer                               the embedded demo cars
   carsweep run transfer --data stanford_cars          a real data set
+  carsweep run all                                    all three families, as one job
   carsweep run transfer --dry-run --trials 50         what it would take
-  carsweep list experiments                           the documented experiments
+  carsweep reproduce --data stanford_cars             the documented experiments, compared
+  carsweep compare                                    sweeps side by side
+  carsweep promote transfer                           the challenger becomes the champion
   carsweep ui                                         look at the runs in MLflow
 
-Exit codes: 0 done, 1 no model was registered, 2 a mistake in the input, 130 interrupted."""
+Exit codes: 0 done, 1 no model was registered (or promoted), 2 a mistake in the input, 130 interrupted."""
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 

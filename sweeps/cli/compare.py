@@ -98,8 +98,10 @@ def _overview(group: DataGroup, *, wide: bool) -> Table:
     if wide:
         table.add_column("registered", no_wrap=True)
     for line in group.sweeps:
-        cells = [line.sweep, line.family, line.status]
-        table.add_row(*cells, *(_cells(line) if wide else (_validated(line), write_share(line.test_accuracy))))
+        cells = line.family, line.status
+        table.add_row(
+            Text(line.sweep), *cells, *(_cells(line) if wide else (_validated(line), write_share(line.test_accuracy)))
+        )
     return table
 
 

@@ -63,12 +63,12 @@ def run_options(command: Command) -> Command:
     return command
 
 
+_SPEC_OPTION = click.option(
+    "--spec", "spec_file", metavar="FILE", type=click.Path(path_type=Path), help="YAML with the whole sweep."
+)
 _OPTIONS = (
     click.option(
         "--data", metavar="PATH", help="Data set: Stanford Cars' devkit, or class folders. Default: demo cars."
-    ),
-    click.option(
-        "--spec", "spec_file", metavar="FILE", type=click.Path(path_type=Path), help="YAML with the whole sweep."
     ),
     click.option(
         "--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Fix a setting; repeatable, several at once."
@@ -101,6 +101,7 @@ def family_command(family: str, about: str, example: str) -> click.Command:
     """
 
     @click.command(family, cls=SettingsCommand, epilog=_EPILOG.format(family=family, example=example))
+    @_SPEC_OPTION
     @run_options
     @click.pass_obj
     def command(
@@ -121,7 +122,7 @@ def family_command(family: str, about: str, example: str) -> click.Command:
         spec = load_spec(family, spec_file=spec_file, sets=sets, overrides=_given({"data": data, **numbers}))
         with Streams(as_json) as streams:
             if dry_run:
-                return _print_plan(spec, streams)
+                return _print_plan(spec, address, streams)
             return _run(spec, out, tracking_uri, address, streams, arguments)
 
     command.help = (
@@ -152,10 +153,10 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _print_plan(spec: SweepSpec, streams: Streams) -> int:
+def _print_plan(spec: SweepSpec, address: str | None, streams: Streams) -> int:
     from sweeps.job import plan_sweep, settle_spec
 
-    plan = plan_sweep(settle_spec(spec))
+    plan = plan_sweep(settle_spec(spec), address)
     if streams.as_json:
         streams.write_json(plan.to_dict())
     else:

@@ -86,7 +86,7 @@ def _headline(promotion: Promotion) -> str:
 def _numbers(promotion: Promotion, comparison: PairedComparison) -> list[str]:
     low, high = comparison.interval
     return [
-        f"On the same {comparison.images} test images, each read once by its own sweep:",
+        f"On the same {comparison.images} test images, as each sweep's counted reading stored it (none is read again):",
         f"  version {promotion.challenger} (challenger)  {comparison.first_accuracy:.2%}, "
         f"{comparison.first_only} right that the other has wrong",
         f"  version {promotion.champion} (champion)    {comparison.second_accuracy:.2%}, "

@@ -184,7 +184,8 @@ def draw_block(block: str) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for place, title in enumerate(header):
         named = title in _NAMED
-        table.add_column(title, no_wrap=named, justify="left" if named or title == "family" else "right")
+        left = named or title == "family"
+        table.add_column(title, no_wrap=named, justify="left" if left else "right", overflow="fold")
         for row in rows if named else ():
             row[place] = row[place].rpartition("/")[2]
     for row in rows:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
     from sweeps.together import TogetherResult
 
+# Columns of the comparison that a narrow terminal shows too, and the width from which it shows all.
+_ALWAYS = ("family", "val accuracy", "test accuracy", "registered as")
+_WIDE = 120
 _EPILOG = """\b
 Examples:
   carsweep run all
@@ -30,6 +33,7 @@ A setting reaches the families that it means something in: backbone never reache
 
 
 @click.command("all", cls=SettingsCommand, epilog=_EPILOG)
+@click.option("--spec", "spec_file", type=click.Path(path_type=Path), hidden=True)
 @run_options
 @click.pass_obj
 def run_all(
@@ -61,21 +65,24 @@ def run_all(
     specs = [settle_spec(s) for s in specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)]
     with Streams(as_json) as streams:
         if dry_run:
-            return _print_plans(specs, streams)
+            return _print_plans(specs, address, streams)
         return _run(specs, name, out, tracking_uri, address, streams, arguments)
 
 
-def _print_plans(specs: Sequence[SweepSpec], streams: Streams) -> int:
+def _print_plans(specs: Sequence[SweepSpec], address: str | None, streams: Streams) -> int:
     from sweeps.job import plan_sweep
 
-    plans = [plan_sweep(spec) for spec in specs]
+    plans = [plan_sweep(spec, address) for spec in specs]
     seconds = sum(plan.seconds for plan in plans)
     if streams.as_json:
         streams.write_json({"plans": [plan.to_dict() for plan in plans], "seconds": round(seconds)})
     else:
         click.echo("\n\n".join("\n".join(plan.lines()) for plan in plans))
-        trials = sum(plan.trials for plan in plans)
-        click.echo(f"\nAll together: {trials} trials, at most about {write_duration(seconds)}.")
+        counts = ", ".join(f"{plan.trials} {spec.family}" for plan, spec in zip(plans, specs, strict=True))
+        click.echo(
+            f"\nAll together: {sum(plan.trials for plan in plans)} trials ({counts}), at most about "
+            f"{write_duration(seconds)}. Retrieval's first searched trial has the training settings that won transfer."
+        )
     return DONE
 
 
@@ -126,11 +133,12 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
         if spec.family in together.results:
             print_result(console, together.results[spec.family], base_settings(spec), closing=False)
     header, *body = comparison_rows(together.contenders)
+    shown = [place for place, column in enumerate(header) if console.width >= _WIDE or column in _ALWAYS]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for cell in header:
-        table.add_column(cell, no_wrap=True)
+    for place in shown:
+        table.add_column(header[place], no_wrap=True)
     for row in body:
-        table.add_row(*row)
+        table.add_row(*(row[place] for place in shown))
     console.print(
         f"\n{together.name}: the winners of all families, in {write_duration(together.seconds)}", style="bold"
     )

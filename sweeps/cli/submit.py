@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,18 +30,23 @@ def submit(family: str, address: str, wait: bool, working_dir: Path | None, opti
     The cluster's head runs carsweep run FAMILY with these options on all of the cluster. --out must be a folder that
     every machine of the cluster sees.
     """
-    _check_options(family, options)
-    from sweeps.submit import follow_job, submit_job, why_it_failed
+    given = _parsed(family, options)
+    _check_settings(family, given)
+    from sweeps.submit import follow_job, submit_job
 
-    submission = submit_job(address, [family, *options], working_dir=working_dir)
-    click.echo(f"Job {submission.job} runs: {submission.command}", err=True)
+    # A name that is known here is what goes on with the sweep, should the job die.
+    name = [] if given["name"] or given["spec_file"] else ["--name", f"{family}-{time.strftime('%Y%m%d-%H%M%S')}"]
+    submission = submit_job(address, [family, *options, *name], working_dir=working_dir)
+    click.echo(
+        f"Job {submission.job} runs: {submission.command}\nIts page: {address}/#/jobs/{submission.job}", err=True
+    )
     look = f"ray job logs --address {address} --follow {submission.job}"
     if not wait:
         click.echo(f"To follow it: {look}", err=True)
         click.echo(submission.job)
         return DONE
     try:
-        succeeded = follow_job(submission, lambda text: click.echo(text, nl=False))
+        end = follow_job(submission, lambda text: click.echo(text, nl=False))
     except KeyboardInterrupt:
         click.echo(
             f"No longer following; the job goes on. To follow it again:\n  {look}\n"
@@ -47,12 +54,15 @@ def submit(family: str, address: str, wait: bool, working_dir: Path | None, opti
             err=True,
         )
         return INTERRUPTED
-    if not succeeded:
-        click.echo(f"carsweep: job {submission.job} failed: {why_it_failed(submission)}", err=True)
-    return DONE if succeeded else FAILED
+    except ConnectionError as error:
+        click.echo(f"carsweep: lost sight of job {submission.job}: {error} To follow it again: {look}", err=True)
+        return FAILED
+    if end.code:
+        click.echo(f"carsweep: job {submission.job} failed: {end.reason}", err=True)
+    return end.code
 
 
-def _check_options(family: str, options: tuple[str, ...]) -> None:
+def _parsed(family: str, options: tuple[str, ...]) -> dict[str, Any]:
     """Parse the options as ``carsweep run FAMILY`` would, so that a slip is found here and not on the cluster.
 
     Raises:
@@ -62,4 +72,26 @@ def _check_options(family: str, options: tuple[str, ...]) -> None:
 
     command = run.get_command(click.Context(run), family)
     assert command is not None
-    command.make_context(f"carsweep run {family}", list(options), resilient_parsing=False)
+    given = {"spec_file": None, **command.make_context(f"carsweep run {family}", list(options)).params}
+    if given["as_json"]:
+        raise click.UsageError(
+            "--json is of carsweep run: a job's log has all it prints; OUT/NAME/result.json is there."
+        )
+    return given
+
+
+def _check_settings(family: str, given: dict[str, Any]) -> None:
+    """Raise SpecError where the settings make no sweep; those in a file are left for the cluster, which has it."""
+    if given["spec_file"] is not None:
+        return
+    from sweeps.spec import load_spec
+    from sweeps.together import specs_of_all
+
+    here = ("spec_file", "sets", "out", "tracking_uri", "dry_run", "as_json", "address")
+    options = {name: value for name, value in given.items() if name not in here and value is not None}
+    if family == "all":
+        specs_of_all(
+            name=options.pop("name", "all"), sets=given["sets"], trials=options.pop("trials", None), overrides=options
+        )
+    else:
+        load_spec(family, sets=given["sets"], overrides=options)

@@ -43,6 +43,10 @@ FROZEN = TrialConfig(
 TUNED = FROZEN.with_settings({"unfreezing": "full", "epochs": 2, "crop": "random", "flip": True, "head_lr": 1e-4})
 
 
+# Fitting a whitening costs the cube of the width; this network's is 512.
+SMALL = {"backbone": "timm:resnet10t", "weights": "random"}
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Images this small lose more by sharing the work than they win."""
@@ -116,7 +120,7 @@ def test_trials_share_what_they_have_in_common(folder: Path, stages: StageStore)
 
 
 def test_a_transfer_trial_has_trained_the_extractor(folder: Path, stages: StageStore) -> None:
-    """After a transfer trial with equal training nothing is trained; epochs are reported, the last one's of the vote."""
+    """After a transfer trial with equal training nothing is trained; epochs are reported, the last with the vote."""
     data = _data(folder, stages)
     before, _ = _run(TUNED.with_settings({"family": "transfer"}), data, stages)
     reports, outcome = _run(TUNED, data, stages)
@@ -178,7 +182,7 @@ def test_siblings_are_what_trials_of_their_own_measure(folder: Path, tmp_path: P
     """Each other k, distance and vote is a sibling, once, with the measures of a trial that was asked for just that."""
     here, elsewhere = StageStore(tmp_path / "here"), StageStore(tmp_path / "elsewhere")
     data, other = _data(folder, here), _data(folder, elsewhere)
-    config = FROZEN.with_settings({"k": 52, "vote": "softmax", "temperature": 0.2, "whitening": "pca"})
+    config = FROZEN.with_settings({**SMALL, "k": 52, "vote": "softmax", "temperature": 0.2, "whitening": "pca"})
     assert len(data.splits.train) > 52
     _, outcome = _run(config, data, here)
     found = {tuple(sibling.settings.values()): sibling for sibling in outcome.siblings}
@@ -207,7 +211,7 @@ def test_two_runs_of_a_trial_give_the_same_numbers(folder: Path, tmp_path: Path)
     results = []
     for name in ("a", "b"):
         store = StageStore(tmp_path / name)
-        data, config = _data(folder, store), TUNED.with_settings({"whitening": "lda"})
+        data, config = _data(folder, store), TUNED.with_settings({**SMALL, "whitening": "lda"})
         reports, outcome = _run(config, data, store)
         score = evaluate_on_test(config, data, store, outcome.model)
         tested = {key: value for key, value in score.metrics.items() if key.removeprefix("test_") not in TIMES}
@@ -242,6 +246,21 @@ def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_p
 
 
 @pytest.mark.parametrize("base", [FROZEN, TUNED], ids=["frozen", "tuned"])
+def test_the_test_asks_the_validated_extractor(base: TrialConfig, folder: Path, stages: StageStore) -> None:
+    """If the validation images are also the test images, their embeddings and all scores are the validation's."""
+    data = _data(folder, stages)
+    _, outcome = _run(base, data, stages)
+    queries = data.splits.validation
+    tested = replace(data, splits=Splits(data.splits.train, queries, queries))
+    score = evaluate_on_test(base, tested, stages, outcome.model)
+    np.testing.assert_allclose(
+        _test_embeddings(stages, "max"), _embeddings(stages, outcome, "max")[-len(queries) :], rtol=1e-4, atol=1e-5
+    )
+    for name in VOTED | RANKED:
+        assert score.metrics[f"test_{name}"] == pytest.approx(outcome.metrics[f"val_{name}"])
+
+
+@pytest.mark.parametrize("base", [FROZEN, TUNED], ids=["frozen", "tuned"])
 def test_a_sibling_is_tested_with_the_model_of_its_parent(base: TrialConfig, folder: Path, stages: StageStore) -> None:
     """What a sibling scores with its parent's model is what a trial of those settings scores with its own."""
     data = _data(folder, stages)
@@ -257,10 +276,11 @@ def test_a_sibling_is_tested_with_the_model_of_its_parent(base: TrialConfig, fol
     ("base", "settings"),
     [
         (FROZEN, {}),
-        (FROZEN, {"pooling": "gem", "l2_normalize": True, "whitening": "pca", "distance": "cosine", "vote": "softmax"}),
-        (TUNED, {"pooling": "max", "whitening": "lda", "vote": "distance"}),
+        (FROZEN, {"pooling": "gem", "l2_normalize": True, "distance": "cosine", "vote": "softmax"}),
+        (FROZEN, {**SMALL, "whitening": "pca", "whitening_dim": 20}),
+        (TUNED, {**SMALL, "pooling": "max", "whitening": "lda", "vote": "distance", "l2_normalize": True}),
     ],
-    ids=["plain", "frozen-pca", "tuned-lda"],
+    ids=["plain", "gem", "pca", "tuned-lda"],
 )
 def test_the_exported_model_answers_as_it_was_tested(
     base: TrialConfig, settings: dict[str, Any], folder: Path, tmp_path: Path
@@ -359,16 +379,17 @@ def test_queries_of_a_class_without_gallery_are_misses(folder: Path, stages: Sta
 @pytest.mark.parametrize("whitening", ["none", "pca", "lda"])
 def test_a_gallery_of_equal_images_is_searched(tmp_path: Path, whitening: str) -> None:
     """Where all images are one, all distances are 0, and the gallery's first images vote; nothing is NaN."""
-    for label in range(2):
-        for split in ("train", "test"):
-            place = tmp_path / "cars" / split / f"class {label}"
-            place.mkdir(parents=True)
-            for number in range(6):
-                Image.new("RGB", (40, 40), (90, 120, 60)).save(place / f"{number}.png")
+    random = np.random.default_rng(0)
+    for place in (tmp_path / "cars" / split / f"class {label}" for split in ("train", "test") for label in range(2)):
+        place.mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (40, 40), (90, 120, 60)).save(place / f"equal {number}.png")
+            Image.fromarray(random.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(place / f"other {number}.png")
     stages = StageStore(tmp_path / "stages")
     data = _data(tmp_path / "cars", stages)
-    train = [row for row, image in enumerate(data.manifest.images) if image.path.startswith("train")]
-    data = _split_otherwise(data, train[2:], train[:2])
+    images = enumerate(data.manifest.images)
+    equal = [row for row, image in images if image.path.startswith("train") and "equal" in image.path]
+    data = _split_otherwise(data, equal[2:], equal[:2])
     config = FROZEN.with_settings({"k": 4, "vote": "distance", "whitening": whitening, "l2_normalize": True})
     _, outcome = _run(config, data, stages)
     assert all(np.isfinite(value) for value in outcome.metrics.values())

@@ -210,6 +210,24 @@ def test_loading_needs_neither_pretrained_weights_nor_internet(folder: Path, tmp
     assert answer.stdout.strip() == str(CLASSES)
 
 
+def test_an_older_classifier_is_served(
+    tmp_path: Path, classifier: Classifier, predictor: Predictor, pixels: np.ndarray
+) -> None:
+    """A folder from before there were other networks and galleries, which names no kind, is answered alike."""
+    _export(tmp_path, classifier)
+    path = tmp_path / "model.json"
+    description = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in description.items() if k not in ("kind", "architecture")}))
+    older = load_export(tmp_path)
+    assert isinstance(older, Predictor)
+    assert np.array_equal(older.probabilities(pixels), predictor.probabilities(pixels))
+
+
+def _describe(folder: Path, **changes: object) -> None:
+    path = folder / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 def _cut(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
@@ -232,8 +250,27 @@ def _age(folder: Path) -> None:
         (_cut, "must hold the classifier's tensors"),
         (_pickle, "must hold the classifier's tensors"),
         (_age, "format in model.json must be 1, got 99"),
+        (lambda folder: _describe(folder, classes=None), "model.json in .* must describe the whole model"),
+        (lambda folder: _describe(folder, mean=[0.5]), "model.json in .* must describe the whole model"),
+        (lambda folder: _describe(folder, image_size="big"), "model.json in .* must describe the whole model"),
+        (lambda folder: _describe(folder, backbone="none"), "model.json in .* must describe the whole model"),
+        (lambda folder: _describe(folder, architecture={"wide": 1}), "model.json in .* must describe the whole model"),
+        (lambda folder: _describe(folder, classes=["one"]), "must hold the classifier's tensors"),
     ],
-    ids=["no-description", "torn-description", "no-tensors", "torn-tensors", "a-pickle", "another-format"],
+    ids=[
+        "no-description",
+        "torn-description",
+        "no-tensors",
+        "torn-tensors",
+        "a-pickle",
+        "another-format",
+        "no-classes",
+        "short-mean",
+        "size-of-letters",
+        "unknown-backbone",
+        "unknown-architecture",
+        "fewer-classes",
+    ],
 )
 def test_a_damaged_export_is_refused(
     tmp_path: Path, classifier: Classifier, spoil: Callable[[Path], object], message: str

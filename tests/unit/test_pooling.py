@@ -41,7 +41,9 @@ def _maps_and_passes(backbone: Backbone, path: str) -> list[Tensor]:
 def test_generalized_mean_is_its_formula() -> None:
     """On maps with negative numbers it is (mean of max(x, 1e-6)³)^(1/3), place by place."""
     maps = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1))
-    expected = [[np.mean(np.maximum(m, 1e-6).ravel() ** 3) ** (1 / 3) for m in image] for image in maps.double().numpy()]
+    expected = [
+        [np.mean(np.maximum(m, 1e-6).ravel() ** 3) ** (1 / 3) for m in image] for image in maps.double().numpy()
+    ]
     np.testing.assert_allclose(generalized_mean(maps).numpy(), expected, rtol=1e-5)
 
 

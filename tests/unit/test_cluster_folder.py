@@ -1,0 +1,56 @@
+"""cluster/ holds a manifest that Kubernetes could read and a command that carsweep takes, and no Python."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from sweeps.cli.app import carsweep
+from sweeps.cli.family import repeat_set
+
+CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
+
+
+def manifest() -> dict[str, Any]:
+    """Return the RayJob."""
+    read: dict[str, Any] = yaml.safe_load((CLUSTER / "rayjob.yaml").read_text(encoding="utf-8"))
+    return read
+
+
+def test_the_entrypoint_is_a_command_that_carsweep_takes() -> None:
+    """Every word of the job's command is known, and the trials run on the cluster that the job has."""
+    program, *words = shlex.split(manifest()["spec"]["entrypoint"])
+    assert program == "carsweep"
+    command: click.Command = carsweep
+    context = click.Context(command)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words[0])
+        assert found is not None
+        command, words = found, words[1:]
+    parsed = command.make_context("run", repeat_set(words))
+    assert parsed.params["address"] == "auto"
+    assert parsed.params["out"].is_absolute()
+
+
+def test_all_machines_see_the_same_folder() -> None:
+    """Head and workers have the same image and the same mounts, and the command's folder lies in the shared one."""
+    cluster = manifest()["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    containers = [group["template"]["spec"]["containers"][0] for group in groups]
+    assert len({container["image"] for container in containers}) == 1
+    assert all(mount == containers[0]["volumeMounts"] for mount in (c["volumeMounts"] for c in containers))
+    assert any(mount["mountPath"] == "/shared" for mount in containers[0]["volumeMounts"])
+
+
+def test_it_is_a_kuberay_job() -> None:
+    """The kind and version are KubeRay's."""
+    assert (manifest()["apiVersion"], manifest()["kind"]) == ("ray.io/v1", "RayJob")
+
+
+def test_there_is_no_python_here() -> None:
+    """A package called cluster would be installed into the user's environment."""
+    assert not list(CLUSTER.rglob("*.py"))

@@ -1,0 +1,144 @@
+"""Sweeps compared with one another, as values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from carcls.config import TrialConfig
+from carcls.evaluation.predictions import StoredPredictions
+from carcls.evaluation.significance import wilson_interval
+from sweeps.comparison import compare
+from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
+
+IMAGES = 200
+
+
+def trial(number: int, accuracy: float | None, *, sibling_of: int | None = None, **settings: Any) -> TrialSummary:
+    """Return a complete trial, or a failed one without accuracy."""
+    family = "retrieval" if sibling_of is not None or "k" in settings else "transfer"
+    params = TrialConfig.model_validate({"family": family, **settings}).model_dump()
+    metrics = {} if accuracy is None else {"val_accuracy": accuracy}
+    status, reason = ("failed", "the loss became NaN") if accuracy is None else ("complete", "")
+    return TrialSummary(number, None, status, params, metrics, 1, 2.0, reason, sibling_of)
+
+
+def sweep(
+    name: str, *trials: TrialSummary, test: float | None = None, digest: str = "d1", interrupted: bool = False
+) -> SweepResult:
+    """Return a sweep whose winner has a test accuracy."""
+    complete = [t for t in trials if t.status == "complete"]
+    best = max(complete, key=lambda t: t.metrics["val_accuracy"], default=None)
+    splits = {"train": 300, "validation": 100, "test": IMAGES}
+    return SweepResult(
+        sweep=name,
+        family=str(trials[0].params["family"]),
+        out="/runs",
+        data=DataSummary("cars", digest, 600, 7, splits),
+        trials=trials,
+        best=BestTrial(best.number, best.params, best.metrics) if best else None,
+        test=None if test is None else TestReading({"test_accuracy": test, "test_f1": test}, (0.0, 1.0), IMAGES),
+        registered=None if test is None else RegisteredModel("carsweep-transfer", "3", "challenger", "models:/x"),
+        tracking_uri="sqlite:////runs/mlflow.db",
+        seconds=10.0,
+        interrupted=interrupted,
+    )
+
+
+def answers(wrong: range, *, first_row: int = 0) -> StoredPredictions:
+    """Return answers to all test images, right but for ``wrong``."""
+    labels = np.arange(IMAGES) % 7
+    predicted = labels.copy()
+    predicted[list(wrong)] = 7
+    return StoredPredictions(np.arange(first_row, first_row + IMAGES), labels, predicted)
+
+
+def test_winners_on_the_same_images_are_compared_in_pairs_best_first() -> None:
+    """Every pair has its discordant counts and a p-value; Holm multiplies the smallest of three by three."""
+    results = [sweep("b", trial(0, 0.5), test=0.8), sweep("a", trial(0, 0.6), test=0.95)]
+    results.append(sweep("c", trial(0, 0.4), test=0.79))
+    stored = {"a": answers(range(10)), "b": answers(range(40)), "c": answers(range(20, 62))}
+    (group,) = compare(results, stored).groups
+    assert [line.sweep for line in group.sweeps] == ["a", "b", "c"]
+    assert [(pair.first, pair.second) for pair in group.pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
+    counts = [(pair.numbers.first_only, pair.numbers.second_only) for pair in group.pairs]
+    assert counts == [(30, 0), (42, 10), (22, 20)]
+    p_values = [binomtest(one, one + other, 0.5).pvalue for one, other in counts]
+    adjusted = [pair.adjusted for pair in group.pairs]
+    assert adjusted == pytest.approx([3 * p_values[0], 2 * p_values[1], p_values[2]])
+    assert [pair.verdict for pair in group.pairs] == ["better", "better", "no difference shown"]
+
+
+def test_correction_takes_back_what_one_test_alone_would_show() -> None:
+    """Nine to one is shown at 5% between two sweeps, and no longer when three pairs are tested."""
+    two = {"a": answers(range(1)), "b": answers(range(1, 10))}
+    named = {"a": sweep("a", trial(0, 0.5), test=199 / 200), "b": sweep("b", trial(0, 0.5), test=191 / 200)}
+    named["c"] = sweep("c", trial(0, 0.5), test=198 / 200)
+    alone = compare([named["a"], named["b"]], two).groups[0].pairs
+    assert [pair.verdict for pair in alone] == ["better"]
+    three = compare(list(named.values()), {**two, "c": answers(range(20, 22))}).groups[0].pairs
+    (pair,) = [pair for pair in three if (pair.first, pair.second) == ("a", "b")]
+    assert pair.numbers == alone[0].numbers
+    assert pair.verdict == "no difference shown"
+
+
+def test_different_data_sets_stand_apart_and_are_never_paired() -> None:
+    """One group a digest, each with its own ranking, even when rows and labels happen to agree."""
+    results = [sweep("a", trial(0, 0.5), test=0.95), sweep("b", trial(0, 0.5), test=0.8, digest="d2")]
+    groups = compare(results, {"a": answers(range(10)), "b": answers(range(40))}).groups
+    assert [[line.sweep for line in group.sweeps] for group in groups] == [["a"], ["b"]]
+    assert [group.pairs for group in groups] == [(), ()]
+
+
+@pytest.mark.parametrize("other", [answers(range(40), first_row=5), answers(range(41))])
+def test_answers_to_other_images_or_of_an_earlier_winner_are_in_no_pair(other: StoredPredictions) -> None:
+    """Rows that differ, or an accuracy that is not the result's, leave the pair out."""
+    results = [sweep("a", trial(0, 0.5), test=0.95), sweep("b", trial(0, 0.5), test=0.8)]
+    assert compare(results, {"a": answers(range(10)), "b": other}).groups[0].pairs == ()
+
+
+def test_interrupted_and_failed_sweeps_show_as_such_after_those_with_a_score() -> None:
+    """Without a test score a sweep stands below, with its status and the reason of a failure."""
+    results = [
+        sweep("broken", trial(0, None)),
+        sweep("stopped", trial(0, 0.9), interrupted=True),
+        sweep("done", trial(0, 0.2), test=0.1),
+    ]
+    lines = compare(results, {}).groups[0].sweeps
+    assert [(line.sweep, line.status) for line in lines] == [
+        ("done", "complete"),
+        ("stopped", "interrupted"),
+        ("broken", "failed"),
+    ]
+    assert lines[2].reason == "the loss became NaN"
+    assert (lines[2].val_accuracy, lines[1].test_accuracy, lines[1].registered) == (None, None, "")
+    assert lines[0].registered == "carsweep-transfer 3"
+    low, high = wilson_interval(20, 100)
+    assert lines[0].val_half_width == pytest.approx((high - low) / 2)
+
+
+def test_siblings_are_neither_counted_nor_repeated() -> None:
+    """Of a trial and what it answered on its way the best is shown, and only trials that ran are counted."""
+    trials = [trial(0, 0.5, k=10), trial(1, 0.6, k=5, sibling_of=0), trial(2, 0.4, k=1, sibling_of=0)]
+    (line,) = compare([sweep("r", *trials, trial(3, 0.55, k=7))], {}).groups[0].sweeps
+    assert line.trials == 2
+    assert [row.number for row in line.top] == [1, 3]
+
+
+def test_top_rows_tell_the_settings_by_which_the_sweeps_differ() -> None:
+    """A setting that is the same in all sweeps of the data set is left out; one at its default goes unsaid."""
+    one = sweep("a", trial(0, 0.5, image_size=64, dropout=0.3), trial(1, 0.4, image_size=64), test=0.5)
+    other = sweep("b", trial(0, 0.3, image_size=64, optimizer="sgd"), test=0.4)
+    lines = compare([one, other], {}, top=1).groups[0].sweeps
+    assert [[row.settings for row in line.top] for line in lines] == [[{"dropout": 0.3}], [{"optimizer": "sgd"}]]
+
+
+def test_comparison_becomes_plain_json() -> None:
+    """What --json writes needs no conversion, and a NaN is null."""
+    result = sweep("a", trial(0, 0.5), test=float("nan"))
+    text = json.dumps(compare([result], {"a": answers(range(0))}).as_dict(), allow_nan=False)
+    assert json.loads(text)["groups"][0]["sweeps"][0]["test_accuracy"] is None
