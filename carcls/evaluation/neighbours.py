@@ -16,8 +16,10 @@ from torch import Tensor
 from carcls.config import Distance
 from carcls.errors import InputError, TrialFailure
 
-MARGIN = 32
+MARGIN = 16
 BLOCK_BYTES = 2**28
+# What is rescored at a time should stay in the processor's cache.
+_RESCORED_BYTES = 2**22
 _FLOAT32_STEP = 2.0**-24
 
 
@@ -50,7 +52,7 @@ def find_neighbours(
 ) -> Neighbours:
     """Return the k nearest images of the gallery for each query: those that sorting all float64 distances would give.
 
-    A float32 product proposes k + 32 candidates a query. Their distances are computed again in float64. An error bound
+    A float32 product proposes k + 16 candidates a query. Their distances are computed again in float64. An error bound
     of the product says whether an image that was not proposed could be as near as the k-th; where it could (duplicates
     in masses, near ties), all distances of that query are computed in float64.
 
@@ -118,21 +120,26 @@ class _Vectors:
     """
 
     raw: NDArray[np.float32]
-    centre: NDArray[np.float64]
-    scales: NDArray[np.float64]
+    centre: NDArray[np.float64] | None
+    scales: NDArray[np.float64] | None
 
     @classmethod
     def of(cls, raw: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance) -> _Vectors:
         """Prepare ``raw``, [n, d]; ``gallery`` gives the centre."""
         if distance == "euclidean":
-            return cls(raw, gallery.mean(axis=0, dtype=np.float64), np.ones(len(raw)))
+            return cls(raw, gallery.mean(axis=0, dtype=np.float64), None)
         lengths = np.sqrt(np.einsum("nd,nd->n", raw, raw, dtype=np.float64))
         scales = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        return cls(raw, np.zeros(raw.shape[1]), scales)
+        return cls(raw, None, scales)
 
     def exactly(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return some of them, float64 [..., d]."""
-        return (self.raw[positions] - self.centre) * self.scales[positions][..., None]
+        found = self.raw[positions].astype(np.float64)
+        if self.centre is not None:
+            found -= self.centre
+        if self.scales is not None:
+            found *= self.scales[positions][..., None]
+        return found
 
     def roughly(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return some of them, float32 [n, d]."""
@@ -157,7 +164,7 @@ class _Search:
         count, width = gallery.raw.shape
         self._candidates = min(count, k + MARGIN + int((own >= 0).any()))
         self.rows = max(1, min(1024, block_bytes // (8 * count)))
-        self._rescored = max(1, block_bytes // (16 * width * self._candidates))
+        self._rescored = max(1, min(block_bytes, _RESCORED_BYTES) // (8 * width * self._candidates))
         self._read = max(1, block_bytes // (16 * width))
         self._table = torch.empty((count, width), dtype=torch.float32, device=device)
         squares = np.empty(count)
@@ -220,11 +227,12 @@ class _Search:
 
     def _distances(self, rows: NDArray[np.int64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return float64 distances [r, m], each summed alone, so that equal images are equally far."""
-        queries = self._queries.exactly(rows)[:, None, :]  # [r, 1, d]
         gallery = self._gallery.exactly(candidates)  # [r, m, d]
+        queries = np.broadcast_to(self._queries.exactly(rows)[:, None, :], gallery.shape)
         if self._distance == "cosine":
-            return np.asarray(np.clip(1 - (gallery * queries).sum(axis=2), 0.0, 2.0))
-        return np.asarray(np.sqrt(((gallery - queries) ** 2).sum(axis=2)))
+            return np.asarray(np.clip(1 - np.einsum("rmd,rmd->rm", gallery, queries), 0.0, 2.0))
+        gallery -= queries
+        return np.asarray(np.sqrt(np.einsum("rmd,rmd->rm", gallery, gallery)))
 
 
 def _pieces(count: int, size: int) -> Iterator[NDArray[np.int64]]:

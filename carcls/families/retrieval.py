@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,7 +29,7 @@ from carcls.families import TestScore
 from carcls.families.voting import Answer, timing, vote_metrics
 from carcls.models.classifier import build_classifier
 from carcls.models.pooling import require_pooling
-from carcls.models.weights import resolve_weights
+from carcls.models.weights import WeightsSource, resolve_weights
 from carcls.outcome import Measurement, Outcome, Report, Sibling
 from carcls.stages import StageStore
 from carcls.training.embeddings import Extractor, read_embeddings
@@ -42,17 +42,24 @@ _VOTES: tuple[Vote, ...] = get_args(Vote)
 
 
 def preflight(configs: Iterable[TrialConfig]) -> list[str]:
-    """Build every extractor once with its weights; return what the user should know.
+    """Build every extractor once with its weights, however many trials use it; return what the user should know.
 
     Raises:
         InputError: a backbone cannot pool as the trial asks.
     """
     notes = []
     for config in configs:
-        require_pooling(config, build_classifier(config, classes=1).backbone)
-        if resolve_weights(config.backbone, config.weights).kind == "random":
+        weights = resolve_weights(config.backbone, config.weights)
+        names = ("backbone", "weights", "image_size", "pooling")
+        _build_once(TrialConfig(**{name: getattr(config, name) for name in names}, **config.architecture()), weights)
+        if weights.kind == "random":
             notes.append(f"{config.backbone} starts from random weights: nothing is transferred.")
     return notes
+
+
+@lru_cache(maxsize=64)
+def _build_once(extractor: TrialConfig, weights: WeightsSource) -> None:  # noqa: ARG001 - other weights are another key
+    require_pooling(extractor, build_classifier(extractor, classes=1).backbone)
 
 
 def check_data(configs: Iterable[TrialConfig], data: Dataset) -> None:

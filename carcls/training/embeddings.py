@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from carcls.config import Pooling, TrialConfig
 from carcls.data.dataset import Dataset
-from carcls.errors import WeightsError
+from carcls.errors import TrialFailure, WeightsError
 from carcls.models.classifier import Classifier
 from carcls.models.pooling import pooled_embeddings
 from carcls.outcome import Report
@@ -130,6 +130,13 @@ def gallery_and_queries(data: Dataset) -> NDArray[np.int64]:
 
 
 def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:
-    """Return the embeddings of a stage, float32 [n, d], in the order of its rows."""
-    embeddings: NDArray[np.float32] = np.load(folder / f"{pooling}.npy", allow_pickle=False)
+    """Return the embeddings of a stage, float32 [n, d], in the order of its rows.
+
+    Raises:
+        TrialFailure: the extractor cannot pool like that.
+    """
+    path = folder / f"{pooling}.npy"
+    if not path.exists():
+        raise TrialFailure(f"pooling must be average for this backbone, which has no feature maps, got {pooling!r}.")
+    embeddings: NDArray[np.float32] = np.load(path, allow_pickle=False)
     return embeddings

@@ -23,7 +23,7 @@ from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.splits import Splits
 from carcls.errors import InputError, TrialFailure, WeightsError
 from carcls.export import GalleryPredictor, load_export
-from carcls.families import check_data, evaluate_on_test, export_trial, preflight, run_trial
+from carcls.families import check_data, evaluate_on_test, export_trial, preflight, retrieval, run_trial
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
@@ -434,3 +434,27 @@ def test_a_frozen_extractor_must_keep_its_weights(folder: Path, tmp_path: Path, 
     _weights_file(path, 0.5)
     with pytest.raises(WeightsError, match="weights must be those that the gallery was embedded with"):
         evaluate_on_test(config, data, stages, outcome.model)
+
+
+def test_a_backbone_without_feature_maps_pools_by_itself(folder: Path, stages: StageStore) -> None:
+    """Pooling tokens is a mistake before the sweep, and a failure with a reason where the trial runs all the same."""
+    tokens = FROZEN.with_settings({"backbone": "timm:vit_tiny_patch16_224", "weights": "random", "image_size": 224})
+    with pytest.raises(InputError, match="pooling must be average for timm:vit_tiny_patch16_224"):
+        preflight([tokens, tokens.with_settings({"pooling": "max"})])
+    data = _data(folder, stages)
+    small = _split_otherwise(data, data.splits.train[::9].tolist(), data.splits.validation[:2].tolist())
+    _, outcome = _run(tokens, small, stages)
+    assert 0 <= outcome.metrics["val_accuracy"] <= 1
+    with pytest.raises(TrialFailure, match="pooling must be average for this backbone"):
+        _run(tokens.with_settings({"pooling": "max"}), small, stages)
+
+
+def test_an_extractor_is_built_once_before_the_sweep() -> None:
+    """Of a hundred trials with one extractor one builds it to check it; its weights are looked for each time."""
+    config = FROZEN.with_settings({**SMALL, "image_size": 96})
+    before = retrieval._build_once.cache_info().misses
+    notes = preflight(config.with_settings({"k": k}) for k in range(1, 101))
+    assert notes == ["timm:resnet10t starts from random weights: nothing is transferred."]
+    assert retrieval._build_once.cache_info().misses == before + 1
+    with pytest.raises(WeightsError, match="does not exist"):
+        preflight([config.with_settings({"weights": "no/such.pth"})])

@@ -1,0 +1,98 @@
+"""What to try next: settings drawn by a sampler that learns from the trials so far, or at random.
+
+Of what a trial answered on its way the sampler sees the best only. Hundreds of answers that share all settings of
+training would outweigh everything else it knows: it would search around one network, and worse than at random.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import FrozenTrial
+
+from carcls.config import TrialConfig, digest_of
+from sweeps.study_parts import asked_of
+from sweeps.study_siblings import is_sibling
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+STARTUP_TRIALS = 8
+# Finds one combination among a hundred that are answered with a probability above 0.9999.
+RANDOM_DRAWS = 1000
+
+
+def draw(
+    trials: Sequence[FrozenTrial], distributions: Mapping[str, BaseDistribution], seed: int, number: int
+) -> dict[str, Any]:
+    """Return settings that promise more than others.
+
+    Args:
+        trials: all that were asked so far.
+        distributions: of the searched settings.
+        seed: of the sweep.
+        number: of trials in the journal; draws depend on it, the seed and the trials alone, also after a restart.
+    """
+    seen = _seen_by_sampler(trials)
+    startup = STARTUP_TRIALS + sum(is_sibling(trial) for trial in seen)
+    glance = optuna.create_study(direction="maximize", sampler=_sampler(_seed_of(seed, number), startup))
+    glance.add_trials([_bare(trial) for trial in seen])
+    return glance.ask(dict(distributions)).params
+
+
+def draw_new(spec: SweepSpec, known: Collection[str], number: int) -> TrialConfig | None:
+    """Return a trial at random whose digest is not ``known``, or None when the space seems to hold none."""
+    random = Random(_seed_of(spec.seed, number))
+    for _ in range(RANDOM_DRAWS):
+        config = spec.trial_config({name: domain.draw(random) for name, domain in spec.search.items()})
+        if config.digest not in known:
+            return config
+    return None
+
+
+def _seed_of(seed: int, number: int) -> int:
+    return int(digest_of([seed, number], length=7), 16)
+
+
+def _sampler(seed: int, startup: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return TPESampler(
+            seed=seed,
+            multivariate=True,
+            group=True,  # an experiment outside of a domain has fewer parameters than the others
+            constant_liar=True,
+            n_startup_trials=startup,
+        )
+
+
+def _seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials without siblings (and what took over their results) but for the best of each trial."""
+    siblings = {trial.number: trial for trial in trials if is_sibling(trial)}
+    best: dict[int, FrozenTrial] = {}
+    for trial in siblings.values():
+        rival = best.setdefault(asked_of(trial)["sibling_of"], trial)
+        if trial.value > rival.value:
+            best[asked_of(trial)["sibling_of"]] = trial
+    kept = {trial.number for trial in best.values()}
+    return [
+        trial
+        for trial in trials
+        if trial.number in kept
+        or (trial.number not in siblings and asked_of(trial).get("duplicate_of") not in siblings)
+    ]
+
+
+def _bare(trial: FrozenTrial) -> FrozenTrial:
+    """Return the trial without its notes, which are long and would be copied."""
+    bare = copy.copy(trial)
+    bare.user_attrs = {}
+    return bare
