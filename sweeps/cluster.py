@@ -40,7 +40,7 @@ def machines_of(address: str, folder: Path) -> tuple[Machine, ...]:
         found = _look(address, token)
     finally:
         token.unlink()
-    mistakes = [mistake for machine in found if (mistake := _mistake_of(machine, folder))]
+    mistakes = [mistake for machine in found if (mistake := mistake_of(machine, folder))]
     if mistakes:
         raise InputError(mistakes[0])
     machines = tuple(Machine(int(machine["cores"]), int(machine["gpus"])) for machine in found)
@@ -95,7 +95,11 @@ def _why(said: str) -> str:
     return "what listens there does not speak as the head of a Ray cluster does"
 
 
-def _mistake_of(machine: dict[str, Any], folder: Path) -> str:
+def mistake_of(machine: dict[str, Any], folder: Path) -> str:
+    """Return why a machine cannot run trials of sweeps in ``folder``; empty when it can.
+
+    ``machine`` is what ``sweeps.cluster_look.look`` tells of it.
+    """
     place, here = machine["address"], version("carsweep")
     if "error" in machine:
         return f"--address must be of a cluster whose machines answer; {place} does not: {machine['error']}."

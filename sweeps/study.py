@@ -31,10 +31,10 @@ from sweeps.study_parts import (
     load,
     mend,
     record_of,
-    sampler_of,
     to_distribution,
     what_is_broken,
 )
+from sweeps.study_sampling import draw, draw_new
 from sweeps.study_siblings import sibling_trials
 from sweeps.study_trials import Asked, Live, asked_value, last_of
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # So many deaths in a row without a new epoch mean that the trial is to blame.
 MAX_ATTEMPTS = 3
-# So many duplicates in a row mean that a small space holds nothing new.
+# So many duplicates in a row mean that the sampler names only what is known.
 MAX_DUPLICATES = 20
 
 __all__ = ["Asked", "Status", "Study", "TrialRecord", "fits", "from_distribution", "to_distribution"]
@@ -116,8 +116,10 @@ class Study:
             asked = self._ask_new()
             if asked is not None:
                 return asked
-        self._study.set_user_attr("exhausted_at", self._spec.trials)
-        return None
+        asked = self._begin_any_new()
+        if asked is None:
+            self._study.set_user_attr("exhausted_at", self._spec.trials)
+        return asked
 
     def left(self) -> int:
         """Return how many new trials the budget still allows. Duplicates and siblings cost nothing and do not count."""
@@ -162,14 +164,15 @@ class Study:
 
     def _begin_search_trial(self) -> Asked | None:
         number = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = sampler_of(self._spec.seed, number)
-        trial = self._study.ask(self._distributions)
-        config = self._spec.trial_config(trial.params)
-        twin = self._digests.get(config.digest)
-        trial.set_user_attr("asked", asked_value(None, trial.params, config, twin))
-        return self._begin(self._frozen(trial.number), twin, trial)
+        drawn = draw(self._known(), self._distributions, self._spec.seed, number)
+        return self._begin_given(self._spec.trial_config(drawn), None)
 
-    def _begin(self, frozen: FrozenTrial, twin: int | None, trial: Trial | None = None) -> Asked | None:
+    def _begin_any_new(self) -> Asked | None:
+        """Begin a trial at random that nobody has answered, where the sampler names only what is known."""
+        config = draw_new(self._spec, self._digests, len(self._study.get_trials(deepcopy=False)))
+        return None if config is None else self._begin_given(config, None)
+
+    def _begin(self, frozen: FrozenTrial, twin: int | None) -> Asked | None:
         if twin is not None:
             self._settle_duplicate(frozen)
             return None
@@ -177,7 +180,7 @@ class Study:
         self._digests[asked["digest"]] = frozen.number
         config = TrialConfig.model_validate(asked["config"])
         documented = asked["experiment"] is not None
-        self._live[frozen.number] = Live(trial or self._attach(frozen), documented, config.epochs)
+        self._live[frozen.number] = Live(self._attach(frozen), documented, config.epochs)
         return Asked(frozen.number, asked["experiment"], asked["settings"], config)
 
     def _attach(self, frozen: FrozenTrial) -> Trial:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from carcls.config import digest_of
 from sweeps.record import Status, TrialRecord
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
 
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
 OBJECTIVE = "val_accuracy"
-STARTUP_TRIALS = 8
 STATES: Mapping[Status, TrialState] = {
     "running": TrialState.RUNNING,
     "complete": TrialState.COMPLETE,
@@ -131,19 +126,6 @@ def pruner_of(spec: SweepSpec) -> BasePruner:
     if not stopping.enabled:
         return NopPruner()
     return SuccessiveHalvingPruner(stopping.min_epochs, stopping.reduction, min_early_stopping_rate=0)
-
-
-def sampler_of(seed: int, number: int) -> BaseSampler:
-    """A sampler whose draws depend on the trials so far, the seed and the trial's number: also after a restart."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return TPESampler(
-            seed=int(digest_of([seed, number], length=7), 16),
-            multivariate=True,
-            group=True,  # an experiment outside of a domain has fewer parameters than the others
-            constant_liar=True,
-            n_startup_trials=STARTUP_TRIALS,
-        )
 
 
 class _DriverHoldsIt:

@@ -80,6 +80,8 @@ def _seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     best: dict[int, FrozenTrial] = {}
     for trial in siblings.values():
         rival = best.setdefault(asked_of(trial)["sibling_of"], trial)
+        assert trial.value is not None
+        assert rival.value is not None
         if trial.value > rival.value:
             best[asked_of(trial)["sibling_of"]] = trial
     kept = {trial.number for trial in best.values()}

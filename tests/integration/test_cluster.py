@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from sweeps.cluster import mistake_of
 
 CARSWEEP = str(Path(sys.executable).with_name("carsweep"))
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -118,12 +121,58 @@ def test_a_job_runs_a_sweep_and_passes_its_result_on(head: tuple[str, str], imag
     assert "failed" in failed.stderr
 
 
+@pytest.mark.slow
+def test_each_machine_tells_whether_it_can_run_trials(head: tuple[str, str], tmp_path: Path) -> None:
+    """A machine tells its cores and whether it sees a file; one that does not see it is refused with its address."""
+    (tmp_path / "seen").touch()
+    for name, seen in (("seen", True), ("unseen", False)):
+        command = [sys.executable, "-m", "sweeps.cluster_look", head[0], str(tmp_path / name)]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=True)
+        (machine,) = json.loads(done.stdout.splitlines()[-1])
+        assert (machine["cores"], machine["sees"], machine["carsweep"]) == (2, seen, version("carsweep"))
+        told = mistake_of(machine, tmp_path)
+        assert not told if seen else told.startswith("--out must be a folder that every machine")
+    assert mistake_of({**machine, "carsweep": None}, tmp_path).startswith("every machine of the cluster must have")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cpus-per-trial", "3"], "cpus_per_trial must be at most the cores here (2), got 3"),
+        (["--gpus-per-trial", "1"], "gpus_per_trial must be at most the number of GPUs here (there is none)"),
+    ],
+)
+def test_more_than_the_cluster_has_is_refused(
+    words: list[str], said: str, head: tuple[str, str], images: Path, tmp_path: Path
+) -> None:
+    """Exit code 2 and one line, before any image is read."""
+    small = ["--data", str(images), "--set", "backbone=efficientnet_lite0"]
+    done = run("run", "transfer", "--address", head[0], "--out", str(tmp_path), *words, *small)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert said in done.stderr
+    assert not (tmp_path / "stages").exists()
+
+
+@pytest.mark.slow
+def test_what_listens_but_is_no_ray_is_told_within_half_a_minute(images: Path, tmp_path: Path) -> None:
+    """Ray itself would try for minutes and print a page of warnings."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = run("run", "transfer", "--address", address, "--data", str(images), "--out", str(tmp_path), timeout=90)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "does not speak as the head of a Ray cluster does" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["submit", "transfer", "--address", "http://127.0.0.1:{port}"], "a Ray dashboard that answers"),
         (["submit", "transfer", "--address", "127.0.0.1:{port}"], "must be the dashboard's"),
         (["submit", "transfer", "--address", "http://127.0.0.1:{port}", "--trails", "3"], "No such option '--trails'"),
+        (["submit", "transfer", "--address", "http://127.0.0.1:{port}", "--set", "dropout=2"], "dropout: must be"),
+        (["submit", "all", "--address", "http://127.0.0.1:{port}", "--trials", "3"], "--trials: must be at least 9"),
+        (["submit", "transfer", "--address", "http://127.0.0.1:{port}", "--json"], "--json is of carsweep run"),
         (["submit", "cars", "--address", "http://127.0.0.1:{port}"], "'cars' is not one of"),
         (["run", "transfer", "--address", "127.0.0.1:{port}"], "a Ray head that answers"),
         (["run", "transfer", "--address", "ray://127.0.0.1:{port}"], "must be HOST:PORT"),

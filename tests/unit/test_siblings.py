@@ -12,9 +12,10 @@ from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from sweeps.leaderboard import condensed, make_leaderboard
 from sweeps.result import TrialSummary
-from sweeps.space import Choice, IntDomain
+from sweeps.space import Choice, FloatDomain, IntDomain
 from sweeps.spec import EarlyStopping, SweepSpec
-from sweeps.study import Asked, Study
+from sweeps.study import Asked, Study, to_distribution
+from sweeps.study_sampling import draw
 from sweeps.winner import summarize_trial
 
 KS, DISTANCES = (1, 3, 10), ("euclidean", "cosine")
@@ -180,3 +181,30 @@ def test_the_leaderboard_shows_the_best_of_each_trial_and_its_siblings(tmp_path:
     assert [row.experiment for row in rows if row.experiment] == list(names)
     assert len(rows) <= 3
     assert rows[0] == board.rows[0]
+
+
+def test_the_sampler_sees_the_best_sibling_of_each_trial_only(tmp_path: Path) -> None:
+    """Hundreds of answers of one network would outweigh all else: draws are equal with and without the lesser ones."""
+    search = {**spec_of().search, "dropout": FloatDomain(0.0, 0.5), "k": IntDomain(1, 20)}
+    with Study.open(tmp_path, spec_of(search=search, trials=12)) as study:
+        run(study)
+        trials = study._known()
+    siblings = [trial for trial in trials if "sibling_of" in trial.user_attrs["asked"]]
+    best: dict[int, Any] = {}
+    for trial in siblings:
+        parent = trial.user_attrs["asked"]["sibling_of"]
+        if parent not in best or trial.value > best[parent].value:
+            best[parent] = trial
+    fewer = [trial for trial in trials if trial not in siblings or trial in best.values()]
+    assert len(fewer) < len(trials) / 5
+    distributions = {name: to_distribution(domain) for name, domain in search.items()}
+    for number in range(5):
+        assert draw(trials, distributions, 0, number) == draw(fewer, distributions, 0, number)
+
+
+def test_what_nobody_has_answered_is_found_where_the_sampler_repeats_itself(tmp_path: Path) -> None:
+    """In a space of twenty networks with forty answers each, a budget of more than twenty trials runs every one."""
+    search = {"dropout": Choice(tuple(step / 100 for step in range(20))), "k": IntDomain(1, 20)}
+    with Study.open(tmp_path, spec_of(search=search, trials=25)) as study:
+        done = run(study)
+    assert len({asked.config.dropout for asked in done}) == len(done) == 20

@@ -1,0 +1,83 @@
+"""Shares of trials on clusters of unlike machines, held against placing them one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from carcls.errors import InputError
+from sweeps.resources import Machine, Share, trial_resources
+from sweeps.spec import SweepSpec
+
+CLUSTERS = [
+    (Machine(8, 0),),
+    (Machine(8, 0), Machine(8, 0)),
+    (Machine(16, 0), Machine(4, 0), Machine(1, 0)),
+    (Machine(4, 0), Machine(16, 2), Machine(8, 1)),
+    (Machine(2, 4), Machine(64, 0)),
+]
+
+
+def placed(machines: tuple[Machine, ...], share: Share) -> int:
+    """Return how many trials can be put on the machines one by one, each as a whole."""
+    count = 0
+    for machine in machines:
+        cores, gpus = float(machine.cores), [1.0] * machine.gpus
+        while cores >= share.cpus - 1e-6 and take_gpus(gpus, share.gpus):
+            cores -= share.cpus
+            count += 1
+    return count
+
+
+def take_gpus(free: list[float], wanted: float) -> bool:
+    """Take a share of one GPU, or whole ones; False when there is no room."""
+    if wanted == 0:
+        return True
+    each, number = (wanted, 1) if wanted < 1 else (1.0, int(wanted))
+    places = [place for place, left in enumerate(free) if left >= each - 1e-6][:number]
+    if len(places) < number:
+        return False
+    for place in places:
+        free[place] -= each
+    return True
+
+
+@pytest.mark.parametrize("machines", CLUSTERS)
+@pytest.mark.parametrize("trials", [1, 3, 5, 40])
+@pytest.mark.parametrize("gpus", [None, 0.0, 0.5, 1.0])
+def test_as_many_trials_fit_as_are_run_at_a_time(
+    machines: tuple[Machine, ...], trials: int, gpus: float | None
+) -> None:
+    """Whatever the machines, that many trials can be placed at once, each on one machine, and none waits for ever."""
+    if gpus and not any(machine.gpus for machine in machines):
+        with pytest.raises(InputError, match="gpus_per_trial"):
+            trial_resources(SweepSpec(family="transfer", trials=trials, gpus_per_trial=gpus), *machines)
+        return
+    share = trial_resources(SweepSpec(family="transfer", trials=trials, gpus_per_trial=gpus), *machines)
+    assert 1 <= share.concurrency <= trials
+    assert placed(machines, share) >= share.concurrency
+
+
+@pytest.mark.parametrize(("machines", "trials"), list(itertools.product(CLUSTERS[:3], [1, 2, 4])))
+def test_cores_are_not_left_idle(machines: tuple[Machine, ...], trials: int) -> None:
+    """With one core more for each trial, not all of them would fit at a time."""
+    share = trial_resources(SweepSpec(family="transfer", trials=trials), *machines)
+    assert share.concurrency == trials
+    assert placed(machines, share._replace(cpus=share.cpus + 1)) < trials
+
+
+def test_a_trial_gets_no_more_than_one_machine_has() -> None:
+    """Two machines of eight cores give one trial eight, not sixteen, since a trial does not span machines."""
+    two = (Machine(8, 0), Machine(8, 0))
+    assert trial_resources(SweepSpec(family="transfer", trials=1), *two) == Share(8.0, 0.0, 1)
+    with pytest.raises(InputError, match="at most the cores of one machine of the cluster"):
+        trial_resources(SweepSpec(family="transfer", cpus_per_trial=9.0), *two)
+    with pytest.raises(InputError, match="at most the number of GPUs of one machine of the cluster"):
+        trial_resources(SweepSpec(family="transfer", gpus_per_trial=2.0), Machine(8, 1), Machine(8, 1))
+
+
+def test_cores_of_machines_without_gpus_do_not_count_for_trials_with_gpus() -> None:
+    """Four GPUs beside two cores hold four trials of half a core, whatever cores a machine without GPUs has."""
+    share = trial_resources(SweepSpec(family="transfer", trials=9), Machine(2, 4), Machine(64, 0))
+    assert share == Share(0.5, 1.0, 4)
