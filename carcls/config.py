@@ -32,6 +32,12 @@ Vote = Literal["uniform", "distance", "softmax"]
 # The network that is trained from nothing, and the settings that describe it.
 SCRATCH = "scratch"
 ARCHITECTURE_SETTINGS = ("depth", "width", "batch_norm", "residual", "stem", "head_pooling")
+# What only a training notices: where none takes place, they cannot matter.
+_TRAINING_ONLY_SETTINGS = (
+    *("dropout", "optimizer", "momentum", "head_lr", "backbone_lr", "weight_decay", "clip_norm", "loss"),
+    *("lr_schedule", "step_epochs", "step_gamma", "warmup_epochs", "label_smoothing", "epochs", "batch_size"),
+    *("crop", "crop_scale", "flip", "rotation", "jitter", "augmentation_strength"),
+)
 # What turns embeddings into answers; no training depends on it.
 NEIGHBOUR_SETTINGS = ("pooling", "l2_normalize", "whitening", "whitening_dim", "k", "distance", "vote", "temperature")
 
@@ -188,7 +194,8 @@ class TrialConfig(BaseModel):
         """Return the settings with those that cannot matter set to their defaults, so that equal trials are equal.
 
         A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step; what is trained
-        from nothing is open from the start at one learning rate; only retrieval has neighbours.
+        from nothing is open from the start at one learning rate; only retrieval has neighbours, and where its extractor
+        is frozen nothing is trained.
         """
         neutral: set[str] = set()
         if self.is_from_nothing:
@@ -211,6 +218,8 @@ class TrialConfig(BaseModel):
             neutral |= set(ARCHITECTURE_SETTINGS)
         if self.family != "retrieval":
             neutral |= set(NEIGHBOUR_SETTINGS)
+        elif self.unfreezing == "frozen" and not self.is_from_nothing:
+            neutral |= set(_TRAINING_ONLY_SETTINGS)
         if self.whitening == "none":
             neutral.add("whitening_dim")
         if self.vote != "softmax":

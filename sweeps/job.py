@@ -224,7 +224,9 @@ def _configs_to_check(spec: SweepSpec) -> list[TrialConfig]:
     configs = [config for _, config in spec.experiment_configs()]
     if spec.trials <= len(configs):
         return configs[: spec.trials]
-    needs = [name for name in ("backbone", "weights", "image_size", "depth", "stem", "k") if name in spec.search]
+    needs = [
+        name for name in ("backbone", "weights", "image_size", "pooling", "depth", "stem", "k") if name in spec.search
+    ]
     combinations = itertools.product(*(spec.search[name].ends() for name in needs))
     return [*configs, *(spec.trial_config(dict(zip(needs, values, strict=True))) for values in combinations)]
 

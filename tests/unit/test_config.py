@@ -312,3 +312,15 @@ def test_values_of_different_kinds_have_different_digests() -> None:
     """A digest tells a number from its text and a list from its order."""
     values = [1, "1", [1, 2], [2, 1], {"a": 1}, {"a": "1"}, None]
     assert len({digest_of(value) for value in values}) == len(values)
+
+
+def test_where_nothing_is_trained_no_training_setting_matters() -> None:
+    """Frozen retrieval trials with other rates, epochs or augmentations are equal; with another k they are not."""
+    frozen = TrialConfig(family="retrieval", unfreezing="frozen")
+    changes = {"dropout": 0.4, "head_lr": 0.01, "epochs": 3, "batch_size": 8, "optimizer": "adamw", "flip": True}
+    assert frozen.with_settings(changes).digest == frozen.digest
+    assert frozen.with_settings({"k": 3}).digest != frozen.digest
+    tuned = frozen.with_settings({"unfreezing": "full"})
+    assert all(
+        tuned.with_settings({name: value}).digest != tuned.digest for name, value in changes.items() if name != "flip"
+    )
