@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 COLUMNS = (
     "family",
     "winner",
-    "val accuracy",
-    "test accuracy",
+    "validation",
+    "test",
     "95% interval",
     "test F1",
     "trials",
@@ -248,7 +248,7 @@ def comparison_rows(contenders: Sequence[Contender]) -> list[list[str]]:
     rows = [list(COLUMNS)]
     for c in contenders:
         half = f" ±{c.val_half_width * 100:.1f}" if c.val_half_width is not None else ""
-        interval = f"{c.test_interval[0]:.1%} to {c.test_interval[1]:.1%}" if c.test_interval else "–"
+        interval = f"{c.test_interval[0] * 100:.1f}–{c.test_interval[1]:.1%}" if c.test_interval else "–"
         shares = (_share(c.val_accuracy) + half, _share(c.test_accuracy), interval, _share(c.test_f1))
         rows.append([c.family, c.model, *shares, str(c.trials), _minutes(c.seconds), c.registered or "–"])
     return rows
