@@ -18,7 +18,13 @@ def listing(kind: str) -> None:
 
 def _backbones() -> None:
     rows = [
-        (b.name, f"d={b.embedding}", f"{b.parameters:.1f} M parameters", f"{b.gmacs:.2f} GMAC", _weights(b.source))
+        (
+            b.name,
+            f"d={b.embedding}" if b.embedding else "as set",
+            f"{b.parameters:.1f} M parameters",
+            f"{b.gmacs:.2f} GMAC",
+            _weights(b.source),
+        )
         for b in BACKBONES
     ]
     _print_columns([*rows, ("timm:<model>", "", "", "", "any model that timm has")])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ import mlflow
 import numpy as np
 import pytest
 from PIL import Image
+
+from sweeps.spec import SweepSpec
 
 CARSWEEP = str(Path(sys.executable).with_name("carsweep"))
 SMALL = ["backbone=efficientnet_lite0", "image_size=32", "epochs=1", "batch_size=16"]
@@ -104,9 +109,77 @@ def test_the_retrieval_model_answers_with_its_neighbours(job: tuple[Path, dict[s
     assert list(answer["neighbour_distances"]) == sorted(answer["neighbour_distances"])
 
 
+SEARCHED = ["experiments=[]", "unfreezing=full", "image_size=64", "depth=3", "stem=none", "k=3", "early_stopping=null"]
+
+
+def searching(images: Path, out: Path, *words: str) -> list[str]:
+    """Return the command of a job that only searches, in a small space."""
+    settings = ["--set", *SMALL, *SEARCHED]
+    return [CARSWEEP, "run", "all", "--data", str(images), "--out", str(out), "--name", "job", *settings, *words]
+
+
+@pytest.mark.slow
+def test_retrieval_begins_with_the_network_that_won_and_keeps_its_beginning(images: Path, tmp_path: Path) -> None:
+    """Its first trial trains nothing; with more trials the sweep goes on from the same beginning, whoever wins then."""
+    starts = []
+    for trials in ("4", "7"):
+        command = searching(images, tmp_path, "--trials", trials, "--json")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr
+        families = json.loads(done.stdout)["families"]
+        starts.append(SweepSpec.from_yaml((tmp_path / "job-retrieval" / "spec.yaml").read_text()).starts)
+        if trials == "4":
+            assert made(tmp_path)["training"] == 3
+            first, won = families["retrieval"]["trials"][0]["params"], families["transfer"]["best"]["params"]
+            assert {first[name] == won[name] for name in starts[0][0]} == {True}
+    assert len(starts[0]) == 1
+    assert starts[0] == starts[1]
+
+
+@pytest.mark.slow
+def test_families_that_fail_do_not_stop_the_others(images: Path, tmp_path: Path) -> None:
+    """With a rate that breaks every pretrained network, scratch still has a model, and the exit code is 1."""
+    command = searching(
+        images, tmp_path, "--trials", "3", "--json", "--set", "backbone_lr=1", "clip_norm=0", "epochs=3"
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 1, done.stderr
+    rows = {row["family"]: row for row in json.loads(done.stdout)["comparison"]}
+    assert [rows[family]["registered"] for family in rows] == ["", "", "carsweep-scratch 1"]
+    assert rows["transfer"]["val_accuracy"] is None
+    assert "carsweep-scratch 1" in (tmp_path / "job" / "comparison.md").read_text()
+
+
+@pytest.mark.slow
+def test_an_interrupted_job_goes_on_where_it_was(images: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the second family exits with 130 and prints one command; that command trains only what is left."""
+    command = searching(images, tmp_path, "--trials", "3", "--set", "epochs=4")
+    errors = tmp_path / "errors.txt"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
+        deadline = time.monotonic() + 300
+        while "trial 0 started" not in errors.read_text().partition("retrieval: 1 trials")[2]:
+            assert process.poll() is None, errors.read_text()
+            assert time.monotonic() < deadline, errors.read_text()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130, errors.read_text()
+    told = errors.read_text().splitlines()[-1]
+    assert "--name job" in told
+    trained = made(tmp_path)["training"]
+    assert not (tmp_path / "job" / "comparison.json").exists()
+    done = subprocess.run(shlex.split(told), capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    assert made(tmp_path)["training"] == trained + 1
+    assert (tmp_path / "job" / "comparison.json").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--set", "trials=30"], "trials: must be given as --trials"),
+        (["--name", "a/b"], "name: must be up to 100 letters"),
+        (["--name", "stages"], "name: must be none of stages"),
         (["--trials", "5"], "--trials: must be at least 9"),
         (["--spec", "mine.yaml"], "--spec is of one family"),
         (["--set", "k=100000"], "k must be at most"),

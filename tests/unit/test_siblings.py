@@ -27,6 +27,7 @@ def spec_of(**changes: Any) -> SweepSpec:
     fields: dict[str, Any] = {
         "family": "retrieval",
         "trials": 24,
+        "config": {"unfreezing": "full"},
         "search": {
             "dropout": Choice((0.0, 0.5)),
             "k": Choice((1, 3, 5, 7, 10, 20)),
