@@ -34,6 +34,8 @@ COLUMNS = (
     "registered as",
 )
 
+NARROW_COLUMNS = ("family", "validation", "test", "registered as")
+
 # What a training depends on, of the settings of a trial.
 _TRAINING_SETTINGS = tuple(n for n in TRIAL_SETTINGS if n not in (*NEIGHBOUR_SETTINGS, *ARCHITECTURE_SETTINGS))
 
@@ -167,7 +169,7 @@ def run_together(
     results: dict[str, SweepResult] = {}
     with one_session():
         for place, spec in enumerate(specs):
-            spec = _with_start(_within_hours(spec, started, len(specs) - place), out, results.get("transfer"))
+            spec = _with_start(within_hours(spec, started, len(specs) - place), out, results.get("transfer"))
             others = specs[1:] if place == 0 else ()
             results[spec.family] = _run_one(spec, others, name, out, tracking_uri, open_view, address)
             if results[spec.family].interrupted:
@@ -202,7 +204,8 @@ def _run_one(
             return run_trials_of(sitting, view, view, conclude_sweep, job=name)
 
 
-def _within_hours(spec: SweepSpec, started: float, families_left: int) -> SweepSpec:
+def within_hours(spec: SweepSpec, started: float, families_left: int) -> SweepSpec:
+    """Give a family an equal share of the hours that are left; ``started`` is on time.monotonic's clock."""
     if spec.hours is None:
         return spec
     left = max(1e-6, spec.hours - (time.monotonic() - started) / 3600)

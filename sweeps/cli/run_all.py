@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
     from sweeps.together import TogetherResult
 
-# Columns of the comparison that a narrow terminal shows too, and the width from which it shows all.
-_ALWAYS = ("family", "val accuracy", "test accuracy", "registered as")
-_WIDE = 120
+# The width of a terminal from which it shows all columns of the comparison.
+_WIDE = 110
 _EPILOG = """\b
 Examples:
   carsweep run all
@@ -132,17 +131,24 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
     for spec in specs:
         if spec.family in together.results:
             print_result(console, together.results[spec.family], base_settings(spec), closing=False)
-    header, *body = comparison_rows(together.contenders)
-    shown = [place for place, column in enumerate(header) if console.width >= _WIDE or column in _ALWAYS]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place in shown:
-        table.add_column(header[place], no_wrap=True)
-    for row in body:
-        table.add_row(*(row[place] for place in shown))
     console.print(
         f"\n{together.name}: the winners of all families, in {write_duration(together.seconds)}", style="bold"
     )
-    console.print(table)
+    console.print(draw_comparison(comparison_rows(together.contenders), console.width))
     if not together.interrupted:
         console.print(f"\nWritten to {out / together.name / 'comparison.md'} and comparison.json.", soft_wrap=True)
         console.print(f"Look at the runs: {callable_name('carsweep')} ui --out {out}", soft_wrap=True)
+
+
+def draw_comparison(rows: Sequence[Sequence[str]], width: int) -> Table:
+    """Draw the rows of ``comparison_rows``, header first; a narrow terminal gets the columns that matter most."""
+    from sweeps.together import NARROW_COLUMNS
+
+    header, *body = rows
+    shown = [place for place, column in enumerate(header) if width >= _WIDE or column in NARROW_COLUMNS]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place in shown:
+        table.add_column(header[place], no_wrap=header[place] != "winner", overflow="fold")
+    for row in body:
+        table.add_row(*(row[place] for place in shown))
+    return table

@@ -137,16 +137,17 @@ def test_retrieval_begins_with_the_network_that_won_and_keeps_its_beginning(imag
 
 
 @pytest.mark.slow
-def test_families_that_fail_do_not_stop_the_others(images: Path, tmp_path: Path) -> None:
-    """With a rate that breaks every pretrained network, scratch still has a model, and the exit code is 1."""
-    command = searching(
-        images, tmp_path, "--trials", "3", "--json", "--set", "backbone_lr=1", "clip_norm=0", "epochs=3"
-    )
+def test_a_family_that_fails_does_not_stop_the_others(images: Path, tmp_path: Path) -> None:
+    """Where no retrieval trial can write its embeddings, the two others have models, and the exit code is 1."""
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "embeddings").touch()
+    command = searching(images, tmp_path, "--trials", "3", "--json")
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 1, done.stderr
     rows = {row["family"]: row for row in json.loads(done.stdout)["comparison"]}
-    assert [rows[family]["registered"] for family in rows] == ["", "", "carsweep-scratch 1"]
-    assert rows["transfer"]["val_accuracy"] is None
+    registered = {family: row["registered"] for family, row in rows.items()}
+    assert registered == {"transfer": "carsweep-transfer 1", "retrieval": "", "scratch": "carsweep-scratch 1"}
+    assert (rows["retrieval"]["val_accuracy"], rows["retrieval"]["model"]) == (None, "none")
     assert "carsweep-scratch 1" in (tmp_path / "job" / "comparison.md").read_text()
 
 

@@ -1,0 +1,93 @@
+"""All families as one job: who gets which settings, how trials and hours are divided, and the table at the end."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from carcls.errors import SpecError
+from sweeps.cli.run_all import draw_comparison
+from sweeps.spec import FAMILIES, SweepSpec
+from sweeps.together import COLUMNS, NARROW_COLUMNS, Contender, comparison_rows, specs_of_all, within_hours
+
+
+def specs(*sets: str, trials: int | None = None, **overrides: object) -> dict[str, SweepSpec]:
+    """Return the specs of a job called ``job``, by family."""
+    return {s.family: s for s in specs_of_all(name="job", sets=sets, overrides=overrides, trials=trials)}
+
+
+@pytest.mark.parametrize("trials", range(9, 22))
+def test_all_trials_are_given_out_and_documented_experiments_always_fit(trials: int) -> None:
+    """No trial is lost, nobody gets two more than another, and each family can run what is documented of it."""
+    counts = [spec.trials - len(spec.experiments) for spec in specs(trials=trials).values()]
+    assert sum(counts) + 9 == trials
+    assert min(counts) >= 0
+    assert max(counts) - min(counts) <= 1
+
+
+def test_every_family_gets_a_trial_when_nothing_documented_is_run() -> None:
+    """Three trials without experiments are one each; two are refused."""
+    assert [spec.trials for spec in specs("experiments=[]", trials=3).values()] == [1, 1, 1]
+    with pytest.raises(SpecError, match="at least 3"):
+        specs("experiments=[]", trials=2)
+
+
+def test_settings_reach_the_families_that_they_mean_something_in() -> None:
+    """A backbone never reaches scratch, neighbours only retrieval, architecture only scratch, epochs all."""
+    given = {"backbone": "densenet121", "k": 3, "width": 24, "epochs": 2}
+    found = specs(*(f"{name}={value}" for name, value in given.items()), weights="random")
+    names = (*given, "weights")
+    fixed = {f: {name: spec.fixed[name] for name in names if name in spec.fixed} for f, spec in found.items()}
+    assert fixed["transfer"] == {"backbone": "densenet121", "weights": "random", "epochs": 2}
+    assert fixed["retrieval"] == {"backbone": "densenet121", "weights": "random", "epochs": 2, "k": 3}
+    assert fixed["scratch"] == {"width": 24, "epochs": 2}
+
+
+def test_each_family_takes_its_own_experiments() -> None:
+    """One list of experiments of several families is divided among them."""
+    found = specs("experiments=[scratch/basic,transfer/frozen,transfer/finetuned]")
+    assert {family: spec.experiments for family, spec in found.items()} == {
+        "transfer": ("transfer/frozen", "transfer/finetuned"),
+        "retrieval": (),
+        "scratch": ("scratch/basic",),
+    }
+
+
+def test_sweeps_are_named_after_the_job() -> None:
+    """The name and the family are the name of the sweep."""
+    assert [spec.name for spec in specs().values()] == [f"job-{family}" for family in FAMILIES]
+
+
+@pytest.mark.parametrize(("spent", "families_left", "share"), [(0.0, 3, 2.0), (1.0, 2, 2.5), (5.0, 1, 1.0)])
+def test_hours_that_one_family_leaves_are_the_others(spent: float, families_left: int, share: float) -> None:
+    """Of six hours each family gets an equal part of what is left when it begins."""
+    spec = specs(hours=6.0)["transfer"]
+    assert within_hours(spec, time.monotonic() - spent * 3600, families_left).hours == pytest.approx(share, abs=1e-3)
+    assert within_hours(specs()["transfer"], 0.0, 3).hours is None
+
+
+def contender(family: str, accuracy: float | None) -> Contender:
+    """Return a winner, or a family without one."""
+    test = None if accuracy is None else (accuracy - 0.01, accuracy + 0.01)
+    registered = "" if accuracy is None else f"carsweep-{family} 12"
+    model = "retrieval/densenet121-k7-cosine" if accuracy else "none"
+    return Contender(
+        family, f"job-{family}", 20, model, accuracy, accuracy and 0.02, accuracy, accuracy, test, 7e4, registered
+    )
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
+def test_the_table_fits_its_terminal(width: int, columns: tuple[str, ...]) -> None:
+    """Nothing of the columns shown is cut off, and a family without a winner has dashes."""
+    rows = comparison_rows([contender("transfer", 0.731), contender("retrieval", 0.7), contender("scratch", None)])
+    file = io.StringIO()
+    console = Console(file=file, width=width)
+    console.print(draw_comparison(rows, console.width))
+    text = file.getvalue()
+    assert "…" not in text
+    assert all(column in text.splitlines()[0] for column in columns)
+    assert all(word in text for word in ("73.1% ±2.0", "carsweep-retrieval 12", "–"))
+    assert max(len(line) for line in text.splitlines()) <= width
