@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
@@ -16,7 +17,12 @@ import ray
 from ray.tune import Callback, Stopper
 
 from carcls.outcome import Measurement
+from sweeps.holding import asked_to_stop
 from sweeps.study import Study, TrialRecord
+
+# So long a sweep that stops waits for the epochs that run.
+STOP_SECONDS = 20.0
+_LOOK_SECONDS = 0.5
 
 
 class Observer(Protocol):
@@ -42,19 +48,47 @@ class Control:
 
     Attributes:
         deadline: on time.monotonic's clock; no trial starts after it, those that run may finish.
-        halt: why running trials end now, not at their next measurement: their last epoch is on disk already.
+        folder: of the sweep, where a request to stop would be; None looks for none.
+        tell: gets a sentence when the sweep begins to stop.
+        halt: why running trials end; the last epoch of each is on disk already.
+        at_once: whether they end without finishing the epoch that runs.
         error: the observer's exception, when it is why.
         too_late: whether a trial was refused because of the deadline.
     """
 
     deadline: float = float("inf")
+    folder: Path | None = None
+    tell: Callable[[str], None] = lambda _: None
     halt: Literal["", "interrupt", "error"] = ""
+    at_once: bool = False
     error: Exception | None = None
     too_late: bool = False
+    _looked: float = 0.0
+    _patient_until: float = 0.0
 
     def may_go_on(self) -> bool:
-        """Tell whether running trials may go on."""
+        """Tell whether running trials may go on after their epoch."""
+        self._look_for_request()
         return not self.halt
+
+    def must_end(self) -> bool:
+        """Tell whether running trials end now, wherever they are."""
+        if self.may_go_on():
+            return False
+        if self.at_once or self.halt == "error":
+            return True
+        if not self._patient_until:
+            self._patient_until = time.monotonic() + STOP_SECONDS
+            self.tell(f"Stopping after the epochs that run, at most {STOP_SECONDS:.0f} s; Ctrl-C again stops at once.")
+        return time.monotonic() >= self._patient_until
+
+    def _look_for_request(self) -> None:
+        if self.folder is None or time.monotonic() - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        now = asked_to_stop(self.folder)
+        if now is not None:
+            self.halt, self.at_once = self.halt or "interrupt", self.at_once or now
 
     def may_start(self) -> bool:
         """Tell whether a trial may start."""
@@ -135,7 +169,7 @@ class HaltStopper(Stopper):  # type: ignore[misc]  # Tune knows stoppers by thei
 
     def stop_all(self) -> bool:
         """Tell whether the sweep ends now."""
-        if self._control.may_go_on():
+        if not self._control.must_end():
             return False
         # Tune would wait for the epoch that runs, and give up after 15 s.
         while self._processes:
@@ -148,7 +182,7 @@ class HaltStopper(Stopper):  # type: ignore[misc]  # Tune knows stoppers by thei
 
 @contextmanager
 def interruptible(control: Control) -> Iterator[None]:
-    """Let the first Ctrl-C halt the sweep and the second raise KeyboardInterrupt; in the main thread only."""
+    """Let the first Ctrl-C or SIGTERM halt the sweep, the second raise KeyboardInterrupt; in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -158,8 +192,9 @@ def interruptible(control: Control) -> Iterator[None]:
             raise KeyboardInterrupt
         control.halt = "interrupt"
 
-    before = signal.signal(signal.SIGINT, halt)
+    before = {number: signal.signal(number, halt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,7 +7,7 @@ lost: the journal and the stage store are enough to go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,11 +60,14 @@ def run_trials(
     address: str | None = None,
     logical_cpus: int | None = None,
     logical_gpus: int | None = None,
+    edits: Sequence[str] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> EngineResult:
     """Run the trials that the study in ``folder`` still owes, and return all it has.
 
-    Ctrl-C once ends running trials at once, which keep their last finished epoch for the next run; twice raises
-    KeyboardInterrupt. After ``spec.hours`` no trial starts; those that run finish.
+    Ctrl-C once, SIGTERM or a request to stop (sweeps.holding) ends each running trial after its epoch, or without it
+    after STOP_SECONDS; in the next run it goes on from its last finished epoch. Ctrl-C twice raises KeyboardInterrupt.
+    After ``spec.hours`` no trial starts; those that run finish.
 
     Args:
         spec: the sweep.
@@ -76,13 +79,15 @@ def run_trials(
         loader: ``module:function`` that reads the dataset file.
         address: of a running Ray cluster; None starts Ray here, and ends it.
         logical_cpus, logical_gpus: what a Ray started here believes to have; None lets it count.
+        edits: as in ``Study.open``.
+        tell: gets a sentence when the sweep begins to stop.
 
     Raises:
         InputError: the spec asks for more than there is, or the folder holds another sweep.
     """
     start = time.monotonic()
-    control = Control(deadline=start + (spec.hours or float("inf")) * 3600)
-    with Study.open(folder, spec) as study, interruptible(control):
+    control = Control(deadline=start + (spec.hours or float("inf")) * 3600, folder=folder, tell=tell)
+    with Study.open(folder, spec, edits=edits) as study, interruptible(control):
         common = {
             "dataset": str(dataset_file.resolve()),
             "stages": str(stages_root.resolve()),
@@ -126,7 +131,7 @@ def _tuner(study: Study, share: Share, common: Mapping[str, Any], watch: Watch, 
         tune.with_resources(run_order, resources),
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(study, order, control.may_start, control.may_go_on, watch.finish),
-            scheduler=StudyScheduler(study),
+            scheduler=StudyScheduler(study, control.may_go_on),
             num_samples=-1,
             max_concurrent_trials=share.concurrency,
             reuse_actors=True,

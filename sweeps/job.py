@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from filelock import FileLock, Timeout
-
 from carcls.errors import InputError, OutputError
 from carcls.stages import StageStore
+from sweeps.holding import forget_request, hold
 from sweeps.observers import FanOut, Progress
+from sweeps.remembered import remember
 from sweeps.winner import Sitting, conclude, summarize_data, sweep_id, write_text
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def run_sweep(
     observer: Observer,
     progress: Progress,
     address: str | None = None,
+    edits: Sequence[str] | None = None,
 ) -> SweepResult:
     """Run a sweep, or go on with it; when nothing remains to be done, answer with what it left.
 
@@ -69,11 +70,12 @@ def run_sweep(
         observer: told of every trial.
         progress: told of everything else.
         address: of a running Ray cluster; None runs the trials on this machine.
+        edits: what was changed in the spec of a sweep that goes on, in words; None allows no change of its search.
 
     Raises:
         InputError: something given cannot be used; no trial has started.
     """
-    with open_sitting(spec, out, tracking_uri, progress=progress, address=address) as sitting:
+    with open_sitting(spec, out, tracking_uri, progress=progress, address=address, edits=edits) as sitting:
         return run_trials_of(sitting, observer, progress, conclude_sweep)
 
 
@@ -86,7 +88,13 @@ def conclude_sweep(
 
 @contextmanager
 def open_sitting(
-    spec: SweepSpec, out: Path, tracking_uri: str | None, *, progress: Progress, address: str | None = None
+    spec: SweepSpec,
+    out: Path,
+    tracking_uri: str | None,
+    *,
+    progress: Progress,
+    address: str | None = None,
+    edits: Sequence[str] | None = None,
 ) -> Iterator[Sitting]:
     """Check everything that can be checked, read and pack the data, and hold the sweep for this process.
 
@@ -95,36 +103,20 @@ def open_sitting(
     started = time.monotonic()
     out = out.expanduser().absolute()
     require_data(spec.data)
-    claim_folder(spec, out)
+    claim_folder(spec, out, edited=edits is not None)
     from sweeps.tracking import open_tracking
 
-    tracking = open_tracking(tracking_uri, out)
-    with only_driver(out, str(spec.name)):
-        yield _sit_down(spec, out, tracking, progress, started, address)
+    with hold(out / str(spec.name)):
+        forget_request(out / str(spec.name))
+        sitting = _sit_down(spec, out, open_tracking(tracking_uri, out), progress, started, address, edits)
+        remember(sitting.folder, "sweep", tracking_uri)
+        yield sitting
 
 
-@contextmanager
-def only_driver(out: Path, name: str) -> Iterator[None]:
-    """Keep other processes out of a sweep from before its first file is written until its runs are closed.
-
-    Raises:
-        InputError: another process is running the sweep.
-    """
-    try:
-        lock = FileLock(out / f".{name}.lock").acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"--name must be of a sweep that nothing else is running, got {name!r}. "
-            "Wait for the other process to end, or give another --name."
-        ) from None
-    with lock:
-        yield
-
-
-def check_sweep(spec: SweepSpec, out: Path, address: str | None) -> None:
+def check_sweep(spec: SweepSpec, out: Path, address: str | None, *, edited: bool = False) -> None:
     """Check all that can be checked before any image is read; arguments and errors as ``run_sweep``."""
     require_data(spec.data)
-    claim_folder(spec, out)
+    claim_folder(spec, out, edited=edited)
     _check_trials(spec, out, address)
 
 
@@ -140,13 +132,19 @@ def check_against_data(spec: SweepSpec, dataset: Dataset) -> None:
 
 
 def _sit_down(
-    spec: SweepSpec, out: Path, tracking: Tracking, progress: Progress, started: float, address: str | None
+    spec: SweepSpec,
+    out: Path,
+    tracking: Tracking,
+    progress: Progress,
+    started: float,
+    address: str | None,
+    edits: Sequence[str] | None,
 ) -> Sitting:
     for note in _check_trials(spec, out, address):
         progress.note(note)
     stages = StageStore(out / "stages")
     dataset = _prepare_data(spec, out, stages, progress)
-    sitting = Sitting(spec, out, tracking, stages, dataset, started, address)
+    sitting = Sitting(spec, out, tracking, stages, dataset, started, address, edits)
     check_against_data(spec, dataset)
     require_same_data(sitting)
     sitting.folder.mkdir(exist_ok=True)
@@ -167,12 +165,12 @@ def require_data(data: DataConfig) -> None:
         read_layout(Path(data.path))
 
 
-def claim_folder(spec: SweepSpec, out: Path) -> None:
+def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> None:
     """Make ``out`` and check that the sweep can live there under its name.
 
     Raises:
         OutputError: ``out`` cannot be written.
-        InputError: the name belongs to a sweep of another spec.
+        InputError: the name belongs to a sweep of another spec, and it was not edited on purpose.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -186,10 +184,11 @@ def claim_folder(spec: SweepSpec, out: Path) -> None:
     from sweeps.spec import SweepSpec as Spec
 
     file = out / str(spec.name) / "spec.yaml"
-    if file.is_file() and Spec.from_yaml(file.read_text(encoding="utf-8")).digest != spec.digest:
+    if not edited and file.is_file() and Spec.from_yaml(file.read_text(encoding="utf-8")).digest != spec.digest:
         raise InputError(
             f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
-            f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may change."
+            f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may change. "
+            f"To change the sweep itself: carsweep resume {spec.name} --set KEY=VALUE."
         )
 
 
@@ -294,11 +293,13 @@ def run_trials_of(
             sitting.folder,
             FanOut([tracker, observer]),
             address=sitting.address,
+            edits=sitting.edits,
+            tell=progress.note,
         )
         tracker.rebuild(engine.records)
         if engine.out_of_time:
             name = job or sitting.spec.name
-            progress.note(f"The hours are over. To run the other trials: the same command with --name {name}.")
+            progress.note(f"The hours are over. To run the other trials: carsweep resume {name}")
         elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
             progress.note("The search space holds nothing new, so the sweep ends before its number of trials.")
         result = finish(sitting, engine, tracker, progress.note)

@@ -13,6 +13,7 @@ from carcls.errors import InputError, TrialFailure
 from carcls.stages import write_json
 from sweeps.documented import find_experiment
 from sweeps.leaderboard import find_best
+from sweeps.remembered import remember
 from sweeps.reproduction_tables import markdown_of
 from sweeps.winner import read_test_of, summarize, summarize_trial, write_down, write_text
 
@@ -122,6 +123,7 @@ def run_reproduction(
     folder = _folder_of(name, out)
     for spec in specs:
         check_sweep(spec, out, address)
+    remember(folder, "reproduce", tracking_uri, specs)
     finished: list[_Family] = []
     with one_session():
         for spec in specs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -11,11 +12,17 @@ from sweeps.study import Study
 
 
 class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedulers by their base class
-    """Runs trials in order and stops one when the study, told of every measurement, says so."""
+    """Runs trials in order and stops one when the study, told of every measurement, says so.
 
-    def __init__(self, study: Study) -> None:
+    Args:
+        study: told and asked.
+        may_go_on: False once a trial that has just reported is to be left as it is.
+    """
+
+    def __init__(self, study: Study, may_go_on: Callable[[], bool]) -> None:
         super().__init__()
         self._study = study
+        self._may_go_on = may_go_on
 
     def on_trial_result(self, _controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Pass the measurement on; answer stop or continue."""
@@ -23,7 +30,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
             return str(TrialScheduler.CONTINUE)
         said = json.loads(result["measurement"])
         stop = self._study.report(trial.config["number"], said["epoch"], said["metrics"], said["seconds"])
-        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+        return str(TrialScheduler.STOP if stop or not self._may_go_on() else TrialScheduler.CONTINUE)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune saves its schedulers; this one's memory is the journal

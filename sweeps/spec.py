@@ -269,6 +269,22 @@ def load_spec(
     return _build(tree, bare=bare, mistakes=mistakes)
 
 
+def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]) -> SweepSpec:
+    """Return the spec with ``--set`` texts and options laid over it.
+
+    Raises:
+        SpecError: all mistakes together, each beginning with its path.
+    """
+    set_layer, mistakes = layer_of_sets(sets)
+    option_layer, option_mistakes = layer_of_overrides(overrides)
+    mistakes += option_mistakes
+    tree = read_tree(spec.to_yaml(), "spec.yaml")
+    for layer in (set_layer, option_layer):
+        tree, contradictions = merge(tree, layer)
+        mistakes += contradictions
+    return _build(tree, bare=frozenset(names_in(set_layer.get("fixed"))), mistakes=mistakes)
+
+
 def _build(tree: Tree, *, bare: frozenset[str] = frozenset(), mistakes: Sequence[str] = ()) -> SweepSpec:
     found = list(mistakes)
     search, search_mistakes = parse_search(tree.get("search") or {})

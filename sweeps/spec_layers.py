@@ -30,6 +30,7 @@ SWEEP_SETTINGS = (
     "starts",
     "note",
 )
+_ALSO_CALLED = {"space": "search"}
 # The seed is the sweep's, and the family is what is run.
 TRIAL_SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("family", "seed"))
 _TEXT = {"name", "note", "data.path", "data.name"} | {
@@ -94,6 +95,7 @@ def assign(layer: Tree, key: str, value: Any) -> list[str]:
     head, *rest = key.split(".")
     if not rest:
         return _assign_bare(layer, key, value)
+    head = _ALSO_CALLED.get(head, head)
     if head not in SECTIONS:
         return [f"must begin with a section of the spec, got {head!r}." + nearest(head, SECTIONS)]
     node = layer

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from carcls.config import TrialConfig
-from carcls.errors import InputError
+from sweeps.holding import give_back, take
 from sweeps.record import Status, TrialRecord
+from sweeps.study_history import JOURNAL, mend, note_spec
 from sweeps.study_parts import (
     OBJECTIVE,
     STATES,
@@ -29,11 +30,11 @@ from sweeps.study_parts import (
     fits,
     from_distribution,
     load,
-    mend,
     record_of,
     to_distribution,
     what_is_broken,
 )
+from sweeps.study_rungs import is_beaten
 from sweeps.study_sampling import draw, draw_new
 from sweeps.study_siblings import sibling_trials
 from sweeps.study_trials import Asked, Live, asked_value, last_of
@@ -52,13 +53,13 @@ __all__ = ["Asked", "Status", "Study", "TrialRecord", "fits", "from_distribution
 class Study:
     """The study of one sweep. Use ``Study.open``; close it, or use it as a context manager.
 
-    One driver, one thread: a lock on the folder keeps a second driver out; it dies with the process.
+    One driver, one thread: the sweep's lock keeps a second driver out (see sweeps.holding).
     """
 
-    def __init__(self, study: optuna.Study, spec: SweepSpec, lock: FileLock, journal: Journal) -> None:
+    def __init__(self, study: optuna.Study, spec: SweepSpec, journal: Journal) -> None:
         self._study = study
         self._spec = spec
-        self._lock = lock
+        self._lock: tuple[Path, FileLock | None] | None = None
         self._journal = journal
         self._distributions = {name: to_distribution(domain) for name, domain in spec.search.items()}
         self._live: dict[int, Live] = {}
@@ -67,29 +68,31 @@ class Study:
         self._unfinished = self._settle_the_past()
 
     @classmethod
-    def open(cls, folder: Path, spec: SweepSpec) -> Study:
+    def open(cls, folder: Path, spec: SweepSpec, *, edits: Sequence[str] | None = None) -> Study:
         """Open the study in ``folder``, or begin it.
 
+        Args:
+            folder: of the sweep.
+            spec: what is asked from now on.
+            edits: what was changed in the spec since the study was left, in words; None allows no change but of how
+                many trials there are and for how long and where they run. Trials keep the settings they were run with.
+
         Raises:
-            InputError: another process drives this sweep, or the folder holds a sweep of another spec.
+            InputError: another process drives this sweep, the folder holds a sweep of another spec, or its journal is
+                damaged.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(str(folder / "driver.lock"))
+        lock = take(folder)
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(
-                f"name must be of a sweep that nothing else is running, got {folder.name!r}. "
-                "Wait for the other process to end, or give another --name."
-            ) from None
-        try:
-            mend(folder / "study.journal")
-            journal = Journal(folder / "study.journal")
-            study = load(journal, spec)
-            _check_same_spec(study, spec, folder)
-            return cls(study, spec, lock, journal)
+            mend(folder / JOURNAL)
+            journal = Journal(folder / JOURNAL)
+            study = load(journal)
+            note_spec(study, spec, folder, edits)
+            opened = cls(study, spec, journal)
+            opened._lock = (folder, lock)
+            return opened
         except BaseException:
-            lock.release()
+            give_back(folder, lock)
             raise
 
     def __enter__(self) -> Study:
@@ -100,7 +103,9 @@ class Study:
 
     def close(self) -> None:
         """Let another process drive this sweep."""
-        self._lock.release()
+        if self._lock is not None:
+            give_back(*self._lock)
+            self._lock = None
 
     # Asking
 
@@ -241,8 +246,8 @@ class Study:
             return True
         live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
         self._report(live.trial, epoch, metrics[OBJECTIVE])
-        verdict = live.trial.should_prune()
-        live.pruned = verdict and not live.documented and epoch < live.last_epoch
+        may_stop = not live.documented and epoch < live.last_epoch
+        live.pruned = may_stop and is_beaten(self._known(), number, epoch, self._spec.early_stopping)
         return live.pruned
 
     @staticmethod
@@ -364,15 +369,3 @@ class Study:
             elif trial.state is TrialState.COMPLETE:
                 self._tell_siblings(trial)
         return unfinished
-
-
-def _check_same_spec(study: optuna.Study, spec: SweepSpec, folder: Path) -> None:
-    digest = spec.digest
-    known = study.user_attrs.get("spec")
-    if known is None:
-        study.set_user_attr("spec", digest)
-    elif known != digest:
-        raise InputError(
-            f"name must be of a sweep with the same spec, got {folder.name!r}: it was begun with other settings "
-            "(only trials, hours and resources may change). Give another --name, or the settings it was begun with."
-        )

@@ -1,26 +1,25 @@
-"""What the study is built of: distributions, sampler, pruner and the journal. With study.py, all there is of optuna."""
+"""What the study is built of: distributions and the journal. With study.py, all there is of optuna."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from carcls.errors import OutputError
 from sweeps.record import Status, TrialRecord
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
-
-if TYPE_CHECKING:
-    from sweeps.spec import SweepSpec
 
 OBJECTIVE = "val_accuracy"
 STATES: Mapping[Status, TrialState] = {
@@ -65,17 +64,6 @@ def fits(domain: Domain, value: Any) -> bool:
     return domain.low <= value <= domain.high
 
 
-def mend(journal: Path) -> None:
-    """Cut off a last line that a dying machine left unfinished; optuna would append to it and never read on."""
-    if not journal.exists():
-        return
-    content = journal.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with journal.open("r+b") as file:
-            file.truncate(whole)
-
-
 class Journal:
     """The file that everything is written to, each line waited for until it is on the disk.
 
@@ -94,12 +82,20 @@ class Journal:
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write lines at the end."""
-        if self._waits:
-            self._file.append_logs(logs)
-            return
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._path.open("ab") as file:
-            file.write(lines.encode())
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        with self._path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                if file.write(lines) != len(lines):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if self._waits:
+                    os.fsync(file.fileno())
+            except OSError as error:
+                file.truncate(before)  # half a line would spoil all that come after it
+                raise OutputError(
+                    f"the sweep's journal must be written, got {error.strerror!r} for {str(self._path)!r}. "
+                    "Make room there; then run the same command with the sweep's --name: nothing is lost."
+                ) from None
 
     @contextmanager
     def without_waiting(self) -> Iterator[None]:
@@ -111,21 +107,11 @@ class Journal:
             self._waits = True
 
 
-def load(journal: Journal, spec: SweepSpec) -> optuna.Study:
+def load(journal: Journal) -> optuna.Study:
     """Open the study in the journal, or begin it there."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = JournalStorage(journal)  # type: ignore[arg-type]
-    return optuna.create_study(
-        storage=storage, study_name="sweep", direction="maximize", load_if_exists=True, pruner=pruner_of(spec)
-    )
-
-
-def pruner_of(spec: SweepSpec) -> BasePruner:
-    """Return asynchronous successive halving as the spec sets it, or what never prunes."""
-    stopping = spec.early_stopping
-    if not stopping.enabled:
-        return NopPruner()
-    return SuccessiveHalvingPruner(stopping.min_epochs, stopping.reduction, min_early_stopping_rate=0)
+    return optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
 
 
 class _DriverHoldsIt:

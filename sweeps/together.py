@@ -13,6 +13,7 @@ from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.errors import SpecError
 from carcls.evaluation.significance import wilson_interval
 from carcls.stages import write_json
+from sweeps.remembered import remember
 from sweeps.spec import FAMILIES, SweepSpec, load_spec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
 from sweeps.spec_layers import TRIAL_SETTINGS
@@ -141,6 +142,7 @@ def run_together(
     *,
     open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
     address: str | None = None,
+    edits: Sequence[str] | None = None,
 ) -> TogetherResult:
     """Run the sweeps one after the other, and compare their winners.
 
@@ -155,6 +157,7 @@ def run_together(
         tracking_uri: as in ``run_sweep``.
         open_view: makes who is told of a sweep.
         address: of a Ray cluster.
+        edits: what was changed in the specs of a job that goes on, in words; None allows no change of a search.
 
     Raises:
         InputError: something given cannot be used; no trial has started.
@@ -165,13 +168,14 @@ def run_together(
     started = time.monotonic()
     out = out.expanduser().absolute()
     for spec in specs:
-        check_sweep(_with_start(spec, out, None), out, address)
+        check_sweep(_with_start(spec, out, None), out, address, edited=edits is not None)
+    remember(out / name, "all", tracking_uri, specs)
     results: dict[str, SweepResult] = {}
     with one_session():
         for place, spec in enumerate(specs):
             spec = _with_start(within_hours(spec, started, len(specs) - place), out, results.get("transfer"))
             others = specs[1:] if place == 0 else ()
-            results[spec.family] = _run_one(spec, others, name, out, tracking_uri, open_view, address)
+            results[spec.family] = _run_one(spec, others, name, out, tracking_uri, open_view, address, edits)
             if results[spec.family].interrupted:
                 break
     interrupted = any(result.interrupted for result in results.values())
@@ -193,12 +197,13 @@ def _run_one(
     tracking_uri: str | None,
     open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
     address: str | None,
+    edits: Sequence[str] | None,
 ) -> SweepResult:
     from sweeps.job import check_against_data, conclude_sweep, open_sitting, run_trials_of
 
     with open_view(spec) as view:
         view.note(f"{spec.family}: {spec.trials} trials")
-        with open_sitting(spec, out, tracking_uri, progress=view, address=address) as sitting:
+        with open_sitting(spec, out, tracking_uri, progress=view, address=address, edits=edits) as sitting:
             for other in others:
                 check_against_data(other, sitting.dataset)
             return run_trials_of(sitting, view, view, conclude_sweep, job=name)

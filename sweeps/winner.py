@@ -39,6 +39,7 @@ class Sitting:
         dataset: read and packed.
         started: when, on time.monotonic's clock.
         address: of the Ray cluster that runs the trials; None for this machine.
+        edits: what was changed in the spec of a sweep that goes on; None allows no change of its search.
     """
 
     spec: SweepSpec
@@ -48,6 +49,7 @@ class Sitting:
     dataset: Dataset
     started: float
     address: str | None = None
+    edits: Sequence[str] | None = None
 
     @property
     def folder(self) -> Path:

@@ -19,7 +19,7 @@ _LONGEST = 300
 def run_command(command: click.Command, arguments: Sequence[str]) -> int:
     """Run ``command`` and return the exit code; errors are told on stderr, with ``--json`` on stdout too."""
     try:
-        code = command.main(list(arguments), prog_name="carsweep", obj=list(arguments), standalone_mode=False)
+        code = command.main(list(arguments), prog_name="carsweep", standalone_mode=False)
         return code if isinstance(code, int) else DONE
     except BaseException as error:
         messages, code = _explain(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -103,10 +103,7 @@ def family_command(family: str, about: str, example: str) -> click.Command:
     @click.command(family, cls=SettingsCommand, epilog=_EPILOG.format(family=family, example=example))
     @_SPEC_OPTION
     @run_options
-    @click.pass_obj
     def command(
-        arguments: list[str],
-        /,
         data: str | None,
         spec_file: Path | None,
         sets: tuple[str, ...],
@@ -123,7 +120,7 @@ def family_command(family: str, about: str, example: str) -> click.Command:
         with Streams(as_json) as streams:
             if dry_run:
                 return _print_plan(spec, address, streams)
-            return _run(spec, out, tracking_uri, address, streams, arguments)
+            return run_one(spec, out, tracking_uri, address, streams)
 
     command.help = (
         f"Sweep over {about}.\n\nThe documented experiments are the first trials; Optuna searches around them. The "
@@ -164,9 +161,15 @@ def _print_plan(spec: SweepSpec, address: str | None, streams: Streams) -> int:
     return DONE
 
 
-def _run(
-    spec: SweepSpec, out: Path, tracking_uri: str | None, address: str | None, streams: Streams, arguments: list[str]
+def run_one(
+    spec: SweepSpec,
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    streams: Streams,
+    edits: Sequence[str] | None = None,
 ) -> int:
+    """Run a sweep, show what comes of it, and return the exit code; arguments as ``run_sweep``."""
     from sweeps.cli.summary import print_result
     from sweeps.cli.view import open_view
     from sweeps.job import base_settings, run_sweep, settle_spec
@@ -174,31 +177,35 @@ def _run(
     spec = settle_spec(spec)
     try:
         with open_view(spec, streams.progress) as view:
-            result = run_sweep(spec, out, tracking_uri, observer=view, progress=view, address=address)
+            result = run_sweep(spec, out, tracking_uri, observer=view, progress=view, address=address, edits=edits)
     except KeyboardInterrupt:
         if streams.as_json:
             streams.write_json({"error": "interrupted"})
-        return _tell_how_to_go_on(spec, arguments)
+        return tell_how_to_go_on(str(spec.name), out)
     if streams.as_json:
         streams.write_json(result.as_dict())
     print_result(streams.progress if streams.as_json else streams.result, result, base_settings(spec))
     if result.interrupted:
-        return _tell_how_to_go_on(spec, arguments)
+        return tell_how_to_go_on(str(spec.name), out)
     return DONE if result.registered else FAILED
 
 
-def _tell_how_to_go_on(spec: SweepSpec, arguments: list[str]) -> int:
-    assert spec.name is not None
-    command = go_on_command(arguments, spec.name)
-    click.echo(f"Interrupted; everything so far is kept. To go on:\n  {command}", err=True)
+def tell_how_to_go_on(name: str, out: Path) -> int:
+    """Tell a person who stopped a sweep how it goes on; return the exit code."""
+    from sweeps.remembered import is_known
+
+    if is_known(out / name):
+        click.echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)
+    else:
+        click.echo("Interrupted before the first trial. To begin: the same command again.", err=True)
     return INTERRUPTED
 
 
-def go_on_command(arguments: list[str], name: str) -> str:
-    """Return the command line that goes on with sweep ``name``: the same words and its name.
+def resume_command(name: str, out: Path) -> str:
+    """Return the command line that goes on with a sweep or a job.
 
-    >>> go_on_command(["run", "transfer", "--trials", "9"], "mine").partition("carsweep")[2]
-    ' run transfer --trials 9 --name mine'
+    >>> resume_command("mine", Path("runs")).partition("carsweep")[2]
+    ' resume mine'
     """
-    named = any(word == "--name" or word.startswith("--name=") for word in arguments)
-    return shlex.join([callable_name("carsweep"), *arguments, *([] if named else ["--name", name])])
+    place = [] if out == Path("runs") else ["--out", str(out)]
+    return shlex.join([callable_name("carsweep"), "resume", name, *place])

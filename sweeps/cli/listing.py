@@ -27,7 +27,7 @@ def _backbones() -> None:
         )
         for b in BACKBONES
     ]
-    _print_columns([*rows, ("timm:<model>", "", "", "", "any model that timm has")])
+    print_columns([*rows, ("timm:<model>", "", "", "", "any model that timm has")])
 
 
 def _weights(source: str) -> str:
@@ -48,10 +48,11 @@ def _experiments() -> None:
 def _specs() -> None:
     from sweeps.packaged import packaged_specs
 
-    _print_columns([(spec.name, spec.command) for spec in packaged_specs()])
+    print_columns([(spec.name, spec.command) for spec in packaged_specs()])
 
 
-def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print rows of cells in columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

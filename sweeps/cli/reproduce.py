@@ -13,8 +13,8 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
-from sweeps.cli.family import SettingsCommand, go_on_command
+from sweeps.cli.exits import DONE, FAILED
+from sweeps.cli.family import SettingsCommand, tell_how_to_go_on
 from sweeps.cli.streams import Streams
 
 if TYPE_CHECKING:
@@ -48,10 +48,7 @@ Examples:
 @click.option("--address", metavar="ADDRESS", help="Run on the Ray cluster at this address. Default: this machine.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr.")
-@click.pass_obj
 def reproduce(
-    arguments: list[str],
-    /,
     experiments: tuple[str, ...],
     family: str | None,
     scale: str,
@@ -85,7 +82,7 @@ def reproduce(
     with Streams(as_json) as streams:
         if dry_run:
             return _print_plans(settled, streams)
-        return _run(settled, name, out, tracking_uri, address, streams, arguments)
+        return run_experiments(settled, name, out, tracking_uri, address, streams)
 
 
 def _print_plans(specs: Sequence[SweepSpec], streams: Streams) -> int:
@@ -125,15 +122,15 @@ def _changes(changed: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
 
 
-def _run(
+def run_experiments(
     specs: Sequence[SweepSpec],
     name: str,
     out: Path,
     tracking_uri: str | None,
     address: str | None,
     streams: Streams,
-    arguments: list[str],
 ) -> int:
+    """Run the experiments, print the tables, and return the exit code; arguments as ``run_reproduction``."""
     from sweeps.cli.view import open_view
     from sweeps.reproduction import run_reproduction
 
@@ -151,8 +148,7 @@ def _run(
     if reproduction is None:
         if streams.as_json:
             streams.write_json({"error": "interrupted"})
-        click.echo(f"Interrupted; everything so far is kept. To go on:\n  {go_on_command(arguments, name)}", err=True)
-        return INTERRUPTED
+        return tell_how_to_go_on(name, out)
     return _tell(reproduction, out, streams)
 
 

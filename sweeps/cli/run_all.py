@@ -11,8 +11,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
-from sweeps.cli.family import SettingsCommand, go_on_command, run_options
+from sweeps.cli.exits import DONE, FAILED
+from sweeps.cli.family import SettingsCommand, run_options, tell_how_to_go_on
 from sweeps.cli.running import write_duration
 from sweeps.cli.streams import Streams, callable_name
 
@@ -34,10 +34,7 @@ A setting reaches the families that it means something in: backbone never reache
 @click.command("all", cls=SettingsCommand, epilog=_EPILOG)
 @click.option("--spec", "spec_file", type=click.Path(path_type=Path), hidden=True)
 @run_options
-@click.pass_obj
 def run_all(
-    arguments: list[str],
-    /,
     spec_file: Path | None,
     sets: tuple[str, ...],
     trials: int | None,
@@ -65,7 +62,7 @@ def run_all(
     with Streams(as_json) as streams:
         if dry_run:
             return _print_plans(specs, address, streams)
-        return _run(specs, name, out, tracking_uri, address, streams, arguments)
+        return run_job(specs, name, out, tracking_uri, address, streams)
 
 
 def _print_plans(specs: Sequence[SweepSpec], address: str | None, streams: Streams) -> int:
@@ -85,15 +82,16 @@ def _print_plans(specs: Sequence[SweepSpec], address: str | None, streams: Strea
     return DONE
 
 
-def _run(
+def run_job(
     specs: Sequence[SweepSpec],
     name: str,
     out: Path,
     tracking_uri: str | None,
     address: str | None,
     streams: Streams,
-    arguments: list[str],
+    edits: Sequence[str] | None = None,
 ) -> int:
+    """Run the sweeps of a job, show what comes of it, and return the exit code; arguments as ``run_together``."""
     from sweeps.cli.view import open_view
     from sweeps.together import run_together
 
@@ -105,22 +103,18 @@ def _run(
             tracking_uri,
             open_view=lambda spec: open_view(spec, streams.progress),
             address=address,
+            edits=edits,
         )
     except KeyboardInterrupt:
         if streams.as_json:
             streams.write_json({"error": "interrupted"})
-        return _tell_how_to_go_on(arguments, name)
+        return tell_how_to_go_on(name, out)
     if streams.as_json:
         streams.write_json(together.as_dict())
     _print(streams.progress if streams.as_json else streams.result, specs, together, out)
     if together.interrupted:
-        return _tell_how_to_go_on(arguments, name)
+        return tell_how_to_go_on(name, out)
     return DONE if together.is_registered else FAILED
-
-
-def _tell_how_to_go_on(arguments: list[str], name: str) -> int:
-    click.echo(f"Interrupted; everything so far is kept. To go on:\n  {go_on_command(arguments, name)}", err=True)
-    return INTERRUPTED
 
 
 def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResult, out: Path) -> None:

@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carcls.errors import DataError, InputError, SpecError
+from carcls.errors import DataError, SpecError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.cli.family import go_on_command, repeat_set
+from sweeps.cli.family import repeat_set, resume_command
 from sweeps.cli.running import write_duration, write_settings
-from sweeps.job import only_driver
 from sweeps.spec import load_spec
 
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
@@ -248,14 +247,10 @@ def test_set_takes_all_the_words_that_follow_it() -> None:
     assert repeat_set(words) == ["--set", "a=1", "--set", "b=2", "--trials", "3", "--set", "c=-3"]
 
 
-def test_the_command_that_goes_on_names_the_sweep_once() -> None:
-    """A name that was given is kept, a name that was chosen is added."""
-    for arguments, expected in (
-        (["run", "transfer"], "run transfer --name x"),
-        (["run", "transfer", "--name", "x"], "run transfer --name x"),
-        (["run", "transfer", "--set", "a=b c"], "run transfer --set 'a=b c' --name x"),
-    ):
-        program, words = go_on_command(arguments, "x").split(" ", 1)
+def test_the_command_that_goes_on_can_be_typed_as_it_is() -> None:
+    """It begins with a program that is there, and names a folder of runs that is not the usual one."""
+    for out, expected in ((Path("runs"), "resume x"), (Path("my runs"), "resume x --out 'my runs'")):
+        program, words = resume_command("x", out).split(" ", 1)
         assert words == expected
         assert shutil.which(program)
 
@@ -282,14 +277,3 @@ def test_settings_and_durations_are_written_short() -> None:
     """A line of the table holds a trial's settings, and times are told in their two largest units."""
     assert write_settings({"head_lr": 0.0012345, "flip": False}) == "head_lr=0.00123 no-flip"
     assert [write_duration(s) for s in (8.21, 75, 7325)] == ["8.2 s", "1 min 15 s", "2 h 02 min"]
-
-
-def test_a_sweep_has_one_driver_at_a_time(tmp_path: Path) -> None:
-    """While a sweep runs, a second start of it is refused before anything is written; other sweeps are not."""
-    with only_driver(tmp_path, "mine"):
-        with pytest.raises(InputError, match="nothing else is running"), only_driver(tmp_path, "mine"):
-            pass
-        with only_driver(tmp_path, "yours"):
-            pass
-    with only_driver(tmp_path, "mine"):
-        pass

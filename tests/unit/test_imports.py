@@ -34,6 +34,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.record",
         "sweeps.result",
     },
+    {"sweeps.holding"},
     {"sweeps.study"},
     {
         "sweeps.worker",
@@ -46,6 +47,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.cluster",
     },
     {"sweeps.leaderboard", "sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
+    {"sweeps.remembered", "sweeps.status"},
     {"sweeps.observers", "sweeps.winner", "sweeps.job", "sweeps.comparison"},
     {"sweeps.reproduction", "sweeps.together"},
     {"sweeps.cli"},

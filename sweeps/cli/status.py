@@ -1,0 +1,71 @@
+"""``carsweep status``: how a sweep stands, also while it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.cli.family import resume_command
+from sweeps.cli.running import write_share
+
+if TYPE_CHECKING:
+    from sweeps.status import SweepStatus
+
+
+@click.command("status")
+@click.argument("name", required=False)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(name: str | None, out: Path, as_json: bool) -> None:
+    """Show how the sweep or job NAME stands; without NAME, the one last written to.
+
+    It is read from the sweep's own files, at any time, also while the sweep runs; it needs no GPU and no Ray.
+    """
+    from carcls.errors import InputError
+    from sweeps.status import sweep_status, sweeps_in
+
+    names = sweeps_in(out, name) if name else sweeps_in(out)[:1]
+    if not names:
+        raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")
+    found = [sweep_status(out, each) for each in names]
+    if as_json:
+        click.echo(json.dumps({"sweeps": [each.as_dict() for each in found]}, indent=1))
+    else:
+        click.echo("\n\n".join("\n".join(lines_of(each, out)) for each in found))
+
+
+def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
+    """Yield what a person wants to know of a sweep, a line each."""
+    holder = f" by {sweep.holder}" if sweep.holder else ""
+    yield f"{sweep.name} ({sweep.family}): {sweep.state}{holder}"
+    counts = ", ".join(f"{sweep.counts[s]} {s}" for s in ("complete", "pruned", "failed") if sweep.counts.get(s))
+    siblings = f"; {sweep.siblings} combinations answered on the way" if sweep.siblings else ""
+    yield f"  {sweep.ended} of {sweep.trials} trials ended{f' ({counts})' if counts else ''}{siblings}"
+    for trial in sweep.unfinished:
+        accuracy = "" if trial.accuracy is None else f", val accuracy {write_share(trial.accuracy)}"
+        what = f"{'runs' if sweep.holder else 'waits'}: {trial.experiment or 'search'}"
+        yield f"  trial {trial.number} {what}, epoch {trial.epoch}/{trial.epochs}{accuracy}"
+    if sweep.best is not None:
+        test = "" if sweep.test_accuracy is None else f"; test accuracy {write_share(sweep.test_accuracy)}"
+        yield f"  best: trial {sweep.best}, val accuracy {write_share(sweep.best_accuracy)}{test}"
+    if sweep.registered:
+        yield f"  registered as {sweep.registered}"
+    for edit in sweep.edits:
+        yield f"  changed {when(edit['at'])}, after {edit['after']} trials: {'; '.join(edit['changes'])}"
+    yield f"  last written {when(sweep.changed)}"
+    if sweep.state == "unfinished":
+        yield f"  to go on: {resume_command(sweep.name, out)}"
+
+
+def when(iso: str) -> str:
+    """Write a time to the minute.
+
+    >>> when("2026-01-31T09:05:59+00:00")
+    '2026-01-31 09:05'
+    """
+    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,207 @@
+"""What a command leaves beside its results, so that ``carsweep resume NAME`` needs no other word.
+
+``OUT/NAME/command.json`` says what was run and where it is tracked. A sweep's own spec is in its ``spec.yaml``; a job
+of several sweeps keeps all their specs here, since not each may have begun when it is interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from carcls.errors import InputError, SpecError, nearest
+from carcls.stages import write_json
+from sweeps.spec import SweepSpec, edit_spec
+from sweeps.spec_families import applies_to, settings_for
+
+Kind = Literal["sweep", "all", "reproduce"]
+COMMAND = "command.json"
+# Scores on other images, or of another family, cannot be compared with those there are.
+_LASTING = ("family", "name", "seed", "data")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that can be gone on with.
+
+    Attributes:
+        kind: ``sweep``, or the job ``all`` or ``reproduce``.
+        name: of the sweep or the job.
+        specs: of its sweeps, in their order.
+        tracking_uri: as it was given.
+    """
+
+    kind: Kind
+    name: str
+    specs: tuple[SweepSpec, ...]
+    tracking_uri: str | None
+
+
+def remember(folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence[SweepSpec] = ()) -> None:
+    """Write down what runs in ``folder``, which is made when missing; a URI that holds a secret is not written."""
+    from sweeps.tracking_store import mask_secrets
+
+    hidden = tracking_uri is not None and mask_secrets(tracking_uri) != tracking_uri
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder / COMMAND,
+        {
+            "kind": kind,
+            "tracking_uri": None if hidden else tracking_uri,
+            "tracking_uri_is_secret": hidden,
+            "specs": [spec.to_yaml() for spec in specs],
+        },
+    )
+
+
+def names_in(out: Path) -> list[str]:
+    """Return the sweeps and jobs in ``out`` by name."""
+    if not out.is_dir():
+        return []
+    return sorted(entry.name for entry in out.iterdir() if is_known(entry))
+
+
+def is_known(folder: Path) -> bool:
+    """Tell whether the folder is of a sweep or a job."""
+    return (folder / "spec.yaml").is_file() or (folder / COMMAND).is_file()
+
+
+def require_known(out: Path, name: str) -> Path:
+    """Return the folder of a sweep or a job.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    folder = out / name
+    if name and is_known(folder):
+        return folder
+    known = nearest(name, names_in(out)) if names_in(out) else f" There is none in {out}: give --out."
+    raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")
+
+
+def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
+    """Return what was run under a name; ``tracking_uri`` takes the place of the one that was given then.
+
+    Raises:
+        InputError: there is nothing of that name, or its tracking server's address was too secret to be kept.
+    """
+    folder = require_known(out, name)
+    said = _read_command(folder)
+    if said.get("tracking_uri_is_secret") and tracking_uri is None:
+        raise InputError(
+            f"--tracking-uri must be given again for {name!r}, got none: the one it was run with holds a password, "
+            "which is not written down."
+        )
+    kind: Kind = said["kind"] if said.get("kind") in get_args(Kind) else "sweep"
+    texts = [(folder / "spec.yaml").read_text(encoding="utf-8")] if kind == "sweep" else said.get("specs", [])
+    specs = tuple(SweepSpec.from_yaml(text) for text in texts)
+    return Command(kind, name, specs, tracking_uri or said.get("tracking_uri"))
+
+
+def _read_command(folder: Path) -> dict[str, Any]:
+    """Return the file's content; a sweep begun by an older carsweep has none."""
+    try:
+        said = json.loads((folder / COMMAND).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise InputError(f"{COMMAND} must be as carsweep wrote it, got {str(folder / COMMAND)!r}. Remove that file.")
+    return said
+
+
+def extended(
+    command: Command, *, trials: str | None, hours: str | None, sets: Sequence[str], resources: Mapping[str, Any]
+) -> tuple[Command, list[str]]:
+    """Return the command with more to do or other settings, and the changes in words.
+
+    Args:
+        command: to go on with.
+        trials: a number, or ``+N`` for so many more; a job of all families divides what is added among them.
+        hours: a number, or ``+N``; hours count from the moment at which a sweep goes on, so both say the same.
+        sets: ``KEY=VALUE`` texts; ``space.`` and ``search.`` address the search space.
+        resources: ``concurrency``, ``cpus_per_trial``, ``gpus_per_trial`` by name; None leaves one as it is.
+
+    Raises:
+        SpecError: all mistakes together.
+    """
+    if command.kind == "reproduce" and (trials or sets):
+        raise SpecError(["reproduce: has the documented trials with their settings; run a sweep to try others."])
+    overrides: dict[str, Any] = {name: value for name, value in resources.items() if value is not None}
+    if hours is not None:
+        overrides["hours"] = _number("--hours", hours, float, 0.0)
+    specs: list[SweepSpec] = []
+    changes: list[str] = []
+    for place, spec in enumerate(command.specs):
+        own = dict(overrides)
+        if trials is not None:
+            own["trials"] = _trials(spec, trials, place, len(command.specs))
+        own_sets = sets if command.kind == "sweep" else settings_for(spec.family, sets)
+        changed = edit_spec(spec, own_sets, {name: v for name, v in own.items() if applies_to(spec.family, name)})
+        own_changes = _changes(spec, changed)
+        _check_lasting(own_changes)
+        changes += own_changes if command.kind == "sweep" else [f"{spec.family}: {text}" for text in own_changes]
+        specs.append(changed)
+    return replace(command, specs=tuple(specs)), changes
+
+
+def _trials(spec: SweepSpec, text: str, place: int, families: int) -> int:
+    number: int = _number("--trials", text, int, spec.trials if families == 1 else 0)
+    if families == 1:
+        return number
+    if not text.strip().startswith("+"):
+        raise SpecError([f"--trials: must be +N for a job of several sweeps, which shares N among them, got {text!r}."])
+    return spec.trials + number // families + (place < number % families)
+
+
+def _number(option: str, text: str, kind: type[int] | type[float], base: float) -> Any:
+    try:
+        value = kind(text.strip().removeprefix("+"))
+    except ValueError:
+        value = -1
+    if not 0 < value < float("inf"):
+        raise SpecError([f"{option}: must be a number above 0, or + and a number to add, got {text!r}."])
+    return value + kind(base) if text.strip().startswith("+") else value
+
+
+def _check_lasting(changes: Sequence[str]) -> None:
+    mistakes = [
+        f"{change.split()[0]}: must stay what the sweep was begun with, for its scores to be comparable, got a change "
+        f"({change}). Begin another sweep with carsweep run."
+        for change in changes
+        if change.split()[0].partition(".")[0] in _LASTING
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def _changes(before: SweepSpec, after: SweepSpec) -> list[str]:
+    """Return what differs, in words.
+
+    >>> spec = SweepSpec(family="transfer", trials=4)
+    >>> _changes(spec, spec.model_copy(update={"trials": 6}))
+    ['trials 4 -> 6']
+    """
+    texts = []
+    for name in SweepSpec.model_fields:
+        old, new = (_plain(getattr(spec, name)) for spec in (before, after))
+        if isinstance(old, dict) and isinstance(new, dict):
+            keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            texts += [f"{name}.{key} {_said(old.get(key))} -> {_said(new.get(key))}" for key in keys]
+        elif old != new:
+            texts.append(f"{name} {_said(old)} -> {_said(new)}")
+    return texts
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: item.plain() if hasattr(item, "plain") else item for key, item in value.items()}
+    return value.model_dump() if hasattr(value, "model_dump") else value
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else str(value)

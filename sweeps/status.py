@@ -1,0 +1,167 @@
+"""How sweeps stand, read from what they have written: at any time, from any terminal, without Ray or a GPU."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sweeps.holding import Holder, asked_to_stop, holder_of
+from sweeps.remembered import COMMAND, names_in, require_known
+from sweeps.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from sweeps.record import TrialRecord
+
+State = Literal["running", "stopping", "unfinished", "finished"]
+JOBS = ("all", "reproduce")
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStatus:
+    """A trial that has begun and not ended; ``accuracy`` of the last epoch on the validation images, in [0, 1]."""
+
+    number: int
+    experiment: str | None
+    epoch: int
+    epochs: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStatus:
+    """How one sweep stands.
+
+    Attributes:
+        name, family: of the sweep.
+        state: ``running``; ``stopping`` once somebody asked for it; ``unfinished`` when nothing runs it but trials, or
+            the reading of the test images, are left; ``finished``.
+        holder: who runs it; None when nobody does.
+        trials: that it may run.
+        counts: trials that were run by ``complete``, ``pruned``, ``failed`` and ``running``.
+        siblings: settings answered on the way of those.
+        unfinished: trials that run, or that the next driver begins with.
+        best: number of the complete trial with the best validation accuracy; a sibling may be it.
+        best_accuracy: of that trial, in [0, 1].
+        test_accuracy: of the winner, once it was read.
+        registered: ``NAME VERSION`` of the winner.
+        edits: what was changed since the sweep was begun.
+        changed: when the journal was last written to, an ISO time.
+    """
+
+    name: str
+    family: str
+    state: State
+    holder: Holder | None
+    trials: int
+    counts: Mapping[str, int]
+    siblings: int
+    unfinished: tuple[TrialStatus, ...]
+    best: int | None
+    best_accuracy: float | None
+    test_accuracy: float | None
+    registered: str
+    edits: tuple[Mapping[str, Any], ...]
+    changed: str
+
+    @property
+    def ended(self) -> int:
+        """Trials that ended, however."""
+        return sum(count for status, count in self.counts.items() if status != "running")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**asdict(self), "ended": self.ended}
+
+
+def sweep_status(out: Path, name: str) -> SweepStatus:
+    """Return how one sweep stands.
+
+    Raises:
+        InputError: there is none of that name, or its files are damaged.
+    """
+    from sweeps.study_history import JOURNAL, read_history
+
+    folder = require_known(out, name)
+    spec = SweepSpec.from_yaml((folder / "spec.yaml").read_text(encoding="utf-8"))
+    holder = holder_of(folder)
+    history = read_history(folder)
+    own = [record for record in history.records if record.sibling_of is None]
+    best = _best(history.records)
+    result = _read(folder / "result.json")
+    test, registered = result.get("test") or {}, result.get("registered") or {}
+    journal = folder / JOURNAL
+    return SweepStatus(
+        name=name,
+        family=spec.family,
+        state=_state(folder, holder, own, result),
+        holder=holder,
+        trials=spec.trials,
+        counts=Counter(record.status for record in own),
+        siblings=len(history.records) - len(own),
+        unfinished=tuple(_trial(record) for record in own if record.status == "running"),
+        best=best.number if best else None,
+        best_accuracy=best.metrics["val_accuracy"] if best else None,
+        test_accuracy=test.get("metrics", {}).get("test_accuracy"),
+        registered=f"{registered['name']} {registered['version']}" if registered else "",
+        edits=history.edits,
+        changed=_written(journal if journal.exists() else folder / "spec.yaml"),
+    )
+
+
+def sweeps_in(out: Path, name: str | None = None) -> list[str]:
+    """Return the sweeps in ``out``, the last written to first; those of one job when ``name`` is a job's.
+
+    Raises:
+        InputError: there is nothing called ``name``.
+    """
+    if name is not None:
+        require_known(out, name)
+        members = [f"{name}-{spec.family}" for spec in _specs_of_job(out / name)]
+        return [member for member in members if (out / member / "spec.yaml").is_file()] if members else [name]
+    found = [known for known in names_in(out) if (out / known / "spec.yaml").is_file()]
+    return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
+
+
+def _specs_of_job(folder: Path) -> list[SweepSpec]:
+    said = _read(folder / COMMAND)
+    return [SweepSpec.from_yaml(text) for text in said["specs"]] if said.get("kind") in JOBS else []
+
+
+def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], result: Mapping[str, Any]) -> State:
+    if holder is not None:
+        return "running" if asked_to_stop(folder) is None else "stopping"
+    told = {trial["number"]: trial["status"] for trial in result.get("trials", ())}
+    concluded = result and not result.get("interrupted") and all(told.get(r.number) == r.status for r in records)
+    return "finished" if concluded and "running" not in told.values() else "unfinished"
+
+
+def _best(records: Sequence[TrialRecord]) -> TrialRecord | None:
+    complete = [record for record in records if record.status == "complete" and "val_accuracy" in record.metrics]
+    return max(complete, key=lambda record: (record.metrics["val_accuracy"], -record.number), default=None)
+
+
+def _trial(record: TrialRecord) -> TrialStatus:
+    accuracy = record.metrics.get("val_accuracy")
+    return TrialStatus(record.number, record.experiment, record.epochs, int(record.config["epochs"]), accuracy)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a file's JSON object; empty when it is missing, or not one."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _last_change(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder / "spec.yaml", folder / "study.journal") if path.exists())
+
+
+def _written(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,117 @@
+"""A study between two drivers: its journal mended, its changes noted, and read by those who do not drive it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.storages import JournalStorage
+
+from carcls.errors import InputError
+from sweeps.record import TrialRecord
+from sweeps.study_parts import Journal, record_of
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+JOURNAL = "study.journal"
+STUDY = "sweep"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a journal tells to whoever only reads it.
+
+    Attributes:
+        records: every trial, in the order of asking, without those that only took over another's result.
+        edits: changes of the spec, oldest first: ``at`` (ISO time), ``changes`` (texts), ``after`` (trials asked).
+    """
+
+    records: tuple[TrialRecord, ...]
+    edits: tuple[dict[str, Any], ...]
+
+
+def read_history(folder: Path) -> History:
+    """Return what the journal in ``folder`` tells, at any time, also while its driver writes; changes nothing.
+
+    Raises:
+        InputError: the journal is damaged.
+    """
+    path = folder / JOURNAL
+    if not path.is_file():
+        return History((), ())
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.load_study(study_name=STUDY, storage=JournalStorage(Journal(path)))  # type: ignore[arg-type]
+    except KeyError:  # its driver has written no whole line yet
+        return History((), ())
+    except ValueError as error:
+        raise InputError(_damaged(path, str(error))) from None
+    trials = [trial for trial in study.get_trials(deepcopy=False) if "asked" in trial.user_attrs]
+    records = tuple(record_of(t) for t in trials if "duplicate_of" not in t.user_attrs["asked"])
+    return History(records, tuple(study.user_attrs.get("edits", ())))
+
+
+def mend(journal: Path) -> None:
+    """Cut off what a dying machine left at the end: a torn line, or lines of which the disk got only the length.
+
+    Raises:
+        InputError: a line before the end is damaged, so that what follows cannot be trusted.
+    """
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    lines = content.splitlines(keepends=True)
+    whole = [_is_whole(line) for line in lines]
+    kept = len(lines) if all(whole) else whole.index(False)
+    if any(whole[kept:]):
+        raise InputError(_damaged(journal, f"line {kept + 1} cannot be read"))
+    if kept < len(lines):
+        with journal.open("r+b") as file:
+            file.truncate(sum(map(len, lines[:kept])))
+
+
+def _is_whole(line: bytes) -> bool:
+    if not line.endswith(b"\n"):
+        return False
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _damaged(journal: Path, what: str) -> str:
+    return (
+        f"{journal.name} must be as carsweep wrote it, got a damaged one at {journal} ({what}). Put a copy of it "
+        "back, or keep the lines before the damage (head -n LINES) and run the sweep again: "
+        "what they tell is not run twice."
+    )
+
+
+def note_spec(study: optuna.Study, spec: SweepSpec, folder: Path, edits: Sequence[str] | None) -> None:
+    """Note which spec the study is of, and how it was changed.
+
+    Raises:
+        InputError: it is of another spec, and ``edits`` is None.
+    """
+    known = study.user_attrs.get("spec")
+    if known is not None and known != spec.digest and edits is None:
+        raise InputError(
+            f"name must be of a sweep with the same spec, got {folder.name!r}: it was begun with other settings "
+            "(only trials, hours and resources may change). Give another --name, or the settings it was begun with; "
+            f"carsweep resume {folder.name} --set … changes a sweep."
+        )
+    if edits or (known is not None and known != spec.digest):
+        edit = {
+            "at": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "changes": list(edits or ("spec.yaml",)),
+            "after": len(study.get_trials(deepcopy=False)),
+        }
+        study.set_user_attr("edits", [*study.user_attrs.get("edits", []), edit])
+    if known != spec.digest:
+        study.set_user_attr("spec", spec.digest)

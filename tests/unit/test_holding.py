@@ -1,0 +1,88 @@
+"""Who runs a sweep, and how others ask it to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from carcls.errors import InputError
+from sweeps.holding import ask_to_stop, asked_to_stop, forget_request, hold, holder_of
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sweeps.holding import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def other_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Let another process hold a sweep."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_second_process_is_told_who_runs_the_sweep(tmp_path: Path) -> None:
+    """While one process holds a sweep another is refused with its id; other sweeps are free; its death frees it."""
+    mine = tmp_path / "mine"
+    with other_process(mine) as process:
+        with pytest.raises(InputError, match=f"process {process.pid} on .* since"), hold(mine):
+            pass
+        holder = holder_of(mine)
+        assert holder is not None
+        assert holder.pid == process.pid
+        with hold(tmp_path / "yours"):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert holder_of(mine) is None
+    with hold(mine):
+        held = holder_of(mine)
+        assert held is not None
+        assert held.pid == os.getpid()
+    assert holder_of(mine) is None
+
+
+def test_looking_leaves_no_trace(tmp_path: Path) -> None:
+    """Asking who runs a sweep that nobody ever ran makes no file."""
+    assert holder_of(tmp_path / "mine") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hold_inside_of_a_hold_is_the_same(tmp_path: Path) -> None:
+    """What a process calls while it holds a sweep need not know; the outer hold ends it."""
+    folder = tmp_path / "mine"
+    with hold(folder):
+        with hold(folder):
+            pass
+        assert holder_of(folder) is not None
+    assert holder_of(folder) is None
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_a_request_to_stop_is_read_until_it_is_forgotten(tmp_path: Path, now: bool) -> None:
+    """It says whether to wait for the running epochs; a damaged one asks for the gentle stop."""
+    assert asked_to_stop(tmp_path) is None
+    ask_to_stop(tmp_path, now=now)
+    assert asked_to_stop(tmp_path) is now
+    (tmp_path / "stop-requested").write_text("[")
+    assert asked_to_stop(tmp_path) is False
+    forget_request(tmp_path)
+    forget_request(tmp_path)
+    assert asked_to_stop(tmp_path) is None

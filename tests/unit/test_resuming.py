@@ -1,0 +1,283 @@
+"""Going on with a sweep: a journal cut anywhere, a changed spec, what is remembered, and how it is told."""
+
+from __future__ import annotations
+
+import math
+import resource
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carcls.errors import InputError, OutputError, SpecError
+from sweeps.holding import hold
+from sweeps.record import TrialRecord
+from sweeps.remembered import Command, extended, recall, remember
+from sweeps.space import Choice, FloatDomain
+from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.status import sweep_status, sweeps_in
+from sweeps.study import Asked, Study
+from sweeps.study_history import read_history
+
+EPOCHS = 4
+
+
+def spec_of(**changes: Any) -> SweepSpec:
+    """Two documented experiments and five searched trials."""
+    fields = {
+        "family": "transfer",
+        "name": "mine",
+        "trials": 7,
+        "experiments": ("transfer/frozen", "transfer/finetuned"),
+        "fixed": {"epochs": EPOCHS},
+        "search": {
+            "dropout": FloatDomain(0.0, 0.5),
+            "head_lr": FloatDomain(1e-4, 1e-2, log=True),
+            "lr_schedule": Choice(("constant", "cosine")),
+        },
+        "early_stopping": EarlyStopping(min_epochs=1, reduction=3),
+    }
+    return SweepSpec.model_validate({**fields, **changes})
+
+
+def accuracy(asked: Asked, epoch: int) -> float:
+    """A curve that depends on the settings alone."""
+    best = 1.0 - (asked.config.dropout - 0.2) ** 2 - (math.log10(asked.config.head_lr) + 3) ** 2 / 10
+    return best * epoch / EPOCHS
+
+
+def run_to_the_end(study: Study) -> None:
+    """Train whatever the study asks for, one after the other."""
+    while (asked := study.ask()) is not None:
+        train(study, asked)
+
+
+def train(study: Study, asked: Asked) -> None:
+    """Report epoch by epoch, and tell how it ended."""
+    for epoch in range(1, EPOCHS + 1):
+        if study.report(asked.number, epoch, {"val_accuracy": accuracy(asked, epoch)}):
+            study.tell_pruned(asked.number)
+            return
+    metrics = {"val_accuracy": accuracy(asked, EPOCHS)}
+    siblings = [{"settings": {"dropout": asked.config.dropout / 2}, "metrics": metrics}]
+    study.tell_complete(asked.number, metrics, EPOCHS, 1.0, {"model": "m", "siblings": siblings})
+
+
+def plain(records: tuple[TrialRecord, ...] | list[TrialRecord]) -> list[TrialRecord]:
+    """Return records without what a restart may change."""
+    return [replace(record, seconds=0.0) for record in records]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[TrialRecord]]:
+    """Return the journal of a sweep that nothing disturbed, and its trials."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with Study.open(folder, spec_of()) as study:
+        run_to_the_end(study)
+        records = plain(study.records())
+    assert {record.status for record in records} == {"complete", "pruned"}
+    return (folder / "study.journal").read_bytes(), records
+
+
+@settings(max_examples=200, deadline=None)
+@given(share=st.floats(0, 1))
+def test_a_journal_cut_at_any_byte_ends_like_an_undisturbed_one(
+    undisturbed: tuple[bytes, list[TrialRecord]], tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
+    """The same trials under the same numbers with the same results; reading first changes nothing."""
+    journal, expected = undisturbed
+    folder = tmp_path_factory.mktemp("cut")
+    (folder / "study.journal").write_bytes(journal[: round(share * len(journal))])
+    before = read_history(folder).records
+    with Study.open(folder, spec_of()) as study:
+        run_to_the_end(study)
+        ended = plain(study.records())
+    assert ended == expected
+    finished = [record for record in plain(before) if record.status != "running"]
+    assert [record for record in ended if record.number in {r.number for r in finished}] == finished
+
+
+@settings(max_examples=50, deadline=None)
+@given(share=st.floats(0, 0.95), garbage=st.binary(min_size=1, max_size=30))
+def test_a_damaged_journal_is_told_or_mended(
+    undisturbed: tuple[bytes, list[TrialRecord]],
+    tmp_path_factory: pytest.TempPathFactory,
+    share: float,
+    garbage: bytes,
+) -> None:
+    """A line overwritten in the middle is told in one line with the remedy, and the file is left as it is."""
+    journal, _ = undisturbed
+    lines = journal.splitlines(keepends=True)
+    place = round(share * (len(lines) - 2))
+    lines[place] = garbage.replace(b"\n", b"?") + b"\n"
+    folder = tmp_path_factory.mktemp("damaged")
+    (folder / "study.journal").write_bytes(b"".join(lines))
+    with pytest.raises(InputError, match="must be as carsweep wrote it"):
+        Study.open(folder, spec_of())
+    assert (folder / "study.journal").read_bytes() == b"".join(lines)
+
+
+def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(
+    undisturbed: tuple[bytes, list[TrialRecord]], tmp_path: Path
+) -> None:
+    """A file system may know a file's length before its content."""
+    journal, expected = undisturbed
+    (tmp_path / "study.journal").write_bytes(journal + bytes(4096))
+    with Study.open(tmp_path, spec_of()) as study:
+        assert plain(study.records()) == expected
+
+
+def test_a_changed_search_keeps_what_was_run(tmp_path: Path) -> None:
+    """Trials stay, the new domain is asked from, the change is noted once, and nothing documented is asked again."""
+    with Study.open(tmp_path, spec_of()) as study:
+        run_to_the_end(study)
+        before = plain(study.records())
+    wider = spec_of(trials=20, search={**spec_of().search, "dropout": FloatDomain(0.6, 0.9)})
+    with pytest.raises(InputError, match="carsweep resume"):
+        Study.open(tmp_path, wider)
+    with Study.open(tmp_path, wider, edits=["search.dropout"]) as study:
+        run_to_the_end(study)
+        after = plain(study.records())
+    new = [record for record in after if record.number not in {r.number for r in before} and record.sibling_of is None]
+    assert after[: len(before)] == before
+    assert len(new) == 13
+    assert all(0.6 <= record.config["dropout"] <= 0.9 for record in new)
+    assert {record.experiment for record in new} == {None}
+    with Study.open(tmp_path, wider) as study:
+        assert study.ask() is None
+    (edit,) = read_history(tmp_path).edits
+    assert edit["changes"] == ["search.dropout"]
+    assert edit["after"] == len(before)
+
+
+def test_a_journal_that_cannot_grow_stays_whole(tmp_path: Path) -> None:
+    """Where only a part of a line could be written, none of it stays; the message has the remedy, and room heals it."""
+    with Study.open(tmp_path, spec_of()) as study:
+        asked = study.ask()
+        assert asked is not None
+        before = (tmp_path / "study.journal").read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+        try:
+            with pytest.raises(OutputError, match=r"Make room"):
+                study.report(asked.number, 1, {"val_accuracy": 0.25})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (tmp_path / "study.journal").read_bytes() == before
+    with Study.open(tmp_path, spec_of()) as study:
+        again = study.ask()
+        assert again is not None
+        assert again.number == asked.number
+        train(study, again)
+        assert study.record(again.number).status == "complete"
+
+
+def command_of(**changes: Any) -> Command:
+    """Return what was run: one sweep."""
+    return Command("sweep", "mine", (spec_of(**changes),), None)
+
+
+def extend(
+    command: Command, *sets: str, trials: str | None = None, hours: str | None = None
+) -> tuple[Command, list[str]]:
+    """Extend a command."""
+    return extended(command, trials=trials, hours=hours, sets=sets, resources={})
+
+
+def test_more_trials_and_hours_are_added_or_set() -> None:
+    """+N adds to what there is, N is the number itself; hours count from now."""
+    more, changes = extend(command_of(), trials="+20", hours="+2")
+    assert (more.specs[0].trials, more.specs[0].hours) == (27, 2.0)
+    assert changes == ["trials 7 -> 27", "hours none -> 2.0"]
+    assert extend(command_of(), trials="9")[0].specs[0].trials == 9
+    assert extend(command_of()) == (command_of(), [])
+
+
+def test_space_is_another_name_of_the_search() -> None:
+    """One end of a domain can be moved; a fixed setting leaves the search."""
+    wider, changes = extend(command_of(), "space.dropout.high=0.7")
+    assert wider.specs[0].search["dropout"] == FloatDomain(0.0, 0.7)
+    assert len(changes) == 1
+    assert "dropout" not in extend(command_of(), "dropout=0.1")[0].specs[0].search
+
+
+@pytest.mark.parametrize(
+    ("sets", "trials", "named"),
+    [
+        (["seed=3"], None, "seed"),
+        (["data.margin=0.2"], None, "data.margin"),
+        (["family=scratch"], None, "family"),
+        (["name=yours"], None, "name"),
+        (["space.dropuot.high=0.7"], None, "dropuot"),
+        (["space.dropout.high=7"], None, "search.dropout"),
+        ([], "+", "--trials"),
+        ([], "-3", "--trials"),
+        ([], "+0.5", "--trials"),
+    ],
+)
+def test_what_would_make_scores_incomparable_or_is_no_setting_is_refused(
+    sets: list[str], trials: str | None, named: str
+) -> None:
+    """The mistake names the setting."""
+    with pytest.raises(SpecError, match=named.replace(".", r"\.")):
+        extend(command_of(), *sets, trials=trials)
+
+
+def test_a_job_divides_what_is_added(tmp_path: Path) -> None:
+    """Trials are shared among the families, and each setting reaches the families that it means something in."""
+    specs = tuple(SweepSpec(family=f, name=f"job-{f}", trials=4) for f in ("transfer", "retrieval", "scratch"))
+    remember(tmp_path / "job", "all", None, specs)
+    job, changes = extend(recall(tmp_path, "job"), "k=5", trials="+7")
+    assert [spec.trials for spec in job.specs] == [7, 6, 6]
+    assert ["k" in spec.fixed for spec in job.specs] == [False, True, False]
+    assert "retrieval: fixed.k none -> 5" in changes
+
+
+def test_a_tracking_uri_with_a_password_is_not_written_down(tmp_path: Path) -> None:
+    """It has to be given again; another one is remembered."""
+    folder = tmp_path / "mine"
+    remember(folder, "sweep", "http://ann:s3cret@host:5000")
+    (folder / "spec.yaml").write_text(spec_of().to_yaml())
+    assert "s3cret" not in "".join(path.read_text() for path in folder.iterdir())
+    with pytest.raises(InputError, match="--tracking-uri"):
+        recall(tmp_path, "mine")
+    assert recall(tmp_path, "mine", "http://b").tracking_uri == "http://b"
+    remember(folder, "sweep", "http://host:5000")
+    assert recall(tmp_path, "mine") == Command("sweep", "mine", (spec_of(),), "http://host:5000")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    """So is a folder without any sweep."""
+    with pytest.raises(InputError, match="--out"):
+        recall(tmp_path / "nowhere", "mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "spec.yaml").write_text(spec_of().to_yaml())
+    with pytest.raises(InputError, match=r"Did you mean mine\?"):
+        recall(tmp_path, "mien")
+
+
+def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path) -> None:
+    """It is running while somebody holds it, unfinished when something is left; the journal tells the rest."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(spec_of().to_yaml())
+    with hold(folder), Study.open(folder, spec_of()) as study:
+        for _ in range(2):
+            asked = study.ask()
+            assert asked is not None
+            train(study, asked)
+        asked = study.ask()
+        assert asked is not None
+        study.report(asked.number, 1, {"val_accuracy": 0.25})
+        running = sweep_status(tmp_path, "mine")
+    assert running.state == "running"
+    assert running.holder is not None
+    assert (running.ended, running.counts["running"], running.siblings) == (2, 1, 1)
+    assert [(t.number, t.epoch, t.epochs, t.accuracy) for t in running.unfinished] == [(asked.number, 1, EPOCHS, 0.25)]
+    assert running.best in (0, 1)
+    after = sweep_status(tmp_path, "mine")
+    assert (after.state, after.holder) == ("unfinished", None)
+    assert sweeps_in(tmp_path) == ["mine"]
