@@ -99,7 +99,8 @@ def run_trials(
             _check_here(spec, address, logical_cpus, logical_gpus)
             with ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus) as machines:
                 watch = Watch(study, observer, control)
-                _fit(study, trial_resources(spec, *machines), common, watch, folder)
+                with interruptible(control):  # again: Ray takes SIGTERM for itself when it starts
+                    _fit(study, trial_resources(spec, *machines), common, watch, folder)
         if control.error is not None:
             raise control.error
         out_of_time = control.too_late and study.has_work

@@ -169,8 +169,8 @@ def test_interrupted_reproduction_goes_on(tmp_path: Path) -> None:
         out, _ = process.communicate(timeout=200)
     assert process.returncode == 130, errors.read_text()
     assert json.loads(out) == {"error": "interrupted"}
-    assert "--name mine" in errors.read_text()
-    assert not (tmp_path / "runs" / "mine").exists()
+    assert "resume mine" in errors.read_text()
+    assert not (tmp_path / "runs" / "mine" / "reproduction.json").exists()
     done = run(tmp_path, "--json", *names, "--concurrency", "1", settings=longer)
     assert done.code == 0, done.err
     assert all(row["measured"] for row in done.value["comparisons"])

@@ -166,7 +166,7 @@ def test_an_interrupted_job_goes_on_where_it_was(images: Path, tmp_path: Path) -
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130, errors.read_text()
     told = errors.read_text().splitlines()[-1]
-    assert "--name job" in told
+    assert "resume job" in told
     trained = made(tmp_path)["training"]
     assert not (tmp_path / "job" / "comparison.json").exists()
     done = subprocess.run(shlex.split(told), capture_output=True, text=True, timeout=400, check=False)

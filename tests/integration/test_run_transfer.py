@@ -156,7 +156,7 @@ def test_interrupted_sweep_keeps_its_state_and_goes_on(tmp_path: Path) -> None:
         out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, errors.read_text()
     assert json.loads(out)["interrupted"] is True
-    assert "--name mine" in errors.read_text()
+    assert "resume mine" in errors.read_text()
     finished = run(tmp_path, *settings)
     assert finished.code == 0, finished.err
     assert finished.value["test"]["readings"] == 1

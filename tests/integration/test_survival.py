@@ -1,0 +1,219 @@
+"""Real sweeps, killed and gone on with: the command line, real processes, real training, a real store of runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TRIALS = 6
+KILLS = 20
+# What the wall clock says is never the same twice.
+_TIMED = ("seconds", "fit_seconds", "predict_seconds", "ms_per_query", "predict_ms")
+SETTINGS = [
+    "backbone=efficientnet_lite0",
+    "image_size=32",
+    "batch_size=16",
+    "epochs=3",
+    "experiments=[transfer/frozen,transfer/finetuned]",
+    "early_stopping.min_epochs=1",
+]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return class folders of noise with a tint."""
+    root = tmp_path_factory.mktemp("pictures")
+    noise = np.random.default_rng(0)
+    for place, name in enumerate(("red", "green", "blue")):
+        folder = root / name
+        folder.mkdir()
+        for number in range(24):
+            pixels = noise.integers(0, 200, (40, 40, 3), dtype=np.uint8)
+            pixels[..., place] += 20
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+def carsweep(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own, its output in ``log.txt``."""
+    with (folder / "log.txt").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "sweeps.cli", *words], cwd=folder, stdout=log, stderr=log, text=True
+        )
+
+
+def begin(folder: Path, pictures: Path, concurrency: int) -> subprocess.Popen[str]:
+    """Start the sweep ``mine`` in ``folder``."""
+    sets = [word for setting in SETTINGS for word in ("--set", setting)]
+    where = ["--data", str(pictures), "--name", "mine", "--trials", str(TRIALS), "--concurrency", str(concurrency)]
+    return carsweep(folder, "run", "transfer", *where, "--cpus-per-trial", "1", *sets)
+
+
+def resume(folder: Path, *words: str) -> None:
+    """Go on with the sweep to its end."""
+    process = carsweep(folder, "resume", "mine", *words)
+    assert process.wait(timeout=400) == 0, (folder / "log.txt").read_text()
+
+
+def trials_of(folder: Path) -> list[dict[str, Any]]:
+    """Return what the sweep's result tells of each trial, without times."""
+    result = json.loads((folder / "runs" / "mine" / "result.json").read_text())
+    return [_timeless(trial) for trial in result["trials"]]
+
+
+def _timeless(trial: dict[str, Any]) -> dict[str, Any]:
+    metrics = {name: value for name, value in trial["metrics"].items() if name not in _TIMED}
+    return {**{name: value for name, value in trial.items() if name not in _TIMED}, "metrics": metrics}
+
+
+def finished_in_journal(folder: Path) -> dict[int, tuple[str, float | None]]:
+    """Return the trials that the journal has an end of: status and accuracy by number."""
+    words = [sys.executable, "-m", "sweeps.cli", "status", "mine", "--json"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        assert "NAME must be of a sweep" in done.stderr, done.stderr  # killed before it had begun
+        return {}
+    from sweeps.study_history import read_history
+
+    records = read_history(folder / "runs" / "mine").records
+    return {r.number: (r.status, r.metrics.get("val_accuracy")) for r in records if r.status != "running"}
+
+
+def runs_by_status(folder: Path) -> dict[str, int]:
+    """Count the runs in the tracking database."""
+    with sqlite3.connect(folder / "runs" / "mlflow.db") as database:
+        return dict(database.execute("select status, count(*) from runs group by status").fetchall())
+
+
+def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
+    """Kill -9 the driver after a while; tell whether it was still at work."""
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> tuple[Path, float]:
+    """Return the folder of a sweep with one worker that nothing disturbed, and how long it took."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    start = time.monotonic()
+    process = begin(folder, pictures, concurrency=1)
+    assert process.wait(timeout=400) == 0, (folder / "log.txt").read_text()
+    return folder, time.monotonic() - start
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments_changes_nothing(
+    undisturbed: tuple[Path, float], pictures: Path, tmp_path: Path
+) -> None:
+    """Wherever the driver is killed, the sweep goes on to the trials and metrics of one that nothing disturbed.
+
+    One worker, so that the order of the trials is the same. No run of MLflow stays open.
+    """
+    whole, seconds = undisturbed
+    expected = trials_of(whole)
+    assert {trial["status"] for trial in expected} == {"complete", "pruned"}
+    moments = random.Random(20)
+    killed = 0
+    for attempt in range(KILLS):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        killed += kill_after(begin(folder, pictures, concurrency=1), moments.uniform(0.02, 1.0) * seconds)
+        _go_on(folder, pictures)
+        assert trials_of(folder) == expected, attempt
+        assert set(runs_by_status(folder)) <= {"FINISHED", "KILLED"}, attempt
+    assert killed >= KILLS * 3 // 4
+
+
+@pytest.mark.slow
+def test_kill_9_with_several_workers_loses_and_doubles_nothing(pictures: Path, tmp_path: Path) -> None:
+    """Killed again and again, a sweep with two workers keeps each trial that ended, and ends with its trials."""
+    moments = random.Random(2)
+    process = begin(tmp_path, pictures, concurrency=2)
+    for _ in range(4):
+        kill_after(process, moments.uniform(8, 30))
+        before = finished_in_journal(tmp_path)
+        begun = _has_begun(tmp_path)
+        process = carsweep(tmp_path, "resume", "mine") if begun else begin(tmp_path, pictures, concurrency=2)
+    assert process.wait(timeout=400) == 0, (tmp_path / "log.txt").read_text()
+    trials = trials_of(tmp_path)
+    after = {trial["number"]: (trial["status"], trial["metrics"].get("val_accuracy")) for trial in trials}
+    assert after.items() >= before.items()
+    assert len(trials) == len(after) == TRIALS
+    assert len({json.dumps(trial["params"], sort_keys=True) for trial in trials}) == TRIALS
+    assert not {"RUNNING", "FAILED"} & set(runs_by_status(tmp_path))
+    log = (tmp_path / "log.txt").read_text()
+    ended = [line.split(" | ")[0] for line in log.splitlines() if line.startswith("trial ") and " | " in line]
+    assert len({line.split()[1] for line in ended}) == TRIALS
+
+
+def _has_begun(folder: Path) -> bool:
+    return (folder / "runs" / "mine" / "command.json").is_file()
+
+
+def _go_on(folder: Path, pictures: Path) -> None:
+    if _has_begun(folder):
+        resume(folder)
+    else:
+        assert begin(folder, pictures, concurrency=1).wait(timeout=400) == 0, (folder / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_is_stopped_extended_and_changed_from_another_terminal(pictures: Path, tmp_path: Path) -> None:
+    """Stop leaves it resumable; resume ends it; +2 trials in a changed space are two more, and none is run again."""
+    process = begin(tmp_path, pictures, concurrency=1)
+    _wait_for_line("epoch 1/3", tmp_path, process)
+    second = begin(tmp_path, pictures, concurrency=1)
+    assert second.wait(timeout=60) == 2
+    stopper = carsweep(tmp_path, "stop", "mine")
+    assert stopper.wait(timeout=120) == 0, (tmp_path / "log.txt").read_text()
+    assert process.wait(timeout=30) == 130
+    log = (tmp_path / "log.txt").read_text()
+    assert f"process {process.pid} on" in log
+    assert "carsweep resume mine" in log or "carsweep' resume mine" in log
+    resume(tmp_path)
+    before = trials_of(tmp_path)
+    assert len(before) == TRIALS
+    resume(tmp_path, "--trials", "+2", "--set", "space.dropout.low=0.5", "space.dropout.high=0.6")
+    after = trials_of(tmp_path)
+    assert after[:TRIALS] == before
+    assert all(0.5 <= trial["params"]["dropout"] <= 0.6 for trial in after[TRIALS:])
+    assert len(after) == TRIALS + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_running_epoch_finish(pictures: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """After Ctrl-C or SIGTERM the exit code is 130, and the journal has the epoch that was running."""
+    process = begin(tmp_path, pictures, concurrency=1)
+    _wait_for_line("epoch 1/3", tmp_path, process)
+    os.kill(process.pid, number)
+    assert process.wait(timeout=60) == 130
+    assert "Stopping after the epochs that run" in (tmp_path / "log.txt").read_text()
+    resume(tmp_path)
+    assert len(trials_of(tmp_path)) == TRIALS
+
+
+def _wait_for_line(words: str, folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    log = folder / "log.txt"
+    while words not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
