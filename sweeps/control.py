@@ -54,6 +54,7 @@ class Control:
         at_once: whether they end without finishing the epoch that runs.
         error: the observer's exception, when it is why.
         too_late: whether a trial was refused because of the deadline.
+        confirming: whether the search is over; its deadline does not hold for what confirms it.
     """
 
     deadline: float = float("inf")
@@ -63,6 +64,7 @@ class Control:
     at_once: bool = False
     error: Exception | None = None
     too_late: bool = False
+    confirming: bool = False
     _looked: float = 0.0
     _patient_until: float = 0.0
 
@@ -92,6 +94,8 @@ class Control:
 
     def may_start(self) -> bool:
         """Tell whether a trial may start."""
+        if self.confirming:
+            return self.may_go_on()
         if not self.halt and time.monotonic() >= self.deadline:
             self.too_late = True
         return not self.halt and not self.too_late

@@ -7,7 +7,8 @@ lost: the journal and the stage store are enough to go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from sweeps.confirm import Repeat
 from sweeps.control import Control, HaltStopper, NewsCallback, Observer, Watch, interruptible
 from sweeps.resources import Machine, Share, this_machine, trial_resources
 from sweeps.scheduler import StudyScheduler
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
 MAX_WORKER_DEATHS = 2
+# Says by which runs the trials of a search that is over are confirmed.
+Confirm = Callable[[Sequence[TrialRecord]], Sequence[Repeat]]
 
 __all__ = ["EngineResult", "Observer", "TrialRecord", "run_trials"]
 
@@ -58,6 +62,7 @@ def run_trials(
     runner: str = "carcls.families:run_trial",
     loader: str = "carcls.data.dataset:Dataset.load",
     address: str | None = None,
+    confirm: Confirm | None = None,
     logical_cpus: int | None = None,
     logical_gpus: int | None = None,
     edits: Sequence[str] | None = None,
@@ -67,7 +72,8 @@ def run_trials(
 
     Ctrl-C once, SIGTERM or a request to stop (sweeps.holding) ends each running trial after its epoch, or without it
     after STOP_SECONDS; in the next run it goes on from its last finished epoch. Ctrl-C twice raises KeyboardInterrupt.
-    After ``spec.hours`` no trial starts; those that run finish.
+    After ``spec.hours`` no trial starts; those that run finish. What confirms the search comes after it,
+    and after its hours.
 
     Args:
         spec: the sweep.
@@ -78,6 +84,7 @@ def run_trials(
         runner: ``module:function`` with the signature of ``carcls.families.run_trial``.
         loader: ``module:function`` that reads the dataset file.
         address: of a running Ray cluster; None starts Ray here, and ends it.
+        confirm: asked once the search is over, unless it was interrupted; what it answers is run too.
         logical_cpus, logical_gpus: what a Ray started here believes to have; None lets it count.
         edits: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
@@ -95,16 +102,32 @@ def run_trials(
             "runner": runner,
             "loader": loader,
         }
-        if study.has_work:
-            _check_here(spec, address, logical_cpus, logical_gpus)
-            with ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus) as machines:
-                watch = Watch(study, observer, control)
+        watch = Watch(study, observer, control)
+        with ExitStack() as session:
+            share = None
+            for _ in _phases(study, control, confirm):
+                if share is None:
+                    _check_here(spec, address, logical_cpus, logical_gpus)
+                    machines = session.enter_context(
+                        ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus)
+                    )
+                    share = trial_resources(spec, *machines)
                 with interruptible(control):  # again: Ray takes SIGTERM for itself when it starts
-                    _fit(study, trial_resources(spec, *machines), common, watch, folder)
+                    _fit(study, share, common, watch, folder)
         if control.error is not None:
             raise control.error
         out_of_time = control.too_late and study.has_work
         return EngineResult(tuple(study.records()), control.halt == "interrupt", out_of_time, time.monotonic() - start)
+
+
+def _phases(study: Study, control: Control, confirm: Confirm | None) -> Iterator[None]:
+    """Yield for the search and again for what confirms it, each where something is to be run."""
+    if study.has_work:
+        yield
+    if confirm is not None and control.may_go_on():
+        control.confirming = True
+        if study.confirm(confirm(study.records())):
+            yield
 
 
 def _check_here(spec: SweepSpec, address: str | None, cpus: int | None, gpus: int | None) -> None:

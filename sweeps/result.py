@@ -47,6 +47,7 @@ class TrialSummary:
         seconds: wall time.
         reason: why it failed or was stopped; empty for a complete trial.
         sibling_of: the trial that answered this one on its way; None for a trial that was run.
+        confirms: the trial whose settings this one repeats with a fresh seed; None for a trial of the search.
     """
 
     number: int
@@ -58,15 +59,68 @@ class TrialSummary:
     seconds: float
     reason: str = ""
     sibling_of: int | None = None
+    confirms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A trial that was repeated with fresh seeds (``--confirm``); accuracies on the validation images, in [0, 1].
+
+    Attributes:
+        number: of the trial.
+        asked: how many runs with fresh seeds it has, failed ones and unfinished ones included.
+        runs: numbers of those that are complete.
+        search: its accuracy in the search, by which it was chosen.
+        mean: of the complete runs; None without any.
+        spread: their standard deviation (with n - 1); None with fewer than two.
+        shrinkage: mean - search; below 0 as a rule, since what is chosen for its score was lucky.
+    """
+
+    number: int
+    asked: int
+    runs: tuple[int, ...]
+    search: float
+    mean: float | None
+    spread: float | None
+    shrinkage: float | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every run is complete."""
+        return bool(self.runs) and len(self.runs) == self.asked
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The winner beside another trial, on the same validation images.
+
+    Attributes:
+        against: number of the other trial.
+        difference: the winner's accuracy - the other's, in [-1, 1]; means over fresh seeds where they were confirmed.
+        interval: of the difference, 95%, by paired bootstrap over images, and over seeds where there are several.
+        p: two-sided, exact (McNemar's test; over several seeds its generalization), by Holm where there are several
+            others; in [0, 1].
+        shown: whether a difference is shown: p is at most 5% and the interval leaves 0 out.
+    """
+
+    against: int
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    shown: bool
 
 
 @dataclass(frozen=True, slots=True)
 class BestTrial:
-    """The trial with the best validation accuracy, and its validation metrics."""
+    """The trial with the best validation accuracy, and its validation metrics.
+
+    After ``--confirm`` it is a run of the winning settings with a fresh seed, and ``confirms`` the trial that it repeats.
+    """
 
     number: int
     params: Mapping[str, Any]
     metrics: Mapping[str, float]
+    confirms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +132,8 @@ class TestReading:
         interval: 95% interval of the accuracy, both ends in [0, 1].
         images: test images.
         readings: how often a test score of this sweep has been computed; 1 is what an honest sweep has.
+        models: for how many models of this sweep.
+        refit: whether the model was trained once more on training and validation images.
     """
 
     __test__ = False  # pytest: not a test class
@@ -86,6 +142,8 @@ class TestReading:
     interval: tuple[float, float]
     images: int
     readings: int = 1
+    models: int = 1
+    refit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +158,10 @@ class RegisteredModel:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner."""
+    """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner.
+
+    ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` the winner beside others.
+    """
 
     sweep: str
     family: str
@@ -113,6 +174,8 @@ class SweepResult:
     tracking_uri: str
     seconds: float
     interrupted: bool = False
+    confirmed: tuple[Confirmed, ...] = ()
+    comparison: tuple[Compared, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
@@ -143,6 +206,10 @@ class SweepResult:
             tracking_uri=value["tracking_uri"],
             seconds=value["seconds"],
             interrupted=value["interrupted"],
+            confirmed=tuple(Confirmed(**{**c, "runs": tuple(c["runs"])}) for c in value.get("confirmed", ())),
+            comparison=tuple(
+                Compared(**{**c, "interval": tuple(c["interval"])}) for c in value.get("comparison", ())
+            ),
         )
 
     @classmethod

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, 
 from carcls.config import DataConfig, TrialConfig, digest_of
 from carcls.config import Family as TrialFamily
 from carcls.errors import SpecError, nearest
+from sweeps.confirm import parse_confirm
 from sweeps.documented import find_experiment
 from sweeps.packaged import SPECS_FOLDER
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
@@ -85,6 +86,9 @@ class SweepSpec(BaseModel):
         starts: settings of trials that come next, before the searched ones; they may lie outside of the search space.
         search: domains by setting. A setting that is fixed as well is fixed in the documented experiments only.
         early_stopping: of searched trials.
+        confirm: ``NxM``: after the search the N best trials are run again with M fresh seeds each, and the winner is
+            chosen by their means; None chooses it by the search. No part of the digest.
+        refit: whether the winner is trained once more, on training and validation images. No part of the digest.
         note: what differs from the documented scale, in words.
 
     Raises:
@@ -111,6 +115,8 @@ class SweepSpec(BaseModel):
         default_factory=dict
     )
     early_stopping: EarlyStopping = EarlyStopping()
+    confirm: str | None = None
+    refit: Annotated[bool, Field(strict=True)] = False
     note: str | None = None
 
     @field_validator("family")
@@ -147,6 +153,13 @@ class SweepSpec(BaseModel):
             )
         return gpus
 
+    @field_validator("confirm")
+    @classmethod
+    def _is_an_extent(cls, confirm: str | None) -> str | None:
+        if confirm is not None:
+            parse_confirm(confirm)
+        return confirm
+
     @field_validator("config", "fixed")
     @classmethod
     def _as_trials_have_it(cls, settings: dict[str, Any]) -> dict[str, Any]:
@@ -172,6 +185,8 @@ class SweepSpec(BaseModel):
     def trial_config(self, settings: Mapping[str, Any], experiment: str | None = None) -> TrialConfig:
         """Return the config of a trial with ``settings``, of a documented experiment when one is named.
 
+        The seed is the sweep's, unless ``settings`` has one, as those of a confirming run have.
+
         Raises:
             ValueError: the experiment is unknown, or a setting is unknown or out of range (pydantic's error is one).
         """
@@ -179,8 +194,9 @@ class SweepSpec(BaseModel):
         fixed = self.fixed
         if experiment is None:
             fixed = {name: value for name, value in fixed.items() if name not in self.search}
+        seeded = {"family": self.family, "seed": settings.get("seed", self.seed)}
         return TrialConfig.model_validate(
-            {**self.config, **documented, **settings, **fixed, "family": self.family, "seed": self.seed}
+            {**self.config, **documented, **settings, **fixed, **seeded}
         )
 
     def experiment_configs(self) -> list[tuple[str, TrialConfig]]:

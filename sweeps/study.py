@@ -19,8 +19,10 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from carcls.config import TrialConfig
+from sweeps.confirm import Repeat
 from sweeps.holding import give_back, take
 from sweeps.record import Status, TrialRecord
+from sweeps.study_confirm import Confirming, confirming_trial, is_confirming, searched
 from sweeps.study_history import JOURNAL, mend, note_spec
 from sweeps.study_parts import (
     OBJECTIVE,
@@ -65,7 +67,8 @@ class Study:
         self._live: dict[int, Live] = {}
         self._finished: list[int] = []
         self._digests = self._read_digests()
-        self._unfinished = self._settle_the_past()
+        self._confirming: Confirming | None = None
+        self._unfinished = [n for n in self._settle_the_past() if not is_confirming(self._frozen(n))]
 
     @classmethod
     def open(cls, folder: Path, spec: SweepSpec, *, edits: Sequence[str] | None = None) -> Study:
@@ -111,10 +114,13 @@ class Study:
 
     def ask(self) -> Asked | None:
         """Return the next trial to run, or None when the budget is used up or a small space holds nothing new."""
-        while self._unfinished:
-            asked = self._hand_out_again(self._unfinished.pop(0))
+        unfinished = self._unfinished if self._confirming is None else self._confirming.unfinished
+        while unfinished:
+            asked = self._hand_out_again(unfinished.pop(0))
             if asked is not None:
                 return asked
+        if self._confirming is not None:
+            return self._begin_repeat(self._confirming.new.pop(0)) if self._confirming.new else None
         for _ in range(MAX_DUPLICATES):
             if not self.has_work:
                 return None
@@ -127,14 +133,27 @@ class Study:
         return asked
 
     def left(self) -> int:
-        """Return how many new trials the budget still allows. Duplicates and siblings cost nothing and do not count."""
-        free = ("duplicate_of", "sibling_of")
+        """Return how many new trials the budget still allows; duplicates, siblings and confirming runs do not count."""
+        free = ("duplicate_of", "sibling_of", "confirms")
         return int(self._spec.trials) - sum(not any(key in asked_of(t) for key in free) for t in self._known())
 
     @property
     def has_work(self) -> bool:
-        """Whether ``ask`` could return something."""
+        """Whether the search has something to run."""
         return bool(self._unfinished) or (self.left() > 0 and not self._is_exhausted)
+
+    def confirm(self, repeats: Sequence[Repeat]) -> bool:
+        """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?"""
+        known = [self._digests.get(repeat.config.digest) for repeat in repeats]
+        self._confirming = Confirming(
+            unfinished=[n for n in known if n is not None and self._frozen(n).state is TrialState.RUNNING],
+            new=[repeat for repeat, number in zip(repeats, known, strict=True) if number is None],
+        )
+        return bool(self._confirming.unfinished or self._confirming.new)
+
+    def _begin_repeat(self, repeat: Repeat) -> Asked | None:
+        self._study.add_trial(confirming_trial(repeat))
+        return self._begin(self._known()[-1], None)
 
     @property
     def _is_exhausted(self) -> bool:
@@ -169,7 +188,7 @@ class Study:
 
     def _begin_search_trial(self) -> Asked | None:
         number = len(self._study.get_trials(deepcopy=False))
-        drawn = draw(self._known(), self._distributions, self._spec.seed, number)
+        drawn = draw(searched(self._known()), self._distributions, self._spec.seed, number)
         return self._begin_given(self._spec.trial_config(drawn), None)
 
     def _begin_any_new(self) -> Asked | None:
@@ -185,7 +204,7 @@ class Study:
         self._digests[asked["digest"]] = frozen.number
         config = TrialConfig.model_validate(asked["config"])
         documented = asked["experiment"] is not None
-        self._live[frozen.number] = Live(self._attach(frozen), documented, config.epochs)
+        self._live[frozen.number] = Live(self._attach(frozen), documented, config.epochs, is_confirming(frozen))
         return Asked(frozen.number, asked["experiment"], asked["settings"], config)
 
     def _attach(self, frozen: FrozenTrial) -> Trial:
@@ -235,7 +254,8 @@ class Study:
 
         It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
         failed already). Documented experiments are never pruned, but others are measured against them; nor is a trial
-        that has just finished its last epoch. Saying the same epoch again changes nothing.
+        that has just finished its last epoch, or a confirming run, against which no other is measured either. Saying
+        the same epoch again changes nothing.
         """
         live = self._live.get(number)
         if live is None:
@@ -246,8 +266,8 @@ class Study:
             return True
         live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
         self._report(live.trial, epoch, metrics[OBJECTIVE])
-        may_stop = not live.documented and epoch < live.last_epoch
-        live.pruned = may_stop and is_beaten(self._known(), number, epoch, self._spec.early_stopping)
+        may_stop = not (live.documented or live.confirms) and epoch < live.last_epoch
+        live.pruned = may_stop and is_beaten(searched(self._known()), number, epoch, self._spec.early_stopping)
         return live.pruned
 
     @staticmethod
@@ -317,7 +337,7 @@ class Study:
 
     def _tell_siblings(self, parent: FrozenTrial) -> None:
         """Add what a complete trial answered besides; what is there already is not added again."""
-        if not parent.user_attrs["outcome"].get("siblings"):
+        if not parent.user_attrs["outcome"].get("siblings") or is_confirming(parent):
             return
         known = set(self._digests) | {config.digest for _, config in self._spec.experiment_configs()}
         with self._journal.without_waiting():  # the parent's outcome, which has them all, is on the disk

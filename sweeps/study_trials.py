@@ -27,6 +27,7 @@ class Live:
     trial: Trial
     documented: bool
     last_epoch: int
+    confirms: bool = False
     epochs: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0

@@ -1,0 +1,132 @@
+"""Confirmation: the best trials of a search once more with fresh seeds, so that a lucky run wins nothing.
+
+The best of many trials was chosen for its score, so its score is too high: of 30 trials that are equally good, the best
+is about two standard deviations of their noise above the truth (the winner's curse). Runs with fresh seeds were chosen
+for nothing, and their mean is free of the luck of training. The validation images stay the same ones: how well they
+happen to suit a trial is a luck that only the test images take away.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from carcls.config import TrialConfig, digest_of
+from sweeps.result import Confirmed, TrialSummary
+
+_FORM = re.compile(r"([1-9][0-9]?)x([1-9][0-9]?)")
+_SEEDS = 2**31
+
+
+class Repeat(NamedTuple):
+    """A run to be made: the number of the trial that it repeats, and that trial's config with a fresh seed."""
+
+    confirms: int
+    config: TrialConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is confirmed: the ``top`` best trials, with ``seeds`` fresh seeds each; both from 1 to 99."""
+
+    top: int
+    seeds: int
+
+    @property
+    def runs(self) -> int:
+        """Trainings in all."""
+        return self.top * self.seeds
+
+
+def parse_confirm(text: str) -> Extent:
+    """Read ``NxM``: the N best trials, M fresh seeds each.
+
+    Raises:
+        ValueError: it is not of this form.
+
+    >>> parse_confirm("3x5")
+    Extent(top=3, seeds=5)
+    """
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise ValueError(f"confirm must be NxM, the N best trials with M fresh seeds each, got {text!r}. Say 3x3.")
+    return Extent(int(found[1]), int(found[2]))
+
+
+def fresh_seeds(seed: int, config: TrialConfig, count: int) -> tuple[int, ...]:
+    """Return different seeds in [0, 2³¹), none of them the search's.
+
+    They follow from the search's seed and from what is trained. Trials that train alike (retrieval with another k) get
+    equal seeds, so that they share their trainings here as they did in the search.
+    """
+    trained = config.training().digest
+    seeds: list[int] = []
+    place = 0
+    while len(seeds) < count:
+        drawn = int(digest_of([seed, trained, "confirm", place]), 16) % _SEEDS
+        if drawn != seed and drawn not in seeds:
+            seeds.append(drawn)
+        place += 1
+    return tuple(seeds)
+
+
+def repeats_of(number: int, config: TrialConfig, seed: int, count: int) -> list[Repeat]:
+    """Return the runs that confirm trial ``number``."""
+    return [Repeat(number, config.model_copy(update={"seed": fresh})) for fresh in fresh_seeds(seed, config, count)]
+
+
+def confirmed_of(trials: Iterable[TrialSummary]) -> tuple[Confirmed, ...]:
+    """Return what fresh seeds made of each trial that was repeated, best first.
+
+    Trials of which a run failed or is not over come last: a mean of those runs that went well would be luck again.
+    Ties of the mean go to the lower number.
+    """
+    trials = list(trials)
+    runs: dict[int, list[TrialSummary]] = {}
+    for trial in trials:
+        if trial.confirms is not None:
+            runs.setdefault(trial.confirms, []).append(trial)
+    by_number = {trial.number: trial for trial in trials}
+    found = [_confirmed(by_number[number], repeated) for number, repeated in runs.items() if number in by_number]
+    return tuple(sorted(found, key=_rank_key))
+
+
+def find_confirmed(confirmed: Sequence[Confirmed]) -> Confirmed | None:
+    """Return the winner by the means of fresh seeds, or None when no run with a fresh seed is complete."""
+    return next((one for one in confirmed if one.mean is not None), None)
+
+
+def typical_run(confirmed: Confirmed, trials: Iterable[TrialSummary]) -> TrialSummary:
+    """Return the complete run whose score is nearest to the mean; ties go to the lower number.
+
+    It stands for its settings in the registry. Its best run would be chosen for luck again, and would not score what
+    the mean promises; the run of the search was chosen for luck already.
+    """
+    mean = confirmed.mean
+    assert mean is not None
+    runs = [trial for trial in trials if trial.number in confirmed.runs]
+    return min(runs, key=lambda run: (abs(run.metrics["val_accuracy"] - mean), run.number))
+
+
+def _confirmed(trial: TrialSummary, runs: Sequence[TrialSummary]) -> Confirmed:
+    complete = [run for run in runs if run.status == "complete" and math.isfinite(run.metrics["val_accuracy"])]
+    scores = [run.metrics["val_accuracy"] for run in complete]
+    mean = statistics.fmean(scores) if scores else None
+    return Confirmed(
+        number=trial.number,
+        asked=len(runs),
+        runs=tuple(run.number for run in complete),
+        search=trial.metrics["val_accuracy"],
+        mean=mean,
+        spread=statistics.stdev(scores) if len(scores) > 1 else None,
+        shrinkage=None if mean is None else mean - trial.metrics["val_accuracy"],
+    )
+
+
+def _rank_key(confirmed: Confirmed) -> tuple[bool, float, int]:
+    mean = confirmed.mean
+    return (not confirmed.is_whole, math.inf if mean is None else -mean, confirmed.number)

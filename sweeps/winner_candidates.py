@@ -1,0 +1,48 @@
+"""Which trials are confirmed: the best of the search, by the order of its leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from carcls.config import TrialConfig
+from sweeps.confirm import Repeat, parse_confirm, repeats_of
+from sweeps.leaderboard import make_leaderboard
+from sweeps.winner import summarize_trial
+
+if TYPE_CHECKING:
+    from sweeps.leaderboard import Row
+    from sweeps.record import TrialRecord
+    from sweeps.spec import SweepSpec
+
+
+def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repeat]:
+    """Return the runs that confirm a search: the N best trials, with M fresh seeds each; best first.
+
+    Of a trial and the combinations that it answered on its way the best is the candidate: they share one training, and
+    one network under three names would be no choice.
+
+    Args:
+        spec: says how many.
+        records: all trials, earlier confirming runs among them.
+    """
+    if spec.confirm is None:
+        return []
+    extent = parse_confirm(spec.confirm)
+    configs = {record.number: TrialConfig.model_validate(dict(record.config)) for record in records}
+    search = [summarize_trial(record) for record in records if record.confirms is None]
+    board = make_leaderboard(search, base=spec.trial_config({}).model_dump(), validation_images=0)
+    best = list(_distinct(board.rows, configs))[: extent.top]
+    return [repeat for number in best for repeat in repeats_of(number, configs[number], spec.seed, extent.seeds)]
+
+
+def _distinct(rows: Sequence[Row], configs: dict[int, TrialConfig]) -> Iterator[int]:
+    """Yield the numbers of complete trials, best first, each training and each settings once."""
+    seen: set[int | str] = set()
+    for row in rows:
+        parent = row.number if row.sibling_of is None else row.sibling_of
+        digest = configs[row.number].digest
+        if row.rank is not None and not {parent, digest} & seen:
+            yield row.number
+        if row.rank is not None:
+            seen |= {parent, digest}
