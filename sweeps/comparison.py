@@ -165,7 +165,7 @@ def _line(result: SweepResult, varying: Sequence[str], top: int) -> SweepLine:
         sweep=result.sweep,
         family=result.family,
         status=status,
-        trials=sum(trial.sibling_of is None for trial in result.trials),
+        trials=sum(trial.sibling_of is None and trial.confirms is None for trial in result.trials),
         val_accuracy=accuracy,
         val_half_width=(ends[1] - ends[0]) / 2 if ends else None,
         test_accuracy=_metric(result.test, "test_accuracy"),
@@ -183,5 +183,6 @@ def _top_rows(result: SweepResult, varying: Sequence[str], top: int) -> tuple[Ro
     """Return the best rows with the settings that vary and are not at their defaults."""
     defaults = TrialConfig.model_validate({"family": result.family}).model_dump()
     images = result.data.splits.get("validation", 0)
-    rows = condensed(make_leaderboard(result.trials, base=defaults, validation_images=images).rows)[:top]
+    board = make_leaderboard(result.trials, base=defaults, validation_images=images, confirmed=result.confirmed)
+    rows = condensed(board.rows)[:top]
     return tuple(replace(row, settings={n: row.settings[n] for n in varying if n in row.settings}) for row in rows)

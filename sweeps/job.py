@@ -12,6 +12,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -21,6 +23,7 @@ from sweeps.holding import forget_request, hold
 from sweeps.observers import FanOut, Progress
 from sweeps.remembered import remember
 from sweeps.winner import Sitting, conclude, summarize_data, sweep_id, write_text
+from sweeps.winner_candidates import keep_choice, repeats_wanted
 
 if TYPE_CHECKING:
     from carcls.config import DataConfig, TrialConfig
@@ -140,6 +143,7 @@ def _sit_down(
     address: str | None,
     edits: Sequence[str] | None,
 ) -> Sitting:
+    spec = keep_choice(spec, out / str(spec.name)) if edits is None else spec
     for note in _check_trials(spec, out, address):
         progress.note(note)
     stages = StageStore(out / "stages")
@@ -283,6 +287,7 @@ def run_trials_of(
     """
     from sweeps.engine import run_trials
 
+    sitting = replace(sitting, job=job)
     tracker = _open_tracker(sitting, progress)
     status: Literal["complete", "interrupted", "failed"] = "failed"
     try:
@@ -293,6 +298,7 @@ def run_trials_of(
             sitting.folder,
             FanOut([tracker, observer]),
             address=sitting.address,
+            confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,
             tell=progress.note,
         )
@@ -313,7 +319,7 @@ def run_trials_of(
 
 
 def _run_here(records: Sequence[TrialRecord]) -> int:
-    return sum(record.sibling_of is None for record in records)
+    return sum(record.sibling_of is None and record.confirms is None for record in records)
 
 
 def _open_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:

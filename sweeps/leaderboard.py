@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.evaluation.significance import wilson_interval
-from sweeps.result import TrialSummary
+from sweeps.result import Confirmed, TrialSummary
 
 _ORDER = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
 _SAME_FOR_ALL = {"family", "seed"}
@@ -27,6 +27,7 @@ class Row:
         half_width: half of the 95% interval of the accuracy, in [0, 1].
         settings: what this trial does differently from the base, without what cannot matter in it.
         sibling_of: the trial that answered this one on its way.
+        confirmed: what fresh seeds made of it; None unless it was repeated.
     """
 
     rank: int | None
@@ -44,6 +45,7 @@ class Row:
     recall_at_5: float | None = None
     map_at_r: float | None = None
     sibling_of: int | None = None
+    confirmed: Confirmed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +60,44 @@ class Leaderboard:
         return {"varying": list(self.varying), "rows": [asdict(row) for row in self.rows]}
 
 
-def make_leaderboard(trials: Iterable[TrialSummary], *, base: Mapping[str, Any], validation_images: int) -> Leaderboard:
+def make_leaderboard(
+    trials: Iterable[TrialSummary],
+    *,
+    base: Mapping[str, Any],
+    validation_images: int,
+    confirmed: Sequence[Confirmed] = (),
+) -> Leaderboard:
     """Rank ``trials`` by validation accuracy: complete ones first, then stopped ones, then failed ones.
+
+    Trials that were confirmed with fresh seeds come before all others, by the means of those; the runs with fresh
+    seeds have no rows of their own.
 
     Args:
         trials: in any order.
         base: every setting of a trial of this sweep that changes nothing.
         validation_images: how many images each accuracy was measured on; 0 gives no interval.
+        confirmed: what fresh seeds made of some, best first.
     """
-    ranked = sorted(trials, key=_rank_key)
+    places = {one.number: (place, one) for place, one in enumerate(confirmed) if one.mean is not None}
+    search = [trial for trial in trials if trial.confirms is None]
+    ranked = sorted(search, key=lambda trial: (places.get(trial.number, (len(places),))[0], _rank_key(trial)))
     ranks = {trial.number: place for place, trial in enumerate(_complete(ranked), start=1)}
-    rows = tuple(_row(trial, ranks.get(trial.number), base, validation_images) for trial in ranked)
+    rows = tuple(
+        replace(
+            _row(trial, ranks.get(trial.number), base, validation_images),
+            confirmed=places[trial.number][1] if trial.number in places else None,
+        )
+        for trial in ranked
+    )
     return Leaderboard(rows, varying_settings(ranked))
 
 
 def find_best(trials: Iterable[TrialSummary]) -> TrialSummary | None:
-    """Return the complete trial with the best validation accuracy; ties go to the lower loss, then the lower number."""
-    complete = _complete(trials)
+    """Return the complete trial with the best validation accuracy; ties go to the lower loss, then the lower number.
+
+    Runs with fresh seeds are left out.
+    """
+    complete = _complete(trial for trial in trials if trial.confirms is None)
     return min(complete, key=_rank_key) if complete else None
 
 

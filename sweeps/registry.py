@@ -42,6 +42,8 @@ _REQUIREMENTS = (
 # The winner's answers to the test images, in the artifacts of its run: what promotion compares.
 PREDICTIONS = "test-predictions.npz"
 TEST_IMAGES = "test_images"
+# On versions whose model was trained on the validation images too.
+REFIT = "refit"
 _COLUMNS: Mapping[str, DataType | Array] = {
     "label": DataType.string,
     "probability": DataType.double,
@@ -95,7 +97,8 @@ def register_best(
         metrics: the trial's validation metrics.
         test: ``test_accuracy`` and the others; logged to the trial's run too.
         details: more tags of the version: data digest, backbone, … and ``test_images``, which is equal for two
-            versions that were tested on the same images.
+            versions that were tested on the same images, and ``refit``, ``true`` for the trial's settings trained on
+            the validation images too, which is another model than the trial's own.
         predictions: the trial's answers to the test images, a file ``test-predictions.npz``; logged to its run. A
             version whose file is gone is registered without, and cannot be compared with another one.
 
@@ -106,7 +109,7 @@ def register_best(
     name = model_name(family)
     client = tracking.client()
     with explained(tracking), patience(UPLOAD_SECONDS, 2):
-        version = _find_version(client, name, sweep_id, number)
+        version = _find_version(client, name, sweep_id, number, str(details.get(REFIT, "")))
         if version is None:
             run = _run_of(tracking, family, sweep_id, number)
             _log_test(client, run, test)
@@ -146,9 +149,9 @@ def _columns(family: str) -> dict[str, DataType | Array]:
     return {**_COLUMNS, **(_NEIGHBOUR_COLUMNS if family == "retrieval" else {})}
 
 
-def _find_version(client: MlflowClient, name: str, sweep_id: str, number: int) -> ModelVersion | None:
+def _find_version(client: MlflowClient, name: str, sweep_id: str, number: int, refit: str) -> ModelVersion | None:
     query = f"name = '{name}' and tags.`{SWEEP_ID}` = '{sweep_id}' and tags.`{TRIAL}` = '{number}'"
-    found = client.search_model_versions(query)
+    found = [v for v in client.search_model_versions(query) if v.tags.get(REFIT, "") == refit]
     return min(found, key=lambda version: int(version.version)) if found else None
 
 

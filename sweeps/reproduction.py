@@ -134,7 +134,7 @@ def run_reproduction(
             ):
                 for later in specs[1:] if not finished else ():
                     check_against_data(later, sitting.dataset)
-                result = run_trials_of(sitting, view, view, family)
+                result = run_trials_of(sitting, view, view, family, job=name)
             if result.interrupted:
                 return None
             finished.append(family)

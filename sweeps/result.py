@@ -114,7 +114,7 @@ class Compared:
 class BestTrial:
     """The trial with the best validation accuracy, and its validation metrics.
 
-    After ``--confirm`` it is a run of the winning settings with a fresh seed, and ``confirms`` the trial that it repeats.
+    After ``--confirm`` it is a run of the winning settings with a fresh seed; ``confirms`` is the trial that it repeats.
     """
 
     number: int
@@ -160,7 +160,8 @@ class RegisteredModel:
 class SweepResult:
     """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner.
 
-    ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` the winner beside others.
+    ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` is the winner beside
+    others.
     """
 
     sweep: str
@@ -207,9 +208,7 @@ class SweepResult:
             seconds=value["seconds"],
             interrupted=value["interrupted"],
             confirmed=tuple(Confirmed(**{**c, "runs": tuple(c["runs"])}) for c in value.get("confirmed", ())),
-            comparison=tuple(
-                Compared(**{**c, "interval": tuple(c["interval"])}) for c in value.get("comparison", ())
-            ),
+            comparison=tuple(Compared(**{**c, "interval": tuple(c["interval"])}) for c in value.get("comparison", ())),
         )
 
     @classmethod

@@ -195,9 +195,7 @@ class SweepSpec(BaseModel):
         if experiment is None:
             fixed = {name: value for name, value in fixed.items() if name not in self.search}
         seeded = {"family": self.family, "seed": settings.get("seed", self.seed)}
-        return TrialConfig.model_validate(
-            {**self.config, **documented, **settings, **fixed, **seeded}
-        )
+        return TrialConfig.model_validate({**self.config, **documented, **settings, **fixed, **seeded})
 
     def experiment_configs(self) -> list[tuple[str, TrialConfig]]:
         """Return the documented experiments by name, as this sweep runs them."""
@@ -212,6 +210,11 @@ class SweepSpec(BaseModel):
         documented = TrialConfig.model_validate({**settings, "family": self.family}).canonical()
         used = self.trial_config({}, experiment).canonical()
         return {name: (documented[name], used[name]) for name in settings if documented[name] != used[name]}
+
+    @property
+    def confirming_runs(self) -> int:
+        """How many runs with fresh seeds come after the search."""
+        return parse_confirm(self.confirm).runs if self.confirm else 0
 
     @property
     def digest(self) -> str:

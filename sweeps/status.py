@@ -42,7 +42,8 @@ class SweepStatus:
             the reading of the test images, are left; ``finished``.
         holder: who runs it; None when nobody does.
         trials: that it may run.
-        counts: trials that were run by ``complete``, ``pruned``, ``failed`` and ``running``.
+        counts: trials that were run by ``complete``, ``pruned``, ``failed`` and ``running``; without those that confirm
+            others.
         siblings: settings answered on the way of those.
         unfinished: trials that run, or that the next driver begins with.
         best: number of the complete trial with the best validation accuracy; a sibling may be it.
@@ -91,7 +92,8 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     holder = holder_of(folder)
     history = read_history(folder)
     own = [record for record in history.records if record.sibling_of is None]
-    best = _best(history.records)
+    search = [record for record in history.records if record.confirms is None]
+    best = _best(search)
     result = _read(folder / "result.json")
     test, registered = result.get("test") or {}, result.get("registered") or {}
     journal = folder / JOURNAL
@@ -101,7 +103,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         state=_state(folder, holder, own, result),
         holder=holder,
         trials=spec.trials,
-        counts=Counter(record.status for record in own),
+        counts=Counter(record.status for record in search if record.sibling_of is None),
         siblings=len(history.records) - len(own),
         unfinished=tuple(_trial(record) for record in own if record.status == "running"),
         best=best.number if best else None,

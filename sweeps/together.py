@@ -234,12 +234,13 @@ def _contender(result: SweepResult) -> Contender:
     accuracy = best.metrics.get("val_accuracy") if best else None
     images = result.data.splits["validation"]
     ends = None if accuracy is None else wilson_interval(round(accuracy * images), images)
-    trial = next((t for t in result.trials if best and t.number == best.number), None)
+    named = None if best is None else best.number if best.confirms is None else best.confirms
+    trial = next((t for t in result.trials if t.number == named), None)
     registered = result.registered
     return Contender(
         family=result.family,
         sweep=result.sweep,
-        trials=sum(t.sibling_of is None for t in result.trials),
+        trials=sum(t.sibling_of is None and t.confirms is None for t in result.trials),
         model="none" if trial is None else trial.experiment or "search",
         val_accuracy=accuracy,
         val_half_width=(ends[1] - ends[0]) / 2 if ends else None,

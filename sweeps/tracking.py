@@ -137,7 +137,9 @@ class SweepTracker:
             leaderboard: a text file that is kept as an artifact.
         """
         trials = list(records)
-        counts: Counter[str] = Counter(record.status for record in trials if record.sibling_of is None)
+        counts: Counter[str] = Counter(
+            record.status for record in trials if record.sibling_of is None and record.confirms is None
+        )
         shown = {f"trials_{status}": float(counts[status]) for status in _STATUS}
         winner = next((record for record in trials if record.number == best), None)
         if winner is not None:
@@ -170,6 +172,8 @@ class SweepTracker:
             tags["carsweep.experiment"] = record.experiment
         if record.sibling_of is not None:
             tags["carsweep.sibling_of"] = str(record.sibling_of)
+        if record.confirms is not None:
+            tags["carsweep.confirms"] = str(record.confirms)
         if record.duplicate_of is not None:
             tags["carsweep.duplicate_of"] = str(record.duplicate_of)
         self._post(

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carcls.config import TrialConfig
-from carcls.errors import TrackingError
+from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import StageStore, write_json
+from sweeps.confirm import confirmed_of, find_confirmed, typical_run
 from sweeps.leaderboard import find_best, make_leaderboard
-from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
+from sweeps.result import (
+    BestTrial,
+    Confirmed,
+    DataSummary,
+    RegisteredModel,
+    SweepResult,
+    TestReading,
+    TrialSummary,
+)
+from sweeps.winner_comparison import compare_winner
+from sweeps.winner_readings import Subject, read_test
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -40,6 +50,7 @@ class Sitting:
         started: when, on time.monotonic's clock.
         address: of the Ray cluster that runs the trials; None for this machine.
         edits: what was changed in the spec of a sweep that goes on; None allows no change of its search.
+        job: name of the job that the sweep is a part of; None when it is none's.
     """
 
     spec: SweepSpec
@@ -50,6 +61,7 @@ class Sitting:
     started: float
     address: str | None = None
     edits: Sequence[str] | None = None
+    job: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -58,9 +70,11 @@ class Sitting:
 
     @property
     def before(self) -> SweepResult | None:
-        """What earlier sittings left."""
-        file = self.folder / "result.json"
-        return SweepResult.load(file) if file.is_file() else None
+        """What earlier sittings left; a damaged file is none."""
+        try:
+            return SweepResult.load(self.folder / "result.json")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
 
 
 def conclude(
@@ -73,73 +87,78 @@ def conclude(
 ) -> SweepResult:
     """Return the result and write it down; an interrupted sweep has no test reading and registers nothing yet.
 
-    What fails once the trials are over costs no result: a winner that MLflow does not take is told, and can be
-    registered by running the sweep again.
+    What fails once the trials are over costs no result: a winner that MLflow does not take, or that cannot be trained
+    once more, is told, and can be registered by running the sweep again.
+
+    The model that is registered is the winner's own; after ``--confirm`` the run with a fresh seed that is nearest to
+    the mean of its settings (``sweeps.confirm.typical_run``); with ``--refit`` a new one of those settings.
     """
     result = summarize(sitting, records, interrupted=interrupted)
     before = sitting.before
-    if before is not None and not interrupted and _same_outcome(before, result):
+    if before is None and (sitting.folder / "result.json").is_file():
+        tell("result.json cannot be read; it is written anew from the sweep's journal.")
+    if before is not None and not interrupted and _same_outcome(before, result, refit=sitting.spec.refit):
         result = before
     elif result.best is not None and not interrupted:
-        write_down(sitting, result)
-        winner = next(record for record in records if record.number == result.best.number)
-        if winner.sibling_of is not None:
-            tracker.trial_finished(winner)  # siblings have no run; a registered model needs one
-        model = winner.model
-        test = read_test_once(sitting, result.best, model)
-        result = replace(result, test=test)
+        result = replace(result, comparison=compare_winner(result, records, sitting.dataset, sitting.stages))
         write_down(sitting, result)
         try:
-            result = replace(result, registered=_register(sitting, result, test, model, tracker))
-        except TrackingError as error:
-            tell(f"The winner is not registered: {error} Then run the same command with --name {result.sweep}.")
+            result = _publish(sitting, result, records, tracker, tell)
+        except TrialFailure as failure:
+            tell(f"The winner is not registered: it could not be trained on all images ({failure}).")
     write_down(sitting, result)
     tracker.summarise(
         records,
         best=result.best.number if result.best else None,
-        metrics=_of_test(result.test),
+        metrics=_more_metrics(result),
         leaderboard=sitting.folder / "leaderboard.json",
     )
     return result
 
 
-def read_test_once(sitting: Sitting, best: BestTrial, model: str) -> TestReading:
-    """Return the winner's test score; the test split is not read again for the same trial on the same data."""
-    config = TrialConfig.model_validate(dict(best.params))
-    return _read_test(sitting, config, best.number, model, "test.json", TEST_PREDICTIONS)
+def _publish(
+    sitting: Sitting,
+    result: SweepResult,
+    records: Sequence[TrialRecord],
+    tracker: SweepTracker,
+    tell: Callable[[str], None],
+) -> SweepResult:
+    """Read the winner on the test images, once, and register it."""
+    best = result.best
+    assert best is not None
+    winner = next(record for record in records if record.number == best.number)
+    if winner.sibling_of is not None:
+        tracker.trial_finished(winner)  # siblings have no run; a registered model needs one
+    subject = _subject(sitting, winner, tell)
+    test = read_test(subject, sitting.stages, sitting.folder, "test.json", TEST_PREDICTIONS)
+    result = replace(result, test=test)
+    write_down(sitting, result)
+    try:
+        return replace(result, registered=_register(sitting, result, test, subject, tracker))
+    except TrackingError as error:
+        tell(f"The winner is not registered: {error} Then: carsweep resume {sitting.job or result.sweep}")
+        return result
+
+
+def _subject(sitting: Sitting, winner: TrialRecord, tell: Callable[[str], None]) -> Subject:
+    """Return the model that is tested and registered: the winner's, or the one of a refit, which is trained here."""
+    config = TrialConfig.model_validate(dict(winner.config))
+    if not sitting.spec.refit:
+        return Subject(winner.number, config, winner.model, sitting.dataset)
+    from sweeps.engine_refit import run_refit
+
+    tell(f"refit: training trial {winner.number} anew on training and validation images, {config.epochs} epochs")
+    file = sitting.folder / "dataset.json"
+    model = run_refit(sitting.spec, config, file, sitting.stages.root, sitting.folder, address=sitting.address)
+    return Subject(winner.number, config, model, sitting.dataset.refitted(), refit=True)
 
 
 def read_test_of(sitting: Sitting, record: TrialRecord) -> TestReading:
     """Return the test score of a complete trial that is no winner, such as a documented experiment; read once too."""
     config = TrialConfig.model_validate(dict(record.config))
+    subject = Subject(record.number, config, record.model, sitting.dataset)
     files = (f"test-{record.number:04d}.json", f"test-predictions-{record.number:04d}.npz")
-    return _read_test(sitting, config, record.number, record.model, *files)
-
-
-def _read_test(
-    sitting: Sitting, config: TrialConfig, number: int, model: str, file_name: str, predictions: str
-) -> TestReading:
-    from carcls.families import evaluate_on_test
-
-    file = sitting.folder / file_name
-    subject = {"trial": config.digest, "data": sitting.dataset.digest}
-    written: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"readings": 0}
-    if {name: written.get(name) for name in subject} != subject:
-        # Counted before it happens, so that a reading whose score was lost counts too.
-        readings = written["readings"] + 1
-        write_json(file, {"readings": readings})
-        score = evaluate_on_test(config, sitting.dataset, sitting.stages, model, sitting.folder / predictions)
-        written = {
-            **subject,
-            "number": number,
-            "metrics": dict(score.metrics),
-            "interval": list(score.interval),
-            "images": score.images,
-            "readings": readings,
-        }
-        write_json(file, written)
-    low, high = written["interval"]
-    return TestReading(written["metrics"], (low, high), written["images"], written["readings"])
+    return read_test(subject, sitting.stages, sitting.folder, *files)
 
 
 def summarize_data(dataset: Dataset) -> DataSummary:
@@ -161,13 +180,15 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
         seconds=round(record.seconds, 3),
         reason="" if record.sibling_of is not None else record.reason,
         sibling_of=record.sibling_of,
+        confirms=record.confirms,
     )
 
 
 def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     trials = tuple(sorted((summarize_trial(record) for record in records), key=lambda trial: trial.number))
-    best = find_best(trials)
+    confirmed = confirmed_of(trials) if sitting.spec.confirm else ()
+    best = _best(trials, confirmed)
     seconds = time.monotonic() - sitting.started + (sitting.before.seconds if sitting.before else 0.0)
     return SweepResult(
         sweep=str(sitting.spec.name),
@@ -175,24 +196,32 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         out=str(sitting.out),
         data=summarize_data(sitting.dataset),
         trials=trials,
-        best=BestTrial(best.number, best.params, best.metrics) if best else None,
+        best=BestTrial(best.number, best.params, best.metrics, best.confirms) if best else None,
         test=None,
         registered=None,
         tracking_uri=sitting.tracking.shown_uri,
         seconds=round(seconds, 3),
         interrupted=interrupted,
+        confirmed=confirmed,
     )
 
 
-def _same_outcome(before: SweepResult, now: SweepResult) -> bool:
-    """Tell whether nothing was computed since the sweep was concluded."""
-    concluded = before.best is None or (before.test is not None and before.registered is not None)
-    same = (before.trials, before.tracking_uri, before.data.digest) == (now.trials, now.tracking_uri, now.data.digest)
-    return concluded and same and not before.interrupted
+def _best(trials: Sequence[TrialSummary], confirmed: Sequence[Confirmed]) -> TrialSummary | None:
+    """Return the trial whose model is registered: by the means of fresh seeds where there are any."""
+    winner = find_confirmed(confirmed)
+    return find_best(trials) if winner is None else typical_run(winner, trials)
+
+
+def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool:
+    """Tell whether nothing was computed since the sweep was concluded, nor is to be."""
+    if before.best is not None and (before.test is None or before.registered is None or before.test.refit != refit):
+        return False
+    same = (before.trials, before.best, before.tracking_uri) == (now.trials, now.best, now.tracking_uri)
+    return same and before.data.digest == now.data.digest and not before.interrupted
 
 
 def _register(
-    sitting: Sitting, result: SweepResult, test: TestReading, model: str, tracker: SweepTracker
+    sitting: Sitting, result: SweepResult, test: TestReading, subject: Subject, tracker: SweepTracker
 ) -> RegisteredModel:
     """Export the winner and make it the registry's challenger; a trial that is registered keeps its version."""
     from carcls.families import export_trial
@@ -200,11 +229,10 @@ def _register(
 
     best = result.best
     assert best is not None
-    config = TrialConfig.model_validate(dict(best.params))
-    dataset = sitting.dataset
+    config, dataset = subject.config, subject.data
     origin = {"sweep": result.sweep, "data": result.data.name, "data_digest": result.data.digest}
     folder = sitting.folder / "model"
-    export_trial(config, dataset, sitting.stages, model, folder, {**origin, "trial": best.number})
+    export_trial(config, dataset, sitting.stages, subject.model, folder, {**origin, "trial": best.number})
     tracker.flush()
     registered = register_best(
         sitting.tracking,
@@ -212,16 +240,29 @@ def _register(
         sweep_id=sweep_id(sitting.folder),
         number=best.number,
         export=folder,
-        metrics=best.metrics,
+        metrics={} if subject.refit else best.metrics,
         test=test.metrics,
-        details={**origin, "backbone": config.backbone, "test_images": dataset.test_digest},
+        details={**origin, "backbone": config.backbone, "test_images": dataset.test_digest, **_counted(result, test)},
         predictions=sitting.folder / TEST_PREDICTIONS,
     )
     return RegisteredModel(registered.name, registered.version, registered.alias, registered.uri)
 
 
-def _of_test(test: TestReading | None) -> Mapping[str, float] | None:
-    return test.metrics if test else None
+def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:
+    """Return tags of the version: how often the test images were looked at, and what its validation score is worth."""
+    tags = {"test_readings": str(test.readings), "test_models_read": str(test.models)}
+    winner = find_confirmed(result.confirmed)
+    if winner is not None and winner.mean is not None:
+        spread = "" if winner.spread is None else f" ±{winner.spread:.4f}"
+        tags["confirmed_val_accuracy"] = f"{winner.mean:.4f}{spread} over {len(winner.runs)} fresh seeds"
+    return {**tags, "refit": "true"} if test.refit else tags
+
+
+def _more_metrics(result: SweepResult) -> Mapping[str, float]:
+    """Return what the sweep's run in MLflow shows besides its counts."""
+    winner = find_confirmed(result.confirmed)
+    confirmed = {"best_confirmed_accuracy": winner.mean} if winner is not None and winner.mean is not None else {}
+    return {**(result.test.metrics if result.test else {}), **confirmed}
 
 
 def sweep_id(folder: Path) -> str:
@@ -243,6 +284,6 @@ def write_down(sitting: Sitting, result: SweepResult) -> None:
     """Write ``leaderboard.json`` and ``result.json``."""
     base = sitting.spec.trial_config({}).model_dump()
     images = result.data.splits["validation"]
-    board = make_leaderboard(result.trials, base=base, validation_images=images)
+    board = make_leaderboard(result.trials, base=base, validation_images=images, confirmed=result.confirmed)
     write_json(sitting.folder / "leaderboard.json", board.as_dict())
     result.save(sitting.folder / "result.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.config import TrialConfig
@@ -46,3 +47,17 @@ def _distinct(rows: Sequence[Row], configs: dict[int, TrialConfig]) -> Iterator[
             yield row.number
         if row.rank is not None:
             seen |= {parent, digest}
+
+
+def keep_choice(spec: SweepSpec, folder: Path) -> SweepSpec:
+    """Return the spec with the ``confirm`` and ``refit`` that the sweep in ``folder`` was left with, if it has others.
+
+    A command that goes on and says nothing of them must not crown an unconfirmed winner, which would be read on test.
+    """
+    from sweeps.spec import SweepSpec as Spec
+
+    file = folder / "spec.yaml"
+    if not file.is_file():
+        return spec
+    before = Spec.from_yaml(file.read_text(encoding="utf-8"))
+    return spec.model_copy(update={"confirm": spec.confirm or before.confirm, "refit": spec.refit or before.refit})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +78,12 @@ class Dataset:
     def counts(self) -> dict[str, int]:
         """Images per split: ``train``, ``validation``, ``test``."""
         return {name: len(getattr(self.splits, name)) for name in ("train", "validation", "test")}
+
+    def refitted(self) -> Dataset:
+        """Return the data set as a refit sees it: the validation images train too, and none are left to validate."""
+        train = np.sort(np.concatenate([self.splits.train, self.splits.validation]))
+        splits = replace(self.splits, train=train, validation=np.zeros(0, np.int64), unvalidated=())
+        return replace(self, splits=splits)
 
     def pack(self, stages: StageStore, size: int) -> Pack:
         """Return the pixels at ``size``, decoding them if no process has done so before.

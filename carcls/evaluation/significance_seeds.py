@@ -115,7 +115,9 @@ def flip_test(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 
 def _halves(count: int) -> NDArray[np.float64]:
     """Return the chances of 0, 1, … ``count`` heads of a fair coin, float64 [count + 1]."""
-    logs = [math.lgamma(count + 1) - math.lgamma(heads + 1) - math.lgamma(count - heads + 1) for heads in range(count + 1)]
+    logs = [
+        math.lgamma(count + 1) - math.lgamma(heads + 1) - math.lgamma(count - heads + 1) for heads in range(count + 1)
+    ]
     chances: NDArray[np.float64] = np.exp(np.array(logs) - count * math.log(2))
     return chances
 

@@ -40,6 +40,7 @@ class FamilyModule(Protocol):
     preflight: Callable[[Iterable[TrialConfig]], list[str]]
     check_data: Callable[[Iterable[TrialConfig], Dataset], None]
     run: Callable[[TrialConfig, Dataset, StageStore, Report], Outcome]
+    refit: Callable[[TrialConfig, Dataset, StageStore], str]
     evaluate_on_test: Callable[[TrialConfig, Dataset, StageStore, str, Path | None], TestScore]
     export: Callable[[TrialConfig, Dataset, StageStore, str, Path, Mapping[str, Any]], None]
 
@@ -85,6 +86,25 @@ def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Re
         TrialFailure: the trial cannot go on; says why.
     """
     return _module(config.family).run(config, data, stages, report)
+
+
+def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
+    """Train a trial once more on training and validation images, for its own number of epochs, or find it trained.
+
+    What was trained before it was interrupted is not trained again. There is no score of it but the test split's.
+
+    Args:
+        config: of a trial that has finished.
+        data: from ``Dataset.refitted``.
+        stages: where the model is put.
+
+    Returns:
+        The folder of the model relative to the store, as ``Outcome.model``.
+
+    Raises:
+        TrialFailure: training cannot go on.
+    """
+    return _module(config.family).refit(config, data, stages)
 
 
 def evaluate_on_test(

@@ -36,6 +36,12 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     )
 
 
+def refit(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
+    """Train the trial's classifier on ``data``, which has nothing to validate on; return its folder in the store."""
+    folder = TrainedClassifier(config, data, stages).get_or_train(lambda _: None)
+    return folder.relative_to(stages.root).as_posix()
+
+
 def evaluate_on_test(
     config: TrialConfig, data: Dataset, stages: StageStore, model: str, predictions: Path | None
 ) -> TestScore:

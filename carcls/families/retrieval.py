@@ -106,6 +106,15 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     )
 
 
+def refit(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
+    """Train the extractor on ``data``, which has nothing to validate on, and embed it; return its folder in the store.
+
+    All its images are the gallery.
+    """
+    folder = Extractor(config, data, stages).get_or_embed(lambda _: None)
+    return folder.relative_to(stages.root).as_posix()
+
+
 def _all_but_last(epochs: int, report: Report, last: list[Measurement]) -> Report:
     """Return what passes measurements on, and keeps the last epoch's: the vote is measured in its place."""
 

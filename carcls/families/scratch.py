@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from carcls.config import SCRATCH, TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.errors import InputError
-from carcls.families.classifying import evaluate_on_test, export, run
+from carcls.families.classifying import evaluate_on_test, export, refit, run
 from carcls.models.classifier import build_classifier
 
-__all__ = ["check_data", "evaluate_on_test", "export", "preflight", "run"]
+__all__ = ["check_data", "evaluate_on_test", "export", "preflight", "refit", "run"]
 
 
 def preflight(configs: Iterable[TrialConfig]) -> list[str]:

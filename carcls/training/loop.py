@@ -50,6 +50,8 @@ class Split:
 class Trainer:
     """Trains one classifier. The state that changes is the classifier's, the optimizer's and ``progress``.
 
+    Without validation images, as in a refit, an epoch measures the training loss only.
+
     Attributes:
         config: the trial.
         classifier: on its device.
@@ -98,8 +100,8 @@ class Trainer:
         open_backbone(self.classifier, opened)
         train_loss = self._train_epoch(epoch)
         logits = self.validation_logits(epoch)
-        metrics = classification_metrics(logits, self.validation.labels, prefix="val_")
-        if not math.isfinite(metrics["val_loss"]):
+        metrics = classification_metrics(logits, self.validation.labels, prefix="val_") if len(logits) else {}
+        if metrics and not math.isfinite(metrics["val_loss"]):
             raise NonFiniteLoss(f"the validation loss became {metrics['val_loss']} in epoch {epoch + 1}.")
         metrics = {"train_loss": train_loss, **metrics, "seconds": time.perf_counter() - start}
         history = (*self.progress.history, metrics)
@@ -169,6 +171,8 @@ class Trainer:
 
     def validation_logits(self, epoch: int) -> NDArray[np.float32]:
         """Return the logits of the validation images as they stand after ``epoch``, float32 [n, c]."""
+        if not len(self.validation.rows):
+            return np.zeros((0, self.classifier.head.out_features), np.float32)
         if self._frozen(epoch) and self.features is not None:
             embeddings = self.features.of(self.validation.rows, None)
             return head_logits(self.classifier, torch.from_numpy(np.array(embeddings)).to(self.images.device))

@@ -78,6 +78,12 @@ _OPTIONS = (
     click.option("--cpus-per-trial", type=float, help="CPU cores for each trial."),
     click.option("--gpus-per-trial", type=float, help="GPUs for each trial: 1, 2, … or 1/n (0.5, 0.25)."),
     click.option("--concurrency", type=int, help="Trials at the same time. Default: what fits."),
+    click.option(
+        "--confirm", metavar="NxM", help="Run the N best trials again with M fresh seeds each; these choose the winner."
+    ),
+    click.option(
+        "--refit", is_flag=True, default=None, help="Train the winner once more, on training and validation images."
+    ),
     click.option("--name", help="Name of the sweep; an existing name goes on with that sweep."),
     click.option(
         "--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs."

@@ -42,7 +42,8 @@ class RunningSweep:
 
         config = spec.trial_config(settings, experiment)
         differing = differing_settings(config.model_dump(), base_settings(spec))
-        line = TrialLine(number, experiment or "search", write_settings(differing), config.epochs)
+        name = experiment or ("search" if config.seed == spec.seed else "fresh seed")
+        line = TrialLine(number, name, write_settings(differing), config.epochs)
         self.lines[number] = line
         return line
 
@@ -58,12 +59,14 @@ class RunningSweep:
         line = self.lines.setdefault(record.number, TrialLine(record.number, record.experiment or "search", "", 0))
         line.status, line.epoch, line.reason = record.status, record.epochs, record.reason or ""
         line.accuracy = record.metrics.get("val_accuracy", line.accuracy)
+        line.name = line.name if record.confirms is None else f"confirms trial {record.confirms}"
         return line
 
     @property
     def best(self) -> TrialLine | None:
         """The complete trial with the best validation accuracy so far."""
-        complete = [line for line in self.lines.values() if line.status == "complete" and line.accuracy is not None]
+        search = [line for line in self.lines.values() if not line.name.startswith(("fresh seed", "confirms"))]
+        complete = [line for line in search if line.status == "complete" and line.accuracy is not None]
         return max(complete, key=lambda line: line.accuracy or 0.0, default=None)
 
     @property

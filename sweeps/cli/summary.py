@@ -12,6 +12,8 @@ from rich.text import Text
 
 from sweeps.cli.running import write_duration, write_settings, write_share
 from sweeps.cli.streams import callable_name
+from sweeps.cli.verdict import draw_confirmed, mean_text, verdict_lines
+from sweeps.confirm import find_confirmed
 from sweeps.leaderboard import Row, condensed, make_leaderboard
 from sweeps.result import SweepResult, TestReading
 
@@ -28,7 +30,8 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
         base: the settings that the sweep started from; the table shows what differs from them.
         closing: whether to tell the winner's test score and what to do next.
     """
-    board = make_leaderboard(result.trials, base=base, validation_images=result.data.splits.get("validation", 0))
+    images = result.data.splits.get("validation", 0)
+    board = make_leaderboard(result.trials, base=base, validation_images=images, confirmed=result.confirmed)
     console.print()
     console.print(_title(result))
     rows = condensed(board.rows)
@@ -37,9 +40,14 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
     console.print(_draw_settings(rows[:_SHOWN]))
     for line in _left_out(len(rows), board.rows, result):
         console.print(line, markup=False, soft_wrap=True)
-    for row in board.rows:
-        if row.status == "failed":
-            console.print(f"trial {row.number} failed: {row.reason}", markup=False, soft_wrap=True)
+    for trial in result.trials:
+        if trial.status == "failed":
+            console.print(f"trial {trial.number} failed: {trial.reason}", markup=False, soft_wrap=True)
+    if result.confirmed:
+        console.print("\nConfirmed with fresh seeds, best first:")
+        console.print(draw_confirmed(result.confirmed))
+    for line in verdict_lines(result):
+        console.print(line, markup=False, soft_wrap=True)
     for line in _closing_lines(result) if closing else []:
         console.print(line, markup=False, soft_wrap=True)
 
@@ -58,9 +66,11 @@ def _left_out(shown: int, rows: Sequence[Row], result: SweepResult) -> list[str]
 def _title(result: SweepResult) -> Text:
     data, splits = result.data, result.data.splits
     counts = " + ".join(f"{count} {split}" for split, count in splits.items())
-    run = sum(trial.sibling_of is None for trial in result.trials)
+    run = sum(trial.sibling_of is None and trial.confirms is None for trial in result.trials)
+    confirming = sum(trial.confirms is not None for trial in result.trials)
+    more = f" and {confirming} runs that confirm the best" if confirming else ""
     return Text(
-        f"{result.sweep}: {run} trials in {write_duration(result.seconds)} on {data.name} "
+        f"{result.sweep}: {run} trials{more} in {write_duration(result.seconds)} on {data.name} "
         f"({data.classes} classes, {counts} images)",
         style="bold",
     )
@@ -93,6 +103,8 @@ def _draw_settings(rows: Sequence[Row]) -> Table:
 
 
 def _accuracy(row: Row) -> str:
+    if row.confirmed is not None:
+        return mean_text(row.confirmed)
     if row.accuracy is None or row.half_width is None:
         return write_share(row.accuracy)
     return f"{row.accuracy:.1%} ±{row.half_width * 100:.1f}"
@@ -103,7 +115,7 @@ def _closing_lines(result: SweepResult) -> list[str]:
         return [] if result.interrupted else ["No trial finished, so there is no winner."]
     lines = [""]
     if result.test:
-        lines.append(f"Trial {result.best.number} won on the validation images. {_test_line(result.test)}")
+        lines += [_winner_line(result), _test_line(result.test)]
     if result.registered:
         model = result.registered
         held = f"alias {model.alias}" if model.alias else "while a later version stays the challenger"
@@ -122,8 +134,26 @@ def _closing_lines(result: SweepResult) -> list[str]:
     return lines
 
 
+def _winner_line(result: SweepResult) -> str:
+    """Say who won and which model stands for it."""
+    assert result.best is not None
+    winner = find_confirmed(result.confirmed)
+    number = result.best.number
+    if winner is None:
+        line = f"Trial {number} won on the validation images."
+    else:
+        line = (
+            f"Trial {winner.number} won on the validation images: {mean_text(winner)} over {len(winner.runs)} fresh "
+            f"seeds. Trial {number}, its run nearest to that mean, stands for it."
+        )
+    if result.test and result.test.refit:
+        line += " The model is a refit: trained anew on training and validation images, so it has no validation score."
+    return line
+
+
 def _test_line(test: TestReading) -> str:
     low, high = test.interval
     accuracy = write_share(test.metrics.get("test_accuracy"))
-    times = "once" if test.readings == 1 else f"{test.readings} times"
+    times = "once" if test.readings == 1 else f"{test.readings} times, for {test.models} models of this sweep"
+    times = times.replace("for 1 models", "for 1 model")
     return f"Test accuracy {accuracy} (95% interval {low:.1%} to {high:.1%}, {test.images} images, read {times})."

@@ -31,6 +31,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.packaged",
         "sweeps.plan",
         "sweeps.rates",
+        "sweeps.confirm",
         "sweeps.record",
         "sweeps.result",
     },

@@ -53,7 +53,9 @@ def test_bootstrap_without_drawing_runs_would_promise_too_much() -> None:
     first, second = drawn_runs(np.random.default_rng(3), 0.1, runs=3, images=1222, seeds=0.15)
     ends = paired_bootstrap(first, second)
     means = first.mean(axis=0) - second.mean(axis=0)
-    images_only = bootstrap((means,), np.mean, method="percentile", n_resamples=2000, random_state=0).confidence_interval
+    images_only = bootstrap(
+        (means,), np.mean, method="percentile", n_resamples=2000, random_state=0
+    ).confidence_interval
     assert ends[1] - ends[0] > 1.5 * (images_only.high - images_only.low)
 
 
@@ -61,7 +63,9 @@ def test_bootstrap_of_single_runs_is_that_of_scipy() -> None:
     """With one run each the ends are those of scipy's percentile bootstrap of the images' differences."""
     first, second = drawn_runs(np.random.default_rng(1), 0.2, runs=1, images=800, seeds=0.0)
     differences = first[0].astype(float) - second[0].astype(float)
-    wanted = bootstrap((differences,), np.mean, method="percentile", n_resamples=9999, random_state=1).confidence_interval
+    wanted = bootstrap(
+        (differences,), np.mean, method="percentile", n_resamples=9999, random_state=1
+    ).confidence_interval
     assert paired_bootstrap(first, second) == pytest.approx((wanted.low, wanted.high), abs=0.002)
 
 

@@ -1,0 +1,70 @@
+"""What a leaderboard is worth, for a person: what fresh seeds said, and whether the winner differs from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from carcls.evaluation.significance import NO_DIFFERENCE
+from sweeps.cli.running import write_share
+from sweeps.confirm import find_confirmed
+from sweeps.result import Compared, Confirmed, SweepResult
+
+
+def draw_confirmed(confirmed: Sequence[Confirmed]) -> Table:
+    """Draw one row for each trial that was confirmed, best first; accuracies in percent, shrinkage in points."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("trial", "fresh seeds", "mean ± spread", "search score", "shrinkage"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in confirmed:
+        table.add_row(str(one.number), _runs(one), mean_text(one), write_share(one.search), _points(one.shrinkage))
+    return table
+
+
+def verdict_lines(result: SweepResult) -> list[str]:
+    """Return what is to be said after the leaderboard; nothing where there is nothing to compare."""
+    winner = find_confirmed(result.confirmed)
+    lines = []
+    if result.confirmed and winner is None:
+        lines.append("No run with a fresh seed finished, so that nothing is confirmed: the search chose the winner.")
+    if winner is not None and winner.spread == 0.0:
+        lines.append(f"The seed changes nothing in trial {winner.number}: its runs answered equally well.")
+    return [*lines, *(_compared_line(compared, result) for compared in result.comparison)]
+
+
+def mean_text(one: Confirmed) -> str:
+    """Return mean and spread in percent, such as ``71.2% ±0.8``."""
+    return write_share(one.mean) + ("" if one.spread is None else f" ±{one.spread * 100:.1f}")
+
+
+def _runs(one: Confirmed) -> str:
+    return str(one.asked) if one.is_whole else f"{len(one.runs)} of {one.asked}"
+
+
+def _points(difference: float | None) -> str:
+    return "–" if difference is None else f"{difference * 100:+.1f}"
+
+
+def _compared_line(compared: Compared, result: SweepResult) -> str:
+    """Say how the winner stands to another trial.
+
+    The words are those of a test: what is not shown may still be there.
+    """
+    low, high = compared.interval
+    winner = find_confirmed(result.confirmed)
+    assert result.best is not None
+    if winner is None:
+        sides, how = f"Trial {result.best.number} against the runner-up, trial {compared.against}", ""
+    else:
+        sides, how = f"Trial {winner.number} against trial {compared.against}", ", fresh seeds"
+    verdict = "a difference is shown" if compared.shown else NO_DIFFERENCE
+    corrected = ", Holm" if len(result.comparison) > 1 else ""
+    return (
+        f"{sides}, on the {result.data.splits['validation']} validation images{how}: "
+        f"{_points(compared.difference)} points (95% {low * 100:+.1f} to {high * 100:+.1f}), p {_chance(compared.p)}{corrected}: {verdict}."
+    )
+
+
+def _chance(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

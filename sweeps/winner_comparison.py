@@ -1,0 +1,98 @@
+"""The winner beside those that it won against, on the validation images: is a difference shown at all?
+
+After ``--confirm`` all fresh seeds of each side speak: the accuracies are means over them, the interval is drawn over
+images and seeds, the p-value is that of the exact flip test (carcls.evaluation.significance_seeds), and Holm's
+correction is made for the number of others. Without it, one run stands beside the runner-up's; both were chosen by
+their scores on these very images, so that even a difference that is shown is flattered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carcls.config import TrialConfig
+from carcls.errors import InputError, TrialFailure
+from carcls.evaluation.predictions import StoredPredictions, read_predictions
+from carcls.evaluation.significance import holm
+from carcls.evaluation.significance_seeds import RunsComparison, compare_runs
+from sweeps.confirm import find_confirmed
+from sweeps.leaderboard import make_leaderboard
+from sweeps.result import Compared
+
+if TYPE_CHECKING:
+    from carcls.data.dataset import Dataset
+    from carcls.stages import StageStore
+    from sweeps.record import TrialRecord
+    from sweeps.result import SweepResult
+
+
+def compare_winner(
+    result: SweepResult, records: Sequence[TrialRecord], data: Dataset, stages: StageStore
+) -> tuple[Compared, ...]:
+    """Compare the winner with the other confirmed trials, or with the runner-up where nothing was confirmed.
+
+    Answers that are missing or of other images are left out.
+
+    Args:
+        result: with a winner.
+        records: all trials.
+        data: what they were validated on.
+        stages: where their answers are.
+    """
+    numbers = {record.number: record for record in records}
+    sides = {number: _answers([numbers[run] for run in runs], data, stages) for number, runs in _sides(result).items()}
+    return _compared(sides)
+
+
+def _sides(result: SweepResult) -> dict[int, tuple[int, ...]]:
+    """Return trial -> the runs that speak for it, the winner first."""
+    if find_confirmed(result.confirmed):
+        return {one.number: one.runs for one in result.confirmed if one.runs}
+    board = make_leaderboard(result.trials, base={}, validation_images=0)
+    # Combinations of one network are no rivals: of each the best.
+    networks: dict[int, int] = {}
+    for row in board.rows:
+        if row.rank is not None:
+            networks.setdefault(row.number if row.sibling_of is None else row.sibling_of, row.number)
+    return {number: (number,) for number in list(networks.values())[:2]}
+
+
+def _answers(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDArray[np.bool_] | None:
+    """Return what the runs have right, bool [m, n], or None when it is not known of each."""
+    try:
+        read = [_read(run, data, stages) for run in runs]
+    except (InputError, TrialFailure, OSError):
+        return None
+    rows = data.splits.validation
+    whole = all(np.array_equal(answers.rows, rows) for answers in read)
+    return np.stack([answers.hits for answers in read]) if whole and len(rows) else None
+
+
+def _read(run: TrialRecord, data: Dataset, stages: StageStore) -> StoredPredictions:
+    """Return a trial's answers; of a sibling they are made now, from the embeddings and neighbours of its trial."""
+    if run.predictions:
+        return read_predictions(stages.root / run.predictions)
+    from carcls.families import run_trial
+
+    config = TrialConfig.model_validate(dict(run.config))
+    return read_predictions(stages.root / run_trial(config, data, stages, lambda _: None).predictions)
+
+
+def _compared(sides: Mapping[int, NDArray[np.bool_] | None]) -> tuple[Compared, ...]:
+    """Compare the first with each other one."""
+    winner, *others = sides.items()
+    first = winner[1]
+    if first is None:
+        return ()
+    found: list[tuple[int, RunsComparison]] = [
+        (number, compare_runs(first, other)) for number, other in others if other is not None
+    ]
+    adjusted = holm([comparison.p_value for _, comparison in found])
+    return tuple(
+        Compared(number, comparison.difference, comparison.interval, p, comparison.shows(p))
+        for (number, comparison), p in zip(found, adjusted, strict=True)
+    )
