@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sweeps.confirm import parse_confirm
 from sweeps.plan_stages import DataSummary, PlannedStage, planned_stages
 from sweeps.plan_text import bytes_text, seconds_text, table
 from sweeps.rates import Machine, detect_machine
@@ -42,7 +43,8 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Rough time of the whole sweep, from start to the registered model."""
-        return _STARTING + _PER_TRIAL * self.trials + sum(stage.seconds for stage in self.stages)
+        runs = self.trials + self.spec.confirming_runs
+        return _STARTING + _PER_TRIAL * runs + sum(stage.seconds for stage in self.stages)
 
     def lines(self) -> list[str]:
         """Return the plan as plain lines of text."""
@@ -51,6 +53,7 @@ class Plan:
         lines = [f"Plan of {self.spec.name or self.spec.family} on {_data(self.summary)}", ""]
         lines += [f"Trials: {self.trials} ({documented}, then {searched} searched)"]
         lines += [f"  {name}{_changes(self.spec, name)}" for name in self.experiments]
+        lines += _afterwards(self.spec)
         lines += [f"  Note: {self.spec.note}"] if self.spec.note else []
         lines += ["", f"Search: {'nothing' if not self.spec.search else ''}".rstrip()]
         lines += table([[name, str(domain)] for name, domain in self.spec.search.items()])
@@ -86,6 +89,8 @@ class Plan:
             "seconds": round(self.seconds),
             "machine": asdict(self.machine),
             "note": self.spec.note,
+            "confirming_runs": self.spec.confirming_runs,
+            "refit": self.spec.refit,
         }
 
 
@@ -112,6 +117,18 @@ def _changes(spec: SweepSpec, experiment: str) -> str:
     changed = spec.changed_settings(experiment)
     text = ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
     return f" with {text}" if text else ", as documented"
+
+
+def _afterwards(spec: SweepSpec) -> list[str]:
+    lines = []
+    if spec.confirm:
+        extent = parse_confirm(spec.confirm)
+        best = "best" if extent.top == 1 else f"{extent.top} best"
+        runs = f"{extent.runs} more training{'s' if extent.runs > 1 else ''}"
+        lines.append(f"Then the {best}, with {extent.seeds} fresh seeds each: {runs}, which choose the winner.")
+    if spec.refit:
+        lines.append("At last the winner once more, on training and validation images.")
+    return lines
 
 
 def _plain(changed: dict[str, tuple[Any, Any]]) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from carcls.architecture import architecture_of
 from carcls.catalog import find_backbone
 from carcls.config import SCRATCH, TrialConfig
 from carcls.unfreezing import open_stages
+from sweeps.confirm import Extent, parse_confirm, repeats_of
 from sweeps.rates import Machine, head_seconds, packing_seconds, rates_of, search_seconds, whitening_seconds
 from sweeps.spec import SweepSpec
 
@@ -95,6 +96,7 @@ class _Cost:
 def planned_stages(spec: SweepSpec, summary: DataSummary, machine: Machine) -> tuple[PlannedStage, ...]:
     """Return the stages that ``spec`` would compute on the data set, in their order."""
     trials = _example(spec)
+    trials += _afterwards(spec, trials)
     makers = (_packs, _plain_features, _views, _trainings, _embeddings, _neighbours, _test)
     stages = (maker(trials, summary, machine) for maker in makers)
     return tuple(stage for stage in stages if stage.count)
@@ -110,6 +112,20 @@ def _example(spec: SweepSpec) -> list[_Expected]:
     return [_Expected(config, config.training(), (1.0,) * config.epochs) for config in documented] + [
         _Expected(config, config.training(), _survival(spec, config.epochs)) for config in drawn
     ]
+
+
+def _afterwards(spec: SweepSpec, trials: Sequence[_Expected]) -> list[_Expected]:
+    """Return the trainings that follow the search: of the longest trials, since which are the best is not known."""
+    longest = sorted(trials, key=lambda trial: trial.config.epochs * trial.config.image_size**2, reverse=True)
+    extent = parse_confirm(spec.confirm) if spec.confirm else Extent(0, 0)
+    configs = [
+        repeat.config
+        for place, trial in enumerate(longest[: extent.top])
+        for repeat in repeats_of(place, trial.config, spec.seed, extent.seeds)
+    ]
+    if spec.refit:
+        configs += [repeat.config for repeat in repeats_of(0, longest[0].config, spec.seed + 1, 1)]
+    return [_Expected(config, config.training(), (1.0,) * config.epochs) for config in configs]
 
 
 def _survival(spec: SweepSpec, epochs: int) -> tuple[float, ...]:

@@ -111,7 +111,7 @@ def register_best(
     with explained(tracking), patience(UPLOAD_SECONDS, 2):
         version = _find_version(client, name, sweep_id, number, str(details.get(REFIT, "")))
         if version is None:
-            run = _run_of(tracking, family, sweep_id, number)
+            run = _run_of(tracking, family, sweep_id, number, refit=REFIT in details)
             _log_test(client, run, test)
             if predictions.is_file():
                 client.log_artifact(run.run_id, str(predictions))
@@ -155,7 +155,7 @@ def _find_version(client: MlflowClient, name: str, sweep_id: str, number: int, r
     return min(found, key=lambda version: int(version.version)) if found else None
 
 
-def _run_of(tracking: Tracking, family: str, sweep_id: str, number: int) -> KnownRun:
+def _run_of(tracking: Tracking, family: str, sweep_id: str, number: int, *, refit: bool) -> KnownRun:
     runs = SweepRuns(tracking, family=family, sweep_id=sweep_id, name=sweep_id)
     runs.read()
     if number not in runs.trials:
@@ -163,7 +163,7 @@ def _run_of(tracking: Tracking, family: str, sweep_id: str, number: int) -> Know
             f"trial {number} must have a run in {tracking.shown_uri}, got none. "
             "Run the sweep again: nothing is trained twice, and MLflow is brought in line."
         )
-    return runs.trials[number]
+    return runs.refit_of(number) if refit else runs.trials[number]
 
 
 def _log_test(client: MlflowClient, run: KnownRun, test: Mapping[str, float]) -> None:

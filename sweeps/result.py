@@ -114,7 +114,7 @@ class Compared:
 class BestTrial:
     """The trial with the best validation accuracy, and its validation metrics.
 
-    After ``--confirm`` it is a run of the winning settings with a fresh seed; ``confirms`` is the trial that it repeats.
+    After ``--confirm`` it is a run of the winning settings with a fresh seed, and ``confirms`` the trial it repeats.
     """
 
     number: int

@@ -1,7 +1,7 @@
 """The MLflow runs of one sweep: a parent run, and a child run for each trial, found again by their tags.
 
 carsweep.sweep_id   which sweep; on the parent and on every child
-carsweep.role       "sweep" or "trial"
+carsweep.role       "sweep", "trial", or "refit" of a trial
 carsweep.trial      the trial's number
 carsweep.state      complete, pruned, failed or interrupted, because MLflow knows only FINISHED, KILLED and FAILED
 carsweep.reason     why, when there is a reason
@@ -118,6 +118,17 @@ class SweepRuns:
         if status != run.status:
             self._set_status(run.run_id, status)
         self._remember(number, KnownRun(run.run_id, status, run.start, run.has_params or bool(update.params)))
+
+    def refit_of(self, number: int) -> KnownRun:
+        """Return the run of a trial's refit, made when it is missing: another model than the trial's own."""
+        for run in self._search("refit"):
+            if run.data.tags[TRIAL] == str(number):
+                return known(run)
+        assert self.parent is not None
+        tags = {ROLE: "refit", TRIAL: str(number), _PARENT: self.parent.run_id}
+        made = self._make(Update(f"refit of trial {number}"), tags)
+        self._set_status(made.run_id, "FINISHED")
+        return made
 
     def _remember(self, number: int | None, run: KnownRun) -> None:
         if number is None:

@@ -28,9 +28,18 @@ def verdict_lines(result: SweepResult) -> list[str]:
     lines = []
     if result.confirmed and winner is None:
         lines.append("No run with a fresh seed finished, so that nothing is confirmed: the search chose the winner.")
-    if winner is not None and winner.spread == 0.0:
-        lines.append(f"The seed changes nothing in trial {winner.number}: its runs answered equally well.")
+    if winner is not None and _seeds_are_idle(winner, result):
+        lines.append(f"The seed changes nothing in trial {winner.number}: all its runs are the same model.")
     return [*lines, *(_compared_line(compared, result) for compared in result.comparison)]
+
+
+def _seeds_are_idle(one: Confirmed, result: SweepResult) -> bool:
+    """Tell whether all runs measured the same to the last digit, as they do where nothing is trained."""
+    runs = [trial.metrics for trial in result.trials if trial.number in one.runs]
+    timeless = [
+        {name: x for name, x in metrics.items() if "seconds" not in name and "ms_" not in name} for metrics in runs
+    ]
+    return len(runs) > 1 and all(metrics == timeless[0] for metrics in timeless)
 
 
 def mean_text(one: Confirmed) -> str:
@@ -51,19 +60,18 @@ def _compared_line(compared: Compared, result: SweepResult) -> str:
 
     The words are those of a test: what is not shown may still be there.
     """
-    low, high = compared.interval
     winner = find_confirmed(result.confirmed)
     assert result.best is not None
     if winner is None:
-        sides, how = f"Trial {result.best.number} against the runner-up, trial {compared.against}", ""
+        sides = f"Trial {result.best.number} against the runner-up, trial {compared.against}"
     else:
-        sides, how = f"Trial {winner.number} against trial {compared.against}", ", fresh seeds"
+        sides = f"Trial {winner.number} against trial {compared.against}, both with fresh seeds"
+    low, high = compared.interval
+    difference = f"{_points(compared.difference)} points (95% {low * 100:+.1f} to {high * 100:+.1f})"
+    corrected = ", by Holm" if len(result.comparison) > 1 else ""
     verdict = "a difference is shown" if compared.shown else NO_DIFFERENCE
-    corrected = ", Holm" if len(result.comparison) > 1 else ""
-    return (
-        f"{sides}, on the {result.data.splits['validation']} validation images{how}: "
-        f"{_points(compared.difference)} points (95% {low * 100:+.1f} to {high * 100:+.1f}), p {_chance(compared.p)}{corrected}: {verdict}."
-    )
+    images = result.data.splits["validation"]
+    return f"{sides}, on {images} validation images: {difference}, p {_chance(compared.p)}{corrected}: {verdict}."
 
 
 def _chance(p: float) -> str:
