@@ -187,14 +187,17 @@ class Study:
         return self._begin(self._known()[-1], twin)
 
     def _begin_search_trial(self) -> Asked | None:
-        number = len(self._study.get_trials(deepcopy=False))
-        drawn = draw(searched(self._known()), self._distributions, self._spec.seed, number)
+        drawn = draw(searched(self._known()), self._distributions, self._spec.seed, self._place())
         return self._begin_given(self._spec.trial_config(drawn), None)
 
     def _begin_any_new(self) -> Asked | None:
         """Begin a trial at random that nobody has answered, where the sampler names only what is known."""
-        config = draw_new(self._spec, self._digests, len(self._study.get_trials(deepcopy=False)))
+        config = draw_new(self._spec, self._digests, self._place())
         return None if config is None else self._begin_given(config, None)
+
+    def _place(self) -> int:
+        """Return the number of trials in the journal, without confirming runs: the search goes on as without them."""
+        return len(self._study.get_trials(deepcopy=False)) - sum(map(is_confirming, self._known()))
 
     def _begin(self, frozen: FrozenTrial, twin: int | None) -> Asked | None:
         if twin is not None:

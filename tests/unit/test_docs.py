@@ -14,7 +14,16 @@ import pytest
 
 from sweeps.cli.app import carsweep
 from sweeps.cli.family import repeat_set
-from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
+from sweeps.result import (
+    BestTrial,
+    Compared,
+    Confirmed,
+    DataSummary,
+    RegisteredModel,
+    SweepResult,
+    TestReading,
+    TrialSummary,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/cli.md", "cluster/README.md"]
@@ -98,6 +107,8 @@ def test_changelog_begins_with_this_version() -> None:
         ("data.", DataSummary),
         ("trials[].", TrialSummary),
         ("best.", BestTrial),
+        ("confirmed[].", Confirmed),
+        ("comparison[].", Compared),
         ("test.", TestReading),
         ("registered.", RegisteredModel),
     ],

@@ -7,7 +7,16 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
+from sweeps.result import (
+    BestTrial,
+    Compared,
+    Confirmed,
+    DataSummary,
+    RegisteredModel,
+    SweepResult,
+    TestReading,
+    TrialSummary,
+)
 
 TRIAL = TrialSummary(0, "transfer/frozen", "complete", {"dropout": 0.5}, {"val_accuracy": 0.5}, 3, 1.5)
 RESULT = SweepResult(
@@ -39,6 +48,8 @@ def test_object_has_exactly_the_documented_fields() -> None:
         "tracking_uri",
         "seconds",
         "interrupted",
+        "confirmed",
+        "comparison",
     }
     assert set(value["data"]) == {"name", "digest", "images", "classes", "splits"}
     assert set(value["trials"][0]) == {
@@ -51,9 +62,10 @@ def test_object_has_exactly_the_documented_fields() -> None:
         "seconds",
         "reason",
         "sibling_of",
+        "confirms",
     }
-    assert set(value["best"]) == {"number", "params", "metrics"}
-    assert set(value["test"]) == {"metrics", "interval", "images", "readings"}
+    assert set(value["best"]) == {"number", "params", "metrics", "confirms"}
+    assert set(value["test"]) == {"metrics", "interval", "images", "readings", "models", "refit"}
     assert set(value["registered"]) == {"name", "version", "alias", "uri"}
 
 
@@ -61,6 +73,24 @@ def test_saved_result_is_read_back_equal(tmp_path: Path) -> None:
     """Nothing is lost between save and load."""
     RESULT.save(tmp_path / "result.json")
     assert SweepResult.load(tmp_path / "result.json") == RESULT
+
+
+def test_confirmed_result_is_read_back_equal(tmp_path: Path) -> None:
+    """Fresh seeds and comparisons come back as they were, also where a mean or a spread is unknown."""
+    confirmed = (Confirmed(0, 2, (2, 3), 0.5, 0.45, 0.01, -0.05), Confirmed(1, 2, (), 0.4, None, None, None))
+    compared = (Compared(1, 0.05, (-0.01, 0.11), 0.2, False),)
+    result = replace(RESULT, confirmed=confirmed, comparison=compared)
+    result.save(tmp_path / "result.json")
+    assert SweepResult.load(tmp_path / "result.json") == result
+
+
+def test_result_of_an_older_version_is_read() -> None:
+    """What was written before there were confirmations has none."""
+    old = RESULT.as_dict()
+    del old["confirmed"], old["comparison"], old["best"]["confirms"], old["test"]["models"], old["test"]["refit"]
+    for trial in old["trials"]:
+        del trial["confirms"]
+    assert SweepResult.from_dict(old) == RESULT
 
 
 def test_sweep_without_winner_is_read_back_equal(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Readings of the test split are counted, those of lost scores too."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import carcls.families
+from carcls.config import TrialConfig
+from carcls.families import TestScore
+from carcls.stages import StageStore
+from sweeps.result import TestReading
+from sweeps.winner_readings import Subject, count_readings, read_test
+
+
+@dataclass
+class Images:
+    """What of a data set a reading asks for."""
+
+    digest: str = "images"
+
+
+@dataclass
+class Reader:
+    """Stands for the family that answers the test images; dies when told to."""
+
+    dies: bool = False
+    models: list[str] = field(default_factory=list)
+
+    def __call__(self, _config: object, _data: object, _stages: object, model: str, _predictions: object) -> TestScore:
+        """Note the reading, and answer or die."""
+        self.models.append(model)
+        if self.dies:
+            raise KeyboardInterrupt
+        return TestScore({"test_accuracy": 0.5}, (0.4, 0.6), 100)
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
+    """Take the place of reading images with a network."""
+    reader = Reader()
+    monkeypatch.setattr(carcls.families, "evaluate_on_test", reader)
+    return reader
+
+
+def read(folder: Path, dropout: float, *, file: str = "test.json", refit: bool = False) -> TestReading:
+    """Read the model of a trial that is known by its dropout."""
+    data: Any = Images("images and validation" if refit else "images")
+    subject = Subject(0, TrialConfig(dropout=dropout), f"model-{dropout}", data, refit)
+    return read_test(subject, StageStore(folder / "stages"), folder, file, "predictions.npz")
+
+
+def test_a_model_is_read_once(tmp_path: Path, reader: Reader) -> None:
+    """Asked again, the sweep answers from what it wrote."""
+    assert read(tmp_path, 0.1) == read(tmp_path, 0.1)
+    assert reader.models == ["model-0.1"]
+    assert count_readings(tmp_path) == (1, 1)
+
+
+def test_another_winner_is_another_reading_of_another_model(tmp_path: Path, reader: Reader) -> None:
+    """A sweep that was extended and has a new winner says that it looked twice."""
+    read(tmp_path, 0.1)
+    test = read(tmp_path, 0.2)
+    assert (test.readings, test.models) == (2, 2)
+    assert len(reader.models) == 2
+
+
+def test_a_reading_whose_score_was_lost_counts(tmp_path: Path, reader: Reader) -> None:
+    """Who dies while reading has read: the second attempt is the second reading of one model."""
+    reader.dies = True
+    with pytest.raises(KeyboardInterrupt):
+        read(tmp_path, 0.1)
+    reader.dies = False
+    test = read(tmp_path, 0.1)
+    assert (test.readings, test.models) == (2, 1)
+
+
+def test_a_refit_is_another_model_than_the_trial(tmp_path: Path, reader: Reader) -> None:
+    """The same settings trained on more images are read anew, and said to be a refit."""
+    assert not read(tmp_path, 0.1).refit
+    test = read(tmp_path, 0.1, refit=True)
+    assert (test.readings, test.models, test.refit) == (2, 2, True)
+    assert len(reader.models) == 2
+
+
+def test_readings_of_documented_experiments_count_for_the_sweep(tmp_path: Path, reader: Reader) -> None:
+    """Each has a file of its own; the sweep's count is over all of them."""
+    for number, dropout in enumerate((0.1, 0.2, 0.3)):
+        test = read(tmp_path, dropout, file=f"test-{number:04d}.json")
+    assert (test.readings, test.models) == (3, 3)
+    assert len(reader.models) == 3
+
+
+def test_files_of_older_versions_count_one_model_a_reading(tmp_path: Path, reader: Reader) -> None:
+    """A file without names of models may have counted another one at each reading; its score is kept."""
+    old = {"trial": TrialConfig(dropout=0.1).digest, "data": "images", "number": 0, "readings": 2, "images": 100}
+    old |= {"metrics": {"test_accuracy": 0.4}, "interval": [0.3, 0.5]}
+    (tmp_path / "test.json").write_text(json.dumps(old))
+    test = read(tmp_path, 0.1)
+    assert (test.readings, test.models, test.metrics) == (2, 2, {"test_accuracy": 0.4})
+    assert read(tmp_path, 0.2).models == 3
+    assert reader.models == ["model-0.2"]
+
+
+def test_a_damaged_file_held_a_reading_at_least(tmp_path: Path, reader: Reader) -> None:
+    """A count that cannot be read is no reason to begin at nothing."""
+    (tmp_path / "test.json").write_text('{"readings": 1, "tri')
+    assert read(tmp_path, 0.1).readings == 2
+    assert reader.models == ["model-0.1"]

@@ -1,0 +1,154 @@
+"""Confirming runs in the durable study, without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from carcls.config import TrialConfig
+from sweeps.confirm import Repeat, repeats_of
+from sweeps.space import FloatDomain, IntDomain
+from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.study import Asked, Study
+from sweeps.winner_candidates import repeats_wanted
+
+
+def spec_of(**changes: object) -> SweepSpec:
+    """Four searched trials, of which the two best get two fresh seeds; with changes."""
+    fields = {
+        "family": "transfer",
+        "trials": 4,
+        "confirm": "2x2",
+        "search": {"dropout": FloatDomain(0.0, 0.5)},
+        "early_stopping": EarlyStopping(enabled=False),
+    }
+    return SweepSpec.model_validate({**fields, **changes})
+
+
+def complete(study: Study, asked: Asked, accuracy: float | None = None) -> None:
+    """Report one epoch and close the trial with it."""
+    value = 1 - asked.config.dropout if accuracy is None else accuracy
+    assert not study.report(asked.number, 1, {"val_accuracy": value})
+    study.tell_complete(asked.number, {"val_accuracy": value}, 1, 0.5, {"model": "m"})
+
+
+def search(folder: Path, spec: SweepSpec) -> Study:
+    """Run the search to its end; leave the study open."""
+    study = Study.open(folder, spec)
+    while (asked := study.ask()) is not None:
+        complete(study, asked)
+    return study
+
+
+def wanted(study: Study, spec: SweepSpec) -> list[Repeat]:
+    """Return the runs that confirm what is in the study."""
+    return repeats_wanted(spec, study.records())
+
+
+def test_confirming_runs_follow_the_search_and_cost_nothing_of_it(tmp_path: Path) -> None:
+    """Four runs come after four trials, name what they confirm, and leave the budget as it was."""
+    spec = spec_of()
+    with search(tmp_path, spec) as study:
+        assert study.ask() is None
+        repeats = wanted(study, spec)
+        assert study.confirm(repeats)
+        asked = [study.ask() for _ in range(4)]
+        assert study.ask() is None
+        assert [one.config for one in asked if one] == [repeat.config for repeat in repeats]
+        assert study.left() == 0
+        records = study.records()
+    assert [record.confirms for record in records[4:]] == [repeat.confirms for repeat in repeats]
+    assert all(record.config["seed"] == repeat.config.seed for record, repeat in zip(records[4:], repeats, strict=True))
+
+
+def test_a_killed_driver_repeats_only_what_is_missing(tmp_path: Path) -> None:
+    """Of four runs one is complete and one was begun: the next driver gets that one first, then two more."""
+    spec = spec_of()
+    with search(tmp_path, spec) as study:
+        study.confirm(wanted(study, spec))
+        first, begun = study.ask(), study.ask()
+        assert first is not None
+        assert begun is not None
+        complete(study, first, 0.5)
+    with Study.open(tmp_path, spec) as study:
+        assert not study.has_work
+        assert study.ask() is None
+        assert study.confirm(wanted(study, spec))
+        rest = []
+        while (asked := study.ask()) is not None:
+            rest.append(asked.number)
+            complete(study, asked, 0.5)
+        assert rest[0] == begun.number
+        assert len(rest) == 3
+    with Study.open(tmp_path, spec) as study:
+        assert not study.confirm(wanted(study, spec))
+
+
+def test_confirming_runs_are_never_pruned_and_prune_nobody(tmp_path: Path) -> None:
+    """A poor first epoch stops no run with a fresh seed, and good ones of theirs stop no trial of the search."""
+    spec = spec_of(config={"epochs": 3})
+    with search(tmp_path, spec) as study:
+        study.confirm(wanted(study, spec))
+        asked = study.ask()
+        assert asked is not None
+        assert not study.report(asked.number, 1, {"val_accuracy": 0.0})
+        study.tell_complete(asked.number, {"val_accuracy": 1.0}, 3, 1.0, {})
+        for _ in range(3):
+            other = study.ask()
+            assert other is not None
+            study.report(other.number, 1, {"val_accuracy": 1.0})
+            study.tell_complete(other.number, {"val_accuracy": 1.0}, 3, 1.0, {})
+    # The best in two goes on: 0.9 is second to none of the search, but would be fourth to the runs with fresh seeds.
+    stopping = EarlyStopping(min_epochs=1, reduction=2)
+    with Study.open(tmp_path, spec_of(config={"epochs": 3}, trials=5, early_stopping=stopping), edits=[]) as study:
+        more = study.ask()
+        assert more is not None
+        assert not study.report(more.number, 1, {"val_accuracy": 0.999})
+
+
+def test_the_search_goes_on_as_if_nothing_was_confirmed(tmp_path: Path) -> None:
+    """A sweep that is extended after its confirmation draws by its search alone."""
+    spec, more = spec_of(), spec_of(trials=5)
+    best = TrialConfig.model_validate({"seed": 0, "dropout": 0.49})
+    drawn: list[object] = []
+    for folder, repeats in ((tmp_path / "one", []), (tmp_path / "other", repeats_of(0, best, 0, 3))):
+        with search(folder, spec) as study:
+            study.confirm(repeats)
+            while (asked := study.ask()) is not None:
+                complete(study, asked, 1.0)
+        with Study.open(folder, more) as study:
+            asked = study.ask()
+            assert asked is not None
+            drawn.append(asked.settings)
+            assert study.left() == 0
+    assert drawn[0] == drawn[1]
+
+
+def test_siblings_of_a_confirming_run_are_told_to_nobody(tmp_path: Path) -> None:
+    """What a run with a fresh seed answers on its way becomes no trial."""
+    spec = spec_of(family="retrieval", search={"k": IntDomain(1, 9)})
+    with search(tmp_path, spec) as study:
+        before = len(study.records())
+        study.confirm(wanted(study, spec)[:1])
+        asked = study.ask()
+        assert asked is not None
+        sibling = {"settings": {"k": 9}, "metrics": {"val_accuracy": 1.0}}
+        study.tell_complete(asked.number, {"val_accuracy": 0.5}, 1, 1.0, {"siblings": [sibling]})
+        assert all(record.config["k"] != 9 for record in study.records())
+        assert len(study.records()) == before + 1
+    with Study.open(tmp_path, spec) as study:
+        assert len(study.records()) == before + 1
+
+
+@pytest.mark.parametrize("experiment", ["transfer/frozen-augmented", "transfer/finetuned"])
+def test_what_is_logged_of_a_confirming_run_is_what_runs(tmp_path: Path, experiment: str) -> None:
+    """Its settings give its config back, seed and documented settings included."""
+    spec = spec_of(trials=1, experiments=(experiment,), confirm="1x1", fixed={"epochs": 2, "dropout": 0.11})
+    with search(tmp_path, spec) as study:
+        study.confirm(wanted(study, spec))
+        asked = study.ask()
+        assert asked is not None
+        assert asked.experiment is None
+        assert spec.trial_config(asked.settings, asked.experiment) == asked.config
+        assert asked.config.epochs == 2
