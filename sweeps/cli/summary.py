@@ -45,8 +45,8 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
             console.print(f"trial {trial.number} failed: {trial.reason}", markup=False, soft_wrap=True)
     if result.confirmed:
         console.print(
-            "\nConfirmed with fresh seeds, best first; ± is their standard deviation, above too, where the other columns "
-            "are of the search:",
+            "\nConfirmed with fresh seeds, best first; ± is their standard deviation, above too, where the other "
+            "columns are of the search:",
             soft_wrap=True,
         )
         console.print(draw_confirmed(result.confirmed))

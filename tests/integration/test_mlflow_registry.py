@@ -71,8 +71,9 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     return tracking
 
 
-def register(tracking: Tracking, export: Path, number: int = 1) -> Registered:
+def register(tracking: Tracking, export: Path, number: int = 1, *, refit: bool = False) -> Registered:
     """Register a trial as the job would."""
+    details = {"data_digest": "abc", "backbone": "efficientnet_lite0", "test_images": "123"}
     predictions = export.parent / PREDICTIONS
     np.savez(predictions, rows=np.arange(3), labels=np.arange(3), predicted=np.array([0, 1, 1]))
     return register_best(
@@ -81,9 +82,9 @@ def register(tracking: Tracking, export: Path, number: int = 1) -> Registered:
         sweep_id="s1",
         number=number,
         export=export,
-        metrics={"val_accuracy": 0.75, "val_loss": 0.5},
-        test={"test_accuracy": 0.7, "test_loss": 0.6},
-        details={"data_digest": "abc", "backbone": "efficientnet_lite0", "test_images": "123"},
+        metrics={} if refit else {"val_accuracy": 0.75, "val_loss": 0.5},
+        test={"test_accuracy": 0.8 if refit else 0.7, "test_loss": 0.6},
+        details=details | ({"refit": "true"} if refit else {}),
         predictions=predictions,
     )
 
@@ -234,3 +235,16 @@ def test_trial_without_a_run_is_refused_with_the_remedy(tracking: Tracking, expo
     """When MLflow missed the trial, registering says what to do instead of inventing a run."""
     with pytest.raises(TrackingError, match="Run the sweep again"):
         register(tracking, export, number=7)
+
+
+def test_refit_of_a_trial_is_a_version_and_a_run_of_its_own(tracking: Tracking, export: Path) -> None:
+    """A trial's model and its refit keep their versions and their test scores; a refit has no validation score."""
+    own, refit = register(tracking, export), register(tracking, export, refit=True)
+    assert int(refit.version) > int(own.version)
+    assert register(tracking, export, refit=True) == refit
+    assert register(tracking, export).version == own.version
+    client = tracking.client()
+    versions = [client.get_model_version(own.name, registered.version) for registered in (own, refit)]
+    assert ["val_accuracy" in version.tags for version in versions] == [True, False]
+    scores = [client.get_run(version.run_id).data.metrics["test_accuracy"] for version in versions]
+    assert scores == [0.7, 0.8]

@@ -11,7 +11,7 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
-from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, parse_confirm, typical_run
+from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, typical_run
 from sweeps.leaderboard import find_best, make_leaderboard
 from sweeps.record import TrialRecord
 from sweeps.result import Status, TrialSummary

@@ -67,6 +67,17 @@ def test_counts_classes_and_labels_agree_with_the_folder(cars: Path, tmp_path: P
         assert data.manifest.images[row].path.split("/")[1] == CLASSES[data.labels[row]]
 
 
+def test_refit_trains_on_all_but_the_test_images(cars: Path, tmp_path: Path) -> None:
+    """Training and validation images train, none validate, test is what it was, and the digest is another."""
+    data = prepare(cars, tmp_path)
+    refitted = data.refitted()
+    assert refitted.splits.train.tolist() == sorted([*data.splits.train.tolist(), *data.splits.validation.tolist()])
+    assert refitted.counts == {"train": 60, "validation": 0, "test": 12}
+    assert not set(refitted.splits.train.tolist()) & set(data.splits.test.tolist())
+    assert refitted.digest != data.digest
+    assert refitted.test_digest == data.test_digest
+
+
 def test_second_preparation_decodes_nothing(cars: Path, tmp_path: Path) -> None:
     """Another sweep on the same store finds the pack and the fingerprints made, and gets the same data set."""
     first, second = prepare(cars, tmp_path), prepare(cars, tmp_path)

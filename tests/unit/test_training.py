@@ -161,6 +161,22 @@ def test_the_written_model_answers_as_the_trained_one(tmp_path: Path) -> None:
     np.testing.assert_allclose(fresh.validation_logits(2), logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("unfreezing", ["frozen", "full"])
+def test_training_without_validation_images_is_the_same_training(tmp_path: Path, unfreezing: str) -> None:
+    """A refit, which measures nothing, ends with the tensors of a training that measures, and tells its loss only."""
+    config = SMALL.with_settings({"unfreezing": unfreezing})
+    measured = _trainer(config, StageStore(tmp_path / "store"))
+    measured.fit(_folder(tmp_path / "measured"), lambda _: None)
+    told: list[Measurement] = []
+    blind = _trainer(config, StageStore(tmp_path / "store"))
+    blind.validation = Split(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    logits = blind.fit(_folder(tmp_path / "blind"), _collect(told))
+    assert logits.shape == (0, CLASSES)
+    assert {name for measurement in told for name in measurement.metrics} == {"train_loss", "seconds"}
+    for name, tensor in measured.classifier.state_dict().items():
+        assert torch.equal(tensor, blind.classifier.state_dict()[name]), name
+
+
 def test_a_frozen_backbone_does_not_move_and_a_full_one_does(tmp_path: Path) -> None:
     """Neither weights nor BatchNorm statistics of a frozen backbone change; in full training both do."""
     for unfreezing, moves in (("frozen", False), ("full", True)):
