@@ -23,7 +23,7 @@ from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.splits import Splits
 from carcls.errors import InputError, TrialFailure, WeightsError
 from carcls.export import GalleryPredictor, load_export
-from carcls.families import check_data, evaluate_on_test, export_trial, preflight, retrieval, run_trial
+from carcls.families import check_data, evaluate_on_test, export_trial, preflight, refit_trial, retrieval, run_trial
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
@@ -308,6 +308,24 @@ def test_the_exported_model_answers_as_it_was_tested(
         assert [n.distance for n in answer.neighbours] == pytest.approx(distances[named], rel=1e-3, abs=1e-5)
         labels = [data.classes[data.labels[data.splits.train[place]]] for place in named]
         assert [n.label for n in answer.neighbours] == labels
+
+
+@pytest.mark.parametrize("base", [FROZEN, TUNED], ids=["frozen", "tuned"])
+def test_a_refit_searches_among_validation_images_too(base: TrialConfig, folder: Path, stages: StageStore) -> None:
+    """Its gallery is every image but the test's, which it answers and is exported with; asked again it is found."""
+    config = base.with_settings(SMALL)
+    data = _data(folder, stages).refitted()
+    model = refit_trial(config, data, stages)
+    score = evaluate_on_test(config, data, stages, model)
+    assert score.images == 15
+    export_trial(config, data, stages, model, stages.root / "exported")
+    predictor = load_export(stages.root / "exported")
+    assert isinstance(predictor, GalleryPredictor)
+    assert len(predictor.index.images) == 72
+    assert not set(predictor.index.images) & {data.manifest.images[row].path for row in data.splits.test}
+    made = _events(stages, "embeddings").count("made")
+    assert refit_trial(config, data, stages) == model
+    assert _events(stages, "embeddings").count("made") == made
 
 
 def _test_embeddings(stages: StageStore, pooling: str) -> NDArray[np.float32]:
