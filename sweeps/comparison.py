@@ -186,3 +186,14 @@ def _top_rows(result: SweepResult, varying: Sequence[str], top: int) -> tuple[Ro
     board = make_leaderboard(result.trials, base=defaults, validation_images=images, confirmed=result.confirmed)
     rows = condensed(board.rows)[:top]
     return tuple(replace(row, settings={n: row.settings[n] for n in varying if n in row.settings}) for row in rows)
+
+
+def pair_line(pair: Pair) -> str:
+    """Return what a pair's test says, in points."""
+    numbers = pair.numbers
+    low, high = numbers.interval
+    verdict = f"{pair.first} is better" if pair.verdict == "better" else pair.verdict
+    return (
+        f"  {pair.first} – {pair.second}: {numbers.difference * 100:+.2f} [{low * 100:+.2f}, {high * 100:+.2f}], "
+        f"right alone {numbers.first_only} and {numbers.second_only}, p = {pair.adjusted:.3g}: {verdict}"
+    )

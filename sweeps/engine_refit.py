@@ -33,7 +33,7 @@ def run_refit(
 
     Raises:
         TrialFailure: training cannot go on.
-        OSError: its process died again and again.
+        OSError: its process died again and again, or wanted more memory than there is.
     """
     with ray_session(folder / "ray.log", address=address) as machines:
         share = trial_resources(spec, *machines)
@@ -42,8 +42,8 @@ def run_refit(
             model = ray.get(task.remote(config.model_dump(), str(dataset_file.resolve()), str(stages_root.resolve())))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
-        except ray.exceptions.WorkerCrashedError as error:
-            raise OSError("the process of the refit died again and again") from error
+        except ray.exceptions.RayError as error:
+            raise OSError(f"its process died: {type(error).__name__}") from error
     return str(model)
 
 

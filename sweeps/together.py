@@ -13,6 +13,8 @@ from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.errors import SpecError
 from carcls.evaluation.significance import wilson_interval
 from carcls.stages import write_json
+from sweeps.comparison import Pair, compare, pair_line
+from sweeps.comparison_files import read_sweeps
 from sweeps.remembered import remember
 from sweeps.spec import FAMILIES, SweepSpec, load_spec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
@@ -70,13 +72,17 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class TogetherResult:
-    """What a job of all families leaves: the sweeps' results by family, and their winners side by side."""
+    """What a job of all families leaves: the sweeps' results by family, and their winners side by side.
+
+    ``pairs`` are the winners two by two on the same test images (``sweeps.comparison``).
+    """
 
     name: str
     seconds: float
     results: Mapping[str, SweepResult]
     contenders: tuple[Contender, ...]
     interrupted: bool
+    pairs: tuple[Pair, ...] = ()
 
     @property
     def is_registered(self) -> bool:
@@ -90,6 +96,7 @@ class TogetherResult:
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
             "comparison": [asdict(contender) for contender in self.contenders],
+            "pairs": [asdict(pair) for pair in self.pairs],
             "families": {family: result.as_dict() for family, result in self.results.items()},
         }
 
@@ -180,13 +187,20 @@ def run_together(
                 break
     interrupted = any(result.interrupted for result in results.values())
     contenders = tuple(_contender(result) for result in results.values())
-    together = TogetherResult(name, time.monotonic() - started, results, contenders, interrupted)
+    pairs = () if interrupted else _pairs(out, [result.sweep for result in results.values()])
+    together = TogetherResult(name, time.monotonic() - started, results, contenders, interrupted, pairs)
     if not interrupted:
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "comparison.json", together.as_dict())
         write_text(folder / "comparison.md", markdown_of(together))
     return together
+
+
+def _pairs(out: Path, names: Sequence[str]) -> tuple[Pair, ...]:
+    """Compare the winners by their stored answers to the test images, which are not read again."""
+    files = read_sweeps(out, names)
+    return tuple(pair for group in compare(files.results, files.predictions).groups for pair in group.pairs)
 
 
 def _run_one(
@@ -272,8 +286,15 @@ def markdown_of(together: TogetherResult) -> str:
     images = ", ".join(f"{count:,} {split}" for split, count in data.splits.items())
     return (
         f"# {together.name}\n\n{data.name}: {data.classes} classes, images: {images}. Each winner was chosen on the "
-        f"validation images and read once on the test images.\n\n{table}\n"
+        f"validation images and read once on the test images.\n\n{table}\n" + _paired(together.pairs)
     )
+
+
+def _paired(pairs: Sequence[Pair]) -> str:
+    if not pairs:
+        return ""
+    lines = "\n".join(f"-{pair_line(pair)[1:]}" for pair in pairs)
+    return f"\nOn the same test images, in points (exact McNemar test, p by Holm):\n\n{lines}\n"
 
 
 def _minutes(seconds: float) -> str:

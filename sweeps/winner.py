@@ -69,6 +69,11 @@ class Sitting:
         return self.out / str(self.spec.name)
 
     @property
+    def called(self) -> str:
+        """What a person goes on with: the job's name, or the sweep's own."""
+        return self.job or str(self.spec.name)
+
+    @property
     def before(self) -> SweepResult | None:
         """What earlier sittings left; a damaged file is none."""
         try:
@@ -102,10 +107,7 @@ def conclude(
     elif result.best is not None and not interrupted:
         result = replace(result, comparison=compare_winner(result, records, sitting.dataset, sitting.stages))
         write_down(sitting, result)
-        try:
-            result = _publish(sitting, result, records, tracker, tell)
-        except TrialFailure as failure:
-            tell(f"The winner is not registered: it could not be trained on all images ({failure}).")
+        result = _publish(sitting, result, records, tracker, tell)
     write_down(sitting, result)
     tracker.summarise(
         records,
@@ -129,14 +131,18 @@ def _publish(
     winner = next(record for record in records if record.number == best.number)
     if winner.sibling_of is not None:
         tracker.trial_finished(winner)  # siblings have no run; a registered model needs one
-    subject = _subject(sitting, winner, tell)
+    try:
+        subject = _subject(sitting, winner, tell)
+    except (TrialFailure, OSError) as failure:
+        tell(f"The winner is not registered: the refit failed ({failure}). Then: carsweep resume {sitting.called}")
+        return result
     test = read_test(subject, sitting.stages, sitting.folder, "test.json", TEST_PREDICTIONS)
     result = replace(result, test=test)
     write_down(sitting, result)
     try:
         return replace(result, registered=_register(sitting, result, test, subject, tracker))
     except TrackingError as error:
-        tell(f"The winner is not registered: {error} Then: carsweep resume {sitting.job or result.sweep}")
+        tell(f"The winner is not registered: {error} Then: carsweep resume {sitting.called}")
         return result
 
 

@@ -76,10 +76,10 @@ def _read(run: TrialRecord, data: Dataset, stages: StageStore) -> StoredPredicti
     """Return a trial's answers; of a sibling they are made now, from the embeddings and neighbours of its trial."""
     if run.predictions:
         return read_predictions(stages.root / run.predictions)
-    from carcls.families import run_trial
+    from carcls.families import answer_sibling
 
     config = TrialConfig.model_validate(dict(run.config))
-    return read_predictions(stages.root / run_trial(config, data, stages, lambda _: None).predictions)
+    return read_predictions(stages.root / answer_sibling(config, data, stages, run.model))
 
 
 def _compared(sides: Mapping[int, NDArray[np.bool_] | None]) -> tuple[Compared, ...]:

@@ -88,6 +88,25 @@ def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Re
     return _module(config.family).run(config, data, stages, report)
 
 
+def answer_sibling(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> str:
+    """Return the file with a sibling's validation predictions, relative to the store, as ``Outcome.predictions``.
+
+    Only retrieval has siblings; nothing is trained or embedded for it.
+
+    Args:
+        config: of the sibling.
+        data: as its trial had it.
+        stages: where the trial's embeddings are.
+        model: the trial's ``Outcome.model``.
+
+    Raises:
+        TrialFailure: the embeddings are gone.
+    """
+    from carcls.families import retrieval
+
+    return retrieval.answer_sibling(config, data, stages, model)
+
+
 def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
     """Train a trial once more on training and validation images, for its own number of epochs, or find it trained.
 

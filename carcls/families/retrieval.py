@@ -106,6 +106,22 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     )
 
 
+def answer_sibling(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> str:
+    """Write what a sibling answers to the validation images; return the file relative to the store.
+
+    Args:
+        config: of the sibling.
+        data, stages: as in ``run``.
+        model: the embeddings of the trial that answered it on its way; another machine may have made them.
+
+    Raises:
+        TrialFailure: the embeddings are gone.
+    """
+    queries = Queries(config, data, stages, stages.root / model)
+    folder = stages.get_or_make(KIND, queries.votes_key, queries.write_predictions)
+    return (folder.relative_to(stages.root) / PREDICTIONS).as_posix()
+
+
 def refit(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
     """Train the extractor on ``data``, which has nothing to validate on, and embed it; return its folder in the store.
 

@@ -74,7 +74,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
             if line.status == "failed" and line.reason:
                 console.print(f"{line.sweep} failed: {line.reason}", markup=False, soft_wrap=True)
         if group.pairs:
-            _print_pairs(console, group.pairs)
+            print_pairs(console, group.pairs)
         console.print()
         console.print(_side_by_side([line for line in group.sweeps if line.top], console.width))
 
@@ -119,24 +119,17 @@ def _validated(line: SweepLine) -> str:
     return write_share(line.val_accuracy) + half
 
 
-def _print_pairs(console: Console, pairs: tuple[Pair, ...]) -> None:
+def print_pairs(console: Console, pairs: tuple[Pair, ...]) -> None:
+    """Print what the tests of pairs say; there must be one at least."""
+    from sweeps.comparison import pair_line
+
     images = pairs[0].numbers.images
     corrected = f", Holm's correction over {len(pairs)} pairs" if len(pairs) > 1 else ""
     console.print(f"\nWinners on the same {images} test images, in points (exact McNemar test{corrected}):")
     for pair in pairs[:_SHOWN_PAIRS]:
-        console.print(_written(pair), markup=False, soft_wrap=True)
+        console.print(pair_line(pair), markup=False, soft_wrap=True)
     if len(pairs) > _SHOWN_PAIRS:
         console.print(f"  … and {len(pairs) - _SHOWN_PAIRS} more pairs; --json has them all.")
-
-
-def _written(pair: Pair) -> str:
-    numbers = pair.numbers
-    low, high = numbers.interval
-    verdict = f"{pair.first} is better" if pair.verdict == "better" else pair.verdict
-    return (
-        f"  {pair.first} – {pair.second}: {numbers.difference * 100:+.2f} [{low * 100:+.2f}, {high * 100:+.2f}], "
-        f"right alone {numbers.first_only} and {numbers.second_only}, p = {pair.adjusted:.3g}: {verdict}"
-    )
 
 
 def _side_by_side(lines: Sequence[SweepLine], width: int) -> Columns:

@@ -118,6 +118,7 @@ def run_job(
 
 
 def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResult, out: Path) -> None:
+    from sweeps.cli.compare import print_pairs
     from sweeps.cli.summary import print_result
     from sweeps.job import base_settings
     from sweeps.together import comparison_rows
@@ -129,6 +130,8 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
         f"\n{together.name}: the winners of all families, in {write_duration(together.seconds)}", style="bold"
     )
     console.print(draw_comparison(comparison_rows(together.contenders), console.width))
+    if together.pairs:
+        print_pairs(console, together.pairs)
     if not together.interrupted:
         console.print(f"\nWritten to {out / together.name / 'comparison.md'} and comparison.json.", soft_wrap=True)
         console.print(f"Look at the runs: {callable_name('carsweep')} ui --out {out}", soft_wrap=True)

@@ -52,6 +52,8 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
         console.print(draw_confirmed(result.confirmed))
     for line in verdict_lines(result):
         console.print(line, markup=False, soft_wrap=True)
+    if result.confirmed and result.best and not closing:
+        console.print(_winner_line(result), markup=False, soft_wrap=True)
     for line in _closing_lines(result) if closing else []:
         console.print(line, markup=False, soft_wrap=True)
 

@@ -23,7 +23,16 @@ from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.splits import Splits
 from carcls.errors import InputError, TrialFailure, WeightsError
 from carcls.export import GalleryPredictor, load_export
-from carcls.families import check_data, evaluate_on_test, export_trial, preflight, refit_trial, retrieval, run_trial
+from carcls.families import (
+    answer_sibling,
+    check_data,
+    evaluate_on_test,
+    export_trial,
+    preflight,
+    refit_trial,
+    retrieval,
+    run_trial,
+)
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
@@ -308,6 +317,20 @@ def test_the_exported_model_answers_as_it_was_tested(
         assert [n.distance for n in answer.neighbours] == pytest.approx(distances[named], rel=1e-3, abs=1e-5)
         labels = [data.classes[data.labels[data.splits.train[place]]] for place in named]
         assert [n.label for n in answer.neighbours] == labels
+
+
+def test_a_sibling_answers_as_a_trial_of_its_own_does(folder: Path, stages: StageStore) -> None:
+    """Its stored predictions are those of running it, and come from its trial's embeddings: nothing is embedded."""
+    config, data = FROZEN.with_settings(SMALL), _data(folder, stages)
+    _, parent = _run(config, data, stages)
+    sibling = config.with_settings({"k": 3, "vote": "distance"})
+    stored = np.load(stages.root / answer_sibling(sibling, data, stages, parent.model))
+    assert _events(stages, "embeddings") == ["made"]
+    _, own = _run(sibling, data, StageStore(stages.root.with_name("other")))
+    alone = np.load(stages.root.with_name("other") / own.predictions)
+    assert stored["predicted"].tolist() == alone["predicted"].tolist()
+    with pytest.raises(TrialFailure):
+        answer_sibling(sibling.with_settings({"k": 7}), data, stages, "embeddings/gone")
 
 
 @pytest.mark.parametrize("base", [FROZEN, TUNED], ids=["frozen", "tuned"])
