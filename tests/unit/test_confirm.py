@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
+from sweeps.cli.running import RunningSweep
 from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, typical_run
 from sweeps.leaderboard import find_best, make_leaderboard
 from sweeps.record import TrialRecord
 from sweeps.result import Status, TrialSummary
 from sweeps.spec import SweepSpec, load_spec
-from sweeps.winner_candidates import repeats_wanted
+from sweeps.together import specs_of_all
+from sweeps.winner_candidates import keep_choice, repeats_wanted
 
 BASE = TrialConfig().model_dump()
 
@@ -216,3 +219,29 @@ def test_the_luck_of_the_best_of_thirty_equal_trials_is_gone_after_confirmation(
     assert np.mean(winners) == pytest.approx(0.70 + 2.04 * 0.02, abs=0.002)  # expected largest of 30 normal draws
     assert np.mean(means) == pytest.approx(0.70, abs=0.002)
     assert np.mean(shrinkages) == pytest.approx(-2.04 * 0.02, abs=0.003)
+
+
+def test_a_command_that_goes_on_keeps_the_choice_of_the_sweep(tmp_path: Path) -> None:
+    """Who says nothing of --confirm does not crown an unconfirmed winner; who says another extent gets that."""
+    assert keep_choice(spec_of(None), tmp_path) == spec_of(None)
+    (tmp_path / "spec.yaml").write_text(SweepSpec(family="transfer", confirm="3x3", refit=True).to_yaml())
+    assert keep_choice(spec_of(None), tmp_path) == SweepSpec(family="transfer", confirm="3x3", refit=True)
+    assert keep_choice(spec_of("2x5"), tmp_path).confirm == "2x5"
+
+
+def test_every_family_of_a_job_is_confirmed() -> None:
+    """run all --confirm reaches all three families."""
+    specs = specs_of_all(name="all", sets=(), overrides={"confirm": "2x2", "refit": True}, trials=None)
+    assert [(spec.confirm, spec.refit) for spec in specs] == [("2x2", True)] * 3
+
+
+def test_a_running_sweep_calls_confirming_runs_by_what_they_confirm() -> None:
+    """A running one is a fresh seed, an ended one names its trial, and none is ever the best of the search."""
+    spec = SweepSpec(family="transfer", trials=1, confirm="1x1")
+    running = RunningSweep(spec.trials + spec.confirming_runs)
+    running.start(spec, 0, None, {})
+    running.finish(record(0, 0.5))
+    line = running.start(spec, 1, None, {"seed": 77})
+    assert (line.name, running.total) == ("fresh seed", 2)
+    assert running.finish(record(1, 0.9, confirms=0)).name == "confirms trial 0"
+    assert running.best is running.lines[0]

@@ -279,3 +279,13 @@ def test_a_search_among_twice_the_images_takes_twice_as_long():
         for train in (6_922, 2 * 6_922)
     ]
     assert plans[1]["neighbours"].seconds == pytest.approx(2 * plans[0]["neighbours"].seconds)
+
+
+def test_confirmation_and_refit_are_counted():
+    """3x3 is nine trainings more, a refit one, of the longest trials; the plan says so in words."""
+    bare, confirmed = plan_of(), plan_of(confirm="3x3", refit=True)
+    assert stages_of(confirmed)["training"].count == stages_of(bare)["training"].count + 10
+    assert confirmed.trials == bare.trials
+    assert confirmed.seconds > bare.seconds
+    assert "Then the 3 best, with 3 fresh seeds each: 9 more trainings, which choose the winner." in confirmed.lines()
+    assert (confirmed.to_dict()["confirming_runs"], confirmed.to_dict()["refit"]) == (9, True)
