@@ -23,13 +23,17 @@ JOBS = ("all", "reproduce")
 
 @dataclass(frozen=True, slots=True)
 class TrialStatus:
-    """A trial that has begun and not ended; ``accuracy`` of the last epoch on the validation images, in [0, 1]."""
+    """A trial that has begun and not ended; ``accuracy`` of the last epoch on the validation images, in [0, 1].
+
+    ``confirms`` is the trial that it repeats with a fresh seed; None for a trial of the search.
+    """
 
     number: int
     experiment: str | None
     epoch: int
     epochs: int
     accuracy: float | None
+    confirms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,8 @@ def _best(records: Sequence[TrialRecord]) -> TrialRecord | None:
 
 def _trial(record: TrialRecord) -> TrialStatus:
     accuracy = record.metrics.get("val_accuracy")
-    return TrialStatus(record.number, record.experiment, record.epochs, int(record.config["epochs"]), accuracy)
+    epochs = int(record.config["epochs"])
+    return TrialStatus(record.number, record.experiment, record.epochs, epochs, accuracy, record.confirms)
 
 
 def _read(path: Path) -> dict[str, Any]:

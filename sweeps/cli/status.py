@@ -48,7 +48,8 @@ def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
     yield f"  {sweep.ended} of {sweep.trials} trials ended{f' ({counts})' if counts else ''}{siblings}"
     for trial in sweep.unfinished:
         accuracy = "" if trial.accuracy is None else f", val accuracy {write_share(trial.accuracy)}"
-        what = f"{'runs' if sweep.holder else 'waits'}: {trial.experiment or 'search'}"
+        name = trial.experiment or ("search" if trial.confirms is None else f"confirms trial {trial.confirms}")
+        what = f"{'runs' if sweep.holder else 'waits'}: {name}"
         yield f"  trial {trial.number} {what}, epoch {trial.epoch}/{trial.epochs}{accuracy}"
     if sweep.best is not None:
         test = "" if sweep.test_accuracy is None else f"; test accuracy {write_share(sweep.test_accuracy)}"
