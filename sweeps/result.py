@@ -47,6 +47,7 @@ class TrialSummary:
         seconds: wall time.
         reason: why it failed or was stopped; empty for a complete trial.
         sibling_of: the trial that answered this one on its way; None for a trial that was run.
+        failure: kind of the failure, as sweeps.failures lists them; empty unless it failed.
     """
 
     number: int
@@ -58,6 +59,7 @@ class TrialSummary:
     seconds: float
     reason: str = ""
     sibling_of: int | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,7 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
         seconds=round(record.seconds, 3),
         reason="" if record.sibling_of is not None else record.reason,
         sibling_of=record.sibling_of,
+        failure=record.failure,
     )
 
 
