@@ -2,8 +2,9 @@
 
 Beside its key a stage has ``files.json``: of every file the size, and the BLAKE2b of its content. Of a file above
 WHOLE_BYTES the content is SAMPLES blocks of a MiB, the first, the last, and others at equal distances: reading
-gigabytes of decoded images at each start would cost more than it saves. So a lost end or a bad stretch of such a file
-is noticed, a single bit mostly not.
+gigabytes of decoded images at each start would cost more than it saves (255 MiB take 0.32 s on one core here; a pack
+of 2.4 GB 0.1 s in samples, and 3 s whole). So a lost end or a bad stretch of such a file is noticed, a single bit
+mostly not.
 """
 
 from __future__ import annotations

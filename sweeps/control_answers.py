@@ -12,7 +12,7 @@ from typing import Any
 
 from sweeps.control import Control
 from sweeps.control_quarantine import Quarantine
-from sweeps.failures import Endings, Failure, Places, Try, failure_of_death, has_whole_share, next_try
+from sweeps.failures import IN_A_ROW, Endings, Failure, Places, Try, failure_of_death, has_whole_share, next_try
 from sweeps.study import Asked, Study
 
 
@@ -53,7 +53,7 @@ class Answers:
 
     def note_epoch(self, number: int) -> None:
         """The trial measured an epoch, so its machine works."""
-        self.places.note(self._where.get(number, ""), to_blame=False)
+        self.places.works(self._where.get(number, ""))
 
     def note_death(self, number: int, error: Exception | None) -> None:
         """The trial's process died; ``error`` is what Ray says."""
@@ -69,11 +69,11 @@ class Answers:
 
     def failed(self, number: int, failure: Failure) -> None:
         """Answer a failure."""
-        self._blame(number, failure)
+        excused = self._blame_place(number, failure)
         if failure.kind == "out_of_memory":
             self._give_more(number, failure)
         elif failure.kind in ("lost", "preempted"):
-            self.study.hand_back(number, counted=failure.kind == "lost")
+            self.study.hand_back(number, counted=failure.kind == "lost" and not excused)
         else:
             self.study.tell_failed(number, failure.reason, failure.kind)
             self._end(failure)
@@ -81,7 +81,7 @@ class Answers:
     def finished(self, number: int) -> None:
         """The trial is complete, or was stopped early."""
         self._end(None)
-        self.places.note(self._where.pop(number, ""), to_blame=False)
+        self.places.works(self._where.pop(number, ""))
 
     def _end(self, failure: Failure | None) -> None:
         reason = self.endings.note(failure)
@@ -100,13 +100,15 @@ class Answers:
         self.tell(f"trial {number} ran out of memory; trying again with {more.tried[-1]}")
         self.study.hand_back(number, counted=False, retry=more.as_dict())
 
-    def _blame(self, number: int, failure: Failure) -> None:
-        whole = failure.kind == "out_of_memory" and has_whole_share(self._tries[number], self.cores)
+    def _blame_place(self, number: int, failure: Failure) -> bool:
+        """Tell whether the machine is to blame, which is then out of use; stop the sweep when it was the last one."""
         place = self._where.pop(number, "")
-        if self.places.note(place, to_blame=failure.kind == "lost" or whole):
-            problem = self.quarantine.take_out(place)
-            if problem:
-                self.control.stop(problem)
+        whole = failure.kind == "out_of_memory" and has_whole_share(self._tries[number], self.cores)
+        if (failure.kind == "lost" or whole) and self.places.fails(place, number):
+            out = self.quarantine.take_out(place)
+            if not out and self.places.is_no_single_trial(place):
+                self.control.stop(f"{IN_A_ROW} failures in a row on the last machine that is in use: {failure.reason}")
+        return place in self.quarantine.out
 
 
 def order_with(order: Mapping[str, Any], given: Try) -> dict[str, Any]:

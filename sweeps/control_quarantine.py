@@ -9,6 +9,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweeps.failures import IN_A_ROW
+
 
 @dataclass(slots=True)
 class Quarantine:
@@ -23,18 +25,18 @@ class Quarantine:
     out: set[str] = field(default_factory=set)
     _placeholders: list[Any] = field(default_factory=list)
 
-    def take_out(self, node: str) -> str:
-        """Put a node out of use, unless it is the last one; return why the sweep should stop then, or nothing."""
+    def take_out(self, node: str) -> bool:
+        """Put a node out of use, unless it is the last one; tell whether it is out now, or gone."""
         usable = {found["NodeID"]: found for found in ray.nodes() if found["Alive"] and found["Resources"].get("CPU")}
-        if node not in usable:
-            return ""
-        name = usable[node]["NodeManagerHostname"]
+        if node in self.out or node not in usable:
+            return True
         if not set(usable) - self.out - {node}:
-            return f"3 trials in a row failed on {name}, and there is no other machine to run them on."
+            return False
         self.out.add(node)
         self._placeholders += hold(node, usable[node]["Resources"])
-        self.tell(f"3 trials in a row failed on {name}; it is not used any more in this sweep.")
-        return ""
+        name = f"{usable[node]['NodeManagerHostname']} (node {node[:8]})"
+        self.tell(f"{name} failed {IN_A_ROW} times in a row, so this sweep does not use it any more")
+        return True
 
     def release(self) -> None:
         """Let go of all nodes; the sweep is over."""

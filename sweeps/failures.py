@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -195,13 +194,21 @@ _WHY_STOPPED: Mapping[Kind, str] = {
 
 @dataclass(slots=True)
 class Places:
-    """Counts failures in a row on each machine, which may be to blame for them."""
+    """Remembers whose failures came in a row on each machine, which may be to blame for them."""
 
-    in_a_row: Counter[str] = field(default_factory=Counter)
+    in_a_row: dict[str, list[int]] = field(default_factory=dict)
 
-    def note(self, place: str, *, to_blame: bool) -> bool:
-        """Note that a trial ended on a place, or measured an epoch there; tell whether it is out of use from now on."""
+    def works(self, place: str) -> None:
+        """Note that a trial got on there."""
+        self.in_a_row.pop(place, None)
+
+    def fails(self, place: str, number: int) -> bool:
+        """Note that a trial failed there in a way that may be the machine's; tell whether it should be put out."""
         if not place:
             return False
-        self.in_a_row[place] = self.in_a_row[place] + 1 if to_blame else 0
-        return self.in_a_row[place] == IN_A_ROW
+        self.in_a_row.setdefault(place, []).append(number)
+        return len(self.in_a_row[place]) >= IN_A_ROW
+
+    def is_no_single_trial(self, place: str) -> bool:
+        """Tell whether more than one trial failed there in a row, so that it is hardly the trial's own doing."""
+        return len(set(self.in_a_row.get(place, ()))) > 1
