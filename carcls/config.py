@@ -36,6 +36,7 @@ ARCHITECTURE_SETTINGS = ("depth", "width", "batch_norm", "residual", "stem", "he
 _TRAINING_ONLY_SETTINGS = (
     *("dropout", "optimizer", "momentum", "head_lr", "backbone_lr", "weight_decay", "clip_norm", "loss"),
     *("lr_schedule", "step_epochs", "step_gamma", "warmup_epochs", "label_smoothing", "epochs", "batch_size"),
+    "micro_batch",
     *("crop", "crop_scale", "flip", "rotation", "jitter", "augmentation_strength"),
 )
 # What turns embeddings into answers; no training depends on it.
@@ -103,6 +104,10 @@ class TrialConfig(BaseModel):
         augmentation_strength: multiplies all of the above; 0 is no augmentation at all, 1 as written.
         loss: ``cross_entropy``, or ``cosine``: cosine loss plus a tenth of cross entropy (Barz and Denzler 2020).
         epochs, batch_size: of training.
+        micro_batch: a batch goes through the network in parts of at most so many images, whose gradients are added up
+            before the step; None takes it whole. Without dropout and BatchNorm the step is the same; BatchNorm takes
+            its statistics of each part, so the trained model is another, and has a stage of its own. A trial that ran
+            out of memory is tried again with it.
         precision: ``auto`` uses bf16 autocast where it is faster.
         depth: convolutional blocks of the scratch network, each halving the picture's side.
         width: channels of its first block; each further block has twice as many, at most 512.
@@ -150,6 +155,7 @@ class TrialConfig(BaseModel):
     augmentation_strength: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    micro_batch: Annotated[int, Field(ge=1, le=4096)] | None = None
     precision: Precision = "auto"
     depth: Annotated[int, Field(ge=1, le=7)] = 4
     width: Annotated[int, Field(ge=4, le=256)] = 32
@@ -195,7 +201,7 @@ class TrialConfig(BaseModel):
 
         A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step; what is trained
         from nothing is open from the start at one learning rate; only retrieval has neighbours, and where its extractor
-        is frozen nothing is trained.
+        is frozen nothing is trained. ``micro_batch`` is left out where it is None or cannot matter.
         """
         neutral: set[str] = set()
         if self.is_from_nothing:
@@ -225,6 +231,8 @@ class TrialConfig(BaseModel):
         if self.vote != "softmax":
             neutral.add("temperature")
         settings: dict[str, Any] = self.model_dump()
+        if "micro_batch" in neutral or settings["micro_batch"] is None:
+            del settings["micro_batch"]  # so that digests are those of before there was one
         return {name: default_of(name) if name in neutral else value for name, value in settings.items()}
 
     def training(self) -> TrialConfig:

@@ -8,9 +8,12 @@
     │   ├── WeightsError         pretrained weights that cannot be had, or do not fit
     │   ├── OutputError          a folder that cannot be written
     │   └── TrackingError        a tracking server that does not answer
+    ├── SweepStopped             trials keep failing for one reason; the sweep can go on once it is mended
     └── TrialFailure             one trial cannot go on; the sweep does
         ├── NonFiniteLoss        the loss became NaN or infinite
-        └── OutOfMemory          the device's memory did not suffice
+        ├── OutOfMemory          the device's memory did not suffice
+        ├── BadData              an image or a stage vanished or is damaged
+        └── DiskFull             the disk has no room
 
 Messages read "{name} must {rule}, got {value!r}." and end with the remedy.
 """
@@ -57,6 +60,10 @@ class TrackingError(InputError):
     """The tracking server cannot be used."""
 
 
+class SweepStopped(CarsweepError):  # noqa: N818 - says what happened to the sweep
+    """Trials kept failing for one reason; the message gives it, and the command that goes on."""
+
+
 class TrialFailure(CarsweepError):  # noqa: N818 - a failed trial is an outcome, not a programming error
     """One trial cannot go on. ``str()`` of it is the reason shown on the leaderboard."""
 
@@ -67,6 +74,14 @@ class NonFiniteLoss(TrialFailure):
 
 class OutOfMemory(TrialFailure):
     """The device's memory did not suffice for this trial."""
+
+
+class BadData(TrialFailure):
+    """Something that the trial reads vanished, or is damaged; the message names the file."""
+
+
+class DiskFull(TrialFailure):
+    """The disk has no room for what the trial writes; the message names the folder."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,6 +3,9 @@
 A stage lives at ``<root>/<kind>/<digest of its key>/`` and holds ``key.json`` beside what its maker wrote. It appears
 complete or not at all: the maker writes into a folder of another name, which is renamed at the end. One maker at a time
 holds the stage's lock; others wait and then find it made. Every answer is written to ``<root>/log.jsonl``.
+
+Each process checks a stage against its checksums when it first uses it (see carcls.stages_checks). One that is damaged
+is dropped, and made again.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,17 +24,26 @@ from typing import Any
 from filelock import FileLock
 
 from carcls.config import digest_of
+from carcls.disk import full_disk_named, replacing
+from carcls.stages_checks import find_damage, seal
+
+# Stages that this process has found to be whole.
+_whole: set[Path] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class StageEvent:
-    """One line of the store's log: ``made`` or ``reused``, and how long that took in seconds."""
+    """One line of the store's log: ``made``, ``reused`` or ``dropped``, and how long that took in seconds.
+
+    ``reason`` says why a stage was dropped.
+    """
 
     kind: str
     digest: str
     event: str
     seconds: float
     pid: int
+    reason: str = ""
 
 
 class StageStore:
@@ -73,27 +86,53 @@ class StageStore:
 
     def _answer(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool) -> Path:
         final, start = self.folder(kind, key), time.perf_counter()
-        if self.has(kind, key):
+        if self.has(kind, key) and self._is_whole(final):
             self._log(kind, final.name, "reused", start)
             return final
         with self._maker(final):
-            if self.has(kind, key):
+            if self.has(kind, key) and self._whole_or_dropped(final):
                 self._log(kind, final.name, "reused", start)
                 return final
             work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
             if not keep and work.exists():
                 shutil.rmtree(work)
             work.mkdir(parents=True, exist_ok=True)
+            for leftover in work.glob(".*.tmp"):  # of a maker that was killed while it wrote
+                leftover.unlink()
             try:
-                make(work)
+                with full_disk_named(self.root):
+                    make(work)
+                    seal(work)
+                    write_json(work / "key.json", dict(key))
             except BaseException:
                 if not keep:
                     shutil.rmtree(work, ignore_errors=True)
                 raise
-            write_json(work / "key.json", dict(key))
             work.rename(final)
+            _whole.add(final)
             self._log(kind, final.name, "made", start)
         return final
+
+    def find_damage(self, name: str) -> str:
+        """Return what is wrong with the files of a stage, or nothing; ``name`` is its path relative to the store."""
+        return find_damage(self.root / name)
+
+    def _is_whole(self, final: Path) -> bool:
+        if final not in _whole and not find_damage(final):
+            _whole.add(final)
+        return final in _whole
+
+    def _whole_or_dropped(self, final: Path) -> bool:
+        """Tell whether the stage is whole; one that is not is taken out. The caller holds its lock."""
+        start = time.perf_counter()
+        if self._is_whole(final):
+            return True
+        damage = find_damage(final)
+        trash = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.trash")
+        final.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+        self._log(final.parent.name, final.name, "dropped", start, damage)
+        return False
 
     @contextmanager
     def _maker(self, final: Path) -> Iterator[None]:
@@ -101,16 +140,10 @@ class StageStore:
         with FileLock(str(final) + ".lock"):
             yield
 
-    def _log(self, kind: str, digest: str, event: str, start: float) -> None:
-        line = json.dumps(
-            {
-                "kind": kind,
-                "digest": digest,
-                "event": event,
-                "seconds": round(time.perf_counter() - start, 3),
-                "pid": os.getpid(),
-            }
-        )
+    def _log(self, kind: str, digest: str, event: str, start: float, reason: str = "") -> None:
+        seconds = round(time.perf_counter() - start, 3)
+        said = {"kind": kind, "digest": digest, "event": event, "seconds": seconds, "pid": os.getpid()}
+        line = json.dumps({**said, "reason": reason} if reason else said)
         # One write of less than a page to a file opened for appending is not torn by other writers.
         descriptor = os.open(self.root / "log.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
@@ -129,9 +162,7 @@ class StageStore:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON so that ``path`` is whole or absent, whenever the machine stops."""
     text = json.dumps(value, indent=1)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)

@@ -53,6 +53,7 @@ class Control:
         halt: why running trials end; the last epoch of each is on disk already.
         at_once: whether they end without finishing the epoch that runs.
         error: the observer's exception, when it is why.
+        stopped: the failures of trials, when they are why.
         too_late: whether a trial was refused because of the deadline.
         confirming: whether the search is over; its deadline does not hold for what confirms it.
     """
@@ -60,9 +61,10 @@ class Control:
     deadline: float = float("inf")
     folder: Path | None = None
     tell: Callable[[str], None] = lambda _: None
-    halt: Literal["", "interrupt", "error"] = ""
+    halt: Literal["", "interrupt", "error", "failures"] = ""
     at_once: bool = False
     error: Exception | None = None
+    stopped: str = ""
     too_late: bool = False
     confirming: bool = False
     _looked: float = 0.0
@@ -77,12 +79,17 @@ class Control:
         """Tell whether running trials end now, wherever they are."""
         if self.may_go_on():
             return False
-        if self.at_once or self.halt == "error":
+        if self.at_once or self.halt in ("error", "failures"):
             return True
         if not self._patient_until:
             self._patient_until = time.monotonic() + STOP_SECONDS
             self.tell(f"Stopping after the epochs that run, at most {STOP_SECONDS:.0f} s; Ctrl-C again stops at once.")
         return time.monotonic() >= self._patient_until
+
+    def stop(self, reason: str) -> None:
+        """End the sweep, resumably, because trials keep failing."""
+        if not self.halt:
+            self.halt, self.stopped = "failures", reason
 
     def _look_for_request(self) -> None:
         if self.folder is None or time.monotonic() - self._looked < _LOOK_SECONDS:

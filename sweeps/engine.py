@@ -18,7 +18,10 @@ from ray import tune
 
 from sweeps.confirm import Repeat
 from sweeps.control import Control, HaltStopper, NewsCallback, Observer, Watch, interruptible
-from sweeps.resources import Machine, Share, this_machine, trial_resources
+from sweeps.control_answers import Answers, order_with, resources_of
+from sweeps.control_quarantine import Quarantine
+from sweeps.failures import Try
+from sweeps.resources import Machine, this_machine, trial_resources
 from sweeps.scheduler import StudyScheduler
 from sweeps.searcher import StudySearcher
 from sweeps.session import ray_session
@@ -28,7 +31,6 @@ from sweeps.worker import order_of, run_order
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
-MAX_WORKER_DEATHS = 2
 # Says by which runs the trials of a search that is over are confirmed.
 Confirm = Callable[[Sequence[TrialRecord]], Sequence[Repeat]]
 
@@ -41,15 +43,17 @@ class EngineResult:
 
     Attributes:
         records: every trial of the study, those of earlier runs included.
-        interrupted: whether Ctrl-C ended it; unfinished trials go on in the next run.
+        interrupted: whether Ctrl-C or failures ended it; unfinished trials go on in the next run.
         out_of_time: whether trials were left to the next run because the hours were over.
         seconds: wall time of this run.
+        stopped: the failures that ended it; empty if none did.
     """
 
     records: tuple[TrialRecord, ...]
     interrupted: bool
     out_of_time: bool
     seconds: float
+    stopped: str = ""
 
 
 def run_trials(
@@ -104,20 +108,23 @@ def run_trials(
         }
         watch = Watch(study, observer, control)
         with ExitStack() as session:
-            share = None
+            answers = None
             for _ in _phases(study, control, confirm):
-                if share is None:
+                if answers is None:
                     _check_here(spec, address, logical_cpus, logical_gpus)
                     machines = session.enter_context(
                         ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus)
                     )
                     share = trial_resources(spec, *machines)
+                    cores = max(machine.cores for machine in machines)
+                    answers = Answers(study, control, Try(share.cpus, share.gpus), cores, Quarantine(tell), tell)
                 with interruptible(control):  # again: Ray takes SIGTERM for itself when it starts
-                    _fit(study, share, common, watch, folder)
+                    _fit(study, answers, share.concurrency, common, watch, folder)
         if control.error is not None:
             raise control.error
         out_of_time = control.too_late and study.has_work
-        return EngineResult(tuple(study.records()), control.halt == "interrupt", out_of_time, time.monotonic() - start)
+        ended, seconds = control.halt in ("interrupt", "failures"), time.monotonic() - start
+        return EngineResult(tuple(study.records()), ended, out_of_time, seconds, control.stopped)
 
 
 def _phases(study: Study, control: Control, confirm: Confirm | None) -> Iterator[None]:
@@ -137,27 +144,31 @@ def _check_here(spec: SweepSpec, address: str | None, cpus: int | None, gpus: in
         trial_resources(spec, Machine(cpus or here.cores, here.gpus if gpus is None else gpus))
 
 
-def _fit(study: Study, share: Share, common: Mapping[str, Any], watch: Watch, folder: Path) -> None:
+def _fit(
+    study: Study, answers: Answers, concurrency: int, common: Mapping[str, Any], watch: Watch, folder: Path
+) -> None:
     try:
-        _tuner(study, share, {**common, "cpus": share.cpus, "gpus": share.gpus}, watch, folder).fit()
+        _tuner(study, answers, concurrency, common, watch, folder).fit()
     finally:
+        answers.quarantine.release()
         study.release()
 
 
-def _tuner(study: Study, share: Share, common: Mapping[str, Any], watch: Watch, folder: Path) -> tune.Tuner:
+def _tuner(
+    study: Study, answers: Answers, concurrency: int, common: Mapping[str, Any], watch: Watch, folder: Path
+) -> tune.Tuner:
     def order(asked: Asked) -> dict[str, Any]:
-        return order_of(common, asked.number, asked.experiment, asked.config)
+        return order_with(order_of(common, asked.number, asked.experiment, asked.config), answers.begin(asked))
 
     processes: set[Any] = set()
     control = watch.control
-    resources = {"cpu": share.cpus, "gpu": share.gpus} if share.gpus else {"cpu": share.cpus}
     return tune.Tuner(
-        tune.with_resources(run_order, resources),
+        tune.with_resources(run_order, resources_of),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(study, order, control.may_start, control.may_go_on, watch.finish),
-            scheduler=StudyScheduler(study, control.may_go_on),
+            search_alg=StudySearcher(study, order, control.may_start, control.may_go_on, answers, watch.finish),
+            scheduler=StudyScheduler(study, control.may_go_on, answers),
             num_samples=-1,
-            max_concurrent_trials=share.concurrency,
+            max_concurrent_trials=concurrency,
             reuse_actors=True,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
@@ -165,7 +176,7 @@ def _tuner(study: Study, share: Share, common: Mapping[str, Any], watch: Watch, 
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str((folder / "trials").resolve()),
-            failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
+            failure_config=tune.FailureConfig(max_failures=0),
             stop=HaltStopper(control, processes),
             callbacks=[NewsCallback(watch, processes)],
             verbose=0,

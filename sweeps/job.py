@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from carcls.errors import InputError, OutputError
+from carcls.errors import InputError, OutputError, SweepStopped
 from carcls.stages import StageStore
 from sweeps.holding import forget_request, hold
 from sweeps.observers import FanOut, Progress
@@ -309,6 +309,11 @@ def run_trials_of(
         elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
             progress.note("The search space holds nothing new, so the sweep ends before its number of trials.")
         result = finish(sitting, engine, tracker, progress.note)
+        if engine.stopped:
+            raise SweepStopped(
+                f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: carsweep resume "
+                f"{job or sitting.spec.name}"
+            )
         status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
     except KeyboardInterrupt:
         status = "interrupted"

@@ -28,6 +28,7 @@ class Row:
         settings: what this trial does differently from the base, without what cannot matter in it.
         sibling_of: the trial that answered this one on its way.
         confirmed: what fresh seeds made of it; None unless it was repeated.
+        failure: kind of the failure of a failed trial.
     """
 
     rank: int | None
@@ -46,6 +47,7 @@ class Row:
     map_at_r: float | None = None
     sibling_of: int | None = None
     confirmed: Confirmed | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def _mattering(params: Mapping[str, Any]) -> dict[str, Any]:
     """Drop settings that the canonical config neutralizes, such as the backbone's learning rate when it is frozen."""
     config = TrialConfig.model_validate(dict(params))
     canonical = config.canonical()
-    return {name: value for name, value in config.model_dump().items() if canonical[name] == value}
+    return {name: value for name, value in config.model_dump().items() if canonical.get(name) == value}
 
 
 def _complete(trials: Iterable[TrialSummary]) -> list[TrialSummary]:
@@ -162,6 +164,7 @@ def _row(trial: TrialSummary, rank: int | None, base: Mapping[str, Any], images:
         recall_at_5=_metric(trial, "val_recall_at_5"),
         map_at_r=_metric(trial, "val_map_at_r"),
         sibling_of=trial.sibling_of,
+        failure=trial.failure,
     )
 
 

@@ -29,6 +29,7 @@ class TrialRecord:
         siblings: settings answered for free, as in ``Outcome``: each a mapping with ``settings`` and ``metrics``.
         sibling_of: number of the trial that answered this one on its way; None for a trial of its own.
         confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
+        failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
     """
 
     number: int
@@ -47,3 +48,4 @@ class TrialRecord:
     siblings: Sequence[Mapping[str, Any]] = ()
     sibling_of: int | None = None
     confirms: int | None = None
+    failure: str = ""

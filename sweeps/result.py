@@ -48,6 +48,7 @@ class TrialSummary:
         reason: why it failed or was stopped; empty for a complete trial.
         sibling_of: the trial that answered this one on its way; None for a trial that was run.
         confirms: the trial whose settings this one repeats with a fresh seed; None for a trial of the search.
+        failure: kind of the failure, as sweeps.failures lists them; empty unless it failed.
     """
 
     number: int
@@ -60,6 +61,7 @@ class TrialSummary:
     reason: str = ""
     sibling_of: int | None = None
     confirms: int | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from sweeps.control_answers import Answers
 from sweeps.study import Study
 
 
@@ -17,20 +18,29 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
     Args:
         study: told and asked.
         may_go_on: False once a trial that has just reported is to be left as it is.
+        answers: told where trials run, that they get on, and that their processes died.
     """
 
-    def __init__(self, study: Study, may_go_on: Callable[[], bool]) -> None:
+    def __init__(self, study: Study, may_go_on: Callable[[], bool], answers: Answers) -> None:
         super().__init__()
         self._study = study
+        self._answers = answers
         self._may_go_on = may_go_on
 
     def on_trial_result(self, _controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Pass the measurement on; answer stop or continue."""
+        if "place" in result:
+            self._answers.note_place(trial.config["number"], result["place"])
         if "measurement" not in result:
             return str(TrialScheduler.CONTINUE)
         said = json.loads(result["measurement"])
+        self._answers.note_epoch(trial.config["number"])
         stop = self._study.report(trial.config["number"], said["epoch"], said["metrics"], said["seconds"])
         return str(TrialScheduler.STOP if stop or not self._may_go_on() else TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, _controller: Any, trial: Any) -> None:
+        """Pass on why the trial's process died."""
+        self._answers.note_death(trial.config["number"], trial.get_pickled_error())
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune saves its schedulers; this one's memory is the journal

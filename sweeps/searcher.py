@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from sweeps.control_answers import Answers
 from sweeps.study import Asked, Study
 
 
@@ -19,6 +20,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
         order: makes what the worker gets of what the study asked: plain JSON values.
         may_start: False once no trial may start.
         may_go_on: False once those that run are to be left unfinished.
+        answers: what is done about failures.
         told: called after each ask and each tell, when the study may have finished trials.
     """
 
@@ -28,6 +30,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
         order: Callable[[Asked], dict[str, Any]],
         may_start: Callable[[], bool],
         may_go_on: Callable[[], bool],
+        answers: Answers,
         told: Callable[[], None],
     ) -> None:
         super().__init__()
@@ -35,17 +38,18 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
         self._order = order
         self._may_start = may_start
         self._may_go_on = may_go_on
+        self._answers = answers
         self._told = told
         self._numbers: dict[str, int] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Return the next trial's order, or that there is none."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next trial's order, or that there is none; None while one that runs may have to be tried again."""
         if not self._may_start():
             return str(Searcher.FINISHED)
         asked = self._study.ask()
         self._told()
         if asked is None:
-            return str(Searcher.FINISHED)
+            return None if self._study.has_live else str(Searcher.FINISHED)
         self._numbers[trial_id] = asked.number
         return self._order(asked)
 
@@ -54,22 +58,26 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
         number = self._numbers.pop(trial_id, None)
         if number is not None and self._study.is_live(number):
             self._close(number, result or {}, error)
+        elif number is not None:
+            self._answers.finished(number)
         self._told()
 
     def _close(self, number: int, result: Mapping[str, Any], error: bool) -> None:
         if error and self._may_go_on():
-            self._study.tell_failed(number, "Its process died again and again; see ray.log in the sweep's folder.")
+            self._answers.died(number)
         elif "outcome" in result:
             outcome = json.loads(result["outcome"])
             self._study.tell_complete(
                 number, outcome.pop("metrics"), outcome.pop("epochs"), outcome.pop("seconds"), outcome
             )
+            self._answers.finished(number)
         elif "failure" in result:
-            self._study.tell_failed(number, result["failure"])
+            self._answers.reported(number, result["failure"])
         elif self._study.should_be_pruned(number):
             self._study.tell_pruned(number)
+            self._answers.finished(number)
         elif self._may_go_on():
-            self._study.tell_failed(number, "It ended without an outcome.")
+            self._study.tell_failed(number, "It ended without an outcome.", "bug")
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the journal has it all."""

@@ -208,7 +208,8 @@ class Study:
         config = TrialConfig.model_validate(asked["config"])
         documented = asked["experiment"] is not None
         self._live[frozen.number] = Live(self._attach(frozen), documented, config.epochs, is_confirming(frozen))
-        return Asked(frozen.number, asked["experiment"], asked["settings"], config)
+        retry = frozen.user_attrs.get("retry", {})
+        return Asked(frozen.number, asked["experiment"], asked["settings"], config, retry)
 
     def _attach(self, frozen: FrozenTrial) -> Trial:
         # A handle on a trial draws parameters that are never used; random ones cost the least.
@@ -221,10 +222,9 @@ class Study:
         came_further = epochs > frozen.user_attrs.get("epochs_before", 0)
         attempts = 1 if came_further else frozen.user_attrs.get("attempts", 1) + 1
         if attempts > MAX_ATTEMPTS:
-            reason = f"Its driver died {MAX_ATTEMPTS} times in a row before it finished another epoch."
-            self._finish(
-                number, "failed", None, {"epochs": epochs, "metrics": record_of(frozen).metrics, "reason": reason}
-            )
+            reason = f"its process died {MAX_ATTEMPTS} times without finishing another epoch; see ray.log."
+            outcome = {"epochs": epochs, "metrics": record_of(frozen).metrics, "reason": reason, "failure": "lost"}
+            self._finish(number, "failed", None, outcome)
             return None
         for name, value in (("epochs_before", epochs), ("attempts", attempts)):
             self._study._storage.set_trial_user_attr(frozen._trial_id, name, value)
@@ -265,7 +265,8 @@ class Study:
             return True
         broken = what_is_broken(metrics)
         if broken:
-            self._finish(number, "failed", None, {**last_of(live), "reason": f"{broken} after epoch {epoch}"})
+            reason = f"{broken} after epoch {epoch}"
+            self._finish(number, "failed", None, {**last_of(live), "reason": reason, "failure": "diverged"})
             return True
         live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
         self._report(live.trial, epoch, metrics[OBJECTIVE])
@@ -302,7 +303,7 @@ class Study:
         broken = what_is_broken(metrics)
         outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
         if broken:
-            self._finish(number, "failed", None, {**outcome, "reason": broken})
+            self._finish(number, "failed", None, {**outcome, "reason": broken, "failure": "diverged"})
         else:
             self._finish(number, "complete", metrics[OBJECTIVE], outcome)
 
@@ -312,9 +313,29 @@ class Study:
         reason = f"stopped after epoch {live.epochs}: others were better by then"
         self._finish(number, "pruned", None, {**last_of(live), "reason": reason})
 
-    def tell_failed(self, number: int, reason: str) -> None:
-        """Close the trial as failed; the reason is shown on the leaderboard."""
-        self._finish(number, "failed", None, {**last_of(self._live[number]), "reason": reason})
+    def tell_failed(self, number: int, reason: str, failure: str = "") -> None:
+        """Close the trial as failed; the reason is shown on the leaderboard. ``failure`` is its kind."""
+        self._finish(number, "failed", None, {**last_of(self._live[number]), "reason": reason, "failure": failure})
+
+    def hand_back(self, number: int, *, counted: bool, retry: Mapping[str, Any] | None = None) -> None:
+        """Leave the trial unfinished; ``ask`` returns it again, the next time or when the sweep goes on.
+
+        Args:
+            number: of the trial.
+            counted: whether this was one of the MAX_ATTEMPTS that it has without a new epoch.
+            retry: JSON values that ``ask`` returns with it from now on.
+        """
+        live = self._live.pop(number)
+        if retry is not None:
+            live.trial.set_user_attr("retry", dict(retry))
+        if not counted:
+            live.trial.set_user_attr("attempts", live.trial.user_attrs.get("attempts", 1) - 1)
+        self._unfinished.append(number)
+
+    @property
+    def has_live(self) -> bool:
+        """Whether trials were handed out of which nothing final was told; they may come back."""
+        return bool(self._live)
 
     def release(self) -> None:
         """Leave what was handed out unfinished; the next driver gets it first, with no attempt counted."""

@@ -142,12 +142,14 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
     """Return the trial as plain values."""
     asked, outcome = asked_of(trial), trial.user_attrs.get("outcome", {})
     last = trial.last_step
+    micro_batch = trial.user_attrs.get("retry", {}).get("micro_batch")
+    config = {**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"]
     seen = {} if last is None else {OBJECTIVE: trial.intermediate_values[last]}
     return TrialRecord(
         number=trial.number,
         experiment=asked["experiment"],
         settings=asked["settings"],
-        config=asked["config"],
+        config=config,
         status=next(status for status, state in STATES.items() if state is trial.state),
         metrics=outcome.get("metrics", seen),
         epochs=outcome.get("epochs", last or 0),
@@ -160,4 +162,5 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         siblings=tuple(outcome.get("siblings", ())),
         sibling_of=asked.get("sibling_of"),
         confirms=asked.get("confirms"),
+        failure=outcome.get("failure", ""),
     )

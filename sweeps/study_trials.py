@@ -12,12 +12,13 @@ from carcls.config import TrialConfig
 
 
 class Asked(NamedTuple):
-    """A trial to run."""
+    """A trial to run; ``retry`` is what ``Study.hand_back`` was given of it."""
 
     number: int
     experiment: str | None
     settings: Mapping[str, Any]
     config: TrialConfig
+    retry: Mapping[str, Any] = {}
 
 
 @dataclass(slots=True)

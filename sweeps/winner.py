@@ -187,6 +187,7 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
         reason="" if record.sibling_of is not None else record.reason,
         sibling_of=record.sibling_of,
         confirms=record.confirms,
+        failure=record.failure,
     )
 
 

@@ -9,18 +9,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ray import tune
+from ray import get_runtime_context, tune
 
 from carcls.config import TrialConfig
-from carcls.errors import InputError, TrialFailure
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
+from sweeps.failures import Failure, failure_of, is_broken_device
 
+TRACEBACK = "error.txt"
 Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]], Outcome]
 
 
@@ -43,23 +44,35 @@ class Order(TypedDict):
 
 
 def run_order(order: Order) -> None:
-    """Run one trial: report its measurements, then either ``outcome`` or ``failure``.
+    """Run one trial: report its ``place`` and its measurements, then either ``outcome`` or ``failure``.
+
+    A failure is told as the JSON of ``sweeps.failures.Failure``. After a CUDA error the process ends itself, since it
+    can use its GPU no more; the trial goes on in another one.
 
     A trial that is stopped ends inside its report: the thread waits there, and leaves when the process is used again.
     """
     start = time.perf_counter()
     try:
+        tune.report({"place": get_runtime_context().get_node_id()})
         _take_share(order["cpus"], order["gpus"])
         outcome = _run(order, start)
-    except (TrialFailure, InputError) as error:
-        last: dict[str, Any] = {"failure": str(error)}
     except Exception as error:
-        last = {"failure": f"{type(error).__name__}: {error}"}
-        _keep_traceback(Path(order["folder"]), order["number"])
+        last: dict[str, Any] = {"failure": json.dumps(asdict(_answer(error, order)))}
     else:
         last = {"outcome": json.dumps({**asdict(outcome), "seconds": time.perf_counter() - start}, default=float)}
     _free_memory()
     tune.report({**last, "done": True})
+
+
+def _answer(error: Exception, order: Order) -> Failure:
+    """Return what the error means; keep the traceback of what is not expected."""
+    failure, trial = failure_of(error), Path(order["folder"]) / f"trial-{order['number']:04d}"
+    if failure.kind != "bug":
+        return failure
+    _keep_traceback(trial)
+    if is_broken_device(error):
+        os._exit(1)
+    return replace(failure, reason=f"{failure.reason} The traceback is in {trial / TRACEBACK}")
 
 
 def _run(order: Order, start: float) -> Outcome:
@@ -98,7 +111,7 @@ def _take_share(cpus: float, gpus: float) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
-    if 0 < gpus < 1 and Path("/dev/nvidiactl").exists():
+    if 0 < gpus <= 1 and Path("/dev/nvidiactl").exists():
         _limit_gpu_memory(gpus)
 
 
@@ -117,10 +130,9 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _keep_traceback(folder: Path, number: int) -> None:
-    trial = folder / f"trial-{number:04d}"
+def _keep_traceback(trial: Path) -> None:
     trial.mkdir(parents=True, exist_ok=True)
-    (trial / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+    (trial / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
 
 
 def order_of(common: Mapping[str, Any], number: int, experiment: str | None, config: TrialConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from carcls.data.decode import GRAY_SIDE
 from carcls.data.filling import Job
 from carcls.data.fingerprints import fingerprint
 from carcls.data.manifest import Manifest
+from carcls.disk import reserve
 from carcls.errors import OutputError
 from carcls.stages import StageStore, write_json
 
@@ -130,8 +131,9 @@ def _fingerprints(grays: NDArray[np.uint8], block: int = 1024) -> NDArray[np.uin
 
 
 def _preallocate(path: Path, shape: tuple[int, ...]) -> int:
-    """Write an .npy file of zeros that takes no room yet; return the bytes before its first row."""
+    """Write an .npy file of zeros; return the bytes before its first row."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    reserve(path)
     return int(array.offset)
 
 

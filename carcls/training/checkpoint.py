@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from carcls.disk import full_disk_named, replacing
 from carcls.models.classifier import Classifier
 
 CHECKPOINT = "checkpoint.pt"
@@ -43,7 +44,11 @@ def trained_state(classifier: Classifier, opened: int) -> dict[str, Tensor]:
 
 
 def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, progress: Progress) -> None:
-    """Write the checkpoint so that the file is always a whole one, the new or the one before."""
+    """Write the checkpoint so that the file is always a whole one, the new or the one before.
+
+    Raises:
+        DiskFull: it does not fit on the disk; nothing is left of it.
+    """
     content = {
         "epochs": progress.epochs,
         "opened": progress.opened,
@@ -51,12 +56,10 @@ def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, 
         "model": trained_state(classifier, progress.opened),
         "optimizer": optimizer.state_dict(),
     }
-    temporary = folder / f".{CHECKPOINT}.tmp"
-    with temporary.open("wb") as file:
+    with full_disk_named(folder), replacing(folder / CHECKPOINT) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(folder / CHECKPOINT)
 
 
 def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) -> Progress:
@@ -71,9 +74,14 @@ def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) 
 
 
 def save_model(folder: Path, classifier: Classifier, opened: int) -> None:
-    """Write what training changed as safetensors."""
+    """Write what training changed as safetensors.
+
+    Raises:
+        DiskFull: it does not fit on the disk; nothing is left of it.
+    """
     state = {name: tensor.contiguous().cpu() for name, tensor in trained_state(classifier, opened).items()}
-    save_file(state, folder / MODEL)
+    with full_disk_named(folder), replacing(folder / MODEL) as temporary:
+        save_file(state, temporary)
 
 
 def load_model(folder: Path, classifier: Classifier) -> None:

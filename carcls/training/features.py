@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from carcls.config import digest_of
+from carcls.disk import reserve
 from carcls.models.classifier import Classifier
 from carcls.stages import StageStore
 from carcls.training.device import NumberFormat, autocast
@@ -68,6 +69,7 @@ class FrozenFeatures:
     def _make(self, folder: Path, rows: NDArray[np.int64], view: View | None) -> None:
         embedding = self.classifier.backbone.embedding
         out = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=np.float32, shape=(len(rows), embedding))
+        reserve(folder / FILE)
         for positions in batches(len(rows), BATCH):
             out[positions] = embed_frozen(self.classifier, self.images, rows[positions], view, self.precision)
         out.flush()

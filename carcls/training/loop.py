@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -119,30 +120,42 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> float:
         """Run one epoch of optimizer steps; return the mean training loss in nats."""
         count, size = len(self.train.rows), self.config.batch_size
+        parts_of = micro_batches(self.config)
         order = torch.randperm(count, generator=generator(self.config.seed, "order", epoch))
         all_batches = list(batches(count, size, order))
         labels = torch.from_numpy(self.train.labels)
         seed_epoch(self.config.seed, epoch)
         total = torch.zeros((), device=self.images.device)
-        for index, (positions, embeddings) in enumerate(self._embeddings(epoch, all_batches)):
+        embedded = self._embeddings(epoch, [part for batch in all_batches for part in parts_of(batch)])
+        for index, batch in enumerate(all_batches):
             set_learning_rates(
                 self.optimizer, lr_factor(self.config, epoch * len(all_batches) + index, len(all_batches))
             )
-            loss = self._step(embeddings, labels[positions].to(self.images.device))
-            total += loss
+            parts = islice(embedded, len(parts_of(batch)))
+            total += self._step(((found, labels[part].to(self.images.device)) for part, found in parts), len(batch))
             if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
                 self._check(total, epoch, index)
         return float(total / len(all_batches))
 
-    def _step(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        logits = self.classifier.classify(embeddings)  # [b, c]
-        loss = training_loss(logits, labels, self.config)
+    def _step(self, parts: Iterable[tuple[Tensor, Tensor]], size: int) -> Tensor:
+        """Take one step of the optimizer; return the mean loss of the batch in nats.
+
+        Args:
+            parts: embeddings [p, d] and labels [p] of the batch, all of it or one micro-batch after another. The loss
+                is a mean over images, so each part counts with its share p / size.
+            size: images of the batch.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = torch.zeros((), device=self.images.device)
+        for embeddings, labels in parts:
+            logits = self.classifier.classify(embeddings)  # [p, c]
+            loss = training_loss(logits, labels, self.config) * (len(labels) / size)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
         if self.config.clip_norm > 0:
             clip_grad_norm_([p for p in self.classifier.parameters() if p.grad is not None], self.config.clip_norm)
         self.optimizer.step()
-        return loss.detach()
+        return total
 
     def _check(self, total: Tensor, epoch: int, index: int) -> None:
         if not bool(torch.isfinite(total)):
@@ -154,7 +167,7 @@ class Trainer:
     def _embeddings(
         self, epoch: int, all_batches: list[NDArray[np.int64]]
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Yield each batch's positions and embeddings, float32 [b, d]: looked up, or computed by the backbone."""
+        """Yield each part's positions and embeddings, float32 [b, d]: looked up, or computed by the backbone."""
         augmentation = augmentation_of(self.config)
         view = View(augmentation, self.config.seed, epoch) if augmentation else None
         frozen = self._frozen(epoch)
@@ -177,6 +190,15 @@ class Trainer:
             embeddings = self.features.of(self.validation.rows, None)
             return head_logits(self.classifier, torch.from_numpy(np.array(embeddings)).to(self.images.device))
         return image_logits(self.classifier, self.images, self.validation.rows, self.precision)
+
+
+def micro_batches(config: TrialConfig) -> Callable[[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Return what cuts a batch int64 [b] into parts of at most ``micro_batch`` images, as equal as can be.
+
+    Equal, since BatchNorm cannot take the variance of one image that is left over.
+    """
+    most = config.micro_batch or config.batch_size
+    return lambda batch: list(np.array_split(batch, math.ceil(len(batch) / most)))
 
 
 def head_logits(classifier: Classifier, embeddings: Tensor) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from carcls.config import NEIGHBOUR_SETTINGS, TrialConfig
 from carcls.data.dataset import Dataset
+from carcls.disk import replacing
 from carcls.evaluation.classification import softmax
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.models.weights import resolve_weights
@@ -182,6 +183,5 @@ def save_predictions(
     probabilities: NDArray[np.float32],
 ) -> None:
     """Write per-image predictions as .npz: rows, labels, predicted int64 [n]; probabilities float32 [n, c]."""
-    temporary = path.with_name(f".{path.name}.tmp.npz")
-    np.savez(temporary, rows=rows, labels=labels, predicted=predicted, probabilities=probabilities)
-    temporary.replace(path)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, rows=rows, labels=labels, predicted=predicted, probabilities=probabilities)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import click
 
-from carcls.errors import InputError, SpecError
+from carcls.errors import InputError, SpecError, SweepStopped
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 _LONGEST = 300
@@ -40,6 +40,8 @@ def _explain(error: BaseException) -> tuple[list[str], int]:
             return list(error.mistakes), MISTAKE
         case InputError():
             return [_one_line(str(error))], MISTAKE
+        case SweepStopped():
+            return [_one_line(str(error))], FAILED
         case click.UsageError():
             where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
             return [_one_line(error.format_message()) + where], MISTAKE

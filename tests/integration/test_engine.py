@@ -219,12 +219,14 @@ class TestWithASharedRay:
             "nan": "val_accuracy became NaN or infinite after epoch 2",
             "failure": "train_loss became NaN in epoch 2",
             "crash": "ZeroDivisionError: oh",
-            "deaths": "Its process died again and again",
+            "deaths": "its process died 3 times without finishing another epoch",
         }
+        kinds = {"nan": "diverged", "failure": "diverged", "crash": "bug", "deaths": "lost"}
         assert len(ends) == len(result.records) == len(diary.finished)
         for kind, reason in reasons.items():
             assert (ends[kind].status, ends[kind].epochs) == ("failed", 1)
             assert ends[kind].reason.startswith(reason)
+            assert ends[kind].failure == kinds[kind]
         for kind in ("death", ""):
             assert ends[kind].status == "complete"
             assert [epoch for number, epoch in diary.epochs if number == ends[kind].number] == [1, 2, 3]

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Layers of carcls, lowest first; a module may import from its own layer and from lower ones.
 CARCLS_LAYERS: list[set[str]] = [
-    {"carcls.errors", "carcls.machine"},
+    {"carcls.errors", "carcls.machine", "carcls.disk"},
     {"carcls.catalog", "carcls.unfreezing"},
     {"carcls.config", "carcls.architecture"},
     {"carcls.outcome", "carcls.seeding", "carcls.stages"},
@@ -28,6 +28,7 @@ SWEEPS_LAYERS: list[set[str]] = [
     {
         "sweeps.spec",
         "sweeps.documented",
+        "sweeps.failures",
         "sweeps.packaged",
         "sweeps.plan",
         "sweeps.rates",
@@ -58,6 +59,7 @@ SWEEPS_USES = {
     "carcls.config",
     "carcls.architecture",
     "carcls.catalog",
+    "carcls.disk",
     "carcls.errors",
     "carcls.machine",
     "carcls.outcome",

@@ -1,0 +1,122 @@
+"""What the driver does about each failure: tries again, closes the trial, stops the sweep, takes a machine out of use.
+
+The rules are in sweeps.failures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeps.control import Control
+from sweeps.control_quarantine import Quarantine
+from sweeps.failures import IN_A_ROW, Endings, Failure, Places, Try, failure_of_death, has_whole_share, next_try
+from sweeps.study import Asked, Study
+
+
+@dataclass(slots=True)
+class Answers:
+    """Remembers what the trials that run were given, and answers their failures.
+
+    Attributes:
+        study: told how trials end, or given back what is to be tried again.
+        control: told when the sweep should stop.
+        first: what a trial gets that has not failed yet.
+        cores: of the largest machine.
+        quarantine: takes machines out of use.
+        tell: gets one sentence for each answer.
+    """
+
+    study: Study
+    control: Control
+    first: Try
+    cores: float
+    quarantine: Quarantine
+    tell: Callable[[str], None]
+    endings: Endings = field(default_factory=Endings)
+    places: Places = field(default_factory=Places)
+    _tries: dict[int, Try] = field(default_factory=dict)
+    _where: dict[int, str] = field(default_factory=dict)
+    _deaths: dict[int, Failure] = field(default_factory=dict)
+
+    def begin(self, asked: Asked) -> Try:
+        """Return what the trial is given."""
+        given = Try.from_dict(asked.retry) if asked.retry else self.first
+        self._tries[asked.number] = given
+        return given
+
+    def note_place(self, number: int, node: str) -> None:
+        """The trial's process says on which machine it is."""
+        self._where[number] = node
+
+    def note_epoch(self, number: int) -> None:
+        """The trial measured an epoch, so its machine works."""
+        self.places.works(self._where.get(number, ""))
+
+    def note_death(self, number: int, error: Exception | None) -> None:
+        """The trial's process died; ``error`` is what Ray says."""
+        self._deaths[number] = failure_of_death(str(error), preempted=bool(getattr(error, "preempted", False)))
+
+    def died(self, number: int) -> None:
+        """Answer the death of a trial's process."""
+        self.failed(number, self._deaths.pop(number, failure_of_death("", preempted=False)))
+
+    def reported(self, number: int, failure: str) -> None:
+        """Answer a failure that the trial's process told, as ``sweeps.worker`` writes it."""
+        self.failed(number, Failure(**json.loads(failure)))
+
+    def failed(self, number: int, failure: Failure) -> None:
+        """Answer a failure."""
+        excused = self._blame_place(number, failure)
+        if failure.kind == "out_of_memory":
+            self._give_more(number, failure)
+        elif failure.kind in ("lost", "preempted"):
+            self.study.hand_back(number, counted=failure.kind == "lost" and not excused)
+        else:
+            self.study.tell_failed(number, failure.reason, failure.kind)
+            self._end(failure)
+
+    def finished(self, number: int) -> None:
+        """The trial is complete, or was stopped early."""
+        self._end(None)
+        self.places.works(self._where.pop(number, ""))
+
+    def _end(self, failure: Failure | None) -> None:
+        reason = self.endings.note(failure)
+        if reason:
+            self.control.stop(reason)
+
+    def _give_more(self, number: int, failure: Failure) -> None:
+        last = self._tries[number]
+        batch_size = int(self.study.record(number).config["batch_size"])
+        more = next_try(last, batch_size, self.cores)
+        if more is None:
+            tried = f" Tried before it failed: {'; '.join(last.tried)}." if last.tried else ""
+            self.study.tell_failed(number, f"{failure.reason}{tried}", "out_of_memory")
+            self._end(failure)
+            return
+        self.tell(f"trial {number} ran out of memory; trying again with {more.tried[-1]}")
+        self.study.hand_back(number, counted=False, retry=more.as_dict())
+
+    def _blame_place(self, number: int, failure: Failure) -> bool:
+        """Tell whether the machine is to blame, which is then out of use; stop the sweep when it was the last one."""
+        place = self._where.pop(number, "")
+        whole = failure.kind == "out_of_memory" and has_whole_share(self._tries[number], self.cores)
+        if (failure.kind == "lost" or whole) and self.places.fails(place, number):
+            out = self.quarantine.take_out(place)
+            if not out and self.places.is_no_single_trial(place):
+                self.control.stop(f"{IN_A_ROW} failures in a row on the last machine that is in use: {failure.reason}")
+        return place in self.quarantine.out
+
+
+def order_with(order: Mapping[str, Any], given: Try) -> dict[str, Any]:
+    """Return the order of a trial with what it is given."""
+    config = {**order["config"], "micro_batch": given.micro_batch or order["config"].get("micro_batch")}
+    return {**order, "config": config, "cpus": given.cpus, "gpus": given.gpus}
+
+
+def resources_of(order: Mapping[str, Any]) -> dict[str, float]:
+    """Return what Ray is asked for, for a trial's order."""
+    return {"cpu": order["cpus"], "gpu": order["gpus"]} if order["gpus"] else {"cpu": order["cpus"]}

@@ -1,0 +1,214 @@
+"""What went wrong with a trial, and what is done about it. Pure: no Ray, no clock, no file.
+
+    kind            what it is                                      what is done
+    out_of_memory   the GPU's, or the machine's memory ran out      again with a larger share, then in micro-batches
+    diverged        NaN or infinity                                 the trial fails at once
+    bad_data        a file vanished or is damaged                   the trial fails; three in a row stop the sweep
+    lost            its process or machine died, or CUDA broke      again from its checkpoint; the trial fails when that
+                                                                    happens three times without another epoch
+    preempted       its machine or process was taken away           again from its checkpoint, as often as it takes
+    full_disk       no room for a checkpoint or a stage             the trial fails; three in a row stop the sweep
+    settings        its settings cannot work                        the trial fails
+    bug             any other exception                             the trial fails, with a traceback in its folder;
+                                                                    three of the same kind in a row stop the sweep
+
+A sweep that is stopped keeps what it has, and its remaining budget. Three times in a row out of memory with a whole
+share, or lost, on one machine put that machine out of use.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from carcls.disk import is_full_disk
+from carcls.errors import BadData, DataError, InputError, NonFiniteLoss, OutOfMemory, TrialFailure
+
+Kind = Literal["out_of_memory", "diverged", "bad_data", "lost", "preempted", "full_disk", "settings", "bug"]
+
+IN_A_ROW = 3
+HALVINGS = 4
+_STOPPING: tuple[Kind, ...] = ("bug", "bad_data", "full_disk")
+_LIBRARIES = ("site-packages", "dist-packages", "/lib/python")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a trial did not finish.
+
+    Attributes:
+        kind: see the table above.
+        reason: one line for a person.
+        mark: of a bug, what it has in common with others of its sort: exception type and innermost own line.
+    """
+
+    kind: Kind
+    reason: str
+    mark: str = ""
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Tell what an exception in a trial's process means."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    if is_full_disk(error):
+        return Failure("full_disk", said)
+    if _is_out_of_memory(error):
+        return Failure("out_of_memory", said if isinstance(error, OutOfMemory) else f"out of memory: {said}")
+    if isinstance(error, NonFiniteLoss):
+        return Failure("diverged", said)
+    if isinstance(error, BadData | DataError):
+        return Failure("bad_data", said)
+    if isinstance(error, OSError) and error.filename is not None:
+        return Failure("bad_data", f"{str(error.filename)!r} cannot be read: {error.strerror}.")
+    if isinstance(error, TrialFailure | InputError):
+        return Failure("settings", said)
+    mark = f"{type(error).__name__} in {innermost_own_line(error)}"
+    return Failure("bug", f"{type(error).__name__}: {said}", mark)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch, jax and cupy each have an OutOfMemoryError; none is imported for asking.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"OutOfMemory", "OutOfMemoryError", "MemoryError"})
+
+
+def is_broken_device(error: BaseException) -> bool:
+    """Tell whether a process that raised this can use its GPU no more: any CUDA error but a lack of memory."""
+    said = str(error)
+    return not _is_out_of_memory(error) and ("CUDA error" in said or "cuDNN error" in said or "NCCL error" in said)
+
+
+def innermost_own_line(error: BaseException) -> str:
+    """Return ``file.py:line`` of the innermost frame that is of no library; of the innermost one if all are."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES)]
+    last = (own or frames)[-1:]
+    return f"{Path(last[0].filename).name}:{last[0].lineno}" if last else "nowhere"
+
+
+def failure_of_death(said: str, *, preempted: bool) -> Failure:
+    """Tell what the death of a trial's process means.
+
+    Args:
+        said: Ray's words. For any killed process they list what may have been the reason, "OOM killer" among it, so
+            only the words of Ray's memory monitor, which kills on purpose, mean memory.
+        preempted: whether Ray says that the machine was taken away.
+    """
+    if preempted or "SIGTERM" in said or "preempt" in said.lower():
+        return Failure("preempted", "its process was taken away (preempted).")
+    if any(words in said for words in ("memory monitor", "low on memory", "memory pressure")):
+        return Failure("out_of_memory", "the machine ran out of memory, and its process was ended.")
+    return Failure("lost", "its process died; ray.log in the sweep's folder may tell why.")
+
+
+# Out of memory
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """With what a trial is tried; kept in the journal, so that a resumed sweep goes on with it.
+
+    Attributes:
+        cpus, gpus: its share.
+        micro_batch: images at a time; None is the whole batch.
+        tried: what was given after each lack of memory, in words.
+    """
+
+    cpus: float
+    gpus: float
+    micro_batch: int | None = None
+    tried: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Try:
+        """Read back what ``as_dict`` wrote."""
+        return cls(value["cpus"], value["gpus"], value["micro_batch"], tuple(value["tried"]))
+
+
+def next_try(last: Try, batch_size: int, cores: float) -> Try | None:
+    """Return what to try after a trial ran out of memory; None when all was tried.
+
+    First a larger share, which leaves room for fewer neighbours: the part of a GPU is doubled up to a whole one;
+    without a GPU the cores are doubled up to all of a machine. Then micro-batches of half the size, HALVINGS times.
+
+    Args:
+        last: what did not suffice.
+        batch_size: of the trial.
+        cores: of the largest machine.
+
+    >>> next_try(Try(1, 0.5), 32, 8)
+    Try(cpus=1, gpus=1.0, micro_batch=None, tried=('a whole GPU',))
+    """
+    if 0 < last.gpus < 1:
+        gpus = min(1.0, 2 * last.gpus)
+        words = "a whole GPU" if gpus == 1 else f"{gpus:.2g} of a GPU"
+        return Try(last.cpus, gpus, last.micro_batch, (*last.tried, words))
+    if last.gpus == 0 and last.cpus < cores:
+        cpus = min(cores, 2 * last.cpus)
+        return Try(cpus, 0.0, last.micro_batch, (*last.tried, f"{cpus:g} CPUs, so fewer neighbours"))
+    size = math.ceil((last.micro_batch or batch_size) / 2)
+    if size == (last.micro_batch or batch_size) or size < math.ceil(batch_size / 2**HALVINGS):
+        return None
+    return Try(last.cpus, last.gpus, size, (*last.tried, f"micro-batches of {size}"))
+
+
+def has_whole_share(last: Try, cores: float) -> bool:
+    """Tell whether the trial has no neighbours any more that could take its memory."""
+    return last.gpus >= 1 or (last.gpus == 0 and last.cpus >= cores)
+
+
+# In a row
+
+
+@dataclass(slots=True)
+class Endings:
+    """Counts trials that failed for the same reason one after another, and says when the sweep should stop."""
+
+    last: tuple[str, str] = ("", "")
+    count: int = 0
+
+    def note(self, failure: Failure | None) -> str:
+        """Note how a trial ended (None: complete or stopped early); return why the sweep should stop, or nothing."""
+        now = ("", "") if failure is None or failure.kind not in _STOPPING else (failure.kind, failure.mark)
+        self.count = self.count + 1 if now == self.last and now[0] else int(bool(now[0]))
+        self.last = now
+        if failure is None or self.count < IN_A_ROW:
+            return ""
+        return _WHY_STOPPED[failure.kind].format(count=IN_A_ROW, mark=failure.mark, reason=failure.reason)
+
+
+_WHY_STOPPED: Mapping[Kind, str] = {
+    "bug": "{count} trials in a row failed with the same error, {mark}: {reason}",
+    "bad_data": "{count} trials in a row could not read their data: {reason}",
+    "full_disk": "{count} trials in a row found no room: {reason}",
+}
+
+
+@dataclass(slots=True)
+class Places:
+    """Remembers whose failures came in a row on each machine, which may be to blame for them."""
+
+    in_a_row: dict[str, list[int]] = field(default_factory=dict)
+
+    def works(self, place: str) -> None:
+        """Note that a trial got on there."""
+        self.in_a_row.pop(place, None)
+
+    def fails(self, place: str, number: int) -> bool:
+        """Note that a trial failed there in a way that may be the machine's; tell whether it should be put out."""
+        if not place:
+            return False
+        self.in_a_row.setdefault(place, []).append(number)
+        return len(self.in_a_row[place]) >= IN_A_ROW
+
+    def is_no_single_trial(self, place: str) -> bool:
+        """Tell whether more than one trial failed there in a row, so that it is hardly the trial's own doing."""
+        return len(set(self.in_a_row.get(place, ()))) > 1

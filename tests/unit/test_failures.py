@@ -1,0 +1,343 @@
+"""What goes wrong with trials: how it is named, what is tried next, and when a sweep or a machine is given up."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from carcls.config import TrialConfig
+from carcls.disk import full_disk_named, reserve
+from carcls.errors import BadData, DiskFull, NonFiniteLoss, OutOfMemory, TrialFailure
+from carcls.models.classifier import build_classifier
+from carcls.stages import StageStore
+from carcls.training.checkpoint import CHECKPOINT, Progress, load_checkpoint, save_checkpoint, save_model
+from carcls.training.optim import build_optimizer
+from sweeps.failures import (
+    Endings,
+    Failure,
+    Places,
+    Try,
+    failure_of,
+    failure_of_death,
+    has_whole_share,
+    is_broken_device,
+    next_try,
+)
+from sweeps.space import FloatDomain
+from sweeps.spec import SweepSpec
+from sweeps.study import Study
+
+# What Ray says of every process that was killed, whoever did it.
+KILLED = (
+    "The actor died unexpectedly before finishing this task. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker "
+    "unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the process was "
+    "killed by the OOM killer due to high memory usage, (2) ray stop --force was called, or (3) SIGSEGV."
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", "CUDA out of"),
+        (MemoryError(), "out_of_memory", "out of memory"),
+        (OutOfMemory("out of device memory at batch_size 64"), "out_of_memory", "out of device memory"),
+        (NonFiniteLoss("the training loss became nan"), "diverged", "became nan"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/cars/1.jpg"), "bad_data", "'/cars/1.jpg'"),
+        (OSError(errno.EIO, "Input/output error", "/cars/2.jpg"), "bad_data", "Input/output error"),
+        (BadData("/cars/3.jpg is cut off"), "bad_data", "/cars/3.jpg"),
+        (DiskFull("the disk of '/runs' is full"), "full_disk", "'/runs'"),
+        (OSError(errno.ENOSPC, "No space left on device"), "full_disk", "No space left"),
+        (TrialFailure("pooling must be average"), "settings", "pooling"),
+        (KeyError("oh"), "bug", "KeyError: 'oh'"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_each_exception_has_its_kind_and_its_words(error: Exception, kind: str, said: str) -> None:
+    """What a trial's process raises is told as one of the kinds, in one line."""
+    failure = failure_of(error)
+    assert failure.kind == kind
+    assert said in failure.reason
+    assert "\n" not in failure.reason
+
+
+def test_a_bug_is_known_again_by_its_type_and_place() -> None:
+    """Two errors of one line have one mark, whatever they say; those of other lines and types have others."""
+
+    def failing(error: Exception, line: bool) -> Failure:
+        try:
+            if line:
+                raise error
+            raise error
+        except Exception as caught:
+            return failure_of(caught)
+
+    one, same = failing(ValueError("1"), True), failing(ValueError("2"), True)
+    assert one.mark == same.mark
+    assert "ValueError in test_failures.py:" in one.mark
+    assert len({one.mark, failing(ValueError("1"), False).mark, failing(TypeError("1"), True).mark}) == 3
+
+
+def test_deaths_are_told_apart() -> None:
+    """Only Ray's own words for its memory monitor mean memory; SIGTERM and drained machines are no fault of a trial."""
+    assert failure_of_death(KILLED, preempted=False).kind == "lost"
+    assert failure_of_death(KILLED, preempted=True).kind == "preempted"
+    assert failure_of_death("The process receives a SIGTERM.", preempted=False).kind == "preempted"
+    low = "Task was killed due to the node running low on memory."
+    assert failure_of_death(low, preempted=False).kind == "out_of_memory"
+
+
+def test_a_cuda_error_breaks_the_process_but_a_lack_of_memory_does_not() -> None:
+    """An illegal access leaves a context that no later trial can use."""
+    assert is_broken_device(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_broken_device(torch.cuda.OutOfMemoryError("CUDA error: out of memory"))
+    assert not is_broken_device(RuntimeError("size mismatch"))
+
+
+def ladder(first: Try, batch_size: int, cores: float) -> list[Try]:
+    """Every try until all was tried."""
+    tries = [first]
+    while (more := next_try(tries[-1], batch_size, cores)) is not None:
+        tries.append(more)
+    return tries
+
+
+def test_a_lack_of_memory_is_answered_with_a_larger_share_and_then_with_smaller_parts() -> None:
+    """GPUs double to a whole one, cores to all, then micro-batches halve four times, or to one image."""
+    on_gpu = ladder(Try(1, 0.25), 32, 8)
+    assert [(t.gpus, t.micro_batch) for t in on_gpu] == [
+        (0.25, None), (0.5, None), (1, None), (1, 16), (1, 8), (1, 4), (1, 2),
+    ]  # fmt: skip
+    assert on_gpu[2].tried == ("0.5 of a GPU", "a whole GPU")
+    on_cpu = ladder(Try(1, 0), 3, 6)
+    assert [(t.cpus, t.micro_batch) for t in on_cpu] == [(1, None), (2, None), (4, None), (6, None), (6, 2), (6, 1)]
+    assert [has_whole_share(t, 6) for t in on_cpu] == [False, False, False, True, True, True]
+    assert ladder(Try(6, 0), 1, 6) == [Try(6, 0)]
+    assert Try.from_dict(on_cpu[-1].as_dict()) == on_cpu[-1]
+
+
+def test_three_of_a_kind_in_a_row_stop_the_sweep() -> None:
+    """Bugs count by their mark, bad data and full disks by their kind; anything else in between starts anew."""
+    bug, other, data = Failure("bug", "E: 1", "E in a.py:1"), Failure("bug", "E: 2", "E in a.py:2"), "bad_data"
+    endings = Endings()
+    assert [bool(endings.note(f)) for f in (bug, bug, other, bug, bug, None, bug, bug)] == [False] * 8
+    assert "same error, E in a.py:1: E: 1" in endings.note(bug)
+    endings = Endings()
+    assert not any(endings.note(Failure("diverged", "NaN")) for _ in range(9))
+    said = [endings.note(Failure(data, f"{n}.jpg cannot be read")) for n in range(3)]  # type: ignore[arg-type]
+    assert [bool(s) for s in said] == [False, False, True]
+    assert "2.jpg" in said[-1]
+
+
+def test_a_machine_is_put_out_after_three_failures_in_a_row() -> None:
+    """A trial that gets on there clears it; other machines have counts of their own."""
+    places = Places()
+    assert not places.fails("a", 1)
+    assert not places.fails("a", 1)
+    places.works("a")
+    assert [places.fails("a", 2), places.fails("b", 3), places.fails("a", 2)] == [False] * 3
+    assert places.fails("a", 2)
+    assert not places.is_no_single_trial("a")
+    assert places.fails("a", 4)
+    assert places.is_no_single_trial("a")
+    assert not places.fails("", 5)
+
+
+SPEC = SweepSpec.model_validate(
+    {"family": "transfer", "trials": 2, "config": {"epochs": 3}, "search": {"dropout": FloatDomain(0.1, 0.9)}}
+)
+
+
+def test_what_is_tried_next_survives_the_driver(tmp_path: Path) -> None:
+    """A trial given back comes again under its number with its retry, also to the next driver; it is no new attempt."""
+    more = Try(2, 0, 16, ("2 CPUs", "micro-batches of 16")).as_dict()
+    with Study.open(tmp_path, SPEC) as study:
+        number = study.ask().number  # type: ignore[union-attr]
+        for _ in range(5):
+            study.hand_back(number, counted=False, retry=more)
+            again = study.ask()
+            assert again is not None
+            assert (again.number, Try.from_dict(again.retry)) == (number, Try.from_dict(more))
+        study.release()
+    with Study.open(tmp_path, SPEC) as study:
+        again = study.ask()
+        assert again is not None
+        assert (again.number, Try.from_dict(again.retry).micro_batch) == (number, 16)
+        assert again.config.micro_batch is None
+        assert study.record(number).config["micro_batch"] == 16
+
+
+def test_deaths_count_only_without_progress(tmp_path: Path) -> None:
+    """Five deaths with an epoch between are nothing; three without one fail the trial, as lost."""
+    with Study.open(tmp_path, SPEC.model_copy(update={"trials": 1, "config": {"epochs": 9}})) as study:
+        for epoch in range(1, 6):
+            asked = study.ask()
+            assert asked is not None
+            study.report(asked.number, epoch, {"val_accuracy": 0.5})
+            study.hand_back(asked.number, counted=True)
+        deaths = 0
+        while (asked := study.ask()) is not None:
+            study.hand_back(asked.number, counted=True)
+            deaths += 1
+        record = study.record(0)
+        assert (record.status, record.failure, record.epochs) == ("failed", "lost", 5)
+        assert deaths == 3
+        assert "3 times" in record.reason
+
+
+def test_micro_batches_change_no_digest_until_they_are_used() -> None:
+    """Trials of old journals keep their digests; a trial in micro-batches is another one."""
+    plain = TrialConfig(unfreezing="full")
+    assert "micro_batch" not in plain.canonical()
+    assert plain.with_settings({"micro_batch": 8}).digest != plain.digest
+    assert plain.with_settings({"micro_batch": 8}).training().canonical()["micro_batch"] == 8
+
+
+# Stages
+
+
+def make_stage(store: StageStore, made: list[str], kind: str = "training") -> Path:
+    """Get or make a stage of two files; note when it is made."""
+
+    def make(folder: Path) -> None:
+        made.append(kind)
+        np.save(folder / "average.npy", np.arange(1000, dtype=np.float32))
+        save_file({"w": torch.ones(1000)}, folder / "model.safetensors")
+
+    return store.get_or_make(kind, {"a": 1}, make)
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each use is a process's first."""
+
+    class Nothing(set):  # type: ignore[type-arg]
+        def add(self, _: object) -> None:
+            pass
+
+    monkeypatch.setattr("carcls.stages._whole", Nothing())
+    monkeypatch.setattr(StageStore, "_is_whole", lambda self, final: not self.find_damage(final))
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("name", ["average.npy", "model.safetensors"])
+@pytest.mark.parametrize("how", ["flip", "cut", "remove"])
+def test_a_damaged_stage_is_dropped_and_made_again(tmp_path: Path, name: str, how: str) -> None:
+    """A flipped byte, a cut file and a missing one are each noticed on use; the log says which file it was."""
+    store, made = StageStore(tmp_path), list[str]()
+    file = make_stage(store, made) / name
+    whole = file.read_bytes()
+    if how == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(whole[:-1] if how == "cut" else whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
+    assert make_stage(store, made) == file.parent
+    assert make_stage(store, made) == file.parent
+    assert (made, file.read_bytes()) == (["training"] * 2, whole)
+    events = store.events()
+    assert [event.event for event in events] == ["made", "dropped", "made", "reused"]
+    assert name in events[1].reason
+    assert sorted(path.name for path in file.parent.parent.iterdir() if path.is_dir()) == [file.parent.name]
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_stages_older_than_checksums_are_used_as_they_are(tmp_path: Path) -> None:
+    """Without files.json a stage is taken on trust."""
+    store, made = StageStore(tmp_path), list[str]()
+    (make_stage(store, made) / "files.json").unlink()
+    make_stage(store, made)
+    assert made == ["training"]
+
+
+def test_large_files_are_checked_in_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the limit the first and the last block still count, and so does the size."""
+    monkeypatch.setattr("carcls.stages_checks.WHOLE_BYTES", 2**20)
+    store = StageStore(tmp_path)
+
+    def make(folder: Path) -> None:
+        with (folder / "pixels.npy").open("wb") as file:
+            file.truncate(100 * 2**20 + 7)
+
+    name = store.get_or_make("pack", {"a": 1}, make).relative_to(tmp_path).as_posix()
+    assert store.find_damage(name) == ""
+    for place in (0, 100 * 2**20 + 6):
+        with (tmp_path / name / "pixels.npy").open("r+b") as file:
+            file.seek(place)
+            file.write(b"x")
+        assert "another content" in store.find_damage(name)
+        with (tmp_path / name / "pixels.npy").open("r+b") as file:
+            file.seek(place)
+            file.write(b"\0")
+    os.truncate(tmp_path / name / "pixels.npy", 2**20)
+    assert "bytes instead of" in store.find_damage(name)
+
+
+# Full disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real disk of 4 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder]).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(small_disk: Path) -> None:
+    """The failure names the folder and the remedy, the old checkpoint loads, and nothing is left of the new one."""
+    config = TrialConfig(family="scratch", backbone="scratch", depth=3, width=16, image_size=32).training()
+    classifier = build_classifier(config, 4)
+    optimizer = build_optimizer(classifier, config)
+    save_checkpoint(small_disk, classifier, optimizer, Progress(1, 1, ({"val_accuracy": 0.5},)))
+    (small_disk / "others").write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - 8192))
+    before = sorted(small_disk.iterdir())
+    for save in (
+        lambda: save_checkpoint(small_disk, classifier, optimizer, Progress(2, 1, ({"val_accuracy": 0.5},) * 2)),
+        lambda: save_model(small_disk, classifier, 3),
+    ):
+        with pytest.raises(DiskFull, match=r"full\. Make room, for instance with carsweep gc") as caught:
+            save()
+        assert str(small_disk) in str(caught.value)
+        assert failure_of(caught.value).kind == "full_disk"
+        assert sorted(small_disk.iterdir()) == before
+    assert (small_disk / CHECKPOINT).is_file()
+    assert load_checkpoint(small_disk, classifier, optimizer).epochs == 1
+
+
+def test_a_stage_that_does_not_fit_leaves_nothing(small_disk: Path) -> None:
+    """Arrays, memory maps and files of a maker that runs out of room fail by name; once there is room it is made."""
+    store = StageStore(small_disk / "stages")
+
+    def large(folder: Path) -> None:
+        np.save(folder / "a.npy", np.zeros(8 * 2**20, np.uint8))
+
+    def mapped(folder: Path) -> None:
+        np.lib.format.open_memmap(folder / "b.npy", mode="w+", dtype=np.uint8, shape=(8 * 2**20,))
+        reserve(folder / "b.npy")
+
+    for make in (large, mapped):
+        with pytest.raises(DiskFull, match="stages"):
+            store.get_or_make("kind", {"a": 1}, make)
+        assert [path.name for path in (small_disk / "stages" / "kind").iterdir() if path.is_dir()] == []
+    with pytest.raises(DiskFull):
+        store.resume_or_make("kind", {"a": 2}, large)
+    folder = store.get_or_make("kind", {"a": 1}, lambda folder: (folder / "c").touch() or None)
+    assert (folder / "c").exists()
+
+
+def test_other_errors_pass_a_watch_for_full_disks(tmp_path: Path) -> None:
+    """Only a full disk is called one."""
+    with pytest.raises(ZeroDivisionError), full_disk_named(tmp_path):
+        raise ZeroDivisionError
