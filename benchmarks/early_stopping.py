@@ -1,0 +1,127 @@
+"""Which early stopping finds more for the same epochs: carsweep's study as shipped, and others, on made-up curves.
+
+    python benchmarks/early_stopping.py [--seeds 10] [--only SHAPE …]
+
+No training: curves and space are in ``curves.py``, contestants in ``contestants.py``. Four workers run trials at the
+same time on a simulated clock; trials differ in speed by up to a half, so that they report, are stopped and are asked
+for in a mixed order. All contestants have the same budget of epochs, and a trial begins only where the budget leaves
+room for all of its epochs. Everything is counted in simulated epochs, so that the tables are the same on any machine.
+Writes ``early_stopping.md`` and ``early_stopping.json`` beside itself.
+
+Winner: the trial with the best last measurement, of trials that came to their last epoch for carsweep and Optuna's
+pruners, of all trials for Tune (``ResultGrid.get_best_result`` compares last results, stopped or not). Its true
+accuracy is that of the model it has: at its own last epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+from contestants import CONTESTANTS, Maker, Terms, starts_of
+from curves import SHAPES, Settings, best_accuracy, measured_accuracy, true_accuracy
+
+WORKERS = 4
+# (epochs of a trial, trials at full length that the budget pays for): the demo, transfer and scratch as packaged.
+SCALES = ((5, 8), (10, 20), (40, 20))
+WITHIN = 0.01
+
+
+@dataclass
+class Trial:
+    """A trial on its way."""
+
+    number: int
+    settings: Settings
+    speed: float
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one contestant made of one budget.
+
+    Attributes:
+        accuracy: true accuracy of the chosen winner.
+        reached: epochs spent, by all trials together, until one was truly within a point of the best; None if never.
+        trials: begun.
+        complete: of those, run to the end.
+    """
+
+    accuracy: float
+    reached: int | None
+    trials: int
+    complete: int
+
+
+class Clock:
+    """Four workers and a budget, for one contestant on one shape."""
+
+    def __init__(self, make: Maker, shape: str, epochs: int, budget: int, seed: int, *, takes_stopped: bool) -> None:
+        self._contestant = make(Terms(epochs, seed, starts_of(epochs)))
+        self._shape, self._epochs, self._budget, self._seed = shape, epochs, budget, seed
+        self._takes_stopped = takes_stopped
+        self._random = np.random.default_rng(seed)
+        self._queue: list[tuple[float, int, Trial]] = []
+        self._spent = self._reserved = self._trials = self._complete = 0
+        self._best, self._accuracy = -1.0, 0.0
+        self._reached: int | None = None
+
+    def run(self) -> Run:
+        """Spend the budget."""
+        self._fill(0.0)
+        while self._queue:
+            now, _, trial = heapq.heappop(self._queue)
+            if self._goes_on(trial):
+                heapq.heappush(self._queue, (now + trial.speed, trial.number, trial))
+            self._fill(now)
+        return Run(self._accuracy, self._reached, self._trials, self._complete)
+
+    def _fill(self, now: float) -> None:
+        while len(self._queue) < WORKERS and self._spent + self._reserved + self._epochs <= self._budget:
+            number, settings = self._contestant.ask()
+            trial = Trial(number, settings, float(self._random.uniform(0.8, 1.2)))
+            heapq.heappush(self._queue, (now + trial.speed, number, trial))
+            self._reserved += self._epochs
+            self._trials += 1
+
+    def _goes_on(self, trial: Trial) -> bool:
+        trial.epoch += 1
+        self._spent += 1
+        self._reserved -= 1
+        seed = (self._seed, trial.number)
+        measured = measured_accuracy(self._shape, trial.settings, trial.epoch, self._epochs, seed)
+        true = true_accuracy(self._shape, trial.settings, trial.epoch, self._epochs)
+        if self._reached is None and true >= best_accuracy() - WITHIN:
+            self._reached = self._spent
+        if trial.epoch == self._epochs:
+            self._contestant.finish(trial.number, trial.epoch, measured)
+            self._complete += 1
+            self._consider(measured, true)
+            return False
+        if not self._contestant.report(trial.number, trial.epoch, measured):
+            return True
+        self._reserved -= self._epochs - trial.epoch
+        if self._takes_stopped:
+            self._consider(measured, true)
+        return False
+
+    def _consider(self, measured: float, true: float) -> None:
+        if measured > self._best:
+            self._best, self._accuracy = measured, true
+
+
+def compete(make: Maker, shape: str, scale: tuple[int, int], seeds: Iterable[int], *, tune: bool) -> list[Run]:
+    """Return one run a seed."""
+    epochs, full = scale
+    return [Clock(make, shape, epochs, epochs * full, seed, takes_stopped=tune).run() for seed in seeds]
