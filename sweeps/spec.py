@@ -40,31 +40,45 @@ RESERVED_NAMES = ("stages", "data", "artifacts", "mlflow.db")
 class EarlyStopping(BaseModel):
     """Successive halving of the searched trials; documented experiments are never stopped.
 
+    The defaults are those that did best in benchmarks/early_stopping.md, on curves of many shapes: halving from a third
+    of 10 epochs on against all others, three times over, as was shipped before, chose winners of 80.6% on average,
+    these ones of 84.4%, and no stopping at all 81.7%.
+
     Attributes:
         enabled: whether trials are stopped at all.
-        min_epochs: every trial runs this long.
+        min_epochs: every trial runs this long; None is a fifth of its own epochs.
         reduction: of the trials that come to a rung, the best one in this many goes on; rungs are at min_epochs times
             the powers of this.
+        within_kind: up to this share of its epochs a trial is compared with those of its own unfreezing schedule only,
+            since those that open the backbone start slower. The named schedules have opened all of it by a half.
+        min_trials: nothing is stopped where fewer trials than this, itself included, can be compared.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: Annotated[bool, Field(strict=True)] = True
-    min_epochs: Annotated[int, Field(strict=True, ge=1)] = 1
-    reduction: Annotated[int, Field(strict=True, ge=2)] = 3
+    min_epochs: Annotated[int, Field(strict=True, ge=1)] | None = None
+    reduction: Annotated[int, Field(strict=True, ge=2)] = 2
+    within_kind: Annotated[float, Field(strict=True, ge=0.0, le=1.0)] = 0.5
+    min_trials: Annotated[int, Field(strict=True, ge=1)] = 3
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
         """Return the epochs (from 1) after which a trial of ``epochs`` epochs may be stopped.
 
-        >>> EarlyStopping(min_epochs=1, reduction=3).rungs(10)
-        (1, 3, 9)
+        >>> EarlyStopping().rungs(10)
+        (2, 4, 8)
         """
         rungs = []
-        rung = self.min_epochs
+        rung = self.min_epochs or max(1, epochs // 5)
         while self.enabled and rung < epochs:
             rungs.append(rung)
             rung *= self.reduction
         return tuple(rungs)
+
+    def plain(self) -> dict[str, Any]:
+        """Return what sweeps are told apart by; the later two settings where they are not the default."""
+        first = self.model_dump(include={"enabled", "min_epochs", "reduction"})
+        return first | self.model_dump(include={"within_kind", "min_trials"}, exclude_defaults=True)
 
 
 class SweepSpec(BaseModel):
@@ -210,7 +224,7 @@ class SweepSpec(BaseModel):
                 "experiments": [(name, config.canonical()) for name, config in self.experiment_configs()],
                 "starts": list(self.starts),
                 "search": {name: domain.plain() for name, domain in self.search.items()},
-                "early_stopping": self.early_stopping.model_dump(),
+                "early_stopping": self.early_stopping.plain(),
             }
         )
 

@@ -247,7 +247,7 @@ class Study:
         live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
         self._report(live.trial, epoch, metrics[OBJECTIVE])
         may_stop = not live.documented and epoch < live.last_epoch
-        live.pruned = may_stop and is_beaten(self._known(), number, epoch, self._spec.early_stopping)
+        live.pruned = may_stop and is_beaten(self._known(), number, epoch, live.last_epoch, self._spec.early_stopping)
         return live.pruned
 
     @staticmethod
