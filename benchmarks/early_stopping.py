@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import os
 import statistics
 import time
 import warnings
@@ -201,15 +200,16 @@ def _head(seeds: int) -> str:
     return (
         "# Early stopping on made-up learning curves\n\n"
         "Written by `python benchmarks/early_stopping.py`, whose head says what is done; no network is trained, and no\n"
-        f"number depends on the machine. {seeds} seeds a cell, other ones than the defaults were chosen with; the shapes\n"
-        f"are the same, and ours. The best that the space holds is {100 * best_accuracy():.1f}%."
+        f"number depends on the machine. {seeds} seeds a cell, other ones than the defaults were chosen with; the\n"
+        "shapes are the same, and ours. All contestants start with the two documented experiments that the space holds. The best\n"
+        f"that it holds is {100 * best_accuracy():.1f}%. Tables are medians and quartiles over seeds."
     )
 
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

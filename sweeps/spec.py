@@ -7,6 +7,7 @@ config  <  documented experiment  <  searched settings  <  fixed                
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -18,6 +19,7 @@ from carcls.errors import SpecError, nearest
 from sweeps.documented import find_experiment
 from sweeps.packaged import SPECS_FOLDER
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
+from sweeps.space_conditions import settle
 from sweeps.spec_layers import (
     SECTIONS,
     TRIAL_SETTINGS,
@@ -29,7 +31,7 @@ from sweeps.spec_layers import (
     merge,
     names_in,
 )
-from sweeps.spec_mistakes import normal_value, parse_search, sentences, trial_mistakes
+from sweeps.spec_mistakes import normal_domain, normal_value, parse_search, sentences, trial_mistakes
 from sweeps.spec_text import read_tree, write_tree
 
 FAMILIES: tuple[str, ...] = get_args(TrialFamily)
@@ -99,6 +101,8 @@ class SweepSpec(BaseModel):
         starts: settings of trials that come next, before the searched ones; they may lie outside of the search space.
         search: domains by setting. A setting that is fixed as well is fixed in the documented experiments only.
         early_stopping: of searched trials.
+        near: a drawn trial takes over the result of one that differs from it in ranges of numbers only, in each by at
+            most this share of the range (on its own scale); 0 takes over from equal trials only. Not in the digest.
         note: what differs from the documented scale, in words.
 
     Raises:
@@ -125,6 +129,7 @@ class SweepSpec(BaseModel):
         default_factory=dict
     )
     early_stopping: EarlyStopping = EarlyStopping()
+    near: Annotated[float, Field(strict=True, ge=0.0, le=0.5)] = 0.01
     note: str | None = None
 
     @field_validator("family")
@@ -169,12 +174,7 @@ class SweepSpec(BaseModel):
     @field_validator("search")
     @classmethod
     def _choices_as_trials_have_them(cls, search: dict[str, Domain]) -> dict[str, Domain]:
-        return {
-            name: Choice(tuple(normal_value(name, choice) for choice in domain.choices))
-            if isinstance(domain, Choice)
-            else domain
-            for name, domain in search.items()
-        }
+        return {name: replace(domain, **normal_domain(name, domain)) for name, domain in search.items()}
 
     @model_validator(mode="after")
     def _makes_trials(self) -> SweepSpec:
@@ -196,6 +196,10 @@ class SweepSpec(BaseModel):
         return TrialConfig.model_validate(
             {**self.config, **documented, **settings, **fixed, "family": self.family, "seed": self.seed}
         )
+
+    def searched_config(self, drawn: Mapping[str, Any]) -> TrialConfig:
+        """Return the trial that drawn values make; what is no parameter of it (see ``when``) has its base value."""
+        return settle(drawn, self.search, self.trial_config)
 
     def experiment_configs(self) -> list[tuple[str, TrialConfig]]:
         """Return the documented experiments by name, as this sweep runs them."""

@@ -21,13 +21,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from carcls.config import TrialConfig
 from sweeps.holding import give_back, take
 from sweeps.record import Status, TrialRecord
+from sweeps.space_conditions import fits, parameters_of
 from sweeps.study_history import JOURNAL, mend, note_spec
 from sweeps.study_parts import (
     OBJECTIVE,
     STATES,
     Journal,
     asked_of,
-    fits,
     from_distribution,
     load,
     record_of,
@@ -37,7 +37,8 @@ from sweeps.study_parts import (
 from sweeps.study_rungs import is_beaten
 from sweeps.study_sampling import draw, draw_new
 from sweeps.study_siblings import sibling_trials
-from sweeps.study_trials import Asked, Live, asked_value, last_of
+from sweeps.study_trials import Asked, Live, asked_value, duplicate_reason, last_of
+from sweeps.study_twins import near_twin
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -153,10 +154,13 @@ class Study:
         return self._begin_search_trial()
 
     def _begin_given(self, config: TrialConfig, experiment: str | None, start: str | None = None) -> Asked | None:
-        settings = {key: getattr(config, key) for key in self._spec.search}
+        settings = parameters_of(config, self._spec.search)
         known = {key: value for key, value in settings.items() if fits(self._spec.search[key], value)}
-        twin = self._digests.get(config.digest)
-        asked = asked_value(experiment, settings, config, twin)
+        twin, is_near = self._digests.get(config.digest), False
+        if twin is None and experiment is None and start is None:
+            twin = near_twin(self._known(), config, self._spec.search, self._spec.near)
+            is_near = twin is not None
+        asked = asked_value(experiment, settings, config, twin, is_near=is_near)
         template = create_trial(
             state=TrialState.RUNNING,
             params=known,
@@ -170,11 +174,18 @@ class Study:
     def _begin_search_trial(self) -> Asked | None:
         number = len(self._study.get_trials(deepcopy=False))
         drawn = draw(self._known(), self._distributions, self._spec.seed, number)
-        return self._begin_given(self._spec.trial_config(drawn), None)
+        return self._begin_given(self._spec.searched_config(drawn), None)
 
     def _begin_any_new(self) -> Asked | None:
         """Begin a trial at random that nobody has answered, where the sampler names only what is known."""
-        config = draw_new(self._spec, self._digests, len(self._study.get_trials(deepcopy=False)))
+        known = self._known()
+
+        def is_known(config: TrialConfig) -> bool:
+            return config.digest in self._digests or (
+                near_twin(known, config, self._spec.search, self._spec.near) is not None
+            )
+
+        config = draw_new(self._spec, is_known, len(self._study.get_trials(deepcopy=False)))
         return None if config is None else self._begin_given(config, None)
 
     def _begin(self, frozen: FrozenTrial, twin: int | None) -> Asked | None:
@@ -223,7 +234,7 @@ class Study:
         twin = self._frozen(asked_of(frozen)["duplicate_of"])
         if twin.state is TrialState.RUNNING:
             return
-        outcome = {**twin.user_attrs["outcome"], "seconds": 0.0, "reason": f"duplicate of trial {twin.number}"}
+        outcome = {**twin.user_attrs["outcome"], "seconds": 0.0, "reason": duplicate_reason(asked_of(frozen))}
         if outcome["status"] == "pruned":
             self._report(self._attach(frozen), outcome["epochs"], outcome["metrics"][OBJECTIVE])
         self._finish(frozen.number, outcome["status"], outcome["metrics"].get(OBJECTIVE), outcome)
