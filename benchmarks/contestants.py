@@ -191,7 +191,7 @@ CONTESTANTS: dict[str, Maker] = {
     "carsweep, all compared": lambda terms: Carsweep(
         terms,
         # What was shipped before: the third of the epochs that transfer's ten made 3, and no allowance for slow starts.
-        EarlyStopping(min_epochs=max(1, terms.epochs // 3), reduction=3, within_kind=0.0, min_trials=1),
+        EarlyStopping(min_epochs=max(1, terms.epochs // 3), reduction=3, within_kind=0.0),
     ),
     "Tune: ASHA + OptunaSearch": Tune,
     "Tune: ASHA + random": lambda terms: Tune(terms, RandomSampler(terms.seed)),

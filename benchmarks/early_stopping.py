@@ -121,9 +121,10 @@ class Clock:
 
 
 def compete(make: Maker, shape: str, scale: tuple[int, int], seeds: Iterable[int], *, tune: bool) -> list[Run]:
-    """Return one run a seed."""
+    """Return one run a seed. All contestants have the same luck, and no two shapes have."""
     epochs, full = scale
-    return [Clock(make, shape, epochs, epochs * full, seed, takes_stopped=tune).run() for seed in seeds]
+    own = [seed + 100_000 * SHAPES.index(shape) for seed in seeds]
+    return [Clock(make, shape, epochs, epochs * full, seed, takes_stopped=tune).run() for seed in own]
 
 
 def table(results: dict[str, dict[str, list[Run]]], cell: Callable[[Sequence[Run]], str]) -> list[str]:
@@ -173,8 +174,8 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # The defaults were chosen on seeds 0 to 7; these are others.
-    seeds = range(100, 100 + options.seeds)
+    # The defaults were chosen on seeds 1000 to 1015; these are others.
+    seeds = range(2000, 2000 + options.seeds)
     lines, plain = [_head(options.seeds)], {}
     for epochs, full in SCALES:
         results: dict[str, dict[str, list[Run]]] = {}
@@ -200,9 +201,12 @@ def _head(seeds: int) -> str:
     return (
         "# Early stopping on made-up learning curves\n\n"
         "Written by `python benchmarks/early_stopping.py`, whose head says what is done; no network is trained, and no\n"
-        f"number depends on the machine. {seeds} seeds a cell, other ones than the defaults were chosen with; the\n"
-        "shapes are the same, and ours. All contestants start with the two documented experiments that the space holds. The best\n"
-        f"that it holds is {100 * best_accuracy():.1f}%. Tables are medians and quartiles over seeds."
+        f"number depends on the machine. {seeds} seeds a cell, other ones than the defaults were chosen with, but the\n"
+        "same shapes, which are ours. All contestants start with the two documented experiments that the space holds;\n"
+        f"the best that it holds is {100 * best_accuracy():.1f}%.\n\n"
+        "*As shipped* has the defaults of `EarlyStopping`; *all compared* is what was shipped before: halving from a\n"
+        "third of the epochs on, each trial against all others. The defaults were chosen among eight, the one without\n"
+        "any stopping included, by the mean over all shapes at 5 and 10 epochs, on 16 seeds a shape."
     )
 
 

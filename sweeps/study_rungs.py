@@ -2,10 +2,9 @@
 
 At a rung (an epoch at which trials are compared) a trial goes on when it is among the best one in ``reduction`` of all
 that have come so far, itself included, and the best always does (Li et al., A System for Massively Parallel
-Hyperparameter Tuning, 2020). Two things are ours. In the first part of a training a trial is compared with its own kind
-only: a head on frozen features leads for some epochs whatever comes later, and would stop whatever is opened. And
-nothing is stopped before enough trials have come: the first two decide nothing. What both are worth is measured in
-benchmarks/early_stopping.md.
+Hyperparameter Tuning, 2020). One thing is ours: in the first part of a training a trial is compared with its own kind
+only. A head on frozen features leads for some epochs whatever comes later, and would stop whatever is opened. What that
+is worth is measured in benchmarks/early_stopping.md.
 
 The verdict is a function of the measurements in the journal, so a driver that dies between a measurement and its
 verdict changes nothing: the next one comes to the same verdict.
@@ -38,8 +37,6 @@ def is_beaten(trials: Sequence[FrozenTrial], number: int, epoch: int, epochs: in
         return False
     compared = _own_kind(trials, trial) if epoch < stopping.within_kind * epochs else iter(trials)
     values = sorted((t.intermediate_values[epoch] for t in compared if _came_to(t, epoch)), reverse=True)
-    if len(values) < stopping.min_trials:
-        return False
     return own[epoch] < values[max(1, len(values) // stopping.reduction) - 1]
 
 
