@@ -196,8 +196,8 @@ class TrialConfig(BaseModel):
             self.crop != "none" or self.flip or self.rotation > 0 or self.jitter > 0
         )
 
-    def canonical(self) -> dict[str, Any]:
-        """Return the settings with those that cannot matter set to their defaults, so that equal trials are equal.
+    def neutral(self) -> frozenset[str]:
+        """Return the settings that cannot matter in this trial, whatever their values.
 
         A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step; what is trained
         from nothing is open from the start at one learning rate; only retrieval has neighbours, and where its extractor
@@ -230,6 +230,11 @@ class TrialConfig(BaseModel):
             neutral.add("whitening_dim")
         if self.vote != "softmax":
             neutral.add("temperature")
+        return frozenset(neutral)
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the settings with those that cannot matter set to their defaults, so that equal trials are equal."""
+        neutral = self.neutral()
         settings: dict[str, Any] = self.model_dump()
         if "micro_batch" in neutral or settings["micro_batch"] is None:
             del settings["micro_batch"]  # so that digests are those of before there was one

@@ -139,8 +139,9 @@ def _stopping(spec: SweepSpec) -> str:
     stopping = spec.early_stopping
     if not stopping.enabled:
         return "Early stopping: none."
+    first = "a fifth of the epochs" if stopping.min_epochs is None else f"epoch {stopping.min_epochs}"
     return (
-        f"Early stopping of searched trials: successive halving, from epoch {stopping.min_epochs}, "
+        f"Early stopping of searched trials: successive halving, from {first}, "
         f"the best 1 in {stopping.reduction} goes on."
     )
 

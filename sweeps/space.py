@@ -1,21 +1,24 @@
 """What a sweep searches over: domains that validate themselves when built. No foreign library.
 
 A domain in YAML is a range, ``{low: 0.0, high: 0.7}`` (``log: true``, ``int: true`` and ``step: 2`` as needed), or a
-list of choices, ``[adam, adamw]``, which may also be written ``{choices: [adam, adamw]}``.
+list of choices, ``[adam, adamw]``, which may also be written ``{choices: [adam, adamw]}``. A domain in a mapping may
+say ``when: {unfreezing: [full, "1:all"]}``: it is searched only in trials where the other setting has one of these.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from carcls.errors import SpecError, nearest
 
 Scalar = str | int | float | bool
-RANGE_KEYS = ("low", "high", "log", "int", "step")
+RANGE_KEYS = ("low", "high", "log", "int", "step", "when")
+# Other settings, each with the values under which a domain is searched.
+When = tuple[tuple[str, tuple[Scalar, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class FloatDomain:
     low: float
     high: float
     log: bool = False
+    when: When = ()
 
     def __post_init__(self) -> None:
         for name, end in (("low", self.low), ("high", self.high)):
@@ -50,7 +54,7 @@ class FloatDomain:
 
     def plain(self) -> dict[str, Any]:
         """Return what YAML says for this domain."""
-        return {"low": self.low, "high": self.high} | ({"log": True} if self.log else {})
+        return {"low": self.low, "high": self.high} | ({"log": True} if self.log else {}) | _plain_when(self.when)
 
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}" + (", log" if self.log else "")
@@ -69,6 +73,7 @@ class IntDomain:
     high: int
     log: bool = False
     step: int = 1
+    when: When = ()
 
     def __post_init__(self) -> None:
         _check_order(self.low, self.high)
@@ -95,7 +100,7 @@ class IntDomain:
     def plain(self) -> dict[str, Any]:
         """Return what YAML says for this domain."""
         extra = ({"log": True} if self.log else {}) | ({"step": self.step} if self.step != 1 else {})
-        return {"int": True, "low": self.low, "high": self.high} | extra
+        return {"int": True, "low": self.low, "high": self.high} | extra | _plain_when(self.when)
 
     def __str__(self) -> str:
         step = f", step {self.step}" if self.step != 1 else ""
@@ -111,6 +116,7 @@ class Choice:
     """
 
     choices: tuple[Scalar, ...]
+    when: When = ()
 
     def __post_init__(self) -> None:
         if not self.choices:
@@ -130,9 +136,9 @@ class Choice:
         """Return a value at random."""
         return random.choice(self.choices)
 
-    def plain(self) -> list[Scalar]:
+    def plain(self) -> list[Scalar] | dict[str, Any]:
         """Return what YAML says for this domain."""
-        return list(self.choices)
+        return {"choices": list(self.choices)} | _plain_when(self.when) if self.when else list(self.choices)
 
     def __str__(self) -> str:
         return " | ".join(str(choice) for choice in self.choices)
@@ -157,14 +163,32 @@ def parse_domain(value: Any, path: str, *, integer: bool = False) -> Domain:
     if not isinstance(value, Mapping):
         raise SpecError([f"{path}: must be a range {{low: …, high: …}} or a list of choices, got {value!r}."])
     if "choices" in value:
-        _check_keys(value, ("choices",), path)
-        return _build(path, value["choices"], _choice)
+        _check_keys(value, ("choices", "when"), path)
+        return replace(_build(path, value["choices"], _choice), when=_parse_when(value, path))
     _check_keys(value, RANGE_KEYS, path)
     missing = [f"{path}.{name}: must be given, as in {{low: 0.0, high: 0.7}}." for name in _missing(value)]
     if missing:
         raise SpecError(missing)
     whole = integer or value.get("int") is True
-    return _build(path, value, _int_range if whole else _float_range)
+    return replace(_build(path, value, _int_range if whole else _float_range), when=_parse_when(value, path))
+
+
+def _parse_when(value: Mapping[str, Any], path: str) -> When:
+    when = value.get("when") or {}
+    if not isinstance(when, Mapping):
+        raise SpecError([f"{path}.when: must be like {{unfreezing: [full]}}, got {when!r}."])
+    return tuple((str(name), _values(values, f"{path}.when.{name}")) for name, values in when.items())
+
+
+def _values(values: Any, path: str) -> tuple[Scalar, ...]:
+    several = tuple(values) if isinstance(values, list | tuple) else (values,)
+    if not several or not all(isinstance(value, str | int | float | bool) for value in several):
+        raise SpecError([f"{path}: must be a value or a list of values, got {values!r}."])
+    return several
+
+
+def _plain_when(when: When) -> dict[str, Any]:
+    return {"when": {name: list(values) for name, values in when}} if when else {}
 
 
 def _build(path: str, value: Any, build: Any) -> Domain:

@@ -7,6 +7,7 @@ config  <  documented experiment  <  searched settings  <  fixed                
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -19,6 +20,7 @@ from sweeps.confirm import parse_confirm
 from sweeps.documented import find_experiment
 from sweeps.packaged import SPECS_FOLDER
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
+from sweeps.space_conditions import settle
 from sweeps.spec_layers import (
     SECTIONS,
     TRIAL_SETTINGS,
@@ -30,7 +32,7 @@ from sweeps.spec_layers import (
     merge,
     names_in,
 )
-from sweeps.spec_mistakes import normal_value, parse_search, sentences, trial_mistakes
+from sweeps.spec_mistakes import normal_domain, normal_value, parse_search, sentences, trial_mistakes
 from sweeps.spec_text import read_tree, write_tree
 
 FAMILIES: tuple[str, ...] = get_args(TrialFamily)
@@ -41,31 +43,41 @@ RESERVED_NAMES = ("stages", "data", "artifacts", "mlflow.db")
 class EarlyStopping(BaseModel):
     """Successive halving of the searched trials; documented experiments are never stopped.
 
+    WHY
+
     Attributes:
         enabled: whether trials are stopped at all.
-        min_epochs: every trial runs this long.
+        min_epochs: every trial runs this long; None is a fifth of its own epochs.
         reduction: of the trials that come to a rung, the best one in this many goes on; rungs are at min_epochs times
             the powers of this.
+        within_kind: up to this share of its epochs a trial is compared with those of its own unfreezing schedule only,
+            since those that open the backbone start slower. The named schedules have opened all of it by a half.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: Annotated[bool, Field(strict=True)] = True
-    min_epochs: Annotated[int, Field(strict=True, ge=1)] = 1
+    min_epochs: Annotated[int, Field(strict=True, ge=1)] | None = None
     reduction: Annotated[int, Field(strict=True, ge=2)] = 3
+    within_kind: Annotated[float, Field(strict=True, ge=0.0, le=1.0)] = 0.5
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
         """Return the epochs (from 1) after which a trial of ``epochs`` epochs may be stopped.
 
-        >>> EarlyStopping(min_epochs=1, reduction=3).rungs(10)
-        (1, 3, 9)
+        >>> EarlyStopping().rungs(10)
+        (2, 6)
         """
         rungs = []
-        rung = self.min_epochs
+        rung = self.min_epochs or max(1, epochs // 5)
         while self.enabled and rung < epochs:
             rungs.append(rung)
             rung *= self.reduction
         return tuple(rungs)
+
+    def plain(self) -> dict[str, Any]:
+        """Return what sweeps are told apart by; the later setting where it is not the default."""
+        first = self.model_dump(include={"enabled", "min_epochs", "reduction"})
+        return first | self.model_dump(include={"within_kind"}, exclude_defaults=True)
 
 
 class SweepSpec(BaseModel):
@@ -89,6 +101,8 @@ class SweepSpec(BaseModel):
         confirm: ``NxM``: after the search the N best trials are run again with M fresh seeds each, and the winner is
             chosen by their means; None chooses it by the search. No part of the digest.
         refit: whether the winner is trained once more, on training and validation images. No part of the digest.
+        near: a drawn trial takes over the result of one that differs from it in ranges of numbers only, in each by at
+            most this share of the range (on its own scale); 0 takes over from equal trials only. Not in the digest.
         note: what differs from the documented scale, in words.
 
     Raises:
@@ -117,6 +131,7 @@ class SweepSpec(BaseModel):
     early_stopping: EarlyStopping = EarlyStopping()
     confirm: str | None = None
     refit: Annotated[bool, Field(strict=True)] = False
+    near: Annotated[float, Field(strict=True, ge=0.0, le=0.5)] = 0.01
     note: str | None = None
 
     @field_validator("family")
@@ -168,12 +183,7 @@ class SweepSpec(BaseModel):
     @field_validator("search")
     @classmethod
     def _choices_as_trials_have_them(cls, search: dict[str, Domain]) -> dict[str, Domain]:
-        return {
-            name: Choice(tuple(normal_value(name, choice) for choice in domain.choices))
-            if isinstance(domain, Choice)
-            else domain
-            for name, domain in search.items()
-        }
+        return {name: replace(domain, **normal_domain(name, domain)) for name, domain in search.items()}
 
     @model_validator(mode="after")
     def _makes_trials(self) -> SweepSpec:
@@ -196,6 +206,10 @@ class SweepSpec(BaseModel):
             fixed = {name: value for name, value in fixed.items() if name not in self.search}
         seeded = {"family": self.family, "seed": settings.get("seed", self.seed)}
         return TrialConfig.model_validate({**self.config, **documented, **settings, **fixed, **seeded})
+
+    def searched_config(self, drawn: Mapping[str, Any]) -> TrialConfig:
+        """Return the trial that drawn values make; what is no parameter of it (see ``when``) has its base value."""
+        return settle(drawn, self.search, self.trial_config)
 
     def experiment_configs(self) -> list[tuple[str, TrialConfig]]:
         """Return the documented experiments by name, as this sweep runs them."""
@@ -229,7 +243,7 @@ class SweepSpec(BaseModel):
                 "experiments": [(name, config.canonical()) for name, config in self.experiment_configs()],
                 "starts": list(self.starts),
                 "search": {name: domain.plain() for name, domain in self.search.items()},
-                "early_stopping": self.early_stopping.model_dump(),
+                "early_stopping": self.early_stopping.plain(),
             }
         )
 

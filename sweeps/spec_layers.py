@@ -23,6 +23,7 @@ SWEEP_SETTINGS = (
     "trials",
     "hours",
     "seed",
+    "near",
     "concurrency",
     "cpus_per_trial",
     "gpus_per_trial",

@@ -11,6 +11,7 @@ from carcls.config import TrialConfig
 from carcls.errors import SpecError, nearest
 from sweeps.documented import find_experiment
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain, parse_domain
+from sweeps.space_conditions import when_mistakes
 from sweeps.spec_layers import TRIAL_SETTINGS
 
 _RULES = {
@@ -127,6 +128,7 @@ def trial_mistakes(
     for name, domain in search.items():
         for path, value in _labelled_ends(f"search.{name}", domain):
             mistakes += setting_mistakes(name, value, path)
+    mistakes += when_mistakes(search, setting_mistakes)
     for place, settings in enumerate(starts):
         for name, value in settings.items():
             mistakes += setting_mistakes(name, value, f"starts[{place}].{name}")
@@ -184,3 +186,11 @@ def normal_value(name: str, value: Any) -> Any:
     if setting_mistakes(name, value, name):
         return value
     return getattr(TrialConfig.model_validate({name: value}), name)
+
+
+def normal_domain(name: str, domain: Domain) -> dict[str, Any]:
+    """Return the fields of the domain that hold values of settings, with each as a TrialConfig holds it."""
+    when = tuple((parent, tuple(normal_value(parent, value) for value in values)) for parent, values in domain.when)
+    if isinstance(domain, Choice):
+        return {"choices": tuple(normal_value(name, choice) for choice in domain.choices), "when": when}
+    return {"when": when}

@@ -22,6 +22,7 @@ from carcls.config import TrialConfig
 from sweeps.confirm import Repeat
 from sweeps.holding import give_back, take
 from sweeps.record import Status, TrialRecord
+from sweeps.space_conditions import fits, parameters_of
 from sweeps.study_confirm import Confirming, confirming_trial, is_confirming, searched
 from sweeps.study_history import JOURNAL, mend, note_spec
 from sweeps.study_parts import (
@@ -29,7 +30,6 @@ from sweeps.study_parts import (
     STATES,
     Journal,
     asked_of,
-    fits,
     from_distribution,
     load,
     record_of,
@@ -39,7 +39,8 @@ from sweeps.study_parts import (
 from sweeps.study_rungs import is_beaten
 from sweeps.study_sampling import draw, draw_new
 from sweeps.study_siblings import sibling_trials
-from sweeps.study_trials import Asked, Live, asked_value, last_of
+from sweeps.study_trials import Asked, Live, asked_value, duplicate_reason, last_of
+from sweeps.study_twins import near_twin
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -172,10 +173,13 @@ class Study:
         return self._begin_search_trial()
 
     def _begin_given(self, config: TrialConfig, experiment: str | None, start: str | None = None) -> Asked | None:
-        settings = {key: getattr(config, key) for key in self._spec.search}
+        settings = parameters_of(config, self._spec.search)
         known = {key: value for key, value in settings.items() if fits(self._spec.search[key], value)}
-        twin = self._digests.get(config.digest)
-        asked = asked_value(experiment, settings, config, twin)
+        twin, is_near = self._digests.get(config.digest), False
+        if twin is None and experiment is None and start is None:
+            twin = near_twin(searched(self._known()), config, self._spec.search, self._spec.near)
+            is_near = twin is not None
+        asked = asked_value(experiment, settings, config, twin, is_near=is_near)
         template = create_trial(
             state=TrialState.RUNNING,
             params=known,
@@ -188,11 +192,18 @@ class Study:
 
     def _begin_search_trial(self) -> Asked | None:
         drawn = draw(searched(self._known()), self._distributions, self._spec.seed, self._place())
-        return self._begin_given(self._spec.trial_config(drawn), None)
+        return self._begin_given(self._spec.searched_config(drawn), None)
 
     def _begin_any_new(self) -> Asked | None:
         """Begin a trial at random that nobody has answered, where the sampler names only what is known."""
-        config = draw_new(self._spec, self._digests, self._place())
+        known = searched(self._known())
+
+        def is_known(config: TrialConfig) -> bool:
+            return config.digest in self._digests or (
+                near_twin(known, config, self._spec.search, self._spec.near) is not None
+            )
+
+        config = draw_new(self._spec, is_known, self._place())
         return None if config is None else self._begin_given(config, None)
 
     def _place(self) -> int:
@@ -245,7 +256,7 @@ class Study:
         twin = self._frozen(asked_of(frozen)["duplicate_of"])
         if twin.state is TrialState.RUNNING:
             return
-        outcome = {**twin.user_attrs["outcome"], "seconds": 0.0, "reason": f"duplicate of trial {twin.number}"}
+        outcome = {**twin.user_attrs["outcome"], "seconds": 0.0, "reason": duplicate_reason(asked_of(frozen))}
         if outcome["status"] == "pruned":
             self._report(self._attach(frozen), outcome["epochs"], outcome["metrics"][OBJECTIVE])
         self._finish(frozen.number, outcome["status"], outcome["metrics"].get(OBJECTIVE), outcome)
@@ -271,7 +282,8 @@ class Study:
         live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
         self._report(live.trial, epoch, metrics[OBJECTIVE])
         may_stop = not (live.documented or live.confirms) and epoch < live.last_epoch
-        live.pruned = may_stop and is_beaten(searched(self._known()), number, epoch, self._spec.early_stopping)
+        rivals = searched(self._known())
+        live.pruned = may_stop and is_beaten(rivals, number, epoch, live.last_epoch, self._spec.early_stopping)
         return live.pruned
 
     @staticmethod

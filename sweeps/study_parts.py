@@ -53,17 +53,6 @@ def from_distribution(distribution: BaseDistribution) -> Domain:
     return FloatDomain(low=distribution.low, high=distribution.high, log=distribution.log)
 
 
-def fits(domain: Domain, value: Any) -> bool:
-    """Tell whether ``value`` is one that the domain could have given."""
-    if isinstance(domain, Choice):
-        return any(value == choice and type(value) is type(choice) for choice in domain.choices)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    if isinstance(domain, IntDomain) and (value != int(value) or (value - domain.low) % domain.step):
-        return False
-    return domain.low <= value <= domain.high
-
-
 class Journal:
     """The file that everything is written to, each line waited for until it is on the disk.
 

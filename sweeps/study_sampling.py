@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,9 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from carcls.config import TrialConfig, digest_of
-from sweeps.study_parts import asked_of
+from sweeps.space import Domain
+from sweeps.space_conditions import fits
+from sweeps.study_parts import asked_of, from_distribution
 from sweeps.study_siblings import is_sibling
 
 if TYPE_CHECKING:
@@ -44,16 +46,17 @@ def draw(
     seen = _seen_by_sampler(trials)
     startup = STARTUP_TRIALS + sum(is_sibling(trial) for trial in seen)
     glance = optuna.create_study(direction="maximize", sampler=_sampler(_seed_of(seed, number), startup))
-    glance.add_trials([_bare(trial) for trial in seen])
+    domains = {name: from_distribution(distribution) for name, distribution in distributions.items()}
+    glance.add_trials([_as_drawn(trial, distributions, domains) for trial in seen])
     return glance.ask(dict(distributions)).params
 
 
-def draw_new(spec: SweepSpec, known: Collection[str], number: int) -> TrialConfig | None:
-    """Return a trial at random whose digest is not ``known``, or None when the space seems to hold none."""
+def draw_new(spec: SweepSpec, is_known: Callable[[TrialConfig], bool], number: int) -> TrialConfig | None:
+    """Return a trial at random that is not known, or None when the space seems to hold none."""
     random = Random(_seed_of(spec.seed, number))
     for _ in range(RANDOM_DRAWS):
-        config = spec.trial_config({name: domain.draw(random) for name, domain in spec.search.items()})
-        if config.digest not in known:
+        config = spec.searched_config({name: domain.draw(random) for name, domain in spec.search.items()})
+        if not is_known(config):
             return config
     return None
 
@@ -93,8 +96,20 @@ def _seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     ]
 
 
-def _bare(trial: FrozenTrial) -> FrozenTrial:
-    """Return the trial without its notes, which are long and would be copied."""
-    bare = copy.copy(trial)
-    bare.user_attrs = {}
-    return bare
+def _as_drawn(
+    trial: FrozenTrial, distributions: Mapping[str, BaseDistribution], domains: Mapping[str, Domain]
+) -> FrozenTrial:
+    """Return the trial as if it had been drawn from today's domains: what does not fit into them is left out.
+
+    Its notes, which are long and would be copied, are left out too.
+    """
+    settings = asked_of(trial)["settings"]
+    drawn = copy.copy(trial)
+    drawn.user_attrs = {}
+    drawn.distributions = {
+        name: distribution
+        for name, distribution in distributions.items()
+        if name in settings and fits(domains[name], settings[name])
+    }
+    drawn.params = {name: settings[name] for name in drawn.distributions}
+    return drawn

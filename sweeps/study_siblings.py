@@ -13,7 +13,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from carcls.config import TrialConfig
-from sweeps.study_parts import OBJECTIVE, asked_of, fits, what_is_broken
+from sweeps.space_conditions import fits, parameters_of
+from sweeps.study_parts import OBJECTIVE, asked_of, what_is_broken
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -66,7 +67,7 @@ def _trial(
     distributions: Mapping[str, BaseDistribution],
 ) -> FrozenTrial:
     outcome = parent.user_attrs["outcome"]
-    settings = {name: getattr(config, name) for name in spec.search}
+    settings = parameters_of(config, spec.search)
     drawn = {name: value for name, value in settings.items() if fits(spec.search[name], value)}
     told = {name: outcome[name] for name in ("epochs", "model") if name in outcome}
     return create_trial(

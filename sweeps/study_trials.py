@@ -36,16 +36,26 @@ class Live:
 
 
 def asked_value(
-    experiment: str | None, settings: Mapping[str, Any], config: TrialConfig, twin: int | None
+    experiment: str | None, settings: Mapping[str, Any], config: TrialConfig, twin: int | None, *, is_near: bool = False
 ) -> dict[str, Any]:
-    """Return what is noted of a trial when it is asked; ``twin`` is the trial that it takes its result from."""
+    """Return what is noted of a trial when it is asked.
+
+    ``twin`` is the trial that it takes its result from; ``is_near`` says that the two are not quite equal.
+    """
     asked = {
         "experiment": experiment,
         "settings": dict(settings),
         "config": config.model_dump(),
         "digest": config.digest,
     }
-    return asked if twin is None else {**asked, "duplicate_of": twin}
+    if twin is None:
+        return asked
+    return {**asked, "duplicate_of": twin} | ({"near": True} if is_near else {})
+
+
+def duplicate_reason(asked: Mapping[str, Any]) -> str:
+    """Return why a trial was not computed."""
+    return f"{'near-' if asked.get('near') else ''}duplicate of trial {asked['duplicate_of']}"
 
 
 def last_of(live: Live) -> dict[str, Any]:

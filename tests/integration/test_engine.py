@@ -193,7 +193,7 @@ class TestWithASharedRay:
     def test_beaten_trials_stop_at_their_step_but_documented_ones_never(self, tmp_path: Path) -> None:
         """Experiments come first and run all epochs; a pruned trial runs no epoch more."""
         names = ("transfer/frozen", "transfer/frozen-augmented", "transfer/finetuned")
-        halving = EarlyStopping(min_epochs=1, reduction=2)
+        halving = EarlyStopping(min_epochs=1, reduction=2, within_kind=0.0)
         spec = spec_of(trials=9, experiments=names, fixed={"epochs": 5}, early_stopping=halving)
         result = run(tmp_path, spec, sleep=0.03)
         assert [record.experiment for record in result.records] == [*names, *[None] * 6]

@@ -38,7 +38,7 @@ def spec_of(**changes: Any) -> SweepSpec:
             "head_lr": FloatDomain(1e-4, 1e-2, log=True),
             "lr_schedule": Choice(("constant", "cosine")),
         },
-        "early_stopping": EarlyStopping(min_epochs=1, reduction=3),
+        "early_stopping": EarlyStopping(min_epochs=1, reduction=3, within_kind=0.0),
     }
     return SweepSpec.model_validate({**fields, **changes})
 

@@ -28,8 +28,8 @@ def test_verdicts_are_those_of_optunas_successive_halving(seed: int, min_epochs:
         epochs[number] += 1
         running[number].report(order.random(), epochs[number])
         verdict = running[number].should_prune()
-        stopping = EarlyStopping(min_epochs=min_epochs, reduction=reduction)
-        assert is_beaten(study.get_trials(deepcopy=False), number, epochs[number], stopping) == verdict
+        stopping = EarlyStopping(min_epochs=min_epochs, reduction=reduction, within_kind=0.0)
+        assert is_beaten(study.get_trials(deepcopy=False), number, epochs[number], 100, stopping) == verdict
         stopped += verdict
         if verdict or epochs[number] == 9:
             del running[number]

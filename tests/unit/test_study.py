@@ -27,7 +27,7 @@ def spec_of(**changes: object) -> SweepSpec:
             "head_lr": FloatDomain(1e-4, 1e-2, log=True),
             "weight_decay": FloatDomain(1e-6, 1e-2, log=True),
         },
-        "early_stopping": EarlyStopping(min_epochs=1, reduction=3),
+        "early_stopping": EarlyStopping(min_epochs=1, reduction=3, within_kind=0.0),
     }
     return SweepSpec.model_validate({**fields, **changes})
 

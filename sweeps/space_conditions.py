@@ -1,0 +1,108 @@
+"""Which searched settings are parameters of a trial: those that matter in it, and whose condition holds.
+
+The learning rate of a frozen backbone is none, the temperature of a vote that has none is none; ``TrialConfig.neutral``
+knows. A domain's ``when`` says further conditions. What is no parameter of a trial has its base value there, is not
+shown, and teaches the sampler nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from carcls.config import TrialConfig
+from sweeps.space import Choice, Domain, FloatDomain
+
+
+def parameters_of(config: TrialConfig, search: Mapping[str, Domain]) -> dict[str, Any]:
+    """Return the searched settings that are parameters of this trial, with their values."""
+    neutral = config.neutral()
+    return {
+        name: getattr(config, name)
+        for name, domain in search.items()
+        if name not in neutral and all(getattr(config, parent) in values for parent, values in domain.when)
+    }
+
+
+def settle(
+    drawn: Mapping[str, Any], search: Mapping[str, Domain], build: Callable[[Mapping[str, Any]], TrialConfig]
+) -> TrialConfig:
+    """Return the trial that drawn values make, those that are no parameters of it left at the base value.
+
+    Args:
+        drawn: values of searched settings.
+        search: all domains of the sweep.
+        build: makes a trial of settings that differ from the base.
+    """
+    while True:
+        config = build(drawn)
+        active = parameters_of(config, search)
+        kept = {name: value for name, value in drawn.items() if name in active}
+        if len(kept) == len(drawn):
+            return config
+        drawn = kept
+
+
+def fits(domain: Domain, value: Any) -> bool:
+    """Tell whether ``value`` is one that the domain could have given."""
+    if isinstance(domain, Choice):
+        return any(value == choice and type(value) is type(choice) for choice in domain.choices)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if not isinstance(domain, FloatDomain) and (value != int(value) or (value - domain.low) % domain.step):
+        return False
+    return domain.low <= value <= domain.high
+
+
+def when_mistakes(search: Mapping[str, Domain], check: Callable[[str, Any, str], list[str]]) -> list[str]:
+    """Return what is wrong with the conditions of a search, in sentences that begin with their path.
+
+    Args:
+        search: domains by setting.
+        check: returns what is wrong with a setting (name, value, path).
+    """
+    found = [
+        mistake
+        for name, domain in search.items()
+        for parent, values in domain.when
+        for value in values
+        for mistake in _value_mistakes(f"search.{name}.when.{parent}", parent, value, search, check)
+    ]
+    return list(dict.fromkeys(found)) or _cycles(search)
+
+
+def _value_mistakes(
+    path: str,
+    parent: str,
+    value: Any,
+    search: Mapping[str, Domain],
+    check: Callable[[str, Any, str], list[str]],
+) -> list[str]:
+    wrong = check(parent, value, path)
+    domain = search.get(parent)
+    if wrong or domain is None or (value in domain.choices if isinstance(domain, Choice) else fits(domain, value)):
+        return wrong
+    return [f"{path}: must be among the values searched for {parent} ({domain}), got {value!r}."]
+
+
+def _cycles(search: Mapping[str, Domain]) -> list[str]:
+    """Return a sentence for each setting whose condition leads back to itself."""
+    return [
+        f"search.{name}.when: must not depend on {name} itself, got {' -> '.join(way)}."
+        for name in search
+        if (way := _way_back(name, search))
+    ]
+
+
+def _way_back(start: str, search: Mapping[str, Domain]) -> list[str]:
+    """Return the settings from ``start`` back to itself; none where there is no such way."""
+    waiting, seen = [[start]], set()
+    while waiting:
+        way = waiting.pop()
+        for parent, _ in search[way[-1]].when if way[-1] in search else ():
+            if parent == start:
+                return [*way, parent]
+            if parent not in seen:
+                seen.add(parent)
+                waiting.append([*way, parent])
+    return []

@@ -1,0 +1,327 @@
+"""Conditional search spaces, near twins, and what the sampler is shown."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carcls.config import TrialConfig
+from carcls.errors import SpecError
+from sweeps.space import Choice, FloatDomain, IntDomain, parse_domain
+from sweeps.space_conditions import parameters_of, settle
+from sweeps.spec import EarlyStopping, SweepSpec, load_spec
+from sweeps.study import Asked, Study, to_distribution
+from sweeps.study_sampling import draw
+
+BACKBONE_LR = FloatDomain(1e-5, 1e-2, log=True)
+
+
+def spec_of(**changes: Any) -> SweepSpec:
+    """A sweep over a schedule, and a rate that only some of its values have a use for."""
+    fields: dict[str, Any] = {
+        "family": "transfer",
+        "trials": 20,
+        "config": {"backbone_lr": 5e-4},
+        "search": {
+            "unfreezing": Choice(("frozen", "full")),
+            "dropout": FloatDomain(0.0, 0.5),
+            "backbone_lr": BACKBONE_LR,
+        },
+        "early_stopping": EarlyStopping(enabled=False),
+    }
+    return SweepSpec.model_validate({**fields, **changes})
+
+
+def score(config: TrialConfig) -> float:
+    """Fine-tuning wins, at a rate of 1e-3."""
+    if config.unfreezing == "frozen":
+        return 0.3 - (config.dropout - 0.2) ** 2
+    return 0.9 - (math.log10(config.backbone_lr) + 3) ** 2 / 10 - (config.dropout - 0.2) ** 2
+
+
+def complete(study: Study, asked: Asked, accuracy: float | None = None) -> None:
+    """Close a trial with its score."""
+    value = score(asked.config) if accuracy is None else accuracy
+    study.tell_complete(asked.number, {"val_accuracy": value}, 1, 1.0, {"model": "m"})
+
+
+def ask(study: Study) -> Asked:
+    """Ask for a trial that must be there."""
+    asked = study.ask()
+    assert asked is not None
+    return asked
+
+
+def run_all(study: Study) -> list[Asked]:
+    """Complete all that the study still owes."""
+    done = []
+    while (asked := study.ask()) is not None:
+        complete(study, asked)
+        done.append(asked)
+    return done
+
+
+def test_what_cannot_matter_is_no_parameter_and_the_rest_is_learned(tmp_path: Path) -> None:
+    """A frozen trial has no backbone_lr in params, settings or config; open ones come closer to the best rate."""
+    with Study.open(tmp_path, spec_of(trials=60)) as study:
+        done = run_all(study)
+        params = [trial.params for trial in study._known() if "duplicate_of" not in trial.user_attrs["asked"]]
+        records = study.records()
+    frozen = [asked for asked in done if asked.config.unfreezing == "frozen"]
+    assert frozen
+    assert all(("backbone_lr" in given) == (given["unfreezing"] == "full") for given in params)
+    assert [record.settings for record in records] == params
+    assert {asked.config.backbone_lr for asked in frozen} == {5e-4}
+    misses = [abs(math.log10(a.config.backbone_lr) + 3) for a in done if a.config.unfreezing == "full"]
+    assert len(misses) > len(frozen)
+    assert sum(misses[-10:]) / 10 < sum(misses[:5]) / 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "searched", "expected"),
+    [
+        ({"family": "retrieval", "vote": "uniform"}, {"temperature": Choice((0.1, 0.2))}, set()),
+        ({"family": "retrieval", "vote": "softmax"}, {"temperature": Choice((0.1, 0.2))}, {"temperature"}),
+        ({"family": "retrieval", "whitening": "none"}, {"whitening_dim": IntDomain(8, 64)}, set()),
+        ({"family": "retrieval", "whitening": "pca"}, {"whitening_dim": IntDomain(8, 64)}, {"whitening_dim"}),
+        ({"optimizer": "adam"}, {"momentum": FloatDomain(0.8, 0.99)}, set()),
+        ({"optimizer": "sgd"}, {"momentum": FloatDomain(0.8, 0.99)}, {"momentum"}),
+        ({"family": "scratch", "backbone": "scratch"}, {"backbone_lr": BACKBONE_LR}, set()),
+    ],
+)
+def test_conditions_follow_from_the_config_itself(
+    settings: dict[str, Any], searched: dict[str, Any], expected: set[str]
+) -> None:
+    """Nobody has to say when a setting matters, also where it has its default value."""
+    assert set(parameters_of(TrialConfig.model_validate(settings), searched)) == expected
+
+
+def test_a_condition_of_the_spec_holds(tmp_path: Path) -> None:
+    """A setting with ``when`` is searched where the other has one of the values, and has its base value elsewhere."""
+    search = {**spec_of().search, "dropout": FloatDomain(0.1, 0.5, when=(("unfreezing", ("full",)),))}
+    with Study.open(tmp_path, spec_of(search=search)) as study:
+        done = run_all(study)
+    assert {asked.config.unfreezing for asked in done} == {"frozen", "full"}
+    for asked in done:
+        assert ("dropout" in asked.settings) == (asked.config.unfreezing == "full")
+        assert (asked.config.dropout == 0.0) == (asked.config.unfreezing == "frozen")
+
+
+def test_conditions_in_a_row_fall_together() -> None:
+    """What depends on a setting that is no parameter is judged by the value that the trial has."""
+    search = {
+        "unfreezing": Choice(("frozen", "full")),
+        "optimizer": Choice(("adam", "sgd"), when=(("unfreezing", ("full",)),)),
+        "dropout": FloatDomain(0.1, 0.5, when=(("optimizer", ("sgd",)),)),
+    }
+    drawn = {"unfreezing": "frozen", "optimizer": "sgd", "dropout": 0.3}
+    config = settle(drawn, search, spec_of(search=search).trial_config)
+    assert (config.optimizer, config.dropout) == ("adam", 0.0)
+    assert parameters_of(config, search) == {"unfreezing": "frozen"}
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        FloatDomain(0.0, 0.5, when=(("unfreezing", ("full", "1:all")),)),
+        IntDomain(1, 4, when=(("residual", (True,)),)),
+        Choice(("adam", "sgd"), when=(("dropout", (0.0,)), ("k", (1, 3)))),
+    ],
+    ids=str,
+)
+def test_conditions_are_read_back_from_what_is_written(domain: Any) -> None:
+    """Also in the YAML of a whole spec, whose digest tells it from one without the condition."""
+    assert parse_domain(domain.plain(), "p") == domain
+
+
+def test_a_spec_with_conditions_survives_its_yaml() -> None:
+    """The spec that is read back is equal; without the condition it is another one."""
+    search = {**spec_of().search, "dropout": FloatDomain(0.1, 0.5, when=(("unfreezing", ("full",)),))}
+    spec = spec_of(search=search)
+    assert SweepSpec.from_yaml(spec.to_yaml()) == spec
+    without = {**search, "dropout": FloatDomain(0.1, 0.5)}
+    assert spec.digest != spec_of(search=without).digest
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ("search.head_lr.when.unfreezin=[full]", "search.head_lr.when.unfreezin: must be a setting of a trial"),
+        ("search.head_lr.when.unfreezing=[2:1]", "search.head_lr.when.unfreezing: must be among the values searched"),
+        ("search.head_lr.when.k=[0]", "search.head_lr.when.k: must be at least 1, got 0."),
+        ("search.head_lr.when.head_lr=[0.001]", "search.head_lr.when: must not depend on head_lr itself"),
+        ("search.head_lr.when=full", "search.head_lr.when: must be like"),
+        ("near=0.7", "near: must be at most 0.5, got 0.7."),
+    ],
+)
+def test_mistaken_conditions_say_where_and_what(sets: str, message: str) -> None:
+    """One sentence each, that begins with the path."""
+    with pytest.raises(SpecError) as caught:
+        load_spec("transfer", sets=[sets])
+    assert any(mistake.startswith(message) for mistake in caught.value.mistakes), caught.value.mistakes
+
+
+def test_conditions_in_a_circle_are_refused() -> None:
+    """The way round is told."""
+    search = {
+        "dropout": FloatDomain(0.0, 0.5, when=(("optimizer", ("sgd",)),)),
+        "optimizer": Choice(("adam", "sgd"), when=(("dropout", (0.25,)),)),
+    }
+    with pytest.raises(SpecError, match="dropout -> optimizer -> dropout"):
+        spec_of(search=search)
+
+
+def near_spec(low: float, high: float, **changes: Any) -> SweepSpec:
+    """A range of numbers so narrow on its own scale, or not, that all of it is near; 2 trials are given."""
+    search = {"dropout": FloatDomain(low, high), "optimizer": Choice(("adam",))}
+    return spec_of(search=search, starts=({"dropout": 0.2}, {"dropout": 0.2001}), **changes)
+
+
+def test_a_near_twin_takes_over_the_result_and_costs_nothing(tmp_path: Path) -> None:
+    """In [0, 1] at 10% only some eleven trials differ: the others are marked, and the space ends before the budget."""
+    search = {"dropout": FloatDomain(0.0, 0.9)}
+    with Study.open(tmp_path, spec_of(search=search, near=0.1, trials=40)) as study:
+        done = run_all(study)
+        everything = study.records(duplicates=True)
+        listed = study.records()
+    places = sorted(asked.config.dropout / 0.9 for asked in done)
+    assert all(b - a > 0.1 for a, b in pairwise(places))
+    assert 5 <= len(done) == len(listed) <= 10
+    twins = [record for record in everything if record.duplicate_of is not None]
+    assert twins
+    for record in twins:
+        assert record.reason == f"near-duplicate of trial {record.duplicate_of}"
+        assert record.metrics == everything[record.duplicate_of or 0].metrics
+
+
+def test_nearness_is_measured_on_the_scale_of_the_range(tmp_path: Path) -> None:
+    """On a logarithmic range 1% is a factor, and is the same at both ends."""
+    search = {"head_lr": FloatDomain(1e-4, 1e-2, log=True)}
+    with Study.open(tmp_path, spec_of(search=search, near=0.1, trials=40)) as study:
+        rates = sorted(math.log10(asked.config.head_lr) / 2 for asked in run_all(study))
+    assert min(b - a for a, b in pairwise(rates)) > 0.1
+
+
+def test_what_is_asked_for_by_name_is_run_however_near(tmp_path: Path) -> None:
+    """Two starts 0.0001 apart are both run; with 0 so is everything that is not equal."""
+    with Study.open(tmp_path / "a", near_spec(0.0, 0.5, trials=2)) as study:
+        assert [asked.config.dropout for asked in run_all(study)] == [0.2, 0.2001]
+    with Study.open(tmp_path / "b", spec_of(search={"dropout": FloatDomain(0.0, 0.5)}, near=0.0, trials=60)) as study:
+        assert len(run_all(study)) == 60
+        assert not [r for r in study.records(duplicates=True) if r.duplicate_of is not None]
+
+
+def test_other_choices_and_running_trials_are_no_near_twins(tmp_path: Path) -> None:
+    """A difference in a choice is a difference; what still runs has nothing to take over."""
+    search = {"dropout": FloatDomain(0.0, 0.9), "optimizer": Choice(("adam", "adamw"))}
+    with Study.open(tmp_path, spec_of(search=search, near=0.5, trials=12)) as study:
+        asked = [ask(study) for _ in range(6)]
+        assert len({a.config.digest for a in asked}) == 6
+        for a in asked:
+            complete(study, a)
+        run_all(study)
+        for record in study.records(duplicates=True):
+            if record.duplicate_of is not None:
+                assert record.config["optimizer"] == study.record(record.duplicate_of).config["optimizer"]
+
+
+def test_trials_in_flight_differ_and_are_seen_by_the_sampler(tmp_path: Path) -> None:
+    """Asks without an answer between them give different trials, further from those that run than without them."""
+    spec = spec_of(search={"dropout": FloatDomain(0.0, 0.5)}, trials=100, near=0.0)
+    with Study.open(tmp_path, spec) as study:
+        for _ in range(20):
+            asked = ask(study)
+            complete(study, asked, 1 - (asked.config.dropout - 0.2) ** 2)
+        flying = [ask(study) for _ in range(4)]
+        trials = study._known()
+    assert len({asked.config.dropout for asked in flying}) == 4
+    distributions = {"dropout": to_distribution(spec.search["dropout"])}
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    with_them, without = (
+        [draw(shown, distributions, 0, number)["dropout"] for number in range(200, 240)] for shown in (trials, finished)
+    )
+    assert with_them != without
+
+    def distance(values: list[float]) -> float:
+        return sum(min(abs(value - a.config.dropout) for a in flying) for value in values)
+
+    assert distance(with_them) > distance(without)
+
+
+def test_the_sampler_sees_old_trials_in_todays_domains(tmp_path: Path) -> None:
+    """After a change, values outside of a domain are left out, and values that now fit come in; nothing is lost."""
+    with Study.open(tmp_path, spec_of()) as study:
+        run_all(study)
+    narrow = spec_of(
+        trials=30, search={"dropout": FloatDomain(0.0, 0.1), "unfreezing": Choice(("full", "progressive"))}
+    )
+    with Study.open(tmp_path, narrow, edits=["search"]) as study:
+        later = run_all(study)
+        assert len(later) == 10
+    assert all(asked.config.dropout <= 0.1 and asked.config.unfreezing != "frozen" for asked in later)
+    with Study.open(tmp_path, spec_of(trials=32), edits=["search"]) as study:
+        assert len(run_all(study)) == 2
+
+
+def reported(study: Study, unfreezing: str, accuracy: float, epoch: int = 2) -> bool:
+    """Ask until a trial has this schedule, report one epoch, and return the verdict."""
+    while True:
+        asked = ask(study)
+        if asked.config.unfreezing == unfreezing:
+            return study.report(asked.number, epoch, {"val_accuracy": accuracy})
+
+
+def test_slow_starters_are_compared_with_their_own_kind_first(tmp_path: Path) -> None:
+    """Frozen trials that lead at epoch 2 of 10 stop no fine-tuned one; at epoch 6 they do."""
+    with Study.open(tmp_path, spec_of(early_stopping=EarlyStopping(), trials=100)) as study:
+        for accuracy in (0.5, 0.51):
+            assert not reported(study, "frozen", accuracy)
+        assert reported(study, "frozen", 0.1)
+        assert [reported(study, "full", accuracy) for accuracy in (0.2, 0.25, 0.1)] == [False, False, True]
+        assert not reported(study, "frozen", 0.5, epoch=6)
+        assert reported(study, "full", 0.2, epoch=6)
+
+
+def test_verdicts_after_reopening_are_those_of_an_undisturbed_study(tmp_path: Path) -> None:
+    """Three trials at a time, the study reopened between any two reports: same trials, same verdicts, same steps."""
+    spec = spec_of(early_stopping=EarlyStopping(min_epochs=1), trials=12, fixed={"epochs": 6})
+
+    def sweep(folder: Path, *, reopens: bool) -> list[tuple[str, int, Any]]:
+        study, live = Study.open(folder, spec), {}
+        while True:
+            while len(live) < 3 and (asked := study.ask()) is not None:
+                live[asked.number] = (asked, 0)
+            if not live:
+                records = [(record.status, record.epochs, record.settings) for record in study.records()]
+                study.close()
+                return records
+            for number, (asked, epoch) in sorted(live.items()):
+                if reopens:
+                    study.release()
+                    study.close()
+                    study = Study.open(folder, spec)
+                    handed = {again.number for again in iter(lambda study=study: again_of(study), None)}
+                    assert set(live) <= handed
+                accuracy = score(asked.config) * (epoch + 1) / 6
+                if study.report(number, epoch + 1, {"val_accuracy": accuracy}):
+                    study.tell_pruned(number)
+                    del live[number]
+                elif epoch + 1 == 6:
+                    complete(study, asked, accuracy)
+                    del live[number]
+                else:
+                    live[number] = (asked, epoch + 1)
+
+    def again_of(study: Study) -> Asked | None:
+        return study.ask() if study._unfinished else None
+
+    whole = sweep(tmp_path / "whole", reopens=False)
+    assert {status for status, _, _ in whole} == {"complete", "pruned"}
+    assert sweep(tmp_path / "pieces", reopens=True) == whole
+    with Study.open(tmp_path / "pieces", spec) as study:
+        pruned = [trial for trial in study._known() if trial.state.name == "PRUNED"]
+        assert all(trial.last_step == study.record(trial.number).epochs < 6 for trial in pruned)
