@@ -73,17 +73,17 @@ class StageStore:
 
     def _answer(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool) -> Path:
         final, start = self.folder(kind, key), time.perf_counter()
-        if self.has(kind, key):
-            self._log(kind, final.name, "reused", start)
+        if self._reuse(final, start):
             return final
         with self._maker(final):
-            if self.has(kind, key):
-                self._log(kind, final.name, "reused", start)
+            if self._reuse(final, start):
                 return final
             work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
             if not keep and work.exists():
                 shutil.rmtree(work)
             work.mkdir(parents=True, exist_ok=True)
+            if keep:
+                write_json(work / "key.json", dict(key))  # whoever clears up must know whose work it is
             try:
                 make(work)
             except BaseException:
@@ -94,6 +94,17 @@ class StageStore:
             work.rename(final)
             self._log(kind, final.name, "made", start)
         return final
+
+    def _reuse(self, final: Path, start: float) -> bool:
+        """Tell whether the stage is made, and note that it is used: its key.json has the time of the last use."""
+        try:
+            os.utime(final / "key.json")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except PermissionError:  # another user's store
+            pass
+        self._log(final.parent.name, final.name, "reused", start)
+        return True
 
     @contextmanager
     def _maker(self, final: Path) -> Iterator[None]:

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from sweeps.budget import UsedUp
 from sweeps.control import Control, HaltStopper, NewsCallback, Observer, Watch, interruptible
+from sweeps.ledger import Ledger, Standing
 from sweeps.resources import Machine, Share, this_machine, trial_resources
 from sweeps.scheduler import StudyScheduler
 from sweeps.searcher import StudySearcher
 from sweeps.session import ray_session
+from sweeps.spending import SpendingLog, read_spending
 from sweeps.study import Asked, Study, TrialRecord
 from sweeps.worker import order_of, run_order
 
@@ -38,13 +41,13 @@ class EngineResult:
     Attributes:
         records: every trial of the study, those of earlier runs included.
         interrupted: whether Ctrl-C ended it; unfinished trials go on in the next run.
-        out_of_time: whether trials were left to the next run because the hours were over.
+        used_up: the budget because of which trials were left to the next run; empty when there is none.
         seconds: wall time of this run.
     """
 
     records: tuple[TrialRecord, ...]
     interrupted: bool
-    out_of_time: bool
+    used_up: UsedUp
     seconds: float
 
 
@@ -62,12 +65,13 @@ def run_trials(
     logical_gpus: int | None = None,
     edits: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    stands: Callable[[Standing], None] = lambda _: None,
 ) -> EngineResult:
     """Run the trials that the study in ``folder`` still owes, and return all it has.
 
     Ctrl-C once, SIGTERM or a request to stop (sweeps.holding) ends each running trial after its epoch, or without it
     after STOP_SECONDS; in the next run it goes on from its last finished epoch. Ctrl-C twice raises KeyboardInterrupt.
-    After ``spec.hours`` no trial starts; those that run finish.
+    Once a budget (``spec.hours``, epochs, cost) is used up no trial starts; those that run finish.
 
     Args:
         spec: the sweep.
@@ -81,6 +85,7 @@ def run_trials(
         logical_cpus, logical_gpus: what a Ray started here believes to have; None lets it count.
         edits: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
+        stands: told what is spent and what is to come, before the observer is told the news.
 
     Raises:
         InputError: the spec asks for more than there is, or the folder holds another sweep.
@@ -98,13 +103,15 @@ def run_trials(
         if study.has_work:
             _check_here(spec, address, logical_cpus, logical_gpus)
             with ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus) as machines:
-                watch = Watch(study, observer, control)
+                share, spending = trial_resources(spec, *machines), read_spending(folder)
+                log = SpendingLog(folder, spending.sittings + 1)
+                ledger = Ledger(spec, share, log, study.records(), spending, control.deadline)
                 with interruptible(control):  # again: Ray takes SIGTERM for itself when it starts
-                    _fit(study, trial_resources(spec, *machines), common, watch, folder)
+                    _fit(study, share, common, Watch(study, observer, control, ledger, stands), folder)
         if control.error is not None:
             raise control.error
-        out_of_time = control.too_late and study.has_work
-        return EngineResult(tuple(study.records()), control.halt == "interrupt", out_of_time, time.monotonic() - start)
+        used_up: UsedUp = control.used_up if study.has_work else ""
+        return EngineResult(tuple(study.records()), control.halt == "interrupt", used_up, time.monotonic() - start)
 
 
 def _check_here(spec: SweepSpec, address: str | None, cpus: int | None, gpus: int | None) -> None:
@@ -118,11 +125,13 @@ def _fit(study: Study, share: Share, common: Mapping[str, Any], watch: Watch, fo
     try:
         _tuner(study, share, {**common, "cpus": share.cpus, "gpus": share.gpus}, watch, folder).fit()
     finally:
+        watch.ledger.close()
         study.release()
 
 
 def _tuner(study: Study, share: Share, common: Mapping[str, Any], watch: Watch, folder: Path) -> tune.Tuner:
     def order(asked: Asked) -> dict[str, Any]:
+        watch.ask(asked)
         return order_of(common, asked.number, asked.experiment, asked.config)
 
     processes: set[Any] = set()
@@ -131,7 +140,7 @@ def _tuner(study: Study, share: Share, common: Mapping[str, Any], watch: Watch, 
     return tune.Tuner(
         tune.with_resources(run_order, resources),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(study, order, control.may_start, control.may_go_on, watch.finish),
+            search_alg=StudySearcher(study, order, watch.may_start, control.may_go_on, watch.finish),
             scheduler=StudyScheduler(study, control.may_go_on),
             num_samples=-1,
             max_concurrent_trials=share.concurrency,

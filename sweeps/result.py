@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +100,10 @@ class RegisteredModel:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner."""
+    """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner.
+
+    ``spent`` is what ``sweeps.spending.spent_dict`` returns; empty in results of older versions.
+    """
 
     sweep: str
     family: str
@@ -113,6 +116,7 @@ class SweepResult:
     tracking_uri: str
     seconds: float
     interrupted: bool = False
+    spent: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
@@ -143,6 +147,7 @@ class SweepResult:
             tracking_uri=value["tracking_uri"],
             seconds=value["seconds"],
             interrupted=value["interrupted"],
+            spent=value.get("spent", {}),
         )
 
     @classmethod

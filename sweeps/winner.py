@@ -6,7 +6,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from carcls.config import TrialConfig
 from carcls.errors import TrackingError
 from carcls.stages import StageStore, write_json
+from sweeps.budget import budget_of
 from sweeps.leaderboard import find_best, make_leaderboard
 from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
+from sweeps.spending import cost_metric, read_spending, spent_dict
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -97,7 +99,7 @@ def conclude(
     tracker.summarise(
         records,
         best=result.best.number if result.best else None,
-        metrics=_of_test(result.test),
+        metrics=_of_test(result.test) | cost_metric(result.spent),
         leaderboard=sitting.folder / "leaderboard.json",
     )
     return result
@@ -181,6 +183,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         tracking_uri=sitting.tracking.shown_uri,
         seconds=round(seconds, 3),
         interrupted=interrupted,
+        spent=spent_dict(records, read_spending(sitting.folder), budget_of(sitting.spec).prices),
     )
 
 
@@ -220,8 +223,8 @@ def _register(
     return RegisteredModel(registered.name, registered.version, registered.alias, registered.uri)
 
 
-def _of_test(test: TestReading | None) -> Mapping[str, float] | None:
-    return test.metrics if test else None
+def _of_test(test: TestReading | None) -> dict[str, float]:
+    return dict(test.metrics) if test else {}
 
 
 def sweep_id(folder: Path) -> str:

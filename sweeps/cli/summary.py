@@ -13,6 +13,7 @@ from rich.text import Text
 from sweeps.cli.running import write_duration, write_settings, write_share
 from sweeps.cli.streams import callable_name
 from sweeps.leaderboard import Row, condensed, make_leaderboard
+from sweeps.ledger_text import spent_text
 from sweeps.result import SweepResult, TestReading
 
 _SHOWN = 20
@@ -40,6 +41,8 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
     for row in board.rows:
         if row.status == "failed":
             console.print(f"trial {row.number} failed: {row.reason}", markup=False, soft_wrap=True)
+    if result.spent:
+        console.print(spent_text(result.spent), markup=False, soft_wrap=True)
     for line in _closing_lines(result) if closing else []:
         console.print(line, markup=False, soft_wrap=True)
 

@@ -260,11 +260,11 @@ class TestWithASharedRay:
         spec = spec_of(trials=9, hours=4 / 3600, config={"epochs": 10})
         result = run(tmp_path, spec, sleep=0.5)
         assert [(record.status, record.epochs) for record in result.records] == [("complete", 10)] * 2
-        assert (result.out_of_time, result.interrupted) == (True, False)
+        assert (result.used_up, result.interrupted) == ("hours", False)
         result = run(tmp_path, spec.model_copy(update={"trials": 4}), sleep=0.5)
         assert [record.status for record in result.records] == ["complete"] * 4
         assert result.seconds > 4
-        assert not result.out_of_time
+        assert not result.used_up
 
     def test_trials_run_where_the_driver_runs(self, tmp_path: Path) -> None:
         """A relative path means the same in a trial's process as on the command line."""
