@@ -146,8 +146,12 @@ class DiskKeeper:
         """Make room."""
         self.check()
 
-    def check(self) -> None:
-        """Make room where there is too little; what cannot be done is told, and ends no sweep."""
+    def check(self, *, last: bool = False) -> None:
+        """Make room where there is too little; what cannot be done is told, and ends no sweep.
+
+        Args:
+            last: nothing of the sweep runs any more.
+        """
         if self._disk is None or sum(stored.size for stored in list_store(self._out / "stages")) <= self._disk:
             return
         try:
@@ -159,11 +163,10 @@ class DiskKeeper:
             self._tell(f"disk: removed {', '.join(removed_text(cleared))}; {self._shown} are for all stages.")
         if cleared.is_too_much:
             size = bytes_text(cleared.kept.size)
-            self._complain(
-                f"disk: stages take {size}, more than --disk {self._shown}; running and best trials need them."
-            )
+            who = "best, documented and unfinished trials need them" if last else "trials that run may need them"
+            self._complain(f"disk: stages take {size}, more than {self._shown}; {who}.", again=last)
 
-    def _complain(self, text: str) -> None:
-        if not self._complained:
+    def _complain(self, text: str, *, again: bool = False) -> None:
+        if again or not self._complained:
             self._complained = True
             self._tell(text)

@@ -68,6 +68,7 @@ SWEEPS_USES = {
     "carcls.outcome",
     "carcls.data",
     "carcls.stages",
+    "carcls.stages_disk",
     "carcls.families",
     "carcls.export",
     "carcls.seeding",
