@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,8 @@ from sweeps.holding import holder_of
 from sweeps.spending import read_spending
 
 if TYPE_CHECKING:
+    from carcls.data.dataset import Dataset
+    from carcls.stages import StageStore
     from sweeps.record import TrialRecord
 
 KEEP = 5
@@ -89,6 +91,20 @@ def wanted_answers(records: Sequence[TrialRecord], keep: int) -> set[str]:
     """Return the names of the stages with the validation answers of the trials whose models are kept."""
     models = wanted_models(records, keep)
     return {str(Path(record.predictions).parent) for record in records if record.predictions and record.model in models}
+
+
+def model_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord, tell: Callable[[str], None]) -> str:
+    """Return the path of a complete trial's model, relative to the store; made again where it was removed.
+
+    Raises:
+        TrialFailure: it cannot be made again.
+    """
+    if all((stages.root / part / "key.json").is_file() for part in _parts_of(stages.root, record.model)):
+        return record.model
+    from carcls.families import run_trial
+
+    tell(f"The model of trial {record.number} is not on disk any more; it is made again.")
+    return run_trial(TrialConfig.model_validate(dict(record.config)), dataset, stages, lambda _: None).model
 
 
 def _trainings(sweeps: Iterable[SweepNeeds], *, unfinished: bool) -> Iterable[Training]:

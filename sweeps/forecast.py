@@ -185,15 +185,24 @@ def _new_trials(
     running = sum(s for _, s in pending)
     limits = [float(rest.trials)]
     if budget.epochs is not None and epochs:
-        limits.append(math.ceil((budget.epochs - spent.epochs - sum(e for e, _ in pending)) / epochs))
+        limits.append(_ceil((budget.epochs - spent.epochs - sum(e for e, _ in pending)) / epochs))
     each = _price(budget.prices, rest, seconds, seconds / rest.concurrency)
     if budget.max_cost is not None and budget.prices is not None and each:
         before = cost_of(budget.prices, spent, wall)
         before += _price(budget.prices, rest, running, running / rest.concurrency) or 0.0
-        limits.append(math.floor((budget.max_cost - before) / each))
+        limits.append(_floor((budget.max_cost - before) / each))
     if math.isfinite(rest.seconds) and seconds:
-        limits.append(math.ceil((max(0.0, rest.seconds) * rest.concurrency - running) / seconds))
+        limits.append(_ceil((max(0.0, rest.seconds) * rest.concurrency - running) / seconds))
     return max(0, int(min(limits)))
+
+
+def _ceil(x: float) -> int:
+    """Round up, except what rounding errors have left above a whole number."""
+    return math.ceil(x - 1e-9)
+
+
+def _floor(x: float) -> int:
+    return math.floor(x + 1e-9)
 
 
 def _price(prices: Prices | None, rest: Rest, seconds: float, wall: float) -> float | None:

@@ -149,7 +149,8 @@ def run_together(
 
     Everything that can be checked of all of them is checked before the first begins. Ray is started once. Retrieval
     begins with the training settings of the transfer family's winner, whose network is in the store already. Each
-    family may use an equal share of the hours, epochs and money that are left. Writes ``<out>/<name>/comparison.json`` and ``.md``.
+    family may use an equal share of the hours, epochs and money that are left. Writes
+    ``<out>/<name>/comparison.json`` and ``.md``.
 
     Args:
         specs: from ``specs_of_all``, settled.

@@ -15,6 +15,7 @@ from carcls.config import TrialConfig
 from carcls.errors import TrackingError
 from carcls.stages import StageStore, write_json
 from sweeps.budget import budget_of
+from sweeps.disk_needs import model_on_disk
 from sweeps.leaderboard import find_best, make_leaderboard
 from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
 from sweeps.spending import cost_metric, read_spending, spent_dict
@@ -87,7 +88,7 @@ def conclude(
         winner = next(record for record in records if record.number == result.best.number)
         if winner.sibling_of is not None:
             tracker.trial_finished(winner)  # siblings have no run; a registered model needs one
-        model = winner.model
+        model = model_on_disk(sitting.stages, sitting.dataset, winner, tell)
         test = read_test_once(sitting, result.best, model)
         result = replace(result, test=test)
         write_down(sitting, result)
