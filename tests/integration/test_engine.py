@@ -18,8 +18,8 @@ import ray
 from carcls.errors import InputError
 from carcls.outcome import Measurement
 from sweeps.engine import EngineResult, run_trials
-from sweeps.record import TrialRecord
 from sweeps.ledger import Standing
+from sweeps.record import TrialRecord
 from sweeps.resources import Machine, Share, trial_resources, usable_cores, visible_gpus
 from sweeps.session import ray_session
 from sweeps.space import Choice, FloatDomain
