@@ -41,6 +41,8 @@ _TRAINING_ONLY_SETTINGS = (
 )
 # What turns embeddings into answers; no training depends on it.
 NEIGHBOUR_SETTINGS = ("pooling", "l2_normalize", "whitening", "whitening_dim", "k", "distance", "vote", "temperature")
+# The weights are named by their digest, and the family that asks does not matter.
+_NOT_OF_TRAINING = ("family", "weights", *NEIGHBOUR_SETTINGS)
 
 
 def digest_of(value: Any, length: int = 16) -> str:
@@ -250,6 +252,11 @@ class TrialConfig(BaseModel):
         if self.is_from_nothing:
             changes |= {"unfreezing": "full", "backbone_lr": self.head_lr}
         return self.with_settings(changes)
+
+    def training_settings(self) -> dict[str, Any]:
+        """Return what of the settings the trained model depends on; with data and weights they are its key."""
+        settings = self.training().canonical()
+        return {name: value for name, value in settings.items() if name not in _NOT_OF_TRAINING}
 
     @property
     def digest(self) -> str:

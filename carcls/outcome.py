@@ -15,10 +15,12 @@ class Measurement:
         epoch: epochs finished so far, from 1.
         metrics: ``train_loss``, ``val_loss`` (nats), ``val_accuracy``, ``val_top5``, ``val_precision``, ``val_recall``,
             ``val_f1`` (support-weighted, as documented) and ``val_…_macro``, all in [0, 1]; ``seconds`` of this epoch.
+        trained: whether the epoch was trained just now; not told again from the store or a checkpoint.
     """
 
     epoch: int
     metrics: Mapping[str, float]
+    trained: bool = True
 
 
 Report = Callable[[Measurement], None]

@@ -16,7 +16,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +86,10 @@ class StageStore:
 
     def _answer(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool) -> Path:
         final, start = self.folder(kind, key), time.perf_counter()
-        if self.has(kind, key) and self._is_whole(final):
-            self._log(kind, final.name, "reused", start)
+        if self._reuse(final, start):
             return final
         with self._maker(final):
-            if self.has(kind, key) and self._whole_or_dropped(final):
-                self._log(kind, final.name, "reused", start)
+            if self._reuse(final, start, locked=True):
                 return final
             work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
             if not keep and work.exists():
@@ -101,6 +99,8 @@ class StageStore:
                 leftover.unlink()
             try:
                 with full_disk_named(self.root):
+                    if keep:
+                        write_json(work / "key.json", dict(key))  # whoever clears up must know whose work it is
                     make(work)
                     seal(work)
                     write_json(work / "key.json", dict(key))
@@ -133,6 +133,17 @@ class StageStore:
         shutil.rmtree(trash, ignore_errors=True)
         self._log(final.parent.name, final.name, "dropped", start, damage)
         return False
+
+    def _reuse(self, final: Path, start: float, *, locked: bool = False) -> bool:
+        """Tell whether the stage is made and whole, and note that it is used: key.json has the time of the last use."""
+        if not (final / "key.json").is_file():
+            return False
+        if not (self._whole_or_dropped(final) if locked else self._is_whole(final)):
+            return False
+        with suppress(PermissionError):  # another user's store
+            os.utime(final / "key.json")
+        self._log(final.parent.name, final.name, "reused", start)
+        return True
 
     @contextmanager
     def _maker(self, final: Path) -> Iterator[None]:

@@ -17,8 +17,10 @@ import ray
 from ray.tune import Callback, Stopper
 
 from carcls.outcome import Measurement
+from sweeps.budget import UsedUp
 from sweeps.holding import asked_to_stop
-from sweeps.study import Study, TrialRecord
+from sweeps.ledger import Ledger, Standing
+from sweeps.study import Asked, Study, TrialRecord
 
 # So long a sweep that stops waits for the epochs that run.
 STOP_SECONDS = 20.0
@@ -54,8 +56,8 @@ class Control:
         at_once: whether they end without finishing the epoch that runs.
         error: the observer's exception, when it is why.
         stopped: the failures of trials, when they are why.
-        too_late: whether a trial was refused because of the deadline.
-        confirming: whether the search is over; its deadline does not hold for what confirms it.
+        used_up: the budget because of which a trial was refused, and from then on every other.
+        confirming: whether the search is over; the hours do not hold for what confirms it.
     """
 
     deadline: float = float("inf")
@@ -65,7 +67,7 @@ class Control:
     at_once: bool = False
     error: Exception | None = None
     stopped: str = ""
-    too_late: bool = False
+    used_up: UsedUp = ""
     confirming: bool = False
     _looked: float = 0.0
     _patient_until: float = 0.0
@@ -99,43 +101,74 @@ class Control:
         if now is not None:
             self.halt, self.at_once = self.halt or "interrupt", self.at_once or now
 
-    def may_start(self) -> bool:
-        """Tell whether a trial may start."""
-        if self.confirming:
-            return self.may_go_on()
-        if not self.halt and time.monotonic() >= self.deadline:
-            self.too_late = True
-        return not self.halt and not self.too_late
+    def may_start(self, used_up: Callable[[], UsedUp] = lambda: "") -> bool:
+        """Tell whether a trial may start; ``used_up`` is asked for budgets other than the hours."""
+        if self.confirming and self.used_up == "hours":
+            self.used_up = ""
+        if self.may_go_on() and not self.used_up:
+            late = not self.confirming and time.monotonic() >= self.deadline
+            self.used_up = "hours" if late else used_up()
+        return not self.halt and not self.used_up
 
 
 @dataclass(slots=True)
 class Watch:
-    """Passes news to the observer, each once and in order; its exceptions end the sweep, not Tune's loop."""
+    """Keeps the books and passes news on, each once and in order; exceptions of hearers end the sweep, not Tune's loop.
+
+    Attributes:
+        study: of the sweep.
+        observer: who hears of trials.
+        control: told of the observer's exceptions.
+        ledger: what the trials take.
+        stands: who hears how the sweep stands, before the news that changed it.
+    """
 
     study: Study
     observer: Observer
     control: Control
+    ledger: Ledger
+    stands: Callable[[Standing], None]
     started: set[int] = field(default_factory=set)
     epochs: dict[int, int] = field(default_factory=dict)
 
-    def start(self, number: int) -> None:
+    def may_start(self) -> bool:
+        """Tell whether a trial may start."""
+        return self.control.may_start(lambda: self.ledger.used_up(self.study.left()))
+
+    def ask(self, asked: Asked) -> None:
+        """The trial is about to run."""
+        self.ledger.ask(asked.number, asked.config.epochs, searched=asked.experiment is None)
+
+    def begin(self, number: int) -> None:
         """A process has begun the trial; perhaps for the second time."""
-        if number not in self.started:
-            self.started.add(number)
-            record = self.study.record(number)
-            self._tell(self.observer.trial_started, number, record.experiment, record.settings)
+        self.ledger.start(number)
+        self._start(number)
 
     def measure(self, number: int, measurement: Measurement) -> None:
         """A measurement has come; perhaps of an epoch that a dead process had reported."""
+        self.ledger.beat(number, measurement.epoch, trained=measurement.trained)
         if measurement.epoch > self.epochs.get(number, 0):
             self.epochs[number] = measurement.epoch
+            self._stand()
             self._tell(self.observer.epoch_finished, number, measurement)
 
     def finish(self) -> None:
         """The study may have finished trials."""
         for record in self.study.take_finished():
-            self.start(record.number)
+            self.ledger.settle(record)
+            self._stand()
+            self._start(record.number)
             self._tell(self.observer.trial_finished, record)
+
+    def _start(self, number: int) -> None:
+        if number not in self.started:
+            self.started.add(number)
+            self._stand()
+            record = self.study.record(number)
+            self._tell(self.observer.trial_started, number, record.experiment, record.settings)
+
+    def _stand(self) -> None:
+        self._tell(self.stands, self.ledger.standing(self.study.left()))
 
     def _tell(self, hear: Callable[..., None], *news: Any) -> None:
         if self.control.error is None:
@@ -155,13 +188,18 @@ class NewsCallback(Callback):  # type: ignore[misc]  # Tune knows callbacks by t
     def on_trial_start(self, trial: Any, **_: Any) -> None:
         """A process takes up the trial."""
         self._processes.add(trial.temporary_state.ray_actor)
-        self._watch.start(trial.config["number"])
+        self._watch.begin(trial.config["number"])
+
+    def on_trial_recover(self, trial: Any, **_: Any) -> None:
+        """The trial's process died; another one will take it up."""
+        self._watch.ledger.end(trial.config["number"])
 
     def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
         """The trial reported."""
         if "measurement" in result:
             said = json.loads(result["measurement"])
-            self._watch.measure(trial.config["number"], Measurement(said["epoch"], said["metrics"]))
+            trained = said.get("trained", True)
+            self._watch.measure(trial.config["number"], Measurement(said["epoch"], said["metrics"], trained))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

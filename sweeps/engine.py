@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from sweeps.budget import UsedUp
 from sweeps.confirm import Repeat
 from sweeps.control import Control, HaltStopper, NewsCallback, Observer, Watch, interruptible
 from sweeps.control_answers import Answers, order_with, resources_of
 from sweeps.control_quarantine import Quarantine
 from sweeps.failures import Try
-from sweeps.resources import Machine, this_machine, trial_resources
+from sweeps.ledger import Ledger, Standing
+from sweeps.resources import Machine, Share, this_machine, trial_resources
 from sweeps.scheduler import StudyScheduler
 from sweeps.searcher import StudySearcher
 from sweeps.session import ray_session
+from sweeps.spending import SpendingLog, read_spending
 from sweeps.study import Asked, Study, TrialRecord
 from sweeps.worker import order_of, run_order
 
@@ -44,14 +47,14 @@ class EngineResult:
     Attributes:
         records: every trial of the study, those of earlier runs included.
         interrupted: whether Ctrl-C or failures ended it; unfinished trials go on in the next run.
-        out_of_time: whether trials were left to the next run because the hours were over.
+        used_up: the budget because of which trials were left to the next run; empty when there is none.
         seconds: wall time of this run.
         stopped: the failures that ended it; empty if none did.
     """
 
     records: tuple[TrialRecord, ...]
     interrupted: bool
-    out_of_time: bool
+    used_up: UsedUp
     seconds: float
     stopped: str = ""
 
@@ -71,13 +74,14 @@ def run_trials(
     logical_gpus: int | None = None,
     edits: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    stands: Callable[[Standing], None] = lambda _: None,
 ) -> EngineResult:
     """Run the trials that the study in ``folder`` still owes, and return all it has.
 
     Ctrl-C once, SIGTERM or a request to stop (sweeps.holding) ends each running trial after its epoch, or without it
     after STOP_SECONDS; in the next run it goes on from its last finished epoch. Ctrl-C twice raises KeyboardInterrupt.
-    After ``spec.hours`` no trial starts; those that run finish. What confirms the search comes after it,
-    and after its hours.
+    Once a budget (``spec.hours``, epochs, cost) is used up no trial starts; those that run finish. What confirms the
+    search comes after it, and after its hours.
 
     Args:
         spec: the sweep.
@@ -92,6 +96,7 @@ def run_trials(
         logical_cpus, logical_gpus: what a Ray started here believes to have; None lets it count.
         edits: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
+        stands: told what is spent and what is to come, before the observer is told the news.
 
     Raises:
         InputError: the spec asks for more than there is, or the folder holds another sweep.
@@ -106,25 +111,30 @@ def run_trials(
             "runner": runner,
             "loader": loader,
         }
-        watch = Watch(study, observer, control)
         with ExitStack() as session:
-            answers = None
+            share = None
             for _ in _phases(study, control, confirm):
-                if answers is None:
+                if share is None:
                     _check_here(spec, address, logical_cpus, logical_gpus)
                     machines = session.enter_context(
                         ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus)
                     )
-                    share = trial_resources(spec, *machines)
-                    cores = max(machine.cores for machine in machines)
+                    share, cores = trial_resources(spec, *machines), max(machine.cores for machine in machines)
                     answers = Answers(study, control, Try(share.cpus, share.gpus), cores, Quarantine(tell), tell)
+                    watch = Watch(study, observer, control, _open_ledger(spec, share, folder, study, control), stands)
                 with interruptible(control):  # again: Ray takes SIGTERM for itself when it starts
                     _fit(study, answers, share.concurrency, common, watch, folder)
         if control.error is not None:
             raise control.error
-        out_of_time = control.too_late and study.has_work
+        used_up: UsedUp = control.used_up if study.has_work else ""
         ended, seconds = control.halt in ("interrupt", "failures"), time.monotonic() - start
-        return EngineResult(tuple(study.records()), ended, out_of_time, seconds, control.stopped)
+        return EngineResult(tuple(study.records()), ended, used_up, seconds, control.stopped)
+
+
+def _open_ledger(spec: SweepSpec, share: Share, folder: Path, study: Study, control: Control) -> Ledger:
+    spending = read_spending(folder)
+    log = SpendingLog(folder, spending.sittings + 1)
+    return Ledger(spec, share, log, study.records(), spending, control.deadline)
 
 
 def _phases(study: Study, control: Control, confirm: Confirm | None) -> Iterator[None]:
@@ -150,6 +160,7 @@ def _fit(
     try:
         _tuner(study, answers, concurrency, common, watch, folder).fit()
     finally:
+        watch.ledger.close()
         answers.quarantine.release()
         study.release()
 
@@ -158,6 +169,7 @@ def _tuner(
     study: Study, answers: Answers, concurrency: int, common: Mapping[str, Any], watch: Watch, folder: Path
 ) -> tune.Tuner:
     def order(asked: Asked) -> dict[str, Any]:
+        watch.ask(asked)
         return order_with(order_of(common, asked.number, asked.experiment, asked.config), answers.begin(asked))
 
     processes: set[Any] = set()
@@ -165,7 +177,7 @@ def _tuner(
     return tune.Tuner(
         tune.with_resources(run_order, resources_of),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(study, order, control.may_start, control.may_go_on, answers, watch.finish),
+            search_alg=StudySearcher(study, order, watch.may_start, control.may_go_on, answers, watch.finish),
             scheduler=StudyScheduler(study, control.may_go_on, answers),
             num_samples=-1,
             max_concurrent_trials=concurrency,

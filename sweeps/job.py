@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from carcls.errors import InputError, OutputError, SweepStopped
 from carcls.stages import StageStore
+from sweeps.budget import budget_of, hourly_cost
+from sweeps.clearing import DiskKeeper
 from sweeps.holding import forget_request, hold
+from sweeps.ledger_text import used_up_note
 from sweeps.observers import FanOut, Progress
 from sweeps.remembered import remember
 from sweeps.winner import Sitting, conclude, summarize_data, sweep_id, write_text
@@ -288,7 +291,7 @@ def run_trials_of(
     from sweeps.engine import run_trials
 
     sitting = replace(sitting, job=job)
-    tracker = _open_tracker(sitting, progress)
+    tracker, keeper = _open_tracker(sitting, progress), DiskKeeper(sitting.spec, sitting.out, progress.note)
     status: Literal["complete", "interrupted", "failed"] = "failed"
     try:
         engine = run_trials(
@@ -296,19 +299,21 @@ def run_trials_of(
             sitting.folder / "dataset.json",
             sitting.stages.root,
             sitting.folder,
-            FanOut([tracker, observer]),
+            FanOut([tracker, observer, keeper]),
             address=sitting.address,
             confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,
             tell=progress.note,
+            stands=progress.stands,
         )
         tracker.rebuild(engine.records)
-        if engine.out_of_time:
-            name = job or sitting.spec.name
-            progress.note(f"The hours are over. To run the other trials: carsweep resume {name}")
+        if engine.used_up:
+            name = job or sitting.folder.name
+            progress.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, name))
         elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
             progress.note("The search space holds nothing new, so the sweep ends before its number of trials.")
         result = finish(sitting, engine, tracker, progress.note)
+        keeper.check(last=True)
         if engine.stopped:
             raise SweepStopped(
                 f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: carsweep resume "
@@ -357,9 +362,11 @@ def plan_sweep(spec: SweepSpec, address: str | None = None) -> Plan:
     from sweeps.plan import make_plan
     from sweeps.resources import trial_resources
 
+    prices, hourly = budget_of(spec).prices, None
     if address is None:
-        trial_resources(spec)
-    return make_plan(spec, summarize(spec.data) if spec.data.path else _expected_demo(spec.data))
+        share = trial_resources(spec)
+        hourly = hourly_cost(prices, share.cpus, share.gpus, share.concurrency) if prices else None
+    return make_plan(spec, summarize(spec.data) if spec.data.path else _expected_demo(spec.data), hourly=hourly)
 
 
 def _expected_demo(data: DataConfig) -> DataSummary:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from carcls.outcome import Measurement
     from sweeps.engine import Observer
+    from sweeps.ledger import Standing
     from sweeps.record import TrialRecord
 
 
@@ -19,6 +20,9 @@ class Progress(Protocol):
 
     def packing(self, done: int, total: int) -> None:
         """Tell how many images of ``total`` are read."""
+
+    def stands(self, standing: Standing) -> None:
+        """Tell what is spent and what is to come; told before the news that changed it."""
 
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sweeps.budget import money_text, parse_price
 from sweeps.confirm import parse_confirm
 from sweeps.plan_stages import DataSummary, PlannedStage, planned_stages
 from sweeps.plan_text import bytes_text, seconds_text, table
@@ -24,6 +25,12 @@ class Plan:
     summary: DataSummary
     machine: Machine
     stages: tuple[PlannedStage, ...]
+    hourly: float | None = None
+
+    @property
+    def cost(self) -> float | None:
+        """Rough cost of the trials; None without a price."""
+        return None if self.hourly is None else self.hourly * self.seconds / 3600
 
     @property
     def trials(self) -> int:
@@ -66,7 +73,16 @@ class Plan:
         lines += table([header, *(_row(stage) for stage in self.stages)])
         lines += ["", f"Disk: about {bytes_text(self.disk_bytes)}."]
         lines += [f"Time: about {seconds_text(self.seconds)} on {self.machine}. {self._caveat()}"]
-        return lines
+        return lines + self._cost_lines()
+
+    def _cost_lines(self) -> list[str]:
+        if self.cost is None or self.spec.price is None:
+            return []
+        currency, most = parse_price(self.spec.price).currency, self.spec.max_cost
+        line = f"Cost: about {money_text(self.cost, currency)} at {self.spec.price}, as rough as the time."
+        if most is None or self.cost <= most:
+            return [line]
+        return [f"{line} The limit of {money_text(most, currency)} comes first: no trial starts that would exceed it."]
 
     def _caveat(self) -> str:
         rough = "A rough estimate, from an example of the trials the search might draw: expect half to twice of it."
@@ -87,6 +103,7 @@ class Plan:
             "stages": [asdict(stage) for stage in self.stages],
             "disk_bytes": self.disk_bytes,
             "seconds": round(self.seconds),
+            "cost": self.cost,
             "machine": asdict(self.machine),
             "note": self.spec.note,
             "confirming_runs": self.spec.confirming_runs,
@@ -94,18 +111,21 @@ class Plan:
         }
 
 
-def make_plan(spec: SweepSpec, summary: DataSummary, machine: Machine | None = None) -> Plan:
+def make_plan(
+    spec: SweepSpec, summary: DataSummary, machine: Machine | None = None, *, hourly: float | None = None
+) -> Plan:
     """Return what ``spec`` would do on the data set that ``summary`` describes.
 
     Args:
         spec: the sweep.
         summary: the data set's numbers.
         machine: what to run on; None looks at this one. Without GPUs for the trials, GPUs do not count.
+        hourly: what an hour of all trials at work costs; None where no price is known.
     """
     machine = machine or detect_machine()
     if spec.gpus_per_trial == 0:
         machine = Machine(machine.cores, 0, machine.amx)
-    return Plan(spec, summary, machine, planned_stages(spec, summary, machine))
+    return Plan(spec, summary, machine, planned_stages(spec, summary, machine), hourly)
 
 
 def _data(summary: DataSummary) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 
@@ -34,6 +35,25 @@ def bytes_text(size: float) -> str:
             amount = size / unit
             return f"{amount:.1f} {name}" if amount < 10 else f"{amount:.0f} {name}"
     return f"{size:.0f} B"
+
+
+def parse_bytes(name: str, text: str) -> int:
+    """Return the bytes of a size such as ``20GB`` or ``1.5 TiB``.
+
+    Raises:
+        ValueError: it is none; the message begins with ``name``.
+
+    >>> [parse_bytes("disk", text) for text in ("20GB", "1.5 kb", "2MiB")]
+    [20000000000, 1500, 2097152]
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgt])(i?)b", text.strip().lower())
+    size = 0
+    if match is not None:
+        amount, unit, binary = match.groups()
+        size = int(float(amount) * (1024 if binary else 1000) ** ("kmgt".index(unit) + 1))
+    if size <= 0:
+        raise ValueError(f"{name} must be a size in kB, MB, GB or TB, got {text!r}. Give one such as 20GB.")
+    return size
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,7 +163,7 @@ class SweepResult:
     """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner.
 
     ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` is the winner beside
-    others.
+    others; ``spent`` is what ``sweeps.spending.spent_dict`` returns, empty in results of older versions.
     """
 
     sweep: str
@@ -179,6 +179,7 @@ class SweepResult:
     interrupted: bool = False
     confirmed: tuple[Confirmed, ...] = ()
     comparison: tuple[Compared, ...] = ()
+    spent: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
@@ -211,6 +212,7 @@ class SweepResult:
             interrupted=value["interrupted"],
             confirmed=tuple(Confirmed(**{**c, "runs": tuple(c["runs"])}) for c in value.get("confirmed", ())),
             comparison=tuple(Compared(**{**c, "interval": tuple(c["interval"])}) for c in value.get("comparison", ())),
+            spent=value.get("spent", {}),
         )
 
     @classmethod

@@ -11,14 +11,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from carcls.config import DataConfig, TrialConfig, digest_of
 from carcls.config import Family as TrialFamily
 from carcls.errors import SpecError, nearest
+from sweeps.budget import parse_price
 from sweeps.confirm import parse_confirm
 from sweeps.documented import find_experiment
 from sweeps.packaged import SPECS_FOLDER
+from sweeps.plan_text import parse_bytes
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
 from sweeps.space_conditions import settle
 from sweeps.spec_layers import (
@@ -103,6 +114,11 @@ class SweepSpec(BaseModel):
         refit: whether the winner is trained once more, on training and validation images. No part of the digest.
         near: a drawn trial takes over the result of one that differs from it in ranges of numbers only, in each by at
             most this share of the range (on its own scale); 0 takes over from equal trials only. Not in the digest.
+        epochs_budget: no trial starts once all trials together have trained so many epochs, over the sweep's whole
+            life; what comes from the store is free. None is no limit. Like the next three no part of the digest.
+        price: what an hour costs, such as ``2.5/gpu-hour``; see ``sweeps.budget.parse_price``.
+        max_cost: no trial starts that would, by the forecast, bring the sweep's cost above it.
+        disk: room for the stages of all sweeps in the folder of runs, such as ``20GB``; checked as trials end.
         note: what differs from the documented scale, in words.
 
     Raises:
@@ -132,6 +148,10 @@ class SweepSpec(BaseModel):
     confirm: str | None = None
     refit: Annotated[bool, Field(strict=True)] = False
     near: Annotated[float, Field(strict=True, ge=0.0, le=0.5)] = 0.01
+    epochs_budget: Annotated[int, Field(strict=True, ge=1)] | None = None
+    price: str | None = None
+    max_cost: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    disk: str | None = None
     note: str | None = None
 
     @field_validator("family")
@@ -174,6 +194,27 @@ class SweepSpec(BaseModel):
         if confirm is not None:
             parse_confirm(confirm)
         return confirm
+
+    @field_validator("price")
+    @classmethod
+    def _readable_price(cls, price: str | None) -> str | None:
+        if price is not None:
+            parse_price(price)
+        return price
+
+    @field_validator("max_cost")
+    @classmethod
+    def _comes_with_a_price(cls, cost: float | None, info: ValidationInfo) -> float | None:
+        if cost is not None and info.data.get("price", "") is None:
+            raise ValueError(f"max_cost must come with a price, got {cost:g}. Give --price, such as 2.5/gpu-hour.")
+        return cost
+
+    @field_validator("disk")
+    @classmethod
+    def _readable_size(cls, disk: str | None) -> str | None:
+        if disk is not None:
+            parse_bytes("disk", disk)
+        return disk
 
     @field_validator("config", "fixed")
     @classmethod

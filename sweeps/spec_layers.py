@@ -31,12 +31,16 @@ SWEEP_SETTINGS = (
     "starts",
     "confirm",
     "refit",
+    "epochs_budget",
+    "price",
+    "max_cost",
+    "disk",
     "note",
 )
 _ALSO_CALLED = {"space": "search"}
 # The seed is the sweep's, and the family is what is run.
 TRIAL_SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("family", "seed"))
-_TEXT = {"name", "note", "confirm", "data.path", "data.name"} | {
+_TEXT = {"name", "note", "confirm", "price", "disk", "data.path", "data.name"} | {
     name for name in TRIAL_SETTINGS if TrialConfig.model_fields[name].annotation is str
 }
 

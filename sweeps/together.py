@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.errors import SpecError
 from carcls.evaluation.significance import wilson_interval
 from carcls.stages import write_json
+from sweeps.budget import shared_budgets
 from sweeps.comparison import Pair, compare, pair_line
 from sweeps.comparison_files import read_sweeps
 from sweeps.remembered import remember
@@ -155,7 +156,8 @@ def run_together(
 
     Everything that can be checked of all of them is checked before the first begins. Ray is started once. Retrieval
     begins with the training settings of the transfer family's winner, whose network is in the store already. Each
-    family may use an equal share of the hours that are left. Writes ``<out>/<name>/comparison.json`` and ``.md``.
+    family may use an equal share of the hours, epochs and money that are left. Writes
+    ``<out>/<name>/comparison.json`` and ``.md``.
 
     Args:
         specs: from ``specs_of_all``, settled.
@@ -181,6 +183,7 @@ def run_together(
     with one_session():
         for place, spec in enumerate(specs):
             spec = _with_start(within_hours(spec, started, len(specs) - place), out, results.get("transfer"))
+            spec = within_budgets(spec, results.values(), len(specs) - place)
             others = specs[1:] if place == 0 else ()
             results[spec.family] = _run_one(spec, others, name, out, tracking_uri, open_view, address, edits)
             if results[spec.family].interrupted:
@@ -229,6 +232,13 @@ def within_hours(spec: SweepSpec, started: float, families_left: int) -> SweepSp
         return spec
     left = max(1e-6, spec.hours - (time.monotonic() - started) / 3600)
     return spec.model_copy(update={"hours": left / families_left})
+
+
+def within_budgets(spec: SweepSpec, before: Iterable[SweepResult], families_left: int) -> SweepSpec:
+    """Give a family an equal share of the epochs and the money that the families ``before`` it have left."""
+    spent = [result.spent for result in before]
+    epochs, cost = (sum(part.get(name) or 0 for part in spent) for name in ("epochs", "cost"))
+    return spec.model_copy(update=shared_budgets(spec, epochs, cost, families_left))
 
 
 def _with_start(spec: SweepSpec, out: Path, transfer: SweepResult | None) -> SweepSpec:

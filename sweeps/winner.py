@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from carcls.config import TrialConfig
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import StageStore, write_json
+from sweeps.budget import budget_of
 from sweeps.confirm import confirmed_of, find_confirmed, typical_run
+from sweeps.disk_needs import model_on_disk
 from sweeps.leaderboard import find_best, make_leaderboard
 from sweeps.result import (
     BestTrial,
@@ -24,6 +26,7 @@ from sweeps.result import (
     TestReading,
     TrialSummary,
 )
+from sweeps.spending import cost_metric, read_spending, spent_dict
 from sweeps.winner_comparison import compare_winner
 from sweeps.winner_readings import Subject, read_test
 
@@ -112,7 +115,7 @@ def conclude(
     tracker.summarise(
         records,
         best=result.best.number if result.best else None,
-        metrics=_more_metrics(result),
+        metrics={**_more_metrics(result), **cost_metric(result.spent)},
         leaderboard=sitting.folder / "leaderboard.json",
     )
     return result
@@ -134,7 +137,10 @@ def _publish(
     try:
         subject = _subject(sitting, winner, tell)
     except (TrialFailure, OSError) as failure:
-        tell(f"The winner is not registered: the refit failed ({failure}). Then: carsweep resume {sitting.called}")
+        tell(
+            f"The winner is not registered: its model could not be made ({failure}). "
+            f"Then: carsweep resume {sitting.called}"
+        )
         return result
     test = read_test(subject, sitting.stages, sitting.folder, "test.json", TEST_PREDICTIONS)
     result = replace(result, test=test)
@@ -150,7 +156,8 @@ def _subject(sitting: Sitting, winner: TrialRecord, tell: Callable[[str], None])
     """Return the model that is tested and registered: the winner's, or the one of a refit, which is trained here."""
     config = TrialConfig.model_validate(dict(winner.config))
     if not sitting.spec.refit:
-        return Subject(winner.number, config, winner.model, sitting.dataset)
+        model = model_on_disk(sitting.stages, sitting.dataset, winner, tell)
+        return Subject(winner.number, config, model, sitting.dataset)
     from sweeps.engine_refit import run_refit
 
     tell(f"refit: training trial {winner.number} anew on training and validation images, {config.epochs} epochs")
@@ -210,6 +217,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         seconds=round(seconds, 3),
         interrupted=interrupted,
         confirmed=confirmed,
+        spent=spent_dict(records, read_spending(sitting.folder), budget_of(sitting.spec).prices),
     )
 
 

@@ -82,7 +82,8 @@ def _run(order: Order, start: float) -> Outcome:
     def report(measurement: Measurement) -> None:
         metrics = {name: float(value) for name, value in measurement.metrics.items()}
         seconds = time.perf_counter() - start
-        tune.report({"measurement": json.dumps({"epoch": measurement.epoch, "metrics": metrics, "seconds": seconds})})
+        said = {"epoch": measurement.epoch, "metrics": metrics, "seconds": seconds, "trained": measurement.trained}
+        tune.report({"measurement": json.dumps(said)})
 
     config = TrialConfig.model_validate(order["config"])
     return runner(config, data, StageStore(Path(order["stages"])), report)

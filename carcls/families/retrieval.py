@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -94,7 +94,7 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     for measurement in last:
         trained = _of_training(measurement)
         metrics |= {**trained, "seconds": measurement.metrics["seconds"]}
-        report(Measurement(measurement.epoch, metrics))
+        report(replace(measurement, metrics=metrics))
     return Outcome(
         metrics=metrics,
         epochs=config.epochs if last else 0,

@@ -86,7 +86,7 @@ class Trainer:
         """
         self.progress = load_checkpoint(folder, self.classifier, self.optimizer)
         for epoch, metrics in enumerate(self.progress.history):
-            report(Measurement(epoch + 1, metrics))
+            report(Measurement(epoch + 1, metrics, trained=False))
         logits: NDArray[np.float32] | None = None
         for epoch in range(self.progress.epochs, self.config.epochs):
             logits = self._run_epoch(epoch)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carcls.config import NEIGHBOUR_SETTINGS, TrialConfig
+from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.disk import replacing
 from carcls.evaluation.classification import softmax
@@ -67,10 +67,7 @@ class TrainedClassifier:
     @cached_property
     def key(self) -> dict[str, Any]:
         """All that the trained model depends on; the family is not part of it."""
-        settings = self.training.canonical()
-        for name in ("family", "weights", *NEIGHBOUR_SETTINGS):
-            del settings[name]
-        return {**settings, **self._inputs, "precision": self.precision, "version": VERSION}
+        return {**self.config.training_settings(), **self._inputs, "precision": self.precision, "version": VERSION}
 
     @cached_property
     def _inputs(self) -> dict[str, Any]:
@@ -94,7 +91,7 @@ class TrainedClassifier:
         # Found in the store, or made by another trial while this one waited.
         if not made_here:
             for epoch, metrics in enumerate(read_history(folder)):
-                report(Measurement(epoch + 1, metrics))
+                report(Measurement(epoch + 1, metrics, trained=False))
         return folder
 
     def load(self, model: str) -> Classifier:

@@ -75,6 +75,12 @@ _OPTIONS = (
     ),
     click.option("--trials", type=int, help="How many trials, the documented experiments included."),
     click.option("--hours", type=float, help="Start no trial after this many hours."),
+    click.option(
+        "--epochs-budget", type=int, help="Start no trial once all trials together have trained this many epochs."
+    ),
+    click.option("--price", metavar="PRICE", help="What an hour costs: 2.5/gpu-hour, 0.05/cpu-hour or 3/hour."),
+    click.option("--max-cost", type=float, help="Start no trial that would cost more than this; needs --price."),
+    click.option("--disk", metavar="SIZE", help="Room for all stages under OUT, such as 20GB; less needed ones go."),
     click.option("--cpus-per-trial", type=float, help="CPU cores for each trial."),
     click.option("--gpus-per-trial", type=float, help="GPUs for each trial: 1, 2, … or 1/n (0.5, 0.25)."),
     click.option("--concurrency", type=int, help="Trials at the same time. Default: what fits."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from carcls.outcome import Measurement
+    from sweeps.ledger import Standing
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
@@ -34,6 +35,12 @@ class RunningSweep:
     total: int
     started: float = field(default_factory=time.monotonic)
     lines: dict[int, TrialLine] = field(default_factory=dict)
+    standing: Standing | None = None
+    told: float = field(default_factory=time.monotonic)
+
+    def stand(self, standing: Standing) -> None:
+        """Note what is spent and what is to come."""
+        self.standing, self.told = standing, time.monotonic()
 
     def start(self, spec: SweepSpec, number: int, experiment: str | None, settings: Mapping[str, Any]) -> TrialLine:
         """Note that a trial has started."""
@@ -70,9 +77,17 @@ class RunningSweep:
         return max(complete, key=lambda line: line.accuracy or 0.0, default=None)
 
     @property
+    def best_known(self) -> tuple[int, float] | None:
+        """Number and accuracy of the best complete trial, those of earlier sittings included."""
+        if self.standing:
+            return self.standing.best
+        return (self.best.number, self.best.accuracy or 0.0) if self.best else None
+
+    @property
     def done(self) -> int:
-        """Trials that ended, however."""
-        return sum(line.status != "running" for line in self.lines.values())
+        """Trials that ended, however; those of earlier sittings too, where they are known."""
+        here = sum(line.status != "running" for line in self.lines.values())
+        return max(here, self.standing.ended if self.standing else 0)
 
     @property
     def elapsed(self) -> float:
@@ -81,8 +96,10 @@ class RunningSweep:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds still to go if the rest is like what was; None before the first trial ended."""
-        return self.elapsed / self.done * max(0, self.total - self.done) if self.done else None
+        """Seconds still to go by the last forecast; None before anything was measured."""
+        if self.standing is None or self.standing.forecast is None:
+            return None
+        return max(0.0, self.standing.forecast.seconds - (time.monotonic() - self.told))
 
 
 def write_settings(settings: Mapping[str, Any]) -> str:

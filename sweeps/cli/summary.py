@@ -15,6 +15,7 @@ from sweeps.cli.streams import callable_name
 from sweeps.cli.verdict import draw_confirmed, mean_text, verdict_lines
 from sweeps.confirm import find_confirmed
 from sweeps.leaderboard import Row, condensed, make_leaderboard
+from sweeps.ledger_text import spent_text
 from sweeps.result import SweepResult, TestReading
 
 _SHOWN = 20
@@ -54,6 +55,8 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
         console.print(line, markup=False, soft_wrap=True)
     if result.confirmed and result.best and not closing:
         console.print(_winner_line(result), markup=False, soft_wrap=True)
+    if result.spent:
+        console.print(spent_text(result.spent), markup=False, soft_wrap=True)
     for line in _closing_lines(result) if closing else []:
         console.print(line, markup=False, soft_wrap=True)
 

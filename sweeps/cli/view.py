@@ -13,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli.running import RunningSweep, TrialLine, write_duration, write_share
+from sweeps.ledger_text import standing_text
 
 if TYPE_CHECKING:
     from carcls.outcome import Measurement
+    from sweeps.ledger import Standing
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
@@ -59,6 +61,10 @@ class PlainView:
         if tenths != self._tenths:
             self._tenths = tenths
             self.note(f"reading images: {done} of {total}")
+
+    def stands(self, standing: Standing) -> None:
+        """Remember it for the next line."""
+        self._running.stand(standing)
 
     def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
         """Print what the trial tries."""
@@ -113,6 +119,10 @@ class LiveView:
             self._bar.add_task("packing", total=total)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+
+    def stands(self, standing: Standing) -> None:
+        """Remember it for the next drawing."""
+        self._running.stand(standing)
 
     def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
         """Add a line to the table."""
@@ -185,11 +195,14 @@ def _end_of(line: TrialLine, seconds: float) -> str:
 
 
 def _how_far(running: RunningSweep) -> str:
-    best, left = running.best, running.remaining
+    best, left = running.best_known, running.remaining
     parts = [f"{running.done} of {running.total} trials"]
     if best:
-        parts.append(f"best {write_share(best.accuracy)} (trial {best.number})")
+        number, accuracy = best
+        parts.append(f"best {write_share(accuracy)} (trial {number})")
     parts.append(write_duration(running.elapsed))
     if left:
         parts.append(f"about {write_duration(left)} to go")
+    if running.standing:
+        parts += standing_text(running.standing)
     return ", ".join(parts)

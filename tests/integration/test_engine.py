@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ import ray
 from carcls.errors import InputError
 from carcls.outcome import Measurement
 from sweeps.engine import EngineResult, run_trials
+from sweeps.ledger import Standing
 from sweeps.record import TrialRecord
 from sweeps.resources import Machine, Share, trial_resources, usable_cores, visible_gpus
 from sweeps.session import ray_session
 from sweeps.space import Choice, FloatDomain
 from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spending import read_spending
 from sweeps.study import Study
 
 RUNNER = """
@@ -141,7 +143,13 @@ def spec_of(**changes: Any) -> SweepSpec:
     return SweepSpec.model_validate({**fields, **changes})
 
 
-def run(folder: Path, spec: SweepSpec, observer: Any = None, **data: Any) -> EngineResult:
+def run(
+    folder: Path,
+    spec: SweepSpec,
+    observer: Any = None,
+    stands: Callable[[Standing], None] = lambda _: None,
+    **data: Any,
+) -> EngineResult:
     """Run the sweep under ``folder`` with the light runner; ``data`` is what the runner gets as its data set."""
     (folder / "dataset.json").write_text(json.dumps({"log": str(folder / "log"), **data}))
     return run_trials(
@@ -152,6 +160,7 @@ def run(folder: Path, spec: SweepSpec, observer: Any = None, **data: Any) -> Eng
         observer or Diary(),
         runner="quick_runner:run",
         loader="quick_runner:load",
+        stands=stands,
     )
 
 
@@ -262,11 +271,47 @@ class TestWithASharedRay:
         spec = spec_of(trials=9, hours=4 / 3600, config={"epochs": 10})
         result = run(tmp_path, spec, sleep=0.5)
         assert [(record.status, record.epochs) for record in result.records] == [("complete", 10)] * 2
-        assert (result.out_of_time, result.interrupted) == (True, False)
+        assert (result.used_up, result.interrupted) == ("hours", False)
         result = run(tmp_path, spec.model_copy(update={"trials": 4}), sleep=0.5)
         assert [record.status for record in result.records] == ["complete"] * 4
         assert result.seconds > 4
-        assert not result.out_of_time
+        assert not result.used_up
+
+    def test_epochs_are_counted_over_sittings_and_end_the_sweep(self, tmp_path: Path) -> None:
+        """With 7 epochs three trials of three start; the next sitting remembers 9, and a larger budget goes on."""
+        spec = spec_of(trials=9, concurrency=1, epochs_budget=7)
+        standings: list[Standing] = []
+        result = run(tmp_path, spec, stands=standings.append)
+        assert (len(result.records), result.used_up) == (3, "epochs")
+        assert (standings[-1].spent.epochs, standings[-1].ended) == (9, 3)
+        again = run(tmp_path, spec)
+        assert (len(again.records), again.used_up) == (3, "epochs")
+        more = run(tmp_path, spec.model_copy(update={"epochs_budget": 10}))
+        assert (len(more.records), more.used_up) == (4, "epochs")
+        assert sum(spent.epochs for spent in read_spending(tmp_path / "sweep").trials.values()) == 12
+
+    def test_money_ends_a_sweep_before_it_is_exceeded(self, tmp_path: Path) -> None:
+        """A trial of 1.5 s or more costs as much at one a second: nine of them are too many for 12."""
+        spec = spec_of(trials=9, concurrency=1, cpus_per_trial=1.0, price="3600/cpu-hour", max_cost=12.0)
+        standings: list[Standing] = []
+        result = run(tmp_path, spec, sleep=0.5, stands=standings.append)
+        assert (result.used_up, len(result.records) < 9) == ("cost", True)
+        cost = standings[-1].cost
+        assert cost is not None
+        # A trial may take longer than the ones before it, by which it was foretold.
+        assert 1.5 * len(result.records) <= cost <= 12 * 1.25
+
+    def test_deaths_and_failures_are_paid_too(self, tmp_path: Path) -> None:
+        """A trial whose process died is charged for both attempts: the epoch before the death is trained twice."""
+        run(
+            tmp_path,
+            spec_of(trials=1, search={}, config={"epochs": 3, "dropout": 0.25}),
+            sleep=0.2,
+            spoil={"0.250000": "death"},
+        )
+        (spent,) = read_spending(tmp_path / "sweep").trials.values()
+        assert spent.epochs == 4
+        assert spent.seconds >= 5 * 0.2
 
     def test_trials_run_where_the_driver_runs(self, tmp_path: Path) -> None:
         """A relative path means the same in a trial's process as on the command line."""

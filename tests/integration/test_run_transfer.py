@@ -168,3 +168,21 @@ def _wait_for(words: str, file: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, file.read_text()
         assert time.monotonic() < deadline, file.read_text()
         time.sleep(0.2)
+
+
+def test_after_gc_a_finished_sweep_is_finished_and_can_be_extended(first: Done, folder: Path) -> None:
+    """With room for nothing, the same command trains nothing again; one more trial runs on stages made anew."""
+    runs, settings = folder / "runs", [*SETTINGS, "epochs=1", "experiments=[transfer/frozen]"]
+    command = [sys.executable, "-m", "sweeps.cli", "gc", "--out", str(runs), "--disk", "1kB", "--keep", "1", "--json"]
+    cleared = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout)
+    assert cleared["removed"]["unused"]["count"] >= 2  # images and features
+    assert not list((runs / "stages").glob("pack/*/key.json"))
+    assert run(folder, "--trials", "2", "--set", *settings).value == first.value
+    more = run(folder, "--trials", "3", "--price", "1/cpu-hour", "--set", *settings)
+    assert more.code == 0, more.err
+    assert [trial["status"] for trial in more.value["trials"]].count("complete") >= 2
+    assert more.value["trials"][:2] == first.value["trials"]
+    assert more.value["spent"]["cost"] > 0
+    trained = [json.loads(line) for line in (runs / "stages" / "log.jsonl").read_text().splitlines()]
+    made = [line["digest"] for line in trained if (line["kind"], line["event"]) == ("training", "made")]
+    assert len(made) == len(set(made))

@@ -50,6 +50,7 @@ def test_object_has_exactly_the_documented_fields() -> None:
         "interrupted",
         "confirmed",
         "comparison",
+        "spent",
     }
     assert set(value["data"]) == {"name", "digest", "images", "classes", "splits"}
     assert set(value["trials"][0]) == {

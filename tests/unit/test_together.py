@@ -10,8 +10,17 @@ from rich.console import Console
 
 from carcls.errors import SpecError
 from sweeps.cli.run_all import draw_comparison
+from sweeps.result import DataSummary, SweepResult
 from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.together import COLUMNS, NARROW_COLUMNS, Contender, comparison_rows, specs_of_all, within_hours
+from sweeps.together import (
+    COLUMNS,
+    NARROW_COLUMNS,
+    Contender,
+    comparison_rows,
+    specs_of_all,
+    within_budgets,
+    within_hours,
+)
 
 
 def specs(*sets: str, trials: int | None = None, **overrides: object) -> dict[str, SweepSpec]:
@@ -91,3 +100,14 @@ def test_the_table_fits_its_terminal(width: int, columns: tuple[str, ...]) -> No
     assert all(column in text.splitlines()[0] for column in columns)
     assert all(word in text for word in ("73.1% ±2.0", "carsweep-retrieval 12", "–"))
     assert max(len(line) for line in text.splitlines()) <= width
+
+
+def test_families_share_epochs_and_money() -> None:
+    """The second of three families gets half of what the first has left of 30 epochs and 9 in money."""
+    spec = specs(epochs_budget=30, price="1/hour", max_cost=9.0)["retrieval"]
+    spent = {"seconds": 1.0, "epochs": 10, "cost": 1.0, "currency": "$", "by_status": {}}
+    data = DataSummary("cars", "d", 0, 0, {})
+    first = SweepResult("a", "transfer", "/", data, (), None, None, None, "", 1.0, spent=spent)
+    second = within_budgets(spec, [first], 2)
+    assert (second.epochs_budget, second.max_cost) == (10, 4.0)
+    assert within_budgets(specs()["retrieval"], [first], 2) == specs()["retrieval"]

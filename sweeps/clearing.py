@@ -1,0 +1,172 @@
+"""Making room: what is of no use to any sweep goes, and more where a disk budget asks for it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from carcls.errors import InputError
+from carcls.stages_disk import Stored, is_being_made, list_store, take_out
+from sweeps.disk import Reason, choose, judge
+from sweeps.disk_needs import KEEP, read_needs
+from sweeps.holding import holder_of
+from sweeps.plan_text import bytes_text, parse_bytes
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+What = Literal[Reason, "ray"]
+_SAID: dict[What, tuple[str, str]] = {
+    "leftover": ("leftover of a process that died", "leftovers of processes that died"),
+    "stopped": ("checkpoint of a trial that has ended", "checkpoints of trials that have ended"),
+    "unclaimed": ("stage that no sweep refers to", "stages that no sweep refers to"),
+    "ray": ("folder of Ray's of a sweep that does not run", "folders of Ray's of sweeps that do not run"),
+    "model": ("model that is not among a sweep's best", "models that are not among a sweep's best"),
+    "unused": ("stage not used for longest", "stages not used for longest"),
+    "kept": ("stage", "stages"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How many folders, and the bytes they take on disk."""
+
+    count: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """What went, or would go, and what stays.
+
+    Attributes:
+        removed: by why it went.
+        kept: the rest of the stages.
+        disk: the budget in bytes, or None.
+        dry_run: whether nothing was removed.
+    """
+
+    removed: Mapping[What, Amount]
+    kept: Amount
+    disk: int | None
+    dry_run: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that went."""
+        return sum(amount.size for amount in self.removed.values())
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether what stays takes more than the budget."""
+        return self.disk is not None and self.kept.size > self.disk
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; sizes in bytes."""
+        removed = {what: {"count": a.count, "bytes": a.size} for what, a in self.removed.items()}
+        kept = {"count": self.kept.count, "bytes": self.kept.size}
+        sizes = {"bytes": self.size, "kept": kept, "disk": self.disk}
+        return {"dry_run": self.dry_run, "removed": removed, **sizes, "fits": not self.is_too_much}
+
+
+def clear(
+    out: Path, *, disk: int | None = None, keep: int = KEEP, useless_too: bool = True, dry_run: bool = False
+) -> Cleared:
+    """Remove stages under ``out/stages`` that nobody needs, and with ``disk`` so many others that the rest fits.
+
+    Safe beside sweeps that run: what one of their trials may have open stays, and so does what they will go on with.
+
+    Args:
+        out: folder of all sweeps.
+        disk: bytes for all stages together; None is no limit.
+        keep: models to keep of each sweep besides those of documented experiments.
+        useless_too: remove what is of no use although the budget would hold it, and the folders that Ray leaves.
+        dry_run: remove nothing, tell what would be.
+
+    Raises:
+        InputError: a sweep cannot be read.
+    """
+    listing = list_store(out / "stages")
+    chosen = choose(judge(((s, s.read_key()) for s in listing), read_needs(out, keep)), disk, useless_too=useless_too)
+    removed = [one for one in chosen if (not is_being_made(one.stored) if dry_run else take_out(one.stored))]
+    amounts = {what: _amount(one.stored for one in removed if one.reason == what) for what in get_args(Reason)}
+    ray = _clear_ray(out, dry_run) if useless_too else Amount()
+    total = {**amounts, "ray": ray}
+    gone = {one.stored.path for one in removed}
+    kept = _amount(stored for stored in listing if stored.path not in gone)
+    return Cleared({what: total[what] for what in _SAID if total[what].count}, kept, disk, dry_run)
+
+
+def _amount(stored: Iterable[Stored]) -> Amount:
+    sizes = [one.size for one in stored]
+    return Amount(len(sizes), sum(sizes))
+
+
+def _clear_ray(out: Path, dry_run: bool) -> Amount:
+    """Remove what Tune writes beside each trial: the journal has it all, and every sitting begins a new one."""
+    folders = [path for path in out.glob("*/trials/tune") if holder_of(path.parent.parent) is None]
+    size = sum(file.lstat().st_blocks * 512 for folder in folders for file in folder.rglob("*"))
+    for folder in [] if dry_run else folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Amount(len(folders), size)
+
+
+def removed_text(cleared: Cleared) -> list[str]:
+    """Return a phrase for each kind of things that went."""
+    return [
+        f"{amount.count} {_SAID[what][amount.count > 1]} ({bytes_text(amount.size)})"
+        for what, amount in cleared.removed.items()
+    ]
+
+
+class DiskKeeper:
+    """Keeps the stages within a sweep's disk budget: looks when a trial has ended. An observer.
+
+    Args:
+        spec: of the sweep; without ``disk`` nothing is done.
+        out: folder of all sweeps.
+        tell: told what went, and once when too much has to stay.
+    """
+
+    def __init__(self, spec: SweepSpec, out: Path, tell: Callable[[str], None]) -> None:
+        self._disk = None if spec.disk is None else parse_bytes("disk", spec.disk)
+        self._shown, self._out, self._tell = spec.disk, out, tell
+        self._complained = False
+
+    def trial_started(self, *_: object) -> None:
+        """Do nothing."""
+
+    def epoch_finished(self, *_: object) -> None:
+        """Do nothing."""
+
+    def trial_finished(self, *_: object) -> None:
+        """Make room."""
+        self.check()
+
+    def check(self, *, last: bool = False) -> None:
+        """Make room where there is too little; what cannot be done is told, and ends no sweep.
+
+        Args:
+            last: nothing of the sweep runs any more.
+        """
+        if self._disk is None or sum(stored.size for stored in list_store(self._out / "stages")) <= self._disk:
+            return
+        try:
+            cleared = clear(self._out, disk=self._disk, useless_too=False)
+        except (InputError, OSError) as error:
+            self._complain(f"disk: no room was made: {error}")
+            return
+        if cleared.removed:
+            self._tell(f"disk: removed {', '.join(removed_text(cleared))}; {self._shown} are for all stages.")
+        if cleared.is_too_much:
+            size = bytes_text(cleared.kept.size)
+            who = "best, documented and unfinished trials need them" if last else "trials that run may need them"
+            self._complain(f"disk: stages take {size}, more than {self._shown}; {who}.", again=last)
+
+    def _complain(self, text: str, *, again: bool = False) -> None:
+        if again or not self._complained:
+            self._complained = True
+            self._tell(text)

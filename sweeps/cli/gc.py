@@ -1,0 +1,81 @@
+"""``carsweep gc``: make room on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.cli.exits import DONE
+
+if TYPE_CHECKING:
+    from sweeps.clearing import Cleared
+
+_EPILOG = """\b
+Examples:
+  carsweep gc --dry-run
+  carsweep gc --disk 20GB
+  carsweep gc --disk 20GB --keep 2
+
+Nothing that goes is lost for good: a stage that is needed again is made again."""
+
+
+@click.command("gc", epilog=_EPILOG)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@click.option("--disk", metavar="SIZE", help="Room for all stages, such as 20GB: remove more until the rest fits.")
+@click.option("--keep", type=int, help="With --disk: models to keep of each sweep, the best first. Default: 5.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bool) -> int:
+    """Remove stages that no sweep needs any more.
+
+    These are checkpoints of trials that have ended, stages that no sweep under --out refers to, and what processes that
+    died left behind. With --disk, models of trials that are not among a sweep's best and stages not used for longest go
+    too, until the rest fits. Sweeps may run meanwhile.
+    """
+    from carcls.errors import InputError
+    from sweeps.clearing import clear
+    from sweeps.cli.streams import Streams
+    from sweeps.disk_needs import KEEP
+
+    if not out.is_dir():
+        raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")
+    size = None if disk is None else _bytes(disk)
+    if keep is not None and (size is None or keep < 1):
+        raise InputError(f"--keep must be at least 1 and come with --disk, got {keep}. Give --disk, such as 20GB.")
+    with Streams(as_json) as streams:
+        cleared = clear(out.absolute(), disk=size, keep=KEEP if keep is None else keep, dry_run=dry_run)
+        if as_json:
+            streams.write_json(cleared.as_dict())
+        else:
+            click.echo("\n".join(lines_of(cleared)))
+    return DONE
+
+
+def lines_of(cleared: Cleared) -> list[str]:
+    """Return what a person reads."""
+    from sweeps.clearing import removed_text
+    from sweeps.plan_text import bytes_text
+
+    verb = "Would remove" if cleared.dry_run else "Removed"
+    lines = [f"{verb} {text}" for text in removed_text(cleared)] or ["Nothing to remove."]
+    if len(lines) > 1:
+        lines.append(f"{verb} {bytes_text(cleared.size)} in all.")
+    lines.append(f"Kept: {cleared.kept.count} stages, {bytes_text(cleared.kept.size)}.")
+    if cleared.is_too_much and cleared.disk is not None:
+        lines.append(
+            f"That is more than {bytes_text(cleared.disk)}: best, documented and unfinished trials need these stages. "
+            "Lower --keep, or move sweeps away that are not needed any more."
+        )
+    return lines
+
+
+def _bytes(text: str) -> int:
+    from carcls.errors import InputError
+    from sweeps.plan_text import parse_bytes
+
+    try:
+        return parse_bytes("--disk", text)
+    except ValueError as error:
+        raise InputError(str(error)) from None

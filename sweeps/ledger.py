@@ -1,0 +1,199 @@
+"""The books of a running sweep: what each trial takes, by the driver's clock, and whether another one may start."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sweeps.budget import Budget, Spent, UsedUp, budget_of, cost_of, total
+from sweeps.forecast import Forecast, Halving, Pace, Rest, forecast
+from sweeps.spending import Spending, SpendingLog, spent_by
+
+if TYPE_CHECKING:
+    from sweeps.record import TrialRecord
+    from sweeps.resources import Share
+    from sweeps.spec import SweepSpec
+
+
+_NOTHING = Spent()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a sweep stands: what it has spent over all its sittings, and what is still to come.
+
+    Attributes:
+        budget: of the sweep.
+        spent: by all trials.
+        cost: None without a price.
+        forecast: None before anything was measured.
+        ended: trials that ended, however.
+        best: number and validation accuracy of the best complete trial; None before there is one.
+    """
+
+    budget: Budget
+    spent: Spent
+    cost: float | None
+    forecast: Forecast | None
+    ended: int = 0
+    best: tuple[int, float] | None = None
+
+
+@dataclass(slots=True)
+class _Account:
+    """One trial: ``before`` this sitting, ``here`` in it, and since when its process runs (None: it does not)."""
+
+    planned: int
+    searched: bool
+    before: Spent = _NOTHING
+    waiting: bool = False
+    done: int = 0
+    ended: bool = False
+    fresh: bool = True
+    accuracy: float | None = None
+    here: Spent = field(default_factory=Spent)
+    since: float | None = None
+
+
+class Ledger:
+    """Counts what the trials of one sweep take, and writes it down.
+
+    Args:
+        spec: of the sweep.
+        share: of a trial.
+        log: where to.
+        records: all trials so far.
+        spending: of earlier sittings.
+        deadline: on the clock; when the hours are over.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        share: Share,
+        log: SpendingLog,
+        records: Iterable[TrialRecord],
+        spending: Spending,
+        deadline: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spec, self._share, self._log, self._clock, self._deadline = spec, share, log, clock, deadline
+        self.budget = budget_of(spec)
+        stopping = spec.early_stopping
+        self._planned = spec.trial_config({}).epochs
+        self._halving = Halving(stopping.rungs(self._planned), stopping.reduction)
+        self._wall_before, self._began = spending.wall, clock()
+        self._accounts: dict[int, _Account] = {}
+        for record in records:
+            if record.sibling_of is None:
+                self._accounts[record.number] = _account(record, spent_by(record, spending))
+
+    def ask(self, number: int, planned: int, *, searched: bool) -> None:
+        """The trial is about to run: a new one, or one that an earlier sitting left unfinished."""
+        self._accounts.setdefault(number, _Account(planned, searched)).waiting = False
+
+    def start(self, number: int) -> None:
+        """A process takes up the trial; perhaps for the second time."""
+        self.end(number)
+        account = self._accounts[number]
+        account.since = self._clock()
+        self._log.note(number, account.here, self._clock() - self._began)
+
+    def beat(self, number: int, epoch: int, *, trained: bool) -> None:
+        """The trial has reported an epoch: a trained one, or one that came from the store or a checkpoint."""
+        account = self._accounts[number]
+        account.done = max(account.done, epoch)
+        self._count(number, epochs=int(trained))
+
+    def end(self, number: int) -> None:
+        """The trial's process does nothing more for it, for now or for good."""
+        if number in self._accounts:
+            self._count(number)
+            self._accounts[number].since = None
+
+    def settle(self, record: TrialRecord) -> None:
+        """The trial has its result."""
+        self.end(record.number)
+        account = self._accounts.setdefault(record.number, _account(record, Spent()))
+        account.ended, account.fresh, account.done = True, not record.reused, record.epochs
+        account.accuracy = _accuracy(record)
+
+    def close(self) -> None:
+        """The sitting is over."""
+        for number in list(self._accounts):
+            self.end(number)
+
+    def standing(self, left: int) -> Standing:
+        """Return how the sweep stands, with ``left`` new trials to come."""
+        spent, wall = total(self._spent(account) for account in self._accounts.values()), self._wall()
+        prices = self.budget.prices
+        cost = None if prices is None else cost_of(prices, spent, wall)
+        paces = [
+            Pace(a.planned, a.done, self._spent(a), a.ended, a.fresh, a.searched, a.waiting)
+            for a in self._accounts.values()
+        ]
+        coming = forecast(paces, self._rest(left), self._halving, self.budget, spent, wall)
+        ended = sum(account.ended for account in self._accounts.values())
+        return Standing(self.budget, spent, cost, coming, ended, self._best())
+
+    def _best(self) -> tuple[int, float] | None:
+        complete = [(n, a.accuracy) for n, a in self._accounts.items() if a.accuracy is not None]
+        return max(complete, key=lambda trial: (trial[1], -trial[0]), default=None)
+
+    def used_up(self, left: int) -> UsedUp:
+        """Return the budget that forbids another trial, if one does."""
+        standing, budget = self.standing(left), self.budget
+        if budget.epochs is not None and standing.spent.epochs >= budget.epochs:
+            return "epochs"
+        if budget.max_cost is None or standing.cost is None:
+            return ""
+        coming = standing.forecast.next_cost if standing.forecast else None
+        over = standing.cost >= budget.max_cost or standing.cost + (coming or 0.0) > budget.max_cost
+        return "cost" if over else ""
+
+    def _rest(self, left: int) -> Rest:
+        share = self._share
+        return Rest(left, self._planned, share.concurrency, share.cpus, share.gpus, self._deadline - self._clock())
+
+    def _wall(self) -> float:
+        return self._wall_before + self._clock() - self._began
+
+    def _spent(self, account: _Account) -> Spent:
+        """Return what the trial took up to this moment."""
+        return account.before + account.here + self._shared(self._running(account))
+
+    def _running(self, account: _Account) -> float:
+        return 0.0 if account.since is None else self._clock() - account.since
+
+    def _shared(self, seconds: float, epochs: int = 0) -> Spent:
+        return Spent(seconds, epochs, seconds * self._share.cpus, seconds * self._share.gpus)
+
+    def _count(self, number: int, *, epochs: int = 0) -> None:
+        """Book the time since the last booking, and write it down."""
+        account = self._accounts[number]
+        if account.since is None:
+            return
+        account.here += self._shared(self._running(account), epochs)
+        account.since = self._clock()
+        self._log.note(number, account.here, self._clock() - self._began)
+
+
+def _accuracy(record: TrialRecord) -> float | None:
+    return record.metrics.get("val_accuracy") if record.status == "complete" else None
+
+
+def _account(record: TrialRecord, before: Spent) -> _Account:
+    return _Account(
+        planned=int(record.config["epochs"]),
+        searched=record.experiment is None,
+        before=before,
+        done=record.epochs,
+        waiting=record.status == "running",
+        accuracy=_accuracy(record),
+        ended=record.status != "running",
+        fresh=not record.reused and record.duplicate_of is None,
+    )

@@ -1,0 +1,75 @@
+"""Prices, costs, and the budgets of sweeps that share them."""
+
+from __future__ import annotations
+
+import pytest
+
+from sweeps.budget import Budget, Prices, Spent, budget_of, cost_of, hourly_cost, parse_price, shared_budgets
+from sweeps.spec import SpecError, SweepSpec, load_spec
+
+
+@pytest.mark.parametrize(
+    ("text", "prices"),
+    [
+        ("2.5/gpu-hour", Prices(gpu_hour=2.5)),
+        (" .05 / cpu-hour", Prices(cpu_hour=0.05)),
+        ("€3/hour", Prices(hour=3.0, currency="€")),
+        ("2/gpu-hour+0.1/cpu-hour+1/hour", Prices(2.0, 0.1, 1.0)),
+    ],
+)
+def test_prices_are_read(text: str, prices: Prices) -> None:
+    """Amount, unit and currency are what the text says; several prices add up."""
+    assert parse_price(text) == prices
+
+
+@pytest.mark.parametrize(
+    "text", ["2.5", "2.5/day", "-1/hour", "1e3/hour", "x/gpu-hour", "", "1/hour+2/hour", "$1/hour+€1/gpu-hour"]
+)
+def test_what_is_no_price_is_a_mistake(text: str) -> None:
+    """A mistake in a price is told with what it should look like, not taken for another price."""
+    with pytest.raises(ValueError, match="price must"):
+        parse_price(text)
+
+
+def test_a_trial_costs_its_share_and_a_sweep_its_hours() -> None:
+    """Half an hour on half a GPU and four cores, in a sweep of two hours: 0.25, 2 and 2 hours are paid."""
+    spent = Spent(1800, 3, cpu_seconds=1800 * 4, gpu_seconds=1800 * 0.5)
+    assert cost_of(Prices(gpu_hour=8, cpu_hour=0.5, hour=10), spent, 7200) == pytest.approx(0.25 * 8 + 2 * 0.5 + 2 * 10)
+
+
+def test_an_hour_of_the_plan_costs_what_an_hour_of_all_trials_does() -> None:
+    """Four trials at a time on half a GPU each are two GPUs."""
+    assert hourly_cost(Prices(gpu_hour=3), cpus=2, gpus=0.5, concurrency=4) == pytest.approx(6)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"max_cost": 40.0}, "must come with a price"),
+        ({"price": "2/day"}, "AMOUNT/gpu-hour"),
+        ({"disk": "20"}, "a size in kB, MB, GB or TB"),
+        ({"epochs_budget": 0}, "at least 1"),
+    ],
+)
+def test_budgets_that_cannot_be_meant_are_mistakes_of_the_spec(overrides: dict[str, object], words: str) -> None:
+    """Each is told in one sentence before anything starts."""
+    with pytest.raises(SpecError, match=words):
+        load_spec("transfer", overrides=overrides)
+
+
+def test_budgets_are_no_part_of_what_a_sweep_is() -> None:
+    """A sweep may be given other budgets: its digest stays, and its YAML brings them back."""
+    bare = load_spec("transfer")
+    spec = load_spec("transfer", overrides={"epochs_budget": 9, "price": "2/gpu-hour", "max_cost": 5.0, "disk": "20GB"})
+    assert spec.digest == bare.digest
+    assert SweepSpec.from_yaml(spec.to_yaml()) == spec
+    assert budget_of(spec) == Budget(9, 5.0, Prices(gpu_hour=2.0))
+
+
+def test_families_share_what_is_left() -> None:
+    """Of 100 epochs and 10 in money the first of three gets a third; what it leaves is shared by the other two."""
+    spec = load_spec("transfer", overrides={"epochs_budget": 100, "price": "1/hour", "max_cost": 10.0})
+    assert shared_budgets(spec, 0, 0.0, 3) == {"epochs_budget": 34, "max_cost": pytest.approx(10 / 3)}
+    assert shared_budgets(spec, 20, 1.0, 2) == {"epochs_budget": 40, "max_cost": 4.5}
+    assert shared_budgets(spec, 120, 11.0, 1) == {"epochs_budget": 0, "max_cost": 0.0}
+    assert shared_budgets(load_spec("transfer"), 5, 1.0, 2) == {}

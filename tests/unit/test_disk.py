@@ -1,0 +1,178 @@
+"""What goes when room is made: the policy over drawn stores, then real stores beside sweeps that run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from carcls.stages import StageStore, write_json
+from carcls.stages_disk import Stored, list_store, take_out
+from sweeps.disk import USELESS, Judged, Needs, Training, choose, judge
+
+DATA = "d0"
+NOW = 1_000_000.0
+
+
+def draw_store(dice: random.Random) -> tuple[list[tuple[Stored, Mapping[str, Any]]], Needs]:
+    """Draw a store and what sweeps need of it."""
+    things: list[tuple[Stored, Mapping[str, Any]]] = []
+    for number in range(dice.randrange(1, 30)):
+        kind = dice.choice(["training", "embeddings", "features", "neighbours", "pack", "index", "new-kind"])
+        state = dice.choice(["made", "made", "made", "unfinished", "making", "trash"])
+        digest, used = f"{number:024x}", NOW - dice.random() * 10_000
+        path = Path("/store") / kind / digest
+        key = {"data": dice.choice([DATA, "other"]), "head_lr": dice.choice([0.1, 0.2, 0.3]), "manifest": "m"}
+        stored = Stored(Path("/store"), path, kind, digest, state, dice.randrange(1, 1000), used)  # type: ignore[arg-type]
+        things.append((stored, {} if dice.random() < 0.1 else key))
+    names = [stored.name for stored, _ in things if stored.state == "made"]
+    models = dict(zip(dice.sample(names, len(names) // 2), range(1, 99), strict=False))
+    return things, Needs(
+        kept=frozenset(name for name, rank in models.items() if rank <= 2),
+        going_on=(Training(DATA, {"head_lr": 0.1}),) if dice.random() < 0.7 else (),
+        known=(Training(DATA, {"head_lr": 0.1}), Training(DATA, {"head_lr": 0.2})),
+        models=models,
+        data=frozenset({DATA}),
+        manifests=frozenset({"m"}),
+        in_use_since=dice.choice([float("inf"), NOW - 3000]),
+    )
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -> None:
+    """Over drawn stores: needed stages stay, what goes was necessary, and what stays fits or is needed."""
+    dice = random.Random(seed)
+    things, needs = draw_store(dice)
+    budget = dice.choice([None, 1, dice.randrange(1, 10_000)])
+    useless_too = dice.random() < 0.5
+    judged = judge(things, needs)
+    gone = {one.stored.path for one in choose(judged, budget, useless_too=useless_too)}
+    for stored, key in things:
+        made = stored.state in ("made", "unfinished")
+        if made and (
+            stored.name in needs.kept
+            or stored.kind == "index"
+            or (stored.kind == "training" and key.get("data") == DATA and key["head_lr"] == 0.1 and needs.going_on)
+            or (stored.state == "made" and stored.used >= needs.in_use_since)
+        ):
+            assert stored.path not in gone
+    left = [one for one in judged if one.stored.path not in gone]
+    if budget is not None and sum(one.stored.size for one in left) > budget:
+        assert all(one.reason == "kept" for one in left)
+    if budget is None:
+        assert gone == {one.stored.path for one in judged if useless_too and one.reason in USELESS}
+
+
+def judged_of(reason: str, size: int, *, rank: int = 0, used: float = NOW) -> Judged:
+    """Something of a size that may go for a reason."""
+    name = f"{reason}-{rank}-{used}"
+    stored = Stored(Path("/store"), Path("/store/training") / name, "training", name, "made", size, used)
+    return Judged(stored, reason, rank)  # type: ignore[arg-type]
+
+
+def test_the_readiest_go_first_and_no_more_than_the_budget_asks() -> None:
+    """Leftovers, then checkpoints, then the worst models, then what was not used for longest."""
+    things = [
+        judged_of("unused", 10, used=NOW - 1),
+        judged_of("model", 10, rank=7),
+        judged_of("kept", 10),
+        judged_of("unused", 10, used=NOW - 99),
+        judged_of("model", 10, rank=9),
+        judged_of("stopped", 10),
+        judged_of("leftover", 10),
+    ]
+    order = ["leftover", "stopped", "model 9", "model 7", "old", "new"]
+    said = {"leftover-0-1000000.0": "leftover", "stopped-0-1000000.0": "stopped", "model-9-1000000.0": "model 9"}
+    said |= {"model-7-1000000.0": "model 7", f"unused-0-{NOW - 99}": "old", f"unused-0-{NOW - 1}": "new"}
+    for count in range(len(order) + 1):
+        chosen = choose(things, 70 - 10 * count, useless_too=False)
+        assert [said[one.stored.digest] for one in chosen] == order[:count]
+
+
+def test_stages_that_derive_from_unclaimed_ones_are_unclaimed() -> None:
+    """Neighbours are as needed as the embeddings they were found in; an unknown kind of stage is claimed."""
+    names = {"embeddings": "e", "neighbours": "n", "votes": "v", "test-embeddings": "t", "new-kind": "x"}
+    stored = {k: Stored(Path("/s"), Path("/s") / k / d, k, d, "made", 1, 0.0) for k, d in names.items()}
+    keys: dict[str, dict[str, Any]] = {
+        "embeddings": {"training": {"data": "gone", "head_lr": 0.1}},
+        "neighbours": {"embeddings": "e"},
+        "votes": {"embeddings": "e"},
+        "test-embeddings": {"of": "e"},
+        "new-kind": {"anything": 1},
+    }
+    things = [(stored[kind], keys[kind]) for kind in names]
+    assert [one.reason for one in judge(things, Needs())] == ["unclaimed"] * 4 + ["unused"]
+    known = Needs(known=(Training("gone", {"head_lr": 0.1}),))
+    assert [one.reason for one in judge(things, known)] == ["unused"] * 5
+
+
+def fill(folder: Path) -> None:
+    """Make something of some size."""
+    (folder / "content").write_bytes(b"x" * 20_000)
+
+
+def test_a_store_is_listed_with_sizes_states_and_keys(tmp_path: Path) -> None:
+    """Whole stages and unfinished ones are told apart, each with its key and its bytes on disk."""
+    store = StageStore(tmp_path)
+    store.get_or_make("kind", {"a": 1}, fill)
+    with pytest.raises(RuntimeError):
+        store.resume_or_make("kind", {"a": 2}, lambda folder: _fail(folder))
+    made, unfinished = sorted(list_store(tmp_path), key=lambda stored: stored.state)
+    assert (made.state, made.read_key(), unfinished.state, unfinished.read_key()) == (
+        "made",
+        {"a": 1},
+        "unfinished",
+        {"a": 2},
+    )
+    assert 20_000 <= made.size <= 60_000
+    assert made.path == store.folder("kind", {"a": 1})
+
+
+def _fail(folder: Path) -> None:
+    fill(folder)
+    raise RuntimeError
+
+
+def test_what_is_taken_out_is_made_again(tmp_path: Path) -> None:
+    """A stage that went leaves nothing behind, and whoever asks for it gets it anew."""
+    store = StageStore(tmp_path)
+    folder = store.get_or_make("kind", {"a": 1}, fill)
+    (stored,) = list_store(tmp_path)
+    assert take_out(stored)
+    assert list_store(tmp_path) == []
+    assert store.get_or_make("kind", {"a": 1}, fill) == folder
+    assert [event.event for event in store.events()] == ["made", "made"]
+
+
+def test_what_was_used_since_it_was_listed_stays(tmp_path: Path) -> None:
+    """Somebody may have it open."""
+    store = StageStore(tmp_path)
+    store.get_or_make("kind", {"a": 1}, fill)
+    (stored,) = list_store(tmp_path)
+    store.get_or_make("kind", {"a": 1}, fill)
+    assert not take_out(stored)
+    assert len(list_store(tmp_path)) == 1
+
+
+def test_what_is_being_made_stays(tmp_path: Path) -> None:
+    """Its maker holds its lock."""
+    store = StageStore(tmp_path)
+    work = store.workshop("kind", {"a": 1})
+    work.mkdir(parents=True)
+    write_json(work / "key.json", {"a": 1})
+    (stored,) = list_store(tmp_path)
+    with FileLock(store.folder("kind", {"a": 1}).with_suffix(".lock")):
+        assert not take_out(stored)
+    assert take_out(stored)
+
+
+def test_who_has_a_file_open_keeps_it(tmp_path: Path) -> None:
+    """A reader goes on reading a stage that was taken out."""
+    store = StageStore(tmp_path)
+    with (store.get_or_make("kind", {"a": 1}, fill) / "content").open("rb") as file:
+        assert take_out(list_store(tmp_path)[0])
+        assert len(file.read()) == 20_000
