@@ -20,7 +20,7 @@ from sweeps.resources import Machine, Share, this_machine, trial_resources
 from sweeps.scheduler import StudyScheduler
 from sweeps.searcher import StudySearcher
 from sweeps.session import ray_session
-from sweeps.study import Asked, Study, TrialRecord
+from sweeps.study import Asked, Costs, Study, TrialRecord
 from sweeps.worker import order_of, run_order
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def run_trials(
     logical_gpus: int | None = None,
     edits: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    costs: Costs = lambda _: {},
 ) -> EngineResult:
     """Run the trials that the study in ``folder`` still owes, and return all it has.
 
@@ -79,7 +80,7 @@ def run_trials(
         loader: ``module:function`` that reads the dataset file.
         address: of a running Ray cluster; None starts Ray here, and ends it.
         logical_cpus, logical_gpus: what a Ray started here believes to have; None lets it count.
-        edits: as in ``Study.open``.
+        edits, costs: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
 
     Raises:
@@ -87,7 +88,7 @@ def run_trials(
     """
     start = time.monotonic()
     control = Control(deadline=start + (spec.hours or float("inf")) * 3600, folder=folder, tell=tell)
-    with Study.open(folder, spec, edits=edits) as study, interruptible(control):
+    with Study.open(folder, spec, edits=edits, costs=costs) as study, interruptible(control):
         common = {
             "dataset": str(dataset_file.resolve()),
             "stages": str(stages_root.resolve()),

@@ -215,7 +215,9 @@ def _check_trials(spec: SweepSpec, out: Path, address: str | None) -> list[str]:
     from sweeps.resources import trial_resources
 
     trial_resources(spec, *(machines_of(address, out) if address else ()))
-    return ([spec.note] if spec.note else []) + preflight(_configs_to_check(spec))
+    return [*([spec.note] if spec.note else []), *spec.goals.lines(), *spec.goals.notes] + preflight(
+        _configs_to_check(spec)
+    )
 
 
 def _configs_to_check(spec: SweepSpec) -> list[TrialConfig]:
@@ -281,6 +283,7 @@ def run_trials_of(
 
     ``job`` is the ``--name`` of the command when it is not the sweep's own.
     """
+    from carcls.families import known_costs
     from sweeps.engine import run_trials
 
     tracker = _open_tracker(sitting, progress)
@@ -295,13 +298,15 @@ def run_trials_of(
             address=sitting.address,
             edits=sitting.edits,
             tell=progress.note,
+            costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
         )
         tracker.rebuild(engine.records)
         if engine.out_of_time:
             name = job or sitting.spec.name
             progress.note(f"The hours are over. To run the other trials: carsweep resume {name}")
         elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
-            progress.note("The search space holds nothing new, so the sweep ends before its number of trials.")
+            kept = " that keeps the constraints" if sitting.spec.constraints else ""
+            progress.note(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
         result = finish(sitting, engine, tracker, progress.note)
         status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
     except KeyboardInterrupt:
@@ -313,7 +318,7 @@ def run_trials_of(
 
 
 def _run_here(records: Sequence[TrialRecord]) -> int:
-    return sum(record.sibling_of is None for record in records)
+    return sum(record.sibling_of is None and not record.refused for record in records)
 
 
 def _open_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:

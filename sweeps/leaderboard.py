@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.evaluation.significance import wilson_interval
+from sweeps.goals import Goals
 from sweeps.result import TrialSummary
 
 _ORDER = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
 _SAME_FOR_ALL = {"family", "seed"}
+ACCURACY_ALONE = Goals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,9 @@ class Row:
         half_width: half of the 95% interval of the accuracy, in [0, 1].
         settings: what this trial does differently from the base, without what cannot matter in it.
         sibling_of: the trial that answered this one on its way.
+        predict_ms: milliseconds per image, from pixels to answer; parameters: of the network that answers.
+        infeasible: which constraints it breaks, or what of them was not measured; then it has no rank.
+        pareto: whether it is on the Pareto front of the sweep's objectives, where there are several.
     """
 
     rank: int | None
@@ -44,6 +49,15 @@ class Row:
     recall_at_5: float | None = None
     map_at_r: float | None = None
     sibling_of: int | None = None
+    predict_ms: float | None = None
+    parameters: float | None = None
+    infeasible: str = ""
+    pareto: bool = False
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was not run, since what is known before breaks a constraint."""
+        return self.status == "pruned" and bool(self.infeasible) and not self.epochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +67,53 @@ class Leaderboard:
     rows: tuple[Row, ...]
     varying: tuple[str, ...]
 
+    @property
+    def pareto(self) -> tuple[int, ...]:
+        """Numbers of the trials on the Pareto front, ascending; none for a sweep with one objective."""
+        return tuple(sorted(row.number for row in self.rows if row.pareto))
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"varying": list(self.varying), "rows": [asdict(row) for row in self.rows]}
+        rows = [asdict(row) for row in self.rows]
+        return {"varying": list(self.varying), "pareto": list(self.pareto), "rows": rows}
 
 
-def make_leaderboard(trials: Iterable[TrialSummary], *, base: Mapping[str, Any], validation_images: int) -> Leaderboard:
-    """Rank ``trials`` by validation accuracy: complete ones first, then stopped ones, then failed ones.
+def make_leaderboard(
+    trials: Iterable[TrialSummary], *, base: Mapping[str, Any], validation_images: int, goals: Goals = ACCURACY_ALONE
+) -> Leaderboard:
+    """Rank ``trials`` by the first objective: complete ones first, then infeasible, stopped and failed ones.
 
     Args:
         trials: in any order.
         base: every setting of a trial of this sweep that changes nothing.
         validation_images: how many images each accuracy was measured on; 0 gives no interval.
+        goals: of the sweep.
     """
-    ranked = sorted(trials, key=_rank_key)
-    ranks = {trial.number: place for place, trial in enumerate(_complete(ranked), start=1)}
-    rows = tuple(_row(trial, ranks.get(trial.number), base, validation_images) for trial in ranked)
+    ranked = sorted(trials, key=lambda trial: _rank_key(trial, goals))
+    ranks = {trial.number: place for place, trial in enumerate(_candidates(ranked, goals), start=1)}
+    front = pareto_of(ranked, goals)
+    rows = tuple(
+        replace(
+            _row(trial, ranks.get(trial.number), base, validation_images),
+            infeasible=_infeasible(trial, goals),
+            pareto=trial.number in front,
+        )
+        for trial in ranked
+    )
     return Leaderboard(rows, varying_settings(ranked))
 
 
-def find_best(trials: Iterable[TrialSummary]) -> TrialSummary | None:
-    """Return the complete trial with the best validation accuracy; ties go to the lower loss, then the lower number."""
-    complete = _complete(trials)
-    return min(complete, key=_rank_key) if complete else None
+def find_best(trials: Iterable[TrialSummary], goals: Goals = ACCURACY_ALONE) -> TrialSummary | None:
+    """Return the complete trial that keeps all constraints and is best in the first objective, or None.
+
+    Ties go to the better accuracy, then to the lower loss, then to the lower number.
+    """
+    return min(_candidates(trials, goals), key=lambda trial: _rank_key(trial, goals), default=None)
+
+
+def pareto_of(trials: Iterable[TrialSummary], goals: Goals) -> tuple[int, ...]:
+    """Return the numbers of the trials on the Pareto front, ascending; none for a sweep with one objective."""
+    return goals.front({trial.number: trial.metrics for trial in _complete(trials)}) if goals.are_several else ()
 
 
 def varying_settings(trials: Sequence[TrialSummary]) -> tuple[str, ...]:
@@ -105,10 +143,23 @@ def _complete(trials: Iterable[TrialSummary]) -> list[TrialSummary]:
     return [trial for trial in trials if trial.status == "complete" and _metric(trial, "val_accuracy") is not None]
 
 
-def _rank_key(trial: TrialSummary) -> tuple[int, float, float, int]:
-    accuracy, loss = _metric(trial, "val_accuracy"), _metric(trial, "val_loss")
+def _candidates(trials: Iterable[TrialSummary], goals: Goals) -> list[TrialSummary]:
+    """Return the complete trials that may win."""
+    return [
+        t for t in _complete(trials) if not goals.infeasible(t.metrics) and _metric(t, goals.first.metric) is not None
+    ]
+
+
+def _infeasible(trial: TrialSummary, goals: Goals) -> str:
+    return goals.infeasible(trial.metrics) if trial.status == "complete" else goals.broken_by(trial.metrics)
+
+
+def _rank_key(trial: TrialSummary, goals: Goals) -> tuple[float, ...]:
+    first, accuracy, loss = (_metric(trial, name) for name in (goals.first.metric, "val_accuracy", "val_loss"))
     return (
         _ORDER[trial.status],
+        bool(_infeasible(trial, goals)),
+        math.inf if first is None else (-first if goals.first.direction == "maximize" else first),
         math.inf if accuracy is None else -accuracy,
         math.inf if loss is None else loss,
         trial.number,
@@ -139,16 +190,23 @@ def _row(trial: TrialSummary, rank: int | None, base: Mapping[str, Any], images:
         recall_at_5=_metric(trial, "val_recall_at_5"),
         map_at_r=_metric(trial, "val_map_at_r"),
         sibling_of=trial.sibling_of,
+        predict_ms=_metric(trial, "predict_ms"),
+        parameters=_metric(trial, "parameters"),
     )
 
 
 def condensed(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Return the rows without those siblings that are not the best of their trial and its siblings.
+    """Return the rows that a person wants to see, with ranks 1, 2, 3, … among them.
 
-    A trial that was beaten by a sibling stays when it is a documented experiment.
+    Of a trial and its siblings that is the best one. Any other stays when it is a documented experiment or on the Pareto
+    front; a searched trial that was refused does not.
     """
-    best: dict[int, Row] = {}
+    best: dict[int, int] = {}
     for row in rows:
-        best.setdefault(row.number if row.sibling_of is None else row.sibling_of, row)
-    kept = {row.number for row in best.values()}
-    return tuple(row for row in rows if row.number in kept or row.experiment is not None)
+        best.setdefault(row.number if row.sibling_of is None else row.sibling_of, row.number)
+    kept = set(best.values())
+    shown = [
+        row for row in rows if row.experiment is not None or row.pareto or (row.number in kept and not row.is_refused)
+    ]
+    ranks = {row.number: place for place, row in enumerate((row for row in shown if row.rank is not None), start=1)}
+    return tuple(replace(row, rank=ranks.get(row.number)) for row in shown)

@@ -28,6 +28,7 @@ class TrialRecord:
         model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
         siblings: settings answered for free, as in ``Outcome``: each a mapping with ``settings`` and ``metrics``.
         sibling_of: number of the trial that answered this one on its way; None for a trial of its own.
+        refused: whether it was not run, since what is known of it before breaks a constraint; then it is ``pruned``.
     """
 
     number: int
@@ -45,3 +46,4 @@ class TrialRecord:
     predictions: str = ""
     siblings: Sequence[Mapping[str, Any]] = ()
     sibling_of: int | None = None
+    refused: bool = False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from carcls.stages import write_json
+from sweeps.goals import Goals
 
 Status = Literal["running", "complete", "pruned", "failed"]
 
@@ -100,7 +101,11 @@ class RegisteredModel:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner."""
+    """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner.
+
+    ``objectives`` and ``constraints`` are those of the spec; ``pareto`` has the numbers of the trials on the front of
+    several objectives, ascending.
+    """
 
     sweep: str
     family: str
@@ -113,6 +118,14 @@ class SweepResult:
     tracking_uri: str
     seconds: float
     interrupted: bool = False
+    objectives: tuple[str, ...] = ("accuracy",)
+    constraints: tuple[str, ...] = ()
+    pareto: tuple[int, ...] = ()
+
+    @property
+    def goals(self) -> Goals:
+        """What decided the winner."""
+        return Goals.parse(self.objectives, self.constraints)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
@@ -143,6 +156,9 @@ class SweepResult:
             tracking_uri=value["tracking_uri"],
             seconds=value["seconds"],
             interrupted=value["interrupted"],
+            objectives=tuple(value.get("objectives", ("accuracy",))),
+            constraints=tuple(value.get("constraints", ())),
+            pareto=tuple(value.get("pareto", ())),
         )
 
     @classmethod

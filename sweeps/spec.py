@@ -10,12 +10,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from carcls.config import DataConfig, TrialConfig, digest_of
 from carcls.config import Family as TrialFamily
 from carcls.errors import SpecError, nearest
+from sweeps.constraints import parse_constraint
 from sweeps.documented import find_experiment
+from sweeps.goals import Goals
+from sweeps.objectives import ACCURACY, parse_objectives
 from sweeps.packaged import SPECS_FOLDER
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
 from sweeps.spec_layers import (
@@ -85,6 +97,9 @@ class SweepSpec(BaseModel):
         starts: settings of trials that come next, before the searched ones; they may lie outside of the search space.
         search: domains by setting. A setting that is fixed as well is fixed in the documented experiments only.
         early_stopping: of searched trials.
+        objectives: what trials are optimized for; the first decides the winner. Names are in sweeps.objectives. With
+            others than accuracy alone nothing is stopped early. They belong to the digest.
+        constraints: limits that a trial must keep to win, such as ``predict_ms <= 5``. They belong to the digest.
         note: what differs from the documented scale, in words.
 
     Raises:
@@ -111,6 +126,8 @@ class SweepSpec(BaseModel):
         default_factory=dict
     )
     early_stopping: EarlyStopping = EarlyStopping()
+    objectives: tuple[str, ...] = (ACCURACY.name,)
+    constraints: tuple[str, ...] = ()
     note: str | None = None
 
     @field_validator("family")
@@ -162,6 +179,23 @@ class SweepSpec(BaseModel):
             for name, domain in search.items()
         }
 
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(objective.name for objective in parse_objectives(names, info.data.get("family")))
+
+    @field_validator("constraints")
+    @classmethod
+    def _readable_constraints(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(parse_constraint(text, info.data.get("family"))) for text in texts))
+
+    @model_validator(mode="after")
+    def _judges_by_all_objectives(self) -> SweepSpec:
+        if not self.goals.stop_early and self.early_stopping.enabled:
+            # pydantic's way of changing a frozen model while it is being built
+            object.__setattr__(self, "early_stopping", self.early_stopping.model_copy(update={"enabled": False}))
+        return self
+
     @model_validator(mode="after")
     def _makes_trials(self) -> SweepSpec:
         mistakes = trial_mistakes(self.config, self.fixed, self.search, self.experiments, self.starts)
@@ -198,6 +232,11 @@ class SweepSpec(BaseModel):
         return {name: (documented[name], used[name]) for name in settings if documented[name] != used[name]}
 
     @property
+    def goals(self) -> Goals:
+        """What decides the winner and what is searched for."""
+        return Goals.parse(self.objectives, self.constraints)
+
+    @property
     def digest(self) -> str:
         """16 hexadecimal digits of what determines the trials: not of how many, how long, or on what."""
         return digest_of(
@@ -211,12 +250,14 @@ class SweepSpec(BaseModel):
                 "starts": list(self.starts),
                 "search": {name: domain.plain() for name, domain in self.search.items()},
                 "early_stopping": self.early_stopping.model_dump(),
+                **({} if self.goals == Goals() else {"goals": [self.objectives, self.constraints]}),
             }
         )
 
     def to_yaml(self) -> str:
         """Return the whole spec as YAML, which ``from_yaml`` reads back to an equal spec."""
-        lists = {"experiments": list(self.experiments), "starts": list(self.starts)}
+        lists: dict[str, list[Any]] = {"experiments": list(self.experiments), "starts": list(self.starts)}
+        lists |= {"objectives": list(self.objectives), "constraints": list(self.constraints)}
         tree = self.model_dump(exclude={"search"}) | lists
         return write_tree(tree | {"search": {name: domain.plain() for name, domain in self.search.items()}})
 

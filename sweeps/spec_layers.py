@@ -28,6 +28,8 @@ SWEEP_SETTINGS = (
     "gpus_per_trial",
     "experiments",
     "starts",
+    "objectives",
+    "constraints",
     "note",
 )
 _ALSO_CALLED = {"space": "search"}

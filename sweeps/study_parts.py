@@ -159,4 +159,5 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         predictions=outcome.get("predictions", ""),
         siblings=tuple(outcome.get("siblings", ())),
         sibling_of=asked.get("sibling_of"),
+        refused="refused" in asked,
     )

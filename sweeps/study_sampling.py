@@ -6,9 +6,8 @@ training would outweigh everything else it knows: it would search around one net
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from carcls.config import TrialConfig, digest_of
+from sweeps.goals import Goals
+from sweeps.study_goals import aimed, directions_of
 from sweeps.study_parts import asked_of
 from sweeps.study_siblings import is_sibling
 
@@ -31,7 +32,11 @@ RANDOM_DRAWS = 1000
 
 
 def draw(
-    trials: Sequence[FrozenTrial], distributions: Mapping[str, BaseDistribution], seed: int, number: int
+    trials: Sequence[FrozenTrial],
+    distributions: Mapping[str, BaseDistribution],
+    seed: int,
+    number: int,
+    goals: Goals,
 ) -> dict[str, Any]:
     """Return settings that promise more than others.
 
@@ -40,20 +45,23 @@ def draw(
         distributions: of the searched settings.
         seed: of the sweep.
         number: of trials in the journal; draws depend on it, the seed and the trials alone, also after a restart.
+        goals: what the trials are judged by.
     """
     seen = _seen_by_sampler(trials)
     startup = STARTUP_TRIALS + sum(is_sibling(trial) for trial in seen)
-    glance = optuna.create_study(direction="maximize", sampler=_sampler(_seed_of(seed, number), startup))
-    glance.add_trials([_bare(trial) for trial in seen])
+    glance = optuna.create_study(directions=directions_of(goals), sampler=_sampler(_seed_of(seed, number), startup))
+    glance.add_trials(aimed(seen, goals))
     return glance.ask(dict(distributions)).params
 
 
-def draw_new(spec: SweepSpec, known: Collection[str], number: int) -> TrialConfig | None:
-    """Return a trial at random whose digest is not ``known``, or None when the space seems to hold none."""
+def draw_new(
+    spec: SweepSpec, known: Collection[str], number: int, allowed: Callable[[TrialConfig], bool]
+) -> TrialConfig | None:
+    """Return a trial at random that is allowed and not known by its digest, or None when there seems to be none."""
     random = Random(_seed_of(spec.seed, number))
     for _ in range(RANDOM_DRAWS):
         config = spec.trial_config({name: domain.draw(random) for name, domain in spec.search.items()})
-        if config.digest not in known:
+        if config.digest not in known and allowed(config):
             return config
     return None
 
@@ -91,10 +99,3 @@ def _seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         if trial.number in kept
         or (trial.number not in siblings and asked_of(trial).get("duplicate_of") not in siblings)
     ]
-
-
-def _bare(trial: FrozenTrial) -> FrozenTrial:
-    """Return the trial without its notes, which are long and would be copied."""
-    bare = copy.copy(trial)
-    bare.user_attrs = {}
-    return bare

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from carcls.config import TrialConfig
 from carcls.errors import TrackingError
 from carcls.stages import StageStore, write_json
-from sweeps.leaderboard import find_best, make_leaderboard
+from sweeps.leaderboard import find_best, make_leaderboard, pareto_of
 from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
 def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     trials = tuple(sorted((summarize_trial(record) for record in records), key=lambda trial: trial.number))
-    best = find_best(trials)
+    goals = sitting.spec.goals
+    best = find_best(trials, goals)
     seconds = time.monotonic() - sitting.started + (sitting.before.seconds if sitting.before else 0.0)
     return SweepResult(
         sweep=str(sitting.spec.name),
@@ -181,6 +182,9 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         tracking_uri=sitting.tracking.shown_uri,
         seconds=round(seconds, 3),
         interrupted=interrupted,
+        objectives=sitting.spec.objectives,
+        constraints=sitting.spec.constraints,
+        pareto=pareto_of(trials, goals),
     )
 
 
@@ -243,6 +247,6 @@ def write_down(sitting: Sitting, result: SweepResult) -> None:
     """Write ``leaderboard.json`` and ``result.json``."""
     base = sitting.spec.trial_config({}).model_dump()
     images = result.data.splits["validation"]
-    board = make_leaderboard(result.trials, base=base, validation_images=images)
+    board = make_leaderboard(result.trials, base=base, validation_images=images, goals=result.goals)
     write_json(sitting.folder / "leaderboard.json", board.as_dict())
     result.save(sitting.folder / "result.json")

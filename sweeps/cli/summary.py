@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.cli.goals import cost_columns, goals_lines, nothing_feasible, place_of
 from sweeps.cli.running import write_duration, write_settings, write_share
 from sweeps.cli.streams import callable_name
 from sweeps.leaderboard import Row, condensed, make_leaderboard
+from sweeps.objectives import Quantity
 from sweeps.result import SweepResult, TestReading
 
 _SHOWN = 20
@@ -28,11 +30,12 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
         base: the settings that the sweep started from; the table shows what differs from them.
         closing: whether to tell the winner's test score and what to do next.
     """
-    board = make_leaderboard(result.trials, base=base, validation_images=result.data.splits.get("validation", 0))
+    images = result.data.splits.get("validation", 0)
+    board = make_leaderboard(result.trials, base=base, validation_images=images, goals=result.goals)
     console.print()
     console.print(_title(result))
     rows = condensed(board.rows)
-    console.print(draw_rows(rows[:_SHOWN], wide=console.width >= _WIDE))
+    console.print(draw_rows(rows[:_SHOWN], wide=console.width >= _WIDE, costs=cost_columns(result.goals)))
     console.print("\nSettings that differ from the sweep's base:")
     console.print(_draw_settings(rows[:_SHOWN]))
     for line in _left_out(len(rows), board.rows, result):
@@ -40,6 +43,8 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
     for row in board.rows:
         if row.status == "failed":
             console.print(f"trial {row.number} failed: {row.reason}", markup=False, soft_wrap=True)
+    for line in goals_lines(result, board, rows[:_SHOWN]):
+        console.print(line, markup=False, soft_wrap=True)
     for line in _closing_lines(result) if closing else []:
         console.print(line, markup=False, soft_wrap=True)
 
@@ -66,23 +71,29 @@ def _title(result: SweepResult) -> Text:
     )
 
 
-def draw_rows(rows: Sequence[Row], *, wide: bool) -> Table:
-    """Draw the leaderboard; a narrow one leaves out what a glance can spare."""
+def draw_rows(rows: Sequence[Row], *, wide: bool, costs: Sequence[Quantity] = ()) -> Table:
+    """Draw the leaderboard, with columns of ``costs``; a narrow one leaves out what a glance can spare."""
     retrieval = any(row.map_at_r is not None for row in rows)
     measures = ("recall@5", "mAP@R") if retrieval else ("top-5",)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("rank", "trial"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("experiment", no_wrap=True)
-    for name in ("val accuracy", *measures, "f1", "epochs", "time") if wide else ("val accuracy", "time"):
+    paid = tuple(quantity.name.replace("_", " ") for quantity in costs)
+    for name in ("val accuracy", *paid, *((*measures, "f1", "epochs") if wide else ()), "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         measured = (row.recall_at_5, row.map_at_r) if retrieval else (row.top5,)
         more = (*map(write_share, measured), write_share(row.f1), str(row.epochs)) if wide else ()
         name = row.experiment or ("search" if row.sibling_of is None else f"search, by trial {row.sibling_of}")
-        place = str(row.rank or row.status)
-        table.add_row(place, str(row.number), name, _accuracy(row), *more, write_duration(row.seconds))
+        spent = (_cost(row, quantity) for quantity in costs)
+        table.add_row(place_of(row), str(row.number), name, _accuracy(row), *spent, *more, write_duration(row.seconds))
     return table
+
+
+def _cost(row: Row, quantity: Quantity) -> str:
+    value = row.predict_ms if quantity.unit == "milliseconds" else row.parameters
+    return "–" if value is None else quantity.write(value)
 
 
 def _draw_settings(rows: Sequence[Row]) -> Table:
@@ -100,10 +111,10 @@ def _accuracy(row: Row) -> str:
 
 def _closing_lines(result: SweepResult) -> list[str]:
     if result.best is None:
-        return [] if result.interrupted else ["No trial finished, so there is no winner."]
+        return [] if result.interrupted else [nothing_feasible(result) or "No trial finished, so there is no winner."]
     lines = [""]
     if result.test:
-        lines.append(f"Trial {result.best.number} won on the validation images. {_test_line(result.test)}")
+        lines.append(f"Trial {result.best.number} won {_by_what(result)}. {_test_line(result.test)}")
     if result.registered:
         model = result.registered
         held = f"alias {model.alias}" if model.alias else "while a later version stays the challenger"
@@ -120,6 +131,13 @@ def _closing_lines(result: SweepResult) -> list[str]:
             "  END",
         ]
     return lines
+
+
+def _by_what(result: SweepResult) -> str:
+    goals = result.goals
+    kept = ", among the trials that keep all constraints" if goals.constraints else ""
+    by = f" by {goals.first.name}, the first objective" if goals.first.name != "accuracy" or goals.are_several else ""
+    return f"on the validation images{by}{kept}"
 
 
 def _test_line(test: TestReading) -> str:

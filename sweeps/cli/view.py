@@ -179,6 +179,8 @@ def _shown(running: RunningSweep) -> list[TrialLine]:
 def _end_of(line: TrialLine, seconds: float) -> str:
     if line.status == "failed":
         return f"failed: {line.reason}"
+    if line.status == "pruned" and not line.epoch:
+        return line.reason
     return (
         f"{line.status}: val accuracy {write_share(line.accuracy)} after {line.epoch} epochs, {write_duration(seconds)}"
     )
