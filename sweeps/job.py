@@ -215,9 +215,8 @@ def _check_trials(spec: SweepSpec, out: Path, address: str | None) -> list[str]:
     from sweeps.resources import trial_resources
 
     trial_resources(spec, *(machines_of(address, out) if address else ()))
-    return [*([spec.note] if spec.note else []), *spec.goals.lines(), *spec.goals.notes] + preflight(
-        _configs_to_check(spec)
-    )
+    notes = [spec.note] if spec.note else []
+    return [*notes, *spec.goals.lines(), *spec.goals.notes, *preflight(_configs_to_check(spec))]
 
 
 def _configs_to_check(spec: SweepSpec) -> list[TrialConfig]:

@@ -9,12 +9,11 @@ from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.evaluation.significance import wilson_interval
-from sweeps.goals import Goals
+from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.result import TrialSummary
 
 _ORDER = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
 _SAME_FOR_ALL = {"family", "seed"}
-ACCURACY_ALONE = Goals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +197,8 @@ def _row(trial: TrialSummary, rank: int | None, base: Mapping[str, Any], images:
 def condensed(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Return the rows that a person wants to see, with ranks 1, 2, 3, … among them.
 
-    Of a trial and its siblings that is the best one. Any other stays when it is a documented experiment or on the Pareto
-    front; a searched trial that was refused does not.
+    Of a trial and its siblings that is the best one. Any other stays when it is a documented experiment or on the
+    Pareto front; a searched trial that was refused does not.
     """
     best: dict[int, int] = {}
     for row in rows:

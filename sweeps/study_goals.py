@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -17,7 +17,7 @@ from sweeps.objectives import values_of
 from sweeps.study_parts import asked_of
 
 
-def directions_of(goals: Goals) -> list[str]:
+def directions_of(goals: Goals) -> list[Literal["minimize", "maximize"]]:
     """Return optuna's directions of the objectives."""
     return [objective.direction for objective in goals.objectives]
 

@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from carcls.config import TrialConfig, digest_of
-from sweeps.goals import Goals
+from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.study_goals import aimed, directions_of
 from sweeps.study_parts import asked_of
 from sweeps.study_siblings import is_sibling
@@ -36,7 +36,7 @@ def draw(
     distributions: Mapping[str, BaseDistribution],
     seed: int,
     number: int,
-    goals: Goals,
+    goals: Goals = ACCURACY_ALONE,
 ) -> dict[str, Any]:
     """Return settings that promise more than others.
 
