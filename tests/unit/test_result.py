@@ -39,6 +39,9 @@ def test_object_has_exactly_the_documented_fields() -> None:
         "tracking_uri",
         "seconds",
         "interrupted",
+        "objectives",
+        "constraints",
+        "pareto",
     }
     assert set(value["data"]) == {"name", "digest", "images", "classes", "splits"}
     assert set(value["trials"][0]) == {
