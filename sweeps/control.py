@@ -112,7 +112,7 @@ class Watch:
         if number not in self.started:
             self.started.add(number)
             record = self.study.record(number)
-            self._tell(self.observer.trial_started, number, record.experiment, record.settings)
+            self._tell(self.observer.trial_started, number, record.experiment, _settings_of(record))
 
     def measure(self, number: int, measurement: Measurement) -> None:
         """A measurement has come; perhaps of an epoch that a dead process had reported."""
@@ -123,7 +123,8 @@ class Watch:
     def finish(self) -> None:
         """The study may have finished trials."""
         for record in self.study.take_finished():
-            self.start(record.number)
+            if not record.refused:
+                self.start(record.number)
             self._tell(self.observer.trial_finished, record)
 
     def _tell(self, hear: Callable[..., None], *news: Any) -> None:
@@ -132,6 +133,16 @@ class Watch:
                 hear(*news)
             except Exception as error:
                 self.control.halt, self.control.error = "error", error
+
+
+def _settings_of(record: TrialRecord) -> Mapping[str, Any]:
+    """Return what the trial does differently from an experiment's settings; of any other trial all that it does.
+
+    The spec's starts may set what nobody searches.
+    """
+    if record.experiment is not None:
+        return record.settings
+    return {name: value for name, value in record.config.items() if name not in ("family", "seed")}
 
 
 class NewsCallback(Callback):  # type: ignore[misc]  # Tune knows callbacks by their base class

@@ -76,9 +76,13 @@ class Goals:
         """Return the trials on the Pareto front, ascending: those that keep all limits and that no other one dominates.
 
         Args:
-            metrics: of complete trials, by number. Those without a value of an objective are not on the front.
+            metrics: of complete trials, by number. Those without a value of an objective are not on the front; of
+                those with equal values the first is.
         """
-        losses = self._losses(metrics)
+        losses: dict[int, tuple[float, ...]] = {}
+        for number, point in self._losses(metrics).items():
+            if point not in losses.values():
+                losses[number] = point
         numbers = list(losses)
         return tuple(sorted(numbers[place] for place in pareto_front(list(losses.values()))))
 

@@ -111,8 +111,14 @@ def find_best(trials: Iterable[TrialSummary], goals: Goals = ACCURACY_ALONE) -> 
 
 
 def pareto_of(trials: Iterable[TrialSummary], goals: Goals) -> tuple[int, ...]:
-    """Return the numbers of the trials on the Pareto front, ascending; none for a sweep with one objective."""
-    return goals.front({trial.number: trial.metrics for trial in _complete(trials)}) if goals.are_several else ()
+    """Return the numbers of the trials on the Pareto front, ascending; none for a sweep with one objective.
+
+    Of trials that are equal in all objectives the one that ranks first is on it.
+    """
+    if not goals.are_several:
+        return ()
+    ranked = sorted(_complete(trials), key=lambda trial: _rank_key(trial, goals))
+    return goals.front({trial.number: trial.metrics for trial in ranked})
 
 
 def varying_settings(trials: Sequence[TrialSummary]) -> tuple[str, ...]:

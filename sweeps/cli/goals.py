@@ -57,7 +57,7 @@ def _infeasible_lines(board: Leaderboard, shown: Sequence[Row]) -> list[str]:
     lines = [f"{CROSS} trial {row.number}{_not_run(row)}: {row.infeasible}" for row in crossed[:_MOST]]
     refused = sum(row.is_refused for row in board.rows) - sum(row.is_refused for row in crossed)
     if refused:
-        lines.append(f"{refused} settings were drawn but not run, since they break a constraint.")
+        lines.append(f"Drawn but not run, since what is known before breaks a constraint: {refused}.")
     return lines
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sweeps.goals import ACCURACY_ALONE, Goals
+
 if TYPE_CHECKING:
     from carcls.outcome import Measurement
     from sweeps.record import TrialRecord
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class TrialLine:
-    """One trial, as far as it has come; accuracies in [0, 1], ``seconds`` on time.monotonic's clock."""
+    """One trial, as far as it has come; accuracies in [0, 1].
+
+    ``loss`` is of the first objective, less is better; None for a trial that cannot win.
+    """
 
     number: int
     name: str
@@ -25,6 +30,8 @@ class TrialLine:
     status: str = "running"
     accuracy: float | None = None
     reason: str = ""
+    refused: bool = False
+    loss: float | None = None
 
 
 @dataclass(slots=True)
@@ -34,6 +41,7 @@ class RunningSweep:
     total: int
     started: float = field(default_factory=time.monotonic)
     lines: dict[int, TrialLine] = field(default_factory=dict)
+    goals: Goals = ACCURACY_ALONE
 
     def start(self, spec: SweepSpec, number: int, experiment: str | None, settings: Mapping[str, Any]) -> TrialLine:
         """Note that a trial has started."""
@@ -57,19 +65,22 @@ class RunningSweep:
         """Note how a trial ended."""
         line = self.lines.setdefault(record.number, TrialLine(record.number, record.experiment or "search", "", 0))
         line.status, line.epoch, line.reason = record.status, record.epochs, record.reason or ""
+        line.refused = record.refused
+        first = record.metrics.get(self.goals.first.metric)
+        may_win = record.status == "complete" and first is not None and not self.goals.infeasible(record.metrics)
+        line.loss = self.goals.first.loss(first) if may_win and first is not None else None
         line.accuracy = record.metrics.get("val_accuracy", line.accuracy)
         return line
 
     @property
     def best(self) -> TrialLine | None:
-        """The complete trial with the best validation accuracy so far."""
-        complete = [line for line in self.lines.values() if line.status == "complete" and line.accuracy is not None]
-        return max(complete, key=lambda line: line.accuracy or 0.0, default=None)
+        """The complete trial that would win now."""
+        return min((line for line in self.lines.values() if line.loss is not None), key=_loss_of, default=None)
 
     @property
     def done(self) -> int:
-        """Trials that ended, however."""
-        return sum(line.status != "running" for line in self.lines.values())
+        """Trials that ended, however; those that were never run do not count."""
+        return sum(line.status != "running" and not line.refused for line in self.lines.values())
 
     @property
     def elapsed(self) -> float:
@@ -80,6 +91,10 @@ class RunningSweep:
     def remaining(self) -> float | None:
         """Seconds still to go if the rest is like what was; None before the first trial ended."""
         return self.elapsed / self.done * max(0, self.total - self.done) if self.done else None
+
+
+def _loss_of(line: TrialLine) -> float:
+    return float("inf") if line.loss is None else line.loss
 
 
 def write_settings(settings: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
     images = result.data.splits.get("validation", 0)
     board = make_leaderboard(result.trials, base=base, validation_images=images, goals=result.goals)
     console.print()
-    console.print(_title(result))
+    console.print(_title(result, board.rows))
     rows = condensed(board.rows)
     console.print(draw_rows(rows[:_SHOWN], wide=console.width >= _WIDE, costs=cost_columns(result.goals)))
     console.print("\nSettings that differ from the sweep's base:")
@@ -60,10 +60,10 @@ def _left_out(shown: int, rows: Sequence[Row], result: SweepResult) -> list[str]
     return [*lines, f"All rows: {result.out}/{result.sweep}/leaderboard.json"] if lines else []
 
 
-def _title(result: SweepResult) -> Text:
+def _title(result: SweepResult, rows: Sequence[Row]) -> Text:
     data, splits = result.data, result.data.splits
     counts = " + ".join(f"{count} {split}" for split, count in splits.items())
-    run = sum(trial.sibling_of is None for trial in result.trials)
+    run = sum(row.sibling_of is None and not row.is_refused for row in rows)
     return Text(
         f"{result.sweep}: {run} trials in {write_duration(result.seconds)} on {data.name} "
         f"({data.classes} classes, {counts} images)",
@@ -74,7 +74,9 @@ def _title(result: SweepResult) -> Text:
 def draw_rows(rows: Sequence[Row], *, wide: bool, costs: Sequence[Quantity] = ()) -> Table:
     """Draw the leaderboard, with columns of ``costs``; a narrow one leaves out what a glance can spare."""
     retrieval = any(row.map_at_r is not None for row in rows)
-    measures = ("recall@5", "mAP@R") if retrieval else ("top-5",)
+    measures: tuple[str, ...] = ("recall@5", "mAP@R") if retrieval else ("top-5",)
+    if costs:
+        measures = ()  # no room for both
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("rank", "trial"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -83,7 +85,7 @@ def draw_rows(rows: Sequence[Row], *, wide: bool, costs: Sequence[Quantity] = ()
     for name in ("val accuracy", *paid, *((*measures, "f1", "epochs") if wide else ()), "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        measured = (row.recall_at_5, row.map_at_r) if retrieval else (row.top5,)
+        measured = () if costs else (row.recall_at_5, row.map_at_r) if retrieval else (row.top5,)
         more = (*map(write_share, measured), write_share(row.f1), str(row.epochs)) if wide else ()
         name = row.experiment or ("search" if row.sibling_of is None else f"search, by trial {row.sibling_of}")
         spent = (_cost(row, quantity) for quantity in costs)

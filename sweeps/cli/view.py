@@ -46,7 +46,7 @@ class PlainView:
 
     def __init__(self, spec: SweepSpec, console: Console) -> None:
         self._spec, self._console = spec, console
-        self._running = RunningSweep(spec.trials)
+        self._running = RunningSweep(spec.trials, goals=spec.goals)
         self._tenths = -1
 
     def note(self, text: str) -> None:
@@ -88,7 +88,7 @@ class LiveView:
 
     def __init__(self, spec: SweepSpec, console: Console) -> None:
         self._spec, self._console = spec, console
-        self._running = RunningSweep(spec.trials)
+        self._running = RunningSweep(spec.trials, goals=spec.goals)
         self._bar: Progress | None = None
         self._live: Live | None = None
 
