@@ -32,7 +32,7 @@ from carcls.training.loop import image_logits
 KIND = "costs"
 FILE = "costs.json"
 VERSION = 1
-BATCH = 8
+BATCH = 4
 # Batches that are timed: at least so many, and more as long as the seconds are not over.
 LEAST_BATCHES, MOST_BATCHES, ENOUGH_SECONDS = 3, 9, 0.4
 
@@ -42,7 +42,7 @@ class Costs:
     """Of one answer.
 
     Attributes:
-        milliseconds: per image, median over batches of 8, from decoded pixels to logits (or to embeddings).
+        milliseconds: per image, median over batches of 4, from decoded pixels to logits (or to embeddings).
         parameters: weights of the network that answers, a head with c classes included when there is one.
     """
 

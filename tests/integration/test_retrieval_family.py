@@ -34,7 +34,7 @@ SIZE = 32
 CLASSES = 3
 # Noise hides the tints, so that answers are neither all right nor all wrong.
 TINTS = ((110, 90, 90), (90, 110, 90), (90, 90, 110))
-TIMES = {"seconds", "fit_seconds", "predict_seconds", "ms_per_query"}
+TIMES = {"seconds", "fit_seconds", "predict_seconds", "ms_per_query", "predict_ms"}
 VOTED = {f"{name}{ending}" for name in ("precision", "recall", "f1") for ending in ("", "_macro")} | {"accuracy"}
 RANKED = {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r", "r_precision"}
 FROZEN = TrialConfig(
@@ -130,7 +130,9 @@ def test_a_transfer_trial_has_trained_the_extractor(folder: Path, stages: StageS
     assert reports[0].metrics == before[0].metrics
     last, classifier = reports[1].metrics, before[1].metrics
     assert outcome.metrics == last
-    assert set(last) == {f"val_{name}" for name in VOTED | RANKED} | TIMES | {"train_loss", "val_classifier_accuracy"}
+    trained = {"train_loss", "val_classifier_accuracy"}
+    assert set(last) == {f"val_{name}" for name in VOTED | RANKED} | TIMES | {"parameters"} | trained
+    assert last["predict_ms"] > last["ms_per_query"] > 0
     assert last["val_classifier_accuracy"] == classifier["val_accuracy"]
     assert (last["train_loss"], last["seconds"]) == (classifier["train_loss"], classifier["seconds"])
 
