@@ -143,7 +143,7 @@ def test_a_frozen_extractor_trains_nothing(folder: Path, stages: StageStore) -> 
     reports, outcome = _run(FROZEN, data, stages)
     _run(FROZEN.with_settings({"epochs": 3, "head_lr": 0.1, "flip": True, "seed": 7}), data, stages)
     assert (reports, outcome.epochs) == ([], 0)
-    assert set(outcome.metrics) == {f"val_{name}" for name in VOTED | RANKED} | (TIMES - {"seconds"})
+    assert set(outcome.metrics) == {f"val_{name}" for name in VOTED | RANKED} | (TIMES - {"seconds"}) | {"parameters"}
     assert not _events(stages, "training")
     assert _events(stages, "embeddings") == ["made", "reused"]
 
@@ -232,7 +232,7 @@ def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_p
     score = evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
     evaluate_on_test(FROZEN.with_settings({"k": 3, "pooling": "max"}), data, stages, outcome.model)
     assert _events(stages, "test-embeddings") == ["made", "reused"]
-    timed = {f"test_{name}" for name in TIMES - {"seconds"}}
+    timed = {f"test_{name}" for name in TIMES - {"seconds", "predict_ms"}}
     assert set(score.metrics) == {f"test_{name}" for name in VOTED | RANKED} | timed
     (place,) = (path for path in (stages.root / "test-embeddings").iterdir() if path.is_dir())
     gallery = _embeddings(stages, outcome)[: len(data.splits.train)]
