@@ -25,7 +25,7 @@ def run(folder: Path, name: str, *more: str) -> tuple[int, dict[str, Any], str]:
 
 
 def test_two_objectives_and_limits_end_to_end(tmp_path: Path) -> None:
-    """The front is that of the metrics, too large a network never runs, and where nothing fits nothing is registered."""
+    """The front is that of the metrics, nothing too large runs, and where nothing fits nothing is registered."""
     asked = ["--objective", "accuracy,predict_time", "--constraint", "parameters <= 10M", "--trials", "6"]
     code, result, err = run(tmp_path, "two", *asked)
     assert code == 0, err
