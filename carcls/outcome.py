@@ -39,7 +39,8 @@ class Outcome:
     """What a finished trial leaves.
 
     Attributes:
-        metrics: the measurement of the last epoch (keys as in ``Measurement.metrics``).
+        metrics: the measurement of the last epoch (keys as in ``Measurement.metrics``), and what an answer costs:
+            ``predict_ms`` (milliseconds per image from pixels, which varies from run to run) and ``parameters``.
         epochs: epochs trained.
         seconds: wall time of this call, stages that were waited for included.
         reused: True when the whole trial was answered from the stage store and nothing was trained.

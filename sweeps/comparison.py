@@ -183,7 +183,9 @@ def _top_rows(result: SweepResult, varying: Sequence[str], top: int) -> tuple[Ro
     """Return the best rows with the settings that vary and are not at their defaults."""
     defaults = TrialConfig.model_validate({"family": result.family}).model_dump()
     images = result.data.splits.get("validation", 0)
-    board = make_leaderboard(result.trials, base=defaults, validation_images=images, confirmed=result.confirmed)
+    board = make_leaderboard(
+        result.trials, base=defaults, validation_images=images, confirmed=result.confirmed, goals=result.goals
+    )
     rows = condensed(board.rows)[:top]
     return tuple(replace(row, settings={n: row.settings[n] for n in varying if n in row.settings}) for row in rows)
 

@@ -157,7 +157,8 @@ class Watch:
         for record in self.study.take_finished():
             self.ledger.settle(record)
             self._stand()
-            self._start(record.number)
+            if not record.refused:
+                self._start(record.number)
             self._tell(self.observer.trial_finished, record)
 
     def _start(self, number: int) -> None:
@@ -165,7 +166,7 @@ class Watch:
             self.started.add(number)
             self._stand()
             record = self.study.record(number)
-            self._tell(self.observer.trial_started, number, record.experiment, record.settings)
+            self._tell(self.observer.trial_started, number, record.experiment, _settings_of(record))
 
     def _stand(self) -> None:
         self._tell(self.stands, self.ledger.standing(self.study.left()))
@@ -176,6 +177,16 @@ class Watch:
                 hear(*news)
             except Exception as error:
                 self.control.halt, self.control.error = "error", error
+
+
+def _settings_of(record: TrialRecord) -> Mapping[str, Any]:
+    """Return what the trial does differently from an experiment's settings; of any other trial all that it does.
+
+    The spec's starts may set what nobody searches.
+    """
+    if record.experiment is not None:
+        return record.settings
+    return {name: value for name, value in record.config.items() if name not in ("family", "seed")}
 
 
 class NewsCallback(Callback):  # type: ignore[misc]  # Tune knows callbacks by their base class

@@ -28,7 +28,7 @@ from sweeps.scheduler import StudyScheduler
 from sweeps.searcher import StudySearcher
 from sweeps.session import ray_session
 from sweeps.spending import SpendingLog, read_spending
-from sweeps.study import Asked, Study, TrialRecord
+from sweeps.study import Asked, Costs, Study, TrialRecord
 from sweeps.worker import order_of, run_order
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def run_trials(
     edits: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda _: None,
     stands: Callable[[Standing], None] = lambda _: None,
+    costs: Costs = lambda _: {},
 ) -> EngineResult:
     """Run the trials that the study in ``folder`` still owes, and return all it has.
 
@@ -94,7 +95,7 @@ def run_trials(
         address: of a running Ray cluster; None starts Ray here, and ends it.
         confirm: asked once the search is over, unless it was interrupted; what it answers is run too.
         logical_cpus, logical_gpus: what a Ray started here believes to have; None lets it count.
-        edits: as in ``Study.open``.
+        edits, costs: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
         stands: told what is spent and what is to come, before the observer is told the news.
 
@@ -103,7 +104,7 @@ def run_trials(
     """
     start = time.monotonic()
     control = Control(deadline=start + (spec.hours or float("inf")) * 3600, folder=folder, tell=tell)
-    with Study.open(folder, spec, edits=edits) as study, interruptible(control):
+    with Study.open(folder, spec, edits=edits, costs=costs) as study, interruptible(control):
         common = {
             "dataset": str(dataset_file.resolve()),
             "stages": str(stages_root.resolve()),

@@ -222,7 +222,8 @@ def _check_trials(spec: SweepSpec, out: Path, address: str | None) -> list[str]:
     from sweeps.resources import trial_resources
 
     trial_resources(spec, *(machines_of(address, out) if address else ()))
-    return ([spec.note] if spec.note else []) + preflight(_configs_to_check(spec))
+    notes = [spec.note] if spec.note else []
+    return [*notes, *spec.goals.lines(), *spec.goals.notes, *preflight(_configs_to_check(spec))]
 
 
 def _configs_to_check(spec: SweepSpec) -> list[TrialConfig]:
@@ -288,6 +289,7 @@ def run_trials_of(
 
     ``job`` is the ``--name`` of the command when it is not the sweep's own.
     """
+    from carcls.families import known_costs
     from sweeps.engine import run_trials
 
     sitting = replace(sitting, job=job)
@@ -305,13 +307,15 @@ def run_trials_of(
             edits=sitting.edits,
             tell=progress.note,
             stands=progress.stands,
+            costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
         )
         tracker.rebuild(engine.records)
         if engine.used_up:
             name = job or sitting.folder.name
             progress.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, name))
         elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
-            progress.note("The search space holds nothing new, so the sweep ends before its number of trials.")
+            kept = " that keeps the constraints" if sitting.spec.constraints else ""
+            progress.note(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
         result = finish(sitting, engine, tracker, progress.note)
         keeper.check(last=True)
         if engine.stopped:
@@ -329,7 +333,7 @@ def run_trials_of(
 
 
 def _run_here(records: Sequence[TrialRecord]) -> int:
-    return sum(record.sibling_of is None and record.confirms is None for record in records)
+    return sum(r.sibling_of is None and r.confirms is None and not r.refused for r in records)
 
 
 def _open_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:

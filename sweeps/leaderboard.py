@@ -9,6 +9,7 @@ from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.evaluation.significance import wilson_interval
+from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.result import Confirmed, TrialSummary
 
 _ORDER = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
@@ -29,6 +30,9 @@ class Row:
         sibling_of: the trial that answered this one on its way.
         confirmed: what fresh seeds made of it; None unless it was repeated.
         failure: kind of the failure of a failed trial.
+        predict_ms: milliseconds per image, from pixels to answer; parameters: of the network that answers.
+        infeasible: which constraints it breaks, or what of them was not measured; then it has no rank.
+        pareto: whether it is on the Pareto front of the sweep's objectives, where there are several.
     """
 
     rank: int | None
@@ -48,6 +52,15 @@ class Row:
     sibling_of: int | None = None
     confirmed: Confirmed | None = None
     failure: str = ""
+    predict_ms: float | None = None
+    parameters: float | None = None
+    infeasible: str = ""
+    pareto: bool = False
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it was not run, since what is known before breaks a constraint."""
+        return self.status == "pruned" and bool(self.infeasible) and not self.epochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +70,15 @@ class Leaderboard:
     rows: tuple[Row, ...]
     varying: tuple[str, ...]
 
+    @property
+    def pareto(self) -> tuple[int, ...]:
+        """Numbers of the trials on the Pareto front, ascending; none for a sweep with one objective."""
+        return tuple(sorted(row.number for row in self.rows if row.pareto))
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"varying": list(self.varying), "rows": [asdict(row) for row in self.rows]}
+        rows = [asdict(row) for row in self.rows]
+        return {"varying": list(self.varying), "pareto": list(self.pareto), "rows": rows}
 
 
 def make_leaderboard(
@@ -68,8 +87,9 @@ def make_leaderboard(
     base: Mapping[str, Any],
     validation_images: int,
     confirmed: Sequence[Confirmed] = (),
+    goals: Goals = ACCURACY_ALONE,
 ) -> Leaderboard:
-    """Rank ``trials`` by validation accuracy: complete ones first, then stopped ones, then failed ones.
+    """Rank ``trials`` by the first objective: complete ones first, then infeasible, stopped and failed ones.
 
     Trials that were confirmed with fresh seeds come before all others, by the means of those; the runs with fresh
     seeds have no rows of their own.
@@ -79,28 +99,46 @@ def make_leaderboard(
         base: every setting of a trial of this sweep that changes nothing.
         validation_images: how many images each accuracy was measured on; 0 gives no interval.
         confirmed: what fresh seeds made of some, best first.
+        goals: of the sweep.
     """
     places = {one.number: (place, one) for place, one in enumerate(confirmed) if one.mean is not None}
     search = [trial for trial in trials if trial.confirms is None]
-    ranked = sorted(search, key=lambda trial: (places.get(trial.number, (len(places),))[0], _rank_key(trial)))
-    ranks = {trial.number: place for place, trial in enumerate(_complete(ranked), start=1)}
+    ranked = sorted(search, key=lambda trial: (places.get(trial.number, (len(places),))[0], _rank_key(trial, goals)))
+    ranks = {trial.number: place for place, trial in enumerate(_candidates(ranked, goals), start=1)}
+    front = pareto_of(ranked, goals)
     rows = tuple(
         replace(
             _row(trial, ranks.get(trial.number), base, validation_images),
             confirmed=places[trial.number][1] if trial.number in places else None,
+            infeasible=_infeasible(trial, goals),
+            pareto=trial.number in front,
         )
         for trial in ranked
     )
     return Leaderboard(rows, varying_settings(ranked))
 
 
-def find_best(trials: Iterable[TrialSummary]) -> TrialSummary | None:
-    """Return the complete trial with the best validation accuracy; ties go to the lower loss, then the lower number.
+def find_best(trials: Iterable[TrialSummary], goals: Goals = ACCURACY_ALONE) -> TrialSummary | None:
+    """Return the complete trial that keeps all constraints and is best in the first objective, or None.
 
-    Runs with fresh seeds are left out.
+    Ties go to the better accuracy, then to the lower loss, then to the lower number. Runs with fresh seeds are left
+    out.
     """
-    complete = _complete(trial for trial in trials if trial.confirms is None)
-    return min(complete, key=_rank_key) if complete else None
+    search = [trial for trial in trials if trial.confirms is None]
+    return min(_candidates(search, goals), key=lambda trial: _rank_key(trial, goals), default=None)
+
+
+def pareto_of(trials: Iterable[TrialSummary], goals: Goals) -> tuple[int, ...]:
+    """Return the numbers of the trials on the Pareto front, ascending; none for a sweep with one objective.
+
+    Of trials that are equal in all objectives the one that ranks first is on it.
+    """
+    if not goals.are_several:
+        return ()
+    ranked = sorted(
+        _complete(trial for trial in trials if trial.confirms is None), key=lambda trial: _rank_key(trial, goals)
+    )
+    return goals.front({trial.number: trial.metrics for trial in ranked})
 
 
 def varying_settings(trials: Sequence[TrialSummary]) -> tuple[str, ...]:
@@ -130,10 +168,23 @@ def _complete(trials: Iterable[TrialSummary]) -> list[TrialSummary]:
     return [trial for trial in trials if trial.status == "complete" and _metric(trial, "val_accuracy") is not None]
 
 
-def _rank_key(trial: TrialSummary) -> tuple[int, float, float, int]:
-    accuracy, loss = _metric(trial, "val_accuracy"), _metric(trial, "val_loss")
+def _candidates(trials: Iterable[TrialSummary], goals: Goals) -> list[TrialSummary]:
+    """Return the complete trials that may win."""
+    return [
+        t for t in _complete(trials) if not goals.infeasible(t.metrics) and _metric(t, goals.first.metric) is not None
+    ]
+
+
+def _infeasible(trial: TrialSummary, goals: Goals) -> str:
+    return goals.infeasible(trial.metrics) if trial.status == "complete" else goals.broken_by(trial.metrics)
+
+
+def _rank_key(trial: TrialSummary, goals: Goals) -> tuple[float, ...]:
+    first, accuracy, loss = (_metric(trial, name) for name in (goals.first.metric, "val_accuracy", "val_loss"))
     return (
         _ORDER[trial.status],
+        bool(_infeasible(trial, goals)),
+        math.inf if first is None else (-first if goals.first.direction == "maximize" else first),
         math.inf if accuracy is None else -accuracy,
         math.inf if loss is None else loss,
         trial.number,
@@ -165,16 +216,23 @@ def _row(trial: TrialSummary, rank: int | None, base: Mapping[str, Any], images:
         map_at_r=_metric(trial, "val_map_at_r"),
         sibling_of=trial.sibling_of,
         failure=trial.failure,
+        predict_ms=_metric(trial, "predict_ms"),
+        parameters=_metric(trial, "parameters"),
     )
 
 
 def condensed(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Return the rows without those siblings that are not the best of their trial and its siblings.
+    """Return the rows that a person wants to see, with ranks 1, 2, 3, … among them.
 
-    A trial that was beaten by a sibling stays when it is a documented experiment.
+    Of a trial and its siblings that is the best one. Any other stays when it is a documented experiment or on the
+    Pareto front; a searched trial that was refused does not.
     """
-    best: dict[int, Row] = {}
+    best: dict[int, int] = {}
     for row in rows:
-        best.setdefault(row.number if row.sibling_of is None else row.sibling_of, row)
-    kept = {row.number for row in best.values()}
-    return tuple(row for row in rows if row.number in kept or row.experiment is not None)
+        best.setdefault(row.number if row.sibling_of is None else row.sibling_of, row.number)
+    kept = set(best.values())
+    shown = [
+        row for row in rows if row.experiment is not None or row.pareto or (row.number in kept and not row.is_refused)
+    ]
+    ranks = {row.number: place for place, row in enumerate((row for row in shown if row.rank is not None), start=1)}
+    return tuple(replace(row, rank=ranks.get(row.number)) for row in shown)

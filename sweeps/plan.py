@@ -65,6 +65,7 @@ class Plan:
         lines += ["", f"Search: {'nothing' if not self.spec.search else ''}".rstrip()]
         lines += table([[name, str(domain)] for name, domain in self.spec.search.items()])
         lines += [
+            *self.spec.goals.lines(),
             _stopping(self.spec),
             "",
             "Stages (each is computed once, then shared by all trials, and by later sweeps):",
@@ -100,6 +101,8 @@ class Plan:
             "changed": {name: _plain(self.spec.changed_settings(name)) for name in self.experiments},
             "search": {name: domain.plain() for name, domain in self.spec.search.items()},
             "early_stopping": self.spec.early_stopping.model_dump(),
+            "objectives": list(self.spec.objectives),
+            "constraints": list(self.spec.constraints),
             "stages": [asdict(stage) for stage in self.stages],
             "disk_bytes": self.disk_bytes,
             "seconds": round(self.seconds),
@@ -157,6 +160,8 @@ def _plain(changed: dict[str, tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
 
 def _stopping(spec: SweepSpec) -> str:
     stopping = spec.early_stopping
+    if spec.goals.notes:
+        return " ".join(spec.goals.notes)
     if not stopping.enabled:
         return "Early stopping: none."
     first = "a fifth of the epochs" if stopping.min_epochs is None else f"epoch {stopping.min_epochs}"

@@ -30,6 +30,7 @@ class TrialRecord:
         sibling_of: number of the trial that answered this one on its way; None for a trial of its own.
         confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
         failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
+        refused: whether it was not run, since what is known of it before breaks a constraint; then it is ``pruned``.
     """
 
     number: int
@@ -49,3 +50,4 @@ class TrialRecord:
     sibling_of: int | None = None
     confirms: int | None = None
     failure: str = ""
+    refused: bool = False

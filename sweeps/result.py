@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from carcls.stages import write_json
+from sweeps.goals import Goals
 
 Status = Literal["running", "complete", "pruned", "failed"]
 
@@ -163,7 +164,9 @@ class SweepResult:
     """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner.
 
     ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` is the winner beside
-    others; ``spent`` is what ``sweeps.spending.spent_dict`` returns, empty in results of older versions.
+    others; ``spent`` is what ``sweeps.spending.spent_dict`` returns, empty in results of older versions. ``objectives``
+    and ``constraints`` are those of the spec; ``pareto`` has the numbers of the trials on the front of several
+    objectives, ascending.
     """
 
     sweep: str
@@ -180,6 +183,14 @@ class SweepResult:
     confirmed: tuple[Confirmed, ...] = ()
     comparison: tuple[Compared, ...] = ()
     spent: Mapping[str, Any] = field(default_factory=dict)
+    objectives: tuple[str, ...] = ("accuracy",)
+    constraints: tuple[str, ...] = ()
+    pareto: tuple[int, ...] = ()
+
+    @property
+    def goals(self) -> Goals:
+        """What decided the winner."""
+        return Goals.parse(self.objectives, self.constraints)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
@@ -213,6 +224,9 @@ class SweepResult:
             confirmed=tuple(Confirmed(**{**c, "runs": tuple(c["runs"])}) for c in value.get("confirmed", ())),
             comparison=tuple(Compared(**{**c, "interval": tuple(c["interval"])}) for c in value.get("comparison", ())),
             spent=value.get("spent", {}),
+            objectives=tuple(value.get("objectives", ("accuracy",))),
+            constraints=tuple(value.get("constraints", ())),
+            pareto=tuple(value.get("pareto", ())),
         )
 
     @classmethod

@@ -27,7 +27,10 @@ from carcls.config import Family as TrialFamily
 from carcls.errors import SpecError, nearest
 from sweeps.budget import parse_price
 from sweeps.confirm import parse_confirm
+from sweeps.constraints import parse_constraint
 from sweeps.documented import find_experiment
+from sweeps.goals import Goals
+from sweeps.objectives import ACCURACY, parse_objectives
 from sweeps.packaged import SPECS_FOLDER
 from sweeps.plan_text import parse_bytes
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
@@ -119,6 +122,9 @@ class SweepSpec(BaseModel):
         price: what an hour costs, such as ``2.5/gpu-hour``; see ``sweeps.budget.parse_price``.
         max_cost: no trial starts that would, by the forecast, bring the sweep's cost above it.
         disk: room for the stages of all sweeps in the folder of runs, such as ``20GB``; checked as trials end.
+        objectives: what trials are optimized for; the first decides the winner. Names are in sweeps.objectives. With
+            others than accuracy alone nothing is stopped early. They belong to the digest.
+        constraints: limits that a trial must keep to win, such as ``predict_ms <= 5``. They belong to the digest.
         note: what differs from the documented scale, in words.
 
     Raises:
@@ -152,6 +158,8 @@ class SweepSpec(BaseModel):
     price: str | None = None
     max_cost: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
     disk: str | None = None
+    objectives: tuple[str, ...] = (ACCURACY.name,)
+    constraints: tuple[str, ...] = ()
     note: str | None = None
 
     @field_validator("family")
@@ -226,6 +234,23 @@ class SweepSpec(BaseModel):
     def _choices_as_trials_have_them(cls, search: dict[str, Domain]) -> dict[str, Domain]:
         return {name: replace(domain, **normal_domain(name, domain)) for name, domain in search.items()}
 
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(objective.name for objective in parse_objectives(names, info.data.get("family")))
+
+    @field_validator("constraints")
+    @classmethod
+    def _readable_constraints(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(parse_constraint(text, info.data.get("family"))) for text in texts))
+
+    @model_validator(mode="after")
+    def _judges_by_all_objectives(self) -> SweepSpec:
+        if not self.goals.stop_early and self.early_stopping.enabled:
+            # pydantic's way of changing a frozen model while it is being built
+            object.__setattr__(self, "early_stopping", self.early_stopping.model_copy(update={"enabled": False}))
+        return self
+
     @model_validator(mode="after")
     def _makes_trials(self) -> SweepSpec:
         mistakes = trial_mistakes(self.config, self.fixed, self.search, self.experiments, self.starts)
@@ -272,6 +297,11 @@ class SweepSpec(BaseModel):
         return parse_confirm(self.confirm).runs if self.confirm else 0
 
     @property
+    def goals(self) -> Goals:
+        """What decides the winner and what is searched for."""
+        return Goals.parse(self.objectives, self.constraints)
+
+    @property
     def digest(self) -> str:
         """16 hexadecimal digits of what determines the trials: not of how many, how long, or on what."""
         return digest_of(
@@ -285,12 +315,14 @@ class SweepSpec(BaseModel):
                 "starts": list(self.starts),
                 "search": {name: domain.plain() for name, domain in self.search.items()},
                 "early_stopping": self.early_stopping.plain(),
+                **({} if self.goals == Goals() else {"goals": [self.objectives, self.constraints]}),
             }
         )
 
     def to_yaml(self) -> str:
         """Return the whole spec as YAML, which ``from_yaml`` reads back to an equal spec."""
-        lists = {"experiments": list(self.experiments), "starts": list(self.starts)}
+        lists: dict[str, list[Any]] = {"experiments": list(self.experiments), "starts": list(self.starts)}
+        lists |= {"objectives": list(self.objectives), "constraints": list(self.constraints)}
         tree = self.model_dump(exclude={"search"}) | lists
         return write_tree(tree | {"search": {name: domain.plain() for name, domain in self.search.items()}})
 

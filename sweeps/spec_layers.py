@@ -35,6 +35,8 @@ SWEEP_SETTINGS = (
     "price",
     "max_cost",
     "disk",
+    "objectives",
+    "constraints",
     "note",
 )
 _ALSO_CALLED = {"space": "search"}

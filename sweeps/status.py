@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sweeps.goals import Goals
 from sweeps.holding import Holder, asked_to_stop, holder_of
 from sweeps.remembered import COMMAND, names_in, require_known
 from sweeps.spec import SweepSpec
@@ -50,7 +51,7 @@ class SweepStatus:
             others.
         siblings: settings answered on the way of those.
         unfinished: trials that run, or that the next driver begins with.
-        best: number of the complete trial with the best validation accuracy; a sibling may be it.
+        best: number of the complete trial that would win now; a sibling may be it.
         best_accuracy: of that trial, in [0, 1].
         test_accuracy: of the winner, once it was read.
         registered: ``NAME VERSION`` of the winner.
@@ -97,7 +98,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     history = read_history(folder)
     own = [record for record in history.records if record.sibling_of is None]
     search = [record for record in history.records if record.confirms is None]
-    best = _best(search)
+    best = _best(search, spec.goals)
     result = _read(folder / "result.json")
     test, registered = result.get("test") or {}, result.get("registered") or {}
     journal = folder / JOURNAL
@@ -146,9 +147,12 @@ def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], 
     return "finished" if concluded and "running" not in told.values() else "unfinished"
 
 
-def _best(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    complete = [record for record in records if record.status == "complete" and "val_accuracy" in record.metrics]
-    return max(complete, key=lambda record: (record.metrics["val_accuracy"], -record.number), default=None)
+def _best(records: Sequence[TrialRecord], goals: Goals) -> TrialRecord | None:
+    """Return the trial that would win now, as far as its last measurement tells."""
+    metric = goals.first.metric
+    complete = [r for r in records if r.status == "complete" and {metric, "val_accuracy"} <= set(r.metrics)]
+    feasible = [record for record in complete if not goals.infeasible(record.metrics)]
+    return min(feasible, key=lambda record: (goals.first.loss(record.metrics[metric]), record.number), default=None)
 
 
 def _trial(record: TrialRecord) -> TrialStatus:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from sweeps.holding import give_back, take
 from sweeps.record import Status, TrialRecord
 from sweeps.space_conditions import fits, parameters_of
 from sweeps.study_confirm import Confirming, confirming_trial, is_confirming, searched
+from sweeps.study_goals import is_readmitted, refused_of
 from sweeps.study_history import JOURNAL, mend, note_spec
 from sweeps.study_parts import (
     OBJECTIVE,
@@ -45,6 +46,7 @@ from sweeps.study_twins import near_twin
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
+Costs = Callable[[TrialConfig], Mapping[str, float]]
 # So many deaths in a row without a new epoch mean that the trial is to blame.
 MAX_ATTEMPTS = 3
 # So many duplicates in a row mean that the sampler names only what is known.
@@ -59,7 +61,7 @@ class Study:
     One driver, one thread: the sweep's lock keeps a second driver out (see sweeps.holding).
     """
 
-    def __init__(self, study: optuna.Study, spec: SweepSpec, journal: Journal) -> None:
+    def __init__(self, study: optuna.Study, spec: SweepSpec, journal: Journal, costs: Costs = lambda _: {}) -> None:
         self._study = study
         self._spec = spec
         self._lock: tuple[Path, FileLock | None] | None = None
@@ -67,12 +69,15 @@ class Study:
         self._distributions = {name: to_distribution(domain) for name, domain in spec.search.items()}
         self._live: dict[int, Live] = {}
         self._finished: list[int] = []
+        self._costs = costs
         self._digests = self._read_digests()
         self._confirming: Confirming | None = None
         self._unfinished = [n for n in self._settle_the_past() if not is_confirming(self._frozen(n))]
 
     @classmethod
-    def open(cls, folder: Path, spec: SweepSpec, *, edits: Sequence[str] | None = None) -> Study:
+    def open(
+        cls, folder: Path, spec: SweepSpec, *, edits: Sequence[str] | None = None, costs: Costs = lambda _: {}
+    ) -> Study:
         """Open the study in ``folder``, or begin it.
 
         Args:
@@ -80,6 +85,7 @@ class Study:
             spec: what is asked from now on.
             edits: what was changed in the spec since the study was left, in words; None allows no change but of how
                 many trials there are and for how long and where they run. Trials keep the settings they were run with.
+            costs: returns what is known of a trial's metrics before it runs; what breaks a limit is not run.
 
         Raises:
             InputError: another process drives this sweep, the folder holds a sweep of another spec, or its journal is
@@ -92,7 +98,7 @@ class Study:
             journal = Journal(folder / JOURNAL)
             study = load(journal)
             note_spec(study, spec, folder, edits)
-            opened = cls(study, spec, journal)
+            opened = cls(study, spec, journal, costs)
             opened._lock = (folder, lock)
             return opened
         except BaseException:
@@ -134,8 +140,8 @@ class Study:
         return asked
 
     def left(self) -> int:
-        """Return how many new trials the budget still allows; duplicates, siblings and confirming runs do not count."""
-        free = ("duplicate_of", "sibling_of", "confirms")
+        """Return how many new trials the budget still allows. What is free does not count."""
+        free = ("duplicate_of", "sibling_of", "confirms", "refused")
         return int(self._spec.trials) - sum(not any(key in asked_of(t) for key in free) for t in self._known())
 
     @property
@@ -163,7 +169,8 @@ class Study:
         return exhausted_at >= self._spec.trials
 
     def _ask_new(self) -> Asked | None:
-        done = {asked_of(trial).get("start") or asked_of(trial)["experiment"] for trial in self._known()}
+        known = [trial for trial in self._known() if not is_readmitted(trial, self._spec.goals)]
+        done = {asked_of(trial).get("start") or asked_of(trial)["experiment"] for trial in known}
         for name, config in self._spec.experiment_configs():
             if name not in done:
                 return self._begin_given(config, name)
@@ -180,6 +187,8 @@ class Study:
             twin = near_twin(searched(self._known()), config, self._spec.search, self._spec.near)
             is_near = twin is not None
         asked = asked_value(experiment, settings, config, twin, is_near=is_near)
+        if twin is None and self._refusal(config):
+            asked["refused"] = dict(self._costs(config))
         template = create_trial(
             state=TrialState.RUNNING,
             params=known,
@@ -191,19 +200,19 @@ class Study:
         return self._begin(self._known()[-1], twin)
 
     def _begin_search_trial(self) -> Asked | None:
-        drawn = draw(searched(self._known()), self._distributions, self._spec.seed, self._place())
+        trials = searched(self._known())
+        drawn = draw(trials, self._distributions, self._spec.seed, self._place(), self._spec.goals)
         return self._begin_given(self._spec.searched_config(drawn), None)
 
     def _begin_any_new(self) -> Asked | None:
         """Begin a trial at random that nobody has answered, where the sampler names only what is known."""
-        known = searched(self._known())
+        known, spec = searched(self._known()), self._spec
 
-        def is_known(config: TrialConfig) -> bool:
-            return config.digest in self._digests or (
-                near_twin(known, config, self._spec.search, self._spec.near) is not None
-            )
+        def is_useless(config: TrialConfig) -> bool:
+            near = near_twin(known, config, spec.search, spec.near)
+            return config.digest in self._digests or near is not None or bool(self._refusal(config))
 
-        config = draw_new(self._spec, is_known, self._place())
+        config = draw_new(spec, is_useless, self._place())
         return None if config is None else self._begin_given(config, None)
 
     def _place(self) -> int:
@@ -216,11 +225,21 @@ class Study:
             return None
         asked = asked_of(frozen)
         self._digests[asked["digest"]] = frozen.number
+        refused = refused_of(asked)
+        if refused is not None:
+            reason = f"not run, since it breaks a constraint: {self._spec.goals.broken_by(refused)}"
+            self._finish(frozen.number, "pruned", None, {"metrics": refused, "reason": reason})
+            return None
         config = TrialConfig.model_validate(asked["config"])
         documented = asked["experiment"] is not None
         self._live[frozen.number] = Live(self._attach(frozen), documented, config.epochs, is_confirming(frozen))
         retry = frozen.user_attrs.get("retry", {})
         return Asked(frozen.number, asked["experiment"], asked["settings"], config, retry)
+
+    def _refusal(self, config: TrialConfig) -> str:
+        """Return which limits a trial breaks by what is known before it runs, or nothing."""
+        goals = self._spec.goals
+        return goals.broken_by(self._costs(config)) if goals.constraints else ""
 
     def _attach(self, frozen: FrozenTrial) -> Trial:
         # A handle on a trial draws parameters that are never used; random ones cost the least.
@@ -247,7 +266,7 @@ class Study:
         """Return the trial that answers each digest: the first that was asked for it."""
         digests: dict[str, int] = {}
         for trial in self._known():
-            if "duplicate_of" not in asked_of(trial):
+            if "duplicate_of" not in asked_of(trial) and not is_readmitted(trial, self._spec.goals):
                 digests.setdefault(asked_of(trial)["digest"], trial.number)
         return digests
 
@@ -257,7 +276,7 @@ class Study:
         if twin.state is TrialState.RUNNING:
             return
         outcome = {**twin.user_attrs["outcome"], "seconds": 0.0, "reason": duplicate_reason(asked_of(frozen))}
-        if outcome["status"] == "pruned":
+        if outcome["status"] == "pruned" and OBJECTIVE in outcome["metrics"]:
             self._report(self._attach(frozen), outcome["epochs"], outcome["metrics"][OBJECTIVE])
         self._finish(frozen.number, outcome["status"], outcome["metrics"].get(OBJECTIVE), outcome)
 

@@ -115,3 +115,4 @@ def note_spec(study: optuna.Study, spec: SweepSpec, folder: Path, edits: Sequenc
         study.set_user_attr("edits", [*study.user_attrs.get("edits", []), edit])
     if known != spec.digest:
         study.set_user_attr("spec", spec.digest)
+        study.set_user_attr("exhausted_at", 0)  # what held nothing new may hold it now

@@ -152,4 +152,5 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         sibling_of=asked.get("sibling_of"),
         confirms=asked.get("confirms"),
         failure=outcome.get("failure", ""),
+        refused="refused" in asked,
     )

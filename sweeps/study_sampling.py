@@ -19,8 +19,10 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from carcls.config import TrialConfig, digest_of
+from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.space import Domain
 from sweeps.space_conditions import fits
+from sweeps.study_goals import aimed, directions_of
 from sweeps.study_parts import asked_of, from_distribution
 from sweeps.study_siblings import is_sibling
 
@@ -33,7 +35,11 @@ RANDOM_DRAWS = 1000
 
 
 def draw(
-    trials: Sequence[FrozenTrial], distributions: Mapping[str, BaseDistribution], seed: int, number: int
+    trials: Sequence[FrozenTrial],
+    distributions: Mapping[str, BaseDistribution],
+    seed: int,
+    number: int,
+    goals: Goals = ACCURACY_ALONE,
 ) -> dict[str, Any]:
     """Return settings that promise more than others.
 
@@ -42,21 +48,22 @@ def draw(
         distributions: of the searched settings.
         seed: of the sweep.
         number: of trials in the journal; draws depend on it, the seed and the trials alone, also after a restart.
+        goals: what the trials are judged by.
     """
     seen = _seen_by_sampler(trials)
     startup = STARTUP_TRIALS + sum(is_sibling(trial) for trial in seen)
-    glance = optuna.create_study(direction="maximize", sampler=_sampler(_seed_of(seed, number), startup))
+    glance = optuna.create_study(directions=directions_of(goals), sampler=_sampler(_seed_of(seed, number), startup))
     domains = {name: from_distribution(distribution) for name, distribution in distributions.items()}
-    glance.add_trials([_as_drawn(trial, distributions, domains) for trial in seen])
+    glance.add_trials(aimed([_as_drawn(trial, distributions, domains) for trial in seen], goals))
     return glance.ask(dict(distributions)).params
 
 
-def draw_new(spec: SweepSpec, is_known: Callable[[TrialConfig], bool], number: int) -> TrialConfig | None:
-    """Return a trial at random that is not known, or None when the space seems to hold none."""
+def draw_new(spec: SweepSpec, is_useless: Callable[[TrialConfig], bool], number: int) -> TrialConfig | None:
+    """Return a trial at random that is of use, or None when the space seems to hold none."""
     random = Random(_seed_of(spec.seed, number))
     for _ in range(RANDOM_DRAWS):
         config = spec.searched_config({name: domain.draw(random) for name, domain in spec.search.items()})
-        if not is_known(config):
+        if not is_useless(config):
             return config
     return None
 
@@ -99,13 +106,9 @@ def _seen_by_sampler(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def _as_drawn(
     trial: FrozenTrial, distributions: Mapping[str, BaseDistribution], domains: Mapping[str, Domain]
 ) -> FrozenTrial:
-    """Return the trial as if it had been drawn from today's domains: what does not fit into them is left out.
-
-    Its notes, which are long and would be copied, are left out too.
-    """
+    """Return the trial as if it had been drawn from today's domains: what does not fit into them is left out."""
     settings = asked_of(trial)["settings"]
     drawn = copy.copy(trial)
-    drawn.user_attrs = {}
     drawn.distributions = {
         name: distribution
         for name, distribution in distributions.items()

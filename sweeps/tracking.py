@@ -32,6 +32,8 @@ LOGGED_METRICS = (
     "val_r_precision",
     "predict_seconds",
     "ms_per_query",
+    "predict_ms",
+    "parameters",
     "seconds",
 )
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}

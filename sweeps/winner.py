@@ -16,7 +16,7 @@ from carcls.stages import StageStore, write_json
 from sweeps.budget import budget_of
 from sweeps.confirm import confirmed_of, find_confirmed, typical_run
 from sweeps.disk_needs import model_on_disk
-from sweeps.leaderboard import find_best, make_leaderboard
+from sweeps.leaderboard import find_best, make_leaderboard, pareto_of
 from sweeps.result import (
     BestTrial,
     Confirmed,
@@ -32,6 +32,7 @@ from sweeps.winner_readings import Subject, read_test
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
+    from sweeps.goals import Goals
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
     from sweeps.tracking import SweepTracker
@@ -201,8 +202,9 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
 def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     trials = tuple(sorted((summarize_trial(record) for record in records), key=lambda trial: trial.number))
+    goals = sitting.spec.goals
     confirmed = confirmed_of(trials) if sitting.spec.confirm else ()
-    best = _best(trials, confirmed)
+    best = _best(trials, confirmed, goals)
     seconds = time.monotonic() - sitting.started + (sitting.before.seconds if sitting.before else 0.0)
     return SweepResult(
         sweep=str(sitting.spec.name),
@@ -218,13 +220,16 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         interrupted=interrupted,
         confirmed=confirmed,
         spent=spent_dict(records, read_spending(sitting.folder), budget_of(sitting.spec).prices),
+        objectives=sitting.spec.objectives,
+        constraints=sitting.spec.constraints,
+        pareto=pareto_of(trials, goals),
     )
 
 
-def _best(trials: Sequence[TrialSummary], confirmed: Sequence[Confirmed]) -> TrialSummary | None:
+def _best(trials: Sequence[TrialSummary], confirmed: Sequence[Confirmed], goals: Goals) -> TrialSummary | None:
     """Return the trial whose model is registered: by the means of fresh seeds where there are any."""
     winner = find_confirmed(confirmed)
-    return find_best(trials) if winner is None else typical_run(winner, trials)
+    return find_best(trials, goals) if winner is None else typical_run(winner, trials)
 
 
 def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool:
@@ -299,6 +304,8 @@ def write_down(sitting: Sitting, result: SweepResult) -> None:
     """Write ``leaderboard.json`` and ``result.json``."""
     base = sitting.spec.trial_config({}).model_dump()
     images = result.data.splits["validation"]
-    board = make_leaderboard(result.trials, base=base, validation_images=images, confirmed=result.confirmed)
+    board = make_leaderboard(
+        result.trials, base=base, validation_images=images, confirmed=result.confirmed, goals=result.goals
+    )
     write_json(sitting.folder / "leaderboard.json", board.as_dict())
     result.save(sitting.folder / "result.json")

@@ -32,7 +32,8 @@ def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repe
     extent = parse_confirm(spec.confirm)
     configs = {record.number: TrialConfig.model_validate(dict(record.config)) for record in records}
     search = [summarize_trial(record) for record in records if record.confirms is None]
-    board = make_leaderboard(search, base=spec.trial_config({}).model_dump(), validation_images=0)
+    base = spec.trial_config({}).model_dump()
+    board = make_leaderboard(search, base=base, validation_images=0, goals=spec.goals)
     best = list(_distinct(board.rows, configs))[: extent.top]
     return [repeat for number in best for repeat in repeats_of(number, configs[number], spec.seed, extent.seeds)]
 

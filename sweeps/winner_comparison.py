@@ -52,7 +52,7 @@ def _sides(result: SweepResult) -> dict[int, tuple[int, ...]]:
     """Return trial -> the runs that speak for it, the winner first."""
     if find_confirmed(result.confirmed):
         return {one.number: one.runs for one in result.confirmed if one.runs}
-    board = make_leaderboard(result.trials, base={}, validation_images=0)
+    board = make_leaderboard(result.trials, base={}, validation_images=0, goals=result.goals)
     # Combinations of one network are no rivals: of each the best.
     networks: dict[int, int] = {}
     for row in board.rows:

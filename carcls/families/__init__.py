@@ -79,6 +79,19 @@ def check_data(configs: Iterable[TrialConfig], data: Dataset) -> None:
         _module(config.family).check_data([config], data)
 
 
+def known_costs(config: TrialConfig, classes: int) -> dict[str, float]:
+    """Return those costs of a trial's answers that are known before it runs: ``parameters``.
+
+    A classifier has a head for its classes; in retrieval only the extractor counts, not the gallery.
+
+    Raises:
+        InputError: the network cannot be built.
+    """
+    from carcls.training.costs import count_parameters
+
+    return {"parameters": float(count_parameters(config, 0 if config.family == "retrieval" else classes))}
+
+
 def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
     """Run one trial, or answer it from the store. Each epoch is reported, those of a stored trial as well.
 

@@ -15,6 +15,7 @@ from carcls.export import write_export
 from carcls.families import TestScore
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
+from carcls.training.costs import costs_of
 from carcls.training.trained import PREDICTIONS, TrainedClassifier, read_history, write_predictions
 
 
@@ -26,8 +27,9 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     folder = trained.get_or_train(report)
     history = read_history(folder)
     relative = folder.relative_to(stages.root)
+    costs = costs_of(config, len(data.classes), stages)
     return Outcome(
-        metrics=history[-1],
+        metrics={**history[-1], "predict_ms": costs.milliseconds, "parameters": float(costs.parameters)},
         epochs=len(history),
         seconds=time.perf_counter() - start,
         reused=reused,

@@ -26,12 +26,13 @@ from carcls.evaluation.votes import votes_by_k
 from carcls.export import write_export
 from carcls.export_gallery import GalleryIndex
 from carcls.families import TestScore
-from carcls.families.voting import Answer, timing, vote_metrics
+from carcls.families.voting import Answer, timing, vote_metrics, with_costs
 from carcls.models.classifier import build_classifier
 from carcls.models.pooling import require_pooling
 from carcls.models.weights import WeightsSource, resolve_weights
 from carcls.outcome import Measurement, Outcome, Report, Sibling
 from carcls.stages import StageStore
+from carcls.training.costs import costs_of
 from carcls.training.embeddings import Extractor, read_embeddings
 from carcls.training.ranking import MOST_K, Gallery, Ranking, Rankings, make_gallery
 from carcls.training.trained import PREDICTIONS, save_predictions
@@ -89,7 +90,8 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     queries = Queries(config, data, stages, embeddings)
     reused = stages.has(KIND, queries.votes_key)
     folder = stages.get_or_make(KIND, queries.votes_key, queries.write_predictions)
-    metrics = queries.metrics(config.distance, config.vote, config.k)
+    costs = costs_of(config, 0, stages)
+    metrics = with_costs(queries.metrics(config.distance, config.vote, config.k), costs)
     trained: dict[str, float] = {}
     for measurement in last:
         trained = _of_training(measurement)
@@ -102,7 +104,7 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
         reused=reused,
         model=embeddings.relative_to(stages.root).as_posix(),
         predictions=(folder.relative_to(stages.root) / PREDICTIONS).as_posix(),
-        siblings=tuple(queries.siblings(trained)),
+        siblings=tuple(replace(s, metrics=with_costs(s.metrics, costs)) for s in queries.siblings(trained)),
     )
 
 

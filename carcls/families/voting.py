@@ -5,6 +5,7 @@ Letters: q queries, g gallery, c classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from carcls.config import TrialConfig
 from carcls.evaluation.classification import averaged_measures
 from carcls.evaluation.neighbours import Neighbours
 from carcls.evaluation.votes import vote_shares, votes_by_k
+from carcls.training.costs import Costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +48,9 @@ def timing(fit: float, predict: float, queries: int, prefix: str = "") -> dict[s
     """Return the times as the documentation reports them, embedding not included, and milliseconds a query."""
     names = {"fit_seconds": fit, "predict_seconds": predict, "ms_per_query": predict / max(1, queries) * 1000}
     return {prefix + name: value for name, value in names.items()}
+
+
+def with_costs(metrics: Mapping[str, float], embedding: Costs) -> dict[str, float]:
+    """Return the measures and what an answer costs: to embed an image, then to search and to vote."""
+    milliseconds = embedding.milliseconds + metrics["ms_per_query"]
+    return {**metrics, "predict_ms": milliseconds, "parameters": float(embedding.parameters)}

@@ -63,6 +63,11 @@ def run_options(command: Command) -> Command:
     return command
 
 
+def _listed(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> list[str] | None:
+    """Return what a repeatable option was given, parted at commas; None says nothing."""
+    return [part.strip() for text in texts for part in text.split(",")] if texts else None
+
+
 _SPEC_OPTION = click.option(
     "--spec", "spec_file", metavar="FILE", type=click.Path(path_type=Path), help="YAML with the whole sweep."
 )
@@ -97,6 +102,22 @@ _OPTIONS = (
     click.option("--tracking-uri", metavar="URI", help="MLflow store or server. Default: OUT/mlflow.db."),
     click.option("--seed", type=int, help="Seed of the search and of every trial."),
     click.option("--weights", metavar="auto|random|PATH", help="Pretrained weights; PATH is a file or a folder."),
+    click.option(
+        "--objective",
+        "objectives",
+        metavar="NAME[,NAME …]",
+        multiple=True,
+        callback=_listed,
+        help="What to optimize: accuracy, f1, top5, loss, predict_time, parameters. The first decides the winner.",
+    ),
+    click.option(
+        "--constraint",
+        "constraints",
+        metavar="LIMIT",
+        multiple=True,
+        callback=_listed,
+        help="What a trial must keep to win: 'predict_ms <= 5', 'parameters <= 10M'; repeatable.",
+    ),
     click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr."),
     click.option("--address", metavar="ADDRESS", help="Run on the Ray cluster at this address. Default: this machine."),

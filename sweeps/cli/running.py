@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sweeps.goals import ACCURACY_ALONE, Goals
+
 if TYPE_CHECKING:
     from carcls.outcome import Measurement
     from sweeps.ledger import Standing
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class TrialLine:
-    """One trial, as far as it has come; accuracies in [0, 1], ``seconds`` on time.monotonic's clock."""
+    """One trial, as far as it has come; accuracies in [0, 1].
+
+    ``loss`` is of the first objective, less is better; None for a trial that cannot win.
+    """
 
     number: int
     name: str
@@ -26,6 +31,8 @@ class TrialLine:
     status: str = "running"
     accuracy: float | None = None
     reason: str = ""
+    refused: bool = False
+    loss: float | None = None
 
 
 @dataclass(slots=True)
@@ -35,6 +42,7 @@ class RunningSweep:
     total: int
     started: float = field(default_factory=time.monotonic)
     lines: dict[int, TrialLine] = field(default_factory=dict)
+    goals: Goals = ACCURACY_ALONE
     standing: Standing | None = None
     told: float = field(default_factory=time.monotonic)
 
@@ -65,16 +73,19 @@ class RunningSweep:
         """Note how a trial ended."""
         line = self.lines.setdefault(record.number, TrialLine(record.number, record.experiment or "search", "", 0))
         line.status, line.epoch, line.reason = record.status, record.epochs, record.reason or ""
+        line.refused = record.refused
+        first = record.metrics.get(self.goals.first.metric)
+        may_win = record.status == "complete" and first is not None and not self.goals.infeasible(record.metrics)
+        line.loss = self.goals.first.loss(first) if may_win and first is not None else None
         line.accuracy = record.metrics.get("val_accuracy", line.accuracy)
         line.name = line.name if record.confirms is None else f"confirms trial {record.confirms}"
         return line
 
     @property
     def best(self) -> TrialLine | None:
-        """The complete trial with the best validation accuracy so far."""
+        """The complete trial that would win now; runs with fresh seeds are none of the search."""
         search = [line for line in self.lines.values() if not line.name.startswith(("fresh seed", "confirms"))]
-        complete = [line for line in search if line.status == "complete" and line.accuracy is not None]
-        return max(complete, key=lambda line: line.accuracy or 0.0, default=None)
+        return min((line for line in search if line.loss is not None), key=_loss_of, default=None)
 
     @property
     def best_known(self) -> tuple[int, float] | None:
@@ -85,8 +96,8 @@ class RunningSweep:
 
     @property
     def done(self) -> int:
-        """Trials that ended, however; those of earlier sittings too, where they are known."""
-        here = sum(line.status != "running" for line in self.lines.values())
+        """Trials that ended, however, those of earlier sittings too; those that were never run do not count."""
+        here = sum(line.status != "running" and not line.refused for line in self.lines.values())
         return max(here, self.standing.ended if self.standing else 0)
 
     @property
@@ -100,6 +111,10 @@ class RunningSweep:
         if self.standing is None or self.standing.forecast is None:
             return None
         return max(0.0, self.standing.forecast.seconds - (time.monotonic() - self.told))
+
+
+def _loss_of(line: TrialLine) -> float:
+    return float("inf") if line.loss is None else line.loss
 
 
 def write_settings(settings: Mapping[str, Any]) -> str:

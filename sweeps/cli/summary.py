@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.cli.goals import cost_columns, goals_lines, nothing_feasible, place_of
 from sweeps.cli.running import write_duration, write_settings, write_share
 from sweeps.cli.streams import callable_name
 from sweeps.cli.verdict import draw_confirmed, mean_text, verdict_lines
 from sweeps.confirm import find_confirmed
 from sweeps.leaderboard import Row, condensed, make_leaderboard
 from sweeps.ledger_text import spent_text
+from sweeps.objectives import Quantity
 from sweeps.result import SweepResult, TestReading
 
 _SHOWN = 20
@@ -32,11 +34,13 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
         closing: whether to tell the winner's test score and what to do next.
     """
     images = result.data.splits.get("validation", 0)
-    board = make_leaderboard(result.trials, base=base, validation_images=images, confirmed=result.confirmed)
+    board = make_leaderboard(
+        result.trials, base=base, validation_images=images, confirmed=result.confirmed, goals=result.goals
+    )
     console.print()
-    console.print(_title(result))
+    console.print(_title(result, board.rows))
     rows = condensed(board.rows)
-    console.print(draw_rows(rows[:_SHOWN], wide=console.width >= _WIDE))
+    console.print(draw_rows(rows[:_SHOWN], wide=console.width >= _WIDE, costs=cost_columns(result.goals)))
     console.print("\nSettings that differ from the sweep's base:")
     console.print(_draw_settings(rows[:_SHOWN]))
     for line in _left_out(len(rows), board.rows, result):
@@ -55,6 +59,8 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
         console.print(line, markup=False, soft_wrap=True)
     if result.confirmed and result.best and not closing:
         console.print(_winner_line(result), markup=False, soft_wrap=True)
+    for line in goals_lines(result, board, rows[:_SHOWN]):
+        console.print(line, markup=False, soft_wrap=True)
     if result.spent:
         console.print(spent_text(result.spent), markup=False, soft_wrap=True)
     for line in _closing_lines(result) if closing else []:
@@ -72,10 +78,10 @@ def _left_out(shown: int, rows: Sequence[Row], result: SweepResult) -> list[str]
     return [*lines, f"All rows: {result.out}/{result.sweep}/leaderboard.json"] if lines else []
 
 
-def _title(result: SweepResult) -> Text:
+def _title(result: SweepResult, rows: Sequence[Row]) -> Text:
     data, splits = result.data, result.data.splits
     counts = " + ".join(f"{count} {split}" for split, count in splits.items())
-    run = sum(trial.sibling_of is None and trial.confirms is None for trial in result.trials)
+    run = sum(row.sibling_of is None and not row.is_refused for row in rows)
     confirming = sum(trial.confirms is not None for trial in result.trials)
     more = f" and {confirming} runs that confirm the best" if confirming else ""
     return Text(
@@ -85,23 +91,31 @@ def _title(result: SweepResult) -> Text:
     )
 
 
-def draw_rows(rows: Sequence[Row], *, wide: bool) -> Table:
-    """Draw the leaderboard; a narrow one leaves out what a glance can spare."""
+def draw_rows(rows: Sequence[Row], *, wide: bool, costs: Sequence[Quantity] = ()) -> Table:
+    """Draw the leaderboard, with columns of ``costs``; a narrow one leaves out what a glance can spare."""
     retrieval = any(row.map_at_r is not None for row in rows)
-    measures = ("recall@5", "mAP@R") if retrieval else ("top-5",)
+    measures: tuple[str, ...] = ("recall@5", "mAP@R") if retrieval else ("top-5",)
+    if costs:
+        measures = ()  # no room for both
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("rank", "trial"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("experiment", no_wrap=True)
-    for name in ("val accuracy", *measures, "f1", "epochs", "time") if wide else ("val accuracy", "time"):
+    paid = tuple(quantity.name.replace("_", " ") for quantity in costs)
+    for name in ("val accuracy", *paid, *((*measures, "f1", "epochs") if wide else ()), "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        measured = (row.recall_at_5, row.map_at_r) if retrieval else (row.top5,)
+        measured = () if costs else (row.recall_at_5, row.map_at_r) if retrieval else (row.top5,)
         more = (*map(write_share, measured), write_share(row.f1), str(row.epochs)) if wide else ()
         name = row.experiment or ("search" if row.sibling_of is None else f"search, by trial {row.sibling_of}")
-        place = str(row.rank or row.status)
-        table.add_row(place, str(row.number), name, _accuracy(row), *more, write_duration(row.seconds))
+        spent = (_cost(row, quantity) for quantity in costs)
+        table.add_row(place_of(row), str(row.number), name, _accuracy(row), *spent, *more, write_duration(row.seconds))
     return table
+
+
+def _cost(row: Row, quantity: Quantity) -> str:
+    value = row.predict_ms if quantity.unit == "milliseconds" else row.parameters
+    return "–" if value is None else quantity.write(value)
 
 
 def _draw_settings(rows: Sequence[Row]) -> Table:
@@ -121,7 +135,7 @@ def _accuracy(row: Row) -> str:
 
 def _closing_lines(result: SweepResult) -> list[str]:
     if result.best is None:
-        return [] if result.interrupted else ["No trial finished, so there is no winner."]
+        return [] if result.interrupted else [nothing_feasible(result) or "No trial finished, so there is no winner."]
     lines = [""]
     if result.test:
         lines += [_winner_line(result), _test_line(result.test)]
@@ -149,15 +163,22 @@ def _winner_line(result: SweepResult) -> str:
     winner = find_confirmed(result.confirmed)
     number = result.best.number
     if winner is None:
-        line = f"Trial {number} won on the validation images."
+        line = f"Trial {number} won {_by_what(result)}."
     else:
         line = (
-            f"Trial {winner.number} won on the validation images: {mean_text(winner)} over {len(winner.runs)} fresh "
+            f"Trial {winner.number} won {_by_what(result)}: {mean_text(winner)} over {len(winner.runs)} fresh "
             f"seeds. Trial {number}, its run nearest to that mean, stands for it."
         )
     if result.test and result.test.refit:
         line += " The model is a refit: trained anew on training and validation images, so it has no validation score."
     return line
+
+
+def _by_what(result: SweepResult) -> str:
+    goals = result.goals
+    kept = ", among the trials that keep all constraints" if goals.constraints else ""
+    by = f" by {goals.first.name}, the first objective" if goals.first.name != "accuracy" or goals.are_several else ""
+    return f"on the validation images{by}{kept}"
 
 
 def _test_line(test: TestReading) -> str:

@@ -48,7 +48,7 @@ class PlainView:
 
     def __init__(self, spec: SweepSpec, console: Console) -> None:
         self._spec, self._console = spec, console
-        self._running = RunningSweep(spec.trials + spec.confirming_runs)
+        self._running = RunningSweep(spec.trials + spec.confirming_runs, goals=spec.goals)
         self._tenths = -1
 
     def note(self, text: str) -> None:
@@ -94,7 +94,7 @@ class LiveView:
 
     def __init__(self, spec: SweepSpec, console: Console) -> None:
         self._spec, self._console = spec, console
-        self._running = RunningSweep(spec.trials + spec.confirming_runs)
+        self._running = RunningSweep(spec.trials + spec.confirming_runs, goals=spec.goals)
         self._bar: Progress | None = None
         self._live: Live | None = None
 
@@ -189,6 +189,8 @@ def _shown(running: RunningSweep) -> list[TrialLine]:
 def _end_of(line: TrialLine, seconds: float) -> str:
     if line.status == "failed":
         return f"failed: {line.reason}"
+    if line.status == "pruned" and not line.epoch:
+        return line.reason
     return (
         f"{line.status}: val accuracy {write_share(line.accuracy)} after {line.epoch} epochs, {write_duration(seconds)}"
     )

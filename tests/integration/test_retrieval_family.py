@@ -43,7 +43,7 @@ SIZE = 32
 CLASSES = 3
 # Noise hides the tints, so that answers are neither all right nor all wrong.
 TINTS = ((110, 90, 90), (90, 110, 90), (90, 90, 110))
-TIMES = {"seconds", "fit_seconds", "predict_seconds", "ms_per_query"}
+TIMES = {"seconds", "fit_seconds", "predict_seconds", "ms_per_query", "predict_ms"}
 VOTED = {f"{name}{ending}" for name in ("precision", "recall", "f1") for ending in ("", "_macro")} | {"accuracy"}
 RANKED = {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r", "r_precision"}
 FROZEN = TrialConfig(
@@ -139,7 +139,9 @@ def test_a_transfer_trial_has_trained_the_extractor(folder: Path, stages: StageS
     assert reports[0].metrics == before[0].metrics
     last, classifier = reports[1].metrics, before[1].metrics
     assert outcome.metrics == last
-    assert set(last) == {f"val_{name}" for name in VOTED | RANKED} | TIMES | {"train_loss", "val_classifier_accuracy"}
+    trained = {"train_loss", "val_classifier_accuracy"}
+    assert set(last) == {f"val_{name}" for name in VOTED | RANKED} | TIMES | {"parameters"} | trained
+    assert last["predict_ms"] > last["ms_per_query"] > 0
     assert last["val_classifier_accuracy"] == classifier["val_accuracy"]
     assert (last["train_loss"], last["seconds"]) == (classifier["train_loss"], classifier["seconds"])
 
@@ -150,7 +152,7 @@ def test_a_frozen_extractor_trains_nothing(folder: Path, stages: StageStore) -> 
     reports, outcome = _run(FROZEN, data, stages)
     _run(FROZEN.with_settings({"epochs": 3, "head_lr": 0.1, "flip": True, "seed": 7}), data, stages)
     assert (reports, outcome.epochs) == ([], 0)
-    assert set(outcome.metrics) == {f"val_{name}" for name in VOTED | RANKED} | (TIMES - {"seconds"})
+    assert set(outcome.metrics) == {f"val_{name}" for name in VOTED | RANKED} | (TIMES - {"seconds"}) | {"parameters"}
     assert not _events(stages, "training")
     assert _events(stages, "embeddings") == ["made", "reused"]
 
@@ -239,7 +241,7 @@ def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_p
     score = evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
     evaluate_on_test(FROZEN.with_settings({"k": 3, "pooling": "max"}), data, stages, outcome.model)
     assert _events(stages, "test-embeddings") == ["made", "reused"]
-    timed = {f"test_{name}" for name in TIMES - {"seconds"}}
+    timed = {f"test_{name}" for name in TIMES - {"seconds", "predict_ms"}}
     assert set(score.metrics) == {f"test_{name}" for name in VOTED | RANKED} | timed
     (place,) = (path for path in (stages.root / "test-embeddings").iterdir() if path.is_dir())
     gallery = _embeddings(stages, outcome)[: len(data.splits.train)]

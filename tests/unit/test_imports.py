@@ -24,7 +24,8 @@ CARCLS_LAYERS: list[set[str]] = [
     {"carcls.families"},
 ]
 SWEEPS_LAYERS: list[set[str]] = [
-    {"sweeps.space"},
+    {"sweeps.space", "sweeps.objectives", "sweeps.constraints", "sweeps.pareto"},
+    {"sweeps.goals"},
     {
         "sweeps.spec",
         "sweeps.budget",

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from sweeps.leaderboard import differing_settings, find_best, make_leaderboard, varying_settings
+from sweeps.goals import Goals
+from sweeps.leaderboard import condensed, differing_settings, find_best, make_leaderboard, varying_settings
 from sweeps.result import Status, TrialSummary
 
 BASE = TrialConfig().model_dump()
@@ -83,3 +84,57 @@ def test_no_interval_without_validation_images() -> None:
     """Without images there is an accuracy of unknown worth, not a division by zero."""
     (row,) = make_leaderboard([trial(0, 0.5)], base=BASE, validation_images=0).rows
     assert row.half_width is None
+
+
+LIMITED = Goals.parse(["accuracy", "predict_time"], ["parameters <= 10M"])
+
+
+def costly(number: int, accuracy: float, milliseconds: float, parameters: float = 1e6) -> TrialSummary:
+    """Return a complete trial with the costs of its answers."""
+    plain = trial(number, accuracy)
+    return replace(plain, metrics={**plain.metrics, "predict_ms": milliseconds, "parameters": parameters})
+
+
+def test_an_infeasible_trial_never_wins() -> None:
+    """The most accurate trial stands below the feasible ones, without a rank, when it breaks a limit."""
+    trials = [costly(0, 0.9, 1.0, 2e7), costly(1, 0.5, 9.0), costly(2, 0.7, 9.0)]
+    best = find_best(trials, LIMITED)
+    assert best is not None
+    assert best.number == 2
+    rows = make_leaderboard(trials, base=BASE, validation_images=100, goals=LIMITED).rows
+    assert [(row.number, row.rank, row.infeasible) for row in rows] == [
+        (2, 1, ""),
+        (1, 2, ""),
+        (0, None, "parameters 20.0M > 10.0M"),
+    ]
+
+
+def test_no_winner_where_no_trial_keeps_the_limits() -> None:
+    """Nothing is registered that breaks a limit, or of which it is not known."""
+    unknown = Goals.parse(["accuracy"], ["predict_ms <= 5"])
+    assert find_best([costly(0, 0.9, 1.0, 2e7)], LIMITED) is None
+    assert find_best([trial(0, 0.9)], unknown) is None
+
+
+def test_the_first_objective_decides() -> None:
+    """With time first the fastest wins, and its ties go to the better accuracy."""
+    trials = [costly(0, 0.9, 8.0), costly(1, 0.5, 2.0), costly(2, 0.6, 2.0)]
+    best = find_best(trials, Goals.parse(["predict_time", "accuracy"], []))
+    assert best is not None
+    assert best.number == 2
+
+
+def test_the_front_is_marked_where_there_are_several_objectives() -> None:
+    """Trials that nothing beats in everything are on the front, siblings too; with one objective there is none."""
+    trials = [costly(0, 0.9, 8.0), replace(costly(1, 0.5, 2.0), sibling_of=0), costly(2, 0.5, 3.0)]
+    assert make_leaderboard(trials, base=BASE, validation_images=9, goals=LIMITED).pareto == (0, 1)
+    assert make_leaderboard(trials, base=BASE, validation_images=9).pareto == ()
+    rows = make_leaderboard(trials, base=BASE, validation_images=9, goals=LIMITED).rows
+    assert {row.number for row in condensed(rows)} == {0, 1, 2}
+
+
+def test_shown_ranks_count_what_is_shown() -> None:
+    """Where siblings are left out, the rows that stay are 1, 2, 3."""
+    siblings = [replace(trial(number, 0.9 - number / 100), sibling_of=0) for number in range(2, 30)]
+    rows = make_leaderboard([trial(0, 0.95), trial(1, 0.3), *siblings], base=BASE, validation_images=9).rows
+    assert [(row.number, row.rank) for row in condensed(rows)] == [(0, 1), (1, 2)]

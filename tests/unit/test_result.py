@@ -51,6 +51,9 @@ def test_object_has_exactly_the_documented_fields() -> None:
         "confirmed",
         "comparison",
         "spent",
+        "objectives",
+        "constraints",
+        "pareto",
     }
     assert set(value["data"]) == {"name", "digest", "images", "classes", "splits"}
     assert set(value["trials"][0]) == {
@@ -107,3 +110,12 @@ def test_not_a_number_becomes_null_and_not_a_number_again() -> None:
     text = json.dumps(strange.as_dict(), allow_nan=False)
     assert '"val_loss": null' in text
     assert math.isnan(SweepResult.from_dict(json.loads(text)).trials[0].metrics["val_loss"])
+
+
+def test_a_result_from_before_there_were_goals_is_read() -> None:
+    """What an older carsweep wrote is a sweep after accuracy alone."""
+    old = {
+        name: value for name, value in RESULT.as_dict().items() if name not in ("objectives", "constraints", "pareto")
+    }
+    read = SweepResult.from_dict(old)
+    assert (read.objectives, read.constraints, read.pareto) == (("accuracy",), (), ())

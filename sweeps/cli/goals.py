@@ -1,0 +1,100 @@
+"""Objectives and constraints at the end of a sweep, in sentences: the front, who is best for what, who broke what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sweeps.goals import Goals
+from sweeps.leaderboard import Leaderboard, Row
+from sweeps.objectives import QUANTITIES, Quantity
+from sweeps.result import SweepResult, TrialSummary
+
+STAR, CROSS = "★", "✗"
+_COSTS = tuple(quantity for quantity in QUANTITIES if quantity.unit in ("milliseconds", "count"))
+_MOST = 12
+
+
+def cost_columns(goals: Goals) -> tuple[Quantity, ...]:
+    """Return the costs that the sweep is about, which its leaderboard shows in columns of their own."""
+    asked = {*goals.objectives, *(constraint.quantity for constraint in goals.constraints)}
+    return tuple(quantity for quantity in _COSTS if quantity in asked)
+
+
+def place_of(row: Row) -> str:
+    """Return what the column of ranks shows: a star beside those on the front, a cross for the infeasible."""
+    if row.infeasible and (row.status == "complete" or row.is_refused):
+        return CROSS
+    return f"{STAR} {row.rank}" if row.pareto else str(row.rank or row.status)
+
+
+def goals_lines(result: SweepResult, board: Leaderboard, shown: Sequence[Row]) -> list[str]:
+    """Return what the goals make of the trials; nothing for accuracy alone without constraints."""
+    return [*_infeasible_lines(board, shown), *_front_lines(result)]
+
+
+def nothing_feasible(result: SweepResult) -> str:
+    """Return why a sweep with constraints has no winner, with the trial that came nearest; empty for another reason."""
+    goals = result.goals
+    broken = [trial for trial in result.trials if _breaks(trial, goals)]
+    if result.best is not None or not broken:
+        return ""
+    near = min(broken, key=lambda trial: (trial.status != "complete", goals.excess(trial.metrics), trial.number))
+    limits = ", ".join(result.constraints)
+    return (
+        f"No trial keeps the constraints ({limits}), so there is no winner and nothing is registered. The nearest was "
+        f"trial {near.number}: {goals.infeasible(near.metrics)}."
+    )
+
+
+def _breaks(trial: TrialSummary, goals: Goals) -> bool:
+    if trial.status == "complete":
+        return bool(goals.infeasible(trial.metrics))
+    return trial.status == "pruned" and bool(goals.broken_by(trial.metrics))
+
+
+def _infeasible_lines(board: Leaderboard, shown: Sequence[Row]) -> list[str]:
+    crossed = [row for row in shown if place_of(row) == CROSS]
+    lines = [f"{CROSS} trial {row.number}{_not_run(row)}: {row.infeasible}" for row in crossed[:_MOST]]
+    refused = sum(row.is_refused for row in board.rows) - sum(row.is_refused for row in crossed)
+    if refused:
+        lines.append(f"Drawn but not run, since what is known before breaks a constraint: {refused}.")
+    return lines
+
+
+def _not_run(row: Row) -> str:
+    return " was not run" if row.is_refused else ""
+
+
+def _front_lines(result: SweepResult) -> list[str]:
+    goals = result.goals
+    if not result.pareto:
+        return []
+    metrics = {trial.number: trial.metrics for trial in result.trials if trial.number in result.pareto}
+    names = " and ".join(objective.name for objective in goals.objectives)
+    lines = ["", f"Pareto front of {names} ({STAR}): nothing is better in one without being worse in another."]
+    best = {o: min(metrics, key=lambda n: (o.loss(metrics[n][o.metric]), n)) for o in goals.objectives}
+    titles: dict[int, list[str]] = {number: [] for number in metrics}
+    for objective, number in best.items():
+        titles[number].append(_title(objective))
+    middle = goals.compromise(metrics)
+    if middle is not None and len(metrics) > 2:
+        titles[middle].append("compromise")
+    ranked = sorted(metrics, key=lambda number: goals.first.loss(metrics[number][goals.first.metric]))
+    named = [number for number in ranked if titles[number]]
+    told = sorted({*named, *ranked[:_MOST]}, key=ranked.index)
+    lines += [f"  trial {number}: {_values(metrics[number], goals)}{_suffix(titles[number])}" for number in told]
+    return lines + ([f"  … and {len(ranked) - len(told)} more."] if len(ranked) > len(told) else [])
+
+
+def _title(objective: Quantity) -> str:
+    if objective.name == "predict_time":
+        return "best for speed"
+    return "best model" if objective.name == "accuracy" else f"best in {objective.name}"
+
+
+def _values(metrics: Mapping[str, float], goals: Goals) -> str:
+    return ", ".join(f"{o.name} {o.write(metrics[o.metric])}" for o in goals.objectives)
+
+
+def _suffix(titles: Sequence[str]) -> str:
+    return f"  ({', '.join(titles)})" if titles else ""

@@ -1,0 +1,103 @@
+"""What a sweep is after, whole: objectives and constraints, and what they make of a trial's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sweeps.constraints import Constraint, parse_constraint
+from sweeps.objectives import ACCURACY, Quantity, parse_objectives, values_of
+from sweeps.pareto import compromise, pareto_front
+
+
+@dataclass(frozen=True, slots=True)
+class Goals:
+    """The objectives, the one that decides the winner first, and the limits that it must keep."""
+
+    objectives: tuple[Quantity, ...] = (ACCURACY,)
+    constraints: tuple[Constraint, ...] = ()
+
+    @classmethod
+    def parse(cls, objectives: Sequence[str], constraints: Sequence[str], family: str | None = None) -> Goals:
+        """Return the goals that texts say.
+
+        Raises:
+            ValueError: a text is wrong.
+        """
+        return cls(parse_objectives(objectives, family), tuple(parse_constraint(c, family) for c in constraints))
+
+    @property
+    def first(self) -> Quantity:
+        """What decides the winner."""
+        return self.objectives[0]
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there is a front to find."""
+        return len(self.objectives) > 1
+
+    @property
+    def stop_early(self) -> bool:
+        """Whether trials may be stopped early, which is judged by accuracy alone and would end small, fast ones."""
+        return self.objectives == (ACCURACY,)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know before the sweep."""
+        if self.stop_early:
+            return []
+        return ["Early stopping is off: it judges by accuracy alone, and would end what is good at something else."]
+
+    def lines(self) -> list[str]:
+        """Return the goals in words, a sentence a line; none for accuracy alone without limits."""
+        ways = {"maximize": "highest", "minimize": "lowest"}
+        named = [f"{objective.name} ({ways[objective.direction]})" for objective in self.objectives]
+        decides = f"; the winner is the best in {self.first.name}" if self.are_several else ""
+        lines = [] if self.objectives == (ACCURACY,) else [f"Objectives: {', '.join(named)}{decides}."]
+        return lines + ([f"Constraints: {', '.join(map(str, self.constraints))}."] if self.constraints else [])
+
+    def broken_by(self, metrics: Mapping[str, float]) -> str:
+        """Return which limits the metrics break, in words; empty where they break none that was measured."""
+        return ", ".join(filter(None, (constraint.broken_by(metrics) for constraint in self.constraints)))
+
+    def infeasible(self, metrics: Mapping[str, float]) -> str:
+        """Return why a complete trial may not win: limits that it breaks, or that were never measured; or nothing."""
+        missing = [
+            f"{c.quantity.metric} was not measured" for c in self.constraints if c.quantity.metric not in metrics
+        ]
+        return ", ".join(filter(None, (self.broken_by(metrics), *missing)))
+
+    def excess(self, metrics: Mapping[str, float]) -> float:
+        """Return by how much the metrics break the limits in all, as shares of the bounds; 0 when they keep them."""
+        known = [c for c in self.constraints if c.quantity.metric in metrics]
+        return sum(max(0.0, constraint.excess(metrics[constraint.quantity.metric])) for constraint in known)
+
+    def front(self, metrics: Mapping[int, Mapping[str, float]]) -> tuple[int, ...]:
+        """Return the trials on the Pareto front, ascending: those that keep all limits and that no other one dominates.
+
+        Args:
+            metrics: of complete trials, by number. Those without a value of an objective are not on the front; of
+                those with equal values the first is.
+        """
+        losses: dict[int, tuple[float, ...]] = {}
+        for number, point in self._losses(metrics).items():
+            if point not in losses.values():
+                losses[number] = point
+        numbers = list(losses)
+        return tuple(sorted(numbers[place] for place in pareto_front(list(losses.values()))))
+
+    def compromise(self, metrics: Mapping[int, Mapping[str, float]]) -> int | None:
+        """Return the trial of the front that is nearest to the best of every objective, or None without a front."""
+        losses = self._losses({number: metrics[number] for number in self.front(metrics)})
+        return list(losses)[compromise(list(losses.values()))] if losses else None
+
+    def _losses(self, metrics: Mapping[int, Mapping[str, float]]) -> dict[int, tuple[float, ...]]:
+        found = {}
+        for number, measured in metrics.items():
+            values = values_of(measured, self.objectives)
+            if values is not None and not self.infeasible(measured):
+                found[number] = tuple(o.loss(value) for o, value in zip(self.objectives, values, strict=True))
+        return found
+
+
+ACCURACY_ALONE = Goals()

@@ -1,0 +1,138 @@
+"""Objectives and constraints: what they are called, who is on the front, and how a mistake is answered."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.study import Study
+from optuna.trial import create_trial
+
+from sweeps.constraints import parse_constraint
+from sweeps.goals import Goals
+from sweeps.objectives import QUANTITIES, find_quantity, parse_objectives
+from sweeps.pareto import compromise, pareto_front
+
+POINTS = st.integers(1, 3).flatmap(
+    lambda width: st.lists(st.tuples(*[st.integers(0, 6).map(float)] * width), min_size=1, max_size=25)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "bound"),
+    [
+        ("predict_ms <= 5", "predict_ms", 5.0),
+        ("predict_ms<=5ms", "predict_ms", 5.0),
+        ("predict_time < 0.005s", "predict_ms", 5.0),
+        ("parameters <= 10M", "parameters", 1e7),
+        ("parameters < 1.5k", "parameters", 1500.0),
+        ("accuracy >= 70%", "val_accuracy", 0.7),
+        ("val_accuracy > .7", "val_accuracy", 0.7),
+        ("loss <= 1e0", "val_loss", 1.0),
+    ],
+)
+def test_limits_are_read_with_their_units(text: str, metric: str, bound: float) -> None:
+    """A limit may be written with the unit that suits, and is kept in the unit of the metric."""
+    constraint = parse_constraint(text)
+    assert (constraint.quantity.metric, constraint.bound) == (metric, bound)
+    assert parse_constraint(str(constraint)) == constraint
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("predict_ms", "must be NAME <= NUMBER"),
+        ("predict_ms == 5", "must be NAME <= NUMBER"),
+        ("parmeters <= 5", "Did you mean parameters?"),
+        ("parameters <= 5ms", "must have a unit of parameters"),
+        ("accuracy >= 70", "a share in \\[0, 1\\] or a percentage"),
+        ("predict_ms <= 0", "a finite number above 0"),
+        ("predict_ms <= 1e999", "a finite number above 0"),
+        ("predict_ms <= 1.2.3", "must compare with a number"),
+    ],
+)
+def test_mistakes_in_limits_are_named(text: str, said: str) -> None:
+    """What is no limit is answered in a sentence that says what one looks like."""
+    with pytest.raises(ValueError, match=said):
+        parse_constraint(text)
+
+
+@given(
+    st.text(max_size=40)
+    | st.builds(
+        "{} {} {}{}".format,
+        st.sampled_from(["accuracy", "predict_ms", "parameters", "x"]),
+        st.sampled_from(["<=", "<", ">=", ">", "="]),
+        st.text("0123456789.eE+-", max_size=14),
+        st.sampled_from(["", "M", "k", "%", "ms", "s", "q"]),
+    )
+)
+def test_any_text_is_a_limit_or_a_mistake(text: str) -> None:
+    """No text ends in anything but a limit that reads back, or one sentence."""
+    mistake = ""
+    try:
+        constraint = parse_constraint(text)
+    except ValueError as error:
+        mistake = str(error)
+    assert mistake[:5] in ("", "must ")
+    assert mistake or parse_constraint(str(constraint)) == constraint
+
+
+@given(st.floats(1e-3, 1e12), st.floats(1e-3, 1e12), st.sampled_from(["<=", "<", ">=", ">"]))
+def test_excess_is_above_zero_exactly_where_the_limit_is_broken(bound: float, value: float, operator: str) -> None:
+    """The sampler's number and python's comparison agree, at equality too."""
+    constraint = parse_constraint(f"predict_ms {operator} {bound!r}")
+    for seen in (value, bound):
+        kept = {"<=": seen <= bound, "<": seen < bound, ">=": seen >= bound, ">": seen > bound}[operator]
+        assert (constraint.excess(seen) <= 0) == kept
+        assert (constraint.broken_by({"predict_ms": seen}) == "") == kept
+
+
+@given(POINTS)
+def test_front_is_that_of_the_definition_and_of_optuna(points: list[tuple[float, ...]]) -> None:
+    """A point is on the front exactly when no other is nowhere worse and somewhere better."""
+
+    def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+        pairs = list(zip(one, other, strict=True))
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    naive = [place for place, point in enumerate(points) if not any(dominates(other, point) for other in points)]
+    assert pareto_front(points) == naive
+    if len(points[0]) > 1:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study: Study = optuna.create_study(directions=["minimize"] * len(points[0]))
+        study.add_trials([create_trial(values=list(point)) for point in points])
+        assert sorted(trial.number for trial in study.best_trials) == naive
+
+
+@given(POINTS)
+def test_the_compromise_of_a_front_is_on_it(points: list[tuple[float, ...]]) -> None:
+    """The nearest to the best of everything is one that nothing dominates."""
+    assert compromise(points) in pareto_front(points)
+
+
+def test_objectives_have_one_name_each_and_the_nearest_is_offered() -> None:
+    """A metric's own name is understood; a misspelt one is answered with the nearest."""
+    assert [q.name for q in parse_objectives(["val_accuracy", "predict_ms"])] == ["accuracy", "predict_time"]
+    with pytest.raises(ValueError, match="Did you mean predict_time"):
+        find_quantity("predict_tme")
+    with pytest.raises(ValueError, match="each once"):
+        parse_objectives(["accuracy", "val_accuracy"])
+    names = [name for quantity in QUANTITIES for name in quantity.names]
+    assert len(set(names)) == len(names)
+
+
+def test_the_front_knows_directions_limits_and_noise() -> None:
+    """More accuracy and less time are better; what breaks a limit is not on the front, nor is a time's third digit."""
+    goals = Goals.parse(["accuracy", "predict_time"], ["parameters <= 10M"])
+    metrics = {
+        0: {"val_accuracy": 0.8, "predict_ms": 9.01, "parameters": 5e6},
+        1: {"val_accuracy": 0.7, "predict_ms": 9.0, "parameters": 5e6},  # as fast as 0, and less accurate
+        2: {"val_accuracy": 0.6, "predict_ms": 2.0, "parameters": 5e6},
+        3: {"val_accuracy": 0.9, "predict_ms": 1.0, "parameters": 2e7},  # the best of all, too large
+        4: {"val_accuracy": 0.9, "parameters": 5e6},  # never measured
+    }
+    assert goals.front(metrics) == (0, 2)
+    assert goals.infeasible(metrics[3]) == "parameters 20.0M > 10.0M"
+    assert goals.excess(metrics[3]) == pytest.approx(1.0)
