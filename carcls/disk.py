@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from carcls.errors import DiskFull
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NUMPYS_WORDS = re.compile(r"\d+ requested and \d+ written")
 
 
 @contextmanager
@@ -35,12 +37,12 @@ def full_disk_named(folder: Path) -> Iterator[None]:
 def is_full_disk(error: BaseException | None) -> bool:
     """Tell whether an exception, or one that it came from, was a full disk or a used-up quota.
 
-    safetensors tells it in words only; torch.save hides the OSError of its file behind an error of its own.
+    safetensors and numpy tell it in words only; torch.save hides the OSError of its file behind an error of its own.
     """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _FULL):
             return True
-        if os.strerror(errno.ENOSPC) in str(error):
+        if os.strerror(errno.ENOSPC) in str(error) or _NUMPYS_WORDS.fullmatch(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -158,7 +158,8 @@ class StageStore:
         # One write of less than a page to a file opened for appending is not torn by other writers.
         descriptor = os.open(self.root / "log.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, (line + "\n").encode())
+            with full_disk_named(self.root):
+                os.write(descriptor, (line + "\n").encode())
         finally:
             os.close(descriptor)
 

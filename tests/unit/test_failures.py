@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from carcls.config import TrialConfig
-from carcls.disk import full_disk_named, reserve
+from carcls.disk import full_disk_named, replacing, reserve
 from carcls.errors import BadData, DiskFull, NonFiniteLoss, OutOfMemory, TrialFailure
 from carcls.models.classifier import build_classifier
 from carcls.stages import StageStore
@@ -331,8 +331,14 @@ def test_a_stage_that_does_not_fit_leaves_nothing(small_disk: Path) -> None:
         with pytest.raises(DiskFull, match="stages"):
             store.get_or_make("kind", {"a": 1}, make)
         assert [path.name for path in (small_disk / "stages" / "kind").iterdir() if path.is_dir()] == []
+
+    def careful(folder: Path) -> None:
+        with replacing(folder / "d") as temporary:
+            temporary.write_bytes(bytes(8 * 2**20))
+
     with pytest.raises(DiskFull):
-        store.resume_or_make("kind", {"a": 2}, large)
+        store.resume_or_make("kind", {"a": 2}, careful)
+    assert list(store.workshop("kind", {"a": 2}).iterdir()) == []
     folder = store.get_or_make("kind", {"a": 1}, lambda folder: (folder / "c").touch() or None)
     assert (folder / "c").exists()
 

@@ -1,0 +1,298 @@
+"""Failing trials in real Ray processes: what is tried again, with what, and when the sweep gives up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from carcls.outcome import Measurement
+from sweeps.engine import EngineResult, run_trials
+from sweeps.record import TrialRecord
+from sweeps.session import ray_session
+from sweeps.space import Choice
+from sweeps.spec import EarlyStopping, SweepSpec
+
+RUNNER = """
+import json, os, signal, time
+from pathlib import Path
+import ray
+from carcls.errors import BadData
+from carcls.outcome import Measurement, Outcome
+
+def load(path):
+    return json.loads(Path(path).read_text())
+
+def note(data, **what):
+    line = json.dumps({"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id(), **what})
+    with open(data["log"], "a") as file:
+        file.write(line + "\\n")
+
+def run(config, data, stages, report):
+    key, folder = f"{config.dropout:.1f}", Path(data["log"]).parent
+    spoil = data["spoil"].get(key, "")
+    cpus = int(os.environ["OMP_NUM_THREADS"])
+    checkpoint = folder / f"epochs-{key}"
+    done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    note(data, key=key, cpus=cpus, micro_batch=config.micro_batch, done=done)
+    if spoil == "greedy" and not (cpus >= 2 and (config.micro_batch or 32) <= 8):
+        raise MemoryError("too many pictures")
+    if spoil == "gluttonous":
+        raise MemoryError("too many pictures")
+    if spoil == "bug" and not (folder / "mended").exists():
+        raise ZeroDivisionError(key)
+    if spoil == "bad":
+        raise BadData(f"/cars/{key}.jpg is cut off.")
+    if spoil == "gone":
+        open(folder / "gone.npy")
+    if data.get("bad_node") == ray.get_runtime_context().get_node_id():
+        os._exit(1)
+    for epoch in range(1, config.epochs + 1):
+        if epoch > done:
+            time.sleep(data.get("sleep", 0.0))
+            if spoil == "big":
+                stages.get_or_make("big", {"key": key}, lambda work: (work / "x").write_bytes(bytes(8 * 2**20)))
+            if spoil == "term" and epoch == 2 and len(list(folder.glob("term-*"))) < 4:
+                (folder / f"term-{time.time_ns()}").touch()
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            checkpoint.write_text(str(epoch))
+        report(Measurement(epoch, {"val_accuracy": (1 - config.dropout) * epoch / config.epochs}))
+    return Outcome({"val_accuracy": 1 - config.dropout}, config.epochs, 0.0, False, "m", "p")
+"""
+
+
+class Diary:
+    """An observer that keeps what it hears, and may act on an epoch."""
+
+    def __init__(self, on_epoch: Callable[[int, int], None] = lambda *_: None) -> None:
+        self.finished: list[TrialRecord] = []
+        self._on_epoch = on_epoch
+
+    def trial_started(self, *_: object) -> None:
+        """Nothing to keep."""
+
+    def epoch_finished(self, number: int, measurement: Measurement) -> None:
+        """Act."""
+        self._on_epoch(number, measurement.epoch)
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """Keep the record."""
+        self.finished.append(record)
+
+
+@pytest.fixture(scope="module")
+def runner_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the runner, where trial processes look for modules."""
+    folder = tmp_path_factory.mktemp("runner")
+    (folder / "failing_runner.py").write_text(RUNNER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield folder
+
+
+@pytest.fixture(scope="class")
+def session(runner_folder: Path) -> Iterator[None]:
+    """One Ray for the tests that can share it: 4 CPUs in its books."""
+    with ray_session(runner_folder / "ray.log", cpus=4, gpus=0):
+        yield
+
+
+def run(
+    folder: Path,
+    spoil: dict[float, str],
+    *,
+    said: list[str] | None = None,
+    observer: Diary | None = None,
+    stages: Path | None = None,
+    config: dict[str, Any] | None = None,
+    trials: int | None = None,
+    **data: Any,
+) -> EngineResult:
+    """Run one trial for each dropout, one at a time on one CPU unless told otherwise; each fails as ``spoil`` says."""
+    wrong = {f"{dropout:.1f}": how for dropout, how in spoil.items()}
+    (folder / "dataset.json").write_text(json.dumps({"log": str(folder / "log"), "spoil": wrong, **data}))
+    changes = {"concurrency": 1, "cpus_per_trial": 1.0, **(config or {})}
+    spec = SweepSpec.model_validate(
+        {
+            "family": "transfer",
+            "trials": trials or len(spoil),
+            "gpus_per_trial": 0.0,
+            "config": {"epochs": 3},
+            "search": {"dropout": Choice(tuple(spoil))},
+            "early_stopping": EarlyStopping(enabled=False),
+            **changes,
+        }
+    )
+    return run_trials(
+        spec,
+        folder / "dataset.json",
+        stages or folder / "stages",
+        folder / "sweep",
+        observer or Diary(),
+        runner="failing_runner:run",
+        loader="failing_runner:load",
+        tell=(said if said is not None else []).append,
+    )
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """What the runner noted, in the order of writing."""
+    return [json.loads(line) for line in (folder / "log").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("session")
+class TestWithASharedRay:
+    """What one Ray can serve test after test."""
+
+    def test_a_trial_out_of_memory_gets_more_and_then_goes_in_parts(self, tmp_path: Path) -> None:
+        """The same number runs again with 2 and 4 CPUs, then micro-batches of 16 and 8, which suffice; all is told."""
+        said: list[str] = []
+        result = run(tmp_path, {0.1: "greedy", 0.2: ""}, said=said, config={"fixed": {"batch_size": 32}})
+        assert [record.status for record in result.records] == ["complete", "complete"]
+        greedy = next(record for record in result.records if record.settings["dropout"] == 0.1)
+        tries = [(line["cpus"], line["micro_batch"]) for line in log_of(tmp_path) if line["key"] == "0.1"]
+        assert tries == [(1, None), (2, None), (4, None), (4, 16), (4, 8)]
+        assert greedy.config["micro_batch"] == 8
+        assert greedy.failure == ""
+        prefix = f"trial {greedy.number} ran out of memory; trying again with "
+        assert [line.removeprefix(prefix) for line in said] == [
+            "2 CPUs, so fewer neighbours",
+            "4 CPUs, so fewer neighbours",
+            "micro-batches of 16",
+            "micro-batches of 8",
+        ]
+
+    def test_a_trial_that_no_memory_suffices_fails_with_all_that_was_tried(self, tmp_path: Path) -> None:
+        """After the last micro-batch the trial is failed; its reason tells the whole way. Others run on."""
+        result = run(tmp_path, {0.1: "gluttonous", 0.2: ""}, config={"fixed": {"batch_size": 8}, "cpus_per_trial": 4.0})
+        ends = {record.settings["dropout"]: record for record in result.records}
+        assert (ends[0.1].status, ends[0.1].failure) == ("failed", "out_of_memory")
+        assert ends[0.1].reason.endswith(
+            "too many pictures Tried before it failed: micro-batches of 4; micro-batches of 2; micro-batches of 1."
+        )
+        assert ends[0.2].status == "complete"
+
+    def test_three_equal_bugs_stop_the_sweep_which_goes_on_once_they_are_mended(self, tmp_path: Path) -> None:
+        """The reason names the error and its line, tracebacks are kept, the budget is not used up."""
+        spoil = {n / 10: "bug" for n in range(1, 7)}
+        result = run(tmp_path, spoil)
+        failed = [record for record in result.records if record.status == "failed"]
+        assert (len(failed), result.interrupted) == (3, True)
+        assert {record.failure for record in failed} == {"bug"}
+        assert "3 trials in a row failed with the same error, ZeroDivisionError in failing_runner.py:" in result.stopped
+        for record in failed:
+            file = tmp_path / "sweep" / "trials" / f"trial-{record.number:04d}" / "error.txt"
+            assert str(file) in record.reason
+            assert "ZeroDivisionError: 0." in file.read_text()
+        (tmp_path / "mended").touch()
+        result = run(tmp_path, spoil)
+        assert [record.status for record in result.records].count("complete") == 3
+        assert (len(result.records), result.stopped, result.interrupted) == (6, "", False)
+
+    @pytest.mark.parametrize(("spoil", "named"), [("bad", ".jpg is cut off"), ("gone", "gone.npy' cannot be read")])
+    def test_bad_data_names_the_file_and_three_in_a_row_stop_the_sweep(
+        self, tmp_path: Path, spoil: str, named: str
+    ) -> None:
+        """A damaged or vanished file fails the trial by name; a good trial in between starts the count anew."""
+        result = run(tmp_path, {0.1: spoil, 0.2: spoil, 0.3: spoil, 0.4: spoil})
+        failed = [record for record in result.records if record.status == "failed"]
+        assert len(failed) == 3
+        assert all(record.failure == "bad_data" and named in record.reason for record in failed)
+        assert "could not read their data" in result.stopped
+
+    def test_a_killed_process_is_replaced_and_goes_on_from_its_checkpoint(self, tmp_path: Path) -> None:
+        """SIGKILL by pid in the middle of five different epochs costs no finished epoch and fails nothing."""
+        killed: list[int] = []
+
+        def kill(_: int, epoch: int) -> None:
+            if epoch <= 5:
+                pid = log_of(tmp_path)[-1]["pid"]
+                killed.append(pid)
+                threading.Timer(0.1, os.kill, (pid, signal.SIGKILL)).start()
+
+        result = run(tmp_path, {0.1: ""}, observer=Diary(kill), sleep=0.4, config={"config": {"epochs": 7}})
+        (record,) = result.records
+        assert (record.status, record.epochs) == ("complete", 7)
+        log = log_of(tmp_path)
+        assert len(set(killed)) == 5
+        assert [line["done"] for line in log] == sorted(line["done"] for line in log)
+        assert log[-1]["done"] == 5
+
+    def test_a_process_taken_away_does_not_count(self, tmp_path: Path) -> None:
+        """Four times SIGTERM in the same epoch is no fault of the trial's."""
+        result = run(tmp_path, {0.1: "term"})
+        assert [(record.status, record.epochs) for record in result.records] == [("complete", 3)]
+        assert len(log_of(tmp_path)) == 5
+
+    def test_a_full_disk_fails_trials_and_three_in_a_row_stop_the_sweep(self, tmp_path: Path) -> None:
+        """On a real disk of 4 MiB the reason names the folder and carsweep gc; with room the sweep goes on."""
+        small = tmp_path / "small"
+        small.mkdir()
+        if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", small]).returncode:
+            pytest.skip("mounting a small disk needs root")
+        try:
+            spoil = {0.1: "big", 0.2: "big", 0.3: "big", 0.4: "big"}
+            result = run(tmp_path, spoil, stages=small)
+            failed = [record for record in result.records if record.status == "failed"]
+            assert [record.failure for record in failed] == ["full_disk"] * 3
+            assert all(str(small) in record.reason and "carsweep gc" in record.reason for record in failed)
+            assert "found no room" in result.stopped
+            subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+            result = run(tmp_path, spoil, stages=small)
+            assert [record.status for record in result.records].count("complete") == 1
+            assert result.stopped == ""
+        finally:
+            subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.slow
+def test_a_machine_on_which_everything_dies_is_not_used_any_more(runner_folder: Path, tmp_path: Path) -> None:
+    """Of two nodes one kills every trial: it is put out of use, told once, and every trial ends complete."""
+    (Path(os.environ.get("TMPDIR", "/tmp")) / "ray").mkdir(exist_ok=True)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        bad = cluster.add_node(num_cpus=1)
+        ray.init(cluster.address, log_to_driver=False)
+        said: list[str] = []
+        dropouts = {n / 10: "" for n in range(1, 9)}
+        both = {"concurrency": 2}
+        result = run(tmp_path, dropouts, said=said, bad_node=bad.node_id, config=both, sleep=0.5)
+        assert [record.status for record in result.records] == ["complete"] * 8
+        assert [line for line in said if "does not use it any more" in line and bad.node_id[:8] in line] == said
+        assert len(said) == 1
+        on_bad = [line for line in log_of(tmp_path) if line["node"] == bad.node_id]
+        assert 3 <= len(on_bad) <= 6
+        wait_for(lambda: ray.available_resources().get("CPU") == 2)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_the_last_machine_is_never_put_out_of_use(runner_folder: Path, tmp_path: Path) -> None:
+    """Where all trials die on the only node, the sweep stops with the reason, and keeps its budget."""
+    with ray_session(tmp_path / "ray.log", cpus=2, gpus=0):
+        node = ray.nodes()[0]["NodeID"]
+        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, bad_node=node)
+    assert "on the last machine that is in use" in result.stopped
+    assert [record.status for record in result.records].count("failed") <= 2
+    assert len(result.records) <= 3
+
+
+def wait_for(done: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until ``done``; fail after a while."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.1)
