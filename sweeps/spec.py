@@ -247,6 +247,16 @@ class SweepSpec(BaseModel):
     def _readable_constraints(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         return tuple(dict.fromkeys(str(parse_constraint(text, info.data.get("family"))) for text in texts))
 
+    @field_validator("objectives")
+    @classmethod
+    def _can_be_confirmed(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("confirm") is not None and names[0] != ACCURACY.name:
+            raise ValueError(
+                f"objectives must begin with accuracy where the winner is confirmed with fresh seeds, got {names[0]!r}. "
+                "Put accuracy first, or leave --confirm out."
+            )
+        return names
+
     @model_validator(mode="after")
     def _judges_by_all_objectives(self) -> SweepSpec:
         if not self.goals.stop_early and self.early_stopping.enabled:
