@@ -252,7 +252,7 @@ class SweepSpec(BaseModel):
     def _can_be_confirmed(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if info.data.get("confirm") is not None and names[0] != ACCURACY.name:
             raise ValueError(
-                f"objectives must begin with accuracy where the winner is confirmed with fresh seeds, got {names[0]!r}. "
+                f"objectives must begin with accuracy where fresh seeds confirm the winner, got {names[0]!r}. "
                 "Put accuracy first, or leave --confirm out."
             )
         return names
