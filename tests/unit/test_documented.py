@@ -175,7 +175,7 @@ STRANGE = {
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
 def test_no_base_setting_of_a_sweep_reaches_a_documented_experiment(experiment):
     """An experiment brings every setting that matters to it, so a sweep's own base changes nothing of it."""
-    assert STRANGE.keys() == TrialConfig.model_fields.keys() - UNDOCUMENTED
+    assert STRANGE.keys() == TrialConfig.model_fields.keys() - UNDOCUMENTED - {"micro_batch"}  # for small memories
     plain = TrialConfig.model_validate({**experiment.settings, "family": experiment.family})
     upon = TrialConfig.model_validate({**STRANGE, **experiment.settings, "family": experiment.family})
     assert upon.canonical() == plain.canonical()

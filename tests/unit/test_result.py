@@ -67,6 +67,7 @@ def test_object_has_exactly_the_documented_fields() -> None:
         "reason",
         "sibling_of",
         "confirms",
+        "failure",
     }
     assert set(value["best"]) == {"number", "params", "metrics", "confirms"}
     assert set(value["test"]) == {"metrics", "interval", "images", "readings", "models", "refit"}
