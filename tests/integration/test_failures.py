@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -257,9 +258,10 @@ class TestWithASharedRay:
 
 
 @pytest.mark.slow
-def test_a_machine_on_which_everything_dies_is_not_used_any_more(runner_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("runner_folder")
+def test_a_machine_on_which_everything_dies_is_not_used_any_more(tmp_path: Path) -> None:
     """Of two nodes one kills every trial: it is put out of use, told once, and every trial ends complete."""
-    (Path(os.environ.get("TMPDIR", "/tmp")) / "ray").mkdir(exist_ok=True)
+    (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         bad = cluster.add_node(num_cpus=1)
@@ -267,7 +269,7 @@ def test_a_machine_on_which_everything_dies_is_not_used_any_more(runner_folder: 
         said: list[str] = []
         dropouts = {n / 10: "" for n in range(1, 9)}
         both = {"concurrency": 2}
-        result = run(tmp_path, dropouts, said=said, bad_node=bad.node_id, config=both, sleep=0.5)
+        result = run(tmp_path, dropouts, said=said, bad_node=bad.node_id, config=both, sleep=1.5)
         assert [record.status for record in result.records] == ["complete"] * 8
         assert [line for line in said if "does not use it any more" in line and bad.node_id[:8] in line] == said
         assert len(said) == 1
@@ -280,7 +282,8 @@ def test_a_machine_on_which_everything_dies_is_not_used_any_more(runner_folder: 
 
 
 @pytest.mark.slow
-def test_the_last_machine_is_never_put_out_of_use(runner_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("runner_folder")
+def test_the_last_machine_is_never_put_out_of_use(tmp_path: Path) -> None:
     """Where all trials die on the only node, the sweep stops with the reason, and keeps its budget."""
     with ray_session(tmp_path / "ray.log", cpus=2, gpus=0):
         node = ray.nodes()[0]["NodeID"]
