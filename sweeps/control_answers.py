@@ -55,13 +55,13 @@ class Answers:
         """The trial measured an epoch, so its machine works."""
         self.places.works(self._where.get(number, ""))
 
-    def note_death(self, number: int, error: Exception | None) -> None:
-        """The trial's process died; ``error`` is what Ray says."""
-        self._deaths[number] = failure_of_death(str(error), preempted=bool(getattr(error, "preempted", False)))
+    def note_death(self, number: int, said: str) -> None:
+        """The trial's process died; ``said`` is what Ray says of it."""
+        self._deaths[number] = failure_of_death(said)
 
     def died(self, number: int) -> None:
         """Answer the death of a trial's process."""
-        self.failed(number, self._deaths.pop(number, failure_of_death("", preempted=False)))
+        self.failed(number, self._deaths.pop(number, failure_of_death("")))
 
     def reported(self, number: int, failure: str) -> None:
         """Answer a failure that the trial's process told, as ``sweeps.worker`` writes it."""

@@ -90,15 +90,15 @@ def innermost_own_line(error: BaseException) -> str:
     return f"{Path(last[0].filename).name}:{last[0].lineno}" if last else "nowhere"
 
 
-def failure_of_death(said: str, *, preempted: bool) -> Failure:
+def failure_of_death(said: str) -> Failure:
     """Tell what the death of a trial's process means.
 
     Args:
         said: Ray's words. For any killed process they list what may have been the reason, "OOM killer" among it, so
-            only the words of Ray's memory monitor, which kills on purpose, mean memory.
-        preempted: whether Ray says that the machine was taken away.
+            only the words of Ray's memory monitor, which kills on purpose, mean memory. A machine that Ray knows to be
+            preempted does not come here: Tune itself starts its trials again, without counting.
     """
-    if preempted or "SIGTERM" in said or "preempt" in said.lower():
+    if "SIGTERM" in said or "preempt" in said.lower():
         return Failure("preempted", "its process was taken away (preempted).")
     if any(words in said for words in ("memory monitor", "low on memory", "memory pressure")):
         return Failure("out_of_memory", "the machine ran out of memory, and its process was ended.")

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.control_answers import Answers
 from sweeps.study import Study
+
+
+def last_words(trial: Any) -> str:
+    """Return what Ray says of the last death of a trial's process; Tune keeps that in a file, death after death."""
+    try:
+        said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    except (OSError, TypeError):
+        return ""
+    return said.rpartition("Failure # ")[2]
 
 
 class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedulers by their base class
@@ -40,7 +50,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
 
     def on_trial_error(self, _controller: Any, trial: Any) -> None:
         """Pass on why the trial's process died."""
-        self._answers.note_death(trial.config["number"], trial.get_pickled_error())
+        self._answers.note_death(trial.config["number"], last_words(trial))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune saves its schedulers; this one's memory is the journal

@@ -269,7 +269,7 @@ def test_a_machine_on_which_everything_dies_is_not_used_any_more(tmp_path: Path)
         said: list[str] = []
         dropouts = {n / 10: "" for n in range(1, 9)}
         both = {"concurrency": 2}
-        result = run(tmp_path, dropouts, said=said, bad_node=bad.node_id, config=both, sleep=0.5)
+        result = run(tmp_path, dropouts, said=said, bad_node=bad.node_id, config=both, sleep=1.5)
         assert [record.status for record in result.records] == ["complete"] * 8
         assert [line for line in said if "does not use it any more" in line and bad.node_id[:8] in line] == said
         assert len(said) == 1

@@ -87,11 +87,9 @@ def test_a_bug_is_known_again_by_its_type_and_place() -> None:
 
 def test_deaths_are_told_apart() -> None:
     """Only Ray's own words for its memory monitor mean memory; SIGTERM and drained machines are no fault of a trial."""
-    assert failure_of_death(KILLED, preempted=False).kind == "lost"
-    assert failure_of_death(KILLED, preempted=True).kind == "preempted"
-    assert failure_of_death("The process receives a SIGTERM.", preempted=False).kind == "preempted"
-    low = "Task was killed due to the node running low on memory."
-    assert failure_of_death(low, preempted=False).kind == "out_of_memory"
+    assert failure_of_death(KILLED).kind == "lost"
+    assert failure_of_death("The process receives a SIGTERM.").kind == "preempted"
+    assert failure_of_death("Task was killed due to the node running low on memory.").kind == "out_of_memory"
 
 
 def test_a_cuda_error_breaks_the_process_but_a_lack_of_memory_does_not() -> None:
