@@ -250,7 +250,7 @@ class TestWithASharedRay:
 
     def test_one_trial_at_a_time_asks_what_the_study_alone_asks_and_can_be_extended(self, tmp_path: Path) -> None:
         """With concurrency 1 the seed decides every trial, over an extension too; a finished sweep starts nothing."""
-        small = spec_of(concurrency=1, trials=9, config={"epochs": 1})
+        small = spec_of(concurrency=1, trials=9, config={"epochs": 1}, near=0.0)
         large = small.model_copy(update={"trials": 12})
         more, nothing = Diary(), Diary()
         run(tmp_path, small)
