@@ -114,8 +114,14 @@ class StageStore:
         return final
 
     def find_damage(self, name: str) -> str:
-        """Return what is wrong with the files of a stage, or nothing; ``name`` is its path relative to the store."""
-        return find_damage(self.root / name)
+        """Return what is wrong with the files of a stage, or nothing; ``name`` is its path relative to the store.
+
+        One that is damaged is made again when it is next asked for.
+        """
+        damage = find_damage(self.root / name)
+        if damage:
+            _whole.discard(self.root / name)
+        return damage
 
     def _is_whole(self, final: Path) -> bool:
         if final not in _whole and not find_damage(final):

@@ -202,7 +202,15 @@ class NewsCallback(Callback):  # type: ignore[misc]  # Tune knows callbacks by t
         self._watch.begin(trial.config["number"])
 
     def on_trial_recover(self, trial: Any, **_: Any) -> None:
-        """The trial's process died; another one will take it up."""
+        """The trial's machine was taken away; another process will take it up."""
+        self._watch.ledger.end(trial.config["number"])
+
+    def on_trial_error(self, trial: Any, **_: Any) -> None:
+        """The trial's process died; perhaps another one will take it up."""
+        self._watch.ledger.end(trial.config["number"])
+
+    def on_trial_complete(self, trial: Any, **_: Any) -> None:
+        """The process is done with the trial, which may be tried again with more."""
         self._watch.ledger.end(trial.config["number"])
 
     def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:

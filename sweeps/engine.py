@@ -122,6 +122,7 @@ def run_trials(
                     )
                     share, cores = trial_resources(spec, *machines), max(machine.cores for machine in machines)
                     answers = Answers(study, control, Try(share.cpus, share.gpus), cores, Quarantine(tell), tell)
+                    session.callback(answers.quarantine.release)
                     watch = Watch(study, observer, control, _open_ledger(spec, share, folder, study, control), stands)
                 with interruptible(control):  # again: Ray takes SIGTERM for itself when it starts
                     _fit(study, answers, share.concurrency, common, watch, folder)
@@ -162,7 +163,6 @@ def _fit(
         _tuner(study, answers, concurrency, common, watch, folder).fit()
     finally:
         watch.ledger.close()
-        answers.quarantine.release()
         study.release()
 
 

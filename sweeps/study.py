@@ -121,9 +121,8 @@ class Study:
 
     def ask(self) -> Asked | None:
         """Return the next trial to run, or None when the budget is used up or a small space holds nothing new."""
-        unfinished = self._unfinished if self._confirming is None else self._confirming.unfinished
-        while unfinished:
-            asked = self._hand_out_again(unfinished.pop(0))
+        while self._to_go_on_with:
+            asked = self._hand_out_again(self._to_go_on_with.pop(0))
             if asked is not None:
                 return asked
         if self._confirming is not None:
@@ -361,7 +360,11 @@ class Study:
             live.trial.set_user_attr("retry", dict(retry))
         if not counted:
             live.trial.set_user_attr("attempts", live.trial.user_attrs.get("attempts", 1) - 1)
-        self._unfinished.append(number)
+        self._to_go_on_with.append(number)
+
+    @property
+    def _to_go_on_with(self) -> list[int]:
+        return self._unfinished if self._confirming is None else self._confirming.unfinished
 
     @property
     def has_live(self) -> bool:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.disk import replacing
+from carcls.errors import BadData
 from carcls.evaluation.classification import softmax
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.models.weights import resolve_weights
@@ -99,11 +100,23 @@ class TrainedClassifier:
 
         Args:
             model: the stage's folder relative to the store. It may have been made on a device of another precision,
-                under a key that this process would not compute.
+                under a key that this process would not compute. One that is damaged is trained again if it has the
+                key of this process.
+
+        Raises:
+            BadData: the model is damaged, and another device trained it.
         """
+        self._require_whole(model)
         classifier = self.build()
         load_model(self.stages.root / model, classifier)
         return classifier.eval()
+
+    def _require_whole(self, model: str) -> None:
+        damage = self.stages.find_damage(model)
+        if damage and self.stages.folder(KIND, self.key) == self.stages.root / model:
+            self.get_or_train(lambda _: None)
+        elif damage:
+            raise BadData(f"{str(self.stages.root / model)!r} is damaged: {damage}. Run the sweep under another name.")
 
     def logits(self, model: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the trained classifier's answers for rows of the pack, float32 [n, c]; ``model`` as in ``load``."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import click
 
-from carcls.errors import InputError, SpecError, SweepStopped
+from carcls.errors import InputError, SpecError, SweepStopped, TrialFailure
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 _LONGEST = 300
@@ -40,7 +40,7 @@ def _explain(error: BaseException) -> tuple[list[str], int]:
             return list(error.mistakes), MISTAKE
         case InputError():
             return [_one_line(str(error))], MISTAKE
-        case SweepStopped():
+        case SweepStopped() | TrialFailure():
             return [_one_line(str(error))], FAILED
         case click.UsageError():
             where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
