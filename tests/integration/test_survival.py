@@ -28,6 +28,8 @@ SETTINGS = [
     "epochs=3",
     "experiments=[transfer/frozen,transfer/finetuned]",
     "early_stopping.min_epochs=1",
+    "early_stopping.within_kind=0.0",
+    "early_stopping.reduction=2",
 ]
 
 
