@@ -130,7 +130,8 @@ def test_kill_9_at_random_moments_changes_nothing(
     """
     whole, seconds = undisturbed
     expected = trials_of(whole)
-    assert {trial["status"] for trial in expected} == {"complete", "pruned"}
+    assert len(expected) == TRIALS
+    assert {trial["status"] for trial in expected} <= {"complete", "pruned"}
     moments = random.Random(20)
     killed = 0
     for attempt in range(KILLS):
