@@ -134,14 +134,20 @@ def test_kill_9_at_random_moments_changes_nothing(
     assert {trial["status"] for trial in expected} <= {"complete", "pruned"}
     moments = random.Random(20)
     killed = 0
-    for attempt in range(KILLS):
+    for attempt in range(2 * KILLS):
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        killed += kill_after(begin(folder, pictures, concurrency=1), moments.uniform(0.02, 1.0) * seconds)
+        start = time.monotonic()
+        if kill_after(begin(folder, pictures, concurrency=1), moments.uniform(0.02, 0.95) * seconds):
+            killed += 1
+        else:  # with what the first sweep left in the caches a later one is faster
+            seconds = time.monotonic() - start
         _go_on(folder, pictures)
         assert trials_of(folder) == expected, attempt
         assert set(runs_by_status(folder)) <= {"FINISHED", "KILLED"}, attempt
-    assert killed >= KILLS * 3 // 4
+        if killed == KILLS:
+            break
+    assert killed == KILLS
 
 
 @pytest.mark.slow
