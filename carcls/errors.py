@@ -21,7 +21,13 @@ Messages read "{name} must {rule}, got {value!r}." and end with the remedy.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+# From so many names on, a list of them all is no help to somebody who misspelt one.
+_MANY_NAMES = 12
+_LONGEST_VALUE = 120
 
 
 class CarsweepError(Exception):
@@ -40,7 +46,7 @@ class SpecError(InputError):
     """
 
     def __init__(self, mistakes: Sequence[str]) -> None:
-        self.mistakes = tuple(mistakes)
+        self.mistakes = tuple(_printable(mistake) for mistake in mistakes)
         super().__init__("\n".join(self.mistakes))
 
 
@@ -85,7 +91,7 @@ class DiskFull(TrialFailure):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """End an unknown-name message: the nearest known name if there is one, and all known names.
+    """End an unknown-name message: the nearest known name if there is one, and all known names unless they are many.
 
     >>> nearest("dropuot", ["dropout", "epochs"])
     ' Did you mean dropout? Known: dropout, epochs.'
@@ -93,4 +99,31 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    return f"{hint} Known: {', '.join(names)}."
+    return hint if close and len(names) > _MANY_NAMES else f"{hint} Known: {', '.join(names)}."
+
+
+def shown(value: Any) -> str:
+    """Write a value for the end of a message: its ``repr``, with the middle of what is long, deep or endless left out.
+
+    >>> shown([0.5, "a"]), shown("x" * 1000)[-4:], len(shown("x" * 1000)) < 130
+    ("[0.5, 'a']", "xxx'", True)
+    """
+    text = _SHORT.repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 31]}...{text[-28:]}"
+
+
+def _short_repr() -> reprlib.Repr:
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = _LONGEST_VALUE - 20
+    short.maxlevel = 3
+    return short
+
+
+_SHORT = _short_repr()
+
+
+def _printable(text: str) -> str:
+    """Return the text on one line, and without what would act on a terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )

@@ -6,7 +6,7 @@ config  <  documented experiment  <  searched settings  <  fixed                
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -24,7 +24,7 @@ from pydantic import (
 
 from carcls.config import DataConfig, TrialConfig, digest_of
 from carcls.config import Family as TrialFamily
-from carcls.errors import SpecError, nearest
+from carcls.errors import SpecError, nearest, shown
 from sweeps.budget import parse_price
 from sweeps.confirm import parse_confirm
 from sweeps.constraints import parse_constraint
@@ -46,7 +46,15 @@ from sweeps.spec_layers import (
     merge,
     names_in,
 )
-from sweeps.spec_mistakes import normal_domain, normal_value, parse_search, sentences, trial_mistakes
+from sweeps.spec_mistakes import (
+    first_ones,
+    normal_domain,
+    normal_value,
+    parse_search,
+    sentences,
+    shortened,
+    trial_mistakes,
+)
 from sweeps.spec_text import read_tree, write_tree
 
 FAMILIES: tuple[str, ...] = get_args(TrialFamily)
@@ -74,8 +82,8 @@ class EarlyStopping(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: Annotated[bool, Field(strict=True)] = True
-    min_epochs: Annotated[int, Field(strict=True, ge=1)] | None = None
-    reduction: Annotated[int, Field(strict=True, ge=2)] = 3
+    min_epochs: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
+    reduction: Annotated[int, Field(strict=True, ge=2, le=10_000)] = 3
     within_kind: Annotated[float, Field(strict=True, ge=0.0, le=1.0)] = 0.5
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
@@ -139,12 +147,12 @@ class SweepSpec(BaseModel):
 
     family: str
     name: str | None = None
-    trials: Annotated[int, Field(strict=True, ge=1)] = 20
-    hours: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    trials: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 20
+    hours: Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 0
-    concurrency: Annotated[int, Field(strict=True, ge=1)] | None = None
-    cpus_per_trial: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
-    gpus_per_trial: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    concurrency: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None
+    cpus_per_trial: Annotated[float, Field(strict=True, gt=0, le=1e4, allow_inf_nan=False)] | None = None
+    gpus_per_trial: Annotated[float, Field(strict=True, ge=0, le=1e4, allow_inf_nan=False)] | None = None
     data: DataConfig = DataConfig()
     config: dict[str, Any] = Field(default_factory=dict)
     fixed: dict[str, Any] = Field(default_factory=dict)
@@ -157,7 +165,7 @@ class SweepSpec(BaseModel):
     confirm: str | None = None
     refit: Annotated[bool, Field(strict=True)] = False
     near: Annotated[float, Field(strict=True, ge=0.0, le=0.5)] = 0.01
-    epochs_budget: Annotated[int, Field(strict=True, ge=1)] | None = None
+    epochs_budget: Annotated[int, Field(strict=True, ge=1, le=10**9)] | None = None
     price: str | None = None
     max_cost: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
     disk: str | None = None
@@ -169,7 +177,7 @@ class SweepSpec(BaseModel):
     @classmethod
     def _known_family(cls, family: str) -> str:
         if family not in FAMILIES:
-            raise ValueError(f"family must be a known one, got {family!r}." + nearest(family, FAMILIES))
+            raise ValueError(f"family must be a known one, got {shown(family)}." + nearest(family, FAMILIES))
         return family
 
     @field_validator("name")
@@ -180,7 +188,8 @@ class SweepSpec(BaseModel):
         letters = all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name)
         if not letters or not name[:1].isalnum() or len(name) > 100:
             raise ValueError(
-                f"name must be up to 100 letters, digits, '-', '_' and '.', not beginning with a sign, got {name!r}."
+                "name must be up to 100 letters, digits, '-', '_' and '.', not beginning with a sign, "
+                f"got {shown(name)}."
             )
         if name in RESERVED_NAMES:
             raise ValueError(f"name must be none of {', '.join(RESERVED_NAMES)}, which carsweep uses, got {name!r}.")
@@ -191,7 +200,7 @@ class SweepSpec(BaseModel):
     def _fills_gpus(cls, gpus: float | None) -> float | None:
         if gpus is None or gpus == int(gpus):
             return gpus
-        shares = round(1 / gpus)
+        shares = round(1 / max(gpus, 1e-4))  # Ray counts no smaller parts
         # 0.33 is meant as a third; three times 0.34 does not fit on a GPU.
         if gpus > 1 or not 0.97 <= shares * gpus <= 1 + 1e-9:
             raise ValueError(
@@ -252,7 +261,7 @@ class SweepSpec(BaseModel):
     def _can_be_confirmed(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if info.data.get("confirm") is not None and names[0] != ACCURACY.name:
             raise ValueError(
-                f"objectives must begin with accuracy where fresh seeds confirm the winner, got {names[0]!r}. "
+                f"objectives must begin with accuracy where fresh seeds confirm the winner, got {shown(names[0])}. "
                 "Put accuracy first, or leave --confirm out."
             )
         return names
@@ -266,9 +275,9 @@ class SweepSpec(BaseModel):
 
     @model_validator(mode="after")
     def _makes_trials(self) -> SweepSpec:
-        mistakes = trial_mistakes(self.config, self.fixed, self.search, self.experiments, self.starts)
+        mistakes = first_ones(trial_mistakes(self.config, self.fixed, self.search, self.experiments, self.starts))
         if mistakes:
-            raise SpecError(mistakes)
+            raise SpecError(shortened(mistakes))
         return self
 
     def trial_config(self, settings: Mapping[str, Any], experiment: str | None = None) -> TrialConfig:
@@ -372,8 +381,8 @@ def load_spec(
         SpecError: all mistakes together, each beginning with its path.
     """
     if family not in FAMILIES:
-        raise SpecError([f"family: must be a known one, got {family!r}." + nearest(family, FAMILIES)])
-    file_layer, mistakes = layer_of_file(Path(spec_file) if spec_file else None, family)
+        raise SpecError([f"family: must be a known one, got {shown(family)}." + nearest(family, FAMILIES)])
+    file_layer, mistakes = layer_of_file(Path(spec_file) if spec_file else None)
     set_layer, set_mistakes = layer_of_sets(sets)
     option_layer, option_mistakes = layer_of_overrides(overrides or {})
     mistakes += set_mistakes + option_mistakes
@@ -381,11 +390,9 @@ def load_spec(
     small = demo or not (spec_file or own_data)
     packaged = SPECS_FOLDER / f"{f'demo-{family}' if small else family}.yaml"
     tree = read_tree(packaged.read_text(encoding="utf-8"), packaged.name)
-    for layer in (file_layer, set_layer, option_layer):
-        tree, contradictions = merge(tree, layer)
-        mistakes += contradictions
+    tree, contradictions = _merge_all(tree, (file_layer, set_layer, option_layer))
     bare = frozenset(names_in(set_layer.get("fixed")) | names_in(option_layer.get("fixed")))
-    return _build(tree, bare=bare, mistakes=mistakes)
+    return _build(tree, bare=bare, mistakes=mistakes + contradictions)
 
 
 def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]) -> SweepSpec:
@@ -396,52 +403,73 @@ def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]
     """
     set_layer, mistakes = layer_of_sets(sets)
     option_layer, option_mistakes = layer_of_overrides(overrides)
-    mistakes += option_mistakes
     tree = read_tree(spec.to_yaml(), "spec.yaml")
-    for layer in (set_layer, option_layer):
+    tree, contradictions = _merge_all(tree, (set_layer, option_layer))
+    bare = frozenset(names_in(set_layer.get("fixed")))
+    return _build(tree, bare=bare, mistakes=mistakes + option_mistakes + contradictions)
+
+
+def _merge_all(tree: Tree, layers: Sequence[Tree]) -> tuple[Tree, list[str]]:
+    """Lay all layers over ``tree``; none may turn the sweep into one of another family."""
+    family = tree["family"]
+    mistakes: list[str] = []
+    for layer in layers:
         tree, contradictions = merge(tree, layer)
         mistakes += contradictions
-    return _build(tree, bare=frozenset(names_in(set_layer.get("fixed"))), mistakes=mistakes)
+        if tree["family"] != family:
+            mistakes.append(_other_family(family, tree["family"]))
+            tree["family"] = family
+    return tree, mistakes
+
+
+def _other_family(family: str, got: Any) -> str:
+    remedy = f" For that one say carsweep run {got}." if got in FAMILIES else ""
+    return f"family: must be {family}, which is what was asked for, got {shown(got)}.{remedy}"
 
 
 def _build(tree: Tree, *, bare: frozenset[str] = frozenset(), mistakes: Sequence[str] = ()) -> SweepSpec:
     found = list(mistakes)
-    search, search_mistakes = parse_search(tree.get("search") or {})
+    search, search_mistakes = parse_search(_given(tree, "search", {}))
     config, fixed = (_section(tree, name, found) for name in ("config", "fixed"))
-    experiments = tree.get("experiments") or []
-    if not isinstance(experiments, list) or not all(isinstance(name, str) for name in experiments):
-        found.append(f"experiments: must be a list of names, got {experiments!r}.")
-        experiments = []
-    starts = tree.get("starts") or []
-    if not isinstance(starts, list) or not all(isinstance(settings, Mapping) for settings in starts):
-        found.append(f"starts: must be a list of mappings from settings to values, got {starts!r}.")
-        starts = []
+    experiments = _list_of(tree, "experiments", str, "names", found)
+    starts = _list_of(tree, "starts", Mapping, "mappings from settings to values", found)
     own = {"config": config, "fixed": fixed, "search": search, "experiments": tuple(experiments)}
     own["starts"] = tuple(dict(settings) for settings in starts)
     rest = {key: {} if value is None and key in SECTIONS else value for key, value in tree.items() if key not in own}
-    found += _field_mistakes(rest) + search_mistakes
-    found += trial_mistakes(config, fixed, search, experiments, starts, bare=bare)
+    found += first_ones(_field_mistakes(rest))
+    found += search_mistakes
+    found += first_ones(trial_mistakes(config, fixed, search, experiments, starts, bare=bare))
     if found:
-        raise SpecError(list(dict.fromkeys(found)))
+        raise SpecError(shortened(found))
     return SweepSpec.model_validate({**rest, **own})
 
 
+def _given(tree: Tree, name: str, default: Any) -> Any:
+    return default if tree.get(name) is None else tree[name]
+
+
 def _section(tree: Tree, name: str, mistakes: list[str]) -> dict[str, Any]:
-    section = tree.get(name) or {}
+    section = _given(tree, name, {})
     if isinstance(section, Mapping):
         return dict(section)
-    mistakes.append(f"{name}: must be a mapping from settings to values, got {section!r}.")
+    mistakes.append(f"{name}: must be a mapping from settings to values, got {shown(section)}.")
     return {}
 
 
-def _field_mistakes(fields: Tree) -> list[str]:
-    misplaced = [
-        f"{key}: must be under config, fixed or search, since it is a setting of a trial."
-        for key in fields
-        if key in TRIAL_SETTINGS
-    ]
+def _list_of(tree: Tree, name: str, kind: type, of_what: str, mistakes: list[str]) -> list[Any]:
+    items = _given(tree, name, [])
+    if isinstance(items, list) and all(isinstance(item, kind) for item in items):
+        return items
+    remedy = f" Put it in brackets: [{shown(items)[1:-1]}]." if kind is str and isinstance(items, str) else ""
+    mistakes.append(f"{name}: must be a list of {of_what}, got {shown(items)}.{remedy}")
+    return []
+
+
+def _field_mistakes(fields: Tree) -> Iterator[str]:
+    for key in fields:
+        if key in TRIAL_SETTINGS:
+            yield f"{key}: must be under config, fixed or search, since it is a setting of a trial."
     try:
         SweepSpec.model_validate({key: value for key, value in fields.items() if key not in TRIAL_SETTINGS})
     except ValidationError as error:
-        return misplaced + sentences(error, SweepSpec)
-    return misplaced
+        yield from sentences(error, SweepSpec)

@@ -262,9 +262,17 @@ def test_rungs_of_early_stopping_are_powers_of_the_reduction():
         ("search=3", "search: must be a mapping from settings to domains, got 3."),
         ("fixed=3", "fixed: must be a mapping from settings to values, got 3."),
         ("config=3", "config: must be a mapping from settings to values, got 3."),
-        ("early_stopping=3", "early_stopping: must be a mapping, got 3."),
+        (
+            "early_stopping=false",
+            "early_stopping: must be a mapping, got False. To turn it off say early_stopping: {enabled: false}.",
+        ),
+        ("objectives=f1", "objectives: must be a list, got 'f1'. Put it in brackets: ['f1']."),
+        (
+            "family=scratch",
+            "family: must be transfer, which is what was asked for, got 'scratch'. For that one say carsweep run scratch.",
+        ),
         ("dropout", "--set dropout: must be KEY=VALUE, such as dropout=0.3, got 'dropout'."),
-        ("dropout=", "--set dropout=: must be KEY=VALUE, such as dropout=0.3, got 'dropout='."),
+        ("dropout=", "--set dropout: must be KEY=VALUE, such as dropout=0.3, got 'dropout='."),
     ],
 )
 def test_a_mistake_is_one_sentence_that_begins_with_its_path(key, mistake):
@@ -285,7 +293,7 @@ def test_a_mistake_is_one_sentence_that_begins_with_its_path(key, mistake):
         ("early_stopping.reducton=3", "early_stopping.reducton: must be a known key", "Did you mean reduction?"),
         ("experiments=[transfer/frozn]", "experiments[0]: must be a documented one", "Did you mean transfer/frozen?"),
         ("backbone=resnet5", "backbone: must be a known name or timm:<model>", "Did you mean resnet50?"),
-        ("config.seed=3", "config.seed: must be a setting of a trial", "Known:"),
+        ("config.seed=3", "config.seed: must be a setting of a trial", "Say seed at the top of the spec."),
         ("unfreezing=half", "unfreezing: must be frozen, full, progressive or like", "got 'half'"),
         ("image_size=[96, 128]", "image_size: must be a whole number", "say search.image_size"),
         ("search.flip={low: 0, high: 1}", "search.flip: must be a list of choices", "true or false"),
@@ -327,7 +335,11 @@ def test_no_message_shows_where_it_was_validated():
         ),
         ("trials: 3\ntrials: 4\n", "mine.yaml: line 2, column 1: must be YAML, but the key 'trials' is given twice."),
         ("- a\n", "mine.yaml: must be a mapping such as 'trials: 20', got ['a']."),
-        ("family: retrieval\n", "family: must be transfer, which is what was asked for, got 'retrieval'."),
+        (
+            "family: retrieval\n",
+            "family: must be transfer, which is what was asked for, got 'retrieval'. "
+            "For that one say carsweep run retrieval.",
+        ),
         (
             "fixed: {dropout: 0.1}\nsearch: {dropout: [0.1, 0.2]}\n",
             "search.dropout: must not be fixed and searched at once; leave one of the two out.",
@@ -358,7 +370,9 @@ def test_an_empty_file_says_nothing(spec_file):
 def test_a_missing_file_and_a_folder_are_mistakes(tmp_path):
     """A spec file that cannot be read is said to be so."""
     for path in (tmp_path / "none.yaml", tmp_path):
-        assert mistakes_of(spec_file=path) == (f"--spec: must be a readable YAML file, got {str(path)!r}.",)
+        (mistake,) = mistakes_of(spec_file=path)
+        assert mistake.startswith("--spec: must be a readable YAML file, got ")
+        assert path.name in mistake
 
 
 def test_an_unknown_family_is_a_mistake():
