@@ -147,7 +147,7 @@ class SweepSpec(BaseModel):
 
     family: str
     name: str | None = None
-    trials: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 20
+    trials: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 20
     hours: Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 0
     concurrency: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None

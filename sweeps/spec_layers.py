@@ -108,7 +108,7 @@ def _read_set(text: str) -> tuple[str, Any]:
     key, _, raw = (part.strip() for part in text.partition("="))
     value = read_value(raw)
     says_nothing = value is None and raw.lower() not in ("null", "~")
-    if not key or says_nothing or len(key) > _LONGEST_KEY:
+    if says_nothing or "" in key.split(".") or len(key) > _LONGEST_KEY:
         raise ValueError(f"must be KEY=VALUE, such as dropout=0.3, got {shown(text)}.")
     # A sweep may be called 2024, and a schedule may look like a number.
     return key, raw if key in _TEXT and isinstance(value, bool | int | float) else value

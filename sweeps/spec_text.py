@@ -70,7 +70,8 @@ def _problem_of(event: yaml.NodeEvent, depth: int) -> str:
         return f"a spec has no anchors and aliases such as {shown(event.anchor)}; write the value out"
     tag = getattr(event, "tag", None)
     if tag is not None:
-        return f"a spec has no tags such as {shown(tag)}; write the value alone"
+        short = shown(tag.replace("tag:yaml.org,2002:", "!!"))
+        return f"a spec has no tags such as {short}; write the value alone"
     if isinstance(event, yaml.ScalarEvent) and not is_plain_text(event.value):
         return f"text has no control characters, got {shown(event.value)}"
     return ""
@@ -78,7 +79,7 @@ def _problem_of(event: yaml.NodeEvent, depth: int) -> str:
 
 def _problem_of_key(node: yaml.Node, known: Mapping[str, Any]) -> str:
     """Return why a mapping cannot have this key beside those that are ``known``, or nothing."""
-    if not isinstance(node, yaml.ScalarNode) or len(node.value) > _MOST_CHARACTERS:
+    if not isinstance(node, yaml.ScalarNode) or not 0 < len(node.value.strip()) <= _MOST_CHARACTERS:
         return "a key must be a plain word"
     if node.value == "<<":
         return "a spec has no merge key <<; write its settings out"

@@ -269,7 +269,8 @@ def test_rungs_of_early_stopping_are_powers_of_the_reduction():
         ("objectives=f1", "objectives: must be a list, got 'f1'. Put it in brackets: ['f1']."),
         (
             "family=scratch",
-            "family: must be transfer, which is what was asked for, got 'scratch'. For that one say carsweep run scratch.",
+            "family: must be transfer, which is what was asked for, got 'scratch'. "
+            "For that one say carsweep run scratch.",
         ),
         ("dropout", "--set dropout: must be KEY=VALUE, such as dropout=0.3, got 'dropout'."),
         ("dropout=", "--set dropout: must be KEY=VALUE, such as dropout=0.3, got 'dropout='."),
