@@ -14,8 +14,9 @@ from typing import Any, Literal, get_args
 
 from carcls.errors import InputError, SpecError, nearest
 from carcls.stages import write_json
-from sweeps.spec import SweepSpec, edit_spec
+from sweeps.spec import SweepSpec
 from sweeps.spec_families import applies_to, settings_for
+from sweeps.spec_loading import edit_spec
 
 Kind = Literal["sweep", "all", "reproduce"]
 COMMAND = "command.json"

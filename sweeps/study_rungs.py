@@ -18,7 +18,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from carcls.config import SCRATCH
-from sweeps.spec import EarlyStopping
+from sweeps.spec_stopping import EarlyStopping
 
 
 def is_beaten(trials: Sequence[FrozenTrial], number: int, epoch: int, epochs: int, stopping: EarlyStopping) -> bool:

@@ -17,9 +17,10 @@ from sweeps.budget import shared_budgets
 from sweeps.comparison import Pair, compare, pair_line
 from sweeps.comparison_files import read_sweeps
 from sweeps.remembered import remember
-from sweeps.spec import FAMILIES, SweepSpec, load_spec
+from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
 from sweeps.spec_layers import TRIAL_SETTINGS
+from sweeps.spec_loading import load_spec
 from sweeps.winner import write_text
 
 if TYPE_CHECKING:

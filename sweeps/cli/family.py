@@ -147,7 +147,7 @@ def family_command(family: str, about: str, example: str) -> click.Command:
         address: str | None,
         **numbers: Any,
     ) -> int:
-        from sweeps.spec import load_spec
+        from sweeps.spec_loading import load_spec
 
         spec = load_spec(family, spec_file=spec_file, sets=sets, overrides=_given({"data": data, **numbers}))
         with Streams(as_json) as streams:

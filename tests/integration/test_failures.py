@@ -22,7 +22,8 @@ from sweeps.engine import EngineResult, run_trials
 from sweeps.record import TrialRecord
 from sweeps.session import ray_session
 from sweeps.space import Choice
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
 
 RUNNER = """
 import json, os, signal, time

@@ -21,7 +21,7 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.cli.family import repeat_set, resume_command
 from sweeps.cli.running import write_duration, write_settings
-from sweeps.spec import load_spec
+from sweeps.spec_loading import load_spec
 
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
 

@@ -14,7 +14,8 @@ from sweeps.cli.view import LiveView, PlainView, open_view
 from sweeps.job import base_settings
 from sweeps.record import TrialRecord
 from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading
-from sweeps.spec import SweepSpec, load_spec
+from sweeps.spec import SweepSpec
+from sweeps.spec_loading import load_spec
 from sweeps.winner import summarize_trial
 
 

@@ -13,7 +13,9 @@ from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from sweeps.space import Choice, FloatDomain, IntDomain, parse_domain
 from sweeps.space_conditions import parameters_of, settle
-from sweeps.spec import EarlyStopping, SweepSpec, load_spec
+from sweeps.spec import SweepSpec
+from sweeps.spec_loading import load_spec
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Asked, Study, to_distribution
 from sweeps.study_sampling import draw
 

@@ -17,7 +17,8 @@ from sweeps.holding import hold
 from sweeps.record import TrialRecord
 from sweeps.remembered import Command, extended, recall, remember
 from sweeps.space import Choice, FloatDomain
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.status import sweep_status, sweeps_in
 from sweeps.study import Asked, Study
 from sweeps.study_history import read_history

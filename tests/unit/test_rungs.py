@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 
-from sweeps.spec import EarlyStopping
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.study_rungs import is_beaten
 
 

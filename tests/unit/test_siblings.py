@@ -13,7 +13,8 @@ from carcls.errors import SpecError
 from sweeps.leaderboard import condensed, make_leaderboard
 from sweeps.result import TrialSummary
 from sweeps.space import Choice, FloatDomain, IntDomain
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Asked, Study, to_distribution
 from sweeps.study_sampling import draw
 from sweeps.winner import summarize_trial

@@ -10,7 +10,8 @@ import pytest
 
 from carcls.errors import InputError
 from sweeps.space import Choice, FloatDomain, IntDomain
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import MAX_ATTEMPTS, Asked, Study, fits, from_distribution, to_distribution
 
 FROZEN = ("transfer/frozen", "transfer/frozen-augmented")

@@ -27,8 +27,9 @@ from sweeps.cli import family as family_command
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.packaged import packaged_specs
-from sweeps.spec import SweepSpec, edit_spec, load_spec
+from sweeps.spec import SweepSpec
 from sweeps.spec_layers import SECTIONS, SWEEP_SETTINGS, TRIAL_SETTINGS
+from sweeps.spec_loading import edit_spec, load_spec
 
 WRONG_SPECS = 1000
 # CPU time: of the slowest answer, on a machine that does other things as well.
