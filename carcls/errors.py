@@ -91,14 +91,16 @@ class DiskFull(TrialFailure):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """End an unknown-name message: the nearest known name if there is one, and all known names unless they are many.
+    """End an unknown-name message: the nearest known names if there are any, and all of them unless they are many.
 
     >>> nearest("dropuot", ["dropout", "epochs"])
     ' Did you mean dropout? Known: dropout, epochs.'
+    >>> nearest("lr", ["head_lr", "backbone_lr", "epochs"])
+    ' Did you mean backbone_lr or head_lr? Known: backbone_lr, epochs, head_lr.'
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    close = difflib.get_close_matches(name, names, n=1) or [known for known in names if name in known.split("_")]
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return hint if close and len(names) > _MANY_NAMES else f"{hint} Known: {', '.join(names)}."
 
 

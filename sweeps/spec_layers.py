@@ -162,7 +162,12 @@ def _assign_bare(layer: Tree, key: str, value: Any) -> list[str]:
         layer[key] = value
         return []
     known = (*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS)
-    return [f"must be a setting of the trials or of the sweep, got {shown(key)}." + nearest(key, known)]
+    return [f"must be a setting of the trials or of the sweep, got {shown(key)}." + nearest_setting(key, known)]
+
+
+def nearest_setting(name: str, known: Sequence[str] = TRIAL_SETTINGS) -> str:
+    """End a message on an unknown setting, as ``nearest`` does."""
+    return nearest(name.replace("learning_rate", "lr"), known)
 
 
 def merge(tree: Tree, layer: Tree) -> tuple[Tree, list[str]]:

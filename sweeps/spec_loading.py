@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from carcls.config import NEIGHBOUR_SETTINGS
 from carcls.errors import SpecError, nearest, shown
 from sweeps.packaged import SPECS_FOLDER
 from sweeps.spec import FAMILIES, SweepSpec
@@ -77,7 +78,18 @@ def _merge_all(tree: Tree, layers: Sequence[Tree]) -> tuple[Tree, list[str]]:
         if tree["family"] != family:
             mistakes.append(_other_family(family, tree["family"]))
             tree["family"] = family
+        mistakes += _without_neighbours(family, layer)
     return tree, mistakes
+
+
+def _without_neighbours(family: str, layer: Tree) -> list[str]:
+    """Return what a layer says of neighbours where there are none; it would be silently without effect."""
+    said = set().union(*(names_in(layer.get(section)) for section in ("config", "fixed", "search")))
+    return [
+        f"{name}: must be left out, since the {family} family has no neighbours. For those say carsweep run retrieval."
+        for name in NEIGHBOUR_SETTINGS
+        if name in said and family != "retrieval"
+    ]
 
 
 def _other_family(family: str, got: Any) -> str:

@@ -13,7 +13,7 @@ from carcls.errors import SpecError, nearest, shown
 from sweeps.documented import find_experiment
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain, parse_domain
 from sweeps.space_conditions import when_mistakes
-from sweeps.spec_layers import SWEEP_SETTINGS, TRIAL_SETTINGS
+from sweeps.spec_layers import SWEEP_SETTINGS, TRIAL_SETTINGS, nearest_setting
 
 # So many mistakes are told at once; nobody mends more of them before the next try.
 _MOST_MISTAKES = 20
@@ -190,7 +190,7 @@ def _unknown_setting(path: str, name: str) -> list[str]:
         return []
     if name in SWEEP_SETTINGS:
         return [f"{path}: must be a setting of a trial, and {name} is the sweep's. Say {name} at the top of the spec."]
-    return [f"{path}: must be a setting of a trial, got {shown(name)}." + nearest(str(name), TRIAL_SETTINGS)]
+    return [f"{path}: must be a setting of a trial, got {shown(name)}." + nearest_setting(name)]
 
 
 def _labelled_ends(path: str, domain: Domain) -> Iterator[tuple[str, Any]]:

@@ -81,6 +81,8 @@ def _problem_of_key(node: yaml.Node, known: Mapping[str, Any]) -> str:
     """Return why a mapping cannot have this key beside those that are ``known``, or nothing."""
     if not isinstance(node, yaml.ScalarNode) or not 0 < len(node.value.strip()) <= _MOST_CHARACTERS:
         return "a key must be a plain word"
+    if node.style is None and ":" in node.value:
+        return f"a colon is followed by a space, got {shown(node.value)}"
     if node.value == "<<":
         return "a spec has no merge key <<; write its settings out"
     return f"the key {shown(node.value)} is given twice" if node.value in known else ""
