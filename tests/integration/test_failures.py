@@ -25,6 +25,9 @@ from sweeps.space import Choice
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 
+# Of an epoch: trials shorter than the start of a process would all run in the first one.
+LONG = 4.0
+
 RUNNER = """
 import json, os, signal, time
 from pathlib import Path
@@ -36,7 +39,8 @@ def load(path):
     return json.loads(Path(path).read_text())
 
 def note(data, **what):
-    line = json.dumps({"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id(), **what})
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    line = json.dumps({"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id(), "gpu": gpu, **what})
     with open(data["log"], "a") as file:
         file.write(line + "\\n")
 
@@ -58,6 +62,8 @@ def run(config, data, stages, report):
     if spoil == "gone":
         open(folder / "gone.npy")
     if data.get("bad_node") == ray.get_runtime_context().get_node_id():
+        os._exit(1)
+    if data.get("bad_gpu") and data["bad_gpu"] == os.environ["CUDA_VISIBLE_DEVICES"]:
         os._exit(1)
     for epoch in range(1, config.epochs + 1):
         if epoch > done:
@@ -270,7 +276,7 @@ def test_a_machine_on_which_everything_dies_is_not_used_any_more(tmp_path: Path)
         said: list[str] = []
         dropouts = {n / 10: "" for n in range(1, 9)}
         both = {"concurrency": 2}
-        result = run(tmp_path, dropouts, said=said, bad_node=bad.node_id, config=both, sleep=1.5)
+        result = run(tmp_path, dropouts, said=said, bad_node=bad.node_id, config=both, sleep=LONG)
         assert [record.status for record in result.records] == ["complete"] * 8
         assert [line for line in said if "does not use it any more" in line and bad.node_id[:8] in line] == said
         assert len(said) == 1
@@ -292,6 +298,32 @@ def test_the_last_machine_is_never_put_out_of_use(tmp_path: Path) -> None:
     assert "on the last machine that is in use" in result.stopped
     assert [record.status for record in result.records].count("failed") <= 2
     assert len(result.records) <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("runner_folder")
+@pytest.mark.parametrize(("share", "bad"), [(1.0, "0"), (0.5, "1")])
+def test_a_gpu_on_which_everything_dies_is_not_used_any_more(tmp_path: Path, share: float, bad: str) -> None:
+    """Of two GPUs of a machine one kills every trial: it alone is put out of use, and every trial ends complete."""
+    with ray_session(tmp_path / "ray.log", cpus=4, gpus=2):
+        said: list[str] = []
+        config = {"concurrency": 2 if share == 1.0 else 3, "gpus_per_trial": share}
+        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, said=said, bad_gpu=bad, config=config, sleep=LONG)
+        assert [record.status for record in result.records] == ["complete"] * 8
+        assert len(said) == 1
+        assert said[0].startswith(f"GPU {bad} of ")
+        assert 3 <= len([line for line in log_of(tmp_path) if line["gpu"] == bad]) <= 6
+        wait_for(lambda: ray.available_resources().get("GPU") == 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("runner_folder")
+def test_the_last_gpu_is_never_put_out_of_use(tmp_path: Path) -> None:
+    """Where all trials die on the only GPU, the sweep stops with the reason."""
+    with ray_session(tmp_path / "ray.log", cpus=2, gpus=1):
+        config = {"gpus_per_trial": 1.0}
+        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, bad_gpu="0", config=config)
+    assert "on the last GPU that is in use" in result.stopped
 
 
 def wait_for(done: Callable[[], bool], seconds: float = 20.0) -> None:
