@@ -41,7 +41,7 @@ from sweeps.study_rungs import is_beaten
 from sweeps.study_sampling import draw, draw_new
 from sweeps.study_siblings import sibling_trials
 from sweeps.study_trials import Asked, Live, asked_value, duplicate_reason, last_of
-from sweeps.study_twins import near_twin
+from sweeps.study_twins import near_twin, records_with_twins
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -413,8 +413,8 @@ class Study:
         return record_of(self._frozen(number))
 
     def records(self, *, duplicates: bool = False) -> list[TrialRecord]:
-        """Return every trial, in the order of asking; those that only took over another's result when asked for."""
-        return [record_of(trial) for trial in self._known() if duplicates or "duplicate_of" not in asked_of(trial)]
+        """Return every trial with its twins, in the order of asking; the twins' own records when asked for instead."""
+        return [record_of(trial) for trial in self._known()] if duplicates else records_with_twins(self._known())
 
     def take_finished(self) -> list[TrialRecord]:
         """Return the trials finished since the last call, without duplicates."""

@@ -14,7 +14,8 @@ from optuna.storages import JournalStorage
 
 from carcls.errors import InputError
 from sweeps.record import TrialRecord
-from sweeps.study_parts import Journal, record_of
+from sweeps.study_parts import Journal
+from sweeps.study_twins import records_with_twins
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -28,7 +29,7 @@ class History:
     """What a journal tells to whoever only reads it.
 
     Attributes:
-        records: every trial, in the order of asking, without those that only took over another's result.
+        records: every trial with its twins, in the order of asking; a twin has no record of its own.
         edits: changes of the spec, oldest first: ``at`` (ISO time), ``changes`` (texts), ``after`` (trials asked).
     """
 
@@ -53,8 +54,7 @@ def read_history(folder: Path) -> History:
     except ValueError as error:
         raise InputError(_damaged(path, str(error))) from None
     trials = [trial for trial in study.get_trials(deepcopy=False) if "asked" in trial.user_attrs]
-    records = tuple(record_of(t) for t in trials if "duplicate_of" not in t.user_attrs["asked"])
-    return History(records, tuple(study.user_attrs.get("edits", ())))
+    return History(tuple(records_with_twins(trials)), tuple(study.user_attrs.get("edits", ())))
 
 
 def mend(journal: Path) -> None:

@@ -196,6 +196,7 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
         sibling_of=record.sibling_of,
         confirms=record.confirms,
         failure=record.failure,
+        twins=tuple(record.twins),
     )
 
 

@@ -15,6 +15,7 @@ from sweeps.space import Choice, FloatDomain, IntDomain, parse_domain
 from sweeps.space_conditions import parameters_of, settle
 from sweeps.spec import EarlyStopping, SweepSpec, load_spec
 from sweeps.study import Asked, Study, to_distribution
+from sweeps.study_history import read_history
 from sweeps.study_sampling import draw
 
 BACKBONE_LR = FloatDomain(1e-5, 1e-2, log=True)
@@ -193,6 +194,9 @@ def test_a_near_twin_takes_over_the_result_and_costs_nothing(tmp_path: Path) -> 
     assert 5 <= len(done) == len(listed) <= 10
     twins = [record for record in everything if record.duplicate_of is not None]
     assert twins
+    told = [(twin.number, record.number, twin.near) for record in listed for twin in record.twins]
+    assert sorted(told) == [(record.number, record.duplicate_of, True) for record in twins]
+    assert read_history(tmp_path).records == tuple(listed)
     for record in twins:
         assert record.reason == f"near-duplicate of trial {record.duplicate_of}"
         assert record.metrics == everything[record.duplicate_of or 0].metrics

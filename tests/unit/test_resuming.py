@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import resource
 from dataclasses import replace
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carcls.errors import InputError, OutputError, SpecError
+from sweeps.cli.status import lines_of
 from sweeps.holding import hold
 from sweeps.record import TrialRecord
 from sweeps.remembered import Command, extended, recall, remember
@@ -257,6 +259,24 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "mine" / "spec.yaml").write_text(spec_of().to_yaml())
     with pytest.raises(InputError, match=r"Did you mean mine\?"):
         recall(tmp_path, "mien")
+
+
+def test_status_tells_which_trials_were_not_run_and_why(tmp_path: Path) -> None:
+    """A script learns which trial answers a number that it misses; a person reads it in words."""
+    folder, search = tmp_path / "mine", {"dropout": FloatDomain(0.0, 0.9), "optimizer": Choice(("adam",))}
+    folder.mkdir()
+    spec = spec_of(search=search, near=0.1, trials=40)
+    (folder / "spec.yaml").write_text(spec.to_yaml())
+    with Study.open(folder, spec) as study:
+        run_to_the_end(study)
+        twins = [record for record in study.records(duplicates=True) if record.duplicate_of is not None]
+    told = sweep_status(tmp_path, "mine")
+    assert [(t["number"], t["same_as"], t["near"]) for t in told.twins] == [
+        (record.number, record.duplicate_of, record.reason.startswith("near")) for record in twins
+    ]
+    assert json.loads(json.dumps(told.as_dict()))["twins"] == list(told.twins)
+    line = next(line for line in lines_of(told, tmp_path) if "not run" in line)
+    assert f"{twins[0].number} (nearly the same as trial {twins[0].duplicate_of})" in line
 
 
 def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path) -> None:

@@ -335,6 +335,9 @@ def test_duplicates_are_neither_listed_nor_announced(tmp_path: Path) -> None:
         assert [record.number for record in study.records()] == numbers
         assert [record.number for record in study.take_finished()] == numbers
         assert len(study.records(duplicates=True)) > len(numbers)
+        drawn = {twin.number: twin for record in study.records() for twin in record.twins}
+        assert sorted([*numbers, *drawn]) == [record.number for record in study.records(duplicates=True)]
+        assert not any(twin.near for twin in drawn.values())
 
 
 def test_a_duplicate_of_a_running_trial_waits_for_its_result(tmp_path: Path) -> None:
