@@ -25,6 +25,7 @@ from sweeps.holding import forget_request, hold
 from sweeps.ledger_text import used_up_note
 from sweeps.observers import FanOut, Progress
 from sweeps.remembered import remember
+from sweeps.stage_news import DamageNews
 from sweeps.winner import Sitting, conclude, summarize_data, sweep_id, write_text
 from sweeps.winner_candidates import keep_choice, repeats_wanted
 
@@ -150,7 +151,9 @@ def _sit_down(
     for note in _check_trials(spec, out, address):
         progress.note(note)
     stages = StageStore(out / "stages")
+    damage = DamageNews(stages, progress.note)
     dataset = _prepare_data(spec, out, stages, progress)
+    damage.check()
     sitting = Sitting(spec, out, tracking, stages, dataset, started, address, edits)
     check_against_data(spec, dataset)
     require_same_data(sitting)
@@ -294,6 +297,7 @@ def run_trials_of(
 
     sitting = replace(sitting, job=job)
     tracker, keeper = _open_tracker(sitting, progress), DiskKeeper(sitting.spec, sitting.out, progress.note)
+    damage = DamageNews(sitting.stages, progress.note)
     status: Literal["complete", "interrupted", "failed"] = "failed"
     try:
         engine = run_trials(
@@ -301,7 +305,7 @@ def run_trials_of(
             sitting.folder / "dataset.json",
             sitting.stages.root,
             sitting.folder,
-            FanOut([tracker, observer, keeper]),
+            FanOut([tracker, observer, keeper, damage]),
             address=sitting.address,
             confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,
@@ -317,6 +321,7 @@ def run_trials_of(
             kept = " that keeps the constraints" if sitting.spec.constraints else ""
             progress.note(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
         result = finish(sitting, engine, tracker, progress.note)
+        damage.check()
         keeper.check(last=True)
         if engine.stopped:
             raise SweepStopped(

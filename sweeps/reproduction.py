@@ -172,7 +172,7 @@ class _Family:
             by_digest = {_digest(record): record for record in engine.records}
             for name, config in sitting.spec.experiment_configs():
                 tell(f"reading test: {name}")
-                self.comparisons.append(_compare(sitting, name, by_digest.get(config.digest)))
+                self.comparisons.append(_compare(sitting, name, by_digest.get(config.digest), tell))
             self.best = self._best(engine.records, sitting)
         write_down(sitting, self.result)
         tracker.summarise(engine.records, best=self.result.best.number if self.result.best else None)
@@ -190,9 +190,9 @@ def _digest(record: TrialRecord) -> str:
     return TrialConfig.model_validate(dict(record.config)).digest
 
 
-def _compare(sitting: Sitting, name: str, record: TrialRecord | None) -> Comparison:
+def _compare(sitting: Sitting, name: str, record: TrialRecord | None, tell: Callable[[str], None]) -> Comparison:
     experiment = find_experiment(name)
-    test, reason = _read_test(sitting, record)
+    test, reason = _read_test(sitting, record, tell)
     found = test.metrics if test else {}
     return Comparison(
         name=name,
@@ -216,14 +216,16 @@ def _status(record: TrialRecord | None, test: TestReading | None) -> str:
     return "failed" if record.status == "complete" and test is None else record.status
 
 
-def _read_test(sitting: Sitting, record: TrialRecord | None) -> tuple[TestReading | None, str]:
+def _read_test(
+    sitting: Sitting, record: TrialRecord | None, tell: Callable[[str], None]
+) -> tuple[TestReading | None, str]:
     """Return the test reading of a complete trial, or none and why."""
     if record is None:
         return None, "it was not run"
     if record.status != "complete":
         return None, record.reason
     try:
-        return read_test_of(sitting, record), ""
+        return read_test_of(sitting, record, tell), ""
     except TrialFailure as failure:
         return None, f"the test images could not be read with it: {failure}"
 

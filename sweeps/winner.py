@@ -28,7 +28,7 @@ from sweeps.result import (
 )
 from sweeps.spending import cost_metric, read_spending, spent_dict
 from sweeps.winner_comparison import compare_winner
-from sweeps.winner_readings import Subject, read_test
+from sweeps.winner_readings import Subject, is_read, read_test
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -167,11 +167,13 @@ def _subject(sitting: Sitting, winner: TrialRecord, tell: Callable[[str], None])
     return Subject(winner.number, config, model, sitting.dataset.refitted(), refit=True)
 
 
-def read_test_of(sitting: Sitting, record: TrialRecord) -> TestReading:
+def read_test_of(sitting: Sitting, record: TrialRecord, tell: Callable[[str], None]) -> TestReading:
     """Return the test score of a complete trial that is no winner, such as a documented experiment; read once too."""
     config = TrialConfig.model_validate(dict(record.config))
     subject = Subject(record.number, config, record.model, sitting.dataset)
     files = (f"test-{record.number:04d}.json", f"test-predictions-{record.number:04d}.npz")
+    if not is_read(subject, sitting.folder / files[0]):
+        subject = replace(subject, model=model_on_disk(sitting.stages, sitting.dataset, record, tell))
     return read_test(subject, sitting.stages, sitting.folder, *files)
 
 

@@ -50,6 +50,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.forecast",
         "sweeps.disk",
         "sweeps.clearing",
+        "sweeps.stage_news",
         "sweeps.ledger",
         "sweeps.control",
         "sweeps.session",
