@@ -100,6 +100,7 @@ def run_reproduction(
     *,
     open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
     address: str | None = None,
+    edits: Sequence[str] | None = None,
 ) -> Reproduction | None:
     """Run the experiments, read each on test once, and write ``reproduction.md`` and ``.json`` into ``<out>/<name>``.
 
@@ -113,6 +114,7 @@ def run_reproduction(
         tracking_uri: as in ``run_sweep``.
         open_view: makes who is told of a sweep.
         address: of a Ray cluster.
+        edits: as in ``run_sweep``.
 
     Raises:
         InputError: something given cannot be used; no trial has started.
@@ -130,7 +132,7 @@ def run_reproduction(
             family = _Family()
             with (
                 open_view(spec) as view,
-                open_sitting(spec, out, tracking_uri, progress=view, address=address) as sitting,
+                open_sitting(spec, out, tracking_uri, progress=view, address=address, edits=edits) as sitting,
             ):
                 for later in specs[1:] if not finished else ():
                     check_against_data(later, sitting.dataset)

@@ -25,7 +25,7 @@ from sweeps.record import Status, TrialRecord
 from sweeps.space_conditions import fits, parameters_of
 from sweeps.study_confirm import Confirming, confirming_trial, is_confirming, searched
 from sweeps.study_goals import is_readmitted, refused_of
-from sweeps.study_history import JOURNAL, mend, note_spec
+from sweeps.study_history import JOURNAL, mend, note_spec, reopen
 from sweeps.study_parts import (
     OBJECTIVE,
     STATES,
@@ -72,6 +72,7 @@ class Study:
         self._costs = costs
         self._digests = self._read_digests()
         self._confirming: Confirming | None = None
+        self.reopened: tuple[int, ...] = ()
         self._unfinished = [n for n in self._settle_the_past() if not is_confirming(self._frozen(n))]
 
     @classmethod
@@ -85,6 +86,8 @@ class Study:
             spec: what is asked from now on.
             edits: what was changed in the spec since the study was left, in words; None allows no change but of how
                 many trials there are and for how long and where they run. Trials keep the settings they were run with.
+                With any, even none, trials that failed through no fault of their own are unfinished again
+                (``reopened``): somebody goes on with the sweep on purpose.
             costs: returns what is known of a trial's metrics before it runs; what breaks a limit is not run.
 
         Raises:
@@ -95,11 +98,13 @@ class Study:
         lock = take(folder)
         try:
             mend(folder / JOURNAL)
+            reopened = () if edits is None else reopen(folder / JOURNAL)
             journal = Journal(folder / JOURNAL)
             study = load(journal)
             note_spec(study, spec, folder, edits)
             opened = cls(study, spec, journal, costs)
             opened._lock = (folder, lock)
+            opened.reopened = tuple(n for n in reopened if "duplicate_of" not in asked_of(opened._frozen(n)))
             return opened
         except BaseException:
             give_back(folder, lock)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import JournalStorage
+from optuna.storages.journal._storage import JournalOperation
 
+from carcls.disk import full_disk_named, replacing
 from carcls.errors import InputError
+from sweeps.failures import NO_FAULT
 from sweeps.record import TrialRecord
 from sweeps.study_parts import Journal
 from sweeps.study_twins import records_with_twins
@@ -74,6 +78,44 @@ def mend(journal: Path) -> None:
     if kept < len(lines):
         with journal.open("r+b") as file:
             file.truncate(sum(map(len, lines[:kept])))
+
+
+def reopen(journal: Path) -> tuple[int, ...]:
+    """Make trials unfinished again that failed through no fault of their own; return their numbers.
+
+    They keep their numbers and their checkpoints. The journal's lines about their end are replaced, all at once; how
+    they had failed stays in it under another name. What had taken over such a result is among them.
+    """
+    if not journal.exists():
+        return ()
+    logs = [json.loads(line) for line in journal.read_bytes().splitlines()]
+    failed = {log["trial_id"] for log in logs if _outcome_in(log).get("failure") in NO_FAULT}
+    if not failed:
+        return ()
+    kept = [new for log in logs for new in (_reopened(log) if log.get("trial_id") in failed else [log])]
+    with (
+        full_disk_named(journal.parent),
+        replacing(journal) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        file.writelines(json.dumps(log, separators=(",", ":")) + "\n" for log in kept)
+        file.flush()
+        os.fsync(file.fileno())
+    return tuple(sorted(failed))  # the journal has one study, so a trial's number is its id
+
+
+def _outcome_in(log: Mapping[str, Any]) -> Mapping[str, Any]:
+    outcome: Mapping[str, Any] = log.get("user_attr", {}).get("outcome", {})
+    return outcome
+
+
+def _reopened(log: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what stands in a journal instead of a line about a trial that is open again."""
+    if log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES:
+        return []
+    if not _outcome_in(log):
+        return [log]
+    return [{**log, "user_attr": {"failed_before": _outcome_in(log)}}, {**log, "user_attr": {"attempts": 0}}]
 
 
 def _is_whole(line: bytes) -> bool:
