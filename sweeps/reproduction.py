@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from sweeps.observers import Watcher
     from sweeps.record import TrialRecord
     from sweeps.result import SweepResult, TestReading
+    from sweeps.sitting import Sitting
     from sweeps.spec import SweepSpec
     from sweeps.tracking import SweepTracker
-    from sweeps.winner import Sitting
 
 MEASURES = ("loss", "accuracy", "f1", "precision", "recall", "fit_seconds", "predict_seconds")
 
@@ -119,7 +119,8 @@ def run_reproduction(
     Raises:
         InputError: something given cannot be used; no trial has started.
     """
-    from sweeps.job import check_against_data, check_sweep, open_sitting, run_trials_of
+    from sweeps.job import open_sitting, run_trials_of
+    from sweeps.job_checks import check_against_data, check_sweep
     from sweeps.session import one_session
 
     folder = _folder_of(name, out)

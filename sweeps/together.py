@@ -171,7 +171,7 @@ def run_together(
     Raises:
         InputError: something given cannot be used; no trial has started.
     """
-    from sweeps.job import check_sweep
+    from sweeps.job_checks import check_sweep
     from sweeps.session import one_session
 
     started = time.monotonic()
@@ -216,7 +216,8 @@ def _run_one(
     address: str | None,
     edits: Sequence[str] | None,
 ) -> SweepResult:
-    from sweeps.job import check_against_data, conclude_sweep, open_sitting, run_trials_of
+    from sweeps.job import conclude_sweep, open_sitting, run_trials_of
+    from sweeps.job_checks import check_against_data
 
     with open_view(spec) as view:
         view.note(f"{spec.family}: {spec.trials} trials")

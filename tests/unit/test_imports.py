@@ -58,7 +58,7 @@ SWEEPS_LAYERS: list[set[str]] = [
     },
     {"sweeps.leaderboard", "sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
     {"sweeps.remembered", "sweeps.status"},
-    {"sweeps.observers", "sweeps.winner", "sweeps.job", "sweeps.comparison"},
+    {"sweeps.observers", "sweeps.sitting", "sweeps.winner", "sweeps.job", "sweeps.comparison"},
     {"sweeps.reproduction", "sweeps.together"},
     {"sweeps.cli"},
 ]
