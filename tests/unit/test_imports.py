@@ -98,7 +98,7 @@ LIBRARY_USERS = {
     "rich": {"sweeps.cli"},
 }
 TORCH = {"torch", "torchvision", "timm"}
-TORCH_FREE_DATA = {"manifest", "stanford", "splits", "pack", "dataset", "demo"}
+TORCH_FREE_DATA = {"manifest", "stanford", "splits", "pack", "dataset", "findings", "demo"}
 
 
 @cache
