@@ -25,7 +25,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
-from sweeps.study import Study, to_distribution
+from sweeps.study import Study
+from sweeps.study_parts import to_distribution
 
 METRIC = "val_accuracy"
 EXPERIMENTS = ("transfer/frozen", "transfer/finetuned")

@@ -18,7 +18,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from carcls.outcome import Measurement
+from sweeps.control_quarantine import hold
 from sweeps.engine import EngineResult, run_trials
+from sweeps.failures import Place
 from sweeps.record import TrialRecord
 from sweeps.session import ray_session
 from sweeps.space import Choice
@@ -302,18 +304,33 @@ def test_the_last_machine_is_never_put_out_of_use(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("runner_folder")
-@pytest.mark.parametrize(("share", "bad"), [(1.0, "0"), (0.5, "1")])
-def test_a_gpu_on_which_everything_dies_is_not_used_any_more(tmp_path: Path, share: float, bad: str) -> None:
+@pytest.mark.parametrize(("share", "concurrency"), [(1.0, 2), (0.5, 3)])
+def test_a_gpu_on_which_everything_dies_is_not_used_any_more(tmp_path: Path, share: float, concurrency: int) -> None:
     """Of two GPUs of a machine one kills every trial: it alone is put out of use, and every trial ends complete."""
     with ray_session(tmp_path / "ray.log", cpus=4, gpus=2):
         said: list[str] = []
-        config = {"concurrency": 2 if share == 1.0 else 3, "gpus_per_trial": share}
-        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, said=said, bad_gpu=bad, config=config, sleep=LONG)
+        config = {"concurrency": concurrency, "gpus_per_trial": share}
+        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, said=said, bad_gpu="0", config=config, sleep=LONG)
         assert [record.status for record in result.records] == ["complete"] * 8
         assert len(said) == 1
-        assert said[0].startswith(f"GPU {bad} of ")
-        assert 3 <= len([line for line in log_of(tmp_path) if line["gpu"] == bad]) <= 6
+        assert said[0].startswith("GPU 0 of ")
+        assert 3 <= len([line for line in log_of(tmp_path) if line["gpu"] == "0"]) <= 6
         wait_for(lambda: ray.available_resources().get("GPU") == 2)
+
+
+def test_one_gpu_is_held_and_the_others_are_left(tmp_path: Path) -> None:
+    """Ray hands out GPU 0 first; what holds GPU 1 gives it back."""
+    with ray_session(tmp_path / "ray.log", cpus=1, gpus=3):
+        (holder,) = hold(Place(ray.nodes()[0]["NodeID"], "1"), {"CPU": 1.0, "GPU": 3.0})
+        wait_for(lambda: ray.available_resources().get("GPU") == 2)
+
+        @ray.remote(num_gpus=2, num_cpus=1)
+        def gpus() -> list[str]:
+            return [str(gpu) for gpu in ray.get_runtime_context().get_accelerator_ids()["GPU"]]
+
+        assert sorted(ray.get(gpus.remote())) == ["0", "2"]
+        ray.kill(holder)
+        wait_for(lambda: ray.available_resources().get("GPU") == 3)
 
 
 @pytest.mark.slow
@@ -326,7 +343,7 @@ def test_the_last_gpu_is_never_put_out_of_use(tmp_path: Path) -> None:
     assert "on the last GPU that is in use" in result.stopped
 
 
-def wait_for(done: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until ``done``; fail after a while."""
     end = time.monotonic() + seconds
     while not done():
