@@ -191,7 +191,7 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> None:
     from sweeps.spec import SweepSpec as Spec
 
     file = out / str(spec.name) / "spec.yaml"
-    if not edited and file.is_file() and Spec.from_yaml(file.read_text(encoding="utf-8")).digest != spec.digest:
+    if not edited and file.is_file() and Spec.from_file(file).digest != spec.digest:
         raise InputError(
             f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
             f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may change. "
