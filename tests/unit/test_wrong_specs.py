@@ -238,6 +238,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "many settings": lambda size: "fixed: {" + "".join(f"k{n}: {n}, " for n in range(size + 1)) + "}",
     "many experiments": lambda size: f"experiments: [{'transfer/frozen, ' * (size + 2)}]",
     "many choices": lambda size: f"search: {{dropout: [{', '.join(str(n / 7) for n in range(size + 9))}]}}",
+    "many values": lambda size: f"search: {{dropout: [{'0,' * (size * 9 + 2)}]}}",
     "many starts": lambda size: f"starts: [{'{dropout: 2}, ' * (size + 1)}]",
     "long text": lambda size: f"fixed: {{backbone: {'x' * (size * 30 + 1)}}}",
     "long key": lambda size: f"{'k' * (size + 101)}: 1",
