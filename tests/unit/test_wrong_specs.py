@@ -69,11 +69,15 @@ texts = st.one_of(
     st.sampled_from(["", " ", "ä", "🚗", "٣", "2:1", "yes", "null", "1e5", "a\nb", "\x1b[31m", "\ud800", "x" * 5000]),
 )
 scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
-junk = st.recursive(
+junk = st.one_of(
     scalars,
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=3)),
-    max_leaves=8,
-) | st.sampled_from([[], {}, [[]], [None], list(range(2000)), [[[[[[[[[[[[]]]]]]]]]]]], {"a": {"b": {"c": {}}}}])
+    st.recursive(
+        scalars,
+        lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=3)),
+        max_leaves=8,
+    ),
+    st.sampled_from([[], {}, [[]], [None], list(range(2000)), [[[[[[[[[[[[]]]]]]]]]]]], {"a": {"b": {"c": {}}}}]),
+)
 
 
 def misspellings(word: str) -> st.SearchStrategy[str]:
