@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.goals import Goals
 from sweeps.holding import Holder, asked_to_stop, holder_of
-from sweeps.remembered import COMMAND, names_in, require_known
+from sweeps.remembered import names_in, read_command, require_known
 from sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     from sweeps.study_history import JOURNAL, read_history
 
     folder = require_known(out, name)
-    spec = SweepSpec.from_yaml((folder / "spec.yaml").read_text(encoding="utf-8"))
+    spec = SweepSpec.from_file(folder / "spec.yaml")
     holder = holder_of(folder)
     history = read_history(folder)
     own = [record for record in history.records if record.sibling_of is None]
@@ -138,7 +138,7 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
 
 
 def _specs_of_job(folder: Path) -> list[SweepSpec]:
-    said = _read(folder / COMMAND)
+    said = read_command(folder)
     return [SweepSpec.from_yaml(text) for text in said["specs"]] if said.get("kind") in JOBS else []
 
 

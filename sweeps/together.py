@@ -176,7 +176,7 @@ def _with_start(spec: SweepSpec, out: Path, transfer: SweepResult | None) -> Swe
         return spec
     before = out / str(spec.name) / "spec.yaml"
     if before.is_file():
-        return spec.model_copy(update={"starts": SweepSpec.from_yaml(before.read_text(encoding="utf-8")).starts})
+        return spec.model_copy(update={"starts": SweepSpec.from_file(before).starts})
     if transfer is None or transfer.best is None or spec.trials <= len(spec.experiments):
         return spec
     return spec.model_copy(update={"starts": ({n: transfer.best.params[n] for n in _TRAINING_SETTINGS},)})

@@ -60,5 +60,5 @@ def keep_choice(spec: SweepSpec, folder: Path) -> SweepSpec:
     file = folder / "spec.yaml"
     if not file.is_file():
         return spec
-    before = Spec.from_yaml(file.read_text(encoding="utf-8"))
+    before = Spec.from_file(file)
     return spec.model_copy(update={"confirm": spec.confirm or before.confirm, "refit": spec.refit or before.refit})

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -27,9 +27,11 @@ from sweeps.cli import family as family_command
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.packaged import packaged_specs
+from sweeps.remembered import Kind, recall, remember
 from sweeps.spec import SweepSpec
 from sweeps.spec_layers import SECTIONS, SWEEP_SETTINGS, TRIAL_SETTINGS
 from sweeps.spec_loading import edit_spec, load_spec
+from sweeps.status import sweeps_in
 
 WRONG_SPECS = 1000
 # CPU time: of the slowest answer, on a machine that does other things as well.
@@ -67,11 +69,15 @@ texts = st.one_of(
     st.sampled_from(["", " ", "ä", "🚗", "٣", "2:1", "yes", "null", "1e5", "a\nb", "\x1b[31m", "\ud800", "x" * 5000]),
 )
 scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
-junk = st.recursive(
+junk = st.one_of(
     scalars,
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=3)),
-    max_leaves=8,
-) | st.sampled_from([[], {}, [[]], [None], list(range(2000)), [[[[[[[[[[[[]]]]]]]]]]]], {"a": {"b": {"c": {}}}}])
+    st.recursive(
+        scalars,
+        lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=3)),
+        max_leaves=8,
+    ),
+    st.sampled_from([[], {}, [[]], [None], list(range(2000)), [[[[[[[[[[[[]]]]]]]]]]]], {"a": {"b": {"c": {}}}}]),
+)
 
 
 def misspellings(word: str) -> st.SearchStrategy[str]:
@@ -236,6 +242,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "many settings": lambda size: "fixed: {" + "".join(f"k{n}: {n}, " for n in range(size + 1)) + "}",
     "many experiments": lambda size: f"experiments: [{'transfer/frozen, ' * (size + 2)}]",
     "many choices": lambda size: f"search: {{dropout: [{', '.join(str(n / 7) for n in range(size + 9))}]}}",
+    "many values": lambda size: f"search: {{dropout: [{'0,' * (size * 9 + 2)}]}}",
     "many starts": lambda size: f"starts: [{'{dropout: 2}, ' * (size + 1)}]",
     "long text": lambda size: f"fixed: {{backbone: {'x' * (size * 30 + 1)}}}",
     "long key": lambda size: f"{'k' * (size + 101)}: 1",
@@ -430,3 +437,47 @@ def test_wrong_words_change_no_sweep_that_goes_on(case: Case) -> None:
     spec = load_spec(case.family)
     with contextlib.suppress(InputError):
         check_valid(edit_spec(spec, case.words[1:], {}))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of runs that holds a sweep and a job, as they begin."""
+    out = tmp_path_factory.mktemp("runs")
+    spec = load_spec("transfer", overrides={"name": "mine"})
+    for kind in get_args(Kind):
+        remember(out / kind, kind, None, [spec])
+        (out / kind / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+    return out
+
+
+@settings(max_examples=100, derandomize=True, database=None, deadline=None)
+@given(
+    kind=st.sampled_from(get_args(Kind)),
+    file=st.sampled_from(["spec.yaml", "command.json"]),
+    share=st.floats(0, 1),
+    garbage=st.one_of(st.none(), st.binary(max_size=20), scalars.map(lambda value: repr(value).encode())),
+)
+def test_a_damaged_folder_is_told_or_read(
+    kept: Path, kind: str, file: str, share: float, garbage: bytes | None
+) -> None:
+    """What a sweep keeps of its spec, lost, or cut anywhere and followed by anything: read or told, no traceback."""
+    whole = (kept / kind / file).read_bytes()
+    if garbage is None:
+        (kept / kind / file).unlink()
+    else:
+        (kept / kind / file).write_bytes(whole[: int(share * len(whole))] + garbage)
+    try:
+        for read in (recall, sweeps_in):
+            with contextlib.suppress(InputError):
+                read(kept, kind)
+    finally:
+        (kept / kind / file).write_bytes(whole)
+
+
+@pytest.mark.parametrize("said", ["[]", "3", '{"kind": "all", "specs": 3}', '{"kind": "all", "specs": [null]}', "{"])
+def test_a_damaged_command_is_one_mistake(kept: Path, said: str) -> None:
+    """A job's file of another form is told with the remedy."""
+    (kept / "damaged").mkdir(exist_ok=True)
+    (kept / "damaged" / "command.json").write_text(said, encoding="utf-8")
+    with pytest.raises(InputError, match=r"must be as carsweep wrote it, got .* Remove that file\."):
+        recall(kept, "damaged")
