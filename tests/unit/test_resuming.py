@@ -306,6 +306,33 @@ def test_what_failed_through_no_fault_of_its_own_goes_on_when_the_sweep_is_resum
         assert (study.reopened, study.ask()) == ((), None)
 
 
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the journal of a sweep all of whose trials failed."""
+    folder = tmp_path_factory.mktemp("failing")
+    with Study.open(folder, spec_of(early_stopping=EarlyStopping(enabled=False))) as study:
+        fail_each_way(study)
+    return (folder / "study.journal").read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1))
+def test_failures_in_a_journal_cut_at_any_byte_are_tried_again_or_stay(
+    failing: bytes, tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
+    """Whatever was written of an end: seven trials have seven numbers, and only what was their own fault is failed."""
+    folder = tmp_path_factory.mktemp("cut")
+    (folder / "study.journal").write_bytes(failing[: round(share * len(failing))])
+    told = {record.number: record.failure for record in read_history(folder).records}
+    with Study.open(folder, spec_of(early_stopping=EarlyStopping(enabled=False)), edits=[]) as study:
+        run_to_the_end(study)
+        own = [record for record in study.records() if record.sibling_of is None]
+    assert len(own) == len({record.number for record in own}) == 7
+    faulty = ("bug", "diverged", "bad_data", "out_of_memory")
+    failed = {number: failure for number, failure in told.items() if failure in faulty}
+    assert {record.number: record.failure for record in own if record.status == "failed"} == failed
+
+
 def test_how_a_trial_had_failed_stays_in_the_journal_and_it_may_fail_again(tmp_path: Path) -> None:
     """A disk that is full once more fails the trial as before; so may another resume."""
     spec = spec_of(experiments=(), trials=1, early_stopping=EarlyStopping(enabled=False))
