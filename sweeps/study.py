@@ -24,8 +24,9 @@ from sweeps.holding import give_back, take
 from sweeps.record import Status, TrialRecord
 from sweeps.space_conditions import fits, parameters_of
 from sweeps.study_confirm import Confirming, confirming_trial, is_confirming, searched
-from sweeps.study_goals import is_readmitted, refused_of
+from sweeps.study_goals import refused_of
 from sweeps.study_history import JOURNAL, mend, note_spec
+from sweeps.study_index import Index
 from sweeps.study_parts import (
     OBJECTIVE,
     STATES,
@@ -70,7 +71,8 @@ class Study:
         self._live: dict[int, Live] = {}
         self._finished: list[int] = []
         self._costs = costs
-        self._digests = self._read_digests()
+        self._index = Index.of(study.get_trials(deepcopy=False), spec.goals)
+        self._prepared: dict[int, list[FrozenTrial]] = {}
         self._confirming: Confirming | None = None
         self._unfinished = [n for n in self._settle_the_past() if not is_confirming(self._frozen(n))]
 
@@ -140,8 +142,7 @@ class Study:
 
     def left(self) -> int:
         """Return how many new trials the budget still allows. What is free does not count."""
-        free = ("duplicate_of", "sibling_of", "confirms", "refused")
-        return int(self._spec.trials) - sum(not any(key in asked_of(t) for key in free) for t in self._known())
+        return int(self._spec.trials) - self._index.counted
 
     @property
     def has_work(self) -> bool:
@@ -150,7 +151,7 @@ class Study:
 
     def confirm(self, repeats: Sequence[Repeat]) -> bool:
         """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?"""
-        known = [self._digests.get(repeat.config.digest) for repeat in repeats]
+        known = [self._index.digests.get(repeat.config.digest) for repeat in repeats]
         self._confirming = Confirming(
             unfinished=[n for n in known if n is not None and self._frozen(n).state is TrialState.RUNNING],
             new=[repeat for repeat, number in zip(repeats, known, strict=True) if number is None],
@@ -158,8 +159,14 @@ class Study:
         return bool(self._confirming.unfinished or self._confirming.new)
 
     def _begin_repeat(self, repeat: Repeat) -> Asked | None:
-        self._study.add_trial(confirming_trial(repeat))
-        return self._begin(self._known()[-1], None)
+        return self._begin(self._add(confirming_trial(repeat)), None)
+
+    def _add(self, trial: FrozenTrial) -> FrozenTrial:
+        """Add a trial to the journal; return it as the journal has it."""
+        self._study.add_trial(trial)
+        added = self._frozen(self._index.total)
+        self._index.add(added)
+        return added
 
     @property
     def _is_exhausted(self) -> bool:
@@ -168,8 +175,7 @@ class Study:
         return exhausted_at >= self._spec.trials
 
     def _ask_new(self) -> Asked | None:
-        known = [trial for trial in self._known() if not is_readmitted(trial, self._spec.goals)]
-        done = {asked_of(trial).get("start") or asked_of(trial)["experiment"] for trial in known}
+        done = self._index.begun
         for name, config in self._spec.experiment_configs():
             if name not in done:
                 return self._begin_given(config, name)
@@ -181,7 +187,7 @@ class Study:
     def _begin_given(self, config: TrialConfig, experiment: str | None, start: str | None = None) -> Asked | None:
         settings = parameters_of(config, self._spec.search)
         known = {key: value for key, value in settings.items() if fits(self._spec.search[key], value)}
-        twin, is_near = self._digests.get(config.digest), False
+        twin, is_near = self._index.digests.get(config.digest), False
         if twin is None and experiment is None and start is None:
             twin = near_twin(searched(self._known()), config, self._spec.search, self._spec.near)
             is_near = twin is not None
@@ -195,12 +201,11 @@ class Study:
             user_attrs={"asked": asked if start is None else {**asked, "start": start}},
         )
         template.datetime_start = datetime.now()
-        self._study.add_trial(template)
-        return self._begin(self._known()[-1], twin)
+        return self._begin(self._add(template), twin)
 
     def _begin_search_trial(self) -> Asked | None:
         trials = searched(self._known())
-        drawn = draw(trials, self._distributions, self._spec.seed, self._place(), self._spec.goals)
+        drawn = draw(trials, self._distributions, self._spec.seed, self._place(), self._spec.goals, self._prepared)
         return self._begin_given(self._spec.searched_config(drawn), None)
 
     def _begin_any_new(self) -> Asked | None:
@@ -209,21 +214,20 @@ class Study:
 
         def is_useless(config: TrialConfig) -> bool:
             near = near_twin(known, config, spec.search, spec.near)
-            return config.digest in self._digests or near is not None or bool(self._refusal(config))
+            return config.digest in self._index.digests or near is not None or bool(self._refusal(config))
 
         config = draw_new(spec, is_useless, self._place())
         return None if config is None else self._begin_given(config, None)
 
     def _place(self) -> int:
         """Return the number of trials in the journal, without confirming runs: the search goes on as without them."""
-        return len(self._study.get_trials(deepcopy=False)) - sum(map(is_confirming, self._known()))
+        return self._index.total - self._index.confirming
 
     def _begin(self, frozen: FrozenTrial, twin: int | None) -> Asked | None:
         if twin is not None:
             self._settle_duplicate(frozen)
             return None
         asked = asked_of(frozen)
-        self._digests[asked["digest"]] = frozen.number
         refused = refused_of(asked)
         if refused is not None:
             reason = f"not run, since it breaks a constraint: {self._spec.goals.broken_by(refused)}"
@@ -261,14 +265,6 @@ class Study:
 
     # Duplicates
 
-    def _read_digests(self) -> dict[str, int]:
-        """Return the trial that answers each digest: the first that was asked for it."""
-        digests: dict[str, int] = {}
-        for trial in self._known():
-            if "duplicate_of" not in asked_of(trial) and not is_readmitted(trial, self._spec.goals):
-                digests.setdefault(asked_of(trial)["digest"], trial.number)
-        return digests
-
     def _settle_duplicate(self, frozen: FrozenTrial) -> None:
         """Give a duplicate its twin's result, when the twin has one."""
         twin = self._frozen(asked_of(frozen)["duplicate_of"])
@@ -299,9 +295,9 @@ class Study:
             return True
         live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
         self._report(live.trial, epoch, metrics[OBJECTIVE])
-        may_stop = not (live.documented or live.confirms) and epoch < live.last_epoch
-        rivals = searched(self._known())
-        live.pruned = may_stop and is_beaten(rivals, number, epoch, live.last_epoch, self._spec.early_stopping)
+        stopping = self._spec.early_stopping
+        is_rung = epoch in stopping.rungs(live.last_epoch) and not (live.documented or live.confirms)
+        live.pruned = is_rung and is_beaten(searched(self._known()), number, epoch, live.last_epoch, stopping)
         return live.pruned
 
     @staticmethod
@@ -387,8 +383,8 @@ class Study:
         self._live.pop(number, None)
         if "duplicate_of" not in asked_of(self._frozen(number)):
             self._finished.append(number)
-        for other in self._known():
-            if other.state is TrialState.RUNNING and asked_of(other).get("duplicate_of") == number:
+        for other in map(self._frozen, self._index.copies.pop(number, ())):
+            if other.state is TrialState.RUNNING:
                 self._settle_duplicate(other)
         if status == "complete":
             self._tell_siblings(self._frozen(number))
@@ -397,11 +393,10 @@ class Study:
         """Add what a complete trial answered besides; what is there already is not added again."""
         if not parent.user_attrs["outcome"].get("siblings") or is_confirming(parent):
             return
-        known = set(self._digests) | {config.digest for _, config in self._spec.experiment_configs()}
+        known = set(self._index.digests) | {config.digest for _, config in self._spec.experiment_configs()}
         with self._journal.without_waiting():  # the parent's outcome, which has them all, is on the disk
             for sibling in sibling_trials(parent, self._spec, self._distributions, known):
-                self._study.add_trial(sibling)
-        self._digests = self._read_digests()
+                self._add(sibling)
 
     def _tell(self, number: int, status: Status, value: float | None) -> None:
         self._study.tell(number, value if status == "complete" else None, STATES[status])
@@ -426,7 +421,8 @@ class Study:
         return [trial for trial in self._study.get_trials(deepcopy=False) if "asked" in trial.user_attrs]
 
     def _frozen(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
+        storage = self._study._storage
+        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number))
 
     # Waking up
 
