@@ -178,7 +178,9 @@ def _require_sealed(folder: Path, description: Mapping[str, Any]) -> None:
         raise _not_described(folder) from error
     for name, damage in damages.items():
         if damage:
-            raise InputError(f"{name} in {str(folder)!r} must be as it was exported, but it {damage}. Export it again.")
+            raise InputError(
+                f"{name} must be as it was exported, but it {damage}, in {str(folder)!r}. Export it again."
+            )
 
 
 def _not_described(folder: Path) -> InputError:

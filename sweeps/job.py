@@ -24,7 +24,7 @@ from sweeps.job_checks import check_against_data, check_trials, claim_folder, re
 from sweeps.job_data import expected_demo, prepare_data
 from sweeps.ledger_text import used_up_note
 from sweeps.observers import FanOut, Progress
-from sweeps.remembered import remember
+from sweeps.remembered import SPEC, remember
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
 from sweeps.winner import conclude, summarize_data, sweep_id, write_text
@@ -136,7 +136,7 @@ def _sit_down(
     check_against_data(spec, dataset)
     require_same_data(sitting)
     sitting.folder.mkdir(exist_ok=True)
-    write_text(sitting.folder / "spec.yaml", spec.to_yaml())
+    write_text(sitting.folder / SPEC, spec.to_yaml())
     dataset.save(sitting.folder / "dataset.json")
     return sitting
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.errors import InputError, OutputError
+from sweeps.remembered import SPEC, read_spec
 
 if TYPE_CHECKING:
     from carcls.config import DataConfig, TrialConfig
@@ -62,10 +63,8 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> None:
         raise OutputError(
             f"--out must be a folder that can be written, got {str(out)!r} ({error.strerror}). Choose another --out."
         ) from None
-    from sweeps.spec import SweepSpec as Spec
-
-    file = out / str(spec.name) / "spec.yaml"
-    if not edited and file.is_file() and Spec.from_yaml(file.read_text(encoding="utf-8")).digest != spec.digest:
+    file = out / str(spec.name) / SPEC
+    if not edited and file.is_file() and read_spec(file.parent).digest != spec.digest:
         raise InputError(
             f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
             f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may change. "

@@ -20,6 +20,7 @@ from sweeps.spec_loading import edit_spec
 
 Kind = Literal["sweep", "all", "reproduce"]
 COMMAND = "command.json"
+SPEC = "spec.yaml"
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
 
@@ -71,7 +72,7 @@ def names_in(out: Path) -> list[str]:
 
 def is_known(folder: Path) -> bool:
     """Tell whether the folder is of a sweep or a job."""
-    return (folder / "spec.yaml").is_file() or (folder / COMMAND).is_file()
+    return (folder / SPEC).is_file() or (folder / COMMAND).is_file()
 
 
 def require_known(out: Path, name: str) -> Path:
@@ -101,9 +102,25 @@ def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
             "which is not written down."
         )
     kind: Kind = said["kind"] if said.get("kind") in get_args(Kind) else "sweep"
-    of_job = tuple(SweepSpec.from_yaml(text) for text in said.get("specs", ()))
-    specs = (SweepSpec.from_file(folder / "spec.yaml"),) if kind == "sweep" else of_job
-    return Command(kind, name, specs, tracking_uri or said.get("tracking_uri"))
+    specs = [read_spec(folder)] if kind == "sweep" else [SweepSpec.from_yaml(text) for text in said.get("specs", [])]
+    return Command(kind, name, tuple(specs), tracking_uri or said.get("tracking_uri"))
+
+
+def read_spec(folder: Path) -> SweepSpec:
+    """Return the spec that a sweep was left with.
+
+    Raises:
+        InputError: its file cannot be read, or is damaged.
+    """
+    path = folder / SPEC
+    try:
+        return SweepSpec.from_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SpecError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{SPEC} must be as carsweep wrote it, got a damaged one at {path} ({said}). Put a copy of it back: the "
+            f"sweep's own run in MLflow has one among its artifacts."
+        ) from None
 
 
 def read_command(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import (
@@ -242,25 +241,6 @@ class SweepSpec(BaseModel):
             SpecError: all mistakes together, each with its path.
         """
         return cls.from_tree(read_tree(text, source))
-
-    @classmethod
-    def from_file(cls, file: Path) -> SweepSpec:
-        """Return the spec that a sweep keeps in its folder.
-
-        Raises:
-            SpecError: the file is damaged; each mistake begins with its path.
-        """
-        try:
-            tree = read_tree(file.read_text(encoding="utf-8"), str(file))
-        except UnicodeDecodeError:
-            raise SpecError([f"{file}: must be as carsweep wrote it, got no text in UTF-8. Put back a copy."]) from None
-        except OSError as error:
-            why = f"{file}: must be readable, got {error.strerror}. Begin the sweep with the same command as before."
-            raise SpecError([why]) from None
-        try:
-            return cls.from_tree(tree)
-        except SpecError as error:
-            raise SpecError([f"{file}: {mistake}" for mistake in error.mistakes]) from None
 
     @classmethod
     def from_tree(cls, tree: Tree, *, bare: frozenset[str] = frozenset(), mistakes: Sequence[str] = ()) -> SweepSpec:

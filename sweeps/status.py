@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.goals import Goals
 from sweeps.holding import Holder, asked_to_stop, holder_of
-from sweeps.remembered import names_in, read_command, require_known
+from sweeps.remembered import names_in, read_spec, require_known
 from sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     from sweeps.study_history import JOURNAL, read_history
 
     folder = require_known(out, name)
-    spec = SweepSpec.from_file(folder / "spec.yaml")
+    spec = read_spec(folder)
     holder = holder_of(folder)
     history = read_history(folder)
     own = [record for record in history.records if record.sibling_of is None]
@@ -155,7 +155,14 @@ def _best(records: Sequence[TrialRecord], goals: Goals) -> TrialRecord | None:
     metric = goals.first.metric
     complete = [r for r in records if r.status == "complete" and {metric, "val_accuracy"} <= set(r.metrics)]
     feasible = [record for record in complete if not goals.infeasible(record.metrics)]
-    return min(feasible, key=lambda record: (goals.first.loss(record.metrics[metric]), record.number), default=None)
+    return min(feasible, key=lambda record: _rank(record, goals), default=None)
+
+
+def _rank(record: TrialRecord, goals: Goals) -> tuple[float, ...]:
+    """Return what ranks a trial: the first objective, then accuracy, then loss, as on the leaderboard."""
+    metrics = record.metrics
+    loss = metrics.get("val_loss", float("inf"))
+    return goals.first.loss(metrics[goals.first.metric]), -metrics["val_accuracy"], loss, record.number
 
 
 def _twins(records: Sequence[TrialRecord]) -> list[Mapping[str, Any]]:

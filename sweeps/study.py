@@ -131,8 +131,7 @@ class Study:
 
     def left(self) -> int:
         """Return how many new trials the budget still allows. What is free does not count."""
-        free = ("duplicate_of", "sibling_of", "confirms", "refused")
-        return int(self._spec.trials) - sum(not any(key in asked_of(t) for key in free) for t in self._book.known())
+        return int(self._spec.trials) - self._book.index.counted
 
     @property
     def has_work(self) -> bool:
@@ -141,7 +140,7 @@ class Study:
 
     def confirm(self, repeats: Sequence[Repeat]) -> bool:
         """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?"""
-        known = [self._book.digests.get(repeat.config.digest) for repeat in repeats]
+        known = [self._book.index.digests.get(repeat.config.digest) for repeat in repeats]
         self._confirming = Confirming(
             unfinished=[n for n in known if n is not None and self._book.frozen(n).state is TrialState.RUNNING],
             new=[repeat for repeat, number in zip(repeats, known, strict=True) if number is None],
@@ -162,7 +161,6 @@ class Study:
         if "duplicate_of" in asked:
             self._book.settle_duplicate(frozen)
             return None
-        self._book.digests[asked["digest"]] = frozen.number
         refused = refused_of(asked)
         if refused is not None:
             reason = f"not run, since it breaks a constraint: {self._spec.goals.broken_by(refused)}"
@@ -207,9 +205,9 @@ class Study:
             return True
         live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
         self._book.report(live.trial, epoch, metrics[OBJECTIVE])
-        may_stop = not (live.documented or live.confirms) and epoch < live.last_epoch
-        rivals = searched(self._book.known())
-        live.pruned = may_stop and is_beaten(rivals, number, epoch, live.last_epoch, self._spec.early_stopping)
+        stopping = self._spec.early_stopping
+        is_rung = epoch in stopping.rungs(live.last_epoch) and not (live.documented or live.confirms)
+        live.pruned = is_rung and is_beaten(searched(self._book.known()), number, epoch, live.last_epoch, stopping)
         return live.pruned
 
     def is_live(self, number: int) -> bool:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sweeps.record import Status, TrialRecord
 from sweeps.study_confirm import is_confirming
-from sweeps.study_goals import is_readmitted
+from sweeps.study_index import Index
 from sweeps.study_parts import OBJECTIVE, STATES, Journal, asked_of, record_of, to_distribution
 from sweeps.study_siblings import sibling_trials
 from sweeps.study_trials import duplicate_reason
@@ -32,7 +32,7 @@ class Book:
         journal: what ``study`` is written to.
 
     Attributes:
-        digests: digest of a config -> number of the trial that answers it, the first that was asked for it.
+        index: what is looked up for every trial.
         distributions: of the searched settings.
     """
 
@@ -42,7 +42,7 @@ class Book:
         self._journal = journal
         self._finished: list[int] = []
         self.distributions = {name: to_distribution(domain) for name, domain in spec.search.items()}
-        self.digests = self._read_digests()
+        self.index = Index.of(study.get_trials(deepcopy=False), spec.goals)
 
     # Reading
 
@@ -52,11 +52,12 @@ class Book:
 
     def frozen(self, number: int) -> FrozenTrial:
         """Return a trial by its number."""
-        return self._study.get_trials(deepcopy=False)[number]
+        storage = self._study._storage
+        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number))
 
     def place(self) -> int:
         """Return the number of trials in the journal, without confirming runs: the search goes on as without them."""
-        return len(self._study.get_trials(deepcopy=False)) - sum(map(is_confirming, self.known()))
+        return self.index.total - self.index.confirming
 
     def records(self, *, duplicates: bool) -> list[TrialRecord]:
         """Return every trial with its twins; with ``duplicates`` the twins' own records instead."""
@@ -66,13 +67,6 @@ class Book:
         """Return the trials finished since the last call, without duplicates."""
         numbers, self._finished = self._finished, []
         return [record_of(self.frozen(number)) for number in numbers]
-
-    def _read_digests(self) -> dict[str, int]:
-        digests: dict[str, int] = {}
-        for trial in self.known():
-            if "duplicate_of" not in asked_of(trial) and not is_readmitted(trial, self._spec.goals):
-                digests.setdefault(asked_of(trial)["digest"], trial.number)
-        return digests
 
     # Writing
 
@@ -89,7 +83,9 @@ class Book:
     def add(self, trial: FrozenTrial) -> FrozenTrial:
         """Write a new trial down and return it with its number."""
         self._study.add_trial(trial)
-        return self.known()[-1]
+        added = self.frozen(self.index.total)
+        self.index.add(added)
+        return added
 
     def attach(self, frozen: FrozenTrial) -> Trial:
         """Return a handle on a trial."""
@@ -117,8 +113,8 @@ class Book:
         self._tell(number, status, value)
         if "duplicate_of" not in asked_of(self.frozen(number)):
             self._finished.append(number)
-        for other in self.known():
-            if other.state is TrialState.RUNNING and asked_of(other).get("duplicate_of") == number:
+        for other in map(self.frozen, self.index.copies.pop(number, ())):
+            if other.state is TrialState.RUNNING:
                 self.settle_duplicate(other)
         if status == "complete":
             self._tell_siblings(self.frozen(number))
@@ -137,11 +133,10 @@ class Book:
         """Add what a complete trial answered besides; what is there already is not added again."""
         if not parent.user_attrs["outcome"].get("siblings") or is_confirming(parent):
             return
-        known = set(self.digests) | {config.digest for _, config in self._spec.experiment_configs()}
+        known = set(self.index.digests) | {config.digest for _, config in self._spec.experiment_configs()}
         with self._journal.without_waiting():  # the parent's outcome, which has them all, is on the disk
             for sibling in sibling_trials(parent, self._spec, self.distributions, known):
-                self._study.add_trial(sibling)
-        self.digests = self._read_digests()
+                self.add(sibling)
 
     def _tell(self, number: int, status: Status, value: float | None) -> None:
         self._study.tell(number, value if status == "complete" else None, STATES[status])

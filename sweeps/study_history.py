@@ -18,6 +18,7 @@ from carcls.disk import full_disk_named, replacing
 from carcls.errors import InputError
 from sweeps.failures import NO_FAULT
 from sweeps.record import TrialRecord
+from sweeps.study_lines import line_of, whole_lines
 from sweeps.study_parts import Journal
 from sweeps.study_twins import records_with_twins
 
@@ -52,6 +53,7 @@ def read_history(folder: Path) -> History:
         return History((), ())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
+        whole_lines(path.read_bytes())
         study = optuna.load_study(study_name=STUDY, storage=JournalStorage(Journal(path)))  # type: ignore[arg-type]
     except KeyError:  # its driver has written no whole line yet
         return History((), ())
@@ -69,15 +71,12 @@ def mend(journal: Path) -> None:
     """
     if not journal.exists():
         return
-    content = journal.read_bytes()
-    lines = content.splitlines(keepends=True)
-    whole = [_is_whole(line) for line in lines]
-    kept = len(lines) if all(whole) else whole.index(False)
-    if any(whole[kept:]):
-        raise InputError(_damaged(journal, f"line {kept + 1} cannot be read"))
-    if kept < len(lines):
-        with journal.open("r+b") as file:
-            file.truncate(sum(map(len, lines[:kept])))
+    try:
+        kept = whole_lines(journal.read_bytes())
+    except ValueError as error:
+        raise InputError(_damaged(journal, str(error))) from None
+    if kept < journal.stat().st_size:
+        os.truncate(journal, kept)
 
 
 def reopen(journal: Path) -> tuple[int, ...]:
@@ -93,12 +92,8 @@ def reopen(journal: Path) -> tuple[int, ...]:
     if not failed:
         return ()
     kept = [new for log in logs for new in (_reopened(log) if log.get("trial_id") in failed else [log])]
-    with (
-        full_disk_named(journal.parent),
-        replacing(journal) as temporary,
-        temporary.open("w", encoding="utf-8") as file,
-    ):
-        file.writelines(json.dumps(log, separators=(",", ":")) + "\n" for log in kept)
+    with full_disk_named(journal.parent), replacing(journal) as temporary, temporary.open("wb") as file:
+        file.writelines(map(line_of, kept))
         file.flush()
         os.fsync(file.fileno())
     return tuple(sorted(failed))  # the journal has one study, so a trial's number is its id
@@ -116,15 +111,6 @@ def _reopened(log: dict[str, Any]) -> list[dict[str, Any]]:
     if not _outcome_in(log):
         return [log]
     return [{**log, "user_attr": {"failed_before": _outcome_in(log)}}, {**log, "user_attr": {"attempts": 0}}]
-
-
-def _is_whole(line: bytes) -> bool:
-    if not line.endswith(b"\n"):
-        return False
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
 
 
 def _damaged(journal: Path, what: str) -> str:

@@ -12,8 +12,6 @@ from carcls.config import TrialConfig
 from sweeps.space_conditions import fits, parameters_of
 from sweeps.study_book import Book
 from sweeps.study_confirm import searched
-from sweeps.study_goals import is_readmitted
-from sweeps.study_parts import asked_of
 from sweeps.study_sampling import draw, draw_new
 from sweeps.study_trials import asked_value
 from sweeps.study_twins import near_twin
@@ -37,11 +35,11 @@ class Proposals:
         self._book = book
         self._spec = spec
         self._costs = costs
+        self._prepared: dict[int, list[FrozenTrial]] = {}
 
     def next(self) -> FrozenTrial:
         """Return the next trial; it may be a twin of another one, or break a limit, and then is not to be run."""
-        known = [trial for trial in self._book.known() if not is_readmitted(trial, self._spec.goals)]
-        done = {asked_of(trial).get("start") or asked_of(trial)["experiment"] for trial in known}
+        done = self._book.index.begun
         for name, config in self._spec.experiment_configs():
             if name not in done:
                 return self._given(config, name)
@@ -49,7 +47,7 @@ class Proposals:
             if f"starts[{place}]" not in done:
                 return self._given(self._spec.trial_config(settings), None, start=f"starts[{place}]")
         trials, book = searched(self._book.known()), self._book
-        drawn = draw(trials, book.distributions, self._spec.seed, book.place(), self._spec.goals)
+        drawn = draw(trials, book.distributions, self._spec.seed, book.place(), self._spec.goals, self._prepared)
         return self._given(self._spec.searched_config(drawn), None)
 
     def at_random(self) -> FrozenTrial | None:
@@ -58,7 +56,7 @@ class Proposals:
 
         def is_useless(config: TrialConfig) -> bool:
             near = near_twin(known, config, spec.search, spec.near)
-            return config.digest in self._book.digests or near is not None or self._is_refused(config)
+            return config.digest in self._book.index.digests or near is not None or self._is_refused(config)
 
         config = draw_new(spec, is_useless, self._book.place())
         return None if config is None else self._given(config, None)
@@ -66,7 +64,7 @@ class Proposals:
     def _given(self, config: TrialConfig, experiment: str | None, start: str | None = None) -> FrozenTrial:
         settings = parameters_of(config, self._spec.search)
         known = {key: value for key, value in settings.items() if fits(self._spec.search[key], value)}
-        twin, is_near = self._book.digests.get(config.digest), False
+        twin, is_near = self._book.index.digests.get(config.digest), False
         if twin is None and experiment is None and start is None:
             twin = near_twin(searched(self._book.known()), config, self._spec.search, self._spec.near)
             is_near = twin is not None

@@ -58,19 +58,25 @@ def near_twin(
         (distance, trial.number)
         for trial in trials
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and "duplicate_of" not in asked_of(trial)
-        if (distance := _distance(asked_of(trial)["config"], config, ranges)) <= near
+        if (distance := _distance(asked_of(trial)["config"], config, ranges, near)) <= near
         if _without(TrialConfig.model_validate(asked_of(trial)["config"]).canonical(), ranges) == rest
     ]
     return min(found)[1] if found else None
 
 
-def _distance(other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str, FloatDomain]) -> float:
-    """Return the largest difference in any of the ranges, as a share of the range; infinite outside of one."""
-    if not all(fits(domain, other[name]) for name, domain in ranges.items()):
-        return math.inf
-    return max(
-        abs(_place(other[name], domain) - _place(getattr(config, name), domain)) for name, domain in ranges.items()
-    )
+def _distance(other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str, FloatDomain], near: float) -> float:
+    """Return the largest difference in any of the ranges, as a share of the range; infinite outside of one.
+
+    Infinite as well as soon as one is above ``near``: most trials differ in the first range already.
+    """
+    largest = 0.0
+    for name, domain in ranges.items():
+        if not fits(domain, other[name]):
+            return math.inf
+        largest = max(largest, abs(_place(other[name], domain) - _place(getattr(config, name), domain)))
+        if largest > near:
+            return math.inf
+    return largest
 
 
 def _place(value: float, domain: FloatDomain) -> float:

@@ -14,7 +14,7 @@ from carcls.stages import write_json
 from sweeps.budget import shared_budgets
 from sweeps.comparison import Pair, compare
 from sweeps.comparison_files import read_sweeps
-from sweeps.remembered import remember
+from sweeps.remembered import SPEC, read_spec, remember
 from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
 from sweeps.spec_layers import TRIAL_SETTINGS
@@ -174,9 +174,9 @@ def _with_start(spec: SweepSpec, out: Path, transfer: SweepResult | None) -> Swe
     """Let retrieval begin with the training of the transfer family's winner; a sweep that goes on keeps its start."""
     if spec.family != "retrieval":
         return spec
-    before = out / str(spec.name) / "spec.yaml"
-    if before.is_file():
-        return spec.model_copy(update={"starts": SweepSpec.from_file(before).starts})
+    before = out / str(spec.name)
+    if (before / SPEC).is_file():
+        return spec.model_copy(update={"starts": read_spec(before).starts})
     if transfer is None or transfer.best is None or spec.trials <= len(spec.experiments):
         return spec
     return spec.model_copy(update={"starts": ({n: transfer.best.params[n] for n in _TRAINING_SETTINGS},)})

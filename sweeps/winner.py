@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.config import TrialConfig
+from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.budget import budget_of
@@ -251,10 +252,11 @@ def sweep_id(folder: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    """Write a file so that it is whole or absent, whenever the machine stops."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_down(sitting: Sitting, result: SweepResult) -> None:

@@ -127,6 +127,7 @@ def run(
     stages: Path | None = None,
     config: dict[str, Any] | None = None,
     trials: int | None = None,
+    edits: list[str] | None = None,
     **data: Any,
 ) -> EngineResult:
     """Run one trial for each dropout, one at a time on one CPU unless told otherwise; each fails as ``spoil`` says."""
@@ -152,6 +153,7 @@ def run(
         observer or Diary(),
         runner="failing_runner:run",
         loader="failing_runner:load",
+        edits=edits,
         tell=(said if said is not None else []).append,
     )
 
@@ -246,7 +248,7 @@ class TestWithASharedRay:
         assert len(log_of(tmp_path)) == 5
 
     def test_a_full_disk_fails_trials_and_three_in_a_row_stop_the_sweep(self, tmp_path: Path) -> None:
-        """On a real disk of 4 MiB the reason names the folder and carsweep gc; with room the sweep goes on."""
+        """On a real disk of 4 MiB the reason names the folder and the remedy; with room a resume runs them all."""
         small = tmp_path / "small"
         small.mkdir()
         if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", small]).returncode:
@@ -262,6 +264,11 @@ class TestWithASharedRay:
             result = run(tmp_path, spoil, stages=small)
             assert [record.status for record in result.records].count("complete") == 1
             assert result.stopped == ""
+            said: list[str] = []
+            result = run(tmp_path, spoil, stages=small, edits=[], said=said)
+            assert [record.status for record in result.records] == ["complete"] * 4
+            numbers = ", ".join(str(record.number) for record in failed)
+            assert said == [f"Tried again, since they failed through no fault of their own: trials {numbers}."]
         finally:
             subprocess.run(["umount", small], check=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,26 @@ def test_a_damaged_journal_is_told_or_mended(
     with pytest.raises(InputError, match="must be as carsweep wrote it"):
         Study.open(folder, spec_of())
     assert (folder / "study.journal").read_bytes() == b"".join(lines)
+
+
+@settings(max_examples=100, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_of_a_journal_is_told_or_changes_nothing(
+    undisturbed: tuple[bytes, list[TrialRecord]], tmp_path_factory: pytest.TempPathFactory, share: float, bit: int
+) -> None:
+    """No score becomes another one: the line is named, to readers too; at the end it is cut off and its trial asked."""
+    journal, expected = undisturbed
+    content = bytearray(journal)
+    content[int(share * len(content))] ^= 1 << bit
+    folder = tmp_path_factory.mktemp("flipped")
+    (folder / "study.journal").write_bytes(content)
+    place = content[: int(share * len(content))].count(b"\n")
+    is_last = place >= journal.count(b"\n") - 1
+    with suppress(InputError) if not is_last else nullcontext():
+        read_history(folder)
+        with Study.open(folder, spec_of()) as study:
+            run_to_the_end(study)
+            assert plain(study.records()) == expected
 
 
 def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(
@@ -305,6 +326,33 @@ def test_what_failed_through_no_fault_of_its_own_goes_on_when_the_sweep_is_resum
     assert {record.failure for record in own if record.status == "failed"} == set(numbers) - set(again)
     with Study.open(tmp_path, spec_of(early_stopping=EarlyStopping(enabled=False)), edits=[]) as study:
         assert (study.reopened, study.ask()) == ((), None)
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the journal of a sweep all of whose trials failed."""
+    folder = tmp_path_factory.mktemp("failing")
+    with Study.open(folder, spec_of(early_stopping=EarlyStopping(enabled=False))) as study:
+        fail_each_way(study)
+    return (folder / "study.journal").read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1))
+def test_failures_in_a_journal_cut_at_any_byte_are_tried_again_or_stay(
+    failing: bytes, tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
+    """Whatever was written of an end: seven trials have seven numbers, and only what was their own fault is failed."""
+    folder = tmp_path_factory.mktemp("cut")
+    (folder / "study.journal").write_bytes(failing[: round(share * len(failing))])
+    told = {record.number: record.failure for record in read_history(folder).records}
+    with Study.open(folder, spec_of(early_stopping=EarlyStopping(enabled=False)), edits=[]) as study:
+        run_to_the_end(study)
+        own = [record for record in study.records() if record.sibling_of is None]
+    assert len(own) == len({record.number for record in own}) == 7
+    faulty = ("bug", "diverged", "bad_data", "out_of_memory")
+    failed = {number: failure for number, failure in told.items() if failure in faulty}
+    assert {record.number: record.failure for record in own if record.status == "failed"} == failed
 
 
 def test_how_a_trial_had_failed_stays_in_the_journal_and_it_may_fail_again(tmp_path: Path) -> None:
