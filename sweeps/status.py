@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.goals import Goals
 from sweeps.holding import Holder, asked_to_stop, holder_of
-from sweeps.remembered import names_in, read_spec, require_known
+from sweeps.remembered import names_in, read_command, read_spec, require_known
 from sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
