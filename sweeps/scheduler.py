@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.control_answers import Answers
@@ -37,6 +38,21 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
         self._study = study
         self._answers = answers
         self._may_go_on = may_go_on
+        self._chosen: set[str] = set()
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Return the first trial that no process is being started for; None when there is one for each.
+
+        Tune gives the process of a trial that ended to the trial chosen here, and ends the process that starts for that
+        one. With trials shorter than the start of a process, all would run in the first process.
+        """
+        waiting = [trial for trial in tune_controller.get_live_trials() if trial.status == Trial.PENDING]
+        fresh = [trial for trial in waiting if trial.trial_id not in self._chosen]
+        if not fresh:
+            return None
+        first = min(fresh, key=lambda trial: trial.config["number"])
+        self._chosen.add(first.trial_id)
+        return first
 
     def on_trial_result(self, _controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Pass the measurement on; answer stop or continue."""

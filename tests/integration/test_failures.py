@@ -274,6 +274,17 @@ class TestWithASharedRay:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("session")
+def test_trials_shorter_than_the_start_of_a_process_run_in_all_of_them(tmp_path: Path) -> None:
+    """The second process is let start, though the first one is free again before it has."""
+    result = run(tmp_path, {n / 20: "" for n in range(1, 19)}, config={"concurrency": 2}, sleep=0.5)
+    assert [record.status for record in result.records] == ["complete"] * 18
+    pids = [line["pid"] for line in log_of(tmp_path)]
+    assert len(set(pids)) == 2
+    assert min(pids.count(pid) for pid in pids) >= 3
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("runner_folder")
 def test_a_machine_on_which_everything_dies_is_not_used_any_more(tmp_path: Path) -> None:
     """Of two nodes one kills every trial: it is put out of use, told once, and every trial ends complete."""
