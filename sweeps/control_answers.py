@@ -39,6 +39,7 @@ class Answers:
     places: Places = field(default_factory=Places)
     _tries: dict[int, Try] = field(default_factory=dict)
     _where: dict[int, str] = field(default_factory=dict)
+    _homes: dict[Any, str] = field(default_factory=dict)
     _deaths: dict[int, Failure] = field(default_factory=dict)
 
     def begin(self, asked: Asked) -> Try:
@@ -47,9 +48,13 @@ class Answers:
         self._tries[asked.number] = given
         return given
 
-    def note_place(self, number: int, node: str) -> None:
-        """The trial's process says on which machine it is."""
-        self._where[number] = node
+    def note_place(self, number: int, node: str, process: Any) -> None:
+        """The trial's process says on which machine it is; with the first of its trials only."""
+        self._homes[process] = self._where[number] = node
+
+    def note_process(self, number: int, process: Any) -> None:
+        """A process takes up the trial; where it is is known if it has had another one."""
+        self._where[number] = self._homes.get(process, "")
 
     def note_epoch(self, number: int) -> None:
         """The trial measured an epoch, so its machine works."""

@@ -40,7 +40,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
     def on_trial_result(self, _controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Pass the measurement on; answer stop or continue."""
         if "place" in result:
-            self._answers.note_place(trial.config["number"], result["place"])
+            self._answers.note_place(trial.config["number"], result["place"], trial.temporary_state.ray_actor)
         if "measurement" not in result:
             return str(TrialScheduler.CONTINUE)
         said = json.loads(result["measurement"])

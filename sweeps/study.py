@@ -116,6 +116,7 @@ class Study:
     def close(self) -> None:
         """Let another process drive this sweep."""
         if self._lock is not None:
+            self._journal.sync()
             give_back(*self._lock)
             self._lock = None
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -111,7 +111,8 @@ class SweepRuns:
         if run is None:
             assert self.parent is not None
             tags = {ROLE: "trial", TRIAL: str(number), _PARENT: self.parent.run_id}
-            run = self._make(update, tags)
+            # With the run come its tags: each request, and each part of one, is a transaction of its own in MLflow.
+            run, update = self._make(update, {**as_tags(update.tags), **tags}), replace(update, tags={})
         self._remember(number, run)
         self._log(run, update)
         status = update.status or run.status
@@ -139,7 +140,7 @@ class SweepRuns:
     def _log(self, run: KnownRun, update: Update) -> None:
         metrics = as_metrics(update.points, run.start)
         params = [] if run.has_params else as_params(update.params)
-        tags = [RunTag(name, mask_secrets(str(value))[:_TAG_LENGTH]) for name, value in update.tags.items()]
+        tags = [RunTag(name, value) for name, value in as_tags(update.tags).items()]
         for first in range(0, max(len(metrics), 1), _METRICS_A_BATCH):
             if metrics or params or tags:
                 self._client.log_batch(run.run_id, metrics[first : first + _METRICS_A_BATCH], params, tags)
@@ -192,6 +193,11 @@ def as_metrics(points: Points, start: int) -> list[Metric]:
         for name, value in metrics.items()
         if math.isfinite(value)
     ]
+
+
+def as_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags as MLflow takes them, with passwords masked."""
+    return {name: mask_secrets(str(value))[:_TAG_LENGTH] for name, value in tags.items()}
 
 
 def as_params(params: Mapping[str, Any]) -> list[Param]:

@@ -25,6 +25,10 @@ TRACEBACK = "error.txt"
 Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]], Outcome]
 
 
+# The machine that this process has told that it is on, once it has: each report costs milliseconds.
+_told: list[str] = []
+
+
 class Order(TypedDict):
     """What a worker is told to do; plain JSON values.
 
@@ -44,7 +48,7 @@ class Order(TypedDict):
 
 
 def run_order(order: Order) -> None:
-    """Run one trial: report its ``place`` and its measurements, then either ``outcome`` or ``failure``.
+    """Run one trial: report its measurements, then either ``outcome`` or ``failure``; a process's first, its ``place``.
 
     A failure is told as the JSON of ``sweeps.failures.Failure``. After a CUDA error the process ends itself, since it
     can use its GPU no more; the trial goes on in another one.
@@ -53,7 +57,9 @@ def run_order(order: Order) -> None:
     """
     start = time.perf_counter()
     try:
-        tune.report({"place": get_runtime_context().get_node_id()})
+        if not _told:
+            _told.append(get_runtime_context().get_node_id())
+            tune.report({"place": _told[0]})
         _take_share(order["cpus"], order["gpus"])
         outcome = _run(order, start)
     except Exception as error:
