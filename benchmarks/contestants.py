@@ -24,7 +24,8 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from sweeps.spec import EarlyStopping, SweepSpec
-from sweeps.study import Study, to_distribution
+from sweeps.study import Study
+from sweeps.study_parts import to_distribution
 
 METRIC = "val_accuracy"
 EXPERIMENTS = ("transfer/frozen", "transfer/finetuned")

@@ -13,6 +13,7 @@
         ├── NonFiniteLoss        the loss became NaN or infinite
         ├── OutOfMemory          the device's memory did not suffice
         ├── BadData              an image or a stage vanished or is damaged
+        │   └── DamagedCheckpoint    what a trial would go on from
         └── DiskFull             the disk has no room
 
 Messages read "{name} must {rule}, got {value!r}." and end with the remedy.
@@ -78,6 +79,10 @@ class OutOfMemory(TrialFailure):
 
 class BadData(TrialFailure):
     """Something that the trial reads vanished, or is damaged; the message names the file."""
+
+
+class DamagedCheckpoint(BadData):
+    """What a trial would go on from cannot be read; the trial can begin anew."""
 
 
 class DiskFull(TrialFailure):

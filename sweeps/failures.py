@@ -13,7 +13,8 @@
                                                                     three of the same kind in a row stop the sweep
 
 A sweep that is stopped keeps what it has, and its remaining budget. Three times in a row out of memory with a whole
-share, or lost, on one machine put that machine out of use.
+share, or lost, on one machine put that machine out of use. What failed as lost, preempted or for want of room goes on
+from its checkpoint when somebody resumes the sweep by its name: whoever does has mended what was to blame.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from carcls.errors import BadData, DataError, InputError, NonFiniteLoss, OutOfMe
 
 Kind = Literal["out_of_memory", "diverged", "bad_data", "lost", "preempted", "full_disk", "settings", "bug"]
 
+# A trial that failed so may be tried again as it is, once somebody asks for it.
+NO_FAULT: tuple[Kind, ...] = ("lost", "preempted", "full_disk")
 IN_A_ROW = 3
 HALVINGS = 4
 _STOPPING: tuple[Kind, ...] = ("bug", "bad_data", "full_disk")

@@ -50,6 +50,7 @@ class SweepStatus:
         counts: trials that were run by ``complete``, ``pruned``, ``failed`` and ``running``; without those that confirm
             others.
         siblings: settings answered on the way of those.
+        twins: trials that were drawn and not run: ``number``, ``same_as`` which trial, and whether only ``near``ly.
         unfinished: trials that run, or that the next driver begins with.
         best: number of the complete trial that would win now; a sibling may be it.
         best_accuracy: of that trial, in [0, 1].
@@ -66,6 +67,7 @@ class SweepStatus:
     trials: int
     counts: Mapping[str, int]
     siblings: int
+    twins: tuple[Mapping[str, Any], ...]
     unfinished: tuple[TrialStatus, ...]
     best: int | None
     best_accuracy: float | None
@@ -108,8 +110,9 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         state=_state(folder, holder, own, result),
         holder=holder,
         trials=spec.trials,
-        counts=Counter(record.status for record in search if record.sibling_of is None),
+        counts=dict(Counter(record.status for record in search if record.sibling_of is None)),
         siblings=len(history.records) - len(own),
+        twins=tuple(_twins(history.records)),
         unfinished=tuple(_trial(record) for record in own if record.status == "running"),
         best=best.number if best else None,
         best_accuracy=best.metrics["val_accuracy"] if best else None,
@@ -153,6 +156,11 @@ def _best(records: Sequence[TrialRecord], goals: Goals) -> TrialRecord | None:
     complete = [r for r in records if r.status == "complete" and {metric, "val_accuracy"} <= set(r.metrics)]
     feasible = [record for record in complete if not goals.infeasible(record.metrics)]
     return min(feasible, key=lambda record: (goals.first.loss(record.metrics[metric]), record.number), default=None)
+
+
+def _twins(records: Sequence[TrialRecord]) -> list[Mapping[str, Any]]:
+    found = [{"number": t.number, "same_as": r.number, "near": t.near} for r in records for t in r.twins]
+    return sorted(found, key=lambda twin: twin["number"])
 
 
 def _trial(record: TrialRecord) -> TrialStatus:

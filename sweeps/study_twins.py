@@ -1,4 +1,4 @@
-"""Near twins: trials that differ so little that training both would tell nothing.
+"""Twins: trials that are equal, or differ so little that training both would tell nothing.
 
 A learning rate of 0.00100 and one of 0.00101 train the same network but for luck. What is drawn that close to a
 finished trial takes over its result, as equal trials do; what was asked for by name (documented experiments, starts)
@@ -8,15 +8,31 @@ never does.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from carcls.config import TrialConfig
+from sweeps.record import TrialRecord, Twin
 from sweeps.space import Domain, FloatDomain
 from sweeps.space_conditions import fits, parameters_of
-from sweeps.study_parts import asked_of
+from sweeps.study_parts import asked_of, record_of
+
+
+def records_with_twins(trials: Iterable[FrozenTrial]) -> list[TrialRecord]:
+    """Return the trials that have a result of their own, each with those that took it over."""
+    twins: defaultdict[int, list[Twin]] = defaultdict(list)
+    own = []
+    for trial in trials:
+        asked = asked_of(trial)
+        if "duplicate_of" in asked:
+            twins[asked["duplicate_of"]].append(Twin(trial.number, asked.get("near", False), asked["settings"]))
+        else:
+            own.append(record_of(trial))
+    return [replace(record, twins=tuple(twins[record.number])) for record in own]
 
 
 def near_twin(
