@@ -105,7 +105,7 @@ class Study:
     def close(self) -> None:
         """Let another process drive this sweep."""
         if self._lock is not None:
-            self._journal.sync()
+            self._book.sync()
             give_back(*self._lock)
             self._lock = None
 
