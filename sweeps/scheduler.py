@@ -45,7 +45,9 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
             return str(TrialScheduler.CONTINUE)
         said = json.loads(result["measurement"])
         self._answers.note_epoch(trial.config["number"])
-        stop = self._study.report(trial.config["number"], said["epoch"], said["metrics"], said["seconds"])
+        stop = self._study.report(
+            trial.config["number"], said["epoch"], said["metrics"], said["seconds"], said["saved"]
+        )
         return str(TrialScheduler.STOP if stop or not self._may_go_on() else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, _controller: Any, trial: Any) -> None:

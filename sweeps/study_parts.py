@@ -165,5 +165,6 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         sibling_of=asked.get("sibling_of"),
         confirms=asked.get("confirms"),
         failure=outcome.get("failure", ""),
+        saved=outcome.get("saved", 0.0),
         refused="refused" in asked,
     )
