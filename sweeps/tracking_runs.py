@@ -18,6 +18,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from sweeps.tracking_store import Tracking, mask_secrets
+from sweeps.tracking_together import Requests
 
 SWEEP_ID, ROLE, TRIAL, STATE, REASON = (
     "carsweep.sweep_id",
@@ -90,7 +91,8 @@ class SweepRuns:
     def __init__(self, tracking: Tracking, *, family: str, sweep_id: str, name: str) -> None:
         assert not set("'\"`") & set(sweep_id), sweep_id
         self._tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
-        self._client = tracking.client()
+        self._requests = Requests(tracking)
+        self._client = self._requests.client
         self._experiment = ""
         self.parent: KnownRun | None = None
         self.trials: dict[int, KnownRun] = {}
@@ -119,6 +121,23 @@ class SweepRuns:
         if status != run.status:
             self._set_status(run.run_id, status)
         self._remember(number, KnownRun(run.run_id, status, run.start, run.has_params or bool(update.params)))
+
+    def write_together(self, updates: Mapping[int | None, Update]) -> bool:
+        """Bring many runs in line at once, or none of them; return whether that was done.
+
+        It is not where MLflow has no such requests, or refuses one of the updates: then write them one by one.
+        """
+        if len(updates) < 2 or not self._requests.can_be_together:
+            return False
+        parent, trials = self.parent, dict(self.trials)
+        try:
+            with self._requests.together():
+                for number, update in updates.items():
+                    self.write(number, update)
+        except Exception:  # one by one they will tell which it was, and why
+            self.parent, self.trials = parent, trials
+            return False
+        return True
 
     def refit_of(self, number: int) -> KnownRun:
         """Return the run of a trial's refit, made when it is missing: another model than the trial's own."""
