@@ -26,6 +26,7 @@ from filelock import FileLock
 from carcls.config import digest_of
 from carcls.disk import full_disk_named, replacing
 from carcls.stages_checks import find_damage, seal
+from carcls.stages_use import note_hit, note_made
 
 LOG = "log.jsonl"
 # Stages that this process has found to be whole.
@@ -52,10 +53,15 @@ class StageStore:
 
     Args:
         root: the store's folder, made when missing. Several processes may share it.
+
+    Attributes:
+        saved_seconds: what those stages took to make that this object found made by another.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self.saved_seconds = 0.0
+        self._answered: set[Path] = set()
         self.root.mkdir(parents=True, exist_ok=True)
 
     def folder(self, kind: str, key: Mapping[str, Any]) -> Path:
@@ -102,6 +108,7 @@ class StageStore:
             if not keep and work.exists():
                 shutil.rmtree(work)
             work.mkdir(parents=True, exist_ok=True)
+            began = time.perf_counter()
             for leftover in work.glob(".*.tmp"):  # of a maker that was killed while it wrote
                 leftover.unlink()
             try:
@@ -110,6 +117,7 @@ class StageStore:
                         write_json(work / "key.json", dict(key))  # whoever clears up must know whose work it is
                     make(work)
                     seal(work)
+                    note_made(work, time.perf_counter() - began)
                     write_json(work / "key.json", dict(key))
             except BaseException:
                 if not keep:
@@ -117,6 +125,7 @@ class StageStore:
                 raise
             work.rename(final)
             _whole.add(final)
+            self._answered.add(final)
             self._log(kind, final.name, "made", start)
         return final
 
@@ -157,6 +166,9 @@ class StageStore:
             return False
         with suppress(PermissionError):  # another user's store
             os.utime(final / "key.json")
+        if final not in self._answered:
+            self._answered.add(final)
+            self.saved_seconds += note_hit(final)
         self._log(final.parent.name, final.name, "reused", start)
         return True
 

@@ -190,15 +190,17 @@ def _settings_of(record: TrialRecord) -> Mapping[str, Any]:
 
 
 class NewsCallback(Callback):  # type: ignore[misc]  # Tune knows callbacks by their base class
-    """Hands Tune's events to the watch, and collects the trials' processes (Ray actors)."""
+    """Hands Tune's events to the watch, collects the trials' processes (Ray actors), and says who takes up a trial."""
 
-    def __init__(self, watch: Watch, processes: set[Any]) -> None:
+    def __init__(self, watch: Watch, processes: set[Any], taken_up: Callable[[int, Any], None]) -> None:
         self._watch = watch
         self._processes = processes
+        self._taken_up = taken_up
 
     def on_trial_start(self, trial: Any, **_: Any) -> None:
         """A process takes up the trial."""
         self._processes.add(trial.temporary_state.ray_actor)
+        self._taken_up(trial.config["number"], trial.temporary_state.ray_actor)
         self._watch.begin(trial.config["number"])
 
     def on_trial_recover(self, trial: Any, **_: Any) -> None:

@@ -50,6 +50,7 @@ class Answers:
     places: Places = field(default_factory=Places)
     _tries: dict[int, Try] = field(default_factory=dict)
     _where: dict[int, Place] = field(default_factory=dict)
+    _homes: dict[Any, Place] = field(default_factory=dict)
     _deaths: dict[int, Failure] = field(default_factory=dict)
 
     def begin(self, asked: Asked) -> Try:
@@ -58,9 +59,13 @@ class Answers:
         self._tries[asked.number] = given
         return given
 
-    def note_place(self, number: int, place: Place) -> None:
-        """The trial's process says where it is."""
-        self._where[number] = place
+    def note_place(self, number: int, place: Place, process: Any) -> None:
+        """The trial's process says where it is; with the first of its trials only."""
+        self._homes[process] = self._where[number] = place
+
+    def note_process(self, number: int, process: Any) -> None:
+        """A process takes up the trial; where it is is known if it has had another one."""
+        self._where[number] = self._homes.get(process, NOWHERE)
 
     def note_epoch(self, number: int) -> None:
         """The trial measured an epoch, so the place works."""

@@ -197,7 +197,7 @@ def _tuner(
             storage_path=str((folder / "trials").resolve()),
             failure_config=tune.FailureConfig(max_failures=0),
             stop=HaltStopper(control, processes),
-            callbacks=[NewsCallback(watch, processes)],
+            callbacks=[NewsCallback(watch, processes, answers.note_process)],
             verbose=0,
         ),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sweeps.budget import Budget, Prices, Spent, cost_of
 
@@ -33,6 +33,40 @@ class Pace:
     fresh: bool = True
     searched: bool = True
     waiting: bool = False
+
+
+@dataclass(slots=True)
+class Seen:
+    """What trials tell of those to come, added up, so that a thousand that ended are not gone through for each report.
+
+    Attributes:
+        epochs, seconds: that were trained, of trials whose work was done for them.
+        whole: seconds of those of them that ended.
+        ended: how many these are.
+        longer: how much longer than expected searched trials ran, added up.
+        searched: how many these are.
+    """
+
+    epochs: int = 0
+    seconds: float = 0.0
+    whole: float = 0.0
+    ended: int = 0
+    longer: float = 0.0
+    searched: int = 0
+
+    def add(self, trial: Pace, halving: Halving) -> None:
+        """Count a trial."""
+        if not trial.fresh:
+            return
+        if trial.spent.epochs:
+            self.epochs += trial.spent.epochs
+            self.seconds += trial.spent.seconds
+        if trial.ended and trial.spent.seconds:
+            self.whole += trial.spent.seconds
+            self.ended += 1
+        if trial.ended and trial.searched and trial.spent.epochs and trial.planned:
+            self.longer += trial.done / expected_epochs(trial.planned, halving)
+            self.searched += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +130,32 @@ def expected_epochs(planned: int, halving: Halving, done: int = 0) -> float:
 
 
 def forecast(
-    trials: Sequence[Pace], rest: Rest, halving: Halving, budget: Budget, spent: Spent, wall: float
+    trials: Sequence[Pace],
+    rest: Rest,
+    halving: Halving,
+    budget: Budget,
+    spent: Spent,
+    wall: float,
+    ended: Seen | None = None,
 ) -> Forecast | None:
     """Return what is still to come; None before anything was measured.
 
     Args:
-        trials: all that were asked so far, those that ended included.
+        trials: all that were asked so far, those that ended included as far as ``ended`` has not counted them.
         rest: what the sweep has left to do.
         halving: of the searched trials.
         budget: of the whole sweep.
         spent: by all trials.
         wall: seconds of all sittings so far.
+        ended: what trials tell that ended.
     """
-    rate = _Rate.of(trials)
+    seen = replace(ended) if ended is not None else Seen()
+    for trial in trials:
+        seen.add(trial, halving)
+    rate = _Rate.of(seen)
     if rate is None:
         return None
-    share = _observed_share(trials, halving)
+    share = _observed_share(seen, halving)
     running, waiting = (
         [_remaining(trial, rate, halving, share) for trial in trials if not trial.ended and trial.waiting is waits]
         for waits in (False, True)
@@ -144,23 +188,18 @@ class _Rate:
     per_trial: float
 
     @classmethod
-    def of(cls, trials: Sequence[Pace]) -> _Rate | None:
-        fresh = [trial.spent for trial in trials if trial.fresh and trial.spent.epochs]
-        epochs = sum(spent.epochs for spent in fresh)
-        if epochs:
-            return cls(sum(spent.seconds for spent in fresh) / epochs, 0.0)
-        whole = [trial.spent.seconds for trial in trials if trial.fresh and trial.ended and trial.spent.seconds]
-        return cls(0.0, sum(whole) / len(whole)) if whole else None
+    def of(cls, seen: Seen) -> _Rate | None:
+        if seen.epochs:
+            return cls(seen.seconds / seen.epochs, 0.0)
+        return cls(0.0, seen.whole / seen.ended) if seen.ended else None
 
     def seconds(self, epochs: float) -> float:
         return self.per_trial or self.per_epoch * epochs
 
 
-def _observed_share(trials: Sequence[Pace], halving: Halving) -> float:
+def _observed_share(seen: Seen, halving: Halving) -> float:
     """Return how much longer than expected searched trials ran; the expectation counts as much as a few of them."""
-    ended = [trial for trial in trials if trial.ended and trial.fresh and trial.searched and trial.spent.epochs]
-    ran = [trial.done / expected_epochs(trial.planned, halving) for trial in ended if trial.planned]
-    return (halving.reduction + sum(ran)) / (halving.reduction + len(ran))
+    return (halving.reduction + seen.longer) / (halving.reduction + seen.searched)
 
 
 def _remaining(trial: Pace, rate: _Rate, halving: Halving, share: float) -> tuple[float, float]:

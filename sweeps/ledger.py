@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweeps.budget import Budget, Spent, UsedUp, budget_of, cost_of, total
-from sweeps.forecast import Forecast, Halving, Pace, Rest, forecast
+from sweeps.forecast import Forecast, Halving, Pace, Rest, Seen, forecast
 from sweeps.spending import Spending, SpendingLog, spent_by
 
 if TYPE_CHECKING:
@@ -44,16 +44,13 @@ class Standing:
 
 @dataclass(slots=True)
 class _Account:
-    """One trial: ``before`` this sitting, ``here`` in it, and since when its process runs (None: it does not)."""
+    """A trial that has not ended: ``before`` this sitting, ``here`` in it, and since when its process runs."""
 
     planned: int
     searched: bool
     before: Spent = _NOTHING
     waiting: bool = False
     done: int = 0
-    ended: bool = False
-    fresh: bool = True
-    accuracy: float | None = None
     here: Spent = field(default_factory=Spent)
     since: float | None = None
 
@@ -88,9 +85,11 @@ class Ledger:
         self._halving = Halving(stopping.rungs(self._planned), stopping.reduction)
         self._wall_before, self._began = spending.wall, clock()
         self._accounts: dict[int, _Account] = {}
+        self._ended, self._spent_by_ended, self._seen = 0, Spent(), Seen()
+        self._best: tuple[int, float] | None = None
         for record in records:
             if record.sibling_of is None:
-                self._accounts[record.number] = _account(record, spent_by(record, spending))
+                self._open(record, spent_by(record, spending))
 
     def ask(self, number: int, planned: int, *, searched: bool) -> None:
         """The trial is about to run: a new one, or one that an earlier sitting left unfinished."""
@@ -105,9 +104,9 @@ class Ledger:
 
     def beat(self, number: int, epoch: int, *, trained: bool) -> None:
         """The trial has reported an epoch: a trained one, or one that came from the store or a checkpoint."""
-        account = self._accounts[number]
-        account.done = max(account.done, epoch)
-        self._count(number, epochs=int(trained))
+        if number in self._accounts:
+            self._accounts[number].done = max(self._accounts[number].done, epoch)
+            self._count(number, epochs=int(trained))
 
     def end(self, number: int) -> None:
         """The trial's process does nothing more for it, for now or for good."""
@@ -118,9 +117,27 @@ class Ledger:
     def settle(self, record: TrialRecord) -> None:
         """The trial has its result."""
         self.end(record.number)
-        account = self._accounts.setdefault(record.number, _account(record, Spent()))
-        account.ended, account.fresh, account.done = True, not record.reused, record.epochs
-        account.accuracy = _accuracy(record)
+        account = self._accounts.pop(record.number, None)
+        self._close(record, account.before + account.here if account else Spent())
+
+    def _open(self, record: TrialRecord, spent: Spent) -> None:
+        """Note a trial of an earlier sitting."""
+        if record.status != "running":
+            self._close(record, spent)
+            return
+        planned, searched = int(record.config["epochs"]), record.experiment is None
+        self._accounts[record.number] = _Account(planned, searched, spent, waiting=True, done=record.epochs)
+
+    def _close(self, record: TrialRecord, spent: Spent) -> None:
+        """Add a trial that has ended to what all of these took."""
+        fresh = not record.reused and record.duplicate_of is None
+        planned, searched = int(record.config["epochs"]), record.experiment is None
+        self._seen.add(Pace(planned, record.epochs, spent, True, fresh, searched), self._halving)
+        self._ended, self._spent_by_ended = self._ended + 1, self._spent_by_ended + spent
+        accuracy = record.metrics.get("val_accuracy") if record.status == "complete" else None
+        if accuracy is not None:
+            rivals = [rival for rival in (self._best, (record.number, accuracy)) if rival is not None]
+            self._best = max(rivals, key=lambda rival: (rival[1], -rival[0]))
 
     def close(self) -> None:
         """The sitting is over."""
@@ -129,24 +146,20 @@ class Ledger:
 
     def standing(self, left: int) -> Standing:
         """Return how the sweep stands, with ``left`` new trials to come."""
-        spent, wall = total(self._spent(account) for account in self._accounts.values()), self._wall()
+        running, wall = [(a, self._spent(a)) for a in self._accounts.values()], self._wall()
+        spent = total((self._spent_by_ended, *(now for _, now in running)))
         prices = self.budget.prices
         cost = None if prices is None else cost_of(prices, spent, wall)
-        paces = [
-            Pace(a.planned, a.done, self._spent(a), a.ended, a.fresh, a.searched, a.waiting)
-            for a in self._accounts.values()
-        ]
-        coming = forecast(paces, self._rest(left), self._halving, self.budget, spent, wall)
-        ended = sum(account.ended for account in self._accounts.values())
-        return Standing(self.budget, spent, cost, coming, ended, self._best())
-
-    def _best(self) -> tuple[int, float] | None:
-        complete = [(n, a.accuracy) for n, a in self._accounts.items() if a.accuracy is not None]
-        return max(complete, key=lambda trial: (trial[1], -trial[0]), default=None)
+        paces = [Pace(a.planned, a.done, now, False, True, a.searched, a.waiting) for a, now in running]
+        coming = forecast(paces, self._rest(left), self._halving, self.budget, spent, wall, self._seen)
+        return Standing(self.budget, spent, cost, coming, self._ended, self._best)
 
     def used_up(self, left: int) -> UsedUp:
         """Return the budget that forbids another trial, if one does."""
-        standing, budget = self.standing(left), self.budget
+        budget = self.budget
+        if budget.epochs is None and budget.max_cost is None:
+            return ""
+        standing = self.standing(left)
         if budget.epochs is not None and standing.spent.epochs >= budget.epochs:
             return "epochs"
         if budget.max_cost is None or standing.cost is None:
@@ -180,20 +193,3 @@ class Ledger:
         account.here += self._shared(self._running(account), epochs)
         account.since = self._clock()
         self._log.note(number, account.here, self._clock() - self._began)
-
-
-def _accuracy(record: TrialRecord) -> float | None:
-    return record.metrics.get("val_accuracy") if record.status == "complete" else None
-
-
-def _account(record: TrialRecord, before: Spent) -> _Account:
-    return _Account(
-        planned=int(record.config["epochs"]),
-        searched=record.experiment is None,
-        before=before,
-        done=record.epochs,
-        waiting=record.status == "running",
-        accuracy=_accuracy(record),
-        ended=record.status != "running",
-        fresh=not record.reused and record.duplicate_of is None,
-    )

@@ -45,6 +45,7 @@ class TrialRecord:
         sibling_of: number of the trial that answered this one on its way; None for a trial of its own.
         confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
         failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
+        saved: seconds that the stages took to make which the trial found made; in its last attempt.
         refused: whether it was not run, since what is known of it before breaks a constraint; then it is ``pruned``.
         twins: trials that took over this one's result; told by lists of all trials, not of a single one.
     """
@@ -67,4 +68,5 @@ class TrialRecord:
     confirms: int | None = None
     failure: str = ""
     refused: bool = False
+    saved: float = 0.0
     twins: Sequence[Twin] = ()

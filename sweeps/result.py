@@ -169,7 +169,7 @@ class SweepResult:
     ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` is the winner beside
     others; ``spent`` is what ``sweeps.spending.spent_dict`` returns, empty in results of older versions. ``objectives``
     and ``constraints`` are those of the spec; ``pareto`` has the numbers of the trials on the front of several
-    objectives, ascending.
+    objectives, ascending. ``saved_seconds`` is what the stages took to make that trials found made.
     """
 
     sweep: str
@@ -189,6 +189,7 @@ class SweepResult:
     objectives: tuple[str, ...] = ("accuracy",)
     constraints: tuple[str, ...] = ()
     pareto: tuple[int, ...] = ()
+    saved_seconds: float = 0.0
 
     @property
     def goals(self) -> Goals:
@@ -230,6 +231,7 @@ class SweepResult:
             objectives=tuple(value.get("objectives", ("accuracy",))),
             constraints=tuple(value.get("constraints", ())),
             pareto=tuple(value.get("pareto", ())),
+            saved_seconds=value.get("saved_seconds", 0.0),
         )
 
     @classmethod

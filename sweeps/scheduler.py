@@ -57,12 +57,15 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
     def on_trial_result(self, _controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Pass the measurement on; answer stop or continue."""
         if "place" in result:
-            self._answers.note_place(trial.config["number"], Place(**json.loads(result["place"])))
+            place = Place(**json.loads(result["place"]))
+            self._answers.note_place(trial.config["number"], place, trial.temporary_state.ray_actor)
         if "measurement" not in result:
             return str(TrialScheduler.CONTINUE)
         said = json.loads(result["measurement"])
         self._answers.note_epoch(trial.config["number"])
-        stop = self._study.report(trial.config["number"], said["epoch"], said["metrics"], said["seconds"])
+        stop = self._study.report(
+            trial.config["number"], said["epoch"], said["metrics"], said["seconds"], said["saved"]
+        )
         return str(TrialScheduler.STOP if stop or not self._may_go_on() else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, _controller: Any, trial: Any) -> None:

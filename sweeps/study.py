@@ -105,6 +105,7 @@ class Study:
     def close(self) -> None:
         """Let another process drive this sweep."""
         if self._lock is not None:
+            self._book.sync()
             give_back(*self._lock)
             self._lock = None
 
@@ -187,8 +188,10 @@ class Study:
 
     # Telling
 
-    def report(self, number: int, epoch: int, metrics: Mapping[str, float], seconds: float = 0.0) -> bool:
-        """Note a measurement; return True when the trial should stop now.
+    def report(
+        self, number: int, epoch: int, metrics: Mapping[str, float], seconds: float = 0.0, saved: float = 0.0
+    ) -> bool:
+        """Note a measurement, and what stages saved so far; return True when the trial should stop now.
 
         It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
         failed already). Documented experiments are never pruned, but others are measured against them; nor is a trial
@@ -203,7 +206,7 @@ class Study:
             reason = f"{broken} after epoch {epoch}"
             self._finish(number, "failed", None, {**last_of(live), "reason": reason, "failure": "diverged"})
             return True
-        live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
+        live.epochs, live.metrics, live.seconds, live.saved = epoch, dict(metrics), seconds, saved
         self._book.report(live.trial, epoch, metrics[OBJECTIVE])
         stopping = self._spec.early_stopping
         is_rung = epoch in stopping.rungs(live.last_epoch) and not (live.documented or live.confirms)

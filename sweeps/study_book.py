@@ -46,6 +46,10 @@ class Book:
 
     # Reading
 
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk."""
+        self._journal.sync()
+
     def known(self) -> list[FrozenTrial]:
         """Return the trials that were really asked; a driver that dies in the middle of asking leaves others."""
         return [trial for trial in self._study.get_trials(deepcopy=False) if "asked" in trial.user_attrs]

@@ -32,6 +32,7 @@ class Live:
     epochs: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    saved: float = 0.0
     pruned: bool = False
 
 
@@ -60,4 +61,4 @@ def duplicate_reason(asked: Mapping[str, Any]) -> str:
 
 def last_of(live: Live) -> dict[str, Any]:
     """Return the last measurement as the outcome of a trial that did not finish."""
-    return {"metrics": live.metrics, "epochs": live.epochs, "seconds": live.seconds}
+    return {"metrics": live.metrics, "epochs": live.epochs, "seconds": live.seconds, "saved": live.saved}

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from sweeps.tracking_store import Tracking, mask_secrets
+from sweeps.tracking_together import Requests
 
 SWEEP_ID, ROLE, TRIAL, STATE, REASON = (
     "carsweep.sweep_id",
@@ -90,7 +91,8 @@ class SweepRuns:
     def __init__(self, tracking: Tracking, *, family: str, sweep_id: str, name: str) -> None:
         assert not set("'\"`") & set(sweep_id), sweep_id
         self._tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
-        self._client = tracking.client()
+        self._requests = Requests(tracking)
+        self._client = self._requests.client
         self._experiment = ""
         self.parent: KnownRun | None = None
         self.trials: dict[int, KnownRun] = {}
@@ -111,13 +113,31 @@ class SweepRuns:
         if run is None:
             assert self.parent is not None
             tags = {ROLE: "trial", TRIAL: str(number), _PARENT: self.parent.run_id}
-            run = self._make(update, tags)
+            # With the run come its tags: each request, and each part of one, is a transaction of its own in MLflow.
+            run, update = self._make(update, {**as_tags(update.tags), **tags}), replace(update, tags={})
         self._remember(number, run)
         self._log(run, update)
         status = update.status or run.status
         if status != run.status:
             self._set_status(run.run_id, status)
         self._remember(number, KnownRun(run.run_id, status, run.start, run.has_params or bool(update.params)))
+
+    def write_together(self, updates: Mapping[int | None, Update]) -> bool:
+        """Bring many runs in line at once, or none of them; return whether that was done.
+
+        It is not where MLflow has no such requests, or refuses one of the updates: then write them one by one.
+        """
+        if len(updates) < 2 or not self._requests.can_be_together:
+            return False
+        parent, trials = self.parent, dict(self.trials)
+        try:
+            with self._requests.together():
+                for number, update in updates.items():
+                    self.write(number, update)
+        except Exception:  # one by one they will tell which it was, and why
+            self.parent, self.trials = parent, trials
+            return False
+        return True
 
     def refit_of(self, number: int) -> KnownRun:
         """Return the run of a trial's refit, made when it is missing: another model than the trial's own."""
@@ -139,7 +159,7 @@ class SweepRuns:
     def _log(self, run: KnownRun, update: Update) -> None:
         metrics = as_metrics(update.points, run.start)
         params = [] if run.has_params else as_params(update.params)
-        tags = [RunTag(name, mask_secrets(str(value))[:_TAG_LENGTH]) for name, value in update.tags.items()]
+        tags = [RunTag(name, value) for name, value in as_tags(update.tags).items()]
         for first in range(0, max(len(metrics), 1), _METRICS_A_BATCH):
             if metrics or params or tags:
                 self._client.log_batch(run.run_id, metrics[first : first + _METRICS_A_BATCH], params, tags)
@@ -192,6 +212,11 @@ def as_metrics(points: Points, start: int) -> list[Metric]:
         for name, value in metrics.items()
         if math.isfinite(value)
     ]
+
+
+def as_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags as MLflow takes them, with passwords masked."""
+    return {name: mask_secrets(str(value))[:_TAG_LENGTH] for name, value in tags.items()}
 
 
 def as_params(params: Mapping[str, Any]) -> list[Param]:

@@ -1,13 +1,14 @@
 """One thread that writes to MLflow, so that the sweep never waits for it and never fails because of it.
 
 Updates of the same run are merged while they wait: a run gets one request, however many epochs it has reported. One
-writer keeps the order (a run is made, then logged to, then closed) and is all that SQLite can bear.
+writer keeps the order (a run is made, then logged to, then closed) and is all that SQLite can bear. What gathers in
+half a second is written to a database in one transaction.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from mlflow.exceptions import MlflowException
 
@@ -16,6 +17,10 @@ from sweeps.tracking_store import Tracking, one_line
 
 RETRY_SECONDS = 10.0
 _FIRST_RETRY_SECONDS = 1.0
+# So long updates gather: of many short trials, and of all that one trial says at once.
+GATHER_SECONDS = 0.5
+# So many runs are written in one transaction at most, for which other writers of the database wait.
+_TOGETHER = 50
 # MLflow understood and said no: asking again would only say no again.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 
@@ -90,6 +95,7 @@ class RunWriter:
                 delay = _FIRST_RETRY_SECONDS if self._failures_in_a_row == 1 else RETRY_SECONDS
                 self._changed.wait_for(lambda: self._hurry or self._closing, delay)
             self._changed.wait_for(lambda: self._pending or self._closing)
+            self._changed.wait_for(lambda: self._hurry or self._closing, GATHER_SECONDS)
             if self._closing:
                 return None
             batch, self._pending = self._pending, {}
@@ -104,9 +110,13 @@ class RunWriter:
             if self._failures_in_a_row:
                 # A request may have been carried out although its answer was lost.
                 self._runs.read()
-            for number, update in batch.items():
-                self._write_one(number, update)
-                del left[number]
+            for some in _portions(batch):
+                if not self._runs.write_together(some):
+                    for number, update in some.items():
+                        self._write_one(number, update)
+                        del left[number]
+                else:
+                    left = {number: update for number, update in left.items() if number not in some}
         except Exception as error:  # whatever a client library raises, the sweep goes on
             if self._failures_in_a_row:
                 self._warn_once("outage", self._outage(error))
@@ -131,3 +141,9 @@ class RunWriter:
         if kind not in self._warned:
             self._warned.add(kind)
             self._warn(message)
+
+
+def _portions(batch: Mapping[int | None, Update]) -> Iterator[dict[int | None, Update]]:
+    updates = list(batch.items())
+    for first in range(0, len(updates), _TOGETHER):
+        yield dict(updates[first : first + _TOGETHER])

@@ -25,6 +25,10 @@ TRACEBACK = "error.txt"
 Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]], Outcome]
 
 
+# The machine that this process has told that it is on, once it has: each report costs milliseconds.
+_told: list[str] = []
+
+
 class Order(TypedDict):
     """What a worker is told to do; plain JSON values.
 
@@ -44,22 +48,25 @@ class Order(TypedDict):
 
 
 def run_order(order: Order) -> None:
-    """Run one trial: report its ``place`` and its measurements, then either ``outcome`` or ``failure``.
+    """Run one trial: report its measurements, then either ``outcome`` or ``failure``; a process's first, its ``place``.
 
     A failure is told as the JSON of ``sweeps.failures.Failure``. After a CUDA error the process ends itself, since it
     can use its GPU no more; the trial goes on in another one.
 
     A trial that is stopped ends inside its report: the thread waits there, and leaves when the process is used again.
     """
-    start = time.perf_counter()
+    start, stages = time.perf_counter(), StageStore(Path(order["stages"]))
     try:
-        tune.report({"place": _place()})
+        if not _told:
+            _told.append(_place())
+            tune.report({"place": _told[0]})
         _take_share(order["cpus"], order["gpus"])
-        outcome = _run(order, start)
+        outcome = _run(order, stages, start)
     except Exception as error:
         last: dict[str, Any] = {"failure": json.dumps(asdict(_answer(error, order)))}
     else:
-        last = {"outcome": json.dumps({**asdict(outcome), "seconds": time.perf_counter() - start}, default=float)}
+        said = {**asdict(outcome), "seconds": time.perf_counter() - start, "saved": stages.saved_seconds}
+        last = {"outcome": json.dumps(said, default=float)}
     _free_memory()
     tune.report({**last, "done": True})
 
@@ -82,7 +89,7 @@ def _answer(error: Exception, order: Order) -> Failure:
     return replace(failure, reason=f"{failure.reason} The traceback is in {trial / TRACEBACK}")
 
 
-def _run(order: Order, start: float) -> Outcome:
+def _run(order: Order, stages: StageStore, start: float) -> Outcome:
     runner: Runner = find(order["runner"])
     data = _data(order["loader"], order["dataset"])
 
@@ -90,10 +97,10 @@ def _run(order: Order, start: float) -> Outcome:
         metrics = {name: float(value) for name, value in measurement.metrics.items()}
         seconds = time.perf_counter() - start
         said = {"epoch": measurement.epoch, "metrics": metrics, "seconds": seconds, "trained": measurement.trained}
-        tune.report({"measurement": json.dumps(said)})
+        tune.report({"measurement": json.dumps({**said, "saved": stages.saved_seconds})})
 
     config = TrialConfig.model_validate(order["config"])
-    return runner(config, data, StageStore(Path(order["stages"])), report)
+    return runner(config, data, stages, report)
 
 
 def find(name: str) -> Callable[..., Any]:

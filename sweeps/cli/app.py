@@ -45,6 +45,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         "compare": ("sweeps.cli.compare:compare", "Show sweeps side by side."),
         "promote": ("sweeps.cli.promote:promote", "Make a family's challenger its champion, if it holds up."),
         "submit": ("sweeps.cli.submit:submit", "Run a sweep as a job on a Ray cluster."),
+        "stages": ("sweeps.cli.stages:stages", "List what trials share, and what that saved."),
         "gc": ("sweeps.cli.gc:gc", "Remove stages that no sweep needs any more."),
         "list": ("sweeps.cli.listing:listing", "List backbones, experiments or specs."),
         "ui": ("sweeps.cli.ui:ui", "Open MLflow's pages on the runs."),

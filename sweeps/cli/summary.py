@@ -63,6 +63,9 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
         console.print(line, markup=False, soft_wrap=True)
     if result.spent:
         console.print(spent_text(result.spent), markup=False, soft_wrap=True)
+    if result.saved_seconds:
+        saved = write_duration(result.saved_seconds)
+        console.print(f"Shared stages saved the trials {saved} of computing.", markup=False, soft_wrap=True)
     for line in _closing_lines(result) if closing else []:
         console.print(line, markup=False, soft_wrap=True)
 

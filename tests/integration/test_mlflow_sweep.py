@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mlflow.entities import Run
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
 from sweeps.tracking import SweepTracker, Tracking, open_tracking
-from sweeps.tracking_runs import SweepRuns
+from sweeps.tracking_runs import STATE, SweepRuns, Update
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +237,72 @@ def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: p
     assert "s3cret" not in warnings[0]
     _, trials = runs_of(tracking, "outage")
     assert history(tracking, trials[0], "val_accuracy") == [(e, e / 10) for e in range(1, 6)]
+
+
+def _runs_of(tracking: Tracking, sweep_id: str) -> SweepRuns:
+    runs = SweepRuns(tracking, family="transfer", sweep_id=sweep_id, name=sweep_id)
+    runs.read()
+    return runs
+
+
+def _whole(number: int, **changes: Any) -> Update:
+    """Return all that is to be said of a trial."""
+    points = ((1, {"val_accuracy": 0.25}), (2, {"val_accuracy": 0.5}))
+    said = {"tags": {STATE: "complete"}, "params": {"epochs": 2, "number": number}, "points": points}
+    return Update(f"trial-{number}", **{**said, "status": "FINISHED", **changes})
+
+
+def _seen(tracking: Tracking, sweep_id: str) -> dict[int, tuple[str, dict[str, Any], dict[str, str], int]]:
+    """Return status, metrics, parameters and points of accuracy by trial, as MLflow has them."""
+    client, runs = tracking.client(), _runs_of(tracking, sweep_id)
+    found = {number: client.get_run(run.run_id) for number, run in runs.trials.items()}
+    return {
+        number: (
+            run.info.status,
+            run.data.metrics,
+            run.data.params,
+            len(client.get_metric_history(run.info.run_id, "val_accuracy")),
+        )
+        for number, run in found.items()
+    }
+
+
+def test_runs_written_together_are_as_if_written_one_by_one(tracking: Tracking) -> None:
+    """One transaction for all leaves what a request for each does; a database can do it."""
+    alone, together = _runs_of(tracking, "alone"), _runs_of(tracking, "together")
+    updates: dict[int | None, Update] = {number: _whole(number) for number in range(5)}
+    for number, update in updates.items():
+        alone.write(number, update)
+    assert together.write_together(updates)
+    assert _seen(tracking, "together") == _seen(tracking, "alone")
+    assert _seen(tracking, "together")[3] == ("FINISHED", {"val_accuracy": 0.5}, {"epochs": "2", "number": "3"}, 2)
+
+
+def test_a_point_that_is_there_already_loses_nothing_of_what_is_written_with_it(tracking: Tracking) -> None:
+    """MLflow would roll the transaction back over it; then nothing is written together, and all of it one by one."""
+    runs = _runs_of(tracking, "again")
+    runs.write(1, _whole(1, status="RUNNING"))
+    updates: dict[int | None, Update] = {0: _whole(0), 1: _whole(1, params={}), 2: _whole(2)}
+    assert not runs.write_together(updates)
+    assert set(_seen(tracking, "again")) == set(runs.trials) == {1}
+    for number, update in updates.items():
+        runs.write(number, update)
+    assert {n: (status, points) for n, (status, _, _, points) in _seen(tracking, "again").items()} == dict.fromkeys(
+        range(3), ("FINISHED", 2)
+    )
+
+
+def test_one_refused_update_holds_up_no_other(tracking: Tracking) -> None:
+    """A thousand trials that end at once are all in MLflow but for what it refuses, and that is told."""
+    warnings: list[str] = []
+    tracker = tracker_of(tracking, "refusal", warnings)
+    for number in range(60):
+        tracker.trial_started(number, None, {"dropout": 0.1})
+        tracker.trial_finished(
+            replace(record(number, "complete"), config={"bad\nname" if number == 7 else "epochs": 2})
+        )
+    assert tracker.close("complete")
+    found = _seen(tracking, "refusal")
+    assert {status for n, (status, *_) in found.items() if n != 7} == {"FINISHED"}
+    assert len(found) == 60
+    assert len([warning for warning in warnings if "trial 7" in warning]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -232,3 +233,19 @@ def test_mistakes_of_the_command_are_told(out: Path, words: list[str]) -> None:
     done = CliRunner().invoke(carsweep, ["gc", "--out", str(out), *words], obj=[])
     assert isinstance(done.exception, InputError)
     assert left(out) == before
+
+
+def test_the_command_lists_what_stages_saved(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A kind a line for people; one object for scripts; a folder without sweeps is no mistake, a missing one is."""
+    for _ in range(3):
+        StageStore(tmp_path / "stages").get_or_make("pack", {"size": 64}, lambda _: time.sleep(0.2))
+    shown = CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path)], obj=[]).output.splitlines()
+    assert shown[0].split() == ["kind", "stages", "size", "made", "in", "hits", "saved"]
+    assert shown[1].split()[:2] == ["pack", "1"]
+    assert shown[-1].endswith("sharing saved 0.4 s.")
+    CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path), "--json"], obj=[])
+    value = json.loads(capfd.readouterr().out)
+    assert (value["kinds"][0]["kind"], value["kinds"][0]["hits"]) == ("pack", 2)
+    assert value["saved"] == pytest.approx(2 * value["kinds"][0]["seconds"])
+    missing = CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path / "none")], obj=[])
+    assert isinstance(missing.exception, InputError)

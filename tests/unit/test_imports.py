@@ -74,6 +74,7 @@ SWEEPS_USES = {
     "carcls.data",
     "carcls.stages",
     "carcls.stages_disk",
+    "carcls.stages_use",
     "carcls.families",
     "carcls.export",
     "carcls.seeding",

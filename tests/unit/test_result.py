@@ -48,6 +48,7 @@ def test_object_has_exactly_the_documented_fields() -> None:
         "registered",
         "tracking_uri",
         "seconds",
+        "saved_seconds",
         "interrupted",
         "confirmed",
         "comparison",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from carcls.stages import StageStore, write_json
+from carcls.stages_use import use_by_kind
 
 KEY = {"data": "abc", "size": 64}
 
@@ -109,3 +110,69 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert path.read_text() == '{\n "a": 1\n}'
+
+
+def test_what_another_made_is_a_hit_once_and_saves_its_making(tmp_path: Path) -> None:
+    """Whoever made a stage saves nothing by finding it; another finds it often, and saves its making once."""
+
+    def make(folder: Path) -> None:
+        time.sleep(0.2)
+        _write(folder)
+
+    maker, finder = StageStore(tmp_path), StageStore(tmp_path)
+    for store in (maker, maker, finder, finder):
+        store.get_or_make("kind", KEY, make)
+    (use,) = use_by_kind(tmp_path)
+    assert (use.kind, use.stages, use.hits) == ("kind", 1, 1)
+    assert 0.2 <= use.seconds < 5
+    assert use.saved == finder.saved_seconds == pytest.approx(use.seconds)
+    assert maker.saved_seconds == 0
+
+
+def test_counting_hits_damages_no_stage(tmp_path: Path) -> None:
+    """The notes beside a stage are no part of what its checksums hold."""
+    StageStore(tmp_path).get_or_make("kind", KEY, _write)
+    folder = StageStore(tmp_path).get_or_make("kind", KEY, _write)
+    assert (folder / "hits").stat().st_size == 1
+    assert StageStore(tmp_path).find_damage(f"kind/{folder.name}") == ""
+
+
+def _two_deep(root: Path, at_work: Path) -> None:
+    """Make a stage that is made of another one; the first to come says so, and never gets done."""
+    store = StageStore(root)
+
+    def lower(folder: Path) -> None:
+        try:
+            at_work.touch(exist_ok=False)
+        except FileExistsError:
+            _write(folder)
+        else:
+            time.sleep(60)
+
+    def upper(folder: Path) -> None:
+        _write(folder, (store.get_or_make("lower", KEY, lower) / "content").read_text())
+
+    store.get_or_make("upper", KEY, upper)
+    with (root / "done").open("a") as file:
+        file.write("x")
+
+
+def test_when_all_wait_and_the_maker_is_killed_the_next_one_makes_it(tmp_path: Path) -> None:
+    """Three wait for a stage whose maker hangs two stages deep; its claim ends with it, and one of them takes over."""
+    context = multiprocessing.get_context("spawn")
+    first = context.Process(target=_two_deep, args=(tmp_path, tmp_path / "at work"))
+    first.start()
+    while not (tmp_path / "at work").exists():
+        time.sleep(0.02)
+    waiting = [context.Process(target=_two_deep, args=(tmp_path, tmp_path / "at work")) for _ in range(3)]
+    for process in waiting:
+        process.start()
+    time.sleep(1.0)
+    assert not (tmp_path / "done").exists()
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGKILL)
+    for process in waiting:
+        process.join(30)
+    assert [process.exitcode for process in waiting] == [0, 0, 0]
+    assert (tmp_path / "done").read_text() == "xxx"
+    assert sorted(event.event for event in StageStore(tmp_path).events()) == ["made", "made", "reused", "reused"]

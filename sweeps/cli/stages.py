@@ -1,0 +1,70 @@
+"""``carsweep stages``: what trials share, and what that is worth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.cli.exits import DONE
+
+if TYPE_CHECKING:
+    from carcls.stages_use import KindUse
+
+_EPILOG = """\b
+Examples:
+  carsweep stages
+  carsweep stages --out /shared/runs --json"""
+
+_HEAD = ("kind", "stages", "size", "made in", "hits", "saved")
+
+
+@click.command("stages", epilog=_EPILOG)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def stages(out: Path, as_json: bool) -> int:
+    """List the stages that trials share, by kind: their size, how often they were found, and the seconds that saved.
+
+    A hit is a trial that found what another one had made, also in another sweep, and saves the seconds of the making.
+    """
+    from carcls.errors import InputError
+    from carcls.stages_use import use_by_kind
+    from sweeps.cli.streams import Streams
+
+    if not out.is_dir():
+        raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")
+    with Streams(as_json) as streams:
+        kinds = use_by_kind(out.absolute() / "stages")
+        if as_json:
+            totals = {"bytes": sum(k.bytes for k in kinds), "saved": round(sum(k.saved for k in kinds), 3)}
+            streams.write_json({"kinds": [asdict(kind) for kind in kinds], **totals})
+        else:
+            click.echo("\n".join(lines_of(kinds)))
+    return DONE
+
+
+def lines_of(kinds: list[KindUse]) -> list[str]:
+    """Return what a person reads."""
+    from sweeps.cli.running import write_duration
+    from sweeps.plan_text import bytes_text
+
+    if not kinds:
+        return ["No stages yet."]
+    rows = [
+        (k.kind, str(k.stages), bytes_text(k.bytes), write_duration(k.seconds), str(k.hits), write_duration(k.saved))
+        for k in kinds
+    ]
+    widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in (_HEAD, *rows)
+    ]
+    unfinished = sum(k.unfinished for k in kinds)
+    if unfinished:
+        lines.append(f"Besides, {unfinished} unfinished: being made, or to go on with.")
+    saved, size = sum(k.saved for k in kinds), sum(k.bytes for k in kinds)
+    return [*lines, f"{bytes_text(size)} on disk; sharing saved {write_duration(saved)}."]
