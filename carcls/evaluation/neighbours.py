@@ -1,6 +1,6 @@
 """Exact nearest neighbours: a blocked product proposes, float64 decides, and a bound proves that none is missing.
 
-Letters: q queries, g gallery, d embedding, k neighbours, m candidates (k and a margin).
+Letters: q queries, g gallery, d embedding, k neighbours, p pairs of a query and a candidate.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from carcls.config import Distance
 from carcls.errors import InputError, TrialFailure
+from carcls.evaluation.proposals import Proposer, Width, multiplies_narrow_faster
 
-MARGIN = 16
+MARGIN = 48
 BLOCK_BYTES = 2**28
 # What is rescored at a time should stay in the processor's cache.
-_RESCORED_BYTES = 2**22
-_FLOAT32_STEP = 2.0**-24
+_RESCORED_BYTES = 2**18
 
 
 class BrokenEmbedding(TrialFailure):
@@ -52,9 +51,10 @@ def find_neighbours(
 ) -> Neighbours:
     """Return the k nearest images of the gallery for each query: those that sorting all float64 distances would give.
 
-    A float32 product proposes k + 16 candidates a query. Their distances are computed again in float64. An error bound
-    of the product says whether an image that was not proposed could be as near as the k-th; where it could (duplicates
-    in masses, near ties), all distances of that query are computed in float64.
+    A product in bf16, where that is faster, or else in float32 proposes 2k + 48 candidates a query. An error bound of
+    the product says which of them can be among the k nearest; their distances are computed again in float64. The bound
+    also says whether an image that was not proposed could be among them; where it could, the query is asked again in
+    float32, and where it still could (duplicates in masses, near ties), all its distances are computed in float64.
 
     Args:
         queries: float32 [q, d].
@@ -113,7 +113,7 @@ def require_finite(embeddings: NDArray[np.float32], name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Vectors:
-    """Embeddings, brought into a form in which little is lost by computing: exactly so on demand, all in float32.
+    """Embeddings, brought into a form in which a product loses little; all in float32, exactly so on demand.
 
     For the cosine they have unit length. For Euclidean distances the gallery's mean is taken off, which changes no
     difference; without it, products of vectors far from zero lose their digits.
@@ -133,17 +133,13 @@ class _Vectors:
         return cls(raw, None, scales)
 
     def exactly(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return some of them, float64 [..., d]."""
+        """Return some of them, float64 [n, d]."""
         found = self.raw[positions].astype(np.float64)
         if self.centre is not None:
             found -= self.centre
         if self.scales is not None:
-            found *= self.scales[positions][..., None]
+            found *= self.scales[positions][:, None]
         return found
-
-    def roughly(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return some of them, float32 [n, d]."""
-        return self.exactly(positions).astype(np.float32)
 
 
 class _Search:
@@ -162,77 +158,74 @@ class _Search:
         self._queries, self._gallery, self._k, self._distance, self._own = queries, gallery, k, distance, own
         self._device = device
         count, width = gallery.raw.shape
-        self._candidates = min(count, k + MARGIN + int((own >= 0).any()))
+        self._candidates = min(count, 2 * k + MARGIN)
         self.rows = max(1, min(1024, block_bytes // (8 * count)))
-        self._rescored = max(1, min(block_bytes, _RESCORED_BYTES) // (8 * width * self._candidates))
-        self._read = max(1, block_bytes // (16 * width))
-        self._table = torch.empty((count, width), dtype=torch.float32, device=device)
-        squares = np.empty(count)
-        for positions in _pieces(count, self._read):
-            piece = gallery.exactly(positions)
-            squares[positions] = np.einsum("nd,nd->n", piece, piece)
-            self._table[positions[0] : positions[-1] + 1] = torch.from_numpy(piece.astype(np.float32)).to(device)
-        self._longest = float(np.sqrt(squares.max()))
-        # Largest q·g - |g|²/2 means smallest |q - g|.
-        halves = squares / 2 if distance == "euclidean" else np.zeros(count)
-        self._halves = torch.from_numpy(halves.astype(np.float32)).to(device)
+        self._rescored = max(1, min(block_bytes, _RESCORED_BYTES) // (8 * width))
+        self._read = max(1, block_bytes // (32 * width))
+        self._proposers: dict[Width, Proposer] = {}
+        self._first: Width = "narrow" if multiplies_narrow_faster(device) else "wide"
+
+    def _proposer(self, width: Width) -> Proposer:
+        if width not in self._proposers:
+            count, dimensions = self._gallery.raw.shape
+            made = Proposer(count, dimensions, width, self._distance == "euclidean", self._device)
+            for positions in _pieces(count, self._read):
+                made.hold(int(positions[0]), self._gallery.exactly(positions))
+            self._proposers[width] = made
+        return self._proposers[width]
 
     def of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return indices and distances, [r, k], of the queries in these rows."""
-        proposed, floors = self._propose(rows)
         indices = np.empty((len(rows), self._k), np.int64)
         distances = np.empty((len(rows), self._k))
-        for piece in _pieces(len(rows), self._rescored):
-            indices[piece], distances[piece] = self._nearest(rows[piece], proposed[piece])
-        for place in np.flatnonzero(self._unproven(rows, distances[:, -1], floors)):
-            every = np.arange(len(self._gallery.raw))[None, :]
-            indices[place], distances[place] = self._nearest(rows[place : place + 1], every)
+        left = np.arange(len(rows))
+        for width in ("narrow", "wide") if self._first == "narrow" else ("wide",):
+            if not len(left):
+                break
+            asked = rows[left]
+            found = self._proposer(width).propose(
+                self._queries.exactly(asked), self._k, self._candidates, self._own[asked]
+            )
+            done = left[found.proven]
+            places, columns = np.nonzero(found.possible & found.proven[:, None])
+            indices[done], distances[done] = self._nearest(asked[places], found.positions[places, columns])
+            if width == "narrow" and 2 * len(done) < len(left):
+                self._first = "wide"  # what is so close together needs the longer numbers
+            left = left[~found.proven]
+        for place in left:
+            every = np.arange(len(self._gallery.raw))
+            every = every[every != self._own[rows[place]]]
+            indices[place], distances[place] = self._nearest(np.full(len(every), rows[place]), every)
         return indices, distances
-
-    def _propose(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return candidates int64 [r, m], and the score that no other image exceeds by the product, float64 [r]."""
-        block = torch.from_numpy(self._queries.roughly(rows)).to(self._device)
-        scores: Tensor = block @ self._table.T - self._halves  # [r, g]
-        best, found = scores.topk(self._candidates, dim=1, sorted=False)
-        return found.cpu().numpy(), best.amin(dim=1).double().cpu().numpy()
-
-    def _unproven(
-        self, rows: NDArray[np.int64], farthest: NDArray[np.float64], floors: NDArray[np.float64]
-    ) -> NDArray[np.bool_]:
-        """Tell for which queries an image that was not proposed could be as near as the k-th.
-
-        A product of d float32 terms is off by at most (d + 2)·2⁻²⁴ |q||g| (Higham 2002, section 3.1).
-        """
-        if self._candidates == len(self._gallery.raw):
-            return np.zeros(len(rows), np.bool_)
-        vectors = self._queries.exactly(rows)
-        lengths = np.linalg.norm(vectors, axis=1)
-        steps = (vectors.shape[1] + 8) * _FLOAT32_STEP
-        slack = steps * lengths * self._longest + 8 * _FLOAT32_STEP * self._longest**2
-        if self._distance == "cosine":
-            return np.asarray(1 - farthest <= floors + slack + 1e-12)
-        return np.asarray((lengths**2 - farthest**2) / 2 <= floors + slack)
 
     def _nearest(
         self, rows: NDArray[np.int64], candidates: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the k nearest of candidates int64 [r, m] by float64 distances, equally near ones by position."""
-        candidates = np.sort(candidates, axis=1)
-        distances = np.concatenate(
-            [self._distances(rows, candidates[:, piece]) for piece in _pieces(candidates.shape[1], self._read)], axis=1
-        )
-        distances[candidates == self._own[rows][:, None]] = np.inf
-        order = np.argsort(distances, axis=1, kind="stable")[:, : self._k]
-        return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(distances, order, axis=1)
+        """Return the k nearest of each query by float64 distances, equally near ones by position, both [r, k].
+
+        Args:
+            rows: int64 [p], ascending; each query of these r has at least k candidates.
+            candidates: int64 [p].
+        """
+        distances = np.empty(len(rows))
+        for piece in _pieces(len(rows), self._rescored):
+            distances[piece] = self._distances(rows[piece], candidates[piece])
+        order = np.lexsort((candidates, distances, rows))
+        firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+        chosen = order[firsts[:, None] + np.arange(self._k)]
+        return candidates[chosen], distances[chosen]
 
     def _distances(self, rows: NDArray[np.int64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return float64 distances [r, m], each summed alone, so that equal images are equally far."""
-        gallery = self._gallery.exactly(candidates)  # [r, m, d]
-        queries = np.broadcast_to(self._queries.exactly(rows)[:, None, :], gallery.shape)
-        if self._distance == "cosine":
-            return np.asarray(np.clip(1 - np.einsum("rmd,rmd->rm", gallery, queries), 0.0, 2.0))
-        gallery -= queries
-        return np.asarray(np.sqrt(np.einsum("rmd,rmd->rm", gallery, gallery)))
+        """Return float64 distances [p], each summed alone, so that equal images are equally far."""
+        queries, gallery = self._queries.raw[rows], self._gallery.raw[candidates]  # each [p, d]
+        if self._distance == "euclidean":
+            differences = np.subtract(gallery, queries, dtype=np.float64)
+            return np.asarray(np.sqrt(np.einsum("pd,pd->p", differences, differences)))
+        assert self._queries.scales is not None
+        assert self._gallery.scales is not None
+        products = np.einsum("pd,pd->p", gallery, queries, dtype=np.float64)
+        similarities = products * self._queries.scales[rows] * self._gallery.scales[candidates]
+        return np.asarray(np.clip(1 - similarities, 0.0, 2.0))
 
 
 def _pieces(count: int, size: int) -> Iterator[NDArray[np.int64]]:
