@@ -71,7 +71,7 @@ def transfer(config: dict, args) -> None:
     torch.set_num_threads(args.cpus)
     model, tuned = pretrained(args.backbone), args.kind == "finetune"
     train, valid = loader(args, "train", args.size, model, augment=True), loader(args, "val", args.size, model)
-    head = nn.Sequential(nn.Dropout(config["dropout"]), nn.Linear(model.embedding, len(train.dataset.classes)))
+    head = nn.Sequential(nn.Dropout(config["dropout"]), nn.Linear(model.embedding, len(train.dataset.class_to_idx)))
     groups = [{"params": head.to(DEVICE).parameters(), "lr": config["head_lr"]}]
     groups += [{"params": model.parameters(), "lr": config["backbone_lr"]}] if tuned else []
     optimizer = torch.optim.AdamW(groups, weight_decay=config["weight_decay"])
