@@ -75,7 +75,7 @@ BENCHMARKS = (
         pictures=True,
     ),
     Benchmark("frozen-trials", "frozen_trials.py"),
-    Benchmark("neighbours", "neighbours.py"),
+    Benchmark("neighbours", "neighbours.py", ("--short",)),
     Benchmark("input-path", "input_path.py"),
     Benchmark("epoch", "epoch.py"),
     Benchmark("orchestration", "orchestration.py"),
