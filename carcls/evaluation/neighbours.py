@@ -6,6 +6,7 @@ Letters: q queries, g gallery, d embedding, k neighbours, p pairs of a query and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,8 +73,7 @@ def find_neighbours(
     own = np.full(len(queries), -1, np.int64) if itself is None else itself
     _check(queries, gallery, k, own)
     search = _Search(
-        _Vectors.of(queries, gallery, distance),
-        _Vectors.of(gallery, gallery, distance),
+        *_Vectors.both(queries, gallery, distance),
         k,
         distance,
         own,
@@ -115,31 +115,49 @@ def require_finite(embeddings: NDArray[np.float32], name: str) -> None:
 class _Vectors:
     """Embeddings, brought into a form in which a product loses little; all in float32, exactly so on demand.
 
-    For the cosine they have unit length. For Euclidean distances the gallery's mean is taken off, which changes no
-    difference; without it, products of vectors far from zero lose their digits.
+    For the cosine they have unit length. Then the gallery's mean is taken off, which changes no difference; without it,
+    products of vectors that point about one way lose their digits.
     """
 
     raw: NDArray[np.float32]
-    centre: NDArray[np.float64] | None
+    centre: NDArray[np.float64]
     scales: NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, raw: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance) -> _Vectors:
-        """Prepare ``raw``, [n, d]; ``gallery`` gives the centre."""
+    def both(
+        cls, queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance
+    ) -> tuple[_Vectors, _Vectors]:
+        """Prepare queries [q, d] and the gallery [g, d]."""
         if distance == "euclidean":
-            return cls(raw, gallery.mean(axis=0, dtype=np.float64), None)
-        lengths = np.sqrt(np.einsum("nd,nd->n", raw, raw, dtype=np.float64))
-        scales = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        return cls(raw, None, scales)
+            centre = gallery.mean(axis=0, dtype=np.float64)
+            return cls(queries, centre, None), cls(gallery, centre, None)
+        scales = _scales(gallery)
+        centre = np.einsum("n,nd->d", scales, gallery, dtype=np.float64) / len(gallery)
+        return cls(queries, centre, _scales(queries)), cls(gallery, centre, scales)
 
     def exactly(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return some of them, float64 [n, d]."""
         found = self.raw[positions].astype(np.float64)
-        if self.centre is not None:
-            found -= self.centre
         if self.scales is not None:
             found *= self.scales[positions][:, None]
+        found -= self.centre
         return found
+
+    def offsets(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what is taken off products q·g so that the nearest g has the largest, [n]; ``vectors`` are such g.
+
+        |q - g|² is |q|² - 2 (q·g - |g|²/2); and the cosine of vectors whose centre c was taken off is q·g + c·g, but
+        for what is the same for all g.
+        """
+        if self.scales is None:
+            return np.asarray(np.einsum("nd,nd->n", vectors, vectors) / 2)
+        return np.asarray(-(vectors @ self.centre))
+
+
+def _scales(raw: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return 1 / length of each, and 0 for zeros."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", raw, raw, dtype=np.float64))
+    return np.asarray(np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0))
 
 
 class _Search:
@@ -168,9 +186,10 @@ class _Search:
     def _proposer(self, width: Width) -> Proposer:
         if width not in self._proposers:
             count, dimensions = self._gallery.raw.shape
-            made = Proposer(count, dimensions, width, self._distance == "euclidean", self._device)
+            made = Proposer(count, dimensions, width, self._device)
             for positions in _pieces(count, self._read):
-                made.hold(int(positions[0]), self._gallery.exactly(positions))
+                vectors = self._gallery.exactly(positions)
+                made.hold(int(positions[0]), vectors, self._gallery.offsets(vectors))
             self._proposers[width] = made
         return self._proposers[width]
 
@@ -208,8 +227,15 @@ class _Search:
             candidates: int64 [p].
         """
         distances = np.empty(len(rows))
-        for piece in _pieces(len(rows), self._rescored):
-            distances[piece] = self._distances(rows[piece], candidates[piece])
+
+        def rescore(share: NDArray[np.int64]) -> None:
+            for piece in _pieces(len(share), self._rescored):
+                distances[share[piece]] = self._distances(rows[share[piece]], candidates[share[piece]])
+
+        # NumPy lets other threads work while it computes.
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(rescore, np.array_split(np.arange(len(rows)), threads)))
         order = np.lexsort((candidates, distances, rows))
         firsts = np.flatnonzero(np.diff(rows, prepend=-1))
         chosen = order[firsts[:, None] + np.arange(self._k)]

@@ -1,10 +1,10 @@
 """Which images of a gallery can be among a query's k nearest: one quick product, and its error bound, tell.
 
-The score q·g - |g|²/2 (for unit vectors: q·g) is the larger the nearer g is to q. The product takes rounded vectors q'
-and g': to bf16 where the processor multiplies those faster. Their errors |q - q'| and |g - g'| are known, so by Cauchy
-and Schwarz the score of rounded vectors is off by at most
+The score q·g - offset(g) is the larger the nearer g is to q. The product takes rounded vectors q' and g': to bf16 where
+the processor multiplies those faster. Their errors |q - q'| and |g - g'| are known, so by Cauchy and Schwarz the score
+of rounded vectors is off by at most
 
-    bound(q, g) = |q - q'||g| + |q'||g - g'| + a·(|q'||g'| + |g|²/2)
+    bound(q, g) = |q - q'||g| + |q'||g - g'| + a·(|q'||g'| + |offset(g)|)
 
 where a stands for the adding up in float32. Vectors are lengthened by a few numbers such that the product itself gives
 score + bound, which no true score exceeds; score - bound is what every true score reaches.
@@ -25,9 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Width = Literal["narrow", "wide"]
+_TYPES = {"narrow": torch.bfloat16, "wide": torch.float32}
+# What the product loses when it is written down, as a share of itself; with float32 that is part of the adding up.
+_WRITING = {"narrow": 2.0**-8, "wide": 0.0}
 # More than rounding to bf16 can take off, and more than nothing.
 _UP, _LEAST = 1 + 2.0**-7, 1e-30
-# The parts of |g|²/2 that bf16 can hold one after another, to 24 bits.
+# An offset is held in three parts of bf16, so to 24 bits.
 _PARTS = 3
 _ADDED = _PARTS + 2
 
@@ -52,30 +55,27 @@ class Proposer:
 
     Args:
         count, dimensions: g and d.
-        width: ``narrow`` rounds to bf16, ``wide`` to float32.
-        halved: whether |g|²/2 is taken off.
-        device: where the product is computed.
+        width: of numbers; ``narrow`` is bf16, ``wide`` float32.
+        device: where the product is computed; narrow numbers are for CPUs, since GPUs may add up in them.
     """
 
-    def __init__(self, count: int, dimensions: int, width: Width, halved: bool, device: torch.device) -> None:
-        self._width, self._halved, self._device = width, halved, device
+    def __init__(self, count: int, dimensions: int, width: Width, device: torch.device) -> None:
+        self._width, self._device = width, device
         # The sum of n products is off by less than n·2⁻²⁴ of the sum of their sizes (Higham 2002, section 3.1); twice
         # that, for units that cut off instead of rounding.
         self._adding = (dimensions + 32) * 2.0**-23
-        self._table = torch.empty((count, dimensions + _ADDED), dtype=torch.float32, device=device)
-        self._lengths, self._errors, self._halves = (np.empty(count) for _ in range(3))
+        self._table = torch.empty((count, dimensions + _ADDED), dtype=_TYPES[width], device=device)
+        self._lengths, self._errors, self._offsets = (np.empty(count) for _ in range(3))
 
-    def hold(self, start: int, vectors: NDArray[np.float64]) -> None:
-        """Put vectors of the gallery, float64 [n, d], to the positions from ``start``."""
+    def hold(self, start: int, vectors: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:
+        """Put vectors of the gallery, float64 [n, d], and their offsets, [n], to the positions from ``start``."""
         places = slice(start, start + len(vectors))
-        rounded = _rounded(vectors, self._width)
-        lengths = np.linalg.norm(vectors, axis=1)
-        self._halves[places] = lengths**2 / 2 if self._halved else 0.0
-        self._lengths[places] = _raised(lengths)
-        self._errors[places] = _raised(np.linalg.norm(vectors - rounded, axis=1))
-        offset = self._halves[places] * (1 - self._adding)
-        columns = [rounded, *_parts(-offset), self._lengths[places], self._errors[places]]
-        self._table[places] = torch.from_numpy(np.column_stack(columns).astype(np.float32)).to(self._device)
+        rounded = torch.from_numpy(vectors).to(_TYPES[self._width])
+        self._offsets[places] = np.abs(offsets)
+        self._lengths[places] = _raised(_lengths(vectors))
+        self._errors[places] = _raised(_lengths(vectors - rounded.double().numpy()))
+        added = [*_parts(self._adding * np.abs(offsets) - offsets), self._lengths[places], self._errors[places]]
+        self._table[places] = self._lengthened(rounded, added)
 
     def propose(self, queries: NDArray[np.float64], k: int, count: int, own: NDArray[np.int64]) -> Proposals:
         """Return ``count`` candidates of each query, float64 [q, d].
@@ -86,55 +86,62 @@ class Proposer:
             count: m, at most g.
             own: int64 [q], the position that a query must not find, or -1.
         """
-        rounded = _rounded(queries, self._width)
-        lengths = np.linalg.norm(rounded, axis=1)
-        errors = _raised(np.linalg.norm(queries - rounded, axis=1) + self._adding * lengths)
-        lengths = _raised(lengths)
-        ones = np.ones((len(queries), _PARTS))
-        block = torch.from_numpy(np.column_stack([rounded, ones, errors, lengths]).astype(np.float32)).to(self._device)
-        with _multiplying(self._width):
+        rounded = torch.from_numpy(queries).to(_TYPES[self._width])
+        values = rounded.double().numpy()
+        lengths = _lengths(values)
+        errors, lengths = _raised(_lengths(queries - values) + self._adding * lengths), _raised(lengths)
+        block = self._lengthened(rounded, [np.ones(len(queries))] * _PARTS + [errors, lengths])
+        with _in_full_precision():
             highest: Tensor = block @ self._table.T  # [q, g]
         best, found = highest.topk(count, dim=1, sorted=False)
-        upper, positions = best.double().cpu().numpy(), found.cpu().numpy()
+        products, positions = best.double().cpu().numpy(), found.cpu().numpy()
+        written = _WRITING[self._width] * np.abs(products)
         bound = errors[:, None] * self._lengths[positions] + lengths[:, None] * self._errors[positions]
-        bound += self._adding * self._halves[positions]
-        lower = np.where(positions == own[:, None], -np.inf, upper - 2.1 * bound)
-        reached = np.partition(lower, count - k, axis=1)[:, count - k]  # k candidates are at least as near as this
-        proven = upper.min(axis=1) < reached if count < len(self._table) else np.ones(len(queries), np.bool_)
-        return Proposals(positions, (upper >= reached[:, None]) & (positions != own[:, None]), proven)
+        bound += self._adding * self._offsets[positions]
+        upper, lower = products + written, products - written - 2.1 * bound
+        other = positions != own[:, None]
+        # At least k candidates are as near as this.
+        reached = np.partition(np.where(other, lower, -np.inf), count - k, axis=1)[:, count - k]
+        whole = count == len(self._table)
+        return Proposals(positions, (upper >= reached[:, None]) & other, whole | (upper.min(axis=1) < reached))
+
+    def _lengthened(self, rounded: Tensor, added: list[NDArray[np.float64]]) -> Tensor:
+        columns = torch.from_numpy(np.stack(added, axis=1)).to(rounded.dtype)
+        return torch.cat([rounded, columns], dim=1).to(self._device)
 
 
 def multiplies_narrow_faster(device: torch.device) -> bool:
-    """Tell whether the device multiplies numbers of bf16 precision faster than float32."""
-    if device.type == "cuda":
-        return True
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    """Tell whether the device multiplies bf16 faster than float32, and adds up in float32."""
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 @contextmanager
-def _multiplying(width: Width) -> Iterator[None]:
-    """Let products take float32 factors as bf16 or TF32, which loses nothing where they are already rounded."""
+def _in_full_precision() -> Iterator[None]:
+    """Keep products of float32 in float32, whatever is allowed to training."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if width == "narrow" else "highest")
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-def _rounded(vectors: NDArray[np.float64], width: Width) -> NDArray[np.float64]:
-    single = torch.from_numpy(vectors).float()
-    return np.asarray((single.bfloat16() if width == "narrow" else single).double().numpy())
+def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)))
+
+
+def _as_narrow(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(torch.from_numpy(values).bfloat16().double().numpy())
 
 
 def _raised(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return numbers of bf16 precision that are not below ``sizes``, each at least 0."""
-    return _rounded(sizes * _UP + _LEAST, "narrow")
+    return _as_narrow(sizes * _UP + _LEAST)
 
 
 def _parts(values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """Return numbers of bf16 precision whose sum is ``values``, to 24 bits."""
     parts: list[NDArray[np.float64]] = []
     for _ in range(_PARTS):
-        parts.append(_rounded(values - sum(parts, np.zeros_like(values)), "narrow"))
+        parts.append(_as_narrow(values - sum(parts, np.zeros_like(values))))
     return parts
