@@ -16,6 +16,10 @@ from torch import Tensor
 from carcls.data.augment import Augmentation, augment, draw_view
 
 
+BLOCK_PIXELS = 200_000
+"""Pixels that a CPU thread takes through all passes at a time: 4 images of 224 pixels, which stay in its cache."""
+
+
 @dataclass(frozen=True)
 class ImageSource:
     """Decoded images and how a backbone wants them.
@@ -34,12 +38,22 @@ class ImageSource:
     def batch(self, rows: NDArray[np.int64], view: View | None = None) -> Tensor:
         """Return normalised images, float32 [b, 3, s, s] in channels_last order, changed as the view says."""
         raw = torch.from_numpy(np.ascontiguousarray(self.pixels[rows])).to(self.device)  # [b, s, s, 3]
-        images = raw.permute(0, 3, 1, 2).float().div_(255)  # [b, 3, s, s]
-        if view is not None:
-            images = augment(images, view.draws(rows, len(self.pixels)), view.augmentation)
+        count, side = raw.shape[:2]
+        draws = None if view is None else view.draws(rows, len(self.pixels)).to(self.device)
+        images = torch.empty((count, 3, side, side), device=self.device, memory_format=torch.channels_last)
+        size = _block(self.device, count, side)
+        for block in (slice(start, start + size) for start in range(0, count, size)):
+            images[block] = self._prepare(raw[block], view, None if draws is None else draws[block])
+        return images
+
+    def _prepare(self, raw: Tensor, view: View | None, draws: Tensor | None) -> Tensor:
+        """Return uint8 [b, s, s, 3] as normalised float32 [b, 3, s, s], in planes, which is what the passes want."""
+        images = raw.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        if view is not None and draws is not None:
+            images = augment(images, draws, view.augmentation)
         mean = torch.tensor(self.mean, device=self.device)[:, None, None]
         std = torch.tensor(self.std, device=self.device)[:, None, None]
-        return images.sub(mean).div_(std).contiguous(memory_format=torch.channels_last)
+        return images.sub_(mean).div_(std)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +80,10 @@ def batches(count: int, size: int, order: Tensor | None = None) -> Iterator[NDAr
         if order is not None and len(batch) == 1 and size > 1 and count > 1:
             return
         yield batch
+
+
+def _block(device: torch.device, count: int, side: int) -> int:
+    """Return how many images are changed at a time: on a CPU a few for each thread, on a GPU the whole batch."""
+    if device.type != "cpu":
+        return count
+    return torch.get_num_threads() * max(1, BLOCK_PIXELS // side**2)
