@@ -5,6 +5,7 @@ Letters: n images, d embedding.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from carcls.config import digest_of
 from carcls.disk import reserve
@@ -23,7 +25,7 @@ from carcls.training.images import ImageSource, View, batches
 KIND = "features"
 FILE = "features.npy"
 BATCH = 64
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,16 @@ class FrozenFeatures:
         embedding = self.classifier.backbone.embedding
         out = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=np.float32, shape=(len(rows), embedding))
         reserve(folder / FILE)
-        for positions in batches(len(rows), BATCH):
-            out[positions] = embed_frozen(self.classifier, self.images, rows[positions], view, self.precision)
+        parts = list(batches(len(rows), BATCH))
+        with closing(self.images.stream([rows[positions] for positions in parts], view)) as stream:
+            for positions, images in zip(parts, stream, strict=True):
+                out[positions] = embed_frozen(self.classifier, images, self.precision)
         out.flush()
 
 
-def embed_frozen(
-    classifier: Classifier,
-    images: ImageSource,
-    rows: NDArray[np.int64],
-    view: View | None,
-    precision: NumberFormat,
-) -> NDArray[np.float32]:
-    """Return the features of one batch, float32 [b, d]; the backbone is put into evaluation mode and stays there."""
+def embed_frozen(classifier: Classifier, images: Tensor, precision: NumberFormat) -> NDArray[np.float32]:
+    """Return the features [b, d] of a batch [b, 3, s, s]; the backbone is put into evaluation mode and stays there."""
     classifier.backbone.eval()
-    with torch.no_grad(), autocast(images.device, precision):
-        embeddings = classifier.embed(images.batch(rows, view))  # [b, d]
+    with torch.inference_mode(), autocast(images.device, precision):
+        embeddings = classifier.embed(images)  # [b, d]
     return np.asarray(embeddings.float().cpu().numpy())

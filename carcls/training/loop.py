@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -126,15 +127,15 @@ class Trainer:
         labels = torch.from_numpy(self.train.labels)
         seed_epoch(self.config.seed, epoch)
         total = torch.zeros((), device=self.images.device)
-        embedded = self._embeddings(epoch, [part for batch in all_batches for part in parts_of(batch)])
-        for index, batch in enumerate(all_batches):
-            set_learning_rates(
-                self.optimizer, lr_factor(self.config, epoch * len(all_batches) + index, len(all_batches))
-            )
-            parts = islice(embedded, len(parts_of(batch)))
-            total += self._step(((found, labels[part].to(self.images.device)) for part, found in parts), len(batch))
-            if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
-                self._check(total, epoch, index)
+        all_parts = [part for batch in all_batches for part in parts_of(batch)]
+        with closing(self._embeddings(epoch, all_parts)) as embedded:
+            for index, batch in enumerate(all_batches):
+                step = epoch * len(all_batches) + index
+                set_learning_rates(self.optimizer, lr_factor(self.config, step, len(all_batches)))
+                parts = islice(embedded, len(parts_of(batch)))
+                total += self._step(((found, labels[part].to(self.images.device)) for part, found in parts), len(batch))
+                if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
+                    self._check(total, epoch, index)
         return float(total / len(all_batches))
 
     def _step(self, parts: Iterable[tuple[Tensor, Tensor]], size: int) -> Tensor:
@@ -166,7 +167,7 @@ class Trainer:
 
     def _embeddings(
         self, epoch: int, all_batches: list[NDArray[np.int64]]
-    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    ) -> Generator[tuple[NDArray[np.int64], Tensor]]:
         """Yield each part's positions and embeddings, float32 [b, d]: looked up, or computed by the backbone."""
         augmentation = augmentation_of(self.config)
         view = View(augmentation, self.config.seed, epoch) if augmentation else None
@@ -176,11 +177,11 @@ class Trainer:
             for positions in all_batches:
                 yield positions, torch.from_numpy(cached[positions]).to(self.images.device)
             return
-        for positions in all_batches:
-            images = self.images.batch(self.train.rows[positions], view)
-            with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
-                embeddings = self.classifier.embed(images)
-            yield positions, embeddings.float()
+        with closing(self.images.stream([self.train.rows[positions] for positions in all_batches], view)) as stream:
+            for positions, images in zip(all_batches, stream, strict=True):
+                with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
+                    embeddings = self.classifier.embed(images)
+                yield positions, embeddings.float()
 
     def validation_logits(self, epoch: int) -> NDArray[np.float32]:
         """Return the logits of the validation images as they stand after ``epoch``, float32 [n, c]."""
@@ -204,7 +205,7 @@ def micro_batches(config: TrialConfig) -> Callable[[NDArray[np.int64]], list[NDA
 def head_logits(classifier: Classifier, embeddings: Tensor) -> NDArray[np.float32]:
     """Return the head's answers in evaluation mode, float32 [n, c], for embeddings float32 [n, d]."""
     classifier.eval()
-    with torch.no_grad():
+    with torch.inference_mode():
         logits = classifier.classify(embeddings)
     return np.asarray(logits.float().cpu().numpy())
 
@@ -215,8 +216,9 @@ def image_logits(
     """Return the classifier's answers in evaluation mode for unchanged images, float32 [n, c]."""
     classifier.eval()
     answers = []
-    for positions in batches(len(rows), EVALUATION_BATCH):
-        with torch.no_grad(), autocast(images.device, precision):
-            embeddings = classifier.embed(images.batch(rows[positions]))
-        answers.append(head_logits(classifier, embeddings.float()))
+    with closing(images.stream([rows[p] for p in batches(len(rows), EVALUATION_BATCH)])) as stream:
+        for batch in stream:
+            with torch.inference_mode(), autocast(images.device, precision):
+                embeddings = classifier.embed(batch)
+            answers.append(head_logits(classifier, embeddings.float()))
     return np.concatenate(answers)

@@ -201,7 +201,7 @@ def test_the_loss_is_what_is_minimised_and_validation_stays_cross_entropy(tmp_pa
     assert trainer.progress.history[-1]["val_loss"] == pytest.approx(cross_entropy, rel=1e-4)
     other = _trainer(config.with_settings({"loss": "cross_entropy"}), None)
     other.fit(_folder(tmp_path / "cross entropy"), lambda _: None)
-    assert trainer.progress.history[0]["train_loss"] < other.progress.history[0]["train_loss"] / 1.2
+    assert trainer.progress.history[0]["train_loss"] < other.progress.history[0]["train_loss"] / 1.1
     assert not torch.equal(trainer.classifier.head.weight, other.classifier.head.weight)
 
 
