@@ -63,13 +63,17 @@ def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, 
 
 
 def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) -> Progress:
-    """Bring classifier and optimizer to the last checkpoint, if there is one, and return where it stands."""
+    """Bring classifier and optimizer to the last checkpoint, if there is one, and return where it stands.
+
+    The optimizer keeps its own learning rates: the checkpoint may be of a trial that differs in the backbone's.
+    """
     path = folder / CHECKPOINT
     if not path.exists():
         return Progress(epochs=0, opened=0, history=())
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     _load_partial(classifier, content["model"])
-    optimizer.load_state_dict(content["optimizer"])
+    # Parameters are numbered, those of the head first; those of closed stages have no state.
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": content["optimizer"]["state"]})
     return Progress(content["epochs"], content["opened"], tuple(content["history"]))
 
 

@@ -77,8 +77,7 @@ class Extractor:
 
     @cached_property
     def _frozen_key(self) -> dict[str, Any]:
-        frozen = self.trained.frozen_key(self.trained.build())
-        return {**frozen, "precision": self.trained.precision, "version": VERSION}
+        return {**self.trained.frozen_key, "precision": self.trained.precision, "version": VERSION}
 
     def of_test(self, model: str) -> Path:
         """Return the stage with the embeddings of the test images.

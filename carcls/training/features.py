@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class FrozenFeatures:
         changed = None
         if view is not None:
             changed = {"augmentation": view.augmentation.key, "seed": view.seed, "epoch": view.epoch}
-        whole = {**self.key, "precision": self.precision, "rows": digest_of(rows.tolist()), "view": changed}
+        whole = {**self.key, "precision": self.precision, "rows": _digest_of_rows(rows.tobytes()), "view": changed}
         return {**whole, "version": VERSION}
 
     def _make(self, folder: Path, rows: NDArray[np.int64], view: View | None) -> None:
@@ -77,6 +78,11 @@ class FrozenFeatures:
             for positions, images in zip(parts, stream, strict=True):
                 out[positions] = embed_frozen(self.classifier, images, self.precision)
         out.flush()
+
+
+@lru_cache(maxsize=8)
+def _digest_of_rows(rows: bytes) -> str:
+    return digest_of(np.frombuffer(rows, np.int64).tolist())
 
 
 def embed_frozen(classifier: Classifier, images: Tensor, precision: NumberFormat) -> NDArray[np.float32]:

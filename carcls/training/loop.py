@@ -31,6 +31,7 @@ from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.device import NumberFormat, autocast
 from carcls.training.features import FrozenFeatures
+from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource, View, batches
 from carcls.training.loss import training_loss
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
@@ -61,6 +62,7 @@ class Trainer:
         train, validation: the splits.
         precision: of the backbone's arithmetic; the head always computes in fp32.
         features: cached features for epochs in which the backbone is frozen; None computes them as they are needed.
+        heads: shared with other trials until the backbone opens; None shares none.
     """
 
     config: TrialConfig
@@ -70,6 +72,7 @@ class Trainer:
     validation: Split
     precision: NumberFormat
     features: FrozenFeatures | None
+    heads: SharedHeads | None = None
     optimizer: Optimizer = field(init=False)
     progress: Progress = field(init=False)
 
@@ -90,11 +93,30 @@ class Trainer:
             report(Measurement(epoch + 1, metrics, trained=False))
         logits: NDArray[np.float32] | None = None
         for epoch in range(self.progress.epochs, self.config.epochs):
-            logits = self._run_epoch(epoch)
+            trained = True
+            if self._shares_head(epoch):
+                trained = self._share_head(epoch)
+            else:
+                logits = self._run_epoch(epoch)
             save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
-            report(Measurement(epoch + 1, self.progress.history[-1]))
+            report(Measurement(epoch + 1, self.progress.history[-1], trained=trained))
         save_model(folder, self.classifier, self.progress.opened)
         return self.validation_logits(self.config.epochs - 1) if logits is None else logits
+
+    def _shares_head(self, epoch: int) -> bool:
+        """Whether only the head trains in this epoch, and the backbone opens later."""
+        return self.heads is not None and self._frozen(epoch) and self._open_count(self.config.epochs - 1) > 0
+
+    def _share_head(self, epoch: int) -> bool:
+        """Train this epoch, or take over what another trial has trained; tell which."""
+
+        def train() -> Progress:
+            self._run_epoch(epoch)
+            return self.progress
+
+        assert self.heads is not None
+        self.progress, trained = self.heads.get_or_train(epoch + 1, self.classifier, self.optimizer, train)
+        return trained
 
     def _run_epoch(self, epoch: int) -> NDArray[np.float32]:
         start = time.perf_counter()
