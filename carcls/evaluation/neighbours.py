@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from carcls.config import Distance
 from carcls.errors import InputError, TrialFailure
-from carcls.evaluation.proposals import Proposer, Width, multiplies_narrow_faster
+from carcls.evaluation.proposals import Proposer, Vectors, Width, lengths_of, multiplies_narrow_faster
 
 MARGIN = 48
 BLOCK_BYTES = 2**28
 # What is rescored at a time should stay in the processor's cache.
-_RESCORED_BYTES = 2**18
+_RESCORED_BYTES = 2**20
 
 
 class BrokenEmbedding(TrialFailure):
@@ -73,7 +73,7 @@ def find_neighbours(
     own = np.full(len(queries), -1, np.int64) if itself is None else itself
     _check(queries, gallery, k, own)
     search = _Search(
-        *_Vectors.both(queries, gallery, distance),
+        *_Embeddings.both(queries, gallery, distance),
         k,
         distance,
         own,
@@ -112,46 +112,49 @@ def require_finite(embeddings: NDArray[np.float32], name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Vectors:
-    """Embeddings, brought into a form in which a product loses little; all in float32, exactly so on demand.
+class _Embeddings:
+    """Embeddings, and the form in which a product of theirs loses little.
 
-    For the cosine they have unit length. Then the gallery's mean is taken off, which changes no difference; without it,
-    products of vectors that point about one way lose their digits.
+    For the cosine they have unit length. Then about the gallery's mean is taken off, which changes no difference;
+    without it, products of vectors that point about one way lose their digits.
     """
 
     raw: NDArray[np.float32]
-    centre: NDArray[np.float64]
+    centre: NDArray[np.float32]
     scales: NDArray[np.float64] | None
 
     @classmethod
     def both(
         cls, queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance
-    ) -> tuple[_Vectors, _Vectors]:
+    ) -> tuple[_Embeddings, _Embeddings]:
         """Prepare queries [q, d] and the gallery [g, d]."""
         if distance == "euclidean":
-            centre = gallery.mean(axis=0, dtype=np.float64)
+            centre = gallery.mean(axis=0, dtype=np.float64).astype(np.float32)
             return cls(queries, centre, None), cls(gallery, centre, None)
         scales = _scales(gallery)
-        centre = np.einsum("n,nd->d", scales, gallery, dtype=np.float64) / len(gallery)
+        centre = (torch.from_numpy(scales).float() @ torch.from_numpy(gallery) / len(gallery)).numpy()
         return cls(queries, centre, _scales(queries)), cls(gallery, centre, scales)
 
-    def exactly(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return some of them, float64 [n, d]."""
-        found = self.raw[positions].astype(np.float64)
-        if self.scales is not None:
-            found *= self.scales[positions][:, None]
-        found -= self.centre
-        return found
+    def centred(self, positions: NDArray[np.int64]) -> Vectors:
+        """Return some of them, [n, d]; each of at most three operations is off by up to 2⁻²⁴ of its result."""
+        values = torch.from_numpy(self.raw[positions])
+        if self.scales is None:
+            values = values - torch.from_numpy(self.centre)
+            return Vectors(values, 2.0**-23 * lengths_of(values))
+        values = values * torch.from_numpy(self.scales[positions]).float()[:, None] - torch.from_numpy(self.centre)
+        return Vectors(values, 2.0**-22 * (1 + lengths_of(values)))
 
-    def offsets(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what is taken off products q·g so that the nearest g has the largest, [n]; ``vectors`` are such g.
+    def offsets(self, vectors: Vectors) -> tuple[NDArray[np.float64], float]:
+        """Return what is taken off products q·g so that the nearest g has the largest, [n], and how far it is off.
 
         |q - g|² is |q|² - 2 (q·g - |g|²/2); and the cosine of vectors whose centre c was taken off is q·g + c·g, but
         for what is the same for all g.
         """
         if self.scales is None:
-            return np.asarray(np.einsum("nd,nd->n", vectors, vectors) / 2)
-        return np.asarray(-(vectors @ self.centre))
+            halves = lengths_of(vectors.values) ** 2 / 2
+            return halves, 2.0**-21 * float(halves.max(initial=0.0))
+        products = vectors.values.double() @ torch.from_numpy(self.centre).double()
+        return -products.numpy(), float(np.linalg.norm(self.centre) * vectors.slips.max(initial=0.0)) + 2.0**-40
 
 
 def _scales(raw: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -165,8 +168,8 @@ class _Search:
 
     def __init__(
         self,
-        queries: _Vectors,
-        gallery: _Vectors,
+        queries: _Embeddings,
+        gallery: _Embeddings,
         k: int,
         distance: Distance,
         own: NDArray[np.int64],
@@ -188,8 +191,8 @@ class _Search:
             count, dimensions = self._gallery.raw.shape
             made = Proposer(count, dimensions, width, self._device)
             for positions in _pieces(count, self._read):
-                vectors = self._gallery.exactly(positions)
-                made.hold(int(positions[0]), vectors, self._gallery.offsets(vectors))
+                vectors = self._gallery.centred(positions)
+                made.hold(int(positions[0]), vectors, *self._gallery.offsets(vectors))
             self._proposers[width] = made
         return self._proposers[width]
 
@@ -203,7 +206,7 @@ class _Search:
                 break
             asked = rows[left]
             found = self._proposer(width).propose(
-                self._queries.exactly(asked), self._k, self._candidates, self._own[asked]
+                self._queries.centred(asked), self._k, self._candidates, self._own[asked]
             )
             done = left[found.proven]
             places, columns = np.nonzero(found.possible & found.proven[:, None])
@@ -227,31 +230,35 @@ class _Search:
             candidates: int64 [p].
         """
         distances = np.empty(len(rows))
+        firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+        ends = np.append(firsts[1:], len(rows))
 
         def rescore(share: NDArray[np.int64]) -> None:
-            for piece in _pieces(len(share), self._rescored):
-                distances[share[piece]] = self._distances(rows[share[piece]], candidates[share[piece]])
+            for query in share:
+                for start in range(firsts[query], ends[query], self._rescored):
+                    piece = slice(start, min(start + self._rescored, ends[query]))
+                    distances[piece] = self._distances(rows[firsts[query]], candidates[piece])
 
         # NumPy lets other threads work while it computes.
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(rescore, np.array_split(np.arange(len(rows)), threads)))
+            list(pool.map(rescore, np.array_split(np.arange(len(firsts)), threads)))
         order = np.lexsort((candidates, distances, rows))
-        firsts = np.flatnonzero(np.diff(rows, prepend=-1))
         chosen = order[firsts[:, None] + np.arange(self._k)]
         return candidates[chosen], distances[chosen]
 
-    def _distances(self, rows: NDArray[np.int64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return float64 distances [p], each summed alone, so that equal images are equally far."""
-        queries, gallery = self._queries.raw[rows], self._gallery.raw[candidates]  # each [p, d]
+    def _distances(self, row: np.int64, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return float64 distances [p] of one query, each summed alone, so that equal images are equally far."""
+        query, gallery = self._queries.raw[row].astype(np.float64), self._gallery.raw[candidates]  # [d] and [p, d]
         if self._distance == "euclidean":
-            differences = np.subtract(gallery, queries, dtype=np.float64)
+            differences = gallery - query  # float64
             return np.asarray(np.sqrt(np.einsum("pd,pd->p", differences, differences)))
         assert self._queries.scales is not None
         assert self._gallery.scales is not None
-        products = np.einsum("pd,pd->p", gallery, queries, dtype=np.float64)
-        similarities = products * self._queries.scales[rows] * self._gallery.scales[candidates]
-        return np.asarray(np.clip(1 - similarities, 0.0, 2.0))
+        products = np.einsum("pd,d->p", gallery.astype(np.float64), query)
+        return np.asarray(
+            np.clip(1 - products * self._queries.scales[row] * self._gallery.scales[candidates], 0.0, 2.0)
+        )
 
 
 def _pieces(count: int, size: int) -> Iterator[NDArray[np.int64]]:

@@ -6,8 +6,9 @@ of rounded vectors is off by at most
 
     bound(q, g) = |q - q'||g| + |q'||g - g'| + a·(|q'||g'| + |offset(g)|)
 
-where a stands for the adding up in float32. Vectors are lengthened by a few numbers such that the product itself gives
-score + bound, which no true score exceeds; score - bound is what every true score reaches.
+where a stands for the adding up in float32. What the vectors themselves are off by counts with |q - q'|. Vectors are
+lengthened by a few numbers such that the product itself gives score + bound, which no true score exceeds; score - bound
+is what every true score reaches.
 
 Letters: q queries, g gallery, d embedding, k neighbours, m candidates.
 """
@@ -33,6 +34,26 @@ _UP, _LEAST = 1 + 2.0**-7, 1e-30
 # An offset is held in three parts of bf16, so to 24 bits.
 _PARTS = 3
 _ADDED = _PARTS + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Vectors in float32, and by how much they miss what is meant.
+
+    Attributes:
+        values: float32 [n, d].
+        slips: float64 [n], at least the distance of each from the vector that is meant.
+    """
+
+    values: Tensor
+    slips: NDArray[np.float64]
+
+    def rounded(self, width: Width) -> tuple[Tensor, NDArray[np.float64]]:
+        """Return the values in numbers of this width, and at least how far these are from what is meant, [n]."""
+        if width == "wide":
+            return self.values, self.slips
+        narrow = self.values.bfloat16()
+        return narrow, lengths_of(self.values - narrow) + self.slips
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,39 +86,45 @@ class Proposer:
         # that, for units that cut off instead of rounding.
         self._adding = (dimensions + 32) * 2.0**-23
         self._table = torch.empty((count, dimensions + _ADDED), dtype=_TYPES[width], device=device)
-        self._lengths, self._errors, self._offsets = (np.empty(count) for _ in range(3))
+        self._lengths, self._errors, self._slacks = (np.empty(count) for _ in range(3))
 
-    def hold(self, start: int, vectors: NDArray[np.float64], offsets: NDArray[np.float64]) -> None:
-        """Put vectors of the gallery, float64 [n, d], and their offsets, [n], to the positions from ``start``."""
-        places = slice(start, start + len(vectors))
-        rounded = torch.from_numpy(vectors).to(_TYPES[self._width])
-        self._offsets[places] = np.abs(offsets)
-        self._lengths[places] = _raised(_lengths(vectors))
-        self._errors[places] = _raised(_lengths(vectors - rounded.double().numpy()))
-        added = [*_parts(self._adding * np.abs(offsets) - offsets), self._lengths[places], self._errors[places]]
-        self._table[places] = self._lengthened(rounded, added)
-
-    def propose(self, queries: NDArray[np.float64], k: int, count: int, own: NDArray[np.int64]) -> Proposals:
-        """Return ``count`` candidates of each query, float64 [q, d].
+    def hold(self, start: int, vectors: Vectors, offsets: NDArray[np.float64], slips: float) -> None:
+        """Put n vectors of the gallery to the positions from ``start``.
 
         Args:
-            queries: the vectors.
+            start: the first position.
+            vectors: [n, d].
+            offsets: float64 [n], of each vector.
+            slips: at least what an offset is off by.
+        """
+        places = slice(start, start + len(offsets))
+        rounded, errors = vectors.rounded(self._width)
+        self._slacks[places] = self._adding * np.abs(offsets) + slips
+        self._lengths[places] = _raised(lengths_of(vectors.values) + vectors.slips)
+        self._errors[places] = _raised(errors)
+        added = [*_parts(self._slacks[places] - offsets), self._lengths[places], self._errors[places]]
+        self._table[places] = self._lengthened(rounded, added)
+
+    def propose(self, queries: Vectors, k: int, count: int, own: NDArray[np.int64]) -> Proposals:
+        """Return ``count`` candidates of each query.
+
+        Args:
+            queries: [q, d].
             k: how many of the nearest must be among the candidates, up to ``count``.
             count: m, at most g.
             own: int64 [q], the position that a query must not find, or -1.
         """
-        rounded = torch.from_numpy(queries).to(_TYPES[self._width])
-        values = rounded.double().numpy()
-        lengths = _lengths(values)
-        errors, lengths = _raised(_lengths(queries - values) + self._adding * lengths), _raised(lengths)
-        block = self._lengthened(rounded, [np.ones(len(queries))] * _PARTS + [errors, lengths])
+        rounded, errors = queries.rounded(self._width)
+        lengths = lengths_of(rounded)
+        errors, lengths = _raised(errors + self._adding * lengths), _raised(lengths)
+        block = self._lengthened(rounded, [np.ones(len(lengths))] * _PARTS + [errors, lengths])
         with _in_full_precision():
             highest: Tensor = block @ self._table.T  # [q, g]
         best, found = highest.topk(count, dim=1, sorted=False)
         products, positions = best.double().cpu().numpy(), found.cpu().numpy()
         written = _WRITING[self._width] * np.abs(products)
         bound = errors[:, None] * self._lengths[positions] + lengths[:, None] * self._errors[positions]
-        bound += self._adding * self._offsets[positions]
+        bound += self._slacks[positions]
         upper, lower = products + written, products - written - 2.1 * bound
         other = positions != own[:, None]
         # At least k candidates are as near as this.
@@ -126,8 +153,9 @@ def _in_full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.sqrt(np.einsum("nd,nd->n", vectors, vectors)))
+def lengths_of(vectors: Tensor) -> NDArray[np.float64]:
+    """Return the lengths, float64 [n], of vectors [n, d]."""
+    return np.asarray(torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).numpy())
 
 
 def _as_narrow(values: NDArray[np.float64]) -> NDArray[np.float64]:

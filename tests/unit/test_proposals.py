@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from carcls.evaluation.proposals import Proposals, Proposer, Width
+from carcls.evaluation.proposals import Proposals, Proposer, Vectors, Width
 
 WIDTHS: tuple[Width, ...] = ("narrow", "wide")
 CPU = torch.device("cpu")
@@ -31,9 +31,15 @@ def proposed(
     """Return candidates by Euclidean distance, the gallery being held in two pieces."""
     proposer = Proposer(len(gallery), gallery.shape[1], width, CPU)
     offsets = (gallery**2).sum(axis=1) / 2
-    proposer.hold(0, gallery[:70], offsets[:70])
-    proposer.hold(70, gallery[70:], offsets[70:])
-    return proposer.propose(queries, k, count, own)
+    for places in (slice(0, 70), slice(70, None)):
+        proposer.hold(places.start, known(gallery[places]), offsets[places], 0.0)
+    return proposer.propose(known(queries), k, count, own)
+
+
+def known(values: NDArray[np.float64]) -> Vectors:
+    """Return vectors in float32, and how far these are off."""
+    single = torch.from_numpy(values).float()
+    return Vectors(single, np.linalg.norm(values - single.double().numpy(), axis=1))
 
 
 def nearest(queries: NDArray[np.float64], gallery: NDArray[np.float64], k: int) -> NDArray[np.int64]:
