@@ -39,6 +39,8 @@ from carcls.unfreezing import open_stages
 
 EVALUATION_BATCH = 64
 STEPS_BETWEEN_CHECKS = 20
+SECONDS_BETWEEN_HEADS = 2.0
+"""A head on cached features trains faster than its checkpoint is brought to the disk; so much of it may be lost."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Trainer:
     def fit(self, folder: Path, report: Report) -> NDArray[np.float32]:
         """Train to the last epoch, from the checkpoint in ``folder`` if there is one, and write the model there.
 
+        A checkpoint follows every epoch of an open backbone; of a closed one, at least every other second.
         Every epoch is reported, those before the checkpoint too. Returns the validation logits, float32 [n, c].
 
         Raises:
@@ -92,13 +95,16 @@ class Trainer:
         for epoch, metrics in enumerate(self.progress.history):
             report(Measurement(epoch + 1, metrics, trained=False))
         logits: NDArray[np.float32] | None = None
+        saved = time.perf_counter()
         for epoch in range(self.progress.epochs, self.config.epochs):
             trained = True
             if self._shares_head(epoch):
                 trained = self._share_head(epoch)
             else:
                 logits = self._run_epoch(epoch)
-            save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
+            if not self._frozen(epoch) or time.perf_counter() - saved >= SECONDS_BETWEEN_HEADS:
+                save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
+                saved = time.perf_counter()
             report(Measurement(epoch + 1, self.progress.history[-1], trained=trained))
         save_model(folder, self.classifier, self.progress.opened)
         return self.validation_logits(self.config.epochs - 1) if logits is None else logits
