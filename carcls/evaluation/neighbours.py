@@ -151,7 +151,7 @@ class _Embeddings:
         for what is the same for all g.
         """
         if self.scales is None:
-            halves = lengths_of(vectors.values) ** 2 / 2
+            halves = lengths_of(vectors.values.double()) ** 2 / 2
             return halves, 2.0**-21 * float(halves.max(initial=0.0))
         products = vectors.values.double() @ torch.from_numpy(self.centre).double()
         return -products.numpy(), float(np.linalg.norm(self.centre) * vectors.slips.max(initial=0.0)) + 2.0**-40
@@ -251,7 +251,8 @@ class _Search:
         """Return float64 distances [p] of one query, each summed alone, so that equal images are equally far."""
         query, gallery = self._queries.raw[row].astype(np.float64), self._gallery.raw[candidates]  # [d] and [p, d]
         if self._distance == "euclidean":
-            differences = gallery - query  # float64
+            differences = gallery.astype(np.float64)
+            differences -= query
             return np.asarray(np.sqrt(np.einsum("pd,pd->p", differences, differences)))
         assert self._queries.scales is not None
         assert self._gallery.scales is not None

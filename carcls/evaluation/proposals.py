@@ -29,8 +29,8 @@ Width = Literal["narrow", "wide"]
 _TYPES = {"narrow": torch.bfloat16, "wide": torch.float32}
 # What the product loses when it is written down, as a share of itself; with float32 that is part of the adding up.
 _WRITING = {"narrow": 2.0**-8, "wide": 0.0}
-# More than rounding to bf16 can take off, and more than nothing.
-_UP, _LEAST = 1 + 2.0**-7, 1e-30
+# More than rounding to bf16 and adding up can take off a length, and more than what float32 cannot square.
+_UP, _LEAST = 1 + 2.0**-7, 1e-16
 # An offset is held in three parts of bf16, so to 24 bits.
 _PARTS = 3
 _ADDED = _PARTS + 2
@@ -154,8 +154,9 @@ def _in_full_precision() -> Iterator[None]:
 
 
 def lengths_of(vectors: Tensor) -> NDArray[np.float64]:
-    """Return the lengths, float64 [n], of vectors [n, d]."""
-    return np.asarray(torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float64).numpy())
+    """Return the lengths of vectors [n, d], added up in their own numbers or at least in float32, as float64 [n]."""
+    exact = torch.float64 if vectors.dtype == torch.float64 else torch.float32
+    return np.asarray(torch.linalg.vector_norm(vectors, dim=1, dtype=exact).double().numpy())
 
 
 def _as_narrow(values: NDArray[np.float64]) -> NDArray[np.float64]:
