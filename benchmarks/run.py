@@ -74,7 +74,7 @@ BENCHMARKS = (
         ("--classes", "40", "--runs", "3"),
         pictures=True,
     ),
-    Benchmark("frozen-trials", "frozen_trials.py"),
+    Benchmark("frozen-trials", "frozen_trials.py", ("--short", "--trials", "8")),
     Benchmark("neighbours", "neighbours.py", ("--short",)),
     Benchmark("input-path", "input_path.py"),
     Benchmark("epoch", "epoch.py"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from carcls.config import DataConfig, TrialConfig
@@ -23,6 +25,15 @@ CONFIG = TrialConfig(
     backbone="efficientnet_lite0", image_size=SIZE, epochs=3, batch_size=8, crop="random", flip=True, dropout=0.2
 )
 LATER = CONFIG.with_settings({"unfreezing": "2:all", "clip_norm": 1.0, "optimizer": "adamw", "weight_decay": 1e-3})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Images this small lose more by sharing the work than they win."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +174,6 @@ def test_a_frozen_trial_builds_no_backbone_where_its_views_are_known(
 @pytest.mark.parametrize("name", ["resnet50", "densenet121", "efficientnet_lite0"])
 def test_a_backbone_that_waits_is_the_one_that_is_built(name: str) -> None:
     """Width, colours, head and embeddings are those of the classifier that is built at once."""
-    import torch
-
     config = TrialConfig(backbone=name, weights="random", image_size=32, seed=3)
     now, later = build_classifier(config, 5).eval(), build_classifier(config, 5, later=True).eval()
     assert list(later.backbone.parameters()) == []
