@@ -258,6 +258,16 @@ class TrialConfig(BaseModel):
         settings = self.training().canonical()
         return {name: value for name, value in settings.items() if name not in _NOT_OF_TRAINING}
 
+    def head_settings(self) -> dict[str, Any]:
+        """Return what of the settings the head depends on while the backbone is still closed.
+
+        Only some learning-rate schedules look at how many epochs there will be.
+        """
+        settings = self.training().with_settings({"unfreezing": "frozen"}).training_settings()
+        if self.lr_schedule in ("constant", "step"):
+            del settings["epochs"]
+        return settings
+
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that two trials share exactly when their canonical settings agree."""

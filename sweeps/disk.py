@@ -134,7 +134,7 @@ def _is_claimed(stored: Stored, key: Mapping[str, Any], needs: Needs, claimed: s
             return any(training.is_of(key) for training in needs.known)
         case "embeddings":
             return stored.digest in claimed
-        case "features":
+        case "features" | "heads":
             return key.get("data") in needs.data
         case "neighbours" | "votes" | "test-embeddings":
             return key.get("embeddings", key.get("of")) in claimed

@@ -23,6 +23,8 @@ from carcls.seeding import generator
 DRAWS = 9
 LEAST_SCALE = 0.08
 LEAST_WINDOW = 0.5
+LUMA = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in gray (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,23 @@ def augment(images: Tensor, draws: Tensor, augmentation: Augmentation) -> Tensor
 
 
 def _resample(images: Tensor, transforms: Tensor) -> Tensor:
-    grid = functional.affine_grid(transforms, list(images.shape), align_corners=False)  # [b, s, s, 2]
+    """Return the images seen through their matrices, [b, 3, s, s], by one bilinear sampling.
+
+    No window is larger than the image, so pixels are only ever spread out, and no filter against aliasing is missed.
+    """
+    grid = _grid(transforms, images.shape[-1])  # [b, s, s, 2]
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _grid(transforms: Tensor, side: int) -> Tensor:
+    """Return what ``functional.affine_grid`` does, float32 [b, s, s, 2].
+
+    A column's part and a row's part are added, which takes a twentieth of the time of its product of matrices.
+    """
+    centres = (2 * torch.arange(side, device=transforms.device) + 1) / side - 1  # [s], of pixels, in [-1, 1]
+    columns = transforms[:, :, 0, None] * centres  # [b, 2, s]
+    rows = transforms[:, :, 1, None] * centres + transforms[:, :, 2, None]  # [b, 2, s]
+    return (columns[:, :, None, :] + rows[:, :, :, None]).permute(0, 2, 3, 1)
 
 
 def _transforms(draws: Tensor, augmentation: Augmentation) -> Tensor:
@@ -136,14 +153,15 @@ def _windows(area: Tensor, aspect: Tensor, augmentation: Augmentation) -> tuple[
 
 
 def _jitter(images: Tensor, draws: Tensor, amount: float) -> Tensor:
-    factors = (1 + (2 * draws - 1) * amount)[:, :, None, None, None]  # [b, 3, 1, 1, 1]
-    brightness, contrast, saturation = factors.unbind(dim=1)
-    images = images * brightness
-    gray = _gray(images)
-    images = torch.lerp(gray.mean(dim=(2, 3), keepdim=True).expand_as(images), images, contrast)
-    return torch.lerp(_gray(images).expand_as(images), images, saturation).clamp(0, 1)
+    """Return images [b, 3, s, s] of other colours: brightness, then contrast, then saturation, as torchvision has them.
 
-
-def _gray(images: Tensor) -> Tensor:
-    red, green, blue = images.unbind(dim=1)
-    return (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)  # [b, 1, s, s]
+    Each is linear in the pixels, so the three together are one 3 × 3 matrix and one shift for each image.
+    """
+    brightness, contrast, saturation = (1 + (2 * draws - 1) * amount)[:, :, None, None].unbind(dim=1)  # each [b, 1, 1]
+    luma = images.new_tensor(LUMA)
+    gray = luma.expand(3, 3)  # sends a colour to its gray in all three channels
+    matrices = contrast * brightness * (saturation * torch.eye(3, device=images.device) + (1 - saturation) * gray)
+    # A gray has no saturation to change: what contrast adds stays as it is.
+    mean = images.mean(dim=(2, 3)) @ luma  # [b], of the gray image
+    shifts = ((1 - contrast) * brightness * mean[:, None, None]).expand(-1, 3, 1)
+    return torch.baddbmm(shifts, matrices, images.flatten(2)).clamp_(0, 1).view_as(images)

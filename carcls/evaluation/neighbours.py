@@ -1,26 +1,26 @@
 """Exact nearest neighbours: a blocked product proposes, float64 decides, and a bound proves that none is missing.
 
-Letters: q queries, g gallery, d embedding, k neighbours, m candidates (k and a margin).
+Letters: q queries, g gallery, d embedding, k neighbours, p pairs of a query and a candidate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from carcls.config import Distance
 from carcls.errors import InputError, TrialFailure
+from carcls.evaluation.proposals import Proposer, Vectors, Width, lengths_of, multiplies_narrow_faster
 
-MARGIN = 16
+MARGIN = 48
 BLOCK_BYTES = 2**28
 # What is rescored at a time should stay in the processor's cache.
-_RESCORED_BYTES = 2**22
-_FLOAT32_STEP = 2.0**-24
+_RESCORED_BYTES = 2**20
 
 
 class BrokenEmbedding(TrialFailure):
@@ -52,9 +52,10 @@ def find_neighbours(
 ) -> Neighbours:
     """Return the k nearest images of the gallery for each query: those that sorting all float64 distances would give.
 
-    A float32 product proposes k + 16 candidates a query. Their distances are computed again in float64. An error bound
-    of the product says whether an image that was not proposed could be as near as the k-th; where it could (duplicates
-    in masses, near ties), all distances of that query are computed in float64.
+    A product in bf16, where that is faster, or else in float32 proposes 2k + 48 candidates a query. An error bound of
+    the product says which of them can be among the k nearest; their distances are computed again in float64. The bound
+    also says whether an image that was not proposed could be among them; where it could, the query is asked again in
+    float32, and where it still could (duplicates in masses, near ties), all its distances are computed in float64.
 
     Args:
         queries: float32 [q, d].
@@ -72,8 +73,7 @@ def find_neighbours(
     own = np.full(len(queries), -1, np.int64) if itself is None else itself
     _check(queries, gallery, k, own)
     search = _Search(
-        _Vectors.of(queries, gallery, distance),
-        _Vectors.of(gallery, gallery, distance),
+        *_Embeddings.both(queries, gallery, distance),
         k,
         distance,
         own,
@@ -112,38 +112,55 @@ def require_finite(embeddings: NDArray[np.float32], name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Vectors:
-    """Embeddings, brought into a form in which little is lost by computing: exactly so on demand, all in float32.
+class _Embeddings:
+    """Embeddings, and the form in which a product of theirs loses little.
 
-    For the cosine they have unit length. For Euclidean distances the gallery's mean is taken off, which changes no
-    difference; without it, products of vectors far from zero lose their digits.
+    For the cosine they have unit length. Then about the gallery's mean is taken off, which changes no difference;
+    without it, products of vectors that point about one way lose their digits.
     """
 
     raw: NDArray[np.float32]
-    centre: NDArray[np.float64] | None
+    centre: NDArray[np.float32]
     scales: NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, raw: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance) -> _Vectors:
-        """Prepare ``raw``, [n, d]; ``gallery`` gives the centre."""
+    def both(
+        cls, queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance
+    ) -> tuple[_Embeddings, _Embeddings]:
+        """Prepare queries [q, d] and the gallery [g, d]."""
         if distance == "euclidean":
-            return cls(raw, gallery.mean(axis=0, dtype=np.float64), None)
-        lengths = np.sqrt(np.einsum("nd,nd->n", raw, raw, dtype=np.float64))
-        scales = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        return cls(raw, None, scales)
+            centre = gallery.mean(axis=0, dtype=np.float64).astype(np.float32)
+            return cls(queries, centre, None), cls(gallery, centre, None)
+        scales = _scales(gallery)
+        centre = (torch.from_numpy(scales).float() @ torch.from_numpy(gallery) / len(gallery)).numpy()
+        return cls(queries, centre, _scales(queries)), cls(gallery, centre, scales)
 
-    def exactly(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return some of them, float64 [..., d]."""
-        found = self.raw[positions].astype(np.float64)
-        if self.centre is not None:
-            found -= self.centre
-        if self.scales is not None:
-            found *= self.scales[positions][..., None]
-        return found
+    def centred(self, positions: NDArray[np.int64]) -> Vectors:
+        """Return some of them, [n, d]; each of at most three operations is off by up to 2⁻²⁴ of its result."""
+        values = torch.from_numpy(self.raw[positions])
+        if self.scales is None:
+            values = values - torch.from_numpy(self.centre)
+            return Vectors(values, 2.0**-23 * lengths_of(values))
+        values = values * torch.from_numpy(self.scales[positions]).float()[:, None] - torch.from_numpy(self.centre)
+        return Vectors(values, 2.0**-22 * (1 + lengths_of(values)))
 
-    def roughly(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return some of them, float32 [n, d]."""
-        return self.exactly(positions).astype(np.float32)
+    def offsets(self, vectors: Vectors) -> tuple[NDArray[np.float64], float]:
+        """Return what is taken off products q·g so that the nearest g has the largest, [n], and how far it is off.
+
+        |q - g|² is |q|² - 2 (q·g - |g|²/2); and the cosine of vectors whose centre c was taken off is q·g + c·g, but
+        for what is the same for all g.
+        """
+        if self.scales is None:
+            halves = lengths_of(vectors.values.double()) ** 2 / 2
+            return halves, 2.0**-21 * float(halves.max(initial=0.0))
+        products = vectors.values.double() @ torch.from_numpy(self.centre).double()
+        return -products.numpy(), float(np.linalg.norm(self.centre) * vectors.slips.max(initial=0.0)) + 2.0**-40
+
+
+def _scales(raw: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return 1 / length of each, and 0 for zeros."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", raw, raw, dtype=np.float64))
+    return np.asarray(np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0))
 
 
 class _Search:
@@ -151,8 +168,8 @@ class _Search:
 
     def __init__(
         self,
-        queries: _Vectors,
-        gallery: _Vectors,
+        queries: _Embeddings,
+        gallery: _Embeddings,
         k: int,
         distance: Distance,
         own: NDArray[np.int64],
@@ -162,77 +179,87 @@ class _Search:
         self._queries, self._gallery, self._k, self._distance, self._own = queries, gallery, k, distance, own
         self._device = device
         count, width = gallery.raw.shape
-        self._candidates = min(count, k + MARGIN + int((own >= 0).any()))
+        self._candidates = min(count, 2 * k + MARGIN)
         self.rows = max(1, min(1024, block_bytes // (8 * count)))
-        self._rescored = max(1, min(block_bytes, _RESCORED_BYTES) // (8 * width * self._candidates))
-        self._read = max(1, block_bytes // (16 * width))
-        self._table = torch.empty((count, width), dtype=torch.float32, device=device)
-        squares = np.empty(count)
-        for positions in _pieces(count, self._read):
-            piece = gallery.exactly(positions)
-            squares[positions] = np.einsum("nd,nd->n", piece, piece)
-            self._table[positions[0] : positions[-1] + 1] = torch.from_numpy(piece.astype(np.float32)).to(device)
-        self._longest = float(np.sqrt(squares.max()))
-        # Largest q·g - |g|²/2 means smallest |q - g|.
-        halves = squares / 2 if distance == "euclidean" else np.zeros(count)
-        self._halves = torch.from_numpy(halves.astype(np.float32)).to(device)
+        self._rescored = max(1, min(block_bytes, _RESCORED_BYTES) // (8 * width))
+        self._read = max(1, block_bytes // (32 * width))
+        self._proposers: dict[Width, Proposer] = {}
+        self._first: Width = "narrow" if multiplies_narrow_faster(device) else "wide"
+
+    def _proposer(self, width: Width) -> Proposer:
+        if width not in self._proposers:
+            count, dimensions = self._gallery.raw.shape
+            made = Proposer(count, dimensions, width, self._device)
+            for positions in _pieces(count, self._read):
+                vectors = self._gallery.centred(positions)
+                made.hold(int(positions[0]), vectors, *self._gallery.offsets(vectors))
+            self._proposers[width] = made
+        return self._proposers[width]
 
     def of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return indices and distances, [r, k], of the queries in these rows."""
-        proposed, floors = self._propose(rows)
         indices = np.empty((len(rows), self._k), np.int64)
         distances = np.empty((len(rows), self._k))
-        for piece in _pieces(len(rows), self._rescored):
-            indices[piece], distances[piece] = self._nearest(rows[piece], proposed[piece])
-        for place in np.flatnonzero(self._unproven(rows, distances[:, -1], floors)):
-            every = np.arange(len(self._gallery.raw))[None, :]
-            indices[place], distances[place] = self._nearest(rows[place : place + 1], every)
+        left = np.arange(len(rows))
+        for width in ("narrow", "wide") if self._first == "narrow" else ("wide",):
+            if not len(left):
+                break
+            asked = rows[left]
+            found = self._proposer(width).propose(
+                self._queries.centred(asked), self._k, self._candidates, self._own[asked]
+            )
+            done = left[found.proven]
+            places, columns = np.nonzero(found.possible & found.proven[:, None])
+            indices[done], distances[done] = self._nearest(asked[places], found.positions[places, columns])
+            if width == "narrow" and 2 * len(done) < len(left):
+                self._first = "wide"  # what is so close together needs the longer numbers
+            left = left[~found.proven]
+        for place in left:
+            every = np.arange(len(self._gallery.raw))
+            every = every[every != self._own[rows[place]]]
+            indices[place], distances[place] = self._nearest(np.full(len(every), rows[place]), every)
         return indices, distances
-
-    def _propose(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return candidates int64 [r, m], and the score that no other image exceeds by the product, float64 [r]."""
-        block = torch.from_numpy(self._queries.roughly(rows)).to(self._device)
-        scores: Tensor = block @ self._table.T - self._halves  # [r, g]
-        best, found = scores.topk(self._candidates, dim=1, sorted=False)
-        return found.cpu().numpy(), best.amin(dim=1).double().cpu().numpy()
-
-    def _unproven(
-        self, rows: NDArray[np.int64], farthest: NDArray[np.float64], floors: NDArray[np.float64]
-    ) -> NDArray[np.bool_]:
-        """Tell for which queries an image that was not proposed could be as near as the k-th.
-
-        A product of d float32 terms is off by at most (d + 2)·2⁻²⁴ |q||g| (Higham 2002, section 3.1).
-        """
-        if self._candidates == len(self._gallery.raw):
-            return np.zeros(len(rows), np.bool_)
-        vectors = self._queries.exactly(rows)
-        lengths = np.linalg.norm(vectors, axis=1)
-        steps = (vectors.shape[1] + 8) * _FLOAT32_STEP
-        slack = steps * lengths * self._longest + 8 * _FLOAT32_STEP * self._longest**2
-        if self._distance == "cosine":
-            return np.asarray(1 - farthest <= floors + slack + 1e-12)
-        return np.asarray((lengths**2 - farthest**2) / 2 <= floors + slack)
 
     def _nearest(
         self, rows: NDArray[np.int64], candidates: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the k nearest of candidates int64 [r, m] by float64 distances, equally near ones by position."""
-        candidates = np.sort(candidates, axis=1)
-        distances = np.concatenate(
-            [self._distances(rows, candidates[:, piece]) for piece in _pieces(candidates.shape[1], self._read)], axis=1
-        )
-        distances[candidates == self._own[rows][:, None]] = np.inf
-        order = np.argsort(distances, axis=1, kind="stable")[:, : self._k]
-        return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(distances, order, axis=1)
+        """Return the k nearest of each query by float64 distances, equally near ones by position, both [r, k].
 
-    def _distances(self, rows: NDArray[np.int64], candidates: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return float64 distances [r, m], each summed alone, so that equal images are equally far."""
-        gallery = self._gallery.exactly(candidates)  # [r, m, d]
-        queries = np.broadcast_to(self._queries.exactly(rows)[:, None, :], gallery.shape)
-        if self._distance == "cosine":
-            return np.asarray(np.clip(1 - np.einsum("rmd,rmd->rm", gallery, queries), 0.0, 2.0))
-        gallery -= queries
-        return np.asarray(np.sqrt(np.einsum("rmd,rmd->rm", gallery, gallery)))
+        Args:
+            rows: int64 [p], ascending; each query of these r has at least k candidates.
+            candidates: int64 [p].
+        """
+        distances = np.empty(len(rows))
+        firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+        ends = np.append(firsts[1:], len(rows))
+
+        def rescore(share: NDArray[np.int64]) -> None:
+            for query in share:
+                for start in range(firsts[query], ends[query], self._rescored):
+                    piece = slice(start, min(start + self._rescored, ends[query]))
+                    distances[piece] = self._distances(rows[firsts[query]], candidates[piece])
+
+        # NumPy lets other threads work while it computes.
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(rescore, np.array_split(np.arange(len(firsts)), threads)))
+        order = np.lexsort((candidates, distances, rows))
+        chosen = order[firsts[:, None] + np.arange(self._k)]
+        return candidates[chosen], distances[chosen]
+
+    def _distances(self, row: np.int64, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return float64 distances [p] of one query, each summed alone, so that equal images are equally far."""
+        query, gallery = self._queries.raw[row].astype(np.float64), self._gallery.raw[candidates]  # [d] and [p, d]
+        if self._distance == "euclidean":
+            differences = gallery.astype(np.float64)
+            differences -= query
+            return np.asarray(np.sqrt(np.einsum("pd,pd->p", differences, differences)))
+        assert self._queries.scales is not None
+        assert self._gallery.scales is not None
+        products = np.einsum("pd,d->p", gallery.astype(np.float64), query)
+        return np.asarray(
+            np.clip(1 - products * self._queries.scales[row] * self._gallery.scales[candidates], 0.0, 2.0)
+        )
 
 
 def _pieces(count: int, size: int) -> Iterator[NDArray[np.int64]]:

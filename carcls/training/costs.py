@@ -122,7 +122,7 @@ def _measure(folder: Path, config: TrialConfig, classes: int, device: torch.devi
         if classes:
             image_logits(classifier, images, rows, precision)
         else:
-            embed_frozen(classifier, images, rows, None, precision)
+            embed_frozen(classifier, images.batch(rows), precision)
 
     milliseconds = median(_batch_seconds(answer)) / BATCH * 1000
     write_json(folder / FILE, {"milliseconds": milliseconds, "parameters": count_parameters(config, classes)})

@@ -6,18 +6,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from carcls.catalog import find_backbone
 from carcls.config import TrialConfig
 from carcls.errors import OutOfMemory
 
 NumberFormat = Literal["fp32", "bf16"]
+PACK_SHARE = 0.25
+"""Of the GPU's free memory, that decoded images may take; a network that trains needs the rest."""
+COPIED_AT_ONCE = 1024
 
 
 def pick_device() -> torch.device:
     """Return the GPU that the trial was given, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pixels_on_gpu(pixels: NDArray[np.uint8], device: torch.device) -> Tensor | None:
+    """Return the pixels copied into the GPU's memory, or None when they are too many for it."""
+    free, _ = torch.cuda.mem_get_info(device)
+    if pixels.nbytes > PACK_SHARE * free:
+        return None
+    resident = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(pixels), COPIED_AT_ONCE):
+        block = slice(start, start + COPIED_AT_ONCE)
+        resident[block] = torch.from_numpy(np.ascontiguousarray(pixels[block]))
+    return resident
 
 
 def resolve_precision(config: TrialConfig, device: torch.device) -> NumberFormat:

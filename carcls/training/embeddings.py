@@ -6,6 +6,7 @@ Letters: n images of a split, b batch, d embedding.
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,8 +77,7 @@ class Extractor:
 
     @cached_property
     def _frozen_key(self) -> dict[str, Any]:
-        frozen = self.trained.frozen_key(self.trained.build())
-        return {**frozen, "precision": self.trained.precision, "version": VERSION}
+        return {**self.trained.frozen_key, "precision": self.trained.precision, "version": VERSION}
 
     def of_test(self, model: str) -> Path:
         """Return the stage with the embeddings of the test images.
@@ -115,11 +115,12 @@ class Extractor:
         found: dict[Pooling, list[NDArray[np.float32]]] = {}
         with self.trained.reproducibly():
             images = self.trained.images(extractor)
-            for positions in batches(len(rows), BATCH):
-                with torch.inference_mode(), autocast(images.device, self.trained.precision):
-                    embeddings = pooled_embeddings(extractor.backbone, images.batch(rows[positions]))  # each [b, d]
-                for pooling, batch in embeddings.items():
-                    found.setdefault(pooling, []).append(batch.cpu().numpy())
+            with closing(images.stream([rows[positions] for positions in batches(len(rows), BATCH)])) as stream:
+                for batch in stream:
+                    with torch.inference_mode(), autocast(images.device, self.trained.precision):
+                        embeddings = pooled_embeddings(extractor.backbone, batch)  # each [b, d]
+                    for pooling, part in embeddings.items():
+                        found.setdefault(pooling, []).append(part.cpu().numpy())
         for pooling, parts in found.items():
             np.save(folder / f"{pooling}.npy", np.concatenate(parts))
 

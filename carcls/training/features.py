@@ -5,13 +5,16 @@ Letters: n images, d embedding.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from carcls.config import digest_of
 from carcls.disk import reserve
@@ -23,7 +26,7 @@ from carcls.training.images import ImageSource, View, batches
 KIND = "features"
 FILE = "features.npy"
 BATCH = 64
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -63,27 +66,28 @@ class FrozenFeatures:
         changed = None
         if view is not None:
             changed = {"augmentation": view.augmentation.key, "seed": view.seed, "epoch": view.epoch}
-        whole = {**self.key, "precision": self.precision, "rows": digest_of(rows.tolist()), "view": changed}
+        whole = {**self.key, "precision": self.precision, "rows": _digest_of_rows(rows.tobytes()), "view": changed}
         return {**whole, "version": VERSION}
 
     def _make(self, folder: Path, rows: NDArray[np.int64], view: View | None) -> None:
         embedding = self.classifier.backbone.embedding
         out = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=np.float32, shape=(len(rows), embedding))
         reserve(folder / FILE)
-        for positions in batches(len(rows), BATCH):
-            out[positions] = embed_frozen(self.classifier, self.images, rows[positions], view, self.precision)
+        parts = list(batches(len(rows), BATCH))
+        with closing(self.images.stream([rows[positions] for positions in parts], view)) as stream:
+            for positions, images in zip(parts, stream, strict=True):
+                out[positions] = embed_frozen(self.classifier, images, self.precision)
         out.flush()
 
 
-def embed_frozen(
-    classifier: Classifier,
-    images: ImageSource,
-    rows: NDArray[np.int64],
-    view: View | None,
-    precision: NumberFormat,
-) -> NDArray[np.float32]:
-    """Return the features of one batch, float32 [b, d]; the backbone is put into evaluation mode and stays there."""
+@lru_cache(maxsize=8)
+def _digest_of_rows(rows: bytes) -> str:
+    return digest_of(np.frombuffer(rows, np.int64).tolist())
+
+
+def embed_frozen(classifier: Classifier, images: Tensor, precision: NumberFormat) -> NDArray[np.float32]:
+    """Return the features [b, d] of a batch [b, 3, s, s]; the backbone is put into evaluation mode and stays there."""
     classifier.backbone.eval()
-    with torch.no_grad(), autocast(images.device, precision):
-        embeddings = classifier.embed(images.batch(rows, view))  # [b, d]
+    with torch.inference_mode(), autocast(images.device, precision):
+        embeddings = classifier.embed(images)  # [b, d]
     return np.asarray(embeddings.float().cpu().numpy())

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.device import NumberFormat, autocast
 from carcls.training.features import FrozenFeatures
+from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource, View, batches
 from carcls.training.loss import training_loss
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
@@ -37,6 +39,8 @@ from carcls.unfreezing import open_stages
 
 EVALUATION_BATCH = 64
 STEPS_BETWEEN_CHECKS = 20
+SECONDS_BETWEEN_HEADS = 2.0
+"""A head on cached features trains faster than its checkpoint is brought to the disk; so much of it may be lost."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Trainer:
         train, validation: the splits.
         precision: of the backbone's arithmetic; the head always computes in fp32.
         features: cached features for epochs in which the backbone is frozen; None computes them as they are needed.
+        heads: shared with other trials until the backbone opens; None shares none.
     """
 
     config: TrialConfig
@@ -69,6 +74,7 @@ class Trainer:
     validation: Split
     precision: NumberFormat
     features: FrozenFeatures | None
+    heads: SharedHeads | None = None
     optimizer: Optimizer = field(init=False)
     progress: Progress = field(init=False)
 
@@ -79,6 +85,7 @@ class Trainer:
     def fit(self, folder: Path, report: Report) -> NDArray[np.float32]:
         """Train to the last epoch, from the checkpoint in ``folder`` if there is one, and write the model there.
 
+        A checkpoint follows every epoch of an open backbone; of a closed one, at least every other second.
         Every epoch is reported, those before the checkpoint too. Returns the validation logits, float32 [n, c].
 
         Raises:
@@ -88,12 +95,34 @@ class Trainer:
         for epoch, metrics in enumerate(self.progress.history):
             report(Measurement(epoch + 1, metrics, trained=False))
         logits: NDArray[np.float32] | None = None
+        saved = time.perf_counter()
         for epoch in range(self.progress.epochs, self.config.epochs):
-            logits = self._run_epoch(epoch)
-            save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
-            report(Measurement(epoch + 1, self.progress.history[-1]))
+            trained = True
+            if self._shares_head(epoch):
+                trained = self._share_head(epoch)
+            else:
+                logits = self._run_epoch(epoch)
+            if not self._frozen(epoch) or time.perf_counter() - saved >= SECONDS_BETWEEN_HEADS:
+                save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
+                saved = time.perf_counter()
+            report(Measurement(epoch + 1, self.progress.history[-1], trained=trained))
         save_model(folder, self.classifier, self.progress.opened)
         return self.validation_logits(self.config.epochs - 1) if logits is None else logits
+
+    def _shares_head(self, epoch: int) -> bool:
+        """Whether only the head trains in this epoch, and the backbone opens later."""
+        return self.heads is not None and self._frozen(epoch) and self._open_count(self.config.epochs - 1) > 0
+
+    def _share_head(self, epoch: int) -> bool:
+        """Train this epoch, or take over what another trial has trained; tell which."""
+
+        def train() -> Progress:
+            self._run_epoch(epoch)
+            return self.progress
+
+        assert self.heads is not None
+        self.progress, trained = self.heads.get_or_train(epoch + 1, self.classifier, self.optimizer, train)
+        return trained
 
     def _run_epoch(self, epoch: int) -> NDArray[np.float32]:
         start = time.perf_counter()
@@ -126,15 +155,15 @@ class Trainer:
         labels = torch.from_numpy(self.train.labels)
         seed_epoch(self.config.seed, epoch)
         total = torch.zeros((), device=self.images.device)
-        embedded = self._embeddings(epoch, [part for batch in all_batches for part in parts_of(batch)])
-        for index, batch in enumerate(all_batches):
-            set_learning_rates(
-                self.optimizer, lr_factor(self.config, epoch * len(all_batches) + index, len(all_batches))
-            )
-            parts = islice(embedded, len(parts_of(batch)))
-            total += self._step(((found, labels[part].to(self.images.device)) for part, found in parts), len(batch))
-            if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
-                self._check(total, epoch, index)
+        all_parts = [part for batch in all_batches for part in parts_of(batch)]
+        with closing(self._embeddings(epoch, all_parts)) as embedded:
+            for index, batch in enumerate(all_batches):
+                step = epoch * len(all_batches) + index
+                set_learning_rates(self.optimizer, lr_factor(self.config, step, len(all_batches)))
+                parts = islice(embedded, len(parts_of(batch)))
+                total += self._step(((found, labels[part].to(self.images.device)) for part, found in parts), len(batch))
+                if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
+                    self._check(total, epoch, index)
         return float(total / len(all_batches))
 
     def _step(self, parts: Iterable[tuple[Tensor, Tensor]], size: int) -> Tensor:
@@ -166,7 +195,7 @@ class Trainer:
 
     def _embeddings(
         self, epoch: int, all_batches: list[NDArray[np.int64]]
-    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    ) -> Generator[tuple[NDArray[np.int64], Tensor]]:
         """Yield each part's positions and embeddings, float32 [b, d]: looked up, or computed by the backbone."""
         augmentation = augmentation_of(self.config)
         view = View(augmentation, self.config.seed, epoch) if augmentation else None
@@ -176,11 +205,11 @@ class Trainer:
             for positions in all_batches:
                 yield positions, torch.from_numpy(cached[positions]).to(self.images.device)
             return
-        for positions in all_batches:
-            images = self.images.batch(self.train.rows[positions], view)
-            with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
-                embeddings = self.classifier.embed(images)
-            yield positions, embeddings.float()
+        with closing(self.images.stream([self.train.rows[positions] for positions in all_batches], view)) as stream:
+            for positions, images in zip(all_batches, stream, strict=True):
+                with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
+                    embeddings = self.classifier.embed(images)
+                yield positions, embeddings.float()
 
     def validation_logits(self, epoch: int) -> NDArray[np.float32]:
         """Return the logits of the validation images as they stand after ``epoch``, float32 [n, c]."""
@@ -204,7 +233,7 @@ def micro_batches(config: TrialConfig) -> Callable[[NDArray[np.int64]], list[NDA
 def head_logits(classifier: Classifier, embeddings: Tensor) -> NDArray[np.float32]:
     """Return the head's answers in evaluation mode, float32 [n, c], for embeddings float32 [n, d]."""
     classifier.eval()
-    with torch.no_grad():
+    with torch.inference_mode():
         logits = classifier.classify(embeddings)
     return np.asarray(logits.float().cpu().numpy())
 
@@ -215,8 +244,9 @@ def image_logits(
     """Return the classifier's answers in evaluation mode for unchanged images, float32 [n, c]."""
     classifier.eval()
     answers = []
-    for positions in batches(len(rows), EVALUATION_BATCH):
-        with torch.no_grad(), autocast(images.device, precision):
-            embeddings = classifier.embed(images.batch(rows[positions]))
-        answers.append(head_logits(classifier, embeddings.float()))
+    with closing(images.stream([rows[p] for p in batches(len(rows), EVALUATION_BATCH)])) as stream:
+        for batch in stream:
+            with torch.inference_mode(), autocast(images.device, precision):
+                embeddings = classifier.embed(batch)
+            answers.append(head_logits(classifier, embeddings.float()))
     return np.concatenate(answers)

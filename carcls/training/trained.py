@@ -27,6 +27,7 @@ from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
 from carcls.training.device import NumberFormat, memory_errors_named, pick_device, resolve_precision
 from carcls.training.features import FrozenFeatures
+from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource
 from carcls.training.loop import Split, Trainer, image_logits
 
@@ -124,9 +125,13 @@ class TrainedClassifier:
             classifier = self.load(model)
             return image_logits(classifier, self.images(classifier), rows, self.precision)
 
-    def build(self) -> Classifier:
-        """Return the classifier on its device with the weights that training begins with."""
-        classifier = build_classifier(self.training, len(self.data.classes))
+    def build(self, *, later: bool = False) -> Classifier:
+        """Return the classifier on its device with the weights that training begins with.
+
+        Args:
+            later: whether the backbone may wait until images come; for trials in which it stays closed.
+        """
+        classifier = build_classifier(self.training, len(self.data.classes), later=later)
         return classifier.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def images(self, classifier: Classifier) -> ImageSource:
@@ -148,7 +153,7 @@ class TrainedClassifier:
 
     def _train_on(self, folder: Path, report: Report) -> None:
         with self.reproducibly():
-            classifier = self.build()
+            classifier = self.build(later=self.training.unfreezing == "frozen")
             images = self.images(classifier)
             trainer = Trainer(
                 config=self.training,
@@ -157,16 +162,22 @@ class TrainedClassifier:
                 train=self._split(self.data.splits.train),
                 validation=self._split(self.data.splits.validation),
                 precision=self.precision,
-                features=FrozenFeatures(self.stages, classifier, images, self.precision, self.frozen_key(classifier)),
+                features=FrozenFeatures(self.stages, classifier, images, self.precision, self.frozen_key),
+                heads=SharedHeads(self.stages, self._head_key),
             )
             logits = trainer.fit(folder, report)
         write_json(folder / HISTORY, trainer.progress.history)
         self._write_predictions(folder / PREDICTIONS, trainer.validation, logits)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
-    def frozen_key(self, classifier: Classifier) -> dict[str, Any]:
-        """Return what the embeddings of the untrained backbone depend on, besides the rows and the view."""
-        key = {**self._inputs, "backbone": classifier.backbone.name, "image_size": self.config.image_size}
+    @property
+    def _head_key(self) -> dict[str, Any]:
+        return {**self.config.head_settings(), **self._inputs, "precision": self.precision}
+
+    @property
+    def frozen_key(self) -> dict[str, Any]:
+        """What the embeddings of the untrained backbone depend on, besides the rows and the view."""
+        key = {**self._inputs, "backbone": self.config.backbone, "image_size": self.config.image_size}
         # Random weights are a function of the seed; pretrained ones are not.
         return {**key, "seed": self.config.seed} if self._inputs["weights"] == "random" else key
 

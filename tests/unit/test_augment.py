@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torchvision.transforms.functional import adjust_brightness, adjust_contrast, adjust_saturation
 
 from carcls.config import TrialConfig
 from carcls.data.augment import Augmentation, augment, augmentation_of, draw_view
@@ -106,3 +107,26 @@ def test_rotated_corners_are_black() -> None:
     assert turned[0, :, 0, 0].max() == 0.0
     assert turned[0, :, 16, 16].min() == pytest.approx(1.0)
     assert math.isclose(turned.mean().item(), 0.83, abs_tol=0.05)
+
+
+def test_a_crop_is_slicing_and_resizing() -> None:
+    """A random window at a drawn place is that slice of the image, resized by the usual bilinear rule."""
+    change = Augmentation(**{**STILL, "crop": "random", "window": 0.5})
+    images = _images(1, side=64)
+    # The window of 32 pixels can go 32: a quarter of that from the left, three quarters from the top.
+    expected = torch.nn.functional.interpolate(images[:, :, 24:56, 8:40], scale_factor=2, mode="bilinear")
+    seen = augment(images, _draws(1, x=0.25, y=0.75), change)
+    # At its border the crop sees the pixels beyond, which slicing has cut off.
+    torch.testing.assert_close(seen[:, :, 1:-1, 1:-1], expected[:, :, 1:-1, 1:-1], atol=1e-4, rtol=0)
+
+
+def test_all_three_colour_changes_are_what_torchvision_does_one_after_the_other() -> None:
+    """One matrix and one shift for each image give torchvision's brightness, contrast and saturation, in this order."""
+    change = Augmentation(**{**STILL, "jitter": 0.3})
+    images = 0.2 + _images() * 0.3  # so that torchvision, which clamps after each, has nothing to clamp
+    draws = torch.rand(4, 9, generator=torch.Generator().manual_seed(2))
+    for image, (brightness, contrast, saturation), seen in zip(
+        images, (1 + (2 * draws[:, 6:] - 1) * 0.3).tolist(), augment(images, draws, change), strict=True
+    ):
+        expected = adjust_saturation(adjust_contrast(adjust_brightness(image, brightness), contrast), saturation)
+        torch.testing.assert_close(seen, expected, atol=2e-4, rtol=0)  # its shares of gray have four digits

@@ -12,6 +12,7 @@ from carcls.errors import NonFiniteLoss
 from carcls.models.classifier import build_classifier
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
+from carcls.training import loop
 from carcls.training.checkpoint import load_model
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource
@@ -117,9 +118,10 @@ def test_each_view_is_computed_once_for_all_frozen_trials(tmp_path: Path) -> Non
 @pytest.mark.parametrize("unfreezing", ["frozen", "1:1,2:all"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_trial_killed_after_any_epoch_goes_on_to_the_same_numbers(
-    tmp_path: Path, unfreezing: str, optimizer: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unfreezing: str, optimizer: str
 ) -> None:
     """Weights and measurements after a resume are those of the uninterrupted trial, bit for bit."""
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_HEADS", 0.0)
     settings = {"unfreezing": unfreezing, "optimizer": optimizer, "lr_schedule": "onecycle", "label_smoothing": 0.1}
     config = SMALL.with_settings(settings)
     whole_reports: list[Measurement] = []
@@ -201,7 +203,7 @@ def test_the_loss_is_what_is_minimised_and_validation_stays_cross_entropy(tmp_pa
     assert trainer.progress.history[-1]["val_loss"] == pytest.approx(cross_entropy, rel=1e-4)
     other = _trainer(config.with_settings({"loss": "cross_entropy"}), None)
     other.fit(_folder(tmp_path / "cross entropy"), lambda _: None)
-    assert trainer.progress.history[0]["train_loss"] < other.progress.history[0]["train_loss"] / 1.2
+    assert trainer.progress.history[0]["train_loss"] < other.progress.history[0]["train_loss"] / 1.1
     assert not torch.equal(trainer.classifier.head.weight, other.classifier.head.weight)
 
 

@@ -1,0 +1,185 @@
+"""Trials that keep the backbone closed at first train that head once; frozen ones do not even build their backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from carcls.config import DataConfig, TrialConfig
+from carcls.data.dataset import Dataset, prepare_dataset
+from carcls.families import run_trial
+from carcls.models import classifier as classifiers
+from carcls.models.classifier import build_classifier
+from carcls.outcome import Measurement
+from carcls.stages import StageStore
+from carcls.training.loop import Trainer
+
+SIZE = 32
+CONFIG = TrialConfig(
+    backbone="efficientnet_lite0", image_size=SIZE, epochs=3, batch_size=8, crop="random", flip=True, dropout=0.2
+)
+LATER = CONFIG.with_settings({"unfreezing": "2:all", "clip_norm": 1.0, "optimizer": "adamw", "weight_decay": 1e-3})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Images this small lose more by sharing the work than they win."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders with 10 training images and one test image of each of three tints."""
+    root = tmp_path_factory.mktemp("tints")
+    random = np.random.default_rng(0)
+    for label, tint in enumerate([(180, 0, 0), (0, 180, 0), (0, 0, 180)]):
+        for split, count in (("train", 10), ("test", 1)):
+            place = root / split / f"tint {label}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 70, (48, 60, 3)) + np.array(tint)
+                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def epochs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect the epochs that are really trained."""
+    trained: list[int] = []
+    train = Trainer._train_epoch
+
+    def counted(self: Trainer, epoch: int) -> float:
+        trained.append(epoch)
+        return train(self, epoch)
+
+    monkeypatch.setattr(Trainer, "_train_epoch", counted)
+    return trained
+
+
+def _data(folder: Path, stages: StageStore) -> Dataset:
+    return prepare_dataset(DataConfig(path=str(folder), validation_fraction=0.3), stages, SIZE)
+
+
+def _run(config: TrialConfig, data: Dataset, stages: StageStore) -> tuple[list[dict[str, float]], list[bool]]:
+    """Return the numbers of each epoch, and which were trained by this trial."""
+    reports: list[Measurement] = []
+    run_trial(config, data, stages, reports.append)
+    times = ("seconds", "fit_seconds", "predict_seconds", "ms_per_query", "predict_ms")
+    numbers = [{k: v for k, v in report.metrics.items() if k not in times} for report in reports]
+    return numbers, [report.trained for report in reports]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"unfreezing": "1:1,2:all"},
+        {"epochs": 4, "unfreezing": "2:1"},
+        {"backbone_lr": 1e-4, "family": "retrieval"},
+    ],
+)
+def test_a_head_is_trained_once_for_all_that_open_the_backbone_later(
+    folder: Path, tmp_path: Path, epochs: list[int], other: dict[str, Any]
+) -> None:
+    """The second trial trains no epoch of the common head, and measures what it would have measured alone."""
+    shared, alone = StageStore(tmp_path / "shared"), StageStore(tmp_path / "alone")
+    second = LATER.with_settings(other)
+    common = 1 if other.get("unfreezing", "").startswith("1") else 2
+    first_numbers, trained = _run(LATER, _data(folder, shared), shared)
+    assert (epochs, trained) == ([0, 1, 2], [True] * 3)
+    epochs.clear()
+    numbers, trained = _run(second, _data(folder, shared), shared)
+    assert epochs == list(range(common, second.epochs))
+    assert trained[:common] == [False] * common
+    assert numbers[:common] == first_numbers[:common]
+    assert numbers == _run(second, _data(folder, alone), alone)[0]
+
+
+def test_numbers_are_those_of_a_trial_that_shares_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the sharing switched off, both trials measure the same."""
+    shared, alone = StageStore(tmp_path / "shared"), StageStore(tmp_path / "alone")
+    second = LATER.with_settings({"backbone_lr": 3e-4})
+    _run(LATER, _data(folder, shared), shared)
+    numbers, _ = _run(second, _data(folder, shared), shared)
+    monkeypatch.setattr(Trainer, "_shares_head", lambda _self, _epoch: False)
+    assert numbers == _run(second, _data(folder, alone), alone)[0]
+    assert not (tmp_path / "alone" / "heads").exists()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"head_lr": 5e-3},
+        {"dropout": 0.1},
+        {"seed": 1},
+        {"lr_schedule": "cosine"},
+        {"flip": False},
+        {"batch_size": 4},
+        {"micro_batch": 4},
+        {"weight_decay": 0.0},
+        {"label_smoothing": 0.1},
+    ],
+)
+def test_another_head_has_another_key(other: dict[str, Any]) -> None:
+    """What changes the head before the backbone opens makes another stage; what does not, does not."""
+    assert LATER.with_settings(other).head_settings() != LATER.head_settings()
+    same = {"unfreezing": "progressive", "backbone_lr": 0.5, "family": "retrieval", "k": 3, "epochs": 9}
+    assert LATER.with_settings(same).head_settings() == LATER.head_settings()
+
+
+def test_schedules_that_look_ahead_share_only_among_trials_of_equal_length() -> None:
+    """A cosine over four epochs is another in its first two; steps are not."""
+    longer = {"epochs": 4}
+    assert LATER.head_settings() == LATER.with_settings(longer).head_settings()
+    cosine = LATER.with_settings({"lr_schedule": "cosine"})
+    assert cosine.head_settings() != cosine.with_settings(longer).head_settings()
+
+
+def test_what_is_never_opened_makes_no_heads(folder: Path, tmp_path: Path) -> None:
+    """A frozen trial is a stage as a whole; so is one that would open after its end."""
+    stages = StageStore(tmp_path)
+    data = _data(folder, stages)
+    for unfreezing in ("frozen", "3:all"):
+        _run(CONFIG.with_settings({"unfreezing": unfreezing}), data, stages)
+    assert not (tmp_path / "heads").exists()
+
+
+def test_a_frozen_trial_builds_no_backbone_where_its_views_are_known(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first trial, others with the same views need neither network nor weights; they measure the same."""
+    stages, alone = StageStore(tmp_path / "shared"), StageStore(tmp_path / "alone")
+    data = _data(folder, stages)
+    _run(CONFIG, data, stages)
+    second = CONFIG.with_settings({"dropout": 0.5})
+    built: list[str] = []
+    build = classifiers.build_network
+    monkeypatch.setattr(classifiers, "build_network", lambda config: built.append(config.backbone) or build(config))
+    numbers, _ = _run(second, data, stages)
+    assert built == []
+    assert numbers == _run(second, _data(folder, alone), alone)[0]
+    assert built == ["efficientnet_lite0"]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "efficientnet_lite0"])
+def test_a_backbone_that_waits_is_the_one_that_is_built(name: str) -> None:
+    """Width, colours, head and embeddings are those of the classifier that is built at once."""
+    config = TrialConfig(backbone=name, weights="random", image_size=32, seed=3)
+    now, later = build_classifier(config, 5).eval(), build_classifier(config, 5, later=True).eval()
+    assert list(later.backbone.parameters()) == []
+    for trait in ("name", "embedding", "mean", "std"):
+        assert getattr(later.backbone, trait) == getattr(now.backbone, trait)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(later(images), now(images))
+    assert list(later.backbone.parameters()) == []

@@ -1,0 +1,124 @@
+"""From pixels to batches: normalised exactly, prepared ahead to the same numbers, and stopped cleanly."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+
+from carcls.data.augment import Augmentation
+from carcls.training.images import ImageSource, View, batches
+from carcls.training.prefetch import made_ahead
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+FULL = Augmentation(crop="resized", window=1.0, crop_scale=0.3, flip=True, rotation=20.0, jitter=0.3)
+
+
+def _source(count: int = 41, side: int = 96) -> ImageSource:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return ImageSource(pixels, MEAN, STD, torch.device("cpu"))
+
+
+def _ahead_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_an_unchanged_batch_is_the_pixels_normalised() -> None:
+    """Without a view, a batch is (pixels / 255 - mean) / std in channels_last order."""
+    source, rows = _source(), np.array([40, 3, 3, 17])
+    batch = source.batch(rows)
+    expected = (source.pixels[rows].astype(np.float64) / 255 - MEAN) / STD
+    np.testing.assert_allclose(batch.permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_every_image_gets_its_own_changes() -> None:
+    """The same picture in every row comes out different in every row, and alike in the next batch of the same rows."""
+    pixels = np.repeat(_source(1).pixels, 12, axis=0)
+    source, view = ImageSource(pixels, MEAN, STD, torch.device("cpu")), View(FULL, seed=1, epoch=0)
+    batch = source.batch(np.arange(12), view)
+    gaps = torch.cdist(batch.flatten(1), batch.flatten(1)) + torch.eye(12) * 1e9
+    assert gaps.min() > 1.0
+    assert torch.equal(source.batch(np.arange(12), view), batch)
+    assert not torch.equal(source.batch(np.arange(12), View(FULL, seed=1, epoch=1)), batch)
+
+
+@pytest.mark.parametrize("view", [None, View(FULL, seed=5, epoch=2)])
+@pytest.mark.parametrize("side", [33, 224])
+def test_batches_made_ahead_are_those_made_when_asked_for(view: View | None, side: int) -> None:
+    """Bit for bit, though the thread that makes them ahead has one core and other blocks of images."""
+    source = _source(side=side)
+    parts = [source_rows[::-1].copy() for source_rows in batches(41, 16)]
+    with closing(source.stream(parts, view)) as stream:
+        ahead = list(stream)
+    assert len(ahead) == 3
+    for rows, batch in zip(parts, ahead, strict=True):
+        assert torch.equal(batch, source.batch(rows, view))
+
+
+def test_results_come_in_order_and_one_is_always_ahead() -> None:
+    """While the consumer holds one result, the next one is made, and no further one is."""
+    made: list[int] = []
+    second = threading.Event()
+
+    def make(item: int) -> int:
+        made.append(item)
+        if item == 1:
+            second.set()
+        return item * item
+
+    with closing(made_ahead(make, range(5))) as results:
+        assert next(results) == 0
+        assert second.wait(timeout=10)
+        assert made == [0, 1]
+        assert list(results) == [1, 4, 9, 16]
+
+
+def _fails_at(item: int) -> Callable[[int], int]:
+    def make(number: int) -> int:
+        if number == item:
+            raise OSError(f"image {number} is gone")
+        return number
+
+    return make
+
+
+def test_what_goes_wrong_in_the_background_is_raised_in_its_place() -> None:
+    """Results before it arrive; then its own exception; and no thread is left."""
+    results: Iterator[int] = made_ahead(_fails_at(2), range(5))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(OSError, match="image 2 is gone"):
+        next(results)
+    assert _ahead_threads() == []
+
+
+def test_a_consumer_that_fails_ends_the_thread() -> None:
+    """An exception in the loop closes the stream: its thread is gone, and what was not started is never made."""
+    made: list[int] = []
+
+    def consume() -> None:
+        with closing(made_ahead(lambda item: made.append(item), range(100))) as results:
+            for _ in results:
+                raise RuntimeError("the loss is not finite")
+
+    with pytest.raises(RuntimeError, match="the loss"):
+        consume()
+    assert _ahead_threads() == []
+    assert len(made) <= 2
+
+
+def test_threads_of_the_computation_are_left_as_they_were() -> None:
+    """The background thread computes on one core; neither its consumer nor threads to come are slowed by that."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        seen = list(made_ahead(lambda _: torch.get_num_threads(), range(3)))
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert (seen, torch.get_num_threads(), later) == ([1, 1, 1], 2, [2])
+    finally:
+        torch.set_num_threads(before)
