@@ -31,6 +31,7 @@ class TrialRecord:
         confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
         failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
         refused: whether it was not run, since what is known of it before breaks a constraint; then it is ``pruned``.
+        precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
     """
 
     number: int
@@ -51,3 +52,4 @@ class TrialRecord:
     confirms: int | None = None
     failure: str = ""
     refused: bool = False
+    precision: str = ""

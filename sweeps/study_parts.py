@@ -153,4 +153,5 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         confirms=asked.get("confirms"),
         failure=outcome.get("failure", ""),
         refused="refused" in asked,
+        precision=outcome.get("precision", ""),
     )
