@@ -90,13 +90,18 @@ class Trainer:
             report(Measurement(epoch + 1, metrics, trained=False))
         logits: NDArray[np.float32] | None = None
         for epoch in range(self.progress.epochs, self.config.epochs):
-            logits = self._run_epoch(epoch)
+            logits = self.run_epoch(epoch)
             save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
             report(Measurement(epoch + 1, self.progress.history[-1]))
         save_model(folder, self.classifier, self.progress.opened)
         return self.validation_logits(self.config.epochs - 1) if logits is None else logits
 
-    def _run_epoch(self, epoch: int) -> NDArray[np.float32]:
+    def run_epoch(self, epoch: int) -> NDArray[np.float32]:
+        """Train for one epoch, from 0, and note its measures; return the validation logits, float32 [n, c].
+
+        Raises:
+            NonFiniteLoss: a loss became NaN or infinite.
+        """
         start = time.perf_counter()
         opened = self._open_count(epoch)
         open_backbone(self.classifier, opened)
