@@ -18,7 +18,7 @@ from carcls.errors import OutOfMemory
 
 NumberFormat = Literal["fp32", "bf16"]
 PACK_SHARE = 0.25
-"""Of the GPU's free memory, that decoded images may take; a network that trains needs the rest."""
+"""Of a GPU's memory, that decoded images may take; a network that trains needs the rest."""
 COPIED_AT_ONCE = 1024
 
 
@@ -28,9 +28,13 @@ def pick_device() -> torch.device:
 
 
 def pixels_on_gpu(pixels: NDArray[np.uint8], device: torch.device) -> Tensor | None:
-    """Return the pixels copied into the GPU's memory, or None when they are too many for it."""
-    free, _ = torch.cuda.mem_get_info(device)
-    if pixels.nbytes > PACK_SHARE * free:
+    """Return the pixels copied into the GPU's memory, or None when they are too many for it.
+
+    That is more than a quarter of what is free, or of what the trial may use of it.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    if pixels.nbytes > PACK_SHARE * min(free, allowed):
         return None
     resident = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(pixels), COPIED_AT_ONCE):
