@@ -48,8 +48,8 @@ class ImageSource:
     def stream(self, parts: Sequence[NDArray[np.int64]], view: View | None = None) -> Generator[Tensor]:
         """Yield ``batch(rows, view)`` for each of ``parts``, made while the one before is used; close it when done.
 
-        On a CPU up to two threads make whole batches. For a GPU one only reads them into pinned memory, and nothing at all when
-        the pixels are on the GPU: the GPU does the rest, and nobody waits for it.
+        On a CPU up to two threads make whole batches. For a GPU one only reads them into pinned memory, and nothing at
+        all when the pixels are on the GPU: the GPU does the rest, and nobody waits for it.
         """
         if self.device.type == "cpu":
             yield from made_ahead(lambda rows: self.batch(rows, view), parts, min(AHEAD, torch.get_num_threads()))

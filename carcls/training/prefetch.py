@@ -22,15 +22,17 @@ def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], ahead: int =
     """
     threads = torch.get_num_threads()
     waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(ahead, "ahead", initializer=torch.set_num_threads, initargs=(1,)) as crew:
-        try:
-            for item in items:
-                waiting.append(crew.submit(make, item))
-                if len(waiting) > ahead:
+    try:
+        with ThreadPoolExecutor(ahead, "ahead", initializer=torch.set_num_threads, initargs=(1,)) as crew:
+            try:
+                for item in items:
+                    waiting.append(crew.submit(make, item))
+                    if len(waiting) > ahead:
+                        yield waiting.popleft().result()
+                while waiting:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-            torch.set_num_threads(threads)  # the one of our threads became the default of threads to come
+            finally:
+                for future in waiting:
+                    future.cancel()
+    finally:
+        torch.set_num_threads(threads)  # the one of our threads became the default of threads to come
