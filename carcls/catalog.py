@@ -26,7 +26,7 @@ class BackboneRecord:
         gmacs: 10⁹ multiply-accumulates of one 224×224 image; a guess of 4.0 for ``timm:…``.
         weights_file: file name looked for in the weights folder; empty where there is none of a known name.
         parameters: parameters without the head, in millions (for disk estimates).
-        bf16: whether bf16 autocast makes it faster on a CPU with AMX (depthwise nets get slower).
+        bf16: whether plans take bf16 to be faster on a CPU with AMX; trials measure it (carcls.training.precision).
     """
 
     name: str

@@ -48,6 +48,7 @@ class Outcome:
         predictions: file with the per-image validation predictions (``rows``, ``labels``, ``predicted``,
             ``probabilities`` float32 [n, c]) as .npz, relative to the store's root.
         siblings: settings answered for free on the way.
+        precision: of the backbone's arithmetic, ``fp32`` or ``bf16``, whatever the trial asked for.
     """
 
     metrics: Mapping[str, float]
@@ -57,3 +58,4 @@ class Outcome:
     model: str
     predictions: str
     siblings: tuple[Sibling, ...] = field(default=())
+    precision: str = ""

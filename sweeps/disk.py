@@ -14,8 +14,8 @@ Reason = Literal["leftover", "stopped", "unclaimed", "model", "unused", "kept"]
 _ORDER = {reason: place for place, reason in enumerate(get_args(Reason))}
 # Of no use to anybody; the others only go for the sake of a budget.
 USELESS: tuple[Reason, ...] = ("leftover", "stopped", "unclaimed")
-# The splits of a data set are cut from it, so that a sweep could not go on with another one; it takes next to no room.
-_NEVER = ("index",)
+# What decides the splits of a data set, and the number format: a sweep could not go on with others, and they are small.
+_NEVER = ("index", "precision")
 # How exactly clocks of machines that share a folder agree, in seconds.
 SLACK = 60.0
 

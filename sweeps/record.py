@@ -48,6 +48,7 @@ class TrialRecord:
         saved: seconds that the stages took to make which the trial found made; in its last attempt.
         refused: whether it was not run, since what is known of it before breaks a constraint; then it is ``pruned``.
         twins: trials that took over this one's result; told by lists of all trials, not of a single one.
+        precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
     """
 
     number: int
@@ -70,3 +71,4 @@ class TrialRecord:
     refused: bool = False
     saved: float = 0.0
     twins: Sequence[Twin] = ()
+    precision: str = ""

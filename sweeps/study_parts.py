@@ -167,4 +167,5 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         failure=outcome.get("failure", ""),
         saved=outcome.get("saved", 0.0),
         refused="refused" in asked,
+        precision=outcome.get("precision", ""),
     )

@@ -178,6 +178,8 @@ class SweepTracker:
             tags["carsweep.confirms"] = str(record.confirms)
         if record.duplicate_of is not None:
             tags["carsweep.duplicate_of"] = str(record.duplicate_of)
+        if record.precision:
+            tags["carsweep.precision"] = record.precision
         self._post(
             record.number,
             tags=tags,

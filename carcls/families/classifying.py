@@ -35,6 +35,7 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
         reused=reused,
         model=relative.as_posix(),
         predictions=(relative / PREDICTIONS).as_posix(),
+        precision=trained.precision,
     )
 
 

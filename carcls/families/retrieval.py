@@ -98,6 +98,7 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
         model=embeddings.relative_to(stages.root).as_posix(),
         predictions=(folder.relative_to(stages.root) / PREDICTIONS).as_posix(),
         siblings=tuple(replace(s, metrics=with_costs(s.metrics, costs)) for s in queries.siblings(trained)),
+        precision=extractor.trained.precision,
     )
 
 

@@ -9,7 +9,6 @@ Letters: b batch, c classes.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,10 +23,11 @@ import torch
 from carcls.config import SCRATCH, TrialConfig
 from carcls.models.classifier import Classifier, build_network
 from carcls.stages import StageStore, write_json
-from carcls.training.device import NumberFormat, pick_device, resolve_precision
+from carcls.training.device import NumberFormat, machine_name, pick_device
 from carcls.training.features import embed_frozen
 from carcls.training.images import ImageSource
 from carcls.training.loop import image_logits
+from carcls.training.precision import resolve_precision
 
 KIND = "costs"
 FILE = "costs.json"
@@ -59,12 +59,12 @@ def costs_of(config: TrialConfig, classes: int, stages: StageStore) -> Costs:
         stages: the store.
     """
     device = pick_device()
-    precision = resolve_precision(config, device)
+    precision = resolve_precision(config, device, stages)
     key = {
         **_network(config),
         "classes": classes,
         "precision": precision,
-        "machine": _machine(device),
+        "machine": machine_name(device),
         "threads": torch.get_num_threads(),
         "version": VERSION,
     }
@@ -98,17 +98,6 @@ def _count_backbone(config: TrialConfig) -> tuple[int, int]:
 
 def _network(config: TrialConfig) -> dict[str, Any]:
     return {"backbone": config.backbone, "image_size": config.image_size, **config.architecture()}
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _measure(folder: Path, config: TrialConfig, classes: int, device: torch.device, precision: NumberFormat) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,13 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from carcls.catalog import find_backbone
 from carcls.config import TrialConfig
 from carcls.errors import OutOfMemory
 
 NumberFormat = Literal["fp32", "bf16"]
 PACK_SHARE = 0.25
-"""Of the GPU's free memory, that decoded images may take; a network that trains needs the rest."""
+"""Of a GPU's memory, that decoded images may take; a network that trains needs the rest."""
 COPIED_AT_ONCE = 1024
 
 
@@ -27,9 +28,13 @@ def pick_device() -> torch.device:
 
 
 def pixels_on_gpu(pixels: NDArray[np.uint8], device: torch.device) -> Tensor | None:
-    """Return the pixels copied into the GPU's memory, or None when they are too many for it."""
-    free, _ = torch.cuda.mem_get_info(device)
-    if pixels.nbytes > PACK_SHARE * free:
+    """Return the pixels copied into the GPU's memory, or None when they are too many for it.
+
+    That is more than a quarter of what is free, or of what the trial may use of it.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
+    if pixels.nbytes > PACK_SHARE * min(free, allowed):
         return None
     resident = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(pixels), COPIED_AT_ONCE):
@@ -38,17 +43,23 @@ def pixels_on_gpu(pixels: NDArray[np.uint8], device: torch.device) -> Tensor | N
     return resident
 
 
-def resolve_precision(config: TrialConfig, device: torch.device) -> NumberFormat:
-    """Return the format of the backbone's arithmetic; ``auto`` takes bf16 where it is faster.
-
-    On a CPU that is a machine with AMX tiles and a backbone of dense convolutions; depthwise ones get slower.
-    """
-    if config.precision != "auto":
-        return config.precision
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether the device can multiply bf16 matrices; not whether it gains by that."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    has_tiles = bool(torch.cpu._is_amx_tile_supported())
-    return "bf16" if has_tiles and find_backbone(config.backbone).bf16 else "fp32"
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch._C._has_mkldnn) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def machine_name(device: torch.device) -> str:
+    """Return what the GPU or the processor calls itself."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:

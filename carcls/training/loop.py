@@ -101,7 +101,7 @@ class Trainer:
             if self._shares_head(epoch):
                 trained = self._share_head(epoch)
             else:
-                logits = self._run_epoch(epoch)
+                logits = self.run_epoch(epoch)
             if not self._frozen(epoch) or time.perf_counter() - saved >= SECONDS_BETWEEN_HEADS:
                 save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
                 saved = time.perf_counter()
@@ -117,14 +117,19 @@ class Trainer:
         """Train this epoch, or take over what another trial has trained; tell which."""
 
         def train() -> Progress:
-            self._run_epoch(epoch)
+            self.run_epoch(epoch)
             return self.progress
 
         assert self.heads is not None
         self.progress, trained = self.heads.get_or_train(epoch + 1, self.classifier, self.optimizer, train)
         return trained
 
-    def _run_epoch(self, epoch: int) -> NDArray[np.float32]:
+    def run_epoch(self, epoch: int) -> NDArray[np.float32]:
+        """Train for one epoch, from 0, and note its measures; return the validation logits, float32 [n, c].
+
+        Raises:
+            NonFiniteLoss: a loss became NaN or infinite.
+        """
         start = time.perf_counter()
         opened = self._open_count(epoch)
         open_backbone(self.classifier, opened)

@@ -14,23 +14,25 @@ Made = TypeVar("Made")
 
 
 def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 1) -> Generator[Made]:
-    """Yield ``make(item)`` for each item, in order; one thread is up to ``ahead`` results in front of the consumer.
+    """Yield ``make(item)`` for each item, in order; ``ahead`` threads of one core each make what comes next.
 
     ``make`` must draw no numbers from global generators, so that the results are those of ``map(make, items)``. What it
     raises is raised where its result would have been yielded. When the consumer closes the iterator, what has not been
-    started is dropped, and the thread has ended when ``close`` returns.
+    started is dropped, and the threads have ended when ``close`` returns.
     """
     threads = torch.get_num_threads()
     waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead", initializer=torch.set_num_threads, initargs=(1,)) as thread:
-        try:
-            for item in items:
-                waiting.append(thread.submit(make, item))
-                if len(waiting) > ahead:
+    try:
+        with ThreadPoolExecutor(ahead, "ahead", initializer=torch.set_num_threads, initargs=(1,)) as crew:
+            try:
+                for item in items:
+                    waiting.append(crew.submit(make, item))
+                    if len(waiting) > ahead:
+                        yield waiting.popleft().result()
+                while waiting:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-            torch.set_num_threads(threads)  # the one of our thread became the default of threads to come
+            finally:
+                for future in waiting:
+                    future.cancel()
+    finally:
+        torch.set_num_threads(threads)  # the one of our threads became the default of threads to come

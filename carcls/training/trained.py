@@ -25,16 +25,17 @@ from carcls.outcome import Measurement, Report
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
-from carcls.training.device import NumberFormat, memory_errors_named, pick_device, resolve_precision
+from carcls.training.device import NumberFormat, memory_errors_named, pick_device
 from carcls.training.features import FrozenFeatures
 from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource
 from carcls.training.loop import Split, Trainer, image_logits
+from carcls.training.precision import resolve_precision
 
 KIND = "training"
 HISTORY = "history.json"
 PREDICTIONS = "validation.npz"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class TrainedClassifier:
     @cached_property
     def precision(self) -> NumberFormat:
         """The format of the backbone's arithmetic on this device."""
-        return resolve_precision(self.config, self.device)
+        return resolve_precision(self.config, self.device, self.stages)
 
     @cached_property
     def key(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from carcls.stages import StageStore
 SIZE = 32
 BASIC = TrialConfig(
     family="scratch",
+    precision="fp32",
     backbone="scratch",
     depth=3,
     width=8,

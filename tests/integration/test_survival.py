@@ -23,6 +23,7 @@ KILLS = 20
 _TIMED = ("seconds", "fit_seconds", "predict_seconds", "ms_per_query", "predict_ms")
 SETTINGS = [
     "backbone=efficientnet_lite0",
+    "precision=fp32",
     "image_size=32",
     "batch_size=16",
     "epochs=3",

@@ -15,7 +15,14 @@ from carcls.stages import StageStore
 
 SIZE = 32
 CONFIG = TrialConfig(
-    backbone="efficientnet_lite0", image_size=SIZE, epochs=2, batch_size=8, unfreezing="full", crop="random", flip=True
+    backbone="efficientnet_lite0",
+    image_size=SIZE,
+    epochs=2,
+    batch_size=8,
+    unfreezing="full",
+    crop="random",
+    flip=True,
+    precision="fp32",
 )
 
 
@@ -85,3 +92,14 @@ def test_the_exported_model_answers_the_test_images_as_the_test_score_says(folde
     assert score.metrics["test_accuracy"] == pytest.approx(hits)
     assert score.interval[0] <= hits <= score.interval[1]
     assert score.images == 12
+
+
+def test_a_trial_says_which_numbers_it_computed_with(folder: Path, tmp_path: Path) -> None:
+    """What ``auto`` came to is in the outcome, and the same trial, asked again, comes to the same."""
+    stages = StageStore(tmp_path)
+    data = _data(folder, stages)
+    auto = CONFIG.with_settings({"precision": "auto", "epochs": 1})
+    outcome = run_trial(auto, data, stages, lambda _: None)
+    assert outcome.precision in ("fp32", "bf16")
+    again = run_trial(auto, data, StageStore(tmp_path), lambda _: None)
+    assert (again.precision, again.reused) == (outcome.precision, True)

@@ -53,6 +53,16 @@ def test_flip_mirrors_exactly(other: dict[str, float]) -> None:
     torch.testing.assert_close(augment(images, _draws(4, mirror=0.9), change), images, atol=1e-4, rtol=0)
 
 
+def test_a_mirror_alone_changes_no_pixel() -> None:
+    """Without resampling the mirrored image has the very numbers of the image, and the others are the image."""
+    change = Augmentation(**{**STILL, "flip": True})
+    images, draws = _images(), _draws(4)
+    draws[:, 0] = torch.tensor([0.1, 0.9, 0.2, 0.8])
+    seen = augment(images, draws, change)
+    assert torch.equal(seen[[0, 2]], images[[0, 2]].flip(-1))
+    assert torch.equal(seen[[1, 3]], images[[1, 3]])
+
+
 def test_rotation_by_ninety_degrees_is_torch_rot90() -> None:
     """The angle is in degrees, turns about the centre, and keeps pixels where they belong."""
     change = Augmentation(**{**STILL, "rotation": 90.0})

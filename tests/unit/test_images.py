@@ -1,6 +1,7 @@
 """From pixels to batches: normalised exactly, prepared ahead to the same numbers, and stopped cleanly."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -74,6 +75,17 @@ def test_results_come_in_order_and_one_is_always_ahead() -> None:
         assert second.wait(timeout=10)
         assert made == [0, 1]
         assert list(results) == [1, 4, 9, 16]
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+def test_several_threads_keep_the_order(ahead: int) -> None:
+    """However long each result takes, they come in the order of their items."""
+
+    def make(item: int) -> int:
+        time.sleep(0.02 * (item % 3 == 0))
+        return item
+
+    assert list(made_ahead(make, range(20), ahead)) == list(range(20))
 
 
 def _fails_at(item: int) -> Callable[[int], int]:
