@@ -39,7 +39,7 @@ class Benchmark:
 
     name: str
     script: str
-    short: tuple[str, ...] | None = ()
+    short: tuple[str, ...] | None = ("--short",)
     full: tuple[str, ...] = ()
     pictures: bool = False
 

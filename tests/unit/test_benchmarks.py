@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -76,7 +75,7 @@ def test_written_rows_are_read_as_they_were(rows: ModuleType, tmp_path: Path) ->
     """Writing and reading lose nothing."""
     row = rows.Row("speed", "≥ 2×", "3×", None, 3, "python x", "not judged: too small")
     rows.write_rows(tmp_path / "rows.json", [row])
-    assert rows.read_rows(tmp_path / "rows.json") == [asdict(row)]
+    assert rows.read_rows(tmp_path / "rows.json") == [a_row(met=None, reason="not judged: too small")]
 
 
 def test_a_second_run_replaces_its_own_rows_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -121,6 +120,14 @@ def test_growth_is_drawn_as_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     dashes, measured = (e.get("points", "").split() for e in every if e.tag.endswith("polyline"))
     assert (measured[0], measured[-1]) == (dashes[0], dashes[-1])
     assert len(measured) == 3
+
+
+@pytest.mark.parametrize(("last", "met"), [(101.0, True), (140.0, False)])
+def test_growth_is_judged_between_neighbouring_sizes(monkeypatch: pytest.MonkeyPatch, last: float, met: bool) -> None:
+    """Ten times the images may take ten times as long, however dear the smallest size was."""
+    row = load("growth", monkeypatch).row_of("x", [(1000, 9.0), (5000, 10.0), (50000, last)], "python x", judged=True)
+    assert row.met is met
+    assert row.value.startswith(f"{last / 100:.2f}×")
 
 
 def test_the_results_that_are_kept_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
