@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from carcls.config import DataConfig, digest_of
 from carcls.data.crew import Progress
-from carcls.data.fingerprints import THRESHOLD, near_duplicate_groups, nearest_fingerprint
+from carcls.data.fingerprints import near_duplicate_groups, nearest_pairs
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.pack import Index, Pack, get_index, get_pack
 from carcls.data.splits import Rows, Splits, cut_splits, quota
@@ -272,10 +272,8 @@ def _duplicates(manifest: Manifest, index: Index, splits: Splits) -> tuple[tuple
     seen = np.sort(np.concatenate([splits.train, splits.validation]))
     if not len(seen) or not len(splits.test):
         return ()
-    nearest, distances = nearest_fingerprint(index.fingerprints[splits.test], index.fingerprints[seen])
-    twins = {
-        int(row): int(seen[k]) for row, k, d in zip(splits.test, nearest, distances, strict=True) if d <= THRESHOLD
-    }
+    tested, nearest = nearest_pairs(index.fingerprints[splits.test], index.fingerprints[seen])
+    twins = {int(splits.test[query]): int(seen[twin]) for query, twin in zip(tested, nearest, strict=True)}
     if manifest.contents:
         by_content = {manifest.contents[row]: int(row) for row in seen[::-1]}
         equal = {int(row): by_content.get(manifest.contents[row]) for row in splits.test}
