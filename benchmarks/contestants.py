@@ -23,8 +23,10 @@ from ray.tune.result import TRAINING_ITERATION
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from sweeps.spec import EarlyStopping, SweepSpec
-from sweeps.study import Study, to_distribution
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
+from sweeps.study import Study
+from sweeps.study_parts import to_distribution
 
 METRIC = "val_accuracy"
 EXPERIMENTS = ("transfer/frozen", "transfer/finetuned")

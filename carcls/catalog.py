@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from carcls.errors import nearest
+from carcls.errors import nearest, shown
 
 Source = Literal["torchvision", "wheel", "timm", "scratch"]
 
@@ -99,5 +99,6 @@ def find_backbone(name: str) -> BackboneRecord:
     if name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX):
         return BackboneRecord(name, "timm", 0, (), 4.0, "", 25.0, bf16=True)
     raise ValueError(
-        f"backbone must be a known name or timm:<model>, got {name!r}." + nearest(name, [r.name for r in BACKBONES])
+        f"backbone must be a known name or timm:<model>, got {shown(name)}."
+        + nearest(name, [record.name for record in BACKBONES])
     )

@@ -72,11 +72,11 @@ class DataConfig(BaseModel):
 
     path: str | None = None
     name: str | None = None
-    margin: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.15
-    test_fraction: Annotated[float, Field(gt=0.0, lt=0.9)] = 0.15
-    split_seed: Annotated[int, Field(ge=0)] = 0
-    max_loss: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    margin: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.0
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
+    split_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    max_loss: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.05
 
 
 class TrialConfig(BaseModel):
@@ -143,12 +143,12 @@ class TrialConfig(BaseModel):
     backbone_lr: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     lr_schedule: LrSchedule = "step"
-    step_epochs: Annotated[int, Field(ge=1)] = 7
+    step_epochs: Annotated[int, Field(ge=1, le=10_000)] = 7
     step_gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0, le=10_000)] = 0
     loss: Loss = "cross_entropy"
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     crop: Crop = "none"
     crop_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.35
     flip: bool = False

@@ -13,6 +13,7 @@
         ├── NonFiniteLoss        the loss became NaN or infinite
         ├── OutOfMemory          the device's memory did not suffice
         ├── BadData              an image or a stage vanished or is damaged
+        │   └── DamagedCheckpoint    what a trial would go on from
         └── DiskFull             the disk has no room
 
 Messages read "{name} must {rule}, got {value!r}." and end with the remedy.
@@ -21,7 +22,13 @@ Messages read "{name} must {rule}, got {value!r}." and end with the remedy.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+# From so many names on, a list of them all is no help to somebody who misspelt one.
+_MANY_NAMES = 12
+_LONGEST_VALUE = 120
 
 
 class CarsweepError(Exception):
@@ -40,7 +47,7 @@ class SpecError(InputError):
     """
 
     def __init__(self, mistakes: Sequence[str]) -> None:
-        self.mistakes = tuple(mistakes)
+        self.mistakes = tuple(_printable(mistake) for mistake in mistakes)
         super().__init__("\n".join(self.mistakes))
 
 
@@ -80,17 +87,50 @@ class BadData(TrialFailure):
     """Something that the trial reads vanished, or is damaged; the message names the file."""
 
 
+class DamagedCheckpoint(BadData):
+    """What a trial would go on from cannot be read; the trial can begin anew."""
+
+
 class DiskFull(TrialFailure):
     """The disk has no room for what the trial writes; the message names the folder."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """End an unknown-name message: the nearest known name if there is one, and all known names.
+    """End an unknown-name message: the nearest known names if there are any, and all of them unless they are many.
 
     >>> nearest("dropuot", ["dropout", "epochs"])
     ' Did you mean dropout? Known: dropout, epochs.'
+    >>> nearest("lr", ["head_lr", "backbone_lr", "epochs"])
+    ' Did you mean backbone_lr or head_lr? Known: backbone_lr, epochs, head_lr.'
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return f"{hint} Known: {', '.join(names)}."
+    close = difflib.get_close_matches(name, names, n=1) or [known for known in names if name in known.split("_")]
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return hint if close and len(names) > _MANY_NAMES else f"{hint} Known: {', '.join(names)}."
+
+
+def shown(value: Any) -> str:
+    """Write a value for the end of a message: its ``repr``, with the middle of what is long, deep or endless left out.
+
+    >>> shown([0.5, "a"]), shown("x" * 1000)[-4:], len(shown("x" * 1000)) < 130
+    ("[0.5, 'a']", "xxx'", True)
+    """
+    text = _SHORT.repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 31]}...{text[-28:]}"
+
+
+def _short_repr() -> reprlib.Repr:
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = _LONGEST_VALUE - 20
+    short.maxlevel = 3
+    return short
+
+
+_SHORT = _short_repr()
+
+
+def _printable(text: str) -> str:
+    """Return the text on one line, and without what would act on a terminal."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )

@@ -1,7 +1,7 @@
 """The folder that a trained model is served from: images in, class names and probabilities out.
 
-``model.safetensors`` holds every tensor, ``model.json`` the rest. Loading runs no code from the folder and needs
-neither pretrained weights nor the internet.
+``model.safetensors`` holds every tensor, ``model.json`` the rest, the tensors' checksums among it. Loading runs no code
+from the folder and needs neither pretrained weights nor the internet.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from carcls.export_gallery import GALLERY_NAME, GalleryIndex, GalleryPredictor
 from carcls.export_images import Images, Preprocessing
 from carcls.models.classifier import Classifier, build_network
 from carcls.stages import write_json
+from carcls.stages_checks import damage_of, describe
 
 FORMAT = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -120,6 +121,7 @@ def write_export(
         (folder / GALLERY_NAME).unlink(missing_ok=True)
     else:
         index.save(folder)
+    tensors = [WEIGHTS_NAME] if index is None else [WEIGHTS_NAME, GALLERY_NAME]
     write_json(
         folder / DESCRIPTION_NAME,
         {
@@ -134,6 +136,7 @@ def write_export(
             "preprocessing": "RGB, upright, squashed to image_size × image_size (bicubic), / 255, - mean, / std",
             "margin": margin,
             "details": dict(details),
+            "files": {name: describe(folder / name) for name in tensors},
             **({} if index is None else {"gallery": index.description()}),
         },
     )
@@ -150,9 +153,7 @@ def load_export(folder: str | Path) -> Predictor | GalleryPredictor:
     try:
         classes, network, preprocessing = _described(description)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{DESCRIPTION_NAME} in {str(folder)!r} must describe the whole model. Export it again."
-        ) from error
+        raise _not_described(folder) from error
     classifier = Classifier(build_network(network), 0.0, len(classes))
     try:
         classifier.load_state_dict(load_file(folder / WEIGHTS_NAME))
@@ -161,10 +162,29 @@ def load_export(folder: str | Path) -> Predictor | GalleryPredictor:
             f"{WEIGHTS_NAME} in {str(folder)!r} must hold the classifier's tensors. Export it again."
         ) from error
     if description.get("kind") != "retrieval":
+        _require_sealed(folder, description)
         return Predictor(classifier, classes, preprocessing, description)
     width = classifier.backbone.embedding
     index = GalleryIndex.load(folder, description.get("gallery"), embedding=width, classes=len(classes))
+    _require_sealed(folder, description)
     return GalleryPredictor(classifier, classes, preprocessing, index, description)
+
+
+def _require_sealed(folder: Path, description: Mapping[str, Any]) -> None:
+    """Check that the tensors are those that were exported; descriptions older than checksums have none to check."""
+    try:
+        damages = {name: damage_of(folder / name, known) for name, known in description.get("files", {}).items()}
+    except (AttributeError, LookupError, TypeError) as error:
+        raise _not_described(folder) from error
+    for name, damage in damages.items():
+        if damage:
+            raise InputError(
+                f"{name} must be as it was exported, but it {damage}, in {str(folder)!r}. Export it again."
+            )
+
+
+def _not_described(folder: Path) -> InputError:
+    return InputError(f"{DESCRIPTION_NAME} in {str(folder)!r} must describe the whole model. Export it again.")
 
 
 def _described(description: Mapping[str, Any]) -> tuple[tuple[str, ...], TrialConfig, Preprocessing]:

@@ -2,7 +2,7 @@
 
 A stage lives at ``<root>/<kind>/<digest of its key>/`` and holds ``key.json`` beside what its maker wrote. It appears
 complete or not at all: the maker writes into a folder of another name, which is renamed at the end. One maker at a time
-holds the stage's lock; others wait and then find it made. Every answer is written to ``<root>/log.jsonl``.
+holds the stage's lock; others wait and then find it made. Every answer is written to ``<root>/LOG``.
 
 Each process checks a stage against its checksums when it first uses it (see carcls.stages_checks). One that is damaged
 is dropped, and made again.
@@ -27,6 +27,7 @@ from carcls.config import digest_of
 from carcls.disk import full_disk_named, replacing
 from carcls.stages_checks import find_damage, seal
 
+LOG = "log.jsonl"
 # Stages that this process has found to be whole.
 _whole: set[Path] = set()
 
@@ -84,6 +85,10 @@ class StageStore:
         final = self.folder(kind, key)
         return final.with_name(final.name + ".unfinished")
 
+    def note_damage(self, kind: str, key: Mapping[str, Any], damage: str) -> None:
+        """Write to the log that unfinished work in the stage's workshop was damaged, and begins anew."""
+        self._log(kind, self.folder(kind, key).name, "dropped", time.perf_counter(), damage)
+
     def _answer(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool) -> Path:
         final, start = self.folder(kind, key), time.perf_counter()
         if self._reuse(final, start):
@@ -91,6 +96,8 @@ class StageStore:
         with self._maker(final):
             if self._reuse(final, start, locked=True):
                 return final
+            if final.exists():
+                self._drop(final, start, "key.json is missing")
             work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
             if not keep and work.exists():
                 shutil.rmtree(work)
@@ -133,12 +140,14 @@ class StageStore:
         start = time.perf_counter()
         if self._is_whole(final):
             return True
-        damage = find_damage(final)
+        self._drop(final, start, find_damage(final))
+        return False
+
+    def _drop(self, final: Path, start: float, damage: str) -> None:
         trash = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.trash")
         final.rename(trash)
         shutil.rmtree(trash, ignore_errors=True)
         self._log(final.parent.name, final.name, "dropped", start, damage)
-        return False
 
     def _reuse(self, final: Path, start: float, *, locked: bool = False) -> bool:
         """Tell whether the stage is made and whole, and note that it is used: key.json has the time of the last use."""
@@ -162,7 +171,7 @@ class StageStore:
         said = {"kind": kind, "digest": digest, "event": event, "seconds": seconds, "pid": os.getpid()}
         line = json.dumps({**said, "reason": reason} if reason else said)
         # One write of less than a page to a file opened for appending is not torn by other writers.
-        descriptor = os.open(self.root / "log.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(self.root / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             with full_disk_named(self.root):
                 os.write(descriptor, (line + "\n").encode())
@@ -171,7 +180,7 @@ class StageStore:
 
     def events(self) -> list[StageEvent]:
         """Return the whole log, oldest first."""
-        log = self.root / "log.jsonl"
+        log = self.root / LOG
         if not log.exists():
             return []
         return [StageEvent(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]

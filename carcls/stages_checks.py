@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ _NOT_CHECKED = {FILES, "key.json"}
 
 def seal(folder: Path) -> None:
     """Write ``files.json`` for what the folder holds."""
-    listing = {path.relative_to(folder).as_posix(): _describe(path) for path in _files(folder)}
+    listing = {path.relative_to(folder).as_posix(): describe(path) for path in _files(folder)}
     with replacing(folder / FILES) as temporary:
         temporary.write_text(json.dumps(listing, indent=1), encoding="utf-8")
 
@@ -33,9 +34,9 @@ def seal(folder: Path) -> None:
 def find_damage(folder: Path) -> str:
     """Return which file is not as it was sealed, and why; nothing for a whole stage, or one older than checksums."""
     try:
-        listing: dict[str, dict[str, Any]] = json.loads((folder / FILES).read_text(encoding="utf-8"))
+        listing: Mapping[str, Mapping[str, Any]] = json.loads((folder / FILES).read_text(encoding="utf-8"))
         for name, known in listing.items():
-            damage = _compare(folder / name, known)
+            damage = damage_of(folder / name, known)
             if damage:
                 return f"{name} {damage}"
     except FileNotFoundError:
@@ -45,20 +46,22 @@ def find_damage(folder: Path) -> str:
     return ""
 
 
-def _compare(path: Path, known: dict[str, Any]) -> str:
+def damage_of(path: Path, known: Mapping[str, Any]) -> str:
+    """Return what is wrong with a file of which ``known`` is what ``describe`` returned, or nothing."""
     if not path.is_file():
         return "is missing"
     size = path.stat().st_size
     if size != known["bytes"]:
         return f"has {size} bytes instead of {known['bytes']}"
-    return "" if _describe(path)["blake2b"] == known["blake2b"] else "has another content than was written"
+    return "" if describe(path)["blake2b"] == known["blake2b"] else "has another content than was written"
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _NOT_CHECKED)
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def describe(path: Path) -> dict[str, Any]:
+    """Return the size of a file and the checksum of its content, as JSON can hold them."""
     size = path.stat().st_size
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb", buffering=0) as file:

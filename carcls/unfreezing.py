@@ -13,10 +13,15 @@ count from 0; one that is not named keeps what the one before had; before the fi
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 from typing import Literal
 
+from carcls.errors import shown
+
 OpenStages = int | Literal["all"]
+# An epoch, and how many stages are open from it on.
+_PAIR = re.compile(r"\s*([0-9]{1,9})\s*:\s*(all|0*[1-9][0-9]{0,8})\s*", re.ASCII)
 NAMED = ("frozen", "full", "progressive")
 
 
@@ -32,25 +37,22 @@ def parse_unfreezing(text: str) -> tuple[tuple[int, OpenStages], ...] | str:
         pairs = tuple(_parse_pair(part) for part in text.split(","))
     except ValueError:
         raise ValueError(
-            f"unfreezing must be frozen, full, progressive or like '2:1,4:all' (epoch:open stages), got {text!r}."
+            f"unfreezing must be frozen, full, progressive or like '2:1,4:all' (epoch:open stages), got {shown(text)}."
         ) from None
     epochs = [epoch for epoch, _ in pairs]
     counts = [math.inf if count == "all" else count for _, count in pairs]
     rising = all(a < b for a, b in pairwise(epochs)) and all(a < b for a, b in pairwise(counts))
     if not rising:
-        raise ValueError(f"unfreezing must name rising epochs and rising numbers of open stages, got {text!r}.")
+        raise ValueError(f"unfreezing must name rising epochs and rising numbers of open stages, got {shown(text)}.")
     return pairs
 
 
 def _parse_pair(part: str) -> tuple[int, OpenStages]:
-    epoch, count = part.split(":")
-    return _at_least(0, int(epoch)), "all" if count.strip() == "all" else _at_least(1, int(count))
-
-
-def _at_least(least: int, value: int) -> int:
-    if value < least:
-        raise ValueError(value)
-    return value
+    found = _PAIR.fullmatch(part)
+    if found is None:
+        raise ValueError(part)
+    epoch, count = found.groups()
+    return int(epoch), "all" if count == "all" else int(count)
 
 
 def open_stages(text: str, epoch: int, epochs: int, stages: int) -> int:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from carcls.errors import shown
+
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
@@ -16,6 +18,7 @@ UsedUp = Literal["", "hours", "epochs", "cost"]
 
 _PRICE = re.compile(r"([$€£]?)\s*(\d+(?:\.\d*)?|\.\d+)\s*/\s*(gpu-hour|cpu-hour|hour)")
 _HOUR = 3600.0
+_HIGHEST = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def parse_price(text: str) -> Prices:
     """Return the prices that a text names; several are joined by ``+``.
 
     Raises:
-        ValueError: it does not look like a price, names a unit twice, or mixes currencies.
+        ValueError: it does not look like a price, names a unit twice, or mixes currencies, or is beyond reason.
 
     >>> parse_price("2.5/gpu-hour + 0.05/cpu-hour")
     Prices(gpu_hour=2.5, cpu_hour=0.05, hour=0.0, currency='$')
@@ -82,16 +85,18 @@ def parse_price(text: str) -> Prices:
         match = _PRICE.fullmatch(part.strip())
         if match is None:
             raise ValueError(
-                f"price must be AMOUNT/gpu-hour, /cpu-hour or /hour, several joined by '+', got {text!r}. "
+                f"price must be AMOUNT/gpu-hour, /cpu-hour or /hour, several joined by '+', got {shown(text)}. "
                 "Give one such as 2.5/gpu-hour."
             )
         currency, amount, unit = match.groups()
         if unit in found:
-            raise ValueError(f"price must name each unit once, got {text!r}. Leave one of the two /{unit} out.")
+            raise ValueError(f"price must name each unit once, got {shown(text)}. Leave one of the two /{unit} out.")
         found[unit] = float(amount)
+        if found[unit] > _HIGHEST:
+            raise ValueError(f"price must be at most {_HIGHEST:g} each hour, got {shown(text)}.")
         currencies |= {currency} - {""}
     if len(currencies) > 1:
-        raise ValueError(f"price must be in one currency, got {text!r}. Convert one of them.")
+        raise ValueError(f"price must be in one currency, got {shown(text)}. Convert one of them.")
     return Prices(found.get("gpu-hour", 0.0), found.get("cpu-hour", 0.0), found.get("hour", 0.0), (*currencies, "$")[0])
 
 

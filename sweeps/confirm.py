@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from carcls.config import TrialConfig, digest_of
+from carcls.errors import shown
 from sweeps.result import Confirmed, TrialSummary
 
 _FORM = re.compile(r"([1-9][0-9]?)x([1-9][0-9]?)")
@@ -53,7 +54,7 @@ def parse_confirm(text: str) -> Extent:
     """
     found = _FORM.fullmatch(text)
     if found is None:
-        raise ValueError(f"confirm must be NxM, the N best trials with M fresh seeds each, got {text!r}. Say 3x3.")
+        raise ValueError(f"confirm must be NxM, the N best trials with M fresh seeds each, got {shown(text)}. Say 3x3.")
     return Extent(int(found[1]), int(found[2]))
 
 

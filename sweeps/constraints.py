@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, get_args
 
+from carcls.errors import shown
 from sweeps.objectives import Quantity, Unit, find_quantity
 
 Operator = Literal["<=", "<", ">=", ">"]
@@ -65,7 +66,7 @@ def parse_constraint(text: str, family: str | None = None) -> Constraint:
     """
     form = _FORM.fullmatch(text)
     if form is None:
-        raise ValueError(f"must be NAME <= NUMBER (or <, >=, >), got {text!r}. {_EXAMPLES}")
+        raise ValueError(f"must be NAME <= NUMBER (or <, >=, >), got {shown(text)}. {_EXAMPLES}")
     name, operator, number, letters = form.groups()
     quantity = find_quantity(name, family)
     bound = _bound(number, letters, quantity, text)
@@ -77,16 +78,16 @@ def _bound(number: str, letters: str, quantity: Quantity, text: str) -> float:
     try:
         bound = float(Decimal(number) * Decimal(units[letters]))
     except ArithmeticError:
-        raise ValueError(f"must compare with a number, got {number!r} in {text!r}. {_EXAMPLES}") from None
+        raise ValueError(f"must compare with a number, got {shown(number)} in {shown(text)}. {_EXAMPLES}") from None
     except KeyError:
         known = ", ".join(unit for unit in units if unit) or "none"
         raise ValueError(
-            f"must have a unit of {quantity.name} ({known}) or none, got {letters!r} in {text!r}. {_EXAMPLES}"
+            f"must have a unit of {quantity.name} ({known}) or none, got {shown(letters)} in {shown(text)}. {_EXAMPLES}"
         ) from None
     if quantity.unit == "share" and not 0 <= bound <= 1:
-        raise ValueError(f"must compare {quantity.name} with a share in [0, 1] or a percentage, got {text!r}.")
+        raise ValueError(f"must compare {quantity.name} with a share in [0, 1] or a percentage, got {shown(text)}.")
     if not math.isfinite(bound) or (bound <= 0 and quantity.unit != "share"):
-        raise ValueError(f"must compare {quantity.name} with a finite number above 0, got {text!r}.")
+        raise ValueError(f"must compare {quantity.name} with a finite number above 0, got {shown(text)}.")
     return bound
 
 

@@ -1,4 +1,4 @@
-"""What the driver does about each failure: tries again, closes the trial, stops the sweep, takes a machine out of use.
+"""What the driver does about each failure: tries again, closes the trial, stops the sweep, puts a place out of use.
 
 The rules are in sweeps.failures.
 """
@@ -12,7 +12,18 @@ from typing import Any
 
 from sweeps.control import Control
 from sweeps.control_quarantine import Quarantine
-from sweeps.failures import IN_A_ROW, Endings, Failure, Places, Try, failure_of_death, has_whole_share, next_try
+from sweeps.failures import (
+    IN_A_ROW,
+    NOWHERE,
+    Endings,
+    Failure,
+    Place,
+    Places,
+    Try,
+    failure_of_death,
+    has_whole_share,
+    next_try,
+)
 from sweeps.study import Asked, Study
 
 
@@ -25,7 +36,7 @@ class Answers:
         control: told when the sweep should stop.
         first: what a trial gets that has not failed yet.
         cores: of the largest machine.
-        quarantine: takes machines out of use.
+        quarantine: takes machines and GPUs out of use.
         tell: gets one sentence for each answer.
     """
 
@@ -38,7 +49,7 @@ class Answers:
     endings: Endings = field(default_factory=Endings)
     places: Places = field(default_factory=Places)
     _tries: dict[int, Try] = field(default_factory=dict)
-    _where: dict[int, str] = field(default_factory=dict)
+    _where: dict[int, Place] = field(default_factory=dict)
     _deaths: dict[int, Failure] = field(default_factory=dict)
 
     def begin(self, asked: Asked) -> Try:
@@ -47,13 +58,13 @@ class Answers:
         self._tries[asked.number] = given
         return given
 
-    def note_place(self, number: int, node: str) -> None:
-        """The trial's process says on which machine it is."""
-        self._where[number] = node
+    def note_place(self, number: int, place: Place) -> None:
+        """The trial's process says where it is."""
+        self._where[number] = place
 
     def note_epoch(self, number: int) -> None:
-        """The trial measured an epoch, so its machine works."""
-        self.places.works(self._where.get(number, ""))
+        """The trial measured an epoch, so the place works."""
+        self.places.works(self._where.get(number, NOWHERE))
 
     def note_death(self, number: int, said: str) -> None:
         """The trial's process died; ``said`` is what Ray says of it."""
@@ -81,7 +92,7 @@ class Answers:
     def finished(self, number: int) -> None:
         """The trial is complete, or was stopped early."""
         self._end(None)
-        self.places.works(self._where.pop(number, ""))
+        self.places.works(self._where.pop(number, NOWHERE))
 
     def _end(self, failure: Failure | None) -> None:
         reason = self.endings.note(failure)
@@ -101,14 +112,14 @@ class Answers:
         self.study.hand_back(number, counted=False, retry=more.as_dict())
 
     def _blame_place(self, number: int, failure: Failure) -> bool:
-        """Tell whether the machine is to blame, which is then out of use; stop the sweep when it was the last one."""
-        place = self._where.pop(number, "")
+        """Tell whether the place is to blame, which is then out of use; stop the sweep when it was the last one."""
+        place = self._where.pop(number, NOWHERE)
         whole = failure.kind == "out_of_memory" and has_whole_share(self._tries[number], self.cores)
-        if (failure.kind == "lost" or whole) and self.places.fails(place, number):
-            out = self.quarantine.take_out(place)
-            if not out and self.places.is_no_single_trial(place):
-                self.control.stop(f"{IN_A_ROW} failures in a row on the last machine that is in use: {failure.reason}")
-        return place in self.quarantine.out
+        blamed = self.places.fails(place, number) if failure.kind == "lost" or whole else None
+        if blamed and not self.quarantine.take_out(blamed) and self.places.is_no_single_trial(blamed):
+            last = "GPU" if blamed.gpu else "machine"
+            self.control.stop(f"{IN_A_ROW} failures in a row on the last {last} that is in use: {failure.reason}")
+        return self.quarantine.has(place)
 
 
 def order_with(order: Mapping[str, Any], given: Try) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Machines put out of use for the rest of a sweep: placeholders that hold their cores and GPUs, doing nothing."""
+"""Machines and GPUs put out of use for the rest of a sweep: placeholders that hold them, doing nothing."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,37 +10,52 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.failures import IN_A_ROW
+from sweeps.failures import IN_A_ROW, Place
+
+# What a placeholder takes at most to start, while it may hold another GPU than the one that is looked for.
+_START_SECONDS = 10.0
+_AGAIN_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class Quarantine:
-    """Takes machines (Ray's nodes) out of use.
+    """Takes machines (Ray's nodes) and single GPUs out of use.
 
     Attributes:
         tell: gets one sentence for each.
-        out: ids of nodes out of use.
+        out: what is out of use.
     """
 
     tell: Callable[[str], None]
-    out: set[str] = field(default_factory=set)
+    out: set[Place] = field(default_factory=set)
     _placeholders: list[Any] = field(default_factory=list)
 
-    def take_out(self, node: str) -> bool:
-        """Put a node out of use, unless it is the last one; tell whether it is out now, or gone."""
-        usable = {found["NodeID"]: found for found in ray.nodes() if found["Alive"] and found["Resources"].get("CPU")}
-        if node in self.out or node not in usable:
+    def has(self, place: Place) -> bool:
+        """Tell whether the place, or its machine, is out of use."""
+        return place in self.out or place.machine in self.out
+
+    def take_out(self, place: Place) -> bool:
+        """Put a place out of use, unless it is the last one; tell whether it is out now, or gone."""
+        nodes = {found["NodeID"]: found for found in ray.nodes() if found["Alive"] and found["Resources"].get("CPU")}
+        if self.has(place) or place.node not in nodes:
             return True
-        if not set(usable) - self.out - {node}:
+        usable = {node: found["Resources"] for node, found in nodes.items() if Place(node) not in self.out}
+        if not (self._other_gpus(usable) if place.gpu else len(usable) > 1):
             return False
-        self.out.add(node)
-        self._placeholders += hold(node, usable[node]["Resources"])
-        name = f"{usable[node]['NodeManagerHostname']} (node {node[:8]})"
-        self.tell(f"{name} failed {IN_A_ROW} times in a row, so this sweep does not use it any more")
+        self.out.add(place)
+        self._placeholders += hold(place, usable[place.node])
+        name = f"{nodes[place.node]['NodeManagerHostname']} (node {place.node[:8]})"
+        what = f"GPU {place.gpu} of {name}" if place.gpu else name
+        self.tell(f"{what} failed {IN_A_ROW} times in a row, so this sweep does not use it any more")
         return True
 
+    def _other_gpus(self, usable: dict[str, dict[str, float]]) -> int:
+        """Count the GPUs in use beside one of them."""
+        out = sum(1 for known in self.out if known.gpu and known.node in usable)
+        return int(sum(resources.get("GPU", 0) for resources in usable.values())) - out - 1
+
     def release(self) -> None:
-        """Let go of all nodes; the sweep is over."""
+        """Let go of everything; the sweep is over."""
         for placeholder in self._placeholders:
             ray.kill(placeholder)
         self._placeholders.clear()
@@ -48,11 +64,50 @@ class Quarantine:
 class _Placeholder:
     """Holds what it was given by being there."""
 
+    def gpu(self) -> str:
+        """Return Ray's id of the GPU that it was given."""
+        return str(ray.get_runtime_context().get_accelerator_ids()["GPU"][0])
 
-def hold(node: str, resources: dict[str, float]) -> list[Any]:
-    """Start actors that take a node's cores and GPUs one by one, as trials leave them; they wait for those in use."""
+
+class _GpuHolder:
+    """Holds one GPU of its node: Ray lets nobody choose, so it takes what is free until that one is among it."""
+
+    def __init__(self, place: Place, gpus: int) -> None:
+        start = ray.remote(_Placeholder).options(num_cpus=0, num_gpus=1, scheduling_strategy=_on(place.node)).remote
+        while True:
+            takers = [start() for _ in range(gpus)]
+            self._kept = _first_with(place.gpu, takers)
+            for taker in takers:
+                if taker is not self._kept:
+                    ray.kill(taker)
+            if self._kept is not None:
+                return
+            time.sleep(_AGAIN_SECONDS)  # a trial is still on it
+
+
+def _first_with(gpu: str, takers: list[Any]) -> Any | None:
+    """Return the placeholder that was given this GPU; None when none of those that started was."""
+    answers = {taker.gpu.remote(): taker for taker in takers}
+    waiting, end = list(answers), time.monotonic() + _START_SECONDS
+    while waiting:
+        ready, waiting = ray.wait(waiting, timeout=max(0.0, end - time.monotonic()))
+        if not ready:
+            return None
+        if ray.get(ready[0]) == gpu:
+            return answers[ready[0]]
+    return None
+
+
+def hold(place: Place, resources: dict[str, float]) -> list[Any]:
+    """Start actors that take a GPU, or a node's cores and GPUs one by one, as trials leave them."""
+    if place.gpu:
+        holder = ray.remote(_GpuHolder).options(num_cpus=0, scheduling_strategy=_on(place.node))
+        return [holder.remote(place, int(resources["GPU"]))]
     cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     kind = ray.remote(_Placeholder)
-    place = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
     shares = [(1, 1)] * min(cores, gpus) + [(1, 0)] * (cores - gpus) + [(0, 1)] * (gpus - cores)
-    return [kind.options(num_cpus=c, num_gpus=g, scheduling_strategy=place).remote() for c, g in shares]
+    return [kind.options(num_cpus=c, num_gpus=g, scheduling_strategy=_on(place.node)).remote() for c, g in shares]
+
+
+def _on(node: str) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id=node, soft=False)

@@ -19,6 +19,7 @@ from sweeps.spending import read_spending
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
+    from carcls.outcome import Outcome
     from carcls.stages import StageStore
     from sweeps.record import TrialRecord
 
@@ -94,17 +95,42 @@ def wanted_answers(records: Sequence[TrialRecord], keep: int) -> set[str]:
 
 
 def model_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord, tell: Callable[[str], None]) -> str:
-    """Return the path of a complete trial's model, relative to the store; made again where it was removed.
+    """Return the path of a complete trial's model, relative to the store; made again where it is gone or damaged.
 
     Raises:
         TrialFailure: it cannot be made again.
     """
-    if all((stages.root / part / "key.json").is_file() for part in _parts_of(stages.root, record.model)):
+    parts = _parts_of(stages.root, record.model)
+    if not all((stages.root / part / "key.json").is_file() for part in parts):
+        tell(f"The model of trial {record.number} is not on disk any more; it is made again.")
+    elif not any([stages.find_damage(part) for part in parts]):  # noqa: C419 - all of them are to be found
         return record.model
+    return _run_again(stages, dataset, record).model
+
+
+def answers_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord) -> str:
+    """Return the file with a trial's validation answers, relative to the store; made again where it is damaged.
+
+    Those of a sibling are made now, from the embeddings and neighbours of its trial.
+
+    Raises:
+        TrialFailure: they cannot be made.
+    """
+    stage = Path(record.predictions).parent.as_posix() if record.predictions else record.model
+    if stages.find_damage(stage):
+        return _run_again(stages, dataset, record).predictions
+    if record.predictions:
+        return record.predictions
+    from carcls.families import answer_sibling
+
+    return answer_sibling(TrialConfig.model_validate(dict(record.config)), dataset, stages, record.model)
+
+
+def _run_again(stages: StageStore, dataset: Dataset, record: TrialRecord) -> Outcome:
+    """Run a trial whose stages are gone or damaged; those that are whole are used."""
     from carcls.families import run_trial
 
-    tell(f"The model of trial {record.number} is not on disk any more; it is made again.")
-    return run_trial(TrialConfig.model_validate(dict(record.config)), dataset, stages, lambda _: None).model
+    return run_trial(TrialConfig.model_validate(dict(record.config)), dataset, stages, lambda _: None)
 
 
 def _trainings(sweeps: Iterable[SweepNeeds], *, unfinished: bool) -> Iterable[Training]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from carcls.errors import nearest
+from carcls.errors import nearest, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,4 +244,4 @@ def find_experiment(name: str) -> DocumentedExperiment:
         if experiment.name == name:
             return experiment
     known = [experiment.name for experiment in EXPERIMENTS]
-    raise ValueError(f"experiment must be a documented one, got {name!r}." + nearest(str(name), known))
+    raise ValueError(f"experiment must be a documented one, got {shown(name)}." + nearest(str(name), known))

@@ -105,6 +105,8 @@ def run_trials(
     start = time.monotonic()
     control = Control(deadline=start + (spec.hours or float("inf")) * 3600, folder=folder, tell=tell)
     with Study.open(folder, spec, edits=edits, costs=costs) as study, interruptible(control):
+        if study.reopened:
+            tell(f"Tried again, since they failed through no fault of their own: {_trials(study.reopened)}.")
         common = {
             "dataset": str(dataset_file.resolve()),
             "stages": str(stages_root.resolve()),
@@ -131,6 +133,10 @@ def run_trials(
         used_up: UsedUp = control.used_up if study.has_work else ""
         ended, seconds = control.halt in ("interrupt", "failures"), time.monotonic() - start
         return EngineResult(tuple(study.records()), ended, used_up, seconds, control.stopped)
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    return f"trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
 def _open_ledger(spec: SweepSpec, share: Share, folder: Path, study: Study, control: Control) -> Ledger:

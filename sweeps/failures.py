@@ -13,7 +13,8 @@
                                                                     three of the same kind in a row stop the sweep
 
 A sweep that is stopped keeps what it has, and its remaining budget. Three times in a row out of memory with a whole
-share, or lost, on one machine put that machine out of use.
+share, or lost, on one machine put that machine out of use. What failed as lost, preempted or for want of room goes on
+from its checkpoint when somebody resumes the sweep by its name: whoever does has mended what was to blame.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from carcls.errors import BadData, DataError, InputError, NonFiniteLoss, OutOfMe
 
 Kind = Literal["out_of_memory", "diverged", "bad_data", "lost", "preempted", "full_disk", "settings", "bug"]
 
+# A trial that failed so may be tried again as it is, once somebody asks for it.
+NO_FAULT: tuple[Kind, ...] = ("lost", "preempted", "full_disk")
 IN_A_ROW = 3
 HALVINGS = 4
 _STOPPING: tuple[Kind, ...] = ("bug", "bad_data", "full_disk")
@@ -192,23 +195,52 @@ _WHY_STOPPED: Mapping[Kind, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a trial runs.
+
+    Attributes:
+        node: Ray's id of the machine; empty where it is not known.
+        gpu: Ray's id of the GPU, for a trial that has one GPU or a part of it; empty for any other.
+    """
+
+    node: str
+    gpu: str = ""
+
+    @property
+    def machine(self) -> Place:
+        """The machine without its GPU."""
+        return Place(self.node)
+
+
+NOWHERE = Place("")
+
+
 @dataclass(slots=True)
 class Places:
-    """Remembers whose failures came in a row on each machine, which may be to blame for them."""
+    """Remembers whose failures came in a row on each machine and on each GPU, which may be to blame for them."""
 
-    in_a_row: dict[str, list[int]] = field(default_factory=dict)
+    in_a_row: dict[Place, list[tuple[int, Place]]] = field(default_factory=dict)
 
-    def works(self, place: str) -> None:
+    def works(self, place: Place) -> None:
         """Note that a trial got on there."""
-        self.in_a_row.pop(place, None)
+        for known in (place, place.machine):
+            self.in_a_row.pop(known, None)
 
-    def fails(self, place: str, number: int) -> bool:
-        """Note that a trial failed there in a way that may be the machine's; tell whether it should be put out."""
-        if not place:
-            return False
-        self.in_a_row.setdefault(place, []).append(number)
-        return len(self.in_a_row[place]) >= IN_A_ROW
+    def fails(self, place: Place, number: int) -> Place | None:
+        """Note that a trial failed there in a way that may be the place's; return what should be put out, if anything.
 
-    def is_no_single_trial(self, place: str) -> bool:
+        The machine is to blame when it was not always the same of its GPUs.
+        """
+        if place == NOWHERE:
+            return None
+        for known in {place, place.machine}:
+            self.in_a_row.setdefault(known, []).append((number, place))
+        on_machine = self.in_a_row[place.machine]
+        if len(on_machine) >= IN_A_ROW and (not place.gpu or len({failed for _, failed in on_machine}) > 1):
+            return place.machine
+        return place if len(self.in_a_row[place]) >= IN_A_ROW else None
+
+    def is_no_single_trial(self, place: Place) -> bool:
         """Tell whether more than one trial failed there in a row, so that it is hardly the trial's own doing."""
-        return len(set(self.in_a_row.get(place, ()))) > 1
+        return len({number for number, _ in self.in_a_row.get(place, ())}) > 1

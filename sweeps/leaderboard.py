@@ -10,6 +10,7 @@ from typing import Any
 from carcls.config import TrialConfig
 from carcls.evaluation.significance import wilson_interval
 from sweeps.goals import ACCURACY_ALONE, Goals
+from sweeps.record import Twin
 from sweeps.result import Confirmed, TrialSummary
 
 _ORDER = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
@@ -33,6 +34,7 @@ class Row:
         predict_ms: milliseconds per image, from pixels to answer; parameters: of the network that answers.
         infeasible: which constraints it breaks, or what of them was not measured; then it has no rank.
         pareto: whether it is on the Pareto front of the sweep's objectives, where there are several.
+        twins: trials that were drawn and not run, since they are the same as this one, or nearly.
     """
 
     rank: int | None
@@ -56,6 +58,7 @@ class Row:
     parameters: float | None = None
     infeasible: str = ""
     pareto: bool = False
+    twins: tuple[Twin, ...] = ()
 
     @property
     def is_refused(self) -> bool:
@@ -218,6 +221,7 @@ def _row(trial: TrialSummary, rank: int | None, base: Mapping[str, Any], images:
         failure=trial.failure,
         predict_ms=_metric(trial, "predict_ms"),
         parameters=_metric(trial, "parameters"),
+        twins=trial.twins,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from carcls.errors import nearest
+from carcls.errors import nearest, shown
 
 Unit = Literal["share", "nats", "milliseconds", "count"]
 
@@ -89,7 +89,7 @@ def find_quantity(name: str, family: str | None = None) -> Quantity:
         if name in quantity.names:
             return quantity
     whose = "a trial" if family is None else f"a trial of the {family} family"
-    raise ValueError(f"must be what {whose} is judged by, got {name!r}." + nearest(name, [q.name for q in known]))
+    raise ValueError(f"must be what {whose} is judged by, got {shown(name)}." + nearest(name, [q.name for q in known]))
 
 
 def parse_objectives(names: Sequence[str], family: str | None = None) -> tuple[Quantity, ...]:
@@ -100,7 +100,7 @@ def parse_objectives(names: Sequence[str], family: str | None = None) -> tuple[Q
     """
     found = tuple(find_quantity(name.strip(), family) for name in names)
     if not found or len(set(found)) < len(found):
-        raise ValueError(f"must name one or more quantities, each once, got {list(names)!r}. Example: accuracy.")
+        raise ValueError(f"must name one or more quantities, each once, got {shown(list(names))}. Example: accuracy.")
     return found
 
 

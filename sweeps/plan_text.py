@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from carcls.errors import shown
+
 
 def seconds_text(seconds: float) -> str:
     """Return a duration in words, to the precision that a rough estimate deserves.
@@ -50,9 +52,10 @@ def parse_bytes(name: str, text: str) -> int:
     size = 0
     if match is not None:
         amount, unit, binary = match.groups()
-        size = int(float(amount) * (1024 if binary else 1000) ** ("kmgt".index(unit) + 1))
+        exact = float(amount) * (1024 if binary else 1000) ** ("kmgt".index(unit) + 1)
+        size = int(exact) if exact < 2**63 else 0
     if size <= 0:
-        raise ValueError(f"{name} must be a size in kB, MB, GB or TB, got {text!r}. Give one such as 20GB.")
+        raise ValueError(f"{name} must be a size in kB, MB, GB or TB, got {shown(text)}. Give one such as 20GB.")
     return size
 
 

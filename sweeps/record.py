@@ -10,6 +10,21 @@ Status = Literal["running", "complete", "pruned", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
+class Twin:
+    """A trial that was drawn and not run, since another one answers it.
+
+    Attributes:
+        number: its own, of which there is no record.
+        near: whether the two are not quite equal (see ``near`` in a spec); False for equal ones.
+        settings: the values that were drawn.
+    """
+
+    number: int
+    near: bool
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class TrialRecord:
     """One trial as the journal knows it.
 
@@ -23,7 +38,7 @@ class TrialRecord:
         epochs: epochs finished.
         seconds: wall time of the trial in its process; of the last attempt when there were several.
         reason: why it failed, was stopped or was not computed; empty otherwise.
-        duplicate_of: number of the earlier trial with equal settings whose result this one took over.
+        duplicate_of: number of the earlier trial whose result this one, its twin, took over.
         reused: whether the result was answered from the stage store.
         model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
         siblings: settings answered for free, as in ``Outcome``: each a mapping with ``settings`` and ``metrics``.
@@ -31,6 +46,7 @@ class TrialRecord:
         confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
         failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
         refused: whether it was not run, since what is known of it before breaks a constraint; then it is ``pruned``.
+        twins: trials that took over this one's result; told by lists of all trials, not of a single one.
     """
 
     number: int
@@ -51,3 +67,4 @@ class TrialRecord:
     confirms: int | None = None
     failure: str = ""
     refused: bool = False
+    twins: Sequence[Twin] = ()

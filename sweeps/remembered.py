@@ -14,11 +14,13 @@ from typing import Any, Literal, get_args
 
 from carcls.errors import InputError, SpecError, nearest
 from carcls.stages import write_json
-from sweeps.spec import SweepSpec, edit_spec
+from sweeps.spec import SweepSpec
 from sweeps.spec_families import applies_to, settings_for
+from sweeps.spec_loading import edit_spec
 
 Kind = Literal["sweep", "all", "reproduce"]
 COMMAND = "command.json"
+SPEC = "spec.yaml"
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
 
@@ -42,9 +44,7 @@ class Command:
 
 def remember(folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence[SweepSpec] = ()) -> None:
     """Write down what runs in ``folder``, which is made when missing; a URI that holds a secret is not written."""
-    from sweeps.tracking_store import mask_secrets
-
-    hidden = tracking_uri is not None and mask_secrets(tracking_uri) != tracking_uri
+    hidden = tracking_uri is not None and _holds_a_secret(tracking_uri)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(
         folder / COMMAND,
@@ -57,6 +57,12 @@ def remember(folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence
     )
 
 
+def _holds_a_secret(tracking_uri: str) -> bool:
+    from sweeps.tracking_store import mask_secrets
+
+    return mask_secrets(tracking_uri) != tracking_uri
+
+
 def names_in(out: Path) -> list[str]:
     """Return the sweeps and jobs in ``out`` by name."""
     if not out.is_dir():
@@ -66,7 +72,7 @@ def names_in(out: Path) -> list[str]:
 
 def is_known(folder: Path) -> bool:
     """Tell whether the folder is of a sweep or a job."""
-    return (folder / "spec.yaml").is_file() or (folder / COMMAND).is_file()
+    return (folder / SPEC).is_file() or (folder / COMMAND).is_file()
 
 
 def require_known(out: Path, name: str) -> Path:
@@ -89,29 +95,51 @@ def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
         InputError: there is nothing of that name, or its tracking server's address was too secret to be kept.
     """
     folder = require_known(out, name)
-    said = _read_command(folder)
+    said = read_command(folder)
     if said.get("tracking_uri_is_secret") and tracking_uri is None:
         raise InputError(
             f"--tracking-uri must be given again for {name!r}, got none: the one it was run with holds a password, "
             "which is not written down."
         )
     kind: Kind = said["kind"] if said.get("kind") in get_args(Kind) else "sweep"
-    texts = [(folder / "spec.yaml").read_text(encoding="utf-8")] if kind == "sweep" else said.get("specs", [])
-    specs = tuple(SweepSpec.from_yaml(text) for text in texts)
-    return Command(kind, name, specs, tracking_uri or said.get("tracking_uri"))
+    specs = [read_spec(folder)] if kind == "sweep" else [SweepSpec.from_yaml(text) for text in said.get("specs", [])]
+    return Command(kind, name, tuple(specs), tracking_uri or said.get("tracking_uri"))
 
 
-def _read_command(folder: Path) -> dict[str, Any]:
-    """Return the file's content; a sweep begun by an older carsweep has none."""
+def read_spec(folder: Path) -> SweepSpec:
+    """Return the spec that a sweep was left with.
+
+    Raises:
+        InputError: its file cannot be read, or is damaged.
+    """
+    path = folder / SPEC
+    try:
+        return SweepSpec.from_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SpecError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{SPEC} must be as carsweep wrote it, got a damaged one at {path} ({said}). Put a copy of it back: the "
+            f"sweep's own run in MLflow has one among its artifacts."
+        ) from None
+
+
+def read_command(folder: Path) -> dict[str, Any]:
+    """Return what a sweep or a job was run with; empty for one that an older carsweep began.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    said: Any
     try:
         said = json.loads((folder / COMMAND).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:
         said = None
-    if not isinstance(said, dict):
+    specs = said.setdefault("specs", []) if isinstance(said, dict) else None
+    if not isinstance(specs, list) or not all(isinstance(text, str) for text in specs):
         raise InputError(f"{COMMAND} must be as carsweep wrote it, got {str(folder / COMMAND)!r}. Remove that file.")
-    return said
+    return dict(said)
 
 
 def extended(

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from sweeps.observers import Watcher
     from sweeps.record import TrialRecord
     from sweeps.result import SweepResult, TestReading
+    from sweeps.sitting import Sitting
     from sweeps.spec import SweepSpec
     from sweeps.tracking import SweepTracker
-    from sweeps.winner import Sitting
 
 MEASURES = ("loss", "accuracy", "f1", "precision", "recall", "fit_seconds", "predict_seconds")
 
@@ -100,6 +100,7 @@ def run_reproduction(
     *,
     open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
     address: str | None = None,
+    edits: Sequence[str] | None = None,
 ) -> Reproduction | None:
     """Run the experiments, read each on test once, and write ``reproduction.md`` and ``.json`` into ``<out>/<name>``.
 
@@ -113,11 +114,13 @@ def run_reproduction(
         tracking_uri: as in ``run_sweep``.
         open_view: makes who is told of a sweep.
         address: of a Ray cluster.
+        edits: as in ``run_sweep``.
 
     Raises:
         InputError: something given cannot be used; no trial has started.
     """
-    from sweeps.job import check_against_data, check_sweep, open_sitting, run_trials_of
+    from sweeps.job import open_sitting, run_trials_of
+    from sweeps.job_checks import check_against_data, check_sweep
     from sweeps.session import one_session
 
     folder = _folder_of(name, out)
@@ -130,7 +133,7 @@ def run_reproduction(
             family = _Family()
             with (
                 open_view(spec) as view,
-                open_sitting(spec, out, tracking_uri, progress=view, address=address) as sitting,
+                open_sitting(spec, out, tracking_uri, progress=view, address=address, edits=edits) as sitting,
             ):
                 for later in specs[1:] if not finished else ():
                     check_against_data(later, sitting.dataset)
@@ -172,7 +175,7 @@ class _Family:
             by_digest = {_digest(record): record for record in engine.records}
             for name, config in sitting.spec.experiment_configs():
                 tell(f"reading test: {name}")
-                self.comparisons.append(_compare(sitting, name, by_digest.get(config.digest)))
+                self.comparisons.append(_compare(sitting, name, by_digest.get(config.digest), tell))
             self.best = self._best(engine.records, sitting)
         write_down(sitting, self.result)
         tracker.summarise(engine.records, best=self.result.best.number if self.result.best else None)
@@ -190,9 +193,9 @@ def _digest(record: TrialRecord) -> str:
     return TrialConfig.model_validate(dict(record.config)).digest
 
 
-def _compare(sitting: Sitting, name: str, record: TrialRecord | None) -> Comparison:
+def _compare(sitting: Sitting, name: str, record: TrialRecord | None, tell: Callable[[str], None]) -> Comparison:
     experiment = find_experiment(name)
-    test, reason = _read_test(sitting, record)
+    test, reason = _read_test(sitting, record, tell)
     found = test.metrics if test else {}
     return Comparison(
         name=name,
@@ -216,14 +219,16 @@ def _status(record: TrialRecord | None, test: TestReading | None) -> str:
     return "failed" if record.status == "complete" and test is None else record.status
 
 
-def _read_test(sitting: Sitting, record: TrialRecord | None) -> tuple[TestReading | None, str]:
+def _read_test(
+    sitting: Sitting, record: TrialRecord | None, tell: Callable[[str], None]
+) -> tuple[TestReading | None, str]:
     """Return the test reading of a complete trial, or none and why."""
     if record is None:
         return None, "it was not run"
     if record.status != "complete":
         return None, record.reason
     try:
-        return read_test_of(sitting, record), ""
+        return read_test_of(sitting, record, tell), ""
     except TrialFailure as failure:
         return None, f"the test images could not be read with it: {failure}"
 

@@ -7,8 +7,11 @@ from typing import Any
 
 from carcls.errors import InputError, SpecError
 from sweeps.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
-from sweeps.spec import FAMILIES, RESERVED_NAMES, EarlyStopping, SweepSpec, load_spec
+from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, settings_for
+from sweeps.spec_fields import RESERVED_NAMES
+from sweeps.spec_loading import load_spec
+from sweeps.spec_stopping import EarlyStopping
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.
 _SEARCH_ONLY = ("family", "name", "trials", "experiments", "starts", "search", "config", "early_stopping")

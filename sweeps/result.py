@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from carcls.stages import write_json
 from sweeps.goals import Goals
+from sweeps.record import Twin
 
 Status = Literal["running", "complete", "pruned", "failed"]
 
@@ -50,6 +51,7 @@ class TrialSummary:
         sibling_of: the trial that answered this one on its way; None for a trial that was run.
         confirms: the trial whose settings this one repeats with a fresh seed; None for a trial of the search.
         failure: kind of the failure, as sweeps.failures lists them; empty unless it failed.
+        twins: trials that were drawn and not run, since they are the same as this one, or nearly.
     """
 
     number: int
@@ -63,6 +65,7 @@ class TrialSummary:
     sibling_of: int | None = None
     confirms: int | None = None
     failure: str = ""
+    twins: tuple[Twin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,7 @@ class SweepResult:
             family=value["family"],
             out=value["out"],
             data=DataSummary(**value["data"]),
-            trials=tuple(TrialSummary(**{**t, "metrics": _numbers(t["metrics"])}) for t in value["trials"]),
+            trials=tuple(_trial(trial) for trial in value["trials"]),
             best=BestTrial(**{**best, "metrics": _numbers(best["metrics"])}) if best else None,
             test=TestReading(**{**test, "interval": tuple(test["interval"])}) if test else None,
             registered=RegisteredModel(**registered) if registered else None,
@@ -243,6 +246,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _trial(value: Mapping[str, Any]) -> TrialSummary:
+    twins = tuple(Twin(**twin) for twin in value.get("twins", ()))
+    return TrialSummary(**{**value, "metrics": _numbers(value["metrics"]), "twins": twins})
 
 
 def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.control_answers import Answers
+from sweeps.failures import Place
 from sweeps.study import Study
 
 
@@ -40,7 +41,7 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
     def on_trial_result(self, _controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Pass the measurement on; answer stop or continue."""
         if "place" in result:
-            self._answers.note_place(trial.config["number"], result["place"])
+            self._answers.note_place(trial.config["number"], Place(**json.loads(result["place"])))
         if "measurement" not in result:
             return str(TrialScheduler.CONTINUE)
         said = json.loads(result["measurement"])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from carcls.errors import SpecError, nearest
+from carcls.errors import SpecError, nearest, shown
 
 Scalar = str | int | float | bool
 RANGE_KEYS = ("low", "high", "log", "int", "step", "when")
@@ -123,10 +123,12 @@ class Choice:
             raise ValueError("choices must name at least one value, got [].")
         for choice in self.choices:
             if not isinstance(choice, str | int | float | bool):
-                raise ValueError(f"choices must be plain values, got {choice!r}.")
-        for index, choice in enumerate(self.choices):
-            if choice in self.choices[:index]:
-                raise ValueError(f"choices must differ from each other, got {choice!r} twice.")
+                raise ValueError(f"choices must be plain values, got {shown(choice)}.")
+        seen: set[Scalar] = set()
+        for choice in self.choices:
+            if choice in seen:
+                raise ValueError(f"choices must differ from each other, got {shown(choice)} twice.")
+            seen.add(choice)
 
     def ends(self) -> tuple[Scalar, ...]:
         """Return the values that must be allowed for all of the domain to be: every choice."""
@@ -161,7 +163,7 @@ def parse_domain(value: Any, path: str, *, integer: bool = False) -> Domain:
     if isinstance(value, list | tuple):
         return _build(path, value, _choice)
     if not isinstance(value, Mapping):
-        raise SpecError([f"{path}: must be a range {{low: …, high: …}} or a list of choices, got {value!r}."])
+        raise SpecError([f"{path}: must be a range {{low: …, high: …}} or a list of choices, got {shown(value)}."])
     if "choices" in value:
         _check_keys(value, ("choices", "when"), path)
         return replace(_build(path, value["choices"], _choice), when=_parse_when(value, path))
@@ -174,16 +176,16 @@ def parse_domain(value: Any, path: str, *, integer: bool = False) -> Domain:
 
 
 def _parse_when(value: Mapping[str, Any], path: str) -> When:
-    when = value.get("when") or {}
+    when = {} if value.get("when") is None else value["when"]
     if not isinstance(when, Mapping):
-        raise SpecError([f"{path}.when: must be like {{unfreezing: [full]}}, got {when!r}."])
+        raise SpecError([f"{path}.when: must be like {{unfreezing: [full]}}, got {shown(when)}."])
     return tuple((str(name), _values(values, f"{path}.when.{name}")) for name, values in when.items())
 
 
 def _values(values: Any, path: str) -> tuple[Scalar, ...]:
     several = tuple(values) if isinstance(values, list | tuple) else (values,)
     if not several or not all(isinstance(value, str | int | float | bool) for value in several):
-        raise SpecError([f"{path}: must be a value or a list of values, got {values!r}."])
+        raise SpecError([f"{path}: must be a value or a list of values, got {shown(values)}."])
     return several
 
 
@@ -202,13 +204,13 @@ def _build(path: str, value: Any, build: Any) -> Domain:
 
 def _choice(value: Any) -> Choice:
     if not isinstance(value, list | tuple):
-        raise ValueError(f"choices must be a list, got {value!r}.")
+        raise ValueError(f"choices must be a list, got {shown(value)}.")
     return Choice(tuple(value))
 
 
 def _float_range(value: Mapping[str, Any]) -> FloatDomain:
     if "step" in value:
-        raise ValueError(f"step must go with int: true, got {value['step']!r}.")
+        raise ValueError(f"step must go with int: true, got {shown(value['step'])}.")
     _check_flags(value)
     low, high = (_number(value, name, int | float, "a number") for name in ("low", "high"))
     return FloatDomain(float(low), float(high), value.get("log", False))
@@ -225,21 +227,21 @@ def _int_range(value: Mapping[str, Any]) -> IntDomain:
 def _number(value: Mapping[str, Any], name: str, kind: Any, rule: str) -> Any:
     number = value[name]
     if isinstance(number, bool) or not isinstance(number, kind):
-        raise ValueError(f"{name} must be {rule}, got {number!r}.")
+        raise ValueError(f"{name} must be {rule}, got {shown(number)}.")
     return number
 
 
 def _check_flags(value: Mapping[str, Any]) -> None:
     for name in ("log", "int"):
         if not isinstance(value.get(name, False), bool):
-            raise ValueError(f"{name} must be true or false, got {value[name]!r}.")
+            raise ValueError(f"{name} must be true or false, got {shown(value[name])}.")
 
 
 def _check_keys(value: Mapping[str, Any], known: Iterable[str], path: str) -> None:
     unknown = [key for key in value if key not in known]
     if unknown:
         raise SpecError(
-            [f"{path}.{key}: must be a known key, got {key!r}." + nearest(str(key), known) for key in unknown]
+            [f"{path}.{key}: must be a known key, got {shown(key)}." + nearest(str(key), known) for key in unknown]
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from carcls.config import TrialConfig
+from carcls.errors import shown
 from sweeps.space import Choice, Domain, FloatDomain
 
 
@@ -49,7 +50,8 @@ def fits(domain: Domain, value: Any) -> bool:
         return any(value == choice and type(value) is type(choice) for choice in domain.choices)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    if not isinstance(domain, FloatDomain) and (value != int(value) or (value - domain.low) % domain.step):
+    whole = isinstance(value, int) or value.is_integer()
+    if not isinstance(domain, FloatDomain) and (not whole or (value - domain.low) % domain.step):
         return False
     return domain.low <= value <= domain.high
 
@@ -82,7 +84,7 @@ def _value_mistakes(
     domain = search.get(parent)
     if wrong or domain is None or (value in domain.choices if isinstance(domain, Choice) else fits(domain, value)):
         return wrong
-    return [f"{path}: must be among the values searched for {parent} ({domain}), got {value!r}."]
+    return [f"{path}: must be among the values searched for {parent} ({domain}), got {shown(value)}."]
 
 
 def _cycles(search: Mapping[str, Domain]) -> list[str]:

@@ -1,6 +1,5 @@
 """A sweep as it is asked for: how many trials, of what, searched how. Validated once, when built; no torch, no ray.
 
-packaged YAML  <  --spec FILE  <  --set KEY=VALUE  <  options of the command line        (later ones win)
 config  <  documented experiment  <  searched settings  <  fixed                         (one trial's settings)
 """
 
@@ -8,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import (
@@ -16,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -24,77 +21,22 @@ from pydantic import (
 
 from carcls.config import DataConfig, TrialConfig, digest_of
 from carcls.config import Family as TrialFamily
-from carcls.errors import SpecError, nearest
-from sweeps.budget import parse_price
+from carcls.errors import SpecError, nearest, shown
 from sweeps.confirm import parse_confirm
 from sweeps.constraints import parse_constraint
 from sweeps.documented import find_experiment
 from sweeps.goals import Goals
 from sweeps.objectives import ACCURACY, parse_objectives
-from sweeps.packaged import SPECS_FOLDER
-from sweeps.plan_text import parse_bytes
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
 from sweeps.space_conditions import settle
-from sweeps.spec_layers import (
-    SECTIONS,
-    TRIAL_SETTINGS,
-    Tree,
-    data_path,
-    layer_of_file,
-    layer_of_overrides,
-    layer_of_sets,
-    merge,
-    names_in,
-)
-from sweeps.spec_mistakes import normal_domain, normal_value, parse_search, sentences, trial_mistakes
+from sweeps.spec_checks import checked_fields
+from sweeps.spec_fields import Confirmation, FolderName, GpuShare, Price, Size
+from sweeps.spec_layers import Tree
+from sweeps.spec_mistakes import first_ones, normal_domain, normal_value, shortened, trial_mistakes
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.spec_text import read_tree, write_tree
 
 FAMILIES: tuple[str, ...] = get_args(TrialFamily)
-# The output folder keeps these beside the sweeps' own folders.
-RESERVED_NAMES = ("stages", "data", "artifacts", "mlflow.db")
-
-
-class EarlyStopping(BaseModel):
-    """Successive halving of the searched trials; documented experiments are never stopped.
-
-    The defaults come from benchmarks/early_stopping.md: made-up curves of seven shapes, on other seeds than they were
-    chosen with. Trials of 10 epochs led to winners of 82.9% on average (of 88.0%); comparing all with all from a third
-    of the epochs on, as before, 81.3%; Tune's ASHA with OptunaSearch 76.8%; TPE without stopping 80.5%. Of 5 and 40
-    epochs they are as good as before within the error. Where trials start alike, Tune's are better by about two points.
-
-    Attributes:
-        enabled: whether trials are stopped at all.
-        min_epochs: every trial runs this long; None is a fifth of its own epochs.
-        reduction: of the trials that come to a rung, the best one in this many goes on; rungs are at min_epochs times
-            the powers of this.
-        within_kind: up to this share of its epochs a trial is compared with those of its own unfreezing schedule only,
-            since those that open the backbone start slower. The named schedules have opened all of it by a half.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    enabled: Annotated[bool, Field(strict=True)] = True
-    min_epochs: Annotated[int, Field(strict=True, ge=1)] | None = None
-    reduction: Annotated[int, Field(strict=True, ge=2)] = 3
-    within_kind: Annotated[float, Field(strict=True, ge=0.0, le=1.0)] = 0.5
-
-    def rungs(self, epochs: int) -> tuple[int, ...]:
-        """Return the epochs (from 1) after which a trial of ``epochs`` epochs may be stopped.
-
-        >>> EarlyStopping().rungs(10)
-        (2, 6)
-        """
-        rungs = []
-        rung = self.min_epochs or max(1, epochs // 5)
-        while self.enabled and rung < epochs:
-            rungs.append(rung)
-            rung *= self.reduction
-        return tuple(rungs)
-
-    def plain(self) -> dict[str, Any]:
-        """Return what sweeps are told apart by; the later setting where it is not the default."""
-        first = self.model_dump(include={"enabled", "min_epochs", "reduction"})
-        return first | self.model_dump(include={"within_kind"}, exclude_defaults=True)
 
 
 class SweepSpec(BaseModel):
@@ -138,13 +80,13 @@ class SweepSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     family: str
-    name: str | None = None
-    trials: Annotated[int, Field(strict=True, ge=1)] = 20
-    hours: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    name: FolderName | None = None
+    trials: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 20
+    hours: Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 0
-    concurrency: Annotated[int, Field(strict=True, ge=1)] | None = None
-    cpus_per_trial: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
-    gpus_per_trial: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    concurrency: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None
+    cpus_per_trial: Annotated[float, Field(strict=True, gt=0, le=1e4, allow_inf_nan=False)] | None = None
+    gpus_per_trial: GpuShare | None = None
     data: DataConfig = DataConfig()
     config: dict[str, Any] = Field(default_factory=dict)
     fixed: dict[str, Any] = Field(default_factory=dict)
@@ -154,13 +96,13 @@ class SweepSpec(BaseModel):
         default_factory=dict
     )
     early_stopping: EarlyStopping = EarlyStopping()
-    confirm: str | None = None
+    confirm: Confirmation | None = None
     refit: Annotated[bool, Field(strict=True)] = False
     near: Annotated[float, Field(strict=True, ge=0.0, le=0.5)] = 0.01
-    epochs_budget: Annotated[int, Field(strict=True, ge=1)] | None = None
-    price: str | None = None
+    epochs_budget: Annotated[int, Field(strict=True, ge=1, le=10**9)] | None = None
+    price: Price | None = None
     max_cost: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
-    disk: str | None = None
+    disk: Size | None = None
     objectives: tuple[str, ...] = (ACCURACY.name,)
     constraints: tuple[str, ...] = ()
     note: str | None = None
@@ -169,49 +111,8 @@ class SweepSpec(BaseModel):
     @classmethod
     def _known_family(cls, family: str) -> str:
         if family not in FAMILIES:
-            raise ValueError(f"family must be a known one, got {family!r}." + nearest(family, FAMILIES))
+            raise ValueError(f"family must be a known one, got {shown(family)}." + nearest(family, FAMILIES))
         return family
-
-    @field_validator("name")
-    @classmethod
-    def _usable_as_folder(cls, name: str | None) -> str | None:
-        if name is None:
-            return None
-        letters = all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name)
-        if not letters or not name[:1].isalnum() or len(name) > 100:
-            raise ValueError(
-                f"name must be up to 100 letters, digits, '-', '_' and '.', not beginning with a sign, got {name!r}."
-            )
-        if name in RESERVED_NAMES:
-            raise ValueError(f"name must be none of {', '.join(RESERVED_NAMES)}, which carsweep uses, got {name!r}.")
-        return name
-
-    @field_validator("gpus_per_trial")
-    @classmethod
-    def _fills_gpus(cls, gpus: float | None) -> float | None:
-        if gpus is None or gpus == int(gpus):
-            return gpus
-        shares = round(1 / gpus)
-        # 0.33 is meant as a third; three times 0.34 does not fit on a GPU.
-        if gpus > 1 or not 0.97 <= shares * gpus <= 1 + 1e-9:
-            raise ValueError(
-                f"gpus_per_trial must be whole, or 1/n such as 0.5 or 0.25 so that trials fill a GPU, got {gpus!r}."
-            )
-        return gpus
-
-    @field_validator("confirm")
-    @classmethod
-    def _is_an_extent(cls, confirm: str | None) -> str | None:
-        if confirm is not None:
-            parse_confirm(confirm)
-        return confirm
-
-    @field_validator("price")
-    @classmethod
-    def _readable_price(cls, price: str | None) -> str | None:
-        if price is not None:
-            parse_price(price)
-        return price
 
     @field_validator("max_cost")
     @classmethod
@@ -219,13 +120,6 @@ class SweepSpec(BaseModel):
         if cost is not None and info.data.get("price", "") is None:
             raise ValueError(f"max_cost must come with a price, got {cost:g}. Give --price, such as 2.5/gpu-hour.")
         return cost
-
-    @field_validator("disk")
-    @classmethod
-    def _readable_size(cls, disk: str | None) -> str | None:
-        if disk is not None:
-            parse_bytes("disk", disk)
-        return disk
 
     @field_validator("config", "fixed")
     @classmethod
@@ -252,7 +146,7 @@ class SweepSpec(BaseModel):
     def _can_be_confirmed(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if info.data.get("confirm") is not None and names[0] != ACCURACY.name:
             raise ValueError(
-                f"objectives must begin with accuracy where fresh seeds confirm the winner, got {names[0]!r}. "
+                f"objectives must begin with accuracy where fresh seeds confirm the winner, got {shown(names[0])}. "
                 "Put accuracy first, or leave --confirm out."
             )
         return names
@@ -266,9 +160,9 @@ class SweepSpec(BaseModel):
 
     @model_validator(mode="after")
     def _makes_trials(self) -> SweepSpec:
-        mistakes = trial_mistakes(self.config, self.fixed, self.search, self.experiments, self.starts)
+        mistakes = first_ones(trial_mistakes(self.config, self.fixed, self.search, self.experiments, self.starts))
         if mistakes:
-            raise SpecError(mistakes)
+            raise SpecError(shortened(mistakes))
         return self
 
     def trial_config(self, settings: Mapping[str, Any], experiment: str | None = None) -> TrialConfig:
@@ -346,102 +240,9 @@ class SweepSpec(BaseModel):
         Raises:
             SpecError: all mistakes together, each with its path.
         """
-        return _build(read_tree(text, source))
+        return cls.from_tree(read_tree(text, source))
 
-
-def load_spec(
-    family: str,
-    *,
-    spec_file: Path | None = None,
-    sets: Sequence[str] = (),
-    overrides: Mapping[str, Any] | None = None,
-    demo: bool = False,
-) -> SweepSpec:
-    """Return the spec that the packaged YAML, a file, ``--set`` and the command line's options make together.
-
-    Without a spec file and without a data set of the user's, the demo preset is where it starts.
-
-    Args:
-        family: which family of trials.
-        spec_file: a user's YAML; may be partial.
-        sets: ``KEY=VALUE`` texts; see carcls.config.TrialConfig for the keys that need no path.
-        overrides: spec fields or settings of trials by name (``trials``, ``data``, ``weights``, …); None says nothing.
-        demo: start from the demo preset whatever else is given.
-
-    Raises:
-        SpecError: all mistakes together, each beginning with its path.
-    """
-    if family not in FAMILIES:
-        raise SpecError([f"family: must be a known one, got {family!r}." + nearest(family, FAMILIES)])
-    file_layer, mistakes = layer_of_file(Path(spec_file) if spec_file else None, family)
-    set_layer, set_mistakes = layer_of_sets(sets)
-    option_layer, option_mistakes = layer_of_overrides(overrides or {})
-    mistakes += set_mistakes + option_mistakes
-    own_data = any(data_path(layer) for layer in (set_layer, option_layer))
-    small = demo or not (spec_file or own_data)
-    packaged = SPECS_FOLDER / f"{f'demo-{family}' if small else family}.yaml"
-    tree = read_tree(packaged.read_text(encoding="utf-8"), packaged.name)
-    for layer in (file_layer, set_layer, option_layer):
-        tree, contradictions = merge(tree, layer)
-        mistakes += contradictions
-    bare = frozenset(names_in(set_layer.get("fixed")) | names_in(option_layer.get("fixed")))
-    return _build(tree, bare=bare, mistakes=mistakes)
-
-
-def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]) -> SweepSpec:
-    """Return the spec with ``--set`` texts and options laid over it.
-
-    Raises:
-        SpecError: all mistakes together, each beginning with its path.
-    """
-    set_layer, mistakes = layer_of_sets(sets)
-    option_layer, option_mistakes = layer_of_overrides(overrides)
-    mistakes += option_mistakes
-    tree = read_tree(spec.to_yaml(), "spec.yaml")
-    for layer in (set_layer, option_layer):
-        tree, contradictions = merge(tree, layer)
-        mistakes += contradictions
-    return _build(tree, bare=frozenset(names_in(set_layer.get("fixed"))), mistakes=mistakes)
-
-
-def _build(tree: Tree, *, bare: frozenset[str] = frozenset(), mistakes: Sequence[str] = ()) -> SweepSpec:
-    found = list(mistakes)
-    search, search_mistakes = parse_search(tree.get("search") or {})
-    config, fixed = (_section(tree, name, found) for name in ("config", "fixed"))
-    experiments = tree.get("experiments") or []
-    if not isinstance(experiments, list) or not all(isinstance(name, str) for name in experiments):
-        found.append(f"experiments: must be a list of names, got {experiments!r}.")
-        experiments = []
-    starts = tree.get("starts") or []
-    if not isinstance(starts, list) or not all(isinstance(settings, Mapping) for settings in starts):
-        found.append(f"starts: must be a list of mappings from settings to values, got {starts!r}.")
-        starts = []
-    own = {"config": config, "fixed": fixed, "search": search, "experiments": tuple(experiments)}
-    own["starts"] = tuple(dict(settings) for settings in starts)
-    rest = {key: {} if value is None and key in SECTIONS else value for key, value in tree.items() if key not in own}
-    found += _field_mistakes(rest) + search_mistakes
-    found += trial_mistakes(config, fixed, search, experiments, starts, bare=bare)
-    if found:
-        raise SpecError(list(dict.fromkeys(found)))
-    return SweepSpec.model_validate({**rest, **own})
-
-
-def _section(tree: Tree, name: str, mistakes: list[str]) -> dict[str, Any]:
-    section = tree.get(name) or {}
-    if isinstance(section, Mapping):
-        return dict(section)
-    mistakes.append(f"{name}: must be a mapping from settings to values, got {section!r}.")
-    return {}
-
-
-def _field_mistakes(fields: Tree) -> list[str]:
-    misplaced = [
-        f"{key}: must be under config, fixed or search, since it is a setting of a trial."
-        for key in fields
-        if key in TRIAL_SETTINGS
-    ]
-    try:
-        SweepSpec.model_validate({key: value for key, value in fields.items() if key not in TRIAL_SETTINGS})
-    except ValidationError as error:
-        return misplaced + sentences(error, SweepSpec)
-    return misplaced
+    @classmethod
+    def from_tree(cls, tree: Tree, *, bare: frozenset[str] = frozenset(), mistakes: Sequence[str] = ()) -> SweepSpec:
+        """Return the spec that plain values say; arguments and errors as ``checked_fields``."""
+        return cls.model_validate(checked_fields(tree, cls, bare=bare, mistakes=mistakes))

@@ -6,13 +6,16 @@ A layer is a partial spec, as plain values. A later layer has the last word: fix
 
 from __future__ import annotations
 
+import difflib
+import itertools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from carcls.config import TrialConfig
-from carcls.errors import SpecError, nearest
-from sweeps.spec_text import read_tree, read_value
+from carcls.errors import SpecError, nearest, shown
+from sweeps.spec_text import is_plain_text, read_tree, read_value
 
 Tree = dict[str, Any]
 
@@ -40,26 +43,51 @@ SWEEP_SETTINGS = (
     "note",
 )
 _ALSO_CALLED = {"space": "search"}
+_MOST_BYTES = 100_000
+_LONGEST_KEY = 100
 # The seed is the sweep's, and the family is what is run.
 TRIAL_SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("family", "seed"))
-_TEXT = {"name", "note", "confirm", "price", "disk", "data.path", "data.name"} | {
+_TEXT = {"name", "note", "confirm", "price", "disk", "data", "data.path", "data.name"} | {
     name for name in TRIAL_SETTINGS if TrialConfig.model_fields[name].annotation is str
 }
 
 
-def layer_of_file(path: Path | None, family: str) -> tuple[Tree, list[str]]:
+def layer_of_file(path: Path | None) -> tuple[Tree, list[str]]:
     """Return the layer that a YAML file says (none says nothing), and the mistakes in it."""
     if path is None:
         return {}, []
     try:
-        layer = read_tree(path.read_text(encoding="utf-8"), path.name)
+        return read_tree(_text_of(path), path.name), []
     except SpecError as error:
         return {}, list(error.mistakes)
-    except (OSError, UnicodeDecodeError):
-        return {}, [f"--spec: must be a readable YAML file, got {str(path)!r}."]
-    if layer.get("family", family) != family:
-        return layer, [f"family: must be {family}, which is what was asked for, got {layer['family']!r}."]
-    return layer, []
+
+
+def _text_of(path: Path) -> str:
+    """Return what the file says; never more than a spec can have, be it a pipe, a device or a model's weights."""
+    reason = ""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) <= _MOST_BYTES:
+            return content.decode("utf-8")
+        reason = f"it has more than {_MOST_BYTES // 1000} kB"
+    except UnicodeDecodeError:
+        reason = "it is no text in UTF-8"
+    except (OSError, ValueError) as error:  # ValueError: a path with a character that no path has
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+    raise SpecError([f"--spec: must be a readable YAML file, got {shown(str(path))}: {reason}.{_file_meant(path)}"])
+
+
+def _file_meant(path: Path) -> str:
+    """Return the remedy for a path that is no file, where there is a specification that may have been meant."""
+    is_folder = os.path.isdir(path)  # noqa: PTH112 - unlike Path's, no error for a path that cannot be
+    if not is_folder and os.path.exists(path):  # noqa: PTH110
+        return ""
+    names = sorted(found.name for found in itertools.islice((path if is_folder else path.parent).glob("*.y*ml"), 100))
+    if is_folder:
+        return f" Name a file in it, such as {path / names[0]}." if names else ""
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f" Did you mean {path.with_name(close[0])}?" if close else ""
 
 
 def layer_of_sets(sets: Sequence[str]) -> tuple[Tree, list[str]]:
@@ -67,17 +95,23 @@ def layer_of_sets(sets: Sequence[str]) -> tuple[Tree, list[str]]:
     layer: Tree = {}
     mistakes: list[str] = []
     for text in sets:
-        key, equals, raw = (part.strip() for part in text.partition("="))
-        if not (key and equals and raw):
-            mistakes.append(f"--set {text}: must be KEY=VALUE, such as dropout=0.3, got {text!r}.")
-            continue
         try:
-            value = read_value(raw)
+            key, value = _read_set(text)
         except ValueError as error:
-            mistakes.append(f"--set {key}: {error}")
-            continue
-        mistakes += [f"--set {key}: {mistake}" for mistake in assign(layer, key, _as_text(key, raw, value))]
+            mistakes.append(f"--set {text.partition('=')[0].strip()[:_LONGEST_KEY]}: {error}")
+        else:
+            mistakes += [f"--set {key}: {mistake}" for mistake in assign(layer, key, value)]
     return layer, mistakes
+
+
+def _read_set(text: str) -> tuple[str, Any]:
+    key, _, raw = (part.strip() for part in text.partition("="))
+    value = read_value(raw)
+    says_nothing = value is None and raw.lower() not in ("null", "~")
+    if says_nothing or "" in key.split(".") or len(key) > _LONGEST_KEY:
+        raise ValueError(f"must be KEY=VALUE, such as dropout=0.3, got {shown(text)}.")
+    # A sweep may be called 2024, and a schedule may look like a number.
+    return key, raw if key in _TEXT and isinstance(value, bool | int | float) else value
 
 
 def layer_of_overrides(overrides: Mapping[str, Any]) -> tuple[Tree, list[str]]:
@@ -85,7 +119,9 @@ def layer_of_overrides(overrides: Mapping[str, Any]) -> tuple[Tree, list[str]]:
     layer: Tree = {}
     mistakes: list[str] = []
     for key, value in overrides.items():
-        if value is not None:
+        if isinstance(value, str) and not is_plain_text(value):
+            mistakes.append(f"{key}: must be text in UTF-8 without control characters, got {shown(value)}.")
+        elif value is not None:
             mistakes += [f"{key}: {mistake}" for mistake in assign(layer, key, value)]
     return layer, mistakes
 
@@ -106,7 +142,7 @@ def assign(layer: Tree, key: str, value: Any) -> list[str]:
         return _assign_bare(layer, key, value)
     head = _ALSO_CALLED.get(head, head)
     if head not in SECTIONS:
-        return [f"must begin with a section of the spec, got {head!r}." + nearest(head, SECTIONS)]
+        return [f"must begin with a section of the spec, got {shown(head)}." + nearest(head, SECTIONS)]
     node = layer
     for part in (head, *rest[:-1]):
         if not isinstance(node.get(part), dict):
@@ -117,20 +153,21 @@ def assign(layer: Tree, key: str, value: Any) -> list[str]:
 
 
 def _assign_bare(layer: Tree, key: str, value: Any) -> list[str]:
+    key = _ALSO_CALLED.get(key, key)
     if key in TRIAL_SETTINGS:
         return assign(layer, f"fixed.{key}", value)
     if key == "data" and not isinstance(value, Mapping):
-        return assign(layer, "data.path", None if value is None else str(value))
+        return assign(layer, "data.path", value)
     if key in SWEEP_SETTINGS or key in SECTIONS:
         layer[key] = value
         return []
     known = (*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS)
-    return [f"must be a setting of the trials or of the sweep, got {key!r}." + nearest(key, known)]
+    return [f"must be a setting of the trials or of the sweep, got {shown(key)}." + nearest_setting(key, known)]
 
 
-def _as_text(key: str, raw: str, value: Any) -> Any:
-    # A sweep may be called 2024, and a schedule may look like a number.
-    return raw if key in _TEXT and isinstance(value, bool | int | float) else value
+def nearest_setting(name: str, known: Sequence[str] = TRIAL_SETTINGS) -> str:
+    """End a message on an unknown setting, as ``nearest`` does."""
+    return nearest(name.replace("learning_rate", "lr"), known)
 
 
 def merge(tree: Tree, layer: Tree) -> tuple[Tree, list[str]]:
@@ -145,7 +182,7 @@ def merge(tree: Tree, layer: Tree) -> tuple[Tree, list[str]]:
     ]
     mistakes += [
         f"config.{name}: must not be given where {name} is fixed for every trial (to "
-        f"{merged['fixed'][name]!r}); fix it to the new value with --set {name}=VALUE, or take it from fixed."
+        f"{shown(merged['fixed'][name])}); fix it to the new value with --set {name}=VALUE, or take it from fixed."
         for name in sorted((config & names_in(merged["fixed"])) - fixed - search)
     ]
     merged["search"] = _without(merged["search"], (fixed | config) - search)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from carcls.config import TrialConfig
-from carcls.errors import SpecError, nearest
+from carcls.errors import SpecError, nearest, shown
 from sweeps.documented import find_experiment
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain, parse_domain
 from sweeps.space_conditions import when_mistakes
-from sweeps.spec_layers import TRIAL_SETTINGS
+from sweeps.spec_layers import SWEEP_SETTINGS, TRIAL_SETTINGS, nearest_setting
 
+# So many mistakes are told at once; nobody mends more of them before the next try.
+_MOST_MISTAKES = 20
 _RULES = {
     "greater_than_equal": "at least {ge}",
     "greater_than": "above {gt}",
@@ -26,21 +29,36 @@ _RULES = {
 }
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
 _KINDS |= {"dict": "a mapping", "model": "a mapping", "mapping": "a mapping", "list": "a list", "tuple": "a list"}
+# What was meant by a text or a truth value in place of a mapping.
+_MEANT = {
+    "data": " Name the folder: data: {path: FOLDER}.",
+    "early_stopping": " To turn it off say early_stopping: {enabled: false}.",
+}
 
 
-def sentences(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Return one sentence a mistake, in our words instead of pydantic's.
+def first_ones(mistakes: Iterable[str]) -> list[str]:
+    """Return the first mistakes, so many as can be told at once and one more; the others are not looked for."""
+    return list(itertools.islice(mistakes, _MOST_MISTAKES + 1))
+
+
+def shortened(mistakes: Iterable[str]) -> list[str]:
+    """Return each mistake once; where they are too many, the first ones and a line that says so."""
+    different = list(dict.fromkeys(mistakes))
+    more = ["… and more mistakes: mend these first."] if len(different) > _MOST_MISTAKES else []
+    return different[:_MOST_MISTAKES] + more
+
+
+def sentences(error: ValidationError, model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Say each mistake in a sentence, in our words instead of pydantic's.
 
     Args:
         error: what building ``model`` raised.
         model: the class that was built; its field names complete "did you mean".
         prefix: path of the model in the spec, ``early_stopping.`` for instance; empty at the top.
     """
-    found = []
     for detail in error.errors(include_url=False):
-        path = ".".join(str(part) for part in detail["loc"])
-        found.append(f"{prefix}{path}: {_sentence(detail, model)}")
-    return found
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
+        yield f"{prefix}{path.removeprefix('.')}: {_sentence(detail, model)}"
 
 
 def _sentence(detail: Mapping[str, Any], model: type[BaseModel]) -> str:
@@ -51,16 +69,21 @@ def _sentence(detail: Mapping[str, Any], model: type[BaseModel]) -> str:
     if kind == "missing":
         return "must be given."
     if kind == "extra_forbidden":
-        return f"must be a known key, got {name!r}." + nearest(name, _fields_at(model, location[:-1]))
+        return f"must be a known key, got {shown(name)}." + nearest(name, _fields_at(model, location[:-1]))
     expected = str(detail.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ")
-    got = f", got {detail['input']!r}."
+    got = f", got {shown(detail['input'])}."
     if kind in _RULES:
         rule = _RULES[kind].format(**{**detail.get("ctx", {}), "expected": expected})
         hint = nearest(detail["input"], expected.split(", ")) if isinstance(detail["input"], str) and expected else ""
         return f"must be {rule}{got}" + hint.split(" Known:", maxsplit=1)[0]
     if kind.split("_")[0] in _KINDS:
-        return f"must be {_KINDS[kind.split('_')[0]]}{got}"
+        rule = _KINDS[kind.split("_")[0]]
+        return f"must be {rule}{got}{_MEANT.get(name, '') if rule == 'a mapping' else _brackets(rule, detail['input'])}"
     return f"must be valid ({detail['msg'].lower()}){got}"
+
+
+def _brackets(rule: str, value: Any) -> str:
+    return f" Put it in brackets: [{shown(value)}]." if rule == "a list" and isinstance(value, str) else ""
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
@@ -75,7 +98,7 @@ def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
 def parse_search(search: Any) -> tuple[dict[str, Domain], list[str]]:
     """Return the domains that a spec's ``search`` says, by setting, and the mistakes in the others."""
     if not isinstance(search, Mapping):
-        return {}, [f"search: must be a mapping from settings to domains, got {search!r}."]
+        return {}, [f"search: must be a mapping from settings to domains, got {shown(search)}."]
     domains: dict[str, Domain] = {}
     mistakes: list[str] = []
     for name, value in search.items():
@@ -87,17 +110,19 @@ def parse_search(search: Any) -> tuple[dict[str, Domain], list[str]]:
             domains[name] = _domain_of(name, value, path)
         except SpecError as error:
             mistakes += error.mistakes
+        if len(mistakes) > _MOST_MISTAKES:
+            break
     return domains, mistakes
 
 
 def _domain_of(name: str, value: Any, path: str) -> Domain:
-    kind = TrialConfig.model_fields[name].annotation
+    kind = _kind_of(name)
     if isinstance(value, FloatDomain | IntDomain | Choice):
         return value
     domain = parse_domain(value, path, integer=kind is int)
     if kind not in (int, float) and not isinstance(domain, Choice):
         rule = "true or false" if kind is bool else "a name"
-        raise SpecError([f"{path}: must be a list of choices, since {name} is {rule}, got {value!r}."])
+        raise SpecError([f"{path}: must be a list of choices, since {name} is {rule}, got {shown(value)}."])
     return domain
 
 
@@ -109,8 +134,8 @@ def trial_mistakes(
     starts: Sequence[Mapping[str, Any]] = (),
     *,
     bare: frozenset[str] = frozenset(),
-) -> list[str]:
-    """Build a real TrialConfig of every setting, every domain's ends and every experiment; return what went wrong.
+) -> Iterator[str]:
+    """Build a real TrialConfig of every setting, every domain's ends and every experiment; say what went wrong.
 
     Args:
         config: base settings.
@@ -120,19 +145,18 @@ def trial_mistakes(
         starts: settings of the trials that come next.
         bare: fixed settings that the user named without ``fixed.`` in front, as on the command line.
     """
-    mistakes: list[str] = []
     for section, settings in (("config", config), ("fixed", fixed)):
         for name, value in settings.items():
             path = name if section == "fixed" and name in bare.intersection(TRIAL_SETTINGS) else f"{section}.{name}"
-            mistakes += setting_mistakes(name, value, path)
+            yield from setting_mistakes(name, value, path)
     for name, domain in search.items():
         for path, value in _labelled_ends(f"search.{name}", domain):
-            mistakes += setting_mistakes(name, value, path)
-    mistakes += when_mistakes(search, setting_mistakes)
+            yield from setting_mistakes(name, value, path)
+    yield from when_mistakes(search, setting_mistakes)
     for place, settings in enumerate(starts):
         for name, value in settings.items():
-            mistakes += setting_mistakes(name, value, f"starts[{place}].{name}")
-    return mistakes + _experiment_mistakes(experiments, fixed)
+            yield from setting_mistakes(name, value, f"starts[{place}].{name}")
+    yield from _experiment_mistakes(experiments, fixed)
 
 
 def setting_mistakes(name: str, value: Any, path: str) -> list[str]:
@@ -140,9 +164,9 @@ def setting_mistakes(name: str, value: Any, path: str) -> list[str]:
     unknown = _unknown_setting(path, name)
     if unknown:
         return unknown
-    kind = TrialConfig.model_fields[name].annotation
+    kind = _kind_of(name)
     if isinstance(value, bool) and kind in (int, float):
-        return [f"{path}: must be {'a whole number' if kind is int else 'a number'}, got {value!r}."]
+        return [f"{path}: must be {'a whole number' if kind is int else 'a number'}, got {shown(value)}."]
     try:
         TrialConfig.model_validate({name: value})
     except ValidationError as error:
@@ -151,10 +175,22 @@ def setting_mistakes(name: str, value: Any, path: str) -> list[str]:
     return []
 
 
+def _kind_of(name: str) -> Any:
+    """Return the type of a setting's values, None aside."""
+    annotation = TrialConfig.model_fields[name].annotation
+    kinds = (
+        [kind for kind in get_args(annotation) if kind is not type(None)] if type(None) in get_args(annotation) else []
+    )
+    # Annotated[int, …] | None
+    return get_args(kinds[0])[0] if kinds else annotation
+
+
 def _unknown_setting(path: str, name: str) -> list[str]:
     if name in TRIAL_SETTINGS:
         return []
-    return [f"{path}: must be a setting of a trial, got {name!r}." + nearest(str(name), TRIAL_SETTINGS)]
+    if name in SWEEP_SETTINGS:
+        return [f"{path}: must be a setting of a trial, and {name} is the sweep's. Say {name} at the top of the spec."]
+    return [f"{path}: must be a setting of a trial, got {shown(name)}." + nearest_setting(name)]
 
 
 def _labelled_ends(path: str, domain: Domain) -> Iterator[tuple[str, Any]]:
@@ -164,21 +200,22 @@ def _labelled_ends(path: str, domain: Domain) -> Iterator[tuple[str, Any]]:
         yield from zip((f"{path}.low", f"{path}.high"), domain.ends(), strict=True)
 
 
-def _experiment_mistakes(experiments: Sequence[str], fixed: Mapping[str, Any]) -> list[str]:
+def _experiment_mistakes(experiments: Sequence[str], fixed: Mapping[str, Any]) -> Iterator[str]:
     usable = {name: value for name, value in fixed.items() if not setting_mistakes(name, value, name)}
-    mistakes: list[str] = []
+    before: set[str] = set()
     for index, name in enumerate(experiments):
         path = f"experiments[{index}]"
-        if name in experiments[:index]:
-            mistakes.append(f"{path}: must differ from the ones before, got {name!r} twice.")
+        if name in before:
+            yield f"{path}: must differ from the ones before, got {shown(name)} twice."
+            continue
+        before.add(name)
         try:
             settings = find_experiment(name).settings
             TrialConfig.model_validate({**settings, **usable})
         except ValidationError as error:
-            mistakes += [f"{path}: {text}" for text in sentences(error, TrialConfig)]
+            yield from (f"{path}: {text}" for text in sentences(error, TrialConfig))
         except ValueError as error:
-            mistakes.append(f"{path}: {str(error).removeprefix('experiment ')}")
-    return mistakes
+            yield f"{path}: {str(error).removeprefix('experiment ')}"
 
 
 def normal_value(name: str, value: Any) -> Any:

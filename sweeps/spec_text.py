@@ -1,19 +1,24 @@
 """YAML as specs use it: safe, with line numbers in complaints, and without the surprises of YAML 1.1.
 
 PyYAML reads ``1e-4`` as text, ``2:1`` as 121 and ``off`` as false. Here a number is a number, only ``true`` and
-``false`` are truth values, and a key that is written twice is a mistake.
+``false`` are truth values, and a key that is written twice is a mistake. So are tags, aliases, control characters and
+deep nesting, so that a hostile text is answered as fast as any.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from carcls.errors import SpecError
+from carcls.errors import SpecError, shown
 
+_DEEPEST = 10
+# Of a key, and of a whole number.
+_MOST_CHARACTERS = 100
 _PLAIN_VALUES = (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", [*"~nN", ""]),
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -29,18 +34,67 @@ _PLAIN_VALUES = (
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML keeps its resolvers on the class
 
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        self.depth += 1
+        problem = _problem_of(event, self.depth)
+        if problem:
+            raise yaml.composer.ComposerError(problem=problem, problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
-            if not isinstance(key_node, yaml.ScalarNode) or key in seen:
-                problem = f"the key {key!r} is given twice" if key in seen else "a key must be a plain word"
+        found: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            problem = _problem_of_key(key_node, found)
+            if problem:
                 raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key_node.start_mark)
-            seen.add(key)
-        return {str(key): value for key, value in super().construct_mapping(node, deep=deep).items()}
+            found[key_node.value] = self.construct_object(value_node, deep=deep)
+        return found
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > _MOST_CHARACTERS:
+            problem = f"a whole number has at most {_MOST_CHARACTERS} digits"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
         return int(node.value)
+
+
+def _problem_of(event: yaml.NodeEvent, depth: int) -> str:
+    """Return why a spec cannot have this value, or nothing."""
+    if depth > _DEEPEST:
+        return f"a spec is at most {_DEEPEST} levels deep"
+    if event.anchor is not None:
+        return f"a spec has no anchors and aliases such as {shown(event.anchor)}; write the value out"
+    tag = getattr(event, "tag", None)
+    if tag is not None:
+        short = shown(tag.replace("tag:yaml.org,2002:", "!!"))
+        return f"a spec has no tags such as {short}; write the value alone"
+    if isinstance(event, yaml.ScalarEvent) and not is_plain_text(event.value):
+        return f"text has no control characters, got {shown(event.value)}"
+    return ""
+
+
+def _problem_of_key(node: yaml.Node, known: Mapping[str, Any]) -> str:
+    """Return why a mapping cannot have this key beside those that are ``known``, or nothing."""
+    if not isinstance(node, yaml.ScalarNode) or not 0 < len(node.value.strip()) <= _MOST_CHARACTERS:
+        return "a key must be a plain word"
+    if node.style is None and ":" in node.value:
+        return f"a colon is followed by a space, got {shown(node.value)}"
+    if node.value == "<<":
+        return "a spec has no merge key <<; write its settings out"
+    return f"the key {shown(node.value)} is given twice" if node.value in known else ""
+
+
+def is_plain_text(text: str) -> bool:
+    """Tell whether a text can be written to a file in UTF-8 and to a terminal; it may have several lines.
+
+    >>> is_plain_text("Škoda\\n"), is_plain_text("\\x1b[31m"), is_plain_text("\\ud800")
+    (True, False, False)
+    """
+    return all(letter in "\n\t" or unicodedata.category(letter) not in ("Cc", "Cs") for letter in text)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -72,7 +126,7 @@ def read_tree(text: str, source: str) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise SpecError([f"{source}: must be a mapping such as 'trials: 20', got {tree!r}."])
+        raise SpecError([f"{source}: must be a mapping such as 'trials: 20', got {shown(tree)}."])
     return tree
 
 
@@ -85,7 +139,9 @@ def read_value(text: str) -> Any:
     try:
         return _load(text)
     except yaml.YAMLError as error:
-        raise ValueError(_complaint(error)) from None
+        raise ValueError(
+            f"must be YAML such as 0.3, [0.1, 0.2] or 'a text', got {shown(text)}: {_problem(error)}."
+        ) from None
 
 
 def write_tree(tree: Mapping[str, Any]) -> str:
@@ -103,8 +159,16 @@ def _load(text: str) -> Any:
 
 
 def _complaint(error: yaml.YAMLError) -> str:
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return f"must be YAML, but {str(error).splitlines()[0]}."
-    mark = error.problem_mark or error.context_mark
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}must be YAML, but {error.problem or error.context}."
+    return f"{where}must be YAML, but {_problem(error)}."
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return str(error).splitlines()[0]
+    problem = str(error.problem or error.context).removeprefix("but ")
+    if "'\\t'" in problem:
+        problem += "; indent with spaces"
+    # What stands for the end of the text.
+    return problem.replace("'\\x00'", "its end").replace("'<stream end>'", "its end")

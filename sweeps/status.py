@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.goals import Goals
 from sweeps.holding import Holder, asked_to_stop, holder_of
-from sweeps.remembered import COMMAND, names_in, require_known
+from sweeps.remembered import names_in, read_spec, require_known
 from sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class SweepStatus:
         counts: trials that were run by ``complete``, ``pruned``, ``failed`` and ``running``; without those that confirm
             others.
         siblings: settings answered on the way of those.
+        twins: trials that were drawn and not run: ``number``, ``same_as`` which trial, and whether only ``near``ly.
         unfinished: trials that run, or that the next driver begins with.
         best: number of the complete trial that would win now; a sibling may be it.
         best_accuracy: of that trial, in [0, 1].
@@ -66,6 +67,7 @@ class SweepStatus:
     trials: int
     counts: Mapping[str, int]
     siblings: int
+    twins: tuple[Mapping[str, Any], ...]
     unfinished: tuple[TrialStatus, ...]
     best: int | None
     best_accuracy: float | None
@@ -93,7 +95,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     from sweeps.study_history import JOURNAL, read_history
 
     folder = require_known(out, name)
-    spec = SweepSpec.from_yaml((folder / "spec.yaml").read_text(encoding="utf-8"))
+    spec = read_spec(folder)
     holder = holder_of(folder)
     history = read_history(folder)
     own = [record for record in history.records if record.sibling_of is None]
@@ -108,8 +110,9 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         state=_state(folder, holder, own, result),
         holder=holder,
         trials=spec.trials,
-        counts=Counter(record.status for record in search if record.sibling_of is None),
+        counts=dict(Counter(record.status for record in search if record.sibling_of is None)),
         siblings=len(history.records) - len(own),
+        twins=tuple(_twins(history.records)),
         unfinished=tuple(_trial(record) for record in own if record.status == "running"),
         best=best.number if best else None,
         best_accuracy=best.metrics["val_accuracy"] if best else None,
@@ -135,7 +138,7 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
 
 
 def _specs_of_job(folder: Path) -> list[SweepSpec]:
-    said = _read(folder / COMMAND)
+    said = read_command(folder)
     return [SweepSpec.from_yaml(text) for text in said["specs"]] if said.get("kind") in JOBS else []
 
 
@@ -152,7 +155,19 @@ def _best(records: Sequence[TrialRecord], goals: Goals) -> TrialRecord | None:
     metric = goals.first.metric
     complete = [r for r in records if r.status == "complete" and {metric, "val_accuracy"} <= set(r.metrics)]
     feasible = [record for record in complete if not goals.infeasible(record.metrics)]
-    return min(feasible, key=lambda record: (goals.first.loss(record.metrics[metric]), record.number), default=None)
+    return min(feasible, key=lambda record: _rank(record, goals), default=None)
+
+
+def _rank(record: TrialRecord, goals: Goals) -> tuple[float, ...]:
+    """Return what ranks a trial: the first objective, then accuracy, then loss, as on the leaderboard."""
+    metrics = record.metrics
+    loss = metrics.get("val_loss", float("inf"))
+    return goals.first.loss(metrics[goals.first.metric]), -metrics["val_accuracy"], loss, record.number
+
+
+def _twins(records: Sequence[TrialRecord]) -> list[Mapping[str, Any]]:
+    found = [{"number": t.number, "same_as": r.number, "near": t.near} for r in records for t in r.twins]
+    return sorted(found, key=lambda twin: twin["number"])
 
 
 def _trial(record: TrialRecord) -> TrialStatus:

@@ -6,53 +6,43 @@ that a dead driver left running are handed out first, then documented experiment
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from filelock import FileLock
-from optuna.samplers import RandomSampler
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from carcls.config import TrialConfig
 from sweeps.confirm import Repeat
 from sweeps.holding import give_back, take
 from sweeps.record import Status, TrialRecord
-from sweeps.space_conditions import fits, parameters_of
+from sweeps.study_book import Book
 from sweeps.study_confirm import Confirming, confirming_trial, is_confirming, searched
-from sweeps.study_goals import is_readmitted, refused_of
-from sweeps.study_history import JOURNAL, mend, note_spec
+from sweeps.study_goals import refused_of
+from sweeps.study_history import JOURNAL, mend, note_spec, reopen
+from sweeps.study_next import Costs, Proposals
 from sweeps.study_parts import (
     OBJECTIVE,
-    STATES,
     Journal,
     asked_of,
-    from_distribution,
     load,
     record_of,
-    to_distribution,
     what_is_broken,
 )
 from sweeps.study_rungs import is_beaten
-from sweeps.study_sampling import draw, draw_new
-from sweeps.study_siblings import sibling_trials
-from sweeps.study_trials import Asked, Live, asked_value, duplicate_reason, last_of
-from sweeps.study_twins import near_twin
+from sweeps.study_trials import Asked, Live, last_of
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
-Costs = Callable[[TrialConfig], Mapping[str, float]]
 # So many deaths in a row without a new epoch mean that the trial is to blame.
 MAX_ATTEMPTS = 3
 # So many duplicates in a row mean that the sampler names only what is known.
 MAX_DUPLICATES = 20
 
-__all__ = ["Asked", "Status", "Study", "TrialRecord", "fits", "from_distribution", "to_distribution"]
+__all__ = ["Asked", "Costs", "Study", "TrialRecord"]
 
 
 class Study:
@@ -62,17 +52,14 @@ class Study:
     """
 
     def __init__(self, study: optuna.Study, spec: SweepSpec, journal: Journal, costs: Costs = lambda _: {}) -> None:
-        self._study = study
         self._spec = spec
         self._lock: tuple[Path, FileLock | None] | None = None
-        self._journal = journal
-        self._distributions = {name: to_distribution(domain) for name, domain in spec.search.items()}
+        self._book = Book(study, spec, journal)
         self._live: dict[int, Live] = {}
-        self._finished: list[int] = []
-        self._costs = costs
-        self._digests = self._read_digests()
+        self._proposals = Proposals(self._book, spec, costs)
         self._confirming: Confirming | None = None
-        self._unfinished = [n for n in self._settle_the_past() if not is_confirming(self._frozen(n))]
+        self.reopened: tuple[int, ...] = ()
+        self._unfinished = [n for n in self._book.settle_the_past() if not is_confirming(self._book.frozen(n))]
 
     @classmethod
     def open(
@@ -85,6 +72,8 @@ class Study:
             spec: what is asked from now on.
             edits: what was changed in the spec since the study was left, in words; None allows no change but of how
                 many trials there are and for how long and where they run. Trials keep the settings they were run with.
+                With any, even none, trials that failed through no fault of their own are unfinished again
+                (``reopened``): somebody goes on with the sweep on purpose.
             costs: returns what is known of a trial's metrics before it runs; what breaks a limit is not run.
 
         Raises:
@@ -95,11 +84,13 @@ class Study:
         lock = take(folder)
         try:
             mend(folder / JOURNAL)
+            reopened = () if edits is None else reopen(folder / JOURNAL)
             journal = Journal(folder / JOURNAL)
             study = load(journal)
             note_spec(study, spec, folder, edits)
             opened = cls(study, spec, journal, costs)
             opened._lock = (folder, lock)
+            opened.reopened = tuple(n for n in reopened if "duplicate_of" not in asked_of(opened._book.frozen(n)))
             return opened
         except BaseException:
             give_back(folder, lock)
@@ -130,18 +121,17 @@ class Study:
         for _ in range(MAX_DUPLICATES):
             if not self.has_work:
                 return None
-            asked = self._ask_new()
+            asked = self._begin(self._book.add(self._proposals.next()))
             if asked is not None:
                 return asked
-        asked = self._begin_any_new()
-        if asked is None:
-            self._study.set_user_attr("exhausted_at", self._spec.trials)
-        return asked
+        trial = self._proposals.at_random()
+        if trial is None:
+            self._book.exhausted_at = self._spec.trials
+        return None if trial is None else self._begin(self._book.add(trial))
 
     def left(self) -> int:
         """Return how many new trials the budget still allows. What is free does not count."""
-        free = ("duplicate_of", "sibling_of", "confirms", "refused")
-        return int(self._spec.trials) - sum(not any(key in asked_of(t) for key in free) for t in self._known())
+        return int(self._spec.trials) - self._book.index.counted
 
     @property
     def has_work(self) -> bool:
@@ -150,80 +140,27 @@ class Study:
 
     def confirm(self, repeats: Sequence[Repeat]) -> bool:
         """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?"""
-        known = [self._digests.get(repeat.config.digest) for repeat in repeats]
+        known = [self._book.index.digests.get(repeat.config.digest) for repeat in repeats]
         self._confirming = Confirming(
-            unfinished=[n for n in known if n is not None and self._frozen(n).state is TrialState.RUNNING],
+            unfinished=[n for n in known if n is not None and self._book.frozen(n).state is TrialState.RUNNING],
             new=[repeat for repeat, number in zip(repeats, known, strict=True) if number is None],
         )
         return bool(self._confirming.unfinished or self._confirming.new)
 
     def _begin_repeat(self, repeat: Repeat) -> Asked | None:
-        self._study.add_trial(confirming_trial(repeat))
-        return self._begin(self._known()[-1], None)
+        return self._begin(self._book.add(confirming_trial(repeat)))
 
     @property
     def _is_exhausted(self) -> bool:
         """Whether the space held nothing new for this budget; a larger one looks again."""
-        exhausted_at: int = self._study.user_attrs.get("exhausted_at", 0)
-        return exhausted_at >= self._spec.trials
+        return self._book.exhausted_at >= self._spec.trials
 
-    def _ask_new(self) -> Asked | None:
-        known = [trial for trial in self._known() if not is_readmitted(trial, self._spec.goals)]
-        done = {asked_of(trial).get("start") or asked_of(trial)["experiment"] for trial in known}
-        for name, config in self._spec.experiment_configs():
-            if name not in done:
-                return self._begin_given(config, name)
-        for place, settings in enumerate(self._spec.starts):
-            if f"starts[{place}]" not in done:
-                return self._begin_given(self._spec.trial_config(settings), None, start=f"starts[{place}]")
-        return self._begin_search_trial()
-
-    def _begin_given(self, config: TrialConfig, experiment: str | None, start: str | None = None) -> Asked | None:
-        settings = parameters_of(config, self._spec.search)
-        known = {key: value for key, value in settings.items() if fits(self._spec.search[key], value)}
-        twin, is_near = self._digests.get(config.digest), False
-        if twin is None and experiment is None and start is None:
-            twin = near_twin(searched(self._known()), config, self._spec.search, self._spec.near)
-            is_near = twin is not None
-        asked = asked_value(experiment, settings, config, twin, is_near=is_near)
-        if twin is None and self._refusal(config):
-            asked["refused"] = dict(self._costs(config))
-        template = create_trial(
-            state=TrialState.RUNNING,
-            params=known,
-            distributions={key: self._distributions[key] for key in known},
-            user_attrs={"asked": asked if start is None else {**asked, "start": start}},
-        )
-        template.datetime_start = datetime.now()
-        self._study.add_trial(template)
-        return self._begin(self._known()[-1], twin)
-
-    def _begin_search_trial(self) -> Asked | None:
-        trials = searched(self._known())
-        drawn = draw(trials, self._distributions, self._spec.seed, self._place(), self._spec.goals)
-        return self._begin_given(self._spec.searched_config(drawn), None)
-
-    def _begin_any_new(self) -> Asked | None:
-        """Begin a trial at random that nobody has answered, where the sampler names only what is known."""
-        known, spec = searched(self._known()), self._spec
-
-        def is_useless(config: TrialConfig) -> bool:
-            near = near_twin(known, config, spec.search, spec.near)
-            return config.digest in self._digests or near is not None or bool(self._refusal(config))
-
-        config = draw_new(spec, is_useless, self._place())
-        return None if config is None else self._begin_given(config, None)
-
-    def _place(self) -> int:
-        """Return the number of trials in the journal, without confirming runs: the search goes on as without them."""
-        return len(self._study.get_trials(deepcopy=False)) - sum(map(is_confirming, self._known()))
-
-    def _begin(self, frozen: FrozenTrial, twin: int | None) -> Asked | None:
-        if twin is not None:
-            self._settle_duplicate(frozen)
-            return None
+    def _begin(self, frozen: FrozenTrial) -> Asked | None:
+        """Hand out a trial of the book, unless another one answers it or it breaks a limit."""
         asked = asked_of(frozen)
-        self._digests[asked["digest"]] = frozen.number
+        if "duplicate_of" in asked:
+            self._book.settle_duplicate(frozen)
+            return None
         refused = refused_of(asked)
         if refused is not None:
             reason = f"not run, since it breaks a constraint: {self._spec.goals.broken_by(refused)}"
@@ -231,22 +168,12 @@ class Study:
             return None
         config = TrialConfig.model_validate(asked["config"])
         documented = asked["experiment"] is not None
-        self._live[frozen.number] = Live(self._attach(frozen), documented, config.epochs, is_confirming(frozen))
+        self._live[frozen.number] = Live(self._book.attach(frozen), documented, config.epochs, is_confirming(frozen))
         retry = frozen.user_attrs.get("retry", {})
         return Asked(frozen.number, asked["experiment"], asked["settings"], config, retry)
 
-    def _refusal(self, config: TrialConfig) -> str:
-        """Return which limits a trial breaks by what is known before it runs, or nothing."""
-        goals = self._spec.goals
-        return goals.broken_by(self._costs(config)) if goals.constraints else ""
-
-    def _attach(self, frozen: FrozenTrial) -> Trial:
-        # A handle on a trial draws parameters that are never used; random ones cost the least.
-        self._study.sampler = RandomSampler(seed=0)
-        return Trial(self._study, frozen._trial_id)
-
     def _hand_out_again(self, number: int) -> Asked | None:
-        frozen = self._frozen(number)
+        frozen = self._book.frozen(number)
         epochs = frozen.last_step or 0
         came_further = epochs > frozen.user_attrs.get("epochs_before", 0)
         attempts = 1 if came_further else frozen.user_attrs.get("attempts", 1) + 1
@@ -255,29 +182,8 @@ class Study:
             outcome = {"epochs": epochs, "metrics": record_of(frozen).metrics, "reason": reason, "failure": "lost"}
             self._finish(number, "failed", None, outcome)
             return None
-        for name, value in (("epochs_before", epochs), ("attempts", attempts)):
-            self._study._storage.set_trial_user_attr(frozen._trial_id, name, value)
-        return self._begin(frozen, None)
-
-    # Duplicates
-
-    def _read_digests(self) -> dict[str, int]:
-        """Return the trial that answers each digest: the first that was asked for it."""
-        digests: dict[str, int] = {}
-        for trial in self._known():
-            if "duplicate_of" not in asked_of(trial) and not is_readmitted(trial, self._spec.goals):
-                digests.setdefault(asked_of(trial)["digest"], trial.number)
-        return digests
-
-    def _settle_duplicate(self, frozen: FrozenTrial) -> None:
-        """Give a duplicate its twin's result, when the twin has one."""
-        twin = self._frozen(asked_of(frozen)["duplicate_of"])
-        if twin.state is TrialState.RUNNING:
-            return
-        outcome = {**twin.user_attrs["outcome"], "seconds": 0.0, "reason": duplicate_reason(asked_of(frozen))}
-        if outcome["status"] == "pruned" and OBJECTIVE in outcome["metrics"]:
-            self._report(self._attach(frozen), outcome["epochs"], outcome["metrics"][OBJECTIVE])
-        self._finish(frozen.number, outcome["status"], outcome["metrics"].get(OBJECTIVE), outcome)
+        self._book.note(frozen, epochs_before=epochs, attempts=attempts)
+        return self._begin(frozen)
 
     # Telling
 
@@ -298,17 +204,11 @@ class Study:
             self._finish(number, "failed", None, {**last_of(live), "reason": reason, "failure": "diverged"})
             return True
         live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
-        self._report(live.trial, epoch, metrics[OBJECTIVE])
-        may_stop = not (live.documented or live.confirms) and epoch < live.last_epoch
-        rivals = searched(self._known())
-        live.pruned = may_stop and is_beaten(rivals, number, epoch, live.last_epoch, self._spec.early_stopping)
+        self._book.report(live.trial, epoch, metrics[OBJECTIVE])
+        stopping = self._spec.early_stopping
+        is_rung = epoch in stopping.rungs(live.last_epoch) and not (live.documented or live.confirms)
+        live.pruned = is_rung and is_beaten(searched(self._book.known()), number, epoch, live.last_epoch, stopping)
         return live.pruned
-
-    @staticmethod
-    def _report(trial: Trial, epoch: int, value: float) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # optuna warns when a step is reported again
-            trial.report(value, epoch)
 
     def is_live(self, number: int) -> bool:
         """Whether the trial was handed out and nothing final was told of it."""
@@ -379,71 +279,19 @@ class Study:
         self._live.clear()
 
     def _finish(self, number: int, status: Status, value: float | None, outcome: Mapping[str, Any]) -> None:
-        trial_id = self._frozen(number)._trial_id
-        metrics = {name: float(x) for name, x in outcome.get("metrics", {}).items() if math.isfinite(x)}
-        whole = {"epochs": 0, "seconds": 0.0, "reason": "", **outcome, "metrics": metrics, "status": status}
-        self._study._storage.set_trial_user_attr(trial_id, "outcome", whole)
-        self._tell(number, status, value)
+        self._book.finish(number, status, value, outcome)
         self._live.pop(number, None)
-        if "duplicate_of" not in asked_of(self._frozen(number)):
-            self._finished.append(number)
-        for other in self._known():
-            if other.state is TrialState.RUNNING and asked_of(other).get("duplicate_of") == number:
-                self._settle_duplicate(other)
-        if status == "complete":
-            self._tell_siblings(self._frozen(number))
-
-    def _tell_siblings(self, parent: FrozenTrial) -> None:
-        """Add what a complete trial answered besides; what is there already is not added again."""
-        if not parent.user_attrs["outcome"].get("siblings") or is_confirming(parent):
-            return
-        known = set(self._digests) | {config.digest for _, config in self._spec.experiment_configs()}
-        with self._journal.without_waiting():  # the parent's outcome, which has them all, is on the disk
-            for sibling in sibling_trials(parent, self._spec, self._distributions, known):
-                self._study.add_trial(sibling)
-        self._digests = self._read_digests()
-
-    def _tell(self, number: int, status: Status, value: float | None) -> None:
-        self._study.tell(number, value if status == "complete" else None, STATES[status])
 
     # Reading
 
     def record(self, number: int) -> TrialRecord:
         """Return what the journal knows of one trial."""
-        return record_of(self._frozen(number))
+        return record_of(self._book.frozen(number))
 
     def records(self, *, duplicates: bool = False) -> list[TrialRecord]:
-        """Return every trial, in the order of asking; those that only took over another's result when asked for."""
-        return [record_of(trial) for trial in self._known() if duplicates or "duplicate_of" not in asked_of(trial)]
+        """Return every trial with its twins, in the order of asking; the twins' own records when asked for instead."""
+        return self._book.records(duplicates=duplicates)
 
     def take_finished(self) -> list[TrialRecord]:
         """Return the trials finished since the last call, without duplicates."""
-        numbers, self._finished = self._finished, []
-        return [self.record(number) for number in numbers]
-
-    def _known(self) -> list[FrozenTrial]:
-        """Trials that were really asked; a driver that dies in the middle of asking leaves others."""
-        return [trial for trial in self._study.get_trials(deepcopy=False) if "asked" in trial.user_attrs]
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
-
-    # Waking up
-
-    def _settle_the_past(self) -> list[int]:
-        """Close what a dead driver left half told; return the numbers of unfinished trials."""
-        unfinished = []
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            outcome = trial.user_attrs.get("outcome")
-            if "asked" not in trial.user_attrs:
-                self._study.tell(trial.number, state=TrialState.FAIL)
-            elif outcome is not None:
-                self._tell(trial.number, outcome["status"], outcome["metrics"].get(OBJECTIVE))
-            elif "duplicate_of" not in asked_of(trial):
-                unfinished.append(trial.number)
-        for trial in self._known():
-            if trial.state is TrialState.RUNNING and "duplicate_of" in asked_of(trial):
-                self._settle_duplicate(trial)
-            elif trial.state is TrialState.COMPLETE:
-                self._tell_siblings(trial)
-        return unfinished
+        return self._book.take_finished()

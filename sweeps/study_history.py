@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import JournalStorage
+from optuna.storages.journal._storage import JournalOperation
 
+from carcls.disk import full_disk_named, replacing
 from carcls.errors import InputError
+from sweeps.failures import NO_FAULT
 from sweeps.record import TrialRecord
-from sweeps.study_parts import Journal, record_of
+from sweeps.study_lines import line_of, whole_lines
+from sweeps.study_parts import Journal
+from sweeps.study_twins import records_with_twins
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -28,7 +34,7 @@ class History:
     """What a journal tells to whoever only reads it.
 
     Attributes:
-        records: every trial, in the order of asking, without those that only took over another's result.
+        records: every trial with its twins, in the order of asking; a twin has no record of its own.
         edits: changes of the spec, oldest first: ``at`` (ISO time), ``changes`` (texts), ``after`` (trials asked).
     """
 
@@ -47,14 +53,14 @@ def read_history(folder: Path) -> History:
         return History((), ())
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
+        whole_lines(path.read_bytes())
         study = optuna.load_study(study_name=STUDY, storage=JournalStorage(Journal(path)))  # type: ignore[arg-type]
     except KeyError:  # its driver has written no whole line yet
         return History((), ())
     except ValueError as error:
         raise InputError(_damaged(path, str(error))) from None
     trials = [trial for trial in study.get_trials(deepcopy=False) if "asked" in trial.user_attrs]
-    records = tuple(record_of(t) for t in trials if "duplicate_of" not in t.user_attrs["asked"])
-    return History(records, tuple(study.user_attrs.get("edits", ())))
+    return History(tuple(records_with_twins(trials)), tuple(study.user_attrs.get("edits", ())))
 
 
 def mend(journal: Path) -> None:
@@ -65,24 +71,46 @@ def mend(journal: Path) -> None:
     """
     if not journal.exists():
         return
-    content = journal.read_bytes()
-    lines = content.splitlines(keepends=True)
-    whole = [_is_whole(line) for line in lines]
-    kept = len(lines) if all(whole) else whole.index(False)
-    if any(whole[kept:]):
-        raise InputError(_damaged(journal, f"line {kept + 1} cannot be read"))
-    if kept < len(lines):
-        with journal.open("r+b") as file:
-            file.truncate(sum(map(len, lines[:kept])))
-
-
-def _is_whole(line: bytes) -> bool:
-    if not line.endswith(b"\n"):
-        return False
     try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+        kept = whole_lines(journal.read_bytes())
+    except ValueError as error:
+        raise InputError(_damaged(journal, str(error))) from None
+    if kept < journal.stat().st_size:
+        os.truncate(journal, kept)
+
+
+def reopen(journal: Path) -> tuple[int, ...]:
+    """Make trials unfinished again that failed through no fault of their own; return their numbers.
+
+    They keep their numbers and their checkpoints. The journal's lines about their end are replaced, all at once; how
+    they had failed stays in it under another name. What had taken over such a result is among them.
+    """
+    if not journal.exists():
+        return ()
+    logs = [json.loads(line) for line in journal.read_bytes().splitlines()]
+    failed = {log["trial_id"] for log in logs if _outcome_in(log).get("failure") in NO_FAULT}
+    if not failed:
+        return ()
+    kept = [new for log in logs for new in (_reopened(log) if log.get("trial_id") in failed else [log])]
+    with full_disk_named(journal.parent), replacing(journal) as temporary, temporary.open("wb") as file:
+        file.writelines(map(line_of, kept))
+        file.flush()
+        os.fsync(file.fileno())
+    return tuple(sorted(failed))  # the journal has one study, so a trial's number is its id
+
+
+def _outcome_in(log: Mapping[str, Any]) -> Mapping[str, Any]:
+    outcome: Mapping[str, Any] = log.get("user_attr", {}).get("outcome", {})
+    return outcome
+
+
+def _reopened(log: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what stands in a journal instead of a line about a trial that is open again."""
+    if log["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES:
+        return []
+    if not _outcome_in(log):
+        return [log]
+    return [{**log, "user_attr": {"failed_before": _outcome_in(log)}}, {**log, "user_attr": {"attempts": 0}}]
 
 
 def _damaged(journal: Path, what: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from carcls.errors import OutputError
 from sweeps.record import Status, TrialRecord
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
+from sweeps.study_lines import line_of
 
 OBJECTIVE = "val_accuracy"
 STATES: Mapping[Status, TrialState] = {
@@ -71,7 +71,7 @@ class Journal:
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write lines at the end."""
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        lines = b"".join(map(line_of, logs))
         with self._path.open("ab", buffering=0) as file:
             before = file.tell()
             try:

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from carcls.config import SCRATCH
-from sweeps.spec import EarlyStopping
+from sweeps.spec_stopping import EarlyStopping
 
 
 def is_beaten(trials: Sequence[FrozenTrial], number: int, epoch: int, epochs: int, stopping: EarlyStopping) -> bool:
@@ -41,8 +41,12 @@ def is_beaten(trials: Sequence[FrozenTrial], number: int, epoch: int, epochs: in
 
 
 def _came_to(trial: FrozenTrial, epoch: int) -> bool:
-    """Tell whether the trial was measured at the epoch itself; a duplicate has only taken over its twin's values."""
-    return epoch in trial.intermediate_values and "duplicate_of" not in trial.user_attrs.get("asked", {})
+    """Tell whether the trial was measured at the epoch itself, and what it reached there stands.
+
+    A duplicate has only taken over its twin's values; a trial that failed came to nothing, however well it began.
+    """
+    is_own = "duplicate_of" not in trial.user_attrs.get("asked", {})
+    return epoch in trial.intermediate_values and is_own and trial.state is not TrialState.FAIL
 
 
 def _own_kind(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> Iterator[FrozenTrial]:

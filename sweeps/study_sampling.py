@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
-from optuna.trial import FrozenTrial
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from carcls.config import TrialConfig, digest_of
 from sweeps.goals import ACCURACY_ALONE, Goals
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
 STARTUP_TRIALS = 8
+# So many trials are shown to the sampler; a draw takes as long as it sees trials.
+MOST_SHOWN, BEST_SHOWN = 500, 50
 # Finds one combination among a hundred that are answered with a probability above 0.9999.
 RANDOM_DRAWS = 1000
 
@@ -40,6 +43,7 @@ def draw(
     seed: int,
     number: int,
     goals: Goals = ACCURACY_ALONE,
+    prepared: dict[int, list[FrozenTrial]] | None = None,
 ) -> dict[str, Any]:
     """Return settings that promise more than others.
 
@@ -49,13 +53,62 @@ def draw(
         seed: of the sweep.
         number: of trials in the journal; draws depend on it, the seed and the trials alone, also after a restart.
         goals: what the trials are judged by.
+        prepared: what earlier draws made of finished trials; filled here. Only for the same distributions and goals.
     """
     seen = _seen_by_sampler(trials)
     startup = STARTUP_TRIALS + sum(is_sibling(trial) for trial in seen)
-    glance = optuna.create_study(directions=directions_of(goals), sampler=_sampler(_seed_of(seed, number), startup))
     domains = {name: from_distribution(distribution) for name, distribution in distributions.items()}
-    glance.add_trials(aimed([_as_drawn(trial, distributions, domains) for trial in seen], goals))
+    known = {} if prepared is None else prepared
+    shown: list[FrozenTrial] = []
+    for trial in seen:
+        made = known.get(trial.number)
+        if made is None:
+            made = aimed([_as_drawn(trial, distributions, domains)], goals)
+            if trial.state.is_finished():
+                known[trial.number] = made
+        shown += made
+    shown = _most_telling(shown, goals)
+    for place, trial in enumerate(shown, start=1):
+        trial.number = place
+    glance = optuna.create_study(
+        directions=directions_of(goals), sampler=_sampler(_seed_of(seed, number), startup), storage=_Shelf(shown)
+    )
     return glance.ask(dict(distributions)).params
+
+
+def _most_telling(trials: list[FrozenTrial], goals: Goals) -> list[FrozenTrial]:
+    """Return the best trials, the latest and those that run, at most MOST_SHOWN or so, in their order.
+
+    The sampler weighs trials by age and takes at most 25 for good ones: what is left out would hardly count. Several
+    objectives, or limits, have no such best trials, and keep all.
+    """
+    if len(trials) <= MOST_SHOWN or len(goals.objectives) > 1 or goals.constraints:
+        return trials
+    sign = -1.0 if directions_of(goals)[0] == "maximize" else 1.0
+    old, latest = trials[: BEST_SHOWN - MOST_SHOWN], trials[BEST_SHOWN - MOST_SHOWN :]
+    complete = [trial for trial in old if trial.state is TrialState.COMPLETE]
+    best = {id(trial) for trial in sorted(complete, key=lambda trial: sign * trial.values[0])[:BEST_SHOWN]}
+    return [trial for trial in old if id(trial) in best or trial.state is TrialState.RUNNING] + latest
+
+
+class _Shelf(InMemoryStorage):
+    """Shows trials besides those it stores: copying a thousand into it would take longer than the draw itself.
+
+    Args:
+        trials: numbered from 1, since the trial that is drawn is number 0. They are shown in every study.
+    """
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._shown = trials
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials that are shown, and after them those that are stored."""
+        shown = [trial for trial in self._shown if states is None or trial.state in states]
+        own = super().get_all_trials(study_id, deepcopy, states)
+        return [*(copy.deepcopy(shown) if deepcopy else shown), *own]
 
 
 def draw_new(spec: SweepSpec, is_useless: Callable[[TrialConfig], bool], number: int) -> TrialConfig | None:

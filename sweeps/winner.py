@@ -6,13 +6,14 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.config import TrialConfig
+from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
-from carcls.stages import StageStore, write_json
+from carcls.stages import write_json
 from sweeps.budget import budget_of
 from sweeps.confirm import confirmed_of, find_confirmed, typical_run
 from sweeps.disk_needs import model_on_disk
@@ -26,64 +27,18 @@ from sweeps.result import (
     TestReading,
     TrialSummary,
 )
+from sweeps.sitting import Sitting
 from sweeps.spending import cost_metric, read_spending, spent_dict
 from sweeps.winner_comparison import compare_winner
-from sweeps.winner_readings import Subject, read_test
+from sweeps.winner_readings import Subject, is_read, read_test
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
     from sweeps.goals import Goals
     from sweeps.record import TrialRecord
-    from sweeps.spec import SweepSpec
     from sweeps.tracking import SweepTracker
-    from sweeps.tracking_store import Tracking
 
 TEST_PREDICTIONS = "test-predictions.npz"
-
-
-@dataclass(frozen=True, slots=True)
-class Sitting:
-    """One call of a sweep that may take several.
-
-    Attributes:
-        spec: with its name.
-        out: folder of all sweeps, absolute.
-        tracking: the opened MLflow store.
-        stages: shared by all sweeps of ``out``.
-        dataset: read and packed.
-        started: when, on time.monotonic's clock.
-        address: of the Ray cluster that runs the trials; None for this machine.
-        edits: what was changed in the spec of a sweep that goes on; None allows no change of its search.
-        job: name of the job that the sweep is a part of; None when it is none's.
-    """
-
-    spec: SweepSpec
-    out: Path
-    tracking: Tracking
-    stages: StageStore
-    dataset: Dataset
-    started: float
-    address: str | None = None
-    edits: Sequence[str] | None = None
-    job: str | None = None
-
-    @property
-    def folder(self) -> Path:
-        """The sweep's own folder."""
-        return self.out / str(self.spec.name)
-
-    @property
-    def called(self) -> str:
-        """What a person goes on with: the job's name, or the sweep's own."""
-        return self.job or str(self.spec.name)
-
-    @property
-    def before(self) -> SweepResult | None:
-        """What earlier sittings left; a damaged file is none."""
-        try:
-            return SweepResult.load(self.folder / "result.json")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
 
 
 def conclude(
@@ -167,11 +122,13 @@ def _subject(sitting: Sitting, winner: TrialRecord, tell: Callable[[str], None])
     return Subject(winner.number, config, model, sitting.dataset.refitted(), refit=True)
 
 
-def read_test_of(sitting: Sitting, record: TrialRecord) -> TestReading:
+def read_test_of(sitting: Sitting, record: TrialRecord, tell: Callable[[str], None]) -> TestReading:
     """Return the test score of a complete trial that is no winner, such as a documented experiment; read once too."""
     config = TrialConfig.model_validate(dict(record.config))
     subject = Subject(record.number, config, record.model, sitting.dataset)
     files = (f"test-{record.number:04d}.json", f"test-predictions-{record.number:04d}.npz")
+    if not is_read(subject, sitting.folder / files[0]):
+        subject = replace(subject, model=model_on_disk(sitting.stages, sitting.dataset, record, tell))
     return read_test(subject, sitting.stages, sitting.folder, *files)
 
 
@@ -196,6 +153,7 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
         sibling_of=record.sibling_of,
         confirms=record.confirms,
         failure=record.failure,
+        twins=tuple(record.twins),
     )
 
 
@@ -294,10 +252,11 @@ def sweep_id(folder: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    """Write a file so that it is whole or absent, whenever the machine stops."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_down(sitting: Sitting, result: SweepResult) -> None:

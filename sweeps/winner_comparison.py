@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.config import TrialConfig
 from carcls.errors import InputError, TrialFailure
-from carcls.evaluation.predictions import StoredPredictions, read_predictions
+from carcls.evaluation.predictions import read_predictions
 from carcls.evaluation.significance import holm
 from carcls.evaluation.significance_seeds import RunsComparison, compare_runs
 from sweeps.confirm import find_confirmed
+from sweeps.disk_needs import answers_on_disk
 from sweeps.leaderboard import make_leaderboard
 from sweeps.result import Compared
 
@@ -64,22 +64,12 @@ def _sides(result: SweepResult) -> dict[int, tuple[int, ...]]:
 def _answers(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDArray[np.bool_] | None:
     """Return what the runs have right, bool [m, n], or None when it is not known of each."""
     try:
-        read = [_read(run, data, stages) for run in runs]
+        read = [read_predictions(stages.root / answers_on_disk(stages, data, run)) for run in runs]
     except (InputError, TrialFailure, OSError):
         return None
     rows = data.splits.validation
     whole = all(np.array_equal(answers.rows, rows) for answers in read)
     return np.stack([answers.hits for answers in read]) if whole and len(rows) else None
-
-
-def _read(run: TrialRecord, data: Dataset, stages: StageStore) -> StoredPredictions:
-    """Return a trial's answers; of a sibling they are made now, from the embeddings and neighbours of its trial."""
-    if run.predictions:
-        return read_predictions(stages.root / run.predictions)
-    from carcls.families import answer_sibling
-
-    config = TrialConfig.model_validate(dict(run.config))
-    return read_predictions(stages.root / answer_sibling(config, data, stages, run.model))
 
 
 def _compared(sides: Mapping[int, NDArray[np.bool_] | None]) -> tuple[Compared, ...]:

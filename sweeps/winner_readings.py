@@ -58,7 +58,7 @@ def read_test(subject: Subject, stages: StageStore, folder: Path, file: str, pre
 
     path = folder / file
     written = _written(path)
-    if {name: written.get(name) for name in subject.key} != subject.key:
+    if not _is_of(subject, written):
         counted = _counted(written, subject)
         write_json(path, counted)
         score = evaluate_on_test(subject.config, subject.data, stages, subject.model, folder / predictions)
@@ -74,6 +74,15 @@ def read_test(subject: Subject, stages: StageStore, folder: Path, file: str, pre
     low, high = written["interval"]
     readings, models = count_readings(folder)
     return TestReading(written["metrics"], (low, high), written["images"], readings, models, subject.refit)
+
+
+def is_read(subject: Subject, path: Path) -> bool:
+    """Tell whether ``path`` has the test score of the model, so that ``read_test`` needs no model."""
+    return _is_of(subject, _written(path))
+
+
+def _is_of(subject: Subject, written: Mapping[str, Any]) -> bool:
+    return {name: written.get(name) for name in subject.key} == subject.key
 
 
 def count_readings(folder: Path) -> tuple[int, int]:

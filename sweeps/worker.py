@@ -19,7 +19,7 @@ from ray import get_runtime_context, tune
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
-from sweeps.failures import Failure, failure_of, is_broken_device
+from sweeps.failures import Failure, Place, failure_of, is_broken_device
 
 TRACEBACK = "error.txt"
 Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]], Outcome]
@@ -53,7 +53,7 @@ def run_order(order: Order) -> None:
     """
     start = time.perf_counter()
     try:
-        tune.report({"place": get_runtime_context().get_node_id()})
+        tune.report({"place": _place()})
         _take_share(order["cpus"], order["gpus"])
         outcome = _run(order, start)
     except Exception as error:
@@ -62,6 +62,13 @@ def run_order(order: Order) -> None:
         last = {"outcome": json.dumps({**asdict(outcome), "seconds": time.perf_counter() - start}, default=float)}
     _free_memory()
     tune.report({**last, "done": True})
+
+
+def _place() -> str:
+    """Return the JSON of ``sweeps.failures.Place``."""
+    context = get_runtime_context()
+    gpus = context.get_accelerator_ids().get("GPU", [])
+    return json.dumps(asdict(Place(context.get_node_id(), gpus[0] if len(gpus) == 1 else "")))
 
 
 def _answer(error: Exception, order: Order) -> Failure:

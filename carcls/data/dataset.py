@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from carcls.config import DataConfig, digest_of
 from carcls.data.crew import Progress
-from carcls.data.fingerprints import near_duplicate_groups, nearest_pairs
+from carcls.data.findings import duplicates_of, notes_of, require_few_losses, require_images
+from carcls.data.fingerprints import near_duplicate_groups
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.pack import Index, Pack, get_index, get_pack
 from carcls.data.splits import Rows, Splits, cut_splits, quota
@@ -170,10 +171,10 @@ def prepare_dataset(
     manifest = read_manifest(root, cache)
     pack = get_pack(manifest, config.margin, size, stages, progress=progress, workers=workers)
     index = get_index(manifest, config.margin, pack, stages)
-    _check_losses(manifest, index, config.max_loss)
+    require_few_losses(manifest, index, config.max_loss)
     splits = _cut(manifest, index, config)
-    _check_splits(manifest, splits)
-    duplicates = _duplicates(manifest, index, splits)
+    require_images(manifest, splits)
+    duplicates = duplicates_of(manifest, index, splits)
     return Dataset(
         name=config.name or manifest.root.name,
         manifest=manifest,
@@ -181,7 +182,7 @@ def prepare_dataset(
         splits=splits,
         quarantined=tuple((manifest.images[row].path, reason) for row, reason in index.broken),
         duplicates=duplicates,
-        notes=(*manifest.notes, *_split_notes(manifest, splits)),
+        notes=(*manifest.notes, *notes_of(manifest, splits)),
     )
 
 
@@ -227,20 +228,6 @@ def _readable(manifest: Manifest, index: Index, split: Literal["train", "test"])
     return np.array(rows, np.int64)
 
 
-def _check_losses(manifest: Manifest, index: Index, max_loss: float) -> None:
-    totals = Counter(image.split for image in manifest.images)
-    for split, total in totals.items():
-        lost = [(row, reason) for row, reason in index.broken if manifest.images[row].split == split]
-        if len(lost) > max_loss * total or len(lost) == total:
-            shown = "; ".join(f"{manifest.images[row].path}: {reason}" for row, reason in lost[:3])
-            more = f" (and {len(lost) - 3} more)" if len(lost) > 3 else ""
-            raise DataError(
-                f"{split} split must lose at most {100 * max_loss:g}% of its images, "
-                f"got {len(lost)} unreadable of {total} in {str(manifest.root)!r}: {shown}{more}. "
-                "Repair or remove these files, or raise data.max_loss."
-            )
-
-
 def _cut(manifest: Manifest, index: Index, config: DataConfig) -> Splits:
     train = _readable(manifest, index, "train")
     test = _readable(manifest, index, "test") if manifest.has_test else None
@@ -256,46 +243,6 @@ def _cut(manifest: Manifest, index: Index, config: DataConfig) -> Splits:
         test_fraction=config.test_fraction,
         seed=config.split_seed,
     )
-
-
-def _check_splits(manifest: Manifest, splits: Splits) -> None:
-    for name, rows in (("training", splits.train), ("validation", splits.validation), ("test", splits.test)):
-        if not len(rows):
-            raise DataError(
-                f"{name} split must hold at least one image, got none of the {len(manifest.images)} in "
-                f"{str(manifest.root)!r}. Add images, or set data.validation_fraction and data.test_fraction."
-            )
-
-
-def _duplicates(manifest: Manifest, index: Index, splits: Splits) -> tuple[tuple[str, str], ...]:
-    """Pair every test image with the training or validation image that it equals or nearly equals, if there is one."""
-    seen = np.sort(np.concatenate([splits.train, splits.validation]))
-    if not len(seen) or not len(splits.test):
-        return ()
-    tested, nearest = nearest_pairs(index.fingerprints[splits.test], index.fingerprints[seen])
-    twins = {int(splits.test[query]): int(seen[twin]) for query, twin in zip(tested, nearest, strict=True)}
-    if manifest.contents:
-        by_content = {manifest.contents[row]: int(row) for row in seen[::-1]}
-        equal = {int(row): by_content.get(manifest.contents[row]) for row in splits.test}
-        twins |= {row: twin for row, twin in equal.items() if twin is not None}
-    paths = [image.path for image in manifest.images]
-    return tuple((paths[row], paths[twin]) for row, twin in sorted(twins.items()))
-
-
-def _split_notes(manifest: Manifest, splits: Splits) -> list[str]:
-    trained = {manifest.images[row].label for row in splits.train}
-    untrained = [name for label, name in enumerate(manifest.classes) if label not in trained]
-    unvalidated = [manifest.classes[label] for label in splits.unvalidated]
-    notes = []
-    if untrained:
-        notes.append(f"{len(untrained)} classes have no readable training image: {_some(untrained)}.")
-    if unvalidated:
-        notes.append(f"{len(unvalidated)} classes have too few distinct images to validate on: {_some(unvalidated)}.")
-    return notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
 def _manifest_from(stored: dict[str, Any]) -> Manifest:

@@ -7,8 +7,11 @@ backbone, which the stage's key names by digest. No random state is needed: ever
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,10 +20,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from carcls.disk import full_disk_named, replacing
+from carcls.errors import DamagedCheckpoint
 from carcls.models.classifier import Classifier
 
 CHECKPOINT = "checkpoint.pt"
 MODEL = "model.safetensors"
+_PARTS = {"epochs", "opened", "history", "model", "optimizer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +68,34 @@ def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, 
 
 
 def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) -> Progress:
-    """Bring classifier and optimizer to the last checkpoint, if there is one, and return where it stands."""
+    """Bring classifier and optimizer to the last checkpoint, if there is one, and return where it stands.
+
+    Raises:
+        DamagedCheckpoint: it is not as it was written; classifier and optimizer are as they were.
+    """
     path = folder / CHECKPOINT
     if not path.exists():
         return Progress(epochs=0, opened=0, history=())
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    content = _read_whole(path)
     _load_partial(classifier, content["model"])
     optimizer.load_state_dict(content["optimizer"])
     return Progress(content["epochs"], content["opened"], tuple(content["history"]))
+
+
+def _read_whole(path: Path) -> dict[str, Any]:
+    try:
+        # Torch writes checksums into its archive, but does not look at them when it reads.
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise DamagedCheckpoint(f"{path.name} has another content than was written")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if set(content) != _PARTS:
+            raise DamagedCheckpoint(f"{path.name} has other parts than {', '.join(sorted(_PARTS))}")
+    except (zipfile.BadZipFile, zlib.error, UnpicklingError, EOFError, RuntimeError, NotImplementedError) as error:
+        said = " ".join(str(error).split())[:100]
+        raise DamagedCheckpoint(f"{path.name} cannot be read: {type(error).__name__}: {said}") from error
+    return content
 
 
 def save_model(folder: Path, classifier: Classifier, opened: int) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.disk import replacing
-from carcls.errors import BadData
+from carcls.errors import BadData, DamagedCheckpoint
 from carcls.evaluation.classification import softmax
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.models.weights import resolve_weights
@@ -138,6 +138,15 @@ class TrainedClassifier:
         return Split(rows, self.data.labels[rows])
 
     def _train(self, folder: Path, report: Report) -> None:
+        """Train from the checkpoint in ``folder``; from the beginning where there is none, or a damaged one."""
+        try:
+            self._train_on(folder, report)
+        except DamagedCheckpoint as damage:
+            (folder / CHECKPOINT).unlink()
+            self.stages.note_damage(KIND, self.key, f"{damage}; training begins anew")
+            self._train_on(folder, report)
+
+    def _train_on(self, folder: Path, report: Report) -> None:
         with self.reproducibly():
             classifier = self.build()
             images = self.images(classifier)

@@ -44,7 +44,7 @@ def _explain(error: BaseException) -> tuple[list[str], int]:
             return [_one_line(str(error))], FAILED
         case click.UsageError():
             where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
-            return [_one_line(error.format_message()) + where], MISTAKE
+            return [_cut(_one_line(error.format_message())) + where], MISTAKE
         case click.ClickException():
             return [error.format_message()], error.exit_code
         case KeyboardInterrupt() | click.Abort():
@@ -57,12 +57,14 @@ def _explain(error: BaseException) -> tuple[list[str], int]:
 def _internal(error: BaseException) -> str:
     if os.environ.get("CARSWEEP_DEBUG"):
         traceback.print_exception(error, file=sys.stderr)
-    said = _one_line(str(error))
-    said = said if len(said) <= _LONGEST else said[: _LONGEST - 1] + "…"
     return (
-        f"internal error: {type(error).__name__}: {said} This is a fault of carsweep: "
+        f"internal error: {type(error).__name__}: {_cut(_one_line(str(error)))} This is a fault of carsweep: "
         "please report it with the command and the output of the same command under CARSWEEP_DEBUG=1."
     )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _one_line(text: str) -> str:

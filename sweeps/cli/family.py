@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +31,23 @@ class SettingsCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat ``--set`` before each of its words, then parse as click does."""
-        return super().parse_args(ctx, repeat_set(args))
+        try:
+            return super().parse_args(ctx, repeat_set(args))
+        except click.UsageError as error:
+            remedy = _remedy(error.message, args)
+            if not remedy:
+                raise
+            raise click.UsageError(error.message + remedy, ctx) from None
+
+
+def _remedy(message: str, words: list[str]) -> str:
+    """Return what was probably meant by a word that belongs to no option."""
+    stray = re.fullmatch(r"Got unexpected extra arguments? \((\S+).*\)\.?", message)
+    if stray is None:
+        return ""
+    if stray[1].endswith((".yaml", ".yml")):
+        return f". A spec is given by --spec {stray[1]}."
+    return ". Settings are KEY=VALUE, such as --set dropout=0.3." if "--set" in words else ""
 
 
 def repeat_set(arguments: list[str]) -> list[str]:
@@ -147,7 +164,7 @@ def family_command(family: str, about: str, example: str) -> click.Command:
         address: str | None,
         **numbers: Any,
     ) -> int:
-        from sweeps.spec import load_spec
+        from sweeps.spec_loading import load_spec
 
         spec = load_spec(family, spec_file=spec_file, sets=sets, overrides=_given({"data": data, **numbers}))
         with Streams(as_json) as streams:

@@ -129,6 +129,7 @@ def run_experiments(
     tracking_uri: str | None,
     address: str | None,
     streams: Streams,
+    edits: Sequence[str] | None = None,
 ) -> int:
     """Run the experiments, print the tables, and return the exit code; arguments as ``run_reproduction``."""
     from sweeps.cli.view import open_view
@@ -142,6 +143,7 @@ def run_experiments(
             tracking_uri,
             open_view=lambda spec: open_view(spec, streams.progress),
             address=address,
+            edits=edits,
         )
     except KeyboardInterrupt:
         reproduction = None

@@ -50,7 +50,8 @@ def resume(
 ) -> int:
     """Go on with the sweep or job NAME, wherever it was stopped.
 
-    Unfinished trials go on from their last epoch; nothing is run twice. A finished sweep can be extended, and its
+    Unfinished trials go on from their last epoch, and so do those that failed because the disk was full or their
+    process or machine was lost; nothing that ended otherwise is run twice. A finished sweep can be extended, and its
     search changed: the trials there are stay on the leaderboard, and those that lie in the changed space still teach
     the search. The images, the seed and the family stay what they were.
     """
@@ -86,7 +87,7 @@ def _run(command: Command, changes: list[str], out: Path, address: str | None, s
         case "reproduce":
             from sweeps.cli.reproduce import run_experiments
 
-            return run_experiments(command.specs, command.name, out, command.tracking_uri, address, streams)
+            return run_experiments(command.specs, command.name, out, command.tracking_uri, address, streams, changes)
     from sweeps.cli.family import run_one
 
     return run_one(command.specs[0], out, command.tracking_uri, address, streams, changes)

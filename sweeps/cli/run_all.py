@@ -18,7 +18,7 @@ from sweeps.cli.streams import Streams, callable_name
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
-    from sweeps.together import TogetherResult
+    from sweeps.together_tables import TogetherResult
 
 # The width of a terminal from which it shows all columns of the comparison.
 _WIDE = 110
@@ -121,7 +121,7 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
     from sweeps.cli.compare import print_pairs
     from sweeps.cli.summary import print_result
     from sweeps.job import base_settings
-    from sweeps.together import comparison_rows
+    from sweeps.together_tables import comparison_rows
 
     for spec in specs:
         if spec.family in together.results:
@@ -139,7 +139,7 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
 
 def draw_comparison(rows: Sequence[Sequence[str]], width: int) -> Table:
     """Draw the rows of ``comparison_rows``, header first; a narrow terminal gets the columns that matter most."""
-    from sweeps.together import NARROW_COLUMNS
+    from sweeps.together_tables import NARROW_COLUMNS
 
     header, *body = rows
     shown = [place for place, column in enumerate(header) if width >= _WIDE or column in NARROW_COLUMNS]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +144,18 @@ def write_duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def write_twins(twins: Sequence[tuple[int, int, bool]], most: int = 10) -> str:
+    """Write which trials were not run since others answer them: (number, the other's number, whether only nearly).
+
+    >>> write_twins([(9, 7, False), (12, 7, True)])
+    '2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)'
+    """
+    what = "1 drawn trial was" if len(twins) == 1 else f"{len(twins)} drawn trials were"
+    named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in sorted(twins)[:most]]
+    more = f" and {len(twins) - most} more" if len(twins) > most else ""
+    return f"{what} not run: {', '.join(named)}{more}"
 
 
 def write_share(share: float | None) -> str:

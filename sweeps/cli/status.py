@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeps.cli.family import resume_command
-from sweeps.cli.running import write_share
+from sweeps.cli.running import write_share, write_twins
 
 if TYPE_CHECKING:
     from sweeps.status import SweepStatus
@@ -46,6 +46,8 @@ def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
     counts = ", ".join(f"{sweep.counts[s]} {s}" for s in ("complete", "pruned", "failed") if sweep.counts.get(s))
     siblings = f"; {sweep.siblings} combinations answered on the way" if sweep.siblings else ""
     yield f"  {sweep.ended} of {sweep.trials} trials ended{f' ({counts})' if counts else ''}{siblings}"
+    if sweep.twins:
+        yield f"  {write_twins([(twin['number'], twin['same_as'], twin['near']) for twin in sweep.twins])}"
     for trial in sweep.unfinished:
         accuracy = "" if trial.accuracy is None else f", val accuracy {write_share(trial.accuracy)}"
         name = trial.experiment or ("search" if trial.confirms is None else f"confirms trial {trial.confirms}")

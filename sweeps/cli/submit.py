@@ -84,7 +84,7 @@ def _check_settings(family: str, given: dict[str, Any]) -> None:
     """Raise SpecError where the settings make no sweep; those in a file are left for the cluster, which has it."""
     if given["spec_file"] is not None:
         return
-    from sweeps.spec import load_spec
+    from sweeps.spec_loading import load_spec
     from sweeps.together import specs_of_all
 
     here = ("spec_file", "sets", "out", "tracking_uri", "dry_run", "as_json", "address")

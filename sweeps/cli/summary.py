@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli.goals import cost_columns, goals_lines, nothing_feasible, place_of
-from sweeps.cli.running import write_duration, write_settings, write_share
+from sweeps.cli.running import write_duration, write_settings, write_share, write_twins
 from sweeps.cli.streams import callable_name
 from sweeps.cli.verdict import draw_confirmed, mean_text, verdict_lines
 from sweeps.confirm import find_confirmed
@@ -75,6 +75,9 @@ def _left_out(shown: int, rows: Sequence[Row], result: SweepResult) -> list[str]
             f"{siblings} combinations of k, distance and vote were answered on the way of other trials; of each trial "
             "and its combinations the best is shown."
         )
+    twins = [(twin.number, row.number, twin.near) for row in rows for twin in row.twins]
+    if twins:
+        lines.append(f"{write_twins(twins)}.")
     return [*lines, f"All rows: {result.out}/{result.sweep}/leaderboard.json"] if lines else []
 
 

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from sweeps.space import FloatDomain
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.study_history import read_history
 
 RUNNER = """

@@ -23,7 +23,8 @@ from sweeps.record import TrialRecord
 from sweeps.resources import Machine, Share, trial_resources, usable_cores, visible_gpus
 from sweeps.session import ray_session
 from sweeps.space import Choice, FloatDomain
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.spending import read_spending
 from sweeps.study import Study
 

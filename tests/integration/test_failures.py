@@ -18,11 +18,17 @@ import ray
 from ray.cluster_utils import Cluster
 
 from carcls.outcome import Measurement
+from sweeps.control_quarantine import hold
 from sweeps.engine import EngineResult, run_trials
+from sweeps.failures import Place
 from sweeps.record import TrialRecord
 from sweeps.session import ray_session
 from sweeps.space import Choice
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
+
+# Of an epoch: trials shorter than the start of a process would all run in the first one.
+LONG = 4.0
 
 RUNNER = """
 import json, os, signal, time
@@ -35,7 +41,8 @@ def load(path):
     return json.loads(Path(path).read_text())
 
 def note(data, **what):
-    line = json.dumps({"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id(), **what})
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    line = json.dumps({"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id(), "gpu": gpu, **what})
     with open(data["log"], "a") as file:
         file.write(line + "\\n")
 
@@ -57,6 +64,8 @@ def run(config, data, stages, report):
     if spoil == "gone":
         open(folder / "gone.npy")
     if data.get("bad_node") == ray.get_runtime_context().get_node_id():
+        os._exit(1)
+    if data.get("bad_gpu") and data["bad_gpu"] == os.environ["CUDA_VISIBLE_DEVICES"]:
         os._exit(1)
     for epoch in range(1, config.epochs + 1):
         if epoch > done:
@@ -118,6 +127,7 @@ def run(
     stages: Path | None = None,
     config: dict[str, Any] | None = None,
     trials: int | None = None,
+    edits: list[str] | None = None,
     **data: Any,
 ) -> EngineResult:
     """Run one trial for each dropout, one at a time on one CPU unless told otherwise; each fails as ``spoil`` says."""
@@ -143,6 +153,7 @@ def run(
         observer or Diary(),
         runner="failing_runner:run",
         loader="failing_runner:load",
+        edits=edits,
         tell=(said if said is not None else []).append,
     )
 
@@ -237,7 +248,7 @@ class TestWithASharedRay:
         assert len(log_of(tmp_path)) == 5
 
     def test_a_full_disk_fails_trials_and_three_in_a_row_stop_the_sweep(self, tmp_path: Path) -> None:
-        """On a real disk of 4 MiB the reason names the folder and carsweep gc; with room the sweep goes on."""
+        """On a real disk of 4 MiB the reason names the folder and the remedy; with room a resume runs them all."""
         small = tmp_path / "small"
         small.mkdir()
         if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", small]).returncode:
@@ -253,6 +264,11 @@ class TestWithASharedRay:
             result = run(tmp_path, spoil, stages=small)
             assert [record.status for record in result.records].count("complete") == 1
             assert result.stopped == ""
+            said: list[str] = []
+            result = run(tmp_path, spoil, stages=small, edits=[], said=said)
+            assert [record.status for record in result.records] == ["complete"] * 4
+            numbers = ", ".join(str(record.number) for record in failed)
+            assert said == [f"Tried again, since they failed through no fault of their own: trials {numbers}."]
         finally:
             subprocess.run(["umount", small], check=True)
 
@@ -269,7 +285,7 @@ def test_a_machine_on_which_everything_dies_is_not_used_any_more(tmp_path: Path)
         said: list[str] = []
         dropouts = {n / 10: "" for n in range(1, 9)}
         both = {"concurrency": 2}
-        result = run(tmp_path, dropouts, said=said, bad_node=bad.node_id, config=both, sleep=1.5)
+        result = run(tmp_path, dropouts, said=said, bad_node=bad.node_id, config=both, sleep=LONG)
         assert [record.status for record in result.records] == ["complete"] * 8
         assert [line for line in said if "does not use it any more" in line and bad.node_id[:8] in line] == said
         assert len(said) == 1
@@ -293,7 +309,48 @@ def test_the_last_machine_is_never_put_out_of_use(tmp_path: Path) -> None:
     assert len(result.records) <= 3
 
 
-def wait_for(done: Callable[[], bool], seconds: float = 20.0) -> None:
+@pytest.mark.slow
+@pytest.mark.usefixtures("runner_folder")
+@pytest.mark.parametrize(("share", "concurrency"), [(1.0, 2), (0.5, 3)])
+def test_a_gpu_on_which_everything_dies_is_not_used_any_more(tmp_path: Path, share: float, concurrency: int) -> None:
+    """Of two GPUs of a machine one kills every trial: it alone is put out of use, and every trial ends complete."""
+    with ray_session(tmp_path / "ray.log", cpus=4, gpus=2):
+        said: list[str] = []
+        config = {"concurrency": concurrency, "gpus_per_trial": share}
+        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, said=said, bad_gpu="0", config=config, sleep=LONG)
+        assert [record.status for record in result.records] == ["complete"] * 8
+        assert len(said) == 1
+        assert said[0].startswith("GPU 0 of ")
+        assert 3 <= len([line for line in log_of(tmp_path) if line["gpu"] == "0"]) <= 6
+        wait_for(lambda: ray.available_resources().get("GPU") == 2)
+
+
+def test_one_gpu_is_held_and_the_others_are_left(tmp_path: Path) -> None:
+    """Ray hands out GPU 0 first; what holds GPU 1 gives it back."""
+    with ray_session(tmp_path / "ray.log", cpus=1, gpus=3):
+        (holder,) = hold(Place(ray.nodes()[0]["NodeID"], "1"), {"CPU": 1.0, "GPU": 3.0})
+        wait_for(lambda: ray.available_resources().get("GPU") == 2)
+
+        @ray.remote(num_gpus=2, num_cpus=1)
+        def gpus() -> list[str]:
+            return [str(gpu) for gpu in ray.get_runtime_context().get_accelerator_ids()["GPU"]]
+
+        assert sorted(ray.get(gpus.remote())) == ["0", "2"]
+        ray.kill(holder)
+        wait_for(lambda: ray.available_resources().get("GPU") == 3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("runner_folder")
+def test_the_last_gpu_is_never_put_out_of_use(tmp_path: Path) -> None:
+    """Where all trials die on the only GPU, the sweep stops with the reason."""
+    with ray_session(tmp_path / "ray.log", cpus=2, gpus=1):
+        config = {"gpus_per_trial": 1.0}
+        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, bad_gpu="0", config=config)
+    assert "on the last GPU that is in use" in result.stopped
+
+
+def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until ``done``; fail after a while."""
     end = time.monotonic() + seconds
     while not done():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from carcls.errors import SpecError
 from sweeps.budget import Budget, Prices, Spent, budget_of, cost_of, hourly_cost, parse_price, shared_budgets
-from sweeps.spec import SpecError, SweepSpec, load_spec
+from sweeps.spec import SweepSpec
+from sweeps.spec_loading import load_spec
 
 
 @pytest.mark.parametrize(

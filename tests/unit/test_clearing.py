@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from carcls.stages import StageStore
 from carcls.stages_disk import list_store
 from sweeps.clearing import DiskKeeper, clear
 from sweeps.cli.app import carsweep
-from sweeps.disk_needs import model_on_disk, ranked_models, read_needs, wanted_models
+from sweeps.disk_needs import answers_on_disk, model_on_disk, ranked_models, read_needs, wanted_models
 from sweeps.holding import hold
 from sweeps.record import TrialRecord
 from sweeps.space import FloatDomain
@@ -185,6 +186,29 @@ def test_a_model_that_was_removed_is_made_again(out: Path, monkeypatch: pytest.M
     assert (made, told) == ([], [])
     assert model_on_disk(stages, None, records[0], told.append) == records[0].model  # type: ignore[arg-type]
     assert len(made) == len(told) == 1
+
+
+def test_a_damaged_model_is_made_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A winner whose file was cut is made before it is read; so are answers that others are compared by."""
+    made: list[str] = []
+
+    def run(config: TrialConfig, *_: object) -> TrialRecord:
+        made.append(config.digest)
+        return replace(best, predictions="training/other/answers.npz")
+
+    monkeypatch.setattr("carcls.families.run_trial", run)
+    best = max((r for r in records_of(out) if r.model), key=lambda record: record.metrics["val_accuracy"])
+    stages, told = StageStore(out / "stages"), list[str]()
+    answered = replace(best, predictions=f"{best.model}/content")
+    assert model_on_disk(stages, None, best, told.append) == best.model  # type: ignore[arg-type]
+    assert answers_on_disk(stages, None, answered) == answered.predictions  # type: ignore[arg-type]
+    assert made == []
+    with (stages.root / best.model / "content").open("r+b") as file:
+        file.truncate(100)
+    assert model_on_disk(stages, None, best, told.append) == best.model  # type: ignore[arg-type]
+    assert answers_on_disk(stages, None, answered) == "training/other/answers.npz"  # type: ignore[arg-type]
+    assert made == [TrialConfig.model_validate(dict(best.config)).digest] * 2
+    assert told == []
 
 
 def test_the_command_tells_what_went(out: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.cli.family import repeat_set, resume_command
 from sweeps.cli.running import write_duration, write_settings
-from sweeps.spec import load_spec
+from sweeps.spec_loading import load_spec
 
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
 
@@ -142,6 +142,31 @@ def test_broken_yaml_is_one_line_with_its_place(run: Run, tmp_path: Path) -> Non
     code, _, err = run("run", "transfer", "--spec", "my.yaml")
     assert (code, err.count("\n")) == (2, 1)
     assert "line" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["--set", "dropout", "0.3"], "Settings are KEY=VALUE, such as --set dropout=0.3."),
+        (["mine.yaml"], "A spec is given by --spec mine.yaml."),
+        (["--spec", "mien.yaml"], "no such file or directory. Did you mean mine.yaml?"),
+        (["--spec", "folder"], "is a directory. Name a file in it, such as folder/other.yaml."),
+        (["--spec", "other.yaml"], "For that one say carsweep run retrieval."),
+        (["--spec", "picture.yaml"], "it is no text in UTF-8."),
+        (["--spec", "/dev/zero"], "it has more than 100 kB."),
+    ],
+)
+def test_what_is_in_the_wrong_place_is_answered_with_the_right_one(words: list[str], remedy: str, run: Run) -> None:
+    """Words without an option, and files that are none, are told with what was probably meant."""
+    Path("mine.yaml").write_text("trials: 3\n", encoding="utf-8")
+    Path("other.yaml").write_text("family: retrieval\n", encoding="utf-8")
+    Path("picture.yaml").write_bytes(b"\x89PNG\r\n")
+    Path("folder").mkdir()
+    Path("folder/other.yaml").touch()
+    code, out, err = run("run", "transfer", *words)
+    assert (code, out) == (2, "")
+    assert remedy in err
+    assert err.count("\n") == 1
 
 
 def test_several_mistakes_are_told_together_one_a_line(run: Run) -> None:

@@ -12,9 +12,10 @@ from carcls.outcome import Measurement
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import LiveView, PlainView, open_view
 from sweeps.job import base_settings
-from sweeps.record import TrialRecord
+from sweeps.record import TrialRecord, Twin
 from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading
-from sweeps.spec import SweepSpec, load_spec
+from sweeps.spec import SweepSpec
+from sweeps.spec_loading import load_spec
 from sweeps.winner import summarize_trial
 
 
@@ -125,6 +126,17 @@ def test_the_end_shows_winner_interval_registry_and_next_steps(spec: SweepSpec) 
         "mlflow.pyfunc.load_model",
     ):
         assert words in shown
+
+
+def test_the_end_names_trials_that_were_not_run(spec: SweepSpec) -> None:
+    """Whoever misses a number learns which trial answers it, whether they are equal or nearly so."""
+    console, text = console_of(terminal=False)
+    winner, failed = result_of(spec).trials
+    twins = tuple(Twin(number, number % 2 == 1, {}) for number in range(2, 15))
+    print_result(console, replace(result_of(spec), trials=(replace(winner, twins=twins), failed)), base_settings(spec))
+    said = "13 drawn trials were not run: 2 (same as trial 0), 3 (nearly the same as trial 0), 4 (same as trial 0)"
+    assert said in text.getvalue()
+    assert "11 (nearly the same as trial 0) and 3 more." in text.getvalue()
 
 
 def test_the_end_without_a_winner_says_so(spec: SweepSpec) -> None:

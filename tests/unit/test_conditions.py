@@ -13,8 +13,12 @@ from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from sweeps.space import Choice, FloatDomain, IntDomain, parse_domain
 from sweeps.space_conditions import parameters_of, settle
-from sweeps.spec import EarlyStopping, SweepSpec, load_spec
-from sweeps.study import Asked, Study, to_distribution
+from sweeps.spec import SweepSpec
+from sweeps.spec_loading import load_spec
+from sweeps.spec_stopping import EarlyStopping
+from sweeps.study import Asked, Study
+from sweeps.study_history import read_history
+from sweeps.study_parts import to_distribution
 from sweeps.study_sampling import draw
 
 BACKBONE_LR = FloatDomain(1e-5, 1e-2, log=True)
@@ -69,7 +73,7 @@ def test_what_cannot_matter_is_no_parameter_and_the_rest_is_learned(tmp_path: Pa
     """A frozen trial has no backbone_lr in params, settings or config; open ones come closer to the best rate."""
     with Study.open(tmp_path, spec_of(trials=60)) as study:
         done = run_all(study)
-        params = [trial.params for trial in study._known() if "duplicate_of" not in trial.user_attrs["asked"]]
+        params = [trial.params for trial in study._book.known() if "duplicate_of" not in trial.user_attrs["asked"]]
         records = study.records()
     frozen = [asked for asked in done if asked.config.unfreezing == "frozen"]
     assert frozen
@@ -193,6 +197,9 @@ def test_a_near_twin_takes_over_the_result_and_costs_nothing(tmp_path: Path) -> 
     assert 5 <= len(done) == len(listed) <= 10
     twins = [record for record in everything if record.duplicate_of is not None]
     assert twins
+    told = [(twin.number, record.number, twin.near) for record in listed for twin in record.twins]
+    assert sorted(told) == [(record.number, record.duplicate_of, True) for record in twins]
+    assert read_history(tmp_path).records == tuple(listed)
     for record in twins:
         assert record.reason == f"near-duplicate of trial {record.duplicate_of}"
         assert record.metrics == everything[record.duplicate_of or 0].metrics
@@ -237,7 +244,7 @@ def test_trials_in_flight_differ_and_are_seen_by_the_sampler(tmp_path: Path) -> 
             asked = ask(study)
             complete(study, asked, 1 - (asked.config.dropout - 0.2) ** 2)
         flying = [ask(study) for _ in range(4)]
-        trials = study._known()
+        trials = study._book.known()
     assert len({asked.config.dropout for asked in flying}) == 4
     distributions = {"dropout": to_distribution(spec.search["dropout"])}
     finished = [trial for trial in trials if trial.state.is_finished()]
@@ -323,5 +330,5 @@ def test_verdicts_after_reopening_are_those_of_an_undisturbed_study(tmp_path: Pa
     assert {status for status, _, _ in whole} == {"complete", "pruned"}
     assert sweep(tmp_path / "pieces", reopens=True) == whole
     with Study.open(tmp_path / "pieces", spec) as study:
-        pruned = [trial for trial in study._known() if trial.state.name == "PRUNED"]
+        pruned = [trial for trial in study._book.known() if trial.state.name == "PRUNED"]
         assert all(trial.last_step == study.record(trial.number).epochs < 6 for trial in pruned)

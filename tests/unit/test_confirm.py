@@ -17,7 +17,8 @@ from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, typical_ru
 from sweeps.leaderboard import find_best, make_leaderboard
 from sweeps.record import TrialRecord
 from sweeps.result import Status, TrialSummary
-from sweeps.spec import SweepSpec, load_spec
+from sweeps.spec import SweepSpec
+from sweeps.spec_loading import load_spec
 from sweeps.together import specs_of_all
 from sweeps.winner_candidates import keep_choice, repeats_wanted
 

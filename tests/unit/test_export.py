@@ -217,7 +217,7 @@ def test_an_older_classifier_is_served(
     _export(tmp_path, classifier)
     path = tmp_path / "model.json"
     description = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in description.items() if k not in ("kind", "architecture")}))
+    path.write_text(json.dumps({k: v for k, v in description.items() if k not in ("kind", "architecture", "files")}))
     older = load_export(tmp_path)
     assert isinstance(older, Predictor)
     assert np.array_equal(older.probabilities(pixels), predictor.probabilities(pixels))
@@ -231,6 +231,13 @@ def _describe(folder: Path, **changes: object) -> None:
 def _cut(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
+
+
+def _flip(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
 
 
 def _pickle(folder: Path) -> None:
@@ -249,6 +256,8 @@ def _age(folder: Path) -> None:
         (lambda folder: (folder / "model.safetensors").unlink(), "must hold the classifier's tensors"),
         (_cut, "must hold the classifier's tensors"),
         (_pickle, "must hold the classifier's tensors"),
+        (_flip, "model.safetensors must be as it was exported, but it has another content than was written, in "),
+        (lambda folder: _describe(folder, files=["model.safetensors"]), "model.json in .* must describe the whole"),
         (_age, "format in model.json must be 1, got 99"),
         (lambda folder: _describe(folder, classes=None), "model.json in .* must describe the whole model"),
         (lambda folder: _describe(folder, mean=[0.5]), "model.json in .* must describe the whole model"),
@@ -263,6 +272,8 @@ def _age(folder: Path) -> None:
         "no-tensors",
         "torn-tensors",
         "a-pickle",
+        "flipped-bit",
+        "list-of-files",
         "another-format",
         "no-classes",
         "short-mean",

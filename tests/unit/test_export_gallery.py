@@ -298,3 +298,14 @@ def test_a_damaged_gallery_is_refused(
     with pytest.raises(InputError, match=r"^gallery\.safetensors in .* must hold the gallery") as caught:
         load_export(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_gallery_with_a_flipped_bit_is_refused(tmp_path: Path, extractor: Classifier, index: GalleryIndex) -> None:
+    """Numbers that could be a gallery's, but are not the one that was exported, answer nothing."""
+    _export(tmp_path, extractor, index)
+    path = tmp_path / "gallery.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"^gallery\.safetensors must be as it was exported, but it has another"):
+        load_export(tmp_path)

@@ -21,8 +21,10 @@ from carcls.stages import StageStore
 from carcls.training.checkpoint import CHECKPOINT, Progress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.optim import build_optimizer
 from sweeps.failures import (
+    NOWHERE,
     Endings,
     Failure,
+    Place,
     Places,
     Try,
     failure_of,
@@ -136,16 +138,27 @@ def test_three_of_a_kind_in_a_row_stop_the_sweep() -> None:
 
 def test_a_machine_is_put_out_after_three_failures_in_a_row() -> None:
     """A trial that gets on there clears it; other machines have counts of their own."""
-    places = Places()
-    assert not places.fails("a", 1)
-    assert not places.fails("a", 1)
-    places.works("a")
-    assert [places.fails("a", 2), places.fails("b", 3), places.fails("a", 2)] == [False] * 3
-    assert places.fails("a", 2)
-    assert not places.is_no_single_trial("a")
-    assert places.fails("a", 4)
-    assert places.is_no_single_trial("a")
-    assert not places.fails("", 5)
+    places, a, b = Places(), Place("a"), Place("b")
+    assert places.fails(a, 1) is None
+    assert places.fails(a, 1) is None
+    places.works(a)
+    assert [places.fails(a, 2), places.fails(b, 3), places.fails(a, 2)] == [None] * 3
+    assert places.fails(a, 2) == a
+    assert not places.is_no_single_trial(a)
+    assert places.fails(a, 4) == a
+    assert places.is_no_single_trial(a)
+    assert places.fails(NOWHERE, 5) is None
+
+
+def test_a_gpu_is_to_blame_where_it_was_always_the_same_and_else_its_machine() -> None:
+    """What gets on on another GPU of the machine clears the machine, not the GPU."""
+    places, first, second = Places(), Place("a", "0"), Place("a", "1")
+    assert [places.fails(first, 1), places.fails(second, 2)] == [None, None]
+    assert places.fails(first, 3) == Place("a")
+    places.works(second)
+    assert places.fails(first, 4) == first
+    places.works(first)
+    assert places.fails(first, 5) is None
 
 
 SPEC = SweepSpec.model_validate(

@@ -50,6 +50,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.forecast",
         "sweeps.disk",
         "sweeps.clearing",
+        "sweeps.stage_news",
         "sweeps.ledger",
         "sweeps.control",
         "sweeps.session",
@@ -57,7 +58,7 @@ SWEEPS_LAYERS: list[set[str]] = [
     },
     {"sweeps.leaderboard", "sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
     {"sweeps.remembered", "sweeps.status"},
-    {"sweeps.observers", "sweeps.winner", "sweeps.job", "sweeps.comparison"},
+    {"sweeps.observers", "sweeps.sitting", "sweeps.winner", "sweeps.job", "sweeps.comparison"},
     {"sweeps.reproduction", "sweeps.together"},
     {"sweeps.cli"},
 ]
@@ -97,7 +98,7 @@ LIBRARY_USERS = {
     "rich": {"sweeps.cli"},
 }
 TORCH = {"torch", "torchvision", "timm"}
-TORCH_FREE_DATA = {"manifest", "stanford", "splits", "pack", "dataset", "demo"}
+TORCH_FREE_DATA = {"manifest", "stanford", "splits", "pack", "dataset", "findings", "demo"}
 
 
 @cache

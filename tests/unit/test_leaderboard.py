@@ -10,6 +10,7 @@ import pytest
 from carcls.config import TrialConfig
 from sweeps.goals import Goals
 from sweeps.leaderboard import condensed, differing_settings, find_best, make_leaderboard, varying_settings
+from sweeps.record import Twin
 from sweeps.result import Status, TrialSummary
 
 BASE = TrialConfig().model_dump()
@@ -59,6 +60,16 @@ def test_no_winner_among_failed_trials() -> None:
 def test_a_complete_trial_without_a_number_cannot_win() -> None:
     """NaN is no accuracy."""
     assert find_best([trial(0, float("nan"))]) is None
+
+
+def test_twins_are_marked_on_the_row_that_answers_them() -> None:
+    """A trial that was not run has no row: its number is on the row of the trial whose result it took over."""
+    twins = (Twin(4, False, {"dropout": 0.5}), Twin(6, True, {"dropout": 0.501}))
+    trials = (trial(0, 0.5), replace(trial(1, 0.6), twins=twins))
+    board = make_leaderboard(trials, base=BASE, validation_images=100)
+    assert [(row.number, row.twins) for row in board.rows] == [(1, twins), (0, ())]
+    told = board.as_dict()["rows"][0]["twins"]
+    assert [(twin["number"], twin["near"]) for twin in told] == [(4, False), (6, True)]
 
 
 def test_settings_that_cannot_matter_are_not_shown() -> None:

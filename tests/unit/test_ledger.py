@@ -11,7 +11,8 @@ from sweeps.budget import Prices, Spent
 from sweeps.ledger import Ledger
 from sweeps.record import Status, TrialRecord
 from sweeps.resources import Share
-from sweeps.spec import SweepSpec, load_spec
+from sweeps.spec import SweepSpec
+from sweeps.spec_loading import load_spec
 from sweeps.spending import FILE, SpendingLog, read_spending, spent_by, spent_dict
 
 SHARE = Share(cpus=2, gpus=0.5, concurrency=2)

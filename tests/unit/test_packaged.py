@@ -8,7 +8,8 @@ import pytest
 
 from sweeps.documented import experiments_of
 from sweeps.packaged import PackagedSpec, packaged_specs
-from sweeps.spec import FAMILIES, SweepSpec, load_spec
+from sweeps.spec import FAMILIES, SweepSpec
+from sweeps.spec_loading import load_spec
 
 
 def spec_of(packaged: PackagedSpec) -> SweepSpec:

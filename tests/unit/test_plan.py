@@ -12,7 +12,7 @@ from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
 from sweeps.plan import make_plan
 from sweeps.rates import Machine, detect_machine, rates_of
-from sweeps.spec import load_spec
+from sweeps.spec_loading import load_spec
 
 TWO_CORES = Machine(cores=2)
 

@@ -15,7 +15,7 @@ from carcls.errors import InputError, SpecError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.documented import EXPERIMENTS, find_experiment
-from sweeps.job import claim_folder
+from sweeps.job_checks import claim_folder
 from sweeps.reproduction import Comparison, Reproduction
 from sweeps.reproduction_specs import chosen_experiments, reproduction_specs
 from sweeps.reproduction_tables import LEAK_MARK, final_table, markdown_of

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from sweeps.record import Twin
 from sweeps.result import (
     BestTrial,
     Compared,
@@ -68,6 +69,7 @@ def test_object_has_exactly_the_documented_fields() -> None:
         "sibling_of",
         "confirms",
         "failure",
+        "twins",
     }
     assert set(value["best"]) == {"number", "params", "metrics", "confirms"}
     assert set(value["test"]) == {"metrics", "interval", "images", "readings", "models", "refit"}
@@ -87,6 +89,17 @@ def test_confirmed_result_is_read_back_equal(tmp_path: Path) -> None:
     result = replace(RESULT, confirmed=confirmed, comparison=compared)
     result.save(tmp_path / "result.json")
     assert SweepResult.load(tmp_path / "result.json") == result
+
+
+def test_twins_are_read_back_equal(tmp_path: Path) -> None:
+    """What was not run since another trial answers it is beside that trial, with what was drawn; no twins is none."""
+    result = replace(RESULT, trials=(replace(TRIAL, twins=(Twin(9, True, {"dropout": 0.501}),)), RESULT.trials[1]))
+    result.save(tmp_path / "result.json")
+    assert SweepResult.load(tmp_path / "result.json") == result
+    stored = json.loads((tmp_path / "result.json").read_text())
+    assert stored["trials"][0]["twins"] == [{"number": 9, "near": True, "settings": {"dropout": 0.501}}]
+    del stored["trials"][0]["twins"], stored["trials"][1]["twins"]
+    assert SweepResult.from_dict(stored) == RESULT
 
 
 def test_result_of_an_older_version_is_read() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import resource
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carcls.errors import InputError, OutputError, SpecError
+from sweeps.cli.status import lines_of
 from sweeps.holding import hold
 from sweeps.record import TrialRecord
 from sweeps.remembered import Command, extended, recall, remember
 from sweeps.space import Choice, FloatDomain
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.status import sweep_status, sweeps_in
 from sweeps.study import Asked, Study
 from sweeps.study_history import read_history
@@ -118,6 +122,26 @@ def test_a_damaged_journal_is_told_or_mended(
     with pytest.raises(InputError, match="must be as carsweep wrote it"):
         Study.open(folder, spec_of())
     assert (folder / "study.journal").read_bytes() == b"".join(lines)
+
+
+@settings(max_examples=100, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_of_a_journal_is_told_or_changes_nothing(
+    undisturbed: tuple[bytes, list[TrialRecord]], tmp_path_factory: pytest.TempPathFactory, share: float, bit: int
+) -> None:
+    """No score becomes another one: the line is named, to readers too; at the end it is cut off and its trial asked."""
+    journal, expected = undisturbed
+    content = bytearray(journal)
+    content[int(share * len(content))] ^= 1 << bit
+    folder = tmp_path_factory.mktemp("flipped")
+    (folder / "study.journal").write_bytes(content)
+    place = content[: int(share * len(content))].count(b"\n")
+    is_last = place >= journal.count(b"\n") - 1
+    with suppress(InputError) if not is_last else nullcontext():
+        read_history(folder)
+        with Study.open(folder, spec_of()) as study:
+            run_to_the_end(study)
+            assert plain(study.records()) == expected
 
 
 def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(
@@ -257,6 +281,129 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "mine" / "spec.yaml").write_text(spec_of().to_yaml())
     with pytest.raises(InputError, match=r"Did you mean mine\?"):
         recall(tmp_path, "mien")
+
+
+def fail_each_way(study: Study) -> dict[str, Asked]:
+    """Let all trials measure an epoch and fail, each for another reason, the lost one three times."""
+    failed = {}
+    for kind in ("full_disk", "lost", "preempted", "bug", "diverged", "bad_data", "out_of_memory"):
+        asked = study.ask()
+        assert asked is not None
+        study.report(asked.number, 1, {"val_accuracy": 0.25})
+        for _ in range(2 * (kind == "lost")):
+            study.hand_back(asked.number, counted=True)
+            assert study.ask() == asked
+        study.tell_failed(asked.number, f"failed as {kind}", kind)
+        failed[kind] = asked
+    return failed
+
+
+def test_what_failed_through_no_fault_of_its_own_goes_on_when_the_sweep_is_resumed(tmp_path: Path) -> None:
+    """Full disks and lost processes: the same numbers and settings are asked again, with all attempts; bugs are not."""
+    with Study.open(tmp_path, spec_of(early_stopping=EarlyStopping(enabled=False))) as study:
+        failed = fail_each_way(study)
+        numbers = {kind: asked.number for kind, asked in failed.items()}
+    again = ("full_disk", "lost", "preempted")
+    with Study.open(tmp_path, spec_of(early_stopping=EarlyStopping(enabled=False))) as study:
+        assert (study.reopened, study.ask()) == ((), None)
+    with Study.open(tmp_path, spec_of(early_stopping=EarlyStopping(enabled=False)), edits=[]) as study:
+        assert study.reopened == tuple(numbers[kind] for kind in again)
+        assert [study.record(numbers[kind]).status for kind in again] == ["running"] * 3
+        assert [study.record(numbers[kind]).epochs for kind in again] == [1] * 3
+        assert study.left() == 0
+        for kind in again:
+            assert study.ask() == failed[kind]
+        for _ in range(2):
+            study.hand_back(numbers["lost"], counted=True)
+            assert study.ask() == failed["lost"]
+        for kind in again:
+            train(study, failed[kind])
+        assert study.ask() is None
+    own = [r for r in read_history(tmp_path).records if r.sibling_of is None]
+    assert [record.number for record in own] == sorted(numbers.values())
+    ends = {kind: study.record(number).status for kind, number in numbers.items()}
+    assert {kind for kind, status in ends.items() if status == "complete"} == set(again)
+    assert {record.failure for record in own if record.status == "failed"} == set(numbers) - set(again)
+    with Study.open(tmp_path, spec_of(early_stopping=EarlyStopping(enabled=False)), edits=[]) as study:
+        assert (study.reopened, study.ask()) == ((), None)
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the journal of a sweep all of whose trials failed."""
+    folder = tmp_path_factory.mktemp("failing")
+    with Study.open(folder, spec_of(early_stopping=EarlyStopping(enabled=False))) as study:
+        fail_each_way(study)
+    return (folder / "study.journal").read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1))
+def test_failures_in_a_journal_cut_at_any_byte_are_tried_again_or_stay(
+    failing: bytes, tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
+    """Whatever was written of an end: seven trials have seven numbers, and only what was their own fault is failed."""
+    folder = tmp_path_factory.mktemp("cut")
+    (folder / "study.journal").write_bytes(failing[: round(share * len(failing))])
+    told = {record.number: record.failure for record in read_history(folder).records}
+    with Study.open(folder, spec_of(early_stopping=EarlyStopping(enabled=False)), edits=[]) as study:
+        run_to_the_end(study)
+        own = [record for record in study.records() if record.sibling_of is None]
+    assert len(own) == len({record.number for record in own}) == 7
+    faulty = ("bug", "diverged", "bad_data", "out_of_memory")
+    failed = {number: failure for number, failure in told.items() if failure in faulty}
+    assert {record.number: record.failure for record in own if record.status == "failed"} == failed
+
+
+def test_how_a_trial_had_failed_stays_in_the_journal_and_it_may_fail_again(tmp_path: Path) -> None:
+    """A disk that is full once more fails the trial as before; so may another resume."""
+    spec = spec_of(experiments=(), trials=1, early_stopping=EarlyStopping(enabled=False))
+    for time in range(1, 4):
+        with Study.open(tmp_path, spec, edits=[]) as study:
+            asked = study.ask()
+            assert asked is not None
+            study.tell_failed(asked.number, f"no room, time {time}", "full_disk")
+            assert (study.record(0).status, study.record(0).reason) == ("failed", f"no room, time {time}")
+    journal = (tmp_path / "study.journal").read_text()
+    assert [journal.count(f"no room, time {time}") for time in range(1, 4)] == [1, 1, 1]
+    assert journal.count("failed_before") == 2
+
+
+def test_what_took_over_a_failure_takes_over_what_comes_after_it(tmp_path: Path) -> None:
+    """A trial drawn twice while its twin ran: both are failed, then both complete, and one of them is run."""
+    spec = spec_of(experiments=(), search={"dropout": Choice((0.1,))}, trials=2)
+    with Study.open(tmp_path, spec) as study:
+        asked = study.ask()
+        assert asked is not None
+        assert study.ask() is None
+        study.tell_failed(asked.number, "no room", "full_disk")
+        assert {record.status for record in study.records(duplicates=True)} == {"failed"}
+    with Study.open(tmp_path, spec, edits=[]) as study:
+        assert study.reopened == (asked.number,)
+        again = study.ask()
+        assert again == asked
+        study.tell_complete(asked.number, {"val_accuracy": 0.5}, EPOCHS, 1.0, {})
+        everything = study.records(duplicates=True)
+    assert len(everything) > 1
+    assert {(record.status, record.metrics["val_accuracy"]) for record in everything} == {("complete", 0.5)}
+
+
+def test_status_tells_which_trials_were_not_run_and_why(tmp_path: Path) -> None:
+    """A script learns which trial answers a number that it misses; a person reads it in words."""
+    folder, search = tmp_path / "mine", {"dropout": FloatDomain(0.0, 0.9), "optimizer": Choice(("adam",))}
+    folder.mkdir()
+    spec = spec_of(search=search, near=0.1, trials=40)
+    (folder / "spec.yaml").write_text(spec.to_yaml())
+    with Study.open(folder, spec) as study:
+        run_to_the_end(study)
+        twins = [record for record in study.records(duplicates=True) if record.duplicate_of is not None]
+    told = sweep_status(tmp_path, "mine")
+    assert [(t["number"], t["same_as"], t["near"]) for t in told.twins] == [
+        (record.number, record.duplicate_of, record.reason.startswith("near")) for record in twins
+    ]
+    assert json.loads(json.dumps(told.as_dict()))["twins"] == list(told.twins)
+    line = next(line for line in lines_of(told, tmp_path) if "not run" in line)
+    assert f"{twins[0].number} (nearly the same as trial {twins[0].duplicate_of})" in line
 
 
 def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path) -> None:

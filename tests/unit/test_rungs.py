@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 
-from sweeps.spec import EarlyStopping
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.study_rungs import is_beaten
 
 
@@ -34,3 +34,18 @@ def test_verdicts_are_those_of_optunas_successive_halving(seed: int, min_epochs:
         if verdict or epochs[number] == 9:
             del running[number]
     assert stopped
+
+
+def test_the_scores_of_a_failed_trial_stop_nobody() -> None:
+    """A trial that led at a rung and then became NaN came to nothing: whoever is best without it goes on."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize")
+    stopping = EarlyStopping(min_epochs=1, reduction=3, within_kind=0.0)
+    failing, better, worse = (study.ask() for _ in range(3))
+    for trial, value in ((failing, 0.9), (better, 0.8), (worse, 0.7)):
+        trial.report(value, 1)
+    assert is_beaten(study.get_trials(deepcopy=False), better.number, 1, 100, stopping)
+    study.tell(failing, state=optuna.trial.TrialState.FAIL)
+    trials = study.get_trials(deepcopy=False)
+    assert not is_beaten(trials, better.number, 1, 100, stopping)
+    assert is_beaten(trials, worse.number, 1, 100, stopping)

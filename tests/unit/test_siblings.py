@@ -13,8 +13,10 @@ from carcls.errors import SpecError
 from sweeps.leaderboard import condensed, make_leaderboard
 from sweeps.result import TrialSummary
 from sweeps.space import Choice, FloatDomain, IntDomain
-from sweeps.spec import EarlyStopping, SweepSpec
-from sweeps.study import Asked, Study, to_distribution
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
+from sweeps.study import Asked, Study
+from sweeps.study_parts import to_distribution
 from sweeps.study_sampling import draw
 from sweeps.winner import summarize_trial
 
@@ -189,7 +191,7 @@ def test_the_sampler_sees_the_best_sibling_of_each_trial_only(tmp_path: Path) ->
     search = {**spec_of().search, "dropout": FloatDomain(0.0, 0.5), "k": IntDomain(1, 20)}
     with Study.open(tmp_path, spec_of(search=search, trials=12)) as study:
         run(study)
-        trials = study._known()
+        trials = study._book.known()
     siblings = [trial for trial in trials if "sibling_of" in trial.user_attrs["asked"]]
     best: dict[int, Any] = {}
     for trial in siblings:

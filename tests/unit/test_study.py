@@ -10,8 +10,11 @@ import pytest
 
 from carcls.errors import InputError
 from sweeps.space import Choice, FloatDomain, IntDomain
-from sweeps.spec import EarlyStopping, SweepSpec
-from sweeps.study import MAX_ATTEMPTS, Asked, Study, fits, from_distribution, to_distribution
+from sweeps.space_conditions import fits
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
+from sweeps.study import MAX_ATTEMPTS, Asked, Study
+from sweeps.study_parts import from_distribution, to_distribution
 
 FROZEN = ("transfer/frozen", "transfer/frozen-augmented")
 
@@ -107,7 +110,7 @@ def test_an_experiment_outside_of_the_domains_teaches_what_fits(tmp_path: Path) 
     """Weight decay 0 is in no logarithmic domain: the sampler gets the other settings, the record gets all."""
     with Study.open(tmp_path, spec_of()) as study:
         complete(study, ask(study))
-        frozen = study._study.get_trials()[0]
+        frozen = study._book.frozen(0)
         assert frozen.params == {"dropout": 0.0, "head_lr": 1e-3}
         assert study.records()[0].settings == {"dropout": 0.0, "head_lr": 1e-3, "weight_decay": 0.0}
 
@@ -198,7 +201,7 @@ def test_reporting_an_epoch_again_changes_nothing(tmp_path: Path) -> None:
         for value in (0.3, 0.7):
             assert not study.report(asked.number, 1, {"val_accuracy": value})
         complete(study, asked, 0.8)
-        assert study._study.get_trials()[0].intermediate_values == {1: 0.3}
+        assert study._book.frozen(0).intermediate_values == {1: 0.3}
 
 
 def test_records_are_rebuilt_from_the_journal_alone(tmp_path: Path) -> None:
@@ -266,9 +269,9 @@ def test_a_driver_that_died_between_result_and_verdict_loses_neither(tmp_path: P
     """An outcome in the journal without its verdict is closed when the study opens."""
     study = Study.open(tmp_path, spec_of())
     asked = ask(study)
-    frozen = study._study.get_trials()[0]
+    frozen = study._book.frozen(0)
     outcome = {"status": "complete", "metrics": {"val_accuracy": 0.6}, "epochs": 3, "seconds": 1.0, "reason": ""}
-    study._study._storage.set_trial_user_attr(frozen._trial_id, "outcome", outcome)
+    study._book.note(frozen, outcome=outcome)
     study.close()
     with Study.open(tmp_path, spec_of()) as study:
         record = study.record(asked.number)
@@ -278,7 +281,7 @@ def test_a_driver_that_died_between_result_and_verdict_loses_neither(tmp_path: P
 def test_a_driver_that_died_while_asking_leaves_no_trial(tmp_path: Path) -> None:
     """A trial that was begun but never handed out is not shown and costs no budget."""
     with Study.open(tmp_path, spec_of(experiments=())) as study:
-        study._study.ask()
+        study._book._study.ask()
     with Study.open(tmp_path, spec_of(experiments=())) as study:
         assert len(run_all(study)) == 6
         assert len(study.records()) == 6
@@ -335,6 +338,9 @@ def test_duplicates_are_neither_listed_nor_announced(tmp_path: Path) -> None:
         assert [record.number for record in study.records()] == numbers
         assert [record.number for record in study.take_finished()] == numbers
         assert len(study.records(duplicates=True)) > len(numbers)
+        drawn = {twin.number: twin for record in study.records() for twin in record.twins}
+        assert sorted([*numbers, *drawn]) == [record.number for record in study.records(duplicates=True)]
+        assert not any(twin.near for twin in drawn.values())
 
 
 def test_a_duplicate_of_a_running_trial_waits_for_its_result(tmp_path: Path) -> None:

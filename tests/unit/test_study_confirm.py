@@ -9,7 +9,8 @@ import pytest
 from carcls.config import TrialConfig
 from sweeps.confirm import Repeat, repeats_of
 from sweeps.space import FloatDomain, IntDomain
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Asked, Study
 from sweeps.winner_candidates import repeats_wanted
 

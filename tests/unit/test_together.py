@@ -12,15 +12,8 @@ from carcls.errors import SpecError
 from sweeps.cli.run_all import draw_comparison
 from sweeps.result import DataSummary, SweepResult
 from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.together import (
-    COLUMNS,
-    NARROW_COLUMNS,
-    Contender,
-    comparison_rows,
-    specs_of_all,
-    within_budgets,
-    within_hours,
-)
+from sweeps.together import specs_of_all, within_budgets, within_hours
+from sweeps.together_tables import COLUMNS, NARROW_COLUMNS, Contender, comparison_rows
 
 
 def specs(*sets: str, trials: int | None = None, **overrides: object) -> dict[str, SweepSpec]:

@@ -1,0 +1,78 @@
+"""What is found in a data set once it is read: lost images, empty splits, near-duplicates, and what is worth a note."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from carcls.data.fingerprints import nearest_pairs
+from carcls.data.manifest import Manifest
+from carcls.data.pack import Index
+from carcls.data.splits import Splits
+from carcls.errors import DataError
+
+
+def require_few_losses(manifest: Manifest, index: Index, max_loss: float) -> None:
+    """Check that no split loses more than a share of its images, or all of them.
+
+    Raises:
+        DataError: one does; the first files are named with their reasons.
+    """
+    totals = Counter(image.split for image in manifest.images)
+    for split, total in totals.items():
+        lost = [(row, reason) for row, reason in index.broken if manifest.images[row].split == split]
+        if len(lost) > max_loss * total or len(lost) == total:
+            shown = "; ".join(f"{manifest.images[row].path}: {reason}" for row, reason in lost[:3])
+            more = f" (and {len(lost) - 3} more)" if len(lost) > 3 else ""
+            raise DataError(
+                f"{split} split must lose at most {100 * max_loss:g}% of its images, "
+                f"got {len(lost)} unreadable of {total} in {str(manifest.root)!r}: {shown}{more}. "
+                "Repair or remove these files, or raise data.max_loss."
+            )
+
+
+def require_images(manifest: Manifest, splits: Splits) -> None:
+    """Check that no split is empty.
+
+    Raises:
+        DataError: one is.
+    """
+    for name, rows in (("training", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        if not len(rows):
+            raise DataError(
+                f"{name} split must hold at least one image, got none of the {len(manifest.images)} in "
+                f"{str(manifest.root)!r}. Add images, or set data.validation_fraction and data.test_fraction."
+            )
+
+
+def duplicates_of(manifest: Manifest, index: Index, splits: Splits) -> tuple[tuple[str, str], ...]:
+    """Pair every test image with the training or validation image that it equals or nearly equals, if there is one."""
+    seen = np.sort(np.concatenate([splits.train, splits.validation]))
+    if not len(seen) or not len(splits.test):
+        return ()
+    tested, nearest = nearest_pairs(index.fingerprints[splits.test], index.fingerprints[seen])
+    twins = {int(splits.test[query]): int(seen[twin]) for query, twin in zip(tested, nearest, strict=True)}
+    if manifest.contents:
+        by_content = {manifest.contents[row]: int(row) for row in seen[::-1]}
+        equal = {int(row): by_content.get(manifest.contents[row]) for row in splits.test}
+        twins |= {row: twin for row, twin in equal.items() if twin is not None}
+    paths = [image.path for image in manifest.images]
+    return tuple((paths[row], paths[twin]) for row, twin in sorted(twins.items()))
+
+
+def notes_of(manifest: Manifest, splits: Splits) -> list[str]:
+    """Return a sentence each about classes without training images, and those without validation images."""
+    trained = {manifest.images[row].label for row in splits.train}
+    untrained = [name for label, name in enumerate(manifest.classes) if label not in trained]
+    unvalidated = [manifest.classes[label] for label in splits.unvalidated]
+    notes = []
+    if untrained:
+        notes.append(f"{len(untrained)} classes have no readable training image: {_some(untrained)}.")
+    if unvalidated:
+        notes.append(f"{len(unvalidated)} classes have too few distinct images to validate on: {_some(unvalidated)}.")
+    return notes
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

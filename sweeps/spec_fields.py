@@ -1,0 +1,58 @@
+"""What single fields of a spec may be: types that check themselves. Messages begin with the field's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from carcls.errors import shown
+from sweeps.budget import parse_price
+from sweeps.confirm import parse_confirm
+from sweeps.plan_text import parse_bytes
+
+# The output folder keeps these beside the sweeps' own folders.
+RESERVED_NAMES = ("stages", "data", "artifacts", "mlflow.db")
+# Ray counts no smaller parts of a GPU.
+_SMALLEST_SHARE = 1e-4
+
+
+def _usable_as_folder(name: str) -> str:
+    letters = all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name)
+    if not letters or not name[:1].isalnum() or len(name) > 100:
+        raise ValueError(
+            f"name must be up to 100 letters, digits, '-', '_' and '.', not beginning with a sign, got {shown(name)}."
+        )
+    if name in RESERVED_NAMES:
+        raise ValueError(f"name must be none of {', '.join(RESERVED_NAMES)}, which carsweep uses, got {name!r}.")
+    return name
+
+
+def _fills_gpus(gpus: float) -> float:
+    if gpus == int(gpus):
+        return gpus
+    shares = round(1 / max(gpus, _SMALLEST_SHARE))
+    # 0.33 is meant as a third; three times 0.34 does not fit on a GPU.
+    if gpus > 1 or not 0.97 <= shares * gpus <= 1 + 1e-9:
+        raise ValueError(
+            f"gpus_per_trial must be whole, or 1/n such as 0.5 or 0.25 so that trials fill a GPU, got {gpus!r}."
+        )
+    return gpus
+
+
+def _readable(parse: Callable[[str], Any]) -> AfterValidator:
+    """Return a check that keeps a text as it is, if ``parse`` can read it."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(check)
+
+
+FolderName = Annotated[str, AfterValidator(_usable_as_folder)]
+GpuShare = Annotated[float, Field(strict=True, ge=0, le=1e4, allow_inf_nan=False), AfterValidator(_fills_gpus)]
+Confirmation = Annotated[str, _readable(parse_confirm)]
+Price = Annotated[str, _readable(parse_price)]
+Size = Annotated[str, _readable(lambda text: parse_bytes("disk", text))]

@@ -1,0 +1,97 @@
+"""Where a spec comes from: layers over a packaged YAML, or over the spec that a sweep was begun with.
+
+packaged YAML  <  --spec FILE  <  --set KEY=VALUE  <  options of the command line        (later ones win)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from carcls.config import NEIGHBOUR_SETTINGS
+from carcls.errors import SpecError, nearest, shown
+from sweeps.packaged import SPECS_FOLDER
+from sweeps.spec import FAMILIES, SweepSpec
+from sweeps.spec_layers import Tree, data_path, layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
+from sweeps.spec_text import read_tree
+
+
+def load_spec(
+    family: str,
+    *,
+    spec_file: Path | None = None,
+    sets: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    demo: bool = False,
+) -> SweepSpec:
+    """Return the spec that the packaged YAML, a file, ``--set`` and the command line's options make together.
+
+    Without a spec file and without a data set of the user's, the demo preset is where it starts.
+
+    Args:
+        family: which family of trials.
+        spec_file: a user's YAML; may be partial.
+        sets: ``KEY=VALUE`` texts; see carcls.config.TrialConfig for the keys that need no path.
+        overrides: spec fields or settings of trials by name (``trials``, ``data``, ``weights``, …); None says nothing.
+        demo: start from the demo preset whatever else is given.
+
+    Raises:
+        SpecError: all mistakes together, each beginning with its path.
+    """
+    if family not in FAMILIES:
+        raise SpecError([f"family: must be a known one, got {shown(family)}." + nearest(family, FAMILIES)])
+    file_layer, mistakes = layer_of_file(Path(spec_file) if spec_file else None)
+    set_layer, set_mistakes = layer_of_sets(sets)
+    option_layer, option_mistakes = layer_of_overrides(overrides or {})
+    mistakes += set_mistakes + option_mistakes
+    own_data = any(data_path(layer) for layer in (set_layer, option_layer))
+    small = demo or not (spec_file or own_data)
+    packaged = SPECS_FOLDER / f"{f'demo-{family}' if small else family}.yaml"
+    tree = read_tree(packaged.read_text(encoding="utf-8"), packaged.name)
+    tree, contradictions = _merge_all(tree, (file_layer, set_layer, option_layer))
+    bare = frozenset(names_in(set_layer.get("fixed")) | names_in(option_layer.get("fixed")))
+    return SweepSpec.from_tree(tree, bare=bare, mistakes=mistakes + contradictions)
+
+
+def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]) -> SweepSpec:
+    """Return the spec with ``--set`` texts and options laid over it.
+
+    Raises:
+        SpecError: all mistakes together, each beginning with its path.
+    """
+    set_layer, mistakes = layer_of_sets(sets)
+    option_layer, option_mistakes = layer_of_overrides(overrides)
+    tree = read_tree(spec.to_yaml(), "spec.yaml")
+    tree, contradictions = _merge_all(tree, (set_layer, option_layer))
+    bare = frozenset(names_in(set_layer.get("fixed")))
+    return SweepSpec.from_tree(tree, bare=bare, mistakes=mistakes + option_mistakes + contradictions)
+
+
+def _merge_all(tree: Tree, layers: Sequence[Tree]) -> tuple[Tree, list[str]]:
+    """Lay all layers over ``tree``; none may turn the sweep into one of another family."""
+    family = tree["family"]
+    mistakes: list[str] = []
+    for layer in layers:
+        tree, contradictions = merge(tree, layer)
+        mistakes += contradictions
+        if tree["family"] != family:
+            mistakes.append(_other_family(family, tree["family"]))
+            tree["family"] = family
+        mistakes += _without_neighbours(family, layer)
+    return tree, mistakes
+
+
+def _without_neighbours(family: str, layer: Tree) -> list[str]:
+    """Return what a layer says of neighbours where there are none; it would be silently without effect."""
+    said = set().union(*(names_in(layer.get(section)) for section in ("config", "fixed", "search")))
+    return [
+        f"{name}: must be left out, since the {family} family has no neighbours. For those say carsweep run retrieval."
+        for name in NEIGHBOUR_SETTINGS
+        if name in said and family != "retrieval"
+    ]
+
+
+def _other_family(family: str, got: Any) -> str:
+    remedy = f" For that one say carsweep run {got}." if got in FAMILIES else ""
+    return f"family: must be {family}, which is what was asked for, got {shown(got)}.{remedy}"

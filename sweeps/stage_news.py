@@ -1,0 +1,55 @@
+"""Tells which stages were found damaged and are made again, by whichever process found it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from carcls.stages import LOG, StageStore
+
+
+class DamageNews:
+    """An Observer that reads on in the store's log, one line for each stage dropped since it was made.
+
+    Args:
+        stages: the store.
+        tell: gets the line.
+    """
+
+    def __init__(self, stages: StageStore, tell: Callable[[str], None]) -> None:
+        self._log = stages.root / LOG
+        self._tell = tell
+        self._read = self._log.stat().st_size if self._log.exists() else 0
+
+    def trial_started(self, *_: object) -> None:
+        """Look for news."""
+        self.check()
+
+    def epoch_finished(self, *_: object) -> None:
+        """Look for news."""
+        self.check()
+
+    def trial_finished(self, *_: object) -> None:
+        """Look for news."""
+        self.check()
+
+    def check(self) -> None:
+        """Tell what was dropped since the last time."""
+        if not self._log.exists() or self._log.stat().st_size <= self._read:
+            return
+        with self._log.open("rb") as file:
+            file.seek(self._read)
+            lines = file.read().splitlines(keepends=True)
+        for line in lines:
+            if line.endswith(b"\n"):  # the rest is still being written
+                self._read += len(line)
+                self._say(line)
+
+    def _say(self, line: bytes) -> None:
+        if b'"dropped"' not in line:
+            return
+        try:
+            event = json.loads(line)
+            self._tell(f"damaged, so it is made again: {event['kind']} {event['digest']} ({event['reason']})")
+        except (ValueError, KeyError, TypeError):  # the log itself may be damaged, and nothing depends on it
+            return

@@ -1,0 +1,183 @@
+"""Damaged files in the store: noticed by their checksums, told in a line, made again, and in no number."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carcls.config import DataConfig, TrialConfig
+from carcls.data.dataset import Dataset, prepare_dataset
+from carcls.families import run_trial
+from carcls.outcome import Measurement
+from carcls.stages import StageStore
+from carcls.training.checkpoint import CHECKPOINT
+from carcls.training.trained import TrainedClassifier
+from sweeps.stage_news import DamageNews
+
+SIZE = 32
+SCRATCH = TrialConfig(family="scratch", backbone="scratch", depth=3, width=16, image_size=SIZE, epochs=3, batch_size=8)
+FROZEN = TrialConfig(backbone="efficientnet_lite0", image_size=SIZE, epochs=2, batch_size=8, unfreezing="frozen")
+RETRIEVAL = FROZEN.with_settings({"family": "retrieval", "k": 3})
+# What the undamaged store has answers for, and what is asked of it next: the next needs what the first has left.
+FIRST = {"transfer": FROZEN, "retrieval": RETRIEVAL}
+NEXT = {"transfer": FROZEN.with_settings({"head_lr": 0.02}), "retrieval": RETRIEVAL.with_settings({"k": 5})}
+_TIMED = {"seconds", "predict_ms", "val_fit_seconds", "fit_seconds", "predict_seconds", "ms_per_query"}
+How = Literal["flip", "cut", "remove"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders with 10 training and 3 test images of each of three tints."""
+    root = tmp_path_factory.mktemp("tints")
+    random = np.random.default_rng(0)
+    for label, tint in enumerate([(150, 60, 60), (60, 150, 60), (60, 60, 150)]):
+        for split, count in (("train", 10), ("test", 3)):
+            place = root / split / f"tint {label}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 100, (40, 50, 3)) + np.array(tint)
+                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
+    return root
+
+
+def prepare(folder: Path, stages: StageStore) -> Dataset:
+    """Read the data set; the pack is checked or made."""
+    return prepare_dataset(DataConfig(path=str(folder), validation_fraction=0.4), stages, SIZE)
+
+
+def numbers_of(config: TrialConfig, data: Dataset, stages: StageStore) -> list[dict[str, float]]:
+    """Run a trial; return what it measured after each epoch, and at last, without times."""
+    said: list[Measurement] = []
+    outcome = run_trial(config, data, stages, said.append)
+    return [_timeless(measurement.metrics) for measurement in said] + [_timeless(outcome.metrics)]
+
+
+def _timeless(metrics: object) -> dict[str, float]:
+    assert isinstance(metrics, dict)
+    return {name: value for name, value in metrics.items() if name not in _TIMED}
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which the first trial of each family has left its stages."""
+    root = tmp_path_factory.mktemp("store")
+    stages = StageStore(root)
+    data = prepare(folder, stages)
+    for config in FIRST.values():
+        run_trial(config, data, stages, lambda _: None)
+    return root
+
+
+@pytest.fixture(scope="module")
+def undamaged(
+    folder: Path, store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, list[dict[str, float]]]]:
+    """The data set's digest, and what the next trials measure in a whole copy of the store."""
+    stages = StageStore(shutil.copytree(store, tmp_path_factory.mktemp("whole") / "stages"))
+    data = prepare(folder, stages)
+    return data.digest, {family: numbers_of(config, data, stages) for family, config in NEXT.items()}
+
+
+def spoil(file: Path, how: How) -> None:
+    """Flip a byte in the middle, cut the last one off, or remove the file."""
+    content = file.read_bytes()
+    middle = len(content) // 2
+    if how == "remove":
+        file.unlink()
+    else:
+        flipped = content[:middle] + bytes([content[middle] ^ 0x10]) + content[middle + 1 :]
+        file.write_bytes(content[:-1] if how == "cut" else flipped)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "name", "how"),
+    [
+        ("transfer", "pack", "pixels.npy", "flip"),
+        ("transfer", "pack", "pixels.npy", "cut"),
+        ("transfer", "pack", "pixels.npy", "remove"),
+        ("transfer", "pack", "key.json", "remove"),
+        ("transfer", "index", "fingerprints.npy", "flip"),
+        ("transfer", "features", "features.npy", "flip"),
+        ("transfer", "features", "features.npy", "cut"),
+        ("transfer", "features", "features.npy", "remove"),
+        ("retrieval", "embeddings", "average.npy", "flip"),
+        ("retrieval", "neighbours", "euclidean-indices.npy", "flip"),
+        ("retrieval", "neighbours", "euclidean-indices.npy", "cut"),
+    ],
+)
+def test_a_damaged_stage_costs_its_making_and_changes_no_number(
+    folder: Path,
+    store: Path,
+    undamaged: tuple[str, dict[str, list[dict[str, float]]]],
+    tmp_path: Path,
+    family: str,
+    kind: str,
+    name: str,
+    how: How,
+) -> None:
+    """It is dropped with one line that names the file, made again, and the next trial measures what it would have."""
+    stages, told = StageStore(shutil.copytree(store, tmp_path / "stages")), list[str]()
+    news = DamageNews(stages, told.append)
+    spoilt = sorted(stages.root.glob(f"{kind}/*/{name}"))[0]
+    spoil(spoilt, how)
+    before = len(stages.events())
+    data = prepare(folder, stages)
+    numbers = numbers_of(NEXT[family], data, stages)
+    news.check()
+    assert (data.digest, numbers) == (undamaged[0], undamaged[1][family])
+    digest = spoilt.parent.name
+    assert [e.event for e in stages.events()[before:] if e.digest == digest][:2] == ["dropped", "made"]
+    (line,) = told
+    assert line.startswith(f"damaged, so it is made again: {kind} {digest} (")
+    assert name in line
+    news.check()
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("how", ["flip", "cut"])
+def test_a_damaged_model_is_trained_again_to_the_same(
+    folder: Path, store: Path, tmp_path: Path, how: Literal["flip", "cut"]
+) -> None:
+    """A trial that is answered from the store answers as before although the store had lost its model."""
+    stages = StageStore(shutil.copytree(store, tmp_path / "stages"))
+    (model,) = stages.root.glob("training/*/model.safetensors")
+    whole = model.read_bytes()
+    spoil(model, how)
+    numbers = numbers_of(FROZEN, prepare(folder, stages), stages)
+    assert model.read_bytes() == whole
+    untouched = StageStore(store)
+    assert numbers == numbers_of(FROZEN, prepare(folder, untouched), untouched)
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty"])
+def test_a_rotten_checkpoint_starts_the_trial_anew(
+    folder: Path, tmp_path: Path, how: Literal["flip", "cut", "empty"]
+) -> None:
+    """It is no bug of the trial's: one line tells it, and the end is that of a trial that nothing disturbed."""
+
+    def stop(measurement: Measurement) -> None:
+        if measurement.epoch == 2:
+            raise KeyboardInterrupt
+
+    whole, stages = StageStore(tmp_path / "whole"), StageStore(tmp_path / "stages")
+    expected = numbers_of(SCRATCH, prepare(folder, whole), whole)
+    data, told = prepare(folder, stages), list[str]()
+    news = DamageNews(stages, told.append)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(SCRATCH, data, stages, stop)
+    key = TrainedClassifier(SCRATCH, data, stages).key
+    checkpoint = stages.workshop("training", key) / CHECKPOINT
+    if how == "empty":
+        checkpoint.write_bytes(b"")
+    else:
+        spoil(checkpoint, how)
+    assert numbers_of(SCRATCH, data, stages) == expected
+    news.check()
+    (line,) = told
+    assert CHECKPOINT in line
+    assert "training begins anew" in line
