@@ -13,9 +13,6 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from sweeps.space import parse_domain
-from sweeps.spec import SweepSpec
-
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -153,14 +150,27 @@ def test_the_yardstick_is_short_and_imports_the_backbone_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["retrieval", "frozen", "finetune"])
-def test_both_sides_search_the_same_space(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Names, choices, ends and scales of carsweep's domains are those in the yardstick's source."""
+def test_both_sides_search_the_same_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
+    """What carsweep plans to search, and nothing more, are the domains in the yardstick's source; so are the trials."""
     side_by_side = load("side_by_side", monkeypatch)
     contest = side_by_side.Contest(kind, 24, 5, 128, (96, 128), early_stopping=kind == "finetune")
+    images = draw_classes(tmp_path / "images", {"train": 6, "test": 2})
     spec = side_by_side.spec_of(contest, seed=1)
-    search = {name: parse_domain(domain, name) for name, domain in spec["search"].items()}
-    SweepSpec.model_validate({**spec, "search": search})
-    assert {_theirs(name): domain for name, domain in spec["search"].items()} == _domains_of_the_yardstick(kind)
+    plan = load("commands", monkeypatch).sweep(spec, images, tmp_path / "runs", "plan", "--dry-run").answer
+    assert {_theirs(name): domain for name, domain in plan["search"].items()} == _domains_of_the_yardstick(kind)
+    assert (plan["trials"], plan["experiments"]) == (24, [])
+    assert plan["early_stopping"]["enabled"] is (kind == "finetune")
+
+
+def draw_classes(folder: Path, counts: dict[str, int]) -> Path:
+    """Write four classes of noise, so many images of each in each split."""
+    for part, count in counts.items():
+        for label in range(4):
+            (folder / part / f"make {label}").mkdir(parents=True)
+            for number in range(count):
+                noise = Image.effect_noise((80, 60), 20 + 50 * label + 3 * number + (part == "test"))
+                noise.convert("RGB").save(folder / part / f"make {label}" / f"{number}.png")
+    return folder
 
 
 def _theirs(name: str) -> str:
@@ -197,14 +207,7 @@ def _domain(call: ast.Call) -> Any:
 
 def test_both_sides_get_the_same_split(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The yardstick's folders are links to the images that carsweep trains and validates on, and to no test image."""
-    source = tmp_path / "source"
-    for part, count in (("train", 12), ("test", 3)):
-        for label in range(4):
-            folder = source / part / f"make {label}"
-            folder.mkdir(parents=True)
-            for number in range(count):
-                noise = Image.effect_noise((80, 60), 20 + 50 * label + 3 * number + (part == "test"))
-                noise.convert("RGB").save(folder / f"{number}.png")
+    source = draw_classes(tmp_path / "source", {"train": 12, "test": 3})
     cars = load("cars", monkeypatch).lay_out(source, 2, tmp_path / "place")
     links = {part: list((cars.split / part).glob("*/*")) for part in ("train", "val")}
     assert (cars.classes, cars.train, cars.validation) == (2, len(links["train"]), len(links["val"]))
