@@ -119,7 +119,8 @@ def run_pair(contest: Contest, cars: Cars, seed: int, place: Path) -> Pair:
     splits = told["ours"].answer["data"]["splits"]
     assert (splits["train"], splits["validation"]) == (cars.train, cars.validation), "both sides must have one split"
     pair = Pair(told["plain"], told["ours"])
-    print(f"  best {pair.plain_best[1]:.2%} (plain) and {pair.our_best:.2%} (ours)", flush=True)
+    print(f"  best {pair.plain_best[1]:.2%} (plain) and {pair.our_best:.2%} (ours)")
+    print(f"  of ours {_around(pair.ours)}", flush=True)
     return pair
 
 
@@ -196,10 +197,14 @@ def _why(contest: Contest, pairs: list[Pair], judged: bool) -> str:
             " and 3 seeds" if contest.kind == "finetune" else ""
         )
     ours = sorted((pair.ours for pair in pairs), key=lambda told: told.seconds)[len(pairs) // 2]
-    before, after = ours.first(r"trial \d+ started"), ours.seconds - ours.last(r"trial \d+ complete")
+    return f"of our {ours.seconds:.0f} s {_around(ours)}"
+
+
+def _around(ours: Told) -> str:
+    before, after = ours.first(r"trial \d+ started"), ours.seconds - ours.last(r"trial \d+ (complete|pruned)")
     return (
-        f"of our {ours.seconds:.0f} s {before:.0f} s pass before the first trial starts (loading libraries, reading "
-        f"images, starting Ray) and {after:.0f} s after the last has ended (test images, registration)"
+        f"{before:.0f} s pass before the first trial starts (loading libraries, reading images, starting Ray) and "
+        f"{after:.0f} s after the last has ended (test images, registration)"
     )
 
 
