@@ -74,13 +74,16 @@ def carsweep(*words: str | Path) -> Told:
 
 
 def sweep(spec: Mapping[str, Any], data: Path, out: Path, name: str = "sweep", *words: str) -> Told:
-    """Run ``carsweep run FAMILY --spec …`` in the folder of runs ``out``, whose store may or may not be warm."""
+    """Run ``carsweep run FAMILY --spec …`` in the folder of runs ``out``, whose store may or may not be warm.
+
+    Nothing but what ``spec`` searches is searched: what the family's packaged spec searches besides is taken out.
+    """
+    family, file = spec["family"], out / f"{name}.yaml"
+    packaged = yaml.safe_load((ROOT / "sweeps" / "specs" / f"{family}.yaml").read_text(encoding="utf-8"))
+    whole = {**spec, "search": {**dict.fromkeys(packaged["search"]), **spec["search"]}}
     out.mkdir(parents=True, exist_ok=True)
-    file = out / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(dict(spec), sort_keys=False), encoding="utf-8")
-    return carsweep(
-        "run", spec["family"], "--spec", file, "--data", data, "--out", out, "--name", name, "--json", *words
-    )
+    file.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
+    return carsweep("run", family, "--spec", file, "--data", data, "--out", out, "--name", name, "--json", *words)
 
 
 def plain_tune(words: Sequence[str | Path]) -> Told:

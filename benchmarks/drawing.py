@@ -30,7 +30,8 @@ def draw(title: str, lines: Mapping[str, Any]) -> str:
     across, up = ([math.log10(point[axis]) for point in every] for axis in (0, 1))
     frame = (math.floor(min(across)), max(across), math.floor(min(up)), math.ceil(max(up)))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"',
+        '  font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="20" font-size="14">{escape(title)}</text>',
         *_axes(frame, lines["x"], lines["y"]),

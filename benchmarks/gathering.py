@@ -20,8 +20,9 @@ LIBRARIES = ("ray", "optuna", "mlflow", "torch", "torchvision", "scikit-learn", 
 SETS = {"full": "The full set", "short": "The short set"}
 _HEAD = """# Benchmarks
 
-Written by `python benchmarks/run.py`; [docs/benchmarks.md](../docs/benchmarks.md) says what is compared and how to run it. Numbers are
-medians; a ratio is the median of the runs' ratios. What is not judged was measured on less than its target asks for.
+Written by `python benchmarks/run.py`; [docs/benchmarks.md](../docs/benchmarks.md) says what is compared, and how to run
+it. Seconds are medians; a ratio is the median of the runs' ratios. What is not judged was measured on less than its
+target asks for, or has no target.
 """
 
 

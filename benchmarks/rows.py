@@ -31,6 +31,7 @@ class Row:
         runs: how many runs of each side the value is the median of.
         command: that measures it again.
         reason: why the target was missed or not judged; empty where it was met.
+        lines: of growth: ``x`` and ``y`` name the axes, ``points`` has the lines by name; drawn beside the table.
     """
 
     what: str
@@ -40,6 +41,12 @@ class Row:
     runs: int
     command: str
     reason: str = ""
+    lines: Mapping[str, Any] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        row = asdict(self)
+        return row if self.lines else {name: row[name] for name in FIELDS}
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -48,7 +55,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     Raises:
         ValueError: a row lacks what it must have.
     """
-    plain = [asdict(row) for row in rows]
+    plain = [row.plain() for row in rows]
     check_rows(plain)
     path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -3,6 +3,7 @@
     python benchmarks/run.py                 # the short set: less than a quarter of an hour on two cores
     python benchmarks/run.py --full --data stanford_cars
     python benchmarks/run.py --full --data stanford_cars --only frozen --only starts
+    python benchmarks/run.py --full --data stanford_cars --only frozen -- --runs 1 --classes 20
     python benchmarks/run.py --list
 
 Each benchmark is a script of its own that writes rows; one that fails stops none of the others. Rows are kept until the
@@ -39,7 +40,7 @@ class Benchmark:
 
     name: str
     script: str
-    short: tuple[str, ...] | None = ()
+    short: tuple[str, ...] | None = ("--short",)
     full: tuple[str, ...] = ()
     pictures: bool = False
 
@@ -93,15 +94,20 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help="only this one; repeatable")
     parser.add_argument("--data", type=Path, help="a data set in any layout; without it the demo cars")
     parser.add_argument("--into", type=Path, default=HERE, help="folder of results.json and RESULTS.md")
+    parser.add_argument("more", nargs="*", help="after --: more arguments of the one that --only names; they win")
     parser.add_argument("--list", action="store_true", help="print the benchmarks' commands and stop")
     asked = parser.parse_args()
+    if asked.more and len(asked.only or ()) != 1:
+        parser.error("arguments after -- are for one benchmark; name it with --only")
     which = "full" if asked.full else "short"
     chosen = [one for one in BENCHMARKS if one.name in (asked.only or names)]
     failed = []
     for benchmark in chosen:
         words = command_of(benchmark, which, asked.data)
         if words is None:
+            print(f"{benchmark.name}: not in this set, or not there")
             continue
+        words += asked.more
         print(f"{benchmark.name}: python {' '.join(words)}", flush=True)
         if not asked.list and not run(benchmark.name, which, words, asked.into):
             failed.append(benchmark.name)

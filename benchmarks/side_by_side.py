@@ -119,7 +119,8 @@ def run_pair(contest: Contest, cars: Cars, seed: int, place: Path) -> Pair:
     splits = told["ours"].answer["data"]["splits"]
     assert (splits["train"], splits["validation"]) == (cars.train, cars.validation), "both sides must have one split"
     pair = Pair(told["plain"], told["ours"])
-    print(f"  best {pair.plain_best[1]:.2%} (plain) and {pair.our_best:.2%} (ours)", flush=True)
+    print(f"  best {pair.plain_best[1]:.2%} (plain) and {pair.our_best:.2%} (ours)")
+    print(f"  of ours {_around(pair.ours)}", flush=True)
     return pair
 
 
@@ -133,20 +134,26 @@ def words_of(contest: Contest, cars: Cars, seed: int, out: Path) -> list[str | P
 
 def spec_of(contest: Contest, seed: int) -> dict[str, Any]:
     """Return the same sweep as a spec of carsweep; the domains are those of plain_tune.py."""
-    base = {"backbone": "efficientnet_lite0", "image_size": contest.size}
-    shared = {"trials": contest.trials, "seed": seed, "early_stopping": {"enabled": contest.early_stopping}}
-    if contest.kind == "retrieval":
+    family, tuned = "retrieval" if contest.kind == "retrieval" else "transfer", contest.kind == "finetune"
+    if family == "retrieval":
         search: dict[str, Any] = {"image_size": list(contest.sizes), "k": [1, 5, 10]}
         search |= {"distance": ["euclidean", "cosine"], "vote": ["uniform", "distance"]}
-        return {"family": "retrieval", **shared, "config": {**base, "unfreezing": "frozen"}, "search": search}
-    tuned = contest.kind == "finetune"
+    else:
+        search = {"dropout": {"low": 0.0, "high": 0.7}, "head_lr": {"low": 5.0e-4, "high": 1.0e-2, "log": True}}
+        search |= {"weight_decay": {"low": 1.0e-6, "high": 1.0e-2, "log": True}, "label_smoothing": [0.0, 0.1]}
+        search |= {"backbone_lr": {"low": 1.0e-4, "high": 3.0e-3, "log": True}} if tuned else {}
     training = {"unfreezing": "full" if tuned else "frozen", "epochs": contest.epochs, "batch_size": 32}
     training |= {"optimizer": "adamw", "lr_schedule": "onecycle", "crop": "random", "flip": True, "rotation": 15}
-    search = {"dropout": {"low": 0.0, "high": 0.7}, "head_lr": {"low": 5.0e-4, "high": 1.0e-2, "log": True}}
-    search |= {"weight_decay": {"low": 1.0e-6, "high": 1.0e-2, "log": True}, "label_smoothing": [0.0, 0.1]}
-    if tuned:
-        search["backbone_lr"] = {"low": 1.0e-4, "high": 3.0e-3, "log": True}
-    return {"family": "transfer", **shared, "config": {**base, **training}, "search": search}
+    training |= {"backbone": "efficientnet_lite0", "image_size": contest.size, "jitter": 0.0}
+    return {
+        "family": family,
+        "trials": contest.trials,
+        "seed": seed,
+        "experiments": [],
+        "config": {name: value for name, value in training.items() if name not in search},
+        "search": search,
+        "early_stopping": {"enabled": contest.early_stopping},
+    }
 
 
 def row_of(contest: Contest, cars: Cars, pairs: list[Pair], command: str) -> Row:
@@ -190,10 +197,14 @@ def _why(contest: Contest, pairs: list[Pair], judged: bool) -> str:
             " and 3 seeds" if contest.kind == "finetune" else ""
         )
     ours = sorted((pair.ours for pair in pairs), key=lambda told: told.seconds)[len(pairs) // 2]
-    before, after = ours.first(r"trial \d+ started"), ours.seconds - ours.last(r"trial \d+ complete")
+    return f"of our {ours.seconds:.0f} s {_around(ours)}"
+
+
+def _around(ours: Told) -> str:
+    before, after = ours.first(r"trial \d+ started"), ours.seconds - ours.last(r"trial \d+ (complete|pruned)")
     return (
-        f"of our {ours.seconds:.0f} s {before:.0f} s pass before the first trial starts (loading libraries, reading "
-        f"images, starting Ray) and {after:.0f} s after the last has ended (test images, registration)"
+        f"{before:.0f} s pass before the first trial starts (loading libraries, reading images, starting Ray) and "
+        f"{after:.0f} s after the last has ended (test images, registration)"
     )
 
 

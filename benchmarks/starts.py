@@ -108,6 +108,7 @@ def _spec(family: str, config: dict[str, Any], search: dict[str, Any]) -> dict[s
     return {
         "family": family,
         "trials": trials,
+        "experiments": [],
         "config": config,
         "search": searched,
         "early_stopping": {"enabled": False},
@@ -116,7 +117,7 @@ def _spec(family: str, config: dict[str, Any], search: dict[str, Any]) -> dict[s
 
 def _training(size: int, unfreezing: str) -> dict[str, Any]:
     settings = {"backbone": "efficientnet_lite0", "image_size": size, "epochs": 2, "batch_size": 32}
-    return {**settings, "unfreezing": unfreezing, "crop": "random", "flip": True, "rotation": 15}
+    return {**settings, "unfreezing": unfreezing, "crop": "random", "flip": True, "rotation": 15, "jitter": 0.0}
 
 
 def _seconds_row(what: str, seconds: list[float], most: float, command: str) -> Row:

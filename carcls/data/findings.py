@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from carcls.data.fingerprints import THRESHOLD, nearest_fingerprint
+from carcls.data.fingerprints import nearest_pairs
 from carcls.data.manifest import Manifest
 from carcls.data.pack import Index
 from carcls.data.splits import Splits
@@ -51,10 +51,8 @@ def duplicates_of(manifest: Manifest, index: Index, splits: Splits) -> tuple[tup
     seen = np.sort(np.concatenate([splits.train, splits.validation]))
     if not len(seen) or not len(splits.test):
         return ()
-    nearest, distances = nearest_fingerprint(index.fingerprints[splits.test], index.fingerprints[seen])
-    twins = {
-        int(row): int(seen[k]) for row, k, d in zip(splits.test, nearest, distances, strict=True) if d <= THRESHOLD
-    }
+    tested, nearest = nearest_pairs(index.fingerprints[splits.test], index.fingerprints[seen])
+    twins = {int(splits.test[query]): int(seen[twin]) for query, twin in zip(tested, nearest, strict=True)}
     if manifest.contents:
         by_content = {manifest.contents[row]: int(row) for row in seen[::-1]}
         equal = {int(row): by_content.get(manifest.contents[row]) for row in splits.test}

@@ -7,6 +7,7 @@ A fingerprint says for each of the 64 lowest frequencies of a gray 32×32 thumbn
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from carcls.data.decode import GRAY_SIDE
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 _KEPT = 8
-_BLOCK = 256
+_PAIRS_AT_A_TIME = 2**21
 
 _frequencies = np.arange(_KEPT)[:, None] * (2 * np.arange(GRAY_SIDE)[None, :] + 1)
 _COSINES = np.cos(np.pi * _frequencies / (2 * GRAY_SIDE))
@@ -48,26 +49,28 @@ and a wrong pair kept on one side of a split costs nothing.
 
 
 def near_pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], threshold: int = THRESHOLD) -> Pairs:
-    """Return positions int64 [p] into ``left`` [n] and ``right`` [m] of all pairs at most ``threshold`` bits apart."""
-    found = [
-        np.stack(np.nonzero(distances <= threshold)) + np.array([[start], [0]])
-        for start, distances in _distance_blocks(left, right)
-    ]
-    first, second = np.concatenate(found, axis=1) if found else np.zeros((2, 0), np.int64)
-    return first, second
+    """Return positions int64 [p] into ``left`` [n] and ``right`` [m] of all pairs at most ``threshold`` bits apart.
+
+    Of threshold + 1 bands of bits two such fingerprints have one in common, so only those that share one are compared.
+    """
+    found = np.zeros((2, 0), np.int64)
+    for shift, mask in _bands(threshold + 1):
+        shared = [found, *_sharing((left >> shift) & mask, (right >> shift) & mask, left, right, threshold)]
+        found = np.unique(np.concatenate(shared, axis=1), axis=1)
+    return found[0], found[1]
 
 
-def nearest_fingerprint(
-    queries: NDArray[np.uint64], gallery: NDArray[np.uint64]
+def nearest_pairs(
+    queries: NDArray[np.uint64], gallery: NDArray[np.uint64], threshold: int = THRESHOLD
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return for each query [n] the first position in ``gallery`` [m > 0] that is nearest, and its distance in bits."""
-    positions = np.zeros(len(queries), np.int64)
-    smallest = np.zeros(len(queries), np.int64)
-    for start, distances in _distance_blocks(queries, gallery):
-        block = slice(start, start + len(distances))
-        positions[block] = distances.argmin(axis=1)
-        smallest[block] = distances.min(axis=1)
-    return positions, smallest
+    """Return the positions of the queries [n] that have a near-duplicate in ``gallery`` [m], and of their nearest ones.
+
+    Of several that are equally near it is the first.
+    """
+    first, second = near_pairs(queries, gallery, threshold)
+    order = np.lexsort((second, np.bitwise_count(queries[first] ^ gallery[second]), first))
+    asked, places = np.unique(first[order], return_index=True)
+    return asked, second[order][places]
 
 
 def near_duplicate_groups(
@@ -101,6 +104,29 @@ def near_duplicate_groups(
     return groups.astype(np.int64)
 
 
-def _distance_blocks(left: NDArray[np.uint64], right: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    for start in range(0, len(left), _BLOCK):
-        yield start, np.bitwise_count(left[start : start + _BLOCK, None] ^ right[None, :])
+def _bands(count: int) -> Iterator[tuple[np.uint64, np.uint64]]:
+    """Yield shift and mask of ``count`` bands that hold all 64 bits between them."""
+    edges = [64 * place // count for place in range(count + 1)]
+    for low, high in pairwise(edges):
+        yield np.uint64(low), np.uint64(2 ** (high - low) - 1)
+
+
+def _sharing(
+    left_keys: NDArray[np.uint64],
+    right_keys: NDArray[np.uint64],
+    left: NDArray[np.uint64],
+    right: NDArray[np.uint64],
+    threshold: int,
+) -> Iterator[NDArray[np.int64]]:
+    """Yield positions int64 [2, p] of the pairs with equal keys that are at most ``threshold`` bits apart."""
+    order = np.argsort(right_keys, kind="stable")
+    begins = np.searchsorted(right_keys[order], left_keys, side="left")
+    counts = np.searchsorted(right_keys[order], left_keys, side="right") - begins
+    # In blocks, because flat pictures may all share a band.
+    blocks = np.cumsum(counts) // _PAIRS_AT_A_TIME
+    for rows in np.split(np.arange(len(left)), np.flatnonzero(np.diff(blocks)) + 1):
+        first = np.repeat(rows, counts[rows])
+        within = np.arange(len(first)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
+        second = order[begins[first] + within]
+        near = np.bitwise_count(left[first] ^ right[second]) <= threshold
+        yield np.stack([first[near], second[near]])

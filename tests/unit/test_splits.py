@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from carcls.data.fingerprints import fingerprint, near_duplicate_groups, near_pairs, nearest_fingerprint
+from carcls.data.fingerprints import fingerprint, near_duplicate_groups, near_pairs, nearest_pairs
 from carcls.data.splits import Splits, cut, cut_splits
 
 Ints = NDArray[np.int64]
@@ -138,16 +138,34 @@ def test_equal_files_are_one_group_whatever_their_fingerprints() -> None:
 
 
 def test_distances_agree_with_counting_bits_one_by_one() -> None:
-    """Pairs and nearest neighbours match Python's own bit count."""
+    """Pairs and nearest neighbours match Python's own bit count, of far and of hardly differing fingerprints."""
     rng = np.random.default_rng(1)
     left, right = rng.integers(2**63, size=(2, 300), dtype=np.uint64)
+    flips = 1 << rng.integers(0, 64, size=(6, 200), dtype=np.uint64)
+    right[:200] = left[:200] ^ np.bitwise_or.reduce(flips, axis=0)
+    right[200:203] = left[0]
     exact = np.array([[int(a ^ b).bit_count() for b in right] for a in left])
-    assert {(int(i), int(j)) for i, j in zip(*near_pairs(left, right, 20), strict=True)} == set(
-        zip(*(axis.tolist() for axis in np.nonzero(exact <= 20)), strict=True)
-    )
-    positions, distances = nearest_fingerprint(left, right)
-    assert np.array_equal(distances, exact.min(axis=1))
-    assert np.array_equal(positions, exact.argmin(axis=1))
+    for threshold in (0, 4, 5, 20):
+        assert list(zip(*near_pairs(left, right, threshold), strict=True)) == list(
+            zip(*np.nonzero(exact <= threshold), strict=True)
+        )
+        asked, nearest = nearest_pairs(left, right, threshold)
+        assert asked.tolist() == np.flatnonzero(exact.min(axis=1) <= threshold).tolist()
+        assert nearest.tolist() == exact.argmin(axis=1)[asked].tolist()
+
+
+def test_time_for_near_duplicates_grows_as_the_images_do() -> None:
+    """Ten times the fingerprints take less than thirty times as long; comparing all with all would take a hundred."""
+    prints = np.random.default_rng(3).integers(2**63, size=60_000, dtype=np.uint64)
+
+    def seconds(count: int) -> float:
+        start = time.perf_counter()
+        near_duplicate_groups(prints[:count])
+        return time.perf_counter() - start
+
+    seconds(100)
+    few = min(seconds(6_000) for _ in range(3))
+    assert seconds(60_000) < 30 * few
 
 
 def test_fingerprint_survives_brightness_and_noise_but_not_another_picture() -> None:
