@@ -72,11 +72,14 @@ def measure(place: Path, trials: int, *, short: bool) -> Row:
 
 
 def spec_of(trials: int) -> dict[str, Any]:
-    """Return a sweep whose trials share all views."""
+    """Return a sweep whose trials share all views; what is given in ``config`` is not searched."""
     config = {"backbone": "efficientnet_lite0", "image_size": 32, "epochs": EPOCHS, "batch_size": BATCH}
+    config |= {"optimizer": "adam", "backbone_lr": 1e-3, "weight_decay": 0.0, "lr_schedule": "constant"}
+    config |= {"label_smoothing": 0.0, "augmentation_strength": 1.0, "jitter": 0.0}
     return {
         "family": "transfer",
         "trials": trials,
+        "experiments": [],
         "config": {**config, "unfreezing": "frozen", "crop": "random", "flip": True, "rotation": 15},
         "search": {"dropout": {"low": 0.0, "high": 0.7}, "head_lr": {"low": 1e-4, "high": 1e-2, "log": True}},
         "early_stopping": {"enabled": False},
