@@ -34,7 +34,7 @@ _LAST = re.compile(rf"trial (\d+) epoch {EPOCHS}/{EPOCHS}\b")
 def main() -> None:
     """Run both ways, print, and write the row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="an eighth of the images; judges no target")
+    parser.add_argument("--short", action="store_true", help="a quarter of the images; judges no target")
     parser.add_argument("--trials", type=int, default=16, help="of the timed sweep")
     parser.add_argument("--json", type=Path, help="where the row goes")
     parser.add_argument("--heads", nargs=3, metavar=("FOLDER", "TRAIN", "VALIDATION"), help=argparse.SUPPRESS)
@@ -51,7 +51,7 @@ def main() -> None:
 
 def measure(place: Path, trials: int, *, short: bool) -> Row:
     """Time bare heads, the sweep, and bare heads again."""
-    write_pictures(place / "pictures", 4 if short else 32)
+    write_pictures(place / "pictures", 8 if short else 32)
     sweep(spec_of(1), place / "pictures", place / "runs", "first")
     train, validation = count_rows(place / "runs" / "stages")
     heads = bare_heads(place, train, validation)
@@ -72,11 +72,14 @@ def measure(place: Path, trials: int, *, short: bool) -> Row:
 
 
 def spec_of(trials: int) -> dict[str, Any]:
-    """Return a sweep whose trials share all views."""
+    """Return a sweep whose trials share all views; what is given in ``config`` is not searched."""
     config = {"backbone": "efficientnet_lite0", "image_size": 32, "epochs": EPOCHS, "batch_size": BATCH}
+    config |= {"optimizer": "adam", "backbone_lr": 1e-3, "weight_decay": 0.0, "lr_schedule": "constant"}
+    config |= {"label_smoothing": 0.0, "augmentation_strength": 1.0, "jitter": 0.0}
     return {
         "family": "transfer",
         "trials": trials,
+        "experiments": [],
         "config": {**config, "unfreezing": "frozen", "crop": "random", "flip": True, "rotation": 15},
         "search": {"dropout": {"low": 0.0, "high": 0.7}, "head_lr": {"low": 1e-4, "high": 1e-2, "log": True}},
         "early_stopping": {"enabled": False},

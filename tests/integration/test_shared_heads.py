@@ -175,7 +175,8 @@ def test_a_frozen_trial_builds_no_backbone_where_its_views_are_known(
 def test_a_backbone_that_waits_is_the_one_that_is_built(name: str) -> None:
     """Width, colours, head and embeddings are those of the classifier that is built at once."""
     config = TrialConfig(backbone=name, weights="random", image_size=32, seed=3)
-    now, later = build_classifier(config, 5).eval(), build_classifier(config, 5, later=True).eval()
+    now, later = (build_classifier(config, 5, later=late).eval() for late in (False, True))
+    now.to(memory_format=torch.channels_last)
     assert list(later.backbone.parameters()) == []
     for trait in ("name", "embedding", "mean", "std"):
         assert getattr(later.backbone, trait) == getattr(now.backbone, trait)
