@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STARTUP_TRIALS = 8
 # So many trials are shown to the sampler; a draw takes as long as it sees trials.
-MOST_SHOWN, BEST_SHOWN = 500, 50
+MOST_SHOWN, BEST_SHOWN = 250, 50
 # Finds one combination among a hundred that are answered with a probability above 0.9999.
 RANDOM_DRAWS = 1000
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.covariance import ledoit_wolf
 
 from carcls.config import Whitening
 
@@ -88,6 +87,8 @@ def _discriminant(centred: NDArray[np.float64], labels: NDArray[np.int64], dim: 
     residuals = centred - means[places]
     if len(names) < 2 or not residuals.any():
         return None
+    from sklearn.covariance import ledoit_wolf  # a second that only whitening trials should take to start
+
     within, _ = ledoit_wolf(residuals, assume_centered=True)
     values, vectors = _eigen(within, len(within))
     whitener = vectors / np.sqrt(values)  # [d, d]
