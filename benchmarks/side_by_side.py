@@ -66,7 +66,7 @@ class Pair:
     def our_second(self) -> float:
         """The second at which we had the yardstick's best accuracy; infinite if never."""
         _, wanted = self.plain_best
-        return next((s for s, best in self.ours.timeline() if best >= round(wanted, 3)), float("inf"))
+        return next((s for s, best in self.ours.timeline() if best > round(wanted, 3) - 1e-6), float("inf"))
 
     @property
     def later(self) -> float:

@@ -237,8 +237,8 @@ def test_time_to_the_best_is_judged_against_when_the_yardstick_had_it(
 ) -> None:
     """The share is of the seconds until the yardstick's best accuracy, not of all its seconds."""
     side_by_side, commands = load("side_by_side", monkeypatch), load("commands", monkeypatch)
-    plain = commands.Told(500.0, {"timeline": [[50.0, 0.1], [100.0, 0.3]]})
-    lines = [(1.0, "trial 0 started"), (ours, "trial 0 epoch 1/5: val accuracy 30.0%"), (70.0, "trial 0 complete:")]
+    plain = commands.Told(500.0, {"timeline": [[50.0, 0.1], [100.0, 44 / 765]]})
+    lines = [(1.0, "trial 0 started"), (ours, "trial 0 epoch 1/5: val accuracy 5.8%"), (70.0, "trial 0 complete:")]
     told = commands.Told(80.0, {"best": {"metrics": {"val_accuracy": 0.3}}}, lines)
     contest = side_by_side.Contest("finetune", 16, 5, 128, (96, 128), early_stopping=True)
     row = side_by_side.row_of(contest, "cars", [side_by_side.Pair(plain, told)] * 3, "python x")
