@@ -121,7 +121,11 @@ class Answers:
         place = self._where.pop(number, NOWHERE)
         whole = failure.kind == "out_of_memory" and has_whole_share(self._tries[number], self.cores)
         blamed = self.places.fails(place, number) if failure.kind == "lost" or whole else None
-        if blamed and not self.quarantine.take_out(blamed) and self.places.is_no_single_trial(blamed):
+        if (
+            blamed
+            and not self.quarantine.take_out(blamed, self._tries[number].gpus)
+            and self.places.is_no_single_trial(blamed)
+        ):
             last = "GPU" if blamed.gpu else "machine"
             self.control.stop(f"{IN_A_ROW} failures in a row on the last {last} that is in use: {failure.reason}")
         return self.quarantine.has(place)

@@ -34,8 +34,13 @@ class Quarantine:
         """Tell whether the place, or its machine, is out of use."""
         return place in self.out or place.machine in self.out
 
-    def take_out(self, place: Place) -> bool:
-        """Put a place out of use, unless it is the last one; tell whether it is out now, or gone."""
+    def take_out(self, place: Place, share: float) -> bool:
+        """Put a place out of use, unless it is the last one; tell whether it is out now, or gone.
+
+        Args:
+            place: a machine or a GPU.
+            share: GPUs that a trial gets.
+        """
         nodes = {found["NodeID"]: found for found in ray.nodes() if found["Alive"] and found["Resources"].get("CPU")}
         if self.has(place) or place.node not in nodes:
             return True
@@ -43,7 +48,7 @@ class Quarantine:
         if not (self._other_gpus(usable) if place.gpu else len(usable) > 1):
             return False
         self.out.add(place)
-        self._placeholders += hold(place, usable[place.node])
+        self._placeholders += hold(place, usable[place.node], share)
         name = f"{nodes[place.node]['NodeManagerHostname']} (node {place.node[:8]})"
         what = f"GPU {place.gpu} of {name}" if place.gpu else name
         self.tell(f"{what} failed {IN_A_ROW} times in a row, so this sweep does not use it any more")
@@ -70,39 +75,39 @@ class _Placeholder:
 
 
 class _GpuHolder:
-    """Holds one GPU of its node: Ray lets nobody choose, so it takes what is free until that one is among it."""
+    """Holds one GPU of its node: Ray lets nobody choose, so it takes what is free and keeps what is of that one.
 
-    def __init__(self, place: Place, gpus: int) -> None:
-        start = ray.remote(_Placeholder).options(num_cpus=0, num_gpus=1, scheduling_strategy=_on(place.node)).remote
+    It takes parts of a trial's size, or trials that share the GPU could keep it from ever being free as a whole.
+    """
+
+    def __init__(self, place: Place, gpus: int, share: float) -> None:
+        parts = int(1 / share + 1e-6)
+        options = {"num_cpus": 0, "num_gpus": share, "scheduling_strategy": _on(place.node)}
+        start = ray.remote(_Placeholder).options(**options).remote
+        self._kept: list[Any] = []
         while True:
-            takers = [start() for _ in range(gpus)]
-            self._kept = _first_with(place.gpu, takers)
+            takers = [start() for _ in range(gpus * parts - len(self._kept))]
+            self._kept += _those_with(place.gpu, takers)
             for taker in takers:
-                if taker is not self._kept:
+                if taker not in self._kept:
                     ray.kill(taker)
-            if self._kept is not None:
+            if len(self._kept) == parts:
                 return
-            time.sleep(_AGAIN_SECONDS)  # a trial is still on it
+            time.sleep(_AGAIN_SECONDS)  # trials are still on it
 
 
-def _first_with(gpu: str, takers: list[Any]) -> Any | None:
-    """Return the placeholder that was given this GPU; None when none of those that started was."""
+def _those_with(gpu: str, takers: list[Any]) -> list[Any]:
+    """Return the placeholders that were given a part of this GPU, of those that could start."""
     answers = {taker.gpu.remote(): taker for taker in takers}
-    waiting, end = list(answers), time.monotonic() + _START_SECONDS
-    while waiting:
-        ready, waiting = ray.wait(waiting, timeout=max(0.0, end - time.monotonic()))
-        if not ready:
-            return None
-        if ray.get(ready[0]) == gpu:
-            return answers[ready[0]]
-    return None
+    ready, _ = ray.wait(list(answers), num_returns=len(answers), timeout=_START_SECONDS)
+    return [answers[answer] for answer in ready if ray.get(answer) == gpu]
 
 
-def hold(place: Place, resources: dict[str, float]) -> list[Any]:
+def hold(place: Place, resources: dict[str, float], share: float) -> list[Any]:
     """Start actors that take a GPU, or a node's cores and GPUs one by one, as trials leave them."""
     if place.gpu:
         holder = ray.remote(_GpuHolder).options(num_cpus=0, scheduling_strategy=_on(place.node))
-        return [holder.remote(place, int(resources["GPU"]))]
+        return [holder.remote(place, int(resources["GPU"]), share)]
     cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
     kind = ray.remote(_Placeholder)
     shares = [(1, 1)] * min(cores, gpus) + [(1, 0)] * (cores - gpus) + [(0, 1)] * (gpus - cores)
