@@ -15,22 +15,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracking._tracking_service.client import TrackingServiceClient
 
 from sweeps.tracking_store import Tracking
-
-
-class _OwnStore(TrackingServiceClient):  # type: ignore[misc]  # mlflow has no types here
-    """MLflow's tracking client over a store of its own; MLflow shares one by all clients of a database."""
-
-    def __init__(self, uri: str, store: Any) -> None:
-        self._own = store
-        super().__init__(uri)
-
-    @property
-    def store(self) -> Any:
-        """The store."""
-        return self._own
 
 
 class Requests:
@@ -45,10 +31,7 @@ class Requests:
 
     def __init__(self, tracking: Tracking) -> None:
         self.client: MlflowClient = tracking.client()
-        store = self.client._tracking_client.store
-        self._store = copy.copy(store) if isinstance(store, SqlAlchemyStore) else None
-        if self._store is not None:
-            self.client._tracking_client = _OwnStore(tracking.uri, self._store)
+        self._store = _take_store(self.client)
 
     @property
     def can_be_together(self) -> bool:
@@ -58,6 +41,22 @@ class Requests:
     def together(self) -> AbstractContextManager[None]:
         """Return a context in which all requests are carried out at its end, or none if it is left by an exception."""
         return nullcontext() if self._store is None else _one_transaction(self._store)
+
+
+def _take_store(client: MlflowClient) -> Any | None:
+    """Give the client a database of its own to write to, and return it; MLflow shares one by all clients of a database.
+
+    None where requests go to a server, and where a later MLflow has other names: these are not public.
+    """
+    service = getattr(client, "_tracking_client", None)
+    store = getattr(service, "store", None)
+    if not (isinstance(store, SqlAlchemyStore) and hasattr(store, "ManagedSessionMaker")):
+        return None
+    own = copy.copy(store)
+    kind = type(service)
+    client._tracking_client = copy.copy(service)
+    client._tracking_client.__class__ = type(kind.__name__, (kind,), {"store": own})
+    return own
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
 from sweeps.tracking import SweepTracker, Tracking, open_tracking
 from sweeps.tracking_runs import STATE, SweepRuns, Update
+from sweeps.tracking_together import Requests
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +278,14 @@ def test_runs_written_together_are_as_if_written_one_by_one(tracking: Tracking) 
     assert together.write_together(updates)
     assert _seen(tracking, "together") == _seen(tracking, "alone")
     assert _seen(tracking, "together")[3] == ("FINISHED", {"val_accuracy": 0.5}, {"epochs": "2", "number": "3"}, 2)
+
+
+def test_a_later_mlflow_with_other_names_is_written_to_one_by_one(
+    tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction needs names of MLflow that are not public."""
+    monkeypatch.setattr(Tracking, "client", lambda _self: SimpleNamespace(_renamed=None))
+    assert not Requests(tracking).can_be_together
 
 
 def test_a_point_that_is_there_already_loses_nothing_of_what_is_written_with_it(tracking: Tracking) -> None:
