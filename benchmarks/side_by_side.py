@@ -24,6 +24,7 @@ from rows import Row, write_rows
 TRIALS = {"retrieval": 24, "frozen": 64, "finetune": 16}
 FASTER = {"retrieval": 10.0, "frozen": 30.0}
 LATEST = 0.5
+LEAST_IMAGES = 1000
 POINTS = 0.005
 
 
@@ -162,12 +163,12 @@ def row_of(contest: Contest, cars: Cars, pairs: list[Pair], command: str) -> Row
         what, target, value, good = _time_to_best(pairs)
     else:
         what, target, value, good = _wall_time(contest, pairs)
-    judged = contest.trials >= TRIALS[contest.kind] and (contest.kind != "finetune" or len(pairs) >= 3)
-    judged &= contest.kind == "finetune" or contest.kind == "retrieval" or not contest.early_stopping
-    reason = "" if good and judged else _why(contest, pairs, judged)
+    unjudged = _unjudged(contest, cars, len(pairs))
+    ours = sorted((pair.ours for pair in pairs), key=lambda told: told.seconds)[len(pairs) // 2]
+    reason = unjudged or ("" if good else f"of our {ours.seconds:.0f} s {_around(ours)}")
     stopping = " with early stopping" if contest.early_stopping and contest.kind == "frozen" else ""
     what = f"{what}, {contest.trials} trials{stopping} ({cars})"
-    return Row(what, target, value, good if judged else None, len(pairs), command, reason)
+    return Row(what, target, value, None if unjudged else good, len(pairs), command, reason)
 
 
 def _wall_time(contest: Contest, pairs: list[Pair]) -> tuple[str, str, str, bool]:
@@ -189,15 +190,16 @@ def _time_to_best(pairs: list[Pair]) -> tuple[str, str, str, bool]:
     return what, f"≤ {LATEST:g}×", f"{later:.2f}× ({each})".replace("inf s", "never"), later <= LATEST
 
 
-def _why(contest: Contest, pairs: list[Pair], judged: bool) -> str:
-    if not judged and contest.kind == "frozen" and contest.early_stopping:
+def _unjudged(contest: Contest, cars: Cars, runs: int) -> str:
+    """Return why the runs cannot judge the target; nothing if they can."""
+    if contest.kind == "frozen" and contest.early_stopping:
         return "no target is set for it: in the one that is set every trial runs to its end"
-    if not judged:
-        return f"not judged: the target is for {TRIALS[contest.kind]} trials" + (
-            " and 3 seeds" if contest.kind == "finetune" else ""
-        )
-    ours = sorted((pair.ours for pair in pairs), key=lambda told: told.seconds)[len(pairs) // 2]
-    return f"of our {ours.seconds:.0f} s {_around(ours)}"
+    if contest.trials < TRIALS[contest.kind] or (contest.kind == "finetune" and runs < 3):
+        seeds = " and 3 seeds" if contest.kind == "finetune" else ""
+        return f"not judged: the target is for {TRIALS[contest.kind]} trials{seeds}"
+    if cars.train < LEAST_IMAGES:
+        return f"not judged: with fewer than {LEAST_IMAGES:,} images starting takes longer than what is compared"
+    return ""
 
 
 def _around(ours: Told) -> str:

@@ -231,6 +231,11 @@ def test_the_timeline_is_when_something_better_was_printed(monkeypatch: pytest.M
         run.last("complete")
 
 
+def some_cars(monkeypatch: pytest.MonkeyPatch, train: int = 4000) -> Any:
+    """Return a data set of so many training images that nobody reads."""
+    return load("cars", monkeypatch).Cars("cars", Path("folder"), Path("split"), 196, train, 700)
+
+
 @pytest.mark.parametrize(("ours", "met"), [(40.0, True), (60.0, False)])
 def test_time_to_the_best_is_judged_against_when_the_yardstick_had_it(
     monkeypatch: pytest.MonkeyPatch, ours: float, met: bool
@@ -241,20 +246,31 @@ def test_time_to_the_best_is_judged_against_when_the_yardstick_had_it(
     lines = [(1.0, "trial 0 started"), (ours, "trial 0 epoch 1/5: val accuracy 5.8%"), (70.0, "trial 0 complete:")]
     told = commands.Told(80.0, {"best": {"metrics": {"val_accuracy": 0.3}}}, lines)
     contest = side_by_side.Contest("finetune", 16, 5, 128, (96, 128), early_stopping=True)
-    row = side_by_side.row_of(contest, "cars", [side_by_side.Pair(plain, told)] * 3, "python x")
+    row = side_by_side.row_of(contest, some_cars(monkeypatch), [side_by_side.Pair(plain, told)] * 3, "python x")
     assert row.met is met
     assert row.value.startswith(f"{ours / 100:.2f}×")
 
 
-def test_a_smaller_sweep_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thirty times is asked of 64 trials; of fewer nothing is said, however fast they were."""
+@pytest.mark.parametrize(
+    ("kind", "trials", "train", "words"),
+    [
+        ("frozen", 24, 4000, "the target is for 64 trials"),
+        ("retrieval", 24, 300, "fewer than 1,000 images"),
+        ("finetune", 16, 4000, "16 trials and 3 seeds"),
+    ],
+)
+def test_a_smaller_comparison_is_not_judged(
+    monkeypatch: pytest.MonkeyPatch, kind: str, trials: int, train: int, words: str
+) -> None:
+    """Thirty times is asked of 64 trials; of less nothing is said, however fast it was."""
     side_by_side, commands = load("side_by_side", monkeypatch), load("commands", monkeypatch)
     plain = commands.Told(4000.0, {"timeline": [[50.0, 0.3]]})
     told = commands.Told(40.0, {"best": {"metrics": {"val_accuracy": 0.3}}}, [])
-    contest = side_by_side.Contest("frozen", 24, 3, 64, (64, 96), early_stopping=False)
-    row = side_by_side.row_of(contest, "cars", [side_by_side.Pair(plain, told)], "python x")
+    contest = side_by_side.Contest(kind, trials, 3, 64, (64, 96), early_stopping=kind == "finetune")
+    pairs = [side_by_side.Pair(plain, told)]
+    row = side_by_side.row_of(contest, some_cars(monkeypatch, train), pairs, "python x")
     assert row.met is None
-    assert "the target is for 64 trials" in row.reason
+    assert words in row.reason
 
 
 def test_the_runner_leaves_out_what_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
