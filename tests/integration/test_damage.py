@@ -20,8 +20,10 @@ from carcls.training.trained import TrainedClassifier
 from sweeps.stage_news import DamageNews
 
 SIZE = 32
-SCRATCH = TrialConfig(family="scratch", backbone="scratch", depth=3, width=16, image_size=SIZE, epochs=3, batch_size=8)
-FROZEN = TrialConfig(backbone="efficientnet_lite0", image_size=SIZE, epochs=2, batch_size=8, unfreezing="frozen")
+# Each store measures its own number format, and trials of two stores are compared.
+COMMON = TrialConfig(image_size=SIZE, batch_size=8, precision="fp32")
+SCRATCH = COMMON.with_settings({"family": "scratch", "backbone": "scratch", "depth": 3, "width": 16, "epochs": 3})
+FROZEN = COMMON.with_settings({"backbone": "efficientnet_lite0", "epochs": 2, "unfreezing": "frozen"})
 RETRIEVAL = FROZEN.with_settings({"family": "retrieval", "k": 3})
 # What the undamaged store has answers for, and what is asked of it next: the next needs what the first has left.
 FIRST = {"transfer": FROZEN, "retrieval": RETRIEVAL}
