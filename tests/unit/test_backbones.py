@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from carcls.catalog import BACKBONES, find_backbone
 from carcls.errors import InputError
-from carcls.models.backbones import Backbone, build_backbone
+from carcls.models.backbones import Backbone, backbone_later, build_backbone
 
 CATALOG = [record.name for record in BACKBONES if record.source != "scratch"]
 # One of each build: plain residual, tokens with parameters of their own, stages in a container, a head that stays.
@@ -91,6 +94,22 @@ def test_random_weights_are_a_function_of_the_seed(name: str) -> None:
     first, again, other = (dict(build_backbone(name, seed).named_parameters()) for seed in (1, 1, 2))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_a_backbone_for_later_is_the_one_that_is_built(name: str) -> None:
+    """Whoever finds all embeddings in the store builds no network; what it needs to know of one is the same."""
+    later, built = backbone_later(name, lambda: build_backbone(name)), build_backbone(name)
+    assert later is not None
+    assert (later.embedding, later.mean, later.std) == (built.embedding, built.mean, built.std)
+
+
+def test_families_load_without_the_libraries_that_build_networks() -> None:
+    """Both take seconds, in the driver and again in each process."""
+    code = "import sys, carcls.families.transfer, carcls.families.retrieval\n"
+    code += "print({'timm', 'torchvision'} & {*sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
 
 
 def test_building_leaves_the_random_state_alone() -> None:
