@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,17 +46,28 @@ def ray_ahead(log: Path, modules: Sequence[str]) -> Iterator[None]:
         log: where Ray's messages go.
         modules: loaded by the processes that Ray keeps ready, one a core, before they are trials'.
     """
-    with ThreadPoolExecutor(1, "carsweep-ray") as pool:
-        begun = pool.submit(_begin, log, modules)
-        _begun.append(begun)
-        try:
-            yield
-        finally:
-            if begun in _begun and _take_over():
-                ray.shutdown()
+    begun: Future[bool] = Future()
+    _begun.append(begun)
+    threading.Thread(target=_begin, args=(begun, log, modules), name="carsweep-ray", daemon=True).start()
+    try:
+        yield
+    finally:
+        if begun in _begun and _take_over():
+            ray.shutdown()
 
 
-def _begin(log: Path, modules: Sequence[str]) -> bool:
+def _begin(begun: Future[bool], log: Path, modules: Sequence[str]) -> None:
+    try:
+        started = _start_ahead(log, modules)
+    except Exception as error:
+        begun.set_exception(error)
+        return
+    begun.set_result(started)
+    if started:
+        threading.Event().wait()  # for ever: Linux kills Ray's processes with the thread that started them
+
+
+def _start_ahead(log: Path, modules: Sequence[str]) -> bool:
     if ray.is_initialized():
         return False
     _set_environment()

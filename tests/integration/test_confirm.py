@@ -57,6 +57,7 @@ run_trials(
 """
 
 
+@pytest.mark.slow
 def test_kill_9_while_confirming_loses_no_run_and_repeats_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After kill -9 between runs with fresh seeds the next driver runs what is missing: two trials, three seeds each,
     in parallel, and no finished one again.

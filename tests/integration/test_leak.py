@@ -140,6 +140,7 @@ class WatchedSource(ImageSource):
         return super().batch(rows, view)
 
 
+@pytest.mark.slow
 def test_splitting_after_augmenting_scores_without_anything_to_learn(tmp_path: Path) -> None:
     """On random labels the documented order scores far above chance; splitting the images first stays at chance."""
     accuracies = []

@@ -128,6 +128,7 @@ def refused(tracking: Tracking) -> Promotion:
     return outcome
 
 
+@pytest.mark.slow
 def test_challengers_become_champion_one_after_the_other(tracking: Tracking, export: Path, tmp_path: Path) -> None:
     """The first one needs only to answer, the next may be no worse; every move is recorded, and can be loaded."""
     first = register(tracking, export, tmp_path, 0, range(20))

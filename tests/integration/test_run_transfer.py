@@ -170,6 +170,7 @@ def _wait_for(words: str, file: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_after_gc_a_finished_sweep_is_finished_and_can_be_extended(first: Done, folder: Path) -> None:
     """With room for nothing, the same command trains nothing again; one more trial runs on stages made anew."""
     runs, settings = folder / "runs", [*SETTINGS, "epochs=1", "experiments=[transfer/frozen]"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import ray
 
-from sweeps.session import ray_ahead, ray_session
+from sweeps.session import one_session, ray_ahead, ray_session
 
 # Of the standard library, and loaded by nobody else here.
 MODULE = "sunau"
@@ -38,6 +39,17 @@ def test_a_ray_that_nobody_needed_is_ended(tmp_path: Path) -> None:
     """A mistake is found in the images: no session comes."""
     with pytest.raises(ValueError, match="no images"), ray_ahead(tmp_path / "ray.log", []):
         raise ValueError("no images")
+    assert not ray.is_initialized()
+
+
+def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path: Path) -> None:
+    """It outlives the first one's sitting."""
+    with one_session():
+        for _ in range(2):
+            with ray_ahead(tmp_path / "ray.log", []), ray_session(tmp_path / "ray.log"):
+                assert ray.get(Process.remote().has_loaded.remote("sys"))
+            time.sleep(0.5)
+            assert ray.is_initialized()
     assert not ray.is_initialized()
 
 
