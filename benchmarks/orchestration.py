@@ -109,7 +109,9 @@ def trials_growth(scale: float, command: str) -> list[Row]:
 
 def _judged(row: Row, scale: float) -> Row:
     """Return the row without a verdict where less was measured than the target asks for."""
-    return row if scale == 1 else replace(row, met=None, reason=f"not the size that the target is for; {row.reason}")
+    if scale == 1:
+        return row
+    return replace(row, met=None, reason="; ".join(filter(None, ["not the size that the target is for", row.reason])))
 
 
 @contextmanager
