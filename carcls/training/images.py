@@ -23,7 +23,7 @@ BLOCK_PIXELS = 200_000
 """Pixels that a CPU thread takes through all passes at a time: 4 images of 224 pixels, which stay in its cache."""
 
 AHEAD = 2
-"""Threads of a CPU that make batches, each one batch; two cores make more of them than any network there trains."""
+"""Threads of a CPU that make batches, each one batch."""
 
 
 @dataclass(frozen=True)
