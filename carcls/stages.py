@@ -26,7 +26,7 @@ from filelock import FileLock
 from carcls.config import digest_of
 from carcls.disk import full_disk_named, replacing
 from carcls.stages_checks import find_damage, seal
-from carcls.stages_use import note_hit, note_made
+from carcls.stages_use import MADE, note_hit, note_made
 
 LOG = "log.jsonl"
 # Stages that this process has found to be whole.
@@ -117,7 +117,8 @@ class StageStore:
                         write_json(work / "key.json", dict(key))  # whoever clears up must know whose work it is
                     make(work)
                     seal(work)
-                    note_made(work, time.perf_counter() - began)
+                    if not (work / MADE).exists():  # the maker may know better what finding it is worth
+                        note_made(work, time.perf_counter() - began)
                     write_json(work / "key.json", dict(key))
             except BaseException:
                 if not keep:

@@ -11,6 +11,7 @@ import torch
 
 from carcls.config import TrialConfig
 from carcls.stages import StageStore
+from carcls.stages_use import use_by_kind
 from carcls.training import precision
 from carcls.training.device import NumberFormat
 from carcls.training.precision import compare, resolve_precision
@@ -46,6 +47,17 @@ def test_the_faster_format_is_taken_and_remembered(tmp_path: Path, answer: Calla
     finally:
         torch.set_num_threads(threads)
     assert calls == [1]
+
+
+def test_finding_the_measurement_counts_as_no_saving(tmp_path: Path, answer: Callable[[Times], list[int]]) -> None:
+    """No trial would measure it for itself alone, so what sharing saved must not be made larger by it."""
+    answer({"fp32": [2.0, 1.0], "bf16": [0.9, 0.5]})
+    resolve_precision(SMALL, CPU, StageStore(tmp_path))
+    later = StageStore(tmp_path)
+    resolve_precision(SMALL, CPU, later)
+    assert later.saved_seconds == 0
+    (use,) = use_by_kind(tmp_path)
+    assert (use.kind, use.hits, use.saved) == ("precision", 1, 0)
 
 
 @pytest.mark.parametrize("change", [{"image_size": 64}, {"width": 16}, {"backbone": "efficientnet_lite0"}])
