@@ -24,7 +24,8 @@ class BackboneRecord:
         embedding: width d of the pooled features; 0 where only building it tells (``timm:…``, ``scratch``).
         stages: parts that an unfreezing schedule opens, input first; empty where only building it tells.
         gmacs: 10⁹ multiply-accumulates of one 224×224 image; a guess of 4.0 for ``timm:…``.
-        weights_file: file name looked for in the weights folder; empty where there is none of a known name.
+        weights_file: name of the official weights, which holds the first digits of their SHA-256 as torch hub's names
+            do; empty where there is none of a known name.
         parameters: parameters without the head, in millions (for disk estimates).
         bf16: whether plans take bf16 to be faster on a CPU with AMX; trials measure it (carcls.training.precision).
     """
@@ -67,7 +68,7 @@ BACKBONES: tuple[BackboneRecord, ...] = (
         embedding=1280,
         stages=("stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.5", "blocks.6", "top"),
         gmacs=0.39,
-        weights_file="",
+        weights_file="efficientnet-lite0-57934424.pth",
         parameters=3.4,
         bf16=False,
     ),

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray._private.node import Node
 
 from carcls.errors import InputError
 from sweeps.resources import Machine, this_machine
@@ -29,6 +30,7 @@ _SETTINGS = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
 }
 _PRELOAD = "RAY_preload_python_modules"  # Ray's own setting, read when it starts
+_SERVICES = ("start_api_server", "start_monitor", "start_log_monitor")
 _IN_WORKERS = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_FUNCTION_THREAD_TIMEOUT_S")
 
 
@@ -150,13 +152,30 @@ def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     here = this_machine()
-    ray.init(
-        address="local",
-        num_cpus=cpus or here.cores,
-        num_gpus=here.gpus if gpus is None else gpus,
-        include_dashboard=False,
-        **quiet,
-    )
+    with _few_services():
+        ray.init(
+            address="local",
+            num_cpus=cpus or here.cores,
+            num_gpus=here.gpus if gpus is None else gpus,
+            include_dashboard=False,
+            **quiet,
+        )
+
+
+@contextmanager
+def _few_services() -> Iterator[None]:
+    """Start no service that nobody asks here: of the dashboard, of scaling a cluster, of bringing logs to the terminal.
+
+    They take two seconds of computing and 300 MB. The names are Ray's own; one that is gone is left alone.
+    """
+    kept = {name: found for name in _SERVICES if (found := getattr(Node, name, None)) is not None}
+    for name in kept:
+        setattr(Node, name, lambda _node, **_options: None)
+    try:
+        yield
+    finally:
+        for name, start in kept.items():
+            setattr(Node, name, start)
 
 
 @contextmanager

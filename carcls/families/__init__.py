@@ -5,7 +5,7 @@ Importing this package loads no torch; the functions do, where they touch tensor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +13,21 @@ from typing import Any, Protocol, cast
 
 from carcls.config import Family, TrialConfig
 from carcls.data.dataset import Dataset
+from carcls.families.checks import check_data, preflight
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
+
+__all__ = [
+    "TestScore",
+    "answer_sibling",
+    "check_data",
+    "evaluate_on_test",
+    "export_trial",
+    "known_costs",
+    "preflight",
+    "refit_trial",
+    "run_trial",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +50,6 @@ class TestScore:
 class FamilyModule(Protocol):
     """What a module of a family offers."""
 
-    preflight: Callable[[Iterable[TrialConfig]], list[str]]
-    check_data: Callable[[Iterable[TrialConfig], Dataset], None]
     run: Callable[[TrialConfig, Dataset, StageStore, Report], Outcome]
     refit: Callable[[TrialConfig, Dataset, StageStore], str]
     evaluate_on_test: Callable[[TrialConfig, Dataset, StageStore, str, Path | None], TestScore]
@@ -54,29 +65,6 @@ _MODULES: Mapping[Family, str] = {
 
 def _module(family: Family) -> FamilyModule:
     return cast(FamilyModule, import_module(_MODULES[family]))
-
-
-def preflight(configs: Iterable[TrialConfig]) -> list[str]:
-    """Check, before anything expensive starts, that what the trials need can be had; return notes for the user.
-
-    Raises:
-        WeightsError: pretrained weights cannot be had.
-        InputError: a backbone is unknown to timm, or does not fit the image size.
-    """
-    notes: list[str] = []
-    for config in {c.digest: c for c in configs}.values():
-        notes += [note for note in _module(config.family).preflight([config]) if note not in notes]
-    return notes
-
-
-def check_data(configs: Iterable[TrialConfig], data: Dataset) -> None:
-    """Check, before anything is trained, that the trials' settings fit the data set.
-
-    Raises:
-        InputError: a trial asks for more neighbours than the gallery holds.
-    """
-    for config in configs:
-        _module(config.family).check_data([config], data)
 
 
 def known_costs(config: TrialConfig, classes: int) -> dict[str, float]:

@@ -8,15 +8,13 @@ of the vote.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
-from carcls.errors import InputError
 from carcls.evaluation.retrieval import neighbours_needed, relevant_of, retrieval_metrics
 from carcls.evaluation.significance import wilson_interval
 from carcls.export import write_export
@@ -24,50 +22,12 @@ from carcls.export_gallery import GalleryIndex
 from carcls.families import TestScore
 from carcls.families.queries import KIND, Queries
 from carcls.families.voting import Answer, timing, vote_metrics, with_costs
-from carcls.models.classifier import build_classifier
-from carcls.models.pooling import require_pooling
-from carcls.models.weights import WeightsSource, resolve_weights
 from carcls.outcome import Measurement, Outcome, Report
 from carcls.stages import StageStore
 from carcls.training.costs import costs_of
 from carcls.training.embeddings import Extractor, read_embeddings
 from carcls.training.ranking import Gallery, make_gallery
 from carcls.training.trained import PREDICTIONS, save_predictions
-
-
-def preflight(configs: Iterable[TrialConfig]) -> list[str]:
-    """Build every extractor once with its weights, however many trials use it; return what the user should know.
-
-    Raises:
-        InputError: a backbone cannot pool as the trial asks.
-    """
-    notes = []
-    for config in configs:
-        weights = resolve_weights(config.backbone, config.weights)
-        names = ("backbone", "weights", "image_size", "pooling")
-        _build_once(TrialConfig(**{name: getattr(config, name) for name in names}, **config.architecture()), weights)
-        if weights.kind == "random":
-            notes.append(f"{config.backbone} starts from random weights: nothing is transferred.")
-    return notes
-
-
-@lru_cache(maxsize=64)
-def _build_once(extractor: TrialConfig, weights: WeightsSource) -> None:  # noqa: ARG001 - other weights are another key
-    require_pooling(extractor, build_classifier(extractor, classes=1).backbone)
-
-
-def check_data(configs: Iterable[TrialConfig], data: Dataset) -> None:
-    """Check that the gallery holds as many images as are to vote.
-
-    Raises:
-        InputError: it does not.
-    """
-    held = len(data.splits.train)
-    for config in configs:
-        if config.k > held:
-            raise InputError(
-                f"k must be at most {held}, the training images that form the gallery, got {config.k!r}. Lower k."
-            )
 
 
 def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:

@@ -73,6 +73,16 @@ def resolve_weights(backbone: str, weights: str) -> WeightsSource:
     return _source(_from_torch_hub(record) if record.source == "torchvision" else _from_timm(record))
 
 
+def are_official(backbone: str, source: WeightsSource) -> bool:
+    """Tell whether weights that were found are, byte for byte, those that the backbone is published with."""
+    name = find_backbone(backbone).weights_file
+    return source.path is not None and source.path.name == name and source.digest.startswith(_published_digest(name))
+
+
+def _published_digest(name: str) -> str:
+    return Path(name).stem.rpartition("-")[2]
+
+
 def load_weights(backbone: Backbone, source: WeightsSource) -> None:
     """Load what ``resolve_weights`` found into ``backbone``, in place. Random weights are those it was built with.
 
@@ -158,7 +168,7 @@ def _from_torch_hub(record: BackboneRecord) -> Path:
         raise _unavailable(record, "they are not on this machine and the download site does not answer")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=_published_digest(path.name), progress=False)
     except (OSError, RuntimeError) as error:
         raise _unavailable(record, f"the download failed ({error})") from None
     return path.resolve()

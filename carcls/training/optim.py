@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from inspect import unwrap
+from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -14,6 +17,21 @@ from carcls.models.classifier import Classifier
 ONECYCLE_RISE = 0.3
 ONECYCLE_START = 1 / 25
 ONECYCLE_END = ONECYCLE_START / 1e4
+
+# What PyTorch wraps, so that its compiler looks away from it.
+_WRAPPED = ("add_param_group", "load_state_dict", "state_dict", "step", "zero_grad")
+
+
+def _uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
+    """Return the optimizer without wrappers that load PyTorch's compiler, for more than a second, to tell it nothing.
+
+    The numbers are the same: ``step`` alone does more there, which is to switch gradients off.
+    """
+    own: dict[str, Any] = {name: unwrap(getattr(kind, name)) for name in _WRAPPED}
+    return type(kind.__name__, (kind,), {**own, "step": torch.no_grad()(own["step"])})
+
+
+_ADAM, _ADAMW, _SGD = _uncompiled(Adam), _uncompiled(AdamW), _uncompiled(SGD)
 
 
 def build_optimizer(classifier: Classifier, config: TrialConfig) -> Optimizer:
@@ -27,10 +45,10 @@ def build_optimizer(classifier: Classifier, config: TrialConfig) -> Optimizer:
         *_groups(classifier.backbone.parameters(), config.backbone_lr, config.weight_decay),
     ]
     if config.optimizer == "adam":
-        return Adam(groups)
+        return _ADAM(groups)
     if config.optimizer == "adamw":
-        return AdamW(groups)
-    return SGD(groups, momentum=config.momentum)
+        return _ADAMW(groups)
+    return _SGD(groups, momentum=config.momentum)
 
 
 def _groups(parameters: Iterable[nn.Parameter], lr: float, decay: float) -> list[dict[str, object]]:

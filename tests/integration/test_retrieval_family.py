@@ -495,9 +495,9 @@ def test_a_backbone_without_feature_maps_pools_by_itself(folder: Path, stages: S
 def test_an_extractor_is_built_once_before_the_sweep() -> None:
     """Of a hundred trials with one extractor one builds it to check it; its weights are looked for each time."""
     config = FROZEN.with_settings({**SMALL, "image_size": 96})
-    before = retrieval._build_once.cache_info().misses
+    before = checks._check_network.cache_info().misses
     notes = preflight(config.with_settings({"k": k}) for k in range(1, 101))
     assert notes == ["timm:resnet10t starts from random weights: nothing is transferred."]
-    assert retrieval._build_once.cache_info().misses == before + 1
+    assert checks._check_network.cache_info().misses == before + 1
     with pytest.raises(WeightsError, match="does not exist"):
         preflight([config.with_settings({"weights": "no/such.pth"})])
