@@ -41,5 +41,5 @@ def make_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time for nothing
-    # As use_deterministic_algorithms(True, warn_only=True), which loads PyTorch's compiler besides, for a second or two.
+    # As use_deterministic_algorithms(True, warn_only=True), which also loads PyTorch's compiler, for a second or two.
     torch.set_deterministic_debug_mode("warn")

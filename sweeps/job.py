@@ -128,9 +128,7 @@ def _ray_meanwhile(
     from sweeps.session import ray_ahead
 
     # Ray keeps a process ready for each core. Where far fewer trials run, they would fill the memory for nothing.
-    useful = not share.gpus and 2 * share.concurrency >= this_machine().cores
-    modules = ("sweeps.worker", f"carcls.families.{spec.family}") if useful else ()
-    return ray_ahead(folder / "ray.log", modules)
+    return ray_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= this_machine().cores)
 
 
 def _sit_down(

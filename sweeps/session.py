@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +39,7 @@ _begun: list[Future[bool]] = []
 
 
 @contextmanager
-def ray_ahead(log: Path, modules: Sequence[str]) -> Iterator[None]:
+def ray_ahead(log: Path, *, warm: bool) -> Iterator[None]:
     """Start Ray here while this process loads libraries and decodes images, for the first ``ray_session`` inside.
 
     Where there is none, it is ended. Does nothing where Ray runs already.
@@ -50,7 +50,7 @@ def ray_ahead(log: Path, modules: Sequence[str]) -> Iterator[None]:
     """
     begun: Future[bool] = Future()
     _begun.append(begun)
-    threading.Thread(target=_begin, args=(begun, log, modules), name="carsweep-ray", daemon=True).start()
+    threading.Thread(target=_begin, args=(begun, log, warm), name="carsweep-ray", daemon=True).start()
     try:
         yield
     finally:
@@ -58,9 +58,9 @@ def ray_ahead(log: Path, modules: Sequence[str]) -> Iterator[None]:
             ray.shutdown()
 
 
-def _begin(begun: Future[bool], log: Path, modules: Sequence[str]) -> None:
+def _begin(begun: Future[bool], log: Path, warm: bool) -> None:
     try:
-        started = _start_ahead(log, modules)
+        started = _start_ahead(log, warm)
     except Exception as error:
         begun.set_exception(error)
         return
@@ -69,17 +69,18 @@ def _begin(begun: Future[bool], log: Path, modules: Sequence[str]) -> None:
         threading.Event().wait()  # for ever: Linux kills Ray's processes with the thread that started them
 
 
-def _start_ahead(log: Path, modules: Sequence[str]) -> bool:
+def _start_ahead(log: Path, warm: bool) -> bool:
     if ray.is_initialized():
         return False
     _set_environment()
-    before = os.environ.get(_PRELOAD)
-    os.environ[_PRELOAD] = ",".join(modules) if before is None else before
+    ours = warm and _PRELOAD not in os.environ
+    if ours:
+        os.environ[_PRELOAD] = "sweeps.warm"
     try:
         with _messages_to(log):
             _start(None, None, None)
     finally:
-        if before is None:
+        if ours:
             del os.environ[_PRELOAD]
     return True
 

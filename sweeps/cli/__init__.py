@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from sweeps.cli.app import carsweep
@@ -12,4 +13,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run ``carsweep`` with the arguments of this process, and exit with its code."""
-    sys.exit(run_command(carsweep, sys.argv[1:]))
+    # A sweep loads libraries of a million objects. The collector's default is to look through them all some forty times
+    # meanwhile, and once more at the end.
+    gc.set_threshold(50_000, 20, 100)
+    code = run_command(carsweep, sys.argv[1:])
+    gc.freeze()
+    sys.exit(code)

@@ -26,11 +26,11 @@ from carcls.export import GalleryPredictor, load_export
 from carcls.families import (
     answer_sibling,
     check_data,
+    checks,
     evaluate_on_test,
     export_trial,
     preflight,
     refit_trial,
-    retrieval,
     run_trial,
 )
 from carcls.models.backbones import build_backbone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from pathlib import Path
@@ -11,33 +12,38 @@ import ray
 
 from sweeps.session import one_session, ray_ahead, ray_session
 
-# Of the standard library, and loaded by nobody else here.
-MODULE = "sunau"
-
 
 @ray.remote(num_cpus=1)
 class Process:
     """A trial's process."""
 
-    def has_loaded(self, module: str) -> bool:
-        """Tell whether the module was loaded before this actor came."""
-        return module in sys.modules
+    def loaded(self) -> set[str]:
+        """Return the modules that were loaded before this actor came."""
+        return set(sys.modules)
+
+    def collects(self) -> tuple[bool, int]:
+        """Tell whether the garbage collector is on, and how many objects it leaves alone."""
+        return gc.isenabled(), gc.get_freeze_count()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_session_takes_over_the_ray_that_was_started_ahead_and_ends_it(tmp_path: Path) -> None:
-    """Its processes have loaded what they were told to, and trials get these processes."""
-    with ray_ahead(tmp_path / "ray.log", [MODULE]):
+    """Its processes have loaded what trials need and no compiler, and trials get these processes."""
+    with ray_ahead(tmp_path / "ray.log", warm=True):
         with ray_session(tmp_path / "ray.log") as machines:
             assert machines
             processes = [Process.remote() for _ in range(machines[0].cores)]
-            assert all(ray.get([process.has_loaded.remote(MODULE) for process in processes]))
+            for loaded in ray.get([process.loaded.remote() for process in processes]):
+                assert {"sweeps.worker", "carcls.families.retrieval", "torch"} <= loaded
+                assert not {"torch._dynamo", "timm", "mlflow", "sklearn"} & loaded
+            for enabled, frozen in ray.get([process.collects.remote() for process in processes]):
+                assert enabled
+                assert frozen > 100_000
         assert not ray.is_initialized()
 
 
 def test_a_ray_that_nobody_needed_is_ended(tmp_path: Path) -> None:
     """A mistake is found in the images: no session comes."""
-    with pytest.raises(ValueError, match="no images"), ray_ahead(tmp_path / "ray.log", []):
+    with pytest.raises(ValueError, match="no images"), ray_ahead(tmp_path / "ray.log", warm=False):
         raise ValueError("no images")
     assert not ray.is_initialized()
 
@@ -46,8 +52,8 @@ def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path
     """It outlives the first one's sitting."""
     with one_session():
         for _ in range(2):
-            with ray_ahead(tmp_path / "ray.log", []), ray_session(tmp_path / "ray.log"):
-                assert ray.get(Process.remote().has_loaded.remote("sys"))
+            with ray_ahead(tmp_path / "ray.log", warm=False), ray_session(tmp_path / "ray.log"):
+                assert "sys" in ray.get(Process.remote().loaded.remote())
             time.sleep(0.5)
             assert ray.is_initialized()
     assert not ray.is_initialized()
@@ -56,6 +62,6 @@ def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path
 def test_a_ray_that_runs_already_is_used_and_left_alone(tmp_path: Path) -> None:
     """A job's sweeps share one."""
     with ray_session(tmp_path / "ray.log"):
-        with ray_ahead(tmp_path / "ray.log", []), ray_session(tmp_path / "ray.log"):
+        with ray_ahead(tmp_path / "ray.log", warm=False), ray_session(tmp_path / "ray.log"):
             pass
         assert ray.is_initialized()

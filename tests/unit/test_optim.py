@@ -1,9 +1,13 @@
 """Learning rates over a trial: the documented StepLR, cosine with warm-up, one-cycle; and who is decayed."""
 
+import subprocess
+import sys
+from typing import get_args
+
 import pytest
 import torch
 
-from carcls.config import TrialConfig
+from carcls.config import Optimizer, TrialConfig
 from carcls.models.backbones import build_backbone
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
@@ -82,3 +86,58 @@ def test_what_is_trained_from_nothing_has_one_rate() -> None:
     assert {group["lr"] for group in optimizer.param_groups} == {0.3}
     seen = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(seen) == sorted(id(p) for p in classifier.parameters())
+
+
+@pytest.mark.parametrize("name", get_args(Optimizer))
+def test_steps_are_those_of_torchs_optimizers(name: str) -> None:
+    """Without what PyTorch's compiler would need, the weights come out the same to the last bit, resumed or not."""
+    config = TrialConfig(optimizer=name, backbone="efficientnet_lite0", weights="random", weight_decay=0.1)
+    ours = build_classifier(config, classes=3)
+    theirs = build_classifier(config, classes=3)
+    optimizer = build_optimizer(ours, config)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
+    assert isinstance(optimizer, kind)
+    reference = kind(_same_groups(optimizer, ours, theirs), **({"momentum": config.momentum} if name == "sgd" else {}))
+    for step in range(4):
+        for classifier, stepping in ((ours, optimizer), (theirs, reference)):
+            stepping.zero_grad(set_to_none=True)
+            embeddings = torch.rand(5, classifier.head.in_features, generator=torch.Generator().manual_seed(step))
+            classifier.head(embeddings).square().sum().backward()
+            stepping.step()
+        if step == 1:
+            optimizer.load_state_dict(optimizer.state_dict())
+    assert torch.equal(ours.head.weight, theirs.head.weight)
+    assert torch.equal(ours.head.bias, theirs.head.bias)
+
+
+def _same_groups(optimizer: torch.optim.Optimizer, ours: Classifier, theirs: Classifier) -> list[dict[str, object]]:
+    """Return the optimizer's groups with the parameters of the other classifier."""
+    twin = dict(zip(ours.parameters(), theirs.parameters(), strict=True))
+    return [
+        {**{name: group[name] for name in ("lr", "weight_decay")}, "params": [twin[p] for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+
+
+def test_training_a_head_loads_no_compiler() -> None:
+    """PyTorch's optimizers and its determinism load it, which takes each process more than a second."""
+    code = """
+import sys
+import torch
+from carcls.config import TrialConfig
+from carcls.models.classifier import build_classifier
+from carcls.seeding import make_deterministic
+from carcls.training.optim import build_optimizer
+
+make_deterministic()
+assert torch.are_deterministic_algorithms_enabled()
+config = TrialConfig(backbone="efficientnet_lite0")
+classifier = build_classifier(config, 3, later=True)
+optimizer = build_optimizer(classifier, config)
+optimizer.zero_grad()
+classifier.head(torch.rand(5, 1280)).sum().backward()
+optimizer.step()
+print({"torch._dynamo", "timm", "torchvision"} & {*sys.modules})
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
