@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from carcls.config import TrialConfig
 from carcls.errors import InputError, WeightsError
 from carcls.models.backbones import Backbone, build_backbone
 from carcls.models.classifier import build_classifier
-from carcls.models.weights import WeightsSource, load_weights, reachable, resolve_weights
+from carcls.models.weights import WeightsSource, are_official, load_weights, reachable, resolve_weights
 
 PROBE_LIMIT = 10.0
 
@@ -342,3 +343,42 @@ def test_packaged_weights_in_another_order_are_refused(
     torch.save({name: packaged[name] for name in spoil(list(packaged))}, tmp_path / "lite0.pth")
     with pytest.raises(WeightsError, match="must fit efficientnet_lite0"):
         _loaded("efficientnet_lite0", tmp_path / "lite0.pth")
+
+
+def test_published_weights_are_known_by_name_and_content(tmp_path: Path) -> None:
+    """Whoever changes a byte of the file, or names another one like it, has it looked at before the sweep."""
+    published = resolve_weights("efficientnet_lite0", "auto")
+    assert published.path is not None
+    assert are_official("efficientnet_lite0", published)
+    copy = tmp_path / published.path.name
+    shutil.copy(published.path, copy)
+    assert are_official("efficientnet_lite0", resolve_weights("efficientnet_lite0", str(copy)))
+    with copy.open("ab") as file:
+        file.write(b"more")
+    assert not are_official("efficientnet_lite0", resolve_weights("efficientnet_lite0", str(copy)))
+    shutil.copy(published.path, tmp_path / "mine.pth")
+    assert not are_official("efficientnet_lite0", resolve_weights("efficientnet_lite0", str(tmp_path / "mine.pth")))
+    assert not are_official("efficientnet_lite0", resolve_weights("efficientnet_lite0", "random"))
+    assert not are_official("resnet50", published)
+
+
+def test_a_sweep_is_checked_without_torch_where_nothing_is_in_doubt(tmp_path: Path) -> None:
+    """Published and random weights of the catalog's backbones fit; a file of the user's own is tried first."""
+    file = tmp_path / "mine.safetensors"
+    save_file({"conv_stem.weight": torch.zeros(3)}, file)
+    code = f"""
+import sys
+from carcls.config import TrialConfig
+from carcls.errors import WeightsError
+from carcls.families import preflight
+
+config = TrialConfig(backbone="efficientnet_lite0")
+(note,) = preflight([config, config.with_settings({{"backbone": "resnet50", "weights": "random"}})])
+print(note, "torch" in sys.modules)
+try:
+    preflight([config.with_settings({{"weights": {str(file)!r}}})])
+except WeightsError:
+    print("refused")
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "resnet50 starts from random weights: nothing is transferred. False\nrefused\n"
