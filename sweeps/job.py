@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from carcls.errors import SweepStopped
 from carcls.stages import StageStore
+from sweeps.ahead import LoadingAhead
 from sweeps.budget import budget_of, hourly_cost
 from sweeps.clearing import DiskKeeper
 from sweeps.holding import forget_request, hold
@@ -185,7 +186,7 @@ def run_trials_of(
             sitting.folder / "dataset.json",
             sitting.stages.root,
             sitting.folder,
-            FanOut([tracker, observer, keeper, damage]),
+            FanOut([tracker, observer, keeper, damage, LoadingAhead(sitting.spec.trial_config({}))]),
             address=sitting.address,
             confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,

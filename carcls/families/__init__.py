@@ -24,6 +24,7 @@ __all__ = [
     "evaluate_on_test",
     "export_trial",
     "known_costs",
+    "load_libraries",
     "preflight",
     "refit_trial",
     "run_trial",
@@ -87,6 +88,14 @@ def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Re
         TrialFailure: the trial cannot go on; says why.
     """
     return _module(config.family).run(config, data, stages, report)
+
+
+def load_libraries(config: TrialConfig) -> None:
+    """Load what answering images with a trial's model takes, for seconds, so that it is there when it is needed."""
+    from carcls.models.backbones import load_library
+
+    _module(config.family)
+    load_library(config.backbone)
 
 
 def answer_sibling(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> str:

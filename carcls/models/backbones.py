@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -148,6 +149,13 @@ def build_backbone(name: str, seed: int = 0) -> Backbone:
         if record.source == "wheel":
             return _from_timm(name, _PACKAGED)
         return _from_timm(name, name.removeprefix(TIMM_PREFIX))
+
+
+def load_library(name: str) -> None:
+    """Load the library that builds the backbone."""
+    source = find_backbone(name).source
+    if source != "scratch":
+        import_module("torchvision.models" if source == "torchvision" else "timm")
 
 
 def _from_torchvision(name: str, embedding: int) -> Backbone:

@@ -30,7 +30,7 @@ GAIN = 1.25
 ENOUGH_SECONDS = 2.0
 LEAST_ROUNDS = 3
 # Pixels of the batch that is timed, where two images do not have more.
-CPU_PIXELS, GPU_PIXELS = 4 * 224**2, 64 * 224**2
+CPU_PIXELS, GPU_PIXELS = 2 * 224**2, 64 * 224**2
 
 
 def resolve_precision(config: TrialConfig, device: torch.device, stages: StageStore) -> NumberFormat:

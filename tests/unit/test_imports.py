@@ -51,6 +51,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.disk",
         "sweeps.clearing",
         "sweeps.stage_news",
+        "sweeps.ahead",
         "sweeps.ledger",
         "sweeps.control",
         "sweeps.session",
