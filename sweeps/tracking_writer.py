@@ -17,8 +17,8 @@ from carcls.errors import TrackingError
 from sweeps.tracking_runs import SweepRuns, Update
 from sweeps.tracking_store import Tracking, explained, one_line
 
-# So long opening the store waits for something to write.
-BEGIN_SECONDS = 10.0
+# So long opening the store waits for something to write: longer than a slow machine takes to begin its first trial.
+BEGIN_SECONDS = 30.0
 RETRY_SECONDS = 10.0
 _FIRST_RETRY_SECONDS = 1.0
 # So long updates gather: of many short trials, and of all that one trial says at once.
