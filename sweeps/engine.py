@@ -6,9 +6,10 @@ lost: the journal and the stage store are enough to go on.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,10 +167,29 @@ def _fit(
     study: Study, answers: Answers, concurrency: int, common: Mapping[str, Any], watch: Watch, folder: Path
 ) -> None:
     try:
-        _tuner(study, answers, concurrency, common, watch, folder).fit()
+        with _uncounted():
+            _tuner(study, answers, concurrency, common, watch, folder).fit()
     finally:
         watch.ledger.close()
         study.release()
+
+
+@contextmanager
+def _uncounted() -> Iterator[None]:
+    """Keep Tune from counting its callbacks for Ray's makers, who are told nothing: it would load MLflow for that.
+
+    Loading takes a second or more, before the first trial. The name is not public; without it, only the time is lost.
+    """
+    usage: Any = sys.modules.get("ray.air._internal.usage")
+    count = getattr(usage, "tag_callbacks", None)
+    if count is None:
+        yield
+        return
+    usage.tag_callbacks = lambda _: False
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = count
 
 
 def _tuner(

@@ -78,7 +78,8 @@ def run_sweep(
         edits: what was changed in the spec of a sweep that goes on, in words; None allows no change of its search.
 
     Raises:
-        InputError: something given cannot be used; no trial has started.
+        InputError: something given cannot be used; no trial has started, unless it is MLflow's database that turns
+            out to be unusable when it is opened.
     """
     with open_sitting(spec, out, tracking_uri, progress=progress, address=address, edits=edits) as sitting:
         return run_trials_of(sitting, observer, progress, conclude_sweep)
@@ -111,10 +112,10 @@ def open_sitting(
     claim_folder(spec, out, edited=edits is not None)
     folder = out / str(spec.name)
     with hold(folder), _ray_meanwhile(spec, folder, address, edits):
-        from sweeps.tracking import open_tracking
+        from sweeps.tracking import check_tracking
 
         forget_request(folder)
-        sitting = _sit_down(spec, out, open_tracking(tracking_uri, out), progress, started, address, edits)
+        sitting = _sit_down(spec, out, check_tracking(tracking_uri, out), progress, started, address, edits)
         remember(sitting.folder, "sweep", tracking_uri)
         yield sitting
 

@@ -23,7 +23,7 @@ class Sitting:
     Attributes:
         spec: with its name.
         out: folder of all sweeps, absolute.
-        tracking: the opened MLflow store.
+        tracking: the MLflow store, checked and perhaps not opened yet.
         stages: shared by all sweeps of ``out``.
         dataset: read and packed.
         started: when, on time.monotonic's clock.

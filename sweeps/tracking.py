@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from carcls.errors import TrackingError
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
 from sweeps.tracking_runs import REASON, STATE, SweepRuns, Update
-from sweeps.tracking_store import Tracking, explained, mask_secrets, open_tracking
+from sweeps.tracking_store import Tracking, check_tracking, mask_secrets, open_tracking
 from sweeps.tracking_writer import RunWriter
 
-__all__ = ["LOGGED_METRICS", "SweepTracker", "Tracking", "mask_secrets", "open_tracking"]
+__all__ = ["LOGGED_METRICS", "SweepTracker", "Tracking", "check_tracking", "mask_secrets", "open_tracking"]
 
 # Few on purpose: comparing a hundred runs in MLflow's UI is slow in the number of metric names.
 LOGGED_METRICS = (
@@ -47,8 +49,11 @@ class SweepTracker:
     Runs are found again by their tags, so a sweep that is run again goes on in the same runs. Everything is written
     by a thread of its own; when MLflow stops answering, ``warn`` is called once and the sweep goes on.
 
+    A server's store is opened at once; a database when the first trial begins, or something else needs it. If it cannot
+    be, whatever tells the tracker something next raises the TrackingError; ``flush`` and ``close`` return False.
+
     Args:
-        tracking: from ``open_tracking``.
+        tracking: from ``check_tracking`` or ``open_tracking``.
         family: the experiment is ``carsweep-<family>``.
         sweep_id: what makes it the same sweep; no quotes.
         name: of the parent run.
@@ -59,7 +64,7 @@ class SweepTracker:
         note: shown on the parent's page.
 
     Raises:
-        TrackingError: the parent run cannot be made, or its artifacts cannot be written.
+        TrackingError: a server's parent run cannot be made, or its artifacts cannot be written.
     """
 
     def __init__(
@@ -77,19 +82,19 @@ class SweepTracker:
     ) -> None:
         self._name, self._config_of = name, config_of
         self._names: dict[int, str] = {}
+        # Whether the run of a trial is open, of trials that the tracker was told of.
+        self._open: dict[int, bool] = {}
         self._runs = SweepRuns(tracking, family=family, sweep_id=sweep_id, name=name)
         tags = {"carsweep.family": family, STATE: "running"} | ({"mlflow.note.content": note} if note else {})
-        with explained(tracking):
-            self._runs.read()
-            start = Update(name, tags=tags, params=details, files={"spec.yaml": spec_yaml}, status="RUNNING")
-            self._runs.write(None, start)
-        self._open = {number for number, run in self._runs.trials.items() if run.status == "RUNNING"}
-        self._writer = RunWriter(tracking, self._runs, warn)
+        start = Update(name, tags=tags, params=details, files={"spec.yaml": spec_yaml}, status="RUNNING")
+        self._writer = RunWriter(tracking, self._runs, start, warn)
+        if tracking.file is None:
+            self._writer.begin()
 
     def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
         """Open the trial's run, or open it again."""
         self._names[number] = experiment or f"trial-{number:04d}"
-        self._open.add(number)
+        self._open[number] = True
         params = _flat(self._config_of(settings, experiment))
         tags = {STATE: "running", REASON: ""} | ({"carsweep.experiment": experiment} if experiment else {})
         self._post(number, tags=tags, params=params, status="RUNNING")
@@ -100,7 +105,7 @@ class SweepTracker:
 
     def trial_finished(self, record: TrialRecord) -> None:
         """Close the trial's run: FINISHED, KILLED when pruned, FAILED with its reason."""
-        self._open.discard(record.number)
+        self._open[record.number] = False
         self._settle(record)
 
     def rebuild(self, records: Iterable[TrialRecord]) -> None:
@@ -109,6 +114,7 @@ class SweepTracker:
         Runs of unfinished trials stay as they are: those trials are started again. An open run that the study does not
         know is closed. Siblings have no run: there may be hundreds, and MLflow's pages are slow with hundreds.
         """
+        self._writer.begin()
         self._writer.flush()
         runs, numbers = dict(self._runs.trials), set()
         for record in records:
@@ -118,9 +124,9 @@ class SweepTracker:
             run = runs.get(record.number)
             if record.status in _STATUS and (run is None or run.status != _STATUS[record.status]):
                 self.trial_finished(record)
-        for number in self._open - numbers:
+        for number in self._all_open() - numbers:
             self._post(number, tags={STATE: "interrupted", REASON: "the study does not know it"}, status="KILLED")
-        self._open &= numbers
+            self._open[number] = False
 
     def summarise(
         self,
@@ -160,12 +166,24 @@ class SweepTracker:
         return self._writer.flush(seconds)
 
     def close(self, status: Literal["complete", "interrupted", "failed"], seconds: float = 30.0) -> bool:
-        """Close all runs and stop writing; return whether everything was written. Takes ``seconds`` or so at most."""
-        for number in sorted(self._open):
-            self._post(number, tags=_INTERRUPTED, status="KILLED")
-        self._open.clear()
-        self._post(None, tags={STATE: status}, status=_SWEEP_STATUS[status])
+        """Close all runs and stop writing; return whether everything was written. Takes ``seconds`` or so at most.
+
+        When nothing has happened yet, nothing is written.
+        """
+        if self._writer.cancel():
+            return True
+        with suppress(TrackingError):  # another call has raised it, or will when the sweep is run again
+            self._writer.begin(seconds)
+            for number in sorted(self._all_open()):
+                self._post(number, tags=_INTERRUPTED, status="KILLED")
+                self._open[number] = False
+            self._post(None, tags={STATE: status}, status=_SWEEP_STATUS[status])
         return self._writer.close(seconds)
+
+    def _all_open(self) -> set[int]:
+        """Return the trials whose runs are open: of this sitting, and what an earlier one left in MLflow."""
+        left = {number: run.status == "RUNNING" for number, run in dict(self._runs.trials).items()}
+        return {number for number, is_open in {**left, **self._open}.items() if is_open}
 
     def _settle(self, record: TrialRecord) -> None:
         self._names.setdefault(record.number, record.experiment or f"trial-{record.number:04d}")

@@ -13,12 +13,14 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-from mlflow.entities import Metric, Param, Run, RunTag
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from sweeps.tracking_store import Tracking, mask_secrets
 from sweeps.tracking_together import Requests
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Param, Run
 
 SWEEP_ID, ROLE, TRIAL, STATE, REASON = (
     "carsweep.sweep_id",
@@ -82,8 +84,10 @@ class KnownRun:
 class SweepRuns:
     """Read and write the runs of one sweep; every method asks MLflow and raises what it raises.
 
+    The first one opens the store. Until ``read``, no runs are known.
+
     Args:
-        tracking: an opened store.
+        tracking: where the runs are.
         family, sweep_id: the sweep; ``sweep_id`` must not hold quotes.
         name: of the parent run.
     """
@@ -91,11 +95,13 @@ class SweepRuns:
     def __init__(self, tracking: Tracking, *, family: str, sweep_id: str, name: str) -> None:
         assert not set("'\"`") & set(sweep_id), sweep_id
         self._tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
-        self._requests = Requests(tracking)
-        self._client = self._requests.client
         self._experiment = ""
         self.parent: KnownRun | None = None
         self.trials: dict[int, KnownRun] = {}
+
+    @cached_property
+    def _requests(self) -> Requests:
+        return Requests(self._tracking)
 
     def read(self) -> None:
         """Find the parent, making it if need be, and all trials that MLflow has. An earlier run of a trial wins."""
@@ -157,24 +163,27 @@ class SweepRuns:
             self.trials[number] = run
 
     def _log(self, run: KnownRun, update: Update) -> None:
+        from mlflow.entities import RunTag
+
+        client = self._requests.client
         metrics = as_metrics(update.points, run.start)
         params = [] if run.has_params else as_params(update.params)
         tags = [RunTag(name, value) for name, value in as_tags(update.tags).items()]
         for first in range(0, max(len(metrics), 1), _METRICS_A_BATCH):
             if metrics or params or tags:
-                self._client.log_batch(run.run_id, metrics[first : first + _METRICS_A_BATCH], params, tags)
+                client.log_batch(run.run_id, metrics[first : first + _METRICS_A_BATCH], params, tags)
             params, tags = [], []
         for file, text in update.files.items():
-            self._client.log_text(run.run_id, mask_secrets(text), file)
+            client.log_text(run.run_id, mask_secrets(text), file)
 
     def _set_status(self, run_id: str, status: str) -> None:
         if status == "RUNNING":
-            self._client.update_run(run_id, status=status)
+            self._requests.client.update_run(run_id, status=status)
         else:
-            self._client.set_terminated(run_id, status)
+            self._requests.client.set_terminated(run_id, status)
 
     def _make(self, update: Update, tags: Mapping[str, str]) -> KnownRun:
-        run = self._client.create_run(
+        run = self._requests.client.create_run(
             self._experiment,
             start_time=int((time.time() - update.seconds) * 1000),
             tags={SWEEP_ID: self._sweep_id, "mlflow.source.name": "carsweep", **tags},
@@ -187,7 +196,7 @@ class SweepRuns:
         token = None
         query = f"tags.`{SWEEP_ID}` = '{self._sweep_id}' and tags.`{ROLE}` = '{role}'"
         while True:
-            page = self._client.search_runs(
+            page = self._requests.client.search_runs(
                 [self._experiment], query, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
             )
             runs += page
@@ -206,6 +215,8 @@ def as_metrics(points: Points, start: int) -> list[Metric]:
 
     The timestamp is a function of the step: a point that is reported again has the same one, and is stored once.
     """
+    from mlflow.entities import Metric
+
     return [
         Metric(name, float(value), start + 1000 * step, step)
         for step, metrics in points
@@ -221,4 +232,6 @@ def as_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 def as_params(params: Mapping[str, Any]) -> list[Param]:
     """Convert settings to MLflow's parameters, with passwords masked."""
+    from mlflow.entities import Param
+
     return [Param(name, mask_secrets(str(value))[:_PARAM_LENGTH]) for name, value in params.items()]

@@ -1,50 +1,50 @@
 """Where runs are written: an MLflow tracking server, or a database that is made on the spot.
 
-What goes wrong here goes wrong before anything starts: ``open_tracking`` makes the database, or asks the server, and
-every mistake is a ``TrackingError`` with its remedy.
+What can go wrong before anything starts goes wrong then: ``check_tracking`` asks the server, or looks whether a
+database can be written, without MLflow, whose import takes seconds. Every mistake is a ``TrackingError`` with its
+remedy.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from filelock import FileLock
+
+from carcls.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 # Mlflow reads these when it is imported, so they come first: it tells its makers nothing, and stdout is left to us.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 # MLflow's own patience with a silent server is 120 s, eight times over.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 
-from mlflow import MlflowClient
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-from carcls.errors import TrackingError
-
 SERVER_SECONDS = 4
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _WAYS_OUT = "leave out --tracking-uri to log to a database under --out"
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
-
 
 @dataclass(frozen=True, slots=True)
 class Tracking:
-    """A tracking store that answered when it was opened.
+    """A tracking store that could be used when it was checked.
 
     Attributes:
         uri: MLflow's tracking and registry URI. It may hold a password: never show it.
@@ -56,8 +56,17 @@ class Tracking:
     shown_uri: str
     artifact_root: str | None
 
+    @property
+    def file(self) -> Path | None:
+        """The SQLite database; None where a server keeps the runs."""
+        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+
     def client(self) -> MlflowClient:
-        """Return a client of this store and of its model registry."""
+        """Return a client of this store and of its model registry. A fresh database is made here."""
+        from mlflow import MlflowClient
+
+        if self.file is not None:
+            _make_database(self.file, str(self.artifact_root))
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment(self, family: str) -> str:
@@ -66,8 +75,9 @@ class Tracking:
         Raises:
             TrackingError: the experiment was deleted, or the store cannot be written.
         """
-        client, name = self.client(), f"carsweep-{family}"
+        name = f"carsweep-{family}"
         with explained(self):
+            client = self.client()
             found = client.get_experiment_by_name(name)
             if found is None:
                 place = f"{self.artifact_root}/{name}" if self.artifact_root else None
@@ -83,19 +93,28 @@ class Tracking:
 def open_tracking(uri: str | None, out: Path) -> Tracking:
     """Open the tracking store, and prove that it answers.
 
+    Arguments and errors as ``check_tracking``. A fresh SQLite database is made here, alone and atomically.
+    """
+    tracking = check_tracking(uri, out)
+    return tracking if tracking.file is None else _answering(tracking)
+
+
+def check_tracking(uri: str | None, out: Path) -> Tracking:
+    """Return the tracking store. A server has answered; a database file can be written, though MLflow saw it not yet.
+
     Args:
-        uri: ``http(s)://…``, ``sqlite:///…`` or another database MLflow knows; None means ``out/mlflow.db``. A fresh
-            SQLite database is made here, alone and atomically. Artifacts of a SQLite database lie beside it.
+        uri: ``http(s)://…``, ``sqlite:///…`` or another database MLflow knows; None means ``out/mlflow.db``.
+            Artifacts of a SQLite database lie beside it.
         out: folder of all sweeps, absolute or relative; made when missing.
 
     Raises:
         TrackingError: no such kind of store, a path that cannot be written, or a server that does not answer.
     """
     if uri is None:
-        return _open_sqlite(Path(out).absolute() / "mlflow.db")
+        return _check_sqlite(Path(out).absolute() / "mlflow.db")
     scheme, host = _split(uri)
     if scheme == "sqlite":
-        return _open_sqlite(_sqlite_path(uri))
+        return _check_sqlite(_sqlite_path(uri))
     if scheme in ("http", "https") and host:
         return _answering(Tracking(uri.rstrip("/"), mask_secrets(uri.rstrip("/")), None))
     if scheme in _PORTS:
@@ -212,16 +231,18 @@ def _sqlite_path(uri: str) -> Path:
     return Path(place).expanduser().absolute()
 
 
-def _open_sqlite(path: Path) -> Tracking:
+def _check_sqlite(path: Path) -> Tracking:
     uri = f"sqlite:///{path}"
     if set("%?#") & set(str(path)):
         raise TrackingError(f"path of the tracking database must not contain %, ? or #, got {str(path)!r}. Rename it.")
     tracking = Tracking(uri, uri, str(path.parent / "artifacts"))
     with explained(tracking):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _make_database(path, str(path.parent / "artifacts"))
-        _check_writable(path)
-    return _answering(tracking)
+        if path.exists():
+            _check_writable(path)
+        else:
+            tempfile.TemporaryFile(dir=path.parent).close()
+    return tracking
 
 
 def _check_writable(path: Path) -> None:
@@ -247,6 +268,8 @@ def _make_database(path: Path, artifacts: str) -> None:
     """
     if path.exists() and path.stat().st_size:
         return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
     with FileLock(f"{path}.lock"):
         if path.exists() and path.stat().st_size:
             return

@@ -10,20 +10,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
-
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from typing import TYPE_CHECKING, Any
 
 from sweeps.tracking_store import Tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 class Requests:
     """A client, and a way to send many of its requests together. For one thread.
 
     Args:
-        tracking: an opened store.
+        tracking: opened here if it has not been.
 
     Attributes:
         client: whose requests these are.
@@ -48,6 +47,8 @@ def _take_store(client: MlflowClient) -> Any | None:
 
     None where requests go to a server, and where a later MLflow has other names: these are not public.
     """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
     service = getattr(client, "_tracking_client", None)
     store = getattr(service, "store", None)
     if not (isinstance(store, SqlAlchemyStore) and hasattr(store, "ManagedSessionMaker")):
@@ -79,4 +80,6 @@ def _one_transaction(store: Any) -> Iterator[None]:
 
 def _cannot() -> None:
     """Stand for a rollback: MLflow would go on after it with its own request, and lose those before it."""
+    from mlflow.exceptions import MlflowException
+
     raise MlflowException("a request cannot be taken back by itself")

@@ -3,6 +3,9 @@
 Updates of the same run are merged while they wait: a run gets one request, however many epochs it has reported. One
 writer keeps the order (a run is made, then logged to, then closed) and is all that SQLite can bear. What gathers in
 half a second is written to a database in one transaction.
+
+Loading MLflow and opening the store take seconds of a core. They wait for the first trial to begin, which they would
+hold up otherwise.
 """
 
 from __future__ import annotations
@@ -10,11 +13,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
-from mlflow.exceptions import MlflowException
-
+from carcls.errors import TrackingError
 from sweeps.tracking_runs import SweepRuns, Update
-from sweeps.tracking_store import Tracking, one_line
+from sweeps.tracking_store import Tracking, explained, one_line
 
+# So long opening the store waits for something to write: longer than a slow machine takes to begin its first trial.
+BEGIN_SECONDS = 30.0
 RETRY_SECONDS = 10.0
 _FIRST_RETRY_SECONDS = 1.0
 # So long updates gather: of many short trials, and of all that one trial says at once.
@@ -31,22 +35,40 @@ class RunWriter:
     Args:
         tracking: named in warnings.
         runs: where to write; belongs to the writer's thread until ``close``.
+        start: written to the parent run when the store is opened.
         warn: called from the writer's thread, once for an outage and once for a refusal.
     """
 
-    def __init__(self, tracking: Tracking, runs: SweepRuns, warn: Callable[[str], None]) -> None:
-        self._tracking, self._runs, self._warn = tracking, runs, warn
+    def __init__(self, tracking: Tracking, runs: SweepRuns, start: Update, warn: Callable[[str], None]) -> None:
+        self._tracking, self._runs, self._start, self._warn = tracking, runs, start, warn
         self._changed = threading.Condition()
         self._pending: dict[int | None, Update] = {}
-        self._busy = self._closing = self._hurry = False
+        self._wanted = self._begun = self._busy = self._closing = self._hurry = False
+        self._error: TrackingError | None = None
         self._failures = self._failures_in_a_row = 0
         self._warned: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="carsweep-mlflow", daemon=True)
         self._thread.start()
 
-    def post(self, number: int | None, update: Update) -> None:
-        """Hand over an update of trial ``number`` (None: of the sweep). Returns at once."""
+    def begin(self, seconds: float | None = None) -> None:
+        """Have the store opened and its runs read, if they are not, and wait for it.
+
+        Raises:
+            TrackingError: the store cannot be opened, or the parent run cannot be made; nothing is written then.
+        """
         with self._changed:
+            self._want()
+            self._changed.wait_for(lambda: self._begun or self._error, seconds)
+            self._want()  # raises what went wrong meanwhile
+
+    def post(self, number: int | None, update: Update) -> None:
+        """Hand over an update of trial ``number`` (None: of the sweep). Returns at once.
+
+        Raises:
+            TrackingError: as ``begin``.
+        """
+        with self._changed:
+            self._want()
             earlier = self._pending.get(number)
             self._pending[number] = earlier.then(update) if earlier else update
             self._changed.notify_all()
@@ -54,10 +76,18 @@ class RunWriter:
     def flush(self, seconds: float = 30.0) -> bool:
         """Wait until everything is written, or an attempt has failed; return whether everything is."""
         with self._changed:
-            failures, self._hurry = self._failures, True
+            failures, self._hurry, self._wanted = self._failures, True, True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._idle or self._failures > failures, seconds)
+            self._changed.wait_for(lambda: self._idle or self._failures > failures or self._error, seconds)
             return self._idle
+
+    def cancel(self) -> bool:
+        """End the thread if nothing has been wanted of it yet; return whether that is so."""
+        with self._changed:
+            if not self._wanted:
+                self._closing = True
+                self._changed.notify_all()
+            return not self._wanted
 
     def close(self, seconds: float = 30.0) -> bool:
         """Flush, trying twice, and end the thread; return whether everything was written."""
@@ -65,7 +95,7 @@ class RunWriter:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if not written:
+        if not written and self._error is None:
             self._warn_once(
                 "end", "MLflow is missing the end of this sweep; running the sweep again brings it in line."
             )
@@ -74,9 +104,17 @@ class RunWriter:
 
     @property
     def _idle(self) -> bool:
-        return not self._pending and not self._busy
+        return self._begun and not self._pending and not self._busy
+
+    def _want(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._wanted = True
+        self._changed.notify_all()
 
     def _work(self) -> None:
+        if not self._open():
+            return
         while (batch := self._next_batch()) is not None:
             left = self._write(batch)
             with self._changed:
@@ -87,6 +125,25 @@ class RunWriter:
                 self._failures += bool(left)
                 self._failures_in_a_row = self._failures_in_a_row + 1 if left else 0
                 self._changed.notify_all()
+
+    def _open(self) -> bool:
+        """Wait until there is a reason to begin, then open the store; return whether it is open."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._wanted or self._closing, BEGIN_SECONDS)
+            if self._closing:
+                return False
+            self._wanted = True
+        error = None
+        try:
+            with explained(self._tracking):
+                self._runs.read()
+                self._runs.write(None, self._start)
+        except TrackingError as raised:
+            error = raised
+        with self._changed:
+            self._begun, self._error = error is None, error
+            self._changed.notify_all()
+        return self._begun
 
     def _next_batch(self) -> dict[int | None, Update] | None:
         """Wait for updates, and after a failure for a while; None when the writer is closed."""
@@ -123,6 +180,8 @@ class RunWriter:
         return left
 
     def _write_one(self, number: int | None, update: Update) -> None:
+        from mlflow.exceptions import MlflowException
+
         try:
             self._runs.write(number, update)
         except MlflowException as error:

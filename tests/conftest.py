@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import sweeps.tracking_store  # noqa: F401 - what it sets in the environment is there before every test
+
 
 @pytest.fixture(autouse=True)
 def _environment_left_as_found() -> Iterator[None]:

@@ -43,10 +43,12 @@ def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_
     uri = tracking_uri or store_of(out)
     _require_database(uri)
     with Streams(as_json) as streams:
-        from sweeps.promotion import promote as promote_challenger
         from sweeps.tracking_store import open_tracking
 
-        promotion = promote_challenger(open_tracking(uri, out), family, dry_run=dry_run)
+        tracking = open_tracking(uri, out)
+        from sweeps.promotion import promote as promote_challenger  # after what MLflow reads when it is imported
+
+        promotion = promote_challenger(tracking, family, dry_run=dry_run)
         if as_json:
             streams.write_json(promotion.as_dict())
         console = streams.progress if as_json else streams.result

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 from mlflow.entities import Run
 
+from carcls.errors import TrackingError
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
-from sweeps.tracking import SweepTracker, Tracking, open_tracking
+from sweeps.tracking import SweepTracker, Tracking, check_tracking, open_tracking
 from sweeps.tracking_runs import STATE, SweepRuns, Update
 from sweeps.tracking_together import Requests
 
@@ -153,6 +155,77 @@ def test_resumed_sweep_goes_on_in_the_same_runs(tracking: Tracking) -> None:
     assert history(tracking, trials_after[0], "val_accuracy") == [(1, 0.25), (2, 0.5)]
 
 
+def test_a_fresh_database_is_made_when_the_first_trial_has_begun(tmp_path: Path) -> None:
+    """Nothing is opened before a trial begins; then sweep and trials are written as ever."""
+    tracking = check_tracking(None, tmp_path)
+    tracker = tracker_of(tracking, "fresh")
+    time.sleep(0.2)
+    assert list(tmp_path.iterdir()) == []
+    start = time.perf_counter()
+    tracker.trial_started(0, None, {"dropout": 0.0})
+    tracker.epoch_finished(0, measurement(1, 0.25))
+    assert time.perf_counter() - start < 0.1
+    tracker.trial_started(1, None, {"dropout": 0.1})
+    tracker.trial_finished(record(0, "complete", epochs=1))
+    assert tracker.close("interrupted")
+    parent, trials = runs_of(tracking, "fresh")
+    assert parent.info.status == "KILLED"
+    assert parent.data.params == {"data_digest": "abc", "seed": "0"}
+    assert {number: run.info.status for number, run in trials.items()} == {0: "FINISHED", 1: "KILLED"}
+
+
+def test_a_sweep_in_which_nothing_began_leaves_no_database(tmp_path: Path) -> None:
+    """A mistake that ends the sweep before its first trial is not held up by MLflow."""
+    tracker = tracker_of(check_tracking(None, tmp_path), "nothing")
+    start = time.perf_counter()
+    assert tracker.close("failed")
+    assert time.perf_counter() - start < 0.5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_database_is_opened_though_the_first_trial_takes_long_to_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while MLflow shows the sweep, whatever it waits for."""
+    monkeypatch.setattr("sweeps.tracking_writer.BEGIN_SECONDS", 0.05)
+    tracking = check_tracking(None, tmp_path)
+    tracker = tracker_of(tracking, "waiting")
+    time.sleep(0.2)
+    assert tracker.close("failed")
+    assert runs_of(tracking, "waiting")[0].info.status == "FAILED"
+
+
+def test_a_deleted_experiment_is_told_at_the_next_event(tmp_path: Path) -> None:
+    """A database that turns out to be unusable ends the sweep with the reason; closing is quick and raises nothing."""
+    tracking, warnings = open_tracking(None, tmp_path), list[str]()
+    tracking.client().delete_experiment(tracking.experiment("transfer"))
+    tracker = tracker_of(check_tracking(None, tmp_path), "undone", warnings)
+    tracker.trial_started(0, None, {"dropout": 0.0})
+    assert not tracker.flush()
+    with pytest.raises(TrackingError, match=r"must be active.*mlflow experiments restore"):
+        tracker.epoch_finished(0, measurement(1, 0.25))
+    with pytest.raises(TrackingError, match="must be active"):
+        tracker.rebuild([record(0, "complete")])
+    start = time.perf_counter()
+    assert not tracker.close("failed")
+    assert time.perf_counter() - start < 0.5
+    assert warnings == []
+
+
+def test_runs_that_a_kill_left_open_are_closed_when_nothing_goes_on(tracking: Tracking) -> None:
+    """A sweep that is interrupted again before its open trials went on leaves none of them RUNNING."""
+    left = tracker_of(tracking, "twice")
+    left.trial_started(0, None, {"dropout": 0.0})
+    assert left.flush()
+    again = tracker_of(tracking, "twice")
+    again.rebuild([record(0, "running", epochs=1)])
+    assert runs_of(tracking, "twice")[1][0].info.status == "RUNNING"
+    assert again.close("interrupted")
+    parent, trials = runs_of(tracking, "twice")
+    assert (parent.info.status, trials[0].info.status) == ("KILLED", "KILLED")
+    left.close("interrupted")
+
+
 KILLED_SWEEP = """
 import sys, time
 from pathlib import Path
@@ -218,6 +291,7 @@ def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: p
     monkeypatch.setattr("sweeps.tracking_writer._FIRST_RETRY_SECONDS", 0.01)
     warnings: list[str] = []
     tracker = tracker_of(tracking, "outage", warnings)
+    assert tracker.flush()
     answers = threading.Event()
     write = SweepRuns.write
 

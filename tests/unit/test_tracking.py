@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from carcls.errors import TrackingError
-from sweeps.tracking import mask_secrets, open_tracking
+from sweeps.tracking import check_tracking, mask_secrets, open_tracking
 from sweeps.tracking_runs import Update, as_metrics, as_params
 from sweeps.tracking_store import SERVER_SECONDS
 
@@ -93,15 +95,40 @@ def test_database_under_a_file_is_refused(tmp_path: Path) -> None:
     """An output folder that cannot be made is a tracking error, not a traceback."""
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(TrackingError, match="must be readable and writable"):
-        open_tracking(None, tmp_path / "file")
+        check_tracking(None, tmp_path / "file")
 
 
 def test_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     """A file that is not a database is named, and not overwritten."""
     (tmp_path / "mlflow.db").write_text("not a database, but somebody's", encoding="utf-8")
     with pytest.raises(TrackingError, match="not a database"):
-        open_tracking(None, tmp_path)
+        check_tracking(None, tmp_path)
     assert (tmp_path / "mlflow.db").read_text(encoding="utf-8") == "not a database, but somebody's"
+
+
+def test_database_that_another_process_holds_is_refused_in_seconds(tmp_path: Path) -> None:
+    """The write lock is asked for at once, and not when the first trial has begun."""
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TrackingError, match="database is locked"):
+            check_tracking(None, tmp_path)
+
+
+def test_a_sweep_can_begin_without_mlflow(tmp_path: Path) -> None:
+    """What runs before the first trial loads no MLflow, whose import takes seconds, and leaves no empty database."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "import sweeps.job, sweeps.engine, sweeps.together, sweeps.reproduction, sweeps.tracking\n"
+        "sweeps.tracking.check_tracking(None, Path(sys.argv[1]))\n"
+        "sweeps.tracking.check_tracking(f'sqlite:///{sys.argv[1]}/new/mine.db', Path(sys.argv[1]))\n"
+        "import importlib, ray.tune\n"
+        "tune = importlib.import_module('ray.tune.tune')\n"
+        "with sweeps.engine._uncounted(): tune.air_usage.tag_callbacks([ray.tune.Callback()])\n"
+        "print('mlflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    assert [path.name for path in tmp_path.rglob("*")] == ["new"]
 
 
 def test_processes_that_start_at_once_share_one_fresh_database(tmp_path: Path) -> None:
