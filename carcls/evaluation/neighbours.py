@@ -137,12 +137,12 @@ class _Embeddings:
 
     def centred(self, positions: NDArray[np.int64]) -> Vectors:
         """Return some of them, [n, d]; each of at most three operations is off by up to 2⁻²⁴ of its result."""
-        values = torch.from_numpy(self.raw[positions])
-        if self.scales is None:
-            values = values - torch.from_numpy(self.centre)
-            return Vectors(values, 2.0**-23 * lengths_of(values))
-        values = values * torch.from_numpy(self.scales[positions]).float()[:, None] - torch.from_numpy(self.centre)
-        return Vectors(values, 2.0**-22 * (1 + lengths_of(values)))
+        values, centre = torch.from_numpy(self.raw[positions]), torch.from_numpy(self.centre)
+        if self.scales is not None:
+            values *= torch.from_numpy(self.scales[positions]).float()[:, None]
+        values -= centre
+        lengths = lengths_of(values)
+        return Vectors(values, lengths, 2.0**-23 * lengths if self.scales is None else 2.0**-22 * (1 + lengths))
 
     def offsets(self, vectors: Vectors) -> tuple[NDArray[np.float64], float]:
         """Return what is taken off products q·g so that the nearest g has the largest, [n], and how far it is off.
@@ -249,14 +249,13 @@ class _Search:
 
     def _distances(self, row: np.int64, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return float64 distances [p] of one query, each summed alone, so that equal images are equally far."""
-        query, gallery = self._queries.raw[row].astype(np.float64), self._gallery.raw[candidates]  # [d] and [p, d]
+        query, gallery = self._queries.raw[row], self._gallery.raw[candidates]  # [d] and [p, d]
         if self._distance == "euclidean":
-            differences = gallery.astype(np.float64)
-            differences -= query
+            differences = np.subtract(gallery, query, dtype=np.float64)
             return np.asarray(np.sqrt(np.einsum("pd,pd->p", differences, differences)))
         assert self._queries.scales is not None
         assert self._gallery.scales is not None
-        products = np.einsum("pd,d->p", gallery.astype(np.float64), query)
+        products = np.einsum("pd,d->p", gallery.astype(np.float64), query.astype(np.float64))
         return np.asarray(
             np.clip(1 - products * self._queries.scales[row] * self._gallery.scales[candidates], 0.0, 2.0)
         )

@@ -42,10 +42,12 @@ class Vectors:
 
     Attributes:
         values: float32 [n, d].
+        lengths: float64 [n], of the values.
         slips: float64 [n], at least the distance of each from the vector that is meant.
     """
 
     values: Tensor
+    lengths: NDArray[np.float64]
     slips: NDArray[np.float64]
 
     def rounded(self, width: Width) -> tuple[Tensor, NDArray[np.float64]]:
@@ -53,7 +55,7 @@ class Vectors:
         if width == "wide":
             return self.values, self.slips
         narrow = self.values.bfloat16()
-        return narrow, lengths_of(self.values - narrow) + self.slips
+        return narrow, lengths_of(narrow.float().sub_(self.values)) + self.slips
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Proposer:
         places = slice(start, start + len(offsets))
         rounded, errors = vectors.rounded(self._width)
         self._slacks[places] = self._adding * np.abs(offsets) + slips
-        self._lengths[places] = _raised(lengths_of(vectors.values) + vectors.slips)
+        self._lengths[places] = _raised(vectors.lengths + vectors.slips)
         self._errors[places] = _raised(errors)
         added = [*_parts(self._slacks[places] - offsets), self._lengths[places], self._errors[places]]
         self._table[places] = self._lengthened(rounded, added)
@@ -115,7 +117,7 @@ class Proposer:
             own: int64 [q], the position that a query must not find, or -1.
         """
         rounded, errors = queries.rounded(self._width)
-        lengths = lengths_of(rounded)
+        lengths = queries.lengths + errors
         errors, lengths = _raised(errors + self._adding * lengths), _raised(lengths)
         block = self._lengthened(rounded, [np.ones(len(lengths))] * _PARTS + [errors, lengths])
         with _in_full_precision():

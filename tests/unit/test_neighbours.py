@@ -100,6 +100,27 @@ def test_near_ties_are_settled_in_float64() -> None:
     assert (found.indices[0] == np.argsort(exact, kind="stable")[:25]).all()
 
 
+@pytest.mark.parametrize("narrow", [True, False])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_numbers_of_either_width_give_the_same_answer(
+    distance: Distance, narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever product proposes: duplicates, zeros and scattered images come as by sorting all float64 distances."""
+    monkeypatch.setattr("carcls.evaluation.neighbours.multiplies_narrow_faster", lambda _: narrow)
+    gallery = np.concatenate([embeddings(300, 40, 16), np.zeros((3, 40), np.float32)])
+    gallery[50:150:2] = gallery[7]
+    queries = np.concatenate([embeddings(20, 40, 17), gallery[[7, 302]]])
+    exact, asked = gallery.astype(np.float64), queries.astype(np.float64)
+    if distance == "cosine":
+        lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in (exact, asked)]
+        exact, asked = exact / np.maximum(lengths[0], 1e-9), asked / np.maximum(lengths[1], 1e-9)
+        every = 1 - np.einsum("qd,gd->qg", asked, exact).round(12)
+    else:
+        every = ((asked[:, None] - exact) ** 2).sum(axis=2)
+    found = find_neighbours(queries, gallery, 12, distance)
+    assert (found.indices == np.argsort(every, axis=1, kind="stable")[:, :12]).all()
+
+
 def test_zeros_have_similarity_zero_with_everything() -> None:
     """A zero vector is at cosine distance 1 from all, itself included: no NaN, no error."""
     gallery = np.concatenate([np.zeros((2, 4), np.float32), -np.eye(4, dtype=np.float32)])

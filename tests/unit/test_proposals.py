@@ -39,7 +39,8 @@ def proposed(
 def known(values: NDArray[np.float64]) -> Vectors:
     """Return vectors in float32, and how far these are off."""
     single = torch.from_numpy(values).float()
-    return Vectors(single, np.linalg.norm(values - single.double().numpy(), axis=1))
+    held = single.double().numpy()
+    return Vectors(single, np.linalg.norm(held, axis=1), np.linalg.norm(values - held, axis=1))
 
 
 def nearest(queries: NDArray[np.float64], gallery: NDArray[np.float64], k: int) -> NDArray[np.int64]:
@@ -101,3 +102,13 @@ def test_the_precision_of_other_products_stays(before: str) -> None:
         assert torch.get_float32_matmul_precision() == before
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_rounding_changes_is_known(width: Width) -> None:
+    """Also numbers halfway between two of bf16, where rounding changes the most, are no further off than is said."""
+    halfway = known(np.full((3, 48), 1 + 2.0**-8) * [[1.0], [-3.0], [1e-6]])
+    rounded, errors = halfway.rounded(width)
+    off = np.linalg.norm(rounded.double().numpy() - halfway.values.double().numpy(), axis=1)
+    assert (errors * (1 + 1e-6) >= off).all()
+    assert (off > 0).any() == (width == "narrow")
