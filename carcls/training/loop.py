@@ -232,7 +232,7 @@ def micro_batches(config: TrialConfig) -> Callable[[NDArray[np.int64]], list[NDA
     Equal, since BatchNorm cannot take the variance of one image that is left over.
     """
     most = config.micro_batch or config.batch_size
-    if most >= config.batch_size:  # array_split takes 10 μs to cut nothing
+    if most >= config.batch_size:  # array_split takes a while to cut nothing
         return lambda batch: [batch]
     return lambda batch: list(np.array_split(batch, math.ceil(len(batch) / most)))
 
