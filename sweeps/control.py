@@ -144,13 +144,25 @@ class Watch:
         self.ledger.start(number)
         self._start(number)
 
-    def measure(self, number: int, measurement: Measurement) -> None:
-        """A measurement has come; perhaps of an epoch that a dead process had reported."""
+    def measure(self, number: int, said: str) -> bool:
+        """Measurements have come, as ``sweeps.worker`` writes them; tell whether the trial should stop.
+
+        Those after the one at which it should are dropped.
+        """
+        return any(self._measure(number, **one) for one in json.loads(said))
+
+    def _measure(
+        self, number: int, epoch: int, metrics: dict[str, float], seconds: float, saved: float, trained: bool
+    ) -> bool:
+        """Note one measurement; perhaps of an epoch that a dead process had reported."""
+        stop = self.study.report(number, epoch, metrics, seconds, saved)
+        measurement = Measurement(epoch, metrics, trained)
         self.ledger.beat(number, measurement.epoch, trained=measurement.trained)
         if measurement.epoch > self.epochs.get(number, 0):
             self.epochs[number] = measurement.epoch
             self._stand()
             self._tell(self.observer.epoch_finished, number, measurement)
+        return stop
 
     def finish(self) -> None:
         """The study may have finished trials."""
@@ -214,13 +226,6 @@ class NewsCallback(Callback):  # type: ignore[misc]  # Tune knows callbacks by t
     def on_trial_complete(self, trial: Any, **_: Any) -> None:
         """The process is done with the trial, which may be tried again with more."""
         self._watch.ledger.end(trial.config["number"])
-
-    def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """The trial reported."""
-        if "measurement" in result:
-            said = json.loads(result["measurement"])
-            trained = said.get("trained", True)
-            self._watch.measure(trial.config["number"], Measurement(said["epoch"], said["metrics"], trained))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

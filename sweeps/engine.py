@@ -114,6 +114,7 @@ def run_trials(
             "folder": str((folder / "trials").resolve()),
             "runner": runner,
             "loader": loader,
+            "stopping": spec.early_stopping.model_dump(),
         }
         with ExitStack() as session:
             share = None
@@ -204,8 +205,10 @@ def _tuner(
     return tune.Tuner(
         tune.with_resources(run_order, resources_of),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(study, order, watch.may_start, control.may_go_on, answers, watch.finish),
-            scheduler=StudyScheduler(study, control.may_go_on, answers),
+            search_alg=StudySearcher(
+                study, order, watch.may_start, control.may_go_on, answers, watch.measure, watch.finish
+            ),
+            scheduler=StudyScheduler(watch.measure, control.may_go_on, answers),
             num_samples=-1,
             max_concurrent_trials=concurrency,
             reuse_actors=True,

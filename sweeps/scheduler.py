@@ -1,4 +1,4 @@
-"""Early stopping as Ray Tune sees it: after each measurement the study says whether the trial goes on."""
+"""Early stopping as Ray Tune sees it: after each group of measurements the study says whether the trial goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from sweeps.control_answers import Answers
 from sweeps.failures import Place
-from sweeps.study import Study
 
 
 def last_words(trial: Any) -> str:
@@ -28,14 +27,14 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
     """Runs trials in order and stops one when the study, told of every measurement, says so.
 
     Args:
-        study: told and asked.
+        measure: told of every message with measurements; tells whether the trial should stop.
         may_go_on: False once a trial that has just reported is to be left as it is.
         answers: told where trials run, that they get on, and that their processes died.
     """
 
-    def __init__(self, study: Study, may_go_on: Callable[[], bool], answers: Answers) -> None:
+    def __init__(self, measure: Callable[[int, str], bool], may_go_on: Callable[[], bool], answers: Answers) -> None:
         super().__init__()
-        self._study = study
+        self._measure = measure
         self._answers = answers
         self._may_go_on = may_go_on
         self._chosen: set[str] = set()
@@ -55,17 +54,14 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
         return first
 
     def on_trial_result(self, _controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Pass the measurement on; answer stop or continue."""
+        """Pass the measurements on; answer stop or continue. The last message of a trial does not come here."""
         if "place" in result:
             place = Place(**json.loads(result["place"]))
             self._answers.note_place(trial.config["number"], place, trial.temporary_state.ray_actor)
-        if "measurement" not in result:
+        if "measurements" not in result:
             return str(TrialScheduler.CONTINUE)
-        said = json.loads(result["measurement"])
         self._answers.note_epoch(trial.config["number"])
-        stop = self._study.report(
-            trial.config["number"], said["epoch"], said["metrics"], said["seconds"], said["saved"]
-        )
+        stop = self._measure(trial.config["number"], result["measurements"])
         return str(TrialScheduler.STOP if stop or not self._may_go_on() else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, _controller: Any, trial: Any) -> None:

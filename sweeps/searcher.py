@@ -21,6 +21,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
         may_start: False once no trial may start.
         may_go_on: False once those that run are to be left unfinished.
         answers: what is done about failures.
+        measure: told of the measurements that came with an outcome.
         told: called after each ask and each tell, when the study may have finished trials.
     """
 
@@ -31,6 +32,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
         may_start: Callable[[], bool],
         may_go_on: Callable[[], bool],
         answers: Answers,
+        measure: Callable[[int, str], object],
         told: Callable[[], None],
     ) -> None:
         super().__init__()
@@ -39,6 +41,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
         self._may_start = may_start
         self._may_go_on = may_go_on
         self._answers = answers
+        self._measure = measure
         self._told = told
         self._numbers: dict[str, int] = {}
 
@@ -66,10 +69,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
         if error and self._may_go_on():
             self._answers.died(number)
         elif "outcome" in result:
-            outcome = json.loads(result["outcome"])
-            self._study.tell_complete(
-                number, outcome.pop("metrics"), outcome.pop("epochs"), outcome.pop("seconds"), outcome
-            )
+            self._complete(number, json.loads(result["outcome"]), result.get("measurements", "[]"))
             self._answers.finished(number)
         elif "failure" in result:
             self._answers.reported(number, result["failure"])
@@ -78,6 +78,14 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Tune knows searchers by 
             self._answers.finished(number)
         elif self._may_go_on():
             self._study.tell_failed(number, "It ended without an outcome.", "bug")
+
+    def _complete(self, number: int, outcome: dict[str, Any], measurements: str) -> None:
+        """Close the trial, unless a metric of its last epochs was not finite and has closed it."""
+        self._measure(number, measurements)
+        if self._study.is_live(number):
+            self._study.tell_complete(
+                number, outcome.pop("metrics"), outcome.pop("epochs"), outcome.pop("seconds"), outcome
+            )
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the journal has it all."""

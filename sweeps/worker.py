@@ -20,6 +20,8 @@ from carcls.config import TrialConfig
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
 from sweeps.failures import Failure, Place, failure_of, is_broken_device
+from sweeps.spec_stopping import EarlyStopping
+from sweeps.worker_reports import Reports, told_at_once
 
 TRACEBACK = "error.txt"
 Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]], Outcome]
@@ -32,7 +34,8 @@ _told: list[str] = []
 class Order(TypedDict):
     """What a worker is told to do; plain JSON values.
 
-    ``folder`` is where a crash leaves ``error.txt``; ``runner`` and ``loader`` are ``module:function``.
+    ``folder`` is where a crash leaves ``error.txt``; ``runner`` and ``loader`` are ``module:function``; ``stopping``
+    holds the fields of ``EarlyStopping``.
     """
 
     number: int
@@ -45,13 +48,14 @@ class Order(TypedDict):
     gpus: float
     runner: str
     loader: str
+    stopping: dict[str, Any]
 
 
 def run_order(order: Order) -> None:
     """Run one trial: report its measurements, then either ``outcome`` or ``failure``; a process's first, its ``place``.
 
-    A failure is told as the JSON of ``sweeps.failures.Failure``. After a CUDA error the process ends itself, since it
-    can use its GPU no more; the trial goes on in another one.
+    The last measurements come with the outcome. A failure is told as the JSON of ``sweeps.failures.Failure``. After a
+    CUDA error the process ends itself, since it can use its GPU no more; the trial goes on in another one.
 
     A trial that is stopped ends inside its report: the thread waits there, and leaves when the process is used again.
     """
@@ -61,12 +65,12 @@ def run_order(order: Order) -> None:
             _told.append(_place())
             tune.report({"place": _told[0]})
         _take_share(order["cpus"], order["gpus"])
-        outcome = _run(order, stages, start)
+        outcome, reports = _run(order, stages, start)
     except Exception as error:
         last: dict[str, Any] = {"failure": json.dumps(asdict(_answer(error, order)))}
     else:
         said = {**asdict(outcome), "seconds": time.perf_counter() - start, "saved": stages.saved_seconds}
-        last = {"outcome": json.dumps(said, default=float)}
+        last = {**reports.take(), "outcome": json.dumps(said, default=float)}
     _free_memory()
     tune.report({**last, "done": True})
 
@@ -89,18 +93,24 @@ def _answer(error: Exception, order: Order) -> Failure:
     return replace(failure, reason=f"{failure.reason} The traceback is in {trial / TRACEBACK}")
 
 
-def _run(order: Order, stages: StageStore, start: float) -> Outcome:
+def _run(order: Order, stages: StageStore, start: float) -> tuple[Outcome, Reports]:
+    """Return the trial's outcome, and the measurements that were not reported yet."""
     runner: Runner = find(order["runner"])
     data = _data(order["loader"], order["dataset"])
+    config = TrialConfig.model_validate(order["config"])
+    reports = Reports(tune.report, told_at_once(config, EarlyStopping.model_validate(order["stopping"])))
 
     def report(measurement: Measurement) -> None:
         metrics = {name: float(value) for name, value in measurement.metrics.items()}
         seconds = time.perf_counter() - start
         said = {"epoch": measurement.epoch, "metrics": metrics, "seconds": seconds, "trained": measurement.trained}
-        tune.report({"measurement": json.dumps({**said, "saved": stages.saved_seconds})})
+        reports.note({**said, "saved": stages.saved_seconds})
 
-    config = TrialConfig.model_validate(order["config"])
-    return runner(config, data, stages, report)
+    try:
+        return runner(config, data, stages, report), reports
+    except Exception:
+        reports.flush()  # a failed trial came so far
+        raise
 
 
 def find(name: str) -> Callable[..., Any]:

@@ -160,12 +160,12 @@ class Trainer:
         labels = torch.from_numpy(self.train.labels)
         seed_epoch(self.config.seed, epoch)
         total = torch.zeros((), device=self.images.device)
-        all_parts = [part for batch in all_batches for part in parts_of(batch)]
-        with closing(self._embeddings(epoch, all_parts)) as embedded:
+        all_parts = [parts_of(batch) for batch in all_batches]
+        with closing(self._embeddings(epoch, [part for parts in all_parts for part in parts])) as embedded:
             for index, batch in enumerate(all_batches):
                 step = epoch * len(all_batches) + index
                 set_learning_rates(self.optimizer, lr_factor(self.config, step, len(all_batches)))
-                parts = islice(embedded, len(parts_of(batch)))
+                parts = islice(embedded, len(all_parts[index]))
                 total += self._step(((found, labels[part].to(self.images.device)) for part, found in parts), len(batch))
                 if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
                     self._check(total, epoch, index)
@@ -232,6 +232,8 @@ def micro_batches(config: TrialConfig) -> Callable[[NDArray[np.int64]], list[NDA
     Equal, since BatchNorm cannot take the variance of one image that is left over.
     """
     most = config.micro_batch or config.batch_size
+    if most >= config.batch_size:  # array_split takes a while to cut nothing
+        return lambda batch: [batch]
     return lambda batch: list(np.array_split(batch, math.ceil(len(batch) / most)))
 
 

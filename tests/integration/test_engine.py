@@ -201,11 +201,12 @@ class TestWithASharedRay:
         assert {line["threads"] for line in log if "threads" in line} == {"2"}
 
     def test_beaten_trials_stop_at_their_step_but_documented_ones_never(self, tmp_path: Path) -> None:
-        """Experiments come first and run all epochs; a pruned trial runs no epoch more."""
+        """Experiments come first and run all epochs; a pruned trial runs no epoch more, and each epoch is told once."""
         names = ("transfer/frozen", "transfer/frozen-augmented", "transfer/finetuned")
         halving = EarlyStopping(min_epochs=1, reduction=2, within_kind=0.0)
         spec = spec_of(trials=9, experiments=names, fixed={"epochs": 5}, early_stopping=halving)
-        result = run(tmp_path, spec, sleep=0.03)
+        diary = Diary()
+        result = run(tmp_path, spec, diary, sleep=0.03)
         assert [record.experiment for record in result.records] == [*names, *[None] * 6]
         assert [(r.status, r.epochs) for r in result.records[:3]] == [("complete", 5)] * 3
         pruned = [record for record in result.records if record.status == "pruned"]
@@ -214,6 +215,8 @@ class TestWithASharedRay:
         for record in pruned:
             key = f"{record.settings['dropout']:.6f}"
             assert record.epochs == max(line["epoch"] for line in log if line["key"] == key) < 5
+        for record in result.records:
+            assert [e for n, e in diary.epochs if n == record.number] == list(range(1, record.epochs + 1))
         for pid in {line["pid"] for line in log}:
             steps = [line["what"] for line in log if line["pid"] == pid]
             assert steps == ["begin", "end"] * (len(steps) // 2)

@@ -233,7 +233,8 @@ class TestWithASharedRay:
                 killed.append(pid)
                 threading.Timer(0.1, os.kill, (pid, signal.SIGKILL)).start()
 
-        result = run(tmp_path, {0.1: ""}, observer=Diary(kill), sleep=0.4, config={"config": {"epochs": 7}})
+        # Shorter epochs would be told several at a time.
+        result = run(tmp_path, {0.1: ""}, observer=Diary(kill), sleep=0.6, config={"config": {"epochs": 7}})
         (record,) = result.records
         assert (record.status, record.epochs) == ("complete", 7)
         log = log_of(tmp_path)
