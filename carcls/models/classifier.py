@@ -13,6 +13,16 @@ from carcls.models.weights import load_weights, resolve_weights
 from carcls.seeding import derived_seed
 
 
+class Dropout(nn.Dropout):
+    """Dropout whose mask, on a CPU, comes from uniform numbers: torch's own draws it three times as slowly there."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the values, while training with a share ``p`` of them at 0 and the others divided by 1 - p."""
+        if not self.training or not self.p or values.device.type != "cpu":
+            return super().forward(values)
+        return values * torch.rand_like(values).ge_(self.p).div_(1 - self.p)
+
+
 class Classifier(nn.Module):
     """Images float [b, 3, h, w], normalised as ``backbone.mean`` and ``backbone.std`` say, to logits [b, c].
 
@@ -25,7 +35,7 @@ class Classifier(nn.Module):
     def __init__(self, backbone: Backbone, dropout: float, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(backbone.embedding, classes)
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ from carcls.training.precision import resolve_precision
 KIND = "training"
 HISTORY = "history.json"
 PREDICTIONS = "validation.npz"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
-from carcls.models.classifier import Classifier, build_classifier
+from carcls.models.classifier import Classifier, Dropout, build_classifier
 
 SMALL = TrialConfig(backbone="timm:resnet10t", weights="random", image_size=64, dropout=0.3)
 
@@ -76,3 +76,18 @@ def test_a_scratch_network_is_built_from_its_settings() -> None:
     assert network.head.in_features == 8 * 8 * 8
     with torch.no_grad():
         assert network(torch.randn(3, 3, 32, 32)).shape == (3, 7)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+def test_dropout_keeps_the_mean_and_drops_its_share(share: float) -> None:
+    """While training, a share of the values and of their gradients is 0, the others are scaled; otherwise nothing is."""
+    torch.manual_seed(0)
+    dropout, values = Dropout(share), torch.rand(200, 500).add_(0.5).requires_grad_()
+    dropped = dropout.train()(values)
+    dropped.sum().backward()
+    assert values.grad is not None
+    assert (dropped == 0).float().mean().item() == pytest.approx(share, abs=0.01)
+    assert torch.equal(values.grad == 0, dropped == 0)
+    assert torch.allclose(dropped[dropped != 0], values[dropped != 0] / (1 - share))
+    assert dropped.mean().item() == pytest.approx(values.mean().item(), rel=0.02)
+    assert torch.equal(dropout.eval()(values), values)

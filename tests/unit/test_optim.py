@@ -97,7 +97,8 @@ def test_steps_are_those_of_torchs_optimizers(name: str) -> None:
     optimizer = build_optimizer(ours, config)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
     assert isinstance(optimizer, kind)
-    reference = kind(_same_groups(optimizer, ours, theirs), **({"momentum": config.momentum} if name == "sgd" else {}))
+    settings = {"momentum": config.momentum} if name == "sgd" else {"fused": True}
+    reference = kind(_same_groups(optimizer, ours, theirs), **settings)
     for step in range(4):
         for classifier, stepping in ((ours, optimizer), (theirs, reference)):
             stepping.zero_grad(set_to_none=True)
