@@ -80,7 +80,7 @@ def test_a_scratch_network_is_built_from_its_settings() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
 def test_dropout_keeps_the_mean_and_drops_its_share(share: float) -> None:
-    """While training, a share of the values and of their gradients is 0, the others are scaled; otherwise nothing is."""
+    """While training, a share of the values and gradients is 0 and the others are scaled; otherwise nothing happens."""
     torch.manual_seed(0)
     dropout, values = Dropout(share), torch.rand(200, 500).add_(0.5).requires_grad_()
     dropped = dropout.train()(values)
