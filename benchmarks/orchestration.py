@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +37,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    command = " ".join(["python", "benchmarks/orchestration.py", *sys.argv[1:]])
+    words = ["--short"] * arguments.short + (["--only", *arguments.only] if len(arguments.only) < len(PARTS) else [])
+    command = " ".join(["python benchmarks/orchestration.py", *words])
     rows: list[Row] = []
     for part in arguments.only:
         for row in PARTS[part](0.1 if arguments.short else 1.0, command):

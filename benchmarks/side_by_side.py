@@ -197,7 +197,7 @@ def _unjudged(contest: Contest, cars: Cars, runs: int) -> str:
     if contest.trials < TRIALS[contest.kind] or (contest.kind == "finetune" and runs < 3):
         seeds = " and 3 seeds" if contest.kind == "finetune" else ""
         return f"not judged: the target is for {TRIALS[contest.kind]} trials{seeds}"
-    if cars.train < LEAST_IMAGES:
+    if contest.kind != "finetune" and cars.train < LEAST_IMAGES:
         return f"not judged: with fewer than {LEAST_IMAGES:,} images starting takes longer than what is compared"
     return ""
 
