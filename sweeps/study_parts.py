@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,9 @@ class Journal:
         self._synced = -math.inf
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the lines from a number on."""
-        return self._file.read_logs(log_number_from)
+        """Yield the lines from a number on; not the last one where a dying machine left what is no text."""
+        with suppress(UnicodeDecodeError):
+            yield from self._file.read_logs(log_number_from)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write lines at the end."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from carcls.errors import InputError, OutputError, SpecError
@@ -126,6 +126,7 @@ def test_a_damaged_journal_is_told_or_mended(
 
 @settings(max_examples=100, deadline=None)
 @given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@example(share=0.998, bit=7)
 def test_a_flipped_bit_of_a_journal_is_told_or_changes_nothing(
     undisturbed: tuple[bytes, list[TrialRecord]], tmp_path_factory: pytest.TempPathFactory, share: float, bit: int
 ) -> None:
