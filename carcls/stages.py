@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from carcls.config import digest_of
 from carcls.disk import full_disk_named, replacing
@@ -77,14 +77,20 @@ class StageStore:
 
         A maker that raises leaves nothing. Use ``workshop`` for work that must survive its maker.
         """
-        return self._answer(kind, key, make, keep=False)
+        self._answer(kind, key, make, keep=False)
+        return self.folder(kind, key)
+
+    def make_if_free(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> bool:
+        """As ``get_or_make``, but leaves it to another process that is making it; tell whether it is there."""
+        return self._answer(kind, key, make, keep=False, wait=False)
 
     def resume_or_make(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """As ``get_or_make``, but the maker's folder survives its death: the next maker finds what it had written.
 
         The maker must write each file to a temporary name and rename it, and must accept a folder in any such state.
         """
-        return self._answer(kind, key, make, keep=True)
+        self._answer(kind, key, make, keep=True)
+        return self.folder(kind, key)
 
     def workshop(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Return the folder in which an unfinished ``resume_or_make`` keeps its work."""
@@ -95,13 +101,25 @@ class StageStore:
         """Write to the log that unfinished work in the stage's workshop was damaged, and begins anew."""
         self._log(kind, self.folder(kind, key).name, "dropped", time.perf_counter(), damage)
 
-    def _answer(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool) -> Path:
+    def forget(self, kind: str, key: Mapping[str, Any]) -> None:
+        """Remove a stage that nobody will ask for any more."""
+        final = self.folder(kind, key)
+        with self._maker(final):
+            if final.exists():
+                _remove(final)
+
+    def _answer(
+        self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool, wait: bool = True
+    ) -> bool:
+        """Find the stage or make it; tell whether it is there: not if another makes it, and we do not wait."""
         final, start = self.folder(kind, key), time.perf_counter()
         if self._reuse(final, start):
-            return final
-        with self._maker(final):
+            return True
+        with self._maker(final, wait=wait) as is_ours:
+            if not is_ours:
+                return False
             if self._reuse(final, start, locked=True):
-                return final
+                return True
             if final.exists():
                 self._drop(final, start, "key.json is missing")
             work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
@@ -128,7 +146,7 @@ class StageStore:
             _whole.add(final)
             self._answered.add(final)
             self._log(kind, final.name, "made", start)
-        return final
+        return True
 
     def find_damage(self, name: str) -> str:
         """Return what is wrong with the files of a stage, or nothing; ``name`` is its path relative to the store.
@@ -154,9 +172,7 @@ class StageStore:
         return False
 
     def _drop(self, final: Path, start: float, damage: str) -> None:
-        trash = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.trash")
-        final.rename(trash)
-        shutil.rmtree(trash, ignore_errors=True)
+        _remove(final)
         self._log(final.parent.name, final.name, "dropped", start, damage)
 
     def _reuse(self, final: Path, start: float, *, locked: bool = False) -> bool:
@@ -174,10 +190,19 @@ class StageStore:
         return True
 
     @contextmanager
-    def _maker(self, final: Path) -> Iterator[None]:
+    def _maker(self, final: Path, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the stage's lock; tell whether it is held, which it is not if another has it and we do not wait."""
         final.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(final) + ".lock"):
-            yield
+        lock = FileLock(f"{final}.lock")
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def _log(self, kind: str, digest: str, event: str, start: float, reason: str = "") -> None:
         seconds = round(time.perf_counter() - start, 3)
@@ -197,6 +222,13 @@ class StageStore:
         if not log.exists():
             return []
         return [StageEvent(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+def _remove(final: Path) -> None:
+    _whole.discard(final)
+    trash = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.trash")
+    final.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -136,7 +136,7 @@ def _is_claimed(stored: Stored, key: Mapping[str, Any], needs: Needs, claimed: s
             return stored.digest in claimed
         case "features" | "heads":
             return key.get("data") in needs.data
-        case "neighbours" | "votes" | "test-embeddings":
+        case "neighbours" | "votes" | "test-embeddings" | "embedding-parts":
             return key.get("embeddings", key.get("of")) in claimed
         case "pack":
             return key.get("manifest") in needs.manifests

@@ -6,9 +6,11 @@ Letters: n images of a split, b batch, d embedding.
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,21 @@ from carcls.models.classifier import Classifier
 from carcls.models.pooling import pooled_embeddings
 from carcls.outcome import Report
 from carcls.stages import StageStore, write_json
+from carcls.stages_use import note_made
 from carcls.training.device import autocast
 from carcls.training.images import batches
 from carcls.training.trained import TrainedClassifier
 
 KIND = "embeddings"
+PART_KIND = "embedding-parts"
 TEST_KIND = "test-embeddings"
-SOURCE = "source.json"
+SOURCE, SECONDS = "source.json", "seconds.txt"
 BATCH = 64
+# So many batches of images are a part that another trial may embed meanwhile.
+PART = 4 * BATCH
 VERSION = 2
+# Writes the embeddings of rows of the pack into a folder.
+Embed = Callable[[Path, NDArray[np.int64]], None]
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,28 @@ class Extractor:
             TrialFailure: training cannot go on.
         """
         if self.is_frozen:
-            return self.stages.get_or_make(KIND, self._frozen_key, lambda folder: self._embed_known(folder, None))
+            return self._get_or_embed(self._frozen_key, None)
         training = self.trained.get_or_train(report)
         model = training.relative_to(self.stages.root).as_posix()
-        key = {"training": self.trained.key, "version": VERSION}
-        return self.stages.get_or_make(KIND, key, lambda folder: self._embed_known(folder, model))
+        return self._get_or_embed({"training": self.trained.key, "version": VERSION}, model)
+
+    def _get_or_embed(self, key: dict[str, Any], training: str | None) -> Path:
+        """Return the stage; all trials that want it at once embed parts of the images, and one puts them together."""
+        parts = Parts(self.stages, self.stages.folder(KIND, key).name, gallery_and_queries(self.data))
+        extractor = cache(lambda: self._extractor(training))
+
+        def embed(folder: Path, rows: NDArray[np.int64]) -> None:
+            self._embed(folder, extractor(), rows)
+
+        def join(folder: Path) -> None:
+            seconds = parts.join(folder, embed)
+            write_json(folder / SOURCE, {"training": training, "weights": self.trained.key["weights"]})
+            note_made(folder, seconds)
+
+        parts.embed_free_ones(embed, until=lambda: self.stages.has(KIND, key))
+        found = self.stages.get_or_make(KIND, key, join)
+        parts.forget()
+        return found
 
     @cached_property
     def _frozen_key(self) -> dict[str, Any]:
@@ -107,10 +132,6 @@ class Extractor:
     def _extractor(self, training: str | None) -> Classifier:
         return self.trained.build().eval() if training is None else self.trained.load(training)
 
-    def _embed_known(self, folder: Path, training: str | None) -> None:
-        self._embed(folder, self._extractor(training), gallery_and_queries(self.data))
-        write_json(folder / SOURCE, {"training": training, "weights": self.trained.key["weights"]})
-
     def _embed(self, folder: Path, extractor: Classifier, rows: NDArray[np.int64]) -> None:
         found: dict[Pooling, list[NDArray[np.float32]]] = {}
         with self.trained.reproducibly():
@@ -123,6 +144,52 @@ class Extractor:
                         found.setdefault(pooling, []).append(part.cpu().numpy())
         for pooling, parts in found.items():
             np.save(folder / f"{pooling}.npy", np.concatenate(parts))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Embeddings of some hundred images each, as stages that last until they are put together.
+
+    Attributes:
+        stages: the store.
+        whole: digest of the stage that they become.
+        rows: int64 [n], of all images.
+    """
+
+    stages: StageStore
+    whole: str
+    rows: NDArray[np.int64]
+
+    def embed_free_ones(self, embed: Embed, until: Callable[[], bool]) -> None:
+        """Embed the parts that nobody else is at, unless ``until`` says that they are not wanted any more."""
+        for key, make in self._each(embed):
+            if until():
+                return
+            self.stages.make_if_free(PART_KIND, key, make)
+
+    def join(self, folder: Path, embed: Embed) -> float:
+        """Write the embeddings of all images, by pooling, as ``embed`` does; return how long embedding them took."""
+        folders = [self.stages.get_or_make(PART_KIND, key, make) for key, make in self._each(embed)]
+        for file in folders[0].glob("*.npy"):
+            np.save(folder / file.name, np.concatenate([np.load(part / file.name) for part in folders]))
+        return sum(float((part / SECONDS).read_text()) for part in folders)
+
+    def forget(self) -> None:
+        """Remove the parts."""
+        for key, _ in self._each(lambda _folder, _rows: None):
+            if self.stages.has(PART_KIND, key):
+                self.stages.forget(PART_KIND, key)
+
+    def _each(self, embed: Embed) -> Iterator[tuple[dict[str, Any], Callable[[Path], None]]]:
+        for first in range(0, len(self.rows), PART):
+            yield {"of": self.whole, "first": first}, partial(self._make, embed, self.rows[first : first + PART])
+
+    def _make(self, embed: Embed, rows: NDArray[np.int64], folder: Path) -> None:
+        start = time.perf_counter()
+        embed(folder, rows)
+        seconds = time.perf_counter() - start
+        (folder / SECONDS).write_text(repr(seconds), encoding="utf-8")
+        note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
 
 
 def gallery_and_queries(data: Dataset) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ Letters: n images, d embedding.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,13 +48,24 @@ class FrozenFeatures:
     precision: NumberFormat
     key: dict[str, Any]
 
-    def of(self, rows: NDArray[np.int64], view: View | None) -> NDArray[np.float32]:
+    def of(self, rows: NDArray[np.int64], view: View | None, later: Iterable[View] = ()) -> NDArray[np.float32]:
         """Return the features of images in one view, float32 [n, d], as a read-only memory map.
 
         Args:
             rows: int64 [n], rows of the pack.
             view: the epoch's changes; None for the images as they are.
+            later: views of the next epochs. While another process makes the one of this epoch, those are made.
         """
+
+        def made_if_free(wanted: View | None) -> bool:
+            key = self._key(rows, wanted)
+            return self.stages.make_if_free(KIND, key, lambda folder: self._make(folder, rows, wanted))
+
+        for other in later:
+            if self.has(rows, view) or made_if_free(view):
+                break
+            if not self.has(rows, other):
+                made_if_free(other)
         folder = self.stages.get_or_make(KIND, self._key(rows, view), lambda folder: self._make(folder, rows, view))
         features: NDArray[np.float32] = np.load(folder / FILE, mmap_mode="r")
         return features

@@ -33,6 +33,10 @@ class SharedHeads:
     stages: StageStore
     key: dict[str, Any]
 
+    def has(self, epochs: int) -> bool:
+        """Tell whether the head of so many epochs is trained."""
+        return self.stages.has(KIND, self._key(epochs))
+
     def get_or_train(
         self, epochs: int, classifier: Classifier, optimizer: Optimizer, train: Callable[[], Progress]
     ) -> tuple[Progress, bool]:
@@ -52,5 +56,8 @@ class SharedHeads:
             made.append(train())
             save_checkpoint(folder, classifier, optimizer, made[0])
 
-        folder = self.stages.get_or_make(KIND, {**self.key, "epochs": epochs, "version": VERSION}, make)
+        folder = self.stages.get_or_make(KIND, self._key(epochs), make)
         return (made[0], True) if made else (load_checkpoint(folder, classifier, optimizer), False)
+
+    def _key(self, epochs: int) -> dict[str, Any]:
+        return {**self.key, "epochs": epochs, "version": VERSION}

@@ -121,6 +121,8 @@ class Trainer:
             return self.progress
 
         assert self.heads is not None
+        if self.features is not None and not self.heads.has(epoch + 1):
+            self._cached(epoch, self.features)  # two trials that come here at once make two views, not one
         self.progress, trained = self.heads.get_or_train(epoch + 1, self.classifier, self.optimizer, train)
         return trained
 
@@ -202,19 +204,28 @@ class Trainer:
         self, epoch: int, all_batches: list[NDArray[np.int64]]
     ) -> Generator[tuple[NDArray[np.int64], Tensor]]:
         """Yield each part's positions and embeddings, float32 [b, d]: looked up, or computed by the backbone."""
-        augmentation = augmentation_of(self.config)
-        view = View(augmentation, self.config.seed, epoch) if augmentation else None
         frozen = self._frozen(epoch)
         if frozen and self.features is not None:
-            cached = self.features.of(self.train.rows, view)
+            cached = self._cached(epoch, self.features)
             for positions in all_batches:
                 yield positions, torch.from_numpy(cached[positions]).to(self.images.device)
             return
-        with closing(self.images.stream([self.train.rows[positions] for positions in all_batches], view)) as stream:
+        rows = [self.train.rows[positions] for positions in all_batches]
+        with closing(self.images.stream(rows, self._view(epoch))) as stream:
             for positions, images in zip(all_batches, stream, strict=True):
                 with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
                     embeddings = self.classifier.embed(images)
                 yield positions, embeddings.float()
+
+    def _view(self, epoch: int) -> View | None:
+        augmentation = augmentation_of(self.config)
+        return View(augmentation, self.config.seed, epoch) if augmentation else None
+
+    def _cached(self, epoch: int, features: FrozenFeatures) -> NDArray[np.float32]:
+        """Return the features of the training images in an epoch's view, float32 [n, d]."""
+        frozen = [later for later in range(epoch + 1, self.config.epochs) if self._frozen(later)]
+        views = [view for view in map(self._view, frozen) if view]
+        return features.of(self.train.rows, self._view(epoch), views)
 
     def validation_logits(self, epoch: int) -> NDArray[np.float32]:
         """Return the logits of the validation images as they stand after ``epoch``, float32 [n, c]."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
@@ -36,6 +39,8 @@ from carcls.families import (
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
+from carcls.stages_use import seconds_of
+from carcls.training import embeddings
 from sweeps import registry_pyfunc
 from sweeps.registry import signature_of
 
@@ -501,3 +506,33 @@ def test_an_extractor_is_built_once_before_the_sweep() -> None:
     assert checks._check_network.cache_info().misses == before + 1
     with pytest.raises(WeightsError, match="does not exist"):
         preflight([config.with_settings({"weights": "no/such.pth"})])
+
+
+def test_who_waits_for_embeddings_embeds_a_part(
+    folder: Path, tmp_path: Path, stages: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one trial is at, another leaves to it; put together they are the same embeddings, and the parts are gone."""
+    monkeypatch.setattr(embeddings, "BATCH", 8)
+    monkeypatch.setattr(embeddings, "PART", 16)
+    alone = StageStore(tmp_path / "alone")
+    _, expected = _run(FROZEN, _data(folder, alone), alone)
+    data = _data(folder, stages)
+    held = len(data.splits.train) + len(data.splits.validation)
+    of = Path(expected.model).name
+    mine, *others = [stages.folder(embeddings.PART_KIND, {"of": of, "first": n}) for n in range(0, held, 16)]
+    mine.parent.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(f"{mine}.lock"):
+            running = pool.submit(_run, FROZEN, data, stages)
+            deadline = time.monotonic() + 60
+            while not all((part / "key.json").is_file() for part in others):
+                assert time.monotonic() < deadline
+                assert not running.done()
+                time.sleep(0.05)
+            assert not mine.exists()
+        _, outcome = running.result()
+    assert outcome.model == expected.model
+    for pooling in ("average", "max", "gem"):
+        assert np.array_equal(_embeddings(stages, outcome, pooling), _embeddings(alone, expected, pooling))
+    assert not [part for part in (mine, *others) if part.exists()]
+    assert seconds_of(stages.root / outcome.model) > 0

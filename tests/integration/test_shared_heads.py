@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from carcls.config import DataConfig, TrialConfig
@@ -184,3 +188,33 @@ def test_a_backbone_that_waits_is_the_one_that_is_built(name: str) -> None:
     with torch.inference_mode():
         assert torch.equal(later(images), now(images))
     assert list(later.backbone.parameters()) == []
+
+
+@pytest.mark.parametrize("unfreezing", ["frozen", "2:all"])
+def test_who_waits_for_a_view_makes_the_next_ones(folder: Path, tmp_path: Path, unfreezing: str) -> None:
+    """Two trials that begin together make two views, and nothing of what they say depends on it."""
+    config = CONFIG.with_settings({"unfreezing": unfreezing})
+    alone, shared = StageStore(tmp_path / "alone"), StageStore(tmp_path / "shared")
+    expected, _ = _run(config, _data(folder, alone), alone)
+    first, *later = [shared.root / view for view in _views(alone)]
+    assert later
+    first.parent.mkdir(parents=True)
+    data = _data(folder, shared)
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(f"{first}.lock"):
+            running = pool.submit(_run, config, data, shared)
+            deadline = time.monotonic() + 60
+            while not all((view / "key.json").is_file() for view in later):
+                assert time.monotonic() < deadline
+                assert not running.done()
+                time.sleep(0.05)
+            assert not first.exists()
+        found, _ = running.result()
+    assert found == expected
+
+
+def _views(stages: StageStore) -> list[Path]:
+    """Return the stages of augmented images, relative to the store, by epoch."""
+    keys = {file.parent: json.loads(file.read_text()) for file in stages.root.glob("features/*/key.json")}
+    views = {folder: key["view"]["epoch"] for folder, key in keys.items() if key["view"]}
+    return [folder.relative_to(stages.root) for folder in sorted(views, key=views.__getitem__)]

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from carcls.stages import StageStore, write_json
 from carcls.stages_use import use_by_kind
@@ -46,6 +47,21 @@ def test_a_stage_is_made_once_and_then_found(tmp_path: Path) -> None:
     assert first == second
     assert (second / "content").read_text() == "made"
     assert [event.event for event in store.events()] == ["made", "reused"]
+
+
+def test_what_another_is_making_can_be_left_to_it(tmp_path: Path) -> None:
+    """Whoever has something else to do does not wait; once nobody is at it, the same question makes it."""
+    store = StageStore(tmp_path)
+    final = store.folder("kind", KEY)
+    final.parent.mkdir()
+    with FileLock(f"{final}.lock"):
+        assert not store.make_if_free("kind", KEY, lambda _: pytest.fail("two makers"))
+    assert store.make_if_free("kind", KEY, _write)
+    assert store.make_if_free("kind", KEY, lambda _: pytest.fail("made again"))
+    store.forget("kind", KEY)
+    store.forget("kind", KEY)
+    assert not list(final.parent.glob("*[!k]"))
+    assert store.make_if_free("kind", KEY, _write)
 
 
 def test_another_key_is_another_stage(tmp_path: Path) -> None:
