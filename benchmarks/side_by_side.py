@@ -164,8 +164,7 @@ def row_of(contest: Contest, cars: Cars, pairs: list[Pair], command: str) -> Row
     else:
         what, target, value, good = _wall_time(contest, pairs)
     unjudged = _unjudged(contest, cars, len(pairs))
-    ours = sorted((pair.ours for pair in pairs), key=lambda told: told.seconds)[len(pairs) // 2]
-    reason = unjudged or ("" if good else f"of our {ours.seconds:.0f} s {_around(ours)}")
+    reason = unjudged or ("" if good else _why(contest, pairs))
     stopping = " with early stopping" if contest.early_stopping and contest.kind == "frozen" else ""
     what = f"{what}, {contest.trials} trials{stopping} ({cars})"
     return Row(what, target, value, None if unjudged else good, len(pairs), command, reason)
@@ -200,6 +199,14 @@ def _unjudged(contest: Contest, cars: Cars, runs: int) -> str:
     if contest.kind != "finetune" and cars.train < LEAST_IMAGES:
         return f"not judged: with fewer than {LEAST_IMAGES:,} images starting takes longer than what is compared"
     return ""
+
+
+def _why(contest: Contest, pairs: list[Pair]) -> str:
+    if contest.kind == "finetune":
+        wholes = ", ".join(f"{pair.ours.seconds:.0f} s / {pair.plain.seconds:.0f} s" for pair in pairs)
+        return f"whole sweeps took {wholes}: the search finds good settings hardly earlier"
+    ours = sorted((pair.ours for pair in pairs), key=lambda told: told.seconds)[len(pairs) // 2]
+    return f"of our {ours.seconds:.0f} s {_around(ours)}"
 
 
 def _around(ours: Told) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeps.job_checks import configs_to_check
 from sweeps.observers import Progress
 from sweeps.winner import summarize_data
 
@@ -22,9 +23,8 @@ def prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Progr
     """Read, decode and split the sweep's images, render the demo cars where it names none, and tell what was found."""
     from carcls.data.dataset import prepare_dataset
 
-    dataset = prepare_dataset(
-        _with_demo(spec.data, out, progress), stages, spec.trial_config({}).image_size, progress=progress.packing
-    )
+    size = configs_to_check(spec)[0].image_size  # one that a trial will need
+    dataset = prepare_dataset(_with_demo(spec.data, out, progress), stages, size, progress=progress.packing)
     summary = summarize_data(dataset)
     counts = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
     progress.note(f"{summary.name}: {summary.classes} classes; images: {counts}.")

@@ -59,7 +59,7 @@ def costs_of(config: TrialConfig, classes: int, stages: StageStore) -> Costs:
         stages: the store.
     """
     device = pick_device()
-    precision = resolve_precision(config, device, stages)
+    precision = resolve_precision(config, device, stages, frozen=config.training().unfreezing == "frozen")
     key = {
         **_network(config),
         "classes": classes,

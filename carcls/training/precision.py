@@ -1,7 +1,7 @@
 """Which numbers a backbone computes with: the faster ones, as measured once on each kind of machine.
 
-Beliefs do not hold here. Dense convolutions gain from bf16 on most processors; depthwise ones mostly lose; by how much
-depends on the processor, the image size and the library.
+Beliefs do not hold here. Dense convolutions gain from bf16 on most processors; depthwise ones mostly lose while they
+train, and gain where they only answer; by how much depends on the processor, the image size and the library.
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ from carcls.training.device import NumberFormat, autocast, has_bf16, machine_nam
 
 KIND = "precision"
 FILE = "precision.json"
-VERSION = 1
+VERSION = 2
 GAIN = 1.25
 """By how much bf16 must be faster to be worth its less exact numbers."""
 ENOUGH_SECONDS = 2.0
 LEAST_ROUNDS = 3
-# Pixels of the batch that is timed, where two images do not have more.
+# Pixels of the batch that is trained on, where two images do not have more; and times as many that are answered.
 CPU_PIXELS, GPU_PIXELS = 2 * 224**2, 64 * 224**2
+FROZEN_TIMES = 4
 
 
-def resolve_precision(config: TrialConfig, device: torch.device, stages: StageStore) -> NumberFormat:
-    """Return the format of the backbone's arithmetic; ``auto`` takes bf16 where training is faster with it.
+def resolve_precision(
+    config: TrialConfig, device: torch.device, stages: StageStore, *, frozen: bool = False
+) -> NumberFormat:
+    """Return the format of the backbone's arithmetic; ``auto`` takes bf16 where that is faster.
 
-    The answer is kept in the store for the backbone, the image size and the kind of machine. So all trials on a machine
-    agree and share their stages, whatever their share of its cores, and whoever comes later gets the same numbers.
+    Faster at training it or, where it is ``frozen``, at embedding. The answer is kept in the store for the backbone, the
+    image size and the kind of machine. So all trials on a machine agree and share their stages, whatever their share of
+    its cores, and whoever comes later gets the same numbers.
     """
     if config.precision != "auto":
         return config.precision
@@ -47,20 +51,22 @@ def resolve_precision(config: TrialConfig, device: torch.device, stages: StageSt
         "backbone": config.backbone,
         **config.architecture(),
         "image_size": config.image_size,
+        "frozen": frozen,
         "machine": machine_name(device),
         "torch": torch.__version__,
         "version": VERSION,
     }
-    folder = stages.get_or_make(KIND, key, lambda work: _probe(work, config, device))
+    folder = stages.get_or_make(KIND, key, lambda work: _probe(work, config, device, frozen))
     answer: NumberFormat = json.loads((folder / FILE).read_text(encoding="utf-8"))["precision"]
     return answer
 
 
-def _probe(folder: Path, config: TrialConfig, device: torch.device) -> None:
-    """Time steps of training in both formats, in turns, and write which is to be taken, with the best times."""
+def _probe(folder: Path, config: TrialConfig, device: torch.device, frozen: bool) -> None:
+    """Time steps in both formats, in turns, and write which is to be taken, with the best times."""
     make_deterministic()
-    backbone = build_network(config).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
+    backbone = build_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    backbone.train(not frozen)
+    pixels = (CPU_PIXELS if device.type == "cpu" else GPU_PIXELS) * (FROZEN_TIMES if frozen else 1)
     count = max(2, pixels // config.image_size**2)
     shape = (count, 3, config.image_size, config.image_size)
     with torch.random.fork_rng():  # dropout inside a backbone draws from the global generators
@@ -106,10 +112,11 @@ def _is_clear(seconds: dict[NumberFormat, list[float]]) -> bool:
 
 def _step_seconds(backbone: Backbone, images: torch.Tensor, precision: NumberFormat) -> float:
     start = _now(images.device)
-    with autocast(images.device, precision):
-        embeddings = backbone(images)
-    embeddings.float().square().mean().backward()
-    backbone.zero_grad(set_to_none=True)
+    with torch.inference_mode(not backbone.training), autocast(images.device, precision):
+        embeddings = backbone(images).float()
+    if backbone.training:
+        embeddings.square().mean().backward()
+        backbone.zero_grad(set_to_none=True)
     return _now(images.device) - start
 
 

@@ -31,6 +31,7 @@ from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource
 from carcls.training.loop import Split, Trainer, image_logits
 from carcls.training.precision import resolve_precision
+from carcls.unfreezing import open_stages
 
 KIND = "training"
 HISTORY = "history.json"
@@ -64,13 +65,24 @@ class TrainedClassifier:
 
     @cached_property
     def precision(self) -> NumberFormat:
-        """The format of the backbone's arithmetic on this device."""
-        return resolve_precision(self.config, self.device, self.stages)
+        """The format of the backbone's arithmetic on this device, once it trains if it ever does."""
+        return self.frozen_precision if self._stays_frozen else resolve_precision(self.config, self.device, self.stages)
+
+    @cached_property
+    def frozen_precision(self) -> NumberFormat:
+        """The format of the arithmetic of a frozen backbone, which may gain where it would lose training."""
+        return resolve_precision(self.config, self.device, self.stages, frozen=True)
+
+    @property
+    def _stays_frozen(self) -> bool:
+        return self.training.unfreezing == "frozen"
 
     @cached_property
     def key(self) -> dict[str, Any]:
         """All that the trained model depends on; the family is not part of it."""
-        return {**self.config.training_settings(), **self._inputs, "precision": self.precision, "version": VERSION}
+        key = {**self.config.training_settings(), **self._inputs, "precision": self.precision, "version": VERSION}
+        begins_frozen = open_stages(self.training.unfreezing, 0, self.training.epochs, 1) == 0
+        return {**key, "frozen_precision": self.frozen_precision} if begins_frozen else key
 
     @cached_property
     def _inputs(self) -> dict[str, Any]:
@@ -154,7 +166,7 @@ class TrainedClassifier:
 
     def _train_on(self, folder: Path, report: Report) -> None:
         with self.reproducibly():
-            classifier = self.build(later=self.training.unfreezing == "frozen")
+            classifier = self.build(later=self._stays_frozen)
             images = self.images(classifier)
             trainer = Trainer(
                 config=self.training,
@@ -163,7 +175,7 @@ class TrainedClassifier:
                 train=self._split(self.data.splits.train),
                 validation=self._split(self.data.splits.validation),
                 precision=self.precision,
-                features=FrozenFeatures(self.stages, classifier, images, self.precision, self.frozen_key),
+                features=FrozenFeatures(self.stages, classifier, images, self.frozen_precision, self.frozen_key),
                 heads=SharedHeads(self.stages, self._head_key),
             )
             logits = trainer.fit(folder, report)
@@ -173,7 +185,7 @@ class TrainedClassifier:
 
     @property
     def _head_key(self) -> dict[str, Any]:
-        return {**self.config.head_settings(), **self._inputs, "precision": self.precision}
+        return {**self.config.head_settings(), **self._inputs, "precision": self.frozen_precision}
 
     @property
     def frozen_key(self) -> dict[str, Any]:
