@@ -39,9 +39,9 @@ def resolve_precision(
 ) -> NumberFormat:
     """Return the format of the backbone's arithmetic; ``auto`` takes bf16 where that is faster.
 
-    Faster at training it or, where it is ``frozen``, at embedding. The answer is kept in the store for the backbone, the
-    image size and the kind of machine. So all trials on a machine agree and share their stages, whatever their share of
-    its cores, and whoever comes later gets the same numbers.
+    Faster at training it or, where it is ``frozen``, at embedding. The answer is kept in the store for the backbone,
+    the image size and the kind of machine. So all trials on a machine agree and share their stages, whatever their
+    share of its cores, and whoever comes later gets the same numbers.
     """
     if config.precision != "auto":
         return config.precision
