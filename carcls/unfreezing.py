@@ -55,6 +55,15 @@ def _parse_pair(part: str) -> tuple[int, OpenStages]:
     return int(epoch), "all" if count == "all" else int(count)
 
 
+def stays_frozen(text: str, epochs: int) -> bool:
+    """Tell whether no stage of a backbone opens in so many epochs.
+
+    >>> stays_frozen("frozen", 3), stays_frozen("5:all", 3), stays_frozen("2:1", 3)
+    (True, True, False)
+    """
+    return open_stages(text, epochs - 1, epochs, 1) == 0
+
+
 def open_stages(text: str, epoch: int, epochs: int, stages: int) -> int:
     """Return how many stages are open at ``epoch`` (from 0) of ``epochs``, of a backbone with ``stages`` stages.
 

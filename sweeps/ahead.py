@@ -7,20 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from carcls.config import TrialConfig
+from carcls.families import load_libraries
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
 
 
 class LoadingAhead:
-    """An observer that loads PyTorch and what builds the winner's network, once a trial is complete.
+    """An observer that loads PyTorch and what builds a trial's network, once the first trial is complete."""
 
-    Args:
-        config: a trial of the sweep.
-    """
-
-    def __init__(self, config: TrialConfig) -> None:
-        # Not a daemon: PyTorch must not be loading while the interpreter takes itself apart.
-        self._thread: threading.Thread | None = threading.Thread(target=_load, args=(config,), name="carsweep-ahead")
+    def __init__(self) -> None:
+        self._begun = False
 
     def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
         """Do nothing: the trial's process has much to load itself."""
@@ -30,12 +26,8 @@ class LoadingAhead:
 
     def trial_finished(self, record: TrialRecord) -> None:
         """Begin to load."""
-        if record.status == "complete" and self._thread is not None:
-            self._thread.start()
-            self._thread = None
-
-
-def _load(config: TrialConfig) -> None:
-    from carcls.families import load_libraries
-
-    load_libraries(config)
+        if record.status == "complete" and not self._begun:
+            self._begun = True
+            config = TrialConfig.model_validate(dict(record.config))
+            # Not a daemon: PyTorch must not be loading while the interpreter takes itself apart.
+            threading.Thread(target=load_libraries, args=(config,), name="carsweep-ahead").start()

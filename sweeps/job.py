@@ -187,7 +187,7 @@ def run_trials_of(
             sitting.folder / "dataset.json",
             sitting.stages.root,
             sitting.folder,
-            FanOut([tracker, observer, keeper, damage, LoadingAhead(sitting.spec.trial_config({}))]),
+            FanOut([tracker, observer, keeper, damage, LoadingAhead()]),
             address=sitting.address,
             confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,

@@ -46,7 +46,7 @@ def ray_ahead(log: Path, *, warm: bool) -> Iterator[None]:
 
     Args:
         log: where Ray's messages go.
-        modules: loaded by the processes that Ray keeps ready, one a core, before they are trials'.
+        warm: whether the processes that Ray keeps ready, one a core, load what trials need (see ``sweeps.warm``).
     """
     begun: Future[bool] = Future()
     _begun.append(begun)
@@ -167,7 +167,7 @@ def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:
 def _few_services() -> Iterator[None]:
     """Start no service that nobody asks here: of the dashboard, of scaling a cluster, of bringing logs to the terminal.
 
-    They take two seconds of computing and 300 MB. The names are Ray's own; one that is gone is left alone.
+    They take two seconds of computing. The names are Ray's own; one that is gone is left alone.
     """
     kept = {name: found for name in _SERVICES if (found := getattr(Node, name, None)) is not None}
     for name in kept:

@@ -28,6 +28,7 @@ from carcls.training.features import embed_frozen
 from carcls.training.images import ImageSource
 from carcls.training.loop import image_logits
 from carcls.training.precision import resolve_precision
+from carcls.unfreezing import stays_frozen
 
 KIND = "costs"
 FILE = "costs.json"
@@ -59,7 +60,9 @@ def costs_of(config: TrialConfig, classes: int, stages: StageStore) -> Costs:
         stages: the store.
     """
     device = pick_device()
-    precision = resolve_precision(config, device, stages, frozen=config.training().unfreezing == "frozen")
+    training = config.training()
+    frozen = stays_frozen(training.unfreezing, training.epochs)
+    precision = resolve_precision(config, device, stages, frozen=frozen)
     key = {
         **_network(config),
         "classes": classes,

@@ -31,7 +31,7 @@ from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource
 from carcls.training.loop import Split, Trainer, image_logits
 from carcls.training.precision import resolve_precision
-from carcls.unfreezing import open_stages
+from carcls.unfreezing import open_stages, stays_frozen
 
 KIND = "training"
 HISTORY = "history.json"
@@ -75,7 +75,7 @@ class TrainedClassifier:
 
     @property
     def _stays_frozen(self) -> bool:
-        return self.training.unfreezing == "frozen"
+        return stays_frozen(self.training.unfreezing, self.training.epochs)
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class TrainedClassifier:
 
     def _train_on(self, folder: Path, report: Report) -> None:
         with self.reproducibly():
-            classifier = self.build(later=self._stays_frozen)
+            classifier = self.build(later=self.training.unfreezing == "frozen")
             images = self.images(classifier)
             trainer = Trainer(
                 config=self.training,

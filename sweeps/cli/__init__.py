@@ -13,8 +13,8 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run ``carsweep`` with the arguments of this process, and exit with its code."""
-    # A sweep loads libraries of a million objects. The collector's default is to look through them all some forty times
-    # meanwhile, and once more at the end.
+    # The collector would look through all objects of a sweep's libraries again and again while they load, a sixth of
+    # that time, and once more at the end, for more than a second.
     gc.set_threshold(50_000, 20, 100)
     code = run_command(carsweep, sys.argv[1:])
     gc.freeze()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
@@ -509,7 +506,11 @@ def test_an_extractor_is_built_once_before_the_sweep() -> None:
 
 
 def test_who_waits_for_embeddings_embeds_a_part(
-    folder: Path, tmp_path: Path, stages: StageStore, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    stages: StageStore,
+    monkeypatch: pytest.MonkeyPatch,
+    run_while_held: Callable[..., Any],
 ) -> None:
     """What one trial is at, another leaves to it; put together they are the same embeddings, and the parts are gone."""
     monkeypatch.setattr(embeddings, "BATCH", 8)
@@ -520,17 +521,7 @@ def test_who_waits_for_embeddings_embeds_a_part(
     held = len(data.splits.train) + len(data.splits.validation)
     of = Path(expected.model).name
     mine, *others = [stages.folder(embeddings.PART_KIND, {"of": of, "first": n}) for n in range(0, held, 16)]
-    mine.parent.mkdir(parents=True)
-    with ThreadPoolExecutor(1) as pool:
-        with FileLock(f"{mine}.lock"):
-            running = pool.submit(_run, FROZEN, data, stages)
-            deadline = time.monotonic() + 60
-            while not all((part / "key.json").is_file() for part in others):
-                assert time.monotonic() < deadline
-                assert not running.done()
-                time.sleep(0.05)
-            assert not mine.exists()
-        _, outcome = running.result()
+    _, outcome = run_while_held(lambda: _run(FROZEN, data, stages), mine, others)
     assert outcome.model == expected.model
     for pooling in ("average", "max", "gem"):
         assert np.array_equal(_embeddings(stages, outcome, pooling), _embeddings(alone, expected, pooling))

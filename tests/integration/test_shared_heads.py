@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 
 from carcls.config import DataConfig, TrialConfig
@@ -22,6 +19,7 @@ from carcls.models import classifier as classifiers
 from carcls.models.classifier import build_classifier
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
+from carcls.training import trained
 from carcls.training.loop import Trainer
 
 SIZE = 32
@@ -191,25 +189,16 @@ def test_a_backbone_that_waits_is_the_one_that_is_built(name: str) -> None:
 
 
 @pytest.mark.parametrize("unfreezing", ["frozen", "2:all"])
-def test_who_waits_for_a_view_makes_the_next_ones(folder: Path, tmp_path: Path, unfreezing: str) -> None:
+def test_who_waits_for_a_view_makes_the_next_ones(
+    folder: Path, tmp_path: Path, unfreezing: str, run_while_held: Callable[..., Any]
+) -> None:
     """Two trials that begin together make two views, and nothing of what they say depends on it."""
     config = CONFIG.with_settings({"unfreezing": unfreezing})
     alone, shared = StageStore(tmp_path / "alone"), StageStore(tmp_path / "shared")
     expected, _ = _run(config, _data(folder, alone), alone)
     first, *later = [shared.root / view for view in _views(alone)]
-    assert later
-    first.parent.mkdir(parents=True)
     data = _data(folder, shared)
-    with ThreadPoolExecutor(1) as pool:
-        with FileLock(f"{first}.lock"):
-            running = pool.submit(_run, config, data, shared)
-            deadline = time.monotonic() + 60
-            while not all((view / "key.json").is_file() for view in later):
-                assert time.monotonic() < deadline
-                assert not running.done()
-                time.sleep(0.05)
-            assert not first.exists()
-        found, _ = running.result()
+    found, _ = run_while_held(lambda: _run(config, data, shared), first, later)
     assert found == expected
 
 
@@ -218,3 +207,15 @@ def _views(stages: StageStore) -> list[Path]:
     keys = {file.parent: json.loads(file.read_text()) for file in stages.root.glob("features/*/key.json")}
     views = {folder: key["view"]["epoch"] for folder, key in keys.items() if key["view"]}
     return [folder.relative_to(stages.root) for folder in sorted(views, key=views.__getitem__)]
+
+
+@pytest.mark.parametrize(("unfreezing", "opens"), [("frozen", False), ("9:all", False), ("2:all", True)])
+def test_who_never_opens_the_backbone_answers_in_its_frozen_format(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unfreezing: str, opens: bool
+) -> None:
+    """Views and answers of a trial are computed alike; what opens it trains and answers in the format of training."""
+    monkeypatch.setattr(trained, "resolve_precision", lambda *_, frozen=False: "bf16" if frozen else "fp32")
+    stages = StageStore(tmp_path)
+    found = trained.TrainedClassifier(CONFIG.with_settings({"unfreezing": unfreezing}), _data(folder, stages), stages)
+    assert found.precision == ("fp32" if opens else "bf16")
+    assert found.frozen_precision == found.key["frozen_precision"] == "bf16"
