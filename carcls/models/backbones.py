@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +22,7 @@ from carcls.seeding import derived_seed
 
 Stage = tuple[str, tuple[nn.Module, ...]]
 Colour = tuple[float, float, float]
+PartOfBody = Callable[[Any, torch.Tensor], torch.Tensor]
 
 IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
 IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
@@ -41,7 +43,7 @@ _PACKAGED_COLOUR: Colour = (0.5, 0.5, 0.5)  # its mean and deviation, as timm ha
 _CONTAINERS = ("blocks", "stages", "layers", "features")
 
 
-def global_average(maps: torch.Tensor) -> torch.Tensor:
+def global_average(_body: nn.Module, maps: torch.Tensor) -> torch.Tensor:
     """Return the mean over all places, [b, d], of feature maps [b, d, h, w]."""
     return maps.mean(dim=(2, 3))
 
@@ -58,8 +60,9 @@ class Backbone(nn.Module):
         mean: subtracted from the channels of images in [0, 1].
         std: what the channels are then divided by.
         fixed_size: the only side in pixels that the body takes; None where it takes any.
-        maps: the body without its pooling: normalised images to feature maps [b, d, h, w]; None where it has none.
-        pooled: the rest of the body: feature maps to embeddings [b, d].
+        to_maps: the body without its pooling: body and normalised images to feature maps [b, d, h, w]; None where it
+            has none.
+        from_maps: the rest of the body: body and feature maps to embeddings [b, d].
     """
 
     def __init__(
@@ -71,8 +74,8 @@ class Backbone(nn.Module):
         mean: Colour = IMAGENET_MEAN,
         std: Colour = IMAGENET_STD,
         fixed_size: int | None = None,
-        maps: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        pooled: Callable[[torch.Tensor], torch.Tensor] = global_average,
+        to_maps: PartOfBody | None = None,
+        from_maps: PartOfBody = global_average,
     ) -> None:
         super().__init__()
         self.name = name
@@ -82,8 +85,18 @@ class Backbone(nn.Module):
         self.mean = mean
         self.std = std
         self.fixed_size = fixed_size
-        self.maps = maps
-        self.pooled = pooled
+        # Functions of the body, so that a copy of this network runs the copy of the body.
+        self._to_maps = to_maps
+        self._from_maps = from_maps
+
+    @property
+    def maps(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Normalised images to feature maps [b, d, h, w]; None where the body has none."""
+        return None if self._to_maps is None else partial(self._to_maps, self.body)
+
+    def pooled(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings [b, d] that the body makes of its feature maps."""
+        return self._from_maps(self.body, maps)
 
     @property
     def stage_modules(self) -> tuple[Stage, ...]:
@@ -164,12 +177,19 @@ def _from_torchvision(name: str, embedding: int) -> Backbone:
     body = get_model(name, weights=None)
     if name == "resnet50":
         body.fc = nn.Identity()
-        to_maps = nn.Sequential(
-            *(part for part_name, part in body.named_children() if part_name not in ("avgpool", "fc"))
-        )
-        return Backbone(name, body, embedding, _RESNET_STAGES, maps=to_maps.forward)
+        return Backbone(name, body, embedding, _RESNET_STAGES, to_maps=_resnet_maps)
     body.classifier = nn.Identity()
-    return Backbone(name, body, embedding, _DENSENET_STAGES, maps=lambda images: functional.relu(body.features(images)))
+    return Backbone(
+        name, body, embedding, _DENSENET_STAGES, to_maps=lambda body, images: functional.relu(body.features(images))
+    )
+
+
+def _resnet_maps(body: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    maps = images
+    for name, part in body.named_children():
+        if name not in ("avgpool", "fc"):
+            maps = part(maps)
+    return maps
 
 
 def _from_timm(name: str, model: str) -> Backbone:
@@ -188,8 +208,8 @@ def _from_timm(name: str, model: str) -> Backbone:
         mean=_colour(settings.get("mean"), IMAGENET_MEAN),
         std=_colour(settings.get("std"), IMAGENET_STD),
         fixed_size=settings["input_size"][-1] if settings.get("fixed_input_size") else None,
-        maps=body.forward_features if convolutional else None,
-        pooled=(lambda maps: body.forward_head(maps, pre_logits=True)) if convolutional else global_average,
+        to_maps=(lambda body, images: body.forward_features(images)) if convolutional else None,
+        from_maps=(lambda body, maps: body.forward_head(maps, pre_logits=True)) if convolutional else global_average,
     )
 
 

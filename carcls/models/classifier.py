@@ -8,6 +8,7 @@ from torch import nn
 from carcls.config import SCRATCH, TrialConfig
 from carcls.errors import InputError
 from carcls.models.backbones import Backbone, backbone_later, build_backbone
+from carcls.models.folding import folded
 from carcls.models.scratch import build_scratch, he_initialise
 from carcls.models.weights import load_weights, resolve_weights
 from carcls.seeding import derived_seed
@@ -66,7 +67,7 @@ def build_classifier(config: TrialConfig, classes: int, *, later: bool = False) 
         InputError: the backbone is unknown to timm, or takes images of another size only.
         WeightsError: the weights cannot be had, or do not fit.
     """
-    waiting = backbone_later(config.backbone, lambda: _pretrained(config)) if later else None
+    waiting = backbone_later(config.backbone, lambda: folded(_pretrained(config), config.image_size)) if later else None
     backbone = waiting or _pretrained(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "head"))

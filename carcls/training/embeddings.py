@@ -21,23 +21,24 @@ from numpy.typing import NDArray
 from carcls.config import Pooling, TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.errors import TrialFailure, WeightsError
+from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier
+from carcls.models.folding import folded
 from carcls.models.pooling import pooled_embeddings
 from carcls.outcome import Report
 from carcls.stages import StageStore, write_json
 from carcls.stages_use import note_made
 from carcls.training.device import autocast
-from carcls.training.images import batches
+from carcls.training.images import answering_batch, batches
 from carcls.training.trained import TrainedClassifier
 
 KIND = "embeddings"
 PART_KIND = "embedding-parts"
 TEST_KIND = "test-embeddings"
 SOURCE, SECONDS = "source.json", "seconds.txt"
-BATCH = 64
-# So many batches of images are a part that another trial may embed meanwhile.
-PART = 4 * BATCH
-VERSION = 2
+# So many images are a part that another trial may embed meanwhile.
+PART = 256
+VERSION = 3
 # Writes the embeddings of rows of the pack into a folder.
 Embed = Callable[[Path, NDArray[np.int64]], None]
 
@@ -85,10 +86,10 @@ class Extractor:
     def _get_or_embed(self, key: dict[str, Any], training: str | None) -> Path:
         """Return the stage; all trials that want it at once embed parts of the images, and one puts them together."""
         parts = Parts(self.stages, self.stages.folder(KIND, key).name, gallery_and_queries(self.data))
-        extractor = cache(lambda: self._extractor(training))
+        backbone = cache(lambda: self._folded(self._extractor(training)))
 
         def embed(folder: Path, rows: NDArray[np.int64]) -> None:
-            self._embed(folder, extractor(), rows)
+            self._embed(folder, backbone(), rows)
 
         def join(folder: Path) -> None:
             seconds = parts.join(folder, embed)
@@ -112,7 +113,7 @@ class Extractor:
         """
         key = {"of": Path(model).name, "images": self.data.test_digest, "version": VERSION}
         return self.stages.get_or_make(
-            TEST_KIND, key, lambda folder: self._embed(folder, self.load(model), self.data.splits.test)
+            TEST_KIND, key, lambda folder: self._embed(folder, self._folded(self.load(model)), self.data.splits.test)
         )
 
     def load(self, model: str) -> Classifier:
@@ -132,18 +133,23 @@ class Extractor:
     def _extractor(self, training: str | None) -> Classifier:
         return self.trained.build().eval() if training is None else self.trained.load(training)
 
-    def _embed(self, folder: Path, extractor: Classifier, rows: NDArray[np.int64]) -> None:
+    def _folded(self, extractor: Classifier) -> Backbone:
+        with self.trained.reproducibly():
+            return folded(extractor.backbone, self.config.image_size)
+
+    def _embed(self, folder: Path, backbone: Backbone, rows: NDArray[np.int64]) -> None:
         found: dict[Pooling, list[NDArray[np.float32]]] = {}
         with self.trained.reproducibly():
-            images = self.trained.images(extractor)
-            with closing(images.stream([rows[positions] for positions in batches(len(rows), BATCH)])) as stream:
+            images = self.trained.images(backbone)
+            parts = batches(len(rows), answering_batch(images.device, images.side))
+            with closing(images.stream([rows[positions] for positions in parts])) as stream:
                 for batch in stream:
                     with torch.inference_mode(), autocast(images.device, self.trained.precision):
-                        embeddings = pooled_embeddings(extractor.backbone, batch)  # each [b, d]
+                        embeddings = pooled_embeddings(backbone, batch)  # each [b, d]
                     for pooling, part in embeddings.items():
                         found.setdefault(pooling, []).append(part.cpu().numpy())
-        for pooling, parts in found.items():
-            np.save(folder / f"{pooling}.npy", np.concatenate(parts))
+        for pooling, rows_found in found.items():
+            np.save(folder / f"{pooling}.npy", np.concatenate(rows_found))
 
 
 @dataclass(frozen=True)

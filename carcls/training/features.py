@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ from torch import Tensor
 
 from carcls.config import digest_of
 from carcls.disk import reserve
-from carcls.models.classifier import Classifier
+from carcls.models.backbones import Backbone
+from carcls.models.folding import folded
 from carcls.stages import StageStore
 from carcls.training.device import NumberFormat, autocast
-from carcls.training.images import ImageSource, View, batches
+from carcls.training.images import ImageSource, View, answering_batch, batches
 
 KIND = "features"
 FILE = "features.npy"
-BATCH = 64
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class FrozenFeatures:
 
     Attributes:
         stages: the store.
-        classifier: its backbone is run in evaluation mode; must hold the weights that ``key`` names.
+        backbone: must hold the weights that ``key`` names when features are first computed.
         images: where images come from.
         precision: of the backbone's arithmetic.
         key: what the features depend on besides rows and view: data, image size, backbone, weights.
     """
 
     stages: StageStore
-    classifier: Classifier
+    backbone: Backbone
     images: ImageSource
     precision: NumberFormat
     key: dict[str, Any]
@@ -82,14 +82,18 @@ class FrozenFeatures:
         return {**whole, "version": VERSION}
 
     def _make(self, folder: Path, rows: NDArray[np.int64], view: View | None) -> None:
-        embedding = self.classifier.backbone.embedding
+        embedding = self.backbone.embedding
         out = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=np.float32, shape=(len(rows), embedding))
         reserve(folder / FILE)
-        parts = list(batches(len(rows), BATCH))
+        parts = list(batches(len(rows), answering_batch(self.images.device, self.images.side)))
         with closing(self.images.stream([rows[positions] for positions in parts], view)) as stream:
             for positions, images in zip(parts, stream, strict=True):
-                out[positions] = embed_frozen(self.classifier, images, self.precision)
+                out[positions] = embed_frozen(self._folded, images, self.precision)
         out.flush()
+
+    @cached_property
+    def _folded(self) -> Backbone:
+        return folded(self.backbone, self.images.side)
 
 
 @lru_cache(maxsize=8)
@@ -97,9 +101,9 @@ def _digest_of_rows(rows: bytes) -> str:
     return digest_of(np.frombuffer(rows, np.int64).tolist())
 
 
-def embed_frozen(classifier: Classifier, images: Tensor, precision: NumberFormat) -> NDArray[np.float32]:
+def embed_frozen(backbone: Backbone, images: Tensor, precision: NumberFormat) -> NDArray[np.float32]:
     """Return the features [b, d] of a batch [b, 3, s, s]; the backbone is put into evaluation mode and stays there."""
-    classifier.backbone.eval()
+    backbone.eval()
     with torch.inference_mode(), autocast(images.device, precision):
-        embeddings = classifier.embed(images)  # [b, d]
+        embeddings: Tensor = backbone(images)  # [b, d]
     return np.asarray(embeddings.float().cpu().numpy())

@@ -18,7 +18,7 @@ from carcls.stages import StageStore
 from carcls.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 
 KIND = "heads"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

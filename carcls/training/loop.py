@@ -25,6 +25,7 @@ from carcls.data.augment import augmentation_of
 from carcls.errors import NonFiniteLoss
 from carcls.evaluation.classification import classification_metrics
 from carcls.models.classifier import Classifier
+from carcls.models.folding import folded
 from carcls.models.unfreeze import open_backbone
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
@@ -32,12 +33,13 @@ from carcls.training.checkpoint import Progress, load_checkpoint, save_checkpoin
 from carcls.training.device import NumberFormat, autocast
 from carcls.training.features import FrozenFeatures
 from carcls.training.heads import SharedHeads
-from carcls.training.images import ImageSource, View, batches
+from carcls.training.images import ImageSource, View, answering_batch, batches
 from carcls.training.loss import training_loss
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
 from carcls.unfreezing import open_stages
 
-EVALUATION_BATCH = 64
+WORTH_FOLDING = 200
+"""Images, of which a network answers fewer sooner than a copy of it is folded."""
 STEPS_BETWEEN_CHECKS = 20
 SECONDS_BETWEEN_HEADS = 2.0
 """A head on cached features trains faster than its checkpoint is brought to the disk; so much of it may be lost."""
@@ -261,10 +263,12 @@ def image_logits(
 ) -> NDArray[np.float32]:
     """Return the classifier's answers in evaluation mode for unchanged images, float32 [n, c]."""
     classifier.eval()
+    backbone = folded(classifier.backbone, images.side) if len(rows) >= WORTH_FOLDING else classifier.backbone
     answers = []
-    with closing(images.stream([rows[p] for p in batches(len(rows), EVALUATION_BATCH)])) as stream:
+    parts = batches(len(rows), answering_batch(images.device, images.side))
+    with closing(images.stream([rows[positions] for positions in parts])) as stream:
         for batch in stream:
             with torch.inference_mode(), autocast(images.device, precision):
-                embeddings = classifier.embed(batch)
+                embeddings = backbone(batch)
             answers.append(head_logits(classifier, embeddings.float()))
     return np.concatenate(answers)

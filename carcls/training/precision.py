@@ -17,21 +17,22 @@ import torch
 from carcls.config import TrialConfig
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import build_network
+from carcls.models.folding import folded
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.stages_use import note_made
 from carcls.training.device import NumberFormat, autocast, has_bf16, machine_name
+from carcls.training.images import answering_batch
 
 KIND = "precision"
 FILE = "precision.json"
-VERSION = 2
+VERSION = 3
 GAIN = 1.25
 """By how much bf16 must be faster to be worth its less exact numbers."""
 ENOUGH_SECONDS = 2.0
 LEAST_ROUNDS = 3
-# Pixels of the batch that is trained on, where two images do not have more; and times as many that are answered.
+# Pixels of the batch that is trained on, where two images do not have more.
 CPU_PIXELS, GPU_PIXELS = 2 * 224**2, 64 * 224**2
-FROZEN_TIMES = 4
 
 
 def resolve_precision(
@@ -66,8 +67,11 @@ def _probe(folder: Path, config: TrialConfig, device: torch.device, frozen: bool
     make_deterministic()
     backbone = build_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     backbone.train(not frozen)
-    pixels = (CPU_PIXELS if device.type == "cpu" else GPU_PIXELS) * (FROZEN_TIMES if frozen else 1)
-    count = max(2, pixels // config.image_size**2)
+    if frozen:
+        backbone = folded(backbone, config.image_size)
+        count = answering_batch(device, config.image_size)
+    else:
+        count = max(2, (CPU_PIXELS if device.type == "cpu" else GPU_PIXELS) // config.image_size**2)
     shape = (count, 3, config.image_size, config.image_size)
     with torch.random.fork_rng():  # dropout inside a backbone draws from the global generators
         images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)

@@ -19,6 +19,7 @@ from carcls.data.dataset import Dataset
 from carcls.disk import replacing
 from carcls.errors import BadData, DamagedCheckpoint
 from carcls.evaluation.classification import softmax
+from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.models.weights import resolve_weights
 from carcls.outcome import Measurement, Report
@@ -36,7 +37,7 @@ from carcls.unfreezing import open_stages, stays_frozen
 KIND = "training"
 HISTORY = "history.json"
 PREDICTIONS = "validation.npz"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class TrainedClassifier:
         """Return the trained classifier's answers for rows of the pack, float32 [n, c]; ``model`` as in ``load``."""
         with self.reproducibly():
             classifier = self.load(model)
-            return image_logits(classifier, self.images(classifier), rows, self.precision)
+            return image_logits(classifier, self.images(classifier.backbone), rows, self.precision)
 
     def build(self, *, later: bool = False) -> Classifier:
         """Return the classifier on its device with the weights that training begins with.
@@ -147,10 +148,10 @@ class TrainedClassifier:
         classifier = build_classifier(self.training, len(self.data.classes), later=later)
         return classifier.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    def images(self, classifier: Classifier) -> ImageSource:
-        """Return the data set's pixels as the classifier wants them."""
+    def images(self, backbone: Backbone) -> ImageSource:
+        """Return the data set's pixels as the backbone wants them."""
         pixels = self.data.pack(self.stages, self.config.image_size).pixels
-        return ImageSource(pixels, classifier.backbone.mean, classifier.backbone.std, self.device)
+        return ImageSource(pixels, backbone.mean, backbone.std, self.device)
 
     def _split(self, rows: NDArray[np.int64]) -> Split:
         return Split(rows, self.data.labels[rows])
@@ -167,7 +168,8 @@ class TrainedClassifier:
     def _train_on(self, folder: Path, report: Report) -> None:
         with self.reproducibly():
             classifier = self.build(later=self.training.unfreezing == "frozen")
-            images = self.images(classifier)
+            backbone = classifier.backbone
+            images = self.images(backbone)
             trainer = Trainer(
                 config=self.training,
                 classifier=classifier,
@@ -175,7 +177,7 @@ class TrainedClassifier:
                 train=self._split(self.data.splits.train),
                 validation=self._split(self.data.splits.validation),
                 precision=self.precision,
-                features=FrozenFeatures(self.stages, classifier, images, self.frozen_precision, self.frozen_key),
+                features=FrozenFeatures(self.stages, backbone, images, self.frozen_precision, self.frozen_key),
                 heads=SharedHeads(self.stages, self._head_key),
             )
             logits = trainer.fit(folder, report)
