@@ -1,13 +1,18 @@
-"""What this machine lets this process use: cores and GPUs. No torch."""
+"""What this machine lets this process use: cores, GPUs, memory. No torch."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def usable_cores(cgroups: Path = _CGROUPS) -> int:
@@ -36,3 +41,16 @@ def visible_gpus(devices: Path = Path("/dev")) -> int:
     if allowed is None or not present:
         return present
     return len([part for part in allowed.split(",") if part.strip() not in ("", "-1")])
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process use memory that it has freed for its next tensors, up to 2 GiB, instead of giving it back.
+
+    Otherwise glibc maps every larger tensor anew, and the kernel clears its pages one by one as they are touched:
+    efficientnet_lite0 trains 1.1 to 1.3 times as fast without that on a CPU. Does nothing with other C libraries.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, 2**30)
+        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -23,8 +23,8 @@ def prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Progr
     """Read, decode and split the sweep's images, render the demo cars where it names none, and tell what was found."""
     from carcls.data.dataset import prepare_dataset
 
-    size = configs_to_check(spec)[0].image_size  # one that a trial will need
-    dataset = prepare_dataset(_with_demo(spec.data, out, progress), stages, size, progress=progress.packing)
+    size, *also = dict.fromkeys(config.image_size for config in configs_to_check(spec)[: spec.trials])
+    dataset = prepare_dataset(_with_demo(spec.data, out, progress), stages, size, also=also, progress=progress.packing)
     summary = summarize_data(dataset)
     counts = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
     progress.note(f"{summary.name}: {summary.classes} classes; images: {counts}.")

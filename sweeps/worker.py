@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 from ray import get_runtime_context, tune
 
 from carcls.config import TrialConfig
+from carcls.machine import keep_freed_memory
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
 from sweeps.failures import Failure, Place, failure_of, is_broken_device
@@ -65,6 +66,7 @@ def run_order(order: Order) -> None:
             _told.append(_place())
             tune.report({"place": _told[0]})
         _take_share(order["cpus"], order["gpus"])
+        keep_freed_memory()
         outcome, reports = _run(order, stages, start)
     except Exception as error:
         last: dict[str, Any] = {"failure": json.dumps(asdict(_answer(error, order)))}

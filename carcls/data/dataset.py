@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -150,6 +151,7 @@ def prepare_dataset(
     stages: StageStore,
     size: int,
     *,
+    also: Sequence[int] = (),
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Dataset:
@@ -159,6 +161,7 @@ def prepare_dataset(
         config: where it is and how it is cut; ``path`` must be set.
         stages: keeps the pack, the fingerprints and the digests of the files.
         size: side in pixels of the first pack; the splits do not depend on it.
+        also: other sizes that will be wanted, decoded in the same pass.
         progress: called with images done and images in all while decoding.
         workers: decoding processes; None means one per usable core.
 
@@ -169,7 +172,7 @@ def prepare_dataset(
     root = _path(config)
     cache = stages.root / "contents" / f"{digest_of(str(root.expanduser().resolve()))}.json"
     manifest = read_manifest(root, cache)
-    pack = get_pack(manifest, config.margin, size, stages, progress=progress, workers=workers)
+    pack = get_pack(manifest, config.margin, size, stages, also=also, progress=progress, workers=workers)
     index = get_index(manifest, config.margin, pack, stages)
     require_few_losses(manifest, index, config.max_loss)
     splits = _cut(manifest, index, config)

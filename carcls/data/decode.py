@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,19 +74,30 @@ def read_square(path: Path, size: int, box: Box | None = None, margin: float = 0
     return np.asarray(decode(path, max(LEAST_PIXELS, 2 * size), box, margin).square(size))
 
 
-def read_square_and_gray(
-    path: Path, size: int, box: Box | None = None, margin: float = 0.0
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return ``read_square`` and the uint8 gray thumbnail [32, 32] of the same crop, which does not depend on ``size``.
+def read_squares_and_gray(
+    path: Path, sizes: Sequence[int], box: Box | None = None, margin: float = 0.0
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """Return ``read_square`` of each size, and the uint8 gray thumbnail [32, 32] of the same crop.
+
+    Neither a square nor the thumbnail depends on which other sizes are asked for; the file is decoded once for all of
+    them, or once for each reduction that they need.
 
     Raises:
         UnreadableImage: as ``read_square``.
     """
-    decoded = decode(path, max(LEAST_PIXELS, 2 * size), box, margin)
-    pixels = np.asarray(decoded.square(size))
-    if size > LEAST_PIXELS // 2 and _could_reduce(decoded):
-        decoded = decode(path, LEAST_PIXELS, box, margin)
-    return pixels, np.asarray(decoded.square(GRAY_SIDE).convert("L"))
+    found: dict[int, Decoded] = {}
+
+    def decoded(least: int) -> Decoded:
+        if least not in found:
+            larger = next(iter(found.values()), None)
+            reuse = larger is not None and not _could_reduce(larger, least)
+            found[least] = larger if larger is not None and reuse else decode(path, least, box, margin)
+        return found[least]
+
+    wanted = {size: max(LEAST_PIXELS, 2 * size) for size in sorted(sizes, reverse=True)}
+    squares = {size: np.asarray(decoded(least).square(size)) for size, least in wanted.items()}
+    gray = np.asarray(decoded(LEAST_PIXELS).square(GRAY_SIDE).convert("L"))
+    return [squares[size] for size in sizes], gray
 
 
 def decode(path: Path, least: int, box: Box | None = None, margin: float = 0.0) -> Decoded:
@@ -167,10 +179,10 @@ def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.clip(np.round(numbers), 0, 255).astype(np.uint8)
 
 
-def _could_reduce(decoded: Decoded) -> bool:
-    """Tell whether a smaller target might have been met by a more reduced decode."""
+def _could_reduce(decoded: Decoded, least: int) -> bool:
+    """Tell whether the target ``least``, which is smaller, might be met by a more reduced decode."""
     x1, y1, x2, y2 = (edge * decoded.reduction for edge in decoded.window)
-    return decoded.reduction < 8 and min(x2 - x1, y2 - y1) >= 2 * decoded.reduction * LEAST_PIXELS
+    return decoded.reduction < 8 and min(x2 - x1, y2 - y1) >= 2 * decoded.reduction * least
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -12,13 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from carcls.data.decode import Box, UnreadableImage, read_square_and_gray
+from carcls.data.decode import Box, UnreadableImage, read_squares_and_gray
 
 Row = tuple[int, str, Box | None]
 Broken = tuple[int, str]
+Target = tuple[int, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +29,15 @@ class Job:
 
     Attributes:
         root: folder that the rows' paths are relative to.
-        size: side of the squares in pixels.
         margin: around the boxes, as in ``read_square``.
-        pixels, grays: preallocated files.
-        pixels_offset, grays_offset: bytes before row 0 in each.
+        squares: for each size its side in pixels, a preallocated file and the bytes before row 0 in it.
+        grays: the same for the thumbnails, whose side is given.
     """
 
     root: str
-    size: int
     margin: float
-    pixels: str
-    pixels_offset: int
-    grays: str
-    grays_offset: int
+    squares: tuple[Target, ...]
+    grays: Target
 
 
 def fill(job: Job, rows: Sequence[Row]) -> list[Broken]:
@@ -48,20 +46,24 @@ def fill(job: Job, rows: Sequence[Row]) -> list[Broken]:
     Written with pwrite, because pages dirtied through a memory map would count as resident memory.
     """
     broken: list[Broken] = []
-    pixels_file, grays_file = os.open(job.pixels, os.O_WRONLY), os.open(job.grays, os.O_WRONLY)
-    try:
+    sizes = [size for size, _, _ in job.squares]
+    with ExitStack() as opened:
+        targets = [(_open(file, opened), offset) for _, file, offset in (*job.squares, job.grays)]
         for row, path, box in rows:
             try:
-                pixels, gray = read_square_and_gray(Path(job.root, path), job.size, box, job.margin)
+                squares, gray = read_squares_and_gray(Path(job.root, path), sizes, box, job.margin)
             except UnreadableImage as error:
                 broken.append((row, str(error)))
                 continue
-            _write(pixels_file, pixels.tobytes(), job.pixels_offset, row)
-            _write(grays_file, gray.tobytes(), job.grays_offset, row)
-    finally:
-        os.close(pixels_file)
-        os.close(grays_file)
+            for (file, offset), pixels in zip(targets, (*squares, gray), strict=True):
+                _write(file, pixels.tobytes(), offset, row)
     return broken
+
+
+def _open(path: str, opened: ExitStack) -> int:
+    file = os.open(path, os.O_WRONLY)
+    opened.callback(os.close, file)
+    return file
 
 
 def _write(file: int, data: bytes, offset: int, row: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from numpy.typing import NDArray
 
 from carcls.data.crew import Progress, fill_all
 from carcls.data.decode import GRAY_SIDE
-from carcls.data.filling import Job
+from carcls.data.filling import Job, Target
 from carcls.data.fingerprints import fingerprint
 from carcls.data.manifest import Manifest
 from carcls.disk import reserve
 from carcls.errors import OutputError
 from carcls.stages import StageStore, write_json
+from carcls.stages_use import note_made
 
+PIXELS = "pixels.npy"
 _VERSION = 1
 """Raise it when the same key would give other pixels or fingerprints."""
 
@@ -61,6 +64,7 @@ def get_pack(
     size: int,
     stages: StageStore,
     *,
+    also: Sequence[int] = (),
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Pack:
@@ -71,17 +75,17 @@ def get_pack(
         margin: around the boxes, as a fraction of their sides.
         size: side in pixels.
         stages: where the pack is kept.
+        also: other sizes that will be wanted; packs of them are made in the same pass over the files.
         progress: called with images done and images in all while decoding.
         workers: decoding processes; None means one per usable core.
 
     Raises:
         OutputError: the disk has no room for the pack.
     """
-    key = {"manifest": manifest.digest, "margin": margin, "size": size, "version": _VERSION}
-    folder = stages.get_or_make(
-        "pack", key, lambda work: _make_pack(work, manifest, margin, size, progress=progress, workers=workers)
-    )
-    return Pack(folder, np.load(folder / "pixels.npy", mmap_mode="r"), size)
+    packing = _Packing(manifest, margin, stages, progress, workers)
+    packing.make_free_ones([size, *also])
+    folder = stages.get_or_make("pack", packing.key(size), lambda work: packing.fill({size: work}))
+    return Pack(folder, np.load(folder / PIXELS, mmap_mode="r"), size)
 
 
 def get_index(manifest: Manifest, margin: float, pack: Pack, stages: StageStore) -> Index:
@@ -100,29 +104,65 @@ def get_index(manifest: Manifest, margin: float, pack: Pack, stages: StageStore)
     return Index(np.load(folder / "fingerprints.npy"), tuple((int(row), str(reason)) for row, reason in broken))
 
 
-def _make_pack(
-    work: Path, manifest: Manifest, margin: float, size: int, *, progress: Progress | None, workers: int | None
-) -> None:
-    count = len(manifest.images)
-    _check_room(work, count * size * size * 3)
-    pixels, grays = work / "pixels.npy", work / "grays.npy"
-    job = Job(
-        root=str(manifest.root),
-        size=size,
-        margin=margin,
-        pixels=str(pixels),
-        pixels_offset=_preallocate(pixels, (count, size, size, 3)),
-        grays=str(grays),
-        grays_offset=_preallocate(grays, (count, GRAY_SIDE, GRAY_SIDE)),
-    )
-    rows = [(row, image.path, image.box) for row, image in enumerate(manifest.images)]
-    broken = fill_all(job, rows, workers, progress)
-    prints = _fingerprints(np.load(grays, mmap_mode="r"))
-    prints[[row for row, _ in broken]] = 0
-    np.save(work / "fingerprints.npy", prints)
-    grays.unlink()
-    write_json(work / "index.json", {"broken": broken})
-    _flush(pixels)
+@dataclass(frozen=True)
+class _Packing:
+    """Makes packs of one manifest that differ in their size."""
+
+    manifest: Manifest
+    margin: float
+    stages: StageStore
+    progress: Progress | None
+    workers: int | None
+
+    def key(self, size: int) -> dict[str, Any]:
+        return {"manifest": self.manifest.digest, "margin": self.margin, "size": size, "version": _VERSION}
+
+    def make_free_ones(self, sizes: Sequence[int]) -> None:
+        """Make the packs that are not there and that no other process is making, all in one pass over the files."""
+        missing = [size for size in dict.fromkeys(sizes) if not self.stages.has("pack", self.key(size))]
+        if len(missing) > 1:
+            self._claim({}, missing)
+
+    def _claim(self, works: Mapping[int, Path], sizes: Sequence[int]) -> None:
+        """Become the maker of one size after the other, each within the making of the one before, then fill them."""
+        if not sizes:
+            if works:
+                self.fill(works)
+            return
+        size, *others = sizes
+        claimed = False
+
+        def make(work: Path) -> None:
+            nonlocal claimed
+            claimed = True
+            self._claim({**works, size: work}, others)
+
+        self.stages.make_if_free("pack", self.key(size), make)
+        if not claimed:
+            self._claim(works, others)
+
+    def fill(self, works: Mapping[int, Path]) -> None:
+        """Decode every image once into the folders of all sizes."""
+        start, count = time.perf_counter(), len(self.manifest.images)
+        _check_room(next(iter(works.values())), sum(count * size * size * 3 for size in works))
+        grays = next(iter(works.values())) / "grays.npy"
+        job = Job(
+            root=str(self.manifest.root),
+            margin=self.margin,
+            squares=tuple(_preallocate(work / PIXELS, count, size, 3) for size, work in works.items()),
+            grays=_preallocate(grays, count, GRAY_SIDE),
+        )
+        rows = [(row, image.path, image.box) for row, image in enumerate(self.manifest.images)]
+        broken = fill_all(job, rows, self.workers, self.progress)
+        prints = _fingerprints(np.load(grays, mmap_mode="r"))
+        prints[[row for row, _ in broken]] = 0
+        grays.unlink()
+        for work in works.values():
+            np.save(work / "fingerprints.npy", prints)
+            write_json(work / "index.json", {"broken": broken})
+            _flush(work / PIXELS)
+        for work in works.values():
+            note_made(work, (time.perf_counter() - start) / len(works))
 
 
 def _fingerprints(grays: NDArray[np.uint8], block: int = 1024) -> NDArray[np.uint64]:
@@ -130,11 +170,11 @@ def _fingerprints(grays: NDArray[np.uint8], block: int = 1024) -> NDArray[np.uin
     return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
 
-def _preallocate(path: Path, shape: tuple[int, ...]) -> int:
-    """Write an .npy file of zeros; return the bytes before its first row."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+def _preallocate(path: Path, count: int, side: int, *channels: int) -> Target:
+    """Write an .npy file of ``count`` squares of zeros."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, side, side, *channels))
     reserve(path)
-    return int(array.offset)
+    return side, str(path), int(array.offset)
 
 
 def _check_room(folder: Path, needed: int) -> None:

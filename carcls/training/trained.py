@@ -19,6 +19,7 @@ from carcls.data.dataset import Dataset
 from carcls.disk import replacing
 from carcls.errors import BadData, DamagedCheckpoint
 from carcls.evaluation.classification import softmax
+from carcls.machine import keep_freed_memory
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.models.weights import resolve_weights
@@ -201,7 +202,8 @@ class TrainedClassifier:
 
     @contextmanager
     def reproducibly(self) -> Iterator[None]:
-        """Compute deterministically, and name the device's memory errors."""
+        """Compute deterministically, in memory that is kept, and name the device's memory errors."""
+        keep_freed_memory()
         make_deterministic()
         with memory_errors_named(self.config):
             yield

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from carcls.data.decode import UnreadableImage, fit_window, read_square, read_square_and_gray
+from carcls.data.decode import UnreadableImage, fit_window, read_square, read_squares_and_gray
 
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (255, 255, 255)
 
@@ -148,8 +148,20 @@ def test_thumbnail_does_not_depend_on_the_size(tmp_path: Path, size: int) -> Non
     noise = np.random.default_rng(0).integers(0, 255, size=(40, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((2400, 1900)).save(tmp_path / "image.jpg")
     box = (3, 5, 1802, 1799)
-    reference = read_square_and_gray(tmp_path / "image.jpg", 224, box)[1]
-    assert np.array_equal(read_square_and_gray(tmp_path / "image.jpg", size, box)[1], reference)
+    reference = read_squares_and_gray(tmp_path / "image.jpg", [224], box)[1]
+    assert np.array_equal(read_squares_and_gray(tmp_path / "image.jpg", [size], box)[1], reference)
+
+
+@pytest.mark.parametrize("sizes", [[32, 96], [300, 32], [64, 600, 300], [600, 64, 500]])
+def test_squares_do_not_depend_on_the_other_sizes(tmp_path: Path, sizes: list[int]) -> None:
+    """Each square is bit for bit that of its size alone, in the order that was asked for."""
+    noise = np.random.default_rng(0).integers(0, 255, size=(40, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((2400, 1900)).save(tmp_path / "image.jpg")
+    box = (3, 5, 1802, 1799)
+    squares, gray = read_squares_and_gray(tmp_path / "image.jpg", sizes, box)
+    for size, square in zip(sizes, squares, strict=True):
+        assert np.array_equal(square, read_square(tmp_path / "image.jpg", size, box))
+    assert np.array_equal(gray, read_squares_and_gray(tmp_path / "image.jpg", [64], box)[1])
 
 
 def test_crop_is_exactly_the_box(tmp_path: Path) -> None:

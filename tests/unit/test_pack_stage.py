@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from carcls.data.crew import fill_all
@@ -90,6 +91,47 @@ def test_second_call_decodes_nothing(many: Manifest, tmp_path: Path) -> None:
     get_pack(many, 0.0, 20, store)
     assert not calls
     assert [event.event for event in store.events()] == ["made", "reused", "made"]
+
+
+def test_all_wanted_sizes_are_decoded_in_one_pass(many: Manifest, tmp_path: Path) -> None:
+    """The packs are those of each size alone; a size that is there is not made again; nobody decodes later."""
+    store, alone = StageStore(tmp_path / "together"), StageStore(tmp_path / "alone")
+    get_pack(many, 0.0, 16, store)
+    seen: list[tuple[int, int]] = []
+    get_pack(many, 0.0, 24, store, also=[16, 40], progress=lambda *counts: seen.append(counts), workers=2)
+    assert seen.count((MANY, MANY)) == 1
+    assert [event.event for event in store.events() if event.event == "made"] == ["made"] * 3
+    for size in (16, 24, 40):
+        pack = get_pack(many, 0.0, size, store, progress=lambda *_: pytest.fail("decoded again"))
+        reference = get_pack(many, 0.0, size, alone)
+        assert np.array_equal(pack.pixels, reference.pixels)
+        for file in ("fingerprints.npy", "index.json"):
+            assert (pack.folder / file).read_bytes() == (reference.folder / file).read_bytes()
+
+
+def test_a_size_that_another_process_makes_is_left_to_it(many: Manifest, tmp_path: Path) -> None:
+    """Neither does this one wait for it, nor are the others kept back."""
+    store = StageStore(tmp_path)
+    other = store.folder("pack", {"manifest": many.digest, "margin": 0.0, "size": 24, "version": 1})
+    other.parent.mkdir(parents=True)
+    with FileLock(f"{other}.lock"):
+        made = get_pack(many, 0.0, 16, store, also=[24, 40])
+    assert made.size == 16
+    assert sum(event.event == "made" for event in store.events()) == 2
+    assert not other.exists()
+
+
+def test_interrupting_leaves_no_size(many: Manifest, tmp_path: Path) -> None:
+    """Ctrl-C while several sizes are decoded removes all of them."""
+
+    def interrupt(done: int, total: int) -> None:
+        if 0 < done < total:
+            raise KeyboardInterrupt
+
+    store = StageStore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        get_pack(many, 0.0, 16, store, also=[24], progress=interrupt, workers=2)
+    assert making_leftovers(store) == []
 
 
 @pytest.mark.parametrize("count", [60, MANY])
@@ -174,7 +216,7 @@ def is_running(pid: str) -> bool:
 
 def test_dead_worker_is_reported_with_its_last_words(many: Manifest, tmp_path: Path) -> None:
     """A decoding process that cannot go on stops the packing with its own reason, not with a hang."""
-    job = Job(str(many.root), 16, 0.0, str(tmp_path / "no" / "pixels"), 0, str(tmp_path / "no" / "grays"), 0)
+    job = Job(str(many.root), 0.0, ((16, str(tmp_path / "no" / "pixels"), 0),), (32, str(tmp_path / "no" / "grays"), 0))
     rows = [(row, image.path, image.box) for row, image in enumerate(many.images)]
     with pytest.raises(CarsweepError, match=r"ended with code 1 .*No such file"):
         fill_all(job, rows, 2, None)
