@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cholesky, solve_triangular, svd
 
 from carcls.config import Whitening
 
@@ -64,13 +65,11 @@ def fit_projection(
         dim: components to keep, at most as many as there are.
         l2_normalize: see ``Projection``.
     """
+    if whitening == "none":
+        return Projection(None, None, l2_normalize)
     wide = gallery.astype(np.float64)
     mean = wide.mean(axis=0)
-    fitted = None
-    if whitening == "pca":
-        fitted = _principal(wide - mean, dim)
-    elif whitening == "lda":
-        fitted = _discriminant(wide - mean, labels, dim)
+    fitted = _principal(wide - mean, dim) if whitening == "pca" else _discriminant(wide - mean, labels, dim)
     if fitted is None:
         return Projection(None, None, l2_normalize)
     return Projection(mean.astype(np.float32), _signed(fitted).astype(np.float32), l2_normalize)
@@ -87,15 +86,32 @@ def _discriminant(centred: NDArray[np.float64], labels: NDArray[np.int64], dim: 
     residuals = centred - means[places]
     if len(names) < 2 or not residuals.any():
         return None
-    from sklearn.covariance import ledoit_wolf  # a second that only whitening trials should take to start
-
-    within, _ = ledoit_wolf(residuals, assume_centered=True)
-    values, vectors = _eigen(within, len(within))
-    whitener = vectors / np.sqrt(values)  # [d, d]
+    lower = cholesky(_shrunk_covariance(residuals), lower=True)  # [d, d]
     weights = np.sqrt(np.bincount(places) / len(places))[:, None]
-    between = (weights * means) @ whitener
-    found, directions = _eigen(between.T @ between, min(dim, len(names) - 1))
-    return whitener @ directions if len(found) else None
+    # Where the covariance within classes is the identity, that between them has as few directions as there are classes.
+    between = solve_triangular(lower, (weights * means).T, lower=True)  # [d, c]
+    directions, lengths, _ = svd(between, full_matrices=False)
+    most = min(dim, len(names) - 1)
+    kept = directions[:, :most][:, lengths[:most] ** 2 > _LEAST_EIGENVALUE * lengths[0] ** 2]
+    return solve_triangular(lower, kept, lower=True, trans="T") if kept.shape[1] else None
+
+
+def _shrunk_covariance(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the covariance [d, d] of centred rows [g, d], shrunk towards a multiple of the identity.
+
+    As ``sklearn.covariance.ledoit_wolf`` (Ledoit and Wolf 2004), with one product of that size instead of three. No
+    eigenvalue is so small beside the others that it could only be noise.
+    """
+    count, dims = residuals.shape
+    sample = residuals.T @ residuals / count
+    size, level = np.square(sample).sum(), np.trace(sample) / dims
+    spread = np.square(np.einsum("ij,ij->i", residuals, residuals)).mean()
+    apart = size / dims - level**2  # from the identity's multiple
+    error = min(max(spread - size, 0.0) / (dims * count), apart)
+    shrinkage = error / apart if apart > 0 else 0.0
+    shrunk: NDArray[np.float64] = (1 - shrinkage) * sample
+    shrunk.flat[:: dims + 1] += max(shrinkage * level, _LEAST_EIGENVALUE * np.sqrt(size))
+    return shrunk
 
 
 def _eigen(symmetric: NDArray[np.float64], most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -24,7 +24,7 @@ from carcls.training.device import pick_device
 KIND = "neighbours"
 TIMES = "times.json"
 MOST_K = 50
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

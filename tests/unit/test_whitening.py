@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 
-from carcls.evaluation.whitening import fit_projection
+from carcls.evaluation.whitening import _shrunk_covariance, fit_projection
 
 
 def toy(seed: int, images: int = 400) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -47,6 +48,27 @@ def test_lda_finds_the_directions_that_matter() -> None:
     assert projection.matrix.shape == (10, 3)
     assert before < 0.5
     assert after > 0.9
+
+
+@pytest.mark.parametrize(("images", "dims"), [(400, 10), (40, 60)])
+def test_the_covariance_is_that_of_scikit_learn(images: int, dims: int) -> None:
+    """Shrunk as Ledoit and Wolf do, with more images than components and with fewer."""
+    random = np.random.default_rng(4)
+    residuals = random.normal(size=(images, dims)) @ random.normal(size=(dims, dims))
+    expected, _ = ledoit_wolf(residuals, assume_centered=True)
+    assert np.allclose(_shrunk_covariance(residuals), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
+def test_lda_makes_classes_round() -> None:
+    """The shrunk covariance within classes becomes the identity; what is kept is ordered by how it separates them."""
+    gallery, labels = toy(5)
+    projection = fit_projection(gallery, labels, whitening="lda", dim=3, l2_normalize=False)
+    assert projection.matrix is not None
+    means = np.stack([gallery[labels == label].mean(axis=0, dtype=np.float64) for label in range(4)])
+    within = projection.matrix.T @ _shrunk_covariance(gallery - means[labels]) @ projection.matrix
+    assert np.allclose(within, np.eye(3), atol=1e-4)
+    apart = (np.bincount(labels)[:, None] * projection.apply(means.astype(np.float32)) ** 2).sum(axis=0)
+    assert np.all(np.diff(apart) < 0)
 
 
 @pytest.mark.parametrize("whitening", ["pca", "lda"])
