@@ -513,7 +513,6 @@ def test_who_waits_for_embeddings_embeds_a_part(
     run_while_held: Callable[..., Any],
 ) -> None:
     """What one trial is at, another leaves to it; put together they are the same embeddings, and the parts are gone."""
-    monkeypatch.setattr(embeddings, "BATCH", 8)
     monkeypatch.setattr(embeddings, "PART", 16)
     alone = StageStore(tmp_path / "alone")
     _, expected = _run(FROZEN, _data(folder, alone), alone)
