@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from carcls.config import TrialConfig
 from carcls.models.backbones import Backbone, build_backbone
-from carcls.models.classifier import build_classifier, build_network
+from carcls.models.classifier import build_network
 from carcls.models.folding import folded
 from carcls.models.pooling import pooled_embeddings
 
@@ -125,17 +125,3 @@ def test_a_norm_of_two_convolutions_stays() -> None:
     copy = folded(backbone, SIDE)
     assert _norms(copy) == 1
     assert _same(backbone, copy)
-
-
-def test_a_backbone_that_waits_is_folded_when_images_come() -> None:
-    """A trial that never opens its backbone gets the folded one, and its features are those of the whole network."""
-    config = TrialConfig(family="transfer", backbone="timm:resnet18", image_size=SIDE, weights="random", epochs=1)
-    # Its width is not known without building it, so this one does not wait.
-    assert _norms(build_classifier(config, 3, later=True).backbone) > 0
-    known = TrialConfig(family="transfer", backbone="resnet50", image_size=SIDE, weights="random", epochs=1)
-    waiting, whole = (build_classifier(known, 3, later=later).eval().backbone for later in (True, False))
-    assert folded(waiting, SIDE) is waiting
-    with torch.inference_mode():
-        assert _close(whole(_images()), waiting(_images()))
-    built = waiting.body._built[0]
-    assert _norms(built) == 0
