@@ -45,7 +45,7 @@ def pretrained(name: str) -> Backbone:
 
 def loader(args, split: str, size: int, model: Backbone, augment: bool = False) -> DataLoader:
     side = size * 8 // 7 if augment else size  # Resize(256) and RandomCrop(224), at any size
-    steps = [v2.ToImage(), v2.Resize((side, side), antialias=True)]
+    steps = [v2.ToImage(), v2.Resize((side, side), v2.InterpolationMode.BICUBIC, antialias=True)]  # as timm has it
     if augment:
         steps += [v2.RandomCrop(size), v2.RandomHorizontalFlip(), v2.RandomRotation(15, v2.InterpolationMode.BILINEAR)]
     steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(model.mean, model.std)]

@@ -55,6 +55,13 @@ BENCHMARKS = (
         pictures=True,
     ),
     Benchmark(
+        "retrieval-documented-size",
+        "side_by_side.py retrieval",
+        None,
+        ("--classes", "196", "--sizes", "128", "224"),
+        pictures=True,
+    ),
+    Benchmark(
         "frozen",
         "side_by_side.py frozen",
         ("--classes", "10", "--size", "64", "--epochs", "3", "--trials", "24"),

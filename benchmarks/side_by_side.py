@@ -166,7 +166,9 @@ def row_of(contest: Contest, cars: Cars, pairs: list[Pair], command: str) -> Row
     unjudged = _unjudged(contest, cars, len(pairs))
     reason = unjudged or ("" if good else _why(contest, pairs))
     stopping = " with early stopping" if contest.early_stopping and contest.kind == "frozen" else ""
-    what = f"{what}, {contest.trials} trials{stopping} ({cars})"
+    sizes = contest.sizes if contest.kind == "retrieval" else (contest.size,)
+    pixels = " and ".join(map(str, sizes))
+    what = f"{what}, {contest.trials} trials{stopping} at {pixels} px ({cars})"
     return Row(what, target, value, None if unjudged else good, len(pairs), command, reason)
 
 

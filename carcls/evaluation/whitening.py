@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular, svd
 
 from carcls.config import Whitening
 
@@ -86,6 +85,8 @@ def _discriminant(centred: NDArray[np.float64], labels: NDArray[np.int64], dim: 
     residuals = centred - means[places]
     if len(names) < 2 or not residuals.any():
         return None
+    from scipy.linalg import cholesky, solve_triangular, svd  # loads for a tenth of a second that other trials save
+
     lower = cholesky(_shrunk_covariance(residuals), lower=True)  # [d, d]
     weights = np.sqrt(np.bincount(places) / len(places))[:, None]
     # Where the covariance within classes is the identity, that between them has as few directions as there are classes.
