@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.job_checks import configs_to_check
 from sweeps.observers import Progress
+from sweeps.space import IntDomain
 from sweeps.winner import summarize_data
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Progr
     """Read, decode and split the sweep's images, render the demo cars where it names none, and tell what was found."""
     from carcls.data.dataset import prepare_dataset
 
-    size, *also = dict.fromkeys(config.image_size for config in configs_to_check(spec)[: spec.trials])
+    size, *also = wanted_sizes(spec)
     dataset = prepare_dataset(_with_demo(spec.data, out, progress), stages, size, also=also, progress=progress.packing)
     summary = summarize_data(dataset)
     counts = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
@@ -33,6 +34,14 @@ def prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Progr
     _list(progress, [f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined])
     _list(progress, [f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates])
     return dataset
+
+
+def wanted_sizes(spec: SweepSpec) -> list[int]:
+    """Return the sides in pixels of images that trials will need; of a range only the least, if anything."""
+    configs = configs_to_check(spec)[: spec.trials]
+    if isinstance(spec.search.get("image_size"), IntDomain):
+        configs = configs[: max(1, len(spec.experiment_configs()))]  # the rest are its ends, which hardly anyone draws
+    return list(dict.fromkeys(config.image_size for config in configs))
 
 
 def _list(progress: Progress, findings: list[str]) -> None:

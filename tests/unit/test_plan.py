@@ -10,6 +10,7 @@ import pytest
 
 from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
+from sweeps.job_data import wanted_sizes
 from sweeps.plan import make_plan
 from sweeps.rates import Machine, detect_machine, rates_of
 from sweeps.spec_loading import load_spec
@@ -53,6 +54,22 @@ def test_each_image_size_needs_a_pack_of_its_own():
     """Searching two image sizes decodes twice."""
     plan = plan_of("search.image_size=[96, 128]", "experiments=[]", "fixed.image_size=null", trials=30)
     assert stages_of(plan)["pack of decoded images"].count == 2
+
+
+@pytest.mark.parametrize(
+    ("sets", "trials", "sizes"),
+    [
+        (("image_size=96",), 4, [96]),
+        (("search.image_size=[96,128]",), 8, [224, 96, 128]),
+        (("search.image_size=[96,128]",), 2, [224]),
+        (("search.image_size=[96,128]", "experiments=[]"), 8, [96, 128]),
+        (("search.image_size={low: 96, high: 224, step: 32}",), 8, [224]),
+        (("search.image_size={low: 96, high: 224, step: 32}", "experiments=[]"), 8, [96]),
+    ],
+)
+def test_images_are_decoded_at_the_sizes_that_trials_will_need(sets, trials, sizes):
+    """Documented ones and every choice; not what a range might give."""
+    assert wanted_sizes(load_spec("transfer", sets=sets, overrides={"data": "/cars", "trials": trials})) == sizes
 
 
 def test_frozen_trials_that_augment_equally_share_their_views():
