@@ -25,7 +25,14 @@ from carcls.training.loop import Trainer
 
 SIZE = 32
 CONFIG = TrialConfig(
-    backbone="efficientnet_lite0", image_size=SIZE, epochs=3, batch_size=8, crop="random", flip=True, dropout=0.2
+    backbone="efficientnet_lite0",
+    precision="fp32",
+    image_size=SIZE,
+    epochs=3,
+    batch_size=8,
+    crop="random",
+    flip=True,
+    dropout=0.2,
 )
 LATER = CONFIG.with_settings({"unfreezing": "2:all", "clip_norm": 1.0, "optimizer": "adamw", "weight_decay": 1e-3})
 
