@@ -36,8 +36,9 @@ def draw(title: str, lines: Mapping[str, Any]) -> str:
         f'<text x="{LEFT}" y="20" font-size="14">{escape(title)}</text>',
         *_axes(frame, lines["x"], lines["y"]),
     ]
+    heights = _apart({name: _place(points[-1], frame)[1] for name, points in series.items()})
     for (name, points), colour in zip(series.items(), _COLOURS * len(series), strict=False):
-        x, y = _place(points[-1], frame)
+        x, _ = _place(points[-1], frame)
         parts.append(
             f'<polyline points="{_path(linear[name], frame)}" fill="none" stroke="{colour}" stroke-dasharray="2 4"/>'
         )
@@ -45,8 +46,16 @@ def draw(title: str, lines: Mapping[str, Any]) -> str:
         parts += [
             f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in (_place(p, frame) for p in points)
         ]
-        parts.append(f'<text x="{x + 8:.1f}" y="{y + 4:.1f}" fill="{colour}">{escape(name)}</text>')
+        parts.append(f'<text x="{x + 8:.1f}" y="{heights[name] + 4:.1f}" fill="{colour}">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>\n"])
+
+
+def _apart(heights: dict[str, float], least: float = 14.0) -> dict[str, float]:
+    """Return the heights of the names, moved up where two would overlap."""
+    below, apart = math.inf, {}
+    for name in sorted(heights, key=heights.__getitem__, reverse=True):
+        below = apart[name] = min(heights[name], below - least)
+    return apart
 
 
 def _place(point: tuple[float, float], frame: tuple[float, float, float, float]) -> tuple[float, float]:

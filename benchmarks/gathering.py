@@ -135,6 +135,6 @@ def _drawings(rows: Sequence[dict[str, Any]], into: Path) -> list[str]:
     for row in rows:
         if row.get("lines"):
             file = f"growth-{row['benchmark']}-{row['set']}-{len(parts)}.svg"
-            (into / file).write_text(draw(row["what"], row["lines"]), encoding="utf-8")
+            (into / file).write_text(draw(row["what"].partition(":")[0], row["lines"]), encoding="utf-8")
             parts.append(f"![{row['what']}]({file})\n")
     return parts
