@@ -48,6 +48,11 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+def is_out_of_reach(error: BaseException) -> bool:
+    """Tell whether an exception means that files cannot be written or read: a full disk, a folder gone or read-only."""
+    return is_full_disk(error) or (isinstance(error, OSError) and error.filename is not None)
+
+
 def reserve(path: Path) -> None:
     """Take the room on the disk that a file of zeros will need once it is filled.
 

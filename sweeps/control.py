@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, Protocol
 
 import ray
@@ -87,6 +83,12 @@ class Control:
             self._patient_until = time.monotonic() + STOP_SECONDS
             self.tell(f"Stopping after the epochs that run, at most {STOP_SECONDS:.0f} s; Ctrl-C again stops at once.")
         return time.monotonic() >= self._patient_until
+
+    def interrupt(self) -> bool:
+        """A signal has come: end the sweep gently; tell whether that is news."""
+        news = self.halt != "interrupt"
+        self.halt = "interrupt"
+        return news
 
     def stop(self, reason: str) -> None:
         """End the sweep, resumably, because trials keep failing."""
@@ -253,23 +255,3 @@ class HaltStopper(Stopper):  # type: ignore[misc]  # Tune knows stoppers by thei
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-@contextmanager
-def interruptible(control: Control) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM halt the sweep, the second raise KeyboardInterrupt; in the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def halt(_signal: int, _frame: FrameType | None) -> None:
-        if control.halt == "interrupt":
-            raise KeyboardInterrupt
-        control.halt = "interrupt"
-
-    before = {number: signal.signal(number, halt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

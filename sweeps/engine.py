@@ -19,10 +19,12 @@ from ray import tune
 
 from sweeps.budget import UsedUp
 from sweeps.confirm import Repeat
-from sweeps.control import Control, HaltStopper, NewsCallback, Observer, Watch, interruptible
+from sweeps.control import Control, HaltStopper, NewsCallback, Observer, Watch
 from sweeps.control_answers import Answers, order_with, resources_of
 from sweeps.control_quarantine import Quarantine
+from sweeps.engine_task import LOADER
 from sweeps.failures import Try
+from sweeps.interrupts import interruptible
 from sweeps.ledger import Ledger, Standing
 from sweeps.resources import Machine, Share, this_machine, trial_resources
 from sweeps.scheduler import StudyScheduler
@@ -68,7 +70,7 @@ def run_trials(
     observer: Observer,
     *,
     runner: str = "carcls.families:run_trial",
-    loader: str = "carcls.data.dataset:Dataset.load",
+    loader: str = LOADER,
     address: str | None = None,
     confirm: Confirm | None = None,
     logical_cpus: int | None = None,
@@ -105,7 +107,7 @@ def run_trials(
     """
     start = time.monotonic()
     control = Control(deadline=start + (spec.hours or float("inf")) * 3600, folder=folder, tell=tell)
-    with Study.open(folder, spec, edits=edits, costs=costs) as study, interruptible(control):
+    with Study.open(folder, spec, edits=edits, costs=costs) as study, interruptible(control.interrupt):
         if study.reopened:
             tell(f"Tried again, since they failed through no fault of their own: {_trials(study.reopened)}.")
         common = {
@@ -128,8 +130,7 @@ def run_trials(
                     answers = Answers(study, control, Try(share.cpus, share.gpus), cores, Quarantine(tell), tell)
                     session.callback(answers.quarantine.release)
                     watch = Watch(study, observer, control, _open_ledger(spec, share, folder, study, control), stands)
-                with interruptible(control):  # again: Ray takes SIGTERM for itself when it starts
-                    _fit(study, answers, share.concurrency, common, watch, folder)
+                _fit(study, answers, share.concurrency, common, watch, folder)
         if control.error is not None:
             raise control.error
         used_up: UsedUp = control.used_up if study.has_work else ""

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from carcls.disk import is_out_of_reach
 from carcls.errors import SweepStopped
 from carcls.stages import StageStore
-from sweeps.ahead import LoadingAhead
 from sweeps.budget import budget_of, hourly_cost
 from sweeps.clearing import DiskKeeper
 from sweeps.holding import forget_request, hold
+from sweeps.interrupts import last_words, uninterrupted
 from sweeps.job_checks import check_against_data, check_trials, claim_folder, require_data, require_same_data
 from sweeps.job_data import expected_demo, prepare_data
 from sweeps.ledger_text import used_up_note
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
     from sweeps.tracking import SweepTracker
     from sweeps.tracking_store import Tracking
+
+
+# So long MLflow gets to hear of the end when this process cannot go on.
+LAST_SECONDS = 5.0
 
 
 def settle_spec(spec: SweepSpec) -> SweepSpec:
@@ -106,31 +111,32 @@ def open_sitting(
 
     Arguments and errors as ``run_sweep``.
     """
+    from sweeps.session import one_session
+    from sweeps.tracking import check_tracking
+
     started = time.monotonic()
     out = out.expanduser().absolute()
     require_data(spec.data)
     claim_folder(spec, out, edited=edits is not None)
     folder = out / str(spec.name)
-    with hold(folder), _ray_meanwhile(spec, folder, address, edits):
-        from sweeps.tracking import check_tracking
-
+    # Ray ends when all else is done: the winner registered, the result written, MLflow's runs closed.
+    with hold(folder), one_session():
+        _start_ray_ahead(spec, folder, address, edits)
         forget_request(folder)
         sitting = _sit_down(spec, out, check_tracking(tracking_uri, out), progress, started, address, edits)
         remember(sitting.folder, "sweep", tracking_uri)
         yield sitting
 
 
-def _ray_meanwhile(
-    spec: SweepSpec, folder: Path, address: str | None, edits: Sequence[str] | None
-) -> AbstractContextManager[None]:
-    """Return a context in which Ray starts and its processes load what trials need, if there are any to run."""
+def _start_ray_ahead(spec: SweepSpec, folder: Path, address: str | None, edits: Sequence[str] | None) -> None:
+    """Begin to start Ray, and processes that load what trials need, if there are any to run."""
     share = trial_resources(spec) if address is None else None
     if share is None or ((folder / "result.json").is_file() and not edits):
-        return nullcontext()
-    from sweeps.session import ray_ahead
+        return
+    from sweeps.session import start_ahead
 
     # Ray keeps a process ready for each core. Where far fewer trials run, they would fill the memory for nothing.
-    return ray_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= this_machine().cores)
+    start_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= this_machine().cores)
 
 
 def _sit_down(
@@ -174,48 +180,68 @@ def run_trials_of(
 
     ``job`` is the ``--name`` of the command when it is not the sweep's own.
     """
-    from carcls.families import known_costs
-    from sweeps.engine import run_trials
-
     sitting = replace(sitting, job=job)
-    tracker, keeper = _open_tracker(sitting, progress), DiskKeeper(sitting.spec, sitting.out, progress.note)
-    damage = DamageNews(sitting.stages, progress.note)
+    tracker = _make_tracker(sitting, progress)
     status: Literal["complete", "interrupted", "failed"] = "failed"
     try:
-        engine = run_trials(
-            sitting.spec,
-            sitting.folder / "dataset.json",
-            sitting.stages.root,
-            sitting.folder,
-            FanOut([tracker, observer, keeper, damage, LoadingAhead()]),
-            address=sitting.address,
-            confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
-            edits=sitting.edits,
-            tell=progress.note,
-            stands=progress.stands,
-            costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
-        )
-        tracker.rebuild(engine.records)
-        if engine.used_up:
-            name = job or sitting.folder.name
-            progress.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, name))
-        elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
-            kept = " that keeps the constraints" if sitting.spec.constraints else ""
-            progress.note(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
-        result = finish(sitting, engine, tracker, progress.note)
-        damage.check()
-        keeper.check(last=True)
-        if engine.stopped:
-            raise SweepStopped(
-                f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: carsweep resume "
-                f"{job or sitting.spec.name}"
-            )
+        with last_words(partial(tracker.close, "interrupted", LAST_SECONDS)):
+            tracker.open()
+            result = _run_and_finish(sitting, observer, progress, finish, tracker)
         status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
     except KeyboardInterrupt:
         status = "interrupted"
         raise
+    except Exception as error:
+        if not is_out_of_reach(error):
+            raise
+        said = " ".join(str(error).split())
+        raise SweepStopped(
+            f"{str(sitting.folder)!r} cannot be written or read ({said}). All that was written is kept. Once that is "
+            f"mended: carsweep resume {sitting.called}"
+        ) from error
     finally:
-        tracker.close(status)
+        with uninterrupted():
+            tracker.close(status)
+    return result
+
+
+def _run_and_finish(
+    sitting: Sitting, observer: Observer, progress: Progress, finish: Finish, tracker: SweepTracker
+) -> SweepResult:
+    from carcls.families import known_costs
+    from sweeps.engine import run_trials
+    from sweeps.engine_task import WarmUp
+
+    keeper = DiskKeeper(sitting.spec, sitting.out, progress.note)
+    damage = DamageNews(sitting.stages, progress.note)
+    warm_up = [] if sitting.address else [WarmUp()]
+    engine = run_trials(
+        sitting.spec,
+        sitting.folder / "dataset.json",
+        sitting.stages.root,
+        sitting.folder,
+        FanOut([tracker, observer, keeper, damage, *warm_up]),
+        address=sitting.address,
+        confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
+        edits=sitting.edits,
+        tell=progress.note,
+        stands=progress.stands,
+        costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
+    )
+    tracker.rebuild(engine.records)
+    if engine.used_up:
+        progress.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, sitting.called))
+    elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
+        kept = " that keeps the constraints" if sitting.spec.constraints else ""
+        progress.note(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
+    result = finish(sitting, engine, tracker, progress.note)
+    damage.check()
+    keeper.check(last=True)
+    if engine.stopped:
+        raise SweepStopped(
+            f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: carsweep resume "
+            f"{sitting.called}"
+        )
     return result
 
 
@@ -223,7 +249,7 @@ def _run_here(records: Sequence[TrialRecord]) -> int:
     return sum(r.sibling_of is None and r.confirms is None and not r.refused for r in records)
 
 
-def _open_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:
+def _make_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:
     from sweeps.tracking import SweepTracker
 
     spec, summary = sitting.spec, summarize_data(sitting.dataset)

@@ -15,7 +15,7 @@ from sweeps.documented import find_experiment
 from sweeps.leaderboard import find_best
 from sweeps.remembered import remember
 from sweeps.reproduction_tables import markdown_of
-from sweeps.winner import read_test_of, summarize, summarize_trial, write_down, write_text
+from sweeps.winner import evaluate_on_test, files_of, summarize, summarize_trial, write_down, write_text
 
 if TYPE_CHECKING:
     from sweeps.engine import EngineResult
@@ -228,8 +228,8 @@ def _read_test(
     if record.status != "complete":
         return None, record.reason
     try:
-        return read_test_of(sitting, record, tell), ""
-    except TrialFailure as failure:
+        return evaluate_on_test(sitting, record, tell, files=files_of(record)), ""
+    except (TrialFailure, OSError) as failure:
         return None, f"the test images could not be read with it: {failure}"
 
 

@@ -1,20 +1,30 @@
-"""Ray, started and ended around a sweep, quiet, and closed to strangers."""
+"""Ray, started and ended around a sweep, quiet, and closed to strangers.
+
+Ray ends last, when all that a command does is done: ``one_session`` is where that stands. Tune's handles are garbage
+then. Before Ray ends they are freed here, and while it ends Python's cyclic collector rests: it runs in any thread, and
+were one freed there meanwhile, Ray's core would end the process without a word.
+"""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
-from ray._private.node import Node
 
 from carcls.errors import InputError
+from sweeps.interrupts import end_now, keeping_handlers, uninterrupted
+from sweeps.ray_servers import Servers
 from sweeps.resources import Machine, this_machine
 
 # Ray and Tune read these from the environment; whoever set one of them keeps it.
@@ -30,48 +40,98 @@ _SETTINGS = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
 }
 _PRELOAD = "RAY_preload_python_modules"  # Ray's own setting, read when it starts
-_SERVICES = ("start_api_server", "start_monitor", "start_log_monitor")
+# Ray's sockets lie some 64 characters below its folder, and a socket's path has at most 107.
+_LONGEST_PLACE = 24
 _IN_WORKERS = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_FUNCTION_THREAD_TIMEOUT_S")
 
 
-_kept = [False]
-_begun: list[Future[bool]] = []
+@dataclass(slots=True)
+class _Session:
+    """The Ray of this process, from before it starts until it has ended.
+
+    Attributes:
+        begun: whether a Ray was started ahead, once that is over; None when none is.
+        over: set when Ray has ended, for the thread that started it.
+        servers: of a Ray that was started here.
+        place: its folder, which is removed with it.
+    """
+
+    begun: Future[bool] | None = None
+    over: threading.Event = field(default_factory=threading.Event)
+    servers: Servers | None = None
+    place: str | None = None
+
+
+_open: list[_Session] = []
 
 
 @contextmanager
-def ray_ahead(log: Path, *, warm: bool) -> Iterator[None]:
-    """Start Ray here while this process loads libraries and decodes images, for the first ``ray_session`` inside.
+def one_session() -> Iterator[None]:
+    """Keep the Ray that is started inside for everything inside, and end it last of all.
 
-    Where there is none, it is ended. Does nothing where Ray runs already.
+    Inside of another one, or where Ray runs already, nothing is ended.
+    """
+    if _open or ray.is_initialized():
+        yield
+        return
+    session = _Session()
+    _open.append(session)
+    try:
+        yield
+    finally:
+        with uninterrupted():
+            _open.remove(session)
+            _end(session)
+
+
+def _end(session: _Session) -> None:
+    if session.begun is not None:
+        session.begun.exception()  # waits
+    if ray.is_initialized():
+        if session.servers is not None and not session.servers.are_alive:
+            threading.Event().wait()  # who watches them ends this process; Ray would only wait for them
+        if session.servers is not None:
+            session.servers.leave()
+        collects = gc.isenabled()
+        gc.collect()
+        gc.disable()
+        try:
+            ray.shutdown(wait_for_processes=True)
+        finally:
+            if collects:
+                gc.enable()
+    session.over.set()
+    if session.place is not None:
+        shutil.rmtree(session.place, ignore_errors=True)
+
+
+def start_ahead(log: Path, *, warm: bool) -> None:
+    """Begin to start Ray, inside of ``one_session``, while this process loads libraries and decodes images.
+
+    Does nothing where Ray runs already.
 
     Args:
         log: where Ray's messages go.
         warm: whether the processes that Ray keeps ready, one a core, load what trials need (see ``sweeps.warm``).
     """
-    begun: Future[bool] = Future()
-    _begun.append(begun)
-    threading.Thread(target=_begin, args=(begun, log, warm), name="carsweep-ray", daemon=True).start()
-    try:
-        yield
-    finally:
-        if begun in _begun and _take_over():
-            ray.shutdown()
+    session = _open[-1] if _open else None
+    if session is not None and session.begun is None and not ray.is_initialized():
+        session.begun = Future()
+        arguments = (session, session.begun, log, warm)
+        threading.Thread(target=_begin, args=arguments, name="carsweep-ray", daemon=True).start()
 
 
-def _begin(begun: Future[bool], log: Path, warm: bool) -> None:
+def _begin(session: _Session, begun: Future[bool], log: Path, warm: bool) -> None:
     try:
-        started = _start_ahead(log, warm)
+        _start_ahead(log, warm)
     except Exception as error:
         begun.set_exception(error)
         return
-    begun.set_result(started)
-    if started:
-        threading.Event().wait()  # for ever: Linux kills Ray's processes with the thread that started them
+    begun.set_result(True)
+    session.over.wait()  # Linux kills Ray's processes with the thread that started them
 
 
-def _start_ahead(log: Path, warm: bool) -> bool:
-    if ray.is_initialized():
-        return False
+def _start_ahead(log: Path, warm: bool) -> None:
     _set_environment()
     ours = warm and _PRELOAD not in os.environ
     if ours:
@@ -82,13 +142,6 @@ def _start_ahead(log: Path, warm: bool) -> bool:
     finally:
         if ours:
             del os.environ[_PRELOAD]
-    return True
-
-
-def _take_over() -> bool:
-    """Tell, once it runs, whether a Ray was started ahead, for the caller to end; one that failed was not."""
-    begun = _begun.pop() if _begun else None
-    return begun is not None and begun.exception() is None and begun.result()
 
 
 def _set_environment() -> None:
@@ -97,37 +150,19 @@ def _set_environment() -> None:
 
 
 @contextmanager
-def one_session() -> Iterator[None]:
-    """Keep the Ray that the first ``ray_session`` inside starts for all of them, and end it at the end."""
-    _kept[0] = True
-    ours = not ray.is_initialized()
-    try:
-        yield
-    finally:
-        _kept[0] = False
-        if ours and ray.is_initialized():
-            ray.shutdown()
-
-
-@contextmanager
 def ray_session(
     log: Path, *, address: str | None = None, cpus: int | None = None, gpus: int | None = None
 ) -> Iterator[tuple[Machine, ...]]:
     """Use the Ray that runs in this process, or connect to ``address``, or start one here; yield its machines.
 
-    What was started is ended. Ray's and Tune's messages go to the file ``log``.
+    What was started is ended with the outermost ``one_session``. Ray's and Tune's messages go to the file ``log``.
     """
     _set_environment()
-    begun = _take_over()
-    ours = begun or not ray.is_initialized()
-    try:
-        with _messages_to(log):
-            if ours and not begun:
-                _start(address, cpus, gpus)
-            yield _machines()
-    finally:
-        if ours and not _kept[0]:
-            ray.shutdown()
+    with one_session(), _messages_to(log):
+        begun = _open[-1].begun if _open else None
+        if (begun is None or begun.exception() is not None) and not ray.is_initialized():
+            _start(address, cpus, gpus)
+        yield _machines()
 
 
 def _machines() -> tuple[Machine, ...]:
@@ -140,9 +175,10 @@ def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:
     if address is not None:
         # The cluster's machines do not have this process's environment.
         try:
-            ray.init(
-                address=address, runtime_env={"env_vars": {name: os.environ[name] for name in _IN_WORKERS}}, **quiet
-            )
+            with keeping_handlers():
+                ray.init(
+                    address=address, runtime_env={"env_vars": {name: os.environ[name] for name in _IN_WORKERS}}, **quiet
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"--address must be of a Ray cluster that this machine can join, got {address!r}: "
@@ -152,31 +188,29 @@ def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:
     # Ray answers only who holds a token. One for this session keeps it from writing its own to the home folder.
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    here = this_machine()
-    with _few_services():
+    here, session = this_machine(), _open[-1]
+    session.servers, session.place = Servers(lost=end_now), session.place or _make_place()
+    with keeping_handlers(), session.servers.started():
         ray.init(
             address="local",
             num_cpus=cpus or here.cores,
             num_gpus=here.gpus if gpus is None else gpus,
             include_dashboard=False,
+            _temp_dir=session.place,
             **quiet,
         )
 
 
-@contextmanager
-def _few_services() -> Iterator[None]:
-    """Start no service that nobody asks here: of the dashboard, of scaling a cluster, of bringing logs to the terminal.
-
-    They take two seconds of computing. The names are Ray's own; one that is gone is left alone.
-    """
-    kept = {name: found for name in _SERVICES if (found := getattr(Node, name, None)) is not None}
-    for name in kept:
-        setattr(Node, name, lambda _node, **_options: None)
-    try:
-        yield
-    finally:
-        for name, start in kept.items():
-            setattr(Node, name, start)
+def _make_place() -> str:
+    """Make a folder for Ray whose path leaves room for the names of its sockets; batch systems give long TMPDIRs."""
+    wanted = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    for root in (wanted, "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - mkdtemp chooses the name
+        if len(os.fsencode(os.path.realpath(root))) <= _LONGEST_PLACE and os.access(root, os.W_OK):
+            return tempfile.mkdtemp(prefix="carsweep-", dir=root)
+    raise InputError(
+        f"TMPDIR must be a folder with a path of at most {_LONGEST_PLACE} characters that can be written, got "
+        f"{wanted!r}: Ray keeps sockets there. Set TMPDIR to a shorter one."
+    )
 
 
 @contextmanager

@@ -49,8 +49,8 @@ class SweepTracker:
     Runs are found again by their tags, so a sweep that is run again goes on in the same runs. Everything is written
     by a thread of its own; when MLflow stops answering, ``warn`` is called once and the sweep goes on.
 
-    A server's store is opened at once; a database when the first trial begins, or something else needs it. If it cannot
-    be, whatever tells the tracker something next raises the TrackingError; ``flush`` and ``close`` return False.
+    A server's store is opened by ``open``; a database when the first trial begins, or something else needs it. If it
+    cannot be, whatever tells the tracker something next raises the TrackingError; ``flush`` and ``close`` return False.
 
     Args:
         tracking: from ``check_tracking`` or ``open_tracking``.
@@ -62,9 +62,6 @@ class SweepTracker:
         config_of: returns the whole config of a trial from its settings and its documented experiment.
         warn: gets one line; may be called from another thread.
         note: shown on the parent's page.
-
-    Raises:
-        TrackingError: a server's parent run cannot be made, or its artifacts cannot be written.
     """
 
     def __init__(
@@ -88,7 +85,15 @@ class SweepTracker:
         tags = {"carsweep.family": family, STATE: "running"} | ({"mlflow.note.content": note} if note else {})
         start = Update(name, tags=tags, params=details, files={"spec.yaml": spec_yaml}, status="RUNNING")
         self._writer = RunWriter(tracking, self._runs, start, warn)
-        if tracking.file is None:
+        self._is_server = tracking.file is None
+
+    def open(self) -> None:
+        """Open a server's store now; a database is opened when there is something to write.
+
+        Raises:
+            TrackingError: a server's parent run cannot be made, or its artifacts cannot be written.
+        """
+        if self._is_server:
             self._writer.begin()
 
     def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:

@@ -8,15 +8,13 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from carcls.config import TrialConfig
 from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.budget import budget_of
 from sweeps.confirm import confirmed_of, find_confirmed, typical_run
-from sweeps.disk_needs import model_on_disk
 from sweeps.leaderboard import find_best, make_leaderboard, pareto_of
 from sweeps.result import (
     BestTrial,
@@ -29,7 +27,6 @@ from sweeps.result import (
 )
 from sweeps.sitting import Sitting
 from sweeps.spending import cost_metric, read_spending, spent_dict
-from sweeps.winner_comparison import compare_winner
 from sweeps.winner_readings import Subject, is_read, read_test
 
 if TYPE_CHECKING:
@@ -64,7 +61,6 @@ def conclude(
     if before is not None and not interrupted and _same_outcome(before, result, refit=sitting.spec.refit):
         result = before
     elif result.best is not None and not interrupted:
-        result = replace(result, comparison=compare_winner(result, records, sitting.dataset, sitting.stages))
         write_down(sitting, result)
         result = _publish(sitting, result, records, tracker, tell)
     write_down(sitting, result)
@@ -90,46 +86,73 @@ def _publish(
     winner = next(record for record in records if record.number == best.number)
     if winner.sibling_of is not None:
         tracker.trial_finished(winner)  # siblings have no run; a registered model needs one
+    refit = sitting.spec.refit
     try:
-        subject = _subject(sitting, winner, tell)
+        result = replace(result, comparison=_compute(sitting, "compare", result=result, records=records))
+        write_down(sitting, result)
+        if refit:
+            epochs = winner.config["epochs"]
+            tell(f"refit: training trial {winner.number} anew on training and validation images, {epochs} epochs")
+        test = evaluate_on_test(sitting, winner, tell, refit=refit)
+        result = replace(result, test=test)
+        write_down(sitting, result)
+        export = _export(sitting, winner, tell)
     except (TrialFailure, OSError) as failure:
         tell(
-            f"The winner is not registered: its model could not be made ({failure}). "
+            f"The winner is not registered: its model could not be made, tested or written ({_told(failure)}). "
             f"Then: carsweep resume {sitting.called}"
         )
         return result
-    test = read_test(subject, sitting.stages, sitting.folder, "test.json", TEST_PREDICTIONS)
-    result = replace(result, test=test)
-    write_down(sitting, result)
     try:
-        return replace(result, registered=_register(sitting, result, test, subject, tracker))
+        return replace(result, registered=_register(sitting, result, test, export, tracker))
     except TrackingError as error:
         tell(f"The winner is not registered: {error} Then: carsweep resume {sitting.called}")
         return result
 
 
-def _subject(sitting: Sitting, winner: TrialRecord, tell: Callable[[str], None]) -> Subject:
-    """Return the model that is tested and registered: the winner's, or the one of a refit, which is trained here."""
-    config = TrialConfig.model_validate(dict(winner.config))
-    if not sitting.spec.refit:
-        model = model_on_disk(sitting.stages, sitting.dataset, winner, tell)
-        return Subject(winner.number, config, model, sitting.dataset)
-    from sweeps.engine_refit import run_refit
+def evaluate_on_test(
+    sitting: Sitting,
+    record: TrialRecord,
+    tell: Callable[[str], None],
+    *,
+    refit: bool = False,
+    files: tuple[str, str] = ("test.json", TEST_PREDICTIONS),
+) -> TestReading:
+    """Return the test score of a complete trial; what is known already is not computed again.
 
-    tell(f"refit: training trial {winner.number} anew on training and validation images, {config.epochs} epochs")
-    file = sitting.folder / "dataset.json"
-    model = run_refit(sitting.spec, config, file, sitting.stages.root, sitting.folder, address=sitting.address)
-    return Subject(winner.number, config, model, sitting.dataset.refitted(), refit=True)
+    Args:
+        sitting: of its sweep.
+        record: of the trial.
+        tell: gets what a person should know.
+        refit: evaluate its settings, trained on the validation images too.
+        files: names in the sweep's folder of the score and of the answers to the images.
+
+    Raises:
+        TrialFailure: the model is gone and cannot be made again.
+        OSError: there is no room, or the process died.
+    """
+    subject = Subject.of(record, sitting.dataset, refit=refit)
+    if is_read(subject, sitting.folder / files[0]):
+        return read_test(subject, sitting.stages, sitting.folder, *files)
+    work = {"record": record, "refit": refit, "folder": sitting.folder, "files": files}
+    test: TestReading
+    test, notes = _compute(sitting, "evaluate", **work)
+    for note in notes:
+        tell(note)
+    return test
 
 
-def read_test_of(sitting: Sitting, record: TrialRecord, tell: Callable[[str], None]) -> TestReading:
-    """Return the test score of a complete trial that is no winner, such as a documented experiment; read once too."""
-    config = TrialConfig.model_validate(dict(record.config))
-    subject = Subject(record.number, config, record.model, sitting.dataset)
-    files = (f"test-{record.number:04d}.json", f"test-predictions-{record.number:04d}.npz")
-    if not is_read(subject, sitting.folder / files[0]):
-        subject = replace(subject, model=model_on_disk(sitting.stages, sitting.dataset, record, tell))
-    return read_test(subject, sitting.stages, sitting.folder, *files)
+def _compute(sitting: Sitting, what: str, **arguments: Any) -> Any:
+    """Return what a function of ``sweeps.winner_work`` returns, in a trial's process."""
+    from sweeps.engine_task import run_task
+
+    function, stages = f"sweeps.winner_work:{what}", sitting.stages.root
+    return run_task(function, sitting.spec, sitting.folder, stages, sitting.address, **arguments)
+
+
+def files_of(record: TrialRecord) -> tuple[str, str]:
+    """Return where the test score of a trial that is no winner is kept, such as a documented experiment."""
+    return f"test-{record.number:04d}.json", f"test-predictions-{record.number:04d}.npz"
 
 
 def summarize_data(dataset: Dataset) -> DataSummary:
@@ -199,32 +222,50 @@ def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool
     return same and before.data.digest == now.data.digest and not before.interrupted
 
 
+def _export(sitting: Sitting, winner: TrialRecord, tell: Callable[[str], None]) -> Path:
+    """Write the winner's model into the sweep's folder, in a trial's process."""
+    folder = sitting.folder / "model"
+    details = {**_origin(sitting), "trial": winner.number}
+    work = {"record": winner, "refit": sitting.spec.refit, "folder": folder, "details": details}
+    for note in _compute(sitting, "export", **work):
+        tell(note)
+    return folder
+
+
 def _register(
-    sitting: Sitting, result: SweepResult, test: TestReading, subject: Subject, tracker: SweepTracker
+    sitting: Sitting, result: SweepResult, test: TestReading, export: Path, tracker: SweepTracker
 ) -> RegisteredModel:
-    """Export the winner and make it the registry's challenger; a trial that is registered keeps its version."""
-    from carcls.families import export_trial
+    """Make the winner the registry's challenger; a trial that is registered keeps its version."""
     from sweeps.registry import register_best
 
     best = result.best
     assert best is not None
-    config, dataset = subject.config, subject.data
-    origin = {"sweep": result.sweep, "data": result.data.name, "data_digest": result.data.digest}
-    folder = sitting.folder / "model"
-    export_trial(config, dataset, sitting.stages, subject.model, folder, {**origin, "trial": best.number})
     tracker.flush()
     registered = register_best(
         sitting.tracking,
         family=result.family,
         sweep_id=sweep_id(sitting.folder),
         number=best.number,
-        export=folder,
-        metrics={} if subject.refit else best.metrics,
+        export=export,
+        metrics={} if test.refit else best.metrics,
         test=test.metrics,
-        details={**origin, "backbone": config.backbone, "test_images": dataset.test_digest, **_counted(result, test)},
+        details={
+            **_origin(sitting),
+            "backbone": best.params["backbone"],
+            "test_images": sitting.dataset.test_digest,
+            **_counted(result, test),
+        },
         predictions=sitting.folder / TEST_PREDICTIONS,
     )
     return RegisteredModel(registered.name, registered.version, registered.alias, registered.uri)
+
+
+def _origin(sitting: Sitting) -> dict[str, str]:
+    return {"sweep": str(sitting.spec.name), "data": sitting.dataset.name, "data_digest": sitting.dataset.digest}
+
+
+def _told(failure: Exception) -> str:
+    return " ".join(str(failure).split()).rstrip(".")
 
 
 def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carcls.config import TrialConfig
 from carcls.stages import write_json
 from sweeps.result import TestReading
 
 if TYPE_CHECKING:
-    from carcls.config import TrialConfig
     from carcls.data.dataset import Dataset
     from carcls.stages import StageStore
+    from sweeps.record import TrialRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,12 @@ class Subject:
     model: str
     data: Dataset
     refit: bool = False
+
+    @classmethod
+    def of(cls, record: TrialRecord, data: Dataset, *, refit: bool) -> Subject:
+        """Return the model of a complete trial, or of its refit, whose folder is not known before it is made."""
+        config = TrialConfig.model_validate(dict(record.config))
+        return cls(record.number, config, "" if refit else record.model, data.refitted() if refit else data, refit)
 
     @property
     def key(self) -> dict[str, str]:

@@ -65,7 +65,7 @@ def run_order(order: Order) -> None:
         if not _told:
             _told.append(_place())
             tune.report({"place": _told[0]})
-        _take_share(order["cpus"], order["gpus"])
+        take_share(order["cpus"], order["gpus"])
         keep_freed_memory()
         outcome, reports = _run(order, stages, start)
     except Exception as error:
@@ -98,7 +98,7 @@ def _answer(error: Exception, order: Order) -> Failure:
 def _run(order: Order, stages: StageStore, start: float) -> tuple[Outcome, Reports]:
     """Return the trial's outcome, and the measurements that were not reported yet."""
     runner: Runner = find(order["runner"])
-    data = _data(order["loader"], order["dataset"])
+    data = load_data(order["loader"], order["dataset"])
     config = TrialConfig.model_validate(order["config"])
     reports = Reports(tune.report, told_at_once(config, EarlyStopping.model_validate(order["stopping"])))
 
@@ -126,11 +126,12 @@ def find(name: str) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=1)
-def _data(loader: str, path: str) -> Any:
+def load_data(loader: str, path: str) -> Any:
+    """Return what ``loader`` reads from a file; the last one is kept."""
     return find(loader)(Path(path))
 
 
-def _take_share(cpus: float, gpus: float) -> None:
+def take_share(cpus: float, gpus: float) -> None:
     """Use no more threads and GPU memory than the trial's share; Ray itself only keeps books."""
     threads = max(1, int(cpus))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -7,6 +7,7 @@ import sys
 
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
+from sweeps.interrupts import interruptible
 
 __all__ = ["main"]
 
@@ -16,6 +17,7 @@ def main() -> None:
     # The collector would look through all objects of a sweep's libraries again and again while they load, a sixth of
     # that time, and once more at the end, for more than a second.
     gc.set_threshold(50_000, 20, 100)
-    code = run_command(carsweep, sys.argv[1:])
+    with interruptible():
+        code = run_command(carsweep, sys.argv[1:])
     gc.freeze()
     sys.exit(code)

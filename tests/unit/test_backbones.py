@@ -112,31 +112,6 @@ def test_families_load_without_the_libraries_that_build_networks() -> None:
     assert found.stdout == "set()\n"
 
 
-def test_what_the_end_of_a_sweep_needs_is_loaded_once_a_trial_is_complete() -> None:
-    """The driver has loaded none of it by then; trials that are stopped do not need it."""
-    code = """
-import sys, threading
-from carcls.config import TrialConfig
-from sweeps.ahead import LoadingAhead
-from sweeps.record import TrialRecord
-
-def finish(status):
-    config = TrialConfig(backbone="efficientnet_lite0").model_dump()
-    ahead.trial_finished(TrialRecord(0, None, {}, config, status, {}, 1, 1.0))
-    for thread in threading.enumerate():
-        if thread.name == "carsweep-ahead":
-            thread.join()
-    print(sorted({"torch", "timm"} & {*sys.modules}))
-
-ahead = LoadingAhead()
-for status in ("pruned", "complete", "complete"):
-    finish(status)
-"""
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "[]\n" + 2 * "['timm', 'torch']\n"
-    assert not found.stderr
-
-
 def test_building_leaves_the_random_state_alone() -> None:
     """Building a backbone draws nothing from the global generator."""
     torch.manual_seed(7)

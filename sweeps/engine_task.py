@@ -1,0 +1,100 @@
+"""What a sweep computes besides its trials: one task of Ray after the other, with a trial's share, where trials ran.
+
+So the command itself loads no PyTorch and takes no part of a GPU that nobody gave it, and a signal is answered at once.
+A task needs no journal: what it makes is in the store, or in the sweep's folder, when it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from carcls.errors import TrialFailure
+from carcls.stages import StageStore
+from sweeps.failures import failure_of
+from sweeps.resources import trial_resources
+from sweeps.session import ray_session
+from sweeps.worker import find, load_data, take_share
+
+if TYPE_CHECKING:
+    from carcls.outcome import Measurement
+    from sweeps.record import TrialRecord
+    from sweeps.spec import SweepSpec
+
+LOADER = "carcls.data.dataset:Dataset.load"
+MAX_DEATHS = 2
+
+
+def run_task(
+    function: str, spec: SweepSpec, folder: Path, stages_root: Path, address: str | None, **arguments: Any
+) -> Any:
+    """Return what ``function(dataset, stages, **arguments)`` returns in a trial's process.
+
+    Args:
+        function: ``module:function``, importable wherever trials run.
+        spec: of the sweep; says what share of a machine a trial gets.
+        folder: of the sweep, with its ``dataset.json``.
+        stages_root, address: as in ``run_trials``.
+        arguments: what Ray can send.
+
+    Raises:
+        TrialFailure: it failed in a way that trials can fail in: says why.
+        OSError: its process died again and again.
+    """
+    with ray_session(folder / "ray.log", address=address) as machines:
+        share = trial_resources(spec, *machines)
+        task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=MAX_DEATHS)(_run)
+        files = str((folder / "dataset.json").resolve()), str(stages_root.resolve())
+        answer = task.remote(function, *files, share.cpus, share.gpus, arguments)
+        try:
+            return ray.get(answer)
+        except KeyboardInterrupt:
+            ray.cancel(answer, force=True)
+            raise
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            raise OSError(f"its process died: {type(error).__name__}") from error
+
+
+def _run(function: str, dataset: str, stages: str, cpus: float, gpus: float, arguments: dict[str, Any]) -> Any:
+    take_share(cpus, gpus)
+    try:
+        return find(function)(load_data(LOADER, dataset), StageStore(Path(stages)), **arguments)
+    except Exception as error:
+        failure = failure_of(error)
+        if failure.kind == "bug":
+            raise
+        raise TrialFailure(failure.reason) from error
+
+
+class WarmUp:
+    """An observer that has Ray keep one more process ready, which loads what trials need: the winner is tested in it.
+
+    It begins once the first trial is complete. Before, the trials' own processes have much to load themselves.
+    """
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def epoch_finished(self, number: int, measurement: Measurement) -> None:
+        """Do nothing."""
+
+    def trial_finished(self, record: TrialRecord) -> None:
+        """Begin."""
+        if record.status == "complete" and not self._begun:
+            self._begun = True
+            ray.remote(num_cpus=0, max_retries=0)(_load).remote(dict(record.config))
+
+
+def _load(config: dict[str, Any]) -> None:
+    from carcls.config import TrialConfig
+    from carcls.families import load_libraries
+
+    load_libraries(TrialConfig.model_validate(config))

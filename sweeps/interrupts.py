@@ -1,0 +1,130 @@
+"""What ends a command from outside: Ctrl-C, SIGTERM, SIGHUP. One answer to all of them, wherever the command is.
+
+A signal raises KeyboardInterrupt in the main thread. While trials run, the first one only asks the sweep to stop. What
+closes a sweep is short and must be whole, so it is ``uninterrupted``: a signal that comes meanwhile is answered later.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import FrameType
+
+FAILED, INTERRUPTED = 1, 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# `timeout` signals the process and then its group; a wrapper passes on what the terminal has sent already.
+_SAME_SECONDS = 0.5
+_SIGACTION_BYTES = 512  # more than the largest struct sigaction
+
+
+@dataclass(slots=True)
+class _State:
+    last: float = float("-inf")
+    waiting: bool = False
+    uninterrupted: int = 0
+    first: list[Callable[[], bool]] = field(default_factory=list)
+    last_words: list[Callable[[], object]] = field(default_factory=list)
+
+
+_state = _State()
+
+
+@contextmanager
+def interruptible(first: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Answer signals inside; in the main thread only. A command that was started to ignore SIGHUP (nohup) goes on so.
+
+    Args:
+        first: called instead of raising KeyboardInterrupt; False says that it has been asked before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    if first is not None:
+        _state.first.append(first)
+    try:
+        for number in SIGNALS:
+            if number != signal.SIGHUP or before[number] != signal.SIG_IGN:
+                signal.signal(number, _answer)
+        yield
+    finally:
+        if first is not None:
+            _state.first.remove(first)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _answer(_signal: int, _frame: FrameType | None) -> None:
+    last, _state.last = _state.last, time.monotonic()
+    if _state.last - last < _SAME_SECONDS:
+        return
+    if _state.first and _state.first[-1]():
+        return
+    if _state.uninterrupted:
+        _state.waiting = True
+    else:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Raise nothing inside; KeyboardInterrupt comes afterwards if a signal has."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _state.uninterrupted += 1
+    try:
+        yield
+    finally:
+        _state.uninterrupted -= 1
+    if _state.waiting and not _state.uninterrupted:
+        _state.waiting = False
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def last_words(act: Callable[[], object]) -> Iterator[None]:
+    """Have ``act`` called, should ``end_now`` end the process inside: it may not wait for the main thread."""
+    _state.last_words.append(act)
+    try:
+        yield
+    finally:
+        _state.last_words.remove(act)
+
+
+def end_now() -> None:
+    """End this process from whatever thread, though the main one may hang: call the last words, latest first."""
+    signalled = _state.last > float("-inf")
+    for act in reversed(_state.last_words):
+        with suppress(Exception):  # the next ones are owed all the same
+            act()
+    os._exit(INTERRUPTED if signalled else FAILED)
+
+
+@contextmanager
+def keeping_handlers() -> Iterator[None]:
+    """Give signals back what answered them before the body: Ray takes SIGTERM for itself, from whatever thread.
+
+    Python changes handlers in its main thread only, so the ones of the C library are put back here.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
+    with suppress(OSError):
+        library = ctypes.CDLL(None)
+        kept = {number: ctypes.create_string_buffer(_SIGACTION_BYTES) for number in SIGNALS}
+        for number, action in kept.items():
+            library.sigaction(int(number), None, action)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        with suppress(OSError):
+            for number, action in kept.items():
+                library.sigaction(int(number), action, None)
