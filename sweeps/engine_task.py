@@ -55,7 +55,7 @@ def run_task(
             ray.cancel(answer, force=True)
             raise
         except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
         except ray.exceptions.RayError as error:
             raise OSError(f"its process died: {type(error).__name__}") from error
 

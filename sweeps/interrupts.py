@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,9 +99,15 @@ def last_words(act: Callable[[], object]) -> Iterator[None]:
         _state.last_words.remove(act)
 
 
-def end_now() -> None:
-    """End this process from whatever thread, though the main one may hang: call the last words, latest first."""
+def end_now(reason: str) -> None:
+    """End this process from whatever thread, though the main one may hang: call the last words, latest first.
+
+    Args:
+        reason: one sentence, told if no signal has come: whoever sent one knows.
+    """
     signalled = _state.last > float("-inf")
+    if not signalled:
+        sys.stderr.write(f"carsweep: {reason}\n")
     for act in reversed(_state.last_words):
         with suppress(Exception):  # the next ones are owed all the same
             act()

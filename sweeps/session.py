@@ -189,7 +189,7 @@ def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     here, session = this_machine(), _open[-1]
-    session.servers, session.place = Servers(lost=end_now), session.place or _make_place()
+    session.servers, session.place = Servers(lost=_lost), session.place or _make_place()
     with keeping_handlers(), session.servers.started():
         ray.init(
             address="local",
@@ -199,6 +199,10 @@ def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:
             _temp_dir=session.place,
             **quiet,
         )
+
+
+def _lost() -> None:
+    end_now("Ray's servers on this machine have ended: perhaps its memory ran out, or somebody stopped them.")
 
 
 def _make_place() -> str:

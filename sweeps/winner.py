@@ -103,6 +103,7 @@ def _publish(
             f"Then: carsweep resume {sitting.called}"
         )
         return result
+    tell(f"registering trial {winner.number} in {sitting.tracking.shown_uri}")
     try:
         return replace(result, registered=_register(sitting, result, test, export, tracker))
     except TrackingError as error:
@@ -134,6 +135,7 @@ def evaluate_on_test(
     subject = Subject.of(record, sitting.dataset, refit=refit)
     if is_read(subject, sitting.folder / files[0]):
         return read_test(subject, sitting.stages, sitting.folder, *files)
+    tell(f"evaluating trial {record.number} on the {len(sitting.dataset.splits.test)} test images")
     work = {"record": record, "refit": refit, "folder": sitting.folder, "files": files}
     test: TestReading
     test, notes = _compute(sitting, "evaluate", **work)

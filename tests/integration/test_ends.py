@@ -1,0 +1,224 @@
+"""How a sweep ends: signals at any moment of it, Ray's servers lost, folders that fill or vanish. Real commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SETTINGS = ["image_size=32", "depth=2", "width=4", "stem=none", "experiments=[]", "batch_size=16"]
+SENTENCE = "everything so far is kept"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return class folders of coloured noise."""
+    root = tmp_path_factory.mktemp("pictures")
+    for label in range(3):
+        (root / f"class {label}").mkdir()
+        for image in range(20):
+            pixels = np.random.default_rng([label, image]).integers(0, 256, (6, 9, 3), np.uint8)
+            Image.fromarray(pixels).resize((96, 64)).save(root / f"class {label}" / f"{image}.png")
+    return root
+
+
+class Command:
+    """A running command whose words on stderr are read as they come."""
+
+    def __init__(self, folder: Path, *words: str, **environment: str) -> None:
+        self.folder, self.mark = folder, f"ends-{time.monotonic_ns()}"
+        self.log = folder / f"{self.mark}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sweeps.cli", *words],
+                cwd=folder,
+                env={**os.environ, "CARSWEEP_ENDS": self.mark, **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for(self, words: str, seconds: float = 240) -> None:
+        """Wait until it has said something."""
+        end = time.monotonic() + seconds
+        while words not in self.said:
+            assert self.process.poll() is None, self.said
+            assert time.monotonic() < end, self.said
+            time.sleep(0.02)
+
+    def wait(self, seconds: float = 240) -> int:
+        """Wait for its end; return the exit code."""
+        return self.process.wait(timeout=seconds)
+
+    def processes(self, patience: float = 10) -> list[str]:
+        """Return the titles of its processes that are left, once they had time to end."""
+        end = time.monotonic() + patience
+        while (found := [title for _, title in self._now()]) and time.monotonic() < end:
+            time.sleep(0.1)
+        return found
+
+    def servers(self) -> list[int]:
+        """Return Ray's servers."""
+        return [pid for pid, title in self._now() if "gcs_server" in title or "raylet/raylet" in title]
+
+    def _now(self) -> list[tuple[int, str]]:
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"CARSWEEP_ENDS={self.mark}".encode() in (place / "environ").read_bytes().split(b"\0"):
+                    title = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found.append((int(place.name), title))
+            except OSError:
+                continue
+        return found
+
+
+def begin(folder: Path, pictures: Path, *words: str, epochs: int = 1, **environment: str) -> Command:
+    """Start the sweep ``mine``."""
+    settings = [*SETTINGS, f"epochs={epochs}", "early_stopping.enabled=false"]
+    data = ["--data", str(pictures), "--trials", "2", "--name", "mine"]
+    return Command(folder, "run", "scratch", *data, *words, "--set", *settings, **environment)
+
+
+def open_runs(folder: Path) -> int:
+    """Count the runs that MLflow believes to go on."""
+    database = folder / "runs" / "mlflow.db"
+    if not database.is_file():
+        return 0
+    with closing(sqlite3.connect(database)) as connection:
+        return int(connection.execute("select count(*) from runs where status = 'RUNNING'").fetchone()[0])
+
+
+def result_of(folder: Path) -> dict[str, object]:
+    """Return the sweep's result."""
+    result: dict[str, object] = json.loads((folder / "runs" / "mine" / "result.json").read_text())
+    return result
+
+
+def goes_on(folder: Path) -> None:
+    """Check that nothing is left of the sweep but what it needs, and that it goes on to its end."""
+    assert open_runs(folder) == 0
+    resumed = Command(folder, "resume", "mine")
+    assert resumed.wait() == 0, resumed.said
+    result = result_of(folder)
+    assert result["registered"]
+    assert len([t for t in result["trials"] if t["status"] == "complete"]) == 2  # type: ignore[attr-defined]
+    assert open_runs(folder) == 0
+    assert resumed.processes() == []
+
+
+MOMENTS = {
+    "reading": "reading images",
+    "starting": "3 classes;",
+    "training": "epoch 2/",
+    "evaluating": "evaluating trial",
+    "registering": "registering",
+}
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("reading", signal.SIGTERM),
+        ("training", signal.SIGHUP),
+        ("evaluating", signal.SIGTERM),
+        pytest.param("reading", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("starting", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("starting", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("training", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("training", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("evaluating", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("registering", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("registering", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_the_process_group_ends_a_sweep_that_goes_on_later(
+    pictures: Path, tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
+    """Whatever it was doing: one sentence, exit code 130, no process, no open run; and `resume` knows it."""
+    command = begin(tmp_path, pictures, epochs=400 if moment == "training" else 2)
+    command.wait_for(MOMENTS[moment])
+    os.killpg(command.process.pid, number)
+    os.killpg(command.process.pid, number)  # as `timeout` does: to the process, and then to its group
+    assert command.wait(60) == 130, command.said
+    assert command.said.count(SENTENCE) == 1
+    assert "Traceback" not in command.said
+    assert command.processes() == []
+    if moment == "training":  # what is left of 400 epochs would take too long
+        assert open_runs(tmp_path) == 0
+    else:
+        goes_on(tmp_path)
+
+
+def test_a_sweep_whose_ray_servers_are_ended_says_so_at_once(pictures: Path, tmp_path: Path) -> None:
+    """A control group is signalled: Ray would have its driver wait for a minute, and end without a word."""
+    command = begin(tmp_path, pictures, epochs=400)
+    command.wait_for("epoch 2/")
+    servers = command.servers()
+    assert len(servers) == 2
+    for pid in (*servers, command.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    start = time.monotonic()
+    assert command.wait(60) == 130, command.said
+    assert time.monotonic() - start < 20
+    assert command.said.count(SENTENCE) == 1
+    assert open_runs(tmp_path) == 0
+    assert command.processes() == []
+
+
+def test_ray_servers_that_die_by_themselves_end_the_sweep_with_the_way_on(pictures: Path, tmp_path: Path) -> None:
+    """The kernel ends one that takes too much memory, say."""
+    command = begin(tmp_path, pictures, epochs=400)
+    command.wait_for("epoch 2/")
+    os.kill(next(iter(command.servers())), signal.SIGKILL)
+    assert command.wait(60) == 1, command.said
+    assert "Ray's servers on this machine have ended" in command.said
+    assert "carsweep resume mine" in command.said
+    assert open_runs(tmp_path) == 0
+    assert command.processes() == []
+
+
+def test_ray_gets_a_short_folder_of_its_own_and_leaves_none(pictures: Path, tmp_path: Path) -> None:
+    """Batch systems give long folders for temporary files; the path of a socket has 107 characters at most."""
+    place = tmp_path / ("t" * 150)
+    place.mkdir()
+    before = set(Path("/tmp").glob("carsweep-*"))  # noqa: S108
+    command = begin(tmp_path, pictures, TMPDIR=str(place))
+    assert command.wait() == 0, command.said
+    assert not set(Path("/tmp").glob("carsweep-*")) - before  # noqa: S108
+    assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "harm"),
+    [
+        ("evaluating trial", lambda folder: (folder / "runs" / "mine" / "result.json").mkdir()),
+    ],
+)
+def test_a_folder_that_cannot_be_written_any_more_is_one_line(
+    pictures: Path, tmp_path: Path, words: str, harm: Callable[[Path], None]
+) -> None:
+    """After the trials: the folder is named, and how to go on; nothing is lost."""
+    command = begin(tmp_path, pictures)
+    command.wait_for(words)
+    harm(tmp_path)
+    assert command.wait() == 1, command.said
+    assert "Traceback" not in command.said
+    assert "carsweep resume mine" in command.said
+    assert open_runs(tmp_path) == 0
