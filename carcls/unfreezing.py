@@ -23,6 +23,10 @@ OpenStages = int | Literal["all"]
 # An epoch, and how many stages are open from it on.
 _PAIR = re.compile(r"\s*([0-9]{1,9})\s*:\s*(all|0*[1-9][0-9]{0,8})\s*", re.ASCII)
 NAMED = ("frozen", "full", "progressive")
+ONE_IMAGE_REFUSED = (
+    "batches must hold at least 2 images for {backbone} at {side} pixels, got 1: where its maps have shrunk to one "
+    "place, BatchNorm cannot take the variance of one value. Raise batch_size or image_size."
+)
 
 
 def parse_unfreezing(text: str) -> tuple[tuple[int, OpenStages], ...] | str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from carcls.data.decode import UnreadableImage, require_file
 from carcls.stages import write_json
 
 UNREADABLE = "unreadable"
@@ -37,12 +38,12 @@ def content_digests(root: Path, paths: Sequence[str], cache: Path | None = None)
 
 def _entry(path: Path, known: tuple[int, int, str] | None) -> tuple[int, int, str] | None:
     try:
-        state = path.stat()
+        state = require_file(path)
         if known is not None and known[:2] == (state.st_size, state.st_mtime_ns):
             return known
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError:
+    except (OSError, ValueError, UnreadableImage):  # ValueError: a name that no file can have
         return None
     return state.st_size, state.st_mtime_ns, digest
 

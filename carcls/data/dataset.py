@@ -185,7 +185,7 @@ def prepare_dataset(
         splits=splits,
         quarantined=tuple((manifest.images[row].path, reason) for row, reason in index.broken),
         duplicates=duplicates,
-        notes=(*manifest.notes, *notes_of(manifest, splits)),
+        notes=(*manifest.notes, *notes_of(manifest, index, splits)),
     )
 
 

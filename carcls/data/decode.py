@@ -6,6 +6,8 @@ Imports only numpy and Pillow: the decoding processes of a pack start from here.
 from __future__ import annotations
 
 import math
+import os
+import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from carcls.data.formats import FORMATS
 from carcls.errors import DataError
 
 Box = tuple[int, int, int, int]
@@ -35,6 +38,14 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
+}
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
 }
 
 
@@ -69,7 +80,8 @@ def read_square(path: Path, size: int, box: Box | None = None, margin: float = 0
         margin: widens the box on each side by this fraction of its width and height, as far as the image goes.
 
     Raises:
-        UnreadableImage: missing, empty, truncated, too large, not an image, or the box does not lie in the image.
+        UnreadableImage: missing, no file, empty, truncated, too large, of none of our formats, or the box does not lie
+            in the image.
     """
     return np.asarray(decode(path, max(LEAST_PIXELS, 2 * size), box, margin).square(size))
 
@@ -110,12 +122,26 @@ def decode(path: Path, least: int, box: Box | None = None, margin: float = 0.0) 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            require_file(path)
+            with Image.open(path, formats=tuple(FORMATS)) as image:
                 return _load(image, least, box, margin)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plug-ins raise whatever a broken file makes them trip over
         raise UnreadableImage(_reason(path, error)) from error
+
+
+def require_file(path: Path) -> os.stat_result:
+    """Check that a path leads to a file and return its state: a pipe would be waited for, and a device may never end.
+
+    Raises:
+        UnreadableImage: it leads to anything else.
+        OSError: it leads nowhere.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise UnreadableImage(f"it is {_KINDS.get(stat.S_IFMT(state.st_mode), 'something else')}, not a file")
+    return state
 
 
 def fit_window(width: int, height: int, box: Box | None, margin: float) -> Window:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from carcls.data.fingerprints import nearest_pairs
+from carcls.data.fingerprints import near_duplicate_groups, nearest_pairs
 from carcls.data.manifest import Manifest
 from carcls.data.pack import Index
 from carcls.data.splits import Splits
@@ -61,12 +61,41 @@ def duplicates_of(manifest: Manifest, index: Index, splits: Splits) -> tuple[tup
     return tuple((paths[row], paths[twin]) for row, twin in sorted(twins.items()))
 
 
-def notes_of(manifest: Manifest, splits: Splits) -> list[str]:
-    """Return a sentence each about classes without training images, and those without validation images."""
+SAME_PICTURE = 2
+"""Bits in which the fingerprints of one picture's copies may differ, where nothing but their classes tells them apart.
+
+Of 14 pairs of different classes in 6,515 crops of Stanford Cars, the 11 up to 2 bits are the same photograph; of the
+three at 4, one is.
+"""
+
+
+def ambiguous_pictures(manifest: Manifest, index: Index, splits: Splits) -> list[tuple[str, str]]:
+    """Return for each picture that is in several classes two of its paths, of different classes.
+
+    A file whose boxes differ shows several cars, and may well be in several classes.
+    """
+    rows = np.sort(np.concatenate([splits.train, splits.validation, splits.test]))
+    images, contents = manifest.images, manifest.contents
+    crops = [f"{contents[row]} {images[row].box}" for row in rows] if contents else []
+    groups = near_duplicate_groups(index.fingerprints[rows], crops, SAME_PICTURE)
+    first: dict[int, int] = {}
+    found: dict[int, tuple[str, str]] = {}
+    for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
+        other = first.setdefault(group, row)
+        if images[other].label != images[row].label:
+            found.setdefault(group, (images[other].path, images[row].path))
+    return sorted(found.values())
+
+
+def notes_of(manifest: Manifest, index: Index, splits: Splits) -> list[str]:
+    """Return a sentence each about what the user should know of the classes' images."""
     trained = {manifest.images[row].label for row in splits.train}
     untrained = [name for label, name in enumerate(manifest.classes) if label not in trained]
     unvalidated = [manifest.classes[label] for label in splits.unvalidated]
+    ambiguous = [f"{first} = {second}" for first, second in ambiguous_pictures(manifest, index, splits)]
     notes = []
+    if ambiguous:
+        notes.append(f"{len(ambiguous)} pictures are in more than one class: {_some(ambiguous)}.")
     if untrained:
         notes.append(f"{len(untrained)} classes have no readable training image: {_some(untrained)}.")
     if unvalidated:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from carcls.data.listing import holds_images, image_names, subfolders
+from carcls.data.formats import FORMATS
+from carcls.data.listing import holds_images, image_names, other_files, subfolders
 from carcls.data.manifest import ImageRecord
 from carcls.data.reading import Reading
 from carcls.errors import DataError
@@ -45,6 +47,7 @@ def read_split_folders(root: Path) -> Reading:
     images = [record for part in train for record in _records(root, part, classes, "train")]
     images += [record for part in test for record in _records(root, part, classes, "test")]
     notes = [f"{folder.name}/ was merged into train; validation is cut anew." for folder in validation]
+    notes += _other_notes([*train, *test], len(images))
     notes += [note for part in (*train, *test) for note in _empty_notes(part)]
     return Reading(root, "folders", tuple(classes), tuple(images), tuple(notes))
 
@@ -53,7 +56,8 @@ def read_class_folders(root: Path) -> Reading:
     """Read ``<class>/*``; all images are training images until test is cut from them."""
     classes = sorted(folder.name for folder in _class_folders(root))
     images = tuple(_records(root, root, classes, "train"))
-    return Reading(root, "folders", tuple(classes), images, tuple(_empty_notes(root)))
+    notes = (*_other_notes([root], len(images)), *_empty_notes(root))
+    return Reading(root, "folders", tuple(classes), images, notes)
 
 
 def _records(root: Path, part: Path, classes: list[str], split: Literal["train", "test"]) -> list[ImageRecord]:
@@ -72,6 +76,20 @@ def _class_folders(part: Path) -> list[Path]:
 
 def _holds_classes(part: Path) -> bool:
     return any(holds_images(folder) for folder in subfolders(part))
+
+
+def _other_notes(parts: list[Path], images: int) -> list[str]:
+    """Say how many files beside the ``images`` are left out because of their extensions, if any are."""
+    others = sum((other_files(folder) for part in parts for folder in subfolders(part)), Counter[str]())
+    if not others:
+        return []
+    left_out = sum(others.values())
+    most = sorted(others, key=lambda extension: (-others[extension], extension))[:3]
+    kinds = ", ".join(f"{others[extension]} {extension or 'without one'}" for extension in most)
+    return [
+        f"{left_out} of {left_out + images} files are left out: by their extension "
+        f"({kinds}{', …' if len(others) > 3 else ''}) they are no images of {', '.join(FORMATS)}."
+    ]
 
 
 def _empty_notes(part: Path) -> list[str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+from carcls.data.formats import EXTENSIONS
+
 _LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders directly inside, sorted by name."""
     with os.scandir(folder) as entries:
-        return sorted(folder / entry.name for entry in entries if _counts(entry.name) and entry.is_dir())
+        return sorted(folder / entry.name for entry in entries if _counts(entry.name) and _is_folder(entry))
 
 
 def image_names(folder: Path) -> list[str]:
@@ -27,9 +29,29 @@ def holds_images(folder: Path) -> bool:
         return any(_counts(entry.name) and is_image(entry.name) for entry in entries)
 
 
+def other_files(folder: Path) -> Counter[str]:
+    """Count the files directly inside that are no images, by their extension."""
+    with os.scandir(folder) as entries:
+        others = [entry for entry in entries if _counts(entry.name) and not is_image(entry.name)]
+        return Counter(_extension(entry.name) for entry in others if not _is_folder(entry))
+
+
 def is_image(name: str) -> bool:
     """Tell by its extension whether a file is an image."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 - a Path per file doubles the listing's time
+    return _extension(name) in EXTENSIONS
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path per file doubles the listing's time
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except PermissionError:
+        raise
+    except OSError:
+        return False  # a link that leads to itself
 
 
 def _counts(name: str) -> bool:

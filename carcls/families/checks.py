@@ -14,6 +14,7 @@ from carcls.config import SCRATCH, TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.errors import InputError
 from carcls.models.weights import WeightsSource, are_official, resolve_weights
+from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages, stays_frozen
 
 
 def preflight(configs: Iterable[TrialConfig]) -> list[str]:
@@ -21,7 +22,8 @@ def preflight(configs: Iterable[TrialConfig]) -> list[str]:
 
     Raises:
         WeightsError: pretrained weights cannot be had.
-        InputError: a backbone is unknown to timm, does not fit the image size, or cannot pool as the trial asks.
+        InputError: a backbone is unknown to timm, does not fit the image size, cannot pool as the trial asks, or cannot
+            train on batches of one image.
     """
     notes: list[str] = []
     for config in {c.digest: c for c in configs}.values():
@@ -29,6 +31,7 @@ def preflight(configs: Iterable[TrialConfig]) -> list[str]:
             _require_random(config)
         weights = resolve_weights(config.backbone, config.weights)
         _check_network(_network_of(config), weights)
+        _check_batches(config)
         note = f"{config.backbone} starts from random weights: nothing is transferred."
         if config.family != "scratch" and weights.kind == "random" and note not in notes:
             notes.append(note)
@@ -65,6 +68,28 @@ def _check_network(network: TrialConfig, weights: WeightsSource) -> None:
     from carcls.models.pooling import require_pooling
 
     require_pooling(network, build_classifier(network, classes=1).backbone)
+
+
+def _check_batches(config: TrialConfig) -> None:
+    """Refuse batches of one image where the network, as far as it is ever opened, cannot train on them."""
+    training = config.training()
+    if training.batch_size > 1 or stays_frozen(training.unfreezing, training.epochs):
+        return
+    names = ("backbone", "image_size", "unfreezing", "epochs")
+    network = TrialConfig(**{name: getattr(training, name) for name in names}, **training.architecture())
+    if not _trains_on_one_image(network):
+        raise InputError(ONE_IMAGE_REFUSED.format(backbone=network.backbone, side=network.image_size))
+
+
+@lru_cache(maxsize=256)
+def _trains_on_one_image(network: TrialConfig) -> bool:
+    from carcls.models.classifier import build_classifier
+    from carcls.models.unfreeze import open_backbone, trains_on_one_image
+
+    classifier = build_classifier(network.with_settings({"weights": "random"}), classes=1)
+    stages = len(classifier.backbone.stage_modules)
+    open_backbone(classifier, open_stages(network.unfreezing, network.epochs - 1, network.epochs, stages))
+    return trains_on_one_image(classifier.backbone, network.image_size)
 
 
 def _require_random(config: TrialConfig) -> None:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier
 
 
@@ -24,3 +31,30 @@ def open_backbone(classifier: Classifier, count: int) -> None:
             module.train()
             module.requires_grad_(True)
     classifier.head.requires_grad_(True)
+
+
+def trains_on_one_image(backbone: Backbone, side: int) -> bool:
+    """Tell whether the backbone, its modules in the modes they are in, can train on one image of ``side`` pixels.
+
+    A BatchNorm that trains takes the variance of each channel over images and places. One image has one value a channel
+    where the maps have shrunk to a single place, which PyTorch refuses. One image is sent through to see that.
+    """
+    norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm) and module.training]
+    values: list[int] = []
+
+    def note(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        values.append(inputs[0].numel() // inputs[0].shape[1])
+
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    modes = [(module, module.training) for module in backbone.modules()]
+    try:
+        if norms:
+            device = next(backbone.parameters()).device
+            with torch.inference_mode():
+                backbone.eval()(torch.zeros((1, 3, side, side), device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes:
+            module.training = mode
+    return min(values, default=2) > 1

@@ -117,7 +117,8 @@ class View:
 def batches(count: int, size: int, order: Tensor | None = None) -> Iterator[NDArray[np.int64]]:
     """Yield positions 0…count−1 in batches, int64 [b]; in training order (``order``) a last batch of one is left out.
 
-    BatchNorm cannot take the variance of one value.
+    BatchNorm may be unable to take its variance, and the step would be as long as that of a whole batch. It is another
+    image in every epoch. Batches of one are yielded where all are such: where ``size`` or ``count`` is 1.
     """
     positions = np.arange(count) if order is None else order.numpy()
     for start in range(0, count, size):

@@ -22,11 +22,11 @@ from torch.optim import Optimizer
 
 from carcls.config import TrialConfig
 from carcls.data.augment import augmentation_of
-from carcls.errors import NonFiniteLoss
+from carcls.errors import InputError, NonFiniteLoss
 from carcls.evaluation.classification import classification_metrics
 from carcls.models.classifier import Classifier
 from carcls.models.folding import folded
-from carcls.models.unfreeze import open_backbone
+from carcls.models.unfreeze import open_backbone, trains_on_one_image
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_model
@@ -36,7 +36,7 @@ from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource, View, answering_batch, batches
 from carcls.training.loss import training_loss
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
-from carcls.unfreezing import open_stages
+from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages
 
 WORTH_FOLDING = 200
 """Images, of which a network answers fewer sooner than a copy of it is folded."""
@@ -91,6 +91,7 @@ class Trainer:
         Every epoch is reported, those before the checkpoint too. Returns the validation logits, float32 [n, c].
 
         Raises:
+            InputError: batches have one image, and the network cannot train on it.
             NonFiniteLoss: a loss became NaN or infinite.
         """
         self.progress = load_checkpoint(folder, self.classifier, self.optimizer)
@@ -158,13 +159,12 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> float:
         """Run one epoch of optimizer steps; return the mean training loss in nats."""
         count, size = len(self.train.rows), self.config.batch_size
-        parts_of = micro_batches(self.config)
         order = torch.randperm(count, generator=generator(self.config.seed, "order", epoch))
         all_batches = list(batches(count, size, order))
         labels = torch.from_numpy(self.train.labels)
         seed_epoch(self.config.seed, epoch)
         total = torch.zeros((), device=self.images.device)
-        all_parts = [parts_of(batch) for batch in all_batches]
+        all_parts = self._divided(all_batches)
         with closing(self._embeddings(epoch, [part for parts in all_parts for part in parts])) as embedded:
             for index, batch in enumerate(all_batches):
                 step = epoch * len(all_batches) + index
@@ -174,6 +174,21 @@ class Trainer:
                 if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
                     self._check(total, epoch, index)
         return float(total / len(all_batches))
+
+    def _divided(self, all_batches: list[NDArray[np.int64]]) -> list[list[NDArray[np.int64]]]:
+        """Return the parts of each batch; a part has one image only where the network can train on it.
+
+        Raises:
+            InputError: it cannot, and a whole batch has no more.
+        """
+        for least in (1, 2):
+            parts_of = micro_batches(self.config, least)
+            all_parts = [parts_of(batch) for batch in all_batches]
+            if all(len(part) > 1 for parts in all_parts for part in parts):
+                return all_parts
+            if least == 1 and trains_on_one_image(self.classifier.backbone, self.images.side):
+                return all_parts
+        raise InputError(ONE_IMAGE_REFUSED.format(backbone=self.config.backbone, side=self.images.side))
 
     def _step(self, parts: Iterable[tuple[Tensor, Tensor]], size: int) -> Tensor:
         """Take one step of the optimizer; return the mean loss of the batch in nats.
@@ -239,15 +254,18 @@ class Trainer:
         return image_logits(self.classifier, self.images, self.validation.rows, self.precision)
 
 
-def micro_batches(config: TrialConfig) -> Callable[[NDArray[np.int64]], list[NDArray[np.int64]]]:
+def micro_batches(config: TrialConfig, least: int = 1) -> Callable[[NDArray[np.int64]], list[NDArray[np.int64]]]:
     """Return what cuts a batch int64 [b] into parts of at most ``micro_batch`` images, as equal as can be.
 
-    Equal, since BatchNorm cannot take the variance of one image that is left over.
+    Args:
+        config: the trial.
+        least: images of a part, if the batch has so many. Parts may then be larger than ``micro_batch``: of 2 as the
+            least and the most, three images are one part.
     """
-    most = config.micro_batch or config.batch_size
+    most = max(config.micro_batch or config.batch_size, least)
     if most >= config.batch_size:  # array_split takes a while to cut nothing
         return lambda batch: [batch]
-    return lambda batch: list(np.array_split(batch, math.ceil(len(batch) / most)))
+    return lambda batch: list(np.array_split(batch, min(math.ceil(len(batch) / most), max(1, len(batch) // least))))
 
 
 def head_logits(classifier: Classifier, embeddings: Tensor) -> NDArray[np.float32]:

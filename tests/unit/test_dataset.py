@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from carcls.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset, summarize
@@ -179,6 +183,80 @@ def test_test_image_seen_in_training_is_reported(
     data = prepare(own_cars, tmp_path / "s")
     assert data.duplicates == (("test/c/01.jpg", "train/a/07.jpg"),)
     assert data.counts["test"] == 12
+
+
+@pytest.mark.parametrize("copy", [shutil.copyfile, recompressed])
+def test_the_same_picture_in_several_classes_is_said(
+    own_cars: Path, tmp_path: Path, copy: Callable[[Path, Path], None]
+) -> None:
+    """Copies under another class's name are counted, with two paths of each; copies within a class are not."""
+    for source, target in (("train/a/07", "train/b/90"), ("train/a/07", "train/c/90"), ("train/a/03", "test/c/90")):
+        copy(own_cars / f"{source}.jpg", own_cars / f"{target}.jpg")
+    copy(own_cars / "train/b/05.jpg", own_cars / "train/b/95.jpg")
+    notes = prepare(own_cars, tmp_path / "s").notes
+    expected = "2 pictures are in more than one class: train/a/03.jpg = test/c/90.jpg, train/a/07.jpg = train/b/90.jpg."
+    assert notes == (expected,)
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(path.parent):
+        listener.bind(path.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "it is a pipe, not a file"),
+        (_socket, "it is a socket, not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a device, not a file"),
+        (_loop, "too many levels of symbolic links"),
+        (lambda path: path.symlink_to("gone.jpg"), "the file is missing"),
+        (lambda path: path.mkdir(), "it is a folder, not a file"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["split", "classes", "devkit"])
+def test_what_is_no_file_is_left_out_and_holds_nobody_up(
+    cars: Path, tmp_path: Path, make: Callable[[Path], None], reason: str, layout: str
+) -> None:
+    """Pipes, sockets, devices, loops, dead links and folders are unreadable images, whichever layout names them."""
+    root = tmp_path / "cars"
+    if layout == "devkit":
+        _write_devkit(cars, root)
+        name = "cars_train/0.jpg"
+    else:
+        shutil.copytree(cars / "train" if layout == "classes" else cars, root)
+        name = "a/00.jpg" if layout == "classes" else "train/a/00.jpg"
+    (root / name).unlink()
+    make(root / name)
+    assert prepare(root, tmp_path / "s").quarantined == ((name, reason),)
+
+
+def _write_devkit(cars: Path, root: Path) -> None:
+    """Write the training images of class folders as a devkit without boxes of their own."""
+    (root / "devkit").mkdir(parents=True)
+    (root / "cars_train").mkdir()
+    rows = []
+    for number, path in enumerate(sorted((cars / "train").glob("*/*.jpg"))):
+        shutil.copyfile(path, root / "cars_train" / f"{number}.jpg")
+        rows.append((1, 1, 48, 40, 1 + CLASSES.index(path.parent.name), f"{number}.jpg"))
+    fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
+    table = np.array([rows], dtype=[(name, object) for name in fields])
+    savemat(root / "devkit" / "cars_train_annos.mat", {"annotations": table})
+    savemat(root / "devkit" / "cars_meta.mat", {"class_names": np.array([CLASSES], dtype=object)})
+
+
+def test_folders_that_loop_are_no_classes(own_cars: Path, tmp_path: Path) -> None:
+    """Links to themselves and to folders above change nothing but the note about folders without images."""
+    (own_cars / "train" / "self").symlink_to("self")
+    (own_cars / "train" / "up").symlink_to("..")
+    (own_cars / "train" / "a" / "again").symlink_to(".")
+    data = prepare(own_cars, tmp_path / "s")
+    assert (data.classes, len(data.manifest.images)) == (CLASSES, 72)
+    assert prepare(own_cars / "train", tmp_path / "s").classes == CLASSES
 
 
 def test_near_duplicates_in_train_do_not_cross_into_validation(own_cars: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carcls.data.decode import UnreadableImage, fit_window, read_square, read_squares_and_gray
+from carcls.data.formats import EXTENSIONS, FORMATS
 
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (255, 255, 255)
 
@@ -37,15 +40,36 @@ def close(left: object, right: object, tolerance: int = 12) -> bool:
     return bool(np.abs(np.array(left, int) - np.array(right, int)).max() <= tolerance)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".jpg"])
+@pytest.mark.parametrize("suffix", sorted(EXTENSIONS - {".pgm", ".pbm"}))
 def test_every_format_loads_the_same_picture(tmp_path: Path, suffix: str) -> None:
     """The four colours are where they were drawn, whatever the format."""
     path = tmp_path / f"image{suffix}"
-    quarters().save(path, **({"quality": 95} if suffix in {".jpg", ".webp"} else {}))
+    quarters().save(path, **({"quality": 95} if suffix not in {".png", ".bmp", ".tif", ".gif"} else {}))
     pixels = read_square(path, 32)
     assert pixels.shape == (32, 32, 3)
     assert pixels.dtype == np.uint8
     assert close(corners(pixels), [RED, GREEN, BLUE, WHITE])
+
+
+def test_pillow_reads_the_formats_and_knows_their_extensions() -> None:
+    """The list is Pillow's own, of what this installation opens; MPO is what JPEG's plug-in makes of several."""
+    known = Image.registered_extensions()
+    assert {extension: known[extension] for extension in EXTENSIONS} == {
+        extension: "MPO" if extension == ".mpo" else name for name, all_of in FORMATS.items() for extension in all_of
+    }
+    assert FORMATS.keys() <= Image.OPEN.keys()
+
+
+def test_an_eps_file_starts_no_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its extension, a file of another format is not even looked into by that format's plug-in."""
+    quarters().save(tmp_path / "image.jpg", format="EPS")
+    script = tmp_path / "gs"
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnreadableImage, match="not an image of a known format"):
+        read_square(tmp_path / "image.jpg", 32)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_cmyk_loads_as_its_colours(tmp_path: Path) -> None:
@@ -221,13 +245,21 @@ def _bomb(path: Path) -> None:
     Image.new("1", (20_000, 10_000)).save(path, format="PNG")
 
 
+def _save_as(kind: str, path: Path) -> None:
+    quarters().save(path, format=kind)
+
+
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
         (lambda path: path.unlink(missing_ok=True), "missing"),
         (lambda path: path.write_bytes(b""), "the file is empty"),
         (lambda path: path.write_text("<html>404</html>"), "not an image of a known format"),
-        (lambda path: path.mkdir(), "directory"),
+        (lambda path: path.mkdir(), "it is a folder, not a file"),
+        (os.mkfifo, "it is a pipe, not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a device, not a file"),
+        (lambda path: path.symlink_to(path.name), "too many levels of symbolic links"),
+        *((partial(_save_as, kind), "not an image of a known format") for kind in ("EPS", "PDF", "ICO", "TGA", "PCX")),
         (_truncated, "damaged .*truncated"),
         (_truncated_png, "damaged"),
         (_bomb, "more than 89,478,485 pixels"),

@@ -13,6 +13,7 @@ from scipy.io import savemat
 
 from carcls.config import DataConfig
 from carcls.data.dataset import DataSummary, summarize
+from carcls.data.formats import EXTENSIONS
 from carcls.data.manifest import ImageRecord
 from carcls.data.stanford import read_layout, read_manifest
 from carcls.errors import DataError
@@ -321,3 +322,29 @@ def test_missing_path_in_the_config_is_an_input_error() -> None:
     """The demo is written by the caller; no path at all is refused in words."""
     with pytest.raises(DataError, match=r"data\.path must be set"):
         summarize(DataConfig())
+
+
+def test_images_of_every_extension_count(tmp_path: Path) -> None:
+    """A data set whose images have ever another extension of ours, in any case, is read whole, without a note."""
+    for number, extension in enumerate(sorted(EXTENSIONS)):
+        for name in ("a", "b"):
+            picture(tmp_path / name / f"{number}.jpg", 3 * number)
+            (tmp_path / name / f"{number}.jpg").rename(tmp_path / name / f"{number}{extension.upper()}")
+    reading = read_layout(tmp_path)
+    assert (len(reading.images), reading.notes) == (2 * len(EXTENSIONS), ())
+
+
+@pytest.mark.parametrize("layout", [{"train/a": 3, "train/b": 3, "test/a": 2}, {"a": 5, "b": 3}])
+def test_files_of_other_extensions_are_counted(tmp_path: Path, layout: dict[str, int]) -> None:
+    """How many files are left out for their extension is said, with the extensions; archive litter is not counted."""
+    write_folders(tmp_path, layout)
+    first, second = [tmp_path / folder for folder in layout][:2]
+    for name in ("1.heic", "2.HEIC", "3.txt", "README", "Thumbs.db", ".DS_Store"):
+        (first / name).write_bytes(b"x")
+    (second / "4.heic").write_bytes(b"x")
+    (second / "folder").mkdir()
+    (note,) = read_layout(tmp_path).notes
+    assert note.startswith(
+        "5 of 13 files are left out: by their extension (3 .heic, 1 without one, 1 .txt) they are no "
+    )
+    assert "JPEG, PNG" in note
