@@ -7,6 +7,7 @@ of several sweeps keeps all their specs here, since not each may have begun when
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,8 +131,8 @@ def _changes_of_job(job: Path, specs: Sequence[SweepSpec]) -> Iterator[str]:
         jobs = spec.model_copy(update={"starts": own.starts})  # found when the sweep began
         if own.digest != jobs.digest and _is_changed_by_hand(own, folder / SPEC, folder):
             raise InputError(
-                f"{folder / SPEC} must be as carsweep wrote it, since the settings of {job.name!r} are in "
-                f"{job / COMMAND}, got other ones. Put it back; carsweep resume {job.name} --set … changes a job."
+                f"{folder / SPEC} must be as carsweep wrote it, since {job / COMMAND} has the settings of "
+                f"{job.name!r}, got other ones. Put it back; carsweep resume {job.name} --set … changes a job."
             )
         if _is_changed_by_hand(jobs, job / COMMAND, folder):
             yield f"{spec.family}: {_BY_HAND.format(COMMAND)}"
@@ -237,10 +238,10 @@ def _require_data(spec: SweepSpec, command: Command) -> None:
     """Check that the images are where they were, or where they are said to be."""
     path = spec.data.path
     if path is not None and not Path(path).expanduser().exists():
-        moved = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --set data.path=NEW, or "
+        say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --set data.path=NEW, or "
         raise InputError(
             f"data.path must be the folder of the images that {command.name!r} was begun with, got {path!r}, which "
-            f"does not exist. If they were moved to NEW, {moved}leave a link in the old place (ln -s NEW {path})."
+            f"does not exist. If they were moved to NEW, {say}leave a link there (ln -s NEW {shlex.quote(path)})."
         )
 
 
