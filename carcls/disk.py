@@ -70,10 +70,17 @@ def reserve(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; what the body writes there is put in the place of ``path``, or removed if it fails."""
+    """Yield a temporary path; what the body writes there is put in the place of ``path``, or removed if it fails.
+
+    Whoever may read other new files of this process (its umask says) may read this one, whatever made it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        if temporary.stat().st_mode != mode:
+            temporary.chmod(mode)  # safetensors makes files that only their owner may read
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):

@@ -7,7 +7,6 @@ from the folder and needs neither pretrained weights nor the internet.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from carcls.config import TrialConfig
+from carcls.disk import replacing
 from carcls.errors import InputError
 from carcls.export_answers import Prediction, named_prediction, require_top
 from carcls.export_gallery import GALLERY_NAME, GalleryIndex, GalleryPredictor
@@ -111,17 +111,14 @@ def write_export(
     folder.mkdir(parents=True, exist_ok=True)
     # The description comes last and goes first: a folder with one is whole.
     (folder / DESCRIPTION_NAME).unlink(missing_ok=True)
-    temporary = folder / f".{WEIGHTS_NAME}.{os.getpid()}.tmp"
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in classifier.state_dict().items()},
-        temporary,
-    )
-    temporary.replace(folder / WEIGHTS_NAME)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in classifier.state_dict().items()}
+    with replacing(folder / WEIGHTS_NAME) as temporary:
+        save_file(tensors, temporary)
     if index is None:
         (folder / GALLERY_NAME).unlink(missing_ok=True)
     else:
         index.save(folder)
-    tensors = [WEIGHTS_NAME] if index is None else [WEIGHTS_NAME, GALLERY_NAME]
+    files = [WEIGHTS_NAME] if index is None else [WEIGHTS_NAME, GALLERY_NAME]
     write_json(
         folder / DESCRIPTION_NAME,
         {
@@ -136,7 +133,7 @@ def write_export(
             "preprocessing": "RGB, upright, squashed to image_size × image_size (bicubic), / 255, - mean, / std",
             "margin": margin,
             "details": dict(details),
-            "files": {name: describe(folder / name) for name in tensors},
+            "files": {name: describe(folder / name) for name in files},
             **({} if index is None else {"gallery": index.description()}),
         },
     )

@@ -5,7 +5,6 @@ Letters: g gallery, d embedding as the extractor gives it, m as it is compared.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from carcls.config import Distance, Pooling, Vote
+from carcls.disk import replacing
 from carcls.errors import InputError
 from carcls.evaluation.neighbours import Neighbours, find_neighbours
 from carcls.evaluation.votes import vote_shares, votes_by_k
@@ -66,9 +66,8 @@ class GalleryIndex:
         arrays: dict[str, NDArray[Any]] = {"embeddings": self.embeddings, "labels": self.labels}
         parts = {"mean": self.projection.mean, "matrix": self.projection.matrix}
         arrays |= {name: np.ascontiguousarray(part) for name, part in parts.items() if part is not None}
-        temporary = folder / f".{GALLERY_NAME}.{os.getpid()}.tmp"
-        save_file(arrays, temporary)
-        temporary.replace(folder / GALLERY_NAME)
+        with replacing(folder / GALLERY_NAME) as temporary:
+            save_file(arrays, temporary)
 
     @classmethod
     def load(cls, folder: Path, description: Any, *, embedding: int, classes: int) -> GalleryIndex:

@@ -209,7 +209,7 @@ class StageStore:
         said = {"kind": kind, "digest": digest, "event": event, "seconds": seconds, "pid": os.getpid()}
         line = json.dumps({**said, "reason": reason} if reason else said)
         # One write of less than a page to a file opened for appending is not torn by other writers.
-        descriptor = os.open(self.root / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(self.root / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             with full_disk_named(self.root):
                 os.write(descriptor, (line + "\n").encode())

@@ -26,7 +26,7 @@ def note_made(folder: Path, seconds: float) -> None:
 def note_hit(folder: Path) -> float:
     """Count that the stage was found; return the seconds that its making took, 0 where nobody wrote them down."""
     with suppress(OSError):  # another user's store, or a full disk: nobody fails for the sake of a count
-        descriptor = os.open(folder / HITS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        descriptor = os.open(folder / HITS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(descriptor, b".")
         finally:

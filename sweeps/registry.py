@@ -63,7 +63,7 @@ class Registered:
 
     Attributes:
         name, version: of the registered model.
-        alias: ``challenger``, or empty when a later sweep's version has taken it over.
+        alias: ``challenger``, or empty when another version has it.
         uri: what ``mlflow.pyfunc.load_model`` takes.
     """
 
@@ -118,9 +118,35 @@ def register_best(
             tags = _tags(sweep_id, number, metrics, test, details)
             version = _make_version(tracking, family, run, export, tags)
         challenger = _point_alias(client, name, version)
+    return _registered(version, challenger=challenger)
+
+
+def find_registered(
+    tracking: Tracking, *, family: str, sweep_id: str, number: int, refit: bool = False
+) -> Registered | None:
+    """Return where the registry has a trial's model now; None where it does not have it any more.
+
+    The alias is given to it only where no version holds it.
+
+    Raises:
+        TrackingError: MLflow does not answer.
+    """
+    name = model_name(family)
+    client = tracking.client()
+    with explained(tracking), patience(UPLOAD_SECONDS, 2):
+        version = _find_version(client, name, sweep_id, number, "true" if refit else "")
+        if version is None:
+            return None
+        holder = client.get_registered_model(name).aliases.get(CHALLENGER)
+        if holder is None:
+            client.set_registered_model_alias(name, CHALLENGER, str(version.version))
+    return _registered(version, challenger=str(holder or version.version) == str(version.version))
+
+
+def _registered(version: ModelVersion, *, challenger: bool) -> Registered:
     if challenger:
-        return Registered(name, str(version.version), CHALLENGER, f"models:/{name}@{CHALLENGER}")
-    return Registered(name, str(version.version), "", f"models:/{name}/{version.version}")
+        return Registered(version.name, str(version.version), CHALLENGER, f"models:/{version.name}@{CHALLENGER}")
+    return Registered(version.name, str(version.version), "", f"models:/{version.name}/{version.version}")
 
 
 def model_name(family: str) -> str:

@@ -7,7 +7,8 @@ of several sweeps keeps all their specs here, since not each may have begun when
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +24,9 @@ COMMAND = "command.json"
 SPEC = "spec.yaml"
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
+# Whether the same images lie there is asked when they are read.
+_MAY_MOVE = "data.path"
+_BY_HAND = "{} by hand: trials from now on have its settings, those there are keep theirs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,14 @@ class Command:
         name: of the sweep or the job.
         specs: of its sweeps, in their order.
         tracking_uri: as it was given.
+        changes: of specs since trials were asked last, made in their files by hand, in words.
     """
 
     kind: Kind
     name: str
     specs: tuple[SweepSpec, ...]
     tracking_uri: str | None
+    changes: tuple[str, ...] = ()
 
 
 def remember(folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence[SweepSpec] = ()) -> None:
@@ -102,8 +108,58 @@ def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
             "which is not written down."
         )
     kind: Kind = said["kind"] if said.get("kind") in get_args(Kind) else "sweep"
-    specs = [read_spec(folder)] if kind == "sweep" else [SweepSpec.from_yaml(text) for text in said.get("specs", [])]
-    return Command(kind, name, tuple(specs), tracking_uri or said.get("tracking_uri"))
+    uri = tracking_uri or said.get("tracking_uri")
+    if kind != "sweep":
+        specs = tuple(SweepSpec.from_yaml(text) for text in said.get("specs", []))
+        return Command(kind, name, specs, uri, tuple(_changes_of_job(folder, specs)))
+    spec = read_spec(folder)
+    by_hand = (_BY_HAND.format(SPEC),) if _is_changed_by_hand(spec, folder / SPEC, folder) else ()
+    return Command(kind, name, (spec,), uri, by_hand)
+
+
+def _changes_of_job(job: Path, specs: Sequence[SweepSpec]) -> Iterator[str]:
+    """Yield what was changed in the job's file by hand.
+
+    Raises:
+        InputError: a spec of one of its sweeps was, which the job does not read.
+    """
+    for spec in specs:
+        folder = job.parent / str(spec.name)
+        if not (folder / SPEC).is_file():
+            continue
+        own = read_spec(folder)
+        jobs = spec.model_copy(update={"starts": own.starts})  # found when the sweep began
+        if own.digest != jobs.digest and _is_changed_by_hand(own, folder / SPEC, folder):
+            raise InputError(
+                f"{folder / SPEC} must be as carsweep wrote it, since {job / COMMAND} has the settings of "
+                f"{job.name!r}, got other ones. Put it back; carsweep resume {job.name} --set … changes a job."
+            )
+        if _is_changed_by_hand(jobs, job / COMMAND, folder):
+            yield f"{spec.family}: {_BY_HAND.format(COMMAND)}"
+
+
+def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
+    """Tell whether the sweep in ``folder`` asked its trials by another spec than ``file`` now says.
+
+    Raises:
+        InputError: it says what would make scores incomparable.
+    """
+    from sweeps.study_history import read_history
+
+    if spec.name != folder.name:
+        raise InputError(
+            f"name in {file} must be that of the folder, {folder.name!r}, got {spec.name!r}. Put the name back, or "
+            "give the folder that name."
+        )
+    history = read_history(folder)
+    searched = [record.config for record in history.records if record.confirms is None]
+    for name in ("family", "seed"):
+        if searched and getattr(spec, name) != searched[0][name]:
+            raise InputError(
+                f"{name} in {file} must stay what the sweep was begun with, {searched[0][name]!r}, for its scores to "
+                f"be comparable, got {getattr(spec, name)!r}. Put it back; or begin another sweep with carsweep run."
+            )
+    return history.spec not in ("", spec.digest)
 
 
 def read_spec(folder: Path) -> SweepSpec:
@@ -163,7 +219,7 @@ def extended(
     if hours is not None:
         overrides["hours"] = _number("--hours", hours, float, 0.0)
     specs: list[SweepSpec] = []
-    changes: list[str] = []
+    changes = list(command.changes)
     for place, spec in enumerate(command.specs):
         own = dict(overrides)
         if trials is not None:
@@ -174,7 +230,19 @@ def extended(
         _check_lasting(own_changes)
         changes += own_changes if command.kind == "sweep" else [f"{spec.family}: {text}" for text in own_changes]
         specs.append(changed)
+        _require_data(changed, command)
     return replace(command, specs=tuple(specs)), changes
+
+
+def _require_data(spec: SweepSpec, command: Command) -> None:
+    """Check that the images are where they were, or where they are said to be."""
+    path = spec.data.path
+    if path is not None and not Path(path).expanduser().exists():
+        say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --set data.path=NEW, or "
+        raise InputError(
+            f"data.path must be the folder of the images that {command.name!r} was begun with, got {path!r}, which "
+            f"does not exist. If they were moved to NEW, {say}leave a link there (ln -s NEW {shlex.quote(path)})."
+        )
 
 
 def _trials(spec: SweepSpec, text: str, place: int, families: int) -> int:
@@ -201,7 +269,7 @@ def _check_lasting(changes: Sequence[str]) -> None:
         f"{change.split()[0]}: must stay what the sweep was begun with, for its scores to be comparable, got a change "
         f"({change}). Begin another sweep with carsweep run."
         for change in changes
-        if change.split()[0].partition(".")[0] in _LASTING
+        if change.split()[0].partition(".")[0] in _LASTING and change.split()[0] != _MAY_MOVE
     ]
     if mistakes:
         raise SpecError(mistakes)

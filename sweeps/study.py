@@ -21,7 +21,7 @@ from sweeps.record import Status, TrialRecord
 from sweeps.study_book import Book
 from sweeps.study_confirm import Confirming, confirming_trial, is_confirming, searched
 from sweeps.study_goals import refused_of
-from sweeps.study_history import JOURNAL, mend, note_spec, reopen
+from sweeps.study_history import JOURNAL, note_spec, reopen
 from sweeps.study_next import Costs, Proposals
 from sweeps.study_parts import (
     OBJECTIVE,
@@ -83,7 +83,6 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         lock = take(folder)
         try:
-            mend(folder / JOURNAL)
             reopened = () if edits is None else reopen(folder / JOURNAL)
             journal = Journal(folder / JOURNAL)
             study = load(journal)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.storages import JournalStorage
 from optuna.storages.journal._storage import JournalOperation
 
 from carcls.disk import full_disk_named, replacing
 from carcls.errors import InputError
 from sweeps.failures import NO_FAULT
 from sweeps.record import TrialRecord
-from sweeps.study_lines import line_of, whole_lines
-from sweeps.study_parts import Journal
+from sweeps.study_lines import sealed
+from sweeps.study_parts import STUDY, Journal, replayed
 from sweeps.study_twins import records_with_twins
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
 JOURNAL = "study.journal"
-STUDY = "sweep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +33,12 @@ class History:
     Attributes:
         records: every trial with its twins, in the order of asking; a twin has no record of its own.
         edits: changes of the spec, oldest first: ``at`` (ISO time), ``changes`` (texts), ``after`` (trials asked).
+        spec: digest of the spec by which trials were asked last; empty before the first.
     """
 
     records: tuple[TrialRecord, ...]
     edits: tuple[dict[str, Any], ...]
+    spec: str = ""
 
 
 def read_history(folder: Path) -> History:
@@ -51,32 +50,14 @@ def read_history(folder: Path) -> History:
     path = folder / JOURNAL
     if not path.is_file():
         return History((), ())
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        whole_lines(path.read_bytes())
-        study = optuna.load_study(study_name=STUDY, storage=JournalStorage(Journal(path)))  # type: ignore[arg-type]
-    except KeyError:  # its driver has written no whole line yet
+    storage = replayed(Journal(path))
+    if not storage.get_all_studies():  # its driver has written no whole line yet
         return History((), ())
-    except ValueError as error:
-        raise InputError(_damaged(path, str(error))) from None
+    study = optuna.load_study(study_name=STUDY, storage=storage)
     trials = [trial for trial in study.get_trials(deepcopy=False) if "asked" in trial.user_attrs]
-    return History(tuple(records_with_twins(trials)), tuple(study.user_attrs.get("edits", ())))
-
-
-def mend(journal: Path) -> None:
-    """Cut off what a dying machine left at the end: a torn line, or lines of which the disk got only the length.
-
-    Raises:
-        InputError: a line before the end is damaged, so that what follows cannot be trusted.
-    """
-    if not journal.exists():
-        return
-    try:
-        kept = whole_lines(journal.read_bytes())
-    except ValueError as error:
-        raise InputError(_damaged(journal, str(error))) from None
-    if kept < journal.stat().st_size:
-        os.truncate(journal, kept)
+    return History(
+        tuple(records_with_twins(trials)), tuple(study.user_attrs.get("edits", ())), study.user_attrs.get("spec", "")
+    )
 
 
 def reopen(journal: Path) -> tuple[int, ...]:
@@ -87,13 +68,13 @@ def reopen(journal: Path) -> tuple[int, ...]:
     """
     if not journal.exists():
         return ()
-    logs = [json.loads(line) for line in journal.read_bytes().splitlines()]
+    logs = list(Journal(journal).read_logs(0))
     failed = {log["trial_id"] for log in logs if _outcome_in(log).get("failure") in NO_FAULT}
     if not failed:
         return ()
     kept = [new for log in logs for new in (_reopened(log) if log.get("trial_id") in failed else [log])]
     with full_disk_named(journal.parent), replacing(journal) as temporary, temporary.open("wb") as file:
-        file.writelines(map(line_of, kept))
+        file.write(sealed(kept)[0])
         file.flush()
         os.fsync(file.fileno())
     return tuple(sorted(failed))  # the journal has one study, so a trial's number is its id
@@ -111,14 +92,6 @@ def _reopened(log: dict[str, Any]) -> list[dict[str, Any]]:
     if not _outcome_in(log):
         return [log]
     return [{**log, "user_attr": {"failed_before": _outcome_in(log)}}, {**log, "user_attr": {"attempts": 0}}]
-
-
-def _damaged(journal: Path, what: str) -> str:
-    return (
-        f"{journal.name} must be as carsweep wrote it, got a damaged one at {journal} ({what}). Put a copy of it "
-        "back, or keep the lines before the damage (head -n LINES) and run the sweep again: "
-        "what they tell is not run twice."
-    )
 
 
 def note_spec(study: optuna.Study, spec: SweepSpec, folder: Path, edits: Sequence[str] | None) -> None:

@@ -1,46 +1,77 @@
-"""The lines of a journal: JSON objects, each with a checksum of itself, so that what a disk did to one is noticed."""
+"""The lines of a journal: JSON objects, each with a sum of itself and of the sum before it.
+
+So a line that a disk changed, lost, doubled or put elsewhere is noticed: the sums from there on do not follow each
+other. Only lines that are missing at the very end cannot be. All that is read of a journal is read here.
+
+Each line says by the name of its sum what the sum covers: ``sum`` covers the line and the sum before it; ``crc``, which
+older versions wrote, covers the line alone.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO
 
-_SEALED = re.compile(rb'(.*),"crc":"([0-9a-f]{8})"\}\n', re.DOTALL)
+_SEALED = re.compile(rb'(.*),"(sum|crc)":"([0-9a-f]{8})"\}\n', re.DOTALL)
 
 
-def line_of(log: Mapping[str, Any]) -> bytes:
-    """Return the line of a log; whoever reads it as JSON finds one more key, ``crc``.
+def sealed(logs: Iterable[Mapping[str, Any]], before: int = 0) -> tuple[bytes, int]:
+    """Return the lines of ``logs`` after a line with the sum ``before``, and the sum of the last one.
 
-    >>> line_of({"op_code": 0})
-    b'{"op_code":0,"crc":"0dd5bba7"}\\n'
+    Whoever reads a line as JSON finds one more key, ``sum``.
+
+    >>> sealed([{"op_code": 0}])
+    (b'{"op_code":0,"sum":"0dd5bba7"}\\n', 232111015)
     """
-    text = json.dumps({name: value for name, value in log.items() if name != "crc"}, separators=(",", ":"))
-    return f'{text[:-1]},"crc":"{zlib.crc32(text.encode()):08x}"}}\n'.encode()
+    lines = []
+    for log in logs:
+        plain = {name: value for name, value in log.items() if name not in ("sum", "crc")}
+        text = json.dumps(plain, separators=(",", ":"))
+        before = zlib.crc32(text.encode(), before)
+        lines.append(f'{text[:-1]},"sum":"{before:08x}"}}\n'.encode())
+    return b"".join(lines), before
 
 
-def is_whole(line: bytes) -> bool:
-    """Tell whether a line is as it was written; one of an older version, without a checksum, need only be an object."""
-    sealed = _SEALED.fullmatch(line)
-    if sealed is not None:
-        return zlib.crc32(sealed[1] + b"}") == int(sealed[2], 16)
-    try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
+def whole_lines(file: BinaryIO, before: int = 0) -> Iterator[tuple[bytes, int]]:
+    """Yield each whole line from where ``file`` stands, and its sum; not the half line that a killed writer left.
 
-
-def whole_lines(content: bytes) -> int:
-    """Return how many bytes of a journal its whole lines take: less than all where a dying machine left half a line.
+    Args:
+        file: a journal, at the beginning of a line.
+        before: the sum of the line before it; 0 at the beginning.
 
     Raises:
-        ValueError: a line before the end is damaged, so that what follows cannot be trusted; says which.
+        ValueError: a line is not what was written there; says what was found in its place.
     """
-    lines = content.splitlines(keepends=True)
-    whole = [is_whole(line) for line in lines]
-    kept = len(lines) if all(whole) else whole.index(False)
-    if any(whole[kept:]):
-        raise ValueError(f"line {kept + 1} cannot be read")
-    return sum(map(len, lines[:kept]))
+    for line in file:
+        if line.endswith(b"\n"):
+            before = _sum_of(line, before)
+            yield line, before
+        elif _is_changed_at_the_end(line, before):
+            raise ValueError("it has another end")
+
+
+def _sum_of(line: bytes, before: int) -> int:
+    found = _SEALED.fullmatch(line)
+    if found is None:
+        raise ValueError("it has no sum")
+    total = zlib.crc32(found[1] + b"}", before if found[2] == b"sum" else 0)
+    if total != int(found[3], 16):
+        raise ValueError("its sum is another one")
+    return total
+
+
+def _is_changed_at_the_end(line: bytes, before: int) -> bool:
+    """Tell whether only the end of the line is missing, because something stands in its place.
+
+    Not so zeros, which a file system leaves of what it had no time to write.
+    """
+    if line.endswith(b"\0"):
+        return False
+    try:
+        _sum_of(line[:-1] + b"\n", before)
+    except ValueError:
+        return False
+    return True

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from carcls.errors import OutputError
+from carcls.errors import InputError, OutputError
 from sweeps.record import Status, TrialRecord
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
-from sweeps.study_lines import line_of
+from sweeps.study_lines import sealed, whole_lines
 
 OBJECTIVE = "val_accuracy"
+STUDY = "sweep"
 # Waiting for each of the lines of a trial takes longer than all else that the study does.
 SYNC_SECONDS = 0.25
 STATES: Mapping[Status, TrialState] = {
@@ -67,20 +69,47 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = JournalFileBackend(str(path), _DriverHoldsIt())  # type: ignore[arg-type]
+        self.path = path
         self._waits = True
         self._synced = -math.inf
+        self._read = _Place()
+        self._written = 0  # the sum of the last line
+        if not path.exists():
+            path.open("ab").close()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the lines from a number on; not the last one where a dying machine left what is no text."""
-        with suppress(UnicodeDecodeError):
-            yield from self._file.read_logs(log_number_from)
+        """Yield the whole lines from a number on.
+
+        Raises:
+            InputError: the journal is damaged.
+        """
+        if log_number_from != self._read.lines:
+            self._read = _Place()
+        with self.path.open("rb") as file:
+            file.seek(self._read.end)
+            try:
+                for line, total in whole_lines(file, self._read.sum):
+                    self._read = _Place(self._read.lines + 1, self._read.end + len(line), total)
+                    if self._read.lines > log_number_from:
+                        yield json.loads(line)
+            except ValueError as error:
+                raise damaged(self.path, f"line {self._read.lines + 1}: {error}") from None
+        self._written = self._read.sum
+
+    def cut(self) -> None:
+        """Cut off the half line at the end that a writer left when it was killed; only its driver may.
+
+        Raises:
+            InputError: the journal is damaged.
+        """
+        deque(self.read_logs(self._read.lines), maxlen=0)
+        if self._read.end < self.path.stat().st_size:
+            os.truncate(self.path, self._read.end)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write lines at the end."""
-        lines = b"".join(map(line_of, logs))
-        with self._path.open("ab", buffering=0) as file:
+        lines, total = sealed(logs, self._written)
+        with self.path.open("ab", buffering=0) as file:
             before = file.tell()
             try:
                 if file.write(lines) != len(lines):
@@ -91,13 +120,14 @@ class Journal:
             except OSError as error:
                 file.truncate(before)  # half a line would spoil all that come after it
                 raise OutputError(
-                    f"the sweep's journal must be written, got {error.strerror!r} for {str(self._path)!r}. "
+                    f"the sweep's journal must be written, got {error.strerror!r} for {str(self.path)!r}. "
                     "Make room there; then run the same command with the sweep's --name: nothing is lost."
                 ) from None
+        self._written = total
 
     def sync(self) -> None:
         """Wait until all lines are on the disk."""
-        with self._path.open("ab", buffering=0) as file:
+        with self.path.open("ab", buffering=0) as file:
             os.fsync(file.fileno())
 
     @contextmanager
@@ -110,21 +140,38 @@ class Journal:
             self._waits = True
 
 
+class _Place(NamedTuple):
+    """How far a journal was read: lines, bytes, and the sum of the last line."""
+
+    lines: int = 0
+    end: int = 0
+    sum: int = 0
+
+
+def damaged(journal: Path, what: str) -> InputError:
+    """Return the error of a journal that cannot be trusted; ``what`` is wrong with it."""
+    return InputError(
+        f"{journal.name} must be as carsweep wrote it, got a damaged one at {journal} ({what}). Put a copy of it "
+        "back, or keep the lines before the damage (head -n LINES) and run the sweep again: "
+        "what they tell is not run twice."
+    )
+
+
 def load(journal: Journal) -> optuna.Study:
     """Open the study in the journal, or begin it there."""
+    storage = replayed(journal)
+    journal.cut()
+    return optuna.create_study(storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True)
+
+
+def replayed(journal: Journal) -> JournalStorage:
+    """Return what the journal's lines make together.
+
+    Raises:
+        InputError: the journal is damaged.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage = JournalStorage(journal)  # type: ignore[arg-type]
-    return optuna.create_study(storage=storage, study_name="sweep", direction="maximize", load_if_exists=True)
-
-
-class _DriverHoldsIt:
-    """The journal's lock: nothing to do, since the sweep has one driver at a time and reading takes no lock."""
-
-    def acquire(self) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
+    return JournalStorage(journal)  # type: ignore[arg-type]
 
 
 def asked_of(trial: FrozenTrial) -> dict[str, Any]:

@@ -36,6 +36,8 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+# It names a model that this store may not have, and every metric would be logged for it.
+os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)
 
 SERVER_SECONDS = 4
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -240,6 +242,7 @@ def _check_sqlite(path: Path) -> Tracking:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _check_writable(path)
+            _require_own_artifacts(path, tracking)
         else:
             tempfile.TemporaryFile(dir=path.parent).close()
     return tracking
@@ -251,6 +254,31 @@ def _check_writable(path: Path) -> None:
         database.execute("BEGIN IMMEDIATE")
         database.execute("PRAGMA schema_version")
         database.execute("ROLLBACK")
+
+
+def _require_own_artifacts(path: Path, tracking: Tracking) -> None:
+    """Check that the models and files of a database's runs lie beside it: MLflow has absolute paths of them."""
+    with closing(sqlite3.connect(path, timeout=SERVER_SECONDS)) as database:
+        try:
+            found = database.execute("SELECT name, artifact_location FROM experiments").fetchall()
+        except sqlite3.OperationalError:  # MLflow has not made its tables yet
+            return
+    for name, location in found:
+        place = Path(str(location).removeprefix("file://"))
+        ours = name.startswith("carsweep-") and place.is_absolute() and place.parts[-2:] == ("artifacts", name)
+        if ours and place.parent.resolve() != Path(str(tracking.artifact_root)).resolve():
+            raise TrackingError(_moved(path, place.parent.parent))
+
+
+def _moved(database: Path, old: Path) -> str:
+    here = database.parent
+    said = f"{database} must lie where it was made, since its runs have their models and files in {old / 'artifacts'}"
+    if (old / database.name).exists():
+        return (
+            f"{said}, where a database lies too: this one is a copy, or was moved. Go on in {old}; or move this "
+            "database away: carsweep resume writes each sweep's runs and model to a new one."
+        )
+    return f"{said}, which was moved away. Move it back, or leave a link in the old place (ln -s {here} {old})."
 
 
 def _check_reachable(uri: str) -> None:

@@ -59,7 +59,7 @@ def conclude(
     if before is None and (sitting.folder / "result.json").is_file():
         tell("result.json cannot be read; it is written anew from the sweep's journal.")
     if before is not None and not interrupted and _same_outcome(before, result, refit=sitting.spec.refit):
-        result = before
+        result = _as_registered(sitting, before, records, tracker, tell)
     elif result.best is not None and not interrupted:
         write_down(sitting, result)
         result = _publish(sitting, result, records, tracker, tell)
@@ -71,6 +71,35 @@ def conclude(
         leaderboard=sitting.folder / "leaderboard.json",
     )
     return result
+
+
+def _as_registered(
+    sitting: Sitting,
+    before: SweepResult,
+    records: Sequence[TrialRecord],
+    tracker: SweepTracker,
+    tell: Callable[[str], None],
+) -> SweepResult:
+    """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
+    from sweeps.registry import find_registered
+
+    if before.best is None:
+        return before
+    try:
+        found = find_registered(
+            sitting.tracking,
+            family=before.family,
+            sweep_id=sweep_id(sitting.folder),
+            number=before.best.number,
+            refit=sitting.spec.refit,
+        )
+    except TrackingError as error:
+        tell(f"Whether the winner is registered is not known: {error} Then: carsweep resume {sitting.called}")
+        return replace(before, registered=None)
+    if found is not None:
+        return replace(before, registered=RegisteredModel(found.name, found.version, found.alias, found.uri))
+    tell("The model registry does not have the winner any more; it is registered again.")
+    return _publish(sitting, replace(before, registered=None), records, tracker, tell)
 
 
 def _publish(

@@ -147,7 +147,7 @@ def _closing_lines(result: SweepResult) -> list[str]:
         lines += [_winner_line(result), _test_line(result.test)]
     if result.registered:
         model = result.registered
-        held = f"alias {model.alias}" if model.alias else "while a later version stays the challenger"
+        held = f"alias {model.alias}" if model.alias else "while another version is the challenger"
         lines += [
             f"Registered as {model.name}, version {model.version}, {held}.",
             "",

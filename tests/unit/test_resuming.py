@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 import resource
-from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carcls.errors import InputError, OutputError, SpecError
@@ -122,27 +121,6 @@ def test_a_damaged_journal_is_told_or_mended(
     with pytest.raises(InputError, match="must be as carsweep wrote it"):
         Study.open(folder, spec_of())
     assert (folder / "study.journal").read_bytes() == b"".join(lines)
-
-
-@settings(max_examples=100, deadline=None)
-@given(share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-@example(share=0.998, bit=7)
-def test_a_flipped_bit_of_a_journal_is_told_or_changes_nothing(
-    undisturbed: tuple[bytes, list[TrialRecord]], tmp_path_factory: pytest.TempPathFactory, share: float, bit: int
-) -> None:
-    """No score becomes another one: the line is named, to readers too; at the end it is cut off and its trial asked."""
-    journal, expected = undisturbed
-    content = bytearray(journal)
-    content[int(share * len(content))] ^= 1 << bit
-    folder = tmp_path_factory.mktemp("flipped")
-    (folder / "study.journal").write_bytes(content)
-    place = content[: int(share * len(content))].count(b"\n")
-    is_last = place >= journal.count(b"\n") - 1
-    with suppress(InputError) if not is_last else nullcontext():
-        read_history(folder)
-        with Study.open(folder, spec_of()) as study:
-            run_to_the_end(study)
-            assert plain(study.records()) == expected
 
 
 def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(

@@ -1,0 +1,115 @@
+"""A spec that somebody edited in its file, and images that were moved: taken in aloud, or refused in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from carcls.errors import InputError
+from sweeps.cli.app import carsweep
+from sweeps.cli.exits import DONE, MISTAKE, run_command
+from sweeps.remembered import COMMAND, SPEC, recall, remember
+from sweeps.space import FloatDomain
+from sweeps.spec import SweepSpec
+from sweeps.study import Study
+from sweeps.study_history import read_history
+
+
+def spec_of(name: str, data: Path | None = None) -> SweepSpec:
+    """Return the spec of a sweep of two trials."""
+    fields = {"name": name, "family": "transfer", "trials": 2, "search": {"dropout": FloatDomain(0.0, 0.5)}}
+    return SweepSpec.model_validate({**fields, "data": {"path": str(data) if data else None}})
+
+
+def begin(folder: Path, spec: SweepSpec, edits: Sequence[str] | None = None) -> None:
+    """Ask the sweep's trials, and tell that they are complete."""
+    folder.mkdir(exist_ok=True)
+    (folder / SPEC).write_text(spec.to_yaml())
+    with Study.open(folder, spec, edits=edits) as study:
+        while (asked := study.ask()) is not None:
+            study.tell_complete(asked.number, {"val_accuracy": asked.config.dropout}, 10, 1.0, {})
+
+
+def edit(file: Path, before: str, after: str) -> None:
+    """Do what an editor does."""
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("config: {}", "config: {epochs: 3}"), ("high: 0.5", "high: 0.1"), ("fixed: {}", "fixed: {weight_decay: 0.1}")],
+)
+def test_other_settings_are_told_and_noted_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], before: str, after: str
+) -> None:
+    """The command says so before anything starts, status ever after, and the next command has nothing to say."""
+    begin(tmp_path / "mine", spec_of("mine"))
+    edit(tmp_path / "mine" / SPEC, before, after)
+    assert run_command(carsweep, ["resume", "mine", "--dry-run", "--out", str(tmp_path)]) == DONE
+    assert "changed: spec.yaml by hand" in capfd.readouterr().err
+    command = recall(tmp_path, "mine")
+    begin(tmp_path / "mine", command.specs[0], edits=command.changes)
+    (noted,) = read_history(tmp_path / "mine").edits
+    assert noted["changes"] == list(command.changes)
+    assert recall(tmp_path, "mine").changes == ()
+
+
+def test_what_is_no_part_of_a_trial_changes_nothing(tmp_path: Path) -> None:
+    """More trials are no other trials."""
+    begin(tmp_path / "mine", spec_of("mine"))
+    edit(tmp_path / "mine" / SPEC, "trials: 2", "trials: 3")
+    assert recall(tmp_path, "mine").changes == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("seed: 0", "seed: 7"), ("family: transfer", "family: scratch"), ("name: mine", "name: other")],
+)
+def test_what_would_make_scores_incomparable_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], before: str, after: str
+) -> None:
+    """Exit code 2, and one line with the setting, the file and what was there; no other sweep begins."""
+    begin(tmp_path / "mine", spec_of("mine"))
+    edit(tmp_path / "mine" / SPEC, before, after)
+    assert run_command(carsweep, ["resume", "mine", "--out", str(tmp_path)]) == MISTAKE
+    (told,) = capfd.readouterr().err.splitlines()
+    assert told.startswith(f"carsweep: {before.split(':')[0]} in {tmp_path / 'mine' / SPEC} must")
+    assert repr(before.split(": ")[1]).strip("'") in told
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["mine"]
+
+
+def test_a_job_keeps_its_settings_in_one_place(tmp_path: Path) -> None:
+    """A sweep's own file is refused when it differs; the job's own is taken in aloud."""
+    spec = spec_of("job-transfer")
+    remember(tmp_path / "job", "all", None, [spec])
+    begin(tmp_path / "job-transfer", spec.model_copy(update={"starts": ({"dropout": 0.25},)}))
+    assert recall(tmp_path, "job").changes == ()
+    edit(tmp_path / "job-transfer" / SPEC, "high: 0.5", "high: 0.1")
+    with pytest.raises(InputError, match=r"job-transfer.spec.yaml must be .* carsweep resume job --set"):
+        recall(tmp_path, "job")
+    edit(tmp_path / "job-transfer" / SPEC, "high: 0.1", "high: 0.5")
+    edit(tmp_path / "job" / COMMAND, "high: 0.5", "high: 0.1")
+    (change,) = recall(tmp_path, "job").changes
+    assert change.startswith("transfer: command.json by hand")
+
+
+def test_images_that_are_gone_are_asked_for_where_they_were_moved(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One line with both remedies; the new place is a change like another, and whether it holds them is seen there."""
+    here, there = tmp_path / "here", tmp_path / "my there"
+    there.mkdir()
+    begin(tmp_path / "mine", spec_of("mine", here))
+    assert run_command(carsweep, ["resume", "mine", "--out", str(tmp_path)]) == MISTAKE
+    (told,) = capfd.readouterr().err.splitlines()
+    assert "carsweep resume mine --set data.path=NEW" in told
+    assert f"ln -s NEW {here}" in told
+    moved = ["resume", "mine", "--dry-run", "--out", str(tmp_path), "--set", f"data.path={there}"]
+    assert run_command(carsweep, moved) == DONE
+    assert f"changed: data.path {here} -> {there}" in capfd.readouterr().err
+    here.symlink_to(there)
+    assert run_command(carsweep, ["resume", "mine", "--dry-run", "--out", str(tmp_path)]) == DONE

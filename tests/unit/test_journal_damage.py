@@ -1,0 +1,172 @@
+"""A journal that a disk changed: whoever reads it says so in a line, and nobody believes another record."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import zlib
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from carcls.errors import InputError
+from sweeps.cli.app import carsweep
+from sweeps.cli.exits import MISTAKE, run_command
+from sweeps.record import TrialRecord
+from sweeps.remembered import SPEC, remember
+from sweeps.space import FloatDomain
+from sweeps.spec import SweepSpec
+from sweeps.study import Study
+from sweeps.study_history import JOURNAL, read_history
+
+COMMANDS = ("status mine", "status mine --json", "resume mine --dry-run", "gc --dry-run")
+
+
+def spec_of(trials: int) -> SweepSpec:
+    """Return the spec of a sweep over the dropout."""
+    search = {"dropout": FloatDomain(0.0, 0.5)}
+    return SweepSpec.model_validate({"family": "transfer", "name": "mine", "trials": trials, "search": search})
+
+
+def go_on(folder: Path, trials: int) -> None:
+    """Run what is left; the second trial fails, and can be tried again."""
+    with Study.open(folder, spec_of(trials)) as study:
+        while (asked := study.ask()) is not None:
+            study.report(asked.number, 1, {"val_accuracy": asked.config.dropout / 2})
+            if asked.number == 1:
+                study.tell_failed(asked.number, "the disk is full", "disk_full")
+            else:
+                study.tell_complete(asked.number, {"val_accuracy": asked.config.dropout}, 10, 1.0, {})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs with a sweep of three trials."""
+    out = tmp_path_factory.mktemp("runs")
+    remember(out / "mine", "sweep", None)
+    (out / "mine" / SPEC).write_text(spec_of(3).to_yaml())
+    go_on(out / "mine", 3)
+    return out
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    """Return the bytes with one bit the other way round."""
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def moved_lines(content: bytes) -> list[bytes]:
+    """Return the journal without each of its lines but the last, with each one doubled, and with each two swapped."""
+    lines = content.splitlines(keepends=True)
+    pairs = [(i, j) for i in range(len(lines)) for j in range(i)]
+    swapped = [[lines[{i: j, j: i}.get(place, place)] for place in range(len(lines))] for i, j in pairs]
+    without = [lines[:i] + lines[i + 1 :] for i in range(len(lines) - 1)]
+    doubled = [lines[: i + 1] + lines[i:] for i in range(len(lines))]
+    return [b"".join(changed) for changed in [*without, *doubled, *swapped]]
+
+
+def changes_of(content: bytes, sample: int) -> list[bytes]:
+    """Return the journal with a bit flipped: ``sample`` ones of a seed, and each of the last two lines."""
+    last_two = 8 * (content[:-1].rindex(b"\n", 0, content[:-1].rindex(b"\n")) + 1)
+    bits = random.Random(0).sample(range(last_two), sample)
+    return [flipped(content, bit) for bit in [*bits, *range(last_two, 8 * len(content))]]
+
+
+def test_every_change_is_told_to_a_reader(runs: Path, tmp_path: Path) -> None:
+    """Of flipped bits, and lost, doubled and swapped lines, none is read, and the message names file and remedy."""
+    content = (runs / "mine" / JOURNAL).read_bytes()
+    for changed in [*changes_of(content, 1000), *moved_lines(content)]:
+        (tmp_path / JOURNAL).write_bytes(changed)
+        with pytest.raises(InputError, match=r"damaged one at .*study.journal \(line \d+: .*head -n LINES"):
+            read_history(tmp_path)
+        assert (tmp_path / JOURNAL).read_bytes() == changed
+
+
+def test_every_change_is_told_to_a_driver(runs: Path, tmp_path: Path) -> None:
+    """Neither a sweep that is run again nor one that is resumed goes on with it, and the file stays as it is."""
+    content = (runs / "mine" / JOURNAL).read_bytes()
+    changes = random.Random(1).sample([*changes_of(content, 1000), *moved_lines(content)], 200)
+    for place, changed in enumerate(changes):
+        (tmp_path / JOURNAL).write_bytes(changed)
+        with pytest.raises(InputError, match="head -n LINES"):
+            Study.open(tmp_path, spec_of(3), edits=None if place % 2 else [])
+        assert (tmp_path / JOURNAL).read_bytes() == changed
+
+
+def test_commands_tell_it_in_a_line(runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, one line with the file and the remedy; a list of all sweeps says it beside the sweep's name."""
+    out = Path(shutil.copytree(runs, tmp_path / "runs"))
+    content = (out / "mine" / JOURNAL).read_bytes()
+    changes = random.Random(2).sample([*changes_of(content, 100), *moved_lines(content)], 20)
+    for changed in [flipped(content, 8 * len(content) - 8), *changes]:
+        (out / "mine" / JOURNAL).write_bytes(changed)
+        for command in COMMANDS:
+            assert run_command(carsweep, [*command.split(), "--out", str(out)]) == MISTAKE
+            (told,) = capfd.readouterr().err.splitlines()
+            assert JOURNAL in told
+            assert "head -n LINES" in told
+        run_command(carsweep, ["runs", "--out", str(out)])
+        assert JOURNAL in "".join(capfd.readouterr())
+
+
+def test_half_a_line_is_cut_off_and_a_whole_one_never(runs: Path, tmp_path: Path) -> None:
+    """What a killed writer left has no end; readers leave it alone, the next driver removes it and goes on."""
+    content = (runs / "mine" / JOURNAL).read_bytes()
+    before = content[: content[:-1].rindex(b"\n") + 1]
+    journal = tmp_path / JOURNAL
+    for length in range(1, len(content) - len(before)):
+        journal.write_bytes(content[: len(before) + length])
+        read_history(tmp_path)
+        assert journal.stat().st_size == len(before) + length
+    Study.open(tmp_path, spec_of(3)).close()
+    assert journal.read_bytes().startswith(before)
+    assert plain(tmp_path) == plain(runs / "mine")
+
+
+def test_optuna_opens_it_by_itself(runs: Path) -> None:
+    """The sums are one more key of each line."""
+    storage = JournalStorage(JournalFileBackend(str(runs / "mine" / JOURNAL)))
+    (study,) = optuna.get_all_study_names(storage)
+    values = [trial.value for trial in optuna.load_study(study_name=study, storage=storage).trials]
+    records = read_history(runs / "mine").records
+    assert values == [r.metrics["val_accuracy"] if r.status == "complete" else None for r in records]
+
+
+def plain(folder: Path) -> list[TrialRecord]:
+    """Return what the journal of a folder tells of its trials."""
+    return list(read_history(folder).records)
+
+
+def unchained(content: bytes) -> bytes:
+    """Return the journal as carsweep wrote it before sums were chained: each line with a checksum of its own."""
+    logs = [{k: v for k, v in json.loads(line).items() if k != "sum"} for line in content.splitlines()]
+    texts = [json.dumps(log, separators=(",", ":")) for log in logs]
+    return b"".join(f'{text[:-1]},"crc":"{zlib.crc32(text.encode()):08x}"}}\n'.encode() for text in texts)
+
+
+def test_a_journal_of_an_older_version_goes_on_and_is_chained_from_there(runs: Path, tmp_path: Path) -> None:
+    """It tells what it told, changes of its lines are noticed, and so is a line lost where the two kinds meet."""
+    old = unchained((runs / "mine" / JOURNAL).read_bytes())
+    journal = tmp_path / JOURNAL
+    journal.write_bytes(old)
+    assert plain(tmp_path) == plain(runs / "mine")
+    go_on(tmp_path, 5)
+    both = journal.read_bytes()
+    assert both.startswith(old)
+    assert plain(tmp_path)[:3] == plain(runs / "mine")
+    assert [record.status for record in plain(tmp_path)].count("complete") == 4
+    rest = both[len(old) :]
+    lines = old.splitlines(keepends=True)
+    for changed in [
+        *(flipped(both, bit) for bit in random.Random(3).sample(range(8 * len(both)), 300)),
+        b"".join(lines[:-1]) + rest,
+        *(old + moved for moved in moved_lines(rest)),
+    ]:
+        journal.write_bytes(changed)
+        with pytest.raises(InputError, match="head -n LINES"):
+            read_history(tmp_path)
