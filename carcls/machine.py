@@ -62,7 +62,7 @@ def visible_gpus() -> int:
     count = _count_listed(listed, gpus, parts)
     if not count:
         raise InputError(
-            f"{_VISIBLE} must name GPUs of this machine (numbers from 0 to {len(gpus) - 1}, or UUIDs as nvidia-smi -L "
+            f"{_VISIBLE} must name GPUs of this machine (numbers below {len(gpus)}, or UUIDs as nvidia-smi -L "
             f"prints them), each once, got {shown(listed)}. Mend it, unset it, or leave it empty for trials on the CPU."
         )
     return count

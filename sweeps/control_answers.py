@@ -92,7 +92,10 @@ class Answers:
         excused = self._blame_place(number, failure)
         if failure.kind == "out_of_memory":
             self._give_more(number, failure)
-        elif failure.kind in ("lost", "preempted") or (failure.kind == "device" and excused):
+        elif failure.kind == "device" and excused:
+            self.tell(f"trial {number} goes on elsewhere: {failure.reason}")
+            self.study.hand_back(number, counted=False)
+        elif failure.kind in ("lost", "preempted"):
             self.study.hand_back(number, counted=failure.kind == "lost" and not excused)
         else:
             self.study.tell_failed(number, failure.reason, failure.kind)
@@ -127,7 +130,7 @@ class Answers:
         blamed = self.places.fails(place, number) if failure.kind == "lost" or whole else None
         why = f"failed {IN_A_ROW} times in a row"
         if failure.kind == "device" and place != NOWHERE:
-            blamed, why = place, f"cannot be used ({failure.reason})"
+            blamed, why = place, "cannot be used"
         if (
             blamed
             and not self.quarantine.take_out(blamed, self._tries[number].gpus, why)

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict
 
+import ray
 from ray import get_runtime_context, tune
 
 from carcls.config import TrialConfig
@@ -74,7 +76,7 @@ def run_order(order: Order) -> None:
         last: dict[str, Any] = {"failure": json.dumps(asdict(failure))}
         if failure.kind == "device":
             tune.report(last)
-            os._exit(1)
+            _end_process()
     else:
         said = {**asdict(outcome), "seconds": time.perf_counter() - start, "saved": stages.saved_seconds}
         last = {**reports.take(), "outcome": json.dumps(said, default=float)}
@@ -96,7 +98,7 @@ def _answer(error: Exception, order: Order) -> Failure:
         return failure
     _keep_traceback(trial)
     if is_broken_device(error):
-        os._exit(1)
+        _end_process()
     return replace(failure, reason=f"{failure.reason} The traceback is in {trial / TRACEBACK}")
 
 
@@ -161,6 +163,12 @@ def _free_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def _end_process() -> None:
+    """End this process through Ray, which then prints nothing about a process that died unexpectedly."""
+    ray.kill(get_runtime_context().current_actor)
+    threading.Event().wait()
 
 
 def _keep_traceback(trial: Path) -> None:

@@ -50,7 +50,7 @@ def _why_no_gpu() -> str:
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
-        return f"{str(error).strip().splitlines()[0].rstrip('.')}."
+        return f"{str(error).strip().partition('. ')[0].rstrip('.')}."
     return "CUDA found no device."
 
 

@@ -104,9 +104,7 @@ def test_gpus_are_counted_as_cuda_counts_them(fake_nvml: dict[str, str], cards: 
             assert ours == theirs, form
         elif form not in hidden:
             assert isinstance(ours, str), form
-            assert ours.startswith(
-                f"CUDA_VISIBLE_DEVICES must name GPUs of this machine (numbers from 0 to {cards - 1}"
-            )
+            assert ours.startswith(f"CUDA_VISIBLE_DEVICES must name GPUs of this machine (numbers below {cards}")
             assert f"got {form!r}. " in ours
             assert "\n" not in ours
 
