@@ -12,6 +12,7 @@
     └── TrialFailure             one trial cannot go on; the sweep does
         ├── NonFiniteLoss        the loss became NaN or infinite
         ├── OutOfMemory          the device's memory did not suffice
+        ├── NoDevice             the GPU that the trial was given cannot be used
         ├── BadData              an image or a stage vanished or is damaged
         │   └── DamagedCheckpoint    what a trial would go on from
         └── DiskFull             the disk has no room
@@ -81,6 +82,10 @@ class NonFiniteLoss(TrialFailure):
 
 class OutOfMemory(TrialFailure):
     """The device's memory did not suffice for this trial."""
+
+
+class NoDevice(TrialFailure):
+    """The trial was given a GPU, and PyTorch can use none."""
 
 
 class BadData(TrialFailure):

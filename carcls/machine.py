@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
+from carcls.errors import InputError, shown
+
 _CGROUPS = Path("/sys/fs/cgroup")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_UUID_BYTES = 96  # NVML_DEVICE_UUID_V2_BUFFER_SIZE
+# The share of a GPU that this process's trial was given, once it is known.
+_held: list[float] = []
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -34,13 +43,122 @@ def _quota(cgroups: Path) -> float:
     return 1e9 if limit in ("max", "-1") else int(limit) / int(period)
 
 
-def visible_gpus(devices: Path = Path("/dev")) -> int:
-    """Return how many NVIDIA GPUs this process sees, without loading torch."""
-    present = sum(bool(re.fullmatch(r"nvidia\d+", entry.name)) for entry in devices.glob("nvidia*"))
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None or not present:
-        return present
-    return len([part for part in allowed.split(",") if part.strip() not in ("", "-1")])
+def visible_gpus() -> int:
+    """Return how many NVIDIA GPUs CUDA would give this process, without loading torch.
+
+    CUDA takes what CUDA_VISIBLE_DEVICES lists, numbers or beginnings of UUIDs, up to the first that is not there, and
+    nothing where one is listed twice. Of several parts of GPUs (MIG) it takes one; all count here, since Ray gives each
+    process of trials one of them.
+
+    Raises:
+        InputError: there are GPUs, the variable names some, and CUDA would give none.
+    """
+    listed = os.environ.get(_VISIBLE)
+    if listed is not None and _hides_all(listed):
+        return 0
+    gpus, parts = _uuids()
+    if listed is None or not gpus:
+        return len(gpus)
+    count = _count_listed(listed, gpus, parts)
+    if not count:
+        raise InputError(
+            f"{_VISIBLE} must name GPUs of this machine (numbers below {len(gpus)}, or UUIDs as nvidia-smi -L "
+            f"prints them), each once, got {shown(listed)}. Mend it, unset it, or leave it empty for trials on the CPU."
+        )
+    return count
+
+
+def _hides_all(listed: str) -> bool:
+    """Tell whether somebody has hidden all GPUs on purpose, in one of the ways that are in use."""
+    first = listed.split(",")[0].strip()
+    return first.startswith("-") or first in ("", "none", "void", "NoDevFiles")
+
+
+def _count_listed(listed: str, gpus: Sequence[str], parts: Sequence[str]) -> int:
+    """Count as CUDA does."""
+    words = listed.split(",")
+    kind = listed[:4]
+    if kind in ("GPU-", "MIG-"):
+        words = list(takewhile(lambda word: word.startswith(kind), words))
+        known = gpus if kind == "GPU-" else parts
+        matches = [[uuid for uuid in known if uuid.startswith(word)] for word in words]
+        found = [match[0] for match in takewhile(lambda match: len(match) == 1, matches)]
+    else:
+        numbers = [re.match(r"\s*\+?\d+", word) for word in words]  # of "1gpu2" CUDA reads the 1
+        words = [str(int(number[0])) for number in takewhile(bool, numbers) if number]
+        found = list(takewhile(lambda word: int(word) < len(gpus), words))
+    twice = len(set(words)) < len(words) or len(set(found)) < len(found)
+    return 0 if twice else len(found)
+
+
+@cache
+def _uuids() -> tuple[list[str], list[str]]:
+    """Return the UUIDs of this machine's GPUs, and of the parts (MIG) of them, as NVIDIA's management library has them.
+
+    Raises:
+        InputError: there are GPUs, and the library does not answer.
+    """
+    gpus, parts = list[str](), list[str]()
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+        works = library.nvmlInit_v2() == 0
+    except (OSError, AttributeError):
+        works = False
+    if not works:
+        if Path("/dev/nvidia0").exists():
+            raise InputError(
+                "This machine has an NVIDIA GPU (/dev/nvidia0), but its management library (libnvidia-ml.so.1) does "
+                "not answer. See what nvidia-smi says; in a container, ask for the driver's utilities "
+                f"(NVIDIA_DRIVER_CAPABILITIES=compute,utility). For trials on the CPU: {_VISIBLE}= carsweep …"
+            )
+        return gpus, parts
+    count, most, gpu, part = ctypes.c_uint(), ctypes.c_uint(), ctypes.c_void_p(), ctypes.c_void_p()
+    library.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    for number in range(count.value):
+        library.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(gpu))
+        gpus.append(_uuid(library, gpu))
+        if library.nvmlDeviceGetMaxMigDeviceCount(gpu, ctypes.byref(most)) == 0:
+            for place in range(most.value):
+                if library.nvmlDeviceGetMigDeviceHandleByIndex(gpu, place, ctypes.byref(part)) == 0:
+                    parts.append(_uuid(library, part))
+    library.nvmlShutdown()
+    return gpus, parts
+
+
+def _uuid(library: ctypes.CDLL, device: ctypes.c_void_p) -> str:
+    text = ctypes.create_string_buffer(_UUID_BYTES)
+    library.nvmlDeviceGetUUID(device, text, _UUID_BYTES)
+    return text.value.decode("ascii", "replace")
+
+
+def hold_gpus(share: float) -> None:
+    """Note how much of a GPU this process's trial was given; ``carcls.training.device.pick_device`` keeps to it."""
+    _held[:] = [share]
+
+
+def held_gpus() -> float | None:
+    """Return how much of a GPU this process's trial was given; None where nobody said."""
+    return _held[0] if _held else None
+
+
+# Said by PyTorch, cuBLAS, cuDNN and the driver; the last when it may not ask who else holds memory.
+_LACK = re.compile(
+    r"CUDA (driver )?error: out of memory|CUDA out of memory|_ALLOC(ATION)?_FAILED|unable to find an engine"
+    r"|Unable to find a valid cuDNN algorithm|DefaultCPUAllocator: (can't allocate|not enough) memory"
+    r"|NVML_SUCCESS == .*CUDACachingAllocator",
+    re.DOTALL,
+)
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Tell whether the memory of the GPU or of the machine did not suffice, in whose words ever."""
+    # torch, jax and cupy each have an OutOfMemoryError; none is imported for asking.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"OutOfMemory", "OutOfMemoryError", "MemoryError"}:
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_LACK.search(str(error)))
 
 
 @cache

@@ -217,6 +217,11 @@ class NewsCallback(Callback):  # type: ignore[misc]  # Tune knows callbacks by t
         self._taken_up(trial.config["number"], trial.temporary_state.ray_actor)
         self._watch.begin(trial.config["number"])
 
+    def on_trial_result(self, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
+        """A process says that it ends itself, since it can use no GPU: what it held of one is not booked."""
+        if "failure" in result and not result.get("done"):
+            self._watch.ledger.end(trial.config["number"], saw_gpu=False)
+
     def on_trial_recover(self, trial: Any, **_: Any) -> None:
         """The trial's machine was taken away; another process will take it up."""
         self._watch.ledger.end(trial.config["number"])

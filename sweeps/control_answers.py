@@ -73,7 +73,11 @@ class Answers:
 
     def note_death(self, number: int, said: str) -> None:
         """The trial's process died; ``said`` is what Ray says of it."""
-        self._deaths[number] = failure_of_death(said)
+        self._deaths.setdefault(number, failure_of_death(said))
+
+    def note_failure(self, number: int, failure: str) -> None:
+        """The trial's process says why it is about to end itself."""
+        self._deaths[number] = Failure(**json.loads(failure))
 
     def died(self, number: int) -> None:
         """Answer the death of a trial's process."""
@@ -88,6 +92,9 @@ class Answers:
         excused = self._blame_place(number, failure)
         if failure.kind == "out_of_memory":
             self._give_more(number, failure)
+        elif failure.kind == "device" and excused:
+            self.tell(f"trial {number} goes on elsewhere: {failure.reason}")
+            self.study.hand_back(number, counted=False)
         elif failure.kind in ("lost", "preempted"):
             self.study.hand_back(number, counted=failure.kind == "lost" and not excused)
         else:
@@ -121,9 +128,12 @@ class Answers:
         place = self._where.pop(number, NOWHERE)
         whole = failure.kind == "out_of_memory" and has_whole_share(self._tries[number], self.cores)
         blamed = self.places.fails(place, number) if failure.kind == "lost" or whole else None
+        why = f"failed {IN_A_ROW} times in a row"
+        if failure.kind == "device" and place != NOWHERE:
+            blamed, why = place, "cannot be used"
         if (
             blamed
-            and not self.quarantine.take_out(blamed, self._tries[number].gpus)
+            and not self.quarantine.take_out(blamed, self._tries[number].gpus, why)
             and self.places.is_no_single_trial(blamed)
         ):
             last = "GPU" if blamed.gpu else "machine"

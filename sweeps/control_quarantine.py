@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.failures import IN_A_ROW, Place
+from sweeps.failures import Place
 
 # What a placeholder takes at most to start, while it may hold another GPU than the one that is looked for.
 _START_SECONDS = 10.0
@@ -34,12 +34,13 @@ class Quarantine:
         """Tell whether the place, or its machine, is out of use."""
         return place in self.out or place.machine in self.out
 
-    def take_out(self, place: Place, share: float) -> bool:
+    def take_out(self, place: Place, share: float, why: str) -> bool:
         """Put a place out of use, unless it is the last one; tell whether it is out now, or gone.
 
         Args:
             place: a machine or a GPU.
             share: GPUs that a trial gets.
+            why: what it did.
         """
         nodes = {found["NodeID"]: found for found in ray.nodes() if found["Alive"] and found["Resources"].get("CPU")}
         if self.has(place) or place.node not in nodes:
@@ -51,7 +52,7 @@ class Quarantine:
         self._placeholders += hold(place, usable[place.node], share)
         name = f"{nodes[place.node]['NodeManagerHostname']} (node {place.node[:8]})"
         what = f"GPU {place.gpu} of {name}" if place.gpu else name
-        self.tell(f"{what} failed {IN_A_ROW} times in a row, so this sweep does not use it any more")
+        self.tell(f"{what} {why}, so this sweep does not use it any more")
         return True
 
     def _other_gpus(self, usable: dict[str, dict[str, float]]) -> int:

@@ -4,6 +4,9 @@
     out_of_memory   the GPU's, or the machine's memory ran out      again with a larger share, then in micro-batches
     diverged        NaN or infinity                                 the trial fails at once
     bad_data        a file vanished or is damaged                   the trial fails; three in a row stop the sweep
+    device          it was given a GPU and can use none             again elsewhere, and that GPU is out of use at once;
+                                                                    the trial fails when there is none elsewhere; three
+                                                                    in a row stop the sweep
     lost            its process or machine died, or CUDA broke      again from its checkpoint; the trial fails when that
                                                                     happens three times without another epoch
     preempted       its machine or process was taken away           again from its checkpoint, as often as it takes
@@ -13,8 +16,8 @@
                                                                     three of the same kind in a row stop the sweep
 
 A sweep that is stopped keeps what it has, and its remaining budget. Three times in a row out of memory with a whole
-share, or lost, on one machine put that machine out of use. What failed as lost, preempted or for want of room goes on
-from its checkpoint when somebody resumes the sweep by its name: whoever does has mended what was to blame.
+share, or lost, on one machine put that machine out of use. What failed as lost, preempted, for want of room or of a
+GPU goes on from its checkpoint when somebody resumes the sweep by its name: whoever does has mended what was to blame.
 """
 
 from __future__ import annotations
@@ -27,15 +30,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 from carcls.disk import is_full_disk
-from carcls.errors import BadData, DataError, InputError, NonFiniteLoss, OutOfMemory, TrialFailure
+from carcls.errors import BadData, DataError, InputError, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
+from carcls.machine import is_lack_of_memory
 
-Kind = Literal["out_of_memory", "diverged", "bad_data", "lost", "preempted", "full_disk", "settings", "bug"]
+Kind = Literal["out_of_memory", "diverged", "bad_data", "device", "lost", "preempted", "full_disk", "settings", "bug"]
 
 # A trial that failed so may be tried again as it is, once somebody asks for it.
-NO_FAULT: tuple[Kind, ...] = ("lost", "preempted", "full_disk")
+NO_FAULT: tuple[Kind, ...] = ("device", "lost", "preempted", "full_disk")
 IN_A_ROW = 3
 HALVINGS = 4
-_STOPPING: tuple[Kind, ...] = ("bug", "bad_data", "full_disk")
+_STOPPING: tuple[Kind, ...] = ("bug", "bad_data", "device", "full_disk")
+# What PyTorch says when it cannot begin with a GPU at all.
+_NO_DEVICE = (
+    "No CUDA GPUs are available",
+    "Found no NVIDIA driver",
+    "NVIDIA driver on your system is too old",
+    "CUDA driver initialization failed",
+    "CUDA unknown error",
+    "cudaGetDeviceCount",
+    "cuInit",
+)
 _LIBRARIES = ("site-packages", "dist-packages", "/lib/python")
 
 
@@ -59,8 +73,10 @@ def failure_of(error: BaseException) -> Failure:
     said = " ".join(str(error).split()) or type(error).__name__
     if is_full_disk(error):
         return Failure("full_disk", said)
-    if _is_out_of_memory(error):
+    if is_lack_of_memory(error):
         return Failure("out_of_memory", said if isinstance(error, OutOfMemory) else f"out of memory: {said}")
+    if is_no_device(error):
+        return Failure("device", said)
     if isinstance(error, NonFiniteLoss):
         return Failure("diverged", said)
     if isinstance(error, BadData | DataError):
@@ -73,16 +89,17 @@ def failure_of(error: BaseException) -> Failure:
     return Failure("bug", f"{type(error).__name__}: {said}", mark)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    # torch, jax and cupy each have an OutOfMemoryError; none is imported for asking.
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"OutOfMemory", "OutOfMemoryError", "MemoryError"})
+def is_no_device(error: BaseException) -> bool:
+    """Tell whether the process of a trial that was given a GPU cannot use any."""
+    if isinstance(error, NoDevice):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_DEVICE)
 
 
 def is_broken_device(error: BaseException) -> bool:
     """Tell whether a process that raised this can use its GPU no more: any CUDA error but a lack of memory."""
     said = str(error)
-    return not _is_out_of_memory(error) and ("CUDA error" in said or "cuDNN error" in said or "NCCL error" in said)
+    return not is_lack_of_memory(error) and ("CUDA error" in said or "cuDNN error" in said or "NCCL error" in said)
 
 
 def innermost_own_line(error: BaseException) -> str:
@@ -191,6 +208,7 @@ class Endings:
 _WHY_STOPPED: Mapping[Kind, str] = {
     "bug": "{count} trials in a row failed with the same error, {mark}: {reason}",
     "bad_data": "{count} trials in a row could not read their data: {reason}",
+    "device": "{count} trials in a row could not use the GPU that they were given: {reason}",
     "full_disk": "{count} trials in a row found no room: {reason}",
 }
 

@@ -108,10 +108,15 @@ class Ledger:
             self._accounts[number].done = max(self._accounts[number].done, epoch)
             self._count(number, epochs=int(trained))
 
-    def end(self, number: int) -> None:
-        """The trial's process does nothing more for it, for now or for good."""
+    def end(self, number: int, *, saw_gpu: bool = True) -> None:
+        """The trial's process does nothing more for it, for now or for good.
+
+        Args:
+            number: of the trial.
+            saw_gpu: whether it could use the GPU that it was given; else its time since the last booking is none of it.
+        """
         if number in self._accounts:
-            self._count(number)
+            self._count(number, gpus=saw_gpu)
             self._accounts[number].since = None
 
     def settle(self, record: TrialRecord) -> None:
@@ -182,14 +187,14 @@ class Ledger:
     def _running(self, account: _Account) -> float:
         return 0.0 if account.since is None else self._clock() - account.since
 
-    def _shared(self, seconds: float, epochs: int = 0) -> Spent:
-        return Spent(seconds, epochs, seconds * self._share.cpus, seconds * self._share.gpus)
+    def _shared(self, seconds: float, epochs: int = 0, *, gpus: bool = True) -> Spent:
+        return Spent(seconds, epochs, seconds * self._share.cpus, seconds * self._share.gpus if gpus else 0.0)
 
-    def _count(self, number: int, *, epochs: int = 0) -> None:
+    def _count(self, number: int, *, epochs: int = 0, gpus: bool = True) -> None:
         """Book the time since the last booking, and write it down."""
         account = self._accounts[number]
         if account.since is None:
             return
-        account.here += self._shared(self._running(account), epochs)
+        account.here += self._shared(self._running(account), epochs, gpus=gpus)
         account.since = self._clock()
         self._log.note(number, account.here, self._clock() - self._began)

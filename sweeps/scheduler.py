@@ -58,6 +58,8 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedul
         if "place" in result:
             place = Place(**json.loads(result["place"]))
             self._answers.note_place(trial.config["number"], place, trial.temporary_state.ray_actor)
+        if "failure" in result:  # and the process ends itself
+            self._answers.note_failure(trial.config["number"], result["failure"])
         if "measurements" not in result:
             return str(TrialScheduler.CONTINUE)
         self._answers.note_epoch(trial.config["number"])

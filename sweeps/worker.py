@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -14,10 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict
 
+import ray
 from ray import get_runtime_context, tune
 
 from carcls.config import TrialConfig
-from carcls.machine import keep_freed_memory
+from carcls.machine import hold_gpus, keep_freed_memory
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
 from sweeps.failures import Failure, Place, failure_of, is_broken_device
@@ -56,7 +58,8 @@ def run_order(order: Order) -> None:
     """Run one trial: report its measurements, then either ``outcome`` or ``failure``; a process's first, its ``place``.
 
     The last measurements come with the outcome. A failure is told as the JSON of ``sweeps.failures.Failure``. After a
-    CUDA error the process ends itself, since it can use its GPU no more; the trial goes on in another one.
+    CUDA error the process ends itself, since it can use its GPU no more, and so does one that cannot use it at all; the
+    trial goes on in another one.
 
     A trial that is stopped ends inside its report: the thread waits there, and leaves when the process is used again.
     """
@@ -69,7 +72,11 @@ def run_order(order: Order) -> None:
         keep_freed_memory()
         outcome, reports = _run(order, stages, start)
     except Exception as error:
-        last: dict[str, Any] = {"failure": json.dumps(asdict(_answer(error, order)))}
+        failure = _answer(error, order)
+        last: dict[str, Any] = {"failure": json.dumps(asdict(failure))}
+        if failure.kind == "device":
+            tune.report(last)
+            _end_process()
     else:
         said = {**asdict(outcome), "seconds": time.perf_counter() - start, "saved": stages.saved_seconds}
         last = {**reports.take(), "outcome": json.dumps(said, default=float)}
@@ -91,7 +98,7 @@ def _answer(error: Exception, order: Order) -> Failure:
         return failure
     _keep_traceback(trial)
     if is_broken_device(error):
-        os._exit(1)
+        _end_process()
     return replace(failure, reason=f"{failure.reason} The traceback is in {trial / TRACEBACK}")
 
 
@@ -133,6 +140,7 @@ def load_data(loader: str, path: str) -> Any:
 
 def take_share(cpus: float, gpus: float) -> None:
     """Use no more threads and GPU memory than the trial's share; Ray itself only keeps books."""
+    hold_gpus(gpus)
     threads = max(1, int(cpus))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
@@ -156,6 +164,12 @@ def _free_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def _end_process() -> None:
+    """End this process through Ray, which then prints nothing about a process that died unexpectedly."""
+    ray.kill(get_runtime_context().current_actor)
+    threading.Event().wait()
 
 
 def _keep_traceback(trial: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from carcls.config import TrialConfig
-from carcls.errors import OutOfMemory
+from carcls.errors import NoDevice, OutOfMemory
+from carcls.machine import held_gpus, is_lack_of_memory
 
 NumberFormat = Literal["fp32", "bf16"]
 PACK_SHARE = 0.25
@@ -23,8 +25,33 @@ COPIED_AT_ONCE = 1024
 
 
 def pick_device() -> torch.device:
-    """Return the GPU that the trial was given, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the GPU that this process's trial was given, or the CPU for one that was given none.
+
+    Where nobody said (``carcls.machine.hold_gpus``), such as outside trials, it is a GPU if there is one.
+
+    Raises:
+        NoDevice: the trial was given a GPU, and none can be used.
+    """
+    share = held_gpus()
+    if share == 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if share is None:
+        return torch.device("cpu")
+    raise NoDevice(
+        f"the trial was given a GPU (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')!r}), but "
+        f"PyTorch {torch.__version__} can use none: {_why_no_gpu()} See what nvidia-smi says; without GPUs: "
+        "--gpus-per-trial 0."
+    )
+
+
+def _why_no_gpu() -> str:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return f"{str(error).strip().partition('. ')[0].rstrip('.')}."
+    return "CUDA found no device."
 
 
 def pixels_on_gpu(pixels: NDArray[np.uint8], device: torch.device) -> Tensor | None:
@@ -69,16 +96,19 @@ def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
 
 @contextmanager
 def memory_errors_named(config: TrialConfig) -> Iterator[None]:
-    """Turn the device's out-of-memory error into a failure that says what to change.
+    """Turn a lack of memory, in whose words ever, into a failure that says what to change.
 
     Raises:
-        OutOfMemory: the body ran out of the device's memory.
+        OutOfMemory: the body ran out of the memory of the GPU or of the machine.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_lack_of_memory(error):
+            raise
         torch.cuda.empty_cache()
+        whose = "machine" if isinstance(error, MemoryError) or "CPUAllocator" in str(error) else "GPU"
         raise OutOfMemory(
-            f"out of device memory at batch_size {config.batch_size} and image_size {config.image_size}; "
-            "lower one of them, or give each trial more of the GPU."
+            f"out of the {whose}'s memory at batch_size {config.batch_size} and image_size {config.image_size}; "
+            f"lower one of them, or give each trial more of the {whose}."
         ) from error

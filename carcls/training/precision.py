@@ -31,7 +31,7 @@ GAIN = 1.25
 """By how much bf16 must be faster to be worth its less exact numbers."""
 ENOUGH_SECONDS = 2.0
 LEAST_ROUNDS = 3
-# Pixels of the batch that is trained on, where two images do not have more.
+# Pixels of the batch that is trained on, where two images do not have more and the trial's own batch has not less.
 CPU_PIXELS, GPU_PIXELS = 2 * 224**2, 64 * 224**2
 
 
@@ -71,7 +71,8 @@ def _probe(folder: Path, config: TrialConfig, device: torch.device, frozen: bool
         backbone = folded(backbone, config.image_size)
         count = answering_batch(device, config.image_size)
     else:
-        count = max(2, (CPU_PIXELS if device.type == "cpu" else GPU_PIXELS) // config.image_size**2)
+        enough = (CPU_PIXELS if device.type == "cpu" else GPU_PIXELS) // config.image_size**2
+        count = max(2, min(enough, config.micro_batch or config.batch_size))
     shape = (count, 3, config.image_size, config.image_size)
     with torch.random.fork_rng():  # dropout inside a backbone draws from the global generators
         images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)

@@ -20,7 +20,7 @@ from carcls.outcome import Measurement
 from sweeps.engine import EngineResult, run_trials
 from sweeps.ledger import Standing
 from sweeps.record import TrialRecord
-from sweeps.resources import Machine, Share, trial_resources, usable_cores, visible_gpus
+from sweeps.resources import Machine, Share, trial_resources, usable_cores
 from sweeps.session import ray_session
 from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec
@@ -474,15 +474,3 @@ def test_a_container_quota_counts(tmp_path: Path) -> None:
     assert usable_cores(tmp_path) == 1
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
-
-
-def test_gpus_are_counted_from_their_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Devices count, not the driver's control files; CUDA_VISIBLE_DEVICES hides some or all."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
-        (tmp_path / name).touch()
-    assert visible_gpus(tmp_path) == 2
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert visible_gpus(tmp_path) == 1
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus(tmp_path) == 0

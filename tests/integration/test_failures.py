@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from ray.cluster_utils import Cluster
 
 from carcls.outcome import Measurement
@@ -34,7 +35,7 @@ RUNNER = """
 import json, os, signal, time
 from pathlib import Path
 import ray
-from carcls.errors import BadData
+from carcls.errors import BadData, NoDevice
 from carcls.outcome import Measurement, Outcome
 
 def load(path):
@@ -65,6 +66,11 @@ def run(config, data, stages, report):
         open(folder / "gone.npy")
     if data.get("bad_node") == ray.get_runtime_context().get_node_id():
         os._exit(1)
+    if data.get("unseen_gpu") == os.environ["CUDA_VISIBLE_DEVICES"]:
+        raise NoDevice("no GPU is seen")
+    if spoil == "torch":
+        from carcls.training.device import pick_device
+        pick_device()
     if data.get("bad_gpu") and data["bad_gpu"] == os.environ["CUDA_VISIBLE_DEVICES"]:
         os._exit(1)
     for epoch in range(1, config.epochs + 1):
@@ -335,6 +341,38 @@ def test_a_gpu_on_which_everything_dies_is_not_used_any_more(tmp_path: Path, sha
         assert said[0].startswith("GPU 0 of ")
         assert 3 <= len([line for line in log_of(tmp_path) if line["gpu"] == "0"]) <= 8
         wait_for(lambda: ray.available_resources().get("GPU") == 2)
+
+
+@pytest.mark.usefixtures("runner_folder")
+def test_trials_never_take_the_cpu_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    """Three fail as ``device`` by what PyTorch says, the sweep stops with the reason, and no GPU hour is booked."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with ray_session(tmp_path / "ray.log", cpus=1, gpus=1):
+        result = run(tmp_path, {n / 10: "torch" for n in range(1, 5)}, config={"gpus_per_trial": 1.0})
+    failed = [record for record in result.records if record.status == "failed"]
+    assert [record.failure for record in failed] == ["device"] * 3
+    assert all("CUDA_VISIBLE_DEVICES is '0'" in record.reason for record in failed)
+    assert "3 trials in a row could not use the GPU that they were given: " in result.stopped
+    spent = [json.loads(line) for line in (tmp_path / "sweep" / "spending.jsonl").read_text().splitlines()]
+    assert {line["gpu_seconds"] for line in spent} == {0.0}
+    assert max(line["cpu_seconds"] for line in spent) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("runner_folder")
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_gpu_that_nothing_sees_is_not_used_any_more(tmp_path: Path, share: float) -> None:
+    """Of two GPUs one cannot be used: it is put out of use by the first trial on it, and every trial ends complete."""
+    with ray_session(tmp_path / "ray.log", cpus=4, gpus=2):
+        said: list[str] = []
+        config = {"concurrency": 2, "gpus_per_trial": share}
+        result = run(tmp_path, {n / 10: "" for n in range(1, 7)}, said=said, unseen_gpu="0", config=config, sleep=LONG)
+        assert [record.status for record in result.records] == ["complete"] * 6
+        assert said[0].startswith("GPU 0 of ")
+        assert said[0].endswith(" cannot be used, so this sweep does not use it any more")
+        assert all(line.endswith("goes on elsewhere: no GPU is seen") for line in said[1:])
+        assert 1 <= len([line for line in log_of(tmp_path) if line["gpu"] == "0"]) <= 4
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])

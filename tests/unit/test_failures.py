@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 
 from carcls.config import TrialConfig
 from carcls.disk import full_disk_named, replacing, reserve
-from carcls.errors import BadData, DiskFull, NonFiniteLoss, OutOfMemory, TrialFailure
+from carcls.errors import BadData, DiskFull, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
 from carcls.models.classifier import build_classifier
 from carcls.stages import StageStore
 from carcls.training.checkpoint import CHECKPOINT, Progress, load_checkpoint, save_checkpoint, save_model
+from carcls.training.device import memory_errors_named
 from carcls.training.optim import build_optimizer
 from sweeps.failures import (
     NOWHERE,
@@ -51,6 +52,15 @@ KILLED = (
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", "CUDA out of"),
         (MemoryError(), "out_of_memory", "out of memory"),
         (OutOfMemory("out of device memory at batch_size 64"), "out_of_memory", "out of device memory"),
+        (NoDevice("the trial was given a GPU"), "device", "was given a GPU"),
+        (RuntimeError("No CUDA GPUs are available"), "device", "No CUDA GPUs"),
+        (RuntimeError("CUDA driver initialization failed, you might not have a CUDA gpu."), "device", "initialization"),
+        (
+            RuntimeError("Unexpected error from cudaGetDeviceCount(). Error 802: system not ready"),
+            "device",
+            "802",
+        ),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out_of_memory", "Cannot allocate memory"),
         (NonFiniteLoss("the training loss became nan"), "diverged", "became nan"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/cars/1.jpg"), "bad_data", "'/cars/1.jpg'"),
         (OSError(errno.EIO, "Input/output error", "/cars/2.jpg"), "bad_data", "Input/output error"),
@@ -94,9 +104,44 @@ def test_deaths_are_told_apart() -> None:
     assert failure_of_death("Task was killed due to the node running low on memory.").kind == "out_of_memory"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:1090, please report a bug"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+    ],
+    ids=lambda error: str(error)[:40],
+)
+def test_a_lack_of_memory_is_one_in_any_words(error: Exception) -> None:
+    """It is no broken device, and training says at which batch and image size it came."""
+    assert failure_of(error).kind == "out_of_memory"
+    assert not is_broken_device(error)
+    with (
+        pytest.raises(OutOfMemory, match="at batch_size 48 and image_size 96"),
+        memory_errors_named(TrialConfig(batch_size=48, image_size=96)),
+    ):
+        raise error
+
+
+def test_other_errors_pass_a_watch_for_memory() -> None:
+    """Only a lack of memory is called one."""
+    with pytest.raises(RuntimeError, match="size mismatch"), memory_errors_named(TrialConfig()):
+        raise RuntimeError("size mismatch")
+
+
 def test_a_cuda_error_breaks_the_process_but_a_lack_of_memory_does_not() -> None:
     """An illegal access leaves a context that no later trial can use."""
     assert is_broken_device(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert is_broken_device(RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"))
     assert not is_broken_device(torch.cuda.OutOfMemoryError("CUDA error: out of memory"))
     assert not is_broken_device(RuntimeError("size mismatch"))
 

@@ -75,6 +75,18 @@ def test_a_sweep_that_goes_on_remembers_what_it_spent(tmp_path: Path) -> None:
     assert (read_spending(tmp_path).wall, read_spending(tmp_path).sittings) == (35.0, 2)
 
 
+def test_a_gpu_that_a_trial_could_not_use_is_not_booked(tmp_path: Path) -> None:
+    """Its process is; a GPU that the next one can use counts from then on."""
+    clock = Clock()
+    ledger = open_ledger(tmp_path, clock)
+    train(ledger, clock, 0, 0)
+    clock.now += 10
+    ledger.end(0, saw_gpu=False)
+    assert read_spending(tmp_path).trials == {0: Spent(10.0, 0, 20.0, 0.0)}
+    train(ledger, clock, 0, 1)
+    assert read_spending(tmp_path).trials == {0: Spent(20.0, 1, 40.0, 5.0)}
+
+
 def test_attempts_of_processes_that_died_cost_too(tmp_path: Path) -> None:
     """Ten seconds until a process died and ten of the next one are twenty."""
     clock = Clock()

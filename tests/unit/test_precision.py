@@ -49,6 +49,26 @@ def test_the_faster_format_is_taken_and_remembered(tmp_path: Path, answer: Calla
     assert calls == [1]
 
 
+@pytest.mark.parametrize(
+    ("settings", "images"),
+    [({"batch_size": 512}, 98), ({"batch_size": 24}, 24), ({"batch_size": 24, "micro_batch": 3}, 3)],
+)
+def test_what_is_timed_needs_no_more_memory_than_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, int], images: int
+) -> None:
+    """As many pixels as are timed best (98 images of 32 px), but no more images at a time than the trial trains on."""
+    counts: set[int] = set()
+
+    def time_step(_: object, batch: torch.Tensor, __: NumberFormat) -> float:
+        counts.add(len(batch))
+        return 1.0
+
+    monkeypatch.setattr(precision, "has_bf16", lambda _: True)
+    monkeypatch.setattr(precision, "_step_seconds", time_step)
+    resolve_precision(SMALL.with_settings(settings), CPU, StageStore(tmp_path))
+    assert counts == {images}
+
+
 def test_finding_the_measurement_counts_as_no_saving(tmp_path: Path, answer: Callable[[Times], list[int]]) -> None:
     """No trial would measure it for itself alone, so what sharing saved must not be made larger by it."""
     answer({"fp32": [2.0, 1.0], "bf16": [0.9, 0.5]})
