@@ -51,6 +51,7 @@ class Answers:
     _tries: dict[int, Try] = field(default_factory=dict)
     _where: dict[int, Place] = field(default_factory=dict)
     _homes: dict[Any, Place] = field(default_factory=dict)
+    _actors: dict[int, str] = field(default_factory=dict)
     _deaths: dict[int, Failure] = field(default_factory=dict)
 
     def begin(self, asked: Asked) -> Try:
@@ -66,6 +67,8 @@ class Answers:
     def note_process(self, number: int, process: Any) -> None:
         """A process takes up the trial; where it is is known if it has had another one."""
         self._where[number] = self._homes.get(process, NOWHERE)
+        # Ray's name for it in what it says of deaths; there is no public one. Without it, each death is its own.
+        self._actors[number] = process._actor_id.hex() if hasattr(process, "_actor_id") else ""
 
     def note_epoch(self, number: int) -> None:
         """The trial measured an epoch, so the place works."""
@@ -73,7 +76,7 @@ class Answers:
 
     def note_death(self, number: int, said: str) -> None:
         """The trial's process died; ``said`` is what Ray says of it."""
-        self._deaths[number] = failure_of_death(said)
+        self._deaths[number] = failure_of_death(said, self._actors.pop(number, ""))
 
     def died(self, number: int) -> None:
         """Answer the death of a trial's process."""

@@ -21,6 +21,7 @@ from sweeps.budget import UsedUp
 from sweeps.confirm import Repeat
 from sweeps.control import Control, HaltStopper, NewsCallback, Observer, Watch, interruptible
 from sweeps.control_answers import Answers, order_with, resources_of
+from sweeps.control_deaths import every_death_is_one
 from sweeps.control_quarantine import Quarantine
 from sweeps.failures import Try
 from sweeps.ledger import Ledger, Standing
@@ -168,7 +169,7 @@ def _fit(
     study: Study, answers: Answers, concurrency: int, common: Mapping[str, Any], watch: Watch, folder: Path
 ) -> None:
     try:
-        with _uncounted():
+        with _uncounted(), every_death_is_one():
             _tuner(study, answers, concurrency, common, watch, folder).fit()
     finally:
         watch.ledger.close()

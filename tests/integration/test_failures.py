@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -72,6 +73,11 @@ def run(config, data, stages, report):
             time.sleep(data.get("sleep", 0.0))
             if spoil == "big":
                 stages.get_or_make("big", {"key": key}, lambda work: (work / "x").write_bytes(bytes(8 * 2**20)))
+            if spoil == "hungry" and epoch == 2 and config.micro_batch is None:
+                taken = []
+                while used_memory() < data["enough"] and len(taken) < 60:
+                    taken.append(bytearray(b"x") * 50_000_000)
+                time.sleep(30)
             if spoil == "term" and epoch == 2 and len(list(folder.glob("term-*"))) < 4:
                 (folder / f"term-{time.time_ns()}").touch()
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -80,6 +86,12 @@ def run(config, data, stages, report):
         report(Measurement(epoch, {"val_accuracy": (1 - config.dropout) * epoch / config.epochs}))
     return Outcome({"val_accuracy": 1 - config.dropout}, config.epochs, 0.0, False, "m", "p")
 """
+
+
+def used_memory() -> int:
+    """Bytes that the machine cannot give any more; a part of the runner too."""
+    found = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return 1024 * (int(found["MemTotal"].split()[0]) - int(found["MemAvailable"].split()[0]))
 
 
 class Diary:
@@ -105,7 +117,7 @@ class Diary:
 def runner_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the runner, where trial processes look for modules."""
     folder = tmp_path_factory.mktemp("runner")
-    (folder / "failing_runner.py").write_text(RUNNER)
+    (folder / "failing_runner.py").write_text(RUNNER + inspect.getsource(used_memory))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield folder
@@ -272,6 +284,33 @@ class TestWithASharedRay:
             assert said == [f"Tried again, since they failed through no fault of their own: trials {numbers}."]
         finally:
             subprocess.run(["umount", small], check=True)
+
+
+def test_a_process_that_the_memory_monitor_ends_costs_nobody_else_anything(
+    runner_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray ends it, perhaps with a smaller one: that one goes on as it is, the greedy one with more, then in parts."""
+    total, room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 2.2e9
+    threshold = (used_memory() + room) / total
+    if threshold > 0.95:
+        pytest.skip("the machine has no memory to spare")
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{threshold:.4f}")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    said: list[str] = []
+    with ray_session(runner_folder / "memory.log", cpus=2, gpus=0):
+        config = {"concurrency": 2, "fixed": {"batch_size": 64}}
+        spoil, enough = {0.1: "hungry", 0.2: "", 0.3: ""}, threshold * total + 1e8
+        result = run(tmp_path, spoil, said=said, config=config, sleep=0.8, enough=enough)
+    assert [record.status for record in result.records] == ["complete"] * 3
+    tries = {
+        key: [(line["cpus"], line["micro_batch"]) for line in log_of(tmp_path) if line["key"] == key]
+        for key in ("0.1", "0.2", "0.3")
+    }
+    assert list(dict.fromkeys(tries["0.1"])) == [(1, None), (2, None), (2, 32)]
+    assert set(tries["0.2"] + tries["0.3"]) == {(1, None)}
+    greedy = next(record.number for record in result.records if record.settings["dropout"] == 0.1)
+    prefix = f"trial {greedy} ran out of memory; trying again with "
+    assert [line.removeprefix(prefix) for line in said] == ["2 CPUs, so fewer neighbours", "micro-batches of 32"]
 
 
 @pytest.mark.slow
