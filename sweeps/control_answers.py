@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.control import Control
+from sweeps.control_hangs import Hang
 from sweeps.control_quarantine import Quarantine
 from sweeps.failures import (
     IN_A_ROW,
@@ -53,11 +54,13 @@ class Answers:
     _homes: dict[Any, Place] = field(default_factory=dict)
     _actors: dict[int, str] = field(default_factory=dict)
     _deaths: dict[int, Failure] = field(default_factory=dict)
+    _hangs: dict[int, Failure] = field(default_factory=dict)
 
     def begin(self, asked: Asked) -> Try:
         """Return what the trial is given."""
         given = Try.from_dict(asked.retry) if asked.retry else self.first
         self._tries[asked.number] = given
+        self._hangs.pop(asked.number, None)
         return given
 
     def note_place(self, number: int, place: Place, process: Any) -> None:
@@ -74,9 +77,15 @@ class Answers:
         """The trial measured an epoch, so the place works."""
         self.places.works(self._where.get(number, NOWHERE))
 
+    def note_hang(self, hang: Hang) -> None:
+        """The trial hangs, and its process is about to be ended."""
+        self._hangs[hang.number] = Failure("lost", hang.reason)
+        self.tell(f"trial {hang.number} hangs and is ended: {hang.reason} It goes on from its last epoch.")
+
     def note_death(self, number: int, said: str) -> None:
         """The trial's process died; ``said`` is what Ray says of it."""
-        self._deaths[number] = failure_of_death(said, self._actors.pop(number, ""))
+        died = failure_of_death(said, self._actors.pop(number, ""))
+        self._deaths[number] = self._hangs.pop(number, died)
 
     def died(self, number: int) -> None:
         """Answer the death of a trial's process."""
@@ -92,7 +101,8 @@ class Answers:
         if failure.kind == "out_of_memory":
             self._give_more(number, failure)
         elif failure.kind in ("lost", "preempted"):
-            self.study.hand_back(number, counted=failure.kind == "lost" and not excused)
+            counted = failure.kind == "lost" and not excused
+            self.study.hand_back(number, counted=counted, why=failure.reason if counted else "")
         else:
             self.study.tell_failed(number, failure.reason, failure.kind)
             self._end(failure)

@@ -4,8 +4,8 @@
     out_of_memory   the GPU's, or the machine's memory ran out      again with a larger share, then in micro-batches
     diverged        NaN or infinity                                 the trial fails at once
     bad_data        a file vanished or is damaged                   the trial fails; three in a row stop the sweep
-    lost            its process or machine died, or CUDA broke      again from its checkpoint; the trial fails when that
-                                                                    happens three times without another epoch
+    lost            its process or machine died, it hung, or CUDA   again from its checkpoint; the trial fails when that
+                    broke                                           happens three times without another epoch
     preempted       its machine or process was taken away, perhaps  again from its checkpoint, as often as it takes
                     with a larger one when memory ran out
     full_disk       no room for a checkpoint or a stage             the trial fails; three in a row stop the sweep

@@ -194,6 +194,7 @@ def run_trials_of(
             tell=progress.note,
             stands=progress.stands,
             costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
+            images=sitting.dataset.counts["train"] + sitting.dataset.counts["validation"],
         )
         tracker.rebuild(engine.records)
         if engine.used_up:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -16,9 +17,11 @@ from typing import Any
 
 import pytest
 import ray
+from filelock import FileLock
 from ray.cluster_utils import Cluster
 
 from carcls.outcome import Measurement
+from carcls.stages import StageStore
 from sweeps.control_quarantine import hold
 from sweeps.engine import EngineResult, run_trials
 from sweeps.failures import Place
@@ -35,6 +38,7 @@ RUNNER = """
 import json, os, signal, time
 from pathlib import Path
 import ray
+import carcls.stages
 from carcls.errors import BadData
 from carcls.outcome import Measurement, Outcome
 
@@ -73,6 +77,15 @@ def run(config, data, stages, report):
             time.sleep(data.get("sleep", 0.0))
             if spoil == "big":
                 stages.get_or_make("big", {"key": key}, lambda work: (work / "x").write_bytes(bytes(8 * 2**20)))
+            if spoil == "hang" and epoch == 2:
+                time.sleep(3600)
+            if spoil == "stopped" and epoch == 2 and not (folder / "stopped").exists():
+                (folder / "stopped").touch()
+                os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(3600)
+            if spoil == "waiting" and epoch == 2:
+                carcls.stages.WAIT_SECONDS = 0.5
+                stages.get_or_make("slow", {}, lambda work: None)
             if spoil == "hungry" and epoch == 2 and config.micro_batch is None:
                 taken = []
                 while used_memory() < data["enough"] and len(taken) < 60:
@@ -260,6 +273,39 @@ class TestWithASharedRay:
         assert [(record.status, record.epochs) for record in result.records] == [("complete", 3)]
         assert len(log_of(tmp_path)) == 5
 
+    def test_a_trial_that_hangs_is_ended_and_goes_on_from_its_last_epoch(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that sleeps for ever and one whose process is stopped, not one that waits for a stage; all is told."""
+        monkeypatch.setenv("CARSWEEP_HANG_SECONDS", "3")
+        making = FileLock(f"{StageStore(tmp_path / 'stages').folder('slow', {})}.lock", thread_local=False)
+        Path(making.lock_file).parent.mkdir(parents=True)
+        making.acquire()
+        made = threading.Timer(8.0, making.release)
+
+        def begin_making(*_: int) -> None:
+            if made.ident is None and any(line["key"] == "0.3" for line in log_of(tmp_path)):
+                made.start()
+
+        spoil, said = {0.1: "hang", 0.2: "stopped", 0.3: "waiting", 0.4: ""}, list[str]()
+        result = run(tmp_path, spoil, said=said, observer=Diary(begin_making), sleep=0.1, config={"concurrency": 4})
+        ends = {spoil[record.settings["dropout"]]: record for record in result.records}
+        assert [ends[how].status for how in ("stopped", "waiting", "")] == ["complete"] * 3
+        assert (ends["hang"].status, ends["hang"].failure, ends["hang"].epochs) == ("failed", "lost", 1)
+        silent = r"it reported nothing for \d+ s, where an epoch takes at most \d+ s\."
+        assert re.fullmatch(
+            f"lost 3 times without finishing another epoch, at last since {silent}", ends["hang"].reason
+        )
+        log = log_of(tmp_path)
+        assert [line["done"] for line in log if line["key"] == "0.1"] == [0, 1, 1, 1]
+        assert [line["done"] for line in log if line["key"] == "0.2"] == [0, 1]
+        assert len([line for line in log if line["key"] in ("0.3", "0.4")]) == 2
+        for how, times in (("hang", 4), ("stopped", 1)):
+            told = f"trial {ends[how].number} hangs and is ended: {silent} It goes on from its last epoch."
+            assert sum(re.fullmatch(told, line) is not None for line in said) == times
+        assert len(said) == 5
+        wait_for(lambda: not any(is_stopped(line["pid"]) for line in log))
+
     def test_a_full_disk_fails_trials_and_three_in_a_row_stop_the_sweep(self, tmp_path: Path) -> None:
         """On a real disk of 4 MiB the reason names the folder and the remedy; with room a resume runs them all."""
         small = tmp_path / "small"
@@ -400,6 +446,14 @@ def test_the_last_gpu_is_never_put_out_of_use(tmp_path: Path) -> None:
         config = {"gpus_per_trial": 1.0}
         result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, bad_gpu="0", config=config)
     assert "on the last GPU that is in use" in result.stopped
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process stands still, having got SIGSTOP."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+    except OSError:
+        return False
 
 
 def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
