@@ -29,6 +29,7 @@ from carcls.stages_checks import find_damage, seal
 from carcls.stages_use import MADE, note_hit, note_made
 
 LOG = "log.jsonl"
+WAIT_SECONDS = 10.0
 # Stages that this process has found to be whole.
 _whole: set[Path] = set()
 
@@ -53,13 +54,15 @@ class StageStore:
 
     Args:
         root: the store's folder, made when missing. Several processes may share it.
+        waits: called every WAIT_SECONDS while another process makes a stage that is waited for.
 
     Attributes:
         saved_seconds: what those stages took to make that this object found made by another.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, waits: Callable[[], None] = lambda: None) -> None:
         self.root = Path(root)
+        self._waits = waits
         self.saved_seconds = 0.0
         self._answered: set[Path] = set()
         self.root.mkdir(parents=True, exist_ok=True)
@@ -194,11 +197,11 @@ class StageStore:
         """Hold the stage's lock; tell whether it is held, which it is not if another has it and we do not wait."""
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{final}.lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            yield False
-            return
+        while not _acquired(lock, WAIT_SECONDS if wait else 0.0):
+            if not wait:
+                yield False
+                return
+            self._waits()
         try:
             yield True
         finally:
@@ -222,6 +225,14 @@ class StageStore:
         if not log.exists():
             return []
         return [StageEvent(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+def _acquired(lock: FileLock, seconds: float) -> bool:
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        return False
+    return True
 
 
 def _remove(final: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.control import Control
+from sweeps.control_hangs import Hang
 from sweeps.control_quarantine import Quarantine
 from sweeps.failures import (
     IN_A_ROW,
@@ -51,12 +52,15 @@ class Answers:
     _tries: dict[int, Try] = field(default_factory=dict)
     _where: dict[int, Place] = field(default_factory=dict)
     _homes: dict[Any, Place] = field(default_factory=dict)
+    _actors: dict[int, str] = field(default_factory=dict)
     _deaths: dict[int, Failure] = field(default_factory=dict)
+    _hangs: dict[int, Failure] = field(default_factory=dict)
 
     def begin(self, asked: Asked) -> Try:
         """Return what the trial is given."""
         given = Try.from_dict(asked.retry) if asked.retry else self.first
         self._tries[asked.number] = given
+        self._hangs.pop(asked.number, None)
         return given
 
     def note_place(self, number: int, place: Place, process: Any) -> None:
@@ -66,14 +70,22 @@ class Answers:
     def note_process(self, number: int, process: Any) -> None:
         """A process takes up the trial; where it is is known if it has had another one."""
         self._where[number] = self._homes.get(process, NOWHERE)
+        # Ray's name for it in what it says of deaths; there is no public one. Without it, each death is its own.
+        self._actors[number] = process._actor_id.hex() if hasattr(process, "_actor_id") else ""
 
     def note_epoch(self, number: int) -> None:
         """The trial measured an epoch, so the place works."""
         self.places.works(self._where.get(number, NOWHERE))
 
+    def note_hang(self, hang: Hang) -> None:
+        """The trial hangs, and its process is about to be ended."""
+        self._hangs[hang.number] = Failure("lost", hang.reason)
+        self.tell(f"trial {hang.number} hangs and is ended: {hang.reason} It goes on from its last epoch.")
+
     def note_death(self, number: int, said: str) -> None:
         """The trial's process died; ``said`` is what Ray says of it."""
-        self._deaths.setdefault(number, failure_of_death(said))
+        died = failure_of_death(said, self._actors.pop(number, ""))
+        self._deaths.setdefault(number, self._hangs.pop(number, died))
 
     def note_failure(self, number: int, failure: str) -> None:
         """The trial's process says why it is about to end itself."""
@@ -96,7 +108,8 @@ class Answers:
             self.tell(f"trial {number} goes on elsewhere: {failure.reason}")
             self.study.hand_back(number, counted=False)
         elif failure.kind in ("lost", "preempted"):
-            self.study.hand_back(number, counted=failure.kind == "lost" and not excused)
+            counted = failure.kind == "lost" and not excused
+            self.study.hand_back(number, counted=counted, why=failure.reason if counted else "")
         else:
             self.study.tell_failed(number, failure.reason, failure.kind)
             self._end(failure)

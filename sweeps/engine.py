@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from sweeps.budget import UsedUp
 from sweeps.confirm import Repeat
 from sweeps.control import Control, HaltStopper, NewsCallback, Observer, Watch
 from sweeps.control_answers import Answers, order_with, resources_of
+from sweeps.control_deaths import every_death_is_one
+from sweeps.control_hangs import HangWatch, Patience, expected_seconds, least_seconds
 from sweeps.control_quarantine import Quarantine
 from sweeps.engine_task import LOADER
 from sweeps.failures import Try
@@ -79,6 +82,7 @@ def run_trials(
     tell: Callable[[str], None] = lambda _: None,
     stands: Callable[[Standing], None] = lambda _: None,
     costs: Costs = lambda _: {},
+    images: int = 0,
 ) -> EngineResult:
     """Run the trials that the study in ``folder`` still owes, and return all it has.
 
@@ -101,11 +105,12 @@ def run_trials(
         edits, costs: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
         stands: told what is spent and what is to come, before the observer is told the news.
+        images: that an epoch goes through, by which slow trials are told from those that hang.
 
     Raises:
         InputError: the spec asks for more than there is, or the folder holds another sweep.
     """
-    start = time.monotonic()
+    start, least = time.monotonic(), least_seconds()
     control = Control(deadline=start + (spec.hours or float("inf")) * 3600, folder=folder, tell=tell)
     with Study.open(folder, spec, edits=edits, costs=costs) as study, interruptible(control.interrupt):
         if study.reopened:
@@ -129,8 +134,10 @@ def run_trials(
                     share, cores = trial_resources(spec, *machines), max(machine.cores for machine in machines)
                     answers = Answers(study, control, Try(share.cpus, share.gpus), cores, Quarantine(tell), tell)
                     session.callback(answers.quarantine.release)
+                    patience = Patience(partial(expected_seconds, share, images), least)
+                    hangs = HangWatch(patience, answers.note_hang)
                     watch = Watch(study, observer, control, _open_ledger(spec, share, folder, study, control), stands)
-                _fit(study, answers, share.concurrency, common, watch, folder)
+                _fit(study, answers, share.concurrency, common, watch, hangs, folder)
         if control.error is not None:
             raise control.error
         used_up: UsedUp = control.used_up if study.has_work else ""
@@ -166,11 +173,17 @@ def _check_here(spec: SweepSpec, address: str | None, cpus: int | None, gpus: in
 
 
 def _fit(
-    study: Study, answers: Answers, concurrency: int, common: Mapping[str, Any], watch: Watch, folder: Path
+    study: Study,
+    answers: Answers,
+    concurrency: int,
+    common: Mapping[str, Any],
+    watch: Watch,
+    hangs: HangWatch,
+    folder: Path,
 ) -> None:
     try:
-        with _uncounted():
-            _tuner(study, answers, concurrency, common, watch, folder).fit()
+        with _uncounted(), every_death_is_one():
+            _tuner(study, answers, concurrency, common, watch, hangs, folder).fit()
     finally:
         watch.ledger.close()
         study.release()
@@ -195,7 +208,13 @@ def _uncounted() -> Iterator[None]:
 
 
 def _tuner(
-    study: Study, answers: Answers, concurrency: int, common: Mapping[str, Any], watch: Watch, folder: Path
+    study: Study,
+    answers: Answers,
+    concurrency: int,
+    common: Mapping[str, Any],
+    watch: Watch,
+    hangs: HangWatch,
+    folder: Path,
 ) -> tune.Tuner:
     def order(asked: Asked) -> dict[str, Any]:
         watch.ask(asked)
@@ -221,7 +240,7 @@ def _tuner(
             storage_path=str((folder / "trials").resolve()),
             failure_config=tune.FailureConfig(max_failures=0),
             stop=HaltStopper(control, processes),
-            callbacks=[NewsCallback(watch, processes, answers.note_process)],
+            callbacks=[NewsCallback(watch, processes, answers.note_process), hangs],
             verbose=0,
         ),
     )

@@ -7,9 +7,10 @@
     device          it was given a GPU and can use none             again elsewhere, and that GPU is out of use at once;
                                                                     the trial fails when there is none elsewhere; three
                                                                     in a row stop the sweep
-    lost            its process or machine died, or CUDA broke      again from its checkpoint; the trial fails when that
-                                                                    happens three times without another epoch
-    preempted       its machine or process was taken away           again from its checkpoint, as often as it takes
+    lost            its process or machine died, it hung, or CUDA   again from its checkpoint; the trial fails when that
+                    broke                                           happens three times without another epoch
+    preempted       its machine or process was taken away, perhaps  again from its checkpoint, as often as it takes
+                    with a larger one when memory ran out
     full_disk       no room for a checkpoint or a stage             the trial fails; three in a row stop the sweep
     settings        its settings cannot work                        the trial fails
     bug             any other exception                             the trial fails, with a traceback in its folder;
@@ -23,6 +24,7 @@ GPU goes on from its checkpoint when somebody resumes the sweep by its name: who
 from __future__ import annotations
 
 import math
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -50,6 +52,8 @@ _NO_DEVICE = (
     "cudaGetDeviceCount",
     "cuInit",
 )
+# How the memory monitor names each process that it ended.
+_ENDED = re.compile(r"Selected to kill: \(Actor\((\w+)\).*?memory used=([\d.]+)GB")
 _LIBRARIES = ("site-packages", "dist-packages", "/lib/python")
 
 
@@ -110,18 +114,23 @@ def innermost_own_line(error: BaseException) -> str:
     return f"{Path(last[0].filename).name}:{last[0].lineno}" if last else "nowhere"
 
 
-def failure_of_death(said: str) -> Failure:
+def failure_of_death(said: str, actor: str = "") -> Failure:
     """Tell what the death of a trial's process means.
 
     Args:
         said: Ray's words. For any killed process they list what may have been the reason, "OOM killer" among it, so
             only the words of Ray's memory monitor, which kills on purpose, mean memory. A machine that Ray knows to be
             preempted does not come here: Tune itself starts its trials again, without counting.
+        actor: Ray's id of the process, in hexadecimal; empty where it is not known. The monitor ends several at once,
+            the youngest first; only the largest of them is to blame.
     """
+    if any(words in said for words in ("memory monitor", "low on memory", "memory pressure")):
+        ended = {one: float(size) for one, size in _ENDED.findall(said)}
+        if ended.get(actor, math.inf) < max(ended.values(), default=0.0):
+            return Failure("preempted", "it was ended with a larger process, since the machine ran out of memory.")
+        return Failure("out_of_memory", "the machine ran out of memory, and its process was ended.")
     if "SIGTERM" in said or "preempt" in said.lower():
         return Failure("preempted", "its process was taken away (preempted).")
-    if any(words in said for words in ("memory monitor", "low on memory", "memory pressure")):
-        return Failure("out_of_memory", "the machine ran out of memory, and its process was ended.")
     return Failure("lost", "its process died; ray.log in the sweep's folder may tell why.")
 
 

@@ -227,6 +227,7 @@ def _run_and_finish(
         tell=progress.note,
         stands=progress.stands,
         costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
+        images=sitting.dataset.counts["train"] + sitting.dataset.counts["validation"],
     )
     tracker.rebuild(engine.records)
     if engine.used_up:

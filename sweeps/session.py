@@ -32,6 +32,7 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in trials as on the command line
+    "RAY_task_oom_retries": "2",  # without it, a refit that the memory monitor ends begins again for ever
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a header whatever its verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",

@@ -178,7 +178,8 @@ class Study:
         came_further = epochs > frozen.user_attrs.get("epochs_before", 0)
         attempts = 1 if came_further else frozen.user_attrs.get("attempts", 1) + 1
         if attempts > MAX_ATTEMPTS:
-            reason = f"its process died {MAX_ATTEMPTS} times without finishing another epoch; see ray.log."
+            why = frozen.user_attrs.get("lost", "its process died; ray.log in the sweep's folder may tell why.")
+            reason = f"lost {MAX_ATTEMPTS} times without finishing another epoch, at last since {why}"
             outcome = {"epochs": epochs, "metrics": record_of(frozen).metrics, "reason": reason, "failure": "lost"}
             self._finish(number, "failed", None, outcome)
             return None
@@ -249,17 +250,20 @@ class Study:
         """Close the trial as failed; the reason is shown on the leaderboard. ``failure`` is its kind."""
         self._finish(number, "failed", None, {**last_of(self._live[number]), "reason": reason, "failure": failure})
 
-    def hand_back(self, number: int, *, counted: bool, retry: Mapping[str, Any] | None = None) -> None:
+    def hand_back(self, number: int, *, counted: bool, retry: Mapping[str, Any] | None = None, why: str = "") -> None:
         """Leave the trial unfinished; ``ask`` returns it again, the next time or when the sweep goes on.
 
         Args:
             number: of the trial.
             counted: whether this was one of the MAX_ATTEMPTS that it has without a new epoch.
             retry: JSON values that ``ask`` returns with it from now on.
+            why: one line for a person, told if this was the last attempt.
         """
         live = self._live.pop(number)
         if retry is not None:
             live.trial.set_user_attr("retry", dict(retry))
+        if why:
+            live.trial.set_user_attr("lost", why)
         if not counted:
             live.trial.set_user_attr("attempts", live.trial.user_attrs.get("attempts", 1) - 1)
         self._to_go_on_with.append(number)

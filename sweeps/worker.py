@@ -24,7 +24,7 @@ from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
 from sweeps.failures import Failure, Place, failure_of, is_broken_device
 from sweeps.spec_stopping import EarlyStopping
-from sweeps.worker_reports import Reports, told_at_once
+from sweeps.worker_reports import Reports, last_told, told_at_once
 
 TRACEBACK = "error.txt"
 Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]], Outcome]
@@ -63,7 +63,8 @@ def run_order(order: Order) -> None:
 
     A trial that is stopped ends inside its report: the thread waits there, and leaves when the process is used again.
     """
-    start, stages = time.perf_counter(), StageStore(Path(order["stages"]))
+    # One word is enough: a trial that waits for what another one makes does not hang.
+    start, stages = time.perf_counter(), StageStore(Path(order["stages"]), lambda: tune.report({"waits": True}))
     try:
         if not _told:
             _told.append(_place())
@@ -107,7 +108,8 @@ def _run(order: Order, stages: StageStore, start: float) -> tuple[Outcome, Repor
     runner: Runner = find(order["runner"])
     data = load_data(order["loader"], order["dataset"])
     config = TrialConfig.model_validate(order["config"])
-    reports = Reports(tune.report, told_at_once(config, EarlyStopping.model_validate(order["stopping"])))
+    at_once = told_at_once(config, EarlyStopping.model_validate(order["stopping"]))
+    reports = Reports(tune.report, at_once, last=last_told(config))
 
     def report(measurement: Measurement) -> None:
         metrics = {name: float(value) for name, value in measurement.metrics.items()}

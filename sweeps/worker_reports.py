@@ -14,6 +14,8 @@ from sweeps.spec_stopping import EarlyStopping
 
 # So long a measurement may wait for the next one; epochs that take longer are told at once.
 GROUP_SECONDS = 0.5
+# A trial that has taken longer tells its last epoch before it ends: that may take long, and is known by it.
+_BEFORE_END_SECONDS = 1.0
 
 
 class Reports:
@@ -25,6 +27,7 @@ class Reports:
         send: gets ``{"measurements": JSON}``; may not return when the trial is stopped.
         at_once: epochs whose measurement waits for no other.
         clock: seconds that only grow.
+        last: the last epoch that is told before the trial ends.
     """
 
     def __init__(
@@ -32,15 +35,19 @@ class Reports:
         send: Callable[[dict[str, Any]], None],
         at_once: Container[int],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        last: int = 0,
     ) -> None:
-        self._send, self._at_once, self._clock = send, at_once, clock
+        self._send, self._at_once, self._last, self._clock = send, at_once, last, clock
         self._held: list[dict[str, Any]] = []
-        self._sent = -math.inf
+        self._began, self._sent = clock(), -math.inf
 
     def note(self, said: dict[str, Any]) -> None:
         """Take a measurement, plain JSON values with its ``epoch``; send what is held when it is time."""
         self._held.append(said)
-        if said["epoch"] in self._at_once or self._clock() - self._sent >= GROUP_SECONDS:
+        now = self._clock()
+        is_last = said["epoch"] == self._last and now - self._began >= _BEFORE_END_SECONDS
+        if is_last or said["epoch"] in self._at_once or now - self._sent >= GROUP_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -64,3 +71,8 @@ def told_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[int]
     opened = (open_stages(config.unfreezing, epoch, config.epochs, 1) > 0 for epoch in range(config.epochs))
     opens = next((epoch for epoch, is_open in enumerate(opened) if is_open), 0)
     return frozenset({*stopping.rungs(config.epochs), opens})
+
+
+def last_told(config: TrialConfig) -> int:
+    """Return the last epoch (from 1) that a trial tells before it ends; retrieval tells the last with its score."""
+    return config.epochs - (config.family == "retrieval")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -16,9 +18,11 @@ from typing import Any
 import pytest
 import ray
 import torch
+from filelock import FileLock
 from ray.cluster_utils import Cluster
 
 from carcls.outcome import Measurement
+from carcls.stages import StageStore
 from sweeps.control_quarantine import hold
 from sweeps.engine import EngineResult, run_trials
 from sweeps.failures import Place
@@ -35,6 +39,7 @@ RUNNER = """
 import json, os, signal, time
 from pathlib import Path
 import ray
+import carcls.stages
 from carcls.errors import BadData, NoDevice
 from carcls.outcome import Measurement, Outcome
 
@@ -78,6 +83,20 @@ def run(config, data, stages, report):
             time.sleep(data.get("sleep", 0.0))
             if spoil == "big":
                 stages.get_or_make("big", {"key": key}, lambda work: (work / "x").write_bytes(bytes(8 * 2**20)))
+            if spoil == "hang" and epoch == 2:
+                time.sleep(3600)
+            if spoil == "stopped" and epoch == 2 and not (folder / "stopped").exists():
+                (folder / "stopped").touch()
+                os.kill(os.getpid(), signal.SIGSTOP)
+                time.sleep(3600)
+            if spoil == "waiting" and epoch == 2:
+                carcls.stages.WAIT_SECONDS = 0.5
+                stages.get_or_make("slow", {}, lambda work: None)
+            if spoil == "hungry" and epoch == 2 and config.micro_batch is None:
+                taken = []
+                while used_memory() < data["enough"] and len(taken) < 60:
+                    taken.append(bytearray(b"x") * 50_000_000)
+                time.sleep(30)
             if spoil == "term" and epoch == 2 and len(list(folder.glob("term-*"))) < 4:
                 (folder / f"term-{time.time_ns()}").touch()
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -86,6 +105,12 @@ def run(config, data, stages, report):
         report(Measurement(epoch, {"val_accuracy": (1 - config.dropout) * epoch / config.epochs}))
     return Outcome({"val_accuracy": 1 - config.dropout}, config.epochs, 0.0, False, "m", "p")
 """
+
+
+def used_memory() -> int:
+    """Bytes that the machine cannot give any more; a part of the runner too."""
+    found = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return 1024 * (int(found["MemTotal"].split()[0]) - int(found["MemAvailable"].split()[0]))
 
 
 class Diary:
@@ -111,7 +136,7 @@ class Diary:
 def runner_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the runner, where trial processes look for modules."""
     folder = tmp_path_factory.mktemp("runner")
-    (folder / "failing_runner.py").write_text(RUNNER)
+    (folder / "failing_runner.py").write_text(RUNNER + inspect.getsource(used_memory))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield folder
@@ -254,6 +279,39 @@ class TestWithASharedRay:
         assert [(record.status, record.epochs) for record in result.records] == [("complete", 3)]
         assert len(log_of(tmp_path)) == 5
 
+    def test_a_trial_that_hangs_is_ended_and_goes_on_from_its_last_epoch(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One that sleeps for ever and one whose process is stopped, not one that waits for a stage; all is told."""
+        monkeypatch.setenv("CARSWEEP_HANG_SECONDS", "3")
+        making = FileLock(f"{StageStore(tmp_path / 'stages').folder('slow', {})}.lock", thread_local=False)
+        Path(making.lock_file).parent.mkdir(parents=True)
+        making.acquire()
+        made = threading.Timer(8.0, making.release)
+
+        def begin_making(*_: int) -> None:
+            if made.ident is None and any(line["key"] == "0.3" for line in log_of(tmp_path)):
+                made.start()
+
+        spoil, said = {0.1: "hang", 0.2: "stopped", 0.3: "waiting", 0.4: ""}, list[str]()
+        result = run(tmp_path, spoil, said=said, observer=Diary(begin_making), sleep=0.1, config={"concurrency": 4})
+        ends = {spoil[record.settings["dropout"]]: record for record in result.records}
+        assert [ends[how].status for how in ("stopped", "waiting", "")] == ["complete"] * 3
+        assert (ends["hang"].status, ends["hang"].failure, ends["hang"].epochs) == ("failed", "lost", 1)
+        silent = r"it reported nothing for \d+ s, where an epoch takes at most \d+ s\."
+        assert re.fullmatch(
+            f"lost 3 times without finishing another epoch, at last since {silent}", ends["hang"].reason
+        )
+        log = log_of(tmp_path)
+        assert [line["done"] for line in log if line["key"] == "0.1"] == [0, 1, 1, 1]
+        assert [line["done"] for line in log if line["key"] == "0.2"] == [0, 1]
+        assert len([line for line in log if line["key"] in ("0.3", "0.4")]) == 2
+        for how, times in (("hang", 4), ("stopped", 1)):
+            told = f"trial {ends[how].number} hangs and is ended: {silent} It goes on from its last epoch."
+            assert sum(re.fullmatch(told, line) is not None for line in said) == times
+        assert len(said) == 5
+        wait_for(lambda: not any(is_stopped(line["pid"]) for line in log))
+
     def test_a_full_disk_fails_trials_and_three_in_a_row_stop_the_sweep(self, tmp_path: Path) -> None:
         """On a real disk of 4 MiB the reason names the folder and the remedy; with room a resume runs them all."""
         small = tmp_path / "small"
@@ -278,6 +336,33 @@ class TestWithASharedRay:
             assert said == [f"Tried again, since they failed through no fault of their own: trials {numbers}."]
         finally:
             subprocess.run(["umount", small], check=True)
+
+
+def test_a_process_that_the_memory_monitor_ends_costs_nobody_else_anything(
+    runner_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray ends it, perhaps with a smaller one: that one goes on as it is, the greedy one with more, then in parts."""
+    total, room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 2.2e9
+    threshold = (used_memory() + room) / total
+    if threshold > 0.95:
+        pytest.skip("the machine has no memory to spare")
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{threshold:.4f}")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    said: list[str] = []
+    with ray_session(runner_folder / "memory.log", cpus=2, gpus=0):
+        config = {"concurrency": 2, "fixed": {"batch_size": 64}}
+        spoil, enough = {0.1: "hungry", 0.2: "", 0.3: ""}, threshold * total + 1e8
+        result = run(tmp_path, spoil, said=said, config=config, sleep=0.8, enough=enough)
+    assert [record.status for record in result.records] == ["complete"] * 3
+    tries = {
+        key: [(line["cpus"], line["micro_batch"]) for line in log_of(tmp_path) if line["key"] == key]
+        for key in ("0.1", "0.2", "0.3")
+    }
+    assert list(dict.fromkeys(tries["0.1"])) == [(1, None), (2, None), (2, 32)]
+    assert set(tries["0.2"] + tries["0.3"]) == {(1, None)}
+    greedy = next(record.number for record in result.records if record.settings["dropout"] == 0.1)
+    prefix = f"trial {greedy} ran out of memory; trying again with "
+    assert [line.removeprefix(prefix) for line in said] == ["2 CPUs, so fewer neighbours", "micro-batches of 32"]
 
 
 @pytest.mark.slow
@@ -399,6 +484,14 @@ def test_the_last_gpu_is_never_put_out_of_use(tmp_path: Path) -> None:
         config = {"gpus_per_trial": 1.0}
         result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, bad_gpu="0", config=config)
     assert "on the last GPU that is in use" in result.stopped
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process stands still, having got SIGSTOP."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+    except OSError:
+        return False
 
 
 def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -138,6 +138,20 @@ def test_other_errors_pass_a_watch_for_memory() -> None:
         raise RuntimeError("size mismatch")
 
 
+def test_of_processes_ended_together_the_largest_is_to_blame() -> None:
+    """Ray's memory monitor ends the youngest first; one that took less than another goes on as it is."""
+    said = (
+        "2 worker(s) were killed due to the node running low on memory.\nConsidered workers: [\n"
+        "Selected to kill: (Actor(aa1b): job ID=01, pid=12614, actual memory used=0.69GB, worker ID=aa90)\n"
+        "Selected to kill: (Actor(863f): job ID=01, pid=12615, actual memory used=11.10GB, worker ID=ec07)\n]\n"
+        "12615 11.1 python carsweep run --name preempted"
+    )
+    assert failure_of_death(said, "863f").kind == "out_of_memory"
+    assert failure_of_death(said, "aa1b").kind == "preempted"
+    assert failure_of_death(said).kind == "out_of_memory"
+    assert failure_of_death(said, "ffff").kind == "out_of_memory"
+
+
 def test_a_cuda_error_breaks_the_process_but_a_lack_of_memory_does_not() -> None:
     """An illegal access leaves a context that no later trial can use."""
     assert is_broken_device(RuntimeError("CUDA error: an illegal memory access was encountered"))

@@ -49,6 +49,17 @@ def test_slow_epochs_are_told_at_once(post: Post) -> None:
     assert reports.take() == {}
 
 
+def test_a_trial_of_some_length_tells_its_last_epoch_before_it_ends(post: Post) -> None:
+    """What comes after the last epoch may take long; only a trial of less than a second tells both together."""
+    reports = Reports(post.send, (), lambda: post.now, last=12)
+    post.tell(reports, 12, 0.125)
+    assert post.sent == [[1], [2, 3, 4, 5], [6, 7, 8, 9], [10, 11, 12]]
+    post.sent.clear()
+    reports = Reports(post.send, (), lambda: post.now, last=7)
+    post.tell(reports, 7, 0.0625)
+    assert post.sent == [[1]]
+
+
 def test_short_epochs_travel_together(post: Post) -> None:
     """The first epoch comes at once, the others twice a second, the last ones with what the trial says at its end."""
     reports = Reports(post.send, (), lambda: post.now)

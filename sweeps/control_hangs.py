@@ -1,0 +1,217 @@
+"""Trials that hang: what is silent for too long is ended, and goes on in another process from its last epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray.tune import Callback
+
+from carcls.config import TrialConfig
+from carcls.errors import InputError
+from carcls.unfreezing import open_stages
+from sweeps.plan_text import seconds_text
+from sweeps.rates import Machine, rates_of
+from sweeps.resources import Share
+from sweeps.worker_reports import last_told
+
+# A trial hangs that says nothing for TIMES what an epoch takes, but for no less than LEAST_SECONDS. Before an epoch of
+# the kind was seen, and once it has told its last, for no less than UNKNOWN times that: an hour.
+TIMES = 10
+LEAST_SECONDS = 300.0
+UNKNOWN = 12
+LEAST_VARIABLE = "CARSWEEP_HANG_SECONDS"
+# Of the time between two looks no more than this counts: the driver was stopped, or the whole machine was.
+_LOOK_SECONDS = 1.0
+
+Comes = Literal["closed", "open", "end"]
+
+
+def least_seconds() -> float:
+    """Return for how long any trial may be silent: LEAST_SECONDS, or what CARSWEEP_HANG_SECONDS says.
+
+    Raises:
+        InputError: it says no number of seconds.
+    """
+    said = os.environ.get(LEAST_VARIABLE, "")
+    try:
+        seconds = float(said) if said else LEAST_SECONDS
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise InputError(f"{LEAST_VARIABLE} must be a number of seconds above 0, got {said!r}. Leave it out for 300.")
+    return seconds
+
+
+def expected_seconds(share: Share, images: int, config: TrialConfig, is_open: bool) -> float:
+    """Return how long an epoch should take, with an open backbone or with a closed one whose features are not known.
+
+    As rough as a plan, for a processor without matrix units: it is there to excuse what is slow.
+    """
+    rates = rates_of(config, Machine(1, int(share.gpus > 0), amx=False))
+    return images / ((rates.train if is_open else rates.infer) * (share.gpus or share.cpus))
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """A trial that hangs.
+
+    Attributes:
+        number: of the trial.
+        silent: seconds without a word from it.
+        usual: seconds of an epoch like the one that was waited for; None if none was seen, or none was to come.
+    """
+
+    number: int
+    silent: float
+    usual: float | None
+
+    @property
+    def reason(self) -> str:
+        """What was observed, with the numbers."""
+        silent = f"it reported nothing for {seconds_text(self.silent)}"
+        if self.usual is None:
+            return f"{silent}, at its start or at its end."
+        return f"{silent}, where an epoch takes at most {seconds_text(max(1.0, self.usual))}."
+
+
+@dataclass(slots=True)
+class _Wait:
+    """A trial that runs: since when it is silent, what it reports next, and whether it repeats what others trained."""
+
+    config: TrialConfig
+    since: float
+    comes: Comes
+    repeats: bool = False
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Epochs of one kind take about as long."""
+        config = self.config
+        return (self.comes, config.family, config.backbone, config.image_size, config.batch_size, config.micro_batch)
+
+
+class Patience:
+    """Tells which of the running trials hang. What it knows of epochs are those that it has seen.
+
+    Args:
+        expected: seconds of an epoch of a trial, its backbone being open or not; no trial hangs before ten times that.
+        least: seconds that every trial may be silent for.
+    """
+
+    def __init__(self, expected: Callable[[TrialConfig, bool], float], least: float) -> None:
+        self._expected, self._least = expected, least
+        self._waits: dict[int, _Wait] = {}
+        self._longest: dict[tuple[Any, ...], float] = {}
+        self._now = self._looked = 0.0
+
+    def begin(self, number: int, config: TrialConfig) -> None:
+        """A process takes up a trial."""
+        self._waits[number] = _Wait(config, self._now, _comes_after(config, 0))
+
+    def hear(self, number: int, epoch: int = 0, *, trained: bool = False) -> None:
+        """The trial gives a sign of life: an epoch, perhaps one that was trained just now, or another (0)."""
+        wait = self._waits.get(number)
+        if wait is None:
+            return
+        if trained:
+            self._longest[wait.kind] = max(self._longest.get(wait.kind, 0.0), self._now - wait.since)
+        wait.since = self._now
+        if epoch:
+            wait.comes, wait.repeats = _comes_after(wait.config, epoch), not trained
+
+    def end(self, number: int) -> None:
+        """The process does no more for the trial."""
+        self._waits.pop(number, None)
+
+    def look(self, passed: float) -> list[Hang]:
+        """Let so many seconds pass; return what hangs, each once."""
+        self._now += min(passed, _LOOK_SECONDS)
+        if self._now - self._looked < min(_LOOK_SECONDS, self._least):
+            return []
+        self._looked = self._now
+        hangs = [hang for number, wait in self._waits.items() if (hang := self._find_hang(number, wait))]
+        for hang in hangs:
+            self._waits.pop(hang.number)
+        return hangs
+
+    def _find_hang(self, number: int, wait: _Wait) -> Hang | None:
+        silent = self._now - wait.since
+        if silent < self._least:
+            return None
+        seen = None if wait.comes == "end" or wait.repeats else self._longest.get(wait.kind)
+        least = UNKNOWN * self._least if seen is None else self._least
+        usual = max(seen or 0.0, self._expected(wait.config, wait.comes != "closed"))
+        if silent < max(least, TIMES * usual):
+            return None
+        return Hang(number, silent, usual if seen is not None else None)
+
+
+def _comes_after(config: TrialConfig, epoch: int) -> Comes:
+    """Return what a trial reports after ``epoch``: one with a closed or an open backbone, or how it ends."""
+    if epoch >= last_told(config):
+        return "end"
+    is_open = open_stages(config.training().unfreezing, epoch, config.epochs, 1) > 0
+    return "open" if is_open else "closed"
+
+
+class HangWatch(Callback):  # type: ignore[misc]  # Tune knows callbacks by their base class
+    """Ends the processes of trials that hang; Tune then tells of their death.
+
+    Args:
+        patience: of the sweep.
+        note: told of each before its process is ended.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self, patience: Patience, note: Callable[[Hang], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._patience, self._note, self._clock = patience, note, clock
+        self._looked = clock()
+        self._processes: dict[int, Any] = {}
+
+    def on_step_begin(self, **_: Any) -> None:
+        """Look."""
+        now = self._clock()
+        passed, self._looked = now - self._looked, now
+        for hang in self._patience.look(passed):
+            self._note(hang)
+            ray.kill(self._processes[hang.number])  # one that does not answer gets SIGKILL after 5 s
+
+    def on_trial_start(self, trial: Any, **_: Any) -> None:
+        """A process takes up the trial."""
+        number = trial.config["number"]
+        self._processes[number] = trial.temporary_state.ray_actor
+        self._patience.begin(number, TrialConfig.model_validate(trial.config["config"]))
+
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
+        """The trial reports something; with its outcome it ends."""
+        said = json.loads(result.get("measurements", "[]"))
+        last = said[-1]["epoch"] if said else 0
+        self._patience.hear(trial.config["number"], last, trained=any(one["trained"] for one in said))
+
+    def on_trial_complete(self, trial: Any, **_: Any) -> None:
+        """The process is done with the trial."""
+        self._end(trial)
+
+    def on_trial_error(self, trial: Any, **_: Any) -> None:
+        """The trial's process died."""
+        self._end(trial)
+
+    def on_trial_recover(self, trial: Any, **_: Any) -> None:
+        """The trial's machine was taken away."""
+        self._end(trial)
+
+    def _end(self, trial: Any) -> None:
+        self._patience.end(trial.config["number"])
+        self._processes.pop(trial.config["number"], None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
