@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.family import SettingsCommand, run_options, tell_how_to_go_on
+from sweeps.cli.family import SettingsCommand, resume_command, run_options, tell_how_to_go_on
+from sweeps.cli.output import kept_in
 from sweeps.cli.running import write_duration
 from sweeps.cli.streams import Streams, callable_name
 
@@ -109,9 +110,10 @@ def run_job(
         if streams.as_json:
             streams.write_json({"error": "interrupted"})
         return tell_how_to_go_on(name, out)
-    if streams.as_json:
-        streams.write_json(together.as_dict())
-    _print(streams.progress if streams.as_json else streams.result, specs, together, out)
+    with kept_in(out / name, resume_command(name, out)):
+        if streams.as_json:
+            streams.write_json(together.as_dict())
+        _print(streams.progress if streams.as_json else streams.result, specs, together, out)
     if together.interrupted:
         return tell_how_to_go_on(name, out)
     return DONE if together.is_registered else FAILED
