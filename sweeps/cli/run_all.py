@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,7 +137,8 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
         print_pairs(console, together.pairs)
     if not together.interrupted:
         console.print(f"\nWritten to {out / together.name / 'comparison.md'} and comparison.json.", soft_wrap=True)
-        console.print(f"Look at the runs: {callable_name('carsweep')} ui --out {out}", soft_wrap=True)
+        ui = shlex.join([callable_name("carsweep"), "ui", "--out", str(out)])
+        console.print(f"Look at the runs: {ui}", markup=False, soft_wrap=True)
 
 
 def draw_comparison(rows: Sequence[Sequence[str]], width: int) -> Table:
