@@ -23,6 +23,7 @@ Messages read "{name} must {rule}, got {value!r}." and end with the remedy.
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -132,6 +133,18 @@ def _short_repr() -> reprlib.Repr:
 
 
 _SHORT = _short_repr()
+
+
+def mask_secrets(text: str) -> str:
+    """Hide what stands before the @ of every address in ``text``, and the values of password-like query parameters.
+
+    >>> mask_secrets("http://ann:s3cret@host:5000/mlflow?password=x&a=1, got 'ann:s3cret@host:8265'")
+    "http://***@host:5000/mlflow?password=***&a=1, got '***@host:8265'"
+    """
+    # Greedy up to the last @ before a slash or a space: passwords may hold an @ themselves.
+    text = re.sub(r"(?<=://)[^\s/'\"]*@", "***@", text)
+    text = re.sub(r"(?<![^\s'\"=])[^\s/'\"=:]+:[^\s/'\"]+@(?=[\w\[])", "***@", text)
+    return re.sub(r"(?i)([?&;][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
 
 
 def _printable(text: str) -> str:

@@ -67,6 +67,16 @@ class Goals:
         ]
         return ", ".join(filter(None, (self.broken_by(metrics), *missing)))
 
+    def rank(self, number: int, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
+        """Return what orders complete trials, the best one least: first objective, accuracy, loss, number.
+
+        None for a trial that may not win, since it breaks a constraint or something of it was not measured.
+        """
+        if not {self.first.metric, "val_accuracy"} <= metrics.keys() or self.infeasible(metrics):
+            return None
+        first, loss = self.first.loss(metrics[self.first.metric]), metrics.get("val_loss", float("inf"))
+        return first, -metrics["val_accuracy"], loss, number
+
     def excess(self, metrics: Mapping[str, float]) -> float:
         """Return by how much the metrics break the limits in all, as shares of the bounds; 0 when they keep them."""
         known = [c for c in self.constraints if c.quantity.metric in metrics]

@@ -6,6 +6,7 @@ Beside a sweep's folder ``OUT/NAME`` lie ``.NAME.lock``, which dies with the pro
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -92,14 +93,15 @@ def holder_of(folder: Path) -> Holder | None:
     folder = folder.absolute()
     if folder in _held:
         return _written(folder)
-    path = _beside(folder, "lock")
-    if not path.exists():
-        return None
     try:
-        with FileLock(path).acquire(timeout=0):
-            return None
-    except Timeout:
+        # To look takes no right to write: a shared lock, which the holder's own keeps out.
+        with _beside(folder, "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
         return _written(folder)
+    return None
 
 
 def ask_to_stop(folder: Path, *, now: bool) -> None:

@@ -31,7 +31,8 @@ class Standing:
         cost: None without a price.
         forecast: None before anything was measured.
         ended: trials that ended, however.
-        best: number and validation accuracy of the best complete trial; None before there is one.
+        best: number of the complete trial that would win now, and its value of the first objective; None before there
+            is one.
     """
 
     budget: Budget
@@ -86,7 +87,8 @@ class Ledger:
         self._wall_before, self._began = spending.wall, clock()
         self._accounts: dict[int, _Account] = {}
         self._ended, self._spent_by_ended, self._seen = 0, Spent(), Seen()
-        self._best: tuple[int, float] | None = None
+        self._goals = spec.goals
+        self._best: tuple[tuple[float, ...], tuple[int, float]] | None = None
         for record in records:
             if record.sibling_of is None:
                 self._open(record, spent_by(record, spending))
@@ -139,10 +141,10 @@ class Ledger:
         planned, searched = int(record.config["epochs"]), record.experiment is None
         self._seen.add(Pace(planned, record.epochs, spent, True, fresh, searched), self._halving)
         self._ended, self._spent_by_ended = self._ended + 1, self._spent_by_ended + spent
-        accuracy = record.metrics.get("val_accuracy") if record.status == "complete" else None
-        if accuracy is not None:
-            rivals = [rival for rival in (self._best, (record.number, accuracy)) if rival is not None]
-            self._best = max(rivals, key=lambda rival: (rival[1], -rival[0]))
+        may_win = record.status == "complete" and record.confirms is None
+        rank = self._goals.rank(record.number, record.metrics) if may_win else None
+        if rank is not None and (self._best is None or rank < self._best[0]):
+            self._best = rank, (record.number, record.metrics[self._goals.first.metric])
 
     def close(self) -> None:
         """The sitting is over."""
@@ -157,7 +159,7 @@ class Ledger:
         cost = None if prices is None else cost_of(prices, spent, wall)
         paces = [Pace(a.planned, a.done, now, False, True, a.searched, a.waiting) for a, now in running]
         coming = forecast(paces, self._rest(left), self._halving, self.budget, spent, wall, self._seen)
-        return Standing(self.budget, spent, cost, coming, self._ended, self._best)
+        return Standing(self.budget, spent, cost, coming, self._ended, self._best[1] if self._best else None)
 
     def used_up(self, left: int) -> UsedUp:
         """Return the budget that forbids another trial, if one does."""

@@ -20,9 +20,9 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 import carcls
-from carcls.errors import TrackingError
+from carcls.errors import TrackingError, mask_secrets
 from sweeps.tracking_runs import SWEEP_ID, TRIAL, KnownRun, SweepRuns
-from sweeps.tracking_store import Tracking, explained, mask_secrets, patience
+from sweeps.tracking_store import Tracking, explained, patience
 
 CHALLENGER = "challenger"
 UPLOAD_SECONDS = 120

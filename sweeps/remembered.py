@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from carcls.errors import InputError, SpecError, nearest
+from carcls.errors import InputError, SpecError, mask_secrets, nearest
 from carcls.stages import write_json
 from sweeps.spec import SweepSpec
 from sweeps.spec_families import applies_to, settings_for
@@ -64,8 +64,6 @@ def remember(folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence
 
 
 def _holds_a_secret(tracking_uri: str) -> bool:
-    from sweeps.tracking_store import mask_secrets
-
     return mask_secrets(tracking_uri) != tracking_uri
 
 

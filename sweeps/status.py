@@ -152,17 +152,9 @@ def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], 
 
 def _best(records: Sequence[TrialRecord], goals: Goals) -> TrialRecord | None:
     """Return the trial that would win now, as far as its last measurement tells."""
-    metric = goals.first.metric
-    complete = [r for r in records if r.status == "complete" and {metric, "val_accuracy"} <= set(r.metrics)]
-    feasible = [record for record in complete if not goals.infeasible(record.metrics)]
-    return min(feasible, key=lambda record: _rank(record, goals), default=None)
-
-
-def _rank(record: TrialRecord, goals: Goals) -> tuple[float, ...]:
-    """Return what ranks a trial: the first objective, then accuracy, then loss, as on the leaderboard."""
-    metrics = record.metrics
-    loss = metrics.get("val_loss", float("inf"))
-    return goals.first.loss(metrics[goals.first.metric]), -metrics["val_accuracy"], loss, record.number
+    ranked = [(goals.rank(r.number, r.metrics), r) for r in records if r.status == "complete"]
+    feasible = [(rank, record) for rank, record in ranked if rank is not None]
+    return min(feasible, key=lambda one: one[0], default=(None, None))[1]
 
 
 def _twins(records: Sequence[TrialRecord]) -> list[Mapping[str, Any]]:

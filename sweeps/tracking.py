@@ -12,10 +12,10 @@ from carcls.errors import TrackingError
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
 from sweeps.tracking_runs import REASON, STATE, SweepRuns, Update
-from sweeps.tracking_store import Tracking, check_tracking, mask_secrets, open_tracking
+from sweeps.tracking_store import Tracking, check_tracking, open_tracking
 from sweeps.tracking_writer import RunWriter
 
-__all__ = ["LOGGED_METRICS", "SweepTracker", "Tracking", "check_tracking", "mask_secrets", "open_tracking"]
+__all__ = ["LOGGED_METRICS", "SweepTracker", "Tracking", "check_tracking", "open_tracking"]
 
 # Few on purpose: comparing a hundred runs in MLflow's UI is slow in the number of metric names.
 LOGGED_METRICS = (

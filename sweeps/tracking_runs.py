@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sweeps.tracking_store import Tracking, mask_secrets
+from carcls.errors import mask_secrets
+from sweeps.tracking_store import Tracking
 from sweeps.tracking_together import Requests
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from carcls.errors import TrackingError
+from carcls.errors import TrackingError, mask_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -128,17 +128,6 @@ def check_tracking(uri: str | None, out: Path) -> Tracking:
         f"tracking URI must be http://…, https://…, sqlite:///path/mlflow.db or another database that MLflow knows, "
         f"got {mask_secrets(uri)!r}. Correct --tracking-uri, or {_WAYS_OUT}."
     )
-
-
-def mask_secrets(text: str) -> str:
-    """Hide what stands before the @ of every URI in ``text``, and the values of password-like query parameters.
-
-    >>> mask_secrets("http://ann:s3cret@host:5000/mlflow?password=x&a=1")
-    'http://***@host:5000/mlflow?password=***&a=1'
-    """
-    # Greedy up to the last @ before a slash or a space: passwords may hold an @ themselves.
-    text = re.sub(r"(?<=://)[^\s/'\"]*@", "***@", text)
-    return re.sub(r"(?i)([?&;][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
 
 
 def one_line(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from sweeps.result import (
     TrialSummary,
 )
 from sweeps.sitting import Sitting
-from sweeps.spending import cost_metric, read_spending, spent_dict
+from sweeps.spending import cost_metric, read_spending, spent_by, spent_dict
 from sweeps.winner_readings import Subject, is_read, read_test
 
 if TYPE_CHECKING:
@@ -213,7 +213,10 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
 
 def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
-    trials = tuple(sorted((summarize_trial(record) for record in records), key=lambda trial: trial.number))
+    spending = read_spending(sitting.folder)
+    # A trial that was interrupted, or failed before its first epoch, has told no time of its own.
+    timed = [replace(record, seconds=record.seconds or spent_by(record, spending).seconds) for record in records]
+    trials = tuple(sorted(map(summarize_trial, timed), key=lambda trial: trial.number))
     goals = sitting.spec.goals
     confirmed = confirmed_of(trials) if sitting.spec.confirm else ()
     best = _best(trials, confirmed, goals)
@@ -231,7 +234,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         seconds=round(seconds, 3),
         interrupted=interrupted,
         confirmed=confirmed,
-        spent=spent_dict(records, read_spending(sitting.folder), budget_of(sitting.spec).prices),
+        spent=spent_dict(records, spending, budget_of(sitting.spec).prices),
         objectives=sitting.spec.objectives,
         constraints=sitting.spec.constraints,
         pareto=pareto_of(trials, goals),

@@ -11,7 +11,7 @@ import io
 import multiprocessing
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy.io import loadmat, savemat
 
+from carcls.data.decode import GRAY_SIDE, Decoded
 from carcls.data.demo_body import Surface
 from carcls.data.demo_catalogue import CLASSES
 from carcls.data.demo_details import trim
@@ -32,10 +33,13 @@ from carcls.data.demo_finish import Box, develop, occlude
 from carcls.data.demo_render import Layer, Mesh, Part, Parts, render_car
 from carcls.data.demo_scene import Scene, draw_surroundings, make_scene, random_paint
 from carcls.data.demo_wheels import treads, wheels
+from carcls.data.fingerprints import THRESHOLD, fingerprint, near_pairs
 from carcls.errors import DataError, InputError, OutputError
 from carcls.machine import usable_cores
 
-DEMO_VERSION = 1  # goes up whenever the same seed draws other pictures
+DEMO_VERSION = 2  # goes up whenever the same seed draws other pictures
+_STREAM = 1  # of random numbers; the same for versions that differ in few pictures
+_APART = THRESHOLD + 2  # bits, and two for what another version of Pillow makes of the same picture
 _LAST_WRITTEN = Path("devkit") / "cars_test_annos_withlabels.mat"
 _IN_PROCESS = 64  # up to so many images, starting processes takes longer than drawing
 _WHEEL_TURNS = 3
@@ -50,6 +54,7 @@ class _Drawn:
     index: int
     box: Box
     jpeg: bytes
+    fingerprint: int
 
 
 def demo_counts(images_per_class: int = 36) -> tuple[int, int, int]:
@@ -96,7 +101,8 @@ def write_demo(folder: Path, *, seed: int = 0, images_per_class: int = 36, worke
             f"demo folder must be absent, empty or a complete demo data set, got {str(folder)!r}. Remove it."
         )
     with _appearing(folder) as draft:
-        _write_layout(draft, _draw_all(seed, images_per_class, workers), seed, images_per_class)
+        images = _draw_all(seed, images_per_class, workers)
+        _write_layout(draft, _told_apart(list(images), seed), seed, images_per_class)
     return folder
 
 
@@ -140,8 +146,24 @@ def _draw_class(task: tuple[int, int, int]) -> list[_Drawn]:
     return [_draw_image(seed, label, index) for index in range(images_per_class)]
 
 
-def _draw_image(seed: int, label: int, index: int) -> _Drawn:
-    rng = np.random.default_rng([DEMO_VERSION, seed, label, index])
+def _told_apart(images: list[_Drawn], seed: int) -> list[_Drawn]:
+    """Draw anew what looks like an earlier image to the search for near-duplicates, until nothing does."""
+    attempt = 0
+    while len(repeated := _repeated(images)):
+        attempt += 1
+        for place in repeated:
+            images[place] = _draw_image(seed, images[place].label, images[place].index, attempt)
+    return images
+
+
+def _repeated(images: Sequence[_Drawn]) -> npt.NDArray[np.int64]:
+    prints = np.array([image.fingerprint for image in images], np.uint64)
+    first, second = near_pairs(prints, prints, _APART)
+    return np.unique(second[first < second])
+
+
+def _draw_image(seed: int, label: int, index: int, attempt: int = 0) -> _Drawn:
+    rng = np.random.default_rng([_STREAM, seed, label, index, *([attempt] if attempt else [])])
     body, mesh = CLASSES[label].body, _mesh(label)
     scene = make_scene(rng, mesh.quads.reshape(-1, 3), index)
     picture = draw_surroundings(rng, scene, body)
@@ -156,7 +178,15 @@ def _draw_image(seed: int, label: int, index: int) -> _Drawn:
         _paste(picture, _in_front(rng, scene, (left, top, right, bottom)))
     else:
         picture = occlude(rng, picture, (left, top, right, bottom), brightness)
-    return _Drawn(label, index, (left + 1, top + 1, right, bottom), develop(rng, picture))
+    jpeg = develop(rng, picture)
+    return _Drawn(label, index, (left + 1, top + 1, right, bottom), jpeg, _print_of(jpeg, (left, top, right, bottom)))
+
+
+def _print_of(jpeg: bytes, box: Box) -> int:
+    """Return the fingerprint of the crop, as the search for near-duplicates sees it."""
+    with Image.open(io.BytesIO(jpeg)) as image:
+        gray = Decoded(image.convert("RGB"), box, None, 1).square(GRAY_SIDE).convert("L")
+    return int(fingerprint(np.asarray(gray)[None])[0])
 
 
 def _neighbour(rng: np.random.Generator, scene: Scene) -> Layer:
@@ -217,7 +247,7 @@ def _write_layout(folder: Path, images: Iterable[_Drawn], seed: int, images_per_
     classes, train, test = demo_counts(images_per_class)
     per_class = train // classes
     numbers = {
-        split: np.random.default_rng([DEMO_VERSION, seed, n]).permutation(n)
+        split: np.random.default_rng([_STREAM, seed, n]).permutation(n)
         for split, n in (("train", train), ("test", test))
     }
     rows: dict[str, list[tuple[_Drawn, str]]] = {"train": [], "test": []}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import sys
+from gc import freeze, set_threshold  # by name: this package has a module gc of its own
 
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
+from sweeps.cli.output import open_streams
 from sweeps.interrupts import interruptible
 
 __all__ = ["main"]
@@ -14,10 +15,11 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run ``carsweep`` with the arguments of this process, and exit with its code."""
+    open_streams()
     # The collector would look through all objects of a sweep's libraries again and again while they load, a sixth of
     # that time, and once more at the end, for more than a second.
-    gc.set_threshold(50_000, 20, 100)
+    set_threshold(50_000, 20, 100)
     with interruptible():
         code = run_command(carsweep, sys.argv[1:])
-    gc.freeze()
+    freeze()
     sys.exit(code)

@@ -157,5 +157,5 @@ def _what(row: Row) -> Text:
 def _rest(files: SweepFiles, out: Path) -> list[str]:
     lines = [f"{name}: unfinished, no result yet." for name in files.unfinished]
     lines += list(files.unreadable)
-    ui = f"{callable_name('carsweep')} ui --out {shlex.quote(str(out))}"
+    ui = shlex.join([callable_name("carsweep"), "ui", "--out", str(out)])
     return [*lines, "", f"The same runs in MLflow: {ui}"]

@@ -7,10 +7,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
-from carcls.errors import InputError, SpecError, SweepStopped, TrialFailure
+from carcls.errors import InputError, SpecError, SweepStopped, TrialFailure, mask_secrets
+from sweeps.cli.output import StdoutLost
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 _LONGEST = 300
@@ -20,13 +22,20 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> int:
     """Run ``command`` and return the exit code; errors are told on stderr, with ``--json`` on stdout too."""
     try:
         code = command.main(list(arguments), prog_name="carsweep", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else DONE
+    except StdoutLost as lost:
+        # Whoever reads the first lines of a list has seen what they wanted; a result that is lost is told.
+        if lost.advice or not lost.closed:
+            click.echo(f"carsweep: {lost}", err=True)
+        return FAILED
     except BaseException as error:
         messages, code = _explain(error)
-    if messages:
-        for message in messages:
-            click.echo(f"carsweep: {message}", err=True)
-        if "--json" in arguments:
+    messages = [mask_secrets(message) for message in messages]
+    for message in messages:
+        click.echo(f"carsweep: {message}", err=True)
+    if messages and "--json" in arguments:
+        with suppress(StdoutLost):
             click.echo(json.dumps({"error": "\n".join(messages)}))
     return code
 
@@ -56,7 +65,7 @@ def _explain(error: BaseException) -> tuple[list[str], int]:
 
 def _internal(error: BaseException) -> str:
     if os.environ.get("CARSWEEP_DEBUG"):
-        traceback.print_exception(error, file=sys.stderr)
+        click.echo(mask_secrets("".join(traceback.format_exception(error))), err=True)
     return (
         f"internal error: {type(error).__name__}: {_cut(_one_line(str(error)))} This is a fault of carsweep: "
         "please report it with the command and the output of the same command under CARSWEEP_DEBUG=1."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
+from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams, callable_name
 
 if TYPE_CHECKING:
@@ -232,9 +233,10 @@ def run_one(
         if streams.as_json:
             streams.write_json({"error": "interrupted"})
         return tell_how_to_go_on(str(spec.name), out)
-    if streams.as_json:
-        streams.write_json(result.as_dict())
-    print_result(streams.progress if streams.as_json else streams.result, result, base_settings(spec))
+    with kept_in(out / str(spec.name), resume_command(str(spec.name), out)):
+        if streams.as_json:
+            streams.write_json(result.as_dict())
+        print_result(streams.progress if streams.as_json else streams.result, result, base_settings(spec))
     if result.interrupted:
         return tell_how_to_go_on(str(spec.name), out)
     return DONE if result.registered else FAILED

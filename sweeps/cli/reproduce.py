@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.family import SettingsCommand, tell_how_to_go_on
+from sweeps.cli.family import SettingsCommand, resume_command, tell_how_to_go_on
+from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def run_experiments(
         if streams.as_json:
             streams.write_json({"error": "interrupted"})
         return tell_how_to_go_on(name, out)
-    return _tell(reproduction, out, streams)
+    with kept_in(out / name, resume_command(name, out)):
+        return _tell(reproduction, out, streams)
 
 
 def _tell(reproduction: Reproduction, out: Path, streams: Streams) -> int:

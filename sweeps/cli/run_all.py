@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.family import SettingsCommand, run_options, tell_how_to_go_on
+from sweeps.cli.family import SettingsCommand, resume_command, run_options, tell_how_to_go_on
+from sweeps.cli.output import kept_in
 from sweeps.cli.running import write_duration
 from sweeps.cli.streams import Streams, callable_name
 
@@ -109,9 +111,10 @@ def run_job(
         if streams.as_json:
             streams.write_json({"error": "interrupted"})
         return tell_how_to_go_on(name, out)
-    if streams.as_json:
-        streams.write_json(together.as_dict())
-    _print(streams.progress if streams.as_json else streams.result, specs, together, out)
+    with kept_in(out / name, resume_command(name, out)):
+        if streams.as_json:
+            streams.write_json(together.as_dict())
+        _print(streams.progress if streams.as_json else streams.result, specs, together, out)
     if together.interrupted:
         return tell_how_to_go_on(name, out)
     return DONE if together.is_registered else FAILED
@@ -134,7 +137,8 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
         print_pairs(console, together.pairs)
     if not together.interrupted:
         console.print(f"\nWritten to {out / together.name / 'comparison.md'} and comparison.json.", soft_wrap=True)
-        console.print(f"Look at the runs: {callable_name('carsweep')} ui --out {out}", soft_wrap=True)
+        ui = shlex.join([callable_name("carsweep"), "ui", "--out", str(out)])
+        console.print(f"Look at the runs: {ui}", markup=False, soft_wrap=True)
 
 
 def draw_comparison(rows: Sequence[Sequence[str]], width: int) -> Table:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class TrialLine:
     """One trial, as far as it has come; accuracies in [0, 1].
 
-    ``loss`` is of the first objective, less is better; None for a trial that cannot win.
+    ``rank`` orders those that may win, the best first; ``value`` is of the first objective.
     """
 
     number: int
@@ -32,7 +32,8 @@ class TrialLine:
     accuracy: float | None = None
     reason: str = ""
     refused: bool = False
-    loss: float | None = None
+    rank: tuple[float, ...] | None = None
+    value: float | None = None
 
 
 @dataclass(slots=True)
@@ -74,9 +75,9 @@ class RunningSweep:
         line = self.lines.setdefault(record.number, TrialLine(record.number, record.experiment or "search", "", 0))
         line.status, line.epoch, line.reason = record.status, record.epochs, record.reason or ""
         line.refused = record.refused
-        first = record.metrics.get(self.goals.first.metric)
-        may_win = record.status == "complete" and first is not None and not self.goals.infeasible(record.metrics)
-        line.loss = self.goals.first.loss(first) if may_win and first is not None else None
+        may_win = record.status == "complete" and record.confirms is None
+        line.rank = self.goals.rank(record.number, record.metrics) if may_win else None
+        line.value = record.metrics.get(self.goals.first.metric)
         line.accuracy = record.metrics.get("val_accuracy", line.accuracy)
         line.name = line.name if record.confirms is None else f"confirms trial {record.confirms}"
         return line
@@ -84,15 +85,15 @@ class RunningSweep:
     @property
     def best(self) -> TrialLine | None:
         """The complete trial that would win now; runs with fresh seeds are none of the search."""
-        search = [line for line in self.lines.values() if not line.name.startswith(("fresh seed", "confirms"))]
-        return min((line for line in search if line.loss is not None), key=_loss_of, default=None)
+        ranked = [(line.rank, line) for line in self.lines.values() if line.rank is not None]
+        return min(ranked, key=lambda one: one[0], default=(None, None))[1]
 
     @property
     def best_known(self) -> tuple[int, float] | None:
-        """Number and accuracy of the best complete trial, those of earlier sittings included."""
+        """Number and first objective of the trial that would win now, those of earlier sittings included."""
         if self.standing:
             return self.standing.best
-        return (self.best.number, self.best.accuracy or 0.0) if self.best else None
+        return (self.best.number, self.best.value or 0.0) if self.best else None
 
     @property
     def done(self) -> int:
@@ -111,10 +112,6 @@ class RunningSweep:
         if self.standing is None or self.standing.forecast is None:
             return None
         return max(0.0, self.standing.forecast.seconds - (time.monotonic() - self.told))
-
-
-def _loss_of(line: TrialLine) -> float:
-    return float("inf") if line.loss is None else line.loss
 
 
 def write_settings(settings: Mapping[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ from carcls.errors import InputError
 from sweeps.cli.listing import print_columns
 from sweeps.cli.running import write_share
 from sweeps.cli.status import when
+from sweeps.cli.streams import Streams
 
 if TYPE_CHECKING:
     from sweeps.status import SweepStatus
@@ -32,12 +31,13 @@ def runs(out: Path, as_json: bool) -> None:
         except InputError as error:  # one damaged sweep must not hide the others
             click.echo(f"{name}: {error}", err=True)
     if as_json:
-        click.echo(json.dumps({"sweeps": [sweep.as_dict() for sweep in found]}, indent=1))
+        with Streams(as_json) as streams:
+            streams.write_json({"sweeps": [sweep.as_dict() for sweep in found]})
     elif found:
         header = ("sweep", "family", "state", "trials", "best val", "test", "registered as", "last written")
         print_columns([header, *(_cells(sweep) for sweep in found)])
     else:
-        click.echo(f"No sweeps in {out}.", file=sys.stderr)
+        click.echo(f"No sweeps in {out}.", err=True)
 
 
 def _cells(sweep: SweepStatus) -> tuple[str, ...]:

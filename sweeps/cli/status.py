@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from sweeps.cli.family import resume_command
 from sweeps.cli.running import write_share, write_twins
+from sweeps.cli.streams import Streams
 
 if TYPE_CHECKING:
     from sweeps.status import SweepStatus
@@ -34,7 +34,8 @@ def status(name: str | None, out: Path, as_json: bool) -> None:
         raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")
     found = [sweep_status(out, each) for each in names]
     if as_json:
-        click.echo(json.dumps({"sweeps": [each.as_dict() for each in found]}, indent=1))
+        with Streams(as_json) as streams:
+            streams.write_json({"sweeps": [each.as_dict() for each in found]})
     else:
         click.echo("\n\n".join("\n".join(lines_of(each, out)) for each in found))
 

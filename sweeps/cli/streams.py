@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
+
+from sweeps.cli.output import Output
 
 _WIDTH_OF_A_FILE = 120
 
@@ -29,19 +32,22 @@ class Streams:
         self.progress = _console(stderr=True)
         self.result = _console(stderr=False)
         self._stdout: int | None = None
+        self._printed = sys.stdout
 
     def __enter__(self) -> Self:
         """Lead stdout to stderr when JSON is wanted."""
         if self.as_json:
             sys.stdout.flush()
-            self._stdout = os.dup(1)
+            self._stdout, self._printed = os.dup(1), sys.stdout
             os.dup2(2, 1)
+            sys.stdout = sys.stderr
         return self
 
     def __exit__(self, *_: object) -> None:
         """Give stdout back."""
         if self._stdout is not None:
             sys.stdout.flush()
+            sys.stdout = self._printed
             os.dup2(self._stdout, 1)
             os.close(self._stdout)
             self._stdout = None
@@ -49,8 +55,8 @@ class Streams:
     def write_json(self, value: dict[str, Any]) -> None:
         """Write the one object."""
         assert self._stdout is not None
-        with os.fdopen(os.dup(self._stdout), "w", encoding="utf-8") as file:
-            file.write(json.dumps(value, indent=1) + "\n")
+        with io.BufferedWriter(Output(self._stdout, must=True)) as file:
+            file.write(json.dumps(value, indent=1).encode() + b"\n")
 
 
 def _console(*, stderr: bool) -> Console:

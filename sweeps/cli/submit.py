@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from carcls.errors import mask_secrets
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
 
 _EPILOG = """\b
@@ -37,10 +38,10 @@ def submit(family: str, address: str, wait: bool, working_dir: Path | None, opti
     # A name that is known here is what goes on with the sweep, should the job die.
     name = [] if given["name"] or given["spec_file"] else ["--name", f"{family}-{time.strftime('%Y%m%d-%H%M%S')}"]
     submission = submit_job(address, [family, *options, *name], working_dir=working_dir)
-    click.echo(
-        f"Job {submission.job} runs: {submission.command}\nIts page: {address}/#/jobs/{submission.job}", err=True
-    )
-    look = f"ray job logs --address {address} --follow {submission.job}"
+    shown = mask_secrets(address)
+    command = mask_secrets(submission.command)
+    click.echo(f"Job {submission.job} runs: {command}\nIts page: {shown}/#/jobs/{submission.job}", err=True)
+    look = f"ray job logs --address {shown} --follow {submission.job}"
     if not wait:
         click.echo(f"To follow it: {look}", err=True)
         click.echo(submission.job)
@@ -50,15 +51,18 @@ def submit(family: str, address: str, wait: bool, working_dir: Path | None, opti
     except KeyboardInterrupt:
         click.echo(
             f"No longer following; the job goes on. To follow it again:\n  {look}\n"
-            f"To stop it:\n  ray job stop --address {address} {submission.job}",
+            f"To stop it:\n  ray job stop --address {shown} {submission.job}",
             err=True,
         )
         return INTERRUPTED
     except ConnectionError as error:
-        click.echo(f"carsweep: lost sight of job {submission.job}: {error} To follow it again: {look}", err=True)
+        click.echo(
+            f"carsweep: lost sight of job {submission.job}: {mask_secrets(str(error))} To follow it again: {look}",
+            err=True,
+        )
         return FAILED
     if end.code:
-        click.echo(f"carsweep: job {submission.job} failed: {end.reason}", err=True)
+        click.echo(f"carsweep: job {submission.job} failed: {mask_secrets(end.reason)}", err=True)
     return end.code
 
 

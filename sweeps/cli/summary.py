@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -151,16 +153,27 @@ def _closing_lines(result: SweepResult) -> list[str]:
         lines += [
             f"Registered as {model.name}, version {model.version}, {held}.",
             "",
-            "Next:",
-            f"  {callable_name('carsweep')} ui {result.sweep} --out {shlex.quote(result.out)}",
-            f"  {callable_name('python')} - <<'END'",
-            "  import mlflow",
-            f"  mlflow.set_tracking_uri({result.tracking_uri!r})",
-            f"  model = mlflow.pyfunc.load_model({model.uri!r})",
-            "  print(model.predict(['car.jpg']))",
-            "  END",
+            "Next: ask the model, or look at the runs.",
+            # Not indented: a shell and Python take what is pasted as it stands.
+            f"{shlex.quote(callable_name('python'))} - <<'END'",
+            "import mlflow",
+            f"mlflow.set_tracking_uri({result.tracking_uri!r})",
+            f"model = mlflow.pyfunc.load_model({model.uri!r})",
+            f"print(model.predict([{_test_image(result)!r}]))",
+            "END",
+            shlex.join([callable_name("carsweep"), "ui", result.sweep, "--out", result.out]),
         ]
     return lines
+
+
+def _test_image(result: SweepResult) -> str:
+    """Return the path of an image that the model was tested on, as the sweep's folder tells it."""
+    try:
+        said = json.loads((Path(result.out) / result.sweep / "dataset.json").read_text(encoding="utf-8"))
+        manifest, first = said["manifest"], said["splits"]["test"][0]
+        return str(Path(manifest["root"]) / manifest["images"]["path"][first])
+    except (OSError, ValueError, LookupError, TypeError):
+        return "car.jpg"
 
 
 def _winner_line(result: SweepResult) -> str:

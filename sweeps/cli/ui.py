@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import click
 
-from carcls.errors import InputError, nearest
+from carcls.errors import InputError, mask_secrets, nearest
+from sweeps.cli.exits import DONE
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOOK_SECONDS, _END_SECONDS = 0.2, 10.0
 
 
 @click.command("ui")
@@ -22,30 +29,54 @@ _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTIO
 @click.option("--tracking-uri", metavar="URI", help="MLflow store to show instead; needed when it has a password.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: str) -> None:
+def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: str) -> int:
     """Open MLflow's pages on the runs under --out, or on the tracking server that SWEEP logged to."""
     uri = tracking_uri or (_recorded_uri(out, sweep) if sweep else None) or store_of(out)
     if uri.startswith(("http://", "https://")):
-        click.echo(f"The runs are on a tracking server: {uri}")
-        return
+        click.echo(f"The runs are on a tracking server: {mask_secrets(uri)}")
+        return DONE
     _require_free(host, port)
-    click.echo(f"MLflow on {uri}\nOpen http://{host}:{port} (Ctrl-C stops it).")
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", host]
-    command += [
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--default-artifact-root",
-        (out.resolve() / "artifacts").as_uri(),
-    ]
+    click.echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
+    click.echo(f"Open http://{host}:{port} (Ctrl-C stops it).")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--default-artifact-root", (out.resolve() / "artifacts").as_uri()]
+    # The address may hold a password, which no command line should show.
+    return _serve(command, {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri})
+
+
+def _serve(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a server until a signal ends it and all the processes that it started; return the exit code.
+
+    Raises:
+        click.ClickException: the server ended by itself.
+    """
+    asked: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+
+    for number in _ENDS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which is what nohup does
+            signal.signal(number, note)
+    # The interpreter of this very process, with arguments that went through click.
+    server = subprocess.Popen(command, env=dict(environment), start_new_session=True)  # noqa: S603
     try:
-        # The interpreter of this very process, with arguments that went through click.
-        code = subprocess.run(command, env={**_QUIET, **os.environ}, check=False).returncode  # noqa: S603
-    except KeyboardInterrupt:
-        return
-    if code:
-        raise click.ClickException(f"MLflow's server stopped with exit code {code}.")
+        while not asked:
+            with suppress(subprocess.TimeoutExpired):
+                code = server.wait(_LOOK_SECONDS)
+                raise click.ClickException(f"MLflow's server stopped with exit code {code}.")
+    finally:
+        _end_group(server)
+    return DONE if asked[0] == signal.SIGINT else 128 + asked[0]
+
+
+def _end_group(server: subprocess.Popen[bytes]) -> None:
+    """End the server's process group: with a word first, then without one."""
+    for number, seconds in ((signal.SIGTERM, _END_SECONDS), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(seconds)
 
 
 def store_of(out: Path) -> str:

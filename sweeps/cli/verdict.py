@@ -11,6 +11,9 @@ from sweeps.cli.running import write_share
 from sweeps.confirm import find_confirmed
 from sweeps.result import Compared, Confirmed, SweepResult
 
+# Words in names of metrics that are times: the same model takes others each time.
+_TIMES = {"ms", "seconds"}
+
 
 def draw_confirmed(confirmed: Sequence[Confirmed]) -> Table:
     """Draw one row for each trial that was confirmed, best first; accuracies in percent, shrinkage in points."""
@@ -36,9 +39,7 @@ def verdict_lines(result: SweepResult) -> list[str]:
 def _seeds_are_idle(one: Confirmed, result: SweepResult) -> bool:
     """Tell whether all runs measured the same to the last digit, as they do where nothing is trained."""
     runs = [trial.metrics for trial in result.trials if trial.number in one.runs]
-    timeless = [
-        {name: x for name, x in metrics.items() if "seconds" not in name and "ms_" not in name} for metrics in runs
-    ]
+    timeless = [{name: x for name, x in metrics.items() if not _TIMES & set(name.split("_"))} for metrics in runs]
     return len(runs) > 1 and all(metrics == timeless[0] for metrics in timeless)
 
 

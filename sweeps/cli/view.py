@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from carcls.errors import mask_secrets
 from sweeps.cli.running import RunningSweep, TrialLine, write_duration, write_share
 from sweeps.ledger_text import standing_text
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed": "red"}
 _NEWEST = 12
+# Widths of a terminal: from which experiments have their family's name too, and below which names are cut.
+_WIDE, _NARROW, _SHORTEST = 100, 70, 16
 
 
 @contextmanager
@@ -53,7 +56,7 @@ class PlainView:
 
     def note(self, text: str) -> None:
         """Print a sentence."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(mask_secrets(text), markup=False, soft_wrap=True)
 
     def packing(self, done: int, total: int) -> None:
         """Print a line at each tenth of the images."""
@@ -109,7 +112,7 @@ class LiveView:
     def note(self, text: str) -> None:
         """Print a sentence above the table."""
         self._close_bar()
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(mask_secrets(text), markup=False, soft_wrap=True)
 
     def packing(self, done: int, total: int) -> None:
         """Draw the bar of the images read."""
@@ -153,31 +156,36 @@ class LiveView:
         self._live.refresh()
 
     def _draw(self) -> Group:
-        return Group(draw_trials(self._running), Text(_how_far(self._running), style="bold"))
+        table = draw_trials(self._running, self._console.width)
+        return Group(table, Text(_how_far(self._running), style="bold"))
 
 
-def draw_trials(running: RunningSweep) -> Table:
+def draw_trials(running: RunningSweep, width: int) -> Table:
     """Draw the running trials, the best one, and the newest others, so that the table fits a screen.
 
-    Only the settings give way on a narrow terminal.
+    On a terminal of few columns the settings give way, then the names of experiments.
     """
     lines, best = _shown(running), running.best
-    cells = [_cells(line, line is best) for line in lines]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(("trial", "what", "status", "epoch", "val accuracy")):
-        width = max(len(text) for text in (name, *(row[index] for row in cells)))
-        table.add_column(name, justify="left" if name in ("what", "status") else "right", min_width=width)
-    table.add_column("settings", overflow="ellipsis", no_wrap=True)
+    cells = [_cells(line, line is best, short=width < _WIDE) for line in lines]
+    accuracy = "val accuracy" if width >= _NARROW else "val acc."
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
+    for name in ("trial", "what", "status", "epoch", accuracy):
+        named = name in ("what", "status")
+        table.add_column(name, justify="left" if named else "right", no_wrap=True, overflow="ellipsis")
+    if width < _NARROW:
+        table.columns[1].max_width = _SHORTEST
+    table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
     for line, (*row, settings) in zip(lines, cells, strict=True):
         row_texts = [Text(text, style=_COLOURS.get(text, "")) for text in row]
         table.add_row(*row_texts, Text(settings), style="bold" if line is best else None)
     return table
 
 
-def _cells(line: TrialLine, best: bool) -> tuple[str, ...]:
+def _cells(line: TrialLine, best: bool, *, short: bool) -> tuple[str, ...]:
     epoch = f"{line.epoch}/{line.epochs}" if line.epochs else str(line.epoch)
     accuracy = write_share(line.accuracy) + (" *" if best else "")
-    return str(line.number), line.name, line.status, epoch, accuracy, line.settings
+    name = line.name.rpartition("/")[2] if short else line.name
+    return str(line.number), name, line.status, epoch, accuracy, line.settings
 
 
 def _shown(running: RunningSweep) -> list[TrialLine]:
@@ -200,8 +208,10 @@ def _how_far(running: RunningSweep) -> str:
     best, left = running.best_known, running.remaining
     parts = [f"{running.done} of {running.total} trials"]
     if best:
-        number, accuracy = best
-        parts.append(f"best {write_share(accuracy)} (trial {number})")
+        number, value = best
+        first = running.goals.first
+        named = "" if first.name == "accuracy" else f"{first.name} "
+        parts.append(f"best {named}{first.write(value)} (trial {number})")
     parts.append(write_duration(running.elapsed))
     if left:
         parts.append(f"about {write_duration(left)} to go")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from carcls.errors import TrackingError
-from sweeps.tracking import check_tracking, mask_secrets, open_tracking
+from carcls.errors import TrackingError, mask_secrets
+from sweeps.tracking import check_tracking, open_tracking
 from sweeps.tracking_runs import Update, as_metrics, as_params
 from sweeps.tracking_store import SERVER_SECONDS
 
