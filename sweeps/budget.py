@@ -105,6 +105,16 @@ def budget_of(spec: SweepSpec) -> Budget:
     return Budget(spec.epochs_budget, spec.max_cost, parse_price(spec.price) if spec.price else None)
 
 
+def idle_prices(spec: SweepSpec, gpus: float) -> list[str]:
+    """Return a sentence on a price of GPUs where no trial holds one: the sweep then seems to cost nothing."""
+    prices = parse_price(spec.price) if spec.price else Prices()
+    if not prices.gpu_hour or gpus:
+        return []
+    is_all = not (prices.cpu_hour or prices.hour)
+    limit = ", and --max-cost never ends the sweep" if is_all and spec.max_cost is not None else ""
+    return [f"price: no trial holds a GPU, so gpu-hours cost nothing{limit}. Give a price per cpu-hour or per hour."]
+
+
 def total(parts: Iterable[Spent]) -> Spent:
     """Return the sum."""
     return sum(parts, Spent())

@@ -22,16 +22,16 @@ from sweeps.budget import budget_of, hourly_cost
 from sweeps.clearing import DiskKeeper
 from sweeps.holding import forget_request, hold
 from sweeps.interrupts import last_words, uninterrupted
-from sweeps.job_checks import check_against_data, check_trials, claim_folder, require_data, require_same_data
-from sweeps.job_data import expected_demo, prepare_data
+from sweeps.job_checks import Checked, check_sweep, fit_to_data, notes_of_spec, require_same_data
+from sweeps.job_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.ledger_text import used_up_note
 from sweeps.observers import FanOut, Progress
 from sweeps.remembered import SPEC, remember
-from sweeps.resources import this_machine, trial_resources
+from sweeps.resources import this_machine
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
 from sweeps.winner import conclude, summarize_data, sweep_id, write_text
-from sweeps.winner_candidates import keep_choice, repeats_wanted
+from sweeps.winner_candidates import repeats_wanted
 
 if TYPE_CHECKING:
     from sweeps.engine import EngineResult, Observer
@@ -112,26 +112,28 @@ def open_sitting(
     Arguments and errors as ``run_sweep``.
     """
     from sweeps.session import one_session
-    from sweeps.tracking import check_tracking
+    from sweeps.tracking_store import check_tracking
 
     started = time.monotonic()
     out = out.expanduser().absolute()
-    require_data(spec.data)
-    claim_folder(spec, out, edited=edits is not None)
+    checked = check_sweep(spec, out, address, edited=edits is not None)
     folder = out / str(spec.name)
+    for note in (*notes_of_spec(spec), *checked.notes):
+        progress.note(note)
     # Ray ends when all else is done: the winner registered, the result written, MLflow's runs closed.
     with hold(folder), one_session():
-        _start_ray_ahead(spec, folder, address, edits)
         forget_request(folder)
-        sitting = _sit_down(spec, out, check_tracking(tracking_uri, out), progress, started, address, edits)
+        tracking = check_tracking(tracking_uri, out)
+        _start_ray_ahead(checked, folder, address, edits)
+        sitting = _sit_down(checked.spec, out, tracking, progress, started, address, edits)
         remember(sitting.folder, "sweep", tracking_uri)
         yield sitting
 
 
-def _start_ray_ahead(spec: SweepSpec, folder: Path, address: str | None, edits: Sequence[str] | None) -> None:
+def _start_ray_ahead(checked: Checked, folder: Path, address: str | None, edits: Sequence[str] | None) -> None:
     """Begin to start Ray, and processes that load what trials need, if there are any to run."""
-    share = trial_resources(spec) if address is None else None
-    if share is None or ((folder / "result.json").is_file() and not edits):
+    share = checked.share
+    if address is not None or ((folder / "result.json").is_file() and not edits):
         return
     from sweeps.session import start_ahead
 
@@ -148,16 +150,15 @@ def _sit_down(
     address: str | None,
     edits: Sequence[str] | None,
 ) -> Sitting:
-    spec = keep_choice(spec, out / str(spec.name)) if edits is None else spec
-    for note in check_trials(spec, out, address):
-        progress.note(note)
     stages = StageStore(out / "stages")
     damage = DamageNews(stages, progress.note)
     dataset = prepare_data(spec, out, stages, progress)
+    spec, changed = fit_to_data(spec, len(dataset.splits.train))
+    for note in (*data_notes(dataset), *changed):
+        progress.note(note)
     damage.check()
     sitting = Sitting(spec, out, tracking, stages, dataset, started, address, edits)
-    check_against_data(spec, dataset)
-    require_same_data(sitting)
+    require_same_data(sitting.folder, dataset)
     sitting.folder.mkdir(exist_ok=True)
     write_text(sitting.folder / SPEC, spec.to_yaml())
     dataset.save(sitting.folder / "dataset.json")
@@ -267,20 +268,53 @@ def _make_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:
     )
 
 
-def plan_sweep(spec: SweepSpec, address: str | None = None) -> Plan:
-    """Return what the sweep would take; reads the list of the images, but no image, and looks for no weights.
+def plan_sweep(
+    spec: SweepSpec,
+    out: Path,
+    tracking_uri: str | None,
+    *,
+    progress: Progress,
+    address: str | None = None,
+    read: bool = False,
+) -> Plan:
+    """Return what the sweep would take, after the checks that a run goes through before its first trial.
 
-    The time is told for this machine. What a trial asks for is compared with it, unless a cluster's address is given.
+    Of images that were read before it tells what the run does; others are counted by their listing, or read with
+    ``read``. The time is told for this machine.
+
+    Args:
+        spec, out, tracking_uri, address: as in ``run_sweep``.
+        progress: told while images are read.
+        read: read the images into the store, as the run does.
 
     Raises:
-        DataError: as ``require_data``.
-        InputError: a trial asks for more than the machine has.
+        InputError: as the run does.
     """
-    from carcls.data.dataset import summarize
+    from carcls.data.dataset import DataSummary, find_dataset
     from sweeps.plan import make_plan
 
-    prices, hourly = budget_of(spec).prices, None
-    if address is None:
-        share = trial_resources(spec)
-        hourly = hourly_cost(prices, share.cpus, share.gpus, share.concurrency) if prices else None
-    return make_plan(spec, summarize(spec.data) if spec.data.path else expected_demo(spec.data), hourly=hourly)
+    out = out.expanduser().absolute()
+    checked = check_sweep(spec, out, address, plan=not read)
+    spec, folder, dataset = checked.spec, out / str(checked.spec.name), None
+    if tracking_uri is not None:
+        from sweeps.tracking_store import check_tracking
+
+        check_tracking(tracking_uri, out)
+    if read:
+        dataset = prepare_data(spec, out, StageStore(out / "stages"), progress)
+    elif checked.reading is not None and (out / "stages").is_dir():
+        dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
+    if dataset is not None:
+        require_same_data(folder, dataset)
+    summary = checked.listed if dataset is None else DataSummary.of(dataset)
+    spec, changed = fit_to_data(spec, summary.train)
+    found = [NOT_READ] if dataset is None else data_notes(dataset)
+    prices, share = budget_of(spec).prices, checked.share
+    return make_plan(
+        spec,
+        summary,
+        hourly=hourly_cost(prices, share.cpus, share.gpus, share.concurrency) if prices else None,
+        networks=checked.networks,
+        notes=(*checked.notes, *found, *changed),
+        images_read=dataset is not None,
+    )

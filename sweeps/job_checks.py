@@ -2,61 +2,138 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.errors import InputError, OutputError
+from sweeps.budget import idle_prices
+from sweeps.job_data import configs_to_check, expected_demo, located
 from sweeps.remembered import SPEC, read_spec
+from sweeps.space import Choice
 
 if TYPE_CHECKING:
-    from carcls.config import DataConfig, TrialConfig
-    from carcls.data.dataset import Dataset
-    from sweeps.sitting import Sitting
+    from carcls.catalog import BackboneRecord
+    from carcls.data.dataset import Dataset, DataSummary
+    from carcls.data.reading import Reading
+    from sweeps.resources import Share
     from sweeps.spec import SweepSpec
 
 
-def check_sweep(spec: SweepSpec, out: Path, address: str | None, *, edited: bool = False) -> None:
-    """Check all that can be checked before any image is read; arguments and errors as ``run_sweep``."""
-    require_data(spec.data)
-    claim_folder(spec, out, edited=edited)
-    check_trials(spec, out, address)
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A sweep that may begin to read its images.
+
+    Attributes:
+        spec: as it is to be run.
+        notes: what the user should know, a sentence each.
+        share: of a trial.
+        networks: figures of the backbones that trials need, by name.
+        listed: the data set's numbers by its listing.
+        reading: the listing; None for demo cars that are not drawn yet.
+    """
+
+    spec: SweepSpec
+    notes: tuple[str, ...]
+    share: Share
+    networks: Mapping[str, BackboneRecord]
+    listed: DataSummary
+    reading: Reading | None
 
 
-def check_against_data(spec: SweepSpec, dataset: Dataset) -> None:
-    """Check that the sweep's settings fit the data set.
+def check_sweep(
+    spec: SweepSpec, out: Path, address: str | None, *, edited: bool = False, plan: bool = False
+) -> Checked:
+    """Check all that can be checked before an image is read: the one door of runs and plans.
+
+    Args:
+        spec: of the sweep, settled.
+        out: folder of all sweeps, absolute.
+        address: of a Ray cluster.
+        edited: whether the spec of a sweep that goes on may be another than it was begun with.
+        plan: whether nothing will be run: ``out`` is not made, and no weights are downloaded.
 
     Raises:
-        InputError: they do not, such as more neighbours than the gallery holds.
+        InputError: something given cannot be used; the message has the remedy.
+    """
+    from carcls.data.dataset import summarize
+    from carcls.data.stanford import read_layout
+    from carcls.families import preflight
+    from sweeps.cluster import machines_of
+    from sweeps.resources import trial_resources
+    from sweeps.winner_candidates import keep_choice
+
+    data = located(spec.data, out)
+    reading = None if data.path is None else read_layout(Path(data.path))
+    listed = expected_demo(data) if reading is None else summarize(data, reading)
+    claim_folder(spec, out, edited=edited, make=not plan or address is not None)
+    spec = spec if edited else keep_choice(spec, out / str(spec.name))
+    share = trial_resources(spec, *(machines_of(address, out) if address else ()))
+    # Near-duplicates may move images from validation to training, so more neighbours than these are surely too many.
+    if _most_neighbours(spec) > listed.train + listed.validation:
+        fit_to_data(spec, listed.train)
+    notes, networks = preflight(configs_to_check(spec), out / "stages", download=not plan)
+    return Checked(spec, (*notes, *idle_prices(spec, share.gpus)), share, networks, listed, reading)
+
+
+def notes_of_spec(spec: SweepSpec) -> list[str]:
+    """Return what the spec itself says, a sentence each."""
+    return [*([spec.note] if spec.note else []), *spec.goals.lines(), *spec.goals.notes]
+
+
+def fit_to_data(spec: SweepSpec, gallery: int) -> tuple[SweepSpec, list[str]]:
+    """Check that the sweep's settings fit the data set; return the spec that does, and what was changed, in words.
+
+    Args:
+        spec: of the sweep.
+        gallery: training images, among which neighbours are found.
+
+    Raises:
+        InputError: settings that were given do not fit, such as more neighbours than there are images.
     """
     from carcls.families import check_data
 
-    check_data(configs_to_check(spec), dataset)
+    fitted = cut_neighbours(spec, gallery)
+    check_data(configs_to_check(fitted), gallery)
+    if fitted is spec:
+        return spec, []
+    return fitted, [f"k is searched over {fitted.search['k']} only: the gallery has {gallery} images."]
 
 
-def require_data(data: DataConfig) -> None:
-    """Check that the data set's folder holds a known layout; reads no image.
+def cut_neighbours(spec: SweepSpec, gallery: int) -> SweepSpec:
+    """Return the spec without those choices of k that exceed the gallery, where nobody gave them; else the spec."""
+    from sweeps.packaged import is_packaged
 
-    Raises:
-        DataError: it is missing, empty, or of no known layout.
-    """
-    from carcls.data.stanford import read_layout
+    domain = spec.search.get("k")
+    if not isinstance(domain, Choice) or _most_neighbours(spec) <= gallery:
+        return spec
+    fitting = tuple(k for k in domain.choices if int(k) <= gallery)
+    if not fitting or not is_packaged(spec.family, "k", domain):
+        return spec
+    return spec.model_copy(update={"search": {**spec.search, "k": replace(domain, choices=fitting)}})
 
-    if data.path is not None:
-        read_layout(Path(data.path))
+
+def _most_neighbours(spec: SweepSpec) -> int:
+    """Return the most neighbours that a trial may ask for; 0 where there are none."""
+    if spec.family != "retrieval":
+        return 0
+    return max(config.k for config in configs_to_check(spec))
 
 
-def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> None:
-    """Make ``out`` and check that the sweep can live there under its name.
+def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False, make: bool = True) -> None:
+    """Make ``out``, or see that it could be made, and check that the sweep can live there under its name.
 
     Raises:
         OutputError: ``out`` cannot be written.
         InputError: the name belongs to a sweep of another spec, and it was not edited on purpose.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".writable-{os.getpid()}"
+        if make:
+            out.mkdir(parents=True, exist_ok=True)
+        there = next(place for place in (out, *out.parents) if place.exists())
+        probe = there / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -64,7 +141,13 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> None:
             f"--out must be a folder that can be written, got {str(out)!r} ({error.strerror}). Choose another --out."
         ) from None
     file = out / str(spec.name) / SPEC
-    if not edited and file.is_file() and read_spec(file.parent).digest != spec.digest:
+    if edited or not file.is_file():
+        return
+    before = read_spec(file.parent)
+    neighbours = before.search.get("k")
+    if neighbours is not None:  # it was begun with those that its gallery has
+        spec = cut_neighbours(spec, int(max(neighbours.ends())))
+    if before.digest != spec.digest:
         raise InputError(
             f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
             f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may change. "
@@ -72,40 +155,17 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> None:
         )
 
 
-def require_same_data(sitting: Sitting) -> None:
-    """Check that a sweep that goes on does so with the images it was begun with.
+def require_same_data(folder: Path, dataset: Dataset) -> None:
+    """Check that the sweep in ``folder``, if there is one, goes on with the images it was begun with.
 
     Raises:
         InputError: images, boxes or labels under the same path have changed.
     """
     from carcls.data.dataset import Dataset
 
-    file = sitting.folder / "dataset.json"
-    if file.is_file() and Dataset.load(file).digest != sitting.dataset.digest:
+    file = folder / "dataset.json"
+    if file.is_file() and Dataset.load(file).digest != dataset.digest:
         raise InputError(
-            f"--data must hold the images that {sitting.spec.name!r} was begun with; they have changed since. "
+            f"--data must hold the images that {folder.name!r} was begun with; they have changed since. "
             "Scores on different images cannot be compared: give the sweep another --name."
         )
-
-
-def check_trials(spec: SweepSpec, out: Path, address: str | None) -> list[str]:
-    """Check that this machine, or the cluster, and the weights suffice; return what the user should know."""
-    from carcls.families import preflight
-    from sweeps.cluster import machines_of
-    from sweeps.resources import trial_resources
-
-    trial_resources(spec, *(machines_of(address, out) if address else ()))
-    notes = [spec.note] if spec.note else []
-    return [*notes, *spec.goals.lines(), *spec.goals.notes, *preflight(configs_to_check(spec))]
-
-
-def configs_to_check(spec: SweepSpec) -> list[TrialConfig]:
-    """Return trials that together need every backbone, weights, image size and number of neighbours of the sweep."""
-    configs = [config for _, config in spec.experiment_configs()]
-    if spec.trials <= len(configs):
-        return configs[: spec.trials]
-    needs = [
-        name for name in ("backbone", "weights", "image_size", "pooling", "depth", "stem", "k") if name in spec.search
-    ]
-    combinations = itertools.product(*(spec.search[name].ends() for name in needs))
-    return [*configs, *(spec.trial_config(dict(zip(needs, values, strict=True))) for values in combinations)]

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.job_checks import configs_to_check
 from sweeps.observers import Progress
 from sweeps.space import IntDomain
-from sweeps.winner import summarize_data
 
 if TYPE_CHECKING:
-    from carcls.config import DataConfig
+    from carcls.config import DataConfig, TrialConfig
     from carcls.data.dataset import Dataset, DataSummary
     from carcls.stages import StageStore
     from sweeps.spec import SweepSpec
 
 DEMO_NAME = "demo-cars"
 MOST_FINDINGS = 20
+NOT_READ = "images not read yet: counts may fall; --read counts them exactly."
 
 
 def prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Progress) -> Dataset:
-    """Read, decode and split the sweep's images, render the demo cars where it names none, and tell what was found."""
+    """Read, decode and split the sweep's images; render the demo cars where it names none."""
     from carcls.data.dataset import prepare_dataset
 
     size, *also = wanted_sizes(spec)
-    dataset = prepare_dataset(_with_demo(spec.data, out, progress), stages, size, also=also, progress=progress.packing)
-    summary = summarize_data(dataset)
-    counts = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
-    progress.note(f"{summary.name}: {summary.classes} classes; images: {counts}.")
-    for note in dataset.notes:
-        progress.note(note)
-    _list(progress, [f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined])
-    _list(progress, [f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates])
-    return dataset
+    return prepare_dataset(_with_demo(spec.data, out, progress), stages, size, also=also, progress=progress.packing)
+
+
+def data_notes(dataset: Dataset) -> list[str]:
+    """Return what was found in the images, a sentence each: counts, and what the user may want to know."""
+    counts = ", ".join(f"{count} {split}" for split, count in dataset.counts.items())
+    return [
+        f"{dataset.name}: {len(dataset.classes)} classes; images: {counts}.",
+        *dataset.notes,
+        *_first([f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]),
+        *_first([f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]),
+    ]
 
 
 def wanted_sizes(spec: SweepSpec) -> list[int]:
@@ -44,30 +47,57 @@ def wanted_sizes(spec: SweepSpec) -> list[int]:
     return list(dict.fromkeys(config.image_size for config in configs))
 
 
-def _list(progress: Progress, findings: list[str]) -> None:
-    for finding in findings[:MOST_FINDINGS]:
-        progress.note(finding)
-    if len(findings) > MOST_FINDINGS:
-        progress.note(f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder.")
+def configs_to_check(spec: SweepSpec) -> list[TrialConfig]:
+    """Return trials that together need every backbone, weights, image size and number of neighbours of the sweep."""
+    configs = [config for _, config in spec.experiment_configs()]
+    if spec.trials <= len(configs):
+        return configs[: spec.trials]
+    needs = [
+        name for name in ("backbone", "weights", "image_size", "pooling", "depth", "stem", "k") if name in spec.search
+    ]
+    combinations = itertools.product(*(spec.search[name].ends() for name in needs))
+    return [*configs, *(spec.trial_config(dict(zip(needs, values, strict=True))) for values in combinations)]
+
+
+def _first(findings: list[str]) -> list[str]:
+    if len(findings) <= MOST_FINDINGS:
+        return findings
+    more = f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder."
+    return [*findings[:MOST_FINDINGS], more]
+
+
+def located(data: DataConfig, out: Path) -> DataConfig:
+    """Return the data with a path; the demo cars have one once they are rendered."""
+    folder = _demo_folder(out)
+    if data.path is not None or not folder.is_dir():
+        return data
+    return data.model_copy(update={"path": str(folder), "name": data.name or DEMO_NAME})
+
+
+def _demo_folder(out: Path) -> Path:
+    from carcls.data.demo import demo_folder_name
+
+    return out / "data" / demo_folder_name()
 
 
 def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
     if data.path is not None:
         return data
-    from carcls.data.demo import demo_folder_name, write_demo
+    from carcls.data.demo import write_demo
 
-    folder = out / "data" / demo_folder_name()
+    folder = _demo_folder(out)
     if not folder.exists():
         progress.note(f"rendering demo cars into {folder}")
     write_demo(folder)
-    return data.model_copy(update={"path": str(folder), "name": data.name or DEMO_NAME})
+    return located(data, out)
 
 
 def expected_demo(data: DataConfig) -> DataSummary:
     """Count the demo cars before they are rendered."""
     from carcls.data.dataset import DataSummary
     from carcls.data.demo import demo_counts
+    from carcls.data.splits import quota
 
     classes, train, test = demo_counts()
-    validation = round(train * data.validation_fraction)
+    validation = classes * quota(train // classes, data.validation_fraction)
     return DataSummary(data.name or DEMO_NAME, train + test, classes, train - validation, validation, test)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from carcls.catalog import BackboneRecord
 from sweeps.budget import money_text, parse_price
 from sweeps.confirm import parse_confirm
 from sweeps.plan_stages import DataSummary, PlannedStage, planned_stages
@@ -26,6 +28,8 @@ class Plan:
     machine: Machine
     stages: tuple[PlannedStage, ...]
     hourly: float | None = None
+    notes: tuple[str, ...] = ()
+    images_read: bool = False
 
     @property
     def cost(self) -> float | None:
@@ -57,7 +61,7 @@ class Plan:
         """Return the plan as plain lines of text."""
         searched = self.trials - len(self.experiments)
         documented = f"{len(self.experiments)} documented experiments"
-        lines = [f"Plan of {self.spec.name or self.spec.family} on {_data(self.summary)}", ""]
+        lines = [f"Plan of {self.spec.name or self.spec.family} on {_data(self.summary)}", *self.notes, ""]
         lines += [f"Trials: {self.trials} ({documented}, then {searched} searched)"]
         lines += [f"  {name}{_changes(self.spec, name)}" for name in self.experiments]
         lines += _afterwards(self.spec)
@@ -109,13 +113,22 @@ class Plan:
             "cost": self.cost,
             "machine": asdict(self.machine),
             "note": self.spec.note,
+            "notes": list(self.notes),
+            "images_read": self.images_read,
             "confirming_runs": self.spec.confirming_runs,
             "refit": self.spec.refit,
         }
 
 
 def make_plan(
-    spec: SweepSpec, summary: DataSummary, machine: Machine | None = None, *, hourly: float | None = None
+    spec: SweepSpec,
+    summary: DataSummary,
+    machine: Machine | None = None,
+    *,
+    hourly: float | None = None,
+    networks: Mapping[str, BackboneRecord] | None = None,
+    notes: Sequence[str] = (),
+    images_read: bool = False,
 ) -> Plan:
     """Return what ``spec`` would do on the data set that ``summary`` describes.
 
@@ -124,11 +137,15 @@ def make_plan(
         summary: the data set's numbers.
         machine: what to run on; None looks at this one. Without GPUs for the trials, GPUs do not count.
         hourly: what an hour of all trials at work costs; None where no price is known.
+        networks: figures of backbones by name, where they are known better than from the catalog.
+        notes: what was found on the way, a sentence each.
+        images_read: whether the numbers are those of images that were read.
     """
     machine = machine or detect_machine()
     if spec.gpus_per_trial == 0:
         machine = Machine(machine.cores, 0, machine.amx)
-    return Plan(spec, summary, machine, planned_stages(spec, summary, machine), hourly)
+    stages = planned_stages(spec, summary, machine, networks or {})
+    return Plan(spec, summary, machine, stages, hourly, tuple(notes), images_read)
 
 
 def _data(summary: DataSummary) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
 from carcls.architecture import architecture_of
-from carcls.catalog import find_backbone
+from carcls.catalog import BackboneRecord, find_backbone
 from carcls.config import SCRATCH, TrialConfig
 from carcls.unfreezing import open_stages
 from sweeps.confirm import Extent, parse_confirm, repeats_of
@@ -67,11 +67,12 @@ class PlannedStage:
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """A trial of the example: its config, what its training sees, and how likely it comes to run each epoch."""
+    """A trial of the example: its config, what its training sees, how likely it runs each epoch, and its network."""
 
     config: TrialConfig
     training: TrialConfig
     alive: tuple[float, ...]
+    network: BackboneRecord
 
     @property
     def trains(self) -> bool:
@@ -93,28 +94,40 @@ class _Cost:
     disk_bytes: int
 
 
-def planned_stages(spec: SweepSpec, summary: DataSummary, machine: Machine) -> tuple[PlannedStage, ...]:
-    """Return the stages that ``spec`` would compute on the data set, in their order."""
-    trials = _example(spec)
-    trials += _afterwards(spec, trials)
+def planned_stages(
+    spec: SweepSpec, summary: DataSummary, machine: Machine, networks: Mapping[str, BackboneRecord]
+) -> tuple[PlannedStage, ...]:
+    """Return the stages that ``spec`` would compute on the data set, in their order.
+
+    Args:
+        spec: the sweep.
+        summary: the data set's numbers.
+        machine: what the trials run on.
+        networks: figures of backbones by name; the catalog has those of others.
+    """
+
+    def expected(config: TrialConfig, alive: tuple[float, ...] = ()) -> _Expected:
+        network = networks.get(config.backbone) or find_backbone(config.backbone)
+        return _Expected(config, config.training(), alive or (1.0,) * config.epochs, network)
+
+    trials = _example(spec, expected)
+    trials += [expected(config) for config in _afterwards(spec, trials)]
     makers = (_packs, _plain_features, _views, _trainings, _embeddings, _neighbours, _test)
     stages = (maker(trials, summary, machine) for maker in makers)
     return tuple(stage for stage in stages if stage.count)
 
 
-def _example(spec: SweepSpec) -> list[_Expected]:
+def _example(spec: SweepSpec, expected: Callable[..., _Expected]) -> list[_Expected]:
     documented = [config for _, config in spec.experiment_configs()][: spec.trials]
     random = Random(spec.seed)
     drawn = [
         spec.trial_config({name: domain.draw(random) for name, domain in spec.search.items()})
         for _ in range(spec.trials - len(documented))
     ]
-    return [_Expected(config, config.training(), (1.0,) * config.epochs) for config in documented] + [
-        _Expected(config, config.training(), _survival(spec, config.epochs)) for config in drawn
-    ]
+    return [*map(expected, documented), *(expected(config, _survival(spec, config.epochs)) for config in drawn)]
 
 
-def _afterwards(spec: SweepSpec, trials: Sequence[_Expected]) -> list[_Expected]:
+def _afterwards(spec: SweepSpec, trials: Sequence[_Expected]) -> list[TrialConfig]:
     """Return the trainings that follow the search: of the longest trials, since which are the best is not known."""
     longest = sorted(trials, key=lambda trial: trial.config.epochs * trial.config.image_size**2, reverse=True)
     extent = parse_confirm(spec.confirm) if spec.confirm else Extent(0, 0)
@@ -125,7 +138,7 @@ def _afterwards(spec: SweepSpec, trials: Sequence[_Expected]) -> list[_Expected]
     ]
     if spec.refit:
         configs += [repeat.config for repeat in repeats_of(0, longest[0].config, spec.seed + 1, 1)]
-    return [_Expected(config, config.training(), (1.0,) * config.epochs) for config in configs]
+    return configs
 
 
 def _survival(spec: SweepSpec, epochs: int) -> tuple[float, ...]:
@@ -143,20 +156,20 @@ def _packs(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) 
 
 
 def _plain_features(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
-    cached = [trial.training for trial in trials if trial.trains and trial.training.unfreezing == "frozen"]
+    cached = [trial for trial in trials if trial.trains and trial.training.unfreezing == "frozen"]
     made: dict[str, _Cost] = {}
-    for config in cached:
-        images = summary.validation + (0 if config.augments else summary.train)
-        _note(made, [_extractor(config)], _features(config, images, 1.0, machine))
+    for trial in cached:
+        images = summary.validation + (0 if trial.training.augments else summary.train)
+        _note(made, [_extractor(trial.training)], _features(trial, images, 1.0, machine))
     return _stage("features of plain images", made, len(cached), "frozen trials: validation, training unaugmented")
 
 
 def _views(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
-    cached = [t for t in trials if t.trains and t.training.augments and _closed_epochs(t.training)]
+    cached = [t for t in trials if t.trains and t.training.augments and _closed_epochs(t)]
     made: dict[str, _Cost] = {}
     for trial in cached:
-        for epoch in _closed_epochs(trial.training):
-            cost = _features(trial.training, summary.train, trial.alive[epoch], machine)
+        for epoch in _closed_epochs(trial):
+            cost = _features(trial, summary.train, trial.alive[epoch], machine)
             _note(made, [_extractor(trial.training), _augmentation(trial.training), epoch], cost)
     return _stage("features of augmented views", made, len(cached), "trials that augment equally, while frozen")
 
@@ -166,7 +179,7 @@ def _trainings(trials: Sequence[_Expected], summary: DataSummary, machine: Machi
     made: dict[str, _Cost] = {}
     for trial in trained:
         seconds = _training_seconds(trial, summary, machine)
-        _note(made, trial.training.digest, _Cost(1.0, seconds, _model_bytes(trial.training, summary.classes)))
+        _note(made, trial.training.digest, _Cost(1.0, seconds, _model_bytes(trial, summary.classes)))
     return _stage("training", made, len(trained), "trials that train alike, of any family")
 
 
@@ -175,7 +188,7 @@ def _embeddings(trials: Sequence[_Expected], summary: DataSummary, machine: Mach
     made: dict[str, _Cost] = {}
     for trial in searching:
         images = summary.train + summary.validation
-        _note(made, _embedded(trial), _features(trial.training, images, trial.finishes, machine, _poolings(trial)))
+        _note(made, _embedded(trial), _features(trial, images, trial.finishes, machine, _poolings(trial)))
     return _stage("embeddings", made, len(searching), "trials that differ in what follows the extractor only")
 
 
@@ -184,29 +197,29 @@ def _neighbours(trials: Sequence[_Expected], summary: DataSummary, machine: Mach
     longest = min(summary.train, max(_LONGEST_K, 2 * summary.train // max(1, summary.classes)))
     made: dict[str, _Cost] = {}
     for trial in searching:
-        seconds = _search_seconds(trial.config, _DISTANCES * summary.validation, summary, machine)
+        seconds = _search_seconds(trial, _DISTANCES * summary.validation, summary, machine)
         disk = _DISTANCES * summary.validation * longest * _NEIGHBOUR_BYTES
         _note(made, [_embedded(trial), _projection(trial.config)], _Cost(trial.finishes, seconds, disk))
     return _stage("neighbours", made, len(searching), "trials that differ in k, distance, vote or temperature only")
 
 
 def _test(trials: Sequence[_Expected], summary: DataSummary, machine: Machine) -> PlannedStage:
-    slowest = max(_answering_seconds(trial.config, summary, machine) for trial in trials)
+    slowest = max(_answering_seconds(trial, summary, machine) for trial in trials)
     return PlannedStage("test score of the winner", 1, 1, "", slowest, 0)
 
 
-def _answering_seconds(config: TrialConfig, summary: DataSummary, machine: Machine) -> float:
+def _answering_seconds(trial: _Expected, summary: DataSummary, machine: Machine) -> float:
     """Return how long the test images take, whose neighbours are found among the training images."""
-    search = _search_seconds(config, summary.test, summary, machine) if config.family == "retrieval" else 0.0
-    return summary.test / rates_of(config, machine).infer + search
+    search = _search_seconds(trial, summary.test, summary, machine) if trial.config.family == "retrieval" else 0.0
+    return summary.test / rates_of(trial.config, machine, trial.network).infer + search
 
 
-def _search_seconds(config: TrialConfig, queries: int, summary: DataSummary, machine: Machine) -> float:
+def _search_seconds(trial: _Expected, queries: int, summary: DataSummary, machine: Machine) -> float:
     """Return how long it takes to fit the projection on the gallery, and to search it."""
-    found = search_seconds(queries, summary.train, _embedding(config), machine)
-    if config.whitening == "none":
+    found = search_seconds(queries, summary.train, _embedding(trial), machine)
+    if trial.config.whitening == "none":
         return found
-    return found + whitening_seconds(summary.train, _embedding(config), machine)
+    return found + whitening_seconds(summary.train, _embedding(trial), machine)
 
 
 def _note(made: dict[str, _Cost], key: Any, cost: _Cost) -> None:
@@ -223,13 +236,13 @@ def _stage(kind: str, made: Mapping[str, _Cost], trials: int, shared: str) -> Pl
 
 
 def _training_seconds(trial: _Expected, summary: DataSummary, machine: Machine) -> float:
-    config, rates = trial.training, rates_of(trial.training, machine)
-    stages = len(find_backbone(config.backbone).stages) or _UNKNOWN_STAGES
+    config, rates = trial.training, rates_of(trial.training, machine, trial.network)
+    stages = len(trial.network.stages) or _UNKNOWN_STAGES
     total = 0.0
     for epoch, probability in enumerate(trial.alive):
         opened = open_stages(config.unfreezing, epoch, config.epochs, stages)
         if opened == 0:
-            total += probability * head_seconds(summary.train, _embedding(config), summary.classes, machine)
+            total += probability * head_seconds(summary.train, _embedding(trial), summary.classes, machine)
             continue
         # A closed stage is passed forwards only.
         forward = 1 / rates.infer
@@ -238,12 +251,13 @@ def _training_seconds(trial: _Expected, summary: DataSummary, machine: Machine) 
     return total
 
 
-def _features(config: TrialConfig, images: int, probability: float, machine: Machine, copies: int = 1) -> _Cost:
-    return _Cost(probability, images / rates_of(config, machine).infer, copies * images * _embedding(config) * 4)
+def _features(trial: _Expected, images: int, probability: float, machine: Machine, copies: int = 1) -> _Cost:
+    seconds = images / rates_of(trial.training, machine, trial.network).infer
+    return _Cost(probability, seconds, copies * images * _embedding(trial) * 4)
 
 
-def _closed_epochs(config: TrialConfig) -> list[int]:
-    stages = len(find_backbone(config.backbone).stages) or _UNKNOWN_STAGES
+def _closed_epochs(trial: _Expected) -> list[int]:
+    config, stages = trial.training, len(trial.network.stages) or _UNKNOWN_STAGES
     return [e for e in range(config.epochs) if open_stages(config.unfreezing, e, config.epochs, stages) == 0]
 
 
@@ -270,21 +284,21 @@ def _augmentation(config: TrialConfig) -> list[Any]:
     return [settings[name] for name in names]
 
 
-def _embedding(config: TrialConfig) -> int:
-    if config.backbone == SCRATCH:
-        return architecture_of(config).embedding(config.image_size)
-    return find_backbone(config.backbone).embedding or _UNKNOWN_EMBEDDING
+def _embedding(trial: _Expected) -> int:
+    if trial.config.backbone == SCRATCH:
+        return architecture_of(trial.config).embedding(trial.config.image_size)
+    return trial.network.embedding or _UNKNOWN_EMBEDDING
 
 
-def _model_bytes(config: TrialConfig, classes: int) -> int:
-    head = _embedding(config) * classes
-    trained = 0.0 if config.unfreezing == "frozen" else _parameters(config)
+def _model_bytes(trial: _Expected, classes: int) -> int:
+    config, head = trial.training, _embedding(trial) * classes
+    trained = 0.0 if config.unfreezing == "frozen" else _parameters(trial)
     # The checkpoint of a trial that was stopped stays, with the optimizer's moments.
     copies = 2 if config.optimizer == "sgd" else 3
     return int((trained + head) * 4 * copies)
 
 
-def _parameters(config: TrialConfig) -> float:
-    if config.backbone == SCRATCH:
-        return architecture_of(config).weights
-    return find_backbone(config.backbone).parameters * 1e6
+def _parameters(trial: _Expected) -> float:
+    if trial.config.backbone == SCRATCH:
+        return architecture_of(trial.config).weights
+    return trial.network.parameters * 1e6

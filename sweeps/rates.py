@@ -52,9 +52,12 @@ class Rates:
     infer: float
 
 
-def rates_of(config: TrialConfig, machine: Machine) -> Rates:
-    """Return how many images per second ``config`` trains (all stages open) and infers on ``machine``."""
-    record = find_backbone(config.backbone)
+def rates_of(config: TrialConfig, machine: Machine, network: BackboneRecord | None = None) -> Rates:
+    """Return how many images per second ``config`` trains (all stages open) and infers on ``machine``.
+
+    ``network`` has the backbone's figures; None takes the catalog's.
+    """
+    record = network or find_backbone(config.backbone)
     train, infer = _on_two_cores(record, config)
     on_cores = machine.cores / 2 * _precision_share(record, config, machine)
     scale = _GPU_GAIN * machine.gpus if machine.gpus else on_cores

@@ -120,10 +120,10 @@ def run_reproduction(
         InputError: something given cannot be used; no trial has started.
     """
     from sweeps.job import open_sitting, run_trials_of
-    from sweeps.job_checks import check_against_data, check_sweep
+    from sweeps.job_checks import check_sweep, fit_to_data
     from sweeps.session import one_session
 
-    folder = _folder_of(name, out)
+    folder = folder_of(name, out)
     for spec in specs:
         check_sweep(spec, out, address)
     remember(folder, "reproduce", tracking_uri, specs)
@@ -136,7 +136,7 @@ def run_reproduction(
                 open_sitting(spec, out, tracking_uri, progress=view, address=address, edits=edits) as sitting,
             ):
                 for later in specs[1:] if not finished else ():
-                    check_against_data(later, sitting.dataset)
+                    fit_to_data(later, len(sitting.dataset.splits.train))
                 result = run_trials_of(sitting, view, view, family, job=name)
             if result.interrupted:
                 return None
@@ -148,7 +148,12 @@ def run_reproduction(
     return reproduction
 
 
-def _folder_of(name: str, out: Path) -> Path:
+def folder_of(name: str, out: Path) -> Path:
+    """Return where a reproduction is written.
+
+    Raises:
+        InputError: a sweep has that name.
+    """
     folder = out.expanduser().absolute() / name
     if (folder / "spec.yaml").exists():
         raise InputError(f"--name must be of no sweep, got {name!r}, which is one. Give another --name.")

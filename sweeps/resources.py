@@ -59,8 +59,8 @@ def trial_resources(spec: SweepSpec, *machines: Machine) -> Share:
 
 
 def _slots(gpus: int, per_trial: float) -> int:
-    """Trials that fit on the GPUs; a fraction stays on one of them."""
-    return gpus * math.floor(1 / per_trial + 1e-6) if per_trial < 1 else math.floor(gpus / per_trial)
+    """Trials that fit on the GPUs; each stays on one of them."""
+    return gpus * math.floor(1 / per_trial + 1e-6)
 
 
 def _fitting(machines: Sequence[Machine], gpus: float, cpus: float) -> int:

@@ -30,13 +30,18 @@ def _usable_as_folder(name: str) -> str:
 
 
 def _fills_gpus(gpus: float) -> float:
-    if gpus == int(gpus):
+    if gpus in (0, 1):
         return gpus
+    if gpus > 1:
+        raise ValueError(
+            f"gpus_per_trial must be at most 1, since a trial computes on one GPU, got {gpus:g}. "
+            "Give 1; more GPUs run more trials at a time."
+        )
     shares = round(1 / max(gpus, _SMALLEST_SHARE))
     # 0.33 is meant as a third; three times 0.34 does not fit on a GPU.
-    if gpus > 1 or not 0.97 <= shares * gpus <= 1 + 1e-9:
+    if not 0.97 <= shares * gpus <= 1 + 1e-9:
         raise ValueError(
-            f"gpus_per_trial must be whole, or 1/n such as 0.5 or 0.25 so that trials fill a GPU, got {gpus!r}."
+            f"gpus_per_trial must be 0, 1, or 1/n such as 0.5 or 0.25 so that trials fill a GPU, got {gpus!r}."
         )
     return gpus
 

@@ -105,12 +105,12 @@ def run_together(
     started = time.monotonic()
     out = out.expanduser().absolute()
     for spec in specs:
-        check_sweep(_with_start(spec, out, None), out, address, edited=edits is not None)
+        check_sweep(with_start(spec, out, None), out, address, edited=edits is not None)
     remember(out / name, "all", tracking_uri, specs)
     results: dict[str, SweepResult] = {}
     with one_session():
         for place, spec in enumerate(specs):
-            spec = _with_start(within_hours(spec, started, len(specs) - place), out, results.get("transfer"))
+            spec = with_start(within_hours(spec, started, len(specs) - place), out, results.get("transfer"))
             spec = within_budgets(spec, results.values(), len(specs) - place)
             others = specs[1:] if place == 0 else ()
             results[spec.family] = _run_one(spec, others, name, out, tracking_uri, open_view, address, edits)
@@ -145,13 +145,13 @@ def _run_one(
     edits: Sequence[str] | None,
 ) -> SweepResult:
     from sweeps.job import conclude_sweep, open_sitting, run_trials_of
-    from sweeps.job_checks import check_against_data
+    from sweeps.job_checks import fit_to_data
 
     with open_view(spec) as view:
         view.note(f"{spec.family}: {spec.trials} trials")
         with open_sitting(spec, out, tracking_uri, progress=view, address=address, edits=edits) as sitting:
             for other in others:
-                check_against_data(other, sitting.dataset)
+                fit_to_data(other, len(sitting.dataset.splits.train))
             return run_trials_of(sitting, view, view, conclude_sweep, job=name)
 
 
@@ -170,7 +170,7 @@ def within_budgets(spec: SweepSpec, before: Iterable[SweepResult], families_left
     return spec.model_copy(update=shared_budgets(spec, epochs, cost, families_left))
 
 
-def _with_start(spec: SweepSpec, out: Path, transfer: SweepResult | None) -> SweepSpec:
+def with_start(spec: SweepSpec, out: Path, transfer: SweepResult | None) -> SweepSpec:
     """Let retrieval begin with the training of the transfer family's winner; a sweep that goes on keeps its start."""
     if spec.family != "retrieval":
         return spec

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from stat import S_ISREG
 
 from carcls.data.decode import UnreadableImage, require_file
 from carcls.stages import write_json
@@ -34,6 +36,26 @@ def content_digests(root: Path, paths: Sequence[str], cache: Path | None = None)
             cache.parent.mkdir(parents=True, exist_ok=True)
             write_json(cache, fresh)
     return tuple(UNREADABLE if entry is None else entry[2] for entry in entries)
+
+
+def known_digests(root: Path, paths: Sequence[str], cache: Path) -> tuple[str, ...] | None:
+    """Return what ``content_digests`` would without reading a file; None where it would have to read one."""
+    known = _read_cache(cache)
+    digests: list[str] = []
+    for path in paths:
+        remembered = known.get(path)
+        try:
+            state = (root / path).stat()
+        except OSError:
+            digests.append(UNREADABLE)
+            continue
+        if remembered is not None and remembered[:2] == (state.st_size, state.st_mtime_ns):
+            digests.append(remembered[2])
+        elif S_ISREG(state.st_mode) and os.access(root / path, os.R_OK):
+            return None
+        else:
+            digests.append(UNREADABLE)
+    return tuple(digests)
 
 
 def _entry(path: Path, known: tuple[int, int, str] | None) -> tuple[int, int, str] | None:

@@ -18,9 +18,10 @@ from carcls.data.crew import Progress
 from carcls.data.findings import duplicates_of, notes_of, require_few_losses, require_images
 from carcls.data.fingerprints import near_duplicate_groups
 from carcls.data.manifest import ImageRecord, Manifest
-from carcls.data.pack import Index, Pack, get_index, get_pack
+from carcls.data.pack import Index, Pack, find_index, get_index, get_pack
+from carcls.data.reading import Reading
 from carcls.data.splits import Rows, Splits, cut_splits, quota
-from carcls.data.stanford import read_layout, read_manifest
+from carcls.data.stanford import known_manifest, read_manifest
 from carcls.errors import DataError
 from carcls.stages import StageStore, write_json
 
@@ -170,15 +171,36 @@ def prepare_dataset(
         OutputError: the disk has no room for the pack.
     """
     root = _path(config)
-    cache = stages.root / "contents" / f"{digest_of(str(root.expanduser().resolve()))}.json"
-    manifest = read_manifest(root, cache)
+    manifest = read_manifest(root, _contents_file(root, stages))
     pack = get_pack(manifest, config.margin, size, stages, also=also, progress=progress, workers=workers)
-    index = get_index(manifest, config.margin, pack, stages)
+    return _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
+
+
+def find_dataset(config: DataConfig, reading: Reading, stages: StageStore) -> Dataset | None:
+    """Return what ``prepare_dataset`` would, of images that were read before; None where one must be read. Reads none.
+
+    Args:
+        config: as there.
+        reading: of ``config.path``.
+        stages: as there.
+
+    Raises:
+        DataError: as there.
+    """
+    manifest = known_manifest(reading, _contents_file(_path(config), stages))
+    index = None if manifest is None else find_index(manifest, config.margin, stages)
+    return None if manifest is None or index is None else _put_together(config, manifest, index)
+
+
+def _contents_file(root: Path, stages: StageStore) -> Path:
+    return stages.root / "contents" / f"{digest_of(str(root.expanduser().resolve()))}.json"
+
+
+def _put_together(config: DataConfig, manifest: Manifest, index: Index) -> Dataset:
     require_few_losses(manifest, index, config.max_loss)
     splits = _cut(manifest, index, config)
-    require_images(manifest, splits)
     duplicates = duplicates_of(manifest, index, splits)
-    return Dataset(
+    dataset = Dataset(
         name=config.name or manifest.root.name,
         manifest=manifest,
         margin=config.margin,
@@ -187,11 +209,13 @@ def prepare_dataset(
         duplicates=duplicates,
         notes=(*manifest.notes, *notes_of(manifest, index, splits)),
     )
+    require_images(dataset.counts, len(manifest.images), manifest.root)
+    return dataset
 
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:
-    """What a plan shows before anything is decoded: counts of images, classes and, about, of each split."""
+    """Counts of images, classes and of each split: about right before the images are read, exact after that."""
 
     name: str
     images: int
@@ -200,14 +224,23 @@ class DataSummary:
     validation: int
     test: int
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images per split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
 
-def summarize(config: DataConfig) -> DataSummary:
+    @classmethod
+    def of(cls, dataset: Dataset) -> DataSummary:
+        """Return the numbers of a data set whose images are read."""
+        return cls(dataset.name, len(dataset.manifest.images), len(dataset.classes), **dataset.counts)
+
+
+def summarize(config: DataConfig, reading: Reading) -> DataSummary:
     """Count a data set from its listing alone; near-duplicates and unreadable images may shift the splits a little.
 
     Raises:
-        DataError: the folder cannot be used.
+        DataError: a split is empty.
     """
-    reading = read_layout(_path(config))
     held = Counter(image.label for image in reading.images if image.split == "train")
     test = len(reading.images) - sum(held.values())
     if test == 0:
@@ -216,7 +249,9 @@ def summarize(config: DataConfig) -> DataSummary:
     validation = sum(quota(count, config.validation_fraction) for count in held.values())
     train = sum(held.values()) - validation
     name = config.name or reading.root.name
-    return DataSummary(name, len(reading.images), len(reading.classes), train, validation, test)
+    summary = DataSummary(name, len(reading.images), len(reading.classes), train, validation, test)
+    require_images(summary.counts, summary.images, reading.root)
+    return summary
 
 
 def _path(config: DataConfig) -> Path:

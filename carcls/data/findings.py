@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -32,17 +34,22 @@ def require_few_losses(manifest: Manifest, index: Index, max_loss: float) -> Non
             )
 
 
-def require_images(manifest: Manifest, splits: Splits) -> None:
+def require_images(counts: Mapping[str, int], images: int, root: Path) -> None:
     """Check that no split is empty.
+
+    Args:
+        counts: images of ``train``, ``validation`` and ``test``.
+        images: how many there are in all.
+        root: where.
 
     Raises:
         DataError: one is.
     """
-    for name, rows in (("training", splits.train), ("validation", splits.validation), ("test", splits.test)):
-        if not len(rows):
+    for split, name in (("train", "training"), ("validation", "validation"), ("test", "test")):
+        if not counts[split]:
             raise DataError(
-                f"{name} split must hold at least one image, got none of the {len(manifest.images)} in "
-                f"{str(manifest.root)!r}. Add images, or set data.validation_fraction and data.test_fraction."
+                f"{name} split must hold at least one image, got none of the {images} in {str(root)!r}. "
+                "Add images, or set data.validation_fraction and data.test_fraction."
             )
 
 

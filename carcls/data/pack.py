@@ -98,8 +98,22 @@ def get_index(manifest: Manifest, margin: float, pack: Pack, stages: StageStore)
         shutil.copyfile(pack.folder / "fingerprints.npy", work / "fingerprints.npy")
         shutil.copyfile(pack.folder / "index.json", work / "index.json")
 
-    key: Mapping[str, Any] = {"manifest": manifest.digest, "margin": margin, "version": _VERSION}
-    folder = stages.get_or_make("index", key, copy)
+    return _load_index(stages.get_or_make("index", _index_key(manifest, margin), copy))
+
+
+def find_index(manifest: Manifest, margin: float, stages: StageStore) -> Index | None:
+    """Return what ``get_index`` would where it is there; None where the images were not decoded yet."""
+    try:
+        return _load_index(stages.folder("index", _index_key(manifest, margin)))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _index_key(manifest: Manifest, margin: float) -> dict[str, Any]:
+    return {"manifest": manifest.digest, "margin": margin, "version": _VERSION}
+
+
+def _load_index(folder: Path) -> Index:
     broken = json.loads((folder / "index.json").read_text(encoding="utf-8"))["broken"]
     return Index(np.load(folder / "fingerprints.npy"), tuple((int(row), str(reason)) for row, reason in broken))
 

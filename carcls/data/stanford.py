@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from carcls.data.contents import content_digests
+from carcls.data.contents import content_digests, known_digests
 from carcls.data.devkit import TRAIN_ANNOTATIONS, has_devkit, read_devkit
 from carcls.data.folders import has_class_folders, has_split_folders, read_class_folders, read_split_folders
 from carcls.data.listing import holds_images, subfolders
@@ -31,7 +31,16 @@ def read_manifest(root: Path, cache: Path | None = None) -> Manifest:
             cannot be used.
     """
     reading = read_layout(root)
-    contents = content_digests(reading.root, [image.path for image in reading.images], cache)
+    return _manifest_of(reading, content_digests(reading.root, [image.path for image in reading.images], cache))
+
+
+def known_manifest(reading: Reading, cache: Path) -> Manifest | None:
+    """Return what ``read_manifest`` would, of a layout that was listed; None where it would have to read an image."""
+    contents = known_digests(reading.root, [image.path for image in reading.images], cache)
+    return None if contents is None else _manifest_of(reading, contents)
+
+
+def _manifest_of(reading: Reading, contents: tuple[str, ...]) -> Manifest:
     digest = manifest_digest(reading.classes, reading.images, contents)
     return Manifest(reading.root, reading.layout, reading.classes, reading.images, digest, contents, reading.notes)
 

@@ -1,24 +1,30 @@
-"""What can be said of trials before anything expensive starts, without loading torch where nothing is in doubt.
-
-A network of the catalog with its published weights, or with random ones, fits every image size that a trial can have.
-Any other is built once, which loads torch and perhaps timm for seconds.
-"""
+"""What can be said of trials before anything expensive starts, without loading torch where nothing is in doubt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 
-from carcls.catalog import find_backbone
+from carcls.catalog import BackboneRecord
 from carcls.config import SCRATCH, TrialConfig
-from carcls.data.dataset import Dataset
 from carcls.errors import InputError
-from carcls.models.weights import WeightsSource, are_official, resolve_weights
+from carcls.models.networks import Network, know_network
 from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages, stays_frozen
 
 
-def preflight(configs: Iterable[TrialConfig]) -> list[str]:
-    """Check, before anything expensive starts, that what the trials need can be had; return notes for the user.
+def preflight(
+    configs: Iterable[TrialConfig], store: Path, *, download: bool = True
+) -> tuple[list[str], dict[str, BackboneRecord]]:
+    """Check, before anything expensive starts, that what the trials need can be had.
+
+    Args:
+        configs: of the trials.
+        store: folder of the stages, where it is kept what networks are.
+        download: whether weights that can only be downloaded are fetched now.
+
+    Returns:
+        Notes for the user, and the figures of each backbone by name.
 
     Raises:
         WeightsError: pretrained weights cannot be had.
@@ -26,48 +32,53 @@ def preflight(configs: Iterable[TrialConfig]) -> list[str]:
             train on batches of one image.
     """
     notes: list[str] = []
+    known: dict[TrialConfig, Network] = {}
     for config in {c.digest: c for c in configs}.values():
         if config.family == "scratch":
             _require_random(config)
-        weights = resolve_weights(config.backbone, config.weights)
-        _check_network(_network_of(config), weights)
+        needed = _network_of(config)
+        network = known.get(needed) or know_network(needed, store, download=download)
+        known[needed] = network
+        _require_pooling(config, network)
         _check_batches(config)
-        note = f"{config.backbone} starts from random weights: nothing is transferred."
-        if config.family != "scratch" and weights.kind == "random" and note not in notes:
-            notes.append(note)
-    return notes
+        notes += [note for note in _notes_of(config, network) if note not in notes]
+    return notes, {config.backbone: network.record for config, network in known.items()}
 
 
-def check_data(configs: Iterable[TrialConfig], data: Dataset) -> None:
+def check_data(configs: Iterable[TrialConfig], gallery: int) -> None:
     """Check, before anything is trained, that the trials' settings fit the data set.
 
     Raises:
-        InputError: a trial asks for more neighbours than the gallery holds.
+        InputError: a trial asks for more neighbours than the ``gallery`` of training images holds.
     """
-    held = len(data.splits.train)
     for config in configs:
-        if config.family == "retrieval" and config.k > held:
+        if config.family == "retrieval" and config.k > gallery:
             raise InputError(
-                f"k must be at most {held}, the training images that form the gallery, got {config.k!r}. Lower k."
+                f"k must be at most {gallery}, the training images that form the gallery, got {config.k!r}. "
+                f"Use --set k={min(5, gallery)}, or search.k with lower numbers."
             )
 
 
 def _network_of(config: TrialConfig) -> TrialConfig:
     """Return the trial reduced to what decides which network it needs."""
-    names = ("backbone", "weights", "image_size", "pooling")
+    names = ("backbone", "weights", "image_size")
     return TrialConfig(**{name: getattr(config, name) for name in names}, **config.architecture())
 
 
-@lru_cache(maxsize=256)
-def _check_network(network: TrialConfig, weights: WeightsSource) -> None:
-    """Build it once, however many trials use it, unless it is known to work; other weights are another key."""
-    catalogued = find_backbone(network.backbone).embedding > 0
-    if catalogued and (weights.kind == "random" or are_official(network.backbone, weights)):
-        return
-    from carcls.models.classifier import build_classifier
-    from carcls.models.pooling import require_pooling
+def _notes_of(config: TrialConfig, network: Network) -> list[str]:
+    if network.weights == "later":
+        return [f"The weights of {config.backbone} are not on this machine yet; the sweep downloads them first."]
+    if config.family != "scratch" and network.weights == "random":
+        return [f"{config.backbone} starts from random weights: nothing is transferred."]
+    return []
 
-    require_pooling(network, build_classifier(network, classes=1).backbone)
+
+def _require_pooling(config: TrialConfig, network: Network) -> None:
+    if config.pooling not in network.poolings:
+        raise InputError(
+            f"pooling must be average for {config.backbone}, which has no feature maps to pool, got "
+            f"{config.pooling!r}. Use --set pooling=average, or another backbone."
+        )
 
 
 def _check_batches(config: TrialConfig) -> None:

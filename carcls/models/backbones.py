@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -193,10 +194,9 @@ def _resnet_maps(body: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def _from_timm(name: str, model: str) -> Backbone:
-    import timm
 
     check_timm_name(model)
-    body = timm.create_model(model, pretrained=False, num_classes=0)
+    body, takes_any_size = _timm_body(model)
     settings: dict[str, Any] = body.pretrained_cfg
     # Only convolutional models keep their feature maps in this form up to the pooling.
     convolutional = bool(settings.get("pool_size")) and hasattr(body, "forward_head")
@@ -207,10 +207,24 @@ def _from_timm(name: str, model: str) -> Backbone:
         stage_paths=_stage_paths(body),
         mean=_colour(settings.get("mean"), IMAGENET_MEAN),
         std=_colour(settings.get("std"), IMAGENET_STD),
-        fixed_size=settings["input_size"][-1] if settings.get("fixed_input_size") else None,
+        fixed_size=None if takes_any_size else settings["input_size"][-1],
         to_maps=(lambda body, images: body.forward_features(images)) if convolutional else None,
         from_maps=(lambda body, maps: body.forward_head(maps, pre_logits=True)) if convolutional else global_average,
     )
+
+
+def _timm_body(model: str) -> tuple[Any, bool]:
+    """Return a model without its head, and whether it takes images of other sizes than its weights were trained on.
+
+    Transformers whose positions are made for one size can have them resized for each batch, if they are built so.
+    """
+    import timm
+
+    if timm.get_pretrained_cfg(model).fixed_input_size:
+        with suppress(TypeError):  # no such option
+            return timm.create_model(model, pretrained=False, num_classes=0, dynamic_img_size=True), True
+    body: Any = timm.create_model(model, pretrained=False, num_classes=0)
+    return body, not body.pretrained_cfg.get("fixed_input_size")
 
 
 def check_timm_name(model: str) -> None:

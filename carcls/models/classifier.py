@@ -10,7 +10,7 @@ from carcls.errors import InputError
 from carcls.models.backbones import Backbone, backbone_later, build_backbone
 from carcls.models.folding import folded
 from carcls.models.scratch import build_scratch, he_initialise
-from carcls.models.weights import load_weights, resolve_weights
+from carcls.models.weights import WeightsSource, load_weights, resolve_weights
 from carcls.seeding import derived_seed
 
 
@@ -78,13 +78,22 @@ def build_classifier(config: TrialConfig, classes: int, *, later: bool = False) 
 
 
 def _pretrained(config: TrialConfig) -> Backbone:
+    return build_backbone_of(config, resolve_weights(config.backbone, config.weights))
+
+
+def build_backbone_of(config: TrialConfig, weights: WeightsSource) -> Backbone:
+    """Build a trial's backbone with weights that were found.
+
+    Raises:
+        InputError, WeightsError: as ``build_classifier``.
+    """
     backbone = build_network(config)
     if backbone.fixed_size not in (None, config.image_size):
         raise InputError(
             f"image_size must be {backbone.fixed_size} for {config.backbone}, got {config.image_size!r}. "
             f"Use --set image_size={backbone.fixed_size}, or another backbone."
         )
-    load_weights(backbone, resolve_weights(config.backbone, config.weights))
+    load_weights(backbone, weights)
     return backbone
 
 

@@ -5,11 +5,9 @@ Letters: b batch, d embedding, h, w places of a feature map.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from carcls.config import Pooling, TrialConfig
-from carcls.errors import InputError
+from carcls.config import Pooling
 from carcls.models.backbones import Backbone
 
 GEM_POWER = 3.0
@@ -38,19 +36,3 @@ def pooled_embeddings(backbone: Backbone, images: Tensor) -> dict[Pooling, Tenso
         wide = maps.float()
         embeddings |= {"max": wide.amax(dim=(2, 3)), "gem": generalized_mean(wide)}
     return embeddings
-
-
-def require_pooling(config: TrialConfig, backbone: Backbone) -> None:
-    """Check that the backbone can pool as the trial asks.
-
-    Raises:
-        InputError: it has no feature maps, or they are not of its embedding's width.
-    """
-    probe = torch.zeros(1, 3, config.image_size, config.image_size)
-    with torch.inference_mode():
-        if config.pooling == "average" or config.pooling in pooled_embeddings(backbone.eval(), probe):
-            return
-    raise InputError(
-        f"pooling must be average for {config.backbone}, which has no feature maps to pool, got {config.pooling!r}. "
-        "Use --set pooling=average, or another backbone."
-    )

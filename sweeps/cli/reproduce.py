@@ -14,7 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.family import SettingsCommand, resume_command, tell_how_to_go_on
+from sweeps.cli.family import (
+    READ_OPTION,
+    SettingsCommand,
+    make_plans,
+    require_dry_run,
+    resume_command,
+    tell_how_to_go_on,
+)
 from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams
 
@@ -39,7 +46,7 @@ Examples:
 @click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
 @click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Fix a setting; repeatable, several at once.")
 @click.option("--cpus-per-trial", type=float, help="CPU cores for each experiment.")
-@click.option("--gpus-per-trial", type=float, help="GPUs for each experiment: 1, 2, … or 1/n.")
+@click.option("--gpus-per-trial", type=float, help="GPUs for each experiment: 0, 1 or 1/n.")
 @click.option("--concurrency", type=int, help="Experiments at the same time. Default: what fits.")
 @click.option("--name", help="Name of the reproduction; an existing name goes on with it.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
@@ -47,7 +54,8 @@ Examples:
 @click.option("--seed", type=int, help="Seed of every experiment.")
 @click.option("--weights", metavar="auto|random|PATH", help="Pretrained weights; PATH is a file or a folder.")
 @click.option("--address", metavar="ADDRESS", help="Run on the Ray cluster at this address. Default: this machine.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--dry-run", is_flag=True, help="Make the checks of a run, print the plan and stop.")
+@READ_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr.")
 def reproduce(
     experiments: tuple[str, ...],
@@ -59,6 +67,7 @@ def reproduce(
     tracking_uri: str | None,
     address: str | None,
     dry_run: bool,
+    read: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -71,6 +80,7 @@ def reproduce(
     from sweeps.job import settle_spec
     from sweeps.reproduction_specs import chosen_experiments, reproduction_specs
 
+    require_dry_run(read, dry_run)
     name = name or f"reproduce-{time.strftime('%Y%m%d-%H%M%S')}"
     specs = reproduction_specs(
         chosen_experiments(experiments, family),
@@ -82,21 +92,33 @@ def reproduce(
     settled = [settle_spec(spec) for spec in specs]
     with Streams(as_json) as streams:
         if dry_run:
-            return _print_plans(settled, streams)
+            return _print_plans(settled, name, out, tracking_uri, address, streams, read=read)
         return run_experiments(settled, name, out, tracking_uri, address, streams)
 
 
-def _print_plans(specs: Sequence[SweepSpec], streams: Streams) -> int:
-    from sweeps.job import plan_sweep
+def _print_plans(
+    specs: Sequence[SweepSpec],
+    name: str,
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    streams: Streams,
+    *,
+    read: bool,
+) -> int:
     from sweeps.plan_text import bytes_text, seconds_text
+    from sweeps.reproduction import folder_of
 
-    plans = [plan_sweep(spec) for spec in specs]
+    folder_of(name, out)
+    plans = make_plans(specs, out, tracking_uri, address, streams, read=read)
     if streams.as_json:
         streams.write_json({"plans": [plan.to_dict() for plan in plans]})
         return DONE
     for plan in plans:
         click.echo(f"{plan.spec.family}, about {seconds_text(plan.seconds)}, {bytes_text(plan.disk_bytes)}")
         click.echo("\n".join(_planned(plan.spec)))
+    for note in dict.fromkeys(note for plan in plans for note in plan.notes):
+        click.echo(note)
     data = plans[0].summary
     seconds = sum(plan.seconds for plan in plans)
     click.echo(

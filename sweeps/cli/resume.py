@@ -28,7 +28,7 @@ Examples:
 @click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting; space.X is the search's.")
 @click.option("--concurrency", type=int, help="Trials at the same time.")
 @click.option("--cpus-per-trial", type=float, help="CPU cores for each trial.")
-@click.option("--gpus-per-trial", type=float, help="GPUs for each trial: 1, 2, … or 1/n (0.5, 0.25).")
+@click.option("--gpus-per-trial", type=float, help="GPUs for each trial: 0, 1 or 1/n (0.5, 0.25).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store or server. Default: the one it was run with.")
 @click.option("--address", metavar="ADDRESS", help="Run on the Ray cluster at this address. Default: this machine.")

@@ -13,7 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.family import SettingsCommand, resume_command, run_options, tell_how_to_go_on
+from sweeps.cli.family import (
+    SettingsCommand,
+    make_plans,
+    require_dry_run,
+    resume_command,
+    run_options,
+    tell_how_to_go_on,
+)
 from sweeps.cli.output import kept_in
 from sweeps.cli.running import write_duration
 from sweeps.cli.streams import Streams, callable_name
@@ -44,6 +51,7 @@ def run_all(
     out: Path,
     tracking_uri: str | None,
     dry_run: bool,
+    read: bool,
     as_json: bool,
     address: str | None,
     **options: Any,
@@ -58,19 +66,29 @@ def run_all(
 
     if spec_file is not None:
         raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
+    require_dry_run(read, dry_run)
     name = name or f"all-{time.strftime('%Y%m%d-%H%M%S')}"
     overrides = {option: value for option, value in options.items() if value is not None}
     specs = [settle_spec(s) for s in specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)]
     with Streams(as_json) as streams:
         if dry_run:
-            return _print_plans(specs, address, streams)
+            return _print_plans(specs, out, tracking_uri, address, streams, read=read)
         return run_job(specs, name, out, tracking_uri, address, streams)
 
 
-def _print_plans(specs: Sequence[SweepSpec], address: str | None, streams: Streams) -> int:
-    from sweeps.job import plan_sweep
+def _print_plans(
+    specs: Sequence[SweepSpec],
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    streams: Streams,
+    *,
+    read: bool,
+) -> int:
+    from sweeps.together import with_start
 
-    plans = [plan_sweep(spec, address) for spec in specs]
+    started = [with_start(spec, out.expanduser().absolute(), None) for spec in specs]
+    plans = make_plans(started, out, tracking_uri, address, streams, read=read)
     seconds = sum(plan.seconds for plan in plans)
     if streams.as_json:
         streams.write_json({"plans": [plan.to_dict() for plan in plans], "seconds": round(seconds)})

@@ -91,7 +91,7 @@ def _check_settings(family: str, given: dict[str, Any]) -> None:
     from sweeps.spec_loading import load_spec
     from sweeps.together import specs_of_all
 
-    here = ("spec_file", "sets", "out", "tracking_uri", "dry_run", "as_json", "address")
+    here = ("spec_file", "sets", "out", "tracking_uri", "dry_run", "read", "as_json", "address")
     options = {name: value for name, value in given.items() if name not in here and value is not None}
     if family == "all":
         specs_of_all(

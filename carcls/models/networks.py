@@ -1,0 +1,160 @@
+"""What is known of the network that a trial needs: from the catalog, or by building it once.
+
+A network of the catalog with its published weights, or with random ones, fits every image size that a trial can have.
+Any other is built, which loads torch and perhaps timm for seconds; what that tells is kept as a stage of the store, so
+that it is not asked again as long as its weights are the same. No torch where nothing is in doubt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from carcls.architecture import architecture_of
+from carcls.catalog import BackboneRecord, find_backbone
+from carcls.config import SCRATCH, TrialConfig
+from carcls.errors import CarsweepError, InputError
+from carcls.models.weights import WeightsSource, are_official, resolve_weights
+from carcls.stages import StageStore, write_json
+
+if TYPE_CHECKING:
+    from carcls.models.backbones import Backbone
+
+KIND = "network"
+_FILE, _VERSION = "network.json", 1
+_POOLINGS = ("average", "max", "gem")
+# The image size for which the catalog tells multiply-accumulates.
+_SIDE = 224
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What a trial's network is.
+
+    Attributes:
+        record: its figures; exact ones where it was built.
+        weights: ``random``, a ``file`` that is there and fits, or ``later``: they are to be downloaded.
+        poolings: that it can do.
+    """
+
+    record: BackboneRecord
+    weights: Literal["random", "file", "later"]
+    poolings: Sequence[str]
+
+
+def know_network(config: TrialConfig, store: Path, *, download: bool = True) -> Network:
+    """Return what is known of a trial's network; builds it where that is not known, and keeps what that tells.
+
+    Args:
+        config: the trial.
+        store: folder of the stages; made when something is to be kept.
+        download: whether weights that can only be downloaded are fetched now.
+
+    Raises:
+        WeightsError: its weights cannot be had, or do not fit.
+        InputError: it is unknown to timm, or does not take images of that size.
+    """
+    if config.backbone == SCRATCH:
+        architecture_of(config)
+        return Network(find_backbone(SCRATCH), "random", _POOLINGS[:1])
+    key = _key(config)
+    kept = _kept(store, key)
+    weights = _weights_as_kept(kept) or resolve_weights(config.backbone, config.weights, download=download)
+    record = find_backbone(config.backbone)
+    if record.embedding and (weights.kind != "file" or are_official(config.backbone, weights)):
+        return Network(record, weights.kind, _POOLINGS)
+    if kept is None or kept["digest"] != weights.digest:
+        kept = _build_and_keep(config, weights, StageStore(store), key)
+    figures = {name: kept[name] for name in ("embedding", "gmacs", "parameters")}
+    return Network(replace(record, stages=tuple(kept["stages"]), **figures), weights.kind, kept["poolings"])
+
+
+def _key(config: TrialConfig) -> dict[str, Any]:
+    names = ("backbone", "weights", "image_size")
+    return {name: getattr(config, name) for name in names} | {"timm": version("timm"), "version": _VERSION}
+
+
+def _kept(store: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    if not store.is_dir():
+        return None
+    try:
+        text = (StageStore(store).folder(KIND, key) / _FILE).read_text(encoding="utf-8")
+        return dict(json.loads(text))
+    except (OSError, ValueError):
+        return None
+
+
+def _weights_as_kept(kept: dict[str, Any] | None) -> WeightsSource | None:
+    """Return the weights that the network was built with if they are untouched; only timm could tell where they are."""
+    if kept is None or kept["file"] is None:
+        return None
+    path = Path(kept["file"])
+    is_same = path.is_file() and _state_of(path) == kept["state"]
+    return WeightsSource("file", path, kept["digest"]) if is_same else None
+
+
+def _state_of(path: Path) -> list[int]:
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _build_and_keep(
+    config: TrialConfig, weights: WeightsSource, stages: StageStore, key: dict[str, Any]
+) -> dict[str, Any]:
+    found = _build(config, weights)
+    stages.forget(KIND, key)
+    stages.get_or_make(KIND, key, lambda work: write_json(work / _FILE, found))
+    return found
+
+
+def _build(config: TrialConfig, weights: WeightsSource) -> dict[str, Any]:
+    """Build the network with its weights, and send one image through it that has a shape and no pixels."""
+    from carcls.models.classifier import build_backbone_of
+
+    backbone = build_backbone_of(config, weights)
+    poolings, macs = _send_an_image(backbone, config)
+    # Where "auto" finds the file of a timm model, only timm can tell.
+    by_timm = weights.path is not None and config.weights == "auto" and find_backbone(config.backbone).source == "timm"
+    return {
+        "embedding": backbone.embedding,
+        "stages": [name for name, _ in backbone.stage_paths],
+        "gmacs": macs / 1e9 * (_SIDE / config.image_size) ** 2,
+        "parameters": sum(part.numel() for part in backbone.parameters()) / 1e6,
+        "poolings": poolings,
+        "digest": weights.digest,
+        "file": str(weights.path) if by_timm else None,
+        "state": _state_of(weights.path) if by_timm and weights.path else None,
+    }
+
+
+def _send_an_image(backbone: Backbone, config: TrialConfig) -> tuple[list[str], float]:
+    """Return the poolings that the backbone has, and its multiply-accumulates for an image.
+
+    Raises:
+        InputError: it does not take images of the trial's size.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from carcls.models.pooling import pooled_embeddings
+
+    side = config.image_size
+    try:
+        counter = FlopCounterMode(display=False)
+        with torch.inference_mode(), counter:
+            bare = backbone.eval().to("meta")
+            found = pooled_embeddings(bare, torch.zeros(1, 3, side, side, device="meta"))
+    except CarsweepError:
+        raise
+    except Exception as error:  # whatever a network of timm trips over
+        trained = (getattr(backbone.body, "pretrained_cfg", None) or {}).get("input_size", (3, _SIDE, _SIDE))[-1]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"image_size must be one that {config.backbone} takes, got {side} ({reason}). "
+            f"Use --set image_size={trained}, or another backbone."
+        ) from None
+    return list(found), counter.get_total_flops() / 2
