@@ -29,16 +29,22 @@ MAX_DEATHS = 2
 
 
 def run_task(
-    function: str, spec: SweepSpec, folder: Path, stages_root: Path, address: str | None, **arguments: Any
+    function: str,
+    arguments: Mapping[str, Any],
+    spec: SweepSpec,
+    folder: Path,
+    stages_root: Path,
+    *,
+    address: str | None,
 ) -> Any:
     """Return what ``function(dataset, stages, **arguments)`` returns in a trial's process.
 
     Args:
         function: ``module:function``, importable wherever trials run.
+        arguments: what Ray can send.
         spec: of the sweep; says what share of a machine a trial gets.
         folder: of the sweep, with its ``dataset.json``.
         stages_root, address: as in ``run_trials``.
-        arguments: what Ray can send.
 
     Raises:
         TrialFailure: it failed in a way that trials can fail in: says why.
@@ -48,7 +54,7 @@ def run_task(
         share = trial_resources(spec, *machines)
         task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=MAX_DEATHS)(_run)
         files = str((folder / "dataset.json").resolve()), str(stages_root.resolve())
-        answer = task.remote(function, *files, share.cpus, share.gpus, arguments)
+        answer = task.remote(function, *files, share.cpus, share.gpus, dict(arguments))
         try:
             return ray.get(answer)
         except KeyboardInterrupt:

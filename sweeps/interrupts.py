@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ FAILED, INTERRUPTED = 1, 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # `timeout` signals the process and then its group; a wrapper passes on what the terminal has sent already.
 _SAME_SECONDS = 0.5
+_AGAIN_SECONDS = 0.02
 _SIGACTION_BYTES = 512  # more than the largest struct sigaction
 
 
@@ -46,11 +48,11 @@ def interruptible(first: Callable[[], bool] | None = None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
     if first is not None:
         _state.first.append(first)
     try:
-        for number in SIGNALS:
+        for number in before:
             if number != signal.SIGHUP or before[number] != signal.SIG_IGN:
                 signal.signal(number, _answer)
         yield
@@ -61,16 +63,28 @@ def interruptible(first: Callable[[], bool] | None = None) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _answer(_signal: int, _frame: FrameType | None) -> None:
-    last, _state.last = _state.last, time.monotonic()
-    if _state.last - last < _SAME_SECONDS:
-        return
-    if _state.first and _state.first[-1]():
-        return
+def _answer(number: int, frame: FrameType | None) -> None:
+    if number != signal.SIGALRM:
+        last, _state.last = _state.last, time.monotonic()
+        if _state.last - last < _SAME_SECONDS or (_state.first and _state.first[-1]()):
+            return
     if _state.uninterrupted:
         _state.waiting = True
+    elif _would_be_lost(frame):
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
     else:
         raise KeyboardInterrupt
+
+
+def _would_be_lost(frame: FrameType | None) -> bool:
+    """Tell whether Python would drop an exception that is raised here, or keep an import's lock for ever."""
+    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        return True
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_code.co_filename == weakref.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from carcls.disk import is_out_of_reach
-from carcls.errors import SweepStopped
+from carcls.errors import InputError, SweepStopped
 from carcls.stages import StageStore
 from sweeps.budget import budget_of, hourly_cost
 from sweeps.clearing import DiskKeeper
@@ -26,7 +26,7 @@ from sweeps.job_checks import Checked, check_sweep, fit_to_data, notes_of_spec, 
 from sweeps.job_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.ledger_text import used_up_note
 from sweeps.observers import FanOut, Progress
-from sweeps.remembered import SPEC, remember
+from sweeps.remembered import SPEC, forget, has_begun, remember
 from sweeps.resources import this_machine
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
@@ -125,8 +125,9 @@ def open_sitting(
         forget_request(folder)
         tracking = check_tracking(tracking_uri, out)
         _start_ray_ahead(checked, folder, address, edits)
-        sitting = _sit_down(checked.spec, out, tracking, progress, started, address, edits)
-        remember(sitting.folder, "sweep", tracking_uri)
+        with _known_from_now_on(checked.spec, folder, tracking_uri):
+            sitting = _sit_down(checked.spec, out, tracking, progress, started, address, edits)
+        remember(folder, "sweep", tracking_uri)
         yield sitting
 
 
@@ -139,6 +140,21 @@ def _start_ray_ahead(checked: Checked, folder: Path, address: str | None, edits:
 
     # Ray keeps a process ready for each core. Where far fewer trials run, they would fill the memory for nothing.
     start_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= this_machine().cores)
+
+
+@contextmanager
+def _known_from_now_on(spec: SweepSpec, folder: Path, tracking_uri: str | None) -> Iterator[None]:
+    """Write down a new sweep before its images are read, so that ``resume`` knows it; unless they are wrong for it."""
+    if has_begun(folder):
+        yield
+        return
+    remember(folder, "sweep", tracking_uri)
+    write_text(folder / SPEC, spec.to_yaml())
+    try:
+        yield
+    except InputError:
+        forget(folder)
+        raise
 
 
 def _sit_down(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from carcls.errors import InputError, OutputError
 from sweeps.budget import idle_prices
 from sweeps.job_data import configs_to_check, expected_demo, located
-from sweeps.remembered import SPEC, read_spec
+from sweeps.remembered import SPEC, has_begun, read_spec
 from sweeps.space import Choice
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False, make: bool
             f"--out must be a folder that can be written, got {str(out)!r} ({error.strerror}). Choose another --out."
         ) from None
     file = out / str(spec.name) / SPEC
-    if edited or not file.is_file():
+    if edited or not (file.is_file() and has_begun(file.parent)):
         return
     before = read_spec(file.parent)
     neighbours = before.search.get("k")

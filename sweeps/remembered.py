@@ -79,6 +79,17 @@ def is_known(folder: Path) -> bool:
     return (folder / SPEC).is_file() or (folder / COMMAND).is_file()
 
 
+def has_begun(folder: Path) -> bool:
+    """Tell whether the sweep in the folder has read its images; before, its name may still take another spec."""
+    return (folder / "dataset.json").is_file()
+
+
+def forget(folder: Path) -> None:
+    """Take back what ``remember`` and a spec have said of a sweep that has not begun."""
+    for name in (SPEC, COMMAND):
+        (folder / name).unlink(missing_ok=True)
+
+
 def require_known(out: Path, name: str) -> Path:
     """Return the folder of a sweep or a job.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,7 @@ import click
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
 from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams, callable_name
+from sweeps.interrupts import last_words
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
@@ -260,7 +262,7 @@ def run_one(
 
     spec = settle_spec(spec)
     try:
-        with open_view(spec, streams.progress) as view:
+        with last_words(partial(tell_how_to_go_on, str(spec.name), out)), open_view(spec, streams.progress) as view:
             result = run_sweep(spec, out, tracking_uri, observer=view, progress=view, address=address, edits=edits)
     except KeyboardInterrupt:
         if streams.as_json:

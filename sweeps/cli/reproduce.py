@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from sweeps.cli.family import (
 )
 from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams
+from sweeps.interrupts import last_words
 
 if TYPE_CHECKING:
     from sweeps.reproduction import Reproduction
@@ -159,15 +161,16 @@ def run_experiments(
     from sweeps.reproduction import run_reproduction
 
     try:
-        reproduction = run_reproduction(
-            specs,
-            name,
-            out,
-            tracking_uri,
-            open_view=lambda spec: open_view(spec, streams.progress),
-            address=address,
-            edits=edits,
-        )
+        with last_words(partial(tell_how_to_go_on, name, out)):
+            reproduction = run_reproduction(
+                specs,
+                name,
+                out,
+                tracking_uri,
+                open_view=lambda spec: open_view(spec, streams.progress),
+                address=address,
+                edits=edits,
+            )
     except KeyboardInterrupt:
         reproduction = None
     if reproduction is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from sweeps.cli.family import (
 from sweeps.cli.output import kept_in
 from sweeps.cli.running import write_duration
 from sweeps.cli.streams import Streams, callable_name
+from sweeps.interrupts import last_words
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -116,15 +118,16 @@ def run_job(
     from sweeps.together import run_together
 
     try:
-        together = run_together(
-            specs,
-            name,
-            out,
-            tracking_uri,
-            open_view=lambda spec: open_view(spec, streams.progress),
-            address=address,
-            edits=edits,
-        )
+        with last_words(partial(tell_how_to_go_on, name, out)):
+            together = run_together(
+                specs,
+                name,
+                out,
+                tracking_uri,
+                open_view=lambda spec: open_view(spec, streams.progress),
+                address=address,
+                edits=edits,
+            )
     except KeyboardInterrupt:
         if streams.as_json:
             streams.write_json({"error": "interrupted"})

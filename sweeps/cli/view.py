@@ -14,6 +14,7 @@ from rich.text import Text
 
 from carcls.errors import mask_secrets
 from sweeps.cli.running import RunningSweep, TrialLine, write_duration, write_share
+from sweeps.interrupts import last_words
 from sweeps.ledger_text import standing_text
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def open_view(spec: SweepSpec, console: Console) -> Iterator[PlainView | LiveVie
         return
     view = LiveView(spec, console)
     try:
-        yield view
+        with last_words(view.close):
+            yield view
     finally:
         view.close()
 
