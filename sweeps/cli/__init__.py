@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from gc import freeze, set_threshold  # by name: this package has a module gc of its own
 
@@ -16,6 +18,9 @@ __all__ = ["main"]
 def main() -> None:
     """Run ``carsweep`` with the arguments of this process, and exit with its code."""
     open_streams()
+    logging.raiseExceptions = False  # a log that cannot be written, on a full disk say, prints no traceback
+    # Under `uv run` Ray would pack the current folder, runs and data with it. It reads this when it is imported.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # The collector would look through all objects of a sweep's libraries again and again while they load, a sixth of
     # that time, and once more at the end, for more than a second.
     set_threshold(50_000, 20, 100)

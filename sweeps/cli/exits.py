@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import click
 
+from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SpecError, SweepStopped, TrialFailure, mask_secrets
 from sweeps.cli.output import StdoutLost
 
@@ -60,6 +61,9 @@ def _explain(error: BaseException) -> tuple[list[str], int]:
             return ["interrupted."], INTERRUPTED
         case SystemExit():
             return [], error.code if isinstance(error.code, int) else FAILED
+        case Exception() if is_out_of_reach(error):
+            said = _cut(_one_line(str(error)))
+            return [f"a file cannot be written or read: {said}. Once that is mended: the same command again."], FAILED
     return [_internal(error)], FAILED
 
 

@@ -9,8 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -205,20 +205,57 @@ def test_ray_gets_a_short_folder_of_its_own_and_leaves_none(pictures: Path, tmp_
     assert not list(place.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("words", "harm"),
-    [
-        ("evaluating trial", lambda folder: (folder / "runs" / "mine" / "result.json").mkdir()),
-    ],
-)
-def test_a_folder_that_cannot_be_written_any_more_is_one_line(
-    pictures: Path, tmp_path: Path, words: str, harm: Callable[[Path], None]
-) -> None:
-    """After the trials: the folder is named, and how to go on; nothing is lost."""
+def test_a_folder_that_vanishes_after_the_trials_is_one_line(pictures: Path, tmp_path: Path) -> None:
+    """It is named, and there is no traceback."""
     command = begin(tmp_path, pictures)
-    command.wait_for(words)
-    harm(tmp_path)
+    command.wait_for("evaluating trial")
+    (tmp_path / "runs" / "mine").rename(tmp_path / "gone")
     assert command.wait() == 1, command.said
     assert "Traceback" not in command.said
+    assert "internal error" not in command.said
+    assert str(tmp_path / "runs" / "mine") in command.said
+    assert command.processes() == []
+
+
+def test_a_sweep_that_is_killed_while_images_are_read_is_known(pictures: Path, tmp_path: Path) -> None:
+    """kill -9: `resume` begins where it was, and nothing of it is left running."""
+    command = begin(tmp_path, pictures)
+    command.wait_for("reading images")
+    command.process.kill()
+    command.wait()
+    assert command.processes() == []
+    goes_on(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a file system of 24 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", place]).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room that is left."""
+    path = folder / "filling"
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    return path
+
+
+@pytest.mark.parametrize("moment", ["evaluating", "registering"])
+def test_a_disk_that_fills_after_the_trials_costs_no_trial(pictures: Path, small_disk: Path, moment: str) -> None:
+    """One line says so, without a traceback; after making room `resume` registers the winner."""
+    command = begin(small_disk, pictures)
+    command.wait_for(MOMENTS[moment])
+    filling = fill(small_disk)
+    assert command.wait() == 1, command.said
+    filling.unlink()
+    assert "Traceback" not in command.said
     assert "carsweep resume mine" in command.said
-    assert open_runs(tmp_path) == 0
+    assert command.processes() == []
+    goes_on(small_disk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from sweeps.session import one_session, ray_ahead, ray_session
+from sweeps.session import one_session, ray_session, start_ahead
 
 
 @ray.remote(num_cpus=1)
@@ -26,9 +27,10 @@ class Process:
         return gc.isenabled(), gc.get_freeze_count()
 
 
-def test_a_session_takes_over_the_ray_that_was_started_ahead_and_ends_it(tmp_path: Path) -> None:
-    """Its processes have loaded what trials need and no compiler, and trials get these processes."""
-    with ray_ahead(tmp_path / "ray.log", warm=True):
+def test_a_session_takes_over_the_ray_that_was_started_ahead(tmp_path: Path) -> None:
+    """Its processes have loaded what trials need and no compiler, trials get these processes, and it ends last."""
+    with one_session():
+        start_ahead(tmp_path / "ray.log", warm=True)
         with ray_session(tmp_path / "ray.log") as machines:
             assert machines
             processes = [Process.remote() for _ in range(machines[0].cores)]
@@ -38,13 +40,20 @@ def test_a_session_takes_over_the_ray_that_was_started_ahead_and_ends_it(tmp_pat
             for enabled, frozen in ray.get([process.collects.remote() for process in processes]):
                 assert enabled
                 assert frozen > 100_000
-        assert not ray.is_initialized()
+        assert ray.is_initialized()
+    assert not ray.is_initialized()
 
 
 def test_a_ray_that_nobody_needed_is_ended(tmp_path: Path) -> None:
     """A mistake is found in the images: no session comes."""
-    with pytest.raises(ValueError, match="no images"), ray_ahead(tmp_path / "ray.log", warm=False):
-        raise ValueError("no images")
+
+    def read_no_images() -> None:
+        with one_session():
+            start_ahead(tmp_path / "ray.log", warm=False)
+            raise ValueError("no images")
+
+    with pytest.raises(ValueError, match="no images"):
+        read_no_images()
     assert not ray.is_initialized()
 
 
@@ -52,8 +61,10 @@ def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path
     """It outlives the first one's sitting."""
     with one_session():
         for _ in range(2):
-            with ray_ahead(tmp_path / "ray.log", warm=False), ray_session(tmp_path / "ray.log"):
-                assert "sys" in ray.get(Process.remote().loaded.remote())
+            with one_session():
+                start_ahead(tmp_path / "ray.log", warm=False)
+                with ray_session(tmp_path / "ray.log"):
+                    assert "sys" in ray.get(Process.remote().loaded.remote())
             time.sleep(0.5)
             assert ray.is_initialized()
     assert not ray.is_initialized()
@@ -62,6 +73,41 @@ def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path
 def test_a_ray_that_runs_already_is_used_and_left_alone(tmp_path: Path) -> None:
     """A job's sweeps share one."""
     with ray_session(tmp_path / "ray.log"):
-        with ray_ahead(tmp_path / "ray.log", warm=False), ray_session(tmp_path / "ray.log"):
-            pass
+        with one_session():
+            start_ahead(tmp_path / "ray.log", warm=False)
+            with ray_session(tmp_path / "ray.log"):
+                pass
         assert ray.is_initialized()
+    assert not ray.is_initialized()
+
+
+def test_no_thread_may_free_a_handle_of_ray_while_it_ends(tmp_path: Path) -> None:
+    """Ray's core would end the process without a word: a handle in a knot is freed before, and the collector rests."""
+    code = f"""
+import gc, threading
+from pathlib import Path
+import ray
+from sweeps.session import ray_session
+
+freed = []
+
+class Knot:
+    def __init__(self, handle):
+        self.me, self.handle = self, handle
+
+    def __del__(self):
+        freed.append((threading.current_thread().name, ray.is_initialized()))
+
+shutdown = ray.shutdown
+def watched_shutdown(**options):
+    print("collects", gc.isenabled(), "freed", freed)
+    shutdown(**options)
+ray.shutdown = watched_shutdown
+with ray_session(Path({str(tmp_path / "ray.log")!r}), cpus=1, gpus=0):
+    gc.set_threshold(10_000_000)
+    Knot(ray.put(1))
+print("collects", gc.isenabled())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == "collects False freed [('MainThread', True)]\ncollects True\n"
