@@ -170,6 +170,24 @@ def test_a_broken_file_is_named(predictor: Predictor, tmp_path: Path) -> None:
         predictor.predict([image])
 
 
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "it is a pipe, not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a device, not a file"),
+        (lambda path: path.symlink_to(path.name), "too many levels of symbolic links"),
+        (lambda path: Image.new("RGB", (9, 9)).save(path, format="EPS"), "not an image of a known format"),
+    ],
+)
+def test_what_is_no_picture_file_is_named_and_not_waited_for(
+    predictor: Predictor, tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    """A pipe, a device, a looping link and a format that is not ours are refused in one line."""
+    make(tmp_path / "car.jpg")
+    with pytest.raises(InputError, match=rf"got '.*car\.jpg': .*{reason}"):
+        predictor.predict([tmp_path / "car.jpg"])
+
+
 @pytest.mark.parametrize("arguments", [{"top": 0}, {"batch_size": 0}])
 def test_nonsense_numbers_are_refused(predictor: Predictor, pixels: np.ndarray, arguments: dict[str, int]) -> None:
     """No classes to name, or no images at a time, is a mistake."""
