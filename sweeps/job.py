@@ -289,19 +289,16 @@ def plan_sweep(
     out: Path,
     tracking_uri: str | None,
     *,
-    progress: Progress,
     address: str | None = None,
-    read: bool = False,
+    reading: Progress | None = None,
 ) -> Plan:
     """Return what the sweep would take, after the checks that a run goes through before its first trial.
 
-    Of images that were read before it tells what the run does; others are counted by their listing, or read with
-    ``read``. The time is told for this machine.
+    Of images that were read before it tells what the run does. The time is told for this machine.
 
     Args:
         spec, out, tracking_uri, address: as in ``run_sweep``.
-        progress: told while images are read.
-        read: read the images into the store, as the run does.
+        reading: told while the images are read into the store, as the run does; None counts them by their listing.
 
     Raises:
         InputError: as the run does.
@@ -310,14 +307,14 @@ def plan_sweep(
     from sweeps.plan import make_plan
 
     out = out.expanduser().absolute()
-    checked = check_sweep(spec, out, address, plan=not read)
+    checked = check_sweep(spec, out, address, plan=reading is None)
     spec, folder, dataset = checked.spec, out / str(checked.spec.name), None
     if tracking_uri is not None:
         from sweeps.tracking_store import check_tracking
 
         check_tracking(tracking_uri, out)
-    if read:
-        dataset = prepare_data(spec, out, StageStore(out / "stages"), progress)
+    if reading is not None:
+        dataset = prepare_data(spec, out, StageStore(out / "stages"), reading)
     elif checked.reading is not None and (out / "stages").is_dir():
         dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
     if dataset is not None:

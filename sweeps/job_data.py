@@ -68,8 +68,7 @@ def _first(findings: list[str]) -> list[str]:
 
 def located(data: DataConfig, out: Path) -> DataConfig:
     """Return the data with a path; the demo cars have one once they are rendered."""
-    folder = _demo_folder(out)
-    if data.path is not None or not folder.is_dir():
+    if data.path is not None or not (folder := _demo_folder(out)).is_dir():
         return data
     return data.model_copy(update={"path": str(folder), "name": data.name or DEMO_NAME})
 

@@ -83,10 +83,6 @@ def near_duplicate_groups(
         contents: digests of the files [n], when known: equal files are grouped even where their boxes differ.
         threshold: bits that near-duplicates may differ in.
     """
-    # Here because importing scipy takes longer than a plan that needs no groups.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     # Equal fingerprints are merged first, so that a thousand equal images do not make half a million pairs.
     distinct, of_image = np.unique(fingerprints, return_inverse=True)
     first, second = near_pairs(distinct, distinct, threshold)
@@ -98,10 +94,27 @@ def near_duplicate_groups(
         edges.append(np.stack([count + images, total + of_content]))
         total += int(of_content.max(initial=-1)) + 1
     source, target = np.concatenate(edges, axis=1)
-    graph = coo_array((np.ones(len(source), np.int8), (source, target)), shape=(total, total))
-    _, component = connected_components(graph, directed=False)
+    component = _components(total, source, target)
     _, groups = np.unique(component[count : count + len(images)], return_inverse=True)
     return groups.astype(np.int64)
+
+
+def _components(nodes: int, source: NDArray[np.int64], target: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each node the least node that edges lead to; scipy's would take longer to import than a plan has.
+
+    >>> _components(5, np.array([0, 3]), np.array([4, 4])).tolist()
+    [0, 1, 2, 0, 0]
+    """
+    least = np.arange(nodes)
+    while True:
+        lower = least.copy()
+        both = np.minimum(least[source], least[target])
+        np.minimum.at(lower, source, both)
+        np.minimum.at(lower, target, both)
+        lower = lower[lower]
+        if np.array_equal(lower, least):
+            return least
+        least = lower
 
 
 def _bands(count: int) -> Iterator[tuple[np.uint64, np.uint64]]:

@@ -68,7 +68,7 @@ def know_network(config: TrialConfig, store: Path, *, download: bool = True) -> 
     if record.embedding and (weights.kind != "file" or are_official(config.backbone, weights)):
         return Network(record, weights.kind, _POOLINGS)
     if kept is None or kept["digest"] != weights.digest:
-        kept = _build_and_keep(config, weights, StageStore(store), key)
+        kept = _build_and_keep(config, weights, store, key)
     figures = {name: kept[name] for name in ("embedding", "gmacs", "parameters")}
     return Network(replace(record, stages=tuple(kept["stages"]), **figures), weights.kind, kept["poolings"])
 
@@ -102,10 +102,9 @@ def _state_of(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns]
 
 
-def _build_and_keep(
-    config: TrialConfig, weights: WeightsSource, stages: StageStore, key: dict[str, Any]
-) -> dict[str, Any]:
+def _build_and_keep(config: TrialConfig, weights: WeightsSource, store: Path, key: dict[str, Any]) -> dict[str, Any]:
     found = _build(config, weights)
+    stages = StageStore(store)
     stages.forget(KIND, key)
     stages.get_or_make(KIND, key, lambda work: write_json(work / _FILE, found))
     return found

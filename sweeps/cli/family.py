@@ -224,13 +224,16 @@ def make_plans(
     read: bool,
 ) -> list[Plan]:
     """Return the plan of each sweep; arguments as ``plan_sweep``."""
-    from sweeps.cli.view import open_view
     from sweeps.job import plan_sweep
+
+    if not read:
+        return [plan_sweep(spec, out, tracking_uri, address=address) for spec in specs]
+    from sweeps.cli.view import open_view
 
     plans = []
     for spec in specs:
         with open_view(spec, streams.progress) as view:
-            plans.append(plan_sweep(spec, out, tracking_uri, progress=view, address=address, read=read))
+            plans.append(plan_sweep(spec, out, tracking_uri, address=address, reading=view))
     return plans
 
 

@@ -26,7 +26,6 @@ from carcls.export import GalleryPredictor, load_export
 from carcls.families import (
     answer_sibling,
     check_data,
-    checks,
     evaluate_on_test,
     export_trial,
     preflight,
@@ -165,8 +164,9 @@ def test_random_weights_belong_to_a_seed(folder: Path, stages: StageStore) -> No
     for seed in (0, 1, 1):
         _run(random.with_settings({"seed": seed}), data, stages)
     assert _events(stages, "embeddings") == ["made", "made", "reused"]
-    assert preflight([random]) == ["efficientnet_lite0 starts from random weights: nothing is transferred."]
-    assert preflight([FROZEN]) == []
+    (note,), _ = preflight([random], stages.root)
+    assert note == "efficientnet_lite0 starts from random weights: nothing is transferred."
+    assert preflight([FROZEN], stages.root)[0] == []
 
 
 @pytest.mark.parametrize(("k", "distance"), [(1, "euclidean"), (5, "cosine"), (20, "euclidean")])
@@ -447,9 +447,9 @@ def test_more_neighbours_than_the_gallery_holds_are_refused(folder: Path, stages
     """A k above the number of training images is a mistake that is told before anything runs; all of them is none."""
     data = _data(folder, stages)
     held = len(data.splits.train)
-    check_data([FROZEN.with_settings({"k": held})], data)
+    check_data([FROZEN.with_settings({"k": held})], held)
     with pytest.raises(InputError, match=rf"^k must be at most {held}, the training images .* got {held + 1}"):
-        check_data([FROZEN, FROZEN.with_settings({"k": held + 1})], data)
+        check_data([FROZEN, FROZEN.with_settings({"k": held + 1})], held)
     _, outcome = _run(FROZEN.with_settings({"k": held}), data, stages)
     assert 0 <= outcome.metrics["val_accuracy"] <= 1
 
@@ -485,7 +485,7 @@ def test_a_backbone_without_feature_maps_pools_by_itself(folder: Path, stages: S
     """Pooling tokens is a mistake before the sweep, and a failure with a reason where the trial runs all the same."""
     tokens = FROZEN.with_settings({"backbone": "timm:vit_tiny_patch16_224", "weights": "random", "image_size": 224})
     with pytest.raises(InputError, match="pooling must be average for timm:vit_tiny_patch16_224"):
-        preflight([tokens, tokens.with_settings({"pooling": "max"})])
+        preflight([tokens, tokens.with_settings({"pooling": "max"})], stages.root)
     data = _data(folder, stages)
     small = _split_otherwise(data, data.splits.train[::9].tolist(), data.splits.validation[:2].tolist())
     _, outcome = _run(tokens, small, stages)
@@ -494,15 +494,16 @@ def test_a_backbone_without_feature_maps_pools_by_itself(folder: Path, stages: S
         _run(tokens.with_settings({"pooling": "max"}), small, stages)
 
 
-def test_an_extractor_is_built_once_before_the_sweep() -> None:
-    """Of a hundred trials with one extractor one builds it to check it; its weights are looked for each time."""
+def test_an_extractor_is_built_once_before_the_sweep(stages: StageStore) -> None:
+    """Of a hundred trials with one extractor one builds it to check it, and the next sweep none."""
     config = FROZEN.with_settings({**SMALL, "image_size": 96})
-    before = checks._check_network.cache_info().misses
-    notes = preflight(config.with_settings({"k": k}) for k in range(1, 101))
-    assert notes == ["timm:resnet10t starts from random weights: nothing is transferred."]
-    assert checks._check_network.cache_info().misses == before + 1
+    for _ in range(2):
+        notes, networks = preflight((config.with_settings({"k": k}) for k in range(1, 101)), stages.root)
+        assert notes == ["timm:resnet10t starts from random weights: nothing is transferred."]
+        assert networks["timm:resnet10t"].embedding == 512
+    assert _events(stages, "network") == ["made"]
     with pytest.raises(WeightsError, match="does not exist"):
-        preflight([config.with_settings({"weights": "no/such.pth"})])
+        preflight([config.with_settings({"weights": "no/such.pth"})], stages.root)
 
 
 def test_who_waits_for_embeddings_embeds_a_part(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -36,6 +37,18 @@ def test_embeddings_have_the_announced_width(backbone: Backbone) -> None:
         embeddings = backbone(torch.randn(2, 3, side, side))
     assert embeddings.shape == (2, backbone.embedding)
     assert embeddings.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_a_transformer_takes_other_sizes_than_it_was_trained_on(name: str) -> None:
+    """Its positions are resized for them; at its own size it answers bit for bit as the network that takes no other."""
+    backbone, fixed = build_backbone(f"timm:{name}").eval(), timm.create_model(name, num_classes=0).eval()
+    fixed.load_state_dict(backbone.body.state_dict())
+    assert backbone.fixed_size is None
+    with torch.no_grad():
+        assert backbone(torch.zeros(1, 3, 96, 96)).isfinite().all()
+        images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(backbone(images), fixed(images))
 
 
 def test_pooling_the_feature_maps_gives_the_embedding(backbone: Backbone) -> None:

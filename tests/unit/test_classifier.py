@@ -63,8 +63,8 @@ def test_building_leaves_the_random_state_alone() -> None:
 
 def test_a_backbone_of_fixed_size_refuses_another() -> None:
     """A network that takes 224 pixels only says so before training starts."""
-    config = SMALL.with_settings({"backbone": "timm:vit_tiny_patch16_224"})
-    with pytest.raises(InputError, match="image_size must be 224 for timm:vit_tiny_patch16_224, got 64"):
+    config = SMALL.with_settings({"backbone": "timm:mixer_s32_224"})
+    with pytest.raises(InputError, match="image_size must be 224 for timm:mixer_s32_224, got 64"):
         build_classifier(config, 7)
 
 

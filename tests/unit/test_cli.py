@@ -80,7 +80,9 @@ def test_a_bad_spec_loads_nothing_heavy() -> None:
 
 def test_a_dry_run_loads_nothing_heavy(data: Path) -> None:
     """The plan is made without torch and without ray."""
-    assert loaded_by("run", "transfer", "--dry-run", "--data", str(data)) == (set(), 0)
+    words = ("--data", str(data), "--set", "backbone=efficientnet_lite0")
+    assert loaded_by("run", "transfer", "--dry-run", *words, "--out", str(data / "runs")) == (set(), 0)
+    assert not (data / "runs").exists()
 
 
 def test_help_answers_in_under_four_tenths_of_a_second() -> None:
@@ -98,6 +100,8 @@ MISTAKES = {
     "unknown key": (["--set", "dropuot=0.1"], "Did you mean dropout?"),
     "unknown backbone": (["--set", "backbone=resnet51"], "Did you mean resnet50?"),
     "no trials": (["--trials", "0"], "trials"),
+    "more GPUs than a trial can use": (["--gpus-per-trial", "2"], "gpus_per_trial: must be at most 1"),
+    "reading without a plan": (["--read"], "--read goes with --dry-run"),
     "a fraction that does not fill a GPU": (["--gpus-per-trial", "0.3"], "gpus_per_trial"),
     "missing spec file": (["--spec", "nowhere.yaml"], "nowhere.yaml"),
     "missing data": (["--data", "nowhere"], "nowhere"),
@@ -223,9 +227,11 @@ def test_json_tells_a_mistake_in_one_object(run: Run) -> None:
 
 def test_json_of_a_plan_is_one_object(run: Run, data: Path) -> None:
     """A dry run with --json answers with the plan's numbers."""
-    code, out, _ = run("run", "transfer", "--data", str(data), "--dry-run", "--json", "--trials", "5")
-    assert code == 0
-    assert json.loads(out)["trials"] == 5
+    words = ("--dry-run", "--json", "--trials", "5", "--weights", "random")
+    code, out, _ = run("run", "transfer", "--data", str(data), *words)
+    plan = json.loads(out)
+    assert (code, plan["trials"], plan["images_read"]) == (0, 5, False)
+    assert "resnet50 starts from random weights: nothing is transferred." in plan["notes"]
 
 
 def failing(error: BaseException) -> click.Command:

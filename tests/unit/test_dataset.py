@@ -16,9 +16,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from carcls.config import DataConfig
-from carcls.data.dataset import Dataset, prepare_dataset, summarize
+from carcls.data.dataset import Dataset, DataSummary, find_dataset, prepare_dataset, summarize
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.splits import Splits
+from carcls.data.stanford import read_layout
 from carcls.errors import DataError
 from carcls.stages import StageStore
 
@@ -290,9 +291,24 @@ def test_class_of_one_image_is_noted(own_cars: Path, tmp_path: Path) -> None:
 def test_summary_agrees_with_the_preparation(cars: Path, tmp_path: Path) -> None:
     """Without near-duplicates and broken files, the plan's counts are the real ones, in both cases of test."""
     for root in (cars, cars / "train"):
-        summary = summarize(DataConfig(path=str(root)))
-        counts = {"train": summary.train, "validation": summary.validation, "test": summary.test}
-        assert counts == prepare(root, tmp_path).counts
+        summary = summarize(DataConfig(path=str(root)), read_layout(root))
+        assert summary == DataSummary.of(prepare(root, tmp_path))
+
+
+def test_a_data_set_that_was_read_is_found_without_reading_an_image(own_cars: Path, tmp_path: Path) -> None:
+    """What reading found is found again by sizes and times alone; a file that was touched is to be read again."""
+    (own_cars / "train" / "a" / "00.jpg").write_bytes(b"")
+    shutil.copyfile(own_cars / "train" / "a" / "07.jpg", own_cars / "test" / "c" / "01.jpg")
+    config, stages = DataConfig(path=str(own_cars)), StageStore(tmp_path / "s")
+    assert find_dataset(config, read_layout(own_cars), stages) is None
+    data = prepare(own_cars, tmp_path / "s")
+    found = find_dataset(config, read_layout(own_cars), stages)
+    assert found is not None
+    assert (found.digest, found.test_digest, found.counts) == (data.digest, data.test_digest, data.counts)
+    assert (found.quarantined, found.duplicates, found.notes) == (data.quarantined, data.duplicates, data.notes)
+    assert len(found.quarantined) == len(found.duplicates) == 1
+    (own_cars / "train" / "a" / "00.jpg").touch()
+    assert find_dataset(config, read_layout(own_cars), stages) is None
 
 
 def test_saved_data_set_loads_the_same(own_cars: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,9 @@ from torch.nn import functional
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
+from carcls.families import preflight
 from carcls.models.backbones import Backbone, build_backbone
-from carcls.models.pooling import generalized_mean, pooled_embeddings, require_pooling
+from carcls.models.pooling import generalized_mean, pooled_embeddings
 
 # The module whose output, after a ReLU where it has none of its own, is what the network pools.
 LAST = {
@@ -86,17 +89,16 @@ def test_other_networks_have_their_own_embedding_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["max", "gem"])
-def test_a_pooling_that_the_backbone_lacks_is_refused(pooling: str) -> None:
+def test_a_pooling_that_the_backbone_lacks_is_refused(pooling: str, tmp_path: Path) -> None:
     """A backbone without maps takes average only, and says so in one line with the remedy; one with maps takes all."""
-    vit = TrialConfig(family="retrieval", backbone="timm:vit_tiny_patch16_224", pooling=pooling)
+    backbone = "timm:vit_tiny_patch16_224"
+    vit = TrialConfig(family="retrieval", backbone=backbone, weights="random", pooling=pooling)
     message = rf"pooling must be average for timm:vit_tiny.*got '{pooling}'.*--set pooling=average"
-    backbone = build_backbone(vit.backbone)
     with pytest.raises(InputError, match=message) as caught:
-        require_pooling(vit, backbone)
+        preflight([vit], tmp_path)
     assert "\n" not in str(caught.value)
-    require_pooling(vit.with_settings({"pooling": "average"}), backbone)
-    convolutional = vit.with_settings({"backbone": "timm:resnet10t", "image_size": 64})
-    require_pooling(convolutional, build_backbone("timm:resnet10t"))
+    preflight([vit.with_settings({"pooling": "average"})], tmp_path)
+    preflight([vit.with_settings({"backbone": "timm:resnet10t", "image_size": 64})], tmp_path)
 
 
 def test_feature_maps_hold_no_parameters_of_their_own() -> None:

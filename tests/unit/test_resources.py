@@ -31,15 +31,13 @@ def placed(machines: tuple[Machine, ...], share: Share) -> int:
 
 
 def take_gpus(free: list[float], wanted: float) -> bool:
-    """Take a share of one GPU, or whole ones; False when there is no room."""
+    """Take a share of one GPU; False when there is no room."""
     if wanted == 0:
         return True
-    each, number = (wanted, 1) if wanted < 1 else (1.0, int(wanted))
-    places = [place for place, left in enumerate(free) if left >= each - 1e-6][:number]
-    if len(places) < number:
+    place = next((place for place, left in enumerate(free) if left >= wanted - 1e-6), None)
+    if place is None:
         return False
-    for place in places:
-        free[place] -= each
+    free[place] -= wanted
     return True
 
 
@@ -74,7 +72,7 @@ def test_a_trial_gets_no_more_than_one_machine_has() -> None:
     with pytest.raises(InputError, match="at most the cores of one machine of the cluster"):
         trial_resources(SweepSpec(family="transfer", cpus_per_trial=9.0), *two)
     with pytest.raises(InputError, match="at most the number of GPUs of one machine of the cluster"):
-        trial_resources(SweepSpec(family="transfer", gpus_per_trial=2.0), Machine(8, 1), Machine(8, 1))
+        trial_resources(SweepSpec(family="transfer", gpus_per_trial=1.0), Machine(8, 0), Machine(8, 0))
 
 
 def test_cores_of_machines_without_gpus_do_not_count_for_trials_with_gpus() -> None:

@@ -397,15 +397,15 @@ def test_an_unknown_family_is_a_mistake():
         load_spec("transfr")
 
 
-@pytest.mark.parametrize("gpus", [0, 1, 2, 0.5, 0.25, 0.2, 0.33, 1 / 3, 1 / 7])
-def test_gpus_of_a_trial_may_be_whole_or_an_equal_share(gpus):
-    """Whole numbers and 1/n are accepted."""
+@pytest.mark.parametrize("gpus", [0, 1, 0.5, 0.25, 0.2, 0.33, 1 / 3, 1 / 7])
+def test_gpus_of_a_trial_may_be_one_or_an_equal_share(gpus):
+    """None, one and 1/n are accepted."""
     assert load_spec("transfer", overrides={"gpus_per_trial": gpus}).gpus_per_trial == gpus
 
 
-@pytest.mark.parametrize("gpus", [1.5, 0.3, 0.34, 0.75, -1, -0.5, float("nan")])
+@pytest.mark.parametrize("gpus", [2, 8.0, 1.5, 0.3, 0.34, 0.75, -1, -0.5, float("nan")])
 def test_gpus_of_a_trial_must_fill_a_gpu(gpus):
-    """Shares that leave a part of a GPU idle, or do not fit on it, are refused."""
+    """Shares that leave a part of a GPU idle, or do not fit on it, are refused, and more than one, which would idle."""
     (mistake,) = mistakes_of(overrides={"gpus_per_trial": gpus})
     assert mistake.startswith("gpus_per_trial: must be")
 

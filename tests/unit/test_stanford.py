@@ -12,11 +12,12 @@ from PIL import Image
 from scipy.io import savemat
 
 from carcls.config import DataConfig
-from carcls.data.dataset import DataSummary, summarize
+from carcls.data.dataset import DataSummary, prepare_dataset, summarize
 from carcls.data.formats import EXTENSIONS
 from carcls.data.manifest import ImageRecord
 from carcls.data.stanford import read_layout, read_manifest
 from carcls.errors import DataError
+from carcls.stages import StageStore
 
 CLASSES = ("Ram C/V Cargo Van 2012", "Audi A5 Coupe 2012")
 BOX_FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
@@ -231,7 +232,7 @@ def test_summary_counts_without_opening_an_image(tmp_path: Path) -> None:
         (tmp_path / label).mkdir()
         for number in range(20):
             (tmp_path / label / f"{number}.jpg").write_bytes(b"")
-    assert summarize(DataConfig(path=str(tmp_path), name="x")) == DataSummary("x", 40, 2, 28, 6, 6)
+    assert summarize(DataConfig(name="x"), read_layout(tmp_path)) == DataSummary("x", 40, 2, 28, 6, 6)
 
 
 def _missing(root: Path) -> Path:
@@ -318,10 +319,10 @@ def test_unusable_folder_says_why_in_one_line(tmp_path: Path, make, message: str
     assert str(caught.value).endswith(".") or "inside it" in str(caught.value)
 
 
-def test_missing_path_in_the_config_is_an_input_error() -> None:
+def test_missing_path_in_the_config_is_an_input_error(tmp_path: Path) -> None:
     """The demo is written by the caller; no path at all is refused in words."""
     with pytest.raises(DataError, match=r"data\.path must be set"):
-        summarize(DataConfig())
+        prepare_dataset(DataConfig(), StageStore(tmp_path), 32)
 
 
 def test_images_of_every_extension_count(tmp_path: Path) -> None:

@@ -368,17 +368,19 @@ def test_a_sweep_is_checked_without_torch_where_nothing_is_in_doubt(tmp_path: Pa
     save_file({"conv_stem.weight": torch.zeros(3)}, file)
     code = f"""
 import sys
+from pathlib import Path
 from carcls.config import TrialConfig
 from carcls.errors import WeightsError
 from carcls.families import preflight
 
 config = TrialConfig(backbone="efficientnet_lite0")
-(note,) = preflight([config, config.with_settings({{"backbone": "resnet50", "weights": "random"}})])
+random = config.with_settings({{"backbone": "resnet50", "weights": "random"}})
+(note,), _ = preflight([config, random], Path("store"))
 print(note, "torch" in sys.modules)
 try:
-    preflight([config.with_settings({{"weights": {str(file)!r}}})])
+    preflight([config.with_settings({{"weights": {str(file)!r}}})], Path("store"))
 except WeightsError:
     print("refused")
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert found.stdout == "resnet50 starts from random weights: nothing is transferred. False\nrefused\n"

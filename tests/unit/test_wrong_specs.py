@@ -344,7 +344,7 @@ def ask(case: Case, folder: Path) -> Answer:
     out, err = io.StringIO(), io.StringIO()
     begun = time.process_time()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(family_command, "_print_plan", lambda spec, *_: specs.append(spec))
+        patch.setattr(family_command, "_print_plan", lambda spec, *_, **__: specs.append(spec))
         code = run_command(carsweep, words)
     return Answer(code, out.getvalue(), err.getvalue(), specs[0] if specs else None, time.process_time() - begun)
 

@@ -1,0 +1,260 @@
+"""A plan is the first half of a run: the same checks, the same words, the same exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from carcls.config import DataConfig, TrialConfig
+from carcls.data.splits import cut_splits
+from carcls.errors import InputError
+from carcls.families import preflight
+from sweeps.cli.app import carsweep
+from sweeps.cli.exits import run_command
+from sweeps.job_checks import claim_folder, fit_to_data
+from sweeps.job_data import expected_demo
+from sweeps.plan import make_plan
+from sweeps.rates import Machine
+from sweeps.spec_loading import load_spec
+
+SMALL = ("--set", "backbone=efficientnet_lite0", "image_size=32", "epochs=1")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def draw(root: Path, classes: int = 4, train: int = 10, test: int = 4) -> Path:
+    """Draw class folders with a test split: every picture another one."""
+    for label in range(classes):
+        for split, first, count in (("train", 0, train), ("test", 500, test)):
+            folder = root / split / f"Make Model {label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                coarse = np.random.default_rng(1000 * label + first + number).integers(0, 256, (6, 9, 3), np.uint8)
+                picture = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
+                picture.save(folder / f"{number:05d}.jpg")
+    return root
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs ``carsweep`` beside a folder ``base`` of 56 pictures, without internet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CARSWEEP_WEIGHTS_DIR", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    draw(tmp_path / "base")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = run_command(carsweep, list(arguments))
+        sys.stdout.flush()
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+MISTAKES = {
+    "weights that are not there": (["transfer", "--weights", "/nope", *SMALL], "'/nope', which does not exist"),
+    "weights that cannot be had": (["transfer"], "weights of resnet50 cannot be had"),
+    "a model that timm lacks": (["transfer", "--set", "backbone=timm:resnet81"], "Did you mean timm:resnet"),
+    "an image size of other patches": (
+        ["transfer", "--set", "backbone=timm:vit_tiny_patch16_224", "image_size=40", "weights=random"],
+        "image_size must be one that timm:vit_tiny_patch16_224 takes, got 40",
+    ),
+    "an image size of another model": (
+        ["transfer", "--set", "backbone=timm:mixer_s32_224", "image_size=64", "weights=random"],
+        "image_size must be 224 for timm:mixer_s32_224, got 64",
+    ),
+    "an image that is too small": (
+        ["transfer", "--set", "backbone=timm:inception_v3", "image_size=32", "weights=random"],
+        "image_size must be one that timm:inception_v3 takes, got 32",
+    ),
+    "a network that halves images away": (
+        ["scratch", "--set", "depth=6", "image_size=32", "stem=none"],
+        "Use --set image_size=64 or --set depth=5",
+    ),
+    "a pooling that the network lacks": (
+        ["retrieval", *SMALL, "backbone=timm:vit_tiny_patch16_224", "weights=random", "pooling=gem"],
+        "pooling must be average",
+    ),
+    "more neighbours than images": (["retrieval", *SMALL, "k=60"], "k must be at most 32, the training images"),
+    "more cores than there are": (["transfer", *SMALL, "--cpus-per-trial", "9000"], "cpus_per_trial must be at most"),
+    "a tracking store of no kind": (["transfer", *SMALL, "--tracking-uri", "ftp://x"], "tracking URI must be"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_plan_refuses_what_the_run_refuses_in_the_same_words(case: str, run: Run, tmp_path: Path) -> None:
+    """Both say one sentence and end with 2; the run starts no Ray for it, and the plan leaves at most what networks are."""
+    words, told = MISTAKES[case]
+    planned = run("run", *words, "--data", "base", "--dry-run")
+    assert {path.name for path in tmp_path.glob("runs/*")} <= {"stages"}
+    assert planned == run("run", *words, "--data", "base", "--name", "mine")
+    code, out, err = planned
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert told in err
+    assert not list(tmp_path.glob("runs/*/ray.log"))
+
+
+def test_a_split_without_images_is_refused_by_plan_and_run_before_ray(run: Run, tmp_path: Path) -> None:
+    """Two images a class leave none to validate on, which the listing tells."""
+    draw(tmp_path / "two", train=2, test=2)
+    planned = run("run", "transfer", *SMALL, "--data", "two", "--dry-run")
+    assert planned == run("run", "transfer", *SMALL, "--data", "two", "--name", "mine")
+    assert planned[0] == 2
+    assert "validation split must hold at least one image, got none of the 16" in planned[2]
+    assert not list(tmp_path.glob("runs/*/ray.log"))
+
+
+@pytest.mark.parametrize("command", [["run", "all"], ["reproduce"]])
+@pytest.mark.parametrize(
+    ("words", "told"), [(["--weights", "/nope"], "'/nope'"), (["--data", "two"], "validation split must hold")]
+)
+def test_jobs_of_several_sweeps_are_checked_alike(
+    command: list[str], words: list[str], told: str, run: Run, tmp_path: Path
+) -> None:
+    """A plan of all families, and of the documented experiments, refuses what their runs refuse."""
+    draw(tmp_path / "two", train=2, test=2)
+    planned = run(*command, *words, *SMALL, "--dry-run")
+    assert planned == run(*command, *words, *SMALL, "--name", "mine")
+    assert planned[0] == 2
+    assert told in planned[2]
+
+
+def test_a_name_of_other_settings_is_refused_by_the_plan(run: Run, tmp_path: Path) -> None:
+    """A plan for a name in use with other settings ends as its run would."""
+    other = load_spec("transfer", overrides={"data": str(tmp_path / "base"), "name": "mine", "seed": 7})
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "spec.yaml").write_text(other.to_yaml())
+    code, _, err = run("run", "transfer", *SMALL, "--data", "base", "--name", "mine", "--dry-run")
+    assert code == 2
+    assert "--name must be new or belong to a sweep of the same spec, got 'mine'" in err
+
+
+def test_images_that_were_not_read_are_counted_by_their_listing(run: Run, tmp_path: Path) -> None:
+    """The plan says that counts may fall; with --read they are exact, and from then on without it too."""
+    (tmp_path / "base" / "train" / "Make Model 0" / "00003.jpg").write_bytes(b"no picture")
+    words = ("run", "transfer", *SMALL, "--data", "base", "--dry-run", "--name", "mine", "--set", "data.max_loss=0.1")
+    code, listed, _ = run(*words)
+    assert code == 0
+    assert "32 train, 8 validation, 16 test" in listed
+    assert "images not read yet: counts may fall" in listed
+    code, read, err = run(*words, "--read")
+    assert code == 0
+    assert "reading images: 56 of 56" in err
+    assert "base: 4 classes; images: 32 train, 7 validation, 16 test." in read
+    assert "left out, unreadable: train/Make Model 0/00003.jpg" in read
+    assert "not read yet" not in read
+    assert run(*words) == (0, read, "")
+    assert not (tmp_path / "runs" / "mine").exists()
+    plan = json.loads(run(*words, "--json")[1])
+    assert (plan["images_read"], plan["data"]["validation"]) == (True, 7)
+
+
+def test_a_plan_counts_the_demo_as_its_run_does() -> None:
+    """Before the demo cars are drawn their splits are counted class by class, as they will be cut."""
+    data = DataConfig()
+    expected = expected_demo(data)
+    per_class = (expected.train + expected.validation) // expected.classes
+    labels = np.repeat(np.arange(expected.classes), per_class)
+    rows = np.arange(len(labels))
+    cut = cut_splits(
+        labels, rows, rows, rows[:1], validation_fraction=data.validation_fraction, test_fraction=0.5, seed=0
+    )
+    assert (len(cut.train), len(cut.validation)) == (expected.train, expected.validation)
+
+
+@pytest.mark.slow
+def test_a_plan_of_the_drawn_demo_tells_what_it_told_before(run: Run) -> None:
+    """Drawing and reading the demo cars changes none of the numbers."""
+    before, read = (json.loads(run("run", "transfer", "--dry-run", "--json", *more)[1]) for more in ([], ["--read"]))
+    assert before["data"] == read["data"]
+    assert (before["images_read"], read["images_read"]) == (False, True)
+
+
+def test_neighbours_that_nobody_asked_for_are_cut_to_the_gallery() -> None:
+    """Of the packaged choices of k those stay that the gallery has, with a note; what was given is refused."""
+    spec = load_spec("retrieval", overrides={"data": "/cars"})
+    fitted, notes = fit_to_data(spec, 32)
+    assert fitted.search["k"].choices == (1, 3, 5, 7, 10, 15, 20, 30)
+    assert notes == ["k is searched over 1 | 3 | 5 | 7 | 10 | 15 | 20 | 30 only: the gallery has 32 images."]
+    assert fit_to_data(spec, 50) == (spec, [])
+    for given in ("k=50", "search.k=[1,50]", "search.k={low: 1, high: 50}"):
+        with pytest.raises(InputError, match="k must be at most 32, the training images that form the gallery, got 50"):
+            fit_to_data(load_spec("retrieval", sets=[given], overrides={"data": "/cars"}), 32)
+
+
+def test_a_sweep_whose_neighbours_were_cut_goes_on_by_the_same_command(tmp_path: Path) -> None:
+    """What was cut is what the sweep was begun with; another search under its name is refused as ever."""
+    spec = load_spec("retrieval", overrides={"data": "/cars", "name": "mine"})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "spec.yaml").write_text(fit_to_data(spec, 32)[0].to_yaml())
+    claim_folder(spec, tmp_path)
+    for other in (["search.k=[1,5]"], ["dropout=0.5"]):
+        with pytest.raises(InputError, match="--name must be new"):
+            claim_folder(load_spec("retrieval", sets=other, overrides={"data": "/cars", "name": "mine"}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("price", "more", "told"),
+    [
+        ("2.5/gpu-hour", [], "price: no trial holds a GPU, so gpu-hours cost nothing."),
+        ("2.5/gpu-hour", ["--max-cost", "3"], "cost nothing, and --max-cost never ends the sweep."),
+        ("2.5/gpu-hour+1/hour", ["--max-cost", "3"], "price: no trial holds a GPU, so gpu-hours cost nothing."),
+        ("1/hour", [], ""),
+    ],
+)
+def test_a_price_of_gpus_that_no_trial_holds_is_said(price: str, more: list[str], told: str, run: Run) -> None:
+    """A sweep that seems to cost nothing says why."""
+    words = ("--data", "base", "--dry-run", "--gpus-per-trial", "0", "--price", price, *more)
+    code, out, _ = run("run", "transfer", *SMALL, *words)
+    assert code == 0
+    assert told in out
+    assert bool(told) == ("gpu-hours cost nothing" in out)
+
+
+def test_big_networks_of_timm_are_planned_to_take_longer_than_small_ones(tmp_path: Path) -> None:
+    """The forecast goes by what building the network told; it is kept, so that the next plan loads no torch."""
+    seconds = {}
+    for name in ("timm:mobilenetv3_small_050", "timm:resnet18", "timm:convnext_tiny"):
+        _, networks = preflight([TrialConfig(backbone=name, weights="random", image_size=64)], tmp_path)
+        spec = load_spec("transfer", sets=[f"backbone={name}", "weights=random"], overrides={"data": "/cars"})
+        plan = make_plan(spec, expected_demo(DataConfig()), Machine(2), networks=networks)
+        seconds[name] = plan.seconds
+    small, middle, big = seconds.values()
+    assert 1.5 * small < middle < big
+    assert networks[name].gmacs == pytest.approx(4.45, rel=0.02)
+    assert networks[name].parameters == pytest.approx(27.8, rel=0.02)
+    code = (
+        "import sys; from pathlib import Path; from carcls.config import TrialConfig; "
+        "from carcls.families import preflight; "
+        f"config = TrialConfig(backbone={name!r}, weights='random', image_size=64); "
+        f"found = preflight([config], Path({str(tmp_path)!r})); "
+        "print(found[1].popitem()[1].embedding, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "768 False\n"
+
+
+@pytest.mark.parametrize("family", ["transfer", "scratch"])
+def test_a_plan_loads_no_torch_for_networks_that_are_known(family: str, tmp_path: Path) -> None:
+    """Neither the catalog's networks nor those that settings describe are built for a plan."""
+    draw(tmp_path / "base")
+    code = (
+        "import sys; from sweeps.cli.app import carsweep; from sweeps.cli.exits import run_command; "
+        "code = run_command(carsweep, sys.argv[1:]); print('END', code, 'torch' in sys.modules)"
+    )
+    words = ("run", family, "--dry-run", "--data", "base", "--set", "image_size=32")
+    words += ("weights=random",) if family == "transfer" else ("depth=3",)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.endswith("END 0 False\n")
