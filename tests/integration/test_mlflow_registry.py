@@ -17,7 +17,7 @@ from carcls.errors import TrackingError
 from carcls.export import Predictor, load_export, write_export
 from carcls.models.backbones import build_backbone
 from carcls.models.classifier import Classifier
-from sweeps.registry import PREDICTIONS, Registered, register_best, requirements, signature_of
+from sweeps.registry import PREDICTIONS, Registered, find_registered, register_best, requirements, signature_of
 from sweeps.tracking import SweepTracker, Tracking, open_tracking
 
 CLASSES = tuple(f"Make Model {year}" for year in range(2007, 2014))
@@ -179,6 +179,47 @@ def test_earlier_sweep_run_again_does_not_take_the_alias_back(tracking: Tracking
     assert (again.version, again.alias, again.uri) == (early.version, "", f"models:/carsweep-transfer/{early.version}")
     held = tracking.client().get_model_version_by_alias("carsweep-transfer", "challenger")
     assert str(held.version) == late.version
+
+
+def find(tracking: Tracking, number: int = 1, *, refit: bool = False) -> Registered | None:
+    """Ask where a trial's model is, as a finished sweep does."""
+    return find_registered(tracking, family="transfer", sweep_id="s1", number=number, refit=refit)
+
+
+def test_a_registered_trial_is_found_as_the_registry_has_it_now(tracking: Tracking, export: Path) -> None:
+    """With the alias, without it where any other version has it, and with it again where none has."""
+    client = tracking.client()
+    early, late = register(tracking, export), register(tracking, export, number=0)
+    name, numbered = early.name, Registered(early.name, early.version, "", f"models:/{early.name}/{early.version}")
+    client.set_registered_model_alias(name, "challenger", late.version)
+    assert (find(tracking), find(tracking, 0)) == (numbered, late)
+    client.set_registered_model_alias(name, "challenger", early.version)
+    assert find(tracking, 0) == Registered(name, late.version, "", f"models:/{name}/{late.version}")
+    client.delete_registered_model_alias(name, "challenger")
+    assert find(tracking) == Registered(name, early.version, "challenger", f"models:/{name}@challenger")
+    assert str(client.get_model_version_by_alias(name, "challenger").version) == early.version
+    client.set_registered_model_alias(name, "challenger", late.version)
+
+
+def test_what_is_gone_from_the_registry_is_not_found(tracking: Tracking, export: Path) -> None:
+    """A deleted version, a deleted model, and another trial's version of the same number; registering mends it."""
+    client = tracking.client()
+    for gone in ("version", "model"):
+        register(tracking, export)
+        late = register(tracking, export, number=0)
+        assert find(tracking, 0) is not None
+        if gone == "version":
+            client.delete_model_version(late.name, late.version)
+            assert find(tracking) is not None
+        else:
+            client.delete_registered_model(late.name)
+            assert find(tracking) is None
+            assert register(tracking, export).version == "1"
+        assert find(tracking, 0) is None
+        again = register(tracking, export, number=0)
+        assert again.alias == "challenger"
+        assert find(tracking, 0) == again
+    assert find(tracking, refit=True) is None
 
 
 def test_version_says_where_it_comes_from(tracking: Tracking, export: Path) -> None:

@@ -24,7 +24,7 @@ from carcls.models.backbones import build_backbone
 from carcls.models.classifier import Classifier
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
-from sweeps.registry import register_best
+from sweeps.registry import find_registered, register_best
 from sweeps.tracking import SweepTracker, Tracking, open_tracking
 
 # Starting the server takes most of the time: about 10 s on an idle core, thrice.
@@ -139,6 +139,12 @@ def test_sweep_and_model_reach_the_server(tmp_path: Path) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
         answer = mlflow.pyfunc.load_model(registered.uri).predict(pixels)
         assert answer["label"].tolist() == [one.label for one in load_export(export).predict(pixels)]
+        client = tracking.client()
+        known: Any = {"family": "transfer", "sweep_id": "s1", "number": 0}
+        client.delete_registered_model_alias(registered.name, "challenger")
+        assert find_registered(tracking, **known) == registered
+        client.delete_registered_model(registered.name)
+        assert find_registered(tracking, **known) is None
     assert warnings == []
     assert not (tmp_path / "elsewhere").exists()
 

@@ -187,3 +187,31 @@ def test_after_gc_a_finished_sweep_is_finished_and_can_be_extended(first: Done, 
     trained = [json.loads(line) for line in (runs / "stages" / "log.jsonl").read_text().splitlines()]
     made = [line["digest"] for line in trained if (line["kind"], line["event"]) == ("training", "made")]
     assert len(made) == len(set(made))
+
+
+@pytest.mark.slow
+def test_a_finished_sweep_registers_what_the_registry_lost(first: Done, folder: Path) -> None:
+    """The alias is told only of the version that has it; what somebody deleted is there again, read on test once."""
+    from mlflow import MlflowClient
+
+    command = ["--trials", "2", "--set", *SETTINGS, "epochs=1", "experiments=[transfer/frozen]"]
+    readings = run(folder, *command).value["test"]["readings"]
+    client = MlflowClient(first.value["tracking_uri"], first.value["tracking_uri"])
+    name = first.value["registered"]["name"]
+    client.delete_registered_model(name)
+    again = run(folder, *command)
+    assert again.code == 0, again.err
+    assert again.value["registered"]["alias"] == "challenger"
+    assert "it is registered again" in again.err
+    held = client.get_model_version_by_alias(name, "challenger")
+    assert str(held.version) == again.value["registered"]["version"]
+    assert again.value["test"]["readings"] == readings
+    other = client.create_model_version(name, source=held.source)
+    client.set_registered_model_alias(name, "challenger", other.version)
+    told = run(folder, *command)
+    assert told.value["registered"] == {
+        **again.value["registered"],
+        "alias": "",
+        "uri": f"models:/{name}/{held.version}",
+    }
+    assert "alias challenger" not in told.err

@@ -95,6 +95,13 @@ def folder(extractor: Classifier, index: GalleryIndex, tmp_path_factory: pytest.
     return folder
 
 
+def test_every_file_of_an_export_follows_the_umask(folder: Path) -> None:
+    """Whoever may read the description may read the tensors and the gallery."""
+    modes = {file.name: file.stat().st_mode for file in folder.iterdir()}
+    assert len(modes) == 3
+    assert len(set(modes.values())) == 1
+
+
 @pytest.fixture(scope="module")
 def predictor(folder: Path) -> GalleryPredictor:
     """The export, loaded."""

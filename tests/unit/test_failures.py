@@ -417,3 +417,19 @@ def test_other_errors_pass_a_watch_for_full_disks(tmp_path: Path) -> None:
     """Only a full disk is called one."""
     with pytest.raises(ZeroDivisionError), full_disk_named(tmp_path):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_a_file_can_be_read_by_whom_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    """Whatever wrote it: safetensors makes files that only their owner may read."""
+    before = os.umask(umask)
+    try:
+        for name, save in {
+            "a": lambda path: save_file({"a": torch.zeros(2)}, path),
+            "b": lambda path: path.write_bytes(b"b"),
+        }.items():
+            with replacing(tmp_path / name) as temporary:
+                save(temporary)
+            assert (tmp_path / name).stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -129,6 +132,59 @@ def test_a_sweep_can_begin_without_mlflow(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
     assert [path.name for path in tmp_path.rglob("*")] == ["new"]
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs whose database has an experiment, and one of somebody else's."""
+    out = tmp_path_factory.mktemp("place") / "runs"
+    tracking = open_tracking(None, out)
+    tracking.experiment("transfer")
+    tracking.client().create_experiment("mine", artifact_location="/nowhere/artifacts/mine")
+    return out
+
+
+def test_a_database_that_was_moved_is_refused_until_its_models_are_found(logged: Path, tmp_path: Path) -> None:
+    """One line with both folders and the remedy; a link in the old place is one, and nothing is written meanwhile."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    check_tracking(None, logged)
+    open_tracking(None, old).experiment("transfer")
+    old.rename(new)
+    content = (new / "mlflow.db").read_bytes()
+    with pytest.raises(TrackingError, match=re.escape(f"leave a link in the old place (ln -s {new} {old})")) as caught:
+        check_tracking(None, new)
+    assert "\n" not in str(caught.value)
+    assert (new / "mlflow.db").read_bytes() == content
+    old.symlink_to(new)
+    check_tracking(None, new)
+    check_tracking(None, old)
+
+
+def test_a_copied_database_is_refused(logged: Path, tmp_path: Path) -> None:
+    """Its runs would get their models in the first one's folder; without the database the copy can be used."""
+    copy = Path(shutil.copytree(logged, tmp_path / "copy"))
+    with pytest.raises(TrackingError, match=re.escape(f"Go on in {logged}; or move this database away")):
+        check_tracking(None, copy)
+    with pytest.raises(TrackingError, match="must lie where it was made"):
+        check_tracking(f"sqlite:///{copy / 'mlflow.db'}", tmp_path / "elsewhere")
+    (copy / "mlflow.db").rename(copy / "old.db")
+    check_tracking(None, copy)
+
+
+def test_a_model_that_the_shell_names_gets_no_metric(tmp_path: Path) -> None:
+    """MLFLOW_ACTIVE_MODEL_ID of another store made every metric of a sweep fail."""
+    code = (
+        "import sys; from pathlib import Path; from sweeps.tracking import open_tracking; import mlflow\n"
+        "tracking = open_tracking(None, Path(sys.argv[1])); client = tracking.client()\n"
+        "run = client.create_run(tracking.experiment('transfer')).info.run_id\n"
+        "client.log_batch(run, [mlflow.entities.Metric('m', 1.0, 0, 0)])\n"
+        "mlflow.set_tracking_uri(tracking.uri); mlflow.log_metric('n', 1.0, run_id=run)\n"
+        "print(sorted(client.get_run(run).data.metrics))"
+    )
+    environment = os.environ | {"MLFLOW_ACTIVE_MODEL_ID": "m-of-another-store"}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.stdout == "['m', 'n']\n", done.stderr
 
 
 def test_processes_that_start_at_once_share_one_fresh_database(tmp_path: Path) -> None:
