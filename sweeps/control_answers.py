@@ -84,7 +84,11 @@ class Answers:
 
     def note_death(self, number: int, said: str) -> None:
         """The trial's process died; ``said`` is what Ray says of it."""
-        died = failure_of_death(said, self._actors.pop(number, ""))
+        actor = self._actors.pop(number, None)
+        died = failure_of_death(said, actor or "")
+        if died.kind == "out_of_memory" and actor is None and has_whole_share(self._tries[number], self.cores):
+            # It had not begun: what took the memory is none of our trials, and smaller parts would not help.
+            died = Failure("lost", "the machine had no memory left when its process started.")
         self._deaths.setdefault(number, self._hangs.pop(number, died))
 
     def note_failure(self, number: int, failure: str) -> None:

@@ -179,7 +179,7 @@ class Study:
         attempts = 1 if came_further else frozen.user_attrs.get("attempts", 1) + 1
         if attempts > MAX_ATTEMPTS:
             why = frozen.user_attrs.get("lost", "its process died; ray.log in the sweep's folder may tell why.")
-            reason = f"lost {MAX_ATTEMPTS} times without finishing another epoch, at last since {why}"
+            reason = f"lost {MAX_ATTEMPTS} times without finishing another epoch: {why}"
             outcome = {"epochs": epochs, "metrics": record_of(frozen).metrics, "reason": reason, "failure": "lost"}
             self._finish(number, "failed", None, outcome)
             return None

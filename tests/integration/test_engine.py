@@ -232,7 +232,7 @@ class TestWithASharedRay:
             "nan": "val_accuracy became NaN or infinite after epoch 2",
             "failure": "train_loss became NaN in epoch 2",
             "crash": "ZeroDivisionError: oh",
-            "deaths": "lost 3 times without finishing another epoch, at last since its process died; ray.log",
+            "deaths": "lost 3 times without finishing another epoch: its process died; ray.log",
         }
         kinds = {"nan": "diverged", "failure": "diverged", "crash": "bug", "deaths": "lost"}
         assert len(ends) == len(result.records) == len(diary.finished)

@@ -93,7 +93,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_plan_refuses_what_the_run_refuses_in_the_same_words(case: str, run: Run, tmp_path: Path) -> None:
-    """Both say one sentence and end with 2; the run starts no Ray for it, and the plan leaves at most what networks are."""
+    """Both say one sentence and end with 2; the run starts no Ray, and the plan leaves at most what networks are."""
     words, told = MISTAKES[case]
     planned = run("run", *words, "--data", "base", "--dry-run")
     assert {path.name for path in tmp_path.glob("runs/*")} <= {"stages"}

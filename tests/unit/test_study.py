@@ -243,7 +243,7 @@ def test_a_trial_that_kills_its_driver_again_and_again_fails(tmp_path: Path) -> 
         assert ask(study).number == 1
         record = study.record(0)
     assert (record.status, record.epochs, record.metrics) == ("failed", 1, {"val_accuracy": 0.5})
-    assert "died 3 times" in record.reason
+    assert "lost 3 times" in record.reason
 
 
 def test_a_trial_that_goes_on_outlives_any_number_of_drivers(tmp_path: Path) -> None:
