@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from carcls.machine import hold_gpus
 from sweeps.resources import trial_resources
 from sweeps.session import ray_session
 from sweeps.worker import find
@@ -38,8 +39,9 @@ def run_refit(
     with ray_session(folder / "ray.log", address=address) as machines:
         share = trial_resources(spec, *machines)
         task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=MAX_DEATHS)(_refit)
+        order = (config.model_dump(), str(dataset_file.resolve()), str(stages_root.resolve()), share.gpus)
         try:
-            model = ray.get(task.remote(config.model_dump(), str(dataset_file.resolve()), str(stages_root.resolve())))
+            model = ray.get(task.remote(*order))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayError as error:
@@ -47,10 +49,11 @@ def run_refit(
     return str(model)
 
 
-def _refit(config: dict[str, Any], dataset_file: str, stages_root: str) -> str:
+def _refit(config: dict[str, Any], dataset_file: str, stages_root: str, gpus: float) -> str:
     from carcls.config import TrialConfig
     from carcls.stages import StageStore
 
+    hold_gpus(gpus)
     data = find("carcls.data.dataset:Dataset.load")(Path(dataset_file)).refitted()
     stages = StageStore(Path(stages_root))
     model: str = find("carcls.families:refit_trial")(TrialConfig.model_validate(config), data, stages)
