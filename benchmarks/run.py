@@ -86,6 +86,7 @@ BENCHMARKS = (
     Benchmark("neighbours", "neighbours.py", ("--short",)),
     Benchmark("input-path", "input_path.py"),
     Benchmark("epoch", "epoch.py"),
+    Benchmark("memory", "memory.py", pictures=True),
     Benchmark("orchestration", "orchestration.py"),
     Benchmark("growth", "growth.py"),
 )

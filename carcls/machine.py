@@ -16,6 +16,7 @@ from pathlib import Path
 from carcls.errors import InputError, shown
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_DEVICE = Path("/dev/nvidia0")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _UUID_BYTES = 96  # NVML_DEVICE_UUID_V2_BUFFER_SIZE
 # The share of a GPU that this process's trial was given, once it is known.
@@ -105,9 +106,9 @@ def _uuids() -> tuple[list[str], list[str]]:
     except (OSError, AttributeError):
         works = False
     if not works:
-        if Path("/dev/nvidia0").exists():
+        if _DEVICE.exists():
             raise InputError(
-                "This machine has an NVIDIA GPU (/dev/nvidia0), but its management library (libnvidia-ml.so.1) does "
+                f"This machine has an NVIDIA GPU ({_DEVICE}), but its management library (libnvidia-ml.so.1) does "
                 "not answer. See what nvidia-smi says; in a container, ask for the driver's utilities "
                 f"(NVIDIA_DRIVER_CAPABILITIES=compute,utility). For trials on the CPU: {_VISIBLE}= carsweep …"
             )
@@ -151,7 +152,7 @@ _LACK = re.compile(
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
-    """Tell whether the memory of the GPU or of the machine did not suffice, in whose words ever."""
+    """Tell whether the memory of the GPU or of the machine did not suffice, in any words."""
     # torch, jax and cupy each have an OutOfMemoryError; none is imported for asking.
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"OutOfMemory", "OutOfMemoryError", "MemoryError"}:

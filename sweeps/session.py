@@ -27,13 +27,14 @@ from sweeps.interrupts import end_now, keeping_handlers, uninterrupted
 from sweeps.ray_servers import Servers
 from sweeps.resources import Machine, this_machine
 
-# Ray and Tune read these from the environment; whoever set one of them keeps it.
+# Ray, Tune and glibc read these from the environment; whoever set one of them keeps it.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in trials as on the command line
     "RAY_task_oom_retries": "2",  # without it, a refit that the memory monitor ends begins again for ever
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a header whatever its verbosity
+    "MALLOC_ARENA_MAX": "1",  # each trial of a process has a new thread, whose arena would keep what it has freed
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the journal is what a sweep resumes from
@@ -43,7 +44,12 @@ _SETTINGS = {
 _PRELOAD = "RAY_preload_python_modules"  # Ray's own setting, read when it starts
 # Ray's sockets lie some 64 characters below its folder, and a socket's path has at most 107.
 _LONGEST_PLACE = 24
-_IN_WORKERS = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_CHDIR_TO_TRIAL_DIR", "TUNE_FUNCTION_THREAD_TIMEOUT_S")
+_IN_WORKERS = (
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
+    "RAY_CHDIR_TO_TRIAL_DIR",
+    "MALLOC_ARENA_MAX",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S",
+)
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -30,6 +29,8 @@ TRACEBACK = "error.txt"
 Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]], Outcome]
 
 
+# So long Ray may take to end a process.
+_KILL_SECONDS = 10.0
 # The machine that this process has told that it is on, once it has: each report costs milliseconds.
 _told: list[str] = []
 
@@ -171,7 +172,8 @@ def _free_memory() -> None:
 def _end_process() -> None:
     """End this process through Ray, which then prints nothing about a process that died unexpectedly."""
     ray.kill(get_runtime_context().current_actor)
-    threading.Event().wait()
+    time.sleep(_KILL_SECONDS)
+    os._exit(1)
 
 
 def _keep_traceback(trial: Path) -> None:

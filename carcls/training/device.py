@@ -96,7 +96,7 @@ def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
 
 @contextmanager
 def memory_errors_named(config: TrialConfig) -> Iterator[None]:
-    """Turn a lack of memory, in whose words ever, into a failure that says what to change.
+    """Turn a lack of memory, in any words, into a failure that says what to change.
 
     Raises:
         OutOfMemory: the body ran out of the memory of the GPU or of the machine.

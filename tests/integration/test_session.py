@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import os
+import platform
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
 from sweeps.session import one_session, ray_session, start_ahead
 
@@ -25,6 +31,63 @@ class Process:
     def collects(self) -> tuple[bool, int]:
         """Tell whether the garbage collector is on, and how many objects it leaves alone."""
         return gc.isenabled(), gc.get_freeze_count()
+
+
+GROWTH = """
+import threading
+import numpy as np
+from carcls.machine import keep_freed_memory
+
+def held():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+def work(sizes, done, leave):
+    blocks = [np.ones(2**17) for _ in range(200)]
+    del blocks
+    sizes.append(held())
+    done.set()
+    leave.wait()
+
+def grow():
+    keep_freed_memory()
+    sizes, leave = [], threading.Event()
+    for _ in range(4):
+        done = threading.Event()
+        threading.Thread(target=work, args=(sizes, done, leave)).start()
+        done.wait()
+    leave.set()
+    return sizes
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
+@pytest.mark.parametrize("cluster", [False, True])
+def test_what_one_thread_has_freed_the_next_one_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: bool
+) -> None:
+    """Four threads take 200 MiB each, one after the other, and wait, as trials of a process do: it holds them once."""
+    (tmp_path / "growing.py").write_text(GROWTH)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+    @ray.remote(num_cpus=1)
+    def sizes() -> list[int]:
+        grown: list[int] = importlib.import_module("growing").grow()
+        return grown
+
+    with ExitStack() as stack:
+        if cluster:  # whose machines do not have this process's environment
+            monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+            (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)
+            there = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+            stack.callback(there.shutdown)
+            stack.enter_context(ray_session(tmp_path / "ray.log", address=there.address))
+        else:
+            stack.enter_context(one_session())
+            start_ahead(tmp_path / "ray.log", warm=True)
+            stack.enter_context(ray_session(tmp_path / "ray.log"))
+        first, *later = ray.get(sizes.remote())
+    assert max(later) < 1.1 * first
 
 
 def test_a_session_takes_over_the_ray_that_was_started_ahead(tmp_path: Path) -> None:

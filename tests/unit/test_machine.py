@@ -7,12 +7,13 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from carcls.errors import NoDevice
-from carcls.machine import held_gpus, hold_gpus
+from carcls.errors import InputError, NoDevice
+from carcls.machine import _uuids, held_gpus, hold_gpus, visible_gpus
 from carcls.training.device import pick_device
 from carcls.training.images import answering_batch
 
@@ -121,6 +122,19 @@ def test_without_gpus_nothing_that_is_listed_matters(fake_nvml: dict[str, str]) 
     """A shell may set the variable on every machine; there is no GPU, with and without a library that says so."""
     for environment in ({}, {**fake_nvml, "FAKE_GPUS": ""}, {**fake_nvml, "FAKE_NVML_ERROR": "9"}):
         assert [ours for ours, _ in count_gpus(environment, [None, "0", "7", "GPU-a", ""])] == [0] * 5
+
+
+def test_a_gpu_whose_driver_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its device is there, the library is not: nobody takes the CPU for that, unless the GPU is hidden on purpose."""
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr("carcls.machine._DEVICE", tmp_path / "nvidia0")
+    monkeypatch.setattr("ctypes.CDLL", lambda _: (_ for _ in ()).throw(OSError("libnvidia-ml.so.1: cannot open")))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    _uuids.cache_clear()
+    with pytest.raises(InputError, match=r"does not answer.*nvidia-smi.*CUDA_VISIBLE_DEVICES= carsweep"):
+        visible_gpus()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == 0
 
 
 def test_a_trial_that_was_given_a_gpu_never_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
