@@ -29,6 +29,7 @@ from sweeps.remembered import SPEC, remember
 from sweeps.resources import this_machine, trial_resources
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
+from sweeps.waits import waiting
 from sweeps.winner import conclude, summarize_data, sweep_id, write_text
 from sweeps.winner_candidates import keep_choice, repeats_wanted
 
@@ -111,23 +112,26 @@ def open_sitting(
     require_data(spec.data)
     claim_folder(spec, out, edited=edits is not None)
     folder = out / str(spec.name)
-    with hold(folder), _ray_meanwhile(spec, folder, address, edits):
+    with hold(folder), _ray_meanwhile(spec, folder, address, edits, progress.note):
         from sweeps.tracking import check_tracking
 
         forget_request(folder)
-        sitting = _sit_down(spec, out, check_tracking(tracking_uri, out), progress, started, address, edits)
+        with waiting(progress.note, "asking MLflow whether it takes the runs …"):
+            tracking = check_tracking(tracking_uri, out)
+        sitting = _sit_down(spec, out, tracking, progress, started, address, edits)
         remember(sitting.folder, "sweep", tracking_uri)
         yield sitting
 
 
 def _ray_meanwhile(
-    spec: SweepSpec, folder: Path, address: str | None, edits: Sequence[str] | None
+    spec: SweepSpec, folder: Path, address: str | None, edits: Sequence[str] | None, tell: Callable[[str], None]
 ) -> AbstractContextManager[None]:
     """Return a context in which Ray starts and its processes load what trials need, if there are any to run."""
     share = trial_resources(spec) if address is None else None
     if share is None or ((folder / "result.json").is_file() and not edits):
         return nullcontext()
-    from sweeps.session import ray_ahead
+    with waiting(tell, "loading Ray …"):
+        from sweeps.session import ray_ahead
 
     # Ray keeps a process ready for each core. Where far fewer trials run, they would fill the memory for nothing.
     return ray_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= this_machine().cores)
@@ -143,7 +147,9 @@ def _sit_down(
     edits: Sequence[str] | None,
 ) -> Sitting:
     spec = keep_choice(spec, out / str(spec.name)) if edits is None else spec
-    for note in check_trials(spec, out, address):
+    with waiting(progress.note, "checking machines and weights …"):
+        notes = check_trials(spec, out, address)
+    for note in notes:
         progress.note(note)
     stages = StageStore(out / "stages")
     damage = DamageNews(stages, progress.note)
@@ -175,34 +181,38 @@ def run_trials_of(
     ``job`` is the ``--name`` of the command when it is not the sweep's own.
     """
     from carcls.families import known_costs
-    from sweeps.engine import run_trials
 
     sitting = replace(sitting, job=job)
     tracker, keeper = _open_tracker(sitting, progress), DiskKeeper(sitting.spec, sitting.out, progress.note)
     damage = DamageNews(sitting.stages, progress.note)
     status: Literal["complete", "interrupted", "failed"] = "failed"
     try:
-        engine = run_trials(
-            sitting.spec,
-            sitting.folder / "dataset.json",
-            sitting.stages.root,
-            sitting.folder,
-            FanOut([tracker, observer, keeper, damage, LoadingAhead()]),
-            address=sitting.address,
-            confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
-            edits=sitting.edits,
-            tell=progress.note,
-            stands=progress.stands,
-            costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
-        )
-        tracker.rebuild(engine.records)
+        with waiting(progress.note, "starting Ray and its processes, which load PyTorch …") as beginning:
+            from sweeps.engine import run_trials
+
+            engine = run_trials(
+                sitting.spec,
+                sitting.folder / "dataset.json",
+                sitting.stages.root,
+                sitting.folder,
+                FanOut([beginning, tracker, observer, keeper, damage, LoadingAhead()]),
+                address=sitting.address,
+                confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
+                edits=sitting.edits,
+                tell=progress.note,
+                stands=progress.stands,
+                costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
+            )
+        with waiting(progress.note, "writing to MLflow …"):
+            tracker.rebuild(engine.records)
         if engine.used_up:
             name = job or sitting.folder.name
             progress.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, name))
         elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
             kept = " that keeps the constraints" if sitting.spec.constraints else ""
             progress.note(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
-        result = finish(sitting, engine, tracker, progress.note)
+        with waiting(progress.note, "loading PyTorch; testing the winner on the test images, and registering it …"):
+            result = finish(sitting, engine, tracker, progress.note)
         damage.check()
         keeper.check(last=True)
         if engine.stopped:
@@ -215,7 +225,8 @@ def run_trials_of(
         status = "interrupted"
         raise
     finally:
-        tracker.close(status)
+        with waiting(progress.note, "closing the runs in MLflow …"):
+            tracker.close(status)
     return result
 
 

@@ -25,7 +25,7 @@ def prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Progr
     from carcls.data.dataset import prepare_dataset
 
     size, *also = wanted_sizes(spec)
-    dataset = prepare_dataset(_with_demo(spec.data, out, progress), stages, size, also=also, progress=progress.packing)
+    dataset = prepare_dataset(_with_demo(spec, out, progress), stages, size, also=also, progress=progress.packing)
     summary = summarize_data(dataset)
     counts = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
     progress.note(f"{summary.name}: {summary.classes} classes; images: {counts}.")
@@ -51,16 +51,26 @@ def _list(progress: Progress, findings: list[str]) -> None:
         progress.note(f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder.")
 
 
-def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
+def _with_demo(spec: SweepSpec, out: Path, progress: Progress) -> DataConfig:
+    data = spec.data
     if data.path is not None:
         return data
     from carcls.data.demo import demo_folder_name, write_demo
 
-    folder = out / "data" / demo_folder_name()
+    folder = _begun_with(out / str(spec.name)) or out / "data" / demo_folder_name()
     if not folder.exists():
         progress.note(f"rendering demo cars into {folder}")
     write_demo(folder)
     return data.model_copy(update={"path": str(folder), "name": data.name or DEMO_NAME})
+
+
+def _begun_with(folder: Path) -> Path | None:
+    """Return the demo cars that a sweep was begun with, if they are there: an older carsweep drew other ones."""
+    from carcls.data.dataset import Dataset
+
+    file = folder / "dataset.json"
+    root = Dataset.load(file).manifest.root if file.is_file() else None
+    return root if root is not None and root.is_dir() else None
 
 
 def expected_demo(data: DataConfig) -> DataSummary:

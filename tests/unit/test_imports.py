@@ -39,7 +39,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.record",
         "sweeps.result",
     },
-    {"sweeps.holding"},
+    {"sweeps.holding", "sweeps.waits"},
     {"sweeps.study"},
     {
         "sweeps.worker",
