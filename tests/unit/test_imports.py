@@ -221,6 +221,20 @@ def test_data_is_read_without_torch() -> None:
     assert not wrong
 
 
+def test_no_submodule_takes_a_name_that_its_package_uses() -> None:
+    """Importing ``package.gc`` replaces the ``gc`` that the package imported: it must call that otherwise."""
+    packages = {name.rpartition(".")[0] for name in modules() if "." in name}
+    wrong = []
+    for package in packages:
+        below = {name.rpartition(".")[2]: name for name in modules() if name.rpartition(".")[0] == package}
+        for node in _top_level(modules()[package]):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module = getattr(node, "module", None)
+                taken = {(a.asname or a.name): f"{module}.{a.name}" if module else a.name for a in node.names}
+                wrong += [f"{package}: {name}" for name, full in taken.items() if below.get(name, full) != full]
+    assert not wrong
+
+
 def test_no_import_cycle() -> None:
     """No module needs itself to be imported."""
     cycles = [name for name in modules() if name in reachable(name)]
