@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.errors import InputError, OutputError
+from sweeps.budget import budget_of
 from sweeps.remembered import SPEC, read_spec
 
 if TYPE_CHECKING:
     from carcls.config import DataConfig, TrialConfig
     from carcls.data.dataset import Dataset
+    from sweeps.resources import Share
     from sweeps.sitting import Sitting
     from sweeps.spec import SweepSpec
 
@@ -94,9 +96,18 @@ def check_trials(spec: SweepSpec, out: Path, address: str | None) -> list[str]:
     from sweeps.cluster import machines_of
     from sweeps.resources import trial_resources
 
-    trial_resources(spec, *(machines_of(address, out) if address else ()))
-    notes = [spec.note] if spec.note else []
+    share = trial_resources(spec, *(machines_of(address, out) if address else ()))
+    notes = [note for note in (spec.note, idle_price(spec, share)) if note]
     return [*notes, *spec.goals.lines(), *spec.goals.notes, *preflight(configs_to_check(spec))]
+
+
+def idle_price(spec: SweepSpec, share: Share) -> str:
+    """Return what is to be said of a price for GPUs that no trial uses; nothing where it counts."""
+    prices = budget_of(spec).prices
+    if prices is None or not prices.gpu_hour or share.gpus:
+        return ""
+    rest = "" if prices.cpu_hour or prices.hour else " Give one per cpu-hour or hour."
+    return f"The price per gpu-hour counts nothing: the trials use no GPU.{rest}"
 
 
 def configs_to_check(spec: SweepSpec) -> list[TrialConfig]:
