@@ -30,6 +30,7 @@ from sweeps.remembered import SPEC, forget, has_begun, remember
 from sweeps.resources import this_machine
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
+from sweeps.waits import waiting
 from sweeps.winner import conclude, summarize_data, sweep_id, write_text
 from sweeps.winner_candidates import repeats_wanted
 
@@ -116,14 +117,16 @@ def open_sitting(
 
     started = time.monotonic()
     out = out.expanduser().absolute()
-    checked = check_sweep(spec, out, address, edited=edits is not None)
+    with waiting(progress.note, "checking data, machines and weights …"):
+        checked = check_sweep(spec, out, address, edited=edits is not None)
     folder = out / str(spec.name)
     for note in (*notes_of_spec(spec), *checked.notes):
         progress.note(note)
     # Ray ends when all else is done: the winner registered, the result written, MLflow's runs closed.
     with hold(folder), one_session():
         forget_request(folder)
-        tracking = check_tracking(tracking_uri, out)
+        with waiting(progress.note, "asking MLflow whether it takes the runs …"):
+            tracking = check_tracking(tracking_uri, out)
         _start_ray_ahead(checked, folder, address, edits)
         with _known_from_now_on(checked.spec, folder, tracking_uri):
             sitting = _sit_down(checked.spec, out, tracking, progress, started, address, edits)
@@ -217,7 +220,7 @@ def run_trials_of(
             f"mended: carsweep resume {sitting.called}"
         ) from error
     finally:
-        with uninterrupted():
+        with uninterrupted(), waiting(progress.note, "closing the runs in MLflow …"):
             tracker.close(status)
     return result
 
@@ -226,27 +229,30 @@ def _run_and_finish(
     sitting: Sitting, observer: Observer, progress: Progress, finish: Finish, tracker: SweepTracker
 ) -> SweepResult:
     from carcls.families import known_costs
-    from sweeps.engine import run_trials
-    from sweeps.engine_task import WarmUp
 
     keeper = DiskKeeper(sitting.spec, sitting.out, progress.note)
     damage = DamageNews(sitting.stages, progress.note)
-    warm_up = [] if sitting.address else [WarmUp()]
-    engine = run_trials(
-        sitting.spec,
-        sitting.folder / "dataset.json",
-        sitting.stages.root,
-        sitting.folder,
-        FanOut([tracker, observer, keeper, damage, *warm_up]),
-        address=sitting.address,
-        confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
-        edits=sitting.edits,
-        tell=progress.note,
-        stands=progress.stands,
-        costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
-        images=sitting.dataset.counts["train"] + sitting.dataset.counts["validation"],
-    )
-    tracker.rebuild(engine.records)
+    with waiting(progress.note, "starting Ray and its processes, which load PyTorch …") as beginning:
+        from sweeps.engine import run_trials
+        from sweeps.engine_task import WarmUp
+
+        warm_up = [] if sitting.address else [WarmUp()]
+        engine = run_trials(
+            sitting.spec,
+            sitting.folder / "dataset.json",
+            sitting.stages.root,
+            sitting.folder,
+            FanOut([beginning, tracker, observer, keeper, damage, *warm_up]),
+            address=sitting.address,
+            confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
+            edits=sitting.edits,
+            tell=progress.note,
+            stands=progress.stands,
+            costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
+            images=sitting.dataset.counts["train"] + sitting.dataset.counts["validation"],
+        )
+    with waiting(progress.note, "writing to MLflow …"):
+        tracker.rebuild(engine.records)
     if engine.used_up:
         progress.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, sitting.called))
     elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:

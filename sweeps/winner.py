@@ -26,7 +26,7 @@ from sweeps.result import (
     TrialSummary,
 )
 from sweeps.sitting import Sitting
-from sweeps.spending import cost_metric, read_spending, spent_by, spent_dict
+from sweeps.spending import Spending, cost_metric, read_spending, spent_by, spent_dict
 from sweeps.winner_readings import Subject, is_read, read_test
 
 if TYPE_CHECKING:
@@ -211,11 +211,15 @@ def summarize_trial(record: TrialRecord) -> TrialSummary:
     )
 
 
+def with_time(record: TrialRecord, spending: Spending) -> TrialRecord:
+    """Return a trial with the seconds it took: one that was interrupted, or soon failed, has told none itself."""
+    return replace(record, seconds=record.seconds or spent_by(record, spending).seconds)
+
+
 def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     spending = read_spending(sitting.folder)
-    # A trial that was interrupted, or failed before its first epoch, has told no time of its own.
-    timed = [replace(record, seconds=record.seconds or spent_by(record, spending).seconds) for record in records]
+    timed = [with_time(record, spending) for record in records]
     trials = tuple(sorted(map(summarize_trial, timed), key=lambda trial: trial.number))
     goals = sitting.spec.goals
     confirmed = confirmed_of(trials) if sitting.spec.confirm else ()

@@ -17,7 +17,7 @@ _EPILOG = """\b
 Examples:
   carsweep resume cars                                        after Ctrl-C, a crash, a power cut
   carsweep resume cars --trials +20 --hours +2                more of the same
-  carsweep resume cars --set space.dropout.high=0.7           a wider search; what was run stays
+  carsweep resume cars --set space.dropout.high=0.8           a wider search; what was run stays
   carsweep resume cars --set early_stopping.enabled=false --concurrency 1"""
 
 

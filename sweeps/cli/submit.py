@@ -34,10 +34,12 @@ def submit(family: str, address: str, wait: bool, working_dir: Path | None, opti
     given = _parsed(family, options)
     _check_settings(family, given)
     from sweeps.submit import follow_job, submit_job
+    from sweeps.waits import waiting
 
     # A name that is known here is what goes on with the sweep, should the job die.
     name = [] if given["name"] or given["spec_file"] else ["--name", f"{family}-{time.strftime('%Y%m%d-%H%M%S')}"]
-    submission = submit_job(address, [family, *options, *name], working_dir=working_dir)
+    with waiting(lambda text: click.echo(text, err=True), "waiting for the cluster to take the job …"):
+        submission = submit_job(address, [family, *options, *name], working_dir=working_dir)
     shown = mask_secrets(address)
     command = mask_secrets(submission.command)
     click.echo(f"Job {submission.job} runs: {command}\nIts page: {shown}/#/jobs/{submission.job}", err=True)

@@ -6,6 +6,8 @@ import pytest
 
 from carcls.errors import SpecError
 from sweeps.budget import Budget, Prices, Spent, budget_of, cost_of, hourly_cost, parse_price, shared_budgets
+from sweeps.job_checks import idle_price
+from sweeps.resources import Share
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 
@@ -75,3 +77,19 @@ def test_families_share_what_is_left() -> None:
     assert shared_budgets(spec, 20, 1.0, 2) == {"epochs_budget": 40, "max_cost": 4.5}
     assert shared_budgets(spec, 120, 11.0, 1) == {"epochs_budget": 0, "max_cost": 0.0}
     assert shared_budgets(load_spec("transfer"), 5, 1.0, 2) == {}
+
+
+@pytest.mark.parametrize(
+    ("price", "gpus", "said"),
+    [
+        ("2.5/gpu-hour", 0.0, "counts nothing: the trials use no GPU. Give one per cpu-hour or hour."),
+        ("2.5/gpu-hour + 1/hour", 0.0, "counts nothing: the trials use no GPU."),
+        ("2.5/gpu-hour", 0.5, ""),
+        ("0.05/cpu-hour", 0.0, ""),
+    ],
+)
+def test_a_price_of_gpus_that_are_not_used_is_said(price: str, gpus: float, said: str) -> None:
+    """Whoever prices GPUs that no trial uses is told that their sweep will seem to cost nothing."""
+    found = idle_price(load_spec("transfer", overrides={"price": price}), Share(2, gpus, 1))
+    assert found.endswith(said)
+    assert bool(found) == bool(said)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from carcls.outcome import Measurement
+from sweeps.cli.running import RunningSweep
 from sweeps.cli.summary import print_result
-from sweeps.cli.view import LiveView, PlainView, open_view
+from sweeps.cli.view import LiveView, PlainView, draw_trials, open_view
 from sweeps.job import base_settings
 from sweeps.record import TrialRecord, Twin
 from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading
@@ -94,6 +96,63 @@ def test_live_view_shows_a_trial_that_is_only_known_from_its_end(spec: SweepSpec
         view.trial_finished(record(spec, 7, 0.25))
     assert "7" in text.getvalue()
     assert "25.0%" in text.getvalue()
+
+
+SEARCHED = {
+    "dropout": 0.148,
+    "unfreezing": "progressive",
+    "optimizer": "adamw",
+    "head_lr": 0.00235,
+    "backbone_lr": 0.00046,
+    "weight_decay": 0.00324,
+    "lr_schedule": "onecycle",
+    "label_smoothing": 0.1,
+    "augmentation_strength": 1.5,
+}
+
+
+@pytest.mark.parametrize("family", ["transfer", "retrieval", "scratch"])
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_live_table_shows_every_column_at_any_width(family: str, width: int) -> None:
+    """Documented and searched trials have number, name, status, epoch, accuracy and settings on one line each."""
+    spec = load_spec(family)
+    running = RunningSweep(spec.trials, goals=spec.goals)
+    settings = {name: value for name, value in SEARCHED.items() if name in spec.search}
+    for number, experiment in enumerate((*spec.experiments, None)):
+        running.start(spec, number, experiment, {} if experiment else settings)
+        running.measure(number, Measurement(3, {"val_accuracy": 0.5}))
+    running.finish(record(spec, number, 0.625))
+    text = io.StringIO()
+    Console(file=text, width=width, force_terminal=True, color_system=None).print(draw_trials(running, width))
+    header, *lines = text.getvalue().splitlines()
+    assert header.split()[:4] == ["trial", "what", "status", "epoch"]
+    assert header.rstrip().endswith("settings")
+    assert ("val accuracy" if width > 60 else "val acc.") in header
+    assert len(lines) == number + 1
+    assert all(len(line.rstrip()) <= width for line in lines)
+    for place, line in enumerate(lines[:-1]):
+        name = spec.experiments[place].rpartition("/")[2]
+        assert line.split()[0] == str(place)
+        shown = line.split()[1].rpartition("/")[2].rstrip("…")
+        assert len(shown) >= 13 or shown == name
+        assert name.startswith(shown)
+        assert line.split()[2] == "running"
+        assert line.split()[4] == "50.0%"
+    assert lines[-1].split()[1:3] == ["search", "complete"]
+    assert "62.5% *  " in lines[-1]
+    assert re.search(r"  [a-z_-]+(=\S+)?( .*)?…?$", lines[-1].rstrip())
+
+
+def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:
+    """With the time of an answer as objective and a limit on parameters, the fastest trial within it is the best."""
+    spec = load_spec("transfer", overrides={"objectives": ["predict_time"], "constraints": ["parameters <= 5M"]})
+    console, text = console_of(terminal=False)
+    view = PlainView(spec, console)
+    for number, (accuracy, milliseconds, parameters) in enumerate([(0.9, 4.0, 1e6), (0.5, 2.0, 2e6), (0.8, 1.0, 9e6)]):
+        found = record(spec, number, accuracy)
+        metrics = {**found.metrics, "predict_ms": milliseconds, "parameters": parameters}
+        view.trial_finished(replace(found, metrics=metrics))
+    assert "best predict_time 2 ms (trial 1)" in text.getvalue().splitlines()[-1]
 
 
 def result_of(spec: SweepSpec) -> SweepResult:

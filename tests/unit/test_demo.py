@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,14 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
+from carcls.config import DataConfig
 from carcls.data import demo
+from carcls.data.dataset import prepare_dataset
 from carcls.data.demo_catalogue import CLASSES
 from carcls.data.demo_scene import VIEWS, make_scene
+from carcls.data.fingerprints import near_duplicate_groups
 from carcls.errors import DataError, InputError, OutputError
+from carcls.stages import StageStore
 
 PER_CLASS = 2
 
@@ -163,3 +167,24 @@ def test_contact_sheet_shows_every_class(folder: Path, tmp_path: Path) -> None:
             sizes.append(sheet.size)
     one_row, several = sizes
     assert several == (one_row[0] // len(CLASSES) * 6, one_row[1] * -(-len(CLASSES) // 6))
+
+
+@pytest.mark.slow
+def test_the_demo_repeats_no_picture(tmp_path: Path) -> None:
+    """In the demo as users get it, the search for near-duplicates finds none across splits, and none at all."""
+    folder = demo.write_demo(tmp_path / "cars")
+    stages = StageStore(tmp_path / "stages")
+    found = prepare_dataset(DataConfig(path=str(folder)), stages, 32)
+    assert found.duplicates == ()
+    groups = near_duplicate_groups(found.pack(stages, 32).fingerprints)
+    assert len(set(groups.tolist())) == sum(demo.demo_counts()[1:])
+
+
+def test_what_nearly_repeats_an_earlier_picture_is_drawn_anew() -> None:
+    """Of the same picture twice the first stays as it was, and the other becomes one that is drawn nowhere else."""
+    first, other = demo._draw_image(0, 3, 0), demo._draw_image(0, 5, 1)
+    twin = replace(first, index=8)
+    apart = demo._told_apart([first, other, twin], 0)
+    assert apart[:2] == [first, other]
+    assert (apart[2].label, apart[2].index) == (3, 8)
+    assert apart[2] not in (twin, demo._draw_image(0, 3, 8))

@@ -39,7 +39,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.record",
         "sweeps.result",
     },
-    {"sweeps.holding"},
+    {"sweeps.holding", "sweeps.waits"},
     {"sweeps.study"},
     {
         "sweeps.worker",
@@ -220,6 +220,20 @@ def test_data_is_read_without_torch() -> None:
     names = [f"carcls.data.{name}" for name in TORCH_FREE_DATA if f"carcls.data.{name}" in modules()]
     wrong = [name for name in names if any(roots(imports_of(seen)) & TORCH for seen in reachable(name))]
     assert names
+    assert not wrong
+
+
+def test_no_submodule_takes_a_name_that_its_package_uses() -> None:
+    """Importing ``package.gc`` replaces the ``gc`` that the package imported: it must call that otherwise."""
+    packages = {name.rpartition(".")[0] for name in modules() if "." in name}
+    wrong = []
+    for package in packages:
+        below = {name.rpartition(".")[2]: name for name in modules() if name.rpartition(".")[0] == package}
+        for node in _top_level(modules()[package]):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                module = getattr(node, "module", None)
+                taken = {(a.asname or a.name): f"{module}.{a.name}" if module else a.name for a in node.names}
+                wrong += [f"{package}: {name}" for name, full in taken.items() if below.get(name, full) != full]
     assert not wrong
 
 

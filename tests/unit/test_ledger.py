@@ -14,6 +14,7 @@ from sweeps.resources import Share
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 from sweeps.spending import FILE, SpendingLog, read_spending, spent_by, spent_dict
+from sweeps.winner import with_time
 
 SHARE = Share(cpus=2, gpus=0.5, concurrency=2)
 
@@ -148,6 +149,29 @@ def test_how_far_a_sweep_is_counts_earlier_sittings(tmp_path: Path) -> None:
     ]
     standing = open_ledger(tmp_path, Clock(), records).standing(3)
     assert (standing.ended, standing.best) == (2, (0, 0.6))
+
+
+def test_the_best_is_the_one_that_would_win(tmp_path: Path) -> None:
+    """The first objective decides among trials that keep the constraints; a run with a fresh seed is none of them."""
+    metrics = [(0.9, 9.0, 9e6), (0.8, 5.0, 1e6), (0.7, 3.0, 2e6), (0.7, 2.0, 9e6), (0.1, 1.0, 1e6)]
+    names = ("val_accuracy", "predict_ms", "parameters")
+    records = [
+        record(number, "complete", metrics=dict(zip(names, measured, strict=True)), confirms=2 if number == 4 else None)
+        for number, measured in enumerate(metrics)
+    ]
+    goals = {"objectives": ["predict_time", "accuracy"], "constraints": ["parameters <= 5M"]}
+    assert open_ledger(tmp_path, Clock(), records, **goals).standing(3).best == (2, 3.0)
+    assert open_ledger(tmp_path, Clock(), records).standing(3).best == (0, 0.9)
+
+
+def test_an_interrupted_trial_shows_its_time(tmp_path: Path) -> None:
+    """A trial that told no time before the sweep stopped took what the books say; one that ended took what it told."""
+    clock = Clock()
+    train(open_ledger(tmp_path, clock), clock, 0, 2)
+    spending = read_spending(tmp_path)
+    assert with_time(record(0), spending).seconds == 20.0
+    assert with_time(record(0, "failed"), spending).seconds == 20.0
+    assert with_time(record(0, "complete", seconds=19.5), spending).seconds == 19.5
 
 
 def test_a_sweep_without_the_file_is_counted_from_its_journal() -> None:

@@ -152,3 +152,14 @@ def test_answers_to_other_images_are_not_compared(sweep: Sweep) -> None:
     rows = np.arange(IMAGES) + 1
     np.savez(sweep.folder / "trial-1.npz", rows=rows, labels=LABELS, predicted=LABELS)
     assert sweep.compare() == ()
+
+
+@pytest.mark.parametrize(("changed", "idle"), [("predict_ms", True), ("ms_per_query", True), ("val_f1", False)])
+def test_seeds_that_change_nothing_but_times_are_idle(changed: str, idle: bool, sweep: Sweep) -> None:
+    """Runs of one model differ in what the clock says of them, which is no difference; any score is one."""
+    sweep.add(hits_of(120))
+    for run in range(2):
+        sweep.add(hits_of(120), confirms=0)
+        sweep.records[-1].metrics.update({"val_f1": 0.5, "predict_seconds": 1.0 + run, changed: 2.0 + run})  # type: ignore[attr-defined]
+    said = "The seed changes nothing in trial 0: all its runs are the same model."
+    assert (said in verdict_lines(sweep.result)) == idle
