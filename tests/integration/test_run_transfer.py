@@ -192,11 +192,12 @@ def test_after_gc_a_finished_sweep_is_finished_and_can_be_extended(first: Done, 
 @pytest.mark.slow
 def test_a_finished_sweep_registers_what_the_registry_lost(first: Done, folder: Path) -> None:
     """The alias is told only of the version that has it; what somebody deleted is there again, read on test once."""
-    from mlflow import MlflowClient
+    import mlflow
 
     command = ["--trials", "2", "--set", *SETTINGS, "epochs=1", "experiments=[transfer/frozen]"]
     readings = run(folder, *command).value["test"]["readings"]
-    client = MlflowClient(first.value["tracking_uri"], first.value["tracking_uri"])
+    mlflow.set_tracking_uri(first.value["tracking_uri"])
+    client = mlflow.MlflowClient()
     name = first.value["registered"]["name"]
     client.delete_registered_model(name)
     again = run(folder, *command)
