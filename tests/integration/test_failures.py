@@ -455,7 +455,7 @@ def test_a_gpu_that_nothing_sees_is_not_used_any_more(tmp_path: Path, share: flo
         assert said[0].startswith("GPU 0 of ")
         assert said[0].endswith(" cannot be used, so this sweep does not use it any more")
         assert all(line.endswith("goes on elsewhere: no GPU is seen") for line in said[1:])
-        assert 1 <= len([line for line in log_of(tmp_path) if line["gpu"] == "0"]) <= 4
+        assert 1 <= len([line for line in log_of(tmp_path) if line["gpu"] == "0"]) <= 8
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
