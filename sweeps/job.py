@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from sweeps.result import SweepResult
     from sweeps.spec import SweepSpec
     from sweeps.tracking import SweepTracker
-    from sweeps.tracking_store import Tracking
 
 
 def settle_spec(spec: SweepSpec) -> SweepSpec:
@@ -108,19 +107,15 @@ def open_sitting(
     """
     started = time.monotonic()
     out = out.expanduser().absolute()
-    checked = check_sweep(spec, out, address, edited=edits is not None)
+    checked = check_sweep(spec, out, tracking_uri, address, edited=edits is not None)
     folder = out / str(spec.name)
     for note in (*notes_of_spec(spec), *checked.notes):
         progress.note(note)
-    with hold(folder):
-        from sweeps.tracking_store import check_tracking
-
+    with hold(folder), _ray_meanwhile(checked, folder, address, edits):
         forget_request(folder)
-        tracking = check_tracking(tracking_uri, out)
-        with _ray_meanwhile(checked, folder, address, edits):
-            sitting = _sit_down(checked.spec, out, tracking, progress, started, address, edits)
-            remember(sitting.folder, "sweep", tracking_uri)
-            yield sitting
+        sitting = _sit_down(checked, out, progress, started, address, edits)
+        remember(sitting.folder, "sweep", tracking_uri)
+        yield sitting
 
 
 def _ray_meanwhile(
@@ -137,9 +132,8 @@ def _ray_meanwhile(
 
 
 def _sit_down(
-    spec: SweepSpec,
+    checked: Checked,
     out: Path,
-    tracking: Tracking,
     progress: Progress,
     started: float,
     address: str | None,
@@ -147,12 +141,13 @@ def _sit_down(
 ) -> Sitting:
     stages = StageStore(out / "stages")
     damage = DamageNews(stages, progress.note)
-    dataset = prepare_data(spec, out, stages, progress)
-    spec, changed = fit_to_data(spec, len(dataset.splits.train))
+    dataset = prepare_data(checked.spec, out, stages, progress)
+    spec, changed = fit_to_data(checked.spec, len(dataset.splits.train))
     for note in (*data_notes(dataset), *changed):
         progress.note(note)
     damage.check()
-    sitting = Sitting(spec, out, tracking, stages, dataset, started, address, edits)
+    assert checked.tracking is not None
+    sitting = Sitting(spec, out, checked.tracking, stages, dataset, started, address, edits)
     require_same_data(sitting.folder, dataset)
     sitting.folder.mkdir(exist_ok=True)
     write_text(sitting.folder / SPEC, spec.to_yaml())
@@ -265,12 +260,8 @@ def plan_sweep(
     from sweeps.plan import make_plan
 
     out = out.expanduser().absolute()
-    checked = check_sweep(spec, out, address, plan=reading is None)
+    checked = check_sweep(spec, out, tracking_uri, address, plan=True)
     spec, folder, dataset = checked.spec, out / str(checked.spec.name), None
-    if tracking_uri is not None:
-        from sweeps.tracking_store import check_tracking
-
-        check_tracking(tracking_uri, out)
     if reading is not None:
         dataset = prepare_data(spec, out, StageStore(out / "stages"), reading)
     elif checked.reading is not None and (out / "stages").is_dir():
