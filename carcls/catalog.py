@@ -23,7 +23,8 @@ class BackboneRecord:
         source: where the architecture and the weights come from.
         embedding: width d of the pooled features; 0 where only building it tells (``timm:…``, ``scratch``).
         stages: parts that an unfreezing schedule opens, input first; empty where only building it tells.
-        gmacs: 10⁹ multiply-accumulates of one 224×224 image; a guess of 4.0 for ``timm:…``.
+        gmacs: 10⁹ multiply-accumulates of one 224×224 image; a guess of 4.0 for ``timm:…`` until it was built once (see
+            carcls.models.networks).
         weights_file: name of the official weights, which holds the first digits of their SHA-256 as torch hub's names
             do; empty where there is none of a known name.
         parameters: parameters without the head, in millions (for disk estimates).

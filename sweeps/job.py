@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from sweeps.result import SweepResult
     from sweeps.spec import SweepSpec
     from sweeps.tracking import SweepTracker
-    from sweeps.tracking_store import Tracking
 
 
 # So long MLflow gets to hear of the end when this process cannot go on.
@@ -113,23 +112,20 @@ def open_sitting(
     Arguments and errors as ``run_sweep``.
     """
     from sweeps.session import one_session
-    from sweeps.tracking_store import check_tracking
 
     started = time.monotonic()
     out = out.expanduser().absolute()
-    with waiting(progress.note, "checking data, machines and weights …"):
-        checked = check_sweep(spec, out, address, edited=edits is not None)
+    with waiting(progress.note, "checking data, machines, weights and MLflow …"):
+        checked = check_sweep(spec, out, tracking_uri, address, edited=edits is not None)
     folder = out / str(spec.name)
     for note in (*notes_of_spec(spec), *checked.notes):
         progress.note(note)
     # Ray ends when all else is done: the winner registered, the result written, MLflow's runs closed.
     with hold(folder), one_session():
         forget_request(folder)
-        with waiting(progress.note, "asking MLflow whether it takes the runs …"):
-            tracking = check_tracking(tracking_uri, out)
         _start_ray_ahead(checked, folder, address, edits)
         with _known_from_now_on(checked.spec, folder, tracking_uri):
-            sitting = _sit_down(checked.spec, out, tracking, progress, started, address, edits)
+            sitting = _sit_down(checked, out, progress, started, address, edits)
         remember(folder, "sweep", tracking_uri)
         yield sitting
 
@@ -161,9 +157,8 @@ def _known_from_now_on(spec: SweepSpec, folder: Path, tracking_uri: str | None) 
 
 
 def _sit_down(
-    spec: SweepSpec,
+    checked: Checked,
     out: Path,
-    tracking: Tracking,
     progress: Progress,
     started: float,
     address: str | None,
@@ -171,12 +166,13 @@ def _sit_down(
 ) -> Sitting:
     stages = StageStore(out / "stages")
     damage = DamageNews(stages, progress.note)
-    dataset = prepare_data(spec, out, stages, progress)
-    spec, changed = fit_to_data(spec, len(dataset.splits.train))
+    dataset = prepare_data(checked.spec, out, stages, progress)
+    spec, changed = fit_to_data(checked.spec, len(dataset.splits.train))
     for note in (*data_notes(dataset), *changed):
         progress.note(note)
     damage.check()
-    sitting = Sitting(spec, out, tracking, stages, dataset, started, address, edits)
+    assert checked.tracking is not None
+    sitting = Sitting(spec, out, checked.tracking, stages, dataset, started, address, edits)
     require_same_data(sitting.folder, dataset)
     sitting.folder.mkdir(exist_ok=True)
     write_text(sitting.folder / SPEC, spec.to_yaml())
@@ -313,12 +309,8 @@ def plan_sweep(
     from sweeps.plan import make_plan
 
     out = out.expanduser().absolute()
-    checked = check_sweep(spec, out, address, plan=reading is None)
+    checked = check_sweep(spec, out, tracking_uri, address, plan=True)
     spec, folder, dataset = checked.spec, out / str(checked.spec.name), None
-    if tracking_uri is not None:
-        from sweeps.tracking_store import check_tracking
-
-        check_tracking(tracking_uri, out)
     if reading is not None:
         dataset = prepare_data(spec, out, StageStore(out / "stages"), reading)
     elif checked.reading is not None and (out / "stages").is_dir():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from carcls.data.reading import Reading
     from sweeps.resources import Share
     from sweeps.spec import SweepSpec
+    from sweeps.tracking_store import Tracking
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Checked:
         notes: what the user should know, a sentence each.
         share: of a trial.
         networks: figures of the backbones that trials need, by name.
+        tracking: the MLflow store, checked; None in a plan that names none.
         listed: the data set's numbers by its listing.
         reading: the listing; None for demo cars that are not drawn yet.
     """
@@ -39,18 +41,26 @@ class Checked:
     notes: tuple[str, ...]
     share: Share
     networks: Mapping[str, BackboneRecord]
+    tracking: Tracking | None
     listed: DataSummary
     reading: Reading | None
 
 
 def check_sweep(
-    spec: SweepSpec, out: Path, address: str | None, *, edited: bool = False, plan: bool = False
+    spec: SweepSpec,
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    *,
+    edited: bool = False,
+    plan: bool = False,
 ) -> Checked:
     """Check all that can be checked before an image is read: the one door of runs and plans.
 
     Args:
         spec: of the sweep, settled.
         out: folder of all sweeps, absolute.
+        tracking_uri: MLflow's; None is a database under ``out``.
         address: of a Ray cluster.
         edited: whether the spec of a sweep that goes on may be another than it was begun with.
         plan: whether nothing will be run: ``out`` is not made, and no weights are downloaded.
@@ -63,19 +73,21 @@ def check_sweep(
     from carcls.families import preflight
     from sweeps.cluster import machines_of
     from sweeps.resources import trial_resources
+    from sweeps.tracking_store import check_tracking
     from sweeps.winner_candidates import keep_choice
 
     data = located(spec.data, out)
     reading = None if data.path is None else read_layout(Path(data.path))
     listed = expected_demo(data) if reading is None else summarize(data, reading)
     claim_folder(spec, out, edited=edited, make=not plan or address is not None)
+    tracking = None if plan and tracking_uri is None else check_tracking(tracking_uri, out)
     spec = spec if edited else keep_choice(spec, out / str(spec.name))
     share = trial_resources(spec, *(machines_of(address, out) if address else ()))
     # Near-duplicates may move images from validation to training, so more neighbours than these are surely too many.
     if _most_neighbours(spec) > listed.train + listed.validation:
         fit_to_data(spec, listed.train)
     notes, networks = preflight(configs_to_check(spec), out / "stages", download=not plan)
-    return Checked(spec, (*notes, *idle_prices(spec, share.gpus)), share, networks, listed, reading)
+    return Checked(spec, (*notes, *idle_prices(spec, share.gpus)), share, networks, tracking, listed, reading)
 
 
 def notes_of_spec(spec: SweepSpec) -> list[str]:
@@ -107,10 +119,10 @@ def cut_neighbours(spec: SweepSpec, gallery: int) -> SweepSpec:
     from sweeps.packaged import is_packaged
 
     domain = spec.search.get("k")
-    if not isinstance(domain, Choice) or _most_neighbours(spec) <= gallery:
+    if not isinstance(domain, Choice):
         return spec
     fitting = tuple(k for k in domain.choices if int(k) <= gallery)
-    if not fitting or not is_packaged(spec.family, "k", domain):
+    if fitting in ((), domain.choices) or not is_packaged(spec.family, "k", domain):
         return spec
     return spec.model_copy(update={"search": {**spec.search, "k": replace(domain, choices=fitting)}})
 

@@ -125,7 +125,7 @@ def run_reproduction(
 
     folder = folder_of(name, out)
     for spec in specs:
-        check_sweep(spec, out, address)
+        check_sweep(spec, out, tracking_uri, address)
     remember(folder, "reproduce", tracking_uri, specs)
     finished: list[_Family] = []
     with one_session():

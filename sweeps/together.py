@@ -105,7 +105,7 @@ def run_together(
     started = time.monotonic()
     out = out.expanduser().absolute()
     for spec in specs:
-        check_sweep(with_start(spec, out, None), out, address, edited=edits is not None)
+        check_sweep(with_start(spec, out, None), out, tracking_uri, address, edited=edits is not None)
     remember(out / name, "all", tracking_uri, specs)
     results: dict[str, SweepResult] = {}
     with one_session():

@@ -93,7 +93,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_plan_refuses_what_the_run_refuses_in_the_same_words(case: str, run: Run, tmp_path: Path) -> None:
-    """Both say one sentence and end with 2; the run starts no Ray, and the plan leaves at most what networks are."""
+    """Both say one sentence and end with 2; the run starts no Ray for it, the plan leaves at most what networks are."""
     words, told = MISTAKES[case]
     planned = run("run", *words, "--data", "base", "--dry-run")
     assert {path.name for path in tmp_path.glob("runs/*")} <= {"stages"}
@@ -187,6 +187,8 @@ def test_neighbours_that_nobody_asked_for_are_cut_to_the_gallery() -> None:
     assert fitted.search["k"].choices == (1, 3, 5, 7, 10, 15, 20, 30)
     assert notes == ["k is searched over 1 | 3 | 5 | 7 | 10 | 15 | 20 | 30 only: the gallery has 32 images."]
     assert fit_to_data(spec, 50) == (spec, [])
+    # However few trials there are at first: more may follow under the same name.
+    assert fit_to_data(spec.model_copy(update={"trials": 1}), 32)[0].search == fitted.search
     for given in ("k=50", "search.k=[1,50]", "search.k={low: 1, high: 50}"):
         with pytest.raises(InputError, match="k must be at most 32, the training images that form the gallery, got 50"):
             fit_to_data(load_spec("retrieval", sets=[given], overrides={"data": "/cars"}), 32)
