@@ -92,8 +92,9 @@ def check_trials(spec: SweepSpec, out: Path, address: str | None) -> list[str]:
     """Check that this machine, or the cluster, and the weights suffice; return what the user should know."""
     from carcls.families import preflight
     from sweeps.cluster import machines_of
-    from sweeps.resources import trial_resources
+    from sweeps.resources import least_seconds, trial_resources
 
+    least_seconds()
     trial_resources(spec, *(machines_of(address, out) if address else ()))
     notes = [spec.note] if spec.note else []
     return [*notes, *spec.goals.lines(), *spec.goals.notes, *preflight(configs_to_check(spec))]
