@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,39 +12,20 @@ import ray
 from ray.tune import Callback
 
 from carcls.config import TrialConfig
-from carcls.errors import InputError
 from carcls.unfreezing import open_stages
 from sweeps.plan_text import seconds_text
 from sweeps.rates import Machine, rates_of
 from sweeps.resources import Share
 from sweeps.worker_reports import last_told
 
-# A trial hangs that says nothing for TIMES what an epoch takes, but for no less than LEAST_SECONDS. Before an epoch of
-# the kind was seen, and once it has told its last, for no less than UNKNOWN times that: an hour.
+# A trial hangs that says nothing for TIMES what an epoch takes, but for no less than least_seconds(). Before an epoch
+# of the kind was seen, and once it has told its last, for no less than UNKNOWN times that: an hour.
 TIMES = 10
-LEAST_SECONDS = 300.0
 UNKNOWN = 12
-LEAST_VARIABLE = "CARSWEEP_HANG_SECONDS"
 # Of the time between two looks no more than this counts: the driver was stopped, or the whole machine was.
 _LOOK_SECONDS = 1.0
 
 Comes = Literal["closed", "open", "end"]
-
-
-def least_seconds() -> float:
-    """Return for how long any trial may be silent: LEAST_SECONDS, or what CARSWEEP_HANG_SECONDS says.
-
-    Raises:
-        InputError: it says no number of seconds.
-    """
-    said = os.environ.get(LEAST_VARIABLE, "")
-    try:
-        seconds = float(said) if said else LEAST_SECONDS
-    except ValueError:
-        seconds = math.nan
-    if not seconds > 0:
-        raise InputError(f"{LEAST_VARIABLE} must be a number of seconds above 0, got {said!r}. Leave it out for 300.")
-    return seconds
 
 
 def expected_seconds(share: Share, images: int, config: TrialConfig, is_open: bool) -> float:

@@ -23,13 +23,13 @@ from sweeps.confirm import Repeat
 from sweeps.control import Control, HaltStopper, NewsCallback, Observer, Watch
 from sweeps.control_answers import Answers, order_with, resources_of
 from sweeps.control_deaths import every_death_is_one
-from sweeps.control_hangs import HangWatch, Patience, expected_seconds, least_seconds
+from sweeps.control_hangs import HangWatch, Patience, expected_seconds
 from sweeps.control_quarantine import Quarantine
 from sweeps.engine_task import LOADER
 from sweeps.failures import Try
 from sweeps.interrupts import interruptible
 from sweeps.ledger import Ledger, Standing
-from sweeps.resources import Machine, Share, this_machine, trial_resources
+from sweeps.resources import Machine, Share, least_seconds, this_machine, trial_resources
 from sweeps.scheduler import StudyScheduler
 from sweeps.searcher import StudySearcher
 from sweeps.session import ray_session

@@ -72,7 +72,7 @@ def check_sweep(
     from carcls.data.stanford import read_layout
     from carcls.families import preflight
     from sweeps.cluster import machines_of
-    from sweeps.resources import trial_resources
+    from sweeps.resources import least_seconds, trial_resources
     from sweeps.tracking_store import check_tracking
     from sweeps.winner_candidates import keep_choice
 
@@ -82,6 +82,7 @@ def check_sweep(
     claim_folder(spec, out, edited=edited, make=not plan or address is not None)
     tracking = None if plan and tracking_uri is None else check_tracking(tracking_uri, out)
     spec = spec if edited else keep_choice(spec, out / str(spec.name))
+    least_seconds()
     share = trial_resources(spec, *(machines_of(address, out) if address else ()))
     # Near-duplicates may move images from validation to training, so more neighbours than these are surely too many.
     if _most_neighbours(spec) > listed.train + listed.validation:

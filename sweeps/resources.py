@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +13,10 @@ from carcls.machine import usable_cores, visible_gpus
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
+
+# For so long every trial may be silent, unless the variable says otherwise (see sweeps.control_hangs).
+LEAST_SECONDS = 300.0
+LEAST_VARIABLE = "CARSWEEP_HANG_SECONDS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +101,19 @@ def _check_fits(spec: SweepSpec, machines: Sequence[Machine], gpus: float, where
             f"cpus_per_trial must be at most the cores {where} ({most_cores}), got {cpus:g}. "
             "Leave --cpus-per-trial out, or lower it."
         )
+
+
+def least_seconds() -> float:
+    """Return for how long any trial may be silent: LEAST_SECONDS, or what CARSWEEP_HANG_SECONDS says.
+
+    Raises:
+        InputError: it says no number of seconds.
+    """
+    said = os.environ.get(LEAST_VARIABLE, "")
+    try:
+        seconds = float(said) if said else LEAST_SECONDS
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise InputError(f"{LEAST_VARIABLE} must be a number of seconds above 0, got {said!r}. Leave it out for 300.")
+    return seconds

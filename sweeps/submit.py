@@ -24,6 +24,7 @@ PASSED_ON = (
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
     "CARSWEEP_WEIGHTS_DIR",
+    "CARSWEEP_HANG_SECONDS",
 )
 # Never uploaded: what is large, and what is made from the rest.
 EXCLUDED = [".git", ".venv", "venv", "/runs", "*.egg-info", "__pycache__"]

@@ -364,6 +364,22 @@ def test_a_process_that_the_memory_monitor_ends_costs_nobody_else_anything(
 
 
 @pytest.mark.slow
+def test_a_machine_without_memory_to_begin_with_makes_no_trial_smaller(
+    runner_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others hold the memory, so a process is ended as it starts: the trial is lost, which a resume tries again."""
+    share = used_memory() / (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    monkeypatch.setenv("RAY_memory_usage_threshold", f"{share / 2:.4f}")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    said: list[str] = []
+    with ray_session(runner_folder / "full.log", cpus=1, gpus=0):
+        result = run(tmp_path, {0.1: ""}, said=said)
+    assert [(record.status, record.failure) for record in result.records] == [("failed", "lost")]
+    assert result.records[0].reason.endswith("the machine had no memory left when its process started.")
+    assert said == []
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("session")
 def test_trials_shorter_than_the_start_of_a_process_run_in_all_of_them(tmp_path: Path) -> None:
     """The second process is let start, though the first one is free again before it has."""

@@ -8,8 +8,8 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
-from sweeps.control_hangs import Hang, Patience, expected_seconds, least_seconds
-from sweeps.resources import Share
+from sweeps.control_hangs import Hang, Patience, expected_seconds
+from sweeps.resources import Share, least_seconds
 
 LEAST = 300.0
 
