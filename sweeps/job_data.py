@@ -25,7 +25,7 @@ def prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Progr
     from carcls.data.dataset import prepare_dataset
 
     size, *also = wanted_sizes(spec)
-    dataset = prepare_dataset(_with_demo(spec, out, progress), stages, size, also=also, progress=progress.packing)
+    dataset = prepare_dataset(with_demo(spec, out, progress), stages, size, also=also, progress=progress.packing)
     summary = summarize_data(dataset)
     counts = ", ".join(f"{count} {split}" for split, count in summary.splits.items())
     progress.note(f"{summary.name}: {summary.classes} classes; images: {counts}.")
@@ -51,7 +51,8 @@ def _list(progress: Progress, findings: list[str]) -> None:
         progress.note(f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder.")
 
 
-def _with_demo(spec: SweepSpec, out: Path, progress: Progress) -> DataConfig:
+def with_demo(spec: SweepSpec, out: Path, progress: Progress) -> DataConfig:
+    """Return where a sweep's images are; where it names none, demo cars, which are rendered if they are not there."""
     data = spec.data
     if data.path is not None:
         return data

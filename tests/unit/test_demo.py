@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from scipy.io import loadmat
 
 from carcls.config import DataConfig
@@ -18,6 +19,9 @@ from carcls.data.demo_scene import VIEWS, make_scene
 from carcls.data.fingerprints import near_duplicate_groups
 from carcls.errors import DataError, InputError, OutputError
 from carcls.stages import StageStore
+from sweeps.cli.view import PlainView
+from sweeps.job_data import with_demo
+from sweeps.spec_loading import load_spec
 
 PER_CLASS = 2
 
@@ -188,3 +192,22 @@ def test_what_nearly_repeats_an_earlier_picture_is_drawn_anew() -> None:
     assert apart[:2] == [first, other]
     assert (apart[2].label, apart[2].index) == (3, 8)
     assert apart[2] not in (twin, demo._draw_image(0, 3, 8))
+
+
+def test_a_sweep_goes_on_with_the_demo_that_it_was_begun_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an older carsweep drew stays a sweep's data; a new sweep beside it gets the pictures of today."""
+    older = tmp_path / "data" / "demo-v1-seed0-36"
+    for place in range(24):
+        pixels = np.random.default_rng(place).integers(0, 256, (8, 8, 3), np.uint8)
+        file = older / ("train" if place % 3 else "test") / "ab"[place % 2] / f"{place}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    (tmp_path / "old").mkdir()
+    begun = prepare_dataset(DataConfig(path=str(older)), StageStore(tmp_path / "stages"), 32)
+    begun.save(tmp_path / "old" / "dataset.json")
+    drawn: list[Path] = []
+    monkeypatch.setattr(demo, "write_demo", drawn.append)
+    for name in ("old", "new"):
+        spec = load_spec("transfer", overrides={"name": name})
+        with_demo(spec, tmp_path, PlainView(spec, Console(quiet=True)))
+    assert drawn == [older, tmp_path / "data" / demo.demo_folder_name()]
