@@ -304,6 +304,21 @@ def test_ui_without_runs_says_so(run: Run) -> None:
     assert "--out" in err
 
 
+def test_what_is_told_of_a_job_has_no_password(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the cluster's address nor the job's command shows the password that is in it."""
+    from sweeps import submit
+
+    def take(address: str, arguments: list[str], **_: object) -> submit.Submission:
+        return submit.Submission(address, "job-1", submit.job_command(arguments))
+
+    monkeypatch.setattr(submit, "submit_job", take)
+    words = ["--address", "http://ann:s3cret@host:8265", "--tracking-uri", "http://ann:s3cret@other:5000"]
+    code, out, err = run("submit", "transfer", *words, "--no-wait")
+    assert (code, out) == (0, "job-1\n")
+    assert "s3cret" not in err
+    assert "http://***@other:5000" in err
+
+
 def test_settings_and_durations_are_written_short() -> None:
     """A line of the table holds a trial's settings, and times are told in their two largest units."""
     assert write_settings({"head_lr": 0.0012345, "flip": False}) == "head_lr=0.00123 no-flip"

@@ -24,6 +24,7 @@ from sweeps.result import (
     TestReading,
     TrialSummary,
 )
+from sweeps.spec_loading import edit_spec, load_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/cli.md", "cluster/README.md"]
@@ -120,3 +121,14 @@ def test_each_field_of_the_object_is_documented(prefix: str, part: type) -> None
     parent = next((line for line in table.splitlines() if line.startswith(f"| `{prefix[:-1]}`")), "") if prefix else ""
     missing = [n for n in names if f"`{prefix}{n}`" not in table and f"`{n}`" not in parent and f"`{n}." not in table]
     assert [name for name in missing if f"`{name}[]." not in table] == []
+
+
+@pytest.mark.parametrize("source", ["README.md", "docs/cli.md", "sweeps/cli/resume.py"])
+def test_settings_that_resume_is_shown_with_change_a_sweep(source: str) -> None:
+    """What an example sets is not what a sweep has anyway."""
+    shown = re.findall(r"^ +carsweep resume .*--set (\S+(?: \S+=\S+)*)", read(source), flags=re.MULTILINE)
+    assert shown
+    for setting in " ".join(shown).split():
+        for family in ("transfer", "retrieval", "scratch"):
+            spec = load_spec(family)
+            assert edit_spec(spec, [setting], {}) != spec, (family, setting)
