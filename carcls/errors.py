@@ -143,7 +143,8 @@ def mask_secrets(text: str) -> str:
     """
     # Greedy up to the last @ before a slash or a space: passwords may hold an @ themselves.
     text = re.sub(r"(?<=://)[^\s/'\"]*@", "***@", text)
-    text = re.sub(r"(?<![^\s'\"=])[^\s/'\"=:]+:[^\s/'\"]+@(?=[\w\[])", "***@", text)
+    # And where an address has no scheme, or was taken for a path, which has lost a slash.
+    text = re.sub(r"(?:(?<![^\s'\"=])|(?<=:/))[^\s/'\"=:]+:[^\s/'\"]+@(?=[\w\[])", "***@", text)
     return re.sub(r"(?i)([?&;][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
 
 

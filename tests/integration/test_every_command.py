@@ -235,11 +235,17 @@ def test_who_only_looks_needs_no_right_to_write(words: str, place: Path) -> None
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], cwd=place, capture_output=True, check=False).returncode:
         pytest.skip("no folder can be mounted read-only here: that needs root")
     script = f'{mount} && "$0" "$@"'
+    wide = {"COLUMNS": "100"}
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, *command], cwd=place, capture_output=True, text=True, check=False
+        ["unshare", "-m", "sh", "-c", script, *command],
+        cwd=place,
+        env=surroundings(wide),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == carsweep(place, *words.split(), *CASES[words].typical).stdout
+    assert done.stdout == carsweep(place, *words.split(), *CASES[words].typical, environment=wide).stdout
 
 
 @pytest.mark.parametrize("more", [["--dry-run"], ["--disk", "1GB", "--keep", "1"], ["--json"], []], ids=str)
@@ -253,16 +259,16 @@ def test_gc_ends_with_its_own_exit_code(more: list[str], place: Path, tmp_path: 
 @pytest.mark.parametrize(
     "words",
     [
-        ["run", "transfer", "--data", "pictures", "--tracking-uri", "http://ann:s3cret@127.0.0.1:9"],
-        ["run", "transfer", "--data", "pictures", "--tracking-uri", "nosql://ann:s3cret@127.0.0.1:9"],
-        ["run", "transfer", "--data", "pictures", "--address", "http://ann:s3cret@127.0.0.1:9"],
-        ["run", "transfer", "--data", "pictures", "--weights", "http://ann:s3cret@127.0.0.1:9/w.pth"],
-        ["resume", "mine", "--tracking-uri", "http://ann:s3cret@127.0.0.1:9"],
-        ["promote", "transfer", "--tracking-uri", "postgresql://ann:s3cret@127.0.0.1:9/runs"],
-        ["submit", "transfer", "--address", "http://ann:s3cret@127.0.0.1:9"],
-        ["submit", "transfer", "--address", "ann:s3cret@127.0.0.1:9"],
-        ["ui", "--tracking-uri", "http://ann:s3cret@127.0.0.1:9"],
-        ["ui", "--tracking-uri", "http://127.0.0.1:9/?token=s3cret"],
+        ["run", "transfer", "--data", "pictures", "--tracking-uri", "http://ann:pa55word@127.0.0.1:9"],
+        ["run", "transfer", "--data", "pictures", "--tracking-uri", "nosql://ann:pa55word@127.0.0.1:9"],
+        ["run", "transfer", "--data", "pictures", "--address", "http://ann:pa55word@127.0.0.1:9"],
+        ["run", "transfer", "--data", "pictures", "--weights", "http://ann:pa55word@127.0.0.1:9/w.pth"],
+        ["resume", "mine", "--tracking-uri", "http://ann:pa55word@127.0.0.1:9"],
+        ["promote", "transfer", "--tracking-uri", "postgresql://ann:pa55word@127.0.0.1:9/runs"],
+        ["submit", "transfer", "--address", "http://ann:pa55word@127.0.0.1:9"],
+        ["submit", "transfer", "--address", "ann:pa55word@127.0.0.1:9"],
+        ["ui", "--tracking-uri", "http://ann:pa55word@127.0.0.1:9"],
+        ["ui", "--tracking-uri", "http://127.0.0.1:9/?token=pa55word"],
     ],
     ids=" ".join,
 )
@@ -270,9 +276,9 @@ def test_a_password_in_an_address_is_never_shown(words: list[str], place: Path, 
     """Neither stdout, stderr, nor a file that the command leaves has the password."""
     shutil.copytree(place, tmp_path / "copy")
     done = carsweep(tmp_path / "copy", *words, environment={"CARSWEEP_DEBUG": "1"})
-    assert "s3cret" not in done.stdout + done.stderr
+    assert "pa55word" not in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    kept = [path for path in (tmp_path / "copy").rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
+    kept = [path for path in (tmp_path / "copy").rglob("*") if path.is_file() and b"pa55word" in path.read_bytes()]
     assert kept == []
 
 

@@ -36,6 +36,9 @@ def closed_port() -> int:
     ("text", "shown"),
     [
         ("http://ann:s3cret@host:5000", "http://***@host:5000"),
+        ("got 'ann:s3cret@host:5000'", "got '***@host:5000'"),
+        ("got 'http:/ann:s3cret@host/w.pth'", "got 'http:/***@host/w.pth'"),
+        ("models:/carsweep-transfer@champion", "models:/carsweep-transfer@champion"),
         ("postgresql+psycopg2://ann:p@ss:w@db/mlflow", "postgresql+psycopg2://***@db/mlflow"),
         ("https://token@host/mlflow?api_key=s3cret&a=1", "https://***@host/mlflow?api_key=***&a=1"),
         ("cannot reach http://ann:s3cret@host/x: refused", "cannot reach http://***@host/x: refused"),
