@@ -43,7 +43,7 @@ class Slow:
 def busy():
     while True:
         gc.collect()
-        time.sleep(0.002)
+        time.sleep(0.2)
 
 if any(word.endswith("bin/carsweep") for word in sys.orig_argv):
     sys.meta_path.insert(0, Slow())

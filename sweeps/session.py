@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import ray
 
 from carcls.errors import InputError
-from sweeps.interrupts import end_now, keeping_handlers, uninterrupted
+from sweeps.interrupts import end_now, keeping_handlers, last_words, uninterrupted
 from sweeps.ray_servers import Servers
 from sweeps.resources import Machine, this_machine
 
@@ -84,7 +85,8 @@ def one_session() -> Iterator[None]:
     session = _Session()
     _open.append(session)
     try:
-        yield
+        with last_words(partial(_clear, session)):
+            yield
     finally:
         with uninterrupted():
             _open.remove(session)
@@ -95,7 +97,7 @@ def _end(session: _Session) -> None:
     if session.begun is not None:
         session.begun.exception()  # waits
     if ray.is_initialized():
-        if session.servers is not None and not session.servers.are_alive:
+        if session.servers is not None and not session.servers.serve:
             threading.Event().wait()  # who watches them ends this process; Ray would only wait for them
         if session.servers is not None:
             session.servers.leave()
@@ -108,6 +110,12 @@ def _end(session: _Session) -> None:
             if collects:
                 gc.enable()
     session.over.set()
+    _clear(session)
+
+
+def _clear(session: _Session) -> None:
+    if session.servers is not None:
+        session.servers.kill()
     if session.place is not None:
         shutil.rmtree(session.place, ignore_errors=True)
 
@@ -206,6 +214,7 @@ def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:
             _temp_dir=session.place,
             **quiet,
         )
+    session.servers.watch(ray.get_runtime_context().gcs_address)
 
 
 def _lost() -> None:

@@ -7,6 +7,7 @@ remedy.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -38,6 +39,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
 # It names a model that this store may not have, and every metric would be logged for it.
 os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)
+# They print a traceback for each error that they also raise, which is told in one line here.
+for _logger in ("mlflow.store.db.utils", "sqlalchemy.pool"):
+    logging.getLogger(_logger).setLevel(logging.CRITICAL)
 
 SERVER_SECONDS = 4
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -160,10 +164,8 @@ def _explanation(tracking: Tracking, error: Exception) -> str:
             f"tracking database {tracking.shown_uri} must have the installed MLflow's schema. "
             "Run `mlflow db upgrade` on it after a backup, or choose another --out."
         )
-    return (
-        f"tracking database {tracking.shown_uri} must be readable and writable ({one_line(error)}). "
-        "Move the file away or correct --tracking-uri."
-    )
+    remedy = "Make room on its disk" if "disk is full" in str(error) else "Move the file away or correct --tracking-uri"
+    return f"tracking database {tracking.shown_uri} must be readable and writable ({one_line(error)}). {remedy}."
 
 
 def _server_problem(message: str) -> tuple[str, str]:

