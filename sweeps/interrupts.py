@@ -23,6 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # `timeout` signals the process and then its group; a wrapper passes on what the terminal has sent already.
 _SAME_SECONDS = 0.5
 _AGAIN_SECONDS = 0.02
+_TOGETHER_SECONDS = 1.0  # so late this process may answer a signal that other processes were sent, too
 _SIGACTION_BYTES = 512  # more than the largest struct sigaction
 
 
@@ -119,6 +120,7 @@ def end_now(reason: str) -> None:
     Args:
         reason: one sentence, told if no signal has come: whoever sent one knows.
     """
+    time.sleep(_TOGETHER_SECONDS)
     signalled = _state.last > float("-inf")
     if not signalled:
         sys.stderr.write(f"carsweep: {reason}\n")
