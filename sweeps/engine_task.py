@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LOADER = "carcls.data.dataset:Dataset.load"
 MAX_DEATHS = 2
+_loading: list[Any] = []
 
 
 def run_task(
@@ -51,6 +52,8 @@ def run_task(
         OSError: its process died again and again.
     """
     with ray_session(folder / "ray.log", address=address) as machines:
+        if _loading:  # rather than that a second process loads the same beside it
+            ray.wait([_loading.pop()])
         share = trial_resources(spec, *machines)
         task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=MAX_DEATHS)(_run)
         files = str((folder / "dataset.json").resolve()), str(stages_root.resolve())
@@ -96,7 +99,7 @@ class WarmUp:
         """Begin."""
         if record.status == "complete" and not self._begun:
             self._begun = True
-            ray.remote(num_cpus=0, max_retries=0)(_load).remote(dict(record.config))
+            _loading.append(ray.remote(num_cpus=0, max_retries=0)(_load).remote(dict(record.config)))
 
 
 def _load(config: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from sweeps.job_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.ledger_text import used_up_note
 from sweeps.observers import FanOut, Progress
 from sweeps.remembered import SPEC, forget, has_begun, remember
-from sweeps.resources import this_machine
+from sweeps.resources import this_machine, trial_resources
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
 from sweeps.waits import waiting
@@ -232,7 +232,7 @@ def _run_and_finish(
         from sweeps.engine import run_trials
         from sweeps.engine_task import WarmUp
 
-        warm_up = [] if sitting.address else [WarmUp()]
+        warm_up = [WarmUp()] if sitting.address is None and not trial_resources(sitting.spec).gpus else []
         engine = run_trials(
             sitting.spec,
             sitting.folder / "dataset.json",

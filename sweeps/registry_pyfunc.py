@@ -13,7 +13,6 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 from carcls.errors import InputError
-from carcls.export import GalleryPredictor, load_export
 
 
 class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
@@ -31,7 +30,11 @@ class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
 
     def load_context(self, context: Any) -> None:
         """Load the export that lies beside this file."""
+        # Here, since MLflow runs this file to log a model too, which needs no PyTorch.
+        from carcls.export import GalleryPredictor, load_export
+
         self._predictor = load_export(context.artifacts["export"])
+        self._has_gallery = isinstance(self._predictor, GalleryPredictor)
 
     # The hint is one that MLflow leaves alone: it warns of none or of Any, and enforces the others.
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
@@ -43,7 +46,7 @@ class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
             "top_labels": [[label for label, _ in one.top] for one in predictions],
             "top_probabilities": [[value for _, value in one.top] for one in predictions],
         }
-        if isinstance(self._predictor, GalleryPredictor):
+        if self._has_gallery:
             for column, name in (("images", "image"), ("labels", "label"), ("distances", "distance")):
                 columns[f"neighbour_{column}"] = [[getattr(n, name) for n in one.neighbours] for one in predictions]
         return pd.DataFrame(columns)
