@@ -6,8 +6,8 @@
 A sweep ended well when its exit code is 0, its result.json has a registered model, no run in MLflow is left RUNNING,
 and no process of it is left. Each is one line of the file, and one that is there is not run again, so the command can
 be stopped and typed again; the last line that it prints counts the file. With ``--hostile`` imports outside of the main
-thread are slow, and a thread keeps Python's cyclic collector busy: what else is a race lost once in fifty becomes one
-that is lost nearly always. ``--carsweep`` names the command of another checkout, to see how that one ends.
+thread are slow, and while Ray ends another thread runs Python's cyclic collector: what else is a matter of timing
+becomes a race that is lost nearly always. ``--carsweep`` names the command of another checkout, to see how it ends.
 """
 
 from __future__ import annotations
@@ -37,13 +37,18 @@ import gc, sys, threading, time
 class Slow:
     def find_spec(self, name, path=None, target=None):
         if threading.current_thread() is not threading.main_thread():
-            time.sleep(0.005)
+            time.sleep(0.001)
         return None
 
 def busy():
+    main = threading.main_thread().ident
     while True:
-        gc.collect()
-        time.sleep(0.2)
+        frame = sys._current_frames().get(main)
+        while frame is not None:
+            if frame.f_code.co_name == "shutdown" and "ray" in frame.f_code.co_filename:
+                gc.collect()
+            frame = frame.f_back
+        time.sleep(0.002)
 
 if any(word.endswith("bin/carsweep") for word in sys.orig_argv):
     sys.meta_path.insert(0, Slow())

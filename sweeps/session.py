@@ -218,7 +218,8 @@ def _start(address: str | None, cpus: int | None, gpus: int | None) -> None:
 
 
 def _lost() -> None:
-    end_now("Ray's servers on this machine have ended: perhaps its memory ran out, or somebody stopped them.")
+    if ray.is_initialized():  # else somebody has ended Ray on purpose
+        end_now("Ray's servers on this machine have ended: perhaps its memory ran out, or somebody stopped them.")
 
 
 def _make_place() -> str:
