@@ -67,6 +67,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tracking(template: Path, tmp_path: Path) -> Iterator[Tracking]:
     """A database of its own with that sweep."""
     shutil.copy(template / "mlflow.db", tmp_path / "mlflow.db")
+    (tmp_path / "artifacts").symlink_to(template / "artifacts")
     return open_tracking(None, tmp_path)
 
 
