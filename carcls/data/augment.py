@@ -162,6 +162,7 @@ def _jitter(images: Tensor, draws: Tensor, amount: float) -> Tensor:
     gray = luma.expand(3, 3)  # sends a colour to its gray in all three channels
     matrices = contrast * brightness * (saturation * torch.eye(3, device=images.device) + (1 - saturation) * gray)
     # A gray has no saturation to change: what contrast adds stays as it is.
-    mean = images.mean(dim=(2, 3)) @ luma  # [b], of the gray image
+    # [b], of the gray image; a matrix product would round otherwise for other numbers of images, on some processors.
+    mean = (images.mean(dim=(2, 3)) * luma).sum(dim=1)
     shifts = ((1 - contrast) * brightness * mean[:, None, None]).expand(-1, 3, 1)
     return torch.baddbmm(shifts, matrices, images.flatten(2)).clamp_(0, 1).view_as(images)

@@ -102,7 +102,8 @@ def notes_of(manifest: Manifest, index: Index, splits: Splits) -> list[str]:
     ambiguous = [f"{first} = {second}" for first, second in ambiguous_pictures(manifest, index, splits)]
     notes = []
     if ambiguous:
-        notes.append(f"{len(ambiguous)} pictures are in more than one class: {_some(ambiguous)}.")
+        many = "1 picture is" if len(ambiguous) == 1 else f"{len(ambiguous)} pictures are"
+        notes.append(f"{many} in more than one class: {_some(ambiguous)}.")
     if untrained:
         notes.append(f"{len(untrained)} classes have no readable training image: {_some(untrained)}.")
     if unvalidated:

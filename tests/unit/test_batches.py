@@ -132,7 +132,7 @@ def test_frozen_backbones_train_on_single_images(tmp_path: Path, micro: int | No
     config = SMALL.with_settings(
         {"unfreezing": "frozen", "batch_size": 1 if micro is None else 3, "micro_batch": micro}
     )
-    preflight([config])
+    preflight([config], tmp_path)
     trainer = _trainer(config, 5)
     trainer.fit(tmp_path, lambda _: None)
     assert len(trainer._divided([np.arange(3)])[0]) == (1 if micro is None else 3)
@@ -143,7 +143,7 @@ def test_batches_of_one_are_refused_before_they_fail(tmp_path: Path, unfreezing:
     """One sentence before the sweep; the same in a trial, after the shared head's phase, as a matter of settings."""
     config = SMALL.with_settings({"batch_size": 1, "unfreezing": unfreezing, "epochs": 3})
     with pytest.raises(InputError, match=r"at least 2 images for efficientnet_lite0 at 32 pixels.*Raise batch_size"):
-        preflight([config])
+        preflight([config], tmp_path)
     with pytest.raises(InputError, match="at least 2 images") as refused:
         _trainer(config, 5, StageStore(tmp_path / "store")).fit(tmp_path, lambda _: None)
     assert failure_of(refused.value).kind == "settings"
@@ -152,9 +152,9 @@ def test_batches_of_one_are_refused_before_they_fail(tmp_path: Path, unfreezing:
 @pytest.mark.parametrize(
     "changes", [{"image_size": 96}, {"backbone": "scratch", "batch_norm": False}, {"batch_size": 2}]
 )
-def test_batches_that_train_are_not_refused(changes: dict[str, object]) -> None:
+def test_batches_that_train_are_not_refused(changes: dict[str, object], tmp_path: Path) -> None:
     """Larger maps, no BatchNorm, or two images: nothing is in the way."""
-    preflight([SMALL.with_settings({"batch_size": 1, **changes})])
+    preflight([SMALL.with_settings({"batch_size": 1, **changes})], tmp_path)
 
 
 @pytest.mark.parametrize("size", [3, 7])

@@ -193,6 +193,7 @@ def test_a_name_of_another_sweep_is_refused(run: Run, data: Path, tmp_path: Path
     file = tmp_path / "runs" / "mine" / "spec.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(other.to_yaml())
+    file.with_name("dataset.json").touch()  # its images were read
     code, _, err = run("run", "transfer", "--data", str(data), "--name", "mine")
     assert (code, err.count("\n")) == (2, 1)
     assert "'mine'" in err

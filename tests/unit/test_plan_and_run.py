@@ -134,6 +134,7 @@ def test_a_name_of_other_settings_is_refused_by_the_plan(run: Run, tmp_path: Pat
     other = load_spec("transfer", overrides={"data": str(tmp_path / "base"), "name": "mine", "seed": 7})
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "spec.yaml").write_text(other.to_yaml())
+    (tmp_path / "runs" / "mine" / "dataset.json").touch()  # its images were read
     code, _, err = run("run", "transfer", *SMALL, "--data", "base", "--name", "mine", "--dry-run")
     assert code == 2
     assert "--name must be new or belong to a sweep of the same spec, got 'mine'" in err
@@ -199,6 +200,7 @@ def test_a_sweep_whose_neighbours_were_cut_goes_on_by_the_same_command(tmp_path:
     spec = load_spec("retrieval", overrides={"data": "/cars", "name": "mine"})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "spec.yaml").write_text(fit_to_data(spec, 32)[0].to_yaml())
+    (tmp_path / "mine" / "dataset.json").touch()  # its images were read
     claim_folder(spec, tmp_path)
     for other in (["search.k=[1,5]"], ["dropout=0.5"]):
         with pytest.raises(InputError, match="--name must be new"):

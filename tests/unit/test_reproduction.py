@@ -145,6 +145,7 @@ def test_a_name_goes_on_with_its_own_experiments_only(tmp_path: Path) -> None:
     spec = specs_of()["scratch"]
     (tmp_path / "mine-scratch").mkdir()
     (tmp_path / "mine-scratch" / "spec.yaml").write_text(spec.to_yaml())
+    (tmp_path / "mine-scratch" / "dataset.json").touch()  # its images were read
     claim_folder(specs_of()["scratch"], tmp_path)
     with pytest.raises(InputError, match="mine-scratch"):
         claim_folder(specs_of("epochs=3")["scratch"], tmp_path)
