@@ -69,7 +69,8 @@ def callable_name(program: str) -> str:
     """Return how a person calls a program of this installation: its name, or its path when it is not on the PATH."""
     place = Path(sys.executable).parent / program
     found = shutil.which(program)
-    if found and Path(found).resolve() == place.resolve():
+    # Not where a link leads: the Python of a virtual environment is one to a Python that lacks its libraries.
+    if found and Path(found).parent.resolve() == place.parent.resolve():
         return program
     here = Path.cwd()
     return str(place.relative_to(here) if place.is_relative_to(here) else place)

@@ -21,6 +21,7 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.cli.family import repeat_set, resume_command
 from sweeps.cli.running import write_duration, write_settings
+from sweeps.cli.streams import callable_name
 from sweeps.spec_loading import load_spec
 
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
@@ -324,3 +325,13 @@ def test_settings_and_durations_are_written_short() -> None:
     """A line of the table holds a trial's settings, and times are told in their two largest units."""
     assert write_settings({"head_lr": 0.0012345, "flip": False}) == "head_lr=0.00123 no-flip"
     assert [write_duration(s) for s in (8.21, 75, 7325)] == ["8.2 s", "1 min 15 s", "2 h 02 min"]
+
+
+def test_python_is_named_so_that_it_has_the_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python on the PATH to which this environment's own is a link is another one: it knows nothing of carsweep."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "python").symlink_to(Path(sys.executable).resolve())
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
+    assert Path(callable_name("python")).absolute() == Path(sys.executable).with_name("python")
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert callable_name("python") == "python"
