@@ -6,8 +6,8 @@
 A sweep ended well when its exit code is 0, its result.json has a registered model, no run in MLflow is left RUNNING,
 and no process of it is left. Each is one line of the file, and one that is there is not run again, so the command can
 be stopped and typed again; the last line that it prints counts the file. With ``--hostile`` imports outside of the main
-thread are slow, and while Ray ends another thread runs Python's cyclic collector: what else is a matter of timing
-becomes a race that is lost nearly always. ``--carsweep`` names the command of another checkout, to see how it ends.
+thread are slow, and while Ray ends another thread runs Python's cyclic collector, which provokes what else is a matter
+of timing. ``--carsweep`` names the command of another checkout, to see how it ends.
 """
 
 from __future__ import annotations
