@@ -5,9 +5,10 @@
 
 A sweep ended well when its exit code is 0, its result.json has a registered model, no run in MLflow is left RUNNING,
 and no process of it is left. Each is one line of the file, and one that is there is not run again, so the command can
-be stopped and typed again; the last line that it prints counts the file. With ``--hostile`` imports outside of the main
-thread are slow, and while Ray ends another thread runs Python's cyclic collector, which provokes what else is a matter
-of timing. ``--carsweep`` names the command of another checkout, to see how it ends.
+be stopped and typed again; the last line that it prints counts the file. ``--hostile`` provokes what else is a matter
+of timing: imports outside of the main thread are slow, the cyclic collector does not run by itself, and while Ray ends
+another thread keeps the interpreter for 0.6 s, as the import of a large library does, and then collects. ``--carsweep``
+names the command of another checkout, to see how it ends.
 """
 
 from __future__ import annotations
@@ -43,14 +44,19 @@ class Slow:
 def busy():
     main = threading.main_thread().ident
     while True:
-        frame = sys._current_frames().get(main)
-        while frame is not None:
-            if frame.f_code.co_name == "shutdown" and "ray" in frame.f_code.co_filename:
-                gc.collect()
-            frame = frame.f_back
-        time.sleep(0.002)
+        code = sys._current_frames()[main].f_code
+        if code.co_name == "shutdown" and code.co_filename.endswith("ray/_private/worker.py"):
+            sys.setswitchinterval(1.0)
+            end = time.monotonic() + 0.6
+            while time.monotonic() < end:
+                pass
+            gc.collect()
+            sys.setswitchinterval(0.005)
+        time.sleep(0.001)
 
 if any(word.endswith("bin/carsweep") for word in sys.orig_argv):
+    gc.disable()
+    gc.enable = lambda: None
     sys.meta_path.insert(0, Slow())
     threading.Thread(target=busy, daemon=True).start()
 """
