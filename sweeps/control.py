@@ -157,8 +157,8 @@ class Watch:
         self, number: int, epoch: int, metrics: dict[str, float], seconds: float, saved: float, trained: bool
     ) -> bool:
         """Note one measurement; perhaps of an epoch that a dead process had reported."""
-        stop = self.study.report(number, epoch, metrics, seconds, saved)
         measurement = Measurement(epoch, metrics, trained)
+        stop = self.study.report(number, measurement, seconds, saved)
         self.ledger.beat(number, measurement.epoch, trained=measurement.trained)
         if measurement.epoch > self.epochs.get(number, 0):
             self.epochs[number] = measurement.epoch

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from carcls.outcome import Measurement
+
 Status = Literal["running", "complete", "pruned", "failed"]
 
 
@@ -49,6 +51,7 @@ class TrialRecord:
         refused: whether it was not run, since what is known of it before breaks a constraint; then it is ``pruned``.
         twins: trials that took over this one's result; told by lists of all trials, not of a single one.
         precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
+        history: its measurements, each epoch once, in order; none in old journals.
     """
 
     number: int
@@ -72,3 +75,4 @@ class TrialRecord:
     saved: float = 0.0
     twins: Sequence[Twin] = ()
     precision: str = ""
+    history: Sequence[Measurement] = ()

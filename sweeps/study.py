@@ -15,6 +15,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from carcls.config import TrialConfig
+from carcls.outcome import Measurement
 from sweeps.confirm import Repeat
 from sweeps.holding import give_back, take
 from sweeps.record import Status, TrialRecord
@@ -28,7 +29,6 @@ from sweeps.study_parts import (
     Journal,
     asked_of,
     load,
-    record_of,
     what_is_broken,
 )
 from sweeps.study_rungs import is_beaten
@@ -180,7 +180,12 @@ class Study:
         if attempts > MAX_ATTEMPTS:
             why = frozen.user_attrs.get("lost", "its process died; ray.log in the sweep's folder may tell why.")
             reason = f"lost {MAX_ATTEMPTS} times without finishing another epoch: {why}"
-            outcome = {"epochs": epochs, "metrics": record_of(frozen).metrics, "reason": reason, "failure": "lost"}
+            outcome = {
+                "epochs": epochs,
+                "metrics": self._book.record(number).metrics,
+                "reason": reason,
+                "failure": "lost",
+            }
             self._finish(number, "failed", None, outcome)
             return None
         self._book.note(frozen, epochs_before=epochs, attempts=attempts)
@@ -188,9 +193,7 @@ class Study:
 
     # Telling
 
-    def report(
-        self, number: int, epoch: int, metrics: Mapping[str, float], seconds: float = 0.0, saved: float = 0.0
-    ) -> bool:
+    def report(self, number: int, measurement: Measurement, seconds: float = 0.0, saved: float = 0.0) -> bool:
         """Note a measurement, and what stages saved so far; return True when the trial should stop now.
 
         It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
@@ -201,13 +204,14 @@ class Study:
         live = self._live.get(number)
         if live is None:
             return True
+        epoch, metrics = measurement.epoch, measurement.metrics
         broken = what_is_broken(metrics)
         if broken:
             reason = f"{broken} after epoch {epoch}"
             self._finish(number, "failed", None, {**last_of(live), "reason": reason, "failure": "diverged"})
             return True
         live.epochs, live.metrics, live.seconds, live.saved = epoch, dict(metrics), seconds, saved
-        self._book.report(live.trial, epoch, metrics[OBJECTIVE])
+        self._book.report(live.trial, measurement)
         stopping = self._spec.early_stopping
         is_rung = epoch in stopping.rungs(live.last_epoch) and not (live.documented or live.confirms)
         live.pruned = is_rung and is_beaten(searched(self._book.known()), number, epoch, live.last_epoch, stopping)
@@ -292,7 +296,7 @@ class Study:
 
     def record(self, number: int) -> TrialRecord:
         """Return what the journal knows of one trial."""
-        return record_of(self._book.frozen(number))
+        return self._book.record(number)
 
     def records(self, *, duplicates: bool = False) -> list[TrialRecord]:
         """Return every trial with its twins, in the order of asking; the twins' own records when asked for instead."""

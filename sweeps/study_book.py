@@ -11,6 +11,7 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from carcls.outcome import Measurement
 from sweeps.record import Status, TrialRecord
 from sweeps.study_confirm import is_confirming
 from sweeps.study_index import Index
@@ -65,12 +66,18 @@ class Book:
 
     def records(self, *, duplicates: bool) -> list[TrialRecord]:
         """Return every trial with its twins; with ``duplicates`` the twins' own records instead."""
-        return [record_of(trial) for trial in self.known()] if duplicates else records_with_twins(self.known())
+        if duplicates:
+            return [record_of(trial, self._journal) for trial in self.known()]
+        return records_with_twins(self.known(), self._journal)
+
+    def record(self, number: int) -> TrialRecord:
+        """Return what the journal knows of one trial."""
+        return record_of(self.frozen(number), self._journal)
 
     def take_finished(self) -> list[TrialRecord]:
         """Return the trials finished since the last call, without duplicates."""
         numbers, self._finished = self._finished, []
-        return [record_of(self.frozen(number)) for number in numbers]
+        return [self.record(number) for number in numbers]
 
     # Writing
 
@@ -102,12 +109,12 @@ class Book:
         for name, value in attributes.items():
             self._study._storage.set_trial_user_attr(frozen._trial_id, name, value)
 
-    @staticmethod
-    def report(trial: Trial, epoch: int, value: float) -> None:
-        """Write a value of the objective down; an epoch that was told is not told again."""
-        with warnings.catch_warnings():
+    def report(self, trial: Trial, measurement: Measurement) -> None:
+        """Write an epoch down; one that was told is not told again."""
+        measured = {"metrics": measurement.metrics, "trained": measurement.trained}
+        with warnings.catch_warnings(), self._journal.adding(measured=measured):
             warnings.simplefilter("ignore")  # optuna warns when a step is reported again
-            trial.report(value, epoch)
+            trial.report(measurement.metrics[OBJECTIVE], measurement.epoch)
 
     def finish(self, number: int, status: Status, value: float | None, outcome: Mapping[str, Any]) -> None:
         """Close a trial, and what waits for its result; add what it answered besides."""
@@ -130,7 +137,8 @@ class Book:
             return
         outcome = {**twin.user_attrs["outcome"], "seconds": 0.0, "reason": duplicate_reason(asked_of(frozen))}
         if outcome["status"] == "pruned" and OBJECTIVE in outcome["metrics"]:
-            self.report(self.attach(frozen), outcome["epochs"], outcome["metrics"][OBJECTIVE])
+            last = Measurement(outcome["epochs"], outcome["metrics"], trained=False)
+            self.report(self.attach(frozen), last)
         self.finish(frozen.number, outcome["status"], outcome["metrics"].get(OBJECTIVE), outcome)
 
     def _tell_siblings(self, parent: FrozenTrial) -> None:

@@ -50,14 +50,14 @@ def read_history(folder: Path) -> History:
     path = folder / JOURNAL
     if not path.is_file():
         return History((), ())
-    storage = replayed(Journal(path))
+    journal = Journal(path)
+    storage = replayed(journal)
     if not storage.get_all_studies():  # its driver has written no whole line yet
         return History((), ())
     study = optuna.load_study(study_name=STUDY, storage=storage)
     trials = [trial for trial in study.get_trials(deepcopy=False) if "asked" in trial.user_attrs]
-    return History(
-        tuple(records_with_twins(trials)), tuple(study.user_attrs.get("edits", ())), study.user_attrs.get("spec", "")
-    )
+    records = tuple(records_with_twins(trials, journal))
+    return History(records, tuple(study.user_attrs.get("edits", ())), study.user_attrs.get("spec", ""))
 
 
 def reopen(journal: Path) -> tuple[int, ...]:

@@ -12,9 +12,15 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, overload
 
+from carcls.errors import InputError
+from carcls.outcome import Measurement
+
+# What the line of an epoch holds besides what Optuna reads: the whole measurement.
+MEASURED = "measured"
 _SEALED = re.compile(rb'(.*),"(sum|crc)":"([0-9a-f]{8})"\}\n', re.DOTALL)
 
 
@@ -75,3 +81,63 @@ def _is_changed_at_the_end(line: bytes, before: int) -> bool:
     except ValueError:
         return False
     return True
+
+
+class EpochHistory(Sequence[Measurement]):
+    """The measurements of a trial, oldest first, each epoch once; read from the journal when they are looked at.
+
+    A thousand trials of forty epochs would fill as much memory as all else that a driver holds.
+
+    Args:
+        journal: the file.
+        places: where the lines of the epochs begin, in bytes.
+    """
+
+    def __init__(self, journal: Path, places: Sequence[int]) -> None:
+        self._journal, self._places = journal, tuple(places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Measurement: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Measurement, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Measurement | tuple[Measurement, ...]:
+        """Read one epoch, or some.
+
+        Raises:
+            InputError: the journal was written anew in the meantime.
+        """
+        if isinstance(index, slice):
+            return tuple(self._read(self._places[index]))
+        return next(self._read([self._places[index]]))
+
+    def __iter__(self) -> Iterator[Measurement]:
+        return self._read(self._places)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        return hash((self._journal, self._places))
+
+    def _read(self, places: Iterable[int]) -> Iterator[Measurement]:
+        with self._journal.open("rb") as file:
+            for place in places:
+                file.seek(place)
+                try:
+                    yield measurement_in(json.loads(file.readline()))
+                except (ValueError, KeyError, TypeError):
+                    raise InputError(
+                        f"{self._journal.name} must stay as it is while it is read, got one that was written anew at "
+                        f"{self._journal}. Give the command again."
+                    ) from None
+
+
+def measurement_in(log: Mapping[str, Any]) -> Measurement:
+    """Return the measurement of an epoch's line."""
+    measured = log[MEASURED]
+    return Measurement(log["step"], measured["metrics"], measured["trained"])

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from carcls.errors import InputError, OutputError
 from sweeps.record import Status, TrialRecord
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
-from sweeps.study_lines import sealed, whole_lines
+from sweeps.study_lines import MEASURED, EpochHistory, sealed, whole_lines
 
 OBJECTIVE = "val_accuracy"
 STUDY = "sweep"
@@ -74,6 +74,8 @@ class Journal:
         self._synced = -math.inf
         self._read = _Place()
         self._written = 0  # the sum of the last line
+        self._more: Mapping[str, Any] = {}
+        self._epochs: defaultdict[int, list[int]] = defaultdict(list)
         if not path.exists():
             path.open("ab").close()
 
@@ -85,13 +87,17 @@ class Journal:
         """
         if log_number_from != self._read.lines:
             self._read = _Place()
+            self._epochs.clear()
         with self.path.open("rb") as file:
             file.seek(self._read.end)
             try:
                 for line, total in whole_lines(file, self._read.sum):
-                    self._read = _Place(self._read.lines + 1, self._read.end + len(line), total)
+                    log, begin = json.loads(line), self._read.end
+                    self._read = _Place(self._read.lines + 1, begin + len(line), total)
+                    if MEASURED in log:
+                        self._epochs[log["trial_id"]].append(begin)
                     if self._read.lines > log_number_from:
-                        yield json.loads(line)
+                        yield log
             except ValueError as error:
                 raise damaged(self.path, f"line {self._read.lines + 1}: {error}") from None
         self._written = self._read.sum
@@ -108,7 +114,7 @@ class Journal:
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write lines at the end."""
-        lines, total = sealed(logs, self._written)
+        lines, total = sealed(({**log, **self._more} for log in logs), self._written)
         with self.path.open("ab", buffering=0) as file:
             before = file.tell()
             try:
@@ -129,6 +135,19 @@ class Journal:
         """Wait until all lines are on the disk."""
         with self.path.open("ab", buffering=0) as file:
             os.fsync(file.fileno())
+
+    def history(self, trial: int) -> EpochHistory:
+        """Return the epochs of a trial that were read so far; of versions before this one there are none."""
+        return EpochHistory(self.path, self._epochs.get(trial, ()))
+
+    @contextmanager
+    def adding(self, **more: Any) -> Iterator[None]:
+        """Write more values into each line than Optuna gives, which it passes over when it reads."""
+        self._more = more
+        try:
+            yield
+        finally:
+            self._more = {}
 
     @contextmanager
     def without_waiting(self) -> Iterator[None]:
@@ -188,13 +207,15 @@ def what_is_broken(metrics: Mapping[str, float]) -> str:
     return f"{' and '.join(broken)} became NaN or infinite" if broken else ""
 
 
-def record_of(trial: FrozenTrial) -> TrialRecord:
-    """Return the trial as plain values."""
+def record_of(trial: FrozenTrial, journal: Journal) -> TrialRecord:
+    """Return the trial as plain values; ``journal`` is where it was read from."""
     asked, outcome = asked_of(trial), trial.user_attrs.get("outcome", {})
-    last = trial.last_step
+    last, history = trial.last_step, journal.history(trial.number)  # one study, so a trial's number is its id
     micro_batch = trial.user_attrs.get("retry", {}).get("micro_batch")
     config = {**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"]
     seen = {} if last is None else {OBJECTIVE: trial.intermediate_values[last]}
+    if history and not outcome:
+        seen = dict(history[-1].metrics)
     return TrialRecord(
         number=trial.number,
         experiment=asked["experiment"],
@@ -216,4 +237,5 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         saved=outcome.get("saved", 0.0),
         refused="refused" in asked,
         precision=outcome.get("precision", ""),
+        history=history,
     )

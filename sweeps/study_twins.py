@@ -19,10 +19,10 @@ from carcls.config import TrialConfig
 from sweeps.record import TrialRecord, Twin
 from sweeps.space import Domain, FloatDomain
 from sweeps.space_conditions import fits, parameters_of
-from sweeps.study_parts import asked_of, record_of
+from sweeps.study_parts import Journal, asked_of, record_of
 
 
-def records_with_twins(trials: Iterable[FrozenTrial]) -> list[TrialRecord]:
+def records_with_twins(trials: Iterable[FrozenTrial], journal: Journal) -> list[TrialRecord]:
     """Return the trials that have a result of their own, each with those that took it over."""
     twins: defaultdict[int, list[Twin]] = defaultdict(list)
     own = []
@@ -31,7 +31,7 @@ def records_with_twins(trials: Iterable[FrozenTrial]) -> list[TrialRecord]:
         if "duplicate_of" in asked:
             twins[asked["duplicate_of"]].append(Twin(trial.number, asked.get("near", False), asked["settings"]))
         else:
-            own.append(record_of(trial))
+            own.append(record_of(trial, journal))
     return [replace(record, twins=tuple(twins[record.number])) for record in own]
 
 

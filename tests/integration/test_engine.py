@@ -263,7 +263,7 @@ class TestWithASharedRay:
         with Study.open(tmp_path / "alone", large) as study:
             while (asked := study.ask()) is not None:
                 metrics = {"val_accuracy": 1 - asked.config.dropout, "val_loss": 0.5}
-                study.report(asked.number, 1, metrics)
+                study.report(asked.number, Measurement(1, metrics))
                 study.tell_complete(asked.number, metrics, 1, 0.0, {})
             alone = [record.settings for record in study.records()]
         assert [record.settings for record in result.records] == alone

@@ -11,6 +11,7 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
+from carcls.outcome import Measurement
 from sweeps.space import Choice, FloatDomain, IntDomain, parse_domain
 from sweeps.space_conditions import parameters_of, settle
 from sweeps.spec import SweepSpec
@@ -279,7 +280,7 @@ def reported(study: Study, unfreezing: str, accuracy: float, epoch: int = 2) -> 
     while True:
         asked = ask(study)
         if asked.config.unfreezing == unfreezing:
-            return study.report(asked.number, epoch, {"val_accuracy": accuracy})
+            return study.report(asked.number, Measurement(epoch, {"val_accuracy": accuracy}))
 
 
 def test_slow_starters_are_compared_with_their_own_kind_first(tmp_path: Path) -> None:
@@ -314,7 +315,7 @@ def test_verdicts_after_reopening_are_those_of_an_undisturbed_study(tmp_path: Pa
                     handed = {again.number for again in iter(lambda study=study: again_of(study), None)}
                     assert set(live) <= handed
                 accuracy = score(asked.config) * (epoch + 1) / 6
-                if study.report(number, epoch + 1, {"val_accuracy": accuracy}):
+                if study.report(number, Measurement(epoch + 1, {"val_accuracy": accuracy})):
                     study.tell_pruned(number)
                     del live[number]
                 elif epoch + 1 == 6:

@@ -17,6 +17,7 @@ from carcls.config import TrialConfig
 from carcls.disk import full_disk_named, replacing, reserve
 from carcls.errors import BadData, DiskFull, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
 from carcls.models.classifier import build_classifier
+from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.training.checkpoint import CHECKPOINT, Progress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.device import memory_errors_named
@@ -250,7 +251,7 @@ def test_deaths_count_only_without_progress(tmp_path: Path) -> None:
         for epoch in range(1, 6):
             asked = study.ask()
             assert asked is not None
-            study.report(asked.number, epoch, {"val_accuracy": 0.5})
+            study.report(asked.number, Measurement(epoch, {"val_accuracy": 0.5}))
             study.hand_back(asked.number, counted=True)
         deaths = 0
         while (asked := study.ask()) is not None:

@@ -14,6 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from carcls.errors import InputError
+from carcls.outcome import Measurement
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import MISTAKE, run_command
 from sweeps.record import TrialRecord
@@ -36,7 +37,7 @@ def go_on(folder: Path, trials: int) -> None:
     """Run what is left; the second trial fails, and can be tried again."""
     with Study.open(folder, spec_of(trials)) as study:
         while (asked := study.ask()) is not None:
-            study.report(asked.number, 1, {"val_accuracy": asked.config.dropout / 2})
+            study.report(asked.number, Measurement(1, {"val_accuracy": asked.config.dropout / 2}))
             if asked.number == 1:
                 study.tell_failed(asked.number, "the disk is full", "disk_full")
             else:

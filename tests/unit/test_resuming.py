@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carcls.errors import InputError, OutputError, SpecError
+from carcls.outcome import Measurement
 from sweeps.cli.status import lines_of
 from sweeps.holding import hold
 from sweeps.record import TrialRecord
@@ -61,7 +62,7 @@ def run_to_the_end(study: Study) -> None:
 def train(study: Study, asked: Asked) -> None:
     """Report epoch by epoch, and tell how it ended."""
     for epoch in range(1, EPOCHS + 1):
-        if study.report(asked.number, epoch, {"val_accuracy": accuracy(asked, epoch)}):
+        if study.report(asked.number, Measurement(epoch, {"val_accuracy": accuracy(asked, epoch)})):
             study.tell_pruned(asked.number)
             return
     metrics = {"val_accuracy": accuracy(asked, EPOCHS)}
@@ -166,7 +167,7 @@ def test_a_journal_that_cannot_grow_stays_whole(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, limits[1]))
         try:
             with pytest.raises(OutputError, match=r"Make room"):
-                study.report(asked.number, 1, {"val_accuracy": 0.25})
+                study.report(asked.number, Measurement(1, {"val_accuracy": 0.25}))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert (tmp_path / "study.journal").read_bytes() == before
@@ -268,7 +269,7 @@ def fail_each_way(study: Study) -> dict[str, Asked]:
     for kind in ("full_disk", "lost", "preempted", "bug", "diverged", "bad_data", "out_of_memory"):
         asked = study.ask()
         assert asked is not None
-        study.report(asked.number, 1, {"val_accuracy": 0.25})
+        study.report(asked.number, Measurement(1, {"val_accuracy": 0.25}))
         for _ in range(2 * (kind == "lost")):
             study.hand_back(asked.number, counted=True)
             assert study.ask() == asked
@@ -397,7 +398,7 @@ def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path)
             train(study, asked)
         asked = study.ask()
         assert asked is not None
-        study.report(asked.number, 1, {"val_accuracy": 0.25})
+        study.report(asked.number, Measurement(1, {"val_accuracy": 0.25}))
         running = sweep_status(tmp_path, "mine")
     assert running.state == "running"
     assert running.holder is not None

@@ -6,14 +6,19 @@ import json
 import math
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 from carcls.errors import InputError
+from carcls.outcome import Measurement
 from sweeps.space import Choice, FloatDomain, IntDomain
 from sweeps.space_conditions import fits
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import MAX_ATTEMPTS, Asked, Study
+from sweeps.study_history import read_history
+from sweeps.study_lines import sealed
 from sweeps.study_parts import from_distribution, to_distribution
 
 FROZEN = ("transfer/frozen", "transfer/frozen-augmented")
@@ -43,7 +48,7 @@ def score(asked: Asked) -> float:
 def complete(study: Study, asked: Asked, accuracy: float | None = None) -> None:
     """Report one epoch and close the trial with it."""
     value = score(asked) if accuracy is None else accuracy
-    study.report(asked.number, 1, {"val_accuracy": value})
+    study.report(asked.number, Measurement(1, {"val_accuracy": value}))
     study.tell_complete(asked.number, {"val_accuracy": value}, 1, 0.5, {"model": "m"})
 
 
@@ -142,8 +147,8 @@ def test_a_trial_that_others_beat_is_pruned_at_its_step(tmp_path: Path) -> None:
     """Successive halving stops a worse trial at its rung; the record keeps the step and the last measurement."""
     with Study.open(tmp_path, spec_of(experiments=())) as study:
         good, bad = ask(study), ask(study)
-        assert not study.report(good.number, 1, {"val_accuracy": 0.9, "val_loss": 1.0})
-        assert study.report(bad.number, 1, {"val_accuracy": 0.1, "val_loss": 3.0}, seconds=7.0)
+        assert not study.report(good.number, Measurement(1, {"val_accuracy": 0.9, "val_loss": 1.0}))
+        assert study.report(bad.number, Measurement(1, {"val_accuracy": 0.1, "val_loss": 3.0}), seconds=7.0)
         study.tell_pruned(bad.number)
         record = study.record(bad.number)
     assert (record.status, record.epochs, record.seconds) == ("pruned", 1, 7.0)
@@ -155,9 +160,9 @@ def test_documented_experiments_are_never_pruned_but_set_the_standard(tmp_path: 
     """A bad documented experiment goes on; a searched trial is measured against a good one."""
     with Study.open(tmp_path, spec_of()) as study:
         good, bad, searched = ask(study), ask(study), ask(study)
-        assert not study.report(good.number, 1, {"val_accuracy": 0.9})
-        assert not any(study.report(bad.number, epoch, {"val_accuracy": 0.01}) for epoch in range(1, 10))
-        assert study.report(searched.number, 1, {"val_accuracy": 0.5})
+        assert not study.report(good.number, Measurement(1, {"val_accuracy": 0.9}))
+        assert not any(study.report(bad.number, Measurement(epoch, {"val_accuracy": 0.01})) for epoch in range(1, 10))
+        assert study.report(searched.number, Measurement(1, {"val_accuracy": 0.5}))
 
 
 def test_a_trial_that_finished_its_last_epoch_is_not_pruned(tmp_path: Path) -> None:
@@ -167,17 +172,17 @@ def test_a_trial_that_finished_its_last_epoch_is_not_pruned(tmp_path: Path) -> N
         for accuracy in (0.9, 0.8):
             complete(study, ask(study), accuracy)
         worst = ask(study)
-        assert study.report(worst.number, 1, {"val_accuracy": 0.1})
+        assert study.report(worst.number, Measurement(1, {"val_accuracy": 0.1}))
         last = ask(study)
-        assert not study.report(last.number, 2, {"val_accuracy": 0.1})
+        assert not study.report(last.number, Measurement(2, {"val_accuracy": 0.1}))
 
 
 def test_without_early_stopping_nothing_is_pruned(tmp_path: Path) -> None:
     """With early stopping disabled a worse trial goes on."""
     with Study.open(tmp_path, spec_of(experiments=(), early_stopping=EarlyStopping(enabled=False))) as study:
         good, bad = ask(study), ask(study)
-        study.report(good.number, 1, {"val_accuracy": 0.9})
-        assert not study.report(bad.number, 1, {"val_accuracy": 0.1})
+        study.report(good.number, Measurement(1, {"val_accuracy": 0.9}))
+        assert not study.report(bad.number, Measurement(1, {"val_accuracy": 0.1}))
 
 
 @pytest.mark.parametrize("metrics", [{"val_accuracy": math.nan}, {"val_accuracy": 0.5, "train_loss": math.inf}])
@@ -185,8 +190,8 @@ def test_a_measurement_that_is_not_finite_fails_the_trial(tmp_path: Path, metric
     """NaN or infinity in any metric fails the trial with its reason and keeps the last finite measurement."""
     with Study.open(tmp_path, spec_of(experiments=())) as study:
         asked = ask(study)
-        study.report(asked.number, 1, {"val_accuracy": 0.4})
-        assert study.report(asked.number, 2, metrics)
+        study.report(asked.number, Measurement(1, {"val_accuracy": 0.4}))
+        assert study.report(asked.number, Measurement(2, metrics))
         record = study.record(asked.number)
         assert not study.is_live(asked.number)
     assert record.status == "failed"
@@ -199,7 +204,7 @@ def test_reporting_an_epoch_again_changes_nothing(tmp_path: Path) -> None:
     with Study.open(tmp_path, spec_of(experiments=())) as study:
         asked = ask(study)
         for value in (0.3, 0.7):
-            assert not study.report(asked.number, 1, {"val_accuracy": value})
+            assert not study.report(asked.number, Measurement(1, {"val_accuracy": value}))
         complete(study, asked, 0.8)
         assert study._book.frozen(0).intermediate_values == {1: 0.3}
 
@@ -219,7 +224,7 @@ def test_unfinished_trials_are_handed_out_first_and_asked_once(tmp_path: Path) -
     """What a dead driver left running is handed out again with the same config before anything new."""
     first = Study.open(tmp_path, spec_of())
     lost = [ask(first) for _ in range(3)]
-    first.report(lost[2].number, 1, {"val_accuracy": 0.5})
+    first.report(lost[2].number, Measurement(1, {"val_accuracy": 0.5}))
     first.close()
     with Study.open(tmp_path, spec_of()) as study:
         again = run_all(study)
@@ -233,7 +238,7 @@ def test_a_trial_that_kills_its_driver_again_and_again_fails(tmp_path: Path) -> 
     for _ in range(MAX_ATTEMPTS):
         study = Study.open(tmp_path, spec_of())
         asked = ask(study)
-        study.report(asked.number, 1, {"val_accuracy": 0.5})
+        study.report(asked.number, Measurement(1, {"val_accuracy": 0.5}))
         study.close()
         assert asked.number == 0
     study = Study.open(tmp_path, spec_of())
@@ -253,7 +258,7 @@ def test_a_trial_that_goes_on_outlives_any_number_of_drivers(tmp_path: Path) -> 
         asked = ask(study)
         assert asked.number == 0
         for known in range(1, epoch + 1):
-            study.report(asked.number, known, {"val_accuracy": known / 10})
+            study.report(asked.number, Measurement(known, {"val_accuracy": known / 10}))
         study.close()
 
 
@@ -351,7 +356,7 @@ def test_a_duplicate_of_a_running_trial_waits_for_its_result(tmp_path: Path) -> 
         assert len(asked) == 3
         assert {r.status for r in study.records(duplicates=True)} == {"running"}
         complete(study, asked[0], 0.9)
-        assert study.report(asked[1].number, 1, {"val_accuracy": 0.1})
+        assert study.report(asked[1].number, Measurement(1, {"val_accuracy": 0.1}))
         study.tell_pruned(asked[1].number)
         study.tell_failed(asked[2].number, "no memory")
         ends = {(r.config["dropout"], r.status) for r in study.records(duplicates=True)}
@@ -381,14 +386,53 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
         Study.open(tmp_path, spec_of())
 
 
-def test_the_journal_stays_small(tmp_path: Path) -> None:
-    """An epoch costs one short line, whatever the number of metrics."""
+def test_an_epoch_costs_one_line_of_its_metrics(tmp_path: Path) -> None:
+    """The journal has each epoch's whole measurement once, in one line, and Optuna's own storage reads past it."""
     metrics = {f"metric_{i}": 0.123456789 for i in range(20)} | {"val_accuracy": 0.5}
     with Study.open(tmp_path, spec_of(experiments=(), early_stopping=EarlyStopping(enabled=False))) as study:
         asked = ask(study)
         before = (tmp_path / "study.journal").stat().st_size
-        for epoch in range(1, 101):
-            study.report(asked.number, epoch, metrics)
+        for epoch in (*range(1, 101), 100):
+            study.report(asked.number, Measurement(epoch, metrics))
         grown = (tmp_path / "study.journal").stat().st_size - before
-    assert grown < 100 * 200
-    assert all(json.loads(line) for line in (tmp_path / "study.journal").read_text().splitlines())
+    assert grown < 100 * (len(json.dumps(metrics)) + 200)
+    lines = (tmp_path / "study.journal").read_text().splitlines()
+    assert sum("measured" in json.loads(line) for line in lines) == 100
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
+    assert optuna.load_study(study_name=None, storage=storage).trials[0].last_step == 100
+
+
+def test_a_trial_has_its_epochs_whoever_reads_it(tmp_path: Path) -> None:
+    """Each epoch once and in order: in the driver that heard them, in the next one, and for those who only look."""
+    told = [Measurement(epoch, {"val_accuracy": epoch / 10, "val_loss": 1.0}, trained=epoch > 1) for epoch in (1, 2, 3)]
+    with Study.open(tmp_path, spec_of(experiments=())) as study:
+        first, second = ask(study), ask(study)
+        for measurement in told:
+            study.report(first.number, measurement)
+            study.report(second.number, measurement)
+        record = study.record(first.number)
+        assert list(record.history) == told
+        assert (record.metrics, record.epochs) == (told[-1].metrics, 3)
+    with Study.open(tmp_path, spec_of(experiments=())) as study:
+        ask(study)
+        study.report(first.number, told[-1])  # a process that died after its report tells it again
+        assert [list(r.history) for r in study.records()] == [told, told]
+        assert study.record(second.number).history[1:] == tuple(told[1:])
+    seen = read_history(tmp_path).records[0].history
+    assert list(seen) == told
+    (tmp_path / "study.journal").write_text("another one\n")
+    with pytest.raises(InputError, match="written anew"):
+        list(seen)
+
+
+def test_a_journal_of_older_versions_has_no_history(tmp_path: Path) -> None:
+    """Its epochs hold the objective alone, and it goes on as ever."""
+    with Study.open(tmp_path, spec_of(experiments=())) as study:
+        asked = ask(study)
+        study.report(asked.number, Measurement(1, {"val_accuracy": 0.5, "val_loss": 1.0}))
+    journal = tmp_path / "study.journal"
+    logs = [json.loads(line) for line in journal.read_text().splitlines()]
+    old = [{name: value for name, value in log.items() if name != "measured"} for log in logs]
+    journal.write_bytes(sealed(old)[0])
+    record = read_history(tmp_path).records[0]
+    assert (list(record.history), record.metrics, record.epochs) == ([], {"val_accuracy": 0.5}, 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from carcls.config import TrialConfig
+from carcls.outcome import Measurement
 from sweeps.confirm import Repeat, repeats_of
 from sweeps.space import FloatDomain, IntDomain
 from sweeps.spec import SweepSpec
@@ -30,7 +31,7 @@ def spec_of(**changes: object) -> SweepSpec:
 def complete(study: Study, asked: Asked, accuracy: float | None = None) -> None:
     """Report one epoch and close the trial with it."""
     value = 1 - asked.config.dropout if accuracy is None else accuracy
-    assert not study.report(asked.number, 1, {"val_accuracy": value})
+    assert not study.report(asked.number, Measurement(1, {"val_accuracy": value}))
     study.tell_complete(asked.number, {"val_accuracy": value}, 1, 0.5, {"model": "m"})
 
 
@@ -93,19 +94,19 @@ def test_confirming_runs_are_never_pruned_and_prune_nobody(tmp_path: Path) -> No
         study.confirm(wanted(study, spec))
         asked = study.ask()
         assert asked is not None
-        assert not study.report(asked.number, 1, {"val_accuracy": 0.0})
+        assert not study.report(asked.number, Measurement(1, {"val_accuracy": 0.0}))
         study.tell_complete(asked.number, {"val_accuracy": 1.0}, 3, 1.0, {})
         for _ in range(3):
             other = study.ask()
             assert other is not None
-            study.report(other.number, 1, {"val_accuracy": 1.0})
+            study.report(other.number, Measurement(1, {"val_accuracy": 1.0}))
             study.tell_complete(other.number, {"val_accuracy": 1.0}, 3, 1.0, {})
     # The best in two goes on: 0.9 is second to none of the search, but would be fourth to the runs with fresh seeds.
     stopping = EarlyStopping(min_epochs=1, reduction=2)
     with Study.open(tmp_path, spec_of(config={"epochs": 3}, trials=5, early_stopping=stopping), edits=[]) as study:
         more = study.ask()
         assert more is not None
-        assert not study.report(more.number, 1, {"val_accuracy": 0.999})
+        assert not study.report(more.number, Measurement(1, {"val_accuracy": 0.999}))
 
 
 def test_the_search_goes_on_as_if_nothing_was_confirmed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from carcls.config import TrialConfig
+from carcls.outcome import Measurement
 from sweeps.goals import Goals
 from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec
@@ -34,7 +35,7 @@ def run(study: Study, measure: Callable[[TrialConfig], dict[str, float]]) -> lis
     done = []
     while (asked := study.ask()) is not None:
         metrics = measure(asked.config)
-        study.report(asked.number, 1, {"val_accuracy": metrics["val_accuracy"]})
+        study.report(asked.number, Measurement(1, {"val_accuracy": metrics["val_accuracy"]}))
         study.tell_complete(asked.number, metrics, 1, 0.1, {})
         done.append(asked)
     return done
