@@ -103,14 +103,10 @@ class Watched:
         held = max(_processes(), default=Held())
         self.most[-1], self.seconds[-1] = max(self.most[-1], held.memory), max(self.seconds[-1], held.seconds)
 
-    def trial_started(self, *_: object) -> None:
-        """Ignore it."""
-
-    def epoch_finished(self, *_: object) -> None:
-        """Ignore it."""
-
-    def trial_finished(self, record: TrialRecord) -> None:
+    def trial_changed(self, record: TrialRecord) -> None:
         """Go on with the next trial."""
+        if record.status == "running":
+            return
         assert record.status == "complete", record.reason
         self.look()
         self.most.append(0)

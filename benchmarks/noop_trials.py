@@ -54,14 +54,10 @@ class Watched:
     ended: list[float] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
 
-    def trial_started(self, *_: object) -> None:
-        """Ignore it."""
-
-    def epoch_finished(self, *_: object) -> None:
-        """Ignore it."""
-
-    def trial_finished(self, _record: TrialRecord) -> None:
+    def trial_changed(self, record: TrialRecord) -> None:
         """Note the time and the memory."""
+        if record.status == "running":
+            return
         self.ended.append(time.perf_counter() - self.began)
         self.resident.append(resident_bytes())
 
@@ -87,19 +83,18 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
     """Return the seconds of a sweep from an open Ray to the last line in MLflow, and what was seen on the way."""
     from sweeps.engine import run_trials
     from sweeps.observers import FanOut
-    from sweeps.tracking import SweepTracker, open_tracking
+    from sweeps.tracking import Mirror, open_tracking
 
     spec, tracking = noop_spec(trials, epochs), open_tracking(None, folder)
     (folder / "dataset.json").write_text("{}")
     start = time.perf_counter()
-    tracker = SweepTracker(
+    mirror = Mirror(
         tracking,
         family="transfer",
         sweep_id="noop",
         name="noop",
         spec_yaml=spec.to_yaml(),
         details={},
-        config_of=lambda settings, experiment: spec.trial_config(settings, experiment).model_dump(),
         warn=print,
     )
     watched = Watched()
@@ -108,12 +103,12 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
         folder / "dataset.json",
         folder / "stages",
         folder / "sweep",
-        FanOut([tracker, watched]),
+        FanOut([mirror, watched]),
         runner="noop_trials:run",
         loader="noop_trials:load",
     )
-    tracker.rebuild(result.records)
-    written = tracker.close("complete", seconds=600.0)
+    mirror.mirror_all(result.records)
+    written = mirror.close("complete", seconds=600.0)
     seconds = time.perf_counter() - start
     complete = sum(record.status == "complete" and record.epochs == epochs for record in result.records)
     assert complete == trials, f"{complete} of {trials} trials are complete"

@@ -16,6 +16,7 @@ from sweeps.holding import holder_of
 from sweeps.plan_text import bytes_text, parse_bytes
 
 if TYPE_CHECKING:
+    from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
 What = Literal[Reason, "ray"]
@@ -136,15 +137,10 @@ class DiskKeeper:
         self._shown, self._out, self._tell = spec.disk, out, tell
         self._complained = False
 
-    def trial_started(self, *_: object) -> None:
-        """Do nothing."""
-
-    def epoch_finished(self, *_: object) -> None:
-        """Do nothing."""
-
-    def trial_finished(self, *_: object) -> None:
-        """Make room."""
-        self.check()
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Make room when a trial has ended."""
+        if record.status != "running":
+            self.check()
 
     def check(self, *, last: bool = False) -> None:
         """Make room where there is too little; what cannot be done is told, and ends no sweep.

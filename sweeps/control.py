@@ -24,20 +24,13 @@ _LOOK_SECONDS = 0.5
 
 
 class Observer(Protocol):
-    """Watches a sweep, from the driver's process and thread.
+    """Watches a sweep, from the driver's process and thread."""
 
-    ``trial_started`` comes before anything else of a trial; ``trial_finished`` last, and not for trials left
-    unfinished. After a restart, epochs may be told again that were told before.
-    """
+    def trial_changed(self, record: TrialRecord) -> None:
+        """A trial began, or goes on after a restart; it finished an epoch; or it is complete, pruned or failed.
 
-    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
-        """A trial begins, or goes on after a restart."""
-
-    def epoch_finished(self, number: int, measurement: Measurement) -> None:
-        """A trial reported a measurement."""
-
-    def trial_finished(self, record: TrialRecord) -> None:
-        """A trial is complete, pruned or failed."""
+        A trial that is left unfinished has no such end.
+        """
 
 
 @dataclass(slots=True)
@@ -157,13 +150,12 @@ class Watch:
         self, number: int, epoch: int, metrics: dict[str, float], seconds: float, saved: float, trained: bool
     ) -> bool:
         """Note one measurement; perhaps of an epoch that a dead process had reported."""
-        measurement = Measurement(epoch, metrics, trained)
-        stop = self.study.report(number, measurement, seconds, saved)
-        self.ledger.beat(number, measurement.epoch, trained=measurement.trained)
-        if measurement.epoch > self.epochs.get(number, 0):
-            self.epochs[number] = measurement.epoch
+        stop = self.study.report(number, Measurement(epoch, metrics, trained), seconds, saved)
+        self.ledger.beat(number, epoch, trained=trained)
+        if epoch > self.epochs.get(number, 0) and self.study.is_live(number):
+            self.epochs[number] = epoch
             self._stand()
-            self._tell(self.observer.epoch_finished, number, measurement)
+            self._tell(self.observer.trial_changed, self.study.record(number))
         return stop
 
     def finish(self) -> None:
@@ -171,16 +163,15 @@ class Watch:
         for record in self.study.take_finished():
             self.ledger.settle(record)
             self._stand()
-            if not record.refused:
-                self._start(record.number)
-            self._tell(self.observer.trial_finished, record)
+            self._tell(self.observer.trial_changed, record)
 
     def _start(self, number: int) -> None:
         if number not in self.started:
             self.started.add(number)
             self._stand()
             record = self.study.record(number)
-            self._tell(self.observer.trial_started, number, record.experiment, _settings_of(record))
+            self.epochs[number] = record.epochs
+            self._tell(self.observer.trial_changed, record)
 
     def _stand(self) -> None:
         self._tell(self.stands, self.ledger.standing(self.study.left()))
@@ -191,16 +182,6 @@ class Watch:
                 hear(*news)
             except Exception as error:
                 self.control.halt, self.control.error = "error", error
-
-
-def _settings_of(record: TrialRecord) -> Mapping[str, Any]:
-    """Return what the trial does differently from an experiment's settings; of any other trial all that it does.
-
-    The spec's starts may set what nobody searches.
-    """
-    if record.experiment is not None:
-        return record.settings
-    return {name: value for name, value in record.config.items() if name not in ("family", "seed")}
 
 
 class NewsCallback(Callback):  # type: ignore[misc]  # Tune knows callbacks by their base class

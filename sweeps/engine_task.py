@@ -20,7 +20,6 @@ from sweeps.session import ray_session
 from sweeps.worker import find, load_data, take_share
 
 if TYPE_CHECKING:
-    from carcls.outcome import Measurement
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
@@ -89,14 +88,8 @@ class WarmUp:
     def __init__(self) -> None:
         self._begun = False
 
-    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def epoch_finished(self, number: int, measurement: Measurement) -> None:
-        """Do nothing."""
-
-    def trial_finished(self, record: TrialRecord) -> None:
-        """Begin."""
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Begin once."""
         if record.status == "complete" and not self._begun:
             self._begun = True
             _loading.append(ray.remote(num_cpus=0, max_retries=0)(_load).remote(dict(record.config)))

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sweeps.record import TrialRecord
     from sweeps.result import SweepResult
     from sweeps.spec import SweepSpec
-    from sweeps.tracking import SweepTracker
+    from sweeps.tracking import Mirror
 
 
 # So long MLflow gets to hear of the end when this process cannot go on.
@@ -90,11 +90,9 @@ def run_sweep(
         return run_trials_of(sitting, observer, progress, conclude_sweep)
 
 
-def conclude_sweep(
-    sitting: Sitting, engine: EngineResult, tracker: SweepTracker, tell: Callable[[str], None]
-) -> SweepResult:
+def conclude_sweep(sitting: Sitting, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
     """Choose the winner, read its test score, register it and write everything down."""
-    return conclude(sitting, engine.records, interrupted=engine.interrupted, tracker=tracker, tell=tell)
+    return conclude(sitting, engine.records, interrupted=engine.interrupted, mirror=mirror, tell=tell)
 
 
 @contextmanager
@@ -184,7 +182,7 @@ class Finish(Protocol):
     """What is done with the trials of a sweep once they are over; returns its result."""
 
     def __call__(
-        self, sitting: Sitting, engine: EngineResult, tracker: SweepTracker, tell: Callable[[str], None]
+        self, sitting: Sitting, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]
     ) -> SweepResult:
         """Read the winner's test score, register it, write down what there is."""
 
@@ -197,12 +195,12 @@ def run_trials_of(
     ``job`` is the ``--name`` of the command when it is not the sweep's own.
     """
     sitting = replace(sitting, job=job)
-    tracker = _make_tracker(sitting, progress)
+    mirror = _make_mirror(sitting, progress)
     status: Literal["complete", "interrupted", "failed"] = "failed"
     try:
-        with last_words(partial(tracker.close, "interrupted", LAST_SECONDS)):
-            tracker.open()
-            result = _run_and_finish(sitting, observer, progress, finish, tracker)
+        with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
+            mirror.open()
+            result = _run_and_finish(sitting, observer, progress, finish, mirror)
         status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
     except KeyboardInterrupt:
         status = "interrupted"
@@ -217,12 +215,12 @@ def run_trials_of(
         ) from error
     finally:
         with uninterrupted(), waiting(progress.note, "closing the runs in MLflow …"):
-            tracker.close(status)
+            mirror.close(status)
     return result
 
 
 def _run_and_finish(
-    sitting: Sitting, observer: Observer, progress: Progress, finish: Finish, tracker: SweepTracker
+    sitting: Sitting, observer: Observer, progress: Progress, finish: Finish, mirror: Mirror
 ) -> SweepResult:
     from carcls.families import known_costs
 
@@ -238,7 +236,7 @@ def _run_and_finish(
             sitting.folder / "dataset.json",
             sitting.stages.root,
             sitting.folder,
-            FanOut([beginning, tracker, observer, keeper, damage, *warm_up]),
+            FanOut([beginning, mirror, observer, keeper, damage, *warm_up]),
             address=sitting.address,
             confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,
@@ -248,13 +246,13 @@ def _run_and_finish(
             images=sitting.dataset.counts["train"] + sitting.dataset.counts["validation"],
         )
     with waiting(progress.note, "writing to MLflow …"):
-        tracker.rebuild(engine.records)
+        mirror.mirror_all(engine.records)
     if engine.used_up:
         progress.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, sitting.called))
     elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
         kept = " that keeps the constraints" if sitting.spec.constraints else ""
         progress.note(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
-    result = finish(sitting, engine, tracker, progress.note)
+    result = finish(sitting, engine, mirror, progress.note)
     damage.check()
     keeper.check(last=True)
     if engine.stopped:
@@ -269,18 +267,17 @@ def _run_here(records: Sequence[TrialRecord]) -> int:
     return sum(r.sibling_of is None and r.confirms is None and not r.refused for r in records)
 
 
-def _make_tracker(sitting: Sitting, progress: Progress) -> SweepTracker:
-    from sweeps.tracking import SweepTracker
+def _make_mirror(sitting: Sitting, progress: Progress) -> Mirror:
+    from sweeps.tracking import Mirror
 
     spec, summary = sitting.spec, summarize_data(sitting.dataset)
-    return SweepTracker(
+    return Mirror(
         sitting.tracking,
         family=spec.family,
         sweep_id=sweep_id(sitting.folder),
         name=str(spec.name),
         spec_yaml=spec.to_yaml(),
         details={"data": summary.name, "data_digest": summary.digest, "seed": spec.seed, "spec_digest": spec.digest},
-        config_of=lambda settings, experiment: spec.trial_config(settings, experiment).model_dump(),
         warn=progress.note,
         note=spec.note,
     )

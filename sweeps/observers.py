@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from carcls.outcome import Measurement
     from sweeps.engine import Observer
     from sweeps.ledger import Standing
     from sweeps.record import TrialRecord
@@ -41,17 +40,7 @@ class FanOut:
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
 
-    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
+    def trial_changed(self, record: TrialRecord) -> None:
         """Pass it on."""
         for observer in self._observers:
-            observer.trial_started(number, experiment, settings)
-
-    def epoch_finished(self, number: int, measurement: Measurement) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.epoch_finished(number, measurement)
-
-    def trial_finished(self, record: TrialRecord) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.trial_finished(record)
+            observer.trial_changed(record)

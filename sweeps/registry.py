@@ -92,7 +92,7 @@ def register_best(
     Args:
         tracking: from ``open_tracking``.
         family: the model is called ``carsweep-<family>``.
-        sweep_id, number: the trial; its run must be in MLflow (see ``SweepTracker.flush``), and gets the model.
+        sweep_id, number: the trial; its run must be in MLflow (see ``Mirror.flush``), and gets the model.
         export: folder written by ``carcls.export``.
         metrics: the trial's validation metrics.
         test: ``test_accuracy`` and the others; logged to the trial's run too.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sweeps.result import SweepResult, TestReading
     from sweeps.sitting import Sitting
     from sweeps.spec import SweepSpec
-    from sweeps.tracking import SweepTracker
+    from sweeps.tracking import Mirror
 
 MEASURES = ("loss", "accuracy", "f1", "precision", "recall", "fit_seconds", "predict_seconds")
 
@@ -170,7 +170,7 @@ class _Family:
         self.cut = self.demo = False
 
     def __call__(
-        self, sitting: Sitting, engine: EngineResult, tracker: SweepTracker, tell: Callable[[str], None]
+        self, sitting: Sitting, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]
     ) -> SweepResult:
         """Compare each experiment with its documented numbers."""
         self.result = summarize(sitting, engine.records, interrupted=engine.interrupted)
@@ -183,7 +183,7 @@ class _Family:
                 self.comparisons.append(_compare(sitting, name, by_digest.get(config.digest), tell))
             self.best = self._best(engine.records, sitting)
         write_down(sitting, self.result)
-        tracker.summarise(engine.records, best=self.result.best.number if self.result.best else None)
+        mirror.summarise(engine.records, best=self.result.best.number if self.result.best else None)
         return self.result
 
     def _best(self, records: Sequence[TrialRecord], sitting: Sitting) -> str | None:

@@ -21,15 +21,7 @@ class DamageNews:
         self._tell = tell
         self._read = self._log.stat().st_size if self._log.exists() else 0
 
-    def trial_started(self, *_: object) -> None:
-        """Look for news."""
-        self.check()
-
-    def epoch_finished(self, *_: object) -> None:
-        """Look for news."""
-        self.check()
-
-    def trial_finished(self, *_: object) -> None:
+    def trial_changed(self, _record: object) -> None:
         """Look for news."""
         self.check()
 

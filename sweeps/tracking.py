@@ -1,21 +1,24 @@
-"""Log a sweep to MLflow: an observer of the trials, used in the driver only."""
+"""MLflow as a view of the records: each trial's run says what its record says, whatever happened to MLflow."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from carcls.errors import TrackingError
-from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
-from sweeps.tracking_runs import REASON, STATE, SweepRuns, Update
+from sweeps.tracking_runs import EXPERIMENT, REASON, STATE, KnownRun, Points, SweepRuns, Update
 from sweeps.tracking_store import Tracking, check_tracking, open_tracking
-from sweeps.tracking_writer import RunWriter
+from sweeps.tracking_writer import Writer
 
-__all__ = ["LOGGED_METRICS", "SweepTracker", "Tracking", "check_tracking", "open_tracking"]
+__all__ = ["LOGGED_METRICS", "Mirror", "Tracking", "check_tracking", "mirror", "open_tracking"]
 
 # Few on purpose: comparing a hundred runs in MLflow's UI is slow in the number of metric names.
 LOGGED_METRICS = (
@@ -40,17 +43,68 @@ LOGGED_METRICS = (
 )
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 _SWEEP_STATUS = {"complete": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-_INTERRUPTED = {STATE: "interrupted", REASON: "the sweep stopped first; it goes on when the sweep is run again"}
+_INTERRUPTED = "the sweep stopped first; it goes on when the sweep is run again"
+_UNKNOWN = "the study does not know it"
 
 
-class SweepTracker:
-    """An observer that keeps one parent run for the sweep and one child run for each trial.
+def mirror(record: TrialRecord, runs: SweepRuns, *, runs_now: bool = False) -> None:
+    """Bring a trial's run in line with its record; saying it twice changes nothing.
+
+    Args:
+        record: of the trial.
+        runs: of its sweep.
+        runs_now: whether a driver runs the trial; one that it does not run and that has not ended is interrupted.
+
+    Raises:
+        Exception: what MLflow raises; some of it may be written, and saying it again writes the rest.
+    """
+    run, wanted = runs.trials.get(record.number), _wanted(record, runs, runs_now=runs_now)
+    if run is None or not wanted.mark or (run.mark, run.status) != (wanted.mark, wanted.status):
+        runs.write(record.number, replace(wanted, points=_points(record, run)))
+
+
+def _wanted(record: TrialRecord, runs: SweepRuns, *, runs_now: bool) -> Update:
+    """Return what the trial's run ought to say, but for its epochs."""
+    state, reason = record.status, record.reason
+    if state == "running" and not runs_now:
+        state, reason = "interrupted", _INTERRUPTED  # type: ignore[assignment]
+    tags = {STATE: state, REASON: reason, EXPERIMENT: record.experiment or "", "carsweep.precision": record.precision}
+    for name, other in (("confirms", record.confirms), ("sibling_of", record.sibling_of)):
+        tags[f"carsweep.{name}"] = "" if other is None else str(other)
+    return Update(
+        record.experiment or f"trial-{record.number:04d}",
+        tags={name: text for name, text in tags.items() if text or name in (STATE, REASON)},
+        params=record.config,
+        status="RUNNING" if state == "running" else _STATUS.get(state, "KILLED"),
+        seconds=record.seconds,
+        mark="" if state == "running" else _mark(record, tags, runs),
+    )
+
+
+def _mark(record: TrialRecord, tags: Mapping[str, str], runs: SweepRuns) -> str:
+    """Return a digest of all that a run says of a trial that nothing runs, by which one in line is known."""
+    parent = runs.parent.run_id if runs.parent else ""
+    said = [parent, dict(tags), record.epochs, _logged(record.metrics)]
+    return hashlib.blake2s(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _points(record: TrialRecord, run: KnownRun | None) -> Points:
+    """Return the epochs that the run does not have for certain, and what the end of the trial adds to the last one."""
+    told = {measurement.epoch: _logged(measurement.metrics) for measurement in record.history}
+    last = told.get(record.epochs, {})
+    added = {name: value for name, value in _logged(record.metrics).items() if last.get(name) != value}
+    fresh = [(epoch, metrics) for epoch, metrics in told.items() if run is None or epoch > run.epochs]
+    return (*fresh, *([(record.epochs, added)] if added else []))
+
+
+class Mirror:
+    """Keeps one parent run for the sweep and one child run for each trial in line with the records; an observer.
 
     Runs are found again by their tags, so a sweep that is run again goes on in the same runs. Everything is written
     by a thread of its own; when MLflow stops answering, ``warn`` is called once and the sweep goes on.
 
     A server's store is opened by ``open``; a database when the first trial begins, or something else needs it. If it
-    cannot be, whatever tells the tracker something next raises the TrackingError; ``flush`` and ``close`` return False.
+    cannot be, whatever tells the mirror something next raises the TrackingError; ``flush`` and ``close`` return False.
 
     Args:
         tracking: from ``check_tracking`` or ``open_tracking``.
@@ -59,7 +113,6 @@ class SweepTracker:
         name: of the parent run.
         spec_yaml: kept as the artifact ``spec.yaml``.
         details: parameters of the parent run: data set, digest, seed, …
-        config_of: returns the whole config of a trial from its settings and its documented experiment.
         warn: gets one line; may be called from another thread.
         note: shown on the parent's page.
     """
@@ -73,18 +126,15 @@ class SweepTracker:
         name: str,
         spec_yaml: str,
         details: Mapping[str, Any],
-        config_of: Callable[[Mapping[str, Any], str | None], Mapping[str, Any]],
         warn: Callable[[str], None],
         note: str | None = None,
     ) -> None:
-        self._name, self._config_of = name, config_of
-        self._names: dict[int, str] = {}
-        # Whether the run of a trial is open, of trials that the tracker was told of.
-        self._open: dict[int, bool] = {}
         self._runs = SweepRuns(tracking, family=family, sweep_id=sweep_id, name=name)
+        self._running: dict[int, TrialRecord] = {}
         tags = {"carsweep.family": family, STATE: "running"} | ({"mlflow.note.content": note} if note else {})
-        start = Update(name, tags=tags, params=details, files={"spec.yaml": spec_yaml}, status="RUNNING")
-        self._writer = RunWriter(tracking, self._runs, start, warn)
+        self._sweep = Update(name, tags=tags, params=details, status="RUNNING")
+        start = replace(self._sweep, files={"spec.yaml": spec_yaml})
+        self._writer = Writer(tracking, self._runs, partial(self._runs.write, None, start), warn)
         self._is_server = tracking.file is None
 
     def open(self) -> None:
@@ -96,42 +146,28 @@ class SweepTracker:
         if self._is_server:
             self._writer.begin()
 
-    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
-        """Open the trial's run, or open it again."""
-        self._names[number] = experiment or f"trial-{number:04d}"
-        self._open[number] = True
-        params = _flat(self._config_of(settings, experiment))
-        tags = {STATE: "running", REASON: ""} | ({"carsweep.experiment": experiment} if experiment else {})
-        self._post(number, tags=tags, params=params, status="RUNNING")
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Bring the trial's run in line with a trial that this process runs, or has run."""
+        if record.status == "running":
+            self._running[record.number] = record
+        else:
+            self._running.pop(record.number, None)
+        self._writer.post(record.number, partial(mirror, record, self._runs, runs_now=True))
 
-    def epoch_finished(self, number: int, measurement: Measurement) -> None:
-        """Log one epoch; an epoch that is reported again is stored once."""
-        self._post(number, points=((measurement.epoch, _logged(measurement.metrics)),))
+    def mirror_all(self, records: Iterable[TrialRecord]) -> None:
+        """Bring MLflow in line with all records, and close what else it has of this sweep.
 
-    def trial_finished(self, record: TrialRecord) -> None:
-        """Close the trial's run: FINISHED, KILLED when pruned, FAILED with its reason."""
-        self._open[record.number] = False
-        self._settle(record)
-
-    def rebuild(self, records: Iterable[TrialRecord]) -> None:
-        """Bring MLflow in line with the study after a kill or an outage: make missing runs, close open ones.
-
-        Runs of unfinished trials stay as they are: those trials are started again. An open run that the study does not
-        know is closed. Siblings have no run: there may be hundreds, and MLflow's pages are slow with hundreds.
+        Trials that have not ended are left as they are if this process runs them; else they are interrupted. Siblings
+        have no run: there may be hundreds, and MLflow's pages are slow with hundreds.
         """
         self._writer.begin()
         self._writer.flush()
-        runs, numbers = dict(self._runs.trials), set()
-        for record in records:
-            numbers.add(record.number)
-            if record.sibling_of is not None:
-                continue
-            run = runs.get(record.number)
-            if record.status in _STATUS and (run is None or run.status != _STATUS[record.status]):
-                self.trial_finished(record)
-        for number in self._all_open() - numbers:
-            self._post(number, tags={STATE: "interrupted", REASON: "the study does not know it"}, status="KILLED")
-            self._open[number] = False
+        known = {record.number: record for record in records}
+        for number, record in known.items():
+            if record.sibling_of is None and number not in self._running:
+                self._writer.post(number, partial(mirror, record, self._runs))
+        for number in dict(self._runs.trials).keys() - known.keys():
+            self._writer.post(number, partial(self._runs.close_open, _UNKNOWN, (number,)))
 
     def summarise(
         self,
@@ -157,14 +193,15 @@ class SweepTracker:
         winner = next((record for record in trials if record.number == best), None)
         if winner is not None:
             shown["best_val_accuracy"] = winner.metrics.get("val_accuracy", float("nan"))
-        tags = {"carsweep.best_trial": "" if best is None else str(best)}
+        tags = {**self._sweep.tags, "carsweep.best_trial": "" if best is None else str(best)}
         run = None if best is None else self._runs.trials.get(best)
         if run is not None:
             tags["carsweep.best_run_id"] = run.run_id
         files = {leaderboard.name: leaderboard.read_text(encoding="utf-8")} if leaderboard else {}
         # The step counts finished trials, so that a sweep that was extended shows both results.
-        step = sum(counts[status] for status in _STATUS)
-        self._post(None, tags=tags, points=((step, {**shown, **(metrics or {})}),), files=files)
+        points = ((sum(counts[status] for status in _STATUS), {**shown, **(metrics or {})}),)
+        self._sweep = replace(self._sweep, tags=tags, points=points, files=files)
+        self._post_sweep()
 
     def flush(self, seconds: float = 30.0) -> bool:
         """Wait until everything is written or an attempt has failed; return whether everything is."""
@@ -179,48 +216,17 @@ class SweepTracker:
             return True
         with suppress(TrackingError):  # another call has raised it, or will when the sweep is run again
             self._writer.begin(seconds)
-            for number in sorted(self._all_open()):
-                self._post(number, tags=_INTERRUPTED, status="KILLED")
-                self._open[number] = False
-            self._post(None, tags={STATE: status}, status=_SWEEP_STATUS[status])
+            for number, record in self._running.items():
+                self._writer.post(number, partial(mirror, record, self._runs))
+            # What an earlier driver left, and this one had no time to go on with.
+            self._writer.post_last(partial(self._runs.close_open, _INTERRUPTED))
+            self._sweep = replace(self._sweep, tags={**self._sweep.tags, STATE: status}, status=_SWEEP_STATUS[status])
+            self._post_sweep()
         return self._writer.close(seconds)
 
-    def _all_open(self) -> set[int]:
-        """Return the trials whose runs are open: of this sitting, and what an earlier one left in MLflow."""
-        left = {number: run.status == "RUNNING" for number, run in dict(self._runs.trials).items()}
-        return {number for number, is_open in {**left, **self._open}.items() if is_open}
-
-    def _settle(self, record: TrialRecord) -> None:
-        self._names.setdefault(record.number, record.experiment or f"trial-{record.number:04d}")
-        tags = {STATE: record.status, REASON: record.reason}
-        if record.experiment:
-            tags["carsweep.experiment"] = record.experiment
-        if record.sibling_of is not None:
-            tags["carsweep.sibling_of"] = str(record.sibling_of)
-        if record.confirms is not None:
-            tags["carsweep.confirms"] = str(record.confirms)
-        if record.duplicate_of is not None:
-            tags["carsweep.duplicate_of"] = str(record.duplicate_of)
-        if record.precision:
-            tags["carsweep.precision"] = record.precision
-        self._post(
-            record.number,
-            tags=tags,
-            params=_flat(record.config),
-            points=((record.epochs, _logged(record.metrics)),) if record.metrics else (),
-            status=_STATUS.get(record.status, "KILLED"),
-            seconds=record.seconds,
-        )
-
-    def _post(self, number: int | None, **changes: Any) -> None:
-        name = self._name if number is None else self._names.get(number, f"trial-{number:04d}")
-        self._writer.post(number, Update(name, **changes))
+    def _post_sweep(self) -> None:
+        self._writer.post(None, partial(self._runs.write, None, self._sweep))
 
 
 def _logged(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: metrics[name] for name in LOGGED_METRICS if name in metrics}
-
-
-def _flat(config: Any) -> dict[str, Any]:
-    """Return the settings of a config given as a mapping or as a frozen model."""
-    return dict(config) if isinstance(config, Mapping) else dict(config.model_dump())

@@ -1,17 +1,19 @@
 """The MLflow runs of one sweep: a parent run, and a child run for each trial, found again by their tags.
 
 carsweep.sweep_id   which sweep; on the parent and on every child
-carsweep.role       "sweep", "trial", or "refit" of a trial
+carsweep.role       "sweep", "trial", or "refit" of a trial; "surplus" where MLflow made a second run when asked twice
 carsweep.trial      the trial's number
 carsweep.state      complete, pruned, failed or interrupted, because MLflow knows only FINISHED, KILLED and FAILED
 carsweep.reason     why, when there is a reason
+carsweep.mirrored   a digest of all that the run says of a trial that has ended
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ SWEEP_ID, ROLE, TRIAL, STATE, REASON = (
     "carsweep.state",
     "carsweep.reason",
 )
+EXPERIMENT, MIRRORED = "carsweep.experiment", "carsweep.mirrored"
 _PARENT, _NOTE = "mlflow.parentRunId", "mlflow.note.content"
 # MLflow takes at most 1,000 metrics, parameters and tags in one request.
 _METRICS_A_BATCH = 700
@@ -40,7 +43,7 @@ Points = tuple[tuple[int, Mapping[str, float]], ...]
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a run ought to say from now on.
+    """What a run ought to say.
 
     Attributes:
         name: shown in MLflow.
@@ -49,6 +52,7 @@ class Update:
         files: text artifacts by name.
         status: MLflow's RUNNING, FINISHED, KILLED or FAILED; None leaves it.
         seconds: how long ago the run began, for a run that has to be made afterwards.
+        mark: a digest of all this, written last; empty for a run that goes on.
     """
 
     name: str
@@ -58,28 +62,27 @@ class Update:
     files: Mapping[str, str] = field(default_factory=dict)
     status: str | None = None
     seconds: float = 0.0
-
-    def then(self, later: Update) -> Update:
-        """Return one update that does what this one and then ``later`` would do."""
-        return Update(
-            name=later.name,
-            tags={**self.tags, **later.tags},
-            params={**self.params, **later.params},
-            points=self.points + later.points,
-            files={**self.files, **later.files},
-            status=later.status or self.status,
-            seconds=max(self.seconds, later.seconds),
-        )
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownRun:
-    """A run that MLflow has. ``start`` is in milliseconds since 1970."""
+    """A run that MLflow has.
+
+    Attributes:
+        run_id, status: MLflow's.
+        start: in milliseconds since 1970.
+        has_params: whether it has parameters, which cannot be changed.
+        mark: of the ``Update`` that it was last brought in line with, as a whole.
+        epochs: the last epoch that this process has written; there may be more.
+    """
 
     run_id: str
     status: str
     start: int
     has_params: bool
+    mark: str = ""
+    epochs: int = 0
 
 
 class SweepRuns:
@@ -105,14 +108,20 @@ class SweepRuns:
         return Requests(self._tracking)
 
     def read(self) -> None:
-        """Find the parent, making it if need be, and all trials that MLflow has. An earlier run of a trial wins."""
+        """Find the parent, making it if need be, and all trials that MLflow has.
+
+        Of several runs for the same the one in use is kept, or the first that is complete; the others are closed and
+        marked. MLflow makes them when a request is sent again because its answer was lost.
+        """
         self._experiment = self._experiment or self._tracking.experiment(self._family)
-        sweeps = self._search("sweep")
-        self.parent = known(sweeps[0]) if sweeps else self._make(Update(self._name), {ROLE: "sweep"})
-        found: dict[int, KnownRun] = {}
+        self.parent = self._the_one(self._search("sweep"), self.parent) or self._make(
+            Update(self._name), {ROLE: "sweep"}
+        )
+        found: defaultdict[int, list[Run]] = defaultdict(list)
         for run in self._search("trial"):
-            found.setdefault(int(run.data.tags[TRIAL]), known(run))
-        self.trials = found
+            found[int(run.data.tags[TRIAL])].append(run)
+        kept = {number: self._the_one(runs, self.trials.get(number)) for number, runs in found.items()}
+        self.trials = {number: run for number, run in kept.items() if run is not None}
 
     def write(self, number: int | None, update: Update) -> None:
         """Bring one run in line; None is the parent. A run that is missing is made."""
@@ -122,25 +131,38 @@ class SweepRuns:
             tags = {ROLE: "trial", TRIAL: str(number), _PARENT: self.parent.run_id}
             # With the run come its tags: each request, and each part of one, is a transaction of its own in MLflow.
             run, update = self._make(update, {**as_tags(update.tags), **tags}), replace(update, tags={})
+        elif number is not None and self.parent is not None and run.status == update.status == "RUNNING":
+            update = replace(update, tags={})
+        elif number is not None and self.parent is not None:
+            update = replace(update, tags={**update.tags, _PARENT: self.parent.run_id})
         self._remember(number, run)
         self._log(run, update)
         status = update.status or run.status
         if status != run.status:
             self._set_status(run.run_id, status)
-        self._remember(number, KnownRun(run.run_id, status, run.start, run.has_params or bool(update.params)))
+        has_params, epochs = run.has_params or bool(update.params), max((run.epochs, *(e for e, _ in update.points)))
+        self._remember(number, KnownRun(run.run_id, status, run.start, has_params, update.mark, epochs))
 
-    def write_together(self, updates: Mapping[int | None, Update]) -> bool:
-        """Bring many runs in line at once, or none of them; return whether that was done.
+    def close_open(self, reason: str, numbers: Iterable[int] | None = None) -> None:
+        """Close the runs of trials, or of all, that are open, since nothing runs them."""
+        for number in list(self.trials) if numbers is None else numbers:
+            run = self.trials[number]
+            if run.status == "RUNNING":
+                tags = {STATE: "interrupted", REASON: reason}
+                self.write(number, Update("", tags=tags, status="KILLED"))
 
-        It is not where MLflow has no such requests, or refuses one of the updates: then write them one by one.
+    def write_together(self, writes: Iterable[Callable[[], None]]) -> bool:
+        """Call what writes to many runs, for all at once, or none of them; return whether that was done.
+
+        It is not where MLflow has no such requests, or refuses one of them: then call them one by one.
         """
-        if len(updates) < 2 or not self._requests.can_be_together:
+        if not self._requests.can_be_together:
             return False
         parent, trials = self.parent, dict(self.trials)
         try:
             with self._requests.together():
-                for number, update in updates.items():
-                    self.write(number, update)
+                for write in writes:
+                    write()
         except Exception:  # one by one they will tell which it was, and why
             self.parent, self.trials = parent, trials
             return False
@@ -148,14 +170,33 @@ class SweepRuns:
 
     def refit_of(self, number: int) -> KnownRun:
         """Return the run of a trial's refit, made when it is missing: another model than the trial's own."""
-        for run in self._search("refit"):
-            if run.data.tags[TRIAL] == str(number):
-                return known(run)
+        found = self._the_one([run for run in self._search("refit") if run.data.tags[TRIAL] == str(number)], None)
+        if found is not None:
+            return found
         assert self.parent is not None
         tags = {ROLE: "refit", TRIAL: str(number), _PARENT: self.parent.run_id}
         made = self._make(Update(f"refit of trial {number}"), tags)
         self._set_status(made.run_id, "FINISHED")
         return made
+
+    def _the_one(self, runs: Sequence[Run], used: KnownRun | None) -> KnownRun | None:
+        """Return the run to use of those for the same; close and mark the others."""
+        if not runs:
+            return None
+        kept = min(
+            runs, key=lambda run: (used is None or run.info.run_id != used.run_id, MIRRORED not in run.data.tags)
+        )
+        for run in runs:
+            if run is not kept:
+                self._set_aside(run, f"run {kept.info.run_id} is used in its place")
+        return known(kept)
+
+    def _set_aside(self, run: Run, reason: str) -> None:
+        from mlflow.entities import RunTag
+
+        tags = [RunTag(ROLE, "surplus"), RunTag(STATE, "surplus"), RunTag(REASON, reason)]
+        self._requests.client.log_batch(run.info.run_id, tags=tags)
+        self._set_status(run.info.run_id, "KILLED")
 
     def _remember(self, number: int | None, run: KnownRun) -> None:
         if number is None:
@@ -169,11 +210,15 @@ class SweepRuns:
         client = self._requests.client
         metrics = as_metrics(update.points, run.start)
         params = [] if run.has_params else as_params(update.params)
-        tags = [RunTag(name, value) for name, value in as_tags(update.tags).items()]
-        for first in range(0, max(len(metrics), 1), _METRICS_A_BATCH):
-            if metrics or params or tags:
-                client.log_batch(run.run_id, metrics[first : first + _METRICS_A_BATCH], params, tags)
-            params, tags = [], []
+        mark = {MIRRORED: update.mark} if update.mark else {}
+        tags = [RunTag(name, value) for name, value in as_tags({**update.tags, **mark}).items()]
+        # The mark comes last: what it stands for is there. MLflow writes a batch's tags after its metrics.
+        batches = [metrics[first : first + _METRICS_A_BATCH] for first in range(0, len(metrics), _METRICS_A_BATCH)]
+        for number, batch in enumerate(batches or [[]], start=1):
+            last = tags if number >= len(batches) else []
+            if batch or params or last:
+                client.log_batch(run.run_id, batch, params, last)
+            params = []
         for file, text in update.files.items():
             client.log_text(run.run_id, mask_secrets(text), file)
 
@@ -208,7 +253,8 @@ class SweepRuns:
 
 def known(run: Run) -> KnownRun:
     """Reduce MLflow's answer to what is needed."""
-    return KnownRun(run.info.run_id, run.info.status, run.info.start_time, bool(run.data.params))
+    mark = run.data.tags.get(MIRRORED, "")
+    return KnownRun(run.info.run_id, run.info.status, run.info.start_time, bool(run.data.params), mark)
 
 
 def as_metrics(points: Points, start: int) -> list[Metric]:

@@ -1,6 +1,6 @@
 """One thread that writes to MLflow, so that the sweep never waits for it and never fails because of it.
 
-Updates of the same run are merged while they wait: a run gets one request, however many epochs it has reported. One
+What is to be written of a run replaces what waits for it: it gets one request, however many epochs it has reported. One
 writer keeps the order (a run is made, then logged to, then closed) and is all that SQLite can bear. What gathers in
 half a second is written to a database in one transaction.
 
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 
 from carcls.errors import TrackingError
-from sweeps.tracking_runs import SweepRuns, Update
+from sweeps.tracking_runs import SweepRuns
 from sweeps.tracking_store import Tracking, explained, one_line
 
 # So long opening the store waits for something to write: longer than a slow machine takes to begin its first trial.
@@ -27,22 +27,25 @@ GATHER_SECONDS = 0.5
 _TOGETHER = 50
 # MLflow understood and said no: asking again would only say no again.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
+_AFTER_TRIALS = -1
+# Brings a run in line when it is called, and again when that failed.
+Write = Callable[[], None]
 
 
-class RunWriter:
-    """Write updates in the background, and again after an outage.
+class Writer:
+    """Write in the background, and again after an outage.
 
     Args:
         tracking: named in warnings.
         runs: where to write; belongs to the writer's thread until ``close``.
-        start: written to the parent run when the store is opened.
+        start: writes the parent run when the store is opened.
         warn: called from the writer's thread, once for an outage and once for a refusal.
     """
 
-    def __init__(self, tracking: Tracking, runs: SweepRuns, start: Update, warn: Callable[[str], None]) -> None:
+    def __init__(self, tracking: Tracking, runs: SweepRuns, start: Write, warn: Callable[[str], None]) -> None:
         self._tracking, self._runs, self._start, self._warn = tracking, runs, start, warn
         self._changed = threading.Condition()
-        self._pending: dict[int | None, Update] = {}
+        self._pending: dict[int | None, Write] = {}
         self._wanted = self._begun = self._busy = self._closing = self._hurry = False
         self._error: TrackingError | None = None
         self._failures = self._failures_in_a_row = 0
@@ -61,17 +64,20 @@ class RunWriter:
             self._changed.wait_for(lambda: self._begun or self._error, seconds)
             self._want()  # raises what went wrong meanwhile
 
-    def post(self, number: int | None, update: Update) -> None:
-        """Hand over an update of trial ``number`` (None: of the sweep). Returns at once.
+    def post(self, number: int | None, write: Write) -> None:
+        """Hand over what brings trial ``number`` (None: the sweep) in line; it replaces what waits. Returns at once.
 
         Raises:
             TrackingError: as ``begin``.
         """
         with self._changed:
             self._want()
-            earlier = self._pending.get(number)
-            self._pending[number] = earlier.then(update) if earlier else update
+            self._pending[number] = write
             self._changed.notify_all()
+
+    def post_last(self, write: Write) -> None:
+        """Hand over what is done once all that waits for the trials is written."""
+        self.post(_AFTER_TRIALS, write)
 
     def flush(self, seconds: float = 30.0) -> bool:
         """Wait until everything is written, or an attempt has failed; return whether everything is."""
@@ -118,9 +124,7 @@ class RunWriter:
         while (batch := self._next_batch()) is not None:
             left = self._write(batch)
             with self._changed:
-                for number, update in left.items():
-                    newer = self._pending.get(number)
-                    self._pending[number] = update.then(newer) if newer else update
+                self._pending = {**left, **self._pending}
                 self._busy = False
                 self._failures += bool(left)
                 self._failures_in_a_row = self._failures_in_a_row + 1 if left else 0
@@ -137,7 +141,7 @@ class RunWriter:
         try:
             with explained(self._tracking):
                 self._runs.read()
-                self._runs.write(None, self._start)
+                self._start()
         except TrackingError as raised:
             error = raised
         with self._changed:
@@ -145,7 +149,7 @@ class RunWriter:
             self._changed.notify_all()
         return self._begun
 
-    def _next_batch(self) -> dict[int | None, Update] | None:
+    def _next_batch(self) -> dict[int | None, Write] | None:
         """Wait for updates, and after a failure for a while; None when the writer is closed."""
         with self._changed:
             if self._failures_in_a_row:
@@ -158,9 +162,9 @@ class RunWriter:
             batch, self._pending = self._pending, {}
             self._busy, self._hurry = True, False
             # The parent comes last: when it says how the sweep ended, its trials have said so already.
-            return dict(sorted(batch.items(), key=lambda item: item[0] is None))
+            return dict(sorted(batch.items(), key=lambda item: (item[0] is None, item[0] == _AFTER_TRIALS)))
 
-    def _write(self, batch: dict[int | None, Update]) -> dict[int | None, Update]:
+    def _write(self, batch: dict[int | None, Write]) -> dict[int | None, Write]:
         """Write a batch; return what could not be written because MLflow did not answer."""
         left = dict(batch)
         try:
@@ -168,22 +172,22 @@ class RunWriter:
                 # A request may have been carried out although its answer was lost.
                 self._runs.read()
             for some in _portions(batch):
-                if not self._runs.write_together(some):
-                    for number, update in some.items():
-                        self._write_one(number, update)
+                if len(some) < 2 or not self._runs.write_together(some.values()):
+                    for number, write in some.items():
+                        self._write_one(number, write)
                         del left[number]
                 else:
-                    left = {number: update for number, update in left.items() if number not in some}
+                    left = {number: write for number, write in left.items() if number not in some}
         except Exception as error:  # whatever a client library raises, the sweep goes on
             if self._failures_in_a_row:
                 self._warn_once("outage", self._outage(error))
         return left
 
-    def _write_one(self, number: int | None, update: Update) -> None:
+    def _write_one(self, number: int | None, write: Write) -> None:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._runs.write(number, update)
+            write()
         except MlflowException as error:
             if error.error_code not in _REFUSALS:
                 raise
@@ -202,7 +206,7 @@ class RunWriter:
             self._warn(message)
 
 
-def _portions(batch: Mapping[int | None, Update]) -> Iterator[dict[int | None, Update]]:
-    updates = list(batch.items())
-    for first in range(0, len(updates), _TOGETHER):
-        yield dict(updates[first : first + _TOGETHER])
+def _portions(batch: Mapping[int | None, Write]) -> Iterator[dict[int | None, Write]]:
+    writes = list(batch.items())
+    for first in range(0, len(writes), _TOGETHER):
+        yield dict(writes[first : first + _TOGETHER])

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from carcls.outcome import Measurement
-    from sweeps.record import TrialRecord
 
 # What is over sooner is not worth a line.
 QUIET_SECONDS = 2.0
@@ -43,13 +38,6 @@ class Waiting:
         self._timer.cancel()
         self._timer.join()
 
-    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """The wait is over."""
-        self.over()
-
-    def epoch_finished(self, number: int, measurement: Measurement) -> None:
-        """Do nothing."""
-
-    def trial_finished(self, record: TrialRecord) -> None:  # noqa: ARG002
+    def trial_changed(self, _record: object) -> None:
         """The wait is over."""
         self.over()

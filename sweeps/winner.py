@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
     from sweeps.goals import Goals
     from sweeps.record import TrialRecord
-    from sweeps.tracking import SweepTracker
+    from sweeps.tracking import Mirror
 
 TEST_PREDICTIONS = "test-predictions.npz"
 
@@ -43,7 +43,7 @@ def conclude(
     records: Sequence[TrialRecord],
     *,
     interrupted: bool,
-    tracker: SweepTracker,
+    mirror: Mirror,
     tell: Callable[[str], None],
 ) -> SweepResult:
     """Return the result and write it down; an interrupted sweep has no test reading and registers nothing yet.
@@ -59,12 +59,12 @@ def conclude(
     if before is None and (sitting.folder / "result.json").is_file():
         tell("result.json cannot be read; it is written anew from the sweep's journal.")
     if before is not None and not interrupted and _same_outcome(before, result, refit=sitting.spec.refit):
-        result = _as_registered(sitting, before, records, tracker, tell)
+        result = _as_registered(sitting, before, records, mirror, tell)
     elif result.best is not None and not interrupted:
         write_down(sitting, result)
-        result = _publish(sitting, result, records, tracker, tell)
+        result = _publish(sitting, result, records, mirror, tell)
     write_down(sitting, result)
-    tracker.summarise(
+    mirror.summarise(
         records,
         best=result.best.number if result.best else None,
         metrics={**_more_metrics(result), **cost_metric(result.spent)},
@@ -77,7 +77,7 @@ def _as_registered(
     sitting: Sitting,
     before: SweepResult,
     records: Sequence[TrialRecord],
-    tracker: SweepTracker,
+    mirror: Mirror,
     tell: Callable[[str], None],
 ) -> SweepResult:
     """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
@@ -99,14 +99,14 @@ def _as_registered(
     if found is not None:
         return replace(before, registered=RegisteredModel(found.name, found.version, found.alias, found.uri))
     tell("The model registry does not have the winner any more; it is registered again.")
-    return _publish(sitting, replace(before, registered=None), records, tracker, tell)
+    return _publish(sitting, replace(before, registered=None), records, mirror, tell)
 
 
 def _publish(
     sitting: Sitting,
     result: SweepResult,
     records: Sequence[TrialRecord],
-    tracker: SweepTracker,
+    mirror: Mirror,
     tell: Callable[[str], None],
 ) -> SweepResult:
     """Read the winner on the test images, once, and register it."""
@@ -114,7 +114,7 @@ def _publish(
     assert best is not None
     winner = next(record for record in records if record.number == best.number)
     if winner.sibling_of is not None:
-        tracker.trial_finished(winner)  # siblings have no run; a registered model needs one
+        mirror.trial_changed(winner)  # siblings have no run; a registered model needs one
     refit = sitting.spec.refit
     try:
         result = replace(result, comparison=_compute(sitting, "compare", result=result, records=records))
@@ -134,7 +134,7 @@ def _publish(
         return result
     tell(f"registering trial {winner.number} in {sitting.tracking.shown_uri}")
     try:
-        return replace(result, registered=_register(sitting, result, test, export, tracker))
+        return replace(result, registered=_register(sitting, result, test, export, mirror))
     except TrackingError as error:
         tell(f"The winner is not registered: {error} Then: carsweep resume {sitting.called}")
         return result
@@ -271,14 +271,14 @@ def _export(sitting: Sitting, winner: TrialRecord, tell: Callable[[str], None]) 
 
 
 def _register(
-    sitting: Sitting, result: SweepResult, test: TestReading, export: Path, tracker: SweepTracker
+    sitting: Sitting, result: SweepResult, test: TestReading, export: Path, mirror: Mirror
 ) -> RegisteredModel:
     """Make the winner the registry's challenger; a trial that is registered keeps its version."""
     from sweeps.registry import register_best
 
     best = result.best
     assert best is not None
-    tracker.flush()
+    mirror.flush()
     registered = register_best(
         sitting.tracking,
         family=result.family,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from sweeps.goals import ACCURACY_ALONE, Goals
 
 if TYPE_CHECKING:
-    from carcls.outcome import Measurement
     from sweeps.ledger import Standing
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
@@ -51,35 +50,25 @@ class RunningSweep:
         """Note what is spent and what is to come."""
         self.standing, self.told = standing, time.monotonic()
 
-    def start(self, spec: SweepSpec, number: int, experiment: str | None, settings: Mapping[str, Any]) -> TrialLine:
-        """Note that a trial has started."""
-        from sweeps.job import base_settings
-        from sweeps.leaderboard import differing_settings
-
-        config = spec.trial_config(settings, experiment)
-        differing = differing_settings(config.model_dump(), base_settings(spec))
-        name = experiment or ("search" if config.seed == spec.seed else "fresh seed")
-        line = TrialLine(number, name, write_settings(differing), config.epochs)
-        self.lines[number] = line
-        return line
-
-    def measure(self, number: int, measurement: Measurement) -> TrialLine | None:
-        """Note an epoch; None for a trial that never started here."""
-        line = self.lines.get(number)
-        if line:
-            line.epoch, line.accuracy = measurement.epoch, measurement.metrics.get("val_accuracy")
-        return line
-
-    def finish(self, record: TrialRecord) -> TrialLine:
-        """Note how a trial ended."""
-        line = self.lines.setdefault(record.number, TrialLine(record.number, record.experiment or "search", "", 0))
+    def change(self, spec: SweepSpec, record: TrialRecord) -> TrialLine:
+        """Note how a trial is getting on, or how it ended."""
+        line = self.lines.get(record.number) or self._begin(spec, record)
         line.status, line.epoch, line.reason = record.status, record.epochs, record.reason or ""
         line.refused = record.refused
         may_win = record.status == "complete" and record.confirms is None
         line.rank = self.goals.rank(record.number, record.metrics) if may_win else None
         line.value = record.metrics.get(self.goals.first.metric)
         line.accuracy = record.metrics.get("val_accuracy", line.accuracy)
-        line.name = line.name if record.confirms is None else f"confirms trial {record.confirms}"
+        return line
+
+    def _begin(self, spec: SweepSpec, record: TrialRecord) -> TrialLine:
+        from sweeps.job import base_settings
+        from sweeps.leaderboard import differing_settings
+
+        name = record.experiment or "search" if record.confirms is None else f"confirms trial {record.confirms}"
+        differing = differing_settings(record.config, base_settings(spec))
+        line = TrialLine(record.number, name, write_settings(differing), record.config["epochs"])
+        self.lines[record.number] = line
         return line
 
     @property

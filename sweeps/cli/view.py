@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,7 +18,6 @@ from sweeps.interrupts import last_words
 from sweeps.ledger_text import standing_text
 
 if TYPE_CHECKING:
-    from carcls.outcome import Measurement
     from sweeps.ledger import Standing
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
@@ -71,22 +70,16 @@ class PlainView:
         """Remember it for the next line."""
         self._running.stand(standing)
 
-    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
-        """Print what the trial tries."""
-        line = self._running.start(self._spec, number, experiment, settings)
-        self.note(f"trial {number} started: {line.name} {line.settings}".rstrip())
-
-    def epoch_finished(self, number: int, measurement: Measurement) -> None:
-        """Print the validation accuracy."""
-        line = self._running.measure(number, measurement)
-        epochs = f"/{line.epochs}" if line else ""
-        accuracy = write_share(measurement.metrics.get("val_accuracy"))
-        self.note(f"trial {number} epoch {measurement.epoch}{epochs}: val accuracy {accuracy}")
-
-    def trial_finished(self, record: TrialRecord) -> None:
-        """Print how the trial ended, and how far the sweep is."""
-        line = self._running.finish(record)
-        self.note(f"trial {record.number} {_end_of(line, record.seconds)} | {_how_far(self._running)}")
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Print what the trial tries, its validation accuracy, or how it ended and how far the sweep is."""
+        is_new, number = record.number not in self._running.lines, record.number
+        line = self._running.change(self._spec, record)
+        if is_new and not record.refused:
+            self.note(f"trial {number} started: {line.name} {line.settings}".rstrip())
+        if record.status != "running":
+            self.note(f"trial {number} {_end_of(line, record.seconds)} | {_how_far(self._running)}")
+        elif not is_new:
+            self.note(f"trial {number} epoch {line.epoch}/{line.epochs}: val accuracy {write_share(line.accuracy)}")
 
 
 class LiveView:
@@ -129,19 +122,9 @@ class LiveView:
         """Remember it for the next drawing."""
         self._running.stand(standing)
 
-    def trial_started(self, number: int, experiment: str | None, settings: Mapping[str, Any]) -> None:
-        """Add a line to the table."""
-        self._running.start(self._spec, number, experiment, settings)
-        self._redraw()
-
-    def epoch_finished(self, number: int, measurement: Measurement) -> None:
-        """Change the trial's line."""
-        self._running.measure(number, measurement)
-        self._redraw()
-
-    def trial_finished(self, record: TrialRecord) -> None:
-        """Close the trial's line."""
-        self._running.finish(record)
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Add the trial's line to the table, or change it."""
+        self._running.change(self._spec, record)
         self._redraw()
 
     def _close_bar(self) -> None:

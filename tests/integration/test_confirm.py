@@ -44,9 +44,9 @@ from sweeps.spec import SweepSpec
 from sweeps.winner_candidates import repeats_wanted
 
 class Silent:
-    def trial_started(self, number, experiment, settings): pass
-    def epoch_finished(self, number, measurement): pass
-    def trial_finished(self, record): print(record.number, record.confirms, flush=True)
+    def trial_changed(self, record):
+        if record.status != "running":
+            print(record.number, record.confirms, flush=True)
 
 folder = Path(sys.argv[1])
 spec = SweepSpec.from_yaml((folder / "spec.yaml").read_text())

@@ -72,12 +72,15 @@ from sweeps.engine import run_trials
 from sweeps.spec import SweepSpec
 
 class Printer:
-    def trial_started(self, number, experiment, settings):
-        print("started", number, flush=True)
-    def epoch_finished(self, number, measurement):
-        print("epoch", number, measurement.epoch, flush=True)
-    def trial_finished(self, record):
-        print("finished", record.number, record.status, flush=True)
+    known = set()
+    def trial_changed(self, record):
+        if record.number not in self.known:
+            self.known.add(record.number)
+            print("started", record.number, flush=True)
+        elif record.status == "running":
+            print("epoch", record.number, record.epochs, flush=True)
+        if record.status != "running":
+            print("finished", record.number, record.status, flush=True)
 
 folder = Path(sys.argv[1])
 result = run_trials(
@@ -97,19 +100,16 @@ class Diary:
         self.finished: list[TrialRecord] = []
         self.epochs: list[tuple[int, int]] = []
 
-    def trial_started(self, number: int, *_: object) -> None:
-        """Note the number."""
-        self.news.append(("started", number))
-
-    def epoch_finished(self, number: int, measurement: Measurement) -> None:
-        """Note number and epoch."""
-        self.news.append(("epoch", number))
-        self.epochs.append((number, measurement.epoch))
-
-    def trial_finished(self, record: TrialRecord) -> None:
-        """Keep the record."""
-        self.news.append(("finished", record.number))
-        self.finished.append(record)
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Note what is new, and keep the record of a trial that has ended."""
+        if record.status != "running":
+            self.news.append(("finished", record.number))
+            self.finished.append(record)
+        elif ("started", record.number) in self.news:
+            self.news.append(("epoch", record.number))
+            self.epochs.append((record.number, record.epochs))
+        else:
+            self.news.append(("started", record.number))
 
 
 @pytest.fixture(scope="module")
@@ -326,8 +326,9 @@ class TestWithASharedRay:
         """An exception of the observer's comes out of the engine as it is, and no trial is blamed for it."""
 
         class Broken(Diary):
-            def epoch_finished(self, *_: object) -> None:
-                raise OSError("disk full")
+            def trial_changed(self, record: TrialRecord) -> None:
+                if record.epochs:
+                    raise OSError("disk full")
 
         with pytest.raises(OSError, match="disk full"):
             run(tmp_path, spec_of(trials=3), Broken())

@@ -21,7 +21,6 @@ import torch
 from filelock import FileLock
 from ray.cluster_utils import Cluster
 
-from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.control_quarantine import hold
 from sweeps.engine import EngineResult, run_trials
@@ -120,16 +119,12 @@ class Diary:
         self.finished: list[TrialRecord] = []
         self._on_epoch = on_epoch
 
-    def trial_started(self, *_: object) -> None:
-        """Nothing to keep."""
-
-    def epoch_finished(self, number: int, measurement: Measurement) -> None:
-        """Act."""
-        self._on_epoch(number, measurement.epoch)
-
-    def trial_finished(self, record: TrialRecord) -> None:
-        """Keep the record."""
-        self.finished.append(record)
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Act on an epoch; keep the record of a trial that has ended."""
+        if record.status != "running":
+            self.finished.append(record)
+        elif record.epochs:
+            self._on_epoch(record.number, record.epochs)
 
 
 @pytest.fixture(scope="module")

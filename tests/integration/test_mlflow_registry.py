@@ -17,8 +17,9 @@ from carcls.errors import TrackingError
 from carcls.export import Predictor, load_export, write_export
 from carcls.models.backbones import build_backbone
 from carcls.models.classifier import Classifier
+from sweeps.record import TrialRecord
 from sweeps.registry import PREDICTIONS, Registered, find_registered, register_best, requirements, signature_of
-from sweeps.tracking import SweepTracker, Tracking, open_tracking
+from sweeps.tracking import Mirror, Tracking, open_tracking
 
 CLASSES = tuple(f"Make Model {year}" for year in range(2007, 2014))
 
@@ -55,19 +56,18 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, list
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
     """A database with one finished sweep of two trials."""
     tracking = open_tracking(None, tmp_path_factory.mktemp("runs"))
-    tracker = SweepTracker(
+    mirror = Mirror(
         tracking,
         family="transfer",
         sweep_id="s1",
         name="s1",
         spec_yaml="",
         details={},
-        config_of=lambda settings, _: settings,
         warn=print,
     )
     for number in (0, 1):
-        tracker.trial_started(number, None, {"dropout": 0.1})
-    assert tracker.close("complete")
+        mirror.trial_changed(TrialRecord(number, None, {}, {"dropout": 0.1}, "running", {}, 0, 0.0))
+    assert mirror.close("complete")
     return tracking
 
 

@@ -25,7 +25,7 @@ from carcls.models.classifier import Classifier
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
 from sweeps.registry import find_registered, register_best
-from sweeps.tracking import SweepTracker, Tracking, open_tracking
+from sweeps.tracking import Mirror, Tracking, open_tracking
 
 # Starting the server takes most of the time: about 10 s on an idle core, thrice.
 pytestmark = pytest.mark.slow
@@ -71,23 +71,24 @@ def wait_for(port: int, server: subprocess.Popen[Any], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def tracker_of(tracking: Tracking, warnings: list[str]) -> SweepTracker:
-    """Return the tracker of a small sweep."""
-    return SweepTracker(
+def mirror_of(tracking: Tracking, warnings: list[str]) -> Mirror:
+    """Return the mirror of a small sweep."""
+    return Mirror(
         tracking,
         family="transfer",
         sweep_id="s1",
         name="s1",
         spec_yaml="trials: 2\n",
         details={"seed": 0},
-        config_of=lambda settings, _: settings,
         warn=warnings.append,
     )
 
 
-def record(number: int, epochs: int) -> TrialRecord:
-    """Return what the study knows of a complete trial."""
-    return TrialRecord(number, None, {}, {"dropout": 0.1}, "complete", {"val_accuracy": epochs / 100}, epochs, 1.0)
+def record(number: int, epochs: int, status: Any = "running") -> TrialRecord:
+    """Return what the study knows of a trial."""
+    told = tuple(Measurement(epoch, {"val_accuracy": epoch / 100}) for epoch in range(1, epochs + 1))
+    last = told[-1].metrics if told else {}
+    return TrialRecord(number, None, {}, {"dropout": 0.1}, status, last, epochs, 1.0, history=told)
 
 
 def states(tracking: Tracking) -> dict[str, str]:
@@ -96,18 +97,24 @@ def states(tracking: Tracking) -> dict[str, str]:
     return {run.info.run_name: run.info.status for run in runs}
 
 
+def points(tracking: Tracking, name: str) -> list[tuple[int, float]]:
+    """Return (epoch, accuracy) of all that MLflow has of a trial."""
+    client = tracking.client()
+    (run,) = [r for r in client.search_runs([tracking.experiment("transfer")]) if r.info.run_name == name]
+    return [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "val_accuracy")]
+
+
 def test_sweep_and_model_reach_the_server(tmp_path: Path) -> None:
     """Runs, artifacts and the registered model go through the server, and the model loads from it."""
     port, warnings = free_port(), []
     with server_on(port, tmp_path):
         tracking = open_tracking(f"http://127.0.0.1:{port}", tmp_path / "elsewhere")
-        tracker = tracker_of(tracking, warnings)
-        tracker.trial_started(0, None, {"dropout": 0.1})
-        for epoch in (1, 2, 2):
-            tracker.epoch_finished(0, Measurement(epoch, {"val_accuracy": epoch / 100}))
-            assert tracker.flush()
-        tracker.trial_finished(record(0, 2))
-        assert tracker.flush()
+        mirror = mirror_of(tracking, warnings)
+        for epochs in (0, 1, 2, 2):
+            mirror.trial_changed(record(0, epochs))
+            assert mirror.flush()
+        mirror.trial_changed(record(0, 2, "complete"))
+        assert mirror.flush()
 
         classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, 3)
         export = tmp_path / "model"
@@ -131,7 +138,7 @@ def test_sweep_and_model_reach_the_server(tmp_path: Path) -> None:
             details={},
             predictions=tmp_path / "test-predictions.npz",
         )
-        assert tracker.close("complete")
+        assert mirror.close("complete")
         assert states(tracking) == {"s1": "FINISHED", "trial-0000": "FINISHED"}
         (run,) = [r for r in tracking.client().search_runs([tracking.experiment("transfer")]) if r.data.metrics]
         history = tracking.client().get_metric_history(run.info.run_id, "val_accuracy")
@@ -150,23 +157,22 @@ def test_sweep_and_model_reach_the_server(tmp_path: Path) -> None:
 
 
 def test_sweep_outlives_its_server_and_is_mended_later(tmp_path: Path) -> None:
-    """When the server dies the sweep goes on at full speed with one warning; a rebuild mends what it missed."""
+    """When the server dies the sweep goes on at full speed with one warning; a mirror mends what it missed."""
     port, warnings = free_port(), []
     uri = f"http://ann:s3cret@127.0.0.1:{port}"
     with server_on(port, tmp_path):
-        tracker = tracker_of(open_tracking(uri, tmp_path), warnings)
-        tracker.trial_started(0, None, {"dropout": 0.1})
-        tracker.epoch_finished(0, Measurement(1, {"val_accuracy": 0.01}))
-        assert tracker.flush()
+        mirror = mirror_of(open_tracking(uri, tmp_path), warnings)
+        mirror.trial_changed(record(0, 1))
+        assert mirror.flush()
 
     start = time.perf_counter()
-    for epoch in range(2, 51):
-        tracker.epoch_finished(0, Measurement(epoch, {"val_accuracy": epoch / 100}))
-    tracker.trial_finished(record(0, 50))
-    tracker.trial_started(1, None, {"dropout": 0.1})
-    tracker.trial_finished(record(1, 1))
+    for epochs in range(2, 51):
+        mirror.trial_changed(record(0, epochs))
+    mirror.trial_changed(record(0, 50, "complete"))
+    mirror.trial_changed(record(1, 0))
+    mirror.trial_changed(record(1, 1, "complete"))
     assert time.perf_counter() - start < 0.5
-    assert not tracker.close("complete")
+    assert not mirror.close("complete")
     assert time.perf_counter() - start < 30
     assert len(warnings) == 2, warnings
     assert "goes on" in warnings[0]
@@ -176,7 +182,8 @@ def test_sweep_outlives_its_server_and_is_mended_later(tmp_path: Path) -> None:
     with server_on(port, tmp_path):
         tracking = open_tracking(uri, tmp_path)
         assert states(tracking) == {"s1": "RUNNING", "trial-0000": "RUNNING"}
-        again = tracker_of(tracking, warnings)
-        again.rebuild([record(0, 50), record(1, 1)])
+        again = mirror_of(tracking, warnings)
+        again.mirror_all([record(0, 50, "complete"), record(1, 1, "complete")])
         assert again.close("complete")
         assert states(tracking) == {"s1": "FINISHED", "trial-0000": "FINISHED", "trial-0001": "FINISHED"}
+        assert points(tracking, "trial-0000") == [(epoch, epoch / 100) for epoch in range(1, 51)]

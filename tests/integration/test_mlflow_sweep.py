@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from mlflow.entities import Run
 from carcls.errors import TrackingError
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
-from sweeps.tracking import SweepTracker, Tracking, check_tracking, open_tracking
+from sweeps.tracking import Mirror, Tracking, check_tracking, open_tracking
 from sweeps.tracking_runs import STATE, SweepRuns, Update
 from sweeps.tracking_together import Requests
 
@@ -31,20 +32,15 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     return open_tracking(None, tmp_path_factory.mktemp("runs with space"))
 
 
-def tracker_of(tracking: Tracking, sweep_id: str, warnings: list[str] | None = None) -> SweepTracker:
-    """Return the tracker of a small sweep."""
-
-    def config_of(settings: Mapping[str, Any], experiment: str | None) -> Mapping[str, Any]:
-        return {"epochs": 2, "experiment_given": experiment is not None, **settings}
-
-    return SweepTracker(
+def mirror_of(tracking: Tracking, sweep_id: str, warnings: list[str] | None = None) -> Mirror:
+    """Return the mirror of a small sweep."""
+    return Mirror(
         tracking,
         family="transfer",
         sweep_id=sweep_id,
         name=f"name of {sweep_id}",
         spec_yaml="trials: 3\n",
         details={"data_digest": "abc", "seed": 0},
-        config_of=config_of,
         warn=(warnings if warnings is not None else []).append,
         note="scaled down",
     )
@@ -55,18 +51,22 @@ def measurement(epoch: int, accuracy: float) -> Measurement:
     return Measurement(epoch, {"val_accuracy": accuracy, "val_loss": 1.0, "val_recall_macro": 0.1, "seconds": 2.0})
 
 
-def record(number: int, status: Any, *, accuracy: float = 0.5, reason: str = "", epochs: int = 2) -> TrialRecord:
-    """Return what the study would know of a trial."""
+def record(
+    number: int, status: Any = "running", *, accuracies: Sequence[float] = (0.25, 0.5), reason: str = ""
+) -> TrialRecord:
+    """Return what the study knows of a trial, with an accuracy for each epoch."""
+    told = tuple(measurement(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, start=1))
     return TrialRecord(
         number=number,
         experiment="transfer/frozen" if number == 0 else None,
         settings={"dropout": 0.1 * number},
         config={"epochs": 2, "dropout": 0.1 * number},
         status=status,
-        metrics={"val_accuracy": accuracy, "val_loss": 1.0, "seconds": 2.0} if epochs else {},
-        epochs=epochs,
+        metrics=told[-1].metrics if told else {},
+        epochs=len(told),
         seconds=4.0,
         reason=reason,
+        history=told,
     )
 
 
@@ -90,20 +90,20 @@ def history(tracking: Tracking, run: Run, metric: str) -> list[tuple[int, float]
 
 def test_sweep_becomes_a_parent_run_and_a_child_run_for_each_trial(tracking: Tracking, tmp_path: Path) -> None:
     """Complete, pruned and failed trials end FINISHED, KILLED and FAILED under a parent that sums them up."""
-    tracker = tracker_of(tracking, "whole")
+    mirror = mirror_of(tracking, "whole")
     for number in range(3):
-        tracker.trial_started(number, "transfer/frozen" if number == 0 else None, {"dropout": 0.1 * number})
-        tracker.epoch_finished(number, measurement(1, 0.25))
-    tracker.epoch_finished(0, measurement(2, 0.5))
-    records = [record(0, "complete"), record(1, "pruned", epochs=1, accuracy=0.25)]
-    records.append(record(2, "failed", epochs=1, accuracy=0.25, reason="loss is not finite"))
+        mirror.trial_changed(record(number, accuracies=()))
+        mirror.trial_changed(record(number, accuracies=(0.25,)))
+    ended = replace(record(0, "complete"), metrics={**record(0).metrics, "predict_ms": 3.0})
+    records = [ended, record(1, "pruned", accuracies=(0.25,))]
+    records.append(record(2, "failed", accuracies=(0.25,), reason="loss is not finite"))
     for one in records:
-        tracker.trial_finished(one)
+        mirror.trial_changed(one)
     leaderboard = tmp_path / "leaderboard.json"
     leaderboard.write_text("[]", encoding="utf-8")
-    assert tracker.flush()
-    tracker.summarise(records, best=0, metrics={"test_accuracy": 0.4}, leaderboard=leaderboard)
-    assert tracker.close("complete")
+    assert mirror.flush()
+    mirror.summarise(records, best=0, metrics={"test_accuracy": 0.4}, leaderboard=leaderboard)
+    assert mirror.close("complete")
 
     parent, trials = runs_of(tracking, "whole")
     assert {number: run.info.status for number, run in trials.items()} == {0: "FINISHED", 1: "KILLED", 2: "FAILED"}
@@ -111,9 +111,10 @@ def test_sweep_becomes_a_parent_run_and_a_child_run_for_each_trial(tracking: Tra
     assert trials[2].data.tags["carsweep.reason"] == "loss is not finite"
     assert trials[0].info.run_name == "transfer/frozen"
     assert {run.data.tags["mlflow.parentRunId"] for run in trials.values()} == {parent.info.run_id}
-    assert trials[0].data.params == {"epochs": "2", "experiment_given": "True", "dropout": "0.0"}
+    assert trials[0].data.params == {"epochs": "2", "dropout": "0.0"}
     assert history(tracking, trials[0], "val_accuracy") == [(1, 0.25), (2, 0.5)]
-    assert set(trials[0].data.metrics) == {"val_accuracy", "val_loss", "seconds"}
+    assert history(tracking, trials[0], "predict_ms") == [(2, 3.0)]
+    assert set(trials[0].data.metrics) == {"val_accuracy", "val_loss", "seconds", "predict_ms"}
     assert parent.info.status == "FINISHED"
     assert parent.data.params == {"data_digest": "abc", "seed": "0"}
     assert parent.data.metrics == {
@@ -130,22 +131,22 @@ def test_sweep_becomes_a_parent_run_and_a_child_run_for_each_trial(tracking: Tra
 
 def test_resumed_sweep_goes_on_in_the_same_runs(tracking: Tracking) -> None:
     """After Ctrl-C nothing is RUNNING; run again, the same runs go on, and a point reported again is stored once."""
-    tracker = tracker_of(tracking, "resumed")
-    tracker.trial_started(0, None, {"dropout": 0.0})
-    tracker.epoch_finished(0, measurement(1, 0.25))
-    assert tracker.close("interrupted")
+    mirror = mirror_of(tracking, "resumed")
+    mirror.trial_changed(record(0, accuracies=(0.25,)))
+    assert mirror.close("interrupted")
     parent, trials = runs_of(tracking, "resumed")
     assert (parent.info.status, trials[0].info.status) == ("KILLED", "KILLED")
     assert trials[0].data.tags["carsweep.state"] == "interrupted"
 
-    again = tracker_of(tracking, "resumed")
-    again.rebuild([record(0, "running", epochs=1)])
-    again.trial_started(0, None, {"dropout": 0.0})
+    again = mirror_of(tracking, "resumed")
+    again.mirror_all([record(0, accuracies=(0.25,))])
+    assert again.flush()
+    assert runs_of(tracking, "resumed")[1][0].info.status == "KILLED"
+    again.trial_changed(record(0, accuracies=(0.25,)))
     assert again.flush()
     assert runs_of(tracking, "resumed")[1][0].info.status == "RUNNING"
-    again.epoch_finished(0, measurement(1, 0.25))
-    again.epoch_finished(0, measurement(2, 0.5))
-    again.trial_finished(record(0, "complete"))
+    again.trial_changed(record(0))
+    again.trial_changed(record(0, "complete"))
     assert again.close("complete")
     after, trials_after = runs_of(tracking, "resumed")
     assert after.info.run_id == parent.info.run_id
@@ -158,16 +159,15 @@ def test_resumed_sweep_goes_on_in_the_same_runs(tracking: Tracking) -> None:
 def test_a_fresh_database_is_made_when_the_first_trial_has_begun(tmp_path: Path) -> None:
     """Nothing is opened before a trial begins; then sweep and trials are written as ever."""
     tracking = check_tracking(None, tmp_path)
-    tracker = tracker_of(tracking, "fresh")
+    mirror = mirror_of(tracking, "fresh")
     time.sleep(0.2)
     assert list(tmp_path.iterdir()) == []
     start = time.perf_counter()
-    tracker.trial_started(0, None, {"dropout": 0.0})
-    tracker.epoch_finished(0, measurement(1, 0.25))
+    mirror.trial_changed(record(0, accuracies=(0.25,)))
     assert time.perf_counter() - start < 0.1
-    tracker.trial_started(1, None, {"dropout": 0.1})
-    tracker.trial_finished(record(0, "complete", epochs=1))
-    assert tracker.close("interrupted")
+    mirror.trial_changed(record(1, accuracies=()))
+    mirror.trial_changed(record(0, "complete", accuracies=(0.25,)))
+    assert mirror.close("interrupted")
     parent, trials = runs_of(tracking, "fresh")
     assert parent.info.status == "KILLED"
     assert parent.data.params == {"data_digest": "abc", "seed": "0"}
@@ -176,9 +176,9 @@ def test_a_fresh_database_is_made_when_the_first_trial_has_begun(tmp_path: Path)
 
 def test_a_sweep_in_which_nothing_began_leaves_no_database(tmp_path: Path) -> None:
     """A mistake that ends the sweep before its first trial is not held up by MLflow."""
-    tracker = tracker_of(check_tracking(None, tmp_path), "nothing")
+    mirror = mirror_of(check_tracking(None, tmp_path), "nothing")
     start = time.perf_counter()
-    assert tracker.close("failed")
+    assert mirror.close("failed")
     assert time.perf_counter() - start < 0.5
     assert list(tmp_path.iterdir()) == []
 
@@ -189,9 +189,9 @@ def test_the_database_is_opened_though_the_first_trial_takes_long_to_begin(
     """After a while MLflow shows the sweep, whatever it waits for."""
     monkeypatch.setattr("sweeps.tracking_writer.BEGIN_SECONDS", 0.05)
     tracking = check_tracking(None, tmp_path)
-    tracker = tracker_of(tracking, "waiting")
+    mirror = mirror_of(tracking, "waiting")
     time.sleep(0.2)
-    assert tracker.close("failed")
+    assert mirror.close("failed")
     assert runs_of(tracking, "waiting")[0].info.status == "FAILED"
 
 
@@ -199,27 +199,27 @@ def test_a_deleted_experiment_is_told_at_the_next_event(tmp_path: Path) -> None:
     """A database that turns out to be unusable ends the sweep with the reason; closing is quick and raises nothing."""
     tracking, warnings = open_tracking(None, tmp_path), list[str]()
     tracking.client().delete_experiment(tracking.experiment("transfer"))
-    tracker = tracker_of(check_tracking(None, tmp_path), "undone", warnings)
-    tracker.trial_started(0, None, {"dropout": 0.0})
-    assert not tracker.flush()
+    mirror = mirror_of(check_tracking(None, tmp_path), "undone", warnings)
+    mirror.trial_changed(record(0, accuracies=()))
+    assert not mirror.flush()
     with pytest.raises(TrackingError, match=r"must be active.*mlflow experiments restore"):
-        tracker.epoch_finished(0, measurement(1, 0.25))
+        mirror.trial_changed(record(0, accuracies=(0.25,)))
     with pytest.raises(TrackingError, match="must be active"):
-        tracker.rebuild([record(0, "complete")])
+        mirror.mirror_all([record(0, "complete")])
     start = time.perf_counter()
-    assert not tracker.close("failed")
+    assert not mirror.close("failed")
     assert time.perf_counter() - start < 0.5
     assert warnings == []
 
 
 def test_runs_that_a_kill_left_open_are_closed_when_nothing_goes_on(tracking: Tracking) -> None:
     """A sweep that is interrupted again before its open trials went on leaves none of them RUNNING."""
-    left = tracker_of(tracking, "twice")
-    left.trial_started(0, None, {"dropout": 0.0})
+    left = mirror_of(tracking, "twice")
+    left.trial_changed(record(0, accuracies=()))
     assert left.flush()
-    again = tracker_of(tracking, "twice")
-    again.rebuild([record(0, "running", epochs=1)])
     assert runs_of(tracking, "twice")[1][0].info.status == "RUNNING"
+    again = mirror_of(tracking, "twice")
+    again.trial_changed(record(1, "complete"))
     assert again.close("interrupted")
     parent, trials = runs_of(tracking, "twice")
     assert (parent.info.status, trials[0].info.status) == ("KILLED", "KILLED")
@@ -230,21 +230,20 @@ KILLED_SWEEP = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_mlflow_sweep import measurement, record, tracker_of
+from test_mlflow_sweep import mirror_of, record
 from sweeps.tracking import open_tracking
-tracker = tracker_of(open_tracking(None, Path(sys.argv[1])), "killed")
+mirror = mirror_of(open_tracking(None, Path(sys.argv[1])), "killed")
 for number in (0, 1, 2):
-    tracker.trial_started(number, None, {"dropout": 0.1 * number})
-    tracker.epoch_finished(number, measurement(1, 0.25))
-tracker.trial_finished(record(0, "complete"))
-assert tracker.flush()
+    mirror.trial_changed(record(number, accuracies=(0.25,)))
+mirror.trial_changed(record(0, "complete"))
+assert mirror.flush()
 print("written", flush=True)
 time.sleep(600)
 """
 
 
 def test_kill_leaves_no_run_open_once_the_sweep_is_run_again(tracking: Tracking) -> None:
-    """kill -9 leaves open runs; ``rebuild`` makes the missing ones, closes the open ones, and doubles none."""
+    """kill -9 leaves open runs; the mirror makes the missing ones, closes the open ones, and doubles none."""
     out = Path(tracking.uri.removeprefix("sqlite:///")).parent
     command = [sys.executable, "-c", KILLED_SWEEP, str(out), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
@@ -254,10 +253,10 @@ def test_kill_leaves_no_run_open_once_the_sweep_is_run_again(tracking: Tracking)
     parent, trials = runs_of(tracking, "killed")
     assert {run.info.status for run in (parent, trials[1], trials[2])} == {"RUNNING"}
 
-    tracker = tracker_of(tracking, "killed")
+    mirror = mirror_of(tracking, "killed")
     # Trial 1 ended before the kill and MLflow did not hear of it; of 2 the study knows nothing; 3 never reached MLflow.
-    tracker.rebuild([record(0, "complete"), record(1, "complete"), record(3, "pruned", epochs=1)])
-    assert tracker.close("complete")
+    mirror.mirror_all([record(0, "complete"), record(1, "complete"), record(3, "pruned", accuracies=(0.25,))])
+    assert mirror.close("complete")
     parent, trials = runs_of(tracking, "killed")
     assert parent.info.status == "FINISHED"
     states = {number: run.info.status for number, run in trials.items()}
@@ -270,16 +269,15 @@ def test_kill_leaves_no_run_open_once_the_sweep_is_run_again(tracking: Tracking)
 def test_run_deleted_by_hand_does_not_stop_the_others(tracking: Tracking) -> None:
     """When MLflow refuses what belongs to one run, the user hears of it once and the other runs are written."""
     warnings: list[str] = []
-    tracker = tracker_of(tracking, "deleted", warnings)
-    tracker.trial_started(0, None, {})
-    assert tracker.flush()
+    mirror = mirror_of(tracking, "deleted", warnings)
+    mirror.trial_changed(record(0, accuracies=()))
+    assert mirror.flush()
     tracking.client().delete_run(runs_of(tracking, "deleted")[1][0].info.run_id)
-    for epoch in (1, 2):
-        tracker.epoch_finished(0, measurement(epoch, 0.25))
-        tracker.flush()
-    tracker.trial_started(1, None, {})
-    tracker.trial_finished(record(1, "complete"))
-    assert tracker.close("complete")
+    for accuracies in ((0.25,), (0.25, 0.5)):
+        mirror.trial_changed(record(0, accuracies=accuracies))
+        mirror.flush()
+    mirror.trial_changed(record(1, "complete"))
+    assert mirror.close("complete")
     assert len(warnings) == 1
     assert "trial 0" in warnings[0]
     assert runs_of(tracking, "deleted")[1][1].info.status == "FINISHED"
@@ -290,8 +288,8 @@ def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: p
     monkeypatch.setattr("sweeps.tracking_writer.RETRY_SECONDS", 0.05)
     monkeypatch.setattr("sweeps.tracking_writer._FIRST_RETRY_SECONDS", 0.01)
     warnings: list[str] = []
-    tracker = tracker_of(tracking, "outage", warnings)
-    assert tracker.flush()
+    mirror = mirror_of(tracking, "outage", warnings)
+    assert mirror.flush()
     answers = threading.Event()
     write = SweepRuns.write
 
@@ -301,14 +299,14 @@ def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: p
         write(self, number, update)
 
     monkeypatch.setattr(SweepRuns, "write", failing_write)
-    tracker.trial_started(0, None, {})
-    for epoch in range(1, 6):
-        tracker.epoch_finished(0, measurement(epoch, epoch / 10))
-        assert not tracker.flush()
+    accuracies = [epoch / 10 for epoch in range(1, 6)]
+    for epoch in range(6):
+        mirror.trial_changed(record(0, accuracies=accuracies[:epoch]))
+        assert not mirror.flush()
     answers.set()
-    assert tracker.flush() or tracker.flush()
-    tracker.trial_finished(record(0, "complete", accuracy=0.5, epochs=5))
-    assert tracker.close("complete")
+    assert mirror.flush() or mirror.flush()
+    mirror.trial_changed(record(0, "complete", accuracies=accuracies))
+    assert mirror.close("complete")
     assert len(warnings) == 1
     assert "s3cret" not in warnings[0]
     _, trials = runs_of(tracking, "outage")
@@ -346,10 +344,9 @@ def _seen(tracking: Tracking, sweep_id: str) -> dict[int, tuple[str, dict[str, A
 def test_runs_written_together_are_as_if_written_one_by_one(tracking: Tracking) -> None:
     """One transaction for all leaves what a request for each does; a database can do it."""
     alone, together = _runs_of(tracking, "alone"), _runs_of(tracking, "together")
-    updates: dict[int | None, Update] = {number: _whole(number) for number in range(5)}
-    for number, update in updates.items():
-        alone.write(number, update)
-    assert together.write_together(updates)
+    for number in range(5):
+        alone.write(number, _whole(number))
+    assert together.write_together([partial(together.write, number, _whole(number)) for number in range(5)])
     assert _seen(tracking, "together") == _seen(tracking, "alone")
     assert _seen(tracking, "together")[3] == ("FINISHED", {"val_accuracy": 0.5}, {"epochs": "2", "number": "3"}, 2)
 
@@ -366,11 +363,12 @@ def test_a_point_that_is_there_already_loses_nothing_of_what_is_written_with_it(
     """MLflow would roll the transaction back over it; then nothing is written together, and all of it one by one."""
     runs = _runs_of(tracking, "again")
     runs.write(1, _whole(1, status="RUNNING"))
-    updates: dict[int | None, Update] = {0: _whole(0), 1: _whole(1, params={}), 2: _whole(2)}
-    assert not runs.write_together(updates)
+    updates = {0: _whole(0), 1: _whole(1, params={}), 2: _whole(2)}
+    writes = [partial(runs.write, number, update) for number, update in updates.items()]
+    assert not runs.write_together(writes)
     assert set(_seen(tracking, "again")) == set(runs.trials) == {1}
-    for number, update in updates.items():
-        runs.write(number, update)
+    for write in writes:
+        write()
     assert {n: (status, points) for n, (status, _, _, points) in _seen(tracking, "again").items()} == dict.fromkeys(
         range(3), ("FINISHED", 2)
     )
@@ -379,13 +377,10 @@ def test_a_point_that_is_there_already_loses_nothing_of_what_is_written_with_it(
 def test_one_refused_update_holds_up_no_other(tracking: Tracking) -> None:
     """A thousand trials that end at once are all in MLflow but for what it refuses, and that is told."""
     warnings: list[str] = []
-    tracker = tracker_of(tracking, "refusal", warnings)
+    mirror = mirror_of(tracking, "refusal", warnings)
     for number in range(60):
-        tracker.trial_started(number, None, {"dropout": 0.1})
-        tracker.trial_finished(
-            replace(record(number, "complete"), config={"bad\nname" if number == 7 else "epochs": 2})
-        )
-    assert tracker.close("complete")
+        mirror.trial_changed(replace(record(number, "complete"), config={"bad\nname" if number == 7 else "epochs": 2}))
+    assert mirror.close("complete")
     found = _seen(tracking, "refusal")
     assert {status for n, (status, *_) in found.items() if n != 7} == {"FINISHED"}
     assert len(found) == 60

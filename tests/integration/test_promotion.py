@@ -24,8 +24,9 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.promotion import Promotion, promote
 from sweeps.promotion_checks import Judgement
+from sweeps.record import TrialRecord
 from sweeps.registry import PREDICTIONS, register_best
-from sweeps.tracking import SweepTracker, Tracking, open_tracking
+from sweeps.tracking import Mirror, Tracking, open_tracking
 
 NAME = "carsweep-transfer"
 IMAGES = 100
@@ -47,19 +48,18 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs whose database has a sweep of four trials; the artifacts of all tests lie there."""
     out = tmp_path_factory.mktemp("template")
-    tracker = SweepTracker(
+    mirror = Mirror(
         open_tracking(None, out),
         family="transfer",
         sweep_id="s1",
         name="s1",
         spec_yaml="",
         details={},
-        config_of=lambda settings, _: settings,
         warn=print,
     )
     for number in range(4):
-        tracker.trial_started(number, None, {"dropout": 0.1})
-    assert tracker.close("complete")
+        mirror.trial_changed(TrialRecord(number, None, {}, {"dropout": 0.1}, "running", {}, 0, 0.0))
+    assert mirror.close("complete")
     return out
 
 

@@ -161,12 +161,12 @@ def test_while_a_sweep_runs_what_was_just_used_stays(out: Path) -> None:
 def test_a_running_sweep_makes_room_when_a_trial_ends(out: Path) -> None:
     """Within the budget nothing happens; above it the readiest go, and what cannot be helped is told once."""
     told: list[str] = []
-    before = left(out)
-    DiskKeeper(spec_of(disk="1GB"), out, told.append).trial_finished()
+    before, ended = left(out), TrialRecord(0, None, {}, {}, "complete", {}, 1, 1.0)
+    DiskKeeper(spec_of(disk="1GB"), out, told.append).trial_changed(ended)
     assert (left(out), told) == (before, [])
     keeper = DiskKeeper(spec_of(disk="1kB"), out, told.append)
-    keeper.trial_finished()
-    keeper.trial_finished()
+    keeper.trial_changed(ended)
+    keeper.trial_changed(ended)
     assert len(left(out)) == 6
     assert [text.split(":")[1].split()[0] for text in told] == ["removed", "stages"]
 

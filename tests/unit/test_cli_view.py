@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from carcls.outcome import Measurement
 from sweeps.cli.running import RunningSweep
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import LiveView, PlainView, draw_trials, open_view
@@ -46,11 +45,12 @@ def play(view: PlainView | LiveView, spec: SweepSpec) -> None:
     """Show a sweep of a documented and a searched trial."""
     view.packing(5, 10)
     view.packing(10, 10)
-    view.trial_started(0, "transfer/frozen", {})
-    view.trial_started(1, None, {"dropout": 0.25})
-    view.epoch_finished(1, Measurement(1, {"val_accuracy": 0.5}))
-    view.trial_finished(record(spec, 1, 0.625))
-    view.trial_finished(record(spec, 0, None, "failed", "the loss became NaN"))
+    documented = replace(record(spec, 0, None, "running"), experiment="transfer/frozen")
+    view.trial_changed(documented)
+    view.trial_changed(replace(record(spec, 1, None, "running"), epochs=0))
+    view.trial_changed(replace(record(spec, 1, 0.5, "running"), epochs=1))
+    view.trial_changed(record(spec, 1, 0.625))
+    view.trial_changed(replace(documented, status="failed", reason="the loss became NaN"))
 
 
 def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
@@ -93,7 +93,7 @@ def test_live_view_shows_a_trial_that_is_only_known_from_its_end(spec: SweepSpec
     """A trial that was answered at once, without ever starting here, has its line too."""
     console, text = console_of(terminal=True)
     with open_view(spec, console) as view:
-        view.trial_finished(record(spec, 7, 0.25))
+        view.trial_changed(record(spec, 7, 0.25))
     assert "7" in text.getvalue()
     assert "25.0%" in text.getvalue()
 
@@ -119,9 +119,10 @@ def test_the_live_table_shows_every_column_at_any_width(family: str, width: int)
     running = RunningSweep(spec.trials, goals=spec.goals)
     settings = {name: value for name, value in SEARCHED.items() if name in spec.search}
     for number, experiment in enumerate((*spec.experiments, None)):
-        running.start(spec, number, experiment, {} if experiment else settings)
-        running.measure(number, Measurement(3, {"val_accuracy": 0.5}))
-    running.finish(record(spec, number, 0.625))
+        config = spec.trial_config({} if experiment else settings, experiment).model_dump()
+        trial = replace(record(spec, number, 0.5, "running"), experiment=experiment, config=config, epochs=3)
+        running.change(spec, trial)
+    running.change(spec, replace(trial, status="complete", metrics={"val_accuracy": 0.625}))
     text = io.StringIO()
     Console(file=text, width=width, force_terminal=True, color_system=None).print(draw_trials(running, width))
     header, *lines = text.getvalue().splitlines()
@@ -151,7 +152,7 @@ def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:
     for number, (accuracy, milliseconds, parameters) in enumerate([(0.9, 4.0, 1e6), (0.5, 2.0, 2e6), (0.8, 1.0, 9e6)]):
         found = record(spec, number, accuracy)
         metrics = {**found.metrics, "predict_ms": milliseconds, "parameters": parameters}
-        view.trial_finished(replace(found, metrics=metrics))
+        view.trial_changed(replace(found, metrics=metrics))
     assert "best predict_time 2 ms (trial 1)" in text.getvalue().splitlines()[-1]
 
 

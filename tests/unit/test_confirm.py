@@ -237,12 +237,11 @@ def test_every_family_of_a_job_is_confirmed() -> None:
 
 
 def test_a_running_sweep_calls_confirming_runs_by_what_they_confirm() -> None:
-    """A running one is a fresh seed, an ended one names its trial, and none is ever the best of the search."""
+    """A run names the trial that it confirms, from its start, and none is ever the best of the search."""
     spec = SweepSpec(family="transfer", trials=1, confirm="1x1")
     running = RunningSweep(spec.trials + spec.confirming_runs)
-    running.start(spec, 0, None, {})
-    running.finish(record(0, 0.5))
-    line = running.start(spec, 1, None, {"seed": 77})
-    assert (line.name, running.total) == ("fresh seed", 2)
-    assert running.finish(record(1, 0.9, confirms=0)).name == "confirms trial 0"
+    running.change(spec, record(0, 0.5))
+    line = running.change(spec, replace(record(1, 0.9, confirms=0), status="running"))
+    assert (line.name, running.total) == ("confirms trial 0", 2)
+    running.change(spec, record(1, 0.9, confirms=0))
     assert running.best is running.lines[0]

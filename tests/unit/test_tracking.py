@@ -20,7 +20,7 @@ import pytest
 
 from carcls.errors import TrackingError, mask_secrets
 from sweeps.tracking import check_tracking, open_tracking
-from sweeps.tracking_runs import Update, as_metrics, as_params
+from sweeps.tracking_runs import as_metrics, as_params
 from sweeps.tracking_store import SERVER_SECONDS
 
 
@@ -218,13 +218,3 @@ def test_parameters_hold_no_password() -> None:
     """A setting with credentials inside is logged masked."""
     (param,) = as_params({"weights": "https://ann:s3cret@host/w.pt"})
     assert param.value == "https://***@host/w.pt"
-
-
-def test_merged_updates_say_what_both_said() -> None:
-    """Two updates of a run, merged, keep all points and the later status and tags."""
-    early = Update("a", tags={"state": "running", "x": "1"}, points=((1, {"m": 1.0}),), status="RUNNING")
-    late = Update("a", tags={"state": "complete"}, points=((2, {"m": 2.0}),), status="FINISHED")
-    merged = early.then(late).then(Update("a", points=((3, {"m": 3.0}),)))
-    assert merged.tags == {"state": "complete", "x": "1"}
-    assert [step for step, _ in merged.points] == [1, 2, 3]
-    assert merged.status == "FINISHED"

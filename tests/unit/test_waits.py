@@ -32,6 +32,6 @@ def test_a_wait_for_trials_is_over_with_the_first(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(waits, "QUIET_SECONDS", 0.2)
     told: list[str] = []
     with waiting(told.append, "starting …") as beginning:
-        beginning.trial_started(0, None, {})
+        beginning.trial_changed(object())
         time.sleep(0.4)
     assert told == []
