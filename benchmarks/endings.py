@@ -7,8 +7,8 @@ A sweep ended well when its exit code is 0, its result.json has a registered mod
 and no process of it is left. Each is one line of the file, and one that is there is not run again, so the command can
 be stopped and typed again; the last line that it prints counts the file. ``--hostile`` provokes what else is a matter
 of timing: imports outside of the main thread are slow, the cyclic collector does not run by itself, and while Ray ends
-another thread keeps the interpreter for 0.6 s, as the import of a large library does, and then collects. ``--carsweep``
-names the command of another checkout, to see how it ends.
+another thread keeps the interpreter for two seconds, as the import of a large library does, and then collects.
+``--carsweep`` names the command of another checkout, to see how it ends.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def busy():
     while True:
         code = sys._current_frames()[main].f_code
         if code.co_name == "shutdown" and code.co_filename.endswith("ray/_private/worker.py"):
-            sys.setswitchinterval(1.0)
-            end = time.monotonic() + 0.6
+            sys.setswitchinterval(30.0)
+            end = time.monotonic() + 2.0
             while time.monotonic() < end:
                 pass
             gc.collect()

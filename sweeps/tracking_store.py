@@ -87,7 +87,12 @@ class Tracking:
             found = client.get_experiment_by_name(name)
             if found is None:
                 place = f"{self.artifact_root}/{name}" if self.artifact_root else None
-                return str(client.create_experiment(name, artifact_location=place))
+                try:
+                    return str(client.create_experiment(name, artifact_location=place))
+                except Exception:
+                    found = client.get_experiment_by_name(name)
+                    if found is None:  # otherwise another process was faster, or only the answer was lost
+                        raise
         if found.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"MLflow experiment {name} must be active, got 'deleted' in {self.shown_uri}. "

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import http.server
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -71,13 +74,13 @@ def wait_for(port: int, server: subprocess.Popen[Any], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def mirror_of(tracking: Tracking, warnings: list[str]) -> Mirror:
+def mirror_of(tracking: Tracking, warnings: list[str], sweep_id: str = "s1") -> Mirror:
     """Return the mirror of a small sweep."""
     return Mirror(
         tracking,
         family="transfer",
-        sweep_id="s1",
-        name="s1",
+        sweep_id=sweep_id,
+        name=sweep_id,
         spec_yaml="trials: 2\n",
         details={"seed": 0},
         warn=warnings.append,
@@ -187,3 +190,174 @@ def test_sweep_outlives_its_server_and_is_mended_later(tmp_path: Path) -> None:
         assert again.close("complete")
         assert states(tracking) == {"s1": "FINISHED", "trial-0000": "FINISHED", "trial-0001": "FINISHED"}
         assert points(tracking, "trial-0000") == [(epoch, epoch / 100) for epoch in range(1, 51)]
+
+
+class Proxy(http.server.ThreadingHTTPServer):
+    """Stands before a server and passes requests on; what is done with the answers is for the test to say.
+
+    Attributes:
+        answer: of the requests that change something, by their place in their order: ``pass``, ``500`` or ``drop``
+            once the request was carried out, ``late`` for 6 s later.
+        spoiled: answers that did not pass.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Forward)
+        self.behind, self.answer, self._changes = port, lambda _place: "pass", itertools.count()
+        self.spoiled = 0
+
+    @property
+    def uri(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def next_answer(self, path: str) -> str:
+        """Return what is done with the answer of the next request."""
+        is_change = not path.endswith(("/search", "/get", "/get-by-name")) and "get" not in path.rpartition("/")[2]
+        return self.answer(next(self._changes)) if is_change else "pass"
+
+
+class _Forward(http.server.BaseHTTPRequestHandler):
+    server: Proxy
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with closing(http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)) as link:
+            headers = {name: text for name, text in self.headers.items() if name.lower() != "host"}
+            link.request(self.command, self.path, body, headers)
+            said = link.getresponse()
+            text = said.read()
+        what = self.server.next_answer(self.path)
+        self.server.spoiled += what != "pass"
+        if what == "drop":
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if what == "late":
+            time.sleep(6)
+        self.send_response(500 if what == "500" else said.status)
+        text = b"{}" if what == "500" else text
+        self.send_header("Content-Type", said.getheader("Content-Type") or "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on  # noqa: N815 - http.server's names
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A server behind a proxy, for all tests here that need no more than a sweep of their own."""
+    folder, port = tmp_path_factory.mktemp("behind a proxy"), free_port()
+    with server_on(port, folder), Proxy(port) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def assert_in_line(tracking: Tracking, sweep_id: str, records: Sequence[TrialRecord]) -> None:
+    """MLflow has one parent, one run for each record with every epoch once, and nothing that is open."""
+    client = tracking.client()
+    query = f"tags.`carsweep.sweep_id` = '{sweep_id}'"
+    runs = client.search_runs([tracking.experiment("transfer")], query, max_results=1000)
+    assert "RUNNING" not in {run.info.status for run in runs}
+    (parent,) = [run for run in runs if run.data.tags["carsweep.role"] == "sweep"]
+    found = [run for run in runs if run.data.tags["carsweep.role"] == "trial"]
+    assert sorted(int(run.data.tags["carsweep.trial"]) for run in found) == [record.number for record in records]
+    for run in found:
+        record = records[int(run.data.tags["carsweep.trial"])]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["carsweep.state"] == record.status
+        told = client.get_metric_history(run.info.run_id, "val_accuracy")
+        assert [(m.step, m.value) for m in told] == [(m.epoch, m.metrics["val_accuracy"]) for m in record.history]
+
+
+RECORDS = [record(number, 4 + number, status) for number, status in enumerate(("complete", "pruned", "failed"))]
+
+
+@pytest.mark.parametrize("what", ["500", "drop"])
+def test_answers_that_are_lost_double_nothing(proxy: Proxy, tmp_path: Path, what: str) -> None:
+    """Each third request that changes something is carried out and not answered: every epoch is there, once."""
+    proxy.answer = lambda _place: "pass"
+    tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
+    mirror = mirror_of(tracking, warnings, f"lost by {what}")
+    mirror.open()
+    proxy.answer, before = lambda place: what if place % 3 == 0 else "pass", proxy.spoiled
+    for one in RECORDS:
+        for epochs in range(one.epochs + 1):
+            mirror.trial_changed(record(one.number, epochs))
+            mirror.flush()
+        mirror.trial_changed(one)
+    mirror.mirror_all(RECORDS)
+    mirror.close("complete")
+    assert proxy.spoiled - before >= 3
+    proxy.answer = lambda _place: "pass"
+    again = mirror_of(tracking, warnings, f"lost by {what}")
+    again.mirror_all(RECORDS)
+    assert again.close("complete")
+    assert_in_line(tracking, f"lost by {what}", RECORDS)
+
+
+def test_answers_that_come_late_are_waited_for(proxy: Proxy, tmp_path: Path) -> None:
+    """A server that takes 6 s for an answer holds up no trial, and what it was told it was told once."""
+    proxy.answer = lambda _place: "pass"
+    tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
+    mirror = mirror_of(tracking, warnings, "late")
+    mirror.open()
+    proxy.answer = lambda place: "late" if place % 4 == 0 else "pass"
+    start = time.perf_counter()
+    for one in RECORDS:
+        mirror.trial_changed(record(one.number, 1))
+        mirror.trial_changed(one)
+    assert time.perf_counter() - start < 0.5
+    assert mirror.close("complete", seconds=120.0)
+    proxy.answer = lambda _place: "pass"
+    assert_in_line(tracking, "late", RECORDS)
+    assert warnings == []
+
+
+def test_a_parent_that_was_deleted_is_made_again_and_has_its_trials(proxy: Proxy, tmp_path: Path) -> None:
+    """Trials that are in line otherwise move to the new parent."""
+    proxy.answer = lambda _place: "pass"
+    tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
+    first = mirror_of(tracking, warnings, "orphans")
+    first.mirror_all(RECORDS)
+    assert first.close("complete")
+    client = tracking.client()
+    query = "tags.`carsweep.sweep_id` = 'orphans' and tags.`carsweep.role` = 'sweep'"
+    (parent,) = client.search_runs([tracking.experiment("transfer")], query)
+    client.delete_run(parent.info.run_id)
+    again = mirror_of(tracking, warnings, "orphans")
+    again.mirror_all(RECORDS)
+    assert again.close("complete")
+    assert_in_line(tracking, "orphans", RECORDS)
+    assert warnings == []
+
+
+def test_a_mirror_of_what_is_in_line_asks_and_writes_nothing(proxy: Proxy, tmp_path: Path) -> None:
+    """Bringing a thousand finished trials in line again costs a search, not a thousand requests."""
+    changes: list[int] = []
+
+    def noted(place: int) -> str:
+        changes.append(place)
+        return "pass"
+
+    proxy.answer = lambda _place: "pass"
+    tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
+    first = mirror_of(tracking, warnings, "quiet")
+    first.mirror_all(RECORDS)
+    assert first.close("complete")
+    again = mirror_of(tracking, warnings, "quiet")
+    again.mirror_all([])  # opens the store, and writes that the sweep goes on
+    assert again.flush()
+    proxy.answer = noted
+    again.mirror_all(RECORDS)
+    assert again.flush()
+    assert changes == []
+    proxy.answer = lambda _place: "pass"
+    assert again.close("complete")
