@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import tempfile
 import warnings
+import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -16,6 +18,7 @@ from mlflow.entities import Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
@@ -108,16 +111,20 @@ def register_best(
     assert predictions.name == PREDICTIONS
     name = model_name(family)
     client = tracking.client()
+    trial = _Trial(name, sweep_id, number, str(details.get(REFIT, "")))
     with explained(tracking), patience(UPLOAD_SECONDS, 2):
-        version = _find_version(client, name, sweep_id, number, str(details.get(REFIT, "")))
+        version = _the_version(client, trial)
         if version is None:
             run = _run_of(tracking, family, sweep_id, number, refit=REFIT in details)
             _log_test(client, run, test)
             if predictions.is_file():
                 client.log_artifact(run.run_id, str(predictions))
             tags = _tags(sweep_id, number, metrics, test, details)
-            version = _make_version(tracking, family, run, export, tags)
+            _make_version(tracking, family, run, export, tags)
+            version = _the_version(client, trial)
+            assert version is not None
         challenger = _point_alias(client, name, version)
+        _remove_half_made(client, tracking.experiment(family), trial)
     return _registered(version, challenger=challenger)
 
 
@@ -134,7 +141,7 @@ def find_registered(
     name = model_name(family)
     client = tracking.client()
     with explained(tracking), patience(UPLOAD_SECONDS, 2):
-        version = _find_version(client, name, sweep_id, number, "true" if refit else "")
+        version = _the_version(client, _Trial(name, sweep_id, number, "true" if refit else ""))
         if version is None:
             return None
         holder = client.get_registered_model(name).aliases.get(CHALLENGER)
@@ -175,10 +182,45 @@ def _columns(family: str) -> dict[str, DataType | Array]:
     return {**_COLUMNS, **(_NEIGHBOUR_COLUMNS if family == "retrieval" else {})}
 
 
-def _find_version(client: MlflowClient, name: str, sweep_id: str, number: int, refit: str) -> ModelVersion | None:
-    query = f"name = '{name}' and tags.`{SWEEP_ID}` = '{sweep_id}' and tags.`{TRIAL}` = '{number}'"
-    found = [v for v in client.search_model_versions(query) if v.tags.get(REFIT, "") == refit]
-    return min(found, key=lambda version: int(version.version)) if found else None
+class _Trial(NamedTuple):
+    """Whose model it is: the registered model's name, the sweep, the trial, and ``true`` for the trial's refit."""
+
+    name: str
+    sweep_id: str
+    number: int
+    refit: str
+
+    @property
+    def query(self) -> str:
+        """What finds models of the trial, with and without refit."""
+        return f"tags.`{SWEEP_ID}` = '{self.sweep_id}' AND tags.`{TRIAL}` = '{self.number}'"
+
+
+def _the_version(client: MlflowClient, trial: _Trial) -> ModelVersion | None:
+    """Return the trial's version.
+
+    MLflow makes more when a request is sent again; those that no alias holds are removed.
+    """
+    found = client.search_model_versions(f"name = '{trial.name}' AND {trial.query}")
+    versions = sorted((v for v in found if v.tags.get(REFIT, "") == trial.refit), key=lambda v: int(v.version))
+    if len(versions) < 2:
+        return versions[0] if versions else None
+    held = {str(number) for number in client.get_registered_model(trial.name).aliases.values()}
+    kept = next((v for v in versions if str(v.version) in held), versions[0])
+    for version in versions:
+        if version is not kept and str(version.version) not in held:
+            client.delete_model_version(trial.name, version.version)
+    return kept
+
+
+def _remove_half_made(client: MlflowClient, experiment: str, trial: _Trial) -> None:
+    """Remove models of the trial that no version has, which a process left that died while it uploaded them."""
+    versions = client.search_model_versions(f"name = '{trial.name}'")
+    used = {v.model_id for v in versions} | {v.source for v in versions}
+    for model in client.search_logged_models([experiment], filter_string=trial.query):
+        if model.tags.get(REFIT, "") == trial.refit and not {model.model_id, model.model_uri} & used:
+            get_artifact_repository(model.artifact_location).delete_artifacts()
+            client.delete_logged_model(model.model_id)
 
 
 def _run_of(tracking: Tracking, family: str, sweep_id: str, number: int, *, refit: bool) -> KnownRun:
@@ -206,15 +248,13 @@ def _tags(
     return {**named, **shown, SWEEP_ID: sweep_id, TRIAL: str(number)}
 
 
-def _make_version(
-    tracking: Tracking, family: str, run: KnownRun, export: Path, tags: Mapping[str, str]
-) -> ModelVersion:
+def _make_version(tracking: Tracking, family: str, run: KnownRun, export: Path, tags: Mapping[str, str]) -> None:
     client, name, accepts = tracking.client(), model_name(family), description_of(family)
     uri, model_id = _log_model(tracking, family, run, export, tags)
     if not client.search_registered_models(f"name = '{name}'"):
         with suppress(MlflowException):  # another sweep was faster
             client.create_registered_model(name, description=f"Car classifier, found by carsweep. {accepts}")
-    return client.create_model_version(
+    client.create_model_version(
         name, source=uri, run_id=run.run_id, model_id=model_id, tags=dict(tags), description=accepts
     )
 
@@ -226,7 +266,7 @@ def _log_model(
     mlflow.set_tracking_uri(tracking.uri)
     mlflow.set_registry_uri(tracking.uri)
     mlflow.set_experiment(experiment_id=tracking.experiment(family))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         # MLflow would like an input example; the signature says what can be said.
         warnings.simplefilter("ignore")
         # Of Model and not of pyfunc, because that would open the trial's run again.
@@ -238,12 +278,21 @@ def _log_model(
             tags=dict(tags),
             python_model=str(Path(__file__).with_name("registry_pyfunc.py")),
             artifacts={"export": str(export)},
-            code_paths=[str(Path(carcls.__file__).parent)],
+            code_paths=[str(_packed_code(Path(folder) / "carcls.zip"))],
             pip_requirements=requirements(),
             signature=signature_of(family),
             metadata={"accepts": description_of(family)},
         )
     return str(info.model_uri), str(info.model_id)
+
+
+def _packed_code(archive: Path) -> Path:
+    """Write carcls into one file that Python imports from; a server would get a request for each file of a folder."""
+    package = Path(carcls.__file__).parent
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for file in sorted(package.rglob("*.py")):
+            packed.write(file, file.relative_to(package.parent))
+    return archive
 
 
 def requirements() -> list[str]:

@@ -1,10 +1,12 @@
-"""The registered model's own code: MLflow copies this file and carcls beside the weights, and runs it to load them.
+"""The registered model's own code: MLflow copies this file and carcls.zip beside the weights, and runs it to load them.
 
 It imports nothing of sweeps, which need not be installed where the model is loaded.
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -12,7 +14,11 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from carcls.errors import InputError
+_CODE = Path(__file__).parent / "code" / "carcls.zip"
+if _CODE.is_file():
+    sys.path.insert(0, str(_CODE))
+
+from carcls.errors import InputError  # noqa: E402 - from the archive
 
 
 class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types

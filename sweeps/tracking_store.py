@@ -169,7 +169,11 @@ def _explanation(tracking: Tracking, error: Exception) -> str:
             f"tracking database {tracking.shown_uri} must have the installed MLflow's schema. "
             "Run `mlflow db upgrade` on it after a backup, or choose another --out."
         )
-    remedy = "Make room on its disk" if "disk is full" in str(error) else "Move the file away or correct --tracking-uri"
+    said, remedy = str(error), "Correct --tracking-uri, or put a copy of the file back"
+    if "locked" in said or "busy" in said:
+        remedy = "Another process writes to it: wait until it has, or see which one with `fuser FILE`; nothing is lost"
+    elif "disk is full" in said:
+        remedy = "Make room on its disk"
     return f"tracking database {tracking.shown_uri} must be readable and writable ({one_line(error)}). {remedy}."
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from PIL import Image
 
@@ -289,3 +290,41 @@ def test_refit_of_a_trial_is_a_version_and_a_run_of_its_own(tracking: Tracking, 
     assert ["val_accuracy" in version.tags for version in versions] == [True, False]
     scores = [client.get_run(version.run_id).data.metrics["test_accuracy"] for version in versions]
     assert scores == [0.7, 0.8]
+
+
+def test_a_process_that_died_while_it_registered_leaves_nothing(
+    tracking: Tracking, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that was uploaded and got no version goes, with its files, once the trial is registered."""
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    client, experiment = tracking.client(), tracking.experiment("transfer")
+    before = {model.model_id for model in client.search_logged_models([experiment])}
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", die)
+        with pytest.raises(KeyboardInterrupt):
+            register(tracking, export, number=0, refit=True)
+    (left,) = [m for m in client.search_logged_models([experiment]) if m.model_id not in before]
+    files = Path(left.artifact_location.removeprefix("file://"))
+    assert any(files.iterdir())
+    version = register(tracking, export, number=0, refit=True)
+    (made,) = [m for m in client.search_logged_models([experiment]) if m.model_id not in before]
+    assert made.model_id != left.model_id
+    assert not files.exists() or not any(files.iterdir())
+    assert client.get_model_version(version.name, version.version).source == made.model_uri
+
+
+def test_a_version_that_was_made_twice_is_there_once(tracking: Tracking, export: Path) -> None:
+    """A request that was sent again since its answer was lost makes a second version: the one with the alias stays."""
+    first, client = register(tracking, export), tracking.client()
+    known = client.get_model_version(first.name, first.version)
+    twice = client.create_model_version(
+        first.name, source=known.source, run_id=known.run_id, model_id=known.model_id, tags=known.tags
+    )
+    assert register(tracking, export).version == first.version
+    versions = {v.version for v in client.search_model_versions(f"name = '{first.name}'")}
+    assert first.version in {str(version) for version in versions}
+    assert twice.version not in versions
+    assert len(client.search_logged_models([tracking.experiment("transfer")])) >= 1

@@ -199,6 +199,7 @@ class Proxy(http.server.ThreadingHTTPServer):
         answer: of the requests that change something, by their place in their order: ``pass``, ``500`` or ``drop``
             once the request was carried out, ``late`` for 6 s later.
         spoiled: answers that did not pass.
+        requests: all there were.
     """
 
     daemon_threads = True
@@ -206,7 +207,7 @@ class Proxy(http.server.ThreadingHTTPServer):
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", 0), _Forward)
         self.behind, self.answer, self._changes = port, lambda _place: "pass", itertools.count()
-        self.spoiled = 0
+        self.spoiled = self.requests = 0
 
     @property
     def uri(self) -> str:
@@ -229,6 +230,7 @@ class _Forward(http.server.BaseHTTPRequestHandler):
             link.request(self.command, self.path, body, headers)
             said = link.getresponse()
             text = said.read()
+        self.server.requests += 1
         what = self.server.next_answer(self.path)
         self.server.spoiled += what != "pass"
         if what == "drop":
@@ -319,6 +321,40 @@ def test_answers_that_come_late_are_waited_for(proxy: Proxy, tmp_path: Path) -> 
     proxy.answer = lambda _place: "pass"
     assert_in_line(tracking, "late", RECORDS)
     assert warnings == []
+
+
+def test_a_model_is_uploaded_in_few_requests(proxy: Proxy, tmp_path: Path) -> None:
+    """What a model is loaded with is one file, not each file of a package."""
+    proxy.answer = lambda _place: "pass"
+    tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
+    mirror = mirror_of(tracking, warnings, "few requests")
+    mirror.mirror_all(RECORDS)
+    assert mirror.close("complete")
+    classifier, export = Classifier(build_backbone("efficientnet_lite0"), 0.0, 3), tmp_path / "model"
+    write_export(
+        export,
+        classifier,
+        classes=("a", "b", "c"),
+        image_size=64,
+        backbone="efficientnet_lite0",
+        margin=0.0,
+        details={},
+    )
+    before = proxy.requests
+    registered = register_best(
+        tracking,
+        family="transfer",
+        sweep_id="few requests",
+        number=0,
+        export=export,
+        metrics={},
+        test={},
+        details={},
+        predictions=tmp_path / "test-predictions.npz",
+    )
+    assert proxy.requests - before <= 40
+    assert len(load_export(export).classes) == 3
+    assert registered.alias == "challenger"
 
 
 def test_a_parent_that_was_deleted_is_made_again_and_has_its_trials(proxy: Proxy, tmp_path: Path) -> None:
