@@ -26,12 +26,11 @@ from sweeps.job_checks import Checked, check_sweep, fit_to_data, notes_of_spec, 
 from sweeps.job_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.ledger_text import used_up_note
 from sweeps.observers import FanOut, Progress
-from sweeps.remembered import SPEC, forget, has_begun, remember
-from sweeps.resources import this_machine, trial_resources
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
+from sweeps.sweep_file import forget, has_begun, sweep_id, write_file
 from sweeps.waits import waiting
-from sweeps.winner import conclude, summarize_data, sweep_id, write_text
+from sweeps.winner import conclude, summarize_data
 from sweeps.winner_candidates import repeats_wanted
 
 if TYPE_CHECKING:
@@ -126,7 +125,8 @@ def open_sitting(
         _start_ray_ahead(checked, folder, address, edits)
         with _known_from_now_on(checked.spec, folder, tracking_uri):
             sitting = _sit_down(checked, out, progress, started, address, edits)
-        remember(folder, "sweep", tracking_uri)
+            write_file(folder, "sweep", tracking_uri, [sitting.spec])
+            sitting.dataset.save(folder / "dataset.json")
         yield sitting
 
 
@@ -138,7 +138,7 @@ def _start_ray_ahead(checked: Checked, folder: Path, address: str | None, edits:
     from sweeps.session import start_ahead
 
     # Ray keeps a process ready for each core. Where far fewer trials run, they would fill the memory for nothing.
-    start_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= this_machine().cores)
+    start_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= checked.machine.cores)
 
 
 @contextmanager
@@ -147,8 +147,7 @@ def _known_from_now_on(spec: SweepSpec, folder: Path, tracking_uri: str | None) 
     if has_begun(folder):
         yield
         return
-    remember(folder, "sweep", tracking_uri)
-    write_text(folder / SPEC, spec.to_yaml())
+    write_file(folder, "sweep", tracking_uri, [spec])
     try:
         yield
     except InputError:
@@ -166,18 +165,14 @@ def _sit_down(
 ) -> Sitting:
     stages = StageStore(out / "stages")
     damage = DamageNews(stages, progress.note)
-    dataset = prepare_data(checked.spec, out, stages, progress)
+    dataset = prepare_data(checked.spec, out, stages, progress, checked.reading)
     spec, changed = fit_to_data(checked.spec, len(dataset.splits.train))
     for note in (*data_notes(dataset), *changed):
         progress.note(note)
     damage.check()
     assert checked.tracking is not None
-    sitting = Sitting(spec, out, checked.tracking, stages, dataset, started, address, edits)
-    require_same_data(sitting.folder, dataset)
-    sitting.folder.mkdir(exist_ok=True)
-    write_text(sitting.folder / SPEC, spec.to_yaml())
-    dataset.save(sitting.folder / "dataset.json")
-    return sitting
+    require_same_data(out / str(spec.name), dataset)
+    return Sitting(spec, out, checked.tracking, checked.share, stages, dataset, started, address, edits)
 
 
 class Finish(Protocol):
@@ -232,7 +227,7 @@ def _run_and_finish(
         from sweeps.engine import run_trials
         from sweeps.engine_task import WarmUp
 
-        warm_up = [WarmUp()] if sitting.address is None and not trial_resources(sitting.spec).gpus else []
+        warm_up = [WarmUp()] if sitting.address is None and not sitting.share.gpus else []
         engine = run_trials(
             sitting.spec,
             sitting.folder / "dataset.json",
@@ -312,7 +307,7 @@ def plan_sweep(
     checked = check_sweep(spec, out, tracking_uri, address, plan=True)
     spec, folder, dataset = checked.spec, out / str(checked.spec.name), None
     if reading is not None:
-        dataset = prepare_data(spec, out, StageStore(out / "stages"), reading)
+        dataset = prepare_data(spec, out, StageStore(out / "stages"), reading, checked.reading)
     elif checked.reading is not None and (out / "stages").is_dir():
         dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
     if dataset is not None:
@@ -324,6 +319,7 @@ def plan_sweep(
     return make_plan(
         spec,
         summary,
+        checked.machine,
         hourly=hourly_cost(prices, share.cpus, share.gpus, share.concurrency) if prices else None,
         networks=checked.networks,
         notes=(*checked.notes, *found, *changed),

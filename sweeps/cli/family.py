@@ -282,7 +282,7 @@ def run_one(
 
 def tell_how_to_go_on(name: str, out: Path) -> int:
     """Tell a person who stopped a sweep how it goes on; return the exit code."""
-    from sweeps.remembered import is_known
+    from sweeps.sweep_file import is_known
 
     if is_known(out / name):
         click.echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)
