@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carcls.catalog import BackboneRecord
 from sweeps.budget import money_text, parse_price
 from sweeps.confirm import parse_confirm
-from sweeps.plan_stages import DataSummary, PlannedStage, planned_stages
+from sweeps.plan_stages import PlannedStage, planned_stages
 from sweeps.plan_text import bytes_text, seconds_text, table
 from sweeps.rates import Machine, this_machine
 from sweeps.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from carcls.data.dataset import DataSummary
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0

@@ -30,13 +30,16 @@ from sweeps.objectives import ACCURACY, parse_objectives
 from sweeps.space import Choice, FloatDomain, IntDomain
 from sweeps.space_conditions import settle
 from sweeps.spec_fields import Confirmation, FolderName, GpuShare, Price, Size
-from sweeps.spec_layers import SECTIONS, Tree
 from sweeps.spec_mistakes import first_ones, sentences, shortened
 from sweeps.spec_settings import Reader
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.spec_text import read_tree, write_tree
 
 FAMILIES: tuple[str, ...] = get_args(TrialFamily)
+# A spec, or a part of it, as YAML says it.
+Tree = dict[str, Any]
+# The parts that are mappings themselves.
+SECTIONS = ("data", "config", "fixed", "search", "early_stopping")
 
 
 class SweepSpec(BaseModel):
@@ -124,7 +127,7 @@ class SweepSpec(BaseModel):
     @field_validator("config", "fixed", "experiments", "starts", "search", mode="before")
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        reader: Reader = info.context or Reader()
+        reader: Reader = info.context or Reader(cls.model_fields)
         read = reader.read(str(info.field_name), value)
         if reader.mistakes and info.context is None:
             raise SpecError(shortened(reader.mistakes))
@@ -252,7 +255,7 @@ class SweepSpec(BaseModel):
         Raises:
             SpecError: all mistakes together, each beginning with its path.
         """
-        reader, found = Reader(bare), list(mistakes)
+        reader, found = Reader(cls.model_fields, bare), list(mistakes)
         optional = (*SECTIONS, "experiments", "starts")
         try:
             said = {name: value for name, value in tree.items() if value is not None or name not in optional}
@@ -263,3 +266,6 @@ class SweepSpec(BaseModel):
         if found:
             raise SpecError(shortened(found))
         return spec
+
+
+SWEEP_SETTINGS = tuple(name for name in SweepSpec.model_fields if name not in SECTIONS)

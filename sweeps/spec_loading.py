@@ -12,8 +12,8 @@ from typing import Any
 from carcls.config import NEIGHBOUR_SETTINGS
 from carcls.errors import SpecError, nearest, shown
 from sweeps.packaged import SPECS_FOLDER
-from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.spec_layers import Tree, data_path, layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
+from sweeps.spec import FAMILIES, SweepSpec, Tree
+from sweeps.spec_layers import data_path, layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
 from sweeps.spec_text import read_tree
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from carcls.config import TrialConfig
 from carcls.errors import nearest, shown
-from sweeps.spec_layers import TRIAL_SETTINGS
 
+# The seed is the sweep's, and the family is what is run.
+TRIAL_SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("family", "seed"))
 # So many mistakes are told at once; nobody mends more of them before the next try.
 MOST_MISTAKES = 20
 _RULES = {
@@ -40,6 +42,11 @@ def shortened(mistakes: Iterable[str]) -> list[str]:
     different = list(dict.fromkeys(mistakes))
     more = ["… and more mistakes: mend these first."] if len(different) > MOST_MISTAKES else []
     return different[:MOST_MISTAKES] + more
+
+
+def nearest_setting(name: str, known: Sequence[str] = TRIAL_SETTINGS) -> str:
+    """End a message on an unknown setting, as ``nearest`` does."""
+    return nearest(name.replace("learning_rate", "lr"), known)
 
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:

@@ -6,7 +6,7 @@ put together without another check.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, get_args
@@ -18,8 +18,7 @@ from carcls.errors import SpecError, shown
 from sweeps.documented import find_experiment
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain, parse_domain
 from sweeps.space_conditions import when_mistakes
-from sweeps.spec_layers import SWEEP_SETTINGS, TRIAL_SETTINGS, nearest_setting
-from sweeps.spec_mistakes import MOST_MISTAKES, brackets, sentence
+from sweeps.spec_mistakes import MOST_MISTAKES, TRIAL_SETTINGS, brackets, nearest_setting, sentence
 
 
 @dataclass(slots=True)
@@ -27,10 +26,12 @@ class Reader:
     """One reading of a spec; each part is returned without what is wrong in it.
 
     Attributes:
+        of_sweep: what the sweep itself has, which is no setting of trials.
         bare: fixed settings that the user named without ``fixed.`` in front, as on the command line.
         mistakes: found so far, each beginning with its path; where they are too many, reading ends early.
     """
 
+    of_sweep: Collection[str]
     bare: frozenset[str] = frozenset()
     mistakes: list[str] = field(default_factory=list)
 
@@ -76,12 +77,21 @@ class Reader:
         right = []
         for path, value in values:
             try:
+                self._require_setting(name, path)
                 right.append(read_setting(name, value, path))
             except SpecError as error:
                 self.mistakes += error.mistakes
             if self._has_enough:
                 break
         return right
+
+    def _require_setting(self, name: str, path: str) -> None:
+        if name in TRIAL_SETTINGS:
+            return
+        if name in self.of_sweep:
+            belongs = f"and {name} is the sweep's. Say {name} at the top of the spec."
+            raise SpecError([f"{path}: must be a setting of a trial, {belongs}"])
+        raise SpecError([f"{path}: must be a setting of a trial, got {shown(name)}." + nearest_setting(name)])
 
     @property
     def _has_enough(self) -> bool:
@@ -92,6 +102,7 @@ class Reader:
         for name, value in search.items():
             path = f"search.{name}"
             try:
+                self._require_setting(name, path)
                 domains[name] = self._domain(name, _domain_of(name, value, path), path)
             except SpecError as error:
                 self.mistakes += error.mistakes
@@ -140,9 +151,9 @@ def read_setting(name: str, value: Any, path: str) -> Any:
     """Return the value as a TrialConfig holds it: 1 becomes 1.0 where a number is meant.
 
     Raises:
-        SpecError: there is no such setting, or it cannot have this value; the sentence begins with ``path``.
+        SpecError: the setting cannot have this value; the sentence begins with ``path``.
     """
-    kind = _kind_of(name, path)
+    kind = _kind_of(name)
     if isinstance(value, bool) and kind in (int, float):
         raise SpecError([f"{path}: must be {'a whole number' if kind is int else 'a number'}, got {shown(value)}."])
     try:
@@ -158,24 +169,15 @@ def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(TrialConfig.model_fields[name].rebuild_annotation())
 
 
-def _kind_of(name: str, path: str) -> Any:
-    """Return the type of a setting's values, None aside.
-
-    Raises:
-        SpecError: it is no setting of trials.
-    """
-    if name in SWEEP_SETTINGS:
-        belongs = f"and {name} is the sweep's. Say {name} at the top of the spec."
-        raise SpecError([f"{path}: must be a setting of a trial, {belongs}"])
-    if name not in TRIAL_SETTINGS:
-        raise SpecError([f"{path}: must be a setting of a trial, got {shown(name)}." + nearest_setting(name)])
+def _kind_of(name: str) -> Any:
+    """Return the type of a setting's values, None aside."""
     annotation = TrialConfig.model_fields[name].annotation
     # Annotated[int, …] | None
     return get_args(get_args(annotation)[0])[0] if type(None) in get_args(annotation) else annotation
 
 
 def _domain_of(name: str, value: Any, path: str) -> Domain:
-    kind = _kind_of(name, path)
+    kind = _kind_of(name)
     if isinstance(value, FloatDomain | IntDomain | Choice):
         return value
     domain = parse_domain(value, path, integer=kind is int)

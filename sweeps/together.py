@@ -16,8 +16,8 @@ from sweeps.comparison import Pair, compare
 from sweeps.comparison_files import read_sweeps
 from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
-from sweeps.spec_layers import TRIAL_SETTINGS
 from sweeps.spec_loading import load_spec
+from sweeps.spec_mistakes import TRIAL_SETTINGS
 from sweeps.sweep_file import is_sweep, read_spec, write_file
 from sweeps.together_tables import TogetherResult, contender_of, markdown_of
 from sweeps.winner import write_text
