@@ -133,11 +133,11 @@ def run_reproduction(
             family = _Family()
             with (
                 open_view(spec) as view,
-                open_sitting(spec, out, tracking_uri, progress=view, address=address, edits=edits) as sitting,
+                open_sitting(spec, out, tracking_uri, watcher=view, address=address, edits=edits) as sitting,
             ):
                 for later in specs[1:] if not finished else ():
                     fit_to_data(later, len(sitting.dataset.splits.train))
-                result = run_trials_of(sitting, view, view, family, job=name)
+                result = run_trials_of(sitting, view, family, job=name)
             if result.interrupted:
                 return None
             finished.append(family)

@@ -149,10 +149,10 @@ def _run_one(
 
     with open_view(spec) as view:
         view.note(f"{spec.family}: {spec.trials} trials")
-        with open_sitting(spec, out, tracking_uri, progress=view, address=address, edits=edits) as sitting:
+        with open_sitting(spec, out, tracking_uri, watcher=view, address=address, edits=edits) as sitting:
             for other in others:
                 fit_to_data(other, len(sitting.dataset.splits.train))
-            return run_trials_of(sitting, view, view, conclude_sweep, job=name)
+            return run_trials_of(sitting, view, conclude_sweep, job=name)
 
 
 def within_hours(spec: SweepSpec, started: float, families_left: int) -> SweepSpec:

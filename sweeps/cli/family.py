@@ -266,7 +266,7 @@ def run_one(
     spec = settle_spec(spec)
     try:
         with last_words(partial(tell_how_to_go_on, str(spec.name), out)), open_view(spec, streams.progress) as view:
-            result = run_sweep(spec, out, tracking_uri, observer=view, progress=view, address=address, edits=edits)
+            result = run_sweep(spec, out, tracking_uri, watcher=view, address=address, edits=edits)
     except KeyboardInterrupt:
         if streams.as_json:
             streams.write_json({"error": "interrupted"})

@@ -115,7 +115,7 @@ def test_a_sweep_lists_its_images_and_takes_its_lock_once(
     (tmp_path / "runs" / "mine" / "result.json").write_text("{}")  # with one, no Ray is started ahead
     with (
         counted(read_layout) as calls,
-        open_sitting(spec, tmp_path / "runs", None, progress=Quiet()) as sitting,
+        open_sitting(spec, tmp_path / "runs", None, watcher=Quiet()) as sitting,
         Study.open(sitting.folder, sitting.spec) as study,
     ):
         assert study.ask() is not None
