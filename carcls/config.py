@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from carcls.catalog import find_backbone
 from carcls.unfreezing import parse_unfreezing
@@ -53,6 +53,16 @@ def digest_of(value: Any, length: int = 16) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _known_backbone(name: str) -> str:
+    find_backbone(name)
+    return name
+
+
+def _readable_schedule(text: str) -> str:
+    parse_unfreezing(text)
+    return text
 
 
 class DataConfig(BaseModel):
@@ -132,11 +142,11 @@ class TrialConfig(BaseModel):
 
     family: Family = "transfer"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    backbone: str = "resnet50"
+    backbone: Annotated[str, AfterValidator(_known_backbone)] = "resnet50"
     weights: str = "auto"
     image_size: Annotated[int, Field(ge=32, le=1024)] = 224
     dropout: Annotated[float, Field(ge=0.0, le=0.95)] = 0.0
-    unfreezing: str = "frozen"
+    unfreezing: Annotated[str, AfterValidator(_readable_schedule)] = "frozen"
     optimizer: Optimizer = "adam"
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     head_lr: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
@@ -173,18 +183,6 @@ class TrialConfig(BaseModel):
     distance: Distance = "euclidean"
     vote: Vote = "uniform"
     temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 0.07
-
-    @field_validator("backbone")
-    @classmethod
-    def _known_backbone(cls, name: str) -> str:
-        find_backbone(name)
-        return name
-
-    @field_validator("unfreezing")
-    @classmethod
-    def _readable_schedule(cls, text: str) -> str:
-        parse_unfreezing(text)
-        return text
 
     @property
     def is_from_nothing(self) -> bool:
@@ -251,7 +249,7 @@ class TrialConfig(BaseModel):
         changes: dict[str, Any] = {name: default_of(name) for name in ("family", *NEIGHBOUR_SETTINGS)}
         if self.is_from_nothing:
             changes |= {"unfreezing": "full", "backbone_lr": self.head_lr}
-        return self.with_settings(changes)
+        return self.model_copy(update=changes)  # defaults, and a rate that was checked
 
     def training_settings(self) -> dict[str, Any]:
         """Return what of the settings the trained model depends on; with data and weights they are its key."""
@@ -263,7 +261,7 @@ class TrialConfig(BaseModel):
 
         Only some learning-rate schedules look at how many epochs there will be.
         """
-        settings = self.training().with_settings({"unfreezing": "frozen"}).training_settings()
+        settings = self.training().model_copy(update={"unfreezing": "frozen"}).training_settings()
         if self.lr_schedule in ("constant", "step"):
             del settings["epochs"]
         return settings

@@ -9,6 +9,7 @@ from pathlib import Path
 from carcls.errors import InputError, nearest
 from carcls.evaluation.predictions import StoredPredictions, read_predictions
 from sweeps.result import SweepResult
+from sweeps.sweep_file import sweeps_of
 from sweeps.winner import TEST_PREDICTIONS
 
 
@@ -39,7 +40,7 @@ def read_sweeps(out: Path, names: Sequence[str]) -> SweepFiles:
     Raises:
         InputError: a name is of no sweep, or there is none at all.
     """
-    known = sorted(spec.parent.name for spec in out.glob("*/spec.yaml"))
+    known = [folder.name for folder in sweeps_of(out)]
     if not known:
         raise InputError(f"--out must be a folder with sweeps, got {str(out)!r}. Run one first, or name its --out.")
     for name in names:

@@ -16,6 +16,7 @@ from carcls.errors import InputError
 from sweeps.disk import Needs, Training
 from sweeps.holding import holder_of
 from sweeps.spending import read_spending
+from sweeps.sweep_file import sweeps_of
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -54,7 +55,7 @@ def read_needs(out: Path, keep: int = KEEP) -> Needs:
     Raises:
         InputError: a sweep cannot be read, so that nobody knows what it needs.
     """
-    sweeps = [_read_sweep(spec.parent) for spec in sorted(out.glob("*/spec.yaml"))]
+    sweeps = [_read_sweep(folder) for folder in sweeps_of(out)]
     ranks: dict[str, int] = {}
     kept: set[str] = set()
     for sweep in sweeps:

@@ -24,8 +24,6 @@ from carcls.stages import write_json
 STOP_REQUEST = "stop-requested"
 # Whoever only looks holds the lock for less than a millisecond.
 _PATIENCE_SECONDS = 0.5
-# Folders that this process holds: what is called inside need not ask again.
-_held: set[Path] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +43,12 @@ class Holder:
 def hold(folder: Path) -> Iterator[None]:
     """Keep other processes out of the sweep in ``folder``, which need not exist yet; its parent must.
 
-    Inside of another ``hold`` of the same folder nothing happens.
+    Taken once, by whoever runs the sweep; nothing that is called inside asks again.
 
     Raises:
         InputError: another process runs the sweep; says which.
     """
     folder = folder.absolute()
-    if folder in _held:
-        yield
-        return
-    lock = take(folder)
-    _held.add(folder)
-    try:
-        yield
-    finally:
-        _held.discard(folder)
-        give_back(folder, lock)
-
-
-def take(folder: Path) -> FileLock | None:
-    """Take the sweep's lock, for ``give_back`` to return; None inside of ``hold``. Raises as ``hold`` does."""
-    folder = folder.absolute()
-    if folder in _held:
-        return None
     lock = FileLock(_beside(folder, "lock"))
     try:
         lock.acquire(timeout=_PATIENCE_SECONDS)
@@ -77,22 +58,17 @@ def take(folder: Path) -> FileLock | None:
             f"Wait for its end, stop it (carsweep stop {folder.name}), or give another --name."
         ) from None
     since = datetime.now().astimezone().isoformat(timespec="seconds")
-    write_json(_beside(folder, "holder"), asdict(Holder(os.getpid(), socket.gethostname(), since)))
-    return lock
-
-
-def give_back(folder: Path, lock: FileLock | None) -> None:
-    """Let another process run the sweep."""
-    if lock is not None:
-        _beside(folder.absolute(), "holder").unlink(missing_ok=True)
+    try:
+        write_json(_beside(folder, "holder"), asdict(Holder(os.getpid(), socket.gethostname(), since)))
+        yield
+    finally:
+        _beside(folder, "holder").unlink(missing_ok=True)
         lock.release()
 
 
 def holder_of(folder: Path) -> Holder | None:
     """Return who runs the sweep in ``folder`` now, or None."""
     folder = folder.absolute()
-    if folder in _held:
-        return _written(folder)
     try:
         # To look takes no right to write: a shared lock, which the holder's own keeps out.
         with _beside(folder, "lock").open("rb") as file:

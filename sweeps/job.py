@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
@@ -26,22 +26,25 @@ from sweeps.job_checks import Checked, check_sweep, fit_to_data, notes_of_spec, 
 from sweeps.job_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.ledger_text import used_up_note
 from sweeps.observers import FanOut, Progress
-from sweeps.remembered import SPEC, forget, has_begun, remember
-from sweeps.resources import this_machine, trial_resources
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
+from sweeps.sweep_file import forget, has_begun, sweep_id, write_file
 from sweeps.waits import waiting
-from sweeps.winner import conclude, summarize_data, sweep_id, write_text
+from sweeps.winner import conclude, summarize_data
 from sweeps.winner_candidates import repeats_wanted
 
 if TYPE_CHECKING:
-    from sweeps.engine import EngineResult, Observer
+    from carcls.data.dataset import Dataset
+    from sweeps.engine import EngineResult
+    from sweeps.observers import Watcher
     from sweeps.plan import Plan
     from sweeps.record import TrialRecord
     from sweeps.result import SweepResult
     from sweeps.spec import SweepSpec
     from sweeps.tracking import Mirror
 
+    # What is done with the trials of a sweep once they are over.
+    Finish = Callable[[Sitting, EngineResult, Mirror, Callable[[str], None]], SweepResult]
 
 # So long MLflow gets to hear of the end when this process cannot go on.
 LAST_SECONDS = 5.0
@@ -66,8 +69,7 @@ def run_sweep(
     out: Path,
     tracking_uri: str | None,
     *,
-    observer: Observer,
-    progress: Progress,
+    watcher: Watcher,
     address: str | None = None,
     edits: Sequence[str] | None = None,
 ) -> SweepResult:
@@ -77,8 +79,7 @@ def run_sweep(
         spec: with a name (see ``settle_spec``).
         out: folder of all sweeps; made when missing. On a cluster every machine must see it under this path.
         tracking_uri: MLflow's; None is a database under ``out``.
-        observer: told of every trial.
-        progress: told of everything else.
+        watcher: told of every trial, and of everything else.
         address: of a running Ray cluster; None runs the trials on this machine.
         edits: what was changed in the spec of a sweep that goes on, in words; None allows no change of its search.
 
@@ -86,8 +87,8 @@ def run_sweep(
         InputError: something given cannot be used; no trial has started, unless it is MLflow's database that turns
             out to be unusable when it is opened.
     """
-    with open_sitting(spec, out, tracking_uri, progress=progress, address=address, edits=edits) as sitting:
-        return run_trials_of(sitting, observer, progress, conclude_sweep)
+    with open_sitting(spec, out, tracking_uri, watcher=watcher, address=address, edits=edits) as sitting:
+        return run_trials_of(sitting, watcher, conclude_sweep)
 
 
 def conclude_sweep(sitting: Sitting, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
@@ -101,7 +102,7 @@ def open_sitting(
     out: Path,
     tracking_uri: str | None,
     *,
-    progress: Progress,
+    watcher: Progress,
     address: str | None = None,
     edits: Sequence[str] | None = None,
 ) -> Iterator[Sitting]:
@@ -113,19 +114,29 @@ def open_sitting(
 
     started = time.monotonic()
     out = out.expanduser().absolute()
-    with waiting(progress.note, "checking data, machines, weights and MLflow …"):
+    with waiting(watcher.note, "checking data, machines, weights and MLflow …"):
         checked = check_sweep(spec, out, tracking_uri, address, edited=edits is not None)
     folder = out / str(spec.name)
     for note in (*notes_of_spec(spec), *checked.notes):
-        progress.note(note)
+        watcher.note(note)
     # Ray ends when all else is done: the winner registered, the result written, MLflow's runs closed.
     with hold(folder), one_session():
         forget_request(folder)
         _start_ray_ahead(checked, folder, address, edits)
-        with _known_from_now_on(checked.spec, folder, tracking_uri):
-            sitting = _sit_down(checked, out, progress, started, address, edits)
-        remember(folder, "sweep", tracking_uri)
-        yield sitting
+        is_new = not has_begun(folder)
+        if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
+            write_file(folder, "sweep", tracking_uri, [checked.spec])
+        try:
+            spec, dataset = _read_images(checked, out, watcher)
+        except InputError:
+            if is_new:
+                forget(folder)
+            raise
+        write_file(folder, "sweep", tracking_uri, [spec])
+        dataset.save(folder / "dataset.json")
+        assert checked.tracking is not None
+        stages = StageStore(out / "stages")
+        yield Sitting(spec, out, checked.tracking, checked.share, stages, dataset, started, address, edits)
 
 
 def _start_ray_ahead(checked: Checked, folder: Path, address: str | None, edits: Sequence[str] | None) -> None:
@@ -136,71 +147,35 @@ def _start_ray_ahead(checked: Checked, folder: Path, address: str | None, edits:
     from sweeps.session import start_ahead
 
     # Ray keeps a process ready for each core. Where far fewer trials run, they would fill the memory for nothing.
-    start_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= this_machine().cores)
+    start_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= checked.machine.cores)
 
 
-@contextmanager
-def _known_from_now_on(spec: SweepSpec, folder: Path, tracking_uri: str | None) -> Iterator[None]:
-    """Write down a new sweep before its images are read, so that ``resume`` knows it; unless they are wrong for it."""
-    if has_begun(folder):
-        yield
-        return
-    remember(folder, "sweep", tracking_uri)
-    write_text(folder / SPEC, spec.to_yaml())
-    try:
-        yield
-    except InputError:
-        forget(folder)
-        raise
-
-
-def _sit_down(
-    checked: Checked,
-    out: Path,
-    progress: Progress,
-    started: float,
-    address: str | None,
-    edits: Sequence[str] | None,
-) -> Sitting:
+def _read_images(checked: Checked, out: Path, watcher: Progress) -> tuple[SweepSpec, Dataset]:
+    """Return the spec as it fits the images, and these, read and packed."""
     stages = StageStore(out / "stages")
-    damage = DamageNews(stages, progress.note)
-    dataset = prepare_data(checked.spec, out, stages, progress)
+    damage = DamageNews(stages, watcher.note)
+    dataset = prepare_data(checked.spec, out, stages, watcher, checked.reading)
     spec, changed = fit_to_data(checked.spec, len(dataset.splits.train))
     for note in (*data_notes(dataset), *changed):
-        progress.note(note)
+        watcher.note(note)
     damage.check()
-    assert checked.tracking is not None
-    sitting = Sitting(spec, out, checked.tracking, stages, dataset, started, address, edits)
-    require_same_data(sitting.folder, dataset)
-    sitting.folder.mkdir(exist_ok=True)
-    write_text(sitting.folder / SPEC, spec.to_yaml())
-    dataset.save(sitting.folder / "dataset.json")
-    return sitting
+    require_same_data(out / str(spec.name), dataset)
+    return spec, dataset
 
 
-class Finish(Protocol):
-    """What is done with the trials of a sweep once they are over; returns its result."""
+def run_trials_of(sitting: Sitting, watcher: Watcher, finish: Finish, *, job: str | None = None) -> SweepResult:
+    """Run the trials that the sweep still owes, logged to MLflow.
 
-    def __call__(
-        self, sitting: Sitting, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]
-    ) -> SweepResult:
-        """Read the winner's test score, register it, write down what there is."""
-
-
-def run_trials_of(
-    sitting: Sitting, observer: Observer, progress: Progress, finish: Finish, *, job: str | None = None
-) -> SweepResult:
-    """Run the trials that the sweep still owes, logged to MLflow, and hand them to ``finish``.
-
-    ``job`` is the ``--name`` of the command when it is not the sweep's own.
+    ``finish`` reads the winner's test score, registers it and writes down what there is. ``job`` is the ``--name`` of
+    the command when it is not the sweep's own.
     """
     sitting = replace(sitting, job=job)
-    mirror = _make_mirror(sitting, progress)
+    mirror = _make_mirror(sitting, watcher)
     status: Literal["complete", "interrupted", "failed"] = "failed"
     try:
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
             mirror.open()
-            result = _run_and_finish(sitting, observer, progress, finish, mirror)
+            result = _run_and_finish(sitting, watcher, finish, mirror)
         status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
     except KeyboardInterrupt:
         status = "interrupted"
@@ -214,45 +189,43 @@ def run_trials_of(
             f"mended: carsweep resume {sitting.called}"
         ) from error
     finally:
-        with uninterrupted(), waiting(progress.note, "closing the runs in MLflow …"):
+        with uninterrupted(), waiting(watcher.note, "closing the runs in MLflow …"):
             mirror.close(status)
     return result
 
 
-def _run_and_finish(
-    sitting: Sitting, observer: Observer, progress: Progress, finish: Finish, mirror: Mirror
-) -> SweepResult:
+def _run_and_finish(sitting: Sitting, watcher: Watcher, finish: Finish, mirror: Mirror) -> SweepResult:
     from carcls.families import known_costs
 
-    keeper = DiskKeeper(sitting.spec, sitting.out, progress.note)
-    damage = DamageNews(sitting.stages, progress.note)
-    with waiting(progress.note, "starting Ray and its processes, which load PyTorch …") as beginning:
+    keeper = DiskKeeper(sitting.spec, sitting.out, watcher.note)
+    damage = DamageNews(sitting.stages, watcher.note)
+    with waiting(watcher.note, "starting Ray and its processes, which load PyTorch …") as beginning:
         from sweeps.engine import run_trials
         from sweeps.engine_task import WarmUp
 
-        warm_up = [WarmUp()] if sitting.address is None and not trial_resources(sitting.spec).gpus else []
+        warm_up = [WarmUp()] if sitting.address is None and not sitting.share.gpus else []
         engine = run_trials(
             sitting.spec,
             sitting.folder / "dataset.json",
             sitting.stages.root,
             sitting.folder,
-            FanOut([beginning, mirror, observer, keeper, damage, *warm_up]),
+            FanOut([beginning, mirror, watcher, keeper, damage, *warm_up]),
             address=sitting.address,
             confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,
-            tell=progress.note,
-            stands=progress.stands,
+            tell=watcher.note,
+            stands=watcher.stands,
             costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
             images=sitting.dataset.counts["train"] + sitting.dataset.counts["validation"],
         )
-    with waiting(progress.note, "writing to MLflow …"):
+    with waiting(watcher.note, "writing to MLflow …"):
         mirror.mirror_all(engine.records)
     if engine.used_up:
-        progress.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, sitting.called))
+        watcher.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, sitting.called))
     elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
         kept = " that keeps the constraints" if sitting.spec.constraints else ""
-        progress.note(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
-    result = finish(sitting, engine, mirror, progress.note)
+        watcher.note(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
+    result = finish(sitting, engine, mirror, watcher.note)
     damage.check()
     keeper.check(last=True)
     if engine.stopped:
@@ -267,7 +240,7 @@ def _run_here(records: Sequence[TrialRecord]) -> int:
     return sum(r.sibling_of is None and r.confirms is None and not r.refused for r in records)
 
 
-def _make_mirror(sitting: Sitting, progress: Progress) -> Mirror:
+def _make_mirror(sitting: Sitting, watcher: Watcher) -> Mirror:
     from sweeps.tracking import Mirror
 
     spec, summary = sitting.spec, summarize_data(sitting.dataset)
@@ -278,7 +251,7 @@ def _make_mirror(sitting: Sitting, progress: Progress) -> Mirror:
         name=str(spec.name),
         spec_yaml=spec.to_yaml(),
         details={"data": summary.name, "data_digest": summary.digest, "seed": spec.seed, "spec_digest": spec.digest},
-        warn=progress.note,
+        warn=watcher.note,
         note=spec.note,
     )
 
@@ -309,7 +282,7 @@ def plan_sweep(
     checked = check_sweep(spec, out, tracking_uri, address, plan=True)
     spec, folder, dataset = checked.spec, out / str(checked.spec.name), None
     if reading is not None:
-        dataset = prepare_data(spec, out, StageStore(out / "stages"), reading)
+        dataset = prepare_data(spec, out, StageStore(out / "stages"), reading, checked.reading)
     elif checked.reading is not None and (out / "stages").is_dir():
         dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
     if dataset is not None:
@@ -321,6 +294,7 @@ def plan_sweep(
     return make_plan(
         spec,
         summary,
+        checked.machine,
         hourly=hourly_cost(prices, share.cpus, share.gpus, share.concurrency) if prices else None,
         networks=checked.networks,
         notes=(*checked.notes, *found, *changed),

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from carcls.errors import InputError, OutputError
 from sweeps.budget import idle_prices
 from sweeps.job_data import configs_to_check, expected_demo, located
-from sweeps.remembered import SPEC, has_begun, read_spec
 from sweeps.space import Choice
+from sweeps.sweep_file import has_begun, is_sweep, read_file
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
     from carcls.data.dataset import Dataset, DataSummary
     from carcls.data.reading import Reading
-    from sweeps.resources import Share
+    from sweeps.resources import Machine, Share
     from sweeps.spec import SweepSpec
     from sweeps.tracking_store import Tracking
 
@@ -30,6 +30,7 @@ class Checked:
     Attributes:
         spec: as it is to be run.
         notes: what the user should know, a sentence each.
+        machine: what this process may use here.
         share: of a trial.
         networks: figures of the backbones that trials need, by name.
         tracking: the MLflow store, checked; None in a plan that names none.
@@ -39,6 +40,7 @@ class Checked:
 
     spec: SweepSpec
     notes: tuple[str, ...]
+    machine: Machine
     share: Share
     networks: Mapping[str, BackboneRecord]
     tracking: Tracking | None
@@ -72,7 +74,7 @@ def check_sweep(
     from carcls.data.stanford import read_layout
     from carcls.families import preflight
     from sweeps.cluster import machines_of
-    from sweeps.resources import least_seconds, trial_resources
+    from sweeps.resources import least_seconds, this_machine, trial_resources
     from sweeps.tracking_store import check_tracking
     from sweeps.winner_candidates import keep_choice
 
@@ -83,12 +85,14 @@ def check_sweep(
     tracking = None if plan and tracking_uri is None else check_tracking(tracking_uri, out)
     spec = spec if edited else keep_choice(spec, out / str(spec.name))
     least_seconds()
-    share = trial_resources(spec, *(machines_of(address, out) if address else ()))
+    machine = this_machine()
+    share = trial_resources(spec, *(machines_of(address, out) if address else (machine,)))
     # Near-duplicates may move images from validation to training, so more neighbours than these are surely too many.
     if _most_neighbours(spec) > listed.train + listed.validation:
         fit_to_data(spec, listed.train)
     notes, networks = preflight(configs_to_check(spec), out / "stages", download=not plan)
-    return Checked(spec, (*notes, *idle_prices(spec, share.gpus)), share, networks, tracking, listed, reading)
+    notes += idle_prices(spec, share.gpus)
+    return Checked(spec, tuple(notes), machine, share, networks, tracking, listed, reading)
 
 
 def notes_of_spec(spec: SweepSpec) -> list[str]:
@@ -153,18 +157,19 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False, make: bool
         raise OutputError(
             f"--out must be a folder that can be written, got {str(out)!r} ({error.strerror}). Choose another --out."
         ) from None
-    file = out / str(spec.name) / SPEC
-    if edited or not (file.is_file() and has_begun(file.parent)):
+    folder = out / str(spec.name)
+    if edited or not (is_sweep(folder) and has_begun(folder)):
         return
-    before = read_spec(file.parent)
+    file = read_file(folder)
+    (before,) = file.read_specs()
     neighbours = before.search.get("k")
     if neighbours is not None:  # it was begun with those that its gallery has
         spec = cut_neighbours(spec, int(max(neighbours.ends())))
     if before.digest != spec.digest:
         raise InputError(
             f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
-            f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may change. "
-            f"To change the sweep itself: carsweep resume {spec.name} --set KEY=VALUE."
+            f"settings (see {file.path}). Give another --name, or those settings; trials, hours and resources may "
+            f"change. To change the sweep itself: carsweep resume {spec.name} --set KEY=VALUE."
         )
 
 

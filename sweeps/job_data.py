@@ -12,6 +12,7 @@ from sweeps.space import IntDomain
 if TYPE_CHECKING:
     from carcls.config import DataConfig, TrialConfig
     from carcls.data.dataset import Dataset, DataSummary
+    from carcls.data.reading import Reading
     from carcls.stages import StageStore
     from sweeps.spec import SweepSpec
 
@@ -20,12 +21,15 @@ MOST_FINDINGS = 20
 NOT_READ = "images not read yet: counts may fall; --read counts them exactly."
 
 
-def prepare_data(spec: SweepSpec, out: Path, stages: StageStore, progress: Progress) -> Dataset:
-    """Read, decode and split the sweep's images; render the demo cars where it names none."""
+def prepare_data(
+    spec: SweepSpec, out: Path, stages: StageStore, progress: Progress, reading: Reading | None
+) -> Dataset:
+    """Read, decode and split the sweep's images, listed in ``reading``; render the demo cars where there are none."""
     from carcls.data.dataset import prepare_dataset
 
     size, *also = wanted_sizes(spec)
-    return prepare_dataset(_with_demo(spec.data, out, progress), stages, size, also=also, progress=progress.packing)
+    data = _with_demo(spec.data, out, progress)
+    return prepare_dataset(data, stages, size, also=also, reading=reading, progress=progress.packing)
 
 
 def data_notes(dataset: Dataset) -> list[str]:

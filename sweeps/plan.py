@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carcls.catalog import BackboneRecord
 from sweeps.budget import money_text, parse_price
 from sweeps.confirm import parse_confirm
-from sweeps.plan_stages import DataSummary, PlannedStage, planned_stages
+from sweeps.plan_stages import PlannedStage, planned_stages
 from sweeps.plan_text import bytes_text, seconds_text, table
-from sweeps.rates import Machine, detect_machine
+from sweeps.rates import Machine, this_machine
 from sweeps.spec import SweepSpec
+
+if TYPE_CHECKING:
+    from carcls.data.dataset import DataSummary
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0
@@ -141,7 +144,7 @@ def make_plan(
         notes: what was found on the way, a sentence each.
         images_read: whether the numbers are those of images that were read.
     """
-    machine = machine or detect_machine()
+    machine = machine or this_machine()
     if spec.gpus_per_trial == 0:
         machine = Machine(machine.cores, 0, machine.amx)
     stages = planned_stages(spec, summary, machine, networks or {})

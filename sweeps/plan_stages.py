@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from carcls.architecture import architecture_of
 from carcls.catalog import BackboneRecord, find_backbone
@@ -21,27 +21,13 @@ from sweeps.confirm import Extent, parse_confirm, repeats_of
 from sweeps.rates import Machine, head_seconds, packing_seconds, rates_of, search_seconds, whitening_seconds
 from sweeps.spec import SweepSpec
 
+if TYPE_CHECKING:
+    from carcls.data.dataset import DataSummary
+
 # Where only building a backbone would tell.
 _UNKNOWN_STAGES, _UNKNOWN_EMBEDDING = 5, 1024
 # Embeddings are kept by every pooling; of each query and distance, so many neighbours with index and distance.
 _POOLINGS, _DISTANCES, _LONGEST_K, _NEIGHBOUR_BYTES = 3, 2, 50, 16
-
-
-class DataSummary(Protocol):
-    """What a plan asks of a data set: its name, and how many images, classes, and images of each split it has."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102 - the class says
-    @property
-    def images(self) -> int: ...  # noqa: D102 - the class says
-    @property
-    def classes(self) -> int: ...  # noqa: D102 - the class says
-    @property
-    def train(self) -> int: ...  # noqa: D102 - the class says
-    @property
-    def validation(self) -> int: ...  # noqa: D102 - the class says
-    @property
-    def test(self) -> int: ...  # noqa: D102 - the class says
 
 
 @dataclass(frozen=True, slots=True)

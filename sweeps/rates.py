@@ -105,7 +105,7 @@ def _precision_share(record: BackboneRecord, config: TrialConfig, machine: Machi
     return _FP32_SHARE if slow else 1.0
 
 
-def detect_machine() -> Machine:
+def this_machine() -> Machine:
     """Return the machine this process runs on, as far as it may use it."""
     return Machine(cores=usable_cores(), gpus=visible_gpus(), amx=_has_amx())
 

@@ -1,27 +1,19 @@
-"""What a command leaves beside its results, so that ``carsweep resume NAME`` needs no other word.
-
-``OUT/NAME/command.json`` says what was run and where it is tracked. A sweep's own spec is in its ``spec.yaml``; a job
-of several sweeps keeps all their specs here, since not each may have begun when it is interrupted.
-"""
+"""What a sweep or a job was begun with, and how that is changed: ``carsweep resume NAME`` needs no other word."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from carcls.errors import InputError, SpecError, mask_secrets, nearest
-from carcls.stages import write_json
+from carcls.errors import InputError, SpecError, nearest
 from sweeps.spec import SweepSpec
 from sweeps.spec_families import applies_to, settings_for
 from sweeps.spec_loading import edit_spec
+from sweeps.sweep_file import Kind, is_known, is_sweep, read_file
 
-Kind = Literal["sweep", "all", "reproduce"]
-COMMAND = "command.json"
-SPEC = "spec.yaml"
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
 # Whether the same images lie there is asked when they are read.
@@ -48,46 +40,11 @@ class Command:
     changes: tuple[str, ...] = ()
 
 
-def remember(folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence[SweepSpec] = ()) -> None:
-    """Write down what runs in ``folder``, which is made when missing; a URI that holds a secret is not written."""
-    hidden = tracking_uri is not None and _holds_a_secret(tracking_uri)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        folder / COMMAND,
-        {
-            "kind": kind,
-            "tracking_uri": None if hidden else tracking_uri,
-            "tracking_uri_is_secret": hidden,
-            "specs": [spec.to_yaml() for spec in specs],
-        },
-    )
-
-
-def _holds_a_secret(tracking_uri: str) -> bool:
-    return mask_secrets(tracking_uri) != tracking_uri
-
-
 def names_in(out: Path) -> list[str]:
     """Return the sweeps and jobs in ``out`` by name."""
     if not out.is_dir():
         return []
     return sorted(entry.name for entry in out.iterdir() if is_known(entry))
-
-
-def is_known(folder: Path) -> bool:
-    """Tell whether the folder is of a sweep or a job."""
-    return (folder / SPEC).is_file() or (folder / COMMAND).is_file()
-
-
-def has_begun(folder: Path) -> bool:
-    """Tell whether the sweep in the folder has read its images; before, its name may still take another spec."""
-    return (folder / "dataset.json").is_file()
-
-
-def forget(folder: Path) -> None:
-    """Take back what ``remember`` and a spec have said of a sweep that has not begun."""
-    for name in (SPEC, COMMAND):
-        (folder / name).unlink(missing_ok=True)
 
 
 def require_known(out: Path, name: str) -> Path:
@@ -109,42 +66,44 @@ def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
     Raises:
         InputError: there is nothing of that name, or its tracking server's address was too secret to be kept.
     """
-    folder = require_known(out, name)
-    said = read_command(folder)
-    if said.get("tracking_uri_is_secret") and tracking_uri is None:
+    file = read_file(require_known(out, name))
+    if file.is_secret and tracking_uri is None:
         raise InputError(
             f"--tracking-uri must be given again for {name!r}, got none: the one it was run with holds a password, "
             "which is not written down."
         )
-    kind: Kind = said["kind"] if said.get("kind") in get_args(Kind) else "sweep"
-    uri = tracking_uri or said.get("tracking_uri")
-    if kind != "sweep":
-        specs = tuple(SweepSpec.from_yaml(text) for text in said.get("specs", []))
-        return Command(kind, name, specs, uri, tuple(_changes_of_job(folder, specs)))
-    spec = read_spec(folder)
-    by_hand = (_BY_HAND.format(SPEC),) if _is_changed_by_hand(spec, folder / SPEC, folder) else ()
-    return Command(kind, name, (spec,), uri, by_hand)
+    specs = file.read_specs()
+    by_hand = _changes_of_sweep if file.kind == "sweep" else _changes_of_job
+    return Command(file.kind, name, specs, tracking_uri or file.tracking_uri, tuple(by_hand(file.path, specs)))
 
 
-def _changes_of_job(job: Path, specs: Sequence[SweepSpec]) -> Iterator[str]:
+def _changes_of_sweep(file: Path, specs: Sequence[SweepSpec]) -> Iterator[str]:
+    """Yield what was changed in the sweep's file by hand; errors as ``_is_changed_by_hand``."""
+    if _is_changed_by_hand(specs[0], file, file.parent):
+        yield _BY_HAND.format(file.name)
+
+
+def _changes_of_job(file: Path, specs: Sequence[SweepSpec]) -> Iterator[str]:
     """Yield what was changed in the job's file by hand.
 
     Raises:
         InputError: a spec of one of its sweeps was, which the job does not read.
     """
+    job = file.parent
     for spec in specs:
         folder = job.parent / str(spec.name)
-        if not (folder / SPEC).is_file():
+        if not is_sweep(folder):
             continue
-        own = read_spec(folder)
+        sweep = read_file(folder)
+        (own,) = sweep.read_specs()
         jobs = spec.model_copy(update={"starts": own.starts})  # found when the sweep began
-        if own.digest != jobs.digest and _is_changed_by_hand(own, folder / SPEC, folder):
+        if own.digest != jobs.digest and _is_changed_by_hand(own, sweep.path, folder):
             raise InputError(
-                f"{folder / SPEC} must be as carsweep wrote it, since {job / COMMAND} has the settings of "
-                f"{job.name!r}, got other ones. Put it back; carsweep resume {job.name} --set … changes a job."
+                f"{sweep.path} must be as carsweep wrote it, since {file} has the settings of {job.name!r}, got other "
+                f"ones. Put it back; carsweep resume {job.name} --set … changes a job."
             )
-        if _is_changed_by_hand(jobs, job / COMMAND, folder):
-            yield f"{spec.family}: {_BY_HAND.format(COMMAND)}"
+        if _is_changed_by_hand(jobs, file, folder):
+            yield f"{spec.family}: {_BY_HAND.format(file.name)}"
 
 
 def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
@@ -169,42 +128,6 @@ def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
                 f"be comparable, got {getattr(spec, name)!r}. Put it back; or begin another sweep with carsweep run."
             )
     return history.spec not in ("", spec.digest)
-
-
-def read_spec(folder: Path) -> SweepSpec:
-    """Return the spec that a sweep was left with.
-
-    Raises:
-        InputError: its file cannot be read, or is damaged.
-    """
-    path = folder / SPEC
-    try:
-        return SweepSpec.from_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, SpecError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{SPEC} must be as carsweep wrote it, got a damaged one at {path} ({said}). Put a copy of it back: the "
-            f"sweep's own run in MLflow has one among its artifacts."
-        ) from None
-
-
-def read_command(folder: Path) -> dict[str, Any]:
-    """Return what a sweep or a job was run with; empty for one that an older carsweep began.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    said: Any
-    try:
-        said = json.loads((folder / COMMAND).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        said = None
-    specs = said.setdefault("specs", []) if isinstance(said, dict) else None
-    if not isinstance(specs, list) or not all(isinstance(text, str) for text in specs):
-        raise InputError(f"{COMMAND} must be as carsweep wrote it, got {str(folder / COMMAND)!r}. Remove that file.")
-    return dict(said)
 
 
 def extended(

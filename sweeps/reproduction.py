@@ -13,8 +13,8 @@ from carcls.errors import InputError, TrialFailure
 from carcls.stages import write_json
 from sweeps.documented import find_experiment
 from sweeps.leaderboard import find_best
-from sweeps.remembered import remember
 from sweeps.reproduction_tables import markdown_of
+from sweeps.sweep_file import is_sweep, write_file
 from sweeps.winner import evaluate_on_test, files_of, summarize, summarize_trial, write_down, write_text
 
 if TYPE_CHECKING:
@@ -126,18 +126,18 @@ def run_reproduction(
     folder = folder_of(name, out)
     for spec in specs:
         check_sweep(spec, out, tracking_uri, address)
-    remember(folder, "reproduce", tracking_uri, specs)
+    write_file(folder, "reproduce", tracking_uri, specs)
     finished: list[_Family] = []
     with one_session():
         for spec in specs:
             family = _Family()
             with (
                 open_view(spec) as view,
-                open_sitting(spec, out, tracking_uri, progress=view, address=address, edits=edits) as sitting,
+                open_sitting(spec, out, tracking_uri, watcher=view, address=address, edits=edits) as sitting,
             ):
                 for later in specs[1:] if not finished else ():
                     fit_to_data(later, len(sitting.dataset.splits.train))
-                result = run_trials_of(sitting, view, view, family, job=name)
+                result = run_trials_of(sitting, view, family, job=name)
             if result.interrupted:
                 return None
             finished.append(family)
@@ -155,7 +155,7 @@ def folder_of(name: str, out: Path) -> Path:
         InputError: a sweep has that name.
     """
     folder = out.expanduser().absolute() / name
-    if (folder / "spec.yaml").exists():
+    if is_sweep(folder):
         raise InputError(f"--name must be of no sweep, got {name!r}, which is one. Give another --name.")
     return folder
 

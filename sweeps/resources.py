@@ -5,26 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from carcls.errors import InputError
-from carcls.machine import usable_cores, visible_gpus
+from sweeps.rates import Machine, this_machine
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
+__all__ = ["LEAST_SECONDS", "LEAST_VARIABLE", "Machine", "Share", "least_seconds", "this_machine", "trial_resources"]
+
 # For so long every trial may be silent, unless the variable says otherwise (see sweeps.control_hangs).
 LEAST_SECONDS = 300.0
 LEAST_VARIABLE = "CARSWEEP_HANG_SECONDS"
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """CPU cores and GPUs that trials may use on one machine."""
-
-    cores: int
-    gpus: int
 
 
 class Share(NamedTuple):
@@ -33,11 +26,6 @@ class Share(NamedTuple):
     cpus: float
     gpus: float
     concurrency: int
-
-
-def this_machine() -> Machine:
-    """Return what this process may use here."""
-    return Machine(usable_cores(), visible_gpus())
 
 
 def trial_resources(spec: SweepSpec, *machines: Machine) -> Share:

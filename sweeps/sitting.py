@@ -12,6 +12,7 @@ from sweeps.result import SweepResult
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
+    from sweeps.resources import Share
     from sweeps.spec import SweepSpec
     from sweeps.tracking_store import Tracking
 
@@ -24,6 +25,7 @@ class Sitting:
         spec: with its name.
         out: folder of all sweeps, absolute.
         tracking: the MLflow store, checked and perhaps not opened yet.
+        share: of a trial.
         stages: shared by all sweeps of ``out``.
         dataset: read and packed.
         started: when, on time.monotonic's clock.
@@ -35,6 +37,7 @@ class Sitting:
     spec: SweepSpec
     out: Path
     tracking: Tracking
+    share: Share
     stages: StageStore
     dataset: Dataset
     started: float

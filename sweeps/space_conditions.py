@@ -56,35 +56,21 @@ def fits(domain: Domain, value: Any) -> bool:
     return domain.low <= value <= domain.high
 
 
-def when_mistakes(search: Mapping[str, Domain], check: Callable[[str, Any, str], list[str]]) -> list[str]:
-    """Return what is wrong with the conditions of a search, in sentences that begin with their path.
-
-    Args:
-        search: domains by setting.
-        check: returns what is wrong with a setting (name, value, path).
-    """
+def when_mistakes(search: Mapping[str, Domain]) -> list[str]:
+    """Return what is wrong with the conditions of a search, in sentences that begin with their path."""
     found = [
-        mistake
+        f"search.{name}.when.{parent}: must be among the values searched for {parent} ({search[parent]}), got "
+        f"{shown(value)}."
         for name, domain in search.items()
         for parent, values in domain.when
         for value in values
-        for mistake in _value_mistakes(f"search.{name}.when.{parent}", parent, value, search, check)
+        if parent in search and not _is_searched(search[parent], value)
     ]
     return list(dict.fromkeys(found)) or _cycles(search)
 
 
-def _value_mistakes(
-    path: str,
-    parent: str,
-    value: Any,
-    search: Mapping[str, Domain],
-    check: Callable[[str, Any, str], list[str]],
-) -> list[str]:
-    wrong = check(parent, value, path)
-    domain = search.get(parent)
-    if wrong or domain is None or (value in domain.choices if isinstance(domain, Choice) else fits(domain, value)):
-        return wrong
-    return [f"{path}: must be among the values searched for {parent} ({domain}), got {shown(value)}."]
+def _is_searched(domain: Domain, value: Any) -> bool:
+    return value in domain.choices if isinstance(domain, Choice) else fits(domain, value)
 
 
 def _cycles(search: Mapping[str, Domain]) -> list[str]:

@@ -6,7 +6,6 @@ config  <  documented experiment  <  searched settings  <  fixed                
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, get_args
 
 from pydantic import (
@@ -14,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -27,16 +27,19 @@ from sweeps.constraints import parse_constraint
 from sweeps.documented import find_experiment
 from sweeps.goals import Goals
 from sweeps.objectives import ACCURACY, parse_objectives
-from sweeps.space import Choice, Domain, FloatDomain, IntDomain
+from sweeps.space import Choice, FloatDomain, IntDomain
 from sweeps.space_conditions import settle
-from sweeps.spec_checks import checked_fields
 from sweeps.spec_fields import Confirmation, FolderName, GpuShare, Price, Size
-from sweeps.spec_layers import Tree
-from sweeps.spec_mistakes import first_ones, normal_domain, normal_value, shortened, trial_mistakes
+from sweeps.spec_mistakes import first_ones, sentences, shortened
+from sweeps.spec_settings import Reader
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.spec_text import read_tree, write_tree
 
 FAMILIES: tuple[str, ...] = get_args(TrialFamily)
+# A spec, or a part of it, as YAML says it.
+Tree = dict[str, Any]
+# The parts that are mappings themselves.
+SECTIONS = ("data", "config", "fixed", "search", "early_stopping")
 
 
 class SweepSpec(BaseModel):
@@ -121,15 +124,14 @@ class SweepSpec(BaseModel):
             raise ValueError(f"max_cost must come with a price, got {cost:g}. Give --price, such as 2.5/gpu-hour.")
         return cost
 
-    @field_validator("config", "fixed")
+    @field_validator("config", "fixed", "experiments", "starts", "search", mode="before")
     @classmethod
-    def _as_trials_have_it(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        return {name: normal_value(name, value) for name, value in settings.items()}
-
-    @field_validator("search")
-    @classmethod
-    def _choices_as_trials_have_them(cls, search: dict[str, Domain]) -> dict[str, Domain]:
-        return {name: replace(domain, **normal_domain(name, domain)) for name, domain in search.items()}
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        reader: Reader = info.context or Reader(cls.model_fields)
+        read = reader.read(str(info.field_name), value)
+        if reader.mistakes and info.context is None:
+            raise SpecError(shortened(reader.mistakes))
+        return read
 
     @field_validator("objectives")
     @classmethod
@@ -158,13 +160,6 @@ class SweepSpec(BaseModel):
             object.__setattr__(self, "early_stopping", self.early_stopping.model_copy(update={"enabled": False}))
         return self
 
-    @model_validator(mode="after")
-    def _makes_trials(self) -> SweepSpec:
-        mistakes = first_ones(trial_mistakes(self.config, self.fixed, self.search, self.experiments, self.starts))
-        if mistakes:
-            raise SpecError(shortened(mistakes))
-        return self
-
     def trial_config(self, settings: Mapping[str, Any], experiment: str | None = None) -> TrialConfig:
         """Return the config of a trial with ``settings``, of a documented experiment when one is named.
 
@@ -173,12 +168,14 @@ class SweepSpec(BaseModel):
         Raises:
             ValueError: the experiment is unknown, or a setting is unknown or out of range (pydantic's error is one).
         """
-        documented = dict(find_experiment(experiment).settings) if experiment else {}
+        documented = find_experiment(experiment).settings if experiment else {}
         fixed = self.fixed
         if experiment is None:
             fixed = {name: value for name, value in fixed.items() if name not in self.search}
         seeded = {"family": self.family, "seed": settings.get("seed", self.seed)}
-        return TrialConfig.model_validate({**self.config, **documented, **settings, **fixed, **seeded})
+        values = {**self.config, **documented, **settings, **fixed, **seeded}
+        # The spec's own settings were read when it was built.
+        return TrialConfig.model_validate(values) if settings else TrialConfig.model_construct(**values)
 
     def searched_config(self, drawn: Mapping[str, Any]) -> TrialConfig:
         """Return the trial that drawn values make; what is no parameter of it (see ``when``) has its base value."""
@@ -194,7 +191,7 @@ class SweepSpec(BaseModel):
         Settings that cannot matter, such as the backbone's learning rate while it is frozen, do not count.
         """
         settings = find_experiment(experiment).settings
-        documented = TrialConfig.model_validate({**settings, "family": self.family}).canonical()
+        documented = TrialConfig.model_construct(**{**settings, "family": self.family}).canonical()
         used = self.trial_config({}, experiment).canonical()
         return {name: (documented[name], used[name]) for name in settings if documented[name] != used[name]}
 
@@ -226,12 +223,16 @@ class SweepSpec(BaseModel):
             }
         )
 
-    def to_yaml(self) -> str:
-        """Return the whole spec as YAML, which ``from_yaml`` reads back to an equal spec."""
+    def to_tree(self) -> dict[str, Any]:
+        """Return the whole spec as plain values, which ``from_tree`` reads back to an equal spec."""
         lists: dict[str, list[Any]] = {"experiments": list(self.experiments), "starts": list(self.starts)}
         lists |= {"objectives": list(self.objectives), "constraints": list(self.constraints)}
-        tree = self.model_dump(exclude={"search"}) | lists
-        return write_tree(tree | {"search": {name: domain.plain() for name, domain in self.search.items()}})
+        search = {name: domain.plain() for name, domain in self.search.items()}
+        return {**self.model_dump(exclude={"search"}), **lists, "search": search}
+
+    def to_yaml(self) -> str:
+        """Return the whole spec as YAML, which ``from_yaml`` reads back to an equal spec."""
+        return write_tree(self.to_tree())
 
     @classmethod
     def from_yaml(cls, text: str, source: str = "spec.yaml") -> SweepSpec:
@@ -244,5 +245,27 @@ class SweepSpec(BaseModel):
 
     @classmethod
     def from_tree(cls, tree: Tree, *, bare: frozenset[str] = frozenset(), mistakes: Sequence[str] = ()) -> SweepSpec:
-        """Return the spec that plain values say; arguments and errors as ``checked_fields``."""
-        return cls.model_validate(checked_fields(tree, cls, bare=bare, mistakes=mistakes))
+        """Return the spec that plain values say, all of them checked in one pass.
+
+        Args:
+            tree: plain values, as YAML says them.
+            bare: fixed settings that the user named without ``fixed.`` in front.
+            mistakes: found before.
+
+        Raises:
+            SpecError: all mistakes together, each beginning with its path.
+        """
+        reader, found = Reader(cls.model_fields, bare), list(mistakes)
+        optional = (*SECTIONS, "experiments", "starts")
+        try:
+            said = {name: value for name, value in tree.items() if value is not None or name not in optional}
+            spec = cls.model_validate(said, context=reader)
+        except ValidationError as error:
+            found += first_ones(sentences(error, cls))
+        found += reader.mistakes
+        if found:
+            raise SpecError(shortened(found))
+        return spec
+
+
+SWEEP_SETTINGS = tuple(name for name in SweepSpec.model_fields if name not in SECTIONS)

@@ -15,38 +15,13 @@ from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError, nearest, shown
+from sweeps.spec import SECTIONS, SWEEP_SETTINGS, Tree
+from sweeps.spec_mistakes import TRIAL_SETTINGS, nearest_setting
 from sweeps.spec_text import is_plain_text, read_tree, read_value
 
-Tree = dict[str, Any]
-
-SECTIONS = ("data", "config", "fixed", "search", "early_stopping")
-SWEEP_SETTINGS = (
-    "family",
-    "name",
-    "trials",
-    "hours",
-    "seed",
-    "near",
-    "concurrency",
-    "cpus_per_trial",
-    "gpus_per_trial",
-    "experiments",
-    "starts",
-    "confirm",
-    "refit",
-    "epochs_budget",
-    "price",
-    "max_cost",
-    "disk",
-    "objectives",
-    "constraints",
-    "note",
-)
 _ALSO_CALLED = {"space": "search"}
 _MOST_BYTES = 100_000
 _LONGEST_KEY = 100
-# The seed is the sweep's, and the family is what is run.
-TRIAL_SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("family", "seed"))
 _TEXT = {"name", "note", "confirm", "price", "disk", "data", "data.path", "data.name"} | {
     name for name in TRIAL_SETTINGS if TrialConfig.model_fields[name].annotation is str
 }
@@ -163,11 +138,6 @@ def _assign_bare(layer: Tree, key: str, value: Any) -> list[str]:
         return []
     known = (*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS)
     return [f"must be a setting of the trials or of the sweep, got {shown(key)}." + nearest_setting(key, known)]
-
-
-def nearest_setting(name: str, known: Sequence[str] = TRIAL_SETTINGS) -> str:
-    """End a message on an unknown setting, as ``nearest`` does."""
-    return nearest(name.replace("learning_rate", "lr"), known)
 
 
 def merge(tree: Tree, layer: Tree) -> tuple[Tree, list[str]]:

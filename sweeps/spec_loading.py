@@ -12,8 +12,8 @@ from typing import Any
 from carcls.config import NEIGHBOUR_SETTINGS
 from carcls.errors import SpecError, nearest, shown
 from sweeps.packaged import SPECS_FOLDER
-from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.spec_layers import Tree, data_path, layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
+from sweeps.spec import FAMILIES, SweepSpec, Tree
+from sweeps.spec_layers import data_path, layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
 from sweeps.spec_text import read_tree
 
 
@@ -62,8 +62,7 @@ def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]
     """
     set_layer, mistakes = layer_of_sets(sets)
     option_layer, option_mistakes = layer_of_overrides(overrides)
-    tree = read_tree(spec.to_yaml(), "spec.yaml")
-    tree, contradictions = _merge_all(tree, (set_layer, option_layer))
+    tree, contradictions = _merge_all(spec.to_tree(), (set_layer, option_layer))
     bare = frozenset(names_in(set_layer.get("fixed")))
     return SweepSpec.from_tree(tree, bare=bare, mistakes=mistakes + option_mistakes + contradictions)
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sweeps.goals import Goals
 from sweeps.holding import Holder, asked_to_stop, holder_of
-from sweeps.remembered import names_in, read_command, read_spec, require_known
+from sweeps.remembered import names_in, require_known
 from sweeps.spec import SweepSpec
+from sweeps.sweep_file import is_sweep, read_file, read_spec
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
@@ -119,7 +120,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         test_accuracy=test.get("metrics", {}).get("test_accuracy"),
         registered=f"{registered['name']} {registered['version']}" if registered else "",
         edits=history.edits,
-        changed=_written(journal if journal.exists() else folder / "spec.yaml"),
+        changed=_written(journal if journal.exists() else read_file(folder).path),
     )
 
 
@@ -132,14 +133,14 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     if name is not None:
         require_known(out, name)
         members = [f"{name}-{spec.family}" for spec in _specs_of_job(out / name)]
-        return [member for member in members if (out / member / "spec.yaml").is_file()] if members else [name]
-    found = [known for known in names_in(out) if (out / known / "spec.yaml").is_file()]
+        return [member for member in members if is_sweep(out / member)] if members else [name]
+    found = [known for known in names_in(out) if is_sweep(out / known)]
     return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
 
 
-def _specs_of_job(folder: Path) -> list[SweepSpec]:
-    said = read_command(folder)
-    return [SweepSpec.from_yaml(text) for text in said["specs"]] if said.get("kind") in JOBS else []
+def _specs_of_job(folder: Path) -> Sequence[SweepSpec]:
+    file = read_file(folder)
+    return file.read_specs() if file.kind in JOBS else ()
 
 
 def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], result: Mapping[str, Any]) -> State:
@@ -178,7 +179,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _last_change(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in (folder / "spec.yaml", folder / "study.journal") if path.exists())
+    names = ("sweep.json", "spec.yaml", "study.journal")
+    return max(path.stat().st_mtime for name in names if (path := folder / name).exists())
 
 
 def _written(path: Path) -> str:

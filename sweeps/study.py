@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
 from sweeps.confirm import Repeat
-from sweeps.holding import give_back, take
 from sweeps.record import Status, TrialRecord
 from sweeps.study_book import Book
 from sweeps.study_confirm import Confirming, confirming_trial, is_confirming, searched
@@ -48,12 +46,11 @@ __all__ = ["Asked", "Costs", "Study", "TrialRecord"]
 class Study:
     """The study of one sweep. Use ``Study.open``; close it, or use it as a context manager.
 
-    One driver, one thread: the sweep's lock keeps a second driver out (see sweeps.holding).
+    One driver, one thread: whoever opens it holds the sweep (see sweeps.holding).
     """
 
     def __init__(self, study: optuna.Study, spec: SweepSpec, journal: Journal, costs: Costs = lambda _: {}) -> None:
         self._spec = spec
-        self._lock: tuple[Path, FileLock | None] | None = None
         self._book = Book(study, spec, journal)
         self._live: dict[int, Live] = {}
         self._proposals = Proposals(self._book, spec, costs)
@@ -77,23 +74,16 @@ class Study:
             costs: returns what is known of a trial's metrics before it runs; what breaks a limit is not run.
 
         Raises:
-            InputError: another process drives this sweep, the folder holds a sweep of another spec, or its journal is
-                damaged.
+            InputError: the folder holds a sweep of another spec, or its journal is damaged.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        lock = take(folder)
-        try:
-            reopened = () if edits is None else reopen(folder / JOURNAL)
-            journal = Journal(folder / JOURNAL)
-            study = load(journal)
-            note_spec(study, spec, folder, edits)
-            opened = cls(study, spec, journal, costs)
-            opened._lock = (folder, lock)
-            opened.reopened = tuple(n for n in reopened if "duplicate_of" not in asked_of(opened._book.frozen(n)))
-            return opened
-        except BaseException:
-            give_back(folder, lock)
-            raise
+        reopened = () if edits is None else reopen(folder / JOURNAL)
+        journal = Journal(folder / JOURNAL)
+        study = load(journal)
+        note_spec(study, spec, folder, edits)
+        opened = cls(study, spec, journal, costs)
+        opened.reopened = tuple(n for n in reopened if "duplicate_of" not in asked_of(opened._book.frozen(n)))
+        return opened
 
     def __enter__(self) -> Study:
         return self
@@ -102,11 +92,8 @@ class Study:
         self.close()
 
     def close(self) -> None:
-        """Let another process drive this sweep."""
-        if self._lock is not None:
-            self._book.sync()
-            give_back(*self._lock)
-            self._lock = None
+        """Have the disk hold what was told."""
+        self._book.sync()
 
     # Asking
 

@@ -110,7 +110,7 @@ def note_spec(study: optuna.Study, spec: SweepSpec, folder: Path, edits: Sequenc
     if edits or (known is not None and known != spec.digest):
         edit = {
             "at": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "changes": list(edits or ("spec.yaml",)),
+            "changes": list(edits or ("sweep.json",)),
             "after": len(study.get_trials(deepcopy=False)),
         }
         study.set_user_attr("edits", [*study.user_attrs.get("edits", []), edit])

@@ -14,11 +14,11 @@ from carcls.stages import write_json
 from sweeps.budget import shared_budgets
 from sweeps.comparison import Pair, compare
 from sweeps.comparison_files import read_sweeps
-from sweeps.remembered import SPEC, read_spec, remember
 from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
-from sweeps.spec_layers import TRIAL_SETTINGS
 from sweeps.spec_loading import load_spec
+from sweeps.spec_mistakes import TRIAL_SETTINGS
+from sweeps.sweep_file import is_sweep, read_spec, write_file
 from sweeps.together_tables import TogetherResult, contender_of, markdown_of
 from sweeps.winner import write_text
 
@@ -106,7 +106,7 @@ def run_together(
     out = out.expanduser().absolute()
     for spec in specs:
         check_sweep(with_start(spec, out, None), out, tracking_uri, address, edited=edits is not None)
-    remember(out / name, "all", tracking_uri, specs)
+    write_file(out / name, "all", tracking_uri, specs)
     results: dict[str, SweepResult] = {}
     with one_session():
         for place, spec in enumerate(specs):
@@ -149,10 +149,10 @@ def _run_one(
 
     with open_view(spec) as view:
         view.note(f"{spec.family}: {spec.trials} trials")
-        with open_sitting(spec, out, tracking_uri, progress=view, address=address, edits=edits) as sitting:
+        with open_sitting(spec, out, tracking_uri, watcher=view, address=address, edits=edits) as sitting:
             for other in others:
                 fit_to_data(other, len(sitting.dataset.splits.train))
-            return run_trials_of(sitting, view, view, conclude_sweep, job=name)
+            return run_trials_of(sitting, view, conclude_sweep, job=name)
 
 
 def within_hours(spec: SweepSpec, started: float, families_left: int) -> SweepSpec:
@@ -175,7 +175,7 @@ def with_start(spec: SweepSpec, out: Path, transfer: SweepResult | None) -> Swee
     if spec.family != "retrieval":
         return spec
     before = out / str(spec.name)
-    if (before / SPEC).is_file():
+    if is_sweep(before):
         return spec.model_copy(update={"starts": read_spec(before).starts})
     if transfer is None or transfer.best is None or spec.trials <= len(spec.experiments):
         return spec

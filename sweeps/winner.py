@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from sweeps.result import (
 )
 from sweeps.sitting import Sitting
 from sweeps.spending import Spending, cost_metric, read_spending, spent_by, spent_dict
+from sweeps.sweep_file import sweep_id
 from sweeps.winner_readings import Subject, is_read, read_test
 
 if TYPE_CHECKING:
@@ -321,14 +321,6 @@ def _more_metrics(result: SweepResult) -> Mapping[str, float]:
     winner = find_confirmed(result.confirmed)
     confirmed = {"best_confirmed_accuracy": winner.mean} if winner is not None and winner.mean is not None else {}
     return {**(result.test.metrics if result.test else {}), **confirmed}
-
-
-def sweep_id(folder: Path) -> str:
-    """Return what MLflow knows the sweep by: two folders may hold sweeps of one name on one server."""
-    file = folder / "sweep_id"
-    if not file.is_file():
-        write_text(file, f"{folder.name}-{uuid.uuid4().hex[:12]}\n")
-    return file.read_text(encoding="utf-8").strip()
 
 
 def write_text(path: Path, text: str) -> None:

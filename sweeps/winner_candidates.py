@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from carcls.config import TrialConfig
 from sweeps.confirm import Repeat, parse_confirm, repeats_of
 from sweeps.leaderboard import make_leaderboard
-from sweeps.remembered import SPEC, read_spec
+from sweeps.sweep_file import is_sweep, read_spec
 from sweeps.winner import summarize_trial
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def keep_choice(spec: SweepSpec, folder: Path) -> SweepSpec:
 
     A command that goes on and says nothing of them must not crown an unconfirmed winner, which would be read on test.
     """
-    if not (folder / SPEC).is_file():
+    if not is_sweep(folder):
         return spec
     before = read_spec(folder)
     return spec.model_copy(update={"confirm": spec.confirm or before.confirm, "refit": spec.refit or before.refit})

@@ -153,6 +153,7 @@ def prepare_dataset(
     size: int,
     *,
     also: Sequence[int] = (),
+    reading: Reading | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Dataset:
@@ -163,6 +164,7 @@ def prepare_dataset(
         stages: keeps the pack, the fingerprints and the digests of the files.
         size: side in pixels of the first pack; the splits do not depend on it.
         also: other sizes that will be wanted, decoded in the same pass.
+        reading: what listing ``config.path`` gave; None lists it.
         progress: called with images done and images in all while decoding.
         workers: decoding processes; None means one per usable core.
 
@@ -171,7 +173,7 @@ def prepare_dataset(
         OutputError: the disk has no room for the pack.
     """
     root = _path(config)
-    manifest = read_manifest(root, _contents_file(root, stages))
+    manifest = read_manifest(root, _contents_file(root, stages), reading)
     pack = get_pack(manifest, config.margin, size, stages, also=also, progress=progress, workers=workers)
     return _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
 

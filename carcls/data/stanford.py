@@ -19,18 +19,19 @@ _LOOKED_FOR = (
 )
 
 
-def read_manifest(root: Path, cache: Path | None = None) -> Manifest:
+def read_manifest(root: Path, cache: Path | None = None, reading: Reading | None = None) -> Manifest:
     """Detect the layout of ``root``, list its images and read their contents once for the digest.
 
     Args:
         root: the devkit's folder, a folder with train/ and test/, class folders, or one that holds one such.
         cache: a JSON file that remembers the contents' digests by size and modification time; None reads every file.
+        reading: what ``read_layout`` has found there; None looks.
 
     Raises:
         DataError: ``root`` is missing, a file, empty, of no known layout, has fewer than 2 classes, or its annotations
             cannot be used.
     """
-    reading = read_layout(root)
+    reading = reading or read_layout(root)
     return _manifest_of(reading, content_digests(reading.root, [image.path for image in reading.images], cache))
 
 

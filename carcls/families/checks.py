@@ -62,7 +62,7 @@ def check_data(configs: Iterable[TrialConfig], gallery: int) -> None:
 def _network_of(config: TrialConfig) -> TrialConfig:
     """Return the trial reduced to what decides which network it needs."""
     names = ("backbone", "weights", "image_size")
-    return TrialConfig(**{name: getattr(config, name) for name in names}, **config.architecture())
+    return TrialConfig.model_construct(**{name: getattr(config, name) for name in names}, **config.architecture())
 
 
 def _notes_of(config: TrialConfig, network: Network) -> list[str]:
@@ -87,7 +87,8 @@ def _check_batches(config: TrialConfig) -> None:
     if training.batch_size > 1 or stays_frozen(training.unfreezing, training.epochs):
         return
     names = ("backbone", "image_size", "unfreezing", "epochs")
-    network = TrialConfig(**{name: getattr(training, name) for name in names}, **training.architecture())
+    settings = {name: getattr(training, name) for name in names}
+    network = TrialConfig.model_construct(**settings, **training.architecture())
     if not _trains_on_one_image(network):
         raise InputError(ONE_IMAGE_REFUSED.format(backbone=network.backbone, side=network.image_size))
 
@@ -97,7 +98,7 @@ def _trains_on_one_image(network: TrialConfig) -> bool:
     from carcls.models.classifier import build_classifier
     from carcls.models.unfreeze import open_backbone, trains_on_one_image
 
-    classifier = build_classifier(network.with_settings({"weights": "random"}), classes=1)
+    classifier = build_classifier(network.model_copy(update={"weights": "random"}), classes=1)
     stages = len(classifier.backbone.stage_modules)
     open_backbone(classifier, open_stages(network.unfreezing, network.epochs - 1, network.epochs, stages))
     return trains_on_one_image(classifier.backbone, network.image_size)

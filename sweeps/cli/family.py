@@ -266,7 +266,7 @@ def run_one(
     spec = settle_spec(spec)
     try:
         with last_words(partial(tell_how_to_go_on, str(spec.name), out)), open_view(spec, streams.progress) as view:
-            result = run_sweep(spec, out, tracking_uri, observer=view, progress=view, address=address, edits=edits)
+            result = run_sweep(spec, out, tracking_uri, watcher=view, address=address, edits=edits)
     except KeyboardInterrupt:
         if streams.as_json:
             streams.write_json({"error": "interrupted"})
@@ -282,7 +282,7 @@ def run_one(
 
 def tell_how_to_go_on(name: str, out: Path) -> int:
     """Tell a person who stopped a sweep how it goes on; return the exit code."""
-    from sweeps.remembered import is_known
+    from sweeps.sweep_file import is_known
 
     if is_known(out / name):
         click.echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)

@@ -92,9 +92,11 @@ def store_of(out: Path) -> str:
 
 
 def _recorded_uri(out: Path, sweep: str) -> str | None:
+    from sweeps.sweep_file import is_sweep, sweeps_of
+
     folder = out / sweep
-    if not (folder / "spec.yaml").is_file():
-        known = [spec.parent.name for spec in out.glob("*/spec.yaml")]
+    if not is_sweep(folder):
+        known = [known.name for known in sweeps_of(out)]
         raise InputError(
             f"SWEEP must be the name of a sweep under {str(out)!r}, got {sweep!r}." + nearest(sweep, known)
         )

@@ -16,11 +16,12 @@ import pytest
 import ray
 
 from carcls.errors import InputError
+from carcls.machine import usable_cores
 from carcls.outcome import Measurement
 from sweeps.engine import EngineResult, run_trials
 from sweeps.ledger import Standing
 from sweeps.record import TrialRecord
-from sweeps.resources import Machine, Share, trial_resources, usable_cores
+from sweeps.resources import Machine, Share, trial_resources
 from sweeps.session import ray_session
 from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec

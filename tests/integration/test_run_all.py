@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeps.spec import SweepSpec
+from sweeps.sweep_file import read_spec
 
 CARSWEEP = str(Path(sys.executable).with_name("carsweep"))
 SMALL = ["backbone=efficientnet_lite0", "image_size=32", "epochs=1", "batch_size=16"]
@@ -127,7 +127,7 @@ def test_retrieval_begins_with_the_network_that_won_and_keeps_its_beginning(imag
         done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stderr
         families = json.loads(done.stdout)["families"]
-        starts.append(SweepSpec.from_yaml((tmp_path / "job-retrieval" / "spec.yaml").read_text()).starts)
+        starts.append(read_spec(tmp_path / "job-retrieval").starts)
         if trials == "4":
             assert made(tmp_path)["training"] == 3
             first, won = families["retrieval"]["trials"][0]["params"], families["transfer"]["best"]["params"]

@@ -174,7 +174,7 @@ def test_kill_9_with_several_workers_loses_and_doubles_nothing(pictures: Path, t
 
 
 def _has_begun(folder: Path) -> bool:
-    return (folder / "runs" / "mine" / "command.json").is_file()
+    return (folder / "runs" / "mine" / "sweep.json").is_file()
 
 
 def _go_on(folder: Path, pictures: Path) -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
-from sweeps.remembered import COMMAND, SPEC, remember
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
 from sweeps.study_history import JOURNAL
+from sweeps.sweep_file import SWEEP, write_file
 
 COMMANDS = ("status mine", "runs", "resume mine --dry-run", "gc --dry-run", "stop mine", "status mine --json")
 
@@ -28,8 +28,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         spec = SweepSpec.model_validate(
             {"family": "transfer", "name": name, "trials": 3, "search": {"dropout": FloatDomain(0.0, 0.5)}}
         )
-        remember(out / name, "sweep", None)
-        (out / name / SPEC).write_text(spec.to_yaml())
+        write_file(out / name, "sweep", None, [spec])
         with Study.open(out / name, spec) as study:
             while (asked := study.ask()) is not None:
                 study.tell_complete(asked.number, {"val_accuracy": asked.config.dropout}, 1, 1.0, {})
@@ -60,7 +59,7 @@ def change(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("file", "spoil"),
     [
-        *((file, spoil) for file in (SPEC, COMMAND, JOURNAL) for spoil in (cut, blot, blank, lambda _: b"")),
+        *((file, spoil) for file in (SWEEP, JOURNAL) for spoil in (cut, blot, blank, lambda _: b"")),
         (JOURNAL, change),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 from carcls.errors import InputError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
-from sweeps.remembered import COMMAND, SPEC, recall, remember
+from sweeps.remembered import recall
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
 from sweeps.study_history import read_history
+from sweeps.sweep_file import JOB, SWEEP, write_file
 
 
 def spec_of(name: str, data: Path | None = None) -> SweepSpec:
@@ -25,8 +27,7 @@ def spec_of(name: str, data: Path | None = None) -> SweepSpec:
 
 def begin(folder: Path, spec: SweepSpec, edits: Sequence[str] | None = None) -> None:
     """Ask the sweep's trials, and tell that they are complete."""
-    folder.mkdir(exist_ok=True)
-    (folder / SPEC).write_text(spec.to_yaml())
+    write_file(folder, "sweep", None, [spec])
     with Study.open(folder, spec, edits=edits) as study:
         while (asked := study.ask()) is not None:
             study.tell_complete(asked.number, {"val_accuracy": asked.config.dropout}, 10, 1.0, {})
@@ -41,16 +42,16 @@ def edit(file: Path, before: str, after: str) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("config: {}", "config: {epochs: 3}"), ("high: 0.5", "high: 0.1"), ("fixed: {}", "fixed: {weight_decay: 0.1}")],
+    [('"config": {}', '"config": {"epochs": 3}'), ('"high": 0.5', '"high": 0.1'), ('"fixed": {}', '"fixed": {"k": 3}')],
 )
 def test_other_settings_are_told_and_noted_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], before: str, after: str
 ) -> None:
     """The command says so before anything starts, status ever after, and the next command has nothing to say."""
     begin(tmp_path / "mine", spec_of("mine"))
-    edit(tmp_path / "mine" / SPEC, before, after)
+    edit(tmp_path / "mine" / SWEEP, before, after)
     assert run_command(carsweep, ["resume", "mine", "--dry-run", "--out", str(tmp_path)]) == DONE
-    assert "changed: spec.yaml by hand" in capfd.readouterr().err
+    assert "changed: sweep.json by hand" in capfd.readouterr().err
     command = recall(tmp_path, "mine")
     begin(tmp_path / "mine", command.specs[0], edits=command.changes)
     (noted,) = read_history(tmp_path / "mine").edits
@@ -61,40 +62,40 @@ def test_other_settings_are_told_and_noted_once(
 def test_what_is_no_part_of_a_trial_changes_nothing(tmp_path: Path) -> None:
     """More trials are no other trials."""
     begin(tmp_path / "mine", spec_of("mine"))
-    edit(tmp_path / "mine" / SPEC, "trials: 2", "trials: 3")
+    edit(tmp_path / "mine" / SWEEP, '"trials": 2', '"trials": 3')
     assert recall(tmp_path, "mine").changes == ()
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
-    [("seed: 0", "seed: 7"), ("family: transfer", "family: scratch"), ("name: mine", "name: other")],
+    ("name", "before", "after"),
+    [("seed", 0, 7), ("family", "transfer", "scratch"), ("name", "mine", "other")],
 )
 def test_what_would_make_scores_incomparable_is_refused(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], before: str, after: str
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, before: object, after: object
 ) -> None:
     """Exit code 2, and one line with the setting, the file and what was there; no other sweep begins."""
     begin(tmp_path / "mine", spec_of("mine"))
-    edit(tmp_path / "mine" / SPEC, before, after)
+    edit(tmp_path / "mine" / SWEEP, f'"{name}": {json.dumps(before)}', f'"{name}": {json.dumps(after)}')
     assert run_command(carsweep, ["resume", "mine", "--out", str(tmp_path)]) == MISTAKE
     (told,) = capfd.readouterr().err.splitlines()
-    assert told.startswith(f"carsweep: {before.split(':')[0]} in {tmp_path / 'mine' / SPEC} must")
-    assert repr(before.split(": ")[1]).strip("'") in told
+    assert told.startswith(f"carsweep: {name} in {tmp_path / 'mine' / SWEEP} must")
+    assert str(before) in told
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["mine"]
 
 
 def test_a_job_keeps_its_settings_in_one_place(tmp_path: Path) -> None:
     """A sweep's own file is refused when it differs; the job's own is taken in aloud."""
     spec = spec_of("job-transfer")
-    remember(tmp_path / "job", "all", None, [spec])
+    write_file(tmp_path / "job", "all", None, [spec])
     begin(tmp_path / "job-transfer", spec.model_copy(update={"starts": ({"dropout": 0.25},)}))
     assert recall(tmp_path, "job").changes == ()
-    edit(tmp_path / "job-transfer" / SPEC, "high: 0.5", "high: 0.1")
-    with pytest.raises(InputError, match=r"job-transfer.spec.yaml must be .* carsweep resume job --set"):
+    edit(tmp_path / "job-transfer" / SWEEP, '"high": 0.5', '"high": 0.1')
+    with pytest.raises(InputError, match=r"job-transfer.sweep.json must be .* carsweep resume job --set"):
         recall(tmp_path, "job")
-    edit(tmp_path / "job-transfer" / SPEC, "high: 0.1", "high: 0.5")
-    edit(tmp_path / "job" / COMMAND, "high: 0.5", "high: 0.1")
+    edit(tmp_path / "job-transfer" / SWEEP, '"high": 0.1', '"high": 0.5')
+    edit(tmp_path / "job" / JOB, '"high": 0.5', '"high": 0.1')
     (change,) = recall(tmp_path, "job").changes
-    assert change.startswith("transfer: command.json by hand")
+    assert change.startswith("transfer: job.json by hand")
 
 
 def test_images_that_are_gone_are_asked_for_where_they_were_moved(

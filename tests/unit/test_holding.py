@@ -65,16 +65,6 @@ def test_looking_leaves_no_trace(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_hold_inside_of_a_hold_is_the_same(tmp_path: Path) -> None:
-    """What a process calls while it holds a sweep need not know; the outer hold ends it."""
-    folder = tmp_path / "mine"
-    with hold(folder):
-        with hold(folder):
-            pass
-        assert holder_of(folder) is not None
-    assert holder_of(folder) is None
-
-
 @pytest.mark.parametrize("now", [False, True])
 def test_a_request_to_stop_is_read_until_it_is_forgotten(tmp_path: Path, now: bool) -> None:
     """It says whether to wait for the running epochs; a damaged one asks for the gentle stop."""

@@ -18,11 +18,11 @@ from carcls.outcome import Measurement
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import MISTAKE, run_command
 from sweeps.record import TrialRecord
-from sweeps.remembered import SPEC, remember
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
 from sweeps.study_history import JOURNAL, read_history
+from sweeps.sweep_file import write_file
 
 COMMANDS = ("status mine", "status mine --json", "resume mine --dry-run", "gc --dry-run")
 
@@ -48,8 +48,7 @@ def go_on(folder: Path, trials: int) -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs with a sweep of three trials."""
     out = tmp_path_factory.mktemp("runs")
-    remember(out / "mine", "sweep", None)
-    (out / "mine" / SPEC).write_text(spec_of(3).to_yaml())
+    write_file(out / "mine", "sweep", None, [spec_of(3)])
     go_on(out / "mine", 3)
     return out
 

@@ -12,7 +12,7 @@ from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
 from sweeps.job_data import wanted_sizes
 from sweeps.plan import make_plan
-from sweeps.rates import Machine, detect_machine, rates_of
+from sweeps.rates import Machine, rates_of, this_machine
 from sweeps.spec_loading import load_spec
 
 TWO_CORES = Machine(cores=2)
@@ -187,7 +187,7 @@ def test_a_data_set_without_a_test_split_has_a_plan():
 
 def test_this_machine_is_found_without_torch():
     """The machine at hand has at least one core and no negative number of GPUs."""
-    machine = detect_machine()
+    machine = this_machine()
     assert machine.cores >= 1
     assert machine.gpus >= 0
 
@@ -195,7 +195,7 @@ def test_this_machine_is_found_without_torch():
 def test_hidden_gpus_do_not_count(monkeypatch):
     """A process that is allowed no GPU plans without."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert detect_machine().gpus == 0
+    assert this_machine().gpus == 0
 
 
 def test_scratch_networks_cost_what_their_arithmetic_says():

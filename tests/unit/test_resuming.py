@@ -18,13 +18,14 @@ from carcls.outcome import Measurement
 from sweeps.cli.status import lines_of
 from sweeps.holding import hold
 from sweeps.record import TrialRecord
-from sweeps.remembered import Command, extended, recall, remember
+from sweeps.remembered import Command, extended, recall
 from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.status import sweep_status, sweeps_in
 from sweeps.study import Asked, Study
 from sweeps.study_history import read_history
+from sweeps.sweep_file import write_file
 
 EPOCHS = 4
 
@@ -233,7 +234,7 @@ def test_what_would_make_scores_incomparable_or_is_no_setting_is_refused(
 def test_a_job_divides_what_is_added(tmp_path: Path) -> None:
     """Trials are shared among the families, and each setting reaches the families that it means something in."""
     specs = tuple(SweepSpec(family=f, name=f"job-{f}", trials=4) for f in ("transfer", "retrieval", "scratch"))
-    remember(tmp_path / "job", "all", None, specs)
+    write_file(tmp_path / "job", "all", None, specs)
     job, changes = extend(recall(tmp_path, "job"), "k=5", trials="+7")
     assert [spec.trials for spec in job.specs] == [7, 6, 6]
     assert ["k" in spec.fixed for spec in job.specs] == [False, True, False]
@@ -243,13 +244,12 @@ def test_a_job_divides_what_is_added(tmp_path: Path) -> None:
 def test_a_tracking_uri_with_a_password_is_not_written_down(tmp_path: Path) -> None:
     """It has to be given again; another one is remembered."""
     folder = tmp_path / "mine"
-    remember(folder, "sweep", "http://ann:s3cret@host:5000")
-    (folder / "spec.yaml").write_text(spec_of().to_yaml())
+    write_file(folder, "sweep", "http://ann:s3cret@host:5000", [spec_of()])
     assert "s3cret" not in "".join(path.read_text() for path in folder.iterdir())
     with pytest.raises(InputError, match="--tracking-uri"):
         recall(tmp_path, "mine")
     assert recall(tmp_path, "mine", "http://b").tracking_uri == "http://b"
-    remember(folder, "sweep", "http://host:5000")
+    write_file(folder, "sweep", "http://host:5000", [spec_of()])
     assert recall(tmp_path, "mine") == Command("sweep", "mine", (spec_of(),), "http://host:5000")
 
 

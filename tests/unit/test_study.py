@@ -380,12 +380,6 @@ def test_another_spec_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         Study.open(tmp_path, spec_of(seed=7))
 
 
-def test_a_second_driver_is_refused(tmp_path: Path) -> None:
-    """Two processes cannot drive one sweep."""
-    with Study.open(tmp_path, spec_of()), pytest.raises(InputError, match="nothing else is running"):
-        Study.open(tmp_path, spec_of())
-
-
 def test_an_epoch_costs_one_line_of_its_metrics(tmp_path: Path) -> None:
     """The journal has each epoch's whole measurement once, in one line, and Optuna's own storage reads past it."""
     metrics = {f"metric_{i}": 0.123456789 for i in range(20)} | {"val_accuracy": 0.5}

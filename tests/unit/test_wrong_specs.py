@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import json
 import re
 import time
 from collections import Counter
@@ -27,11 +28,12 @@ from sweeps.cli import family as family_command
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.packaged import packaged_specs
-from sweeps.remembered import Kind, recall, remember
-from sweeps.spec import SweepSpec
-from sweeps.spec_layers import SECTIONS, SWEEP_SETTINGS, TRIAL_SETTINGS
+from sweeps.remembered import recall
+from sweeps.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec
 from sweeps.spec_loading import edit_spec, load_spec
+from sweeps.spec_mistakes import TRIAL_SETTINGS
 from sweeps.status import sweeps_in
+from sweeps.sweep_file import Kind, write_file
 
 WRONG_SPECS = 1000
 # CPU time: of the slowest answer, on a machine that does other things as well.
@@ -445,33 +447,36 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs")
     spec = load_spec("transfer", overrides={"name": "mine"})
     for kind in get_args(Kind):
-        remember(out / kind, kind, None, [spec])
-        (out / kind / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+        write_file(out / kind, kind, None, [spec])
+        (out / f"older-{kind}").mkdir()
+        (out / f"older-{kind}" / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+        said = {"kind": kind, "tracking_uri": None, "tracking_uri_is_secret": False, "specs": [spec.to_yaml()]}
+        (out / f"older-{kind}" / "command.json").write_text(json.dumps(said), encoding="utf-8")
     return out
 
 
 @settings(max_examples=100, derandomize=True, database=None, deadline=None)
 @given(
-    kind=st.sampled_from(get_args(Kind)),
-    file=st.sampled_from(["spec.yaml", "command.json"]),
+    file=st.sampled_from(
+        ["sweep/sweep.json", "all/job.json", "reproduce/job.json"]
+        + [f"older-{kind}/{name}" for kind in get_args(Kind) for name in ("spec.yaml", "command.json")]
+    ),
     share=st.floats(0, 1),
     garbage=st.one_of(st.none(), st.binary(max_size=20), scalars.map(lambda value: repr(value).encode())),
 )
-def test_a_damaged_folder_is_told_or_read(
-    kept: Path, kind: str, file: str, share: float, garbage: bytes | None
-) -> None:
+def test_a_damaged_folder_is_told_or_read(kept: Path, file: str, share: float, garbage: bytes | None) -> None:
     """What a sweep keeps of its spec, lost, or cut anywhere and followed by anything: read or told, no traceback."""
-    whole = (kept / kind / file).read_bytes()
+    whole = (kept / file).read_bytes()
     if garbage is None:
-        (kept / kind / file).unlink()
+        (kept / file).unlink()
     else:
-        (kept / kind / file).write_bytes(whole[: int(share * len(whole))] + garbage)
+        (kept / file).write_bytes(whole[: int(share * len(whole))] + garbage)
     try:
         for read in (recall, sweeps_in):
             with contextlib.suppress(InputError):
-                read(kept, kind)
+                read(kept, file.partition("/")[0])
     finally:
-        (kept / kind / file).write_bytes(whole)
+        (kept / file).write_bytes(whole)
 
 
 @pytest.mark.parametrize("said", ["[]", "3", '{"kind": "all", "specs": 3}', '{"kind": "all", "specs": [null]}', "{"])

@@ -1,0 +1,208 @@
+"""Nothing is repeated on the way in: a spec, the machine, the images and the lock are each asked once."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+from pydantic import BaseModel
+
+from carcls.config import TrialConfig
+from carcls.data.stanford import read_layout
+from carcls.errors import SpecError
+from carcls.machine import usable_cores, visible_gpus
+from sweeps.cli.app import carsweep
+from sweeps.cli.exits import DONE, run_command
+from sweeps.job import open_sitting, settle_spec
+from sweeps.remembered import recall
+from sweeps.spec import SweepSpec
+from sweeps.spec_loading import load_spec
+from sweeps.spec_text import read_tree
+from sweeps.status import sweep_status, sweeps_in
+from sweeps.study import Study
+from sweeps.sweep_file import read_file, sweep_id, write_file
+
+ROOT = Path(__file__).resolve().parents[2]
+_BUILDS: tuple[CodeType, ...] = (BaseModel.model_validate.__func__.__code__, BaseModel.__init__.__code__)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def counted(*functions: Callable[..., Any]) -> Iterator[Counter[str]]:
+    """Count the calls of functions by name, wherever they were imported, and the models that are built, by class."""
+    names = {function.__code__: function.__name__ for function in functions}
+    calls: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code in names:
+            calls[names[frame.f_code]] += 1
+        elif event == "call" and frame.f_code in _BUILDS:
+            first = frame.f_locals.get("cls") or type(frame.f_locals["self"])
+            calls[first.__name__] += 1
+
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Return class folders of pictures, each another one."""
+    root = tmp_path / "pictures"
+    for label in range(2):
+        (root / f"class {label}").mkdir(parents=True)
+        for number in range(20):
+            noise = np.random.default_rng(100 * label + number).integers(0, 256, (6, 9, 3), np.uint8)
+            Image.fromarray(noise).resize((48, 48)).save(root / f"class {label}" / f"{number}.png")
+    return root
+
+
+class Quiet:
+    """Somebody who is told and says nothing."""
+
+    def note(self, text: str) -> None:
+        """Hear a sentence."""
+
+    def packing(self, done: int, total: int) -> None:
+        """Hear how far it is."""
+
+    def stands(self, standing: object) -> None:
+        """Hear what is spent."""
+
+
+@pytest.mark.parametrize("given", [[], ["--set", "search.head_lr={low: 0.001, high: 0.003}", "epochs=2"]])
+def test_a_plan_asks_everything_once(
+    given: list[str], pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One setting on the command line costs few trials built, one spec, one look at the machine, one listing."""
+    words = ["run", "transfer", "--set", "dropout=0.3", "weights=random", *given, "--out", str(tmp_path / "runs")]
+    with counted(usable_cores, visible_gpus, read_layout, read_tree) as calls:
+        assert run_command(carsweep, [*words, "--trials", "8", "--data", str(pictures), "--dry-run"]) == DONE
+    capfd.readouterr()
+    assert calls["TrialConfig"] <= 10
+    once = ("SweepSpec", "usable_cores", "visible_gpus", "read_layout", "read_tree")
+    assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
+
+
+def test_a_sweep_lists_its_images_and_takes_its_lock_once(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the checks until the study is open."""
+    taken: list[str] = []
+    acquire = FileLock.acquire
+
+    def note(lock: FileLock, *given: Any, **options: Any) -> Any:
+        taken.append(Path(lock.lock_file).name)
+        return acquire(lock, *given, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", note)
+    sets = ["image_size=32", "depth=2", "width=4"]
+    overrides = {"data": str(pictures), "name": "mine", "trials": 4}
+    spec = settle_spec(load_spec("scratch", sets=sets, overrides=overrides))
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "result.json").write_text("{}")  # with one, no Ray is started ahead
+    with (
+        counted(read_layout) as calls,
+        open_sitting(spec, tmp_path / "runs", None, watcher=Quiet()) as sitting,
+        Study.open(sitting.folder, sitting.spec) as study,
+    ):
+        assert study.ask() is not None
+    assert calls["read_layout"] == 1
+    assert taken.count(".mine.lock") == 1
+
+
+def test_only_the_door_takes_the_lock() -> None:
+    """What runs inside of a sweep need not ask whether it may."""
+    users = set()
+    for path in (ROOT / "sweeps").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module == "sweeps.holding":
+                users |= {path.name for alias in node.names if alias.name in ("hold", "take")}
+    assert users == {"job.py"}
+
+
+def test_a_spec_is_checked_as_a_whole_by_one_pass() -> None:
+    """Mistakes of fields, settings, domains and experiments come together, though the spec is built once."""
+    tree = {
+        "family": "transfer",
+        "trials": 0,
+        "config": {"epochs": 0},
+        "search": {"dropout": {"low": 0.0, "high": 2.0}},
+        "experiments": ["transfer/none"],
+        "starts": [{"k": 0}],
+    }
+    with counted() as calls, pytest.raises(SpecError) as caught:
+        SweepSpec.from_tree(tree)
+    beginnings = [mistake.split(":")[0] for mistake in caught.value.mistakes]
+    assert sorted(beginnings) == ["config.epochs", "experiments[0]", "search.dropout.high", "starts[0].k", "trials"]
+    assert calls["SweepSpec"] == 1
+    assert calls["TrialConfig"] == 0
+
+
+def test_trials_of_a_spec_are_as_valid_as_checked_ones() -> None:
+    """What is put together of settings that were read is what a check of all of it gives, types and digest included."""
+    sets = ["head_lr=1", "epochs=4", "config.rotation=15", "search.weight_decay=[0, 0.1]"]
+    spec = load_spec("transfer", sets=sets, overrides={"data": "/cars"})
+    for config in (spec.trial_config({}), *(config for _, config in spec.experiment_configs())):
+        checked = TrialConfig.model_validate(config.model_dump())
+        assert (config, config.digest) == (checked, checked.digest)
+        assert list(map(type, config.model_dump().values())) == list(map(type, checked.model_dump().values()))
+        for made in (config.training(), checked.training()):
+            assert made == TrialConfig.model_validate(made.model_dump())
+
+
+def older(folder: Path, spec: SweepSpec, **said: Any) -> None:
+    """Write what versions before the one file left of a sweep."""
+    folder.mkdir(parents=True)
+    (folder / "spec.yaml").write_text(spec.to_yaml())
+    (folder / "sweep_id").write_text(f"{folder.name}-0123456789ab\n")
+    command = {"kind": "sweep", "tracking_uri": None, "tracking_uri_is_secret": False, "specs": [], **said}
+    (folder / "command.json").write_text(json.dumps(command))
+
+
+def test_the_files_of_older_versions_are_read_and_replaced(tmp_path: Path) -> None:
+    """Status and resume take them as they are; the next run writes one file, with the id that MLflow knows."""
+    spec, folder = SweepSpec(family="transfer", name="mine", trials=3), tmp_path / "mine"
+    older(folder, spec, tracking_uri="http://host:5000")
+    command = recall(tmp_path, "mine")
+    assert (command.specs, command.tracking_uri, command.changes) == ((spec,), "http://host:5000", ())
+    assert sweeps_in(tmp_path) == ["mine"]
+    assert sweep_status(tmp_path, "mine").trials == 3
+    assert sweep_id(folder) == "mine-0123456789ab"
+    write_file(folder, "sweep", "http://host:5000", [spec])
+    assert [path.name for path in folder.iterdir()] == ["sweep.json"]
+    assert sweep_id(folder) == "mine-0123456789ab"
+    assert recall(tmp_path, "mine") == command
+
+
+def test_a_job_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """It kept the specs of its sweeps as texts."""
+    spec = SweepSpec(family="transfer", name="job-transfer")
+    older(tmp_path / "job-transfer", spec)
+    (tmp_path / "job").mkdir()
+    said = {"kind": "all", "tracking_uri": None, "tracking_uri_is_secret": True, "specs": [spec.to_yaml()]}
+    (tmp_path / "job" / "command.json").write_text(json.dumps(said))
+    assert sweeps_in(tmp_path, "job") == ["job-transfer"]
+    assert recall(tmp_path, "job", "http://b").specs == (spec,)
+    assert read_file(tmp_path / "job").is_secret
+
+
+def test_a_spec_of_an_odd_sweep_is_read_back_from_its_file(tmp_path: Path) -> None:
+    """Conditions, steps, odd texts and every kind of domain, equal and with the same digest."""
+    sets = ["search.epochs={low: 1, high: 9, step: 4, when: {optimizer: [adam]}}", "fixed.epochs=null", "name=1e-4"]
+    spec = load_spec("transfer", sets=sets, overrides={"data": "/a: b/#ü", "objectives": ["accuracy", "f1"]})
+    write_file(tmp_path / "mine", "sweep", None, [spec])
+    (read,) = read_file(tmp_path / "mine").read_specs()
+    assert (read, read.digest) == (spec, spec.digest)
