@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-import sweeps.tracking_store  # noqa: F401 - what it sets in the environment is there before every test
+import sweeps.tracking_store  # what it sets in the environment is there before every test
+import sweeps.waits
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +25,12 @@ def _environment_left_as_found() -> Iterator[None]:
         if name.startswith("MLFLOW_"):
             del os.environ[name]
     os.environ.update({name: value for name, value in before.items() if name.startswith("MLFLOW_")})
+
+
+@pytest.fixture(autouse=True)
+def _no_words_of_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed does not depend on how fast the machine is; waits have tests of their own."""
+    monkeypatch.setattr(sweeps.waits, "QUIET_SECONDS", 600.0)
 
 
 @pytest.fixture
