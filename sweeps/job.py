@@ -28,7 +28,7 @@ from sweeps.ledger_text import used_up_note
 from sweeps.observers import FanOut, Progress
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
-from sweeps.sweep_file import forget, has_begun, sweep_id, write_file
+from sweeps.sweep_file import forget, has_begun, write_file
 from sweeps.waits import waiting
 from sweeps.winner import conclude, summarize_data
 from sweeps.winner_candidates import repeats_wanted
@@ -169,8 +169,11 @@ def run_trials_of(sitting: Sitting, watcher: Watcher, finish: Finish, *, job: st
     ``finish`` reads the winner's test score, registers it and writes down what there is. ``job`` is the ``--name`` of
     the command when it is not the sweep's own.
     """
+    from sweeps.tracking import mirror_of
+
     sitting = replace(sitting, job=job)
-    mirror = _make_mirror(sitting, watcher)
+    data = summarize_data(sitting.dataset)
+    mirror = mirror_of(sitting.spec, sitting.folder, sitting.tracking, data, watcher.note)
     status: Literal["complete", "interrupted", "failed"] = "failed"
     try:
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
@@ -238,22 +241,6 @@ def _run_and_finish(sitting: Sitting, watcher: Watcher, finish: Finish, mirror: 
 
 def _run_here(records: Sequence[TrialRecord]) -> int:
     return sum(r.sibling_of is None and r.confirms is None and not r.refused for r in records)
-
-
-def _make_mirror(sitting: Sitting, watcher: Watcher) -> Mirror:
-    from sweeps.tracking import Mirror
-
-    spec, summary = sitting.spec, summarize_data(sitting.dataset)
-    return Mirror(
-        sitting.tracking,
-        family=spec.family,
-        sweep_id=sweep_id(sitting.folder),
-        name=str(spec.name),
-        spec_yaml=spec.to_yaml(),
-        details={"data": summary.name, "data_digest": summary.digest, "seed": spec.seed, "spec_digest": spec.digest},
-        warn=watcher.note,
-        note=spec.note,
-    )
 
 
 def plan_sweep(

@@ -18,14 +18,13 @@ from mlflow.entities import Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 import carcls
 from carcls.errors import TrackingError, mask_secrets
 from sweeps.tracking_runs import SWEEP_ID, TRIAL, KnownRun, SweepRuns
-from sweeps.tracking_store import Tracking, explained, patience
+from sweeps.tracking_store import Tracking, explained, patience, remove_files
 
 CHALLENGER = "challenger"
 UPLOAD_SECONDS = 120
@@ -124,7 +123,7 @@ def register_best(
             version = _the_version(client, trial)
             assert version is not None
         challenger = _point_alias(client, name, version)
-        _remove_half_made(client, tracking.experiment(family), trial)
+        _remove_half_made(tracking, family, trial)
     return _registered(version, challenger=challenger)
 
 
@@ -141,7 +140,9 @@ def find_registered(
     name = model_name(family)
     client = tracking.client()
     with explained(tracking), patience(UPLOAD_SECONDS, 2):
-        version = _the_version(client, _Trial(name, sweep_id, number, "true" if refit else ""))
+        trial = _Trial(name, sweep_id, number, "true" if refit else "")
+        version = _the_version(client, trial)
+        _remove_half_made(tracking, family, trial)
         if version is None:
             return None
         holder = client.get_registered_model(name).aliases.get(CHALLENGER)
@@ -213,13 +214,14 @@ def _the_version(client: MlflowClient, trial: _Trial) -> ModelVersion | None:
     return kept
 
 
-def _remove_half_made(client: MlflowClient, experiment: str, trial: _Trial) -> None:
+def _remove_half_made(tracking: Tracking, family: str, trial: _Trial) -> None:
     """Remove models of the trial that no version has, which a process left that died while it uploaded them."""
+    client, experiment = tracking.client(), tracking.experiment(family)
     versions = client.search_model_versions(f"name = '{trial.name}'")
     used = {v.model_id for v in versions} | {v.source for v in versions}
     for model in client.search_logged_models([experiment], filter_string=trial.query):
         if model.tags.get(REFIT, "") == trial.refit and not {model.model_id, model.model_uri} & used:
-            get_artifact_repository(model.artifact_location).delete_artifacts()
+            remove_files(tracking, model.artifact_location)
             client.delete_logged_model(model.model_id)
 
 

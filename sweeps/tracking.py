@@ -10,15 +10,20 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import TrackingError
 from sweeps.record import TrialRecord
+from sweeps.sweep_file import sweep_id
 from sweeps.tracking_runs import EXPERIMENT, REASON, STATE, KnownRun, Points, SweepRuns, Update
 from sweeps.tracking_store import Tracking, check_tracking, open_tracking
 from sweeps.tracking_writer import Writer
 
-__all__ = ["LOGGED_METRICS", "Mirror", "Tracking", "check_tracking", "mirror", "open_tracking"]
+if TYPE_CHECKING:
+    from sweeps.result import DataSummary
+    from sweeps.spec import SweepSpec
+
+__all__ = ["LOGGED_METRICS", "Mirror", "Tracking", "check_tracking", "mirror", "mirror_of", "open_tracking"]
 
 # Few on purpose: comparing a hundred runs in MLflow's UI is slow in the number of metric names.
 LOGGED_METRICS = (
@@ -97,6 +102,22 @@ def _points(record: TrialRecord, run: KnownRun | None) -> Points:
     return (*fresh, *([(record.epochs, added)] if added else []))
 
 
+def mirror_of(
+    spec: SweepSpec, folder: Path, tracking: Tracking, data: DataSummary, warn: Callable[[str], None]
+) -> Mirror:
+    """Return the mirror of the sweep in ``folder``; ``warn`` gets one line, perhaps from another thread."""
+    return Mirror(
+        tracking,
+        family=spec.family,
+        sweep_id=sweep_id(folder),
+        name=str(spec.name),
+        spec_yaml=spec.to_yaml(),
+        details={"data": data.name, "data_digest": data.digest, "seed": spec.seed, "spec_digest": spec.digest},
+        warn=warn,
+        note=spec.note,
+    )
+
+
 class Mirror:
     """Keeps one parent run for the sweep and one child run for each trial in line with the records; an observer.
 
@@ -154,17 +175,17 @@ class Mirror:
             self._running.pop(record.number, None)
         self._writer.post(record.number, partial(mirror, record, self._runs, runs_now=True))
 
-    def mirror_all(self, records: Iterable[TrialRecord]) -> None:
+    def mirror_all(self, records: Iterable[TrialRecord], *, winner: int | None = None) -> None:
         """Bring MLflow in line with all records, and close what else it has of this sweep.
 
         Trials that have not ended are left as they are if this process runs them; else they are interrupted. Siblings
-        have no run: there may be hundreds, and MLflow's pages are slow with hundreds.
+        have no run but for the ``winner``: there may be hundreds, and MLflow's pages are slow with hundreds.
         """
         self._writer.begin()
         self._writer.flush()
         known = {record.number: record for record in records}
         for number, record in known.items():
-            if record.sibling_of is None and number not in self._running:
+            if (record.sibling_of is None or number == winner) and number not in self._running:
                 self._writer.post(number, partial(mirror, record, self._runs))
         for number in dict(self._runs.trials).keys() - known.keys():
             self._writer.post(number, partial(self._runs.close_open, _UNKNOWN, (number,)))

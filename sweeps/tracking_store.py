@@ -139,6 +139,13 @@ def check_tracking(uri: str | None, out: Path) -> Tracking:
     )
 
 
+def remove_files(tracking: Tracking, place: str) -> None:
+    """Remove the files that a run or a model has at ``place``, as MLflow names it."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    get_artifact_repository(place, tracking_uri=tracking.uri).delete_artifacts()
+
+
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's message, masked and cut to 200 characters."""
     text = mask_secrets(str(error) or type(error).__name__).strip()

@@ -103,7 +103,7 @@ class Writer:
             self._changed.notify_all()
         if not written and self._error is None:
             self._warn_once(
-                "end", "MLflow is missing the end of this sweep; running the sweep again brings it in line."
+                "end", "MLflow is missing the end of this sweep; carsweep tracking repair NAME brings it in line."
             )
         self._thread.join(1.0)
         return written

@@ -67,7 +67,7 @@ def conclude(
     mirror.summarise(
         records,
         best=result.best.number if result.best else None,
-        metrics={**_more_metrics(result), **cost_metric(result.spent)},
+        metrics=metrics_of(result),
         leaderboard=sitting.folder / "leaderboard.json",
     )
     return result
@@ -316,11 +316,11 @@ def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:
     return {**tags, "refit": "true"} if test.refit else tags
 
 
-def _more_metrics(result: SweepResult) -> Mapping[str, float]:
+def metrics_of(result: SweepResult) -> Mapping[str, float]:
     """Return what the sweep's run in MLflow shows besides its counts."""
     winner = find_confirmed(result.confirmed)
     confirmed = {"best_confirmed_accuracy": winner.mean} if winner is not None and winner.mean is not None else {}
-    return {**(result.test.metrics if result.test else {}), **confirmed}
+    return {**(result.test.metrics if result.test else {}), **confirmed, **cost_metric(result.spent)}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -48,6 +48,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         "stages": ("sweeps.cli.stages:stages", "List what trials share, and what that saved."),
         "gc": ("sweeps.cli.gc:gc", "Remove stages that no sweep needs any more."),
         "list": ("sweeps.cli.listing:listing", "List backbones, experiments or specs."),
+        "delete": ("sweeps.cli.delete:delete", "Remove a sweep, with its runs in MLflow."),
+        "tracking": ("sweeps.cli.tracking:tracking", "Keep MLflow in line with the sweeps."),
         "ui": ("sweeps.cli.ui:ui", "Open MLflow's pages on the runs."),
     },
     context_settings=_SETTINGS,

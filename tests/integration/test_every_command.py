@@ -71,6 +71,8 @@ CASES = {
     "promote": Case(["transfer", "--dry-run"], ["transfr"]),
     "stages": Case([], ["--out", "nowhere"], looks=True),
     "gc": Case(["--disk", "1GB"], ["--keep", "2"]),
+    "delete": Case(["mine", "--dry-run"], ["mien"]),
+    "tracking repair": Case(["mine"], ["mien"]),
     "list": Case(["experiments"], ["experiment"], json=False, looks=True),
     "submit": Case(["transfer", "--address", "http://127.0.0.1:9"], ["transfer"], json=False, code=2),
 }

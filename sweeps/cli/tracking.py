@@ -1,0 +1,72 @@
+"""``carsweep tracking``: what MLflow has of a sweep."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.cli.exits import DONE, FAILED
+from sweeps.cli.family import resume_command
+from sweeps.cli.lazy import LazyGroup
+from sweeps.cli.streams import Streams
+
+if TYPE_CHECKING:
+    from sweeps.tracking_repair import Repaired
+
+_EPILOG = """\b
+Examples:
+  carsweep tracking repair cars
+  carsweep tracking repair cars --tracking-uri http://127.0.0.1:5000"""
+
+
+@click.group(
+    "tracking",
+    cls=LazyGroup,
+    commands_at={"repair": ("sweeps.cli.tracking:repair", "Bring MLflow in line with a sweep.")},
+    no_args_is_help=True,
+)
+def tracking() -> None:
+    """Keep MLflow in line with the sweeps."""
+
+
+@click.command("repair", epilog=_EPILOG)
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store or server. Default: the one it was run with.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr.")
+def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int:
+    """Write once more to MLflow what the sweep or job NAME has, after a server was away or a database was lost.
+
+    Each trial has one run then, with every epoch once, under one parent; what is there already stays, and what should
+    not be there is closed and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
+    """
+    from sweeps.remembered import recall
+    from sweeps.status import sweeps_in
+    from sweeps.tracking_repair import repair as repair_sweep
+
+    out = out.expanduser().absolute()
+    uri = recall(out, name, tracking_uri).tracking_uri
+    with Streams(as_json) as streams:
+
+        def tell(text: str) -> None:
+            streams.progress.print(text, markup=False, soft_wrap=True)
+
+        repaired = [repair_sweep(out / sweep, uri, tell) for sweep in sweeps_in(out, name)]
+        if as_json:
+            streams.write_json({"sweeps": [asdict(one) for one in repaired]})
+        else:
+            click.echo("\n".join(_line(one, out) for one in repaired))
+    return DONE if all(one.written for one in repaired) else FAILED
+
+
+def _line(one: Repaired, out: Path) -> str:
+    has = f"{one.trials} trials with {one.epochs} epochs"
+    if not one.written:
+        return f"{one.sweep}: MLflow did not take all of {has}; give the command again when it answers."
+    if one.lost:
+        again = resume_command(one.sweep, out)
+        return f"{one.sweep}: MLflow has {has}. The registry does not have the winner; it is registered by:\n  {again}"
+    return f"{one.sweep}: MLflow has {has}" + (f", and the winner as {one.version}." if one.version else ".")

@@ -1,0 +1,137 @@
+"""What a sweep has left, in its folder and in MLflow, and how it goes."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carcls.errors import InputError
+from sweeps.holding import hold
+from sweeps.registry import model_name
+from sweeps.sweep_file import read_file
+from sweeps.tracking_runs import SWEEP_ID
+from sweeps.tracking_store import Tracking, check_tracking, explained, remove_files
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a sweep has left.
+
+    Attributes:
+        folder: of the sweep.
+        size: of the folder, in bytes.
+        tracking: where MLflow has its runs; None where there is no such store.
+        runs, models, versions: in MLflow, that go.
+        kept: versions that an alias holds, with its names; they, their models and their runs stay.
+    """
+
+    folder: Path
+    size: int
+    tracking: Tracking | None
+    runs: tuple[Run, ...] = ()
+    models: tuple[LoggedModel, ...] = ()
+    versions: tuple[ModelVersion, ...] = ()
+    kept: tuple[tuple[ModelVersion, tuple[str, ...]], ...] = ()
+
+
+def find_remains(folder: Path, tracking_uri: str | None) -> Remains:
+    """Return what the sweep in ``folder`` has left.
+
+    Args:
+        folder: of the sweep.
+        tracking_uri: as it was given for it; None is the database beside it.
+
+    Raises:
+        TrackingError: MLflow cannot be asked.
+    """
+    size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
+    file = read_file(folder)
+    if tracking_uri is None and not (folder.parent / "mlflow.db").is_file():
+        return Remains(folder, size, None)
+    (spec,) = file.read_specs()
+    tracking = check_tracking(tracking_uri, folder.parent)
+    with explained(tracking):
+        client, name = tracking.client(), model_name(spec.family)
+        experiment = client.get_experiment_by_name(f"carsweep-{spec.family}")
+        if experiment is None or not file.id:
+            return Remains(folder, size, tracking)
+        query = f"tags.`{SWEEP_ID}` = '{file.id}'"
+        versions = client.search_model_versions(f"name = '{name}' AND {query}")
+        held = _aliases(client, name) if versions else {}
+        kept = tuple((version, held[str(version.version)]) for version in versions if str(version.version) in held)
+        sources, needed = {v.source for v, _ in kept}, {v.run_id for v, _ in kept}
+        models = client.search_logged_models([str(experiment.experiment_id)], filter_string=query)
+        return Remains(
+            folder,
+            size,
+            tracking,
+            runs=tuple(r for r in _runs(client, experiment.experiment_id, query) if r.info.run_id not in needed),
+            models=tuple(model for model in models if model.model_uri not in sources),
+            versions=tuple(version for version in versions if str(version.version) not in held),
+            kept=kept,
+        )
+
+
+def remove(remains: Remains) -> None:
+    """Remove what is left of a sweep, its folder last: what is interrupted can be done again.
+
+    Raises:
+        InputError: something runs the sweep.
+        TrackingError: MLflow does not answer; the folder is there still.
+    """
+    with hold(remains.folder):
+        if remains.tracking is not None:
+            with explained(remains.tracking):
+                _remove_from_mlflow(remains, remains.tracking)
+        try:
+            shutil.rmtree(remains.folder)
+        except OSError as error:
+            raise InputError(
+                f"{str(remains.folder)!r} must be writable to be removed ({error.strerror}). Mend that, and give the "
+                "command again: in MLflow nothing is left of it."
+            ) from None
+    for what in ("lock", "holder"):
+        (remains.folder.parent / f".{remains.folder.name}.{what}").unlink(missing_ok=True)
+
+
+def _remove_from_mlflow(remains: Remains, tracking: Tracking) -> None:
+    client = tracking.client()
+    for version in remains.versions:
+        client.delete_model_version(version.name, version.version)
+    for model in remains.models:
+        remove_files(tracking, model.artifact_location)
+        client.delete_logged_model(model.model_id)
+    for run in remains.runs:
+        remove_files(tracking, run.info.artifact_uri)
+        client.delete_run(run.info.run_id)
+    for name in {version.name for version in remains.versions}:
+        if not client.search_model_versions(f"name = '{name}'"):
+            client.delete_registered_model(name)
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, tuple[str, ...]]:
+    """Return the aliases of a registered model by the version that they hold."""
+    found: dict[str, tuple[str, ...]] = {}
+    for alias, version in client.get_registered_model(name).aliases.items():
+        found[str(version)] = (*found.get(str(version), ()), alias)
+    return found
+
+
+def _runs(client: MlflowClient, experiment: str, query: str) -> list[Run]:
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs

@@ -1,0 +1,204 @@
+"""MLflow brought in line with a sweep by hand, and a sweep removed with what MLflow has of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.entities import ViewType
+from PIL import Image
+
+from carcls.config import DataConfig
+from carcls.data.dataset import Dataset, prepare_dataset
+from carcls.export import write_export
+from carcls.models.backbones import build_backbone
+from carcls.models.classifier import Classifier
+from carcls.outcome import Measurement
+from carcls.stages import StageStore
+from sweeps.cli.app import carsweep
+from sweeps.cli.exits import run_command
+from sweeps.holding import hold
+from sweeps.registry import CHALLENGER, Registered, register_best
+from sweeps.space import FloatDomain
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
+from sweeps.study import Study
+from sweeps.sweep_file import sweep_id, write_file
+from sweeps.tracking import Tracking, mirror_of, open_tracking
+from sweeps.winner import summarize_data
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs ``carsweep``."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = run_command(carsweep, list(words))
+        sys.stdout.flush()
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Two classes of noise."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, count in (("train", 8), ("test", 2)):
+        for label in ("a", "b"):
+            (folder / split / label).mkdir(parents=True)
+            for image in range(count):
+                pixels = np.random.default_rng([ord(label), image, count]).integers(0, 256, (40, 60, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / label / f"{image}.png")
+    return prepare_dataset(DataConfig(path=str(folder)), StageStore(folder / "stages"), 32)
+
+
+def make_sweep(out: Path, name: str, dataset: Dataset) -> Path:
+    """Write the folder of a sweep with a complete, a failed and an unfinished trial, which MLflow knows nothing of."""
+    spec = SweepSpec(
+        family="transfer",
+        name=name,
+        trials=3,
+        experiments=(),
+        search={"dropout": FloatDomain(0.0, 0.5)},
+        near=0.0,
+        early_stopping=EarlyStopping(enabled=False),
+    )
+    folder = out / name
+    write_file(folder, "sweep", None, [spec])
+    dataset.save(folder / "dataset.json")
+    with hold(folder), Study.open(folder, spec) as study:
+        asked = [study.ask() for _ in range(3)]
+        for place, trial in enumerate(asked):
+            assert trial is not None
+            for epoch in range(1, 4 - place):
+                study.report(trial.number, Measurement(epoch, {"val_accuracy": epoch / 10, "val_loss": 1.0}))
+        study.tell_complete(0, {"val_accuracy": 0.3, "val_loss": 1.0, "predict_ms": 2.0}, 3, 1.0, {})
+        study.tell_failed(1, "for a test", "bug")
+        study.release()
+    return folder
+
+
+def runs_in(tracking: Tracking, folder: Path) -> dict[str, tuple[str, list[tuple[int, float]]]]:
+    """Return status and (epoch, accuracy) of all runs of a sweep by name; each name is there once."""
+    client = tracking.client()
+    query = f"tags.`carsweep.sweep_id` = '{sweep_id(folder)}'"
+    found = client.search_runs([tracking.experiment("transfer")], query)
+    said = {}
+    for one in found:
+        points = client.get_metric_history(one.info.run_id, "val_accuracy")
+        said[one.info.run_name] = (one.info.status, [(point.step, point.value) for point in points])
+    assert len(said) == len(found)
+    return said
+
+
+WHOLE = {
+    "trial-0000": ("FINISHED", [(1, 0.1), (2, 0.2), (3, 0.3)]),
+    "trial-0001": ("FAILED", [(1, 0.1), (2, 0.2)]),
+    "trial-0002": ("KILLED", [(1, 0.1)]),
+}
+
+
+def test_a_database_that_is_gone_is_made_again_from_the_journal(tmp_path: Path, dataset: Dataset, run: Run) -> None:
+    """Every epoch is there once, whatever was lost: a database, a trial's run, the parent; again changes nothing."""
+    folder = make_sweep(tmp_path, "mine", dataset)
+    code, out, err = run("tracking", "repair", "mine", "--out", str(tmp_path))
+    assert (code, out, err) == (0, "mine: MLflow has 3 trials with 6 epochs.\n", "")
+    tracking = open_tracking(None, tmp_path)
+    assert runs_in(tracking, folder) == {**WHOLE, "mine": ("KILLED", [])}
+    client = tracking.client()
+    for one in client.search_runs([tracking.experiment("transfer")]):
+        if one.info.run_name in ("mine", "trial-0001"):
+            client.delete_run(one.info.run_id)
+    assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
+    assert runs_in(tracking, folder) == {**WHOLE, "mine": ("KILLED", [])}
+    other = tmp_path / "other"  # MLflow keeps what it once opened, so a lost database is another one here
+    folder.rename(other.mkdir() or other / "mine")
+    code, out, _ = run("tracking", "repair", "mine", "--out", str(other), "--json")
+    assert (code, json.loads(out)["sweeps"][0]["epochs"]) == (0, 6)
+    assert runs_in(open_tracking(None, other), other / "mine") == {**WHOLE, "mine": ("KILLED", [])}
+
+
+def test_a_sweep_that_runs_is_neither_repaired_nor_removed(tmp_path: Path, dataset: Dataset, run: Run) -> None:
+    """One line that names who runs it, and nothing is written."""
+    folder = make_sweep(tmp_path, "mine", dataset)
+    with hold(folder):
+        before = {path.name for path in folder.iterdir()}
+        for words in (["tracking", "repair", "mine"], ["delete", "mine", "--yes"]):
+            code, out, err = run(*words, "--out", str(tmp_path))
+            assert (code, out, err.count("\n")) == (2, "", 1)
+        assert {path.name for path in folder.iterdir()} == before
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -> Registered:
+    """Put the sweep's runs into MLflow, and register its best trial."""
+    from sweeps.study_history import read_history
+    from sweeps.sweep_file import read_spec
+
+    mirror = mirror_of(read_spec(folder), folder, tracking, summarize_data(dataset), print)
+    mirror.mirror_all(read_history(folder).records)
+    assert mirror.close("complete")
+    return register_best(
+        tracking,
+        family="transfer",
+        sweep_id=sweep_id(folder),
+        number=0,
+        export=export,
+        metrics={},
+        test={},
+        details={},
+        predictions=folder / "test-predictions.npz",
+    )
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model."""
+    folder = tmp_path_factory.mktemp("export") / "model"
+    classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, 2).eval()
+    write_export(
+        folder, classifier, classes=("a", "b"), image_size=32, backbone="efficientnet_lite0", margin=0.0, details={}
+    )
+    return folder
+
+
+def test_a_sweep_goes_with_its_runs_and_models_but_for_those_in_use(
+    tmp_path: Path, dataset: Dataset, export: Path, run: Run
+) -> None:
+    """Folder, runs and versions go; a version that an alias holds stays with the run it came from, and says so."""
+    old, new = make_sweep(tmp_path, "old", dataset), make_sweep(tmp_path, "new", dataset)
+    tracking = open_tracking(None, tmp_path)
+    first, second = register(tracking, old, dataset, export), register(tracking, new, dataset, export)
+    client, files = tracking.client(), tmp_path / "artifacts" / "carsweep-transfer"
+
+    code, out, err = run("delete", "old", "--out", str(tmp_path), "--dry-run")
+    assert (code, out) == (0, "old would be removed.\n")
+    assert "4 runs, 1 model version, 1 uploaded model" in err
+    code, _, err = run("delete", "old", "--out", str(tmp_path))
+    assert code == 2
+    assert "--yes" in err
+    assert old.is_dir()
+    assert len(runs_in(tracking, old)) == 4
+
+    assert run("delete", "old", "--out", str(tmp_path), "--yes")[0] == 0
+    assert not old.exists()
+    assert [str(v.version) for v in client.search_model_versions(f"name = '{first.name}'")] == [second.version]
+    assert len(list(files.rglob("MLmodel"))) == 1
+    assert set(runs_in(tracking, new)) == {"new", *WHOLE}
+
+    code, out, err = run("delete", "new", "--out", str(tmp_path), "--yes", "--json")
+    assert code == 0
+    (said,) = json.loads(out)["sweeps"]
+    assert said["kept"] == [{"name": second.name, "version": second.version, "aliases": [CHALLENGER]}]
+    left = client.search_runs([tracking.experiment("transfer")], run_view_type=ViewType.ACTIVE_ONLY)
+    assert [one.info.run_name for one in left] == ["trial-0000"]
+    assert client.get_model_version_by_alias(second.name, CHALLENGER).source is not None
+    assert run("delete", "new", "--out", str(tmp_path), "--yes")[0] == 2
