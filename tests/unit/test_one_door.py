@@ -199,6 +199,16 @@ def test_a_job_of_an_older_version_is_read(tmp_path: Path) -> None:
     assert read_file(tmp_path / "job").is_secret
 
 
+def test_what_an_older_version_had_hardly_begun_is_begun_anew(tmp_path: Path) -> None:
+    """A process killed between its two files left a command without a spec: the same name is free."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "command.json").write_text('{"kind": "sweep", "specs": []}')
+    spec = SweepSpec(family="transfer", name="mine")
+    write_file(tmp_path / "mine", "sweep", None, [spec])
+    assert read_file(tmp_path / "mine").read_specs() == (spec,)
+    assert sweep_id(tmp_path / "mine").startswith("mine-")
+
+
 def test_a_spec_of_an_odd_sweep_is_read_back_from_its_file(tmp_path: Path) -> None:
     """Conditions, steps, odd texts and every kind of domain, equal and with the same digest."""
     sets = ["search.epochs={low: 1, high: 9, step: 4, when: {optimizer: [adam]}}", "fixed.epochs=null", "name=1e-4"]
