@@ -28,7 +28,7 @@ from sweeps.job import open_sitting, settle_spec
 from sweeps.remembered import recall
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
-from sweeps.spec_text import read_tree
+from sweeps.spec_text import read_packaged, read_tree
 from sweeps.status import sweep_status, sweeps_in
 from sweeps.study import Study
 from sweeps.sweep_file import read_file, sweep_id, write_file
@@ -88,11 +88,11 @@ def test_a_plan_asks_everything_once(
 ) -> None:
     """One setting on the command line costs few trials built, one spec, one look at the machine, one listing."""
     words = ["run", "transfer", "--set", "dropout=0.3", "weights=random", *given, "--out", str(tmp_path / "runs")]
-    with counted(usable_cores, visible_gpus, read_layout, read_tree) as calls:
+    with counted(usable_cores, visible_gpus, read_layout, read_packaged) as calls:
         assert run_command(carsweep, [*words, "--trials", "8", "--data", str(pictures), "--dry-run"]) == DONE
     capfd.readouterr()
     assert calls["TrialConfig"] <= 10
-    once = ("SweepSpec", "usable_cores", "visible_gpus", "read_layout", "read_tree")
+    once = ("SweepSpec", "usable_cores", "visible_gpus", "read_layout", "read_packaged")
     assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
 
 
@@ -149,6 +149,12 @@ def test_a_spec_is_checked_as_a_whole_by_one_pass() -> None:
     assert sorted(beginnings) == ["config.epochs", "experiments[0]", "search.dropout.high", "starts[0].k", "trials"]
     assert calls["SweepSpec"] == 1
     assert calls["TrialConfig"] == 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").rglob("*.yaml")), ids=lambda path: path.name)
+def test_what_comes_with_carsweep_reads_alike(path: Path) -> None:
+    """The fast reader of our own files and the careful one of a user's agree, types included."""
+    assert repr(read_packaged(path)) == repr(read_tree(path.read_text(encoding="utf-8"), path.name))
 
 
 def test_trials_of_a_spec_are_as_valid_as_checked_ones() -> None:
