@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from carcls.errors import nearest, shown
-from sweeps.spec_text import read_tree
+from sweeps.spec_text import read_packaged
 
 # Stands beside every number that was measured on images whose like had been trained on.
 LEAK_MARK = "†"
@@ -47,8 +47,7 @@ class DocumentedExperiment:
 
 
 def _read_experiments() -> Iterator[DocumentedExperiment]:
-    file = Path(__file__).with_name("experiments.yaml")
-    families = read_tree(file.read_text(encoding="utf-8"), file.name)
+    families = read_packaged(Path(__file__).with_name("experiments.yaml"))
     for family, said in families.items():
         like = families[said["like"]]["settings"] if "like" in said else {}
         inherited = {name: value for name, value in like.items() if name not in said.get("without", ())}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.space import Domain, parse_domain
-from sweeps.spec_text import read_tree
+from sweeps.spec_text import read_packaged
 
 SPECS_FOLDER = Path(__file__).parent / "specs"
 
@@ -30,6 +30,6 @@ def packaged_specs() -> tuple[PackagedSpec, ...]:
 
 def is_packaged(family: str, setting: str, domain: Domain) -> bool:
     """Tell whether a packaged spec of the family searches the setting so: then nobody need have given it."""
-    trees = (read_tree(spec.path.read_text(encoding="utf-8"), spec.name) for spec in packaged_specs())
+    trees = (read_packaged(spec.path) for spec in packaged_specs())
     found = [tree["search"][setting] for tree in trees if tree["family"] == family and setting in tree["search"]]
     return domain in [parse_domain(value, setting) for value in found]

@@ -14,7 +14,7 @@ from carcls.errors import SpecError, nearest, shown
 from sweeps.packaged import SPECS_FOLDER
 from sweeps.spec import FAMILIES, SweepSpec, Tree
 from sweeps.spec_layers import data_path, layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
-from sweeps.spec_text import read_tree
+from sweeps.spec_text import read_packaged
 
 
 def load_spec(
@@ -48,8 +48,7 @@ def load_spec(
     own_data = any(data_path(layer) for layer in (set_layer, option_layer))
     small = demo or not (spec_file or own_data)
     packaged = SPECS_FOLDER / f"{f'demo-{family}' if small else family}.yaml"
-    tree = read_tree(packaged.read_text(encoding="utf-8"), packaged.name)
-    tree, contradictions = _merge_all(tree, (file_layer, set_layer, option_layer))
+    tree, contradictions = _merge_all(read_packaged(packaged), (file_layer, set_layer, option_layer))
     bare = frozenset(names_in(set_layer.get("fixed")) | names_in(option_layer.get("fixed")))
     return SweepSpec.from_tree(tree, bare=bare, mistakes=mistakes + contradictions)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -127,6 +128,13 @@ def read_tree(text: str, source: str) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise SpecError([f"{source}: must be a mapping such as 'trials: 20', got {shown(tree)}."])
+    return tree
+
+
+def read_packaged(path: Path) -> dict[str, Any]:
+    """Return what a file that comes with carsweep says; libyaml reads it ten times as fast, where PyYAML has it."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    tree: dict[str, Any] = yaml.load(path.read_bytes(), Loader=loader)  # noqa: S506 - both are safe
     return tree
 
 

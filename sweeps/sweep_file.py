@@ -34,7 +34,7 @@ class SweepFile:
         specs: of its sweeps in their order, as plain values; a sweep has one.
         tracking_uri: as it was given; None is the database beside the sweeps.
         is_secret: whether the tracking server's address held a password, and was not written down.
-        id: by which MLflow knows the sweep; empty where it has none.
+        id: by which MLflow knows the sweep; a job has none, which is empty.
     """
 
     path: Path
@@ -59,11 +59,11 @@ class SweepFile:
 def write_file(folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence[SweepSpec]) -> None:
     """Write down what runs in ``folder``, which is made when missing; an id that it had is kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = read_file(folder).id if is_known(folder) else ""
+    known = read_file(folder).id if is_sweep(folder) else ""
     is_secret = tracking_uri is not None and mask_secrets(tracking_uri) != tracking_uri
     said = {
         "kind": kind,
-        "id": known or f"{folder.name}-{uuid.uuid4().hex[:12]}",
+        "id": (known or f"{folder.name}-{uuid.uuid4().hex[:12]}") if kind == "sweep" else "",
         "tracking_uri": None if is_secret else tracking_uri,
         "tracking_uri_is_secret": is_secret,
         "specs": [spec.to_tree() for spec in specs],

@@ -28,7 +28,7 @@ from sweeps.job import open_sitting, settle_spec
 from sweeps.remembered import recall
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
-from sweeps.spec_text import read_tree
+from sweeps.spec_text import read_packaged, read_tree
 from sweeps.status import sweep_status, sweeps_in
 from sweeps.study import Study
 from sweeps.sweep_file import read_file, sweep_id, write_file
@@ -88,11 +88,11 @@ def test_a_plan_asks_everything_once(
 ) -> None:
     """One setting on the command line costs few trials built, one spec, one look at the machine, one listing."""
     words = ["run", "transfer", "--set", "dropout=0.3", "weights=random", *given, "--out", str(tmp_path / "runs")]
-    with counted(usable_cores, visible_gpus, read_layout, read_tree) as calls:
+    with counted(usable_cores, visible_gpus, read_layout, read_packaged) as calls:
         assert run_command(carsweep, [*words, "--trials", "8", "--data", str(pictures), "--dry-run"]) == DONE
     capfd.readouterr()
     assert calls["TrialConfig"] <= 10
-    once = ("SweepSpec", "usable_cores", "visible_gpus", "read_layout", "read_tree")
+    once = ("SweepSpec", "usable_cores", "visible_gpus", "read_layout", "read_packaged")
     assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
 
 
@@ -151,6 +151,12 @@ def test_a_spec_is_checked_as_a_whole_by_one_pass() -> None:
     assert calls["TrialConfig"] == 0
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").rglob("*.yaml")), ids=lambda path: path.name)
+def test_what_comes_with_carsweep_reads_alike(path: Path) -> None:
+    """The fast reader of our own files and the careful one of a user's agree, types included."""
+    assert repr(read_packaged(path)) == repr(read_tree(path.read_text(encoding="utf-8"), path.name))
+
+
 def test_trials_of_a_spec_are_as_valid_as_checked_ones() -> None:
     """What is put together of settings that were read is what a check of all of it gives, types and digest included."""
     sets = ["head_lr=1", "epochs=4", "config.rotation=15", "search.weight_decay=[0, 0.1]"]
@@ -197,6 +203,16 @@ def test_a_job_of_an_older_version_is_read(tmp_path: Path) -> None:
     assert sweeps_in(tmp_path, "job") == ["job-transfer"]
     assert recall(tmp_path, "job", "http://b").specs == (spec,)
     assert read_file(tmp_path / "job").is_secret
+
+
+def test_what_an_older_version_had_hardly_begun_is_begun_anew(tmp_path: Path) -> None:
+    """A process killed between its two files left a command without a spec: the same name is free."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "command.json").write_text('{"kind": "sweep", "specs": []}')
+    spec = SweepSpec(family="transfer", name="mine")
+    write_file(tmp_path / "mine", "sweep", None, [spec])
+    assert read_file(tmp_path / "mine").read_specs() == (spec,)
+    assert sweep_id(tmp_path / "mine").startswith("mine-")
 
 
 def test_a_spec_of_an_odd_sweep_is_read_back_from_its_file(tmp_path: Path) -> None:
