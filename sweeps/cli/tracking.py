@@ -14,7 +14,7 @@ from sweeps.cli.lazy import LazyGroup
 from sweeps.cli.streams import Streams
 
 if TYPE_CHECKING:
-    from sweeps.tracking_repair import Repaired
+    from sweeps.repair import Repaired
 
 _EPILOG = """\b
 Examples:
@@ -44,8 +44,8 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
     not be there is closed and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
     """
     from sweeps.remembered import recall
+    from sweeps.repair import repair as repair_sweep
     from sweeps.status import sweeps_in
-    from sweeps.tracking_repair import repair as repair_sweep
 
     out = out.expanduser().absolute()
     uri = recall(out, name, tracking_uri).tracking_uri

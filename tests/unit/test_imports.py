@@ -60,7 +60,8 @@ SWEEPS_LAYERS: list[set[str]] = [
     },
     {"sweeps.leaderboard", "sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
     {"sweeps.remembered", "sweeps.status"},
-    {"sweeps.observers", "sweeps.sitting", "sweeps.winner", "sweeps.job", "sweeps.comparison"},
+    {"sweeps.observers", "sweeps.sitting", "sweeps.winner", "sweeps.job", "sweeps.comparison", "sweeps.deletion"},
+    {"sweeps.repair"},
     {"sweeps.reproduction", "sweeps.together"},
     {"sweeps.cli"},
 ]
