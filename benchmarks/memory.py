@@ -129,7 +129,8 @@ class Watched:
 
 def rows_of(ours: list[Watched], glibc: list[Watched], cars: Cars, command: str) -> list[Row]:
     """Compare the sides."""
-    growth, theirs = (max(seen.growth for seen in side) for side in (ours, glibc))
+    growth, theirs = (median(seen.growth for seen in side) for side in (ours, glibc))
+    worst = max(seen.growth for seen in ours)
     ratio = median(our.later / their.later for our, their in zip(ours, glibc, strict=True))
     first, held = ours[0].most[0] / 2**30, max(max(seen.most) for seen in ours) / 2**30
     seconds = [median(seen.later for seen in side) for side in (ours, glibc)]
@@ -138,7 +139,8 @@ def rows_of(ours: list[Watched], glibc: list[Watched], cars: Cars, command: str)
         Row(
             f"memory of a process that fine-tunes {trials} trials, the most of a later one over the first ({cars})",
             f"≤ {FLAT}×",
-            f"{growth:.2f}× ({first:.2f} GiB, later at most {held:.2f}; {theirs:.2f}× with glibc's own arenas)",
+            f"{growth:.2f}× (median, worst {worst:.2f}×; {first:.2f} GiB, later at most {held:.2f}; {theirs:.2f}× with "
+            "glibc's own arenas)",
             growth <= FLAT,
             len(ours),
             command,
