@@ -21,14 +21,9 @@ from sweeps.study_book import Book
 from sweeps.study_confirm import Confirming, confirming_trial, is_confirming, searched
 from sweeps.study_goals import refused_of
 from sweeps.study_history import JOURNAL, note_spec, reopen
+from sweeps.study_lines import OBJECTIVE
 from sweeps.study_next import Costs, Proposals
-from sweeps.study_parts import (
-    OBJECTIVE,
-    Journal,
-    asked_of,
-    load,
-    what_is_broken,
-)
+from sweeps.study_parts import Journal, asked_of, load, what_is_broken
 from sweeps.study_rungs import is_beaten
 from sweeps.study_trials import Asked, Live, last_of
 

@@ -15,7 +15,8 @@ from carcls.outcome import Measurement
 from sweeps.record import Status, TrialRecord
 from sweeps.study_confirm import is_confirming
 from sweeps.study_index import Index
-from sweeps.study_parts import OBJECTIVE, STATES, Journal, asked_of, record_of, to_distribution
+from sweeps.study_lines import OBJECTIVE
+from sweeps.study_parts import STATES, Journal, asked_of, record_of, to_distribution
 from sweeps.study_siblings import sibling_trials
 from sweeps.study_trials import duplicate_reason
 from sweeps.study_twins import records_with_twins

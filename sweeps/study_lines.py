@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, overload
 from carcls.errors import InputError
 from carcls.outcome import Measurement
 
-# What the line of an epoch holds besides what Optuna reads: the whole measurement.
-MEASURED = "measured"
+# The metric that the line of an epoch holds for Optuna, and what it holds besides: the whole measurement.
+OBJECTIVE, MEASURED = "val_accuracy", "measured"
 _SEALED = re.compile(rb'(.*),"(sum|crc)":"([0-9a-f]{8})"\}\n', re.DOTALL)
 
 
@@ -137,7 +137,12 @@ class EpochHistory(Sequence[Measurement]):
                     ) from None
 
 
+def is_epoch(log: Mapping[str, Any]) -> bool:
+    """Tell whether a line is of an epoch."""
+    return "intermediate_value" in log
+
+
 def measurement_in(log: Mapping[str, Any]) -> Measurement:
-    """Return the measurement of an epoch's line."""
-    measured = log[MEASURED]
+    """Return the measurement of an epoch's line; older versions wrote no more of it than the accuracy."""
+    measured = log.get(MEASURED) or {"metrics": {OBJECTIVE: log["intermediate_value"]}, "trained": True}
     return Measurement(log["step"], measured["metrics"], measured["trained"])

@@ -21,9 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from carcls.errors import InputError, OutputError
 from sweeps.record import Status, TrialRecord
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
-from sweeps.study_lines import MEASURED, EpochHistory, sealed, whole_lines
+from sweeps.study_lines import OBJECTIVE, EpochHistory, is_epoch, sealed, whole_lines
 
-OBJECTIVE = "val_accuracy"
 STUDY = "sweep"
 # Waiting for each of the lines of a trial takes longer than all else that the study does.
 SYNC_SECONDS = 0.25
@@ -94,7 +93,7 @@ class Journal:
                 for line, total in whole_lines(file, self._read.sum):
                     log, begin = json.loads(line), self._read.end
                     self._read = _Place(self._read.lines + 1, begin + len(line), total)
-                    if MEASURED in log:
+                    if is_epoch(log):
                         self._epochs[log["trial_id"]].append(begin)
                     if self._read.lines > log_number_from:
                         yield log
@@ -137,7 +136,7 @@ class Journal:
             os.fsync(file.fileno())
 
     def history(self, trial: int) -> EpochHistory:
-        """Return the epochs of a trial that were read so far; of versions before this one there are none."""
+        """Return the epochs of a trial that were read so far."""
         return EpochHistory(self.path, self._epochs.get(trial, ()))
 
     @contextmanager
@@ -213,9 +212,7 @@ def record_of(trial: FrozenTrial, journal: Journal) -> TrialRecord:
     last, history = trial.last_step, journal.history(trial.number)  # one study, so a trial's number is its id
     micro_batch = trial.user_attrs.get("retry", {}).get("micro_batch")
     config = {**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"]
-    seen = {} if last is None else {OBJECTIVE: trial.intermediate_values[last]}
-    if history and not outcome:
-        seen = dict(history[-1].metrics)
+    seen = dict(history[-1].metrics) if history and not outcome else {}
     return TrialRecord(
         number=trial.number,
         experiment=asked["experiment"],

@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from carcls.config import TrialConfig
 from sweeps.space_conditions import fits, parameters_of
-from sweeps.study_parts import OBJECTIVE, asked_of, what_is_broken
+from sweeps.study_lines import OBJECTIVE
+from sweeps.study_parts import asked_of, what_is_broken
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
