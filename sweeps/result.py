@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from carcls.stages import write_json
 from sweeps.goals import Goals
-from sweeps.record import Twin
-
-Status = Literal["running", "complete", "pruned", "failed"]
+from sweeps.record import TrialRecord, record_from_json, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,39 +31,6 @@ class DataSummary:
     images: int
     classes: int
     splits: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class TrialSummary:
-    """One trial, as the result tells it.
-
-    Attributes:
-        number: from 0, in the order in which the trials were asked for.
-        experiment: name of the documented experiment, None for a trial of the search.
-        status: how it ended.
-        params: every setting of the trial.
-        metrics: the last measurement: ``val_accuracy`` and the others in [0, 1], losses in nats.
-        epochs: epochs measured.
-        seconds: wall time.
-        reason: why it failed or was stopped; empty for a complete trial.
-        sibling_of: the trial that answered this one on its way; None for a trial that was run.
-        confirms: the trial whose settings this one repeats with a fresh seed; None for a trial of the search.
-        failure: kind of the failure, as sweeps.failures lists them; empty unless it failed.
-        twins: trials that were drawn and not run, since they are the same as this one, or nearly.
-    """
-
-    number: int
-    experiment: str | None
-    status: Status
-    params: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    epochs: int
-    seconds: float
-    reason: str = ""
-    sibling_of: int | None = None
-    confirms: int | None = None
-    failure: str = ""
-    twins: tuple[Twin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +141,7 @@ class SweepResult:
     family: str
     out: str
     data: DataSummary
-    trials: tuple[TrialSummary, ...]
+    trials: tuple[TrialRecord, ...]
     best: BestTrial | None
     test: TestReading | None
     registered: RegisteredModel | None
@@ -198,7 +163,8 @@ class SweepResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        told = asdict(replace(self, trials=()))  # a record's history would be read for nothing
+        plain: dict[str, Any] = _plain({**told, "trials": [to_json(trial) for trial in self.trials]})
         return plain
 
     def as_json(self) -> str:
@@ -218,7 +184,7 @@ class SweepResult:
             family=value["family"],
             out=value["out"],
             data=DataSummary(**value["data"]),
-            trials=tuple(_trial(trial) for trial in value["trials"]),
+            trials=tuple(record_from_json(trial) for trial in value["trials"]),
             best=BestTrial(**{**best, "metrics": _numbers(best["metrics"])}) if best else None,
             test=TestReading(**{**test, "interval": tuple(test["interval"])}) if test else None,
             registered=RegisteredModel(**registered) if registered else None,
@@ -248,11 +214,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _trial(value: Mapping[str, Any]) -> TrialSummary:
-    twins = tuple(Twin(**twin) for twin in value.get("twins", ()))
-    return TrialSummary(**{**value, "metrics": _numbers(value["metrics"]), "twins": twins})
 
 
 def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:

@@ -22,7 +22,6 @@ from sweeps.result import (
     RegisteredModel,
     SweepResult,
     TestReading,
-    TrialSummary,
 )
 from sweeps.sitting import Sitting
 from sweeps.spending import Spending, cost_metric, read_spending, spent_by, spent_dict
@@ -193,24 +192,6 @@ def summarize_data(dataset: Dataset) -> DataSummary:
     return DataSummary(dataset.name, dataset.digest, sum(counts.values()), len(dataset.classes), counts)
 
 
-def summarize_trial(record: TrialRecord) -> TrialSummary:
-    """Return a trial as the result tells it."""
-    return TrialSummary(
-        number=record.number,
-        experiment=record.experiment,
-        status=record.status,
-        params=dict(record.config),
-        metrics=dict(record.metrics),
-        epochs=record.epochs,
-        seconds=round(record.seconds, 3),
-        reason="" if record.sibling_of is not None else record.reason,
-        sibling_of=record.sibling_of,
-        confirms=record.confirms,
-        failure=record.failure,
-        twins=tuple(record.twins),
-    )
-
-
 def with_time(record: TrialRecord, spending: Spending) -> TrialRecord:
     """Return a trial with the seconds it took: one that was interrupted, or soon failed, has told none itself."""
     return replace(record, seconds=record.seconds or spent_by(record, spending).seconds)
@@ -219,8 +200,7 @@ def with_time(record: TrialRecord, spending: Spending) -> TrialRecord:
 def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     spending = read_spending(sitting.folder)
-    timed = [with_time(record, spending) for record in records]
-    trials = tuple(sorted(map(summarize_trial, timed), key=lambda trial: trial.number))
+    trials = tuple(sorted((with_time(record, spending) for record in records), key=lambda trial: trial.number))
     goals = sitting.spec.goals
     confirmed = confirmed_of(trials) if sitting.spec.confirm else ()
     best = _best(trials, confirmed, goals)
@@ -231,7 +211,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         out=str(sitting.out),
         data=summarize_data(sitting.dataset),
         trials=trials,
-        best=BestTrial(best.number, best.params, best.metrics, best.confirms) if best else None,
+        best=BestTrial(best.number, best.config, best.metrics, best.confirms) if best else None,
         test=None,
         registered=None,
         tracking_uri=sitting.tracking.shown_uri,
@@ -246,7 +226,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
     )
 
 
-def _best(trials: Sequence[TrialSummary], confirmed: Sequence[Confirmed], goals: Goals) -> TrialSummary | None:
+def _best(trials: Sequence[TrialRecord], confirmed: Sequence[Confirmed], goals: Goals) -> TrialRecord | None:
     """Return the trial whose model is registered: by the means of fresh seeds where there are any."""
     winner = find_confirmed(confirmed)
     return find_best(trials, goals) if winner is None else typical_run(winner, trials)
@@ -256,7 +236,8 @@ def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool
     """Tell whether nothing was computed since the sweep was concluded, nor is to be."""
     if before.best is not None and (before.test is None or before.registered is None or before.test.refit != refit):
         return False
-    same = (before.trials, before.best, before.tracking_uri) == (now.trials, now.best, now.tracking_uri)
+    told, tells = before.as_dict(), now.as_dict()
+    same = all(told[what] == tells[what] for what in ("trials", "best", "tracking_uri"))
     return same and before.data.digest == now.data.digest and not before.interrupted
 
 

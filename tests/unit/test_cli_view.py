@@ -17,7 +17,6 @@ from sweeps.record import TrialRecord, Twin
 from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
-from sweeps.winner import summarize_trial
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +157,14 @@ def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:
 
 def result_of(spec: SweepSpec) -> SweepResult:
     """Return a sweep with a winner and a failed trial."""
-    trials = [summarize_trial(record(spec, 0, 0.75)), summarize_trial(record(spec, 1, None, "failed", "out of memory"))]
+    trials = [record(spec, 0, 0.75), record(spec, 1, None, "failed", "out of memory")]
     return SweepResult(
         sweep="mine",
         family="transfer",
         out="/runs",
         data=DataSummary("cars", "abc", 30, 2, {"train": 20, "validation": 4, "test": 6}),
         trials=tuple(trials),
-        best=BestTrial(0, trials[0].params, trials[0].metrics),
+        best=BestTrial(0, trials[0].config, trials[0].metrics),
         test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
         registered=RegisteredModel("carsweep-transfer", "3", "challenger", "models:/carsweep-transfer@challenger"),
         tracking_uri="sqlite:////runs/mlflow.db",

@@ -13,22 +13,24 @@ from carcls.config import TrialConfig
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
 from sweeps.comparison import compare
-from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
+from sweeps.record import Status, TrialRecord
+from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading
 
 IMAGES = 200
 
 
-def trial(number: int, accuracy: float | None, *, sibling_of: int | None = None, **settings: Any) -> TrialSummary:
+def trial(number: int, accuracy: float | None, *, sibling_of: int | None = None, **settings: Any) -> TrialRecord:
     """Return a complete trial, or a failed one without accuracy."""
     family = "retrieval" if sibling_of is not None or "k" in settings else "transfer"
     params = TrialConfig.model_validate({"family": family, **settings}).model_dump()
     metrics = {} if accuracy is None else {"val_accuracy": accuracy}
-    status, reason = ("failed", "the loss became NaN") if accuracy is None else ("complete", "")
-    return TrialSummary(number, None, status, params, metrics, 1, 2.0, reason, sibling_of)
+    status: Status = "failed" if accuracy is None else "complete"
+    reason = "the loss became NaN" if accuracy is None else ""
+    return TrialRecord(number, None, {}, params, status, metrics, 1, 2.0, reason, sibling_of=sibling_of)
 
 
 def sweep(
-    name: str, *trials: TrialSummary, test: float | None = None, digest: str = "d1", interrupted: bool = False
+    name: str, *trials: TrialRecord, test: float | None = None, digest: str = "d1", interrupted: bool = False
 ) -> SweepResult:
     """Return a sweep whose winner has a test accuracy."""
     complete = [t for t in trials if t.status == "complete"]
@@ -36,11 +38,11 @@ def sweep(
     splits = {"train": 300, "validation": 100, "test": IMAGES}
     return SweepResult(
         sweep=name,
-        family=str(trials[0].params["family"]),
+        family=str(trials[0].config["family"]),
         out="/runs",
         data=DataSummary("cars", digest, 600, 7, splits),
         trials=trials,
-        best=BestTrial(best.number, best.params, best.metrics) if best else None,
+        best=BestTrial(best.number, best.config, best.metrics) if best else None,
         test=None if test is None else TestReading({"test_accuracy": test, "test_f1": test}, (0.0, 1.0), IMAGES),
         registered=None if test is None else RegisteredModel("carsweep-transfer", "3", "challenger", "models:/x"),
         tracking_uri="sqlite:////runs/mlflow.db",

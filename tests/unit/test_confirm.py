@@ -15,8 +15,7 @@ from carcls.errors import SpecError
 from sweeps.cli.running import RunningSweep
 from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, typical_run
 from sweeps.leaderboard import find_best, make_leaderboard
-from sweeps.record import TrialRecord
-from sweeps.result import Status, TrialSummary
+from sweeps.record import Status, TrialRecord
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 from sweeps.together import specs_of_all
@@ -25,12 +24,11 @@ from sweeps.winner_candidates import keep_choice, repeats_wanted
 BASE = TrialConfig().model_dump()
 
 
-def trial(
-    number: int, accuracy: float | None, confirms: int | None = None, status: Status = "complete"
-) -> TrialSummary:
+def trial(number: int, accuracy: float | None, confirms: int | None = None, status: Status = "complete") -> TrialRecord:
     """Return a trial, of the search or with a fresh seed."""
     metrics = {} if accuracy is None else {"val_accuracy": accuracy}
-    return TrialSummary(number, None, status, {**BASE, "dropout": number / 100}, metrics, 1, 1.0, confirms=confirms)
+    config = {**BASE, "dropout": number / 100}
+    return TrialRecord(number, None, {}, config, status, metrics, 1, 1.0, confirms=confirms)
 
 
 def record(number: int, accuracy: float, **changes: Any) -> TrialRecord:

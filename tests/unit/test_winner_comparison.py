@@ -18,7 +18,6 @@ from sweeps.cli.verdict import verdict_lines
 from sweeps.confirm import confirmed_of
 from sweeps.record import TrialRecord
 from sweeps.result import BestTrial, Compared, DataSummary, SweepResult
-from sweeps.winner import summarize_trial
 from sweeps.winner_comparison import compare_winner
 
 IMAGES = 200
@@ -47,11 +46,11 @@ class Sweep:
     @property
     def result(self) -> SweepResult:
         """The sweep's result without a comparison."""
-        trials = tuple(map(summarize_trial, self.records))
+        trials = tuple(self.records)
         confirmed = confirmed_of(trials)
         best = max((t for t in trials if t.confirms is None), key=lambda trial: trial.metrics["val_accuracy"])
         data = DataSummary("cars", "abc", 400, 2, {"train": 100, "validation": IMAGES, "test": 100})
-        winner = BestTrial(best.number, best.params, best.metrics)
+        winner = BestTrial(best.number, best.config, best.metrics)
         return SweepResult("mine", "transfer", "/runs", data, trials, winner, None, None, "", 1.0, confirmed=confirmed)
 
     def compare(self) -> tuple[Compared, ...]:
