@@ -183,7 +183,7 @@ class _Family:
                 self.comparisons.append(_compare(sitting, name, by_digest.get(config.digest), tell))
             self.best = self._best(engine.records, sitting)
         write_down(sitting, self.result)
-        mirror.summarise(engine.records, best=self.result.best.number if self.result.best else None)
+        mirror.summarise(engine.records, best=self.result.winner)
         return self.result
 
     def _best(self, records: Sequence[TrialRecord], sitting: Sitting) -> str | None:

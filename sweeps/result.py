@@ -13,6 +13,8 @@ from carcls.stages import write_json
 from sweeps.goals import Goals
 from sweeps.record import TrialRecord, record_from_json, to_json
 
+_OF_THE_BEST = ("number", "params", "metrics", "confirms")
+
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:
@@ -82,19 +84,6 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class BestTrial:
-    """The trial with the best validation accuracy, and its validation metrics.
-
-    After ``--confirm`` it is a run of the winning settings with a fresh seed, and ``confirms`` the trial it repeats.
-    """
-
-    number: int
-    params: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    confirms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class TestReading:
     """The winner on the test split.
 
@@ -129,7 +118,10 @@ class RegisteredModel:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner.
+    """A sweep, finished or interrupted; ``winner``, ``test`` and ``registered`` are None while there is no winner.
+
+    ``winner`` is the number of the trial that won on the validation images; after ``--confirm`` it is the run with a
+    fresh seed that stands for the winning settings.
 
     ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` is the winner beside
     others; ``spent`` is what ``sweeps.spending.spent_dict`` returns, empty in results of older versions. ``objectives``
@@ -142,7 +134,7 @@ class SweepResult:
     out: str
     data: DataSummary
     trials: tuple[TrialRecord, ...]
-    best: BestTrial | None
+    winner: int | None
     test: TestReading | None
     registered: RegisteredModel | None
     tracking_uri: str
@@ -157,6 +149,11 @@ class SweepResult:
     saved_seconds: float = 0.0
 
     @property
+    def best(self) -> TrialRecord | None:
+        """The winner, or None."""
+        return next((trial for trial in self.trials if trial.number == self.winner), None)
+
+    @property
     def goals(self) -> Goals:
         """What decided the winner."""
         return Goals.parse(self.objectives, self.constraints)
@@ -164,7 +161,10 @@ class SweepResult:
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
         told = asdict(replace(self, trials=()))  # a record's history would be read for nothing
-        plain: dict[str, Any] = _plain({**told, "trials": [to_json(trial) for trial in self.trials]})
+        trials = {trial.number: to_json(trial) for trial in self.trials}
+        winner = trials.get(told.pop("winner"))
+        best = None if winner is None else {name: winner[name] for name in _OF_THE_BEST}
+        plain: dict[str, Any] = _plain({**told, "trials": list(trials.values()), "best": best})
         return plain
 
     def as_json(self) -> str:
@@ -185,7 +185,7 @@ class SweepResult:
             out=value["out"],
             data=DataSummary(**value["data"]),
             trials=tuple(record_from_json(trial) for trial in value["trials"]),
-            best=BestTrial(**{**best, "metrics": _numbers(best["metrics"])}) if best else None,
+            winner=best["number"] if best else None,
             test=TestReading(**{**test, "interval": tuple(test["interval"])}) if test else None,
             registered=RegisteredModel(**registered) if registered else None,
             tracking_uri=value["tracking_uri"],
@@ -214,7 +214,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in metrics.items()}

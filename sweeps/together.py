@@ -179,4 +179,4 @@ def with_start(spec: SweepSpec, out: Path, transfer: SweepResult | None) -> Swee
         return spec.model_copy(update={"starts": read_spec(before).starts})
     if transfer is None or transfer.best is None or spec.trials <= len(spec.experiments):
         return spec
-    return spec.model_copy(update={"starts": ({n: transfer.best.params[n] for n in _TRAINING_SETTINGS},)})
+    return spec.model_copy(update={"starts": ({n: transfer.best.config[n] for n in _TRAINING_SETTINGS},)})

@@ -16,7 +16,6 @@ from sweeps.budget import budget_of
 from sweeps.confirm import confirmed_of, find_confirmed, typical_run
 from sweeps.leaderboard import find_best, make_leaderboard, pareto_of
 from sweeps.result import (
-    BestTrial,
     Confirmed,
     DataSummary,
     RegisteredModel,
@@ -58,38 +57,33 @@ def conclude(
     if before is None and (sitting.folder / "result.json").is_file():
         tell("result.json cannot be read; it is written anew from the sweep's journal.")
     if before is not None and not interrupted and _same_outcome(before, result, refit=sitting.spec.refit):
-        result = _as_registered(sitting, before, records, mirror, tell)
-    elif result.best is not None and not interrupted:
+        # The trials are those that it was concluded with, and the journal's records know where their models are.
+        result = _as_registered(sitting, replace(before, trials=result.trials), mirror, tell)
+    elif result.winner is not None and not interrupted:
         write_down(sitting, result)
-        result = _publish(sitting, result, records, mirror, tell)
+        result = _publish(sitting, result, mirror, tell)
     write_down(sitting, result)
     mirror.summarise(
         records,
-        best=result.best.number if result.best else None,
+        best=result.winner,
         metrics=metrics_of(result),
         leaderboard=sitting.folder / "leaderboard.json",
     )
     return result
 
 
-def _as_registered(
-    sitting: Sitting,
-    before: SweepResult,
-    records: Sequence[TrialRecord],
-    mirror: Mirror,
-    tell: Callable[[str], None],
-) -> SweepResult:
+def _as_registered(sitting: Sitting, before: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
     """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
     from sweeps.registry import find_registered
 
-    if before.best is None:
+    if before.winner is None:
         return before
     try:
         found = find_registered(
             sitting.tracking,
             family=before.family,
             sweep_id=sweep_id(sitting.folder),
-            number=before.best.number,
+            number=before.winner,
             refit=sitting.spec.refit,
         )
     except TrackingError as error:
@@ -98,25 +92,18 @@ def _as_registered(
     if found is not None:
         return replace(before, registered=RegisteredModel(found.name, found.version, found.alias, found.uri))
     tell("The model registry does not have the winner any more; it is registered again.")
-    return _publish(sitting, replace(before, registered=None), records, mirror, tell)
+    return _publish(sitting, replace(before, registered=None), mirror, tell)
 
 
-def _publish(
-    sitting: Sitting,
-    result: SweepResult,
-    records: Sequence[TrialRecord],
-    mirror: Mirror,
-    tell: Callable[[str], None],
-) -> SweepResult:
+def _publish(sitting: Sitting, result: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
     """Read the winner on the test images, once, and register it."""
-    best = result.best
-    assert best is not None
-    winner = next(record for record in records if record.number == best.number)
+    winner = result.best
+    assert winner is not None
     if winner.sibling_of is not None:
         mirror.trial_changed(winner)  # siblings have no run; a registered model needs one
     refit = sitting.spec.refit
     try:
-        result = replace(result, comparison=_compute(sitting, "compare", result=result, records=records))
+        result = replace(result, comparison=_compute(sitting, "compare", result=result))
         write_down(sitting, result)
         if refit:
             epochs = winner.config["epochs"]
@@ -211,7 +198,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         out=str(sitting.out),
         data=summarize_data(sitting.dataset),
         trials=trials,
-        best=BestTrial(best.number, best.config, best.metrics, best.confirms) if best else None,
+        winner=best.number if best else None,
         test=None,
         registered=None,
         tracking_uri=sitting.tracking.shown_uri,
@@ -234,7 +221,7 @@ def _best(trials: Sequence[TrialRecord], confirmed: Sequence[Confirmed], goals: 
 
 def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool:
     """Tell whether nothing was computed since the sweep was concluded, nor is to be."""
-    if before.best is not None and (before.test is None or before.registered is None or before.test.refit != refit):
+    if before.winner is not None and (before.test is None or before.registered is None or before.test.refit != refit):
         return False
     told, tells = before.as_dict(), now.as_dict()
     same = all(told[what] == tells[what] for what in ("trials", "best", "tracking_uri"))
@@ -270,7 +257,7 @@ def _register(
         test=test.metrics,
         details={
             **_origin(sitting),
-            "backbone": best.params["backbone"],
+            "backbone": best.config["backbone"],
             "test_images": sitting.dataset.test_digest,
             **_counted(result, test),
         },

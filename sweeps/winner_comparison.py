@@ -30,20 +30,17 @@ if TYPE_CHECKING:
     from sweeps.result import SweepResult
 
 
-def compare_winner(
-    result: SweepResult, records: Sequence[TrialRecord], data: Dataset, stages: StageStore
-) -> tuple[Compared, ...]:
+def compare_winner(result: SweepResult, data: Dataset, stages: StageStore) -> tuple[Compared, ...]:
     """Compare the winner with the other confirmed trials, or with the runner-up where nothing was confirmed.
 
     Answers that are missing or of other images are left out.
 
     Args:
-        result: with a winner.
-        records: all trials.
+        result: with a winner, whose trials are the journal's own records.
         data: what they were validated on.
         stages: where their answers are.
     """
-    numbers = {record.number: record for record in records}
+    numbers = {record.number: record for record in result.trials}
     sides = {number: _answers([numbers[run] for run in runs], data, stages) for number, runs in _sides(result).items()}
     return _compared(sides)
 

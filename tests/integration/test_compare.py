@@ -12,7 +12,7 @@ from carcls.config import TrialConfig
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.record import TrialRecord
-from sweeps.result import BestTrial, DataSummary, SweepResult, TestReading
+from sweeps.result import DataSummary, SweepResult, TestReading
 
 IMAGES = 100
 
@@ -35,7 +35,7 @@ def write_sweep(out: Path, name: str, wrong: range, *, digest: str = "0123456789
         out=str(out),
         data=DataSummary("cars", digest, 300, 7, {"train": 150, "validation": 50, "test": IMAGES}),
         trials=(TrialRecord(0, "transfer/frozen", {}, params, "complete", metrics, 1, 2.0),),
-        best=BestTrial(0, params, metrics),
+        winner=0,
         test=TestReading({"test_accuracy": accuracy, "test_f1": accuracy}, (0.1, 0.9), IMAGES),
         registered=None,
         tracking_uri="",

@@ -14,7 +14,7 @@ from sweeps.cli.summary import print_result
 from sweeps.cli.view import LiveView, PlainView, draw_trials, open_view
 from sweeps.job import base_settings
 from sweeps.record import TrialRecord, Twin
-from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 
@@ -164,7 +164,7 @@ def result_of(spec: SweepSpec) -> SweepResult:
         out="/runs",
         data=DataSummary("cars", "abc", 30, 2, {"train": 20, "validation": 4, "test": 6}),
         trials=tuple(trials),
-        best=BestTrial(0, trials[0].config, trials[0].metrics),
+        winner=0,
         test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
         registered=RegisteredModel("carsweep-transfer", "3", "challenger", "models:/carsweep-transfer@challenger"),
         tracking_uri="sqlite:////runs/mlflow.db",
@@ -201,7 +201,7 @@ def test_the_end_names_trials_that_were_not_run(spec: SweepSpec) -> None:
 def test_the_end_without_a_winner_says_so(spec: SweepSpec) -> None:
     """When every trial failed, the end says why and offers no model."""
     console, text = console_of(terminal=False)
-    lost = replace(result_of(spec), best=None, test=None, registered=None, trials=result_of(spec).trials[1:])
+    lost = replace(result_of(spec), winner=None, test=None, registered=None, trials=result_of(spec).trials[1:])
     print_result(console, lost, base_settings(spec))
     assert "no winner" in text.getvalue()
     assert "out of memory" in text.getvalue()

@@ -14,7 +14,7 @@ from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
 from sweeps.comparison import compare
 from sweeps.record import Status, TrialRecord
-from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 
 IMAGES = 200
 
@@ -42,7 +42,7 @@ def sweep(
         out="/runs",
         data=DataSummary("cars", digest, 600, 7, splits),
         trials=trials,
-        best=BestTrial(best.number, best.config, best.metrics) if best else None,
+        winner=best.number if best else None,
         test=None if test is None else TestReading({"test_accuracy": test, "test_f1": test}, (0.0, 1.0), IMAGES),
         registered=None if test is None else RegisteredModel("carsweep-transfer", "3", "challenger", "models:/x"),
         tracking_uri="sqlite:////runs/mlflow.db",

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from sweeps.record import TrialRecord, Twin
 from sweeps.result import (
-    BestTrial,
     Compared,
     Confirmed,
     DataSummary,
@@ -27,7 +26,7 @@ RESULT = SweepResult(
     out="/runs",
     data=DataSummary("cars", "abc", 30, 2, {"train": 20, "validation": 4, "test": 6}),
     trials=(TRIAL, replace(TRIAL, number=1, experiment=None, status="failed", metrics={}, reason="NaN loss")),
-    best=BestTrial(0, {"dropout": 0.5}, {"val_accuracy": 0.5}),
+    winner=0,
     test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
     registered=RegisteredModel("carsweep-transfer", "1", "challenger", "models:/carsweep-transfer@challenger"),
     tracking_uri="sqlite:////runs/mlflow.db",
@@ -124,12 +123,12 @@ def test_what_only_the_journal_knows_is_not_told(tmp_path: Path) -> None:
     told = result.as_dict()
     assert [(trial["seconds"], trial["reason"]) for trial in told["trials"]] == [(1.235, ""), (1.235, "")]
     assert SweepResult.from_dict(told).as_dict() == told
-    assert pickle.loads(pickle.dumps(result)).as_dict() == told  # noqa: S301
+    assert pickle.loads(pickle.dumps(result)).as_dict() == told  # noqa: S301 - our own bytes
 
 
 def test_sweep_without_winner_is_read_back_equal(tmp_path: Path) -> None:
     """A sweep whose trials all failed has nulls where the winner would be."""
-    lost = replace(RESULT, best=None, test=None, registered=None, interrupted=True)
+    lost = replace(RESULT, winner=None, test=None, registered=None, interrupted=True)
     lost.save(tmp_path / "result.json")
     assert SweepResult.load(tmp_path / "result.json") == lost
 
