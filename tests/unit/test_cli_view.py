@@ -115,13 +115,13 @@ SEARCHED = {
 def test_the_live_table_shows_every_column_at_any_width(family: str, width: int) -> None:
     """Documented and searched trials have number, name, status, epoch, accuracy and settings on one line each."""
     spec = load_spec(family)
-    running = RunningSweep(spec.trials, goals=spec.goals)
+    running = RunningSweep(spec)
     settings = {name: value for name, value in SEARCHED.items() if name in spec.search}
     for number, experiment in enumerate((*spec.experiments, None)):
         config = spec.trial_config({} if experiment else settings, experiment).model_dump()
         trial = replace(record(spec, number, 0.5, "running"), experiment=experiment, config=config, epochs=3)
-        running.change(spec, trial)
-    running.change(spec, replace(trial, status="complete", metrics={"val_accuracy": 0.625}))
+        running.change(trial)
+    running.change(replace(trial, status="complete", metrics={"val_accuracy": 0.625}))
     text = io.StringIO()
     Console(file=text, width=width, force_terminal=True, color_system=None).print(draw_trials(running, width))
     header, *lines = text.getvalue().splitlines()

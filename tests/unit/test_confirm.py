@@ -12,7 +12,7 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
-from sweeps.cli.running import RunningSweep
+from sweeps.cli.running import RunningSweep, name_of
 from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, typical_run
 from sweeps.leaderboard import find_best, make_leaderboard
 from sweeps.record import Status, TrialRecord
@@ -237,9 +237,10 @@ def test_every_family_of_a_job_is_confirmed() -> None:
 def test_a_running_sweep_calls_confirming_runs_by_what_they_confirm() -> None:
     """A run names the trial that it confirms, from its start, and none is ever the best of the search."""
     spec = SweepSpec(family="transfer", trials=1, confirm="1x1")
-    running = RunningSweep(spec.trials + spec.confirming_runs)
-    running.change(spec, record(0, 0.5))
-    line = running.change(spec, replace(record(1, 0.9, confirms=0), status="running"))
-    assert (line.name, running.total) == ("confirms trial 0", 2)
-    running.change(spec, record(1, 0.9, confirms=0))
-    assert running.best is running.lines[0]
+    running = RunningSweep(spec)
+    running.change(record(0, 0.5))
+    begun = replace(record(1, 0.9, confirms=0), status="running")
+    running.change(begun)
+    assert (name_of(begun), running.total) == ("confirms trial 0", 2)
+    running.change(record(1, 0.9, confirms=0))
+    assert running.best is running.records[0]
