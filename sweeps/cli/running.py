@@ -86,6 +86,16 @@ def name_of(record: TrialRecord) -> str:
     return record.experiment or "search" if record.confirms is None else f"confirms trial {record.confirms}"
 
 
+def epoch_of(record: TrialRecord) -> str:
+    """Write how many epochs a trial has finished, and of how many."""
+    return f"{record.epochs}/{record.config['epochs']}"
+
+
+def accuracy_of(record: TrialRecord) -> str:
+    """Write the last validation accuracy of a trial; a dash before there is one."""
+    return write_share(record.metrics.get("val_accuracy"))
+
+
 def write_settings(settings: Mapping[str, Any]) -> str:
     """Write settings in one short line.
 

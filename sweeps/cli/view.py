@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
-from sweeps.cli.running import RunningSweep, name_of, write_duration, write_share
+from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of, name_of, write_duration
 from sweeps.interrupts import last_words
 from sweeps.ledger_text import standing_text
 
@@ -80,7 +80,7 @@ class PlainView:
         if record.status != "running":
             self.note(f"trial {number} {_end_of(record)} | {_how_far(running)}")
         elif not is_new:
-            self.note(f"trial {number} epoch {_epoch(record)}: val accuracy {_accuracy(record)}")
+            self.note(f"trial {number} epoch {epoch_of(record)}: val accuracy {accuracy_of(record)}")
 
 
 class LiveView:
@@ -169,7 +169,7 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
 def _cells(record: TrialRecord, best: bool, *, short: bool) -> tuple[str, ...]:
     name = name_of(record)
     shown = name.rpartition("/")[2] if short else name
-    return str(record.number), shown, record.status, _epoch(record), _accuracy(record) + (" *" if best else "")
+    return str(record.number), shown, record.status, epoch_of(record), accuracy_of(record) + (" *" if best else "")
 
 
 def _shown(running: RunningSweep, best: TrialRecord | None) -> list[TrialRecord]:
@@ -178,21 +178,13 @@ def _shown(running: RunningSweep, best: TrialRecord | None) -> list[TrialRecord]
     return [trial for trial in trials if trial.number in newest or trial.status == "running" or trial is best]
 
 
-def _epoch(record: TrialRecord) -> str:
-    return f"{record.epochs}/{record.config['epochs']}"
-
-
-def _accuracy(record: TrialRecord) -> str:
-    return write_share(record.metrics.get("val_accuracy"))
-
-
 def _end_of(record: TrialRecord) -> str:
     if record.status == "failed":
         return f"failed: {record.reason}"
     if record.status == "pruned" and not record.epochs:
         return record.reason
     took = write_duration(record.seconds)
-    return f"{record.status}: val accuracy {_accuracy(record)} after {record.epochs} epochs, {took}"
+    return f"{record.status}: val accuracy {accuracy_of(record)} after {record.epochs} epochs, {took}"
 
 
 def _how_far(running: RunningSweep) -> str:
