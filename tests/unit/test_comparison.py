@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.stats import binomtest
 from carcls.config import TrialConfig
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
-from sweeps.comparison import compare
+from sweeps.comparison import compare, line_of
 from sweeps.record import Status, TrialRecord
 from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 
@@ -121,6 +122,15 @@ def test_interrupted_and_failed_sweeps_show_as_such_after_those_with_a_score() -
     assert lines[0].registered == "carsweep-transfer 3"
     low, high = wilson_interval(20, 100)
     assert lines[0].val_half_width == pytest.approx((high - low) / 2)
+
+
+def test_a_line_names_the_experiment_that_won() -> None:
+    """The documented experiment, also where a run of it with a fresh seed stands for it; the search; or nothing."""
+    named, searched = replace(trial(0, 0.5), experiment="transfer/frozen"), trial(1, 0.4)
+    repeated = replace(trial(2, 0.6), confirms=0)
+    models = [line_of(sweep("a", *trials)).model for trials in ([named, searched], [named, repeated], [searched])]
+    assert models == ["transfer/frozen", "transfer/frozen", "search"]
+    assert line_of(sweep("a", trial(0, None))).model == "none"
 
 
 def test_siblings_are_neither_counted_nor_repeated() -> None:
