@@ -18,7 +18,7 @@ from carcls.evaluation.significance import (
     holm,
     wilson_interval,
 )
-from sweeps.leaderboard import Row, condensed, make_leaderboard, varying_settings
+from sweeps.leaderboard import Row, condensed, leaderboard_of, varying_settings
 from sweeps.result import DataSummary, SweepResult
 
 TOP = 5
@@ -195,11 +195,7 @@ def _model(result: SweepResult) -> str:
 def _top_rows(result: SweepResult, varying: Sequence[str], top: int) -> tuple[Row, ...]:
     """Return the best rows with the settings that vary and are not at their defaults."""
     defaults = TrialConfig.model_validate({"family": result.family}).model_dump()
-    images = result.data.splits.get("validation", 0)
-    board = make_leaderboard(
-        result.trials, base=defaults, validation_images=images, confirmed=result.confirmed, goals=result.goals
-    )
-    rows = condensed(board.rows)[:top]
+    rows = condensed(leaderboard_of(result, defaults).rows)[:top]
     return tuple(replace(row, settings={n: row.settings[n] for n in varying if n in row.settings}) for row in rows)
 
 

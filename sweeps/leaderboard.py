@@ -11,7 +11,7 @@ from carcls.config import TrialConfig
 from carcls.evaluation.significance import wilson_interval
 from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.record import TrialRecord, Twin
-from sweeps.result import Confirmed
+from sweeps.result import Confirmed, SweepResult
 
 _ORDER = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
 _SAME_FOR_ALL = {"family", "seed"}
@@ -119,6 +119,14 @@ def make_leaderboard(
         for trial in ranked
     )
     return Leaderboard(rows, varying_settings(ranked))
+
+
+def leaderboard_of(result: SweepResult, base: Mapping[str, Any]) -> Leaderboard:
+    """Return the leaderboard of a sweep; ``base`` is what its rows tell settings beside."""
+    images = result.data.splits.get("validation", 0)
+    return make_leaderboard(
+        result.trials, base=base, validation_images=images, confirmed=result.confirmed, goals=result.goals
+    )
 
 
 def find_best(trials: Iterable[TrialRecord], goals: Goals = ACCURACY_ALONE) -> TrialRecord | None:

@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.goals import Goals
 from sweeps.holding import Holder, asked_to_stop, holder_of
 from sweeps.remembered import names_in, require_known
 from sweeps.spec import SweepSpec
@@ -79,6 +78,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     Raises:
         InputError: there is none of that name, or its files are damaged.
     """
+    from sweeps.leaderboard import find_best
     from sweeps.study_history import JOURNAL, read_history
 
     folder = require_known(out, name)
@@ -87,7 +87,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     history = read_history(folder)
     own = [record for record in history.records if record.sibling_of is None]
     search = [record for record in history.records if record.confirms is None]
-    best = _best(search, spec.goals)
+    best = find_best(search, spec.goals)
     result = _read(folder / "result.json")
     test, registered = result.get("test") or {}, result.get("registered") or {}
     journal = folder / JOURNAL
@@ -135,13 +135,6 @@ def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], 
     told = {trial["number"]: trial["status"] for trial in result.get("trials", ())}
     concluded = result and not result.get("interrupted") and all(told.get(r.number) == r.status for r in records)
     return "finished" if concluded and "running" not in told.values() else "unfinished"
-
-
-def _best(records: Sequence[TrialRecord], goals: Goals) -> TrialRecord | None:
-    """Return the trial that would win now, as far as its last measurement tells."""
-    ranked = [(goals.rank(r.number, r.metrics), r) for r in records if r.status == "complete"]
-    feasible = [(rank, record) for rank, record in ranked if rank is not None]
-    return min(feasible, key=lambda one: one[0], default=(None, None))[1]
 
 
 def _twins(records: Sequence[TrialRecord]) -> list[Mapping[str, Any]]:

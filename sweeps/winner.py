@@ -14,7 +14,7 @@ from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.budget import budget_of
 from sweeps.confirm import confirmed_of, find_confirmed, typical_run
-from sweeps.leaderboard import find_best, make_leaderboard, pareto_of
+from sweeps.leaderboard import find_best, leaderboard_of, pareto_of
 from sweeps.result import (
     Confirmed,
     DataSummary,
@@ -302,9 +302,6 @@ def write_text(path: Path, text: str) -> None:
 def write_down(sitting: Sitting, result: SweepResult) -> None:
     """Write ``leaderboard.json`` and ``result.json``."""
     base = sitting.spec.trial_config({}).model_dump()
-    images = result.data.splits["validation"]
-    board = make_leaderboard(
-        result.trials, base=base, validation_images=images, confirmed=result.confirmed, goals=result.goals
-    )
+    board = leaderboard_of(result, base)
     write_json(sitting.folder / "leaderboard.json", board.as_dict())
     result.save(sitting.folder / "result.json")

@@ -20,7 +20,7 @@ from carcls.evaluation.significance import holm
 from carcls.evaluation.significance_seeds import RunsComparison, compare_runs
 from sweeps.confirm import find_confirmed
 from sweeps.disk_needs import answers_on_disk
-from sweeps.leaderboard import make_leaderboard
+from sweeps.leaderboard import leaderboard_of
 from sweeps.result import Compared
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _sides(result: SweepResult) -> dict[int, tuple[int, ...]]:
     """Return trial -> the runs that speak for it, the winner first."""
     if find_confirmed(result.confirmed):
         return {one.number: one.runs for one in result.confirmed if one.runs}
-    board = make_leaderboard(result.trials, base={}, validation_images=0, goals=result.goals)
+    board = leaderboard_of(result, {})
     # Combinations of one network are no rivals: of each the best.
     networks: dict[int, int] = {}
     for row in board.rows:
