@@ -18,7 +18,7 @@ from carcls.evaluation.significance import (
     holm,
     wilson_interval,
 )
-from sweeps.leaderboard import Row, condensed, make_leaderboard, varying_settings
+from sweeps.leaderboard import Row, condensed, leaderboard_of, varying_settings
 from sweeps.result import DataSummary, SweepResult
 
 TOP = 5
@@ -34,6 +34,7 @@ class SweepLine:
         sweep, family: its name and what it sweeps over.
         status: ``complete``, ``interrupted``, or ``failed`` when no trial completed.
         trials: that were run; combinations answered on the way of another trial are not counted.
+        model: name of the documented experiment that won, ``search``, or ``none``.
         val_accuracy, val_half_width: of the winner, and half of its 95% interval, in [0, 1]; None without one.
         test_accuracy, test_f1, test_interval: of the winner on the test images, in [0, 1]; None before they are read.
         readings: how often a test score of this sweep was computed.
@@ -47,6 +48,7 @@ class SweepLine:
     family: str
     status: str
     trials: int
+    model: str
     val_accuracy: float | None
     val_half_width: float | None
     test_accuracy: float | None
@@ -117,7 +119,7 @@ def compare(
 def _group(results: Sequence[SweepResult], predictions: Mapping[str, StoredPredictions], top: int) -> DataGroup:
     varying = varying_settings([trial for result in results for trial in result.trials])
     ranked = sorted(results, key=_rank_key)
-    lines = tuple(_line(result, varying, top) for result in ranked)
+    lines = tuple(line_of(result, _top_rows(result, varying, top)) for result in ranked)
     answers = {
         result.sweep: predictions[result.sweep]
         for result in ranked
@@ -156,7 +158,8 @@ def _pairs(answers: Mapping[str, StoredPredictions]) -> tuple[Pair, ...]:
     )
 
 
-def _line(result: SweepResult, varying: Sequence[str], top: int) -> SweepLine:
+def line_of(result: SweepResult, top: tuple[Row, ...] = ()) -> SweepLine:
+    """Return what one line tells of a sweep; ``top`` are the rows of its leaderboard to be shown with it."""
     accuracy, images = _metric(result.best, "val_accuracy"), result.data.splits.get("validation", 0)
     ends = None if accuracy is None or not images else wilson_interval(round(accuracy * images), images)
     status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
@@ -166,6 +169,7 @@ def _line(result: SweepResult, varying: Sequence[str], top: int) -> SweepLine:
         family=result.family,
         status=status,
         trials=sum(trial.sibling_of is None and trial.confirms is None for trial in result.trials),
+        model=_model(result),
         val_accuracy=accuracy,
         val_half_width=(ends[1] - ends[0]) / 2 if ends else None,
         test_accuracy=_metric(result.test, "test_accuracy"),
@@ -174,19 +178,24 @@ def _line(result: SweepResult, varying: Sequence[str], top: int) -> SweepLine:
         readings=result.test.readings if result.test else 0,
         seconds=result.seconds,
         registered=f"{registered.name} {registered.version}" if registered else "",
-        top=_top_rows(result, varying, top),
+        top=top,
         reason=next((trial.reason for trial in result.trials if trial.status == "failed"), ""),
     )
+
+
+def _model(result: SweepResult) -> str:
+    """Return which experiment won; of a run with a fresh seed, which one it repeats."""
+    best = result.best
+    if best is None:
+        return "none"
+    number = best.number if best.confirms is None else best.confirms
+    return next((trial.experiment for trial in result.trials if trial.number == number), None) or "search"
 
 
 def _top_rows(result: SweepResult, varying: Sequence[str], top: int) -> tuple[Row, ...]:
     """Return the best rows with the settings that vary and are not at their defaults."""
     defaults = TrialConfig.model_validate({"family": result.family}).model_dump()
-    images = result.data.splits.get("validation", 0)
-    board = make_leaderboard(
-        result.trials, base=defaults, validation_images=images, confirmed=result.confirmed, goals=result.goals
-    )
-    rows = condensed(board.rows)[:top]
+    rows = condensed(leaderboard_of(result, defaults).rows)[:top]
     return tuple(replace(row, settings={n: row.settings[n] for n in varying if n in row.settings}) for row in rows)
 
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from carcls.config import TrialConfig, digest_of
 from carcls.errors import shown
-from sweeps.result import Confirmed, TrialSummary
+from sweeps.record import TrialRecord
+from sweeps.result import Confirmed
 
 _FORM = re.compile(r"([1-9][0-9]?)x([1-9][0-9]?)")
 _SEEDS = 2**31
@@ -80,14 +81,14 @@ def repeats_of(number: int, config: TrialConfig, seed: int, count: int) -> list[
     return [Repeat(number, config.model_copy(update={"seed": fresh})) for fresh in fresh_seeds(seed, config, count)]
 
 
-def confirmed_of(trials: Iterable[TrialSummary]) -> tuple[Confirmed, ...]:
+def confirmed_of(trials: Iterable[TrialRecord]) -> tuple[Confirmed, ...]:
     """Return what fresh seeds made of each trial that was repeated, best first.
 
     Trials of which a run failed or is not over come last: a mean of those runs that went well would be luck again.
     Ties of the mean go to the lower number.
     """
     trials = list(trials)
-    runs: dict[int, list[TrialSummary]] = {}
+    runs: dict[int, list[TrialRecord]] = {}
     for trial in trials:
         if trial.confirms is not None:
             runs.setdefault(trial.confirms, []).append(trial)
@@ -101,7 +102,7 @@ def find_confirmed(confirmed: Sequence[Confirmed]) -> Confirmed | None:
     return next((one for one in confirmed if one.mean is not None), None)
 
 
-def typical_run(confirmed: Confirmed, trials: Iterable[TrialSummary]) -> TrialSummary:
+def typical_run(confirmed: Confirmed, trials: Iterable[TrialRecord]) -> TrialRecord:
     """Return the complete run whose score is nearest to the mean; ties go to the lower number.
 
     It stands for its settings in the registry. Its best run would be chosen for luck again, and would not score what
@@ -113,7 +114,7 @@ def typical_run(confirmed: Confirmed, trials: Iterable[TrialSummary]) -> TrialSu
     return min(runs, key=lambda run: (abs(run.metrics["val_accuracy"] - mean), run.number))
 
 
-def _confirmed(trial: TrialSummary, runs: Sequence[TrialSummary]) -> Confirmed:
+def _confirmed(trial: TrialRecord, runs: Sequence[TrialRecord]) -> Confirmed:
     complete = [run for run in runs if run.status == "complete" and math.isfinite(run.metrics["val_accuracy"])]
     scores = [run.metrics["val_accuracy"] for run in complete]
     mean = statistics.fmean(scores) if scores else None

@@ -10,8 +10,8 @@ from typing import Any
 from carcls.config import TrialConfig
 from carcls.evaluation.significance import wilson_interval
 from sweeps.goals import ACCURACY_ALONE, Goals
-from sweeps.record import Twin
-from sweeps.result import Confirmed, TrialSummary
+from sweeps.record import TrialRecord, Twin
+from sweeps.result import Confirmed, SweepResult
 
 _ORDER = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
 _SAME_FOR_ALL = {"family", "seed"}
@@ -23,7 +23,7 @@ class Row:
 
     Attributes:
         rank: from 1 for complete trials, None for the others.
-        number, experiment, status, reason, epochs, seconds: as in the trial's summary.
+        number, experiment, status, reason, epochs, seconds: as in the trial's record.
         accuracy, top5, f1: on the validation images, in [0, 1]; None when never measured.
         recall_at_5, map_at_r: of retrieval trials, in [0, 1].
         half_width: half of the 95% interval of the accuracy, in [0, 1].
@@ -85,7 +85,7 @@ class Leaderboard:
 
 
 def make_leaderboard(
-    trials: Iterable[TrialSummary],
+    trials: Iterable[TrialRecord],
     *,
     base: Mapping[str, Any],
     validation_images: int,
@@ -121,7 +121,15 @@ def make_leaderboard(
     return Leaderboard(rows, varying_settings(ranked))
 
 
-def find_best(trials: Iterable[TrialSummary], goals: Goals = ACCURACY_ALONE) -> TrialSummary | None:
+def leaderboard_of(result: SweepResult, base: Mapping[str, Any]) -> Leaderboard:
+    """Return the leaderboard of a sweep; ``base`` is what its rows tell settings beside."""
+    images = result.data.splits.get("validation", 0)
+    return make_leaderboard(
+        result.trials, base=base, validation_images=images, confirmed=result.confirmed, goals=result.goals
+    )
+
+
+def find_best(trials: Iterable[TrialRecord], goals: Goals = ACCURACY_ALONE) -> TrialRecord | None:
     """Return the complete trial that keeps all constraints and is best in the first objective, or None.
 
     Ties go to the better accuracy, then to the lower loss, then to the lower number. Runs with fresh seeds are left
@@ -131,7 +139,7 @@ def find_best(trials: Iterable[TrialSummary], goals: Goals = ACCURACY_ALONE) -> 
     return min(_candidates(search, goals), key=lambda trial: _rank_key(trial, goals), default=None)
 
 
-def pareto_of(trials: Iterable[TrialSummary], goals: Goals) -> tuple[int, ...]:
+def pareto_of(trials: Iterable[TrialRecord], goals: Goals) -> tuple[int, ...]:
     """Return the numbers of the trials on the Pareto front, ascending; none for a sweep with one objective.
 
     Of trials that are equal in all objectives the one that ranks first is on it.
@@ -144,9 +152,9 @@ def pareto_of(trials: Iterable[TrialSummary], goals: Goals) -> tuple[int, ...]:
     return goals.front({trial.number: trial.metrics for trial in ranked})
 
 
-def varying_settings(trials: Sequence[TrialSummary]) -> tuple[str, ...]:
+def varying_settings(trials: Sequence[TrialRecord]) -> tuple[str, ...]:
     """Return the settings in which any two trials differ and it matters, in the order of the config."""
-    matters = [_mattering(trial.params) for trial in trials]
+    matters = [_mattering(trial.config) for trial in trials]
     names = [name for name in TrialConfig.model_fields if name not in _SAME_FOR_ALL]
     return tuple(name for name in names if len({repr(m[name]) for m in matters if name in m}) > 1)
 
@@ -167,22 +175,22 @@ def _mattering(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.model_dump().items() if canonical.get(name) == value}
 
 
-def _complete(trials: Iterable[TrialSummary]) -> list[TrialSummary]:
+def _complete(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     return [trial for trial in trials if trial.status == "complete" and _metric(trial, "val_accuracy") is not None]
 
 
-def _candidates(trials: Iterable[TrialSummary], goals: Goals) -> list[TrialSummary]:
+def _candidates(trials: Iterable[TrialRecord], goals: Goals) -> list[TrialRecord]:
     """Return the complete trials that may win."""
     return [
         t for t in _complete(trials) if not goals.infeasible(t.metrics) and _metric(t, goals.first.metric) is not None
     ]
 
 
-def _infeasible(trial: TrialSummary, goals: Goals) -> str:
+def _infeasible(trial: TrialRecord, goals: Goals) -> str:
     return goals.infeasible(trial.metrics) if trial.status == "complete" else goals.broken_by(trial.metrics)
 
 
-def _rank_key(trial: TrialSummary, goals: Goals) -> tuple[float, ...]:
+def _rank_key(trial: TrialRecord, goals: Goals) -> tuple[float, ...]:
     first, accuracy, loss = (_metric(trial, name) for name in (goals.first.metric, "val_accuracy", "val_loss"))
     return (
         _ORDER[trial.status],
@@ -194,12 +202,12 @@ def _rank_key(trial: TrialSummary, goals: Goals) -> tuple[float, ...]:
     )
 
 
-def _metric(trial: TrialSummary, name: str) -> float | None:
+def _metric(trial: TrialRecord, name: str) -> float | None:
     value = trial.metrics.get(name)
     return None if value is None or math.isnan(value) else float(value)
 
 
-def _row(trial: TrialSummary, rank: int | None, base: Mapping[str, Any], images: int) -> Row:
+def _row(trial: TrialRecord, rank: int | None, base: Mapping[str, Any], images: int) -> Row:
     accuracy = _metric(trial, "val_accuracy")
     ends = None if accuracy is None or images < 1 else wilson_interval(round(accuracy * images), images)
     return Row(
@@ -207,21 +215,21 @@ def _row(trial: TrialSummary, rank: int | None, base: Mapping[str, Any], images:
         number=trial.number,
         experiment=trial.experiment,
         status=trial.status,
-        reason=trial.reason,
+        reason=trial.why,
         accuracy=accuracy,
         half_width=(ends[1] - ends[0]) / 2 if ends else None,
         top5=_metric(trial, "val_top5"),
         f1=_metric(trial, "val_f1"),
         epochs=trial.epochs,
-        seconds=trial.seconds,
-        settings=differing_settings(trial.params, base),
+        seconds=round(trial.seconds, 3),
+        settings=differing_settings(trial.config, base),
         recall_at_5=_metric(trial, "val_recall_at_5"),
         map_at_r=_metric(trial, "val_map_at_r"),
         sibling_of=trial.sibling_of,
         failure=trial.failure,
         predict_ms=_metric(trial, "predict_ms"),
         parameters=_metric(trial, "parameters"),
-        twins=trial.twins,
+        twins=tuple(trial.twins),
     )
 
 

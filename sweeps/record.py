@@ -1,9 +1,14 @@
-"""A trial as its sweep remembers it: plain values, no optuna, so that tables and trackers need none."""
+"""A trial as its sweep remembers it: plain values, no optuna, so that tables and trackers need none.
+
+The journal makes records, everything else reads them; ``to_json`` and ``record_from_json`` are their way to
+``result.json`` and ``--json`` (docs/json.md), and back.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from carcls.outcome import Measurement
@@ -76,3 +81,48 @@ class TrialRecord:
     twins: Sequence[Twin] = ()
     precision: str = ""
     history: Sequence[Measurement] = ()
+
+    @property
+    def why(self) -> str:
+        """Why it failed, was stopped or was not run; empty as well for a sibling, of which ``sibling_of`` tells it."""
+        return "" if self.sibling_of is not None else self.reason
+
+
+def to_json(record: TrialRecord) -> dict[str, Any]:
+    """Return what ``result.json`` tells of a trial; numbers that JSON has no word for are still in it."""
+    return {
+        "number": record.number,
+        "experiment": record.experiment,
+        "status": record.status,
+        "params": dict(record.config),
+        "metrics": dict(record.metrics),
+        "epochs": record.epochs,
+        "seconds": round(record.seconds, 3),
+        "reason": record.why,
+        "sibling_of": record.sibling_of,
+        "confirms": record.confirms,
+        "failure": record.failure,
+        "twins": [asdict(twin) for twin in record.twins],
+    }
+
+
+def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
+    """Return what an object of ``to_json`` tells, also one of an older version, which had fewer keys.
+
+    Metrics that are null are NaN. What only the journal knows (``settings``, ``history``, names of stages) is empty.
+    """
+    return TrialRecord(
+        number=value["number"],
+        experiment=value["experiment"],
+        settings={},
+        config=value["params"],
+        status=value["status"],
+        metrics={name: math.nan if number is None else number for name, number in value["metrics"].items()},
+        epochs=value["epochs"],
+        seconds=value["seconds"],
+        reason=value.get("reason", ""),
+        sibling_of=value.get("sibling_of"),
+        confirms=value.get("confirms"),
+        failure=value.get("failure", ""),
+        twins=tuple(Twin(**twin) for twin in value.get("twins", ())),
+    )

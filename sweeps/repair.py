@@ -57,7 +57,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         records = read_history(folder).records
         file = folder / "result.json"
         result = SweepResult.load(file) if file.is_file() else None
-        best = result.best.number if result and result.best else None
+        best = result.winner if result else None
         data = summarize_data(Dataset.load(folder / "dataset.json"))
         mirror = mirror_of(spec, folder, open_tracking(tracking_uri, folder.parent), data, tell)
         mirror.mirror_all(records, winner=best)

@@ -15,7 +15,7 @@ from sweeps.documented import find_experiment
 from sweeps.leaderboard import find_best
 from sweeps.reproduction_tables import markdown_of
 from sweeps.sweep_file import is_sweep, write_file
-from sweeps.winner import evaluate_on_test, files_of, summarize, summarize_trial, write_down, write_text
+from sweeps.winner import evaluate_on_test, files_of, summarize, write_down, write_text
 
 if TYPE_CHECKING:
     from sweeps.engine import EngineResult
@@ -183,15 +183,15 @@ class _Family:
                 self.comparisons.append(_compare(sitting, name, by_digest.get(config.digest), tell))
             self.best = self._best(engine.records, sitting)
         write_down(sitting, self.result)
-        mirror.summarise(engine.records, best=self.result.best.number if self.result.best else None)
+        mirror.summarise(engine.records, best=self.result.winner)
         return self.result
 
     def _best(self, records: Sequence[TrialRecord], sitting: Sitting) -> str | None:
-        best = find_best(map(summarize_trial, records))
+        best = find_best(records)
         if best is None:
             return None
         digests = {config.digest: name for name, config in reversed(sitting.spec.experiment_configs())}
-        return digests[_digest(next(record for record in records if record.number == best.number))]
+        return digests[_digest(best)]
 
 
 def _digest(record: TrialRecord) -> str:

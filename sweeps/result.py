@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from carcls.stages import write_json
 from sweeps.goals import Goals
-from sweeps.record import Twin
+from sweeps.record import TrialRecord, record_from_json, to_json
 
-Status = Literal["running", "complete", "pruned", "failed"]
+_OF_THE_BEST = ("number", "params", "metrics", "confirms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,39 +33,6 @@ class DataSummary:
     images: int
     classes: int
     splits: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class TrialSummary:
-    """One trial, as the result tells it.
-
-    Attributes:
-        number: from 0, in the order in which the trials were asked for.
-        experiment: name of the documented experiment, None for a trial of the search.
-        status: how it ended.
-        params: every setting of the trial.
-        metrics: the last measurement: ``val_accuracy`` and the others in [0, 1], losses in nats.
-        epochs: epochs measured.
-        seconds: wall time.
-        reason: why it failed or was stopped; empty for a complete trial.
-        sibling_of: the trial that answered this one on its way; None for a trial that was run.
-        confirms: the trial whose settings this one repeats with a fresh seed; None for a trial of the search.
-        failure: kind of the failure, as sweeps.failures lists them; empty unless it failed.
-        twins: trials that were drawn and not run, since they are the same as this one, or nearly.
-    """
-
-    number: int
-    experiment: str | None
-    status: Status
-    params: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    epochs: int
-    seconds: float
-    reason: str = ""
-    sibling_of: int | None = None
-    confirms: int | None = None
-    failure: str = ""
-    twins: tuple[Twin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +84,6 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class BestTrial:
-    """The trial with the best validation accuracy, and its validation metrics.
-
-    After ``--confirm`` it is a run of the winning settings with a fresh seed, and ``confirms`` the trial it repeats.
-    """
-
-    number: int
-    params: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    confirms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class TestReading:
     """The winner on the test split.
 
@@ -164,7 +118,10 @@ class RegisteredModel:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """A sweep, finished or interrupted; ``best``, ``test`` and ``registered`` are None while there is no winner.
+    """A sweep, finished or interrupted; ``winner``, ``test`` and ``registered`` are None while there is no winner.
+
+    ``winner`` is the number of the trial that won on the validation images; after ``--confirm`` it is the run with a
+    fresh seed that stands for the winning settings.
 
     ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` is the winner beside
     others; ``spent`` is what ``sweeps.spending.spent_dict`` returns, empty in results of older versions. ``objectives``
@@ -176,8 +133,8 @@ class SweepResult:
     family: str
     out: str
     data: DataSummary
-    trials: tuple[TrialSummary, ...]
-    best: BestTrial | None
+    trials: tuple[TrialRecord, ...]
+    winner: int | None
     test: TestReading | None
     registered: RegisteredModel | None
     tracking_uri: str
@@ -192,13 +149,22 @@ class SweepResult:
     saved_seconds: float = 0.0
 
     @property
+    def best(self) -> TrialRecord | None:
+        """The winner, or None."""
+        return next((trial for trial in self.trials if trial.number == self.winner), None)
+
+    @property
     def goals(self) -> Goals:
         """What decided the winner."""
         return Goals.parse(self.objectives, self.constraints)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        told = asdict(replace(self, trials=()))  # a record's history would be read for nothing
+        trials = {trial.number: to_json(trial) for trial in self.trials}
+        winner = trials.get(told.pop("winner"))
+        best = None if winner is None else {name: winner[name] for name in _OF_THE_BEST}
+        plain: dict[str, Any] = _plain({**told, "trials": list(trials.values()), "best": best})
         return plain
 
     def as_json(self) -> str:
@@ -218,8 +184,8 @@ class SweepResult:
             family=value["family"],
             out=value["out"],
             data=DataSummary(**value["data"]),
-            trials=tuple(_trial(trial) for trial in value["trials"]),
-            best=BestTrial(**{**best, "metrics": _numbers(best["metrics"])}) if best else None,
+            trials=tuple(record_from_json(trial) for trial in value["trials"]),
+            winner=best["number"] if best else None,
             test=TestReading(**{**test, "interval": tuple(test["interval"])}) if test else None,
             registered=RegisteredModel(**registered) if registered else None,
             tracking_uri=value["tracking_uri"],
@@ -248,12 +214,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _trial(value: Mapping[str, Any]) -> TrialSummary:
-    twins = tuple(Twin(**twin) for twin in value.get("twins", ()))
-    return TrialSummary(**{**value, "metrics": _numbers(value["metrics"]), "twins": twins})
-
-
-def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in metrics.items()}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.goals import Goals
 from sweeps.holding import Holder, asked_to_stop, holder_of
 from sweeps.remembered import names_in, require_known
 from sweeps.spec import SweepSpec
@@ -21,21 +20,6 @@ if TYPE_CHECKING:
 
 State = Literal["running", "stopping", "unfinished", "finished"]
 JOBS = ("all", "reproduce")
-
-
-@dataclass(frozen=True, slots=True)
-class TrialStatus:
-    """A trial that has begun and not ended; ``accuracy`` of the last epoch on the validation images, in [0, 1].
-
-    ``confirms`` is the trial that it repeats with a fresh seed; None for a trial of the search.
-    """
-
-    number: int
-    experiment: str | None
-    epoch: int
-    epochs: int
-    accuracy: float | None
-    confirms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +53,7 @@ class SweepStatus:
     counts: Mapping[str, int]
     siblings: int
     twins: tuple[Mapping[str, Any], ...]
-    unfinished: tuple[TrialStatus, ...]
+    unfinished: tuple[TrialRecord, ...]
     best: int | None
     best_accuracy: float | None
     test_accuracy: float | None
@@ -84,7 +68,8 @@ class SweepStatus:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {**asdict(self), "ended": self.ended}
+        plain = asdict(replace(self, unfinished=()))  # a record's history would be read for nothing
+        return {**plain, "unfinished": [_told(record) for record in self.unfinished], "ended": self.ended}
 
 
 def sweep_status(out: Path, name: str) -> SweepStatus:
@@ -93,6 +78,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     Raises:
         InputError: there is none of that name, or its files are damaged.
     """
+    from sweeps.leaderboard import find_best
     from sweeps.study_history import JOURNAL, read_history
 
     folder = require_known(out, name)
@@ -101,7 +87,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     history = read_history(folder)
     own = [record for record in history.records if record.sibling_of is None]
     search = [record for record in history.records if record.confirms is None]
-    best = _best(search, spec.goals)
+    best = find_best(search, spec.goals)
     result = _read(folder / "result.json")
     test, registered = result.get("test") or {}, result.get("registered") or {}
     journal = folder / JOURNAL
@@ -114,7 +100,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         counts=dict(Counter(record.status for record in search if record.sibling_of is None)),
         siblings=len(history.records) - len(own),
         twins=tuple(_twins(history.records)),
-        unfinished=tuple(_trial(record) for record in own if record.status == "running"),
+        unfinished=tuple(record for record in own if record.status == "running"),
         best=best.number if best else None,
         best_accuracy=best.metrics["val_accuracy"] if best else None,
         test_accuracy=test.get("metrics", {}).get("test_accuracy"),
@@ -151,22 +137,21 @@ def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], 
     return "finished" if concluded and "running" not in told.values() else "unfinished"
 
 
-def _best(records: Sequence[TrialRecord], goals: Goals) -> TrialRecord | None:
-    """Return the trial that would win now, as far as its last measurement tells."""
-    ranked = [(goals.rank(r.number, r.metrics), r) for r in records if r.status == "complete"]
-    feasible = [(rank, record) for rank, record in ranked if rank is not None]
-    return min(feasible, key=lambda one: one[0], default=(None, None))[1]
-
-
 def _twins(records: Sequence[TrialRecord]) -> list[Mapping[str, Any]]:
     found = [{"number": t.number, "same_as": r.number, "near": t.near} for r in records for t in r.twins]
     return sorted(found, key=lambda twin: twin["number"])
 
 
-def _trial(record: TrialRecord) -> TrialStatus:
-    accuracy = record.metrics.get("val_accuracy")
-    epochs = int(record.config["epochs"])
-    return TrialStatus(record.number, record.experiment, record.epochs, epochs, accuracy, record.confirms)
+def _told(record: TrialRecord) -> dict[str, Any]:
+    """Return what is told of a trial that has begun and not ended."""
+    return {
+        "number": record.number,
+        "experiment": record.experiment,
+        "epoch": record.epochs,
+        "epochs": record.config["epochs"],
+        "accuracy": record.metrics.get("val_accuracy"),
+        "confirms": record.confirms,
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from sweeps.spec_families import overrides_for, setting_of, settings_for
 from sweeps.spec_loading import load_spec
 from sweeps.spec_mistakes import TRIAL_SETTINGS
 from sweeps.sweep_file import is_sweep, read_spec, write_file
-from sweeps.together_tables import TogetherResult, contender_of, markdown_of
+from sweeps.together_tables import TogetherResult, markdown_of
 from sweeps.winner import write_text
 
 if TYPE_CHECKING:
@@ -117,9 +117,8 @@ def run_together(
             if results[spec.family].interrupted:
                 break
     interrupted = any(result.interrupted for result in results.values())
-    contenders = tuple(contender_of(result) for result in results.values())
     pairs = () if interrupted else _pairs(out, [result.sweep for result in results.values()])
-    together = TogetherResult(name, time.monotonic() - started, results, contenders, interrupted, pairs)
+    together = TogetherResult(name, time.monotonic() - started, results, interrupted, pairs)
     if not interrupted:
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -179,4 +178,4 @@ def with_start(spec: SweepSpec, out: Path, transfer: SweepResult | None) -> Swee
         return spec.model_copy(update={"starts": read_spec(before).starts})
     if transfer is None or transfer.best is None or spec.trials <= len(spec.experiments):
         return spec
-    return spec.model_copy(update={"starts": ({n: transfer.best.params[n] for n in _TRAINING_SETTINGS},)})
+    return spec.model_copy(update={"starts": ({n: transfer.best.config[n] for n in _TRAINING_SETTINGS},)})

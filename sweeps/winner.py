@@ -14,15 +14,13 @@ from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.budget import budget_of
 from sweeps.confirm import confirmed_of, find_confirmed, typical_run
-from sweeps.leaderboard import find_best, make_leaderboard, pareto_of
+from sweeps.leaderboard import find_best, leaderboard_of, pareto_of
 from sweeps.result import (
-    BestTrial,
     Confirmed,
     DataSummary,
     RegisteredModel,
     SweepResult,
     TestReading,
-    TrialSummary,
 )
 from sweeps.sitting import Sitting
 from sweeps.spending import Spending, cost_metric, read_spending, spent_by, spent_dict
@@ -59,38 +57,33 @@ def conclude(
     if before is None and (sitting.folder / "result.json").is_file():
         tell("result.json cannot be read; it is written anew from the sweep's journal.")
     if before is not None and not interrupted and _same_outcome(before, result, refit=sitting.spec.refit):
-        result = _as_registered(sitting, before, records, mirror, tell)
-    elif result.best is not None and not interrupted:
+        # The trials are those that it was concluded with, and the journal's records know where their models are.
+        result = _as_registered(sitting, replace(before, trials=result.trials), mirror, tell)
+    elif result.winner is not None and not interrupted:
         write_down(sitting, result)
-        result = _publish(sitting, result, records, mirror, tell)
+        result = _publish(sitting, result, mirror, tell)
     write_down(sitting, result)
     mirror.summarise(
         records,
-        best=result.best.number if result.best else None,
+        best=result.winner,
         metrics=metrics_of(result),
         leaderboard=sitting.folder / "leaderboard.json",
     )
     return result
 
 
-def _as_registered(
-    sitting: Sitting,
-    before: SweepResult,
-    records: Sequence[TrialRecord],
-    mirror: Mirror,
-    tell: Callable[[str], None],
-) -> SweepResult:
+def _as_registered(sitting: Sitting, before: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
     """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
     from sweeps.registry import find_registered
 
-    if before.best is None:
+    if before.winner is None:
         return before
     try:
         found = find_registered(
             sitting.tracking,
             family=before.family,
             sweep_id=sweep_id(sitting.folder),
-            number=before.best.number,
+            number=before.winner,
             refit=sitting.spec.refit,
         )
     except TrackingError as error:
@@ -99,25 +92,18 @@ def _as_registered(
     if found is not None:
         return replace(before, registered=RegisteredModel(found.name, found.version, found.alias, found.uri))
     tell("The model registry does not have the winner any more; it is registered again.")
-    return _publish(sitting, replace(before, registered=None), records, mirror, tell)
+    return _publish(sitting, replace(before, registered=None), mirror, tell)
 
 
-def _publish(
-    sitting: Sitting,
-    result: SweepResult,
-    records: Sequence[TrialRecord],
-    mirror: Mirror,
-    tell: Callable[[str], None],
-) -> SweepResult:
+def _publish(sitting: Sitting, result: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
     """Read the winner on the test images, once, and register it."""
-    best = result.best
-    assert best is not None
-    winner = next(record for record in records if record.number == best.number)
+    winner = result.best
+    assert winner is not None
     if winner.sibling_of is not None:
         mirror.trial_changed(winner)  # siblings have no run; a registered model needs one
     refit = sitting.spec.refit
     try:
-        result = replace(result, comparison=_compute(sitting, "compare", result=result, records=records))
+        result = replace(result, comparison=_compute(sitting, "compare", result=result))
         write_down(sitting, result)
         if refit:
             epochs = winner.config["epochs"]
@@ -193,24 +179,6 @@ def summarize_data(dataset: Dataset) -> DataSummary:
     return DataSummary(dataset.name, dataset.digest, sum(counts.values()), len(dataset.classes), counts)
 
 
-def summarize_trial(record: TrialRecord) -> TrialSummary:
-    """Return a trial as the result tells it."""
-    return TrialSummary(
-        number=record.number,
-        experiment=record.experiment,
-        status=record.status,
-        params=dict(record.config),
-        metrics=dict(record.metrics),
-        epochs=record.epochs,
-        seconds=round(record.seconds, 3),
-        reason="" if record.sibling_of is not None else record.reason,
-        sibling_of=record.sibling_of,
-        confirms=record.confirms,
-        failure=record.failure,
-        twins=tuple(record.twins),
-    )
-
-
 def with_time(record: TrialRecord, spending: Spending) -> TrialRecord:
     """Return a trial with the seconds it took: one that was interrupted, or soon failed, has told none itself."""
     return replace(record, seconds=record.seconds or spent_by(record, spending).seconds)
@@ -219,8 +187,7 @@ def with_time(record: TrialRecord, spending: Spending) -> TrialRecord:
 def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     spending = read_spending(sitting.folder)
-    timed = [with_time(record, spending) for record in records]
-    trials = tuple(sorted(map(summarize_trial, timed), key=lambda trial: trial.number))
+    trials = tuple(sorted((with_time(record, spending) for record in records), key=lambda trial: trial.number))
     goals = sitting.spec.goals
     confirmed = confirmed_of(trials) if sitting.spec.confirm else ()
     best = _best(trials, confirmed, goals)
@@ -231,7 +198,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         out=str(sitting.out),
         data=summarize_data(sitting.dataset),
         trials=trials,
-        best=BestTrial(best.number, best.params, best.metrics, best.confirms) if best else None,
+        winner=best.number if best else None,
         test=None,
         registered=None,
         tracking_uri=sitting.tracking.shown_uri,
@@ -246,7 +213,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
     )
 
 
-def _best(trials: Sequence[TrialSummary], confirmed: Sequence[Confirmed], goals: Goals) -> TrialSummary | None:
+def _best(trials: Sequence[TrialRecord], confirmed: Sequence[Confirmed], goals: Goals) -> TrialRecord | None:
     """Return the trial whose model is registered: by the means of fresh seeds where there are any."""
     winner = find_confirmed(confirmed)
     return find_best(trials, goals) if winner is None else typical_run(winner, trials)
@@ -254,9 +221,10 @@ def _best(trials: Sequence[TrialSummary], confirmed: Sequence[Confirmed], goals:
 
 def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool:
     """Tell whether nothing was computed since the sweep was concluded, nor is to be."""
-    if before.best is not None and (before.test is None or before.registered is None or before.test.refit != refit):
+    if before.winner is not None and (before.test is None or before.registered is None or before.test.refit != refit):
         return False
-    same = (before.trials, before.best, before.tracking_uri) == (now.trials, now.best, now.tracking_uri)
+    told, tells = before.as_dict(), now.as_dict()
+    same = all(told[what] == tells[what] for what in ("trials", "best", "tracking_uri"))
     return same and before.data.digest == now.data.digest and not before.interrupted
 
 
@@ -289,7 +257,7 @@ def _register(
         test=test.metrics,
         details={
             **_origin(sitting),
-            "backbone": best.params["backbone"],
+            "backbone": best.config["backbone"],
             "test_images": sitting.dataset.test_digest,
             **_counted(result, test),
         },
@@ -334,9 +302,6 @@ def write_text(path: Path, text: str) -> None:
 def write_down(sitting: Sitting, result: SweepResult) -> None:
     """Write ``leaderboard.json`` and ``result.json``."""
     base = sitting.spec.trial_config({}).model_dump()
-    images = result.data.splits["validation"]
-    board = make_leaderboard(
-        result.trials, base=base, validation_images=images, confirmed=result.confirmed, goals=result.goals
-    )
+    board = leaderboard_of(result, base)
     write_json(sitting.folder / "leaderboard.json", board.as_dict())
     result.save(sitting.folder / "result.json")

@@ -10,7 +10,6 @@ from carcls.config import TrialConfig
 from sweeps.confirm import Repeat, parse_confirm, repeats_of
 from sweeps.leaderboard import make_leaderboard
 from sweeps.sweep_file import is_sweep, read_spec
-from sweeps.winner import summarize_trial
 
 if TYPE_CHECKING:
     from sweeps.leaderboard import Row
@@ -32,7 +31,7 @@ def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repe
         return []
     extent = parse_confirm(spec.confirm)
     configs = {record.number: TrialConfig.model_validate(dict(record.config)) for record in records}
-    search = [summarize_trial(record) for record in records if record.confirms is None]
+    search = [record for record in records if record.confirms is None]
     base = spec.trial_config({}).model_dump()
     board = make_leaderboard(search, base=base, validation_images=0, goals=spec.goals)
     best = list(_distinct(board.rows, configs))[: extent.top]

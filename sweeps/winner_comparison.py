@@ -20,7 +20,7 @@ from carcls.evaluation.significance import holm
 from carcls.evaluation.significance_seeds import RunsComparison, compare_runs
 from sweeps.confirm import find_confirmed
 from sweeps.disk_needs import answers_on_disk
-from sweeps.leaderboard import make_leaderboard
+from sweeps.leaderboard import leaderboard_of
 from sweeps.result import Compared
 
 if TYPE_CHECKING:
@@ -30,20 +30,17 @@ if TYPE_CHECKING:
     from sweeps.result import SweepResult
 
 
-def compare_winner(
-    result: SweepResult, records: Sequence[TrialRecord], data: Dataset, stages: StageStore
-) -> tuple[Compared, ...]:
+def compare_winner(result: SweepResult, data: Dataset, stages: StageStore) -> tuple[Compared, ...]:
     """Compare the winner with the other confirmed trials, or with the runner-up where nothing was confirmed.
 
     Answers that are missing or of other images are left out.
 
     Args:
-        result: with a winner.
-        records: all trials.
+        result: with a winner, whose trials are the journal's own records.
         data: what they were validated on.
         stages: where their answers are.
     """
-    numbers = {record.number: record for record in records}
+    numbers = {record.number: record for record in result.trials}
     sides = {number: _answers([numbers[run] for run in runs], data, stages) for number, runs in _sides(result).items()}
     return _compared(sides)
 
@@ -52,7 +49,7 @@ def _sides(result: SweepResult) -> dict[int, tuple[int, ...]]:
     """Return trial -> the runs that speak for it, the winner first."""
     if find_confirmed(result.confirmed):
         return {one.number: one.runs for one in result.confirmed if one.runs}
-    board = make_leaderboard(result.trials, base={}, validation_images=0, goals=result.goals)
+    board = leaderboard_of(result, {})
     # Combinations of one network are no rivals: of each the best.
     networks: dict[int, int] = {}
     for row in board.rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from sweeps.result import Compared, SweepResult, TestReading
 
 
-def compare(
-    data: Dataset, stages: StageStore, *, result: SweepResult, records: Sequence[TrialRecord]
-) -> tuple[Compared, ...]:
+def compare(data: Dataset, stages: StageStore, *, result: SweepResult) -> tuple[Compared, ...]:
     """Compare the winner with those that it won against."""
-    return compare_winner(result, records, data, stages)
+    return compare_winner(result, data, stages)
 
 
 def evaluate(

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from sweeps.goals import Goals
 from sweeps.leaderboard import Leaderboard, Row
 from sweeps.objectives import QUANTITIES, Quantity
-from sweeps.result import SweepResult, TrialSummary
+from sweeps.record import TrialRecord
+from sweeps.result import SweepResult
 
 STAR, CROSS = "★", "✗"
 _COSTS = tuple(quantity for quantity in QUANTITIES if quantity.unit in ("milliseconds", "count"))
@@ -46,7 +47,7 @@ def nothing_feasible(result: SweepResult) -> str:
     )
 
 
-def _breaks(trial: TrialSummary, goals: Goals) -> bool:
+def _breaks(trial: TrialRecord, goals: Goals) -> bool:
     if trial.status == "complete":
         return bool(goals.infeasible(trial.metrics))
     return trial.status == "pruned" and bool(goals.broken_by(trial.metrics))

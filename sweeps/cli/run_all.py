@@ -153,7 +153,7 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
     console.print(
         f"\n{together.name}: the winners of all families, in {write_duration(together.seconds)}", style="bold"
     )
-    console.print(draw_comparison(comparison_rows(together.contenders), console.width))
+    console.print(draw_comparison(comparison_rows(together.lines), console.width))
     if together.pairs:
         print_pairs(console, together.pairs)
     if not together.interrupted:

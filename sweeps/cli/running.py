@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sweeps.goals import ACCURACY_ALONE, Goals
-
 if TYPE_CHECKING:
     from sweeps.ledger import Standing
     from sweeps.record import TrialRecord
@@ -16,78 +14,58 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class TrialLine:
-    """One trial, as far as it has come; accuracies in [0, 1].
-
-    ``rank`` orders those that may win, the best first; ``value`` is of the first objective.
-    """
-
-    number: int
-    name: str
-    settings: str
-    epochs: int
-    epoch: int = 0
-    status: str = "running"
-    accuracy: float | None = None
-    reason: str = ""
-    refused: bool = False
-    rank: tuple[float, ...] | None = None
-    value: float | None = None
-
-
-@dataclass(slots=True)
 class RunningSweep:
     """The trials of a sweep so far, in the order in which they started."""
 
-    total: int
+    spec: SweepSpec
+    base: Mapping[str, Any] = field(init=False)
+    records: dict[int, TrialRecord] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    lines: dict[int, TrialLine] = field(default_factory=dict)
-    goals: Goals = ACCURACY_ALONE
     standing: Standing | None = None
     told: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.base = self.spec.trial_config({}).model_dump()
 
     def stand(self, standing: Standing) -> None:
         """Note what is spent and what is to come."""
         self.standing, self.told = standing, time.monotonic()
 
-    def change(self, spec: SweepSpec, record: TrialRecord) -> TrialLine:
+    def change(self, record: TrialRecord) -> None:
         """Note how a trial is getting on, or how it ended."""
-        line = self.lines.get(record.number) or self._begin(spec, record)
-        line.status, line.epoch, line.reason = record.status, record.epochs, record.reason or ""
-        line.refused = record.refused
-        may_win = record.status == "complete" and record.confirms is None
-        line.rank = self.goals.rank(record.number, record.metrics) if may_win else None
-        line.value = record.metrics.get(self.goals.first.metric)
-        line.accuracy = record.metrics.get("val_accuracy", line.accuracy)
-        return line
+        self.records[record.number] = record
 
-    def _begin(self, spec: SweepSpec, record: TrialRecord) -> TrialLine:
-        from sweeps.job import base_settings
+    def settings_of(self, record: TrialRecord) -> str:
+        """Write the settings of a trial that differ from the sweep's base."""
         from sweeps.leaderboard import differing_settings
 
-        name = record.experiment or "search" if record.confirms is None else f"confirms trial {record.confirms}"
-        differing = differing_settings(record.config, base_settings(spec))
-        line = TrialLine(record.number, name, write_settings(differing), record.config["epochs"])
-        self.lines[record.number] = line
-        return line
+        return write_settings(differing_settings(record.config, self.base))
 
     @property
-    def best(self) -> TrialLine | None:
+    def total(self) -> int:
+        """Trials to come in all, those that confirm others included."""
+        return self.spec.trials + self.spec.confirming_runs
+
+    @property
+    def best(self) -> TrialRecord | None:
         """The complete trial that would win now; runs with fresh seeds are none of the search."""
-        ranked = [(line.rank, line) for line in self.lines.values() if line.rank is not None]
-        return min(ranked, key=lambda one: one[0], default=(None, None))[1]
+        from sweeps.leaderboard import find_best
+
+        # A list, since the live table is drawn in a thread of its own.
+        return find_best(list(self.records.values()), self.spec.goals)
 
     @property
     def best_known(self) -> tuple[int, float] | None:
         """Number and first objective of the trial that would win now, those of earlier sittings included."""
         if self.standing:
             return self.standing.best
-        return (self.best.number, self.best.value or 0.0) if self.best else None
+        best = self.best
+        return (best.number, best.metrics[self.spec.goals.first.metric]) if best else None
 
     @property
     def done(self) -> int:
         """Trials that ended, however, those of earlier sittings too; those that were never run do not count."""
-        here = sum(line.status != "running" and not line.refused for line in self.lines.values())
+        here = sum(trial.status != "running" and not trial.refused for trial in list(self.records.values()))
         return max(here, self.standing.ended if self.standing else 0)
 
     @property
@@ -101,6 +79,21 @@ class RunningSweep:
         if self.standing is None or self.standing.forecast is None:
             return None
         return max(0.0, self.standing.forecast.seconds - (time.monotonic() - self.told))
+
+
+def name_of(record: TrialRecord) -> str:
+    """Return what a list of trials calls one: its documented experiment, the search, or the trial that it confirms."""
+    return record.experiment or "search" if record.confirms is None else f"confirms trial {record.confirms}"
+
+
+def epoch_of(record: TrialRecord) -> str:
+    """Write how many epochs a trial has finished, and of how many."""
+    return f"{record.epochs}/{record.config['epochs']}"
+
+
+def accuracy_of(record: TrialRecord) -> str:
+    """Write the last validation accuracy of a trial; a dash before there is one."""
+    return write_share(record.metrics.get("val_accuracy"))
 
 
 def write_settings(settings: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeps.cli.family import resume_command
-from sweeps.cli.running import write_share, write_twins
+from sweeps.cli.running import accuracy_of, epoch_of, name_of, write_share, write_twins
 from sweeps.cli.streams import Streams
 
 if TYPE_CHECKING:
@@ -50,10 +50,9 @@ def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
     if sweep.twins:
         yield f"  {write_twins([(twin['number'], twin['same_as'], twin['near']) for twin in sweep.twins])}"
     for trial in sweep.unfinished:
-        accuracy = "" if trial.accuracy is None else f", val accuracy {write_share(trial.accuracy)}"
-        name = trial.experiment or ("search" if trial.confirms is None else f"confirms trial {trial.confirms}")
-        what = f"{'runs' if sweep.holder else 'waits'}: {name}"
-        yield f"  trial {trial.number} {what}, epoch {trial.epoch}/{trial.epochs}{accuracy}"
+        accuracy = f", val accuracy {accuracy_of(trial)}" if "val_accuracy" in trial.metrics else ""
+        what = f"{'runs' if sweep.holder else 'waits'}: {name_of(trial)}"
+        yield f"  trial {trial.number} {what}, epoch {epoch_of(trial)}{accuracy}"
     if sweep.best is not None:
         test = "" if sweep.test_accuracy is None else f"; test accuracy {write_share(sweep.test_accuracy)}"
         yield f"  best: trial {sweep.best}, val accuracy {write_share(sweep.best_accuracy)}{test}"

@@ -17,7 +17,7 @@ from sweeps.cli.running import write_duration, write_settings, write_share, writ
 from sweeps.cli.streams import callable_name
 from sweeps.cli.verdict import draw_confirmed, mean_text, verdict_lines
 from sweeps.confirm import find_confirmed
-from sweeps.leaderboard import Row, condensed, make_leaderboard
+from sweeps.leaderboard import Row, condensed, leaderboard_of
 from sweeps.ledger_text import spent_text
 from sweeps.objectives import Quantity
 from sweeps.result import SweepResult, TestReading
@@ -35,10 +35,7 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
         base: the settings that the sweep started from; the table shows what differs from them.
         closing: whether to tell the winner's test score and what to do next.
     """
-    images = result.data.splits.get("validation", 0)
-    board = make_leaderboard(
-        result.trials, base=base, validation_images=images, confirmed=result.confirmed, goals=result.goals
-    )
+    board = leaderboard_of(result, base)
     console.print()
     console.print(_title(result, board.rows))
     rows = condensed(board.rows)

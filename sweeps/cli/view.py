@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
-from sweeps.cli.running import RunningSweep, TrialLine, write_duration, write_share
+from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of, name_of, write_duration
 from sweeps.interrupts import last_words
 from sweeps.ledger_text import standing_text
 
@@ -51,8 +51,8 @@ class PlainView:
     """
 
     def __init__(self, spec: SweepSpec, console: Console) -> None:
-        self._spec, self._console = spec, console
-        self._running = RunningSweep(spec.trials + spec.confirming_runs, goals=spec.goals)
+        self._console = console
+        self._running = RunningSweep(spec)
         self._tenths = -1
 
     def note(self, text: str) -> None:
@@ -72,14 +72,15 @@ class PlainView:
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Print what the trial tries, its validation accuracy, or how it ended and how far the sweep is."""
-        is_new, number = record.number not in self._running.lines, record.number
-        line = self._running.change(self._spec, record)
+        running, number = self._running, record.number
+        is_new = number not in running.records
+        running.change(record)
         if is_new and not record.refused:
-            self.note(f"trial {number} started: {line.name} {line.settings}".rstrip())
+            self.note(f"trial {number} started: {name_of(record)} {running.settings_of(record)}".rstrip())
         if record.status != "running":
-            self.note(f"trial {number} {_end_of(line, record.seconds)} | {_how_far(self._running)}")
+            self.note(f"trial {number} {_end_of(record)} | {_how_far(running)}")
         elif not is_new:
-            self.note(f"trial {number} epoch {line.epoch}/{line.epochs}: val accuracy {write_share(line.accuracy)}")
+            self.note(f"trial {number} epoch {epoch_of(record)}: val accuracy {accuracy_of(record)}")
 
 
 class LiveView:
@@ -91,8 +92,8 @@ class LiveView:
     """
 
     def __init__(self, spec: SweepSpec, console: Console) -> None:
-        self._spec, self._console = spec, console
-        self._running = RunningSweep(spec.trials + spec.confirming_runs, goals=spec.goals)
+        self._console = console
+        self._running = RunningSweep(spec)
         self._bar: Progress | None = None
         self._live: Live | None = None
 
@@ -124,7 +125,7 @@ class LiveView:
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Add the trial's line to the table, or change it."""
-        self._running.change(self._spec, record)
+        self._running.change(record)
         self._redraw()
 
     def _close_bar(self) -> None:
@@ -150,8 +151,7 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
 
     On a terminal of few columns the settings give way, then the names of experiments.
     """
-    lines, best = _shown(running), running.best
-    cells = [_cells(line, line is best, short=width < _WIDE) for line in lines]
+    best = running.best
     accuracy = "val accuracy" if width >= _NARROW else "val acc."
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for name in ("trial", "what", "status", "epoch", accuracy):
@@ -160,33 +160,31 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
     if width < _NARROW:
         table.columns[1].max_width = _SHORTEST
     table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
-    for line, (*row, settings) in zip(lines, cells, strict=True):
-        row_texts = [Text(text, style=_COLOURS.get(text, "")) for text in row]
-        table.add_row(*row_texts, Text(settings), style="bold" if line is best else None)
+    for trial in _shown(running, best):
+        row = [Text(text, style=_COLOURS.get(text, "")) for text in _cells(trial, trial is best, short=width < _WIDE)]
+        table.add_row(*row, Text(running.settings_of(trial)), style="bold" if trial is best else None)
     return table
 
 
-def _cells(line: TrialLine, best: bool, *, short: bool) -> tuple[str, ...]:
-    epoch = f"{line.epoch}/{line.epochs}" if line.epochs else str(line.epoch)
-    accuracy = write_share(line.accuracy) + (" *" if best else "")
-    name = line.name.rpartition("/")[2] if short else line.name
-    return str(line.number), name, line.status, epoch, accuracy, line.settings
+def _cells(record: TrialRecord, best: bool, *, short: bool) -> tuple[str, ...]:
+    name = name_of(record)
+    shown = name.rpartition("/")[2] if short else name
+    return str(record.number), shown, record.status, epoch_of(record), accuracy_of(record) + (" *" if best else "")
 
 
-def _shown(running: RunningSweep) -> list[TrialLine]:
-    lines = list(running.lines.values())
-    newest = {id(line) for line in lines[-_NEWEST:]}
-    return [line for line in lines if id(line) in newest or line.status == "running" or line is running.best]
+def _shown(running: RunningSweep, best: TrialRecord | None) -> list[TrialRecord]:
+    trials = list(running.records.values())
+    newest = {trial.number for trial in trials[-_NEWEST:]}
+    return [trial for trial in trials if trial.number in newest or trial.status == "running" or trial is best]
 
 
-def _end_of(line: TrialLine, seconds: float) -> str:
-    if line.status == "failed":
-        return f"failed: {line.reason}"
-    if line.status == "pruned" and not line.epoch:
-        return line.reason
-    return (
-        f"{line.status}: val accuracy {write_share(line.accuracy)} after {line.epoch} epochs, {write_duration(seconds)}"
-    )
+def _end_of(record: TrialRecord) -> str:
+    if record.status == "failed":
+        return f"failed: {record.reason}"
+    if record.status == "pruned" and not record.epochs:
+        return record.reason
+    took = write_duration(record.seconds)
+    return f"{record.status}: val accuracy {accuracy_of(record)} after {record.epochs} epochs, {took}"
 
 
 def _how_far(running: RunningSweep) -> str:
@@ -194,7 +192,7 @@ def _how_far(running: RunningSweep) -> str:
     parts = [f"{running.done} of {running.total} trials"]
     if best:
         number, value = best
-        first = running.goals.first
+        first = running.spec.goals.first
         named = "" if first.name == "accuracy" else f"{first.name} "
         parts.append(f"best {named}{first.write(value)} (trial {number})")
     parts.append(write_duration(running.elapsed))

@@ -11,7 +11,8 @@ import pytest
 from carcls.config import TrialConfig
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.result import BestTrial, DataSummary, SweepResult, TestReading, TrialSummary
+from sweeps.record import TrialRecord
+from sweeps.result import DataSummary, SweepResult, TestReading
 
 IMAGES = 100
 
@@ -33,8 +34,8 @@ def write_sweep(out: Path, name: str, wrong: range, *, digest: str = "0123456789
         family="transfer",
         out=str(out),
         data=DataSummary("cars", digest, 300, 7, {"train": 150, "validation": 50, "test": IMAGES}),
-        trials=(TrialSummary(0, "transfer/frozen", "complete", params, metrics, 1, 2.0),),
-        best=BestTrial(0, params, metrics),
+        trials=(TrialRecord(0, "transfer/frozen", {}, params, "complete", metrics, 1, 2.0),),
+        winner=0,
         test=TestReading({"test_accuracy": accuracy, "test_f1": accuracy}, (0.1, 0.9), IMAGES),
         registered=None,
         tracking_uri="",

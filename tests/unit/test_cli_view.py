@@ -14,10 +14,9 @@ from sweeps.cli.summary import print_result
 from sweeps.cli.view import LiveView, PlainView, draw_trials, open_view
 from sweeps.job import base_settings
 from sweeps.record import TrialRecord, Twin
-from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
-from sweeps.winner import summarize_trial
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +115,13 @@ SEARCHED = {
 def test_the_live_table_shows_every_column_at_any_width(family: str, width: int) -> None:
     """Documented and searched trials have number, name, status, epoch, accuracy and settings on one line each."""
     spec = load_spec(family)
-    running = RunningSweep(spec.trials, goals=spec.goals)
+    running = RunningSweep(spec)
     settings = {name: value for name, value in SEARCHED.items() if name in spec.search}
     for number, experiment in enumerate((*spec.experiments, None)):
         config = spec.trial_config({} if experiment else settings, experiment).model_dump()
         trial = replace(record(spec, number, 0.5, "running"), experiment=experiment, config=config, epochs=3)
-        running.change(spec, trial)
-    running.change(spec, replace(trial, status="complete", metrics={"val_accuracy": 0.625}))
+        running.change(trial)
+    running.change(replace(trial, status="complete", metrics={"val_accuracy": 0.625}))
     text = io.StringIO()
     Console(file=text, width=width, force_terminal=True, color_system=None).print(draw_trials(running, width))
     header, *lines = text.getvalue().splitlines()
@@ -158,14 +157,14 @@ def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:
 
 def result_of(spec: SweepSpec) -> SweepResult:
     """Return a sweep with a winner and a failed trial."""
-    trials = [summarize_trial(record(spec, 0, 0.75)), summarize_trial(record(spec, 1, None, "failed", "out of memory"))]
+    trials = [record(spec, 0, 0.75), record(spec, 1, None, "failed", "out of memory")]
     return SweepResult(
         sweep="mine",
         family="transfer",
         out="/runs",
         data=DataSummary("cars", "abc", 30, 2, {"train": 20, "validation": 4, "test": 6}),
         trials=tuple(trials),
-        best=BestTrial(0, trials[0].params, trials[0].metrics),
+        winner=0,
         test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
         registered=RegisteredModel("carsweep-transfer", "3", "challenger", "models:/carsweep-transfer@challenger"),
         tracking_uri="sqlite:////runs/mlflow.db",
@@ -202,7 +201,7 @@ def test_the_end_names_trials_that_were_not_run(spec: SweepSpec) -> None:
 def test_the_end_without_a_winner_says_so(spec: SweepSpec) -> None:
     """When every trial failed, the end says why and offers no model."""
     console, text = console_of(terminal=False)
-    lost = replace(result_of(spec), best=None, test=None, registered=None, trials=result_of(spec).trials[1:])
+    lost = replace(result_of(spec), winner=None, test=None, registered=None, trials=result_of(spec).trials[1:])
     print_result(console, lost, base_settings(spec))
     assert "no winner" in text.getvalue()
     assert "out of memory" in text.getvalue()

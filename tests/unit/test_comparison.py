@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,25 @@ from scipy.stats import binomtest
 from carcls.config import TrialConfig
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
-from sweeps.comparison import compare
-from sweeps.result import BestTrial, DataSummary, RegisteredModel, SweepResult, TestReading, TrialSummary
+from sweeps.comparison import compare, line_of
+from sweeps.record import Status, TrialRecord
+from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 
 IMAGES = 200
 
 
-def trial(number: int, accuracy: float | None, *, sibling_of: int | None = None, **settings: Any) -> TrialSummary:
+def trial(number: int, accuracy: float | None, *, sibling_of: int | None = None, **settings: Any) -> TrialRecord:
     """Return a complete trial, or a failed one without accuracy."""
     family = "retrieval" if sibling_of is not None or "k" in settings else "transfer"
     params = TrialConfig.model_validate({"family": family, **settings}).model_dump()
     metrics = {} if accuracy is None else {"val_accuracy": accuracy}
-    status, reason = ("failed", "the loss became NaN") if accuracy is None else ("complete", "")
-    return TrialSummary(number, None, status, params, metrics, 1, 2.0, reason, sibling_of)
+    status: Status = "failed" if accuracy is None else "complete"
+    reason = "the loss became NaN" if accuracy is None else ""
+    return TrialRecord(number, None, {}, params, status, metrics, 1, 2.0, reason, sibling_of=sibling_of)
 
 
 def sweep(
-    name: str, *trials: TrialSummary, test: float | None = None, digest: str = "d1", interrupted: bool = False
+    name: str, *trials: TrialRecord, test: float | None = None, digest: str = "d1", interrupted: bool = False
 ) -> SweepResult:
     """Return a sweep whose winner has a test accuracy."""
     complete = [t for t in trials if t.status == "complete"]
@@ -36,11 +39,11 @@ def sweep(
     splits = {"train": 300, "validation": 100, "test": IMAGES}
     return SweepResult(
         sweep=name,
-        family=str(trials[0].params["family"]),
+        family=str(trials[0].config["family"]),
         out="/runs",
         data=DataSummary("cars", digest, 600, 7, splits),
         trials=trials,
-        best=BestTrial(best.number, best.params, best.metrics) if best else None,
+        winner=best.number if best else None,
         test=None if test is None else TestReading({"test_accuracy": test, "test_f1": test}, (0.0, 1.0), IMAGES),
         registered=None if test is None else RegisteredModel("carsweep-transfer", "3", "challenger", "models:/x"),
         tracking_uri="sqlite:////runs/mlflow.db",
@@ -119,6 +122,15 @@ def test_interrupted_and_failed_sweeps_show_as_such_after_those_with_a_score() -
     assert lines[0].registered == "carsweep-transfer 3"
     low, high = wilson_interval(20, 100)
     assert lines[0].val_half_width == pytest.approx((high - low) / 2)
+
+
+def test_a_line_names_the_experiment_that_won() -> None:
+    """The documented experiment, also where a run of it with a fresh seed stands for it; the search; or nothing."""
+    named, searched = replace(trial(0, 0.5), experiment="transfer/frozen"), trial(1, 0.4)
+    repeated = replace(trial(2, 0.6), confirms=0)
+    models = [line_of(sweep("a", *trials)).model for trials in ([named, searched], [named, repeated], [searched])]
+    assert models == ["transfer/frozen", "transfer/frozen", "search"]
+    assert line_of(sweep("a", trial(0, None))).model == "none"
 
 
 def test_siblings_are_neither_counted_nor_repeated() -> None:

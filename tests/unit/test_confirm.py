@@ -12,11 +12,10 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
-from sweeps.cli.running import RunningSweep
+from sweeps.cli.running import RunningSweep, name_of
 from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, typical_run
 from sweeps.leaderboard import find_best, make_leaderboard
-from sweeps.record import TrialRecord
-from sweeps.result import Status, TrialSummary
+from sweeps.record import Status, TrialRecord
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 from sweeps.together import specs_of_all
@@ -25,12 +24,11 @@ from sweeps.winner_candidates import keep_choice, repeats_wanted
 BASE = TrialConfig().model_dump()
 
 
-def trial(
-    number: int, accuracy: float | None, confirms: int | None = None, status: Status = "complete"
-) -> TrialSummary:
+def trial(number: int, accuracy: float | None, confirms: int | None = None, status: Status = "complete") -> TrialRecord:
     """Return a trial, of the search or with a fresh seed."""
     metrics = {} if accuracy is None else {"val_accuracy": accuracy}
-    return TrialSummary(number, None, status, {**BASE, "dropout": number / 100}, metrics, 1, 1.0, confirms=confirms)
+    config = {**BASE, "dropout": number / 100}
+    return TrialRecord(number, None, {}, config, status, metrics, 1, 1.0, confirms=confirms)
 
 
 def record(number: int, accuracy: float, **changes: Any) -> TrialRecord:
@@ -239,9 +237,10 @@ def test_every_family_of_a_job_is_confirmed() -> None:
 def test_a_running_sweep_calls_confirming_runs_by_what_they_confirm() -> None:
     """A run names the trial that it confirms, from its start, and none is ever the best of the search."""
     spec = SweepSpec(family="transfer", trials=1, confirm="1x1")
-    running = RunningSweep(spec.trials + spec.confirming_runs)
-    running.change(spec, record(0, 0.5))
-    line = running.change(spec, replace(record(1, 0.9, confirms=0), status="running"))
-    assert (line.name, running.total) == ("confirms trial 0", 2)
-    running.change(spec, record(1, 0.9, confirms=0))
-    assert running.best is running.lines[0]
+    running = RunningSweep(spec)
+    running.change(record(0, 0.5))
+    begun = replace(record(1, 0.9, confirms=0), status="running")
+    running.change(begun)
+    assert (name_of(begun), running.total) == ("confirms trial 0", 2)
+    running.change(record(1, 0.9, confirms=0))
+    assert running.best is running.records[0]

@@ -10,19 +10,18 @@ import pytest
 from carcls.config import TrialConfig
 from sweeps.goals import Goals
 from sweeps.leaderboard import condensed, differing_settings, find_best, make_leaderboard, varying_settings
-from sweeps.record import Twin
-from sweeps.result import Status, TrialSummary
+from sweeps.record import Status, TrialRecord, Twin
 
 BASE = TrialConfig().model_dump()
 
 
-def trial(number: int, accuracy: float | None, status: Status = "complete", **settings: Any) -> TrialSummary:
+def trial(number: int, accuracy: float | None, status: Status = "complete", **settings: Any) -> TrialRecord:
     """Return a trial with a loss of 1."""
     metrics = {} if accuracy is None else {"val_accuracy": accuracy, "val_loss": 1.0}
-    return TrialSummary(number, None, status, {**BASE, **settings}, metrics, 2, 1.0)
+    return TrialRecord(number, None, {}, {**BASE, **settings}, status, metrics, 2, 1.0)
 
 
-def order(*trials: TrialSummary) -> list[int]:
+def order(*trials: TrialRecord) -> list[int]:
     """Return the trials' numbers as the leaderboard has them."""
     return [row.number for row in make_leaderboard(trials, base=BASE, validation_images=100).rows]
 
@@ -100,7 +99,7 @@ def test_no_interval_without_validation_images() -> None:
 LIMITED = Goals.parse(["accuracy", "predict_time"], ["parameters <= 10M"])
 
 
-def costly(number: int, accuracy: float, milliseconds: float, parameters: float = 1e6) -> TrialSummary:
+def costly(number: int, accuracy: float, milliseconds: float, parameters: float = 1e6) -> TrialRecord:
     """Return a complete trial with the costs of its answers."""
     plain = trial(number, accuracy)
     return replace(plain, metrics={**plain.metrics, "predict_ms": milliseconds, "parameters": parameters})

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
-from sweeps.record import Twin
+from sweeps.record import TrialRecord, Twin
 from sweeps.result import (
-    BestTrial,
     Compared,
     Confirmed,
     DataSummary,
     RegisteredModel,
     SweepResult,
     TestReading,
-    TrialSummary,
 )
+from sweeps.study_lines import EpochHistory
 
-TRIAL = TrialSummary(0, "transfer/frozen", "complete", {"dropout": 0.5}, {"val_accuracy": 0.5}, 3, 1.5)
+TRIAL = TrialRecord(0, "transfer/frozen", {}, {"dropout": 0.5}, "complete", {"val_accuracy": 0.5}, 3, 1.5)
 RESULT = SweepResult(
     sweep="mine",
     family="transfer",
     out="/runs",
     data=DataSummary("cars", "abc", 30, 2, {"train": 20, "validation": 4, "test": 6}),
     trials=(TRIAL, replace(TRIAL, number=1, experiment=None, status="failed", metrics={}, reason="NaN loss")),
-    best=BestTrial(0, {"dropout": 0.5}, {"val_accuracy": 0.5}),
+    winner=0,
     test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
     registered=RegisteredModel("carsweep-transfer", "1", "challenger", "models:/carsweep-transfer@challenger"),
     tracking_uri="sqlite:////runs/mlflow.db",
@@ -108,13 +108,27 @@ def test_result_of_an_older_version_is_read() -> None:
     old = RESULT.as_dict()
     del old["confirmed"], old["comparison"], old["best"]["confirms"], old["test"]["models"], old["test"]["refit"]
     for trial in old["trials"]:
-        del trial["confirms"]
-    assert SweepResult.from_dict(old) == RESULT
+        for later in ("reason", "sibling_of", "confirms", "failure", "twins"):
+            del trial[later]
+    first, second = RESULT.trials
+    assert SweepResult.from_dict(old) == replace(RESULT, trials=(first, replace(second, reason="")))
+
+
+def test_what_only_the_journal_knows_is_not_told(tmp_path: Path) -> None:
+    """A result of the journal's own records reads none of their histories, and tells the same once it is read back."""
+    history = EpochHistory(tmp_path / "there is no such journal", (0,))
+    own = replace(TRIAL, settings={"dropout": 0.5}, model="training/x", saved=2.0, history=history, seconds=1.23456)
+    sibling = replace(own, number=1, sibling_of=0, reason="answered by trial 0")
+    result = replace(RESULT, trials=(own, sibling))
+    told = result.as_dict()
+    assert [(trial["seconds"], trial["reason"]) for trial in told["trials"]] == [(1.235, ""), (1.235, "")]
+    assert SweepResult.from_dict(told).as_dict() == told
+    assert pickle.loads(pickle.dumps(result)).as_dict() == told  # noqa: S301 - our own bytes
 
 
 def test_sweep_without_winner_is_read_back_equal(tmp_path: Path) -> None:
     """A sweep whose trials all failed has nulls where the winner would be."""
-    lost = replace(RESULT, best=None, test=None, registered=None, interrupted=True)
+    lost = replace(RESULT, winner=None, test=None, registered=None, interrupted=True)
     lost.save(tmp_path / "result.json")
     assert SweepResult.load(tmp_path / "result.json") == lost
 

@@ -403,7 +403,17 @@ def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path)
     assert running.state == "running"
     assert running.holder is not None
     assert (running.ended, running.counts["running"], running.siblings) == (2, 1, 1)
-    assert [(t.number, t.epoch, t.epochs, t.accuracy) for t in running.unfinished] == [(asked.number, 1, EPOCHS, 0.25)]
+    assert running.as_dict()["unfinished"] == [
+        {
+            "number": asked.number,
+            "experiment": None,
+            "epoch": 1,
+            "epochs": EPOCHS,
+            "accuracy": 0.25,
+            "confirms": None,
+        }
+    ]
+    assert f"  trial {asked.number} runs: search, epoch 1/{EPOCHS}, val accuracy 25.0%" in lines_of(running, tmp_path)
     assert running.best in (0, 1)
     after = sweep_status(tmp_path, "mine")
     assert (after.state, after.holder) == ("unfinished", None)

@@ -11,14 +11,12 @@ import pytest
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from sweeps.leaderboard import condensed, make_leaderboard
-from sweeps.result import TrialSummary
 from sweeps.space import Choice, FloatDomain, IntDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Asked, Study
 from sweeps.study_parts import to_distribution
 from sweeps.study_sampling import draw
-from sweeps.winner import summarize_trial
 
 KS, DISTANCES = (1, 3, 10), ("euclidean", "cosine")
 VOTES = ("uniform", "distance", "softmax")
@@ -176,7 +174,7 @@ def test_the_leaderboard_shows_the_best_of_each_trial_and_its_siblings(tmp_path:
     names = ("retrieval/resnet50-k3-euclidean",)
     with Study.open(tmp_path, spec_of(experiments=names, trials=2)) as study:
         run(study)
-        trials: list[TrialSummary] = [summarize_trial(record) for record in study.records()]
+        trials = study.records()
     base = spec_of().trial_config({}).model_dump()
     board = make_leaderboard(trials, base=base, validation_images=100)
     rows = condensed(board.rows)

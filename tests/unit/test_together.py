@@ -10,10 +10,11 @@ from rich.console import Console
 
 from carcls.errors import SpecError
 from sweeps.cli.run_all import draw_comparison
+from sweeps.comparison import SweepLine
 from sweeps.result import DataSummary, SweepResult
 from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.together import specs_of_all, within_budgets, within_hours
-from sweeps.together_tables import COLUMNS, NARROW_COLUMNS, Contender, comparison_rows
+from sweeps.together_tables import COLUMNS, NARROW_COLUMNS, comparison_rows
 
 
 def specs(*sets: str, trials: int | None = None, **overrides: object) -> dict[str, SweepSpec]:
@@ -71,20 +72,21 @@ def test_hours_that_one_family_leaves_are_the_others(spent: float, families_left
     assert within_hours(specs()["transfer"], 0.0, 3).hours is None
 
 
-def contender(family: str, accuracy: float | None) -> Contender:
-    """Return a winner, or a family without one."""
+def line(family: str, accuracy: float | None) -> SweepLine:
+    """Return the line of a family with a winner, or without one."""
     test = None if accuracy is None else (accuracy - 0.01, accuracy + 0.01)
     registered = "" if accuracy is None else f"carsweep-{family} 12"
     model = "retrieval/densenet121-k7-cosine" if accuracy else "none"
-    return Contender(
-        family, f"job-{family}", 20, model, accuracy, accuracy and 0.02, accuracy, accuracy, test, 7e4, registered
-    )
+    half = accuracy and 0.02
+    status = "complete" if accuracy else "failed"
+    shares = (accuracy, half, accuracy, accuracy, test)
+    return SweepLine(f"job-{family}", family, status, 20, model, *shares, 1, 7e4, registered, (), "")
 
 
 @pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
 def test_the_table_fits_its_terminal(width: int, columns: tuple[str, ...]) -> None:
     """Nothing of the columns shown is cut off, and a family without a winner has dashes."""
-    rows = comparison_rows([contender("transfer", 0.731), contender("retrieval", 0.7), contender("scratch", None)])
+    rows = comparison_rows([line("transfer", 0.731), line("retrieval", 0.7), line("scratch", None)])
     file = io.StringIO()
     console = Console(file=file, width=width)
     console.print(draw_comparison(rows, console.width))

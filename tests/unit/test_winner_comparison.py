@@ -17,8 +17,7 @@ from carcls.stages import StageStore
 from sweeps.cli.verdict import verdict_lines
 from sweeps.confirm import confirmed_of
 from sweeps.record import TrialRecord
-from sweeps.result import BestTrial, Compared, DataSummary, SweepResult
-from sweeps.winner import summarize_trial
+from sweeps.result import Compared, DataSummary, SweepResult
 from sweeps.winner_comparison import compare_winner
 
 IMAGES = 200
@@ -47,17 +46,18 @@ class Sweep:
     @property
     def result(self) -> SweepResult:
         """The sweep's result without a comparison."""
-        trials = tuple(map(summarize_trial, self.records))
+        trials = tuple(self.records)
         confirmed = confirmed_of(trials)
         best = max((t for t in trials if t.confirms is None), key=lambda trial: trial.metrics["val_accuracy"])
         data = DataSummary("cars", "abc", 400, 2, {"train": 100, "validation": IMAGES, "test": 100})
-        winner = BestTrial(best.number, best.params, best.metrics)
-        return SweepResult("mine", "transfer", "/runs", data, trials, winner, None, None, "", 1.0, confirmed=confirmed)
+        return SweepResult(
+            "mine", "transfer", "/runs", data, trials, best.number, None, None, "", 1.0, confirmed=confirmed
+        )
 
     def compare(self) -> tuple[Compared, ...]:
         """Compare the winner."""
         data: Any = SimpleNamespace(splits=SimpleNamespace(validation=np.arange(IMAGES)))
-        return compare_winner(self.result, self.records, data, StageStore(self.folder))
+        return compare_winner(self.result, data, StageStore(self.folder))
 
 
 @pytest.fixture
