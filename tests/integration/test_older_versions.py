@@ -160,8 +160,9 @@ def test_a_finished_older_sweep_answers_with_its_result(home: Path, run: Run) ->
     assert (code, out.split(". ")[0]) == (0, "Version 1 of carsweep-scratch would become the champion")
 
 
-def test_an_interrupted_older_sweep_goes_on_to_its_end(home: Path) -> None:
-    """Its journal goes on, trials are trained from where they were left, and the winner is registered."""
+def test_an_interrupted_older_sweep_goes_on_to_its_end(home: Path, run: Run) -> None:
+    """Its journal goes on, trials are trained from where they were left, the winner meets the older champion."""
+    assert run("promote", "scratch", "--out", home / "runs")[0] == 0
     folder, stages = home / "runs" / "cut", home / "runs" / "stages"
     before = (folder / "study.journal").read_bytes()
     (known,) = (record.model for record in read_history(folder).records if record.status == "complete")
@@ -177,7 +178,10 @@ def test_an_interrupted_older_sweep_goes_on_to_its_end(home: Path) -> None:
     trials = {f"trial-{number:04d}": ("FINISHED", points[number]) for number in range(3)}
     assert runs_in_mlflow(folder) == {"cut": ("FINISHED", []), **trials}
     assert runs_in_mlflow(home / "runs" / "whole") == WHOLE
-    assert versions_in(home / "runs") == {1: set(), 2: {"challenger"}}
+    assert versions_in(home / "runs") == {1: {"champion"}, 2: {"challenger"}}
+    said = json.loads(run("promote", "scratch", "--out", home / "runs", "--dry-run", "--json")[1])
+    assert (said["champion"], said["challenger"], said["comparison"]["images"]) == ("1", "2", 9)
+    assert said["comparison"]["second_accuracy"] == THIRD
 
 
 def test_mlflow_is_brought_in_line_with_older_journals(home: Path, run: Run) -> None:
