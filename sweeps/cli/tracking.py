@@ -63,7 +63,7 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
 
 
 def _line(one: Repaired, out: Path) -> str:
-    has = f"{one.trials} trials with {one.epochs} epochs"
+    has = f"{one.trials} trial{'s' * (one.trials != 1)} with {one.epochs} epoch{'s' * (one.epochs != 1)}"
     if not one.written:
         return f"{one.sweep}: MLflow did not take all of {has}; give the command again when it answers."
     if one.lost:
