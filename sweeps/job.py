@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     Finish = Callable[[Sitting, EngineResult, Mirror, Callable[[str], None]], SweepResult]
 
 # So long MLflow gets to hear of the end when this process cannot go on.
-LAST_SECONDS = 5.0
+LAST_SECONDS = 15.0
 
 
 def settle_spec(spec: SweepSpec) -> SweepSpec:
