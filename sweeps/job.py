@@ -173,7 +173,7 @@ def _sit_down(
     damage.check()
     assert checked.tracking is not None
     sitting = Sitting(spec, out, checked.tracking, stages, dataset, started, address, edits)
-    require_same_data(sitting.folder, dataset)
+    require_same_data(sitting.folder, dataset, demo=spec.data.path is None)
     sitting.folder.mkdir(exist_ok=True)
     write_text(sitting.folder / SPEC, spec.to_yaml())
     dataset.save(sitting.folder / "dataset.json")
@@ -316,7 +316,7 @@ def plan_sweep(
     elif checked.reading is not None and (out / "stages").is_dir():
         dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
     if dataset is not None:
-        require_same_data(folder, dataset)
+        require_same_data(folder, dataset, demo=spec.data.path is None)
     summary = checked.listed if dataset is None else DataSummary.of(dataset)
     spec, changed = fit_to_data(spec, summary.train)
     found = [NOT_READ] if dataset is None else data_notes(dataset)
