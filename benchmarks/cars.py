@@ -46,7 +46,7 @@ def lay_out(source: Path | None, classes: int | None, place: Path) -> Cars:
     The cut of the validation images is carsweep's own, at its defaults.
 
     Args:
-        source: in any layout that carsweep reads; None renders the demo cars.
+        source: in any layout that carsweep reads; None draws the demo cars.
         classes: how many; None takes all.
         place: an empty folder.
     """

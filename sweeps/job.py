@@ -159,7 +159,7 @@ def _read_images(checked: Checked, out: Path, watcher: Progress) -> tuple[SweepS
     for note in (*data_notes(dataset), *changed):
         watcher.note(note)
     damage.check()
-    require_same_data(out / str(spec.name), dataset)
+    require_same_data(out / str(spec.name), dataset, demo=spec.data.path is None)
     return spec, dataset
 
 
@@ -273,7 +273,7 @@ def plan_sweep(
     elif checked.reading is not None and (out / "stages").is_dir():
         dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
     if dataset is not None:
-        require_same_data(folder, dataset)
+        require_same_data(folder, dataset, demo=spec.data.path is None)
     summary = checked.listed if dataset is None else DataSummary.of(dataset)
     spec, changed = fit_to_data(spec, summary.train)
     found = [NOT_READ] if dataset is None else data_notes(dataset)

@@ -173,8 +173,13 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False, make: bool
         )
 
 
-def require_same_data(folder: Path, dataset: Dataset) -> None:
+def require_same_data(folder: Path, dataset: Dataset, *, demo: bool) -> None:
     """Check that the sweep in ``folder``, if there is one, goes on with the images it was begun with.
+
+    Args:
+        folder: of the sweep.
+        dataset: what it would go on with.
+        demo: whether these are the demo cars, which nobody has changed, but another version may draw otherwise.
 
     Raises:
         InputError: images, boxes or labels under the same path have changed.
@@ -183,6 +188,11 @@ def require_same_data(folder: Path, dataset: Dataset) -> None:
 
     file = folder / "dataset.json"
     if file.is_file() and Dataset.load(file).digest != dataset.digest:
+        if demo:
+            raise InputError(
+                f"{folder.name!r} was begun on demo cars that another version of carsweep or Pillow drew, and scores "
+                "on different images cannot be compared: start a new sweep with another --name."
+            )
         raise InputError(
             f"--data must hold the images that {folder.name!r} was begun with; they have changed since. "
             "Scores on different images cannot be compared: give the sweep another --name."

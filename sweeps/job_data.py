@@ -24,7 +24,7 @@ NOT_READ = "images not read yet: counts may fall; --read counts them exactly."
 def prepare_data(
     spec: SweepSpec, out: Path, stages: StageStore, progress: Progress, reading: Reading | None
 ) -> Dataset:
-    """Read, decode and split the sweep's images, listed in ``reading``; render the demo cars where there are none."""
+    """Read, decode and split the sweep's images, listed in ``reading``; draw the demo cars where there are none."""
     from carcls.data.dataset import prepare_dataset
 
     size, *also = wanted_sizes(spec)
@@ -71,7 +71,7 @@ def _first(findings: list[str]) -> list[str]:
 
 
 def located(data: DataConfig, out: Path) -> DataConfig:
-    """Return the data with a path; the demo cars have one once they are rendered."""
+    """Return the data with a path; the demo cars have one once they are drawn."""
     if data.path is not None or not (folder := _demo_folder(out)).is_dir():
         return data
     return data.model_copy(update={"path": str(folder), "name": data.name or DEMO_NAME})
@@ -90,13 +90,13 @@ def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
 
     folder = _demo_folder(out)
     if not folder.exists():
-        progress.note(f"rendering demo cars into {folder}")
+        progress.note(f"drawing demo cars into {folder}")
     write_demo(folder)
     return located(data, out)
 
 
 def expected_demo(data: DataConfig) -> DataSummary:
-    """Count the demo cars before they are rendered."""
+    """Count the demo cars before they are drawn."""
     from carcls.data.dataset import DataSummary
     from carcls.data.demo import demo_counts
     from carcls.data.splits import quota

@@ -65,7 +65,7 @@ class Reproduction:
     Attributes:
         name: of the reproduction and its folder.
         data: name of the data set.
-        demo: whether these are rendered demo cars.
+        demo: whether these are the demo cars.
         images: images of ``train``, ``validation`` and ``test``.
         classes: how many.
         cut: whether pictures were cut to bounding boxes.

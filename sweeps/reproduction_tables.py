@@ -98,7 +98,7 @@ def _setting(reproduction: Reproduction) -> str:
         "experiment. Nothing was chosen on them: the best of a family is the best on the validation images.",
     ]
     if reproduction.demo:
-        lines.append("**These are rendered demo cars: no measured number can be compared with a documented one.**")
+        lines.append("**These are drawn demo cars: no measured number can be compared with a documented one.**")
     return "\n\n".join(lines)
 
 

@@ -13,18 +13,21 @@ import pytest
 from PIL import Image
 
 from carcls.config import DataConfig, TrialConfig
+from carcls.data.dataset import prepare_dataset
 from carcls.data.splits import cut_splits
 from carcls.errors import InputError
 from carcls.families import preflight
+from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.job_checks import claim_folder, fit_to_data
+from sweeps.job_checks import claim_folder, fit_to_data, require_same_data
 from sweeps.job_data import expected_demo
 from sweeps.plan import make_plan
 from sweeps.rates import Machine
 from sweeps.spec_loading import load_spec
 
 SMALL = ("--set", "backbone=efficientnet_lite0", "image_size=32", "epochs=1")
+
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -179,6 +182,42 @@ def test_a_plan_of_the_drawn_demo_tells_what_it_told_before(run: Run) -> None:
     before, read = (json.loads(run("run", "transfer", "--dry-run", "--json", *more)[1]) for more in ([], ["--read"]))
     assert before["data"] == read["data"]
     assert (before["images_read"], read["images_read"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("demo", "sentence"),
+    [
+        (True, "'old' was begun on demo cars that another version of carsweep or Pillow drew, and scores on"),
+        (False, "--data must hold the images that 'old' was begun with; they have changed since"),
+    ],
+)
+def test_a_sweep_does_not_go_on_with_other_images(tmp_path: Path, demo: bool, sentence: str) -> None:
+    """Of demo cars that an older version drew nobody is told to give the right --data, but to start a new sweep."""
+    stages, folder = StageStore(tmp_path / "stages"), tmp_path / "old"
+    before = prepare_dataset(DataConfig(path=str(draw(tmp_path / "cars", classes=2))), stages, 32)
+    folder.mkdir()
+    before.save(folder / "dataset.json")
+    require_same_data(folder, before, demo=demo)
+    after = prepare_dataset(DataConfig(path=str(draw(tmp_path / "redrawn", classes=3))), stages, 32)
+    with pytest.raises(InputError, match="another --name") as raised:
+        require_same_data(folder, after, demo=demo)
+    assert str(raised.value).startswith(sentence)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_older_demo_cars_is_looked_at_and_not_resumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status and compare read it after the demo cars were redrawn; resume refuses in one sentence, exit code 2."""
+    monkeypatch.setattr("carcls.data.demo._PER_CLASS", {"train": 4, "test": 1})
+    scratch = ("--set", "epochs=1", "image_size=32", "width=4")
+    code, _, err = run("run", "scratch", "--name", "old", "--trials", "1", "--out", "runs", *scratch)
+    assert code == 0, err
+    monkeypatch.setattr("carcls.data.demo.DEMO_VERSION", 999)
+    monkeypatch.setattr("carcls.data.demo._PER_CLASS", {"train": 5, "test": 1})
+    code, _, err = run("resume", "old", "--trials", "+1", "--out", "runs")
+    assert code == 2
+    assert "'old' was begun on demo cars that another version" in err.splitlines()[-1]
+    for command in (("status", "old"), ("compare", "old")):
+        assert run(*command, "--out", "runs")[0] == 0
 
 
 def test_neighbours_that_nobody_asked_for_are_cut_to_the_gallery() -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from carcls.config import DataConfig
+from carcls.data import devkit
 from carcls.data.dataset import DataSummary, prepare_dataset, summarize
 from carcls.data.formats import EXTENSIONS
 from carcls.data.manifest import ImageRecord
@@ -349,3 +350,20 @@ def test_files_of_other_extensions_are_counted(tmp_path: Path, layout: dict[str,
         "5 of 13 files are left out: by their extension (3 .heic, 1 without one, 1 .txt) they are no "
     )
     assert "JPEG, PNG" in note
+
+
+def test_what_is_written_as_a_devkit_is_read_as_it_was(tmp_path: Path) -> None:
+    """Boxes, labels and splits come back, the box's far corner included; the same images give the same bytes."""
+    images = [
+        ImageRecord("cars_train/a.jpg", 1, "train", (0, 0, 24, 16)),
+        ImageRecord("cars_train/b.jpg", 0, "train", (2, 1, 20, 15)),
+        ImageRecord("cars_test/a.jpg", 0, "test", (3, 4, 5, 6)),
+    ]
+    for root in (tmp_path / "one", tmp_path / "two"):
+        for image in images:
+            picture(root / image.path)
+        devkit.write_devkit(root, CLASSES, images)
+        reading = devkit.read_devkit(root)
+        assert (list(reading.images), reading.classes, reading.notes) == (images, tuple(CLASSES), ())
+    one, two = (sorted((tmp_path / name / "devkit").iterdir()) for name in ("one", "two"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
