@@ -198,7 +198,7 @@ def test_mlflow_is_brought_in_line_with_older_journals(home: Path, run: Run) -> 
     }
     assert versions_in(home / "runs") == {1: {"challenger"}}
     code, out, _ = run("tracking", "repair", "drawn", "--out", home / "drawn")
-    assert (code, out.partition(". ")[0]) == (0, "drawn: MLflow has 1 trials with 2 epochs")
+    assert (code, out.partition(". ")[0]) == (0, "drawn: MLflow has 1 trial with 2 epochs")
     assert [epoch for epoch, _ in runs_in_mlflow(home / "drawn" / "drawn")["trial-0000"][1]] == [1, 2]
 
 
