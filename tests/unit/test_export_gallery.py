@@ -65,13 +65,13 @@ def _embed(extractor: Classifier, pixels: NDArray[np.uint8], pooling: str) -> ND
 @pytest.fixture(scope="module")
 def index(extractor: Classifier, pixels: NDArray[np.uint8]) -> GalleryIndex:
     """The gallery by generalized means, projected at random to eight numbers of length 1."""
-    embeddings = _embed(extractor, pixels, "gem")
+    # One by one: on some processors the last bits of an embedding depend on its place in a batch.
+    embeddings = np.concatenate([_embed(extractor, pixels[place : place + 1], "gem") for place in range(len(pixels))])
     matrix = np.random.default_rng(2).normal(size=(embeddings.shape[1], 8)).astype(np.float32)
     projection = Projection(embeddings.mean(axis=0), matrix, l2_normalize=True)
     images = tuple(f"train/{label}/{place}.jpg" for place, label in enumerate(LABELS))
-    return GalleryIndex(
-        projection.apply(embeddings), LABELS, images, projection, "gem", 3, "euclidean", "distance", 0.1
-    )
+    whitened = np.concatenate([projection.apply(embeddings[place : place + 1]) for place in range(len(pixels))])
+    return GalleryIndex(whitened, LABELS, images, projection, "gem", 3, "euclidean", "distance", 0.1)
 
 
 def _export(folder: Path, extractor: Classifier, index: GalleryIndex | None) -> None:
@@ -146,7 +146,8 @@ def test_of_equal_images_the_first_is_named_first(predictor: GalleryPredictor, p
     """An image that lies in the gallery twice finds both, in the gallery's order, and itself before all others."""
     found = [neighbour.image for neighbour in predictor.neighbours(pixels[6], 3)[0].neighbours]
     assert found[:2] == ["train/0/0.jpg", "train/1/6.jpg"]
-    for place, answer in enumerate(predictor.neighbours(pixels[:6], 1)):
+    for place in range(6):
+        (answer,) = predictor.neighbours(pixels[place], 1)
         assert answer.neighbours[0].image == f"train/{LABELS[place]}/{place}.jpg"
         assert answer.neighbours[0].distance == pytest.approx(0, abs=1e-3)
 
