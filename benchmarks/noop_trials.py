@@ -107,7 +107,7 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
         runner="noop_trials:run",
         loader="noop_trials:load",
     )
-    mirror.mirror_all(result.records)
+    mirror.bring_in_line(result.records)
     written = mirror.close("complete", seconds=600.0)
     seconds = time.perf_counter() - start
     complete = sum(record.status == "complete" and record.epochs == epochs for record in result.records)

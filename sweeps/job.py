@@ -222,7 +222,7 @@ def _run_and_finish(sitting: Sitting, watcher: Watcher, finish: Finish, mirror: 
             images=sitting.dataset.counts["train"] + sitting.dataset.counts["validation"],
         )
     with waiting(watcher.note, "writing to MLflow …"):
-        mirror.mirror_all(engine.records)
+        mirror.bring_in_line(engine.records)
     if engine.used_up:
         watcher.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, sitting.called))
     elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:

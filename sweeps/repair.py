@@ -60,7 +60,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         best = result.winner if result else None
         data = summarize_data(Dataset.load(folder / "dataset.json"))
         mirror = mirror_of(spec, folder, open_tracking(tracking_uri, folder.parent), data, tell)
-        mirror.mirror_all(records, winner=best)
+        mirror.bring_in_line(records, winner=best)
         if result is not None:
             board = folder / "leaderboard.json"
             shown = board if board.is_file() else None

@@ -175,7 +175,7 @@ class Mirror:
             self._running.pop(record.number, None)
         self._writer.post(record.number, partial(mirror, record, self._runs, runs_now=True))
 
-    def mirror_all(self, records: Iterable[TrialRecord], *, winner: int | None = None) -> None:
+    def bring_in_line(self, records: Iterable[TrialRecord], *, winner: int | None = None) -> None:
         """Bring MLflow in line with all records, and close what else it has of this sweep.
 
         Trials that have not ended are left as they are if this process runs them; else they are interrupted. Siblings

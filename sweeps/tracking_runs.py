@@ -5,7 +5,7 @@ carsweep.role       "sweep", "trial", or "refit" of a trial; "surplus" where MLf
 carsweep.trial      the trial's number
 carsweep.state      complete, pruned, failed or interrupted, because MLflow knows only FINISHED, KILLED and FAILED
 carsweep.reason     why, when there is a reason
-carsweep.mirrored   a digest of all that the run says of a trial that has ended
+carsweep.written    a digest of all that the run says of a trial that has ended
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SWEEP_ID, ROLE, TRIAL, STATE, REASON = (
     "carsweep.state",
     "carsweep.reason",
 )
-EXPERIMENT, MIRRORED = "carsweep.experiment", "carsweep.mirrored"
+EXPERIMENT, WRITTEN = "carsweep.experiment", "carsweep.written"
 _PARENT, _NOTE = "mlflow.parentRunId", "mlflow.note.content"
 # MLflow takes at most 1,000 metrics, parameters and tags in one request.
 _METRICS_A_BATCH = 700
@@ -183,9 +183,7 @@ class SweepRuns:
         """Return the run to use of those for the same; close and mark the others."""
         if not runs:
             return None
-        kept = min(
-            runs, key=lambda run: (used is None or run.info.run_id != used.run_id, MIRRORED not in run.data.tags)
-        )
+        kept = min(runs, key=lambda run: (used is None or run.info.run_id != used.run_id, WRITTEN not in run.data.tags))
         for run in runs:
             if run is not kept:
                 self._set_aside(run, f"run {kept.info.run_id} is used in its place")
@@ -210,7 +208,7 @@ class SweepRuns:
         client = self._requests.client
         metrics = as_metrics(update.points, run.start)
         params = [] if run.has_params else as_params(update.params)
-        mark = {MIRRORED: update.mark} if update.mark else {}
+        mark = {WRITTEN: update.mark} if update.mark else {}
         tags = [RunTag(name, value) for name, value in as_tags({**update.tags, **mark}).items()]
         # The mark comes last: what it stands for is there. MLflow writes a batch's tags after its metrics.
         batches = [metrics[first : first + _METRICS_A_BATCH] for first in range(0, len(metrics), _METRICS_A_BATCH)]
@@ -253,7 +251,7 @@ class SweepRuns:
 
 def known(run: Run) -> KnownRun:
     """Reduce MLflow's answer to what is needed."""
-    mark = run.data.tags.get(MIRRORED, "")
+    mark = run.data.tags.get(WRITTEN, "")
     return KnownRun(run.info.run_id, run.info.status, run.info.start_time, bool(run.data.params), mark)
 
 

@@ -144,7 +144,7 @@ def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -
     from sweeps.sweep_file import read_spec
 
     mirror = mirror_of(read_spec(folder), folder, tracking, summarize_data(dataset), print)
-    mirror.mirror_all(read_history(folder).records)
+    mirror.bring_in_line(read_history(folder).records)
     assert mirror.close("complete")
     return register_best(
         tracking,

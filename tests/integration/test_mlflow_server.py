@@ -100,6 +100,21 @@ def states(tracking: Tracking) -> dict[str, str]:
     return {run.info.run_name: run.info.status for run in runs}
 
 
+def write_model(folder: Path) -> Path:
+    """Write the export of a small model, and return its folder."""
+    classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, 3)
+    write_export(
+        folder,
+        classifier,
+        classes=("a", "b", "c"),
+        image_size=64,
+        backbone="efficientnet_lite0",
+        margin=0.0,
+        details={},
+    )
+    return folder
+
+
 def points(tracking: Tracking, name: str) -> list[tuple[int, float]]:
     """Return (epoch, accuracy) of all that MLflow has of a trial."""
     client = tracking.client()
@@ -119,17 +134,7 @@ def test_sweep_and_model_reach_the_server(tmp_path: Path) -> None:
         mirror.trial_changed(record(0, 2, "complete"))
         assert mirror.flush()
 
-        classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, 3)
-        export = tmp_path / "model"
-        write_export(
-            export,
-            classifier,
-            classes=("a", "b", "c"),
-            image_size=64,
-            backbone="efficientnet_lite0",
-            margin=0.0,
-            details={},
-        )
+        export = write_model(tmp_path / "model")
         registered = register_best(
             tracking,
             family="transfer",
@@ -186,7 +191,7 @@ def test_sweep_outlives_its_server_and_is_mended_later(tmp_path: Path) -> None:
         tracking = open_tracking(uri, tmp_path)
         assert states(tracking) == {"s1": "RUNNING", "trial-0000": "RUNNING"}
         again = mirror_of(tracking, warnings)
-        again.mirror_all([record(0, 50, "complete"), record(1, 1, "complete")])
+        again.bring_in_line([record(0, 50, "complete"), record(1, 1, "complete")])
         assert again.close("complete")
         assert states(tracking) == {"s1": "FINISHED", "trial-0000": "FINISHED", "trial-0001": "FINISHED"}
         assert points(tracking, "trial-0000") == [(epoch, epoch / 100) for epoch in range(1, 51)]
@@ -295,12 +300,12 @@ def test_answers_that_are_lost_double_nothing(proxy: Proxy, tmp_path: Path, what
             mirror.trial_changed(record(one.number, epochs))
             mirror.flush()
         mirror.trial_changed(one)
-    mirror.mirror_all(RECORDS)
+    mirror.bring_in_line(RECORDS)
     mirror.close("complete")
     assert proxy.spoiled - before >= 3
     proxy.answer = lambda _place: "pass"
     again = mirror_of(tracking, warnings, f"lost by {what}")
-    again.mirror_all(RECORDS)
+    again.bring_in_line(RECORDS)
     assert again.close("complete")
     assert_in_line(tracking, f"lost by {what}", RECORDS)
 
@@ -328,18 +333,9 @@ def test_a_model_is_uploaded_in_few_requests(proxy: Proxy, tmp_path: Path) -> No
     proxy.answer = lambda _place: "pass"
     tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
     mirror = mirror_of(tracking, warnings, "few requests")
-    mirror.mirror_all(RECORDS)
+    mirror.bring_in_line(RECORDS)
     assert mirror.close("complete")
-    classifier, export = Classifier(build_backbone("efficientnet_lite0"), 0.0, 3), tmp_path / "model"
-    write_export(
-        export,
-        classifier,
-        classes=("a", "b", "c"),
-        image_size=64,
-        backbone="efficientnet_lite0",
-        margin=0.0,
-        details={},
-    )
+    export = write_model(tmp_path / "model")
     before = proxy.requests
     registered = register_best(
         tracking,
@@ -362,14 +358,14 @@ def test_a_parent_that_was_deleted_is_made_again_and_has_its_trials(proxy: Proxy
     proxy.answer = lambda _place: "pass"
     tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
     first = mirror_of(tracking, warnings, "orphans")
-    first.mirror_all(RECORDS)
+    first.bring_in_line(RECORDS)
     assert first.close("complete")
     client = tracking.client()
     query = "tags.`carsweep.sweep_id` = 'orphans' and tags.`carsweep.role` = 'sweep'"
     (parent,) = client.search_runs([tracking.experiment("transfer")], query)
     client.delete_run(parent.info.run_id)
     again = mirror_of(tracking, warnings, "orphans")
-    again.mirror_all(RECORDS)
+    again.bring_in_line(RECORDS)
     assert again.close("complete")
     assert_in_line(tracking, "orphans", RECORDS)
     assert warnings == []
@@ -386,13 +382,13 @@ def test_a_mirror_of_what_is_in_line_asks_and_writes_nothing(proxy: Proxy, tmp_p
     proxy.answer = lambda _place: "pass"
     tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
     first = mirror_of(tracking, warnings, "quiet")
-    first.mirror_all(RECORDS)
+    first.bring_in_line(RECORDS)
     assert first.close("complete")
     again = mirror_of(tracking, warnings, "quiet")
-    again.mirror_all([])  # opens the store, and writes that the sweep goes on
+    again.bring_in_line([])  # opens the store, and writes that the sweep goes on
     assert again.flush()
     proxy.answer = noted
-    again.mirror_all(RECORDS)
+    again.bring_in_line(RECORDS)
     assert again.flush()
     assert changes == []
     proxy.answer = lambda _place: "pass"

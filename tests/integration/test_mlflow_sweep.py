@@ -139,7 +139,7 @@ def test_resumed_sweep_goes_on_in_the_same_runs(tracking: Tracking) -> None:
     assert trials[0].data.tags["carsweep.state"] == "interrupted"
 
     again = mirror_of(tracking, "resumed")
-    again.mirror_all([record(0, accuracies=(0.25,))])
+    again.bring_in_line([record(0, accuracies=(0.25,))])
     assert again.flush()
     assert runs_of(tracking, "resumed")[1][0].info.status == "KILLED"
     again.trial_changed(record(0, accuracies=(0.25,)))
@@ -205,7 +205,7 @@ def test_a_deleted_experiment_is_told_at_the_next_event(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match=r"must be active.*mlflow experiments restore"):
         mirror.trial_changed(record(0, accuracies=(0.25,)))
     with pytest.raises(TrackingError, match="must be active"):
-        mirror.mirror_all([record(0, "complete")])
+        mirror.bring_in_line([record(0, "complete")])
     start = time.perf_counter()
     assert not mirror.close("failed")
     assert time.perf_counter() - start < 0.5
@@ -255,7 +255,7 @@ def test_kill_leaves_no_run_open_once_the_sweep_is_run_again(tracking: Tracking)
 
     mirror = mirror_of(tracking, "killed")
     # Trial 1 ended before the kill and MLflow did not hear of it; of 2 the study knows nothing; 3 never reached MLflow.
-    mirror.mirror_all([record(0, "complete"), record(1, "complete"), record(3, "pruned", accuracies=(0.25,))])
+    mirror.bring_in_line([record(0, "complete"), record(1, "complete"), record(3, "pruned", accuracies=(0.25,))])
     assert mirror.close("complete")
     parent, trials = runs_of(tracking, "killed")
     assert parent.info.status == "FINISHED"
