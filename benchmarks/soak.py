@@ -5,8 +5,9 @@
 A sweep of small trials runs in a folder of its own. Every 20 s the killer ends (SIGKILL) a trial's process or the
 command itself; a command that has ended is begun again with `carsweep resume`, with more trials when it was done. When
 the time is over the sweep is gone on with in peace. Then the study's journal and result.json must agree trial by trial,
-each trial must have one run in MLflow with its end and none may be left RUNNING, and no process may be left. What was
-done and found is written to the file; the exit code is 1 if anything is wrong.
+each trial must have one run in MLflow with its end and none may be left RUNNING, and no process may be left a minute
+later: after kill -9 Ray's agents notice by themselves that they are alone. What was done and found is written to the
+file; the exit code is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def check(out: Path, mark: str) -> dict[str, Any]:
     for number, record in records.items():
         found = [status for trial, status in runs if trial == str(number)]
         wrong += [f"runs of trial {number}: {found}, it is {record.status}"] * (found != [_STATUS[record.status]])
-    left = processes_of(mark, patience=10)
+    left = processes_of(mark, patience=60)
     wrong += [f"processes left: {left}"] * bool(left)
     wrong += ["no model is registered"] * (not result["registered"])
     statuses = Counter(record.status for record in records.values())
