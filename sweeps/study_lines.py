@@ -86,7 +86,7 @@ def _is_changed_at_the_end(line: bytes, before: int) -> bool:
 class EpochHistory(Sequence[Measurement]):
     """The measurements of a trial, oldest first, each epoch once; read from the journal when they are looked at.
 
-    A thousand trials of forty epochs would fill as much memory as all else that a driver holds.
+    So what a driver holds does not grow with the epochs of its trials.
 
     Args:
         journal: the file.
