@@ -174,11 +174,11 @@ class Bridge:
         trial = self._running.pop(tune_id, None)
         if trial is None:
             return
-        self._leave(trial)
         if self.study.is_live(trial.number):
             self._close(trial, result, died)
         else:
             self._succeed(trial)
+        self._leave(trial)
         self._tell_finished()
 
     def _close(self, trial: Running, result: Mapping[str, Any], died: bool) -> None:
