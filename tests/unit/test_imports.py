@@ -24,6 +24,7 @@ CARCLS_LAYERS: list[set[str]] = [
     {"carcls.families"},
 ]
 SWEEPS_LAYERS: list[set[str]] = [
+    {"sweeps.text"},
     {"sweeps.space", "sweeps.objectives", "sweeps.constraints", "sweeps.pareto"},
     {"sweeps.goals"},
     {
@@ -99,7 +100,7 @@ LIBRARY_USERS = {
     },
     "mlflow": {"sweeps.tracking", "sweeps.registry", "sweeps.pyfunc", "sweeps.promotion"},
     "click": {"sweeps.cli"},
-    "rich": {"sweeps.cli"},
+    "rich": {"sweeps.cli", "sweeps.text"},
 }
 TORCH = {"torch", "torchvision", "timm"}
 TORCH_FREE_DATA = {"manifest", "stanford", "splits", "pack", "dataset", "findings", "demo"}
