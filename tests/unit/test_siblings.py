@@ -11,7 +11,7 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
-from sweeps.leaderboard import condensed, make_leaderboard
+from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
 from sweeps.space import Choice, FloatDomain, IntDomain
 from sweeps.spec import SweepSpec
@@ -224,10 +224,10 @@ def test_the_leaderboard_shows_the_best_of_each_trial_and_its_siblings(tmp_path:
         run(study)
         trials = study.records()
     base = spec_of().trial_config({}).model_dump()
-    board = make_leaderboard(trials, base=base, validation_images=100)
-    rows = condensed(board.rows)
+    board = Leaderboard(tuple(trials), base, 100)
+    rows = board.shown
     assert len(board.rows) == len(trials) > 20
-    assert [row.experiment for row in rows if row.experiment] == list(names)
+    assert [row.trial.experiment for row in rows if row.trial.experiment] == list(names)
     assert len(rows) <= 3
     assert rows[0] == board.rows[0]
 
