@@ -20,6 +20,7 @@ from carcls.evaluation.significance import (
 )
 from sweeps.leaderboard import Row, condensed, leaderboard_of, varying_settings
 from sweeps.result import DataSummary, SweepResult
+from sweeps.text import points
 
 TOP = 5
 # Stored answers must give the accuracy that the result tells, to the last digit that JSON keeps.
@@ -202,9 +203,9 @@ def _top_rows(result: SweepResult, varying: Sequence[str], top: int) -> tuple[Ro
 def pair_line(pair: Pair) -> str:
     """Return what a pair's test says, in points."""
     numbers = pair.numbers
-    low, high = numbers.interval
+    low, high = (points(end, digits=2) for end in numbers.interval)
     verdict = f"{pair.first} is better" if pair.verdict == "better" else pair.verdict
     return (
-        f"  {pair.first} – {pair.second}: {numbers.difference * 100:+.2f} [{low * 100:+.2f}, {high * 100:+.2f}], "
+        f"  {pair.first} – {pair.second}: {points(numbers.difference, digits=2)} [{low}, {high}], "
         f"right alone {numbers.first_only} and {numbers.second_only}, p = {pair.adjusted:.3g}: {verdict}"
     )

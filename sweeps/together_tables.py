@@ -8,6 +8,7 @@ from typing import Any
 
 from sweeps.comparison import Pair, SweepLine, line_of, pair_line
 from sweeps.result import SweepResult
+from sweeps.text import NOTHING, duration, images_of, markdown_table, percent, percent_range
 
 COLUMNS = (
     "family",
@@ -69,25 +70,21 @@ def comparison_rows(lines: Sequence[SweepLine]) -> list[list[str]]:
     """Return the comparison as cells, header first."""
     rows = [list(COLUMNS)]
     for line in lines:
-        half = f" ±{line.val_half_width * 100:.1f}" if line.val_half_width is not None else ""
-        interval = f"{line.test_interval[0] * 100:.1f}–{line.test_interval[1]:.1%}" if line.test_interval else "–"
-        shares = (_share(line.val_accuracy) + half, _share(line.test_accuracy), interval, _share(line.test_f1))
-        rows.append(
-            [line.family, line.model, *shares, str(line.trials), _minutes(line.seconds), line.registered or "–"]
-        )
+        tested = (percent(line.test_accuracy), percent_range(line.test_interval), percent(line.test_f1))
+        shares = (percent(line.val_accuracy, line.val_half_width), *tested)
+        registered = line.registered or NOTHING
+        rows.append([line.family, line.model, *shares, str(line.trials), duration(line.seconds), registered])
     return rows
 
 
 def markdown_of(together: TogetherResult) -> str:
     """Return the comparison as a Markdown table."""
     header, *body = comparison_rows(together.lines)
-    lines = [header, ["---" for _ in header], *body]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     data = next(iter(together.results.values())).data
-    images = ", ".join(f"{count:,} {split}" for split, count in data.splits.items())
     return (
-        f"# {together.name}\n\n{data.name}: {data.classes} classes, images: {images}. Each winner was chosen on the "
-        f"validation images and read once on the test images.\n\n{table}\n" + _paired(together.pairs)
+        f"# {together.name}\n\n{data.name}: {data.classes} classes, images: {images_of(data.splits)}. Each winner was "
+        "chosen on the validation images and read once on the test images.\n\n"
+        f"{markdown_table(header, body)}\n{_paired(together.pairs)}"
     )
 
 
@@ -96,11 +93,3 @@ def _paired(pairs: Sequence[Pair]) -> str:
         return ""
     lines = "\n".join(f"-{pair_line(pair)[1:]}" for pair in pairs)
     return f"\nOn the same test images, in points (exact McNemar test, p by Holm):\n\n{lines}\n"
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import click
 from rich.columns import Columns
 from rich.console import Console, Group
-from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli.exits import DONE
-from sweeps.cli.running import write_duration, write_settings, write_share
 from sweeps.cli.streams import Streams, callable_name
+from sweeps.text import NOTHING, duration, images_of, percent, percent_range, settings_text, table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sweeps.comparison import Comparison, DataGroup, Pair, SweepLine
     from sweeps.comparison_files import SweepFiles
     from sweeps.leaderboard import Row
@@ -81,42 +82,28 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 
 def _title(group: DataGroup) -> Text:
     data = group.data
-    counts = " + ".join(f"{count} {split}" for split, count in data.splits.items())
-    title = f"{data.name} ({data.classes} classes, {counts} images, digest {data.digest[:8]})"
+    title = f"{data.name} ({data.classes} classes, {images_of(data.splits)} images, digest {data.digest[:8]})"
     return Text(f"\n{title}", style="bold")
 
 
 def _overview(group: DataGroup, *, wide: bool) -> Table:
     """Draw one row a sweep; a narrow table leaves out what a glance can spare."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("sweep", overflow="fold")
-    for name in ("family", "status"):
-        table.add_column(name, no_wrap=True)
-    numbers = ("trials", "val accuracy", "test accuracy", "test F1", "time") if wide else ("val acc.", "test acc.")
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    if wide:
-        table.add_column("registered", no_wrap=True)
-    for line in group.sweeps:
-        cells = line.family, line.status
-        table.add_row(
-            Text(line.sweep), *cells, *(_cells(line) if wide else (_validated(line), write_share(line.test_accuracy)))
-        )
-    return table
+    numbers = ("trials", "val accuracy", "test accuracy", "test F1", "time", "registered")
+    header = ("sweep", "family", "status", *(numbers if wide else ("val acc.", "test acc.")))
+    rows = [(line.sweep, line.family, line.status, *(_cells(line) if wide else _scores(line))) for line in group.sweeps]
+    return table(header, rows, words=("sweep", "family", "status", "registered"), fold=("sweep",))
+
+
+def _scores(line: SweepLine) -> tuple[str, str]:
+    return percent(line.val_accuracy, line.val_half_width), percent(line.test_accuracy)
 
 
 def _cells(line: SweepLine) -> tuple[str, ...]:
-    score = write_share(line.test_accuracy)
+    validated, tested = _scores(line)
     if line.test_interval:
-        score += f" [{line.test_interval[0] * 100:.1f}, {line.test_interval[1] * 100:.1f}]"
-    registered = line.registered or "–"
-    times = write_share(line.test_f1), write_duration(line.seconds)
-    return str(line.trials), _validated(line), score, *times, registered
-
-
-def _validated(line: SweepLine) -> str:
-    half = "" if line.val_half_width is None else f" ±{line.val_half_width * 100:.1f}"
-    return write_share(line.val_accuracy) + half
+        tested += f" ({percent_range(line.test_interval)})"
+    registered = line.registered or NOTHING
+    return str(line.trials), validated, tested, percent(line.test_f1), duration(line.seconds), registered
 
 
 def print_pairs(console: Console, pairs: tuple[Pair, ...]) -> None:
@@ -139,19 +126,15 @@ def _side_by_side(lines: Sequence[SweepLine], width: int) -> Columns:
 
 
 def _leaders(line: SweepLine, width: int) -> Group:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("rank", "trial"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("val acc.", justify="right", no_wrap=True)
-    table.add_column("what", max_width=width)
-    for row in line.top:
-        table.add_row(str(row.rank or row.status), str(row.number), write_share(row.accuracy), _what(row))
-    return Group(Text(line.sweep, style="bold"), table)
+    rows = [(str(row.rank or row.status), str(row.number), percent(row.accuracy), _what(row)) for row in line.top]
+    drawn = table(("rank", "trial", "val acc.", "what"), rows, words=("what",), fold=("what",))
+    drawn.columns[-1].max_width = width
+    return Group(Text(line.sweep, style="bold"), drawn)
 
 
-def _what(row: Row) -> Text:
+def _what(row: Row) -> str:
     name = row.experiment or ("search" if row.sibling_of is None else f"search, by trial {row.sibling_of}")
-    return Text(f"{name}  {write_settings(row.settings)}".rstrip())
+    return f"{name}  {settings_text(row.settings)}".rstrip()
 
 
 def _rest(files: SweepFiles, out: Path) -> list[str]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.family import (
@@ -23,16 +22,19 @@ from sweeps.cli.family import (
     tell_how_to_go_on,
 )
 from sweeps.cli.output import kept_in
-from sweeps.cli.running import write_duration
 from sweeps.cli.streams import Streams, callable_name
 from sweeps.interrupts import last_words
+from sweeps.text import duration, rough_duration, table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sweeps.spec import SweepSpec
     from sweeps.together_tables import TogetherResult
 
 # The width of a terminal from which it shows all columns of the comparison.
 _WIDE = 110
+_WORDS = ("family", "winner", "registered as")
 _EPILOG = """\b
 Examples:
   carsweep run all
@@ -99,7 +101,7 @@ def _print_plans(
         counts = ", ".join(f"{plan.trials} {spec.family}" for plan, spec in zip(plans, specs, strict=True))
         click.echo(
             f"\nAll together: {sum(plan.trials for plan in plans)} trials ({counts}), at most about "
-            f"{write_duration(seconds)}. Retrieval's first searched trial has the training settings that won transfer."
+            f"{rough_duration(seconds)}. Retrieval's first searched trial has the training settings that won transfer."
         )
     return DONE
 
@@ -150,9 +152,7 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
     for spec in specs:
         if spec.family in together.results:
             print_result(console, together.results[spec.family], base_settings(spec), closing=False)
-    console.print(
-        f"\n{together.name}: the winners of all families, in {write_duration(together.seconds)}", style="bold"
-    )
+    console.print(f"\n{together.name}: the winners of all families, in {duration(together.seconds)}", style="bold")
     console.print(draw_comparison(comparison_rows(together.lines), console.width))
     if together.pairs:
         print_pairs(console, together.pairs)
@@ -168,9 +168,5 @@ def draw_comparison(rows: Sequence[Sequence[str]], width: int) -> Table:
 
     header, *body = rows
     shown = [place for place, column in enumerate(header) if width >= _WIDE or column in NARROW_COLUMNS]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place in shown:
-        table.add_column(header[place], no_wrap=header[place] != "winner", overflow="fold")
-    for row in body:
-        table.add_row(*(row[place] for place in shown))
-    return table
+    cells = [[row[place] for place in shown] for row in body]
+    return table([header[place] for place in shown], cells, words=_WORDS, fold=("winner",))

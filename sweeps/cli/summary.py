@@ -6,21 +6,24 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli.goals import cost_columns, goals_lines, nothing_feasible, place_of
-from sweeps.cli.running import write_duration, write_settings, write_share, write_twins
+from sweeps.cli.running import write_twins
 from sweeps.cli.streams import callable_name
-from sweeps.cli.verdict import draw_confirmed, mean_text, verdict_lines
+from sweeps.cli.verdict import draw_confirmed, verdict_lines
 from sweeps.confirm import find_confirmed
 from sweeps.leaderboard import Row, condensed, leaderboard_of
 from sweeps.ledger_text import spent_text
 from sweeps.objectives import Quantity
 from sweeps.result import SweepResult, TestReading
+from sweeps.text import NOTHING, duration, images_of, percent, percent_range, plural, settings_text, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _SHOWN = 20
 _WIDE = 95
@@ -63,7 +66,7 @@ def print_result(console: Console, result: SweepResult, base: Mapping[str, Any],
     if result.spent:
         console.print(spent_text(result.spent), markup=False, soft_wrap=True)
     if result.saved_seconds:
-        saved = write_duration(result.saved_seconds)
+        saved = duration(result.saved_seconds)
         console.print(f"Shared stages saved the trials {saved} of computing.", markup=False, soft_wrap=True)
     for line in _closing_lines(result) if closing else []:
         console.print(line, markup=False, soft_wrap=True)
@@ -84,14 +87,13 @@ def _left_out(shown: int, rows: Sequence[Row], result: SweepResult) -> list[str]
 
 
 def _title(result: SweepResult, rows: Sequence[Row]) -> Text:
-    data, splits = result.data, result.data.splits
-    counts = " + ".join(f"{count} {split}" for split, count in splits.items())
+    data = result.data
     run = sum(row.sibling_of is None and not row.is_refused for row in rows)
     confirming = sum(trial.confirms is not None for trial in result.trials)
     more = f" and {confirming} runs that confirm the best" if confirming else ""
     return Text(
-        f"{result.sweep}: {run} trials{more} in {write_duration(result.seconds)} on {data.name} "
-        f"({data.classes} classes, {counts} images)",
+        f"{result.sweep}: {run} trials{more} in {duration(result.seconds)} on {data.name} "
+        f"({data.classes} classes, {images_of(data.splits)} images)",
         style="bold",
     )
 
@@ -99,43 +101,40 @@ def _title(result: SweepResult, rows: Sequence[Row]) -> Text:
 def draw_rows(rows: Sequence[Row], *, wide: bool, costs: Sequence[Quantity] = ()) -> Table:
     """Draw the leaderboard, with columns of ``costs``; a narrow one leaves out what a glance can spare."""
     retrieval = any(row.map_at_r is not None for row in rows)
-    measures: tuple[str, ...] = ("recall@5", "mAP@R") if retrieval else ("top-5",)
-    if costs:
-        measures = ()  # no room for both
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("rank", "trial"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("experiment", no_wrap=True)
+    measures: tuple[str, ...] = () if costs else ("recall@5", "mAP@R") if retrieval else ("top-5",)  # no room for all
     paid = tuple(quantity.name.replace("_", " ") for quantity in costs)
-    for name in ("val accuracy", *paid, *((*measures, "f1", "epochs") if wide else ()), "time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    header = (
+        "rank",
+        "trial",
+        "experiment",
+        "val accuracy",
+        *paid,
+        *((*measures, "f1", "epochs") if wide else ()),
+        "time",
+    )
+    cells = []
     for row in rows:
         measured = () if costs else (row.recall_at_5, row.map_at_r) if retrieval else (row.top5,)
-        more = (*map(write_share, measured), write_share(row.f1), str(row.epochs)) if wide else ()
+        more = (*map(percent, measured), percent(row.f1), str(row.epochs)) if wide else ()
         name = row.experiment or ("search" if row.sibling_of is None else f"search, by trial {row.sibling_of}")
         spent = (_cost(row, quantity) for quantity in costs)
-        table.add_row(place_of(row), str(row.number), name, _accuracy(row), *spent, *more, write_duration(row.seconds))
-    return table
+        cells.append((place_of(row), str(row.number), name, _accuracy(row), *spent, *more, duration(row.seconds)))
+    return table(header, cells, words=("experiment",))
 
 
 def _cost(row: Row, quantity: Quantity) -> str:
     value = row.predict_ms if quantity.unit == "milliseconds" else row.parameters
-    return "–" if value is None else quantity.write(value)
+    return NOTHING if value is None else quantity.write(value)
 
 
 def _draw_settings(rows: Sequence[Row]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for row in rows:
-        table.add_row(f"  trial {row.number}", Text(write_settings(row.settings) or "none"))
-    return table
+    return table(None, [(f"  trial {row.number}", settings_text(row.settings) or "none") for row in rows])
 
 
 def _accuracy(row: Row) -> str:
     if row.confirmed is not None:
-        return mean_text(row.confirmed)
-    if row.accuracy is None or row.half_width is None:
-        return write_share(row.accuracy)
-    return f"{row.accuracy:.1%} ±{row.half_width * 100:.1f}"
+        return percent(row.confirmed.mean, row.confirmed.spread)
+    return percent(row.accuracy, row.half_width)
 
 
 def _closing_lines(result: SweepResult) -> list[str]:
@@ -182,8 +181,8 @@ def _winner_line(result: SweepResult) -> str:
         line = f"Trial {number} won {_by_what(result)}."
     else:
         line = (
-            f"Trial {winner.number} won {_by_what(result)}: {mean_text(winner)} over {len(winner.runs)} fresh "
-            f"seeds. Trial {number}, its run nearest to that mean, stands for it."
+            f"Trial {winner.number} won {_by_what(result)}: {percent(winner.mean, winner.spread)} over "
+            f"{len(winner.runs)} fresh seeds. Trial {number}, its run nearest to that mean, stands for it."
         )
     if result.test and result.test.refit:
         line += " The model is a refit: trained anew on training and validation images, so it has no validation score."
@@ -198,8 +197,7 @@ def _by_what(result: SweepResult) -> str:
 
 
 def _test_line(test: TestReading) -> str:
-    low, high = test.interval
-    accuracy = write_share(test.metrics.get("test_accuracy"))
-    times = "once" if test.readings == 1 else f"{test.readings} times, for {test.models} models of this sweep"
-    times = times.replace("for 1 models", "for 1 model")
-    return f"Test accuracy {accuracy} (95% interval {low:.1%} to {high:.1%}, {test.images} images, read {times})."
+    accuracy = percent(test.metrics.get("test_accuracy"))
+    times = "once" if test.readings == 1 else f"{test.readings} times, for {plural(test.models, 'model')} of this sweep"
+    interval = percent_range(test.interval)
+    return f"Test accuracy {accuracy} (95% interval {interval}, {test.images} images, read {times})."

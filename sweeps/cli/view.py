@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
-from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of, name_of, write_duration
+from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of, name_of
 from sweeps.interrupts import last_words
 from sweeps.ledger_text import standing_text
+from sweeps.text import duration
 
 if TYPE_CHECKING:
     from sweeps.ledger import Standing
@@ -183,7 +184,7 @@ def _end_of(record: TrialRecord) -> str:
         return f"failed: {record.reason}"
     if record.status == "pruned" and not record.epochs:
         return record.reason
-    took = write_duration(record.seconds)
+    took = duration(record.seconds)
     return f"{record.status}: val accuracy {accuracy_of(record)} after {record.epochs} epochs, {took}"
 
 
@@ -195,9 +196,9 @@ def _how_far(running: RunningSweep) -> str:
         first = running.spec.goals.first
         named = "" if first.name == "accuracy" else f"{first.name} "
         parts.append(f"best {named}{first.write(value)} (trial {number})")
-    parts.append(write_duration(running.elapsed))
+    parts.append(duration(running.elapsed))
     if left:
-        parts.append(f"about {write_duration(left)} to go")
+        parts.append(f"about {duration(left)} to go")
     if running.standing:
         parts += standing_text(running.standing)
     return ", ".join(parts)
