@@ -212,7 +212,8 @@ if TYPE_CHECKING:
     Search = dict[str, Domain]
 else:
     _READERS = {name: PlainValidator(partial(read_domain, name)) for name in TRIAL_SETTINGS}
-    Search = mapping_of("Search", {name: Annotated[Any, reader] for name, reader in _READERS.items()})
+    _DOMAINS = {name: Annotated[Any, reader] for name, reader in _READERS.items()}
+    Search = mapping_of("Search", _DOMAINS, plain=lambda domain: domain.plain())
 
 
 def _plain_when(when: When) -> dict[str, Any]:
