@@ -6,7 +6,7 @@ put together without another check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -25,6 +25,14 @@ from carcls.errors import shown
 
 # The seed is the sweep's, and the family is what is run.
 TRIAL_SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("family", "seed"))
+
+
+class PartError(ValueError):
+    """Several mistakes of one part of a spec, each beginning with its path."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
 
 
 def kind_of(name: str) -> Any:

@@ -21,9 +21,9 @@ from sweeps.goals import Goals
 from sweeps.objectives import ACCURACY, parse_objectives
 from sweeps.space import Search
 from sweeps.space_conditions import settle, when_mistakes
-from sweeps.space_values import Settings
+from sweeps.space_values import PartError, Settings
 from sweeps.spec_fields import Confirmation, Experiment, FolderName, GpuShare, Price, Size
-from sweeps.spec_mistakes import PartError, sentences, shortened
+from sweeps.spec_mistakes import sentences, shortened
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.spec_text import read_tree, write_tree
 
@@ -117,9 +117,13 @@ class SweepSpec(BaseModel):
     @field_validator("experiments")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        twice = [f"experiments[{place}]" for place, name in enumerate(names) if name in names[:place]]
+        twice = [
+            f"experiments[{place}]: must differ from the ones before, got {shown(name)} twice."
+            for place, name in enumerate(names)
+            if name in names[:place]
+        ]
         if twice:
-            raise PartError([f"{path}: must differ from the ones before, got a name twice." for path in twice])
+            raise PartError(twice)
         return names
 
     @field_validator("starts", mode="wrap")

@@ -18,11 +18,11 @@ import yaml
 from carcls.errors import SpecError, shown
 
 _DEEPEST = 10
-_LONGEST_KEY = 100
+_LONGEST_KEY = _MOST_DIGITS = 100
 _PLAIN_VALUES = (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", [*"~nN", ""]),
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("tag:yaml.org,2002:int", r"[-+]?[0-9]{1,100}", list("-+0123456789")),
+    ("tag:yaml.org,2002:int", r"[-+]?[0-9]+", list("-+0123456789")),
     (
         "tag:yaml.org,2002:float",
         r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
@@ -66,8 +66,12 @@ def _problem_of(event: yaml.NodeEvent, depth: int) -> str:
     if tag is not None:
         short = shown(tag.replace("tag:yaml.org,2002:", "!!"))
         return f"a spec has no tags such as {short}; write the value alone"
-    if isinstance(event, yaml.ScalarEvent) and not is_plain_text(event.value):
+    if not isinstance(event, yaml.ScalarEvent):
+        return ""
+    if not is_plain_text(event.value):
         return f"text has no control characters, got {shown(event.value)}"
+    if event.style is None and len(event.value) > _MOST_DIGITS and event.value.lstrip("-+").isdigit():
+        return f"a whole number has at most {_MOST_DIGITS} digits"
     return ""
 
 
