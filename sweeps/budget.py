@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import shown
 
 if TYPE_CHECKING:
+    from sweeps.record import TrialRecord
+    from sweeps.resources import Share
     from sweeps.spec import SweepSpec
 
 # The budget that ends a sweep; empty while none does.
@@ -33,41 +35,42 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What trials took.
+    """What trials took, over all sessions of their sweep.
 
     Attributes:
         seconds: wall time in their processes.
         epochs: really trained; what came from the store or from a checkpoint is free.
         cpu_seconds, gpu_seconds: wall time times the trial's share.
+        wall: for how many seconds the sweep itself had run, in all its sessions, when this was read from the clock.
     """
 
     seconds: float = 0.0
     epochs: int = 0
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
+    wall: float = 0.0
+
+    @classmethod
+    def of(cls, share: Share, seconds: float, epochs: int = 0, wall: float = 0.0) -> Spent:
+        """Return what so many seconds of a trial with ``share`` are."""
+        return cls(seconds, epochs, seconds * share.cpus, seconds * share.gpus, wall)
 
     def __add__(self, other: Spent) -> Spent:
+        """Add what other trials of the sweep took; its own time is the later one."""
         return Spent(
             self.seconds + other.seconds,
             self.epochs + other.epochs,
             self.cpu_seconds + other.cpu_seconds,
             self.gpu_seconds + other.gpu_seconds,
+            max(self.wall, other.wall),
         )
 
+    def as_dict(self) -> dict[str, float]:
+        """Return plain JSON values, to a thousandth of a second; ``Spent(**values)`` reads them back."""
+        return {name: round(value, 3) for name, value in asdict(self).items()}
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The budgets of a whole sweep, over all its sittings; None is no limit.
 
-    Attributes:
-        epochs: no trial starts once so many are trained.
-        max_cost: no trial starts that would, by the forecast, cost more.
-        prices: None where no price is known.
-    """
-
-    epochs: int | None = None
-    max_cost: float | None = None
-    prices: Prices | None = None
+NOTHING = Spent()
 
 
 def parse_price(text: str) -> Prices:
@@ -100,36 +103,53 @@ def parse_price(text: str) -> Prices:
     return Prices(found.get("gpu-hour", 0.0), found.get("cpu-hour", 0.0), found.get("hour", 0.0), (*currencies, "$")[0])
 
 
-def budget_of(spec: SweepSpec) -> Budget:
-    """Return the budgets that a spec sets."""
-    return Budget(spec.epochs_budget, spec.max_cost, parse_price(spec.price) if spec.price else None)
+def prices_of(spec: SweepSpec) -> Prices | None:
+    """Return the prices that a spec names; None where it names none."""
+    return parse_price(spec.price) if spec.price else None
 
 
 def idle_prices(spec: SweepSpec, gpus: float) -> list[str]:
     """Return a sentence on a price of GPUs where no trial holds one: the sweep then seems to cost nothing."""
-    prices = parse_price(spec.price) if spec.price else Prices()
-    if not prices.gpu_hour or gpus:
+    prices = prices_of(spec)
+    if prices is None or not prices.gpu_hour or gpus:
         return []
     is_all = not (prices.cpu_hour or prices.hour)
     limit = ", and --max-cost never ends the sweep" if is_all and spec.max_cost is not None else ""
     return [f"price: no trial holds a GPU, so gpu-hours cost nothing{limit}. Give a price per cpu-hour or per hour."]
 
 
-def total(parts: Iterable[Spent]) -> Spent:
-    """Return the sum."""
-    return sum(parts, Spent())
-
-
-def cost_of(prices: Prices, spent: Spent, wall: float) -> float:
-    """Return what trials cost, with ``wall`` seconds of the whole sweep."""
-    hours = (spent.gpu_seconds * prices.gpu_hour, spent.cpu_seconds * prices.cpu_hour, wall * prices.hour)
+def cost_of(prices: Prices, spent: Spent) -> float:
+    """Return what trials cost, and the hours of the sweep in which they ran."""
+    hours = (spent.gpu_seconds * prices.gpu_hour, spent.cpu_seconds * prices.cpu_hour, spent.wall * prices.hour)
     return sum(hours) / _HOUR
 
 
-def hourly_cost(prices: Prices, cpus: float, gpus: float, concurrency: int) -> float:
-    """Return what an hour costs in which ``concurrency`` trials run, each with its share of ``cpus`` and ``gpus``."""
-    trials = concurrency * _HOUR
-    return cost_of(prices, Spent(trials, 0, trials * cpus, trials * gpus), _HOUR)
+def spent_dict(records: Iterable[TrialRecord], prices: Prices | None) -> dict[str, Any]:
+    """Return what a sweep took, for ``result.json``: ``seconds``, ``epochs``, ``cost`` (with its ``currency``) and the
+    first three by status.
+
+    The costs by status are of the trials' shares; an hourly price of the sweep is only in the whole.
+    """
+    by_status: dict[str, Spent] = {}
+    for record in records:
+        if record.sibling_of is None:
+            by_status[record.status] = by_status.get(record.status, NOTHING) + record.spent
+    return {
+        **_plain(sum(by_status.values(), NOTHING), prices),
+        "currency": None if prices is None else prices.currency,
+        "by_status": {status: _plain(replace(spent, wall=0.0), prices) for status, spent in sorted(by_status.items())},
+    }
+
+
+def cost_metric(spent: Mapping[str, Any]) -> dict[str, float]:
+    """Return what ``spent_dict`` says of money as a metric, or nothing where no price is known."""
+    cost = spent.get("cost")
+    return {} if cost is None else {"cost": float(cost)}
+
+
+def _plain(spent: Spent, prices: Prices | None) -> dict[str, Any]:
+    cost = None if prices is None else round(cost_of(prices, spent), 6)
+    return {"seconds": round(spent.seconds, 3), "epochs": spent.epochs, "cost": cost}
 
 
 def shared_budgets(spec: SweepSpec, epochs: int, cost: float, families_left: int) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from ray.tune import Callback, Stopper
 
 from carcls.outcome import Measurement
 from sweeps.budget import UsedUp
+from sweeps.forecast import Account, BudgetStatus
 from sweeps.holding import asked_to_stop
-from sweeps.ledger import Ledger, Standing
+from sweeps.spending import Meter
 from sweeps.study import Asked, Study, TrialRecord
 
 # So long a sweep that stops waits for the epochs that run.
@@ -108,35 +109,37 @@ class Control:
 
 @dataclass(slots=True)
 class Watch:
-    """Keeps the books and passes news on, each once and in order; exceptions of hearers end the sweep, not Tune's loop.
+    """Keeps the account and passes news on, each once and in order; exceptions of hearers end the sweep, not Tune's.
 
     Attributes:
         study: of the sweep.
         observer: who hears of trials.
         control: told of the observer's exceptions.
-        ledger: what the trials take.
-        stands: who hears how the sweep stands, before the news that changed it.
+        meter: measures what the trials take.
+        account: of the sweep's budget.
+        on_status: who hears how the budget stands, before the news that changed it.
     """
 
     study: Study
     observer: Observer
     control: Control
-    ledger: Ledger
-    stands: Callable[[Standing], None]
+    meter: Meter
+    account: Account
+    on_status: Callable[[BudgetStatus], None]
     started: set[int] = field(default_factory=set)
     epochs: dict[int, int] = field(default_factory=dict)
 
     def may_start(self) -> bool:
         """Tell whether a trial may start."""
-        return self.control.may_start(lambda: self.ledger.used_up(self.study.left()))
+        return self.control.may_start(lambda: self.account.used_up(self.study.left()))
 
     def ask(self, asked: Asked) -> None:
         """The trial is about to run."""
-        self.ledger.ask(asked.number, asked.config.epochs, searched=asked.experiment is None)
+        self.account.note(self.study.record(asked.number))
 
     def begin(self, number: int) -> None:
         """A process has begun the trial; perhaps for the second time."""
-        self.ledger.start(number)
+        self.meter.start(number)
         self._start(number)
 
     def measure(self, number: int, said: str) -> bool:
@@ -150,31 +153,30 @@ class Watch:
         self, number: int, epoch: int, metrics: dict[str, float], seconds: float, saved: float, trained: bool
     ) -> bool:
         """Note one measurement; perhaps of an epoch that a dead process had reported."""
+        if trained:
+            self.meter.train(number)
         stop = self.study.report(number, Measurement(epoch, metrics, trained), seconds, saved)
-        self.ledger.beat(number, epoch, trained=trained)
         if epoch > self.epochs.get(number, 0) and self.study.is_live(number):
             self.epochs[number] = epoch
-            self._stand()
-            self._tell(self.observer.trial_changed, self.study.record(number))
+            self._note(self.study.record(number))
         return stop
 
     def finish(self) -> None:
         """The study may have finished trials."""
         for record in self.study.take_finished():
-            self.ledger.settle(record)
-            self._stand()
-            self._tell(self.observer.trial_changed, record)
+            self._note(record)
 
     def _start(self, number: int) -> None:
         if number not in self.started:
             self.started.add(number)
-            self._stand()
             record = self.study.record(number)
             self.epochs[number] = record.epochs
-            self._tell(self.observer.trial_changed, record)
+            self._note(record)
 
-    def _stand(self) -> None:
-        self._tell(self.stands, self.ledger.standing(self.study.left()))
+    def _note(self, record: TrialRecord) -> None:
+        self.account.note(record)
+        self._tell(self.on_status, self.account.status(self.study.left()))
+        self._tell(self.observer.trial_changed, record)
 
     def _tell(self, hear: Callable[..., None], *news: Any) -> None:
         if self.control.error is None:
@@ -201,19 +203,19 @@ class NewsCallback(Callback):  # type: ignore[misc]  # Tune knows callbacks by t
     def on_trial_result(self, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
         """A process says that it ends itself, since it can use no GPU: what it held of one is not booked."""
         if "failure" in result and not result.get("done"):
-            self._watch.ledger.end(trial.config["number"], saw_gpu=False)
+            self._watch.meter.stop(trial.config["number"], saw_gpu=False)
 
     def on_trial_recover(self, trial: Any, **_: Any) -> None:
         """The trial's machine was taken away; another process will take it up."""
-        self._watch.ledger.end(trial.config["number"])
+        self._watch.meter.stop(trial.config["number"])
 
     def on_trial_error(self, trial: Any, **_: Any) -> None:
         """The trial's process died; perhaps another one will take it up."""
-        self._watch.ledger.end(trial.config["number"])
+        self._watch.meter.stop(trial.config["number"])
 
     def on_trial_complete(self, trial: Any, **_: Any) -> None:
         """The process is done with the trial, which may be tried again with more."""
-        self._watch.ledger.end(trial.config["number"])
+        self._watch.meter.stop(trial.config["number"])
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

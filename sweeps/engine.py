@@ -27,13 +27,13 @@ from sweeps.control_hangs import HangWatch, Patience, expected_seconds
 from sweeps.control_quarantine import Quarantine
 from sweeps.engine_task import LOADER
 from sweeps.failures import Try
+from sweeps.forecast import Account, BudgetStatus
 from sweeps.interrupts import interruptible
-from sweeps.ledger import Ledger, Standing
-from sweeps.resources import Machine, Share, least_seconds, this_machine, trial_resources
+from sweeps.resources import Machine, least_seconds, this_machine, trial_resources
 from sweeps.scheduler import StudyScheduler
 from sweeps.searcher import StudySearcher
 from sweeps.session import ray_session
-from sweeps.spending import SpendingLog, read_spending
+from sweeps.spending import Meter
 from sweeps.study import Asked, Costs, Study, TrialRecord
 from sweeps.worker import order_of, run_order
 
@@ -80,7 +80,7 @@ def run_trials(
     logical_gpus: int | None = None,
     edits: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda _: None,
-    stands: Callable[[Standing], None] = lambda _: None,
+    on_status: Callable[[BudgetStatus], None] = lambda _: None,
     costs: Costs = lambda _: {},
     images: int = 0,
 ) -> EngineResult:
@@ -104,7 +104,7 @@ def run_trials(
         logical_cpus, logical_gpus: what a Ray started here believes to have; None lets it count.
         edits, costs: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
-        stands: told what is spent and what is to come, before the observer is told the news.
+        on_status: told what is spent and what is to come, before the observer is told the news.
         images: that an epoch goes through, by which slow trials are told from those that hang.
 
     Raises:
@@ -136,7 +136,11 @@ def run_trials(
                     session.callback(answers.quarantine.release)
                     patience = Patience(partial(expected_seconds, share, images), least)
                     hangs = HangWatch(patience, answers.note_hang)
-                    watch = Watch(study, observer, control, _open_ledger(spec, share, folder, study, control), stands)
+                    records = study.records()
+                    meter = Meter(share, records)
+                    study.note_spending(meter.read)
+                    account = Account(spec, share, records, meter, control.deadline)
+                    watch = Watch(study, observer, control, meter, account, on_status)
                 _fit(study, answers, share.concurrency, common, watch, hangs, folder)
         if control.error is not None:
             raise control.error
@@ -147,12 +151,6 @@ def run_trials(
 
 def _trials(numbers: Sequence[int]) -> str:
     return f"trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
-
-
-def _open_ledger(spec: SweepSpec, share: Share, folder: Path, study: Study, control: Control) -> Ledger:
-    spending = read_spending(folder)
-    log = SpendingLog(folder, spending.sittings + 1)
-    return Ledger(spec, share, log, study.records(), spending, control.deadline)
 
 
 def _phases(study: Study, control: Control, confirm: Confirm | None) -> Iterator[None]:
@@ -185,7 +183,6 @@ def _fit(
         with _uncounted(), every_death_is_one():
             _tuner(study, answers, concurrency, common, watch, hangs, folder).fit()
     finally:
-        watch.ledger.close()
         study.release()
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from carcls.outcome import Measurement
+from sweeps.budget import NOTHING, Spent
 
 Status = Literal["running", "complete", "pruned", "failed"]
 
@@ -43,7 +44,8 @@ class TrialRecord:
         status: ``running`` also means unfinished, when no driver is at work.
         metrics: the last measurement; finite values only.
         epochs: epochs finished.
-        seconds: wall time of the trial in its process; of the last attempt when there were several.
+        seconds: wall time of the trial in its process; of the last attempt when there were several. As long as it has
+            not told any, as in ``spent``.
         reason: why it failed, was stopped or was not computed; empty otherwise.
         duplicate_of: number of the earlier trial whose result this one, its twin, took over.
         reused: whether the result was answered from the stage store.
@@ -57,6 +59,8 @@ class TrialRecord:
         twins: trials that took over this one's result; told by lists of all trials, not of a single one.
         precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
         history: its measurements, each epoch once, in order; none in old journals.
+        spent: what it took, by the driver's clock, over all attempts and sessions.
+        began: when it was handed out last, in seconds since 1970; 0 where that is not known.
     """
 
     number: int
@@ -81,6 +85,8 @@ class TrialRecord:
     twins: Sequence[Twin] = ()
     precision: str = ""
     history: Sequence[Measurement] = ()
+    spent: Spent = NOTHING
+    began: float = 0.0
 
     @property
     def why(self) -> str:
@@ -109,7 +115,8 @@ def to_json(record: TrialRecord) -> dict[str, Any]:
 def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
     """Return what an object of ``to_json`` tells, also one of an older version, which had fewer keys.
 
-    Metrics that are null are NaN. What only the journal knows (``settings``, ``history``, names of stages) is empty.
+    Metrics that are null are NaN. What only the journal knows (``settings``, ``history``, ``spent``, names of stages)
+    is empty.
     """
     return TrialRecord(
         number=value["number"],

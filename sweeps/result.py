@@ -124,7 +124,7 @@ class SweepResult:
     fresh seed that stands for the winning settings.
 
     ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` is the winner beside
-    others; ``spent`` is what ``sweeps.spending.spent_dict`` returns, empty in results of older versions. ``objectives``
+    others; ``spent`` is what ``sweeps.budget.spent_dict`` returns, empty in results of older versions. ``objectives``
     and ``constraints`` are those of the spec; ``pareto`` has the numbers of the trials on the front of several
     objectives, ascending. ``saved_seconds`` is what the stages took to make that trials found made.
     """

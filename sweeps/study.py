@@ -6,7 +6,8 @@ that a dead driver left running are handed out first, then documented experiment
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
+from sweeps.budget import Spent
 from sweeps.confirm import Repeat
 from sweeps.record import Status, TrialRecord
 from sweeps.study_book import Book
@@ -46,6 +48,7 @@ class Study:
 
     def __init__(self, study: optuna.Study, spec: SweepSpec, journal: Journal, costs: Costs = lambda _: {}) -> None:
         self._spec = spec
+        self._journal = journal
         self._book = Book(study, spec, journal)
         self._live: dict[int, Live] = {}
         self._proposals = Proposals(self._book, spec, costs)
@@ -170,10 +173,14 @@ class Study:
             }
             self._finish(number, "failed", None, outcome)
             return None
-        self._book.note(frozen, epochs_before=epochs, attempts=attempts)
+        self._book.note(frozen, epochs_before=epochs, attempts=attempts, began=time.time())
         return self._begin(frozen)
 
     # Telling
+
+    def note_spending(self, read: Callable[[int], Spent | None]) -> None:
+        """Say from now on with what is told of a trial what it has taken so far, as ``read`` knows it by number."""
+        self._journal.spending = read
 
     def report(self, number: int, measurement: Measurement, seconds: float = 0.0, saved: float = 0.0) -> bool:
         """Note a measurement, and what stages saved so far; return True when the trial should stop now.

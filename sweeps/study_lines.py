@@ -19,8 +19,9 @@ from typing import Any, BinaryIO, overload
 from carcls.errors import InputError
 from carcls.outcome import Measurement
 
-# The metric that the line of an epoch holds for Optuna, and what it holds besides: the whole measurement.
-OBJECTIVE, MEASURED = "val_accuracy", "measured"
+# The metric that the line of an epoch holds for Optuna, and what it holds besides: the whole measurement, and, as
+# other lines of a trial do, what the trial has taken so far.
+OBJECTIVE, MEASURED, SPENT = "val_accuracy", "measured", "spent"
 _SEALED = re.compile(rb'(.*),"(sum|crc)":"([0-9a-f]{8})"\}\n', re.DOTALL)
 
 

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +19,11 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from carcls.errors import InputError, OutputError
+from sweeps.budget import Spent
 from sweeps.record import Status, TrialRecord
 from sweeps.space import Choice, Domain, FloatDomain, IntDomain
-from sweeps.study_lines import OBJECTIVE, EpochHistory, is_epoch, sealed, whole_lines
+from sweeps.spending import read_older_spending
+from sweeps.study_lines import OBJECTIVE, SPENT, EpochHistory, is_epoch, sealed, whole_lines
 
 STUDY = "sweep"
 # Waiting for each of the lines of a trial takes longer than all else that the study does.
@@ -65,16 +67,21 @@ class Journal:
 
     Args:
         path: of the file; made when missing.
+
+    Attributes:
+        spending: tells what a trial has taken so far, which its lines then say; None for one of which nothing is known.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.spending: Callable[[int], Spent | None] = lambda _: None
         self._waits = True
         self._synced = -math.inf
         self._read = _Place()
         self._written = 0  # the sum of the last line
         self._more: Mapping[str, Any] = {}
         self._epochs: defaultdict[int, list[int]] = defaultdict(list)
+        self._spent = read_older_spending(path.parent)  # a trial's lines count on from there
         if not path.exists():
             path.open("ab").close()
 
@@ -95,6 +102,8 @@ class Journal:
                     self._read = _Place(self._read.lines + 1, begin + len(line), total)
                     if is_epoch(log):
                         self._epochs[log["trial_id"]].append(begin)
+                    if SPENT in log:
+                        self._spent[log["trial_id"]] = Spent(**log[SPENT])
                     if self._read.lines > log_number_from:
                         yield log
             except ValueError as error:
@@ -113,7 +122,7 @@ class Journal:
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write lines at the end."""
-        lines, total = sealed(({**log, **self._more} for log in logs), self._written)
+        lines, total = sealed(({**log, **self._more, **self._spent_in(log)} for log in logs), self._written)
         with self.path.open("ab", buffering=0) as file:
             before = file.tell()
             try:
@@ -130,6 +139,12 @@ class Journal:
                 ) from None
         self._written = total
 
+    def _spent_in(self, log: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a line says besides of what its trial has taken: that of an epoch, or of an attribute."""
+        tells = is_epoch(log) or ("trial_id" in log and "user_attr" in log)
+        spent = self.spending(log["trial_id"]) if tells else None
+        return {} if spent is None else {SPENT: spent.as_dict()}
+
     def sync(self) -> None:
         """Wait until all lines are on the disk."""
         with self.path.open("ab", buffering=0) as file:
@@ -138,6 +153,10 @@ class Journal:
     def history(self, trial: int) -> EpochHistory:
         """Return the epochs of a trial that were read so far."""
         return EpochHistory(self.path, self._epochs.get(trial, ()))
+
+    def spent(self, trial: int) -> Spent | None:
+        """Return what a trial has taken by the lines that were read so far; None where none says it."""
+        return self._spent.get(trial)
 
     @contextmanager
     def adding(self, **more: Any) -> Iterator[None]:
@@ -213,6 +232,8 @@ def record_of(trial: FrozenTrial, journal: Journal) -> TrialRecord:
     micro_batch = trial.user_attrs.get("retry", {}).get("micro_batch")
     config = {**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"]
     seen = dict(history[-1].metrics) if history and not outcome else {}
+    spent = journal.spent(trial.number) or _told_spent(asked, outcome)
+    began = trial.user_attrs.get("began") or (trial.datetime_start.timestamp() if trial.datetime_start else 0.0)
     return TrialRecord(
         number=trial.number,
         experiment=asked["experiment"],
@@ -221,7 +242,7 @@ def record_of(trial: FrozenTrial, journal: Journal) -> TrialRecord:
         status=next(status for status, state in STATES.items() if state is trial.state),
         metrics=outcome.get("metrics", seen),
         epochs=outcome.get("epochs", last or 0),
-        seconds=outcome.get("seconds", 0.0),
+        seconds=outcome.get("seconds") or spent.seconds,  # an interrupted trial has told none itself
         reason=outcome.get("reason", ""),
         duplicate_of=asked.get("duplicate_of"),
         reused=outcome.get("reused", False),
@@ -235,4 +256,13 @@ def record_of(trial: FrozenTrial, journal: Journal) -> TrialRecord:
         refused="refused" in asked,
         precision=outcome.get("precision", ""),
         history=history,
+        spent=spent,
+        began=began,
     )
+
+
+def _told_spent(asked: Mapping[str, Any], outcome: Mapping[str, Any]) -> Spent:
+    """Return what a trial took where no line says it, as in the oldest journals: what its last attempt told."""
+    if "sibling_of" in asked or "duplicate_of" in asked:
+        return Spent()
+    return Spent(outcome.get("seconds", 0.0), 0 if outcome.get("reused") else outcome.get("epochs", 0))

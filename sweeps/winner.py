@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
-from sweeps.budget import budget_of
+from sweeps.budget import cost_metric, prices_of, spent_dict
 from sweeps.confirm import confirmed_of, find_confirmed, typical_run
 from sweeps.leaderboard import find_best, leaderboard_of, pareto_of
 from sweeps.result import (
@@ -23,7 +23,6 @@ from sweeps.result import (
     TestReading,
 )
 from sweeps.sitting import Sitting
-from sweeps.spending import Spending, cost_metric, read_spending, spent_by, spent_dict
 from sweeps.sweep_file import sweep_id
 from sweeps.winner_readings import Subject, is_read, read_test
 
@@ -179,15 +178,9 @@ def summarize_data(dataset: Dataset) -> DataSummary:
     return DataSummary(dataset.name, dataset.digest, sum(counts.values()), len(dataset.classes), counts)
 
 
-def with_time(record: TrialRecord, spending: Spending) -> TrialRecord:
-    """Return a trial with the seconds it took: one that was interrupted, or soon failed, has told none itself."""
-    return replace(record, seconds=record.seconds or spent_by(record, spending).seconds)
-
-
 def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
-    spending = read_spending(sitting.folder)
-    trials = tuple(sorted((with_time(record, spending) for record in records), key=lambda trial: trial.number))
+    trials = tuple(sorted(records, key=lambda trial: trial.number))
     goals = sitting.spec.goals
     confirmed = confirmed_of(trials) if sitting.spec.confirm else ()
     best = _best(trials, confirmed, goals)
@@ -205,7 +198,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         seconds=round(seconds, 3),
         interrupted=interrupted,
         confirmed=confirmed,
-        spent=spent_dict(records, spending, budget_of(sitting.spec).prices),
+        spent=spent_dict(records, prices_of(sitting.spec)),
         objectives=sitting.spec.objectives,
         constraints=sitting.spec.constraints,
         pareto=pareto_of(trials, goals),

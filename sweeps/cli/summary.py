@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from sweeps.budget_text import spent_text
 from sweeps.cli.goals import cost_columns, goals_lines, nothing_feasible, place_of
 from sweeps.cli.running import write_twins
 from sweeps.cli.streams import callable_name
 from sweeps.cli.verdict import draw_confirmed, verdict_lines
 from sweeps.confirm import find_confirmed
 from sweeps.leaderboard import Row, condensed, leaderboard_of
-from sweeps.ledger_text import spent_text
 from sweeps.objectives import Quantity
 from sweeps.result import SweepResult, TestReading
 from sweeps.text import NOTHING, duration, images_of, percent, percent_range, plural, settings_text, table

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from carcls.errors import InputError, OutputError, SpecError
 from carcls.outcome import Measurement
+from sweeps.budget import NOTHING
 from sweeps.cli.status import lines_of
 from sweeps.holding import hold
 from sweeps.record import TrialRecord
@@ -73,7 +74,7 @@ def train(study: Study, asked: Asked) -> None:
 
 def plain(records: tuple[TrialRecord, ...] | list[TrialRecord]) -> list[TrialRecord]:
     """Return records without what a restart may change."""
-    return [replace(record, seconds=0.0) for record in records]
+    return [replace(record, seconds=0.0, spent=NOTHING, began=0.0) for record in records]
 
 
 @pytest.fixture(scope="module")

@@ -4,50 +4,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sweeps.budget import Prices, UsedUp, budget_of
-from sweeps.spending import read_spending, spent_dict
+from sweeps.budget import Prices, UsedUp, prices_of, spent_dict
 from sweeps.text import money_text, rough_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    from sweeps.ledger import Standing
+    from sweeps.forecast import BudgetStatus
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
 
-def used_up_note(which: UsedUp, spec: SweepSpec, folder: Path, records: Sequence[TrialRecord], name: str) -> str:
+def used_up_note(which: UsedUp, spec: SweepSpec, records: Sequence[TrialRecord], name: str) -> str:
     """Return one sentence on the budget that ended a sweep, and one on how to go on.
 
     Args:
         which: of the budgets.
         spec: of the sweep.
-        folder: of the sweep.
         records: of its trials.
         name: to go on with.
     """
-    budget = budget_of(spec)
-    spent = spent_dict(records, read_spending(folder), budget.prices)
+    prices = prices_of(spec) or Prices()
+    spent = spent_dict(records, prices)
     again = f"To run the other trials: carsweep resume {name}"
     if which == "hours":
         return f"The hours are over. {again}"
     if which == "epochs":
-        said = f"The budget of {budget.epochs} epochs is used up ({spent['epochs']} are trained)."
+        said = f"The budget of {spec.epochs_budget} epochs is used up ({spent['epochs']} are trained)."
         return f"{said} {again} --set epochs_budget=N"
-    prices = budget.prices or Prices()
-    cost, most = (money_text(amount or 0.0, prices.currency) for amount in (spent["cost"], budget.max_cost))
+    cost, most = (money_text(amount or 0.0, prices.currency) for amount in (spent["cost"], spec.max_cost))
     said = f"Another trial might cost more than --max-cost leaves ({cost} of {most} are spent)."
     return f"{said} {again} --set max_cost=AMOUNT"
 
 
-def standing_text(standing: Standing) -> list[str]:
+def status_text(status: BudgetStatus, spec: SweepSpec) -> list[str]:
     """Return the parts of a line that tell what is spent: epochs of their budget, and money where there is a price."""
-    budget, parts = standing.budget, []
-    if budget.epochs is not None:
-        parts.append(f"{standing.spent.epochs} of {budget.epochs} epochs")
-    if budget.prices is not None and standing.cost is not None:
-        parts.append(_money(standing, standing.cost, budget.prices))
+    parts, prices = [], prices_of(spec)
+    if spec.epochs_budget is not None:
+        parts.append(f"{status.spent.epochs} of {spec.epochs_budget} epochs")
+    if prices is not None and status.cost is not None:
+        text = money_text(status.cost, prices.currency)
+        text += f" of {money_text(spec.max_cost, prices.currency)}" if spec.max_cost is not None else ""
+        coming = status.forecast.cost if status.forecast else None
+        text += f" (forecast {money_text(status.cost + coming, prices.currency)})" if coming is not None else ""
+        parts.append(text)
     return parts
 
 
@@ -68,11 +68,3 @@ def spent_text(spent: Mapping[str, Any]) -> str:
     first, *others = said
     first = first.replace(" on ", " of the time on ").replace(" ones", " trials")
     return f"Spent: {', '.join(parts)}; {', '.join([first, *others])}."
-
-
-def _money(standing: Standing, cost: float, prices: Prices) -> str:
-    budget, text = standing.budget, money_text(cost, prices.currency)
-    if budget.max_cost is not None:
-        text += f" of {money_text(budget.max_cost, prices.currency)}"
-    coming = standing.forecast.cost if standing.forecast else None
-    return text if coming is None else f"{text} (forecast {money_text(cost + coming, prices.currency)})"
