@@ -109,7 +109,7 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
             after it failed.
         history: its measurements.
     """
-    asked, outcome = noted["asked"], noted.get("outcome", {})
+    asked, outcome = noted["asked"], noted.get("outcome") or {}
     micro_batch = noted.get("retry", {}).get("micro_batch")
     last = history[-1] if history and not outcome else Measurement(0, {})
     return TrialRecord(

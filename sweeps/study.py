@@ -1,4 +1,4 @@
-"""The durable study: what was asked, what came of it, and what to try next. With its parts, all there is of optuna.
+"""The durable study: what was asked, what came of it, and what to try next.
 
 Everything is in one journal file beside the sweep. Whoever opens it again finds every trial, finished or not: trials
 that a dead driver left running are handed out first, then documented experiments not yet run, then new ones.
@@ -51,7 +51,7 @@ class Study:
         reopened: numbers of the trials that are tried again, since they failed through no fault of their own.
     """
 
-    def __init__(self, trials: Trials, spec: SweepSpec, costs: Costs) -> None:
+    def __init__(self, trials: Trials, spec: SweepSpec, costs: Costs, reopened: tuple[int, ...] = ()) -> None:
         self._trials = trials
         self._spec = spec
         self._proposals = Proposals(trials, spec, costs)
@@ -61,7 +61,7 @@ class Study:
         # Runs that confirm the search, once it is over: those another driver left unfinished, and those not begun.
         self._confirming: list[int] | None = None
         self._repeats: list[Repeat] = []
-        self.reopened = trials.reopened
+        self.reopened = reopened
 
     @classmethod
     def open(
@@ -82,10 +82,10 @@ class Study:
             InputError: the folder holds a sweep of another spec, or its journal is damaged.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        trials = Trials(folder, spec.goals, reopen=edits is not None)
+        trials = Trials(folder, spec.goals)
         trials.begin()
         note_spec(trials, spec, folder.name, edits)
-        return cls(trials, spec, costs)
+        return cls(trials, spec, costs, () if edits is None else trials.reopen())
 
     def __enter__(self) -> Study:
         return self

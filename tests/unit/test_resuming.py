@@ -346,7 +346,6 @@ def test_how_a_trial_had_failed_stays_in_the_journal_and_it_may_fail_again(tmp_p
             assert (study.record(0).status, study.record(0).reason) == ("failed", f"no room, time {time}")
     journal = (tmp_path / "study.journal").read_text()
     assert [journal.count(f"no room, time {time}") for time in range(1, 4)] == [1, 1, 1]
-    assert journal.count("failed_before") == 2
 
 
 def test_what_took_over_a_failure_takes_over_what_comes_after_it(tmp_path: Path) -> None:
