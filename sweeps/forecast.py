@@ -88,7 +88,7 @@ class Totals:
         """Count a trial that ended."""
         self.ended, self.spent = self.ended + 1, self.spent + record.spent
         self._rank(record)
-        if record.reused or record.duplicate_of is not None or not record.spent.seconds:
+        if record.reused or not record.spent.seconds:
             return
         if not record.spent.epochs:
             self.others, self.other_trials = self.others + record.spent, self.other_trials + 1

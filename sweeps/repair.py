@@ -11,7 +11,7 @@ from carcls.errors import InputError
 from sweeps.holding import hold
 from sweeps.registry import find_registered
 from sweeps.result import SweepResult
-from sweeps.study_history import read_history
+from sweeps.study_records import read_history
 from sweeps.sweep_file import has_begun, read_file, sweep_id
 from sweeps.tracking import mirror_of, open_tracking
 from sweeps.winner import metrics_of, summarize_data

@@ -70,7 +70,7 @@ class Compared:
     Attributes:
         against: number of the other trial.
         difference: the winner's accuracy - the other's, in [-1, 1]; means over fresh seeds where they were confirmed.
-        interval: of the difference, 95%, by paired bootstrap over images, and over seeds where there are several.
+        interval: of the difference, 95%, as in ``PairedComparison`` of carcls.evaluation.significance.
         p: two-sided, exact (McNemar's test; over several seeds its generalization), by Holm where there are several
             others; in [0, 1].
         shown: whether a difference is shown: p is at most 5% and the interval leaves 0 out.

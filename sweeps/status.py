@@ -79,7 +79,8 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         InputError: there is none of that name, or its files are damaged.
     """
     from sweeps.leaderboard import find_best
-    from sweeps.study_history import JOURNAL, read_history
+    from sweeps.study_journal import JOURNAL
+    from sweeps.study_records import read_history
 
     folder = require_known(out, name)
     spec = read_spec(folder)

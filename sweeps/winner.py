@@ -202,7 +202,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         objectives=sitting.spec.objectives,
         constraints=sitting.spec.constraints,
         pareto=pareto_of(trials, goals),
-        saved_seconds=round(sum(record.saved for record in records if record.duplicate_of is None), 3),
+        saved_seconds=round(sum(record.saved for record in records), 3),
     )
 
 

@@ -17,7 +17,7 @@ from sweeps.result import (
     SweepResult,
     TestReading,
 )
-from sweeps.study_lines import EpochHistory
+from sweeps.study_journal import EpochHistory
 
 TRIAL = TrialRecord(0, "transfer/frozen", {}, {"dropout": 0.5}, "complete", {"val_accuracy": 0.5}, 3, 1.5)
 RESULT = SweepResult(

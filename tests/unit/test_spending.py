@@ -18,7 +18,7 @@ from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 from sweeps.spending import Meter, read_older_spending
 from sweeps.study import Asked, Study
-from sweeps.study_history import read_history
+from sweeps.study_records import read_history
 
 SHARE = Share(cpus=2, gpus=0.5, concurrency=2)
 SPEC = SweepSpec(family="transfer", trials=3, config={"epochs": 4}, search={"dropout": FloatDomain(0.0, 0.9)})
