@@ -171,7 +171,7 @@ class Study:
             last = {"epochs": record.epochs, "metrics": record.metrics}
             self._finish(number, "failed", {**last, "reason": reason}, "lost")
             return None
-        self._trials.note(number, epochs_before=record.epochs, attempts=attempts, began=round(time.time(), 3))
+        self._trials.note(number, epochs_before=record.epochs, attempts=attempts, began=time.time())
         return self._begin(number)
 
     # Telling

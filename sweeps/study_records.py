@@ -154,7 +154,7 @@ class Trials:
             reason: why it is not.
         """
         number = self.next_number
-        noted: dict[str, Any] = {"asked": {"number": number, **asked}, "began": round(time.time(), 3)}
+        noted: dict[str, Any] = {"asked": {"number": number, **asked}, "began": time.time()}
         if "refused" in asked:
             noted["outcome"] = whole_outcome("pruned", {"metrics": asked["refused"], "reason": reason})
         self._write({"study_id": 0, "user_attrs": noted})
