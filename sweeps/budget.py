@@ -1,16 +1,18 @@
-"""What a sweep may spend, what it has spent, and what that costs. Plain arithmetic: no ray, no optuna."""
+"""What a sweep may spend, what it has spent, what that costs, and how it is told. Plain arithmetic."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import shown
+from sweeps.text import money_text, rough_duration
 
 if TYPE_CHECKING:
+    from sweeps.forecast import BudgetStatus
     from sweeps.record import TrialRecord
     from sweeps.resources import Share
     from sweeps.spec import SweepSpec
@@ -141,12 +143,6 @@ def spent_dict(records: Iterable[TrialRecord], prices: Prices | None) -> dict[st
     }
 
 
-def cost_metric(spent: Mapping[str, Any]) -> dict[str, float]:
-    """Return what ``spent_dict`` says of money as a metric, or nothing where no price is known."""
-    cost = spent.get("cost")
-    return {} if cost is None else {"cost": float(cost)}
-
-
 def _plain(spent: Spent, prices: Prices | None) -> dict[str, Any]:
     cost = None if prices is None else round(cost_of(prices, spent), 6)
     return {"seconds": round(spent.seconds, 3), "epochs": spent.epochs, "cost": cost}
@@ -166,3 +162,58 @@ def shared_budgets(spec: SweepSpec, epochs: int, cost: float, families_left: int
     if spec.max_cost is not None:
         budgets["max_cost"] = max(0.0, (spec.max_cost - cost) / families_left)
     return budgets
+
+
+def used_up_note(which: UsedUp, spec: SweepSpec, records: Sequence[TrialRecord], name: str) -> str:
+    """Return one sentence on the budget that ended a sweep, and one on how to go on.
+
+    Args:
+        which: of the budgets.
+        spec: of the sweep.
+        records: of its trials.
+        name: to go on with.
+    """
+    prices = prices_of(spec) or Prices()
+    spent = spent_dict(records, prices)
+    again = f"To run the other trials: carsweep resume {name}"
+    if which == "hours":
+        return f"The hours are over. {again}"
+    if which == "epochs":
+        said = f"The budget of {spec.epochs_budget} epochs is used up ({spent['epochs']} are trained)."
+        return f"{said} {again} --set epochs_budget=N"
+    cost, most = (money_text(amount or 0.0, prices.currency) for amount in (spent["cost"], spec.max_cost))
+    said = f"Another trial might cost more than --max-cost leaves ({cost} of {most} are spent)."
+    return f"{said} {again} --set max_cost=AMOUNT"
+
+
+def status_text(status: BudgetStatus, spec: SweepSpec) -> list[str]:
+    """Return the parts of a line that tell what is spent: epochs of their budget, and money where there is a price."""
+    parts, prices = [], prices_of(spec)
+    if spec.epochs_budget is not None:
+        parts.append(f"{status.spent.epochs} of {spec.epochs_budget} epochs")
+    if prices is not None and status.cost is not None:
+        text = money_text(status.cost, prices.currency)
+        text += f" of {money_text(spec.max_cost, prices.currency)}" if spec.max_cost is not None else ""
+        coming = status.cost_left
+        text += f" (forecast {money_text(status.cost + coming, prices.currency)})" if coming is not None else ""
+        parts.append(text)
+    return parts
+
+
+def spent_text(spent: Mapping[str, Any]) -> str:
+    """Return one sentence on what a sweep took and on what it went; ``spent`` as in ``result.json``.
+
+    >>> ended = {"complete": {"seconds": 90.0}, "pruned": {"seconds": 30.0}}
+    >>> spent_text({"seconds": 120.0, "epochs": 14, "cost": 0.08, "currency": "$", "by_status": ended})
+    'Spent: 2 min of trials, 14 epochs trained, $0.08; 75% of the time on complete trials, 25% on pruned ones.'
+    """
+    parts = [f"{rough_duration(spent['seconds'])} of trials", f"{spent['epochs']} epochs trained"]
+    if spent["cost"] is not None:
+        parts.append(money_text(spent["cost"], spent["currency"]))
+    shares = {status: of["seconds"] / spent["seconds"] for status, of in spent["by_status"].items() if of["seconds"]}
+    said = [f"{share:.0%} on {status} ones" for status, share in shares.items()]
+    if len(said) < 2:
+        return f"Spent: {', '.join(parts)}."
+    first, *others = said
+    first = first.replace(" on ", " of the time on ").replace(" ones", " trials")
+    return f"Spent: {', '.join(parts)}; {', '.join([first, *others])}."

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Literal
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
 from carcls.stages import StageStore
-from sweeps.budget import Spent, cost_of, prices_of
-from sweeps.budget_text import used_up_note
+from sweeps.budget import Spent, cost_of, prices_of, used_up_note
 from sweeps.clearing import DiskKeeper
 from sweeps.holding import forget_request, hold
 from sweeps.interrupts import last_words, uninterrupted

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
-from sweeps.budget import cost_metric, prices_of, spent_dict
+from sweeps.budget import prices_of, spent_dict
 from sweeps.leaderboard import Leaderboard
 from sweeps.result import RESULT, DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.sitting import Sitting
@@ -264,7 +264,8 @@ def metrics_of(result: SweepResult) -> Mapping[str, float]:
     """Return what the sweep's run in MLflow shows besides its counts."""
     winner = result.board.best_confirmed
     confirmed = {"best_confirmed_accuracy": winner.mean} if winner is not None and winner.mean is not None else {}
-    return {**(result.test.metrics if result.test else {}), **confirmed, **cost_metric(result.spent)}
+    cost = {} if result.spent.get("cost") is None else {"cost": float(result.spent["cost"])}
+    return {**(result.test.metrics if result.test else {}), **confirmed, **cost}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -59,9 +59,7 @@ class RunningSweep:
     @property
     def best_known(self) -> tuple[int, float] | None:
         """Number and first objective of the trial that would win now, those of earlier sessions included."""
-        if self.status:
-            return self.status.best
-        best = self.best
+        best = self.status.best if self.status else self.best
         return (best.number, best.metrics[self.spec.goals.first.metric]) if best else None
 
     @property
@@ -78,9 +76,9 @@ class RunningSweep:
     @property
     def remaining(self) -> float | None:
         """Seconds still to go by the last forecast; None before anything was measured."""
-        if self.status is None or self.status.forecast is None:
+        if self.status is None or self.status.seconds_left is None:
             return None
-        return max(0.0, self.status.forecast.seconds - (time.monotonic() - self.told))
+        return max(0.0, self.status.seconds_left - (time.monotonic() - self.told))
 
 
 def epoch_of(record: TrialRecord) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from sweeps.budget_text import spent_text
+from sweeps.budget import spent_text
 from sweeps.cli.goals import goals_lines, nothing_feasible
 from sweeps.cli.running import write_twins
 from sweeps.cli.streams import callable_name

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
-from sweeps.budget_text import status_text
+from sweeps.budget import status_text
 from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of
 from sweeps.interrupts import last_words
 from sweeps.text import duration
