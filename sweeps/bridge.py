@@ -136,7 +136,7 @@ class Bridge:
         trial.process, trial.failure = process, None
         self._processes.setdefault(process, NOWHERE)
         self.patience.begin(trial.number, trial.config)
-        self.meter.start(trial.number)
+        self.meter.start(trial.number, trial.given.cpus, trial.given.gpus)
         if trial.number not in self._told:
             record = self.study.record(trial.number)
             self._told[trial.number] = record.epochs

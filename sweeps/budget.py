@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import shown
@@ -69,7 +69,7 @@ class Spent:
 
     def as_dict(self) -> dict[str, float]:
         """Return plain JSON values, to a thousandth of a second; ``Spent(**values)`` reads them back."""
-        return {name: round(value, 3) for name, value in asdict(self).items()}
+        return {name: round(getattr(self, name), 3) for name in self.__slots__}
 
 
 NOTHING = Spent()

@@ -153,7 +153,7 @@ def _bridge(
     images: int,
 ) -> Bridge:
     share, records = trial_resources(spec, *machines), study.records()
-    meter = Meter(share, records)
+    meter = Meter(records)
     study.note_spending(meter.read)
     return Bridge(
         study=study,

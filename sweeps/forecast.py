@@ -149,7 +149,7 @@ class Account:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec, self._share, self._meter, self._deadline, self._clock = spec, share, meter, deadline, clock
-        self._prices, self._planned = prices_of(spec), spec.trial_config({}).epochs
+        self._prices, self._goals, self._planned = prices_of(spec), spec.goals, spec.trial_config({}).epochs
         self._ended, self._spent_by_ended, self._pace = 0, NOTHING, _Pace(spec.early_stopping)
         self._best: TrialRecord | None = None
         self._waiting: dict[int, TrialRecord] = {}
@@ -168,7 +168,7 @@ class Account:
             return
         self._ended, self._spent_by_ended = self._ended + 1, self._spent_by_ended + record.spent
         self._pace.add(record)
-        self._best = find_best([record] if self._best is None else [self._best, record], self._spec.goals)
+        self._best = find_best([record] if self._best is None else [self._best, record], self._goals)
 
     def status(self, left: int) -> BudgetStatus:
         """Return what is spent, and what is still to come with ``left`` new trials by the number of trials."""

@@ -13,24 +13,21 @@ from sweeps.budget import NOTHING, Spent
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
-    from sweeps.resources import Share
 
 
 class Meter:
     """Measures what the trials of a sweep take, on top of what they took in earlier sessions.
 
     Args:
-        share: of a trial.
         records: all trials so far.
         clock: seconds that only grow.
     """
 
-    def __init__(
-        self, share: Share, records: Iterable[TrialRecord], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._share, self._clock = share, clock
+    def __init__(self, records: Iterable[TrialRecord], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._spent = {record.number: record.spent for record in records}
         self._began = clock() - max((spent.wall for spent in self._spent.values()), default=0.0)
+        self._held: dict[int, tuple[float, float]] = {}  # cores and GPUs of the trials that run
         self._since: dict[int, float] = {}
 
     @property
@@ -38,10 +35,10 @@ class Meter:
         """Seconds for which the sweep has run, in all its sessions."""
         return self._clock() - self._began
 
-    def start(self, number: int) -> None:
-        """A process takes up the trial; perhaps for the second time."""
+    def start(self, number: int, cpus: float, gpus: float) -> None:
+        """A process with so many cores and GPUs takes up the trial; perhaps for the second time, with more."""
         self.stop(number)
-        self._since[number] = self._clock()
+        self._held[number], self._since[number] = (cpus, gpus), self._clock()
 
     def stop(self, number: int, *, saw_gpu: bool = True) -> None:
         """The trial's process does nothing more for it, for now or for good.
@@ -67,9 +64,9 @@ class Meter:
         """Add the time since the trial was last read, if a process is at it."""
         if number not in self._since:
             return
-        now = self._clock()
-        more = Spent.of(self._share, now - self._since[number], epochs)
-        more = more if saw_gpu else replace(more, gpu_seconds=0.0)
+        (cpus, gpus), now = self._held[number], self._clock()
+        seconds = now - self._since[number]
+        more = Spent(seconds, epochs, seconds * cpus, seconds * gpus if saw_gpu else 0.0)
         self._spent[number] = self._spent.get(number, NOTHING) + more
         self._since[number] = now
 

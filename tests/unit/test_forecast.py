@@ -39,7 +39,7 @@ def look(
     search = {"dropout": FloatDomain(0.0, 0.9)}
     fields = {"family": "transfer", "config": {"epochs": 9}, "search": search, "early_stopping": STOPPING}
     share = Share(cpus=1, gpus=1, concurrency=concurrency)
-    meter = Meter(share, [], clock=lambda: 0.0)
+    meter = Meter([], clock=lambda: 0.0)
     account = Account(SweepSpec.model_validate({**fields, **changes}), share, trials, meter, seconds, lambda: 0.0)
     for one in trials:
         if one.status == "running" and not waiting:

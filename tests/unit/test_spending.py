@@ -21,6 +21,7 @@ from sweeps.study import Asked, Study
 from sweeps.study_records import read_history
 
 SHARE = Share(cpus=2, gpus=0.5, concurrency=2)
+HELD = (SHARE.cpus, SHARE.gpus)
 SPEC = SweepSpec(family="transfer", trials=3, config={"epochs": 4}, search={"dropout": FloatDomain(0.0, 0.9)})
 
 
@@ -40,14 +41,14 @@ class Session:
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self.study, self.clock = Study.open(folder, SPEC), clock
-        self.meter = Meter(SHARE, self.study.records(), clock)
+        self.meter = Meter(self.study.records(), clock)
         self.study.note_spending(self.meter.read)
 
     def begin(self) -> Asked:
         """Let a process take up the next trial."""
         asked = self.study.ask()
         assert asked is not None
-        self.meter.start(asked.number)
+        self.meter.start(asked.number, *HELD)
         return asked
 
     def report(self, number: int, epoch: int, seconds: float, *, trained: bool = True) -> None:
@@ -73,7 +74,7 @@ def trained(number: int, status: Status, epochs: int, seconds: float = 10.0, **c
 def status_of(*records: TrialRecord, **budgets: object) -> BudgetStatus:
     """Return the status of a sweep with nine trials to come."""
     spec = load_spec("transfer", overrides=budgets)
-    return Account(spec, SHARE, records, Meter(SHARE, records, Clock()), clock=Clock()).status(9)
+    return Account(spec, SHARE, records, Meter(records, Clock()), clock=Clock()).status(9)
 
 
 def test_every_report_is_in_the_journal_with_the_trials_share(tmp_path: Path) -> None:
@@ -123,28 +124,28 @@ def test_what_a_trial_took_after_its_last_epoch_is_in_the_journal(tmp_path: Path
 def test_a_gpu_that_a_trial_could_not_use_is_not_booked() -> None:
     """Its process is; a GPU that the next one can use counts from then on."""
     clock = Clock()
-    meter = Meter(SHARE, [], clock)
+    meter = Meter([], clock)
     assert meter.read(0) is None
-    meter.start(0)
+    meter.start(0, *HELD)
     clock.now += 10
     meter.stop(0, saw_gpu=False)
     assert meter.read(0) == Spent(10.0, 0, 20.0, 0.0, wall=10.0)
-    meter.start(0)
+    meter.start(0, *HELD)
     clock.now += 10
     meter.train(0)
     assert meter.read(0) == Spent(20.0, 1, 40.0, 5.0, wall=20.0)
 
 
 def test_attempts_of_processes_that_died_cost_too() -> None:
-    """Ten seconds until a process died and ten of the next one are twenty."""
+    """Ten seconds on two cores until a process died, and ten of the next one that had four, are sixty of a core."""
     clock = Clock()
-    meter = Meter(SHARE, [], clock)
-    for _ in range(2):
-        meter.start(0)
+    meter = Meter([], clock)
+    for cpus in (2, 4):
+        meter.start(0, cpus, 0.0)
         clock.now += 10
         meter.stop(0)
         clock.now += 100  # nothing runs meanwhile
-    assert meter.read(0) == Spent.of(SHARE, 20.0, wall=220.0)
+    assert meter.read(0) == Spent(20.0, 0, 60.0, wall=220.0)
 
 
 def test_a_trial_that_is_handed_out_again_begins_anew(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_the_epochs_of_all_trials_end_a_sweep() -> None:
     for last, used_up in ((0, ""), (1, "epochs")):
         records = [trained(0, "complete", 4), trained(1, "running", last)]
         spec = load_spec("transfer", overrides={"epochs_budget": 5})
-        assert Account(spec, SHARE, records, Meter(SHARE, records)).used_up(9) == used_up
+        assert Account(spec, SHARE, records, Meter(records)).used_up(9) == used_up
 
 
 def test_a_trial_that_would_cost_too_much_does_not_start() -> None:
@@ -201,7 +202,7 @@ def test_a_trial_that_would_cost_too_much_does_not_start() -> None:
     records = [trained(number, "complete", 4) for number in (0, 1)]
     status = status_of(*records, **budgets)
     assert (status.cost, status.next_cost) == (pytest.approx(8), pytest.approx(4))
-    account = Account(load_spec("transfer", overrides=budgets), SHARE, records, Meter(SHARE, records))
+    account = Account(load_spec("transfer", overrides=budgets), SHARE, records, Meter(records))
     assert account.used_up(9) == ""
     account.note(trained(2, "running", 1))
     assert account.used_up(9) == "cost"
@@ -210,7 +211,7 @@ def test_a_trial_that_would_cost_too_much_does_not_start() -> None:
 def test_reports_and_records_make_the_same_status() -> None:
     """Whoever was told of every trial as it ran has the sums of one that reads all records at once."""
     ends = [trained(0, "complete", 4, metrics={"val_accuracy": 0.6}), trained(1, "pruned", 1), trained(2, "running", 2)]
-    spec, meter = load_spec("transfer"), Meter(SHARE, ends, Clock())
+    spec, meter = load_spec("transfer"), Meter(ends, Clock())
     told = Account(spec, SHARE, [], meter, clock=Clock())
     for end in ends:
         for epochs in range(end.epochs):
