@@ -85,6 +85,19 @@ class TrialRecord:
     history: Sequence[Measurement] = ()
 
     @property
+    def name(self) -> str:
+        """What people call it: its documented experiment, the search, or the trial that it confirms."""
+        if self.confirms is not None:
+            return f"confirms trial {self.confirms}"
+        by = "" if self.sibling_of is None else f", by trial {self.sibling_of}"
+        return self.experiment or f"search{by}"
+
+    def measured(self, metric: str) -> float | None:
+        """Return a metric, or None where it was never measured."""
+        value = self.metrics.get(metric, math.nan)
+        return float(value) if math.isfinite(value) else None
+
+    @property
     def why(self) -> str:
         """Why it failed, was stopped or was not run; empty as well for a sibling, of which ``sibling_of`` tells it."""
         return "" if self.sibling_of is not None else self.reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,17 +24,17 @@ from sweeps.cli.family import (
 from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams, callable_name
 from sweeps.interrupts import last_words
-from sweeps.text import duration, rough_duration, table
+from sweeps.text import duration, rough_duration, table_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from sweeps.result import SweepResult
     from sweeps.spec import SweepSpec
     from sweeps.together_tables import TogetherResult
 
 # The width of a terminal from which it shows all columns of the comparison.
 _WIDE = 110
-_WORDS = ("family", "winner", "registered as")
 _EPILOG = """\b
 Examples:
   carsweep run all
@@ -146,14 +146,12 @@ def run_job(
 def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResult, out: Path) -> None:
     from sweeps.cli.compare import print_pairs
     from sweeps.cli.summary import print_result
-    from sweeps.job import base_settings
-    from sweeps.together_tables import comparison_rows
 
     for spec in specs:
         if spec.family in together.results:
-            print_result(console, together.results[spec.family], base_settings(spec), closing=False)
+            print_result(console, together.results[spec.family], closing=False)
     console.print(f"\n{together.name}: the winners of all families, in {duration(together.seconds)}", style="bold")
-    console.print(draw_comparison(comparison_rows(together.lines), console.width))
+    console.print(draw_comparison(together.results.values(), console.width))
     if together.pairs:
         print_pairs(console, together.pairs)
     if not together.interrupted:
@@ -162,11 +160,9 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
         console.print(f"Look at the runs: {ui}", markup=False, soft_wrap=True)
 
 
-def draw_comparison(rows: Sequence[Sequence[str]], width: int) -> Table:
-    """Draw the rows of ``comparison_rows``, header first; a narrow terminal gets the columns that matter most."""
-    from sweeps.together_tables import NARROW_COLUMNS
+def draw_comparison(results: Iterable[SweepResult], width: int) -> Table:
+    """Draw the winners side by side; a narrow terminal gets the columns that matter most."""
+    from sweeps.comparison import columns_of
+    from sweeps.together_tables import COLUMNS, NARROW_COLUMNS
 
-    header, *body = rows
-    shown = [place for place, column in enumerate(header) if width >= _WIDE or column in NARROW_COLUMNS]
-    cells = [[row[place] for place in shown] for row in body]
-    return table([header[place] for place in shown], cells, words=_WORDS, fold=("winner",))
+    return table_of(columns_of(*(COLUMNS if width >= _WIDE else NARROW_COLUMNS)), results, fold=("model",))

@@ -7,11 +7,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from carcls.config import TrialConfig
-from carcls.errors import SpecError
-from sweeps.leaderboard import condensed, make_leaderboard
+from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
 from sweeps.space import Choice, FloatDomain, IntDomain
 from sweeps.spec import SweepSpec
@@ -214,12 +211,6 @@ def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
     assert all(asked.config.dropout != 0.33 for asked in rest)
 
 
-def test_a_start_is_checked_like_any_setting() -> None:
-    """A wrong setting of a start is told with its place."""
-    with pytest.raises(SpecError, match=r"starts\[0\]\.dropout: must be at most 0\.95"):
-        spec_of(starts=({"dropout": 1.5},))
-
-
 def test_the_leaderboard_shows_the_best_of_each_trial_and_its_siblings(tmp_path: Path) -> None:
     """All are ranked; condensed, each search and its siblings are one row, and experiments keep theirs."""
     names = ("retrieval/resnet50-k3-euclidean",)
@@ -227,10 +218,10 @@ def test_the_leaderboard_shows_the_best_of_each_trial_and_its_siblings(tmp_path:
         run(study)
         trials = study.records()
     base = spec_of().trial_config({}).model_dump()
-    board = make_leaderboard(trials, base=base, validation_images=100)
-    rows = condensed(board.rows)
+    board = Leaderboard(tuple(trials), base, 100)
+    rows = board.shown
     assert len(board.rows) == len(trials) > 20
-    assert [row.experiment for row in rows if row.experiment] == list(names)
+    assert [row.trial.experiment for row in rows if row.trial.experiment] == list(names)
     assert len(rows) <= 3
     assert rows[0] == board.rows[0]
 
