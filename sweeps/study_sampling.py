@@ -144,6 +144,7 @@ class Sampler:
     """
 
     def __init__(self, search: Mapping[str, Domain], seed: int, goals: Goals = ACCURACY_ALONE) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of each study, of which each draw makes one
         self._search, self._seed, self._goals = search, seed, goals
         self._distributions = {name: to_distribution(domain) for name, domain in search.items()}
         self._made: dict[int, FrozenTrial | None] = {}  # what it sees of trials that have ended
