@@ -144,7 +144,7 @@ def test_the_same_seed_asks_the_same_even_over_a_restart(tmp_path: Path) -> None
 
 
 def test_the_search_learns_and_optuna_stays_quiet(tmp_path: Path) -> None:
-    """Later trials score better on average than the random ones that the search starts with; no draw is told on stderr."""
+    """Later trials score better on average than the random ones of the start; no draw is told on stderr."""
     optuna.logging.set_verbosity(optuna.logging.INFO)
     with Study.open(tmp_path, spec_of(trials=40, experiments=())) as study:
         scores = [score(asked) for asked in run_all(study)]
