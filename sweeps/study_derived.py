@@ -78,7 +78,7 @@ def derived_record(parent: TrialRecord, derived: Mapping[str, Any]) -> TrialReco
     )
 
 
-def near_twin(
+def find_near_duplicate(
     records: Sequence[TrialRecord], config: TrialConfig, search: Mapping[str, Domain], near: float
 ) -> int | None:
     """Return the number of the closest finished trial that ``config`` needs not be run beside, or None.
