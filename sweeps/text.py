@@ -30,7 +30,8 @@ class Column(Generic[Thing]):
         key: in JSON.
         value: what JSON has.
         title: of the column; empty for a property that no table shows.
-        cell: what the table shows.
+        write: a value as the table shows it; without a value it shows a dash.
+        cell: what the table shows in the place of the value alone.
         is_word: whether the cells are words, which are left-aligned, or numbers.
         room: when the table shows it, in words of whoever draws it.
     """
@@ -38,9 +39,17 @@ class Column(Generic[Thing]):
     key: str
     value: Callable[[Thing], Any]
     title: str = ""
-    cell: Callable[[Thing], str] = str
+    write: Callable[[Any], str] = str
+    cell: Callable[[Thing], str] | None = None
     is_word: bool = False
     room: str = ""
+
+    def text(self, thing: Thing) -> str:
+        """Return the cell of a thing."""
+        if self.cell is not None:
+            return self.cell(thing)
+        value = self.value(thing)
+        return NOTHING if value in (None, "") else self.write(value)
 
 
 def duration(seconds: float) -> str:
@@ -241,7 +250,7 @@ def table(
 
 def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold: Collection[str] = ()) -> Table:
     """Return a table with a row for each thing; ``fold`` names the keys of columns that fold."""
-    rows = [[column.cell(thing) for column in columns] for thing in things]
+    rows = [[column.text(thing) for column in columns] for thing in things]
     words = [column.title for column in columns if column.is_word]
     return table([c.title for c in columns], rows, words=words, fold=[c.title for c in columns if c.key in fold])
 

@@ -48,7 +48,7 @@ class TogetherResult:
 def markdown_of(together: TogetherResult) -> str:
     """Return the comparison as a Markdown table."""
     columns = columns_of(*COLUMNS)
-    cells = [[column.cell(result) for column in columns] for result in together.results.values()]
+    cells = [[column.text(result) for column in columns] for result in together.results.values()]
     data = next(iter(together.results.values())).data
     return (
         f"# {together.name}\n\n{data.name}: {data.classes} classes, images: {images_of(data.splits)}. Each winner was "

@@ -401,7 +401,7 @@ def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path)
         running = sweep_status(tmp_path, "mine")
     assert running.state == "running"
     assert running.holder is not None
-    assert (running.ended, running.counts["running"], running.siblings) == (2, 1, 1)
+    assert (running.ended, running.counts["running"], running.as_dict()["siblings"]) == (2, 1, 1)
     assert running.as_dict()["unfinished"] == [
         {
             "number": asked.number,
