@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NOTHING = "–"
+UNLIMITED = 10_000  # characters of a line
 Thing = TypeVar("Thing")
 # What a share, a count and a size are told in, the largest unit first.
 _COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -151,10 +152,10 @@ def size_text(size_bytes: float) -> str:
     """Return a number of bytes in words.
 
     >>> [size_text(s) for s in (0, 20_000, 3_400_000, 2_160_000_000)]
-    ['-', '20 kB', '3.4 MB', '2.2 GB']
+    ['–', '20 kB', '3.4 MB', '2.2 GB']
     """
     if size_bytes <= 0:
-        return "-"
+        return NOTHING
     for unit, name in _SIZES:
         if size_bytes >= unit:
             amount = size_bytes / unit
@@ -217,6 +218,16 @@ def changes_text(changed: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
 
 
+def shared_changes(changes: Iterable[Mapping[str, tuple[Any, Any]]]) -> dict[str, tuple[Any, Any]]:
+    """Return the changes that all have.
+
+    >>> shared_changes([{"epochs": (10, 2), "batch_size": (64, 8)}, {"epochs": (10, 2)}])
+    {'epochs': (10, 2)}
+    """
+    first, *others = changes
+    return {name: change for name, change in first.items() if all(other.get(name) == change for other in others)}
+
+
 def table(
     header: Sequence[str] | None,
     rows: Iterable[Sequence[str]],
@@ -255,7 +266,7 @@ def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold:
     return table([c.title for c in columns], rows, words=words, fold=[c.title for c in columns if c.key in fold])
 
 
-def lines_of(drawn: Table, *, width: int = 10_000, indent: str = "") -> list[str]:
+def lines_of(drawn: Table, *, width: int = UNLIMITED, indent: str = "") -> list[str]:
     """Return a table as lines of plain text."""
     from rich.console import Console
 
