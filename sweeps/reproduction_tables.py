@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeps.documented import LEAK_MARK, experiments_of
 from sweeps.text import NOTHING, changes_text, images_of, markdown_table, percent, percent_range, shared_changes

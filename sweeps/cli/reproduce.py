@@ -24,7 +24,7 @@ from sweeps.cli.family import (
 from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams
 from sweeps.interrupts import last_words
-from sweeps.text import changes_text, rough_duration, size_text, table
+from sweeps.text import rough_duration, size_text, table
 
 if TYPE_CHECKING:
     from sweeps.reproduction import Reproduction
@@ -107,6 +107,7 @@ def _print_plans(
     *,
     read: bool,
 ) -> int:
+    from sweeps.plan import experiment_lines
     from sweeps.reproduction import folder_of
 
     folder_of(name, out)
@@ -116,7 +117,7 @@ def _print_plans(
         return DONE
     for plan in plans:
         click.echo(f"{plan.spec.family}, about {rough_duration(plan.seconds)}, {size_text(plan.disk_bytes)}")
-        click.echo("\n".join(_planned(plan.spec)))
+        click.echo("\n".join(experiment_lines(plan.spec, plan.spec.experiments)))
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         click.echo(note)
     data = plans[0].summary
@@ -126,19 +127,6 @@ def _print_plans(
         f"{rough_duration(seconds)} on {plans[0].machine}; a rough estimate, expect half to twice of it."
     )
     return DONE
-
-
-def _planned(spec: SweepSpec) -> list[str]:
-    """Return a line for each experiment, and one for what all of a family run otherwise than documented."""
-    changes = {name: spec.changed_settings(name) for name in spec.experiments}
-    first, *others = changes.values()
-    shared = {n: change for n, change in first.items() if all(other.get(n) == change for other in others)}
-    lines = [f"  all with {changes_text(shared)}"] if shared else []
-    for name, changed in changes.items():
-        own = {setting: change for setting, change in changed.items() if setting not in shared}
-        with_own = f" with {changes_text(own)}" if own else "" if shared else ", as documented"
-        lines.append(f"  {name}{with_own}")
-    return lines
 
 
 def run_experiments(
