@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from carcls.errors import InputError, nearest
+from carcls.errors import InputError
 from carcls.evaluation.predictions import StoredPredictions, read_predictions
 from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison, compare_hits, holm
 from sweeps.leaderboard import Row, half_width, row_json, varying_settings
 from sweeps.result import DataSummary, SweepResult, read_result
-from sweeps.sweep_file import sweeps_of
+from sweeps.status import sweeps_in
 from sweeps.text import Column, duration, percent, points
 from sweeps.winner import TEST_PREDICTIONS
 
@@ -152,22 +152,18 @@ def compare_sweeps(out: Path, names: Sequence[str] = ()) -> Comparison:
 
     Args:
         out: folder of runs.
-        names: of sweeps; none means all of them.
+        names: of sweeps, or of jobs, whose sweeps are meant; none means all sweeps.
 
     Raises:
-        InputError: a name is of no sweep, or there is none at all.
+        InputError: a name is of neither, or there is no sweep at all.
     """
-    known = [folder.name for folder in sweeps_of(out)]
-    if not known:
+    wanted = [sweep for name in names for sweep in sweeps_in(out, name)] if names else sorted(sweeps_in(out))
+    if not wanted:
         raise InputError(f"--out must be a folder with sweeps, got {str(out)!r}. Run one first, or name its --out.")
-    for name in names:
-        if name not in known:
-            said = f"SWEEP must be the name of a sweep under {str(out)!r}, got {name!r}."
-            raise InputError(said + nearest(name, known))
     results: list[SweepResult] = []
     answers: dict[str, StoredPredictions] = {}
     unfinished, unreadable = [], []
-    for name in dict.fromkeys(names or known):
+    for name in dict.fromkeys(wanted):
         try:
             result = read_result(out / name)
             if result is None:

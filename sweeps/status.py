@@ -38,7 +38,7 @@ class SweepStatus:
         board: the trials that its journal has now, in their order.
         result: what it left when it ended last; None before, or where that is damaged.
         edits: what was changed since the sweep was begun.
-        changed: when the journal was last written to, an ISO time.
+        changed: when its file or its journal was last written to, an ISO time.
     """
 
     name: str
@@ -128,13 +128,10 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         InputError: there is none of that name, or its files are damaged.
     """
     from sweeps.leaderboard import Leaderboard
-    from sweeps.study_journal import JOURNAL
     from sweeps.study_records import read_history
 
     folder = require_known(out, name)
     spec, holder, history, result = read_spec(folder), holder_of(folder), read_history(folder), _result_of(folder)
-    journal = folder / JOURNAL
-    written = (journal if journal.exists() else read_file(folder).path).stat().st_mtime
     return SweepStatus(
         name=name,
         spec=spec,
@@ -143,7 +140,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         board=Leaderboard(history.records, goals=spec.goals),
         result=result,
         edits=history.edits,
-        changed=datetime.fromtimestamp(written).astimezone().isoformat(timespec="seconds"),
+        changed=datetime.fromtimestamp(_last_change(folder)).astimezone().isoformat(timespec="seconds"),
     )
 
 
@@ -155,15 +152,13 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     """
     if name is not None:
         require_known(out, name)
-        members = [f"{name}-{spec.family}" for spec in _specs_of_job(out / name)]
-        return [member for member in members if is_sweep(out / member)] if members else [name]
+        file = read_file(out / name)
+        if file.kind not in JOBS:
+            return [name]
+        members = [f"{name}-{spec.family}" for spec in file.read_specs()]
+        return [member for member in members if is_sweep(out / member)]
     found = [known for known in names_in(out) if is_sweep(out / known)]
     return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
-
-
-def _specs_of_job(folder: Path) -> Sequence[SweepSpec]:
-    file = read_file(folder)
-    return file.read_specs() if file.kind in JOBS else ()
 
 
 def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], result: SweepResult | None) -> State:
