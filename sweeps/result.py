@@ -158,6 +158,11 @@ class SweepResult:
         """What decided the winner."""
         return Goals.parse(self.objectives, self.constraints)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a registered model."""
+        return self.registered is not None
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
         told = asdict(replace(self, trials=()))  # a record's history would be read for nothing

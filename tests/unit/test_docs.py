@@ -13,7 +13,7 @@ import click
 import pytest
 
 from sweeps.cli.app import carsweep
-from sweeps.cli.family import repeat_set
+from sweeps.cli.options import repeat_set
 from sweeps.record import TrialRecord
 from sweeps.result import (
     Compared,
