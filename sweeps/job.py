@@ -24,7 +24,7 @@ from sweeps.interrupts import last_words, uninterrupted
 from sweeps.job_checks import Checked, fit_to_data, notes_of_spec, require_same_data
 from sweeps.job_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.ledger_text import used_up_note
-from sweeps.observers import FanOut, Progress
+from sweeps.observers import Progress
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
 from sweeps.sweep_file import forget, has_begun, write_file
@@ -168,7 +168,7 @@ def _run_and_finish(sitting: Sitting, watcher: Watcher, finish: Finish, mirror: 
             sitting.folder / "dataset.json",
             sitting.stages.root,
             sitting.folder,
-            FanOut([beginning, mirror, watcher, keeper, damage, *warm_up]),
+            [beginning, mirror, watcher, keeper, damage, *warm_up],
             address=sitting.address,
             confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,
