@@ -22,7 +22,7 @@ from sweeps.job import conclude_sweep, open_sitting, plan_sweep, run_trials_of
 from sweeps.job_checks import Checked, check_sweeps, fit_to_data
 from sweeps.reproduction import Reproduction, evaluate_each, reproduction_of
 from sweeps.result import SweepResult
-from sweeps.spec_mistakes import TRIAL_SETTINGS
+from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.sweep_file import is_sweep, read_spec, write_file
 from sweeps.together import Together, compare_winners
 from sweeps.waits import waiting

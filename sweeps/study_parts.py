@@ -50,7 +50,7 @@ def to_distribution(domain: Domain) -> BaseDistribution:
 def from_distribution(distribution: BaseDistribution) -> Domain:
     """Return the domain over the same values: the inverse of ``to_distribution``."""
     if isinstance(distribution, CategoricalDistribution):
-        return Choice(choices=tuple(distribution.choices))  # type: ignore[arg-type]
+        return Choice(choices=tuple(distribution.choices))
     if isinstance(distribution, IntDistribution):
         return IntDomain(low=distribution.low, high=distribution.high, log=distribution.log, step=distribution.step)
     assert isinstance(distribution, FloatDistribution)

@@ -100,14 +100,14 @@ def test_a_plan_asks_everything_once(
 
 @pytest.mark.parametrize(
     ("words", "most", "specs"),
-    [(["run", "all", "--trials", "12"], 42, 3), (["reproduce"], 0, 3), (["reproduce", "scratch/basic"], 0, 1)],
+    [(["run", "all", "--trials", "12"], 30, 3), (["reproduce"], 0, 3), (["reproduce", "scratch/basic"], 0, 1)],
 )
 def test_a_plan_of_a_job_asks_once_for_all_its_sweeps(
     words: list[str], most: int, specs: int, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One listing, one look at the machine; each family is read and checked once."""
     places = ["--data", str(pictures), "--out", str(tmp_path / "runs"), "--dry-run", "--name", "job"]
-    sets = ["--set", "dropout=0.3", "weights=random"] if "reproduce" not in words else ["--weights", "random"]
+    sets = ["--set", "dropout=0.3", "k=3", "weights=random"] if "reproduce" not in words else ["--weights", "random"]
     with counted(usable_cores, visible_gpus, read_layout, load_spec, check_sweeps) as calls:
         assert run_command(carsweep, [*words, *places, *sets]) == DONE, capfd.readouterr().err
     capfd.readouterr()
