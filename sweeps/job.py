@@ -135,7 +135,7 @@ def run_trials_of(sitting: Sitting, watcher: Watcher, finish: Finish) -> SweepRe
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
             mirror.open()
             result = _run_and_finish(sitting, watcher, finish, mirror)
-        status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
+        status = result.status
     except KeyboardInterrupt:
         status = "interrupted"
         raise

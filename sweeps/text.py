@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from carcls.errors import shown
 
@@ -14,10 +15,32 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NOTHING = "–"
+Thing = TypeVar("Thing")
 # What a share, a count and a size are told in, the largest unit first.
 _COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Thing]):
+    """A property of things: a key of their JSON, and a column of a table of them.
+
+    Attributes:
+        key: in JSON.
+        value: what JSON has.
+        title: of the column; empty for a property that no table shows.
+        cell: what the table shows.
+        is_word: whether the cells are words, which are left-aligned, or numbers.
+        room: when the table shows it, in words of whoever draws it.
+    """
+
+    key: str
+    value: Callable[[Thing], Any]
+    title: str = ""
+    cell: Callable[[Thing], str] = str
+    is_word: bool = False
+    room: str = ""
 
 
 def duration(seconds: float) -> str:
@@ -214,6 +237,13 @@ def table(
     for row in cells:
         drawn.add_row(*row)
     return drawn
+
+
+def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold: Collection[str] = ()) -> Table:
+    """Return a table with a row for each thing; ``fold`` names the keys of columns that fold."""
+    rows = [[column.cell(thing) for column in columns] for thing in things]
+    words = [column.title for column in columns if column.is_word]
+    return table([c.title for c in columns], rows, words=words, fold=[c.title for c in columns if c.key in fold])
 
 
 def lines_of(drawn: Table, *, width: int = 10_000, indent: str = "") -> list[str]:

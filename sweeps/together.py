@@ -6,20 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweeps.comparison import Pair, SweepLine, compare, line_of, pair_line
-from sweeps.comparison_files import read_sweeps
+from sweeps.comparison import Pair, columns_of, compare_sweeps, sweep_json
 from sweeps.result import SweepResult
-from sweeps.text import NOTHING, duration, images_of, markdown_table, percent, percent_range
+from sweeps.text import images_of, markdown_table
 
 if TYPE_CHECKING:
     from sweeps.command import Command
 
-COLUMNS = ("family", "winner", "validation", "test", "95% interval", "test F1", "trials", "time", "registered as")
-# What comparison.json tells of the winner of a family.
-_TOLD = (
-    *("family", "sweep", "trials", "model", "val_accuracy", "val_half_width", "test_accuracy", "test_f1"),
-    *("test_interval", "seconds", "registered"),
-)
+# Of the columns of sweeps beside others: those that every screen has room for, and these with the others.
+_NARROW = ("family", "val_accuracy", "test_accuracy", "registered")
+NARROW_COLUMNS, COLUMNS = columns_of(*_NARROW), columns_of(*_NARROW, "model", "test_f1", "trials", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +29,6 @@ class Together:
     seconds: float
     results: Mapping[str, SweepResult]
     pairs: tuple[Pair, ...] = ()
-
-    @property
-    def lines(self) -> tuple[SweepLine, ...]:
-        """The winners, one line each."""
-        return tuple(line_of(result) for result in self.results.values())
 
     @property
     def interrupted(self) -> bool:
@@ -55,22 +46,19 @@ class Together:
             "name": self.name,
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
-            "comparison": [{name: getattr(line, name) for name in _TOLD} for line in self.lines],
+            "comparison": [sweep_json(result) for result in self.results.values()],
             "pairs": [asdict(pair) for pair in self.pairs],
             "families": {family: result.as_dict() for family, result in self.results.items()},
         }
 
-    def rows(self) -> list[list[str]]:
-        """Return the cells of ``COLUMNS``, a row for each family."""
-        return [_cells(line) for line in self.lines]
-
     def markdown(self) -> str:
         """Return the comparison as a Markdown table."""
+        cells = [[column.cell(result) for column in COLUMNS] for result in self.results.values()]
         data = next(iter(self.results.values())).data
         return (
             f"# {self.name}\n\n{data.name}: {data.classes} classes, images: {images_of(data.splits)}. Each winner was "
             "chosen on the validation images and read once on the test images.\n\n"
-            f"{markdown_table(COLUMNS, self.rows())}\n{_paired(self.pairs)}"
+            f"{markdown_table([column.title for column in COLUMNS], cells)}\n{_paired(self.pairs)}"
         )
 
 
@@ -79,24 +67,15 @@ def compare_winners(command: Command, results: Sequence[SweepResult], seconds: f
 
     One that was interrupted has no pairs yet.
     """
-    together = Together(command.name, seconds, {result.family: result for result in results})
-    if together.interrupted:
-        return together
-    files = read_sweeps(command.root, [result.sweep for result in results])
-    groups = compare(files.results, files.predictions).groups
-    pairs = tuple(pair for group in groups for pair in group.pairs)
-    return Together(together.name, seconds, together.results, pairs)
-
-
-def _cells(line: SweepLine) -> list[str]:
-    tested = (percent(line.test_accuracy), percent_range(line.test_interval), percent(line.test_f1))
-    validated = percent(line.val_accuracy, line.val_half_width)
-    registered = line.registered or NOTHING
-    return [line.family, line.model, validated, *tested, str(line.trials), duration(line.seconds), registered]
+    by_family = {result.family: result for result in results}
+    if results[-1].interrupted:
+        return Together(command.name, seconds, by_family)
+    groups = compare_sweeps(command.root, [result.sweep for result in results]).groups
+    return Together(command.name, seconds, by_family, tuple(pair for group in groups for pair in group.pairs))
 
 
 def _paired(pairs: Sequence[Pair]) -> str:
     if not pairs:
         return ""
-    lines = "\n".join(f"-{pair_line(pair)[1:]}" for pair in pairs)
+    lines = "\n".join(f"- {pair}" for pair in pairs)
     return f"\nOn the same test images, in points (exact McNemar test, p by Holm):\n\n{lines}\n"

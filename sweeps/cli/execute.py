@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +13,7 @@ from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
 from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams, callable_name
 from sweeps.interrupts import last_words
-from sweeps.text import duration, table
+from sweeps.text import duration, table, table_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
     from sweeps.result import SweepResult
     from sweeps.together import Together
 
-# The width of a terminal from which it shows all columns of the winners, and those that a narrower one shows.
-_WIDE, _NARROW = 110, ("family", "validation", "test", "registered as")
+# The width of a terminal from which it shows all columns of the winners.
+_WIDE = 110
 # Columns that hold names of experiments.
 _NAMED = ("experiment", "best")
 
@@ -103,20 +102,15 @@ def _show(console: Console, command: Command, outcome: SweepResult | Together | 
         case Reproduction():
             _show_experiments(console, command, outcome)
         case _:
-            print_result(console, outcome, _base_of(command, 0))
-
-
-def _base_of(command: Command, place: int) -> Mapping[str, Any]:
-    """Return the settings of the trial that changes nothing of what a sweep starts from."""
-    return command.specs[place].trial_config({}).model_dump()
+            print_result(console, outcome)
 
 
 def _show_families(console: Console, command: Command, together: Together) -> None:
     from sweeps.cli.compare import print_pairs
     from sweeps.cli.summary import print_result
 
-    for place, result in enumerate(together.results.values()):
-        print_result(console, result, _base_of(command, place), closing=False)
+    for result in together.results.values():
+        print_result(console, result, closing=False)
     console.print(f"\n{together.name}: the winners of all families, in {duration(together.seconds)}", style="bold")
     console.print(draw_winners(together, console.width))
     if together.pairs:
@@ -130,12 +124,10 @@ def _show_families(console: Console, command: Command, together: Together) -> No
 
 def draw_winners(together: Together, width: int) -> Table:
     """Draw the winners, a row for each family; a narrow terminal gets the columns that matter most."""
-    from sweeps.together import COLUMNS
+    from sweeps.together import COLUMNS, NARROW_COLUMNS
 
-    shown = [place for place, name in enumerate(COLUMNS) if width >= _WIDE or name in _NARROW]
-    cells = [[row[place] for place in shown] for row in together.rows()]
-    words = ("family", "winner", "registered as")
-    return table([COLUMNS[place] for place in shown], cells, words=words, fold=("winner",))
+    columns = COLUMNS if width >= _WIDE else NARROW_COLUMNS
+    return table_of(columns, together.results.values(), fold=("model",))
 
 
 def _show_experiments(console: Console, command: Command, reproduction: Reproduction) -> None:

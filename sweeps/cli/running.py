@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +83,6 @@ class RunningSweep:
         return max(0.0, self.standing.forecast.seconds - (time.monotonic() - self.told))
 
 
-def name_of(record: TrialRecord) -> str:
-    """Return what a list of trials calls one: its documented experiment, the search, or the trial that it confirms."""
-    return record.experiment or "search" if record.confirms is None else f"confirms trial {record.confirms}"
-
-
 def epoch_of(record: TrialRecord) -> str:
     """Write how many epochs a trial has finished, and of how many."""
     return f"{record.epochs}/{record.config['epochs']}"
@@ -98,13 +93,15 @@ def accuracy_of(record: TrialRecord) -> str:
     return percent(record.metrics.get("val_accuracy"))
 
 
-def write_twins(twins: Sequence[tuple[int, int, bool]], most: int = 10) -> str:
-    """Write which trials were not run since others answer them: (number, the other's number, whether only nearly).
+def write_twins(records: Iterable[TrialRecord], most: int = 10) -> str:
+    """Write which trials were not run since others answer them; nothing without any.
 
-    >>> write_twins([(9, 7, False), (12, 7, True)])
-    '2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)'
+    Such as: 2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)
     """
-    what = f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'}"
-    named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in sorted(twins)[:most]]
+    twins = sorted((twin.number, record.number, twin.near) for record in records for twin in record.twins)
+    if not twins:
+        return ""
+    named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in twins[:most]]
     more = f" and {len(twins) - most} more" if len(twins) > most else ""
+    what = f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'}"
     return f"{what} not run: {', '.join(named)}{more}"

@@ -43,9 +43,9 @@ def runs(out: Path, as_json: bool) -> None:
 def _cells(sweep: SweepStatus) -> tuple[str, ...]:
     return (
         sweep.name,
-        sweep.family,
+        sweep.spec.family,
         sweep.state,
-        f"{sweep.ended}/{sweep.trials}",
+        f"{sweep.ended}/{sweep.spec.trials}",
         percent(sweep.best_accuracy),
         percent(sweep.test_accuracy),
         sweep.registered or "–",

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
-from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of, name_of
+from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of
 from sweeps.interrupts import last_words
 from sweeps.ledger_text import standing_text
 from sweeps.text import duration
@@ -77,7 +77,7 @@ class PlainView:
         is_new = number not in running.records
         running.change(record)
         if is_new and not record.refused:
-            self.note(f"trial {number} started: {name_of(record)} {running.settings_of(record)}".rstrip())
+            self.note(f"trial {number} started: {record.name} {running.settings_of(record)}".rstrip())
         if record.status != "running":
             self.note(f"trial {number} {_end_of(record)} | {_how_far(running)}")
         elif not is_new:
@@ -168,8 +168,7 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
 
 
 def _cells(record: TrialRecord, best: bool, *, short: bool) -> tuple[str, ...]:
-    name = name_of(record)
-    shown = name.rpartition("/")[2] if short else name
+    shown = record.name.rpartition("/")[2] if short else record.name
     return str(record.number), shown, record.status, epoch_of(record), accuracy_of(record) + (" *" if best else "")
 
 

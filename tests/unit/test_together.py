@@ -11,12 +11,14 @@ from rich.console import Console
 
 from carcls.errors import SpecError
 from sweeps.cli.execute import draw_winners
+from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
 from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.several import with_share
 from sweeps.several_specs import specs_of_all
 from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.together import COLUMNS, Together
+from sweeps.text import Column
+from sweeps.together import COLUMNS, NARROW_COLUMNS, Together
 
 
 def specs(*sets: str, trials: int | None = None, **overrides: object) -> dict[str, SweepSpec]:
@@ -73,10 +75,17 @@ def test_hours_that_one_family_leaves_are_the_others(hours: float, left: int, sh
     assert with_share(specs()["transfer"], hours, [], left) == specs()["transfer"]
 
 
-def result(family: str, **changes: Any) -> SweepResult:
-    """Return what a family without a winner leaves."""
-    data = DataSummary("cars", "d", 0, 3, {"train": 6, "validation": 2, "test": 2})
-    return replace(SweepResult(f"job-{family}", family, "/", data, (), None, None, None, "", 1.0), **changes)
+def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepResult:
+    """Return the result of a family with a winner, or without one."""
+    trials, test, registered = (), None, None
+    if accuracy is not None:
+        metrics = {"val_accuracy": accuracy}
+        trials = (TrialRecord(0, f"{family}/densenet121-k7-cosine", {}, {}, "complete", metrics, 1, 1.0),)
+        test = TestReading({"test_accuracy": accuracy, "test_f1": accuracy}, (accuracy - 0.01, accuracy + 0.01), 9)
+        registered = RegisteredModel(f"carsweep-{family}", "12", "challenger", "")
+    data, winner = DataSummary("cars", "d", 0, 0, {"validation": 1900}), None if accuracy is None else 0
+    made = SweepResult("a", family, "/", data, Leaderboard(trials), winner, test, registered, "", 7e4)
+    return replace(made, **changes)
 
 
 def test_families_share_epochs_and_money() -> None:
@@ -87,24 +96,18 @@ def test_families_share_epochs_and_money() -> None:
     assert (second.epochs_budget, second.max_cost) == (10, 4.0)
 
 
-@pytest.mark.parametrize(
-    ("width", "columns"), [(80, ("family", "validation", "test", "registered as")), (120, COLUMNS)]
-)
-def test_the_table_has_a_row_for_each_family(width: int, columns: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
+def test_the_table_has_a_row_for_each_family(width: int, columns: list[Column[SweepResult]]) -> None:
     """A family without a winner has dashes, and keeps the job from being whole; a narrow terminal cuts nothing off."""
-    test = TestReading({"test_accuracy": 0.731, "test_f1": 0.7}, (0.7, 0.76), 2)
-    won = TrialRecord(4, "retrieval/densenet121-k7-cosine", {}, {}, "complete", {"val_accuracy": 0.8}, 1, 1.0)
-    registered = RegisteredModel("carsweep-retrieval", "12", "challenger", "models:/carsweep-retrieval@challenger")
-    first = result("retrieval", trials=(won,), winner=4, test=test, registered=registered)
-    together = Together("job", 7e4, {"retrieval": first, "scratch": result("scratch")})
-    assert (together.is_whole, replace(together, results={"retrieval": first}).is_whole) == (False, True)
-    lines = together.markdown().splitlines()
-    assert "| 73.1% | 70.0% to 76.0% | 70.0% | 1 | 1.0 s | carsweep-retrieval 12 |" in "".join(lines)
-    assert "| scratch | none | – | – | – | – | 0 | 1.0 s | – |" in lines
+    results = {"transfer": result("transfer", 0.731), "retrieval": result("retrieval", 0.7)}
+    assert Together("job", 7e4, results).is_whole
+    together = Together("job", 7e4, {**results, "scratch": result("scratch")})
+    assert not together.is_whole
+    assert "| scratch | none | – | – | – | 0 | 19 h 26 min | – |" in together.markdown().splitlines()
     file = io.StringIO()
     Console(file=file, width=width).print(draw_winners(together, width))
-    header, *rows = file.getvalue().splitlines()
-    assert all(column in header for column in columns)
-    assert all(word in "".join(rows) for word in ("80.0% ±", "73.1%", "carsweep-retrieval 12", "scratch", "–"))
-    assert "…" not in file.getvalue()
-    assert max(map(len, rows)) <= width
+    text = file.getvalue()
+    assert "…" not in text
+    assert all(column.title in text.splitlines()[0] for column in columns)
+    assert all(word in text for word in ("73.1% ±2.0", "73.1% ±1.0", "carsweep-retrieval 12", "–"))
+    assert max(len(line) for line in text.splitlines()) <= width
