@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Literal
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
 from carcls.stages import StageStore
-from sweeps.budget import budget_of, hourly_cost
+from sweeps.budget import Spent, cost_of, prices_of, used_up_note
 from sweeps.clearing import DiskKeeper
 from sweeps.holding import forget_request, hold
 from sweeps.interrupts import last_words, uninterrupted
 from sweeps.job_checks import Checked, fit_to_data, notes_of_spec, require_same_data
 from sweeps.job_data import NOT_READ, data_notes, located, prepare_data
-from sweeps.ledger_text import used_up_note
 from sweeps.observers import Progress
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
@@ -173,14 +172,14 @@ def _run_and_finish(sitting: Sitting, watcher: Watcher, finish: Finish, mirror: 
             confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,
             tell=watcher.note,
-            stands=watcher.stands,
+            on_status=watcher.on_status,
             costs=lambda config: known_costs(config, len(sitting.dataset.classes)),
             images=sitting.dataset.counts["train"] + sitting.dataset.counts["validation"],
         )
     with waiting(watcher.note, "writing to MLflow …"):
         mirror.bring_in_line(engine.records)
     if engine.used_up:
-        watcher.note(used_up_note(engine.used_up, sitting.spec, sitting.folder, engine.records, sitting.called))
+        watcher.note(used_up_note(engine.used_up, sitting.spec, engine.records, sitting.called))
     elif not engine.interrupted and _run_here(engine.records) < sitting.spec.trials:
         kept = " that keeps the constraints" if sitting.spec.constraints else ""
         watcher.note(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
@@ -223,12 +222,13 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
     summary = checked.listed if dataset is None else DataSummary.of(dataset)
     spec, changed = fit_to_data(spec, summary.train)
     found = [NOT_READ] if dataset is None else data_notes(dataset)
-    prices, share = budget_of(spec).prices, checked.share
+    prices, share = prices_of(spec), checked.share
+    hour = Spent.of(share, 3600.0 * share.concurrency, wall=3600.0)
     return make_plan(
         spec,
         summary,
         checked.machine,
-        hourly=hourly_cost(prices, share.cpus, share.gpus, share.concurrency) if prices else None,
+        hourly=cost_of(prices, hour) if prices else None,
         networks=checked.networks,
         notes=(*checked.notes, *found, *changed),
         images_read=dataset is not None,

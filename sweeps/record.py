@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from carcls.outcome import Measurement
+from sweeps.budget import NOTHING, Spent
 
 Status = Literal["running", "complete", "pruned", "failed"]
 # The metric that trials are stopped early by, and that every measurement has.
@@ -45,7 +46,8 @@ class TrialRecord:
         status: ``running`` also means unfinished, when no driver is at work.
         metrics: the last measurement; finite values only.
         epochs: epochs finished.
-        seconds: wall time of the trial in its process; of the last attempt when there were several.
+        seconds: wall time of the trial in its process; of the last attempt when there were several. As long as it has
+            not told any, as in ``spent``.
         reason: why it failed, was stopped or was not computed; empty otherwise.
         reused: whether the result was answered from the stage store.
         model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
@@ -57,6 +59,8 @@ class TrialRecord:
         twins: trials that took over this one's result; told by lists of all trials, not of a single one.
         precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
         history: its measurements, each epoch once, in order; none in old journals.
+        spent: what it took, by the driver's clock, over all attempts and sessions.
+        began: when it was handed out last, in seconds since 1970; 0 where that is not known.
     """
 
     number: int
@@ -79,6 +83,8 @@ class TrialRecord:
     twins: Sequence[Twin] = ()
     precision: str = ""
     history: Sequence[Measurement] = ()
+    spent: Spent = NOTHING
+    began: float = 0.0
 
     @property
     def name(self) -> str:
@@ -119,12 +125,13 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
     Args:
         number: of the trial.
         noted: ``asked``, what it was to be; ``outcome``, once it has ended; ``retry``, what it is given
-            after it failed.
+            after it failed; ``spent`` and ``began``.
         history: its measurements.
     """
-    asked, outcome = noted["asked"], noted.get("outcome", {})
+    asked, outcome = noted["asked"], noted.get("outcome") or {}
     micro_batch = noted.get("retry", {}).get("micro_batch")
     last = history[-1] if history and not outcome else Measurement(0, {})
+    spent = Spent(**noted["spent"]) if "spent" in noted else _told_spent(asked, outcome)
     return TrialRecord(
         number=number,
         experiment=asked["experiment"],
@@ -133,7 +140,7 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
         status=outcome.get("status", "running"),
         metrics=outcome.get("metrics", last.metrics),
         epochs=outcome.get("epochs", last.epoch),
-        seconds=outcome.get("seconds", 0.0),
+        seconds=outcome.get("seconds") or spent.seconds,
         reason=outcome.get("reason", ""),
         reused=outcome.get("reused", False),
         model=outcome.get("model", ""),
@@ -145,7 +152,16 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
         saved=outcome.get("saved", 0.0),
         precision=outcome.get("precision", ""),
         history=history,
+        spent=spent,
+        began=noted.get("began", 0.0),
     )
+
+
+def _told_spent(asked: Mapping[str, Any], outcome: Mapping[str, Any]) -> Spent:
+    """Return what a trial took where no line says it, as in the oldest journals: what its last attempt told."""
+    if "sibling_of" in asked or "duplicate_of" in asked:
+        return NOTHING
+    return Spent(outcome.get("seconds", 0.0), 0 if outcome.get("reused") else outcome.get("epochs", 0))
 
 
 def to_json(record: TrialRecord) -> dict[str, Any]:
@@ -169,7 +185,8 @@ def to_json(record: TrialRecord) -> dict[str, Any]:
 def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
     """Return what an object of ``to_json`` tells, also one of an older version, which had fewer keys.
 
-    Metrics that are null are NaN. What only the journal knows (``settings``, ``history``, names of stages) is empty.
+    Metrics that are null are NaN. What only the journal knows (``settings``, ``history``, ``spent``, names of stages)
+    is empty.
     """
     return TrialRecord(
         number=value["number"],

@@ -114,7 +114,7 @@ class SweepResult:
         seconds: of all sittings.
         interrupted: whether trials were left.
         comparison: the winner beside others.
-        spent: as ``sweeps.spending.spent_dict`` returns it; empty in results of older versions.
+        spent: as ``sweeps.budget.spent_dict`` returns it; empty in results of older versions.
         saved_seconds: that the stages took to make which trials found made.
     """
 

@@ -24,15 +24,21 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from carcls.config import TrialConfig, digest_of
 from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.objectives import values_of
-from sweeps.record import OBJECTIVE, TrialRecord
+from sweeps.record import OBJECTIVE, Status, TrialRecord
 from sweeps.space import Choice, Domain, IntDomain
 from sweeps.space_conditions import fits, parameters_of
 from sweeps.study_derived import near_twin
-from sweeps.study_records import STATES, Trials
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
+    from sweeps.study_records import Trials
 
+STATES: Mapping[Status, TrialState] = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
 STARTUP_TRIALS = 8
 # So many trials are shown to the sampler; a draw takes as long as it sees trials.
 MOST_SHOWN, BEST_SHOWN = 250, 50

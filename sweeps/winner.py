@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
-from sweeps.budget import budget_of
+from sweeps.budget import prices_of, spent_dict
 from sweeps.leaderboard import Leaderboard
 from sweeps.result import RESULT, DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.sitting import Sitting
-from sweeps.spending import Spending, cost_metric, read_spending, spent_by, spent_dict
 from sweeps.sweep_file import sweep_id
 from sweeps.winner_readings import Subject, is_read, read_test
 
@@ -171,15 +170,9 @@ def summarize_data(dataset: Dataset) -> DataSummary:
     return DataSummary(dataset.name, dataset.digest, sum(counts.values()), len(dataset.classes), counts)
 
 
-def with_time(record: TrialRecord, spending: Spending) -> TrialRecord:
-    """Return a trial with the seconds it took: one that was interrupted, or soon failed, has told none itself."""
-    return replace(record, seconds=record.seconds or spent_by(record, spending).seconds)
-
-
 def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
-    spending = read_spending(sitting.folder)
-    trials = tuple(sorted((with_time(record, spending) for record in records), key=lambda trial: trial.number))
+    trials = tuple(sorted(records, key=lambda trial: trial.number))
     data = summarize_data(sitting.dataset)
     board = Leaderboard(
         trials, sitting.spec.trial_config({}).model_dump(), data.splits["validation"], sitting.spec.goals
@@ -197,7 +190,7 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
         tracking_uri=sitting.tracking.shown_uri,
         seconds=round(seconds, 3),
         interrupted=interrupted,
-        spent=spent_dict(records, spending, budget_of(sitting.spec).prices),
+        spent=spent_dict(records, prices_of(sitting.spec)),
         saved_seconds=round(sum(record.saved for record in records), 3),
     )
 
@@ -271,7 +264,8 @@ def metrics_of(result: SweepResult) -> Mapping[str, float]:
     """Return what the sweep's run in MLflow shows besides its counts."""
     winner = result.board.best_confirmed
     confirmed = {"best_confirmed_accuracy": winner.mean} if winner is not None and winner.mean is not None else {}
-    return {**(result.test.metrics if result.test else {}), **confirmed, **cost_metric(result.spent)}
+    cost = {} if result.spent.get("cost") is None else {"cost": float(result.spent["cost"])}
+    return {**(result.test.metrics if result.test else {}), **confirmed, **cost}
 
 
 def write_text(path: Path, text: str) -> None:

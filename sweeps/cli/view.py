@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
+from sweeps.budget import status_text
 from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of
 from sweeps.interrupts import last_words
-from sweeps.ledger_text import standing_text
 from sweeps.text import duration
 
 if TYPE_CHECKING:
-    from sweeps.ledger import Standing
+    from sweeps.forecast import BudgetStatus
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
@@ -67,9 +67,9 @@ class PlainView:
             self._tenths = tenths
             self.note(f"reading images: {done} of {total}")
 
-    def stands(self, standing: Standing) -> None:
+    def on_status(self, status: BudgetStatus) -> None:
         """Remember it for the next line."""
-        self._running.stand(standing)
+        self._running.note_status(status)
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Print what the trial tries, its validation accuracy, or how it ended and how far the sweep is."""
@@ -115,9 +115,9 @@ class LiveView:
         self._bar.update(self._reading, completed=done, total=total)
         self._live.start()
 
-    def stands(self, standing: Standing) -> None:
+    def on_status(self, status: BudgetStatus) -> None:
         """Remember it for the next drawing."""
-        self._running.stand(standing)
+        self._running.note_status(status)
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Add the trial's line to the table, or change it."""
@@ -183,6 +183,6 @@ def _how_far(running: RunningSweep) -> str:
     parts.append(duration(running.elapsed))
     if left:
         parts.append(f"about {duration(left)} to go")
-    if running.standing:
-        parts += standing_text(running.standing)
+    if running.status:
+        parts += status_text(running.status, running.spec)
     return ", ".join(parts)
