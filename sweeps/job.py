@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from sweeps.plan import Plan
     from sweeps.record import TrialRecord
     from sweeps.result import SweepResult
+    from sweeps.session import RaySession
     from sweeps.spec import SweepSpec
     from sweeps.tracking import Mirror
 
@@ -87,7 +88,12 @@ def run_sweep(
         InputError: something given cannot be used; no trial has started, unless it is MLflow's database that turns
             out to be unusable when it is opened.
     """
-    with open_sitting(spec, out, tracking_uri, watcher=watcher, address=address, edits=edits) as sitting:
+    from sweeps.session import RaySession
+
+    with (
+        RaySession(address) as ray,  # Ray ends when all else is done: the winner registered, the runs in MLflow closed
+        open_sitting(spec, out, tracking_uri, ray, watcher=watcher, edits=edits) as sitting,
+    ):
         return run_trials_of(sitting, watcher, conclude_sweep)
 
 
@@ -101,28 +107,25 @@ def open_sitting(
     spec: SweepSpec,
     out: Path,
     tracking_uri: str | None,
+    ray: RaySession,
     *,
     watcher: Progress,
-    address: str | None = None,
     edits: Sequence[str] | None = None,
 ) -> Iterator[Sitting]:
     """Check everything that can be checked, read and pack the data, and hold the sweep for this process.
 
-    Arguments and errors as ``run_sweep``.
+    Arguments and errors as ``run_sweep``; ``ray`` runs the trials.
     """
-    from sweeps.session import one_session
-
     started = time.monotonic()
     out = out.expanduser().absolute()
     with waiting(watcher.note, "checking data, machines, weights and MLflow …"):
-        checked = check_sweep(spec, out, tracking_uri, address, edited=edits is not None)
+        checked = check_sweep(spec, out, tracking_uri, ray.address, edited=edits is not None)
     folder = out / str(spec.name)
     for note in (*notes_of_spec(spec), *checked.notes):
         watcher.note(note)
-    # Ray ends when all else is done: the winner registered, the result written, MLflow's runs closed.
-    with hold(folder), one_session():
+    with hold(folder):
         forget_request(folder)
-        _start_ray_ahead(checked, folder, address, edits)
+        _start_ray_ahead(checked, folder, ray, edits)
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
             write_file(folder, "sweep", tracking_uri, [checked.spec])
@@ -136,18 +139,16 @@ def open_sitting(
         dataset.save(folder / "dataset.json")
         assert checked.tracking is not None
         stages = StageStore(out / "stages")
-        yield Sitting(spec, out, checked.tracking, checked.share, stages, dataset, started, address, edits)
+        yield Sitting(spec, out, checked.tracking, checked.share, stages, dataset, started, ray, edits)
 
 
-def _start_ray_ahead(checked: Checked, folder: Path, address: str | None, edits: Sequence[str] | None) -> None:
+def _start_ray_ahead(checked: Checked, folder: Path, ray: RaySession, edits: Sequence[str] | None) -> None:
     """Begin to start Ray, and processes that load what trials need, if there are any to run."""
     share = checked.share
-    if address is not None or ((folder / "result.json").is_file() and not edits):
+    if ray.address is not None or ((folder / "result.json").is_file() and not edits):
         return
-    from sweeps.session import start_ahead
-
     # Ray keeps a process ready for each core. Where far fewer trials run, they would fill the memory for nothing.
-    start_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= checked.machine.cores)
+    ray.start_ahead(folder / "ray.log", preload=not share.gpus and 2 * share.concurrency >= checked.machine.cores)
 
 
 def _read_images(checked: Checked, out: Path, watcher: Progress) -> tuple[SweepSpec, Dataset]:
@@ -206,14 +207,14 @@ def _run_and_finish(sitting: Sitting, watcher: Watcher, finish: Finish, mirror: 
         from sweeps.engine import run_trials
         from sweeps.engine_task import WarmUp
 
-        warm_up = [WarmUp()] if sitting.address is None and not sitting.share.gpus else []
+        warm_up = [WarmUp()] if sitting.ray.address is None and not sitting.share.gpus else []
         engine = run_trials(
             sitting.spec,
             sitting.folder / "dataset.json",
             sitting.stages.root,
             sitting.folder,
             [beginning, mirror, watcher, keeper, damage, *warm_up],
-            address=sitting.address,
+            sitting.ray,
             confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,
             tell=watcher.note,

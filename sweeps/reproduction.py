@@ -121,19 +121,19 @@ def run_reproduction(
     """
     from sweeps.job import open_sitting, run_trials_of
     from sweeps.job_checks import check_sweep, fit_to_data
-    from sweeps.session import one_session
+    from sweeps.session import RaySession
 
     folder = folder_of(name, out)
     for spec in specs:
         check_sweep(spec, out, tracking_uri, address)
     write_file(folder, "reproduce", tracking_uri, specs)
     finished: list[_Family] = []
-    with one_session():
+    with RaySession(address) as ray:
         for spec in specs:
             family = _Family()
             with (
                 open_view(spec) as view,
-                open_sitting(spec, out, tracking_uri, watcher=view, address=address, edits=edits) as sitting,
+                open_sitting(spec, out, tracking_uri, ray, watcher=view, edits=edits) as sitting,
             ):
                 for later in specs[1:] if not finished else ():
                     fit_to_data(later, len(sitting.dataset.splits.train))

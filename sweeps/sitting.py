@@ -13,6 +13,7 @@ from sweeps.result import SweepResult
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
     from sweeps.resources import Share
+    from sweeps.session import RaySession
     from sweeps.spec import SweepSpec
     from sweeps.tracking_store import Tracking
 
@@ -29,7 +30,7 @@ class Sitting:
         stages: shared by all sweeps of ``out``.
         dataset: read and packed.
         started: when, on time.monotonic's clock.
-        address: of the Ray cluster that runs the trials; None for this machine.
+        ray: runs the trials.
         edits: what was changed in the spec of a sweep that goes on; None allows no change of its search.
         job: name of the job that the sweep is a part of; None when it is none's.
     """
@@ -41,7 +42,7 @@ class Sitting:
     stages: StageStore
     dataset: Dataset
     started: float
-    address: str | None = None
+    ray: RaySession
     edits: Sequence[str] | None = None
     job: str | None = None
 

@@ -25,6 +25,7 @@ from sweeps.winner import write_text
 if TYPE_CHECKING:
     from sweeps.observers import Watcher
     from sweeps.result import SweepResult
+    from sweeps.session import RaySession
 
 # What a training depends on, of the settings of a trial.
 _TRAINING_SETTINGS = tuple(n for n in TRIAL_SETTINGS if n not in (*NEIGHBOUR_SETTINGS, *ARCHITECTURE_SETTINGS))
@@ -100,7 +101,7 @@ def run_together(
         InputError: something given cannot be used; no trial has started.
     """
     from sweeps.job_checks import check_sweep
-    from sweeps.session import one_session
+    from sweeps.session import RaySession
 
     started = time.monotonic()
     out = out.expanduser().absolute()
@@ -108,12 +109,12 @@ def run_together(
         check_sweep(with_start(spec, out, None), out, tracking_uri, address, edited=edits is not None)
     write_file(out / name, "all", tracking_uri, specs)
     results: dict[str, SweepResult] = {}
-    with one_session():
+    with RaySession(address) as ray:
         for place, spec in enumerate(specs):
             spec = with_start(within_hours(spec, started, len(specs) - place), out, results.get("transfer"))
             spec = within_budgets(spec, results.values(), len(specs) - place)
             others = specs[1:] if place == 0 else ()
-            results[spec.family] = _run_one(spec, others, name, out, tracking_uri, open_view, address, edits)
+            results[spec.family] = _run_one(spec, others, name, out, tracking_uri, open_view, ray, edits)
             if results[spec.family].interrupted:
                 break
     interrupted = any(result.interrupted for result in results.values())
@@ -140,7 +141,7 @@ def _run_one(
     out: Path,
     tracking_uri: str | None,
     open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
-    address: str | None,
+    ray: RaySession,
     edits: Sequence[str] | None,
 ) -> SweepResult:
     from sweeps.job import conclude_sweep, open_sitting, run_trials_of
@@ -148,7 +149,7 @@ def _run_one(
 
     with open_view(spec) as view:
         view.note(f"{spec.family}: {spec.trials} trials")
-        with open_sitting(spec, out, tracking_uri, watcher=view, address=address, edits=edits) as sitting:
+        with open_sitting(spec, out, tracking_uri, ray, watcher=view, edits=edits) as sitting:
             for other in others:
                 fit_to_data(other, len(sitting.dataset.splits.train))
             return run_trials_of(sitting, view, conclude_sweep, job=name)

@@ -164,7 +164,7 @@ def _compute(sitting: Sitting, what: str, **arguments: Any) -> Any:
     from sweeps.engine_task import run_task
 
     function, stages = f"sweeps.winner_work:{what}", sitting.stages.root
-    return run_task(function, arguments, sitting.spec, sitting.folder, stages, address=sitting.address)
+    return run_task(function, arguments, sitting.spec, sitting.folder, stages, sitting.ray)
 
 
 def files_of(record: TrialRecord) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, run_command
 from sweeps.job import open_sitting, settle_spec
 from sweeps.remembered import recall
+from sweeps.session import RaySession
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 from sweeps.spec_text import read_packaged, read_tree
@@ -115,7 +116,7 @@ def test_a_sweep_lists_its_images_and_takes_its_lock_once(
     (tmp_path / "runs" / "mine" / "result.json").write_text("{}")  # with one, no Ray is started ahead
     with (
         counted(read_layout) as calls,
-        open_sitting(spec, tmp_path / "runs", None, watcher=Quiet()) as sitting,
+        open_sitting(spec, tmp_path / "runs", None, RaySession(), watcher=Quiet()) as sitting,
         Study.open(sitting.folder, sitting.spec) as study,
     ):
         assert study.ask() is not None
