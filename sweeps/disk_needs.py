@@ -157,7 +157,7 @@ def _parts_of(stages: Path, model: str) -> list[str]:
 
 
 def _read_sweep(folder: Path) -> SweepNeeds:
-    from sweeps.study_history import read_history
+    from sweeps.study_records import read_history
 
     try:
         records = read_history(folder).records

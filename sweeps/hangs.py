@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from carcls.config import TrialConfig
 from carcls.unfreezing import open_stages
-from sweeps.plan_text import seconds_text
 from sweeps.rates import Machine, rates_of
 from sweeps.resources import Share
+from sweeps.text import rough_duration
 from sweeps.worker_reports import last_told
 
 # A trial hangs that says nothing for TIMES what an epoch takes, but for no less than least_seconds(). Before an epoch
@@ -49,10 +49,10 @@ class Hang:
     @property
     def reason(self) -> str:
         """What was observed, with the numbers."""
-        silent = f"it reported nothing for {seconds_text(self.silent)}"
+        silent = f"it reported nothing for {rough_duration(self.silent)}"
         if self.usual is None:
             return f"{silent}, at its start or at its end."
-        return f"{silent}, where an epoch takes at most {seconds_text(max(1.0, self.usual))}."
+        return f"{silent}, where an epoch takes at most {rough_duration(max(1.0, self.usual))}."
 
 
 @dataclass(slots=True)

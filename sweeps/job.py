@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
@@ -58,11 +58,6 @@ def settle_spec(spec: SweepSpec) -> SweepSpec:
     if data.path is not None:
         data = data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
     return spec.model_copy(update={"name": name, "data": data})
-
-
-def base_settings(spec: SweepSpec) -> dict[str, Any]:
-    """Return every setting of a trial that changes nothing of what the sweep starts from."""
-    return spec.trial_config({}).model_dump()
 
 
 def run_sweep(
@@ -180,7 +175,7 @@ def run_trials_of(sitting: Sitting, watcher: Watcher, finish: Finish, *, job: st
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
             mirror.open()
             result = _run_and_finish(sitting, watcher, finish, mirror)
-        status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
+        status = result.status
     except KeyboardInterrupt:
         status = "interrupted"
         raise

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
-from sweeps.study_history import read_history
+from sweeps.study_records import read_history
 
 RUNNER = """
 import json, time

@@ -24,6 +24,7 @@ CARCLS_LAYERS: list[set[str]] = [
     {"carcls.families"},
 ]
 SWEEPS_LAYERS: list[set[str]] = [
+    {"sweeps.text"},
     {"sweeps.space", "sweeps.objectives", "sweeps.constraints", "sweeps.pareto"},
     {"sweeps.goals"},
     {
@@ -38,6 +39,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.confirm",
         "sweeps.record",
         "sweeps.resources",
+        "sweeps.leaderboard",
         "sweeps.result",
     },
     {"sweeps.holding", "sweeps.sweep_file", "sweeps.waits"},
@@ -59,7 +61,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.session",
         "sweeps.cluster",
     },
-    {"sweeps.leaderboard", "sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
+    {"sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
     {"sweeps.remembered", "sweeps.status"},
     {"sweeps.sitting", "sweeps.winner", "sweeps.job", "sweeps.comparison", "sweeps.deletion"},
     {"sweeps.repair"},
@@ -98,7 +100,7 @@ LIBRARY_USERS = {
     },
     "mlflow": {"sweeps.tracking", "sweeps.registry", "sweeps.pyfunc", "sweeps.promotion"},
     "click": {"sweeps.cli"},
-    "rich": {"sweeps.cli"},
+    "rich": {"sweeps.cli", "sweeps.text"},
 }
 TORCH = {"torch", "torchvision", "timm"}
 TORCH_FREE_DATA = {"manifest", "stanford", "splits", "pack", "dataset", "findings", "demo"}
