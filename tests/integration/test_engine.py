@@ -16,12 +16,11 @@ import pytest
 import ray
 
 from carcls.errors import InputError
-from carcls.machine import usable_cores
 from carcls.outcome import Measurement
 from sweeps.engine import EngineResult, run_trials
 from sweeps.ledger import Standing
 from sweeps.record import TrialRecord
-from sweeps.resources import Machine, Share, trial_resources
+from sweeps.resources import Machine
 from sweeps.session import RaySession
 from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec
@@ -450,32 +449,3 @@ def test_kill_9_of_the_driver_loses_no_trial_and_computes_none_twice(tmp_path: P
     out = run_to_the_end(tmp_path, spec)
     assert out[-1] == f"done {['complete'] * 8}"
     assert sum(line.startswith("finished") for line in out) <= 5
-
-
-def test_shares_follow_the_machine_and_the_spec() -> None:
-    """Cores are divided among trials; a GPU carries 1/n trials each; nothing runs that does not fit."""
-    cores, gpus = Machine(8, 0), Machine(16, 2)
-    silent = spec_of(trials=20, concurrency=None, gpus_per_trial=None)
-    assert trial_resources(silent, cores) == Share(1.0, 0.0, 8)
-    assert trial_resources(silent.model_copy(update={"trials": 2}), cores) == Share(4.0, 0.0, 2)
-    assert trial_resources(silent.model_copy(update={"concurrency": 4}), cores) == Share(2.0, 0.0, 4)
-    assert trial_resources(silent.model_copy(update={"cpus_per_trial": 3.0}), cores) == Share(3.0, 0.0, 2)
-    assert trial_resources(silent, gpus) == Share(8.0, 1.0, 2)
-    assert trial_resources(silent.model_copy(update={"gpus_per_trial": 0.25}), gpus) == Share(2.0, 0.25, 8)
-    assert trial_resources(silent.model_copy(update={"gpus_per_trial": 2.0}), gpus) == Share(16.0, 2.0, 1)
-
-
-def test_more_than_the_machine_has_is_refused_with_the_remedy() -> None:
-    """GPUs without a GPU, and more cores than there are, name the option to change."""
-    with pytest.raises(InputError, match=r"there is none.*--gpus-per-trial"):
-        trial_resources(spec_of(gpus_per_trial=0.5), Machine(2, 0))
-    with pytest.raises(InputError, match=r"at most the cores here \(2\).*--cpus-per-trial"):
-        trial_resources(spec_of(cpus_per_trial=3.0), Machine(2, 0))
-
-
-def test_a_container_quota_counts(tmp_path: Path) -> None:
-    """A quota of one and a half cores is one usable core; no quota is what the process may run on."""
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert usable_cores(tmp_path) == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
