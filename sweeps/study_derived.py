@@ -108,7 +108,9 @@ def near_twin(
     return min(found)[1] if found else None
 
 
-def _distance(other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str, FloatDomain], near: float) -> float:
+def _distance(
+    other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str, FloatDomain[float]], near: float
+) -> float:
     """Return the largest difference in any of the ranges, as a share of the range; infinite outside of one.
 
     Infinite as well as soon as one is above ``near``: most trials differ in the first range already.
@@ -123,7 +125,7 @@ def _distance(other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str
     return largest
 
 
-def _place(value: float, domain: FloatDomain) -> float:
+def _place(value: float, domain: FloatDomain[float]) -> float:
     """Return where in the range a value lies, from 0 to 1, on the range's own scale."""
     if domain.log:
         return math.log(value / domain.low) / math.log(domain.high / domain.low)

@@ -13,10 +13,10 @@ from carcls.errors import SpecError
 from carcls.stages import write_json
 from sweeps.budget import shared_budgets
 from sweeps.comparison import Pair, compare_sweeps
+from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
 from sweeps.spec_loading import load_spec
-from sweeps.spec_mistakes import TRIAL_SETTINGS
 from sweeps.sweep_file import is_sweep, read_spec, write_file
 from sweeps.together_tables import TogetherResult, markdown_of
 from sweeps.winner import write_text

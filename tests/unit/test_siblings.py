@@ -7,10 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from carcls.config import TrialConfig
-from carcls.errors import SpecError
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
 from sweeps.space import Choice, FloatDomain, IntDomain
@@ -209,12 +206,6 @@ def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
         rest = run(study)
     assert len(rest) == 2
     assert all(asked.config.dropout != 0.33 for asked in rest)
-
-
-def test_a_start_is_checked_like_any_setting() -> None:
-    """A wrong setting of a start is told with its place."""
-    with pytest.raises(SpecError, match=r"starts\[0\]\.dropout: must be at most 0\.95"):
-        spec_of(starts=({"dropout": 1.5},))
 
 
 def test_the_leaderboard_shows_the_best_of_each_trial_and_its_siblings(tmp_path: Path) -> None:
