@@ -151,6 +151,11 @@ class SweepResult:
         number = best.number if best.confirms is None else best.confirms
         return next((trial.experiment for trial in self.trials if trial.number == number), None) or "search"
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a registered model."""
+        return self.registered is not None
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
         trials = {trial.number: to_json(trial) for trial in self.trials}

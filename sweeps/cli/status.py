@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.cli.family import resume_command
+from sweeps.cli.execute import resume_command
 from sweeps.cli.running import accuracy_of, epoch_of, write_twins
 from sweeps.cli.streams import Streams
 from sweeps.text import minute, percent

@@ -62,10 +62,10 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.cluster",
     },
     {"sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
-    {"sweeps.remembered", "sweeps.status"},
+    {"sweeps.command", "sweeps.remembered", "sweeps.status"},
     {"sweeps.sitting", "sweeps.winner", "sweeps.job", "sweeps.comparison", "sweeps.deletion"},
     {"sweeps.repair"},
-    {"sweeps.reproduction", "sweeps.together"},
+    {"sweeps.reproduction", "sweeps.together", "sweeps.several"},
     {"sweeps.cli"},
 ]
 # What of carcls the orchestrator may use.
