@@ -91,6 +91,7 @@ with RaySession(machine=Machine(2)) as session:
         folder / "dataset.json", folder / "stages", folder / "sweep", [Printer()], session,
         runner="quick_runner:run", loader="quick_runner:load",
     )
+assert "mlflow" not in sys.modules  # its import takes seconds; Tune does it for callbacks of its user's
 print("interrupted" if result.interrupted else "done", [r.status for r in result.records], flush=True)
 """
 
