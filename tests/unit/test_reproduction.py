@@ -15,11 +15,11 @@ from carcls.errors import InputError, SpecError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.documented import EXPERIMENTS, find_experiment
-from sweeps.job_checks import claim_folder
 from sweeps.reproduction import Reproduced, Reproduction
 from sweeps.reproduction_tables import LEAK_MARK, final_table, markdown_of
 from sweeps.several_specs import chosen_experiments, specs_of_experiments
 from sweeps.spec import SweepSpec
+from sweeps.sweep_checks import claim_folder
 
 NAMES = [experiment.name for experiment in EXPERIMENTS]
 ROOT = Path(__file__).resolve().parents[2]
