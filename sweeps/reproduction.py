@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sweeps.engine import EngineResult
     from sweeps.record import TrialRecord
     from sweeps.result import DataSummary, SweepResult, TestReading
-    from sweeps.sitting import Sitting
     from sweeps.spec import SweepSpec
+    from sweeps.sweep_session import SweepSession
     from sweeps.tracking import Mirror
 
     # Of each experiment by name its test evaluation, or why there is none.
@@ -123,15 +123,15 @@ class Reproduction:
 
 
 def evaluate_each(
-    tests: Tests, sitting: Sitting, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]
+    tests: Tests, session: SweepSession, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]
 ) -> SweepResult:
     """Evaluate each experiment of a family on the test images, and not its winner; ``tests`` gets what they told."""
-    result = summarize(sitting, engine.records, interrupted=engine.interrupted)
+    result = summarize(session, engine.records, interrupted=engine.interrupted)
     if not engine.interrupted:
-        for name, record in _experiments(sitting.spec, engine.records).items():
+        for name, record in _experiments(session.spec, engine.records).items():
             tell(f"reading test: {name}")
-            tests[name] = _evaluate(sitting, record, tell)
-    write_down(sitting, result)
+            tests[name] = _evaluate(session, record, tell)
+    write_down(session, result)
     mirror.summarise(engine.records, best=result.winner)
     return result
 
@@ -142,13 +142,13 @@ def _experiments(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, T
     return {name: trials.get(config.digest) for name, config in spec.experiment_configs()}
 
 
-def _evaluate(sitting: Sitting, record: TrialRecord | None, tell: Callable[[str], None]) -> TestReading | str:
+def _evaluate(session: SweepSession, record: TrialRecord | None, tell: Callable[[str], None]) -> TestReading | str:
     if record is None:
         return "it was not run"
     if record.status != "complete":
         return record.reason
     try:
-        return evaluate_on_test(sitting, record, tell, files=files_of(record))
+        return evaluate_on_test(session, record, tell, files=files_of(record))
     except (TrialFailure, OSError) as failure:
         return f"the test images could not be read with it: {failure}"
 
