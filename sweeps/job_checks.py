@@ -17,7 +17,7 @@ from sweeps.sweep_file import has_begun, is_sweep, read_file
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
     from carcls.data.dataset import Dataset, DataSummary
-    from carcls.data.reading import Reading
+    from carcls.data.manifest import Manifest
     from sweeps.resources import Machine, Share
     from sweeps.spec import SweepSpec
     from sweeps.tracking_store import Tracking
@@ -45,7 +45,7 @@ class Checked:
     networks: Mapping[str, BackboneRecord]
     tracking: Tracking | None
     listed: DataSummary
-    reading: Reading | None
+    reading: Manifest | None
 
 
 def check_sweep(
