@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
     from carcls.config import DataConfig
     from carcls.data.dataset import Dataset, DataSummary
-    from carcls.data.reading import Reading
+    from carcls.data.manifest import Manifest
     from sweeps.command import Command
     from sweeps.resources import Machine, Share
     from sweeps.spec import SweepSpec
@@ -47,7 +47,7 @@ class Checked:
     networks: Mapping[str, BackboneRecord]
     tracking: Tracking | None
     listed: DataSummary
-    reading: Reading | None
+    reading: Manifest | None
 
 
 # What decides which networks trials need, with which weights.
