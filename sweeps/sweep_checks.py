@@ -99,7 +99,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     from sweeps.resources import least_seconds, trial_resources
 
     out, mistakes = command.root, _Mistakes()
-    listings: dict[DataConfig, tuple[DataSummary, Reading | None]] = {}
+    listings: dict[DataConfig, tuple[DataSummary, Manifest | None]] = {}
     for data in dict.fromkeys(located(spec.data, out) for spec in command.specs):
         with mistakes:
             listings[data] = _list_images(data)
@@ -133,7 +133,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     return tuple(checked)
 
 
-def _list_images(data: DataConfig) -> tuple[DataSummary, Reading | None]:
+def _list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
     """Return the numbers of a data set by its listing, and the listing."""
     from carcls.data.dataset import summarize
     from carcls.data.stanford import read_layout
