@@ -42,7 +42,7 @@ def delete(name: str, out: Path, tracking_uri: str | None, yes: bool, dry_run: b
     from sweeps.remembered import recall
     from sweeps.status import sweeps_in
 
-    out = out.expanduser().absolute()
+    out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
     folders = [out / sweep for sweep in sweeps_in(out, name)]
     for folder in folders:

@@ -10,9 +10,9 @@ import click
 
 from sweeps.cli.execute import resume_command
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.lazy import LazyGroup
 from sweeps.cli.options import options
 from sweeps.cli.streams import Streams
+from sweeps.text import plural
 
 if TYPE_CHECKING:
     from sweeps.repair import Repaired
@@ -23,17 +23,12 @@ Examples:
   carsweep tracking repair cars --tracking-uri http://127.0.0.1:5000"""
 
 
-@click.group(
-    "tracking",
-    cls=LazyGroup,
-    commands_at={"repair": ("sweeps.cli.tracking:repair", "Bring MLflow in line with a sweep.")},
-    no_args_is_help=True,
-)
+@click.group("tracking", no_args_is_help=True)
 def tracking() -> None:
     """Keep MLflow in line with the sweeps."""
 
 
-@click.command("repair", epilog=_EPILOG)
+@tracking.command("repair", short_help="Bring MLflow in line with a sweep.", epilog=_EPILOG)
 @click.argument("name")
 @options("out", "known-tracking-uri", "json")
 def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int:
@@ -46,7 +41,7 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
     from sweeps.repair import repair as repair_sweep
     from sweeps.status import sweeps_in
 
-    out = out.expanduser().absolute()
+    out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
     with Streams(as_json) as streams:
 
@@ -62,7 +57,7 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
 
 
 def _line(one: Repaired, out: Path) -> str:
-    has = f"{one.trials} trial{'s' * (one.trials != 1)} with {one.epochs} epoch{'s' * (one.epochs != 1)}"
+    has = f"{plural(one.trials, 'trial')} with {plural(one.epochs, 'epoch')}"
     if not one.written:
         return f"{one.sweep}: MLflow did not take all of {has}; give the command again when it answers."
     if one.lost:
