@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -16,7 +17,7 @@ from carcls.errors import TrialFailure
 from carcls.stages import StageStore
 from sweeps.failures import failure_of
 from sweeps.resources import trial_resources
-from sweeps.worker import find, load_data, take_share
+from sweeps.worker import load_data, take_share
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
@@ -70,7 +71,7 @@ def run_task(
 def _run(function: str, dataset: str, stages: str, cpus: float, gpus: float, arguments: dict[str, Any]) -> Any:
     take_share(cpus, gpus)
     try:
-        return find(function)(load_data(LOADER, dataset), StageStore(Path(stages)), **arguments)
+        return resolve_name(function)(load_data(LOADER, dataset), StageStore(Path(stages)), **arguments)
     except Exception as error:
         failure = failure_of(error)
         if failure.kind == "bug":
