@@ -117,7 +117,7 @@ def _run_in_turn(
     for each in checked:
         if command.is_job:
             spec = with_share(each.spec, (time.monotonic() - started) / 3600, results, len(checked) - len(results))
-            each = replace(each, spec=with_start(spec, results, command.root))
+            each = replace(each, spec=with_start(spec, command.root, results))
         with open_view(each.spec) as view:
             if command.is_job:
                 view.note(f"{each.spec.family}: {each.spec.trials} trials")
@@ -139,14 +139,7 @@ def _prepared(command: Command) -> Command:
         return command
     if is_sweep(command.root / command.name):
         raise InputError(f"--name must be of no sweep, got {command.name!r}, which is one. Give another --name.")
-    return replace(command, specs=tuple(_with_its_start(spec, command.root) for spec in command.specs))
-
-
-def _with_its_start(spec: SweepSpec, out: Path) -> SweepSpec:
-    folder = out / str(spec.name)
-    if spec.family != "retrieval" or not is_sweep(folder):
-        return spec
-    return spec.model_copy(update={"starts": read_spec(folder).starts})
+    return replace(command, specs=tuple(with_start(spec, command.root) for spec in command.specs))
 
 
 def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult], left: int) -> SweepSpec:
@@ -165,11 +158,17 @@ def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult
     return spec.model_copy(update=shares)
 
 
-def with_start(spec: SweepSpec, before: Sequence[SweepResult], out: Path) -> SweepSpec:
-    """Let a search in retrieval begin with the training that won transfer, whose network is in the store already."""
+def with_start(spec: SweepSpec, out: Path, before: Sequence[SweepResult] = ()) -> SweepSpec:
+    """Let a search in retrieval begin with the training that won transfer, whose network is in the store already.
+
+    One that has begun keeps where it began, whoever wins now.
+    """
+    if spec.family != "retrieval":
+        return spec
+    if is_sweep(out / str(spec.name)):
+        return spec.model_copy(update={"starts": read_spec(out / str(spec.name)).starts})
     best = next((result.best for result in before if result.family == "transfer"), None)
-    is_search = spec.family == "retrieval" and spec.trials > len(spec.experiments)
-    if best is None or not is_search or is_sweep(out / str(spec.name)):
+    if best is None or spec.trials <= len(spec.experiments):
         return spec
     return spec.model_copy(update={"starts": ({name: best.config[name] for name in _TRAINING_SETTINGS},)})
 
