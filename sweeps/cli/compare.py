@@ -53,9 +53,8 @@ def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
             streams.write_json(comparison.as_dict(top))
         else:
             print_comparison(streams.result, comparison, top)
-        console = streams.progress if as_json else streams.result
         for line in _rest(comparison, out):
-            console.print(line, markup=False, soft_wrap=True)
+            streams.shown.print(line, markup=False, soft_wrap=True)
     return DONE
 
 

@@ -56,7 +56,7 @@ def delete(name: str, out: Path, tracking_uri: str | None, yes: bool, dry_run: b
         found = [find_remains(folder, uri) for folder in folders]
         if not as_json or not dry_run:
             for remains in found:
-                streams.progress.print("\n".join(_lines(remains)), markup=False, soft_wrap=True)
+                streams.tell("\n".join(_lines(remains)))
         if not dry_run:
             if not yes and not _agrees(name):
                 return FAILED

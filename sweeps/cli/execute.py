@@ -70,12 +70,9 @@ def run_and_show(command: Command, streams: Streams) -> int:
     from sweeps.cli.view import open_view
     from sweeps.several import run_sweeps
 
-    def tell(text: str) -> None:
-        streams.progress.print(text, markup=False, soft_wrap=True)
-
     try:
         with last_words(partial(tell_how_to_go_on, command.name, command.out)):
-            outcome = run_sweeps(command, lambda spec: open_view(spec, streams.progress), tell)
+            outcome = run_sweeps(command, lambda spec: open_view(spec, streams.progress), streams.tell)
     except KeyboardInterrupt:
         outcome = None
     if outcome is None:
@@ -85,7 +82,7 @@ def run_and_show(command: Command, streams: Streams) -> int:
     with kept_in(command.out / command.name, resume_command(command.name, command.out)):
         if streams.as_json:
             streams.write_json(outcome.as_dict())
-        _show(streams.progress if streams.as_json else streams.result, command, outcome)
+        _show(streams.shown, command, outcome)
     if outcome.interrupted:
         return tell_how_to_go_on(command.name, command.out)
     return DONE if outcome.is_whole else FAILED

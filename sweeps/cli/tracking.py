@@ -44,11 +44,7 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
     with Streams(as_json) as streams:
-
-        def tell(text: str) -> None:
-            streams.progress.print(text, markup=False, soft_wrap=True)
-
-        repaired = [repair_sweep(out / sweep, uri, tell) for sweep in sweeps_in(out, name)]
+        repaired = [repair_sweep(out / sweep, uri, streams.tell) for sweep in sweeps_in(out, name)]
         if as_json:
             streams.write_json({"sweeps": [asdict(one) for one in repaired]})
         else:
