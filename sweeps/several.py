@@ -18,13 +18,11 @@ from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.errors import InputError
 from carcls.stages import write_json
 from sweeps.budget import shared_budgets
-from sweeps.reproduction import Reproduction, evaluate_each, reproduction_of
 from sweeps.result import SweepResult
 from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.sweep import plan_sweep, run_sweep
 from sweeps.sweep_checks import Checked, check_sweeps
 from sweeps.sweep_file import is_sweep, read_spec, write_file
-from sweeps.together import Together, compare_winners
 from sweeps.waits import waiting
 from sweeps.winner import conclude, write_text
 
@@ -32,10 +30,11 @@ if TYPE_CHECKING:
     from sweeps.command import Command
     from sweeps.observers import Progress, Watcher
     from sweeps.plan import Plan
-    from sweeps.reproduction import Tests
+    from sweeps.reproduction import Reproduction, Tests
     from sweeps.session import RaySession
     from sweeps.spec import SweepSpec
     from sweeps.sweep import Finish
+    from sweeps.together import Together
 
 # What a training depends on, of the settings of a trial.
 _TRAINING_SETTINGS = tuple(n for n in TRIAL_SETTINGS if n not in (*NEIGHBOUR_SETTINGS, *ARCHITECTURE_SETTINGS))
@@ -87,6 +86,7 @@ def run_sweeps(
         InputError: something given cannot be used; no trial has started, unless it is MLflow's database that turns out
             to be unusable when it is opened.
     """
+    from sweeps.reproduction import evaluate_each
     from sweeps.session import RaySession
 
     started, command = time.monotonic(), _prepared(command)
@@ -177,6 +177,9 @@ def _compared(
     command: Command, results: Sequence[SweepResult], tests: Tests, seconds: float
 ) -> Together | Reproduction | None:
     """Return the comparison of a job's sweeps; once all are done, write it down."""
+    from sweeps.reproduction import reproduction_of
+    from sweeps.together import compare_winners
+
     folder, is_whole = command.root / command.name, not results[-1].interrupted
     outcome: Together | Reproduction
     if command.kind == "reproduce":
