@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
-from sweeps.budget import status_text
 from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of
 from sweeps.interrupts import last_words
 from sweeps.text import duration
@@ -79,7 +78,7 @@ class PlainView:
         if is_new and not record.refused:
             self.note(f"trial {number} started: {record.name} {running.settings_of(record)}".rstrip())
         if record.status != "running":
-            self.note(f"trial {number} {_end_of(record)} | {_how_far(running)}")
+            self.note(f"trial {number} {_end_of(record)} | {running.how_far()}")
         elif not is_new:
             self.note(f"trial {number} epoch {epoch_of(record)}: val accuracy {accuracy_of(record)}")
 
@@ -129,7 +128,7 @@ class LiveView:
         if not self._running.records and not self._bar.finished:
             return self._bar
         table = draw_trials(self._running, self._console.width)
-        return Group(table, Text(_how_far(self._running), style="bold"))
+        return Group(table, Text(self._running.how_far(), style="bold"))
 
 
 def draw_trials(running: RunningSweep, width: int) -> Table:
@@ -137,7 +136,6 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
 
     On a terminal of few columns the settings give way, then the names of experiments.
     """
-    best = running.best
     accuracy = "val accuracy" if width >= _NARROW else "val acc."
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for name in ("trial", "what", "status", "epoch", accuracy):
@@ -146,21 +144,21 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
     if width < _NARROW:
         table.columns[1].max_width = _SHORTEST
     table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
-    for trial in _shown(running, best):
-        row = [Text(text, style=_COLOURS.get(text, "")) for text in _cells(trial, trial is best, short=width < _WIDE)]
-        table.add_row(*row, Text(running.settings_of(trial)), style="bold" if trial is best else None)
+    best = running.status.best.number if running.status and running.status.best else None
+    trials = list(running.records.values())  # the live table is drawn in a thread of its own
+    newest = {trial.number for trial in trials[-_NEWEST:]}
+    for trial in trials:
+        if trial.number in newest or trial.number == best or trial.status == "running":
+            is_best = trial.number == best
+            cells = _cells(trial, is_best, short=width < _WIDE)
+            row = [Text(text, style=_COLOURS.get(text, "")) for text in cells]
+            table.add_row(*row, Text(running.settings_of(trial)), style="bold" if is_best else None)
     return table
 
 
 def _cells(record: TrialRecord, best: bool, *, short: bool) -> tuple[str, ...]:
     shown = record.name.rpartition("/")[2] if short else record.name
     return str(record.number), shown, record.status, epoch_of(record), accuracy_of(record) + (" *" if best else "")
-
-
-def _shown(running: RunningSweep, best: TrialRecord | None) -> list[TrialRecord]:
-    trials = list(running.records.values())
-    newest = {trial.number for trial in trials[-_NEWEST:]}
-    return [trial for trial in trials if trial.number in newest or trial.status == "running" or trial is best]
 
 
 def _end_of(record: TrialRecord) -> str:
@@ -170,19 +168,3 @@ def _end_of(record: TrialRecord) -> str:
         return record.reason
     took = duration(record.seconds)
     return f"{record.status}: val accuracy {accuracy_of(record)} after {record.epochs} epochs, {took}"
-
-
-def _how_far(running: RunningSweep) -> str:
-    best, left = running.best_known, running.remaining
-    parts = [f"{running.done} of {running.total} trials"]
-    if best:
-        number, value = best
-        first = running.spec.goals.first
-        named = "" if first.name == "accuracy" else f"{first.name} "
-        parts.append(f"best {named}{first.write(value)} (trial {number})")
-    parts.append(duration(running.elapsed))
-    if left:
-        parts.append(f"about {duration(left)} to go")
-    if running.status:
-        parts += status_text(running.status, running.spec)
-    return ", ".join(parts)
