@@ -17,6 +17,10 @@ from sweeps.budget import NOTHING, Spent
 Status = Literal["running", "complete", "pruned", "failed"]
 # The metric that trials are stopped early by, and that every measurement has.
 OBJECTIVE = "val_accuracy"
+# Attributes of a record that both the line of a trial's end and ``result.json`` tell, and what else each of them does.
+_TOLD = ("status", "metrics", "epochs", "seconds", "reason", "failure")
+_IN_JOURNAL = (*_TOLD, "reused", "model", "predictions", "saved", "precision")
+_IN_JSON = (*_TOLD, "number", "experiment", "sibling_of", "confirms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,31 +133,23 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
         history: its measurements.
     """
     asked, outcome = noted["asked"], noted.get("outcome") or {}
-    micro_batch = noted.get("retry", {}).get("micro_batch")
+    given = {"micro_batch": m} if (m := noted.get("retry", {}).get("micro_batch")) else {}
     last = history[-1] if history and not outcome else Measurement(0, {})
+    now = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
+    told = {**now, **{name: outcome[name] for name in _IN_JOURNAL if name in outcome}}
     spent = Spent(**noted["spent"]) if "spent" in noted else _told_spent(asked, outcome)
     return TrialRecord(
         number=number,
         experiment=asked["experiment"],
         settings=asked["settings"],
-        config={**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"],
-        status=outcome.get("status", "running"),
-        metrics=outcome.get("metrics", last.metrics),
-        epochs=outcome.get("epochs", last.epoch),
-        seconds=outcome.get("seconds") or spent.seconds,
-        reason=outcome.get("reason", ""),
-        reused=outcome.get("reused", False),
-        model=outcome.get("model", ""),
-        predictions=outcome.get("predictions", ""),
+        config={**asked["config"], **given},
         sibling_of=asked.get("sibling_of"),
         confirms=asked.get("confirms"),
-        failure=outcome.get("failure", ""),
         refused="refused" in asked,
-        saved=outcome.get("saved", 0.0),
-        precision=outcome.get("precision", ""),
         history=history,
         spent=spent,
         began=noted.get("began", 0.0),
+        **{**told, "seconds": told["seconds"] or spent.seconds},
     )
 
 
@@ -188,18 +184,7 @@ def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
     Metrics that are null are NaN. What only the journal knows (``settings``, ``history``, ``spent``, names of stages)
     is empty.
     """
-    return TrialRecord(
-        number=value["number"],
-        experiment=value["experiment"],
-        settings={},
-        config=value["params"],
-        status=value["status"],
-        metrics={name: math.nan if number is None else number for name, number in value["metrics"].items()},
-        epochs=value["epochs"],
-        seconds=value["seconds"],
-        reason=value.get("reason", ""),
-        sibling_of=value.get("sibling_of"),
-        confirms=value.get("confirms"),
-        failure=value.get("failure", ""),
-        twins=tuple(Twin(**twin) for twin in value.get("twins", ())),
-    )
+    read = {name: value[name] for name in _IN_JSON if name in value}
+    read["metrics"] = {name: math.nan if number is None else number for name, number in value["metrics"].items()}
+    twins = tuple(Twin(**twin) for twin in value.get("twins", ()))
+    return TrialRecord(settings={}, config=value["params"], twins=twins, **read)

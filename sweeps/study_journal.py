@@ -19,7 +19,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, BinaryIO
 
 from carcls.errors import InputError, OutputError
 from carcls.outcome import Measurement
@@ -102,21 +102,14 @@ class EpochHistory(Sequence[Measurement]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, index: int) -> Measurement: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Measurement, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> Measurement | tuple[Measurement, ...]:
-        """Read one epoch, or some.
+    def __getitem__(self, index: Any) -> Any:
+        """Read one epoch, or a tuple of some.
 
         Raises:
             InputError: the journal was written anew in the meantime.
         """
-        if isinstance(index, slice):
-            return tuple(self._read(self._places[index]))
-        return next(self._read([self._places[index]]))
+        places = self._places[index]
+        return tuple(self._read(places)) if isinstance(index, slice) else next(self._read([places]))
 
     def __iter__(self) -> Iterator[Measurement]:
         return self._read(self._places)

@@ -17,14 +17,14 @@ from sweeps.leaderboard import Leaderboard
 from sweeps.result import RESULT, DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.sitting import Sitting
 from sweeps.sweep_file import sweep_id
-from sweeps.winner_readings import Subject, is_read, read_test
+from sweeps.winner_readings import Subject, find_reading
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
     from sweeps.record import TrialRecord
     from sweeps.tracking import Mirror
 
-TEST_PREDICTIONS = "test-predictions.npz"
+MODEL, TEST_PREDICTIONS = "model", "test-predictions.npz"
 
 
 def conclude(
@@ -87,14 +87,16 @@ def _as_registered(sitting: Sitting, before: SweepResult, mirror: Mirror, tell: 
 
 
 def _publish(sitting: Sitting, result: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
-    """Read the winner on the test images, once, and register it."""
-    winner = result.best
+    """Compare the winner, read it on the test images, once, and register it; each that is done is written down."""
+    winner, refit = result.best, sitting.spec.refit
     assert winner is not None
     if winner.sibling_of is not None:
-        mirror.trial_changed(winner)  # siblings have no run; a registered model needs one
-    refit = sitting.spec.refit
+        mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
+    model = {"record": winner, "refit": refit, "folder": sitting.folder / MODEL}
+    details = {**_origin(sitting), "trial": winner.number}
     try:
-        result = replace(result, comparison=_compute(sitting, "compare", result=result))
+        compared = _compute(sitting, "sweeps.winner_comparison:compare_winner", result=result)
+        result = replace(result, comparison=compared)
         write_down(sitting, result)
         if refit:
             epochs = winner.config["epochs"]
@@ -102,16 +104,18 @@ def _publish(sitting: Sitting, result: SweepResult, mirror: Mirror, tell: Callab
         test = evaluate_on_test(sitting, winner, tell, refit=refit)
         result = replace(result, test=test)
         write_down(sitting, result)
-        export = _export(sitting, winner, tell)
+        for note in _compute(sitting, "sweeps.winner_readings:export", **model, details=details):
+            tell(note)
     except (TrialFailure, OSError) as failure:
+        why = " ".join(str(failure).split()).rstrip(".")
         tell(
-            f"The winner is not registered: its model could not be made, tested or written ({_told(failure)}). "
+            f"The winner is not registered: its model could not be made, tested or written ({why}). "
             f"Then: carsweep resume {sitting.called}"
         )
         return result
     tell(f"registering trial {winner.number} in {sitting.tracking.shown_uri}")
     try:
-        return replace(result, registered=_register(sitting, result, test, export, mirror))
+        return replace(result, registered=_register(sitting, result, winner, test, mirror))
     except TrackingError as error:
         tell(f"The winner is not registered: {error} Then: carsweep resume {sitting.called}")
         return result
@@ -138,24 +142,24 @@ def evaluate_on_test(
         TrialFailure: the model is gone and cannot be made again.
         OSError: there is no room, or the process died.
     """
-    subject = Subject.of(record, sitting.dataset, refit=refit)
-    if is_read(subject, sitting.folder / files[0]):
-        return read_test(subject, sitting.stages, sitting.folder, *files)
+    path, predictions = (sitting.folder / name for name in files)
+    known = find_reading(Subject.of(record, sitting.dataset, refit=refit), path)
+    if known is not None:
+        return known
     tell(f"evaluating trial {record.number} on the {len(sitting.dataset.splits.test)} test images")
-    work = {"record": record, "refit": refit, "folder": sitting.folder, "files": files}
+    work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
     test: TestReading
-    test, notes = _compute(sitting, "evaluate", **work)
+    test, notes = _compute(sitting, "sweeps.winner_readings:evaluate", **work)
     for note in notes:
         tell(note)
     return test
 
 
-def _compute(sitting: Sitting, what: str, **arguments: Any) -> Any:
-    """Return what a function of ``sweeps.winner_work`` returns, in a trial's process."""
+def _compute(sitting: Sitting, function: str, **arguments: Any) -> Any:
+    """Return what a function returns, in a trial's process."""
     from sweeps.engine_task import run_task
 
-    function, stages = f"sweeps.winner_work:{what}", sitting.stages.root
-    return run_task(function, arguments, sitting.spec, sitting.folder, stages, address=sitting.address)
+    return run_task(function, arguments, sitting.spec, sitting.folder, sitting.stages.root, address=sitting.address)
 
 
 def files_of(record: TrialRecord) -> tuple[str, str]:
@@ -204,36 +208,24 @@ def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool
     return same and before.data.digest == now.data.digest and not before.interrupted
 
 
-def _export(sitting: Sitting, winner: TrialRecord, tell: Callable[[str], None]) -> Path:
-    """Write the winner's model into the sweep's folder, in a trial's process."""
-    folder = sitting.folder / "model"
-    details = {**_origin(sitting), "trial": winner.number}
-    work = {"record": winner, "refit": sitting.spec.refit, "folder": folder, "details": details}
-    for note in _compute(sitting, "export", **work):
-        tell(note)
-    return folder
-
-
 def _register(
-    sitting: Sitting, result: SweepResult, test: TestReading, export: Path, mirror: Mirror
+    sitting: Sitting, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
 ) -> RegisteredModel:
     """Make the winner the registry's challenger; a trial that is registered keeps its version."""
     from sweeps.registry import register_best
 
-    best = result.best
-    assert best is not None
     mirror.flush()
     registered = register_best(
         sitting.tracking,
         family=result.family,
         sweep_id=sweep_id(sitting.folder),
-        number=best.number,
-        export=export,
-        metrics={} if test.refit else best.metrics,
+        number=winner.number,
+        export=sitting.folder / MODEL,
+        metrics={} if test.refit else winner.metrics,
         test=test.metrics,
         details={
             **_origin(sitting),
-            "backbone": best.config["backbone"],
+            "backbone": winner.config["backbone"],
             "test_images": sitting.dataset.test_digest,
             **_counted(result, test),
         },
@@ -244,10 +236,6 @@ def _register(
 
 def _origin(sitting: Sitting) -> dict[str, str]:
     return {"sweep": str(sitting.spec.name), "data": sitting.dataset.name, "data_digest": sitting.dataset.digest}
-
-
-def _told(failure: Exception) -> str:
-    return " ".join(str(failure).split()).rstrip(".")
 
 
 def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:

@@ -143,10 +143,12 @@ def test_the_same_seed_asks_the_same_even_over_a_restart(tmp_path: Path) -> None
     assert other[2:] != [a.settings for a in pieces][2:]
 
 
-def test_the_search_learns(tmp_path: Path) -> None:
-    """Later trials score better on average than the random ones that the search starts with."""
+def test_the_search_learns_and_optuna_stays_quiet(tmp_path: Path) -> None:
+    """Later trials score better on average than the random ones of the start; no draw is told on stderr."""
+    optuna.logging.set_verbosity(optuna.logging.INFO)
     with Study.open(tmp_path, spec_of(trials=40, experiments=())) as study:
         scores = [score(asked) for asked in run_all(study)]
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR
     assert sum(scores[-10:]) / 10 > sum(scores[:8]) / 8
 
 
@@ -311,15 +313,18 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_config_that_was_complete_before_is_not_computed_again(tmp_path: Path) -> None:
-    """A small space is exhausted: each config is handed out once, duplicates take over its value at no cost."""
+    """A small space is exhausted: each config is handed out, listed and announced once, with those drawn again."""
     spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1, 0.2))})
     with Study.open(tmp_path, spec) as study:
         asked = run_all(study)
-        records = study.records()
+        numbers, records = [a.number for a in asked], study.records()
+        assert [record.number for record in study.take_finished()] == numbers
     assert sorted(a.config.dropout for a in asked) == [0.0, 0.1, 0.2]
-    assert any(record.twins for record in records)
-    for record in records:
-        assert all((twin.settings, twin.near) == (record.settings, False) for twin in record.twins)
+    assert [record.number for record in records] == numbers
+    drawn = [(twin, record) for record in records for twin in record.twins]
+    assert drawn
+    assert all((twin.settings, twin.near) == (record.settings, False) for twin, record in drawn)
+    assert sorted([*numbers, *(twin.number for twin, _ in drawn)]) == list(range(len(numbers) + len(drawn)))
 
 
 def test_an_exhausted_space_is_not_searched_again(tmp_path: Path) -> None:
@@ -335,19 +340,6 @@ def test_an_exhausted_space_is_not_searched_again(tmp_path: Path) -> None:
         assert study.records() == drawn
     with Study.open(tmp_path, small.model_copy(update={"trials": 11})) as study:
         assert study.has_work
-
-
-def test_duplicates_are_neither_listed_nor_announced(tmp_path: Path) -> None:
-    """Who reads the study sees each config once; the journal alone knows how often it was drawn."""
-    spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1))})
-    with Study.open(tmp_path, spec) as study:
-        asked = run_all(study)
-        numbers = [a.number for a in asked]
-        assert [record.number for record in study.records()] == numbers
-        assert [record.number for record in study.take_finished()] == numbers
-        drawn = [twin.number for record in study.records() for twin in record.twins]
-        assert drawn
-        assert sorted([*numbers, *drawn]) == list(range(len(numbers) + len(drawn)))
 
 
 def test_a_duplicate_of_a_running_trial_is_not_run(tmp_path: Path) -> None:
