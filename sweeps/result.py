@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from carcls.config import TrialConfig
+from carcls.data.summary import DataSummary
 from carcls.errors import InputError
 from carcls.stages import write_json
 from sweeps.goals import Goals
@@ -21,25 +22,6 @@ from sweeps.record import TrialRecord, record_from_json, to_json
 
 RESULT = "result.json"
 _OF_THE_BEST = ("number", "params", "metrics", "confirms")
-
-
-@dataclass(frozen=True, slots=True)
-class DataSummary:
-    """The data set of a sweep.
-
-    Attributes:
-        name: what tables call it.
-        digest: of what the trials saw; the same digest means the same images, crops and splits.
-        images: readable images in all splits together.
-        classes: how many.
-        splits: images of ``train``, ``validation`` and ``test``.
-    """
-
-    name: str
-    digest: str
-    images: int
-    classes: int
-    splits: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from sweeps.space import IntDomain
 
 if TYPE_CHECKING:
     from carcls.config import DataConfig, TrialConfig
-    from carcls.data.dataset import Dataset, DataSummary
+    from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
+    from carcls.data.summary import DataSummary
     from carcls.stages import StageStore
     from sweeps.spec import SweepSpec
 
@@ -95,10 +96,11 @@ def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
 
 def expected_demo(data: DataConfig) -> DataSummary:
     """Count the demo cars before they are drawn."""
-    from carcls.data.dataset import DataSummary
     from carcls.data.demo import demo_counts
     from carcls.data.splits import quota
+    from carcls.data.summary import DataSummary
 
     classes, train, test = demo_counts()
     validation = classes * quota(train // classes, data.validation_fraction)
-    return DataSummary(data.name or DEMO_NAME, train + test, classes, train - validation, validation, test)
+    splits = {"train": train - validation, "validation": validation, "test": test}
+    return DataSummary(data.name or DEMO_NAME, "", train + test, classes, splits)

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carcls.data.summary import DataSummary
 from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.budget import prices_of, spent_dict
 from sweeps.leaderboard import Leaderboard
-from sweeps.result import RESULT, DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import RESULT, RegisteredModel, SweepResult, TestReading
 from sweeps.sweep_file import sweep_id
 from sweeps.sweep_session import SweepSession
 from sweeps.winner_readings import Subject, find_reading
 
 if TYPE_CHECKING:
-    from carcls.data.dataset import Dataset
     from sweeps.engine import EngineResult
     from sweeps.record import TrialRecord
     from sweeps.tracking import Mirror
@@ -164,20 +164,11 @@ def files_of(record: TrialRecord) -> tuple[str, str]:
     return f"test-{record.number:04d}.json", f"test-predictions-{record.number:04d}.npz"
 
 
-def summarize_data(dataset: Dataset) -> DataSummary:
-    """Count what the trials train, validate and are tested on."""
-    splits = dataset.splits
-    counts = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
-    return DataSummary(dataset.name, dataset.digest, sum(counts.values()), len(dataset.classes), counts)
-
-
 def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     trials = tuple(sorted(records, key=lambda trial: trial.number))
-    data = summarize_data(session.dataset)
-    board = Leaderboard(
-        trials, session.spec.trial_config({}).model_dump(), data.splits["validation"], session.spec.goals
-    )
+    data = DataSummary.of(session.dataset)
+    board = Leaderboard(trials, session.spec.trial_config({}).model_dump(), data.validation, session.spec.goals)
     seconds = time.monotonic() - session.started + (session.before.seconds if session.before else 0.0)
     return SweepResult(
         sweep=str(session.spec.name),

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from carcls.data.summary import DataSummary
 from sweeps.budget import NOTHING
 from sweeps.cli.running import RunningSweep
 from sweeps.cli.summary import print_result
@@ -17,7 +18,7 @@ from sweeps.forecast import BudgetStatus
 from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.leaderboard import Leaderboard, find_best
 from sweeps.record import TrialRecord, Twin
-from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import RegisteredModel, SweepResult, TestReading
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from carcls.config import TrialConfig
+from carcls.data.summary import DataSummary
 from carcls.errors import InputError
 from sweeps.goals import Goals
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord, Twin
-from sweeps.result import Compared, DataSummary, RegisteredModel, SweepResult, TestReading, read_result
+from sweeps.result import Compared, RegisteredModel, SweepResult, TestReading, read_result
 from sweeps.study_journal import EpochHistory
 
 TRIAL = TrialRecord(0, "transfer/frozen", {}, {"dropout": 0.5}, "complete", {"val_accuracy": 0.5}, 3, 1.5)

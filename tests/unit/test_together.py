@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from carcls.data.summary import DataSummary
 from carcls.errors import SpecError
 from sweeps.cli.execute import draw_winners
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
-from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import RegisteredModel, SweepResult, TestReading
 from sweeps.several import with_share
 from sweeps.several_specs import specs_of_all
 from sweeps.spec import FAMILIES, SweepSpec
