@@ -17,7 +17,7 @@ from sweeps.text import (
     UNLIMITED,
     Column,
     changes_text,
-    images_of,
+    counts_text,
     lines_of,
     money_text,
     plural,
@@ -164,7 +164,7 @@ class Plan:
 
 
 def _data(summary: DataSummary) -> str:
-    splits = images_of(summary.splits)
+    splits = counts_text(summary.splits)
     return f"{summary.name} ({summary.images:,} images, {summary.classes} classes; {splits})"
 
 

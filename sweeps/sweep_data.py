@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.observers import Progress
 from sweeps.space import IntDomain
+from sweeps.text import counts_text
 
 if TYPE_CHECKING:
     from carcls.config import DataConfig, TrialConfig
@@ -35,9 +36,8 @@ def prepare_data(
 
 def data_notes(dataset: Dataset) -> list[str]:
     """Return what was found in the images, a sentence each: counts, and what the user may want to know."""
-    counts = ", ".join(f"{count} {split}" for split, count in dataset.counts.items())
     return [
-        f"{dataset.name}: {len(dataset.classes)} classes; images: {counts}.",
+        f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}.",
         *dataset.notes,
         *_first([f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]),
         *_first([f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]),
