@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -180,7 +181,12 @@ class SweepResult:
         base = TrialConfig.model_validate({"family": value["family"]}).model_dump()
         goals = Goals.parse(value.get("objectives", ("accuracy",)), value.get("constraints", ()))
         own = {**value, "board": Leaderboard(trials, base, images, goals), "winner": best["number"] if best else None}
-        return TypeAdapter(cls).validate_python(own)
+        return _reader().validate_python(own)
+
+
+@cache
+def _reader() -> TypeAdapter[SweepResult]:
+    return TypeAdapter(SweepResult)
 
 
 def read_result(folder: Path) -> SweepResult | None:
