@@ -82,6 +82,6 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         trials=len(with_runs),
         epochs=sum(len(record.history) for record in with_runs),
         written=written,
-        version=f"{found.name} {found.version}" if found else "",
+        version=str(found) if found else "",
         lost=found is None and result is not None and result.registered is not None,
     )

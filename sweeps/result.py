@@ -69,8 +69,14 @@ class TestReading:
 
 
 @dataclass(frozen=True, slots=True)
-class RegisteredModel:
-    """Where the model registry has the winner."""
+class Registered:
+    """A version in the model registry.
+
+    Attributes:
+        name, version: of the registered model.
+        alias: ``challenger``, or empty when another version has it.
+        uri: what ``mlflow.pyfunc.load_model`` takes.
+    """
 
     name: str
     version: str
@@ -108,7 +114,7 @@ class SweepResult:
     board: Leaderboard
     winner: int | None
     test: TestReading | None
-    registered: RegisteredModel | None
+    registered: Registered | None
     tracking_uri: str
     seconds: float
     interrupted: bool = False

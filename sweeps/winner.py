@@ -15,7 +15,7 @@ from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.budget import prices_of, spent_dict
 from sweeps.leaderboard import Leaderboard
-from sweeps.result import RESULT, RegisteredModel, SweepResult, TestReading
+from sweeps.result import RESULT, Registered, SweepResult, TestReading
 from sweeps.sweep_file import sweep_id
 from sweeps.sweep_session import SweepSession
 from sweeps.winner_readings import Subject, find_reading
@@ -78,7 +78,7 @@ def _as_registered(
         tell(f"Whether the winner is registered is not known: {error} Then: carsweep resume {session.called}")
         return replace(before, registered=None)
     if found is not None:
-        return replace(before, registered=RegisteredModel(found.name, found.version, found.alias, found.uri))
+        return replace(before, registered=found)
     tell("The model registry does not have the winner any more; it is registered again.")
     return _publish(session, replace(before, registered=None), mirror, tell)
 
@@ -198,12 +198,12 @@ def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool
 
 def _register(
     session: SweepSession, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
-) -> RegisteredModel:
+) -> Registered:
     """Make the winner the registry's challenger; a trial that is registered keeps its version."""
     from sweeps.registry import register_best
 
     mirror.flush()
-    registered = register_best(
+    return register_best(
         session.tracking,
         family=result.family,
         sweep_id=sweep_id(session.folder),
@@ -219,7 +219,6 @@ def _register(
         },
         predictions=session.folder / TEST_PREDICTIONS,
     )
-    return RegisteredModel(registered.name, registered.version, registered.alias, registered.uri)
 
 
 def _origin(session: SweepSession) -> dict[str, str]:

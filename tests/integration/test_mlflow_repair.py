@@ -23,7 +23,8 @@ from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.holding import hold
-from sweeps.registry import CHALLENGER, Registered, register_best
+from sweeps.registry import CHALLENGER, register_best
+from sweeps.result import Registered
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping

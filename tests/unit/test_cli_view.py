@@ -18,7 +18,7 @@ from sweeps.forecast import BudgetStatus
 from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.leaderboard import Leaderboard, find_best
 from sweeps.record import TrialRecord, Twin
-from sweeps.result import RegisteredModel, SweepResult, TestReading
+from sweeps.result import Registered, SweepResult, TestReading
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 
@@ -181,7 +181,7 @@ def result_of(spec: SweepSpec) -> SweepResult:
         board=Leaderboard(tuple(trials), spec.trial_config({}).model_dump(), 4),
         winner=0,
         test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
-        registered=RegisteredModel("carsweep-transfer", "3", "challenger", "models:/carsweep-transfer@challenger"),
+        registered=Registered("carsweep-transfer", "3", "challenger", "models:/carsweep-transfer@challenger"),
         tracking_uri="sqlite:////runs/mlflow.db",
         seconds=12.5,
     )

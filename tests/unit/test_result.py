@@ -16,7 +16,7 @@ from carcls.errors import InputError
 from sweeps.goals import Goals
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord, Twin
-from sweeps.result import Compared, RegisteredModel, SweepResult, TestReading, read_result
+from sweeps.result import Compared, Registered, SweepResult, TestReading, read_result
 from sweeps.study_journal import EpochHistory
 
 TRIAL = TrialRecord(0, "transfer/frozen", {}, {"dropout": 0.5}, "complete", {"val_accuracy": 0.5}, 3, 1.5)
@@ -36,7 +36,7 @@ RESULT = SweepResult(
     board=board_of(TRIAL, FAILED),
     winner=0,
     test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
-    registered=RegisteredModel("carsweep-transfer", "1", "challenger", "models:/carsweep-transfer@challenger"),
+    registered=Registered("carsweep-transfer", "1", "challenger", "models:/carsweep-transfer@challenger"),
     tracking_uri="sqlite:////runs/mlflow.db",
     seconds=12.5,
 )
