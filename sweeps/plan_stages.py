@@ -22,7 +22,7 @@ from sweeps.rates import Machine, head_seconds, packing_seconds, rates_of, searc
 from sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
-    from carcls.data.dataset import DataSummary
+    from carcls.data.summary import DataSummary
 
 # Where only building a backbone would tell.
 _UNKNOWN_STAGES, _UNKNOWN_EMBEDDING = 5, 1024
