@@ -19,13 +19,13 @@ from sweeps.bridge_tune import run_tune
 from sweeps.budget import UsedUp
 from sweeps.confirm import Repeat
 from sweeps.engine_task import LOADER
+from sweeps.forecast import Account, BudgetStatus
 from sweeps.halt import Halt
 from sweeps.hangs import Patience, expected_seconds
 from sweeps.interrupts import interruptible
-from sweeps.ledger import Ledger, Standing
 from sweeps.resources import Machine, least_seconds, trial_resources
 from sweeps.session import RaySession
-from sweeps.spending import SpendingLog, read_spending
+from sweeps.spending import Meter
 from sweeps.study import Costs, Study, TrialRecord
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run_trials(
     confirm: Confirm | None = None,
     edits: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda _: None,
-    stands: Callable[[Standing], None] = lambda _: None,
+    on_status: Callable[[BudgetStatus], None] = lambda _: None,
     costs: Costs = lambda _: {},
     images: int = 0,
 ) -> EngineResult:
@@ -89,7 +89,7 @@ def run_trials(
         confirm: asked once the search is over, unless it was interrupted; what it answers is run too.
         edits, costs: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
-        stands: told what is spent and what is to come, before the observers are told the news.
+        on_status: told what is spent and what is to come, before the observers are told the news.
         images: that an epoch goes through, by which slow trials are told from those that hang.
 
     Raises:
@@ -110,7 +110,7 @@ def run_trials(
         more = study.has_work or _confirm(study, halt, confirm)
         if more:
             with session.connected(folder / "ray.log") as machines, Quarantine(tell) as quarantine:
-                bridge = _bridge(spec, study, halt, quarantine, machines, observers, stands, images)
+                bridge = _bridge(spec, study, halt, quarantine, machines, observers, on_status, images)
                 while more:
                     _run(bridge, common, folder)
                     more = not halt.confirming and _confirm(study, halt, confirm)
@@ -140,19 +140,21 @@ def _bridge(
     quarantine: Quarantine,
     machines: Sequence[Machine],
     observers: Sequence[Observer],
-    stands: Callable[[Standing], None],
+    on_status: Callable[[BudgetStatus], None],
     images: int,
 ) -> Bridge:
-    share, spending = trial_resources(spec, *machines), read_spending(halt.folder)
-    log = SpendingLog(halt.folder, spending.sittings + 1)
+    share, records = trial_resources(spec, *machines), study.records()
+    meter = Meter(records)
+    study.note_spending(meter.read)
     return Bridge(
         study=study,
-        ledger=Ledger(spec, share, log, study.records(), spending, halt.deadline),
+        meter=meter,
+        account=Account(spec, share, records, meter, halt.deadline),
         halt=halt,
         patience=Patience(partial(expected_seconds, share, images), least_seconds()),
         quarantine=quarantine,
         observers=observers,
-        stands=stands,
+        on_status=on_status,
         share=share,
         cores=max(machine.cores for machine in machines),
     )
@@ -162,5 +164,4 @@ def _run(bridge: Bridge, common: Mapping[str, Any], folder: Path) -> None:
     try:
         run_tune(bridge, common, folder)
     finally:
-        bridge.ledger.close()
         bridge.study.release()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeps.documented import LEAK_MARK, experiments_of
-from sweeps.text import NOTHING, changes_text, images_of, markdown_table, percent, percent_range
+from sweeps.text import NOTHING, changes_text, images_of, markdown_table, percent, percent_range, shared_changes
 
 if TYPE_CHECKING:
     from sweeps.reproduction import Reproduced, Reproduction
@@ -94,7 +94,7 @@ def _setting(reproduction: Reproduction) -> str:
 
 def _scale(rows: Sequence[Reproduced]) -> str:
     """Say what all experiments of a table run otherwise than documented."""
-    shared = _shared_changes(rows)
+    shared = shared_changes(row.changed for row in rows)
     stand_ins = {tuple(row.changed["backbone"]) for row in rows if "backbone" in row.changed}
     lines = [f"**{used} stands in for {documented}.**" for documented, used in sorted(stand_ins)]
     scaled = {name: change for name, change in shared.items() if name != "backbone"}
@@ -103,13 +103,8 @@ def _scale(rows: Sequence[Reproduced]) -> str:
     return "\n\n".join(lines)
 
 
-def _shared_changes(rows: Sequence[Reproduced]) -> dict[str, Any]:
-    first = rows[0].changed
-    return {name: change for name, change in first.items() if all(row.changed.get(name) == change for row in rows)}
-
-
 def _notes(rows: Sequence[Reproduced]) -> str:
-    shared = _shared_changes(rows)
+    shared = shared_changes(row.changed for row in rows)
     lines = []
     for row in rows:
         own = {name: change for name, change in row.changed.items() if name not in shared and name != "backbone"}

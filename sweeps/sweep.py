@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
 from carcls.stages import StageStore
-from sweeps.budget import budget_of, hourly_cost
+from sweeps.budget import Spent, cost_of, prices_of, used_up_note
 from sweeps.clearing import DiskKeeper
 from sweeps.holding import forget_request, hold
 from sweeps.interrupts import last_words, uninterrupted
-from sweeps.ledger_text import used_up_note
 from sweeps.stage_news import DamageNews
 from sweeps.sweep_checks import Checked, fit_to_data, notes_of_spec, require_same_data
 from sweeps.sweep_data import NOT_READ, data_notes, located, prepare_data
@@ -189,7 +188,7 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
             confirm=partial(repeats_wanted, spec) if spec.confirm else None,
             edits=session.command.changes,
             tell=watcher.note,
-            stands=watcher.stands,
+            on_status=watcher.on_status,
             costs=lambda config: known_costs(config, len(dataset.classes)),
             images=dataset.counts["train"] + dataset.counts["validation"],
         )
@@ -198,7 +197,7 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
 def _tell_what_is_left(session: SweepSession, engine: EngineResult, tell: Callable[[str], None]) -> None:
     spec = session.spec
     if engine.used_up:
-        tell(used_up_note(engine.used_up, spec, session.folder, engine.records, session.called))
+        tell(used_up_note(engine.used_up, spec, engine.records, session.called))
         return
     run_here = sum(r.sibling_of is None and r.confirms is None and not r.refused for r in engine.records)
     if not engine.interrupted and run_here < spec.trials:
@@ -230,12 +229,13 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
     summary = checked.listed if dataset is None else DataSummary.of(dataset)
     spec, changed = fit_to_data(spec, summary.train)
     found = [NOT_READ] if dataset is None else data_notes(dataset)
-    prices, share = budget_of(spec).prices, checked.share
+    prices, share = prices_of(spec), checked.share
+    hour = Spent.of(share, 3600.0 * share.concurrency, wall=3600.0)
     return make_plan(
         spec,
         summary,
         checked.machine,
-        hourly=hourly_cost(prices, share.cpus, share.gpus, share.concurrency) if prices else None,
+        hourly=cost_of(prices, hour) if prices else None,
         networks=checked.networks,
         notes=(*checked.notes, *found, *changed),
         images_read=dataset is not None,

@@ -53,7 +53,7 @@ class Together:
 
     def markdown(self) -> str:
         """Return the comparison as a Markdown table."""
-        cells = [[column.cell(result) for column in COLUMNS] for result in self.results.values()]
+        cells = [[column.text(result) for column in COLUMNS] for result in self.results.values()]
         data = next(iter(self.results.values())).data
         return (
             f"# {self.name}\n\n{data.name}: {data.classes} classes, images: {images_of(data.splits)}. Each winner was "

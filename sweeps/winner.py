@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
-from sweeps.budget import budget_of
+from sweeps.budget import prices_of, spent_dict
 from sweeps.leaderboard import Leaderboard
 from sweeps.result import RESULT, DataSummary, RegisteredModel, SweepResult, TestReading
-from sweeps.spending import Spending, cost_metric, read_spending, spent_by, spent_dict
 from sweeps.sweep_file import sweep_id
 from sweeps.sweep_session import SweepSession
-from sweeps.winner_readings import Subject, is_read, read_test
+from sweeps.winner_readings import Subject, find_reading
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from sweeps.record import TrialRecord
     from sweeps.tracking import Mirror
 
-TEST_PREDICTIONS = "test-predictions.npz"
+MODEL, TEST_PREDICTIONS = "model", "test-predictions.npz"
 
 
 def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
@@ -85,14 +84,16 @@ def _as_registered(
 
 
 def _publish(session: SweepSession, result: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
-    """Read the winner on the test images, once, and register it."""
-    winner = result.best
+    """Compare the winner, read it on the test images, once, and register it; each that is done is written down."""
+    winner, refit = result.best, session.spec.refit
     assert winner is not None
     if winner.sibling_of is not None:
-        mirror.trial_changed(winner)  # siblings have no run; a registered model needs one
-    refit = session.spec.refit
+        mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
+    model = {"record": winner, "refit": refit, "folder": session.folder / MODEL}
+    details = {**_origin(session), "trial": winner.number}
     try:
-        result = replace(result, comparison=_compute(session, "compare", result=result))
+        compared = _compute(session, "sweeps.winner_comparison:compare_winner", result=result)
+        result = replace(result, comparison=compared)
         write_down(session, result)
         if refit:
             epochs = winner.config["epochs"]
@@ -100,16 +101,18 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror, tell: C
         test = evaluate_on_test(session, winner, tell, refit=refit)
         result = replace(result, test=test)
         write_down(session, result)
-        export = _export(session, winner, tell)
+        for note in _compute(session, "sweeps.winner_readings:export", **model, details=details):
+            tell(note)
     except (TrialFailure, OSError) as failure:
+        why = " ".join(str(failure).split()).rstrip(".")
         tell(
-            f"The winner is not registered: its model could not be made, tested or written ({_told(failure)}). "
+            f"The winner is not registered: its model could not be made, tested or written ({why}). "
             f"Then: carsweep resume {session.called}"
         )
         return result
     tell(f"registering trial {winner.number} in {session.tracking.shown_uri}")
     try:
-        return replace(result, registered=_register(session, result, test, export, mirror))
+        return replace(result, registered=_register(session, result, winner, test, mirror))
     except TrackingError as error:
         tell(f"The winner is not registered: {error} Then: carsweep resume {session.called}")
         return result
@@ -136,24 +139,24 @@ def evaluate_on_test(
         TrialFailure: the model is gone and cannot be made again.
         OSError: there is no room, or the process died.
     """
-    subject = Subject.of(record, session.dataset, refit=refit)
-    if is_read(subject, session.folder / files[0]):
-        return read_test(subject, session.stages, session.folder, *files)
+    path, predictions = (session.folder / name for name in files)
+    known = find_reading(Subject.of(record, session.dataset, refit=refit), path)
+    if known is not None:
+        return known
     tell(f"evaluating trial {record.number} on the {len(session.dataset.splits.test)} test images")
-    work = {"record": record, "refit": refit, "folder": session.folder, "files": files}
+    work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
     test: TestReading
-    test, notes = _compute(session, "evaluate", **work)
+    test, notes = _compute(session, "sweeps.winner_readings:evaluate", **work)
     for note in notes:
         tell(note)
     return test
 
 
-def _compute(session: SweepSession, what: str, **arguments: Any) -> Any:
-    """Return what a function of ``sweeps.winner_work`` returns, in a trial's process."""
+def _compute(session: SweepSession, function: str, **arguments: Any) -> Any:
+    """Return what a function returns, in a trial's process."""
     from sweeps.engine_task import run_task
 
-    function, stages = f"sweeps.winner_work:{what}", session.stages.root
-    return run_task(function, arguments, session.spec, session.folder, stages, session.ray)
+    return run_task(function, arguments, session.spec, session.folder, session.stages.root, session.ray)
 
 
 def files_of(record: TrialRecord) -> tuple[str, str]:
@@ -168,15 +171,9 @@ def summarize_data(dataset: Dataset) -> DataSummary:
     return DataSummary(dataset.name, dataset.digest, sum(counts.values()), len(dataset.classes), counts)
 
 
-def with_time(record: TrialRecord, spending: Spending) -> TrialRecord:
-    """Return a trial with the seconds it took: one that was interrupted, or soon failed, has told none itself."""
-    return replace(record, seconds=record.seconds or spent_by(record, spending).seconds)
-
-
 def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
-    spending = read_spending(session.folder)
-    trials = tuple(sorted((with_time(record, spending) for record in records), key=lambda trial: trial.number))
+    trials = tuple(sorted(records, key=lambda trial: trial.number))
     data = summarize_data(session.dataset)
     board = Leaderboard(
         trials, session.spec.trial_config({}).model_dump(), data.splits["validation"], session.spec.goals
@@ -194,7 +191,7 @@ def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrup
         tracking_uri=session.tracking.shown_uri,
         seconds=round(seconds, 3),
         interrupted=interrupted,
-        spent=spent_dict(records, spending, budget_of(session.spec).prices),
+        spent=spent_dict(records, prices_of(session.spec)),
         saved_seconds=round(sum(record.saved for record in records), 3),
     )
 
@@ -208,36 +205,24 @@ def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool
     return same and before.data.digest == now.data.digest and not before.interrupted
 
 
-def _export(session: SweepSession, winner: TrialRecord, tell: Callable[[str], None]) -> Path:
-    """Write the winner's model into the sweep's folder, in a trial's process."""
-    folder = session.folder / "model"
-    details = {**_origin(session), "trial": winner.number}
-    work = {"record": winner, "refit": session.spec.refit, "folder": folder, "details": details}
-    for note in _compute(session, "export", **work):
-        tell(note)
-    return folder
-
-
 def _register(
-    session: SweepSession, result: SweepResult, test: TestReading, export: Path, mirror: Mirror
+    session: SweepSession, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
 ) -> RegisteredModel:
     """Make the winner the registry's challenger; a trial that is registered keeps its version."""
     from sweeps.registry import register_best
 
-    best = result.best
-    assert best is not None
     mirror.flush()
     registered = register_best(
         session.tracking,
         family=result.family,
         sweep_id=sweep_id(session.folder),
-        number=best.number,
-        export=export,
-        metrics={} if test.refit else best.metrics,
+        number=winner.number,
+        export=session.folder / MODEL,
+        metrics={} if test.refit else winner.metrics,
         test=test.metrics,
         details={
             **_origin(session),
-            "backbone": best.config["backbone"],
+            "backbone": winner.config["backbone"],
             "test_images": session.dataset.test_digest,
             **_counted(result, test),
         },
@@ -248,10 +233,6 @@ def _register(
 
 def _origin(session: SweepSession) -> dict[str, str]:
     return {"sweep": str(session.spec.name), "data": session.dataset.name, "data_digest": session.dataset.digest}
-
-
-def _told(failure: Exception) -> str:
-    return " ".join(str(failure).split()).rstrip(".")
 
 
 def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:
@@ -268,7 +249,8 @@ def metrics_of(result: SweepResult) -> Mapping[str, float]:
     """Return what the sweep's run in MLflow shows besides its counts."""
     winner = result.board.best_confirmed
     confirmed = {"best_confirmed_accuracy": winner.mean} if winner is not None and winner.mean is not None else {}
-    return {**(result.test.metrics if result.test else {}), **confirmed, **cost_metric(result.spent)}
+    cost = {} if result.spent.get("cost") is None else {"cost": float(result.spent["cost"])}
+    return {**(result.test.metrics if result.test else {}), **confirmed, **cost}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -45,7 +45,7 @@ def _plan(command: Command, streams: Streams, *, read: bool) -> int:
 
     plans = plan_sweeps(command, (lambda spec: open_view(spec, streams.progress)) if read else None)
     if not streams.as_json:
-        click.echo("\n\n".join("\n".join(plan.lines()) for plan in plans))
+        click.echo("\n\n".join("\n".join(plan.lines(streams.result.width)) for plan in plans))
         if command.is_job:
             click.echo(f"\n{_all_together(plans)}")
     elif command.is_job:

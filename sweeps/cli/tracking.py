@@ -13,6 +13,7 @@ from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.lazy import LazyGroup
 from sweeps.cli.options import options
 from sweeps.cli.streams import Streams
+from sweeps.text import plural
 
 if TYPE_CHECKING:
     from sweeps.repair import Repaired
@@ -62,7 +63,7 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
 
 
 def _line(one: Repaired, out: Path) -> str:
-    has = f"{one.trials} trial{'s' * (one.trials != 1)} with {one.epochs} epoch{'s' * (one.epochs != 1)}"
+    has = f"{plural(one.trials, 'trial')} with {plural(one.epochs, 'epoch')}"
     if not one.written:
         return f"{one.sweep}: MLflow did not take all of {has}; give the command again when it answers."
     if one.lost:

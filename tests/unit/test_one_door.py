@@ -81,7 +81,7 @@ class Quiet:
     def packing(self, done: int, total: int) -> None:
         """Hear how far it is."""
 
-    def stands(self, standing: object) -> None:
+    def on_status(self, status: object) -> None:
         """Hear what is spent."""
 
 
