@@ -7,11 +7,11 @@ lost: the journal and the stage store are enough to go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeps.bridge import Bridge
 from sweeps.bridge_quarantine import Quarantine
@@ -112,7 +112,10 @@ def run_trials(
             with session.connected(folder / "ray.log") as machines, Quarantine(tell) as quarantine:
                 bridge = _bridge(spec, study, halt, quarantine, machines, observers, on_status, images)
                 while more:
-                    _run(bridge, common, folder)
+                    try:
+                        run_tune(bridge, common, folder)
+                    finally:
+                        study.release()
                     more = not halt.confirming and _confirm(study, halt, confirm)
         if halt.error is not None:
             raise halt.error
@@ -158,10 +161,3 @@ def _bridge(
         share=share,
         cores=max(machine.cores for machine in machines),
     )
-
-
-def _run(bridge: Bridge, common: Mapping[str, Any], folder: Path) -> None:
-    try:
-        run_tune(bridge, common, folder)
-    finally:
-        bridge.study.release()
