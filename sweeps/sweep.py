@@ -175,15 +175,15 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
     spec, dataset = session.spec, session.dataset
     with waiting(watcher.note, "starting Ray and its processes, which load PyTorch …") as beginning:
         from sweeps.engine import run_trials
-        from sweeps.engine_task import WarmUp
+        from sweeps.engine_task import Preload
 
-        warm_up = [WarmUp()] if session.ray.address is None and not session.share.gpus else []
+        preload = [Preload(session.ray)] if session.ray.address is None and not session.share.gpus else []
         return run_trials(
             spec,
             session.folder / "dataset.json",
             session.stages.root,
             session.folder,
-            [beginning, *observers, *warm_up],
+            [beginning, *observers, *preload],
             session.ray,
             confirm=partial(repeats_wanted, spec) if spec.confirm else None,
             edits=session.command.changes,
