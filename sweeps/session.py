@@ -166,6 +166,7 @@ class RaySession:
                 threading.Event().wait()  # who watches them ends this process; Ray would only wait for them
             if self._servers is not None:
                 self._servers.leave()
+            self.preloading = None
             _shut_down()
         self._over.set()
         self._clear()
