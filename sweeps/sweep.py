@@ -77,17 +77,18 @@ def run_sweep(
             session.spec, session.folder, session.tracking, summarize_data(session.dataset), watcher.note
         )
         status: Literal["complete", "interrupted", "failed"] = "failed"
-        try:
-            with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)), _loss_told(session):
-                mirror.open()
-                result = _run_and_finish(session, watcher, finish, mirror)
-            status = result.status
-        except KeyboardInterrupt:
-            status = "interrupted"
-            raise
-        finally:
-            with uninterrupted(), waiting(watcher.note, "closing the runs in MLflow …"):
-                mirror.close(status)
+        with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
+            try:
+                with _loss_told(session):
+                    mirror.open()
+                    result = _run_and_finish(session, watcher, finish, mirror)
+                status = result.status
+            except KeyboardInterrupt:
+                status = "interrupted"
+                raise
+            finally:
+                with uninterrupted(), waiting(watcher.note, "closing the runs in MLflow …"):
+                    mirror.close(status)
     return result
 
 
