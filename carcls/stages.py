@@ -1,8 +1,9 @@
 """The content-addressed store: a stage is a folder that is a pure function of its key, made once and shared by all.
 
-A stage lives at ``<root>/<kind>/<digest of its key>/`` and holds ``key.json`` beside what its maker wrote. It appears
-complete or not at all: the maker writes into a folder of another name, which is renamed at the end. One maker at a time
-holds the stage's lock; others wait and then find it made. Every answer is written to ``<root>/LOG``.
+A stage lives at ``<root>/<kind>/<digest of its key>/`` (``kind/digest`` is its name) and holds ``key.json`` beside what
+its maker wrote. It appears complete or not at all: the maker writes into a folder of another name, which is renamed at
+the end. One maker at a time holds the stage's lock; others wait and then find it made. Every answer is written to
+``<root>/LOG``, and a store object knows the names of all stages that were asked for through it.
 
 Each process checks a stage against its checksums when it first uses it (see carcls.stages_checks). One that is damaged
 is dropped, and made again.
@@ -14,7 +15,6 @@ import json
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,10 +26,11 @@ from filelock import FileLock, Timeout
 from carcls.config import digest_of
 from carcls.disk import full_disk_named, replacing
 from carcls.stages_checks import find_damage, seal
-from carcls.stages_use import MADE, note_hit, note_made
+from carcls.stages_disk import throw_away
 
 LOG = "log.jsonl"
 WAIT_SECONDS = 10.0
+_KEY, _MADE = "key.json", "made.json"
 # Stages that this process has found to be whole.
 _whole: set[Path] = set()
 
@@ -55,16 +56,13 @@ class StageStore:
     Args:
         root: the store's folder, made when missing. Several processes may share it.
         waits: called every WAIT_SECONDS while another process makes a stage that is waited for.
-
-    Attributes:
-        saved_seconds: what those stages took to make that this object found made by another.
     """
 
     def __init__(self, root: Path, waits: Callable[[], None] = lambda: None) -> None:
         self.root = Path(root)
         self._waits = waits
-        self.saved_seconds = 0.0
-        self._answered: set[Path] = set()
+        self._used: set[str] = set()
+        self._news: dict[str, float | None] = {}
         self.root.mkdir(parents=True, exist_ok=True)
 
     def folder(self, kind: str, key: Mapping[str, Any]) -> Path:
@@ -73,7 +71,7 @@ class StageStore:
 
     def has(self, kind: str, key: Mapping[str, Any]) -> bool:
         """Tell whether the stage is made."""
-        return (self.folder(kind, key) / "key.json").is_file()
+        return (self.folder(kind, key) / _KEY).is_file()
 
     def get_or_make(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """Return the stage's folder; when it is not there yet, ``make`` fills an empty folder that becomes it.
@@ -100,6 +98,14 @@ class StageStore:
         final = self.folder(kind, key)
         return final.with_name(final.name + ".unfinished")
 
+    def take_used(self) -> dict[str, float | None]:
+        """Return the names of the stages that were used first since the last call, each with what finding it saved.
+
+        That is how many seconds its making took; None for a stage that was made through this object.
+        """
+        news, self._news = self._news, {}
+        return news
+
     def note_damage(self, kind: str, key: Mapping[str, Any], damage: str) -> None:
         """Write to the log that unfinished work in the stage's workshop was damaged, and begins anew."""
         self._log(kind, self.folder(kind, key).name, "dropped", time.perf_counter(), damage)
@@ -107,9 +113,20 @@ class StageStore:
     def forget(self, kind: str, key: Mapping[str, Any]) -> None:
         """Remove a stage that nobody will ask for any more."""
         final = self.folder(kind, key)
+        self._news.pop(self._name_of(final), None)
         with self._maker(final):
             if final.exists():
                 _remove(final)
+
+    def find_damage(self, name: str) -> str:
+        """Return what is wrong with the files of a stage, or nothing.
+
+        One that is damaged is made again when it is next asked for.
+        """
+        damage = find_damage(self.root / name)
+        if damage:
+            _whole.discard(self.root / name)
+        return damage
 
     def _answer(
         self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool, wait: bool = True
@@ -121,76 +138,60 @@ class StageStore:
         with self._maker(final, wait=wait) as is_ours:
             if not is_ours:
                 return False
-            if self._reuse(final, start, locked=True):
-                return True
-            if final.exists():
-                self._drop(final, start, "key.json is missing")
-            work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
-            if not keep and work.exists():
-                shutil.rmtree(work)
-            work.mkdir(parents=True, exist_ok=True)
-            began = time.perf_counter()
-            for leftover in work.glob(".*.tmp"):  # of a maker that was killed while it wrote
-                leftover.unlink()
-            try:
-                with full_disk_named(self.root):
-                    if keep:
-                        write_json(work / "key.json", dict(key))  # whoever clears up must know whose work it is
-                    make(work)
-                    seal(work)
-                    if not (work / MADE).exists():  # the maker may know better what finding it is worth
-                        note_made(work, time.perf_counter() - began)
-                    write_json(work / "key.json", dict(key))
-            except BaseException:
-                if not keep:
-                    shutil.rmtree(work, ignore_errors=True)
-                raise
-            work.rename(final)
-            _whole.add(final)
-            self._answered.add(final)
-            self._log(kind, final.name, "made", start)
+            if not self._reuse(final, start, locked=True):
+                self._note(final, made=True)
+                work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
+                self._make(work, key, make, keep=keep)
+                work.rename(final)
+                _whole.add(final)
+                self._log(kind, final.name, "made", start)
         return True
 
-    def find_damage(self, name: str) -> str:
-        """Return what is wrong with the files of a stage, or nothing; ``name`` is its path relative to the store.
-
-        One that is damaged is made again when it is next asked for.
-        """
-        damage = find_damage(self.root / name)
-        if damage:
-            _whole.discard(self.root / name)
-        return damage
-
-    def _is_whole(self, final: Path) -> bool:
-        if final not in _whole and not find_damage(final):
-            _whole.add(final)
-        return final in _whole
-
-    def _whole_or_dropped(self, final: Path) -> bool:
-        """Tell whether the stage is whole; one that is not is taken out. The caller holds its lock."""
+    def _make(self, work: Path, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool) -> None:
+        """Fill the folder that becomes the stage."""
+        if not keep:
+            shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True, exist_ok=True)
+        for leftover in work.glob(".*.tmp"):  # of a maker that was killed while it wrote
+            leftover.unlink()
         start = time.perf_counter()
-        if self._is_whole(final):
-            return True
-        self._drop(final, start, find_damage(final))
-        return False
-
-    def _drop(self, final: Path, start: float, damage: str) -> None:
-        _remove(final)
-        self._log(final.parent.name, final.name, "dropped", start, damage)
+        try:
+            with full_disk_named(self.root):
+                make(work)
+                if not (work / _MADE).exists():  # the maker may know better what finding it is worth
+                    note_made(work, time.perf_counter() - start)
+                seal(work)
+                write_json(work / _KEY, dict(key))
+        except BaseException:
+            if not keep:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
 
     def _reuse(self, final: Path, start: float, *, locked: bool = False) -> bool:
-        """Tell whether the stage is made and whole, and note that it is used: key.json has the time of the last use."""
-        if not (final / "key.json").is_file():
-            return False
-        if not (self._whole_or_dropped(final) if locked else self._is_whole(final)):
+        """Tell whether the stage is made and whole, and note that it is used: key.json has the time of the last use.
+
+        One that is damaged is taken out if the caller holds its lock.
+        """
+        damage = _damage_of(final) if final.exists() else None
+        if damage and locked:
+            _remove(final)
+            self._log(final.parent.name, final.name, "dropped", start, damage)
+        if damage != "":
             return False
         with suppress(PermissionError):  # another user's store
-            os.utime(final / "key.json")
-        if final not in self._answered:
-            self._answered.add(final)
-            self.saved_seconds += note_hit(final)
+            os.utime(final / _KEY)
+        self._note(final)
         self._log(final.parent.name, final.name, "reused", start)
         return True
+
+    def _note(self, final: Path, *, made: bool = False) -> None:
+        name = self._name_of(final)
+        if name not in self._used:
+            self._used.add(name)
+            self._news[name] = None if made else seconds_of(final)
+
+    def _name_of(self, final: Path) -> str:
+        return final.relative_to(self.root).as_posix()
 
     @contextmanager
     def _maker(self, final: Path, *, wait: bool = True) -> Iterator[bool]:
@@ -235,11 +236,32 @@ def _acquired(lock: FileLock, seconds: float) -> bool:
     return True
 
 
+def _damage_of(final: Path) -> str:
+    """Return what is wrong with a stage, or nothing; what is whole is looked at once in a process."""
+    if not (final / _KEY).is_file():
+        return f"{_KEY} is missing"
+    damage = "" if final in _whole else find_damage(final)
+    if not damage:
+        _whole.add(final)
+    return damage
+
+
 def _remove(final: Path) -> None:
     _whole.discard(final)
-    trash = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.trash")
-    final.rename(trash)
-    shutil.rmtree(trash, ignore_errors=True)
+    throw_away(final)
+
+
+def note_made(folder: Path, seconds: float) -> None:
+    """Write down what finding the stage in ``folder`` is worth; a maker that does not leaves the time of its making."""
+    (folder / _MADE).write_text(json.dumps({"seconds": round(seconds, 3)}), encoding="utf-8")
+
+
+def seconds_of(folder: Path) -> float:
+    """Return how long the stage took to make; 0 for one that is older than these notes."""
+    try:
+        return float(json.loads((folder / _MADE).read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def write_json(path: Path, value: Any) -> None:

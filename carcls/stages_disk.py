@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -44,14 +43,6 @@ class Stored:
     def name(self) -> str:
         """Its path as trials know it, relative to the store."""
         return f"{self.kind}/{self.digest}"
-
-    def read_key(self) -> dict[str, Any]:
-        """Return what it was made of; empty when that cannot be read."""
-        try:
-            key = json.loads((self.path / "key.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return key if isinstance(key, dict) else {}
 
 
 def list_store(root: Path) -> list[Stored]:
@@ -89,21 +80,26 @@ def is_being_made(stored: Stored) -> bool:
 
 
 def take_out(stored: Stored) -> bool:
-    """Take the folder out of the store, unless somebody makes it, or has used it since it was listed; tell whether.
-
-    It vanishes at once under its name, and then file by file: who has a file open or mapped keeps it.
-    """
+    """Take the folder out of the store, unless somebody makes it, or has used it since it was listed; tell whether."""
     try:
         with FileLock(_lock_of(stored)).acquire(timeout=0):
             now = _look(stored.root, stored.path.parent, stored.path)
             if now is None or now.used > stored.used:
                 return False
-            trash = stored.path.with_name(f"{stored.digest}.{uuid.uuid4().hex[:8]}.trash")
-            stored.path.rename(trash)
+            throw_away(stored.path)
     except (Timeout, FileNotFoundError):
         return False
-    shutil.rmtree(trash, ignore_errors=True)
     return True
+
+
+def throw_away(folder: Path) -> None:
+    """Remove a folder of a stage whose lock the caller holds.
+
+    It vanishes at once under its name, and then file by file: who has a file open or mapped keeps it.
+    """
+    trash = folder.with_name(f"{folder.stem}.{uuid.uuid4().hex[:8]}.trash")
+    folder.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def _lock_of(stored: Stored) -> Path:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from carcls.errors import InputError
 from carcls.stages_disk import Stored, is_being_made, list_store, take_out
-from sweeps.disk import Reason, choose, judge
-from sweeps.disk_needs import KEEP, read_needs
 from sweeps.holding import holder_of
+from sweeps.marking import Reason, choose, judge, read_marks
 from sweeps.plan_text import bytes_text, parse_bytes
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
+KEEP = 5
 What = Literal[Reason, "ray"]
 _SAID: dict[What, tuple[str, str]] = {
     "leftover": ("leftover of a process that died", "leftovers of processes that died"),
@@ -90,8 +90,8 @@ def clear(
     Raises:
         InputError: a sweep cannot be read.
     """
-    listing = list_store(out / "stages")
-    chosen = choose(judge(((s, s.read_key()) for s in listing), read_needs(out, keep)), disk, useless_too=useless_too)
+    listing, marks = list_store(out / "stages"), read_marks(out, keep)
+    chosen = choose([judge(stored, marks) for stored in listing], disk, useless_too=useless_too)
     removed = [one for one in chosen if (not is_being_made(one.stored) if dry_run else take_out(one.stored))]
     amounts = {what: _amount(one.stored for one in removed if one.reason == what) for what in get_args(Reason)}
     ray = _clear_ray(out, dry_run) if useless_too else Amount()

@@ -147,10 +147,16 @@ class Watch:
         return any(self._measure(number, **one) for one in json.loads(said))
 
     def _measure(
-        self, number: int, epoch: int, metrics: dict[str, float], seconds: float, saved: float, trained: bool
+        self,
+        number: int,
+        epoch: int,
+        metrics: dict[str, float],
+        seconds: float,
+        trained: bool,
+        stages: dict[str, float | None],
     ) -> bool:
         """Note one measurement; perhaps of an epoch that a dead process had reported."""
-        stop = self.study.report(number, Measurement(epoch, metrics, trained), seconds, saved)
+        stop = self.study.report(number, Measurement(epoch, metrics, trained, stages), seconds)
         self.ledger.beat(number, epoch, trained=trained)
         if epoch > self.epochs.get(number, 0) and self.study.is_live(number):
             self.epochs[number] = epoch

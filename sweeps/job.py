@@ -126,16 +126,16 @@ def open_sitting(
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
             write_file(folder, "sweep", tracking_uri, [checked.spec])
+        stages = StageStore(out / "stages")
         try:
-            spec, dataset = _read_images(checked, out, watcher)
+            spec, dataset = _read_images(checked, out, stages, watcher)
         except InputError:
             if is_new:
                 forget(folder)
             raise
-        write_file(folder, "sweep", tracking_uri, [spec])
+        write_file(folder, "sweep", tracking_uri, [spec], stages.take_used())
         dataset.save(folder / "dataset.json")
         assert checked.tracking is not None
-        stages = StageStore(out / "stages")
         yield Sitting(spec, out, checked.tracking, checked.share, stages, dataset, started, address, edits)
 
 
@@ -150,9 +150,8 @@ def _start_ray_ahead(checked: Checked, folder: Path, address: str | None, edits:
     start_ahead(folder / "ray.log", warm=not share.gpus and 2 * share.concurrency >= checked.machine.cores)
 
 
-def _read_images(checked: Checked, out: Path, watcher: Progress) -> tuple[SweepSpec, Dataset]:
+def _read_images(checked: Checked, out: Path, stages: StageStore, watcher: Progress) -> tuple[SweepSpec, Dataset]:
     """Return the spec as it fits the images, and these, read and packed."""
-    stages = StageStore(out / "stages")
     damage = DamageNews(stages, watcher.note)
     dataset = prepare_data(checked.spec, out, stages, watcher, checked.reading)
     spec, changed = fit_to_data(checked.spec, len(dataset.splits.train))

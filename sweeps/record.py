@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from carcls.outcome import Measurement
@@ -52,7 +52,8 @@ class TrialRecord:
         sibling_of: number of the trial that answered this one on its way; None for a trial of its own.
         confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
         failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
-        saved: seconds that the stages took to make which the trial found made; in its last attempt.
+        late_stages: as ``Measurement.stages``, of the stages that it used after its last measurement; ask ``stages``.
+        began: when it was first handed out, in seconds since 1970.
         refused: whether it was not run, since what is known of it before breaks a constraint; then it is ``pruned``.
         twins: trials that took over this one's result; told by lists of all trials, not of a single one.
         precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
@@ -77,7 +78,8 @@ class TrialRecord:
     confirms: int | None = None
     failure: str = ""
     refused: bool = False
-    saved: float = 0.0
+    late_stages: Mapping[str, float | None] = field(default_factory=dict)
+    began: float = 0.0
     twins: Sequence[Twin] = ()
     precision: str = ""
     history: Sequence[Measurement] = ()
@@ -86,6 +88,19 @@ class TrialRecord:
     def why(self) -> str:
         """Why it failed, was stopped or was not run; empty as well for a sibling, of which ``sibling_of`` tells it."""
         return "" if self.sibling_of is not None else self.reason
+
+    @property
+    def stages(self) -> dict[str, float | None]:
+        """The cached stages that it used, by name, as in ``Measurement.stages``; read from the journal each time."""
+        found: dict[str, float | None] = {}
+        for said in (*(measurement.stages for measurement in self.history), self.late_stages):
+            found = {**said, **found}  # what it made and found again later, in another attempt, it made
+        return found
+
+    @property
+    def saved(self) -> float:
+        """Seconds that the stages took to make which it found made."""
+        return sum(seconds for seconds in self.stages.values() if seconds)
 
 
 def to_json(record: TrialRecord) -> dict[str, Any]:

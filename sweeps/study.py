@@ -7,6 +7,7 @@ that a dead driver left running are handed out first, then documented experiment
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,8 +176,8 @@ class Study:
 
     # Telling
 
-    def report(self, number: int, measurement: Measurement, seconds: float = 0.0, saved: float = 0.0) -> bool:
-        """Note a measurement, and what stages saved so far; return True when the trial should stop now.
+    def report(self, number: int, measurement: Measurement, seconds: float = 0.0) -> bool:
+        """Note a measurement; return True when the trial should stop now.
 
         It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
         failed already). Documented experiments are never pruned, but others are measured against them; nor is a trial
@@ -192,8 +193,10 @@ class Study:
             reason = f"{broken} after epoch {epoch}"
             self._finish(number, "failed", None, {**last_of(live), "reason": reason, "failure": "diverged"})
             return True
-        live.epochs, live.metrics, live.seconds, live.saved = epoch, dict(metrics), seconds, saved
-        self._book.report(live.trial, measurement)
+        live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
+        live.stages = {**measurement.stages, **live.stages}
+        if self._book.report(live.trial, replace(measurement, stages=live.stages)):
+            live.stages = {}
         stopping = self._spec.early_stopping
         is_rung = epoch in stopping.rungs(live.last_epoch) and not (live.documented or live.confirms)
         live.pruned = is_rung and is_beaten(searched(self._book.known()), number, epoch, live.last_epoch, stopping)
@@ -217,7 +220,8 @@ class Study:
             metrics: of the last epoch.
             epochs: trained.
             seconds: wall time.
-            more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them.
+            more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them, and
+                ``stages`` as in ``Measurement``, used after the last epoch.
         """
         broken = what_is_broken(metrics)
         outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
@@ -271,7 +275,9 @@ class Study:
         self._live.clear()
 
     def _finish(self, number: int, status: Status, value: float | None, outcome: Mapping[str, Any]) -> None:
-        self._book.finish(number, status, value, outcome)
+        live = self._live.get(number)
+        stages = {**outcome.get("stages", {}), **(live.stages if live else {})}
+        self._book.finish(number, status, value, {**outcome, "stages": stages} if stages else outcome)
         self._live.pop(number, None)
 
     # Reading

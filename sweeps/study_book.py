@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from carcls.outcome import Measurement
 from sweeps.record import Status, TrialRecord
 from sweeps.study_confirm import is_confirming
 from sweeps.study_index import Index
-from sweeps.study_lines import OBJECTIVE
+from sweeps.study_lines import OBJECTIVE, measured_in
 from sweeps.study_parts import STATES, Journal, asked_of, record_of, to_distribution
 from sweeps.study_siblings import sibling_trials
 from sweeps.study_trials import duplicate_reason
@@ -110,12 +109,13 @@ class Book:
         for name, value in attributes.items():
             self._study._storage.set_trial_user_attr(frozen._trial_id, name, value)
 
-    def report(self, trial: Trial, measurement: Measurement) -> None:
-        """Write an epoch down; one that was told is not told again."""
-        measured = {"metrics": measurement.metrics, "trained": measurement.trained}
-        with warnings.catch_warnings(), self._journal.adding(measured=measured):
-            warnings.simplefilter("ignore")  # optuna warns when a step is reported again
+    def report(self, trial: Trial, measurement: Measurement) -> bool:
+        """Write an epoch down; tell whether that is news: one that was told is not told again."""
+        if measurement.epoch in self.frozen(trial.number).intermediate_values:
+            return False
+        with self._journal.adding(measured=measured_in(measurement)):
             trial.report(measurement.metrics[OBJECTIVE], measurement.epoch)
+        return True
 
     def finish(self, number: int, status: Status, value: float | None, outcome: Mapping[str, Any]) -> None:
         """Close a trial, and what waits for its result; add what it answered besides."""

@@ -142,7 +142,13 @@ def is_epoch(log: Mapping[str, Any]) -> bool:
     return "intermediate_value" in log
 
 
+def measured_in(measurement: Measurement) -> dict[str, Any]:
+    """Return what the line of an epoch holds besides; the inverse of ``measurement_in``."""
+    said = {"metrics": measurement.metrics, "trained": measurement.trained}
+    return {**said, "stages": measurement.stages} if measurement.stages else said
+
+
 def measurement_in(log: Mapping[str, Any]) -> Measurement:
     """Return the measurement of an epoch's line; older versions wrote no more of it than the accuracy."""
     measured = log.get(MEASURED) or {"metrics": {OBJECTIVE: log["intermediate_value"]}, "trained": True}
-    return Measurement(log["step"], measured["metrics"], measured["trained"])
+    return Measurement(log["step"], measured["metrics"], measured["trained"], measured.get("stages", {}))

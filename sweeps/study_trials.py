@@ -23,7 +23,7 @@ class Asked(NamedTuple):
 
 @dataclass(slots=True)
 class Live:
-    """A trial that was handed out: its handle, and the last it said."""
+    """A trial that was handed out: its handle, and the last it said; ``stages`` are not in the journal yet."""
 
     trial: Trial
     documented: bool
@@ -32,7 +32,7 @@ class Live:
     epochs: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    saved: float = 0.0
+    stages: Mapping[str, float | None] = field(default_factory=dict)
     pruned: bool = False
 
 
@@ -61,4 +61,4 @@ def duplicate_reason(asked: Mapping[str, Any]) -> str:
 
 def last_of(live: Live) -> dict[str, Any]:
     """Return the last measurement as the outcome of a trial that did not finish."""
-    return {"metrics": live.metrics, "epochs": live.epochs, "seconds": live.seconds, "saved": live.saved}
+    return {"metrics": live.metrics, "epochs": live.epochs, "seconds": live.seconds}

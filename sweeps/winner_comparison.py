@@ -19,9 +19,9 @@ from carcls.evaluation.predictions import read_predictions
 from carcls.evaluation.significance import holm
 from carcls.evaluation.significance_seeds import RunsComparison, compare_runs
 from sweeps.confirm import find_confirmed
-from sweeps.disk_needs import answers_on_disk
 from sweeps.leaderboard import leaderboard_of
 from sweeps.result import Compared
+from sweeps.stored_models import answers_on_disk
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset

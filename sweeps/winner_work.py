@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.disk_needs import model_on_disk
+from sweeps.stored_models import model_on_disk
 from sweeps.winner_comparison import compare_winner
 from sweeps.winner_readings import Subject, read_test
 

@@ -35,9 +35,8 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
     too, until the rest fits. Sweeps may run meanwhile.
     """
     from carcls.errors import InputError
-    from sweeps.clearing import clear
+    from sweeps.clearing import KEEP, clear
     from sweeps.cli.streams import Streams
-    from sweeps.disk_needs import KEEP
 
     if not out.is_dir():
         raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +13,19 @@ from click.testing import CliRunner
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
+from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.stages_disk import list_store
 from sweeps.clearing import DiskKeeper, clear
 from sweeps.cli.app import carsweep
-from sweeps.disk_needs import answers_on_disk, model_on_disk, ranked_models, read_needs, wanted_models
 from sweeps.holding import hold
+from sweeps.marking import read_marks
 from sweeps.record import TrialRecord
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
+from sweeps.stored_models import answers_on_disk, model_on_disk, ranked_models, wanted_models
 from sweeps.study import Study
-
-DATA = "d0"
+from sweeps.sweep_file import write_file
 
 
 def spec_of(**changes: object) -> SweepSpec:
@@ -34,7 +36,7 @@ def spec_of(**changes: object) -> SweepSpec:
 
 def key_of(config: TrialConfig) -> dict[str, object]:
     """Return the key of a trial's training stage."""
-    return {**config.training_settings(), "data": DATA, "weights": "w", "precision": "fp32", "version": 1}
+    return {**config.training_settings(), "data": "d0"}
 
 
 def fill(folder: Path) -> None:
@@ -48,26 +50,31 @@ def _die(folder: Path) -> None:
 
 
 @pytest.fixture
-def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def out(tmp_path: Path) -> Path:
     """A folder of runs: six complete trials, the later the better, a failed and an unfinished one with checkpoints."""
-    monkeypatch.setattr("sweeps.disk_needs._digests", lambda _: (DATA, "m"))
-    store, folder, spec = StageStore(tmp_path / "stages"), tmp_path / "mine", spec_of(name="mine")
+    return make_runs(tmp_path, names=True)
+
+
+def make_runs(out: Path, *, names: bool) -> Path:
+    """Fill the folder; without ``names`` the trials do not say which stages they used, as in older versions."""
+    folder, spec = out / "mine", spec_of(name="mine")
     with Study.open(folder, spec) as study:
         for place in range(8):
             asked = study.ask()
             assert asked is not None
+            store = StageStore(out / "stages")
+            with suppress(RuntimeError):
+                store.resume_or_make("training", key_of(asked.config), fill if place < 6 else _die)
+            used = store.take_used() if names else {}
+            study.report(asked.number, Measurement(1, {"val_accuracy": place / 10}, stages=used))
             if place < 6:
-                stage = store.resume_or_make("training", key_of(asked.config), fill)
-                more = {"model": stage.relative_to(store.root).as_posix()}
-                study.tell_complete(asked.number, {"val_accuracy": place / 10}, 2, 1.0, more)
-                continue
-            with pytest.raises(RuntimeError):
-                store.resume_or_make("training", key_of(asked.config), _die)
-            if place == 6:
+                model = store.folder("training", key_of(asked.config)).relative_to(store.root).as_posix()
+                study.tell_complete(asked.number, {"val_accuracy": place / 10}, 2, 1.0, {"model": model})
+            elif place == 6:
                 study.tell_failed(asked.number, "it failed")
         study.release()
-    (folder / "spec.yaml").write_text(spec.to_yaml())
-    return tmp_path
+    write_file(folder, "sweep", None, [spec])
+    return out
 
 
 def records_of(out: Path) -> list[TrialRecord]:
@@ -120,9 +127,39 @@ def test_documented_experiments_keep_their_models(out: Path) -> None:
 
 def test_stages_of_a_sweep_that_is_gone_are_claimed_by_nobody(out: Path) -> None:
     """Whoever deletes a sweep's folder gets its models' room back."""
-    (out / "mine" / "spec.yaml").unlink()
+    (out / "mine" / "sweep.json").unlink()
     clear(out)
     assert left(out) == set()
+
+
+def test_stages_that_a_record_names_are_claimed(out: Path) -> None:
+    """What a trial used, or the reading of the images, goes for a budget alone; what nobody names goes at once."""
+    names = ("named", "prepared", "nobody's")
+    for name in names:
+        StageStore(out / "stages").get_or_make("pack", {"name": name}, fill)
+    named, prepared, nobodys = (StageStore(out / "stages").folder("pack", {"name": name}) for name in names)
+    write_file(out / "mine", "sweep", None, [spec_of(name="mine")], [f"pack/{prepared.name}"])
+    with Study.open(out / "mine", spec_of(name="mine")) as study:
+        asked = study.ask()
+        assert asked is not None
+        study.report(asked.number, Measurement(2, {"val_accuracy": 0.1}, stages={f"pack/{named.name}": 1.0}))
+        study.release()
+    assert {what: amount.count for what, amount in clear(out).removed.items()} == {"stopped": 1, "unclaimed": 1}
+    assert named.name in left(out)
+    assert prepared.name in left(out)
+    assert nobodys.name not in left(out)
+    assert clear(out, disk=1).removed["unused"].count == 2
+
+
+def test_stages_of_sweeps_that_name_none_stay(tmp_path: Path) -> None:
+    """Of an older version's sweep nothing goes that was used since it began, nor a checkpoint of its trials."""
+    make_runs(tmp_path, names=False)
+    StageStore(tmp_path / "stages").get_or_make("features", {"view": 1}, fill)
+    before = left(tmp_path)
+    assert clear(tmp_path).removed == {}
+    assert left(tmp_path) == before
+    assert set(clear(tmp_path, disk=1).removed) == {"model", "unused"}
+    assert sum(name.endswith(".unfinished") for name in left(tmp_path)) == 2
 
 
 def test_every_sweep_of_the_folder_is_asked(out: Path) -> None:
@@ -133,7 +170,7 @@ def test_every_sweep_of_the_folder_is_asked(out: Path) -> None:
         asked = study.ask()
         assert asked is not None
         study.tell_complete(asked.number, {"val_accuracy": 0.9}, 2, 1.0, {"model": worst.model})
-    (out / "other" / "spec.yaml").write_text(other.to_yaml())
+    write_file(out / "other", "sweep", None, [other])
     clear(out, disk=1, keep=1)
     assert Path(worst.model).name in left(out)
 
@@ -151,7 +188,7 @@ def test_a_sweep_that_cannot_be_read_stops_everything(out: Path) -> None:
 def test_while_a_sweep_runs_what_was_just_used_stays(out: Path) -> None:
     """A trial that runs may have a stage open; only its checkpoints are known to be nobody's."""
     with hold(out / "mine"):
-        assert read_needs(out).in_use_since < float("inf")
+        assert read_marks(out, keep=1).in_use_since < float("inf")
         clear(out, disk=1, keep=1)
         assert len(left(out)) == 7
     clear(out, disk=1, keep=1)
@@ -237,8 +274,15 @@ def test_mistakes_of_the_command_are_told(out: Path, words: list[str]) -> None:
 
 def test_the_command_lists_what_stages_saved(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A kind a line for people; one object for scripts; a folder without sweeps is no mistake, a missing one is."""
-    for _ in range(3):
-        StageStore(tmp_path / "stages").get_or_make("pack", {"size": 64}, lambda _: time.sleep(0.2))
+    assert CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path)], obj=[]).output == "No stages yet.\n"
+    with Study.open(tmp_path / "mine", spec_of(name="mine")) as study:
+        for _ in range(3):
+            asked, store = study.ask(), StageStore(tmp_path / "stages")
+            assert asked is not None
+            store.get_or_make("pack", {"size": 64}, lambda _: time.sleep(0.2))
+            study.tell_complete(asked.number, {"val_accuracy": 0.1}, 1, 1.0, {"stages": store.take_used()})
+        assert sum(record.saved for record in study.records()) == pytest.approx(0.4, abs=0.1)
+    write_file(tmp_path / "mine", "sweep", None, [spec_of(name="mine")])
     shown = CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path)], obj=[]).output.splitlines()
     assert shown[0].split() == ["kind", "stages", "size", "made", "in", "hits", "saved"]
     assert shown[1].split()[:2] == ["pack", "1"]

@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from carcls.stages import StageStore, write_json
+from carcls.stages import StageStore
 from carcls.stages_disk import Stored, list_store, take_out
-from sweeps.disk import USELESS, Judged, Needs, Training, choose, judge
+from sweeps.marking import USELESS, Judged, Marks, choose, judge
 
-DATA = "d0"
 NOW = 1_000_000.0
 
 
-def draw_store(dice: random.Random) -> tuple[list[tuple[Stored, Mapping[str, Any]]], Needs]:
-    """Draw a store and what sweeps need of it."""
-    things: list[tuple[Stored, Mapping[str, Any]]] = []
+def draw_store(dice: random.Random) -> tuple[list[Stored], Marks]:
+    """Draw a store and what sweeps say of it."""
+    things = []
     for number in range(dice.randrange(1, 30)):
         kind = dice.choice(["training", "embeddings", "features", "neighbours", "pack", "index", "new-kind"])
         state = dice.choice(["made", "made", "made", "unfinished", "making", "trash"])
         digest, used = f"{number:024x}", NOW - dice.random() * 10_000
         path = Path("/store") / kind / digest
-        key = {"data": dice.choice([DATA, "other"]), "head_lr": dice.choice([0.1, 0.2, 0.3]), "manifest": "m"}
-        stored = Stored(Path("/store"), path, kind, digest, state, dice.randrange(1, 1000), used)  # type: ignore[arg-type]
-        things.append((stored, {} if dice.random() < 0.1 else key))
-    names = [stored.name for stored, _ in things if stored.state == "made"]
-    models = dict(zip(dice.sample(names, len(names) // 2), range(1, 99), strict=False))
-    return things, Needs(
-        kept=frozenset(name for name, rank in models.items() if rank <= 2),
-        going_on=(Training(DATA, {"head_lr": 0.1}),) if dice.random() < 0.7 else (),
-        known=(Training(DATA, {"head_lr": 0.1}), Training(DATA, {"head_lr": 0.2})),
+        things.append(Stored(Path("/store"), path, kind, digest, state, dice.randrange(1, 1000), used))  # type: ignore[arg-type]
+    made = [stored.name for stored in things if stored.state == "made"]
+    going_on = [stored.name for stored in things if stored.state == "unfinished" and dice.random() < 0.5]
+    models = dict(zip(dice.sample(made, len(made) // 2), range(1, 99), strict=False))
+    return things, Marks(
+        kept=frozenset({*going_on, *(name for name, rank in models.items() if rank <= 2)}),
+        named=frozenset({*going_on, *models, *(name for name in made if dice.random() < 0.5)}),
         models=models,
-        data=frozenset({DATA}),
-        manifests=frozenset({"m"}),
         in_use_since=dice.choice([float("inf"), NOW - 3000]),
+        unnamed_since=dice.choice([float("inf"), NOW - 5000]),
+        unnamed_checkpoints_since=dice.choice([float("inf"), NOW - 2000]),
     )
 
 
@@ -46,19 +41,20 @@ def draw_store(dice: random.Random) -> tuple[list[tuple[Stored, Mapping[str, Any
 def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -> None:
     """Over drawn stores: needed stages stay, what goes was necessary, and what stays fits or is needed."""
     dice = random.Random(seed)
-    things, needs = draw_store(dice)
+    things, marks = draw_store(dice)
     budget = dice.choice([None, 1, dice.randrange(1, 10_000)])
     useless_too = dice.random() < 0.5
-    judged = judge(things, needs)
+    judged = [judge(stored, marks) for stored in things]
     gone = {one.stored.path for one in choose(judged, budget, useless_too=useless_too)}
-    for stored, key in things:
-        made = stored.state in ("made", "unfinished")
-        if made and (
-            stored.name in needs.kept
-            or stored.kind == "index"
-            or (stored.kind == "training" and key.get("data") == DATA and key["head_lr"] == 0.1 and needs.going_on)
-            or (stored.state == "made" and stored.used >= needs.in_use_since)
+    for stored in things:
+        made, unfinished = stored.state == "made", stored.state == "unfinished"
+        if (
+            ((made or unfinished) and (stored.name in marks.kept or stored.kind == "index"))
+            or (made and stored.used >= marks.in_use_since)
+            or (unfinished and stored.used >= marks.unnamed_checkpoints_since)
         ):
+            assert stored.path not in gone
+        if made and budget is None and (stored.name in marks.named or stored.used >= marks.unnamed_since):
             assert stored.path not in gone
     left = [one for one in judged if one.stored.path not in gone]
     if budget is not None and sum(one.stored.size for one in left) > budget:
@@ -93,41 +89,20 @@ def test_the_readiest_go_first_and_no_more_than_the_budget_asks() -> None:
         assert [said[one.stored.digest] for one in chosen] == order[:count]
 
 
-def test_stages_that_derive_from_unclaimed_ones_are_unclaimed() -> None:
-    """Neighbours are as needed as the embeddings they were found in; an unknown kind of stage is claimed."""
-    names = {"embeddings": "e", "neighbours": "n", "votes": "v", "test-embeddings": "t", "new-kind": "x"}
-    stored = {k: Stored(Path("/s"), Path("/s") / k / d, k, d, "made", 1, 0.0) for k, d in names.items()}
-    keys: dict[str, dict[str, Any]] = {
-        "embeddings": {"training": {"data": "gone", "head_lr": 0.1}},
-        "neighbours": {"embeddings": "e"},
-        "votes": {"embeddings": "e"},
-        "test-embeddings": {"of": "e"},
-        "new-kind": {"anything": 1},
-    }
-    things = [(stored[kind], keys[kind]) for kind in names]
-    assert [one.reason for one in judge(things, Needs())] == ["unclaimed"] * 4 + ["unused"]
-    known = Needs(known=(Training("gone", {"head_lr": 0.1}),))
-    assert [one.reason for one in judge(things, known)] == ["unused"] * 5
-
-
 def fill(folder: Path) -> None:
     """Make something of some size."""
     (folder / "content").write_bytes(b"x" * 20_000)
 
 
-def test_a_store_is_listed_with_sizes_states_and_keys(tmp_path: Path) -> None:
-    """Whole stages and unfinished ones are told apart, each with its key and its bytes on disk."""
+def test_a_store_is_listed_with_sizes_and_states(tmp_path: Path) -> None:
+    """Whole stages and unfinished ones are told apart, each with its bytes on disk."""
     store = StageStore(tmp_path)
     store.get_or_make("kind", {"a": 1}, fill)
     with pytest.raises(RuntimeError):
         store.resume_or_make("kind", {"a": 2}, lambda folder: _fail(folder))
     made, unfinished = sorted(list_store(tmp_path), key=lambda stored: stored.state)
-    assert (made.state, made.read_key(), unfinished.state, unfinished.read_key()) == (
-        "made",
-        {"a": 1},
-        "unfinished",
-        {"a": 2},
-    )
+    assert (made.state, unfinished.state) == ("made", "unfinished")
+    assert unfinished.path == store.workshop("kind", {"a": 2})
     assert 20_000 <= made.size <= 60_000
     assert made.path == store.folder("kind", {"a": 1})
 
@@ -163,7 +138,6 @@ def test_what_is_being_made_stays(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
     work = store.workshop("kind", {"a": 1})
     work.mkdir(parents=True)
-    write_json(work / "key.json", {"a": 1})
     (stored,) = list_store(tmp_path)
     with FileLock(store.folder("kind", {"a": 1}).with_suffix(".lock")):
         assert not take_out(stored)
