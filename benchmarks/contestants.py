@@ -27,7 +27,7 @@ from carcls.outcome import Measurement
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Study
-from sweeps.study_parts import to_distribution
+from sweeps.study_sampling import to_distribution
 
 METRIC = "val_accuracy"
 EXPERIMENTS = ("transfer/frozen", "transfer/finetuned")
@@ -92,24 +92,21 @@ class Carsweep:
 
     def ask(self) -> tuple[int, Settings]:
         """Ask the study."""
-        with self._study._book._journal.without_waiting():  # the disk is not what is measured
-            asked = self._study.ask()
+        asked = self._study.ask()
         assert asked is not None
         return asked.number, {name: getattr(asked.config, name) for name in SPACE}
 
     def report(self, number: int, epoch: int, accuracy: float) -> bool:
         """Report to the study; a trial that it stops is told as pruned."""
-        with self._study._book._journal.without_waiting():
-            stop = self._study.report(number, Measurement(epoch, {METRIC: accuracy}))
-            if stop:
-                self._study.tell_pruned(number)
+        stop = self._study.report(number, Measurement(epoch, {METRIC: accuracy}))
+        if stop:
+            self._study.tell_pruned(number)
         return stop
 
     def finish(self, number: int, epoch: int, accuracy: float) -> None:
         """Tell the study that the trial is complete."""
-        with self._study._book._journal.without_waiting():
-            self._study.report(number, Measurement(epoch, {METRIC: accuracy}))
-            self._study.tell_complete(number, {METRIC: accuracy}, epoch, 0.0, {})
+        self._study.report(number, Measurement(epoch, {METRIC: accuracy}))
+        self._study.tell_complete(number, {METRIC: accuracy}, epoch, 0.0, {})
 
 
 @dataclass(frozen=True)

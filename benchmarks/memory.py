@@ -164,7 +164,7 @@ def watch_sweep(spec: SweepSpec, arenas: str, dataset: Path, folder: Path) -> Wa
     folder.mkdir()
     with _variable(arenas), _looking(watched), one_session():
         start_ahead(folder / "ray.log", warm=True)
-        run_trials(spec, dataset, folder / "stages", folder / "sweep", watched)
+        run_trials(spec, dataset, folder / "stages", folder / "sweep", [watched])
     return watched
 
 

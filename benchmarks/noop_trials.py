@@ -82,7 +82,6 @@ def noop_spec(trials: int, epochs: int) -> SweepSpec:
 def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watched]:
     """Return the seconds of a sweep from an open Ray to the last line in MLflow, and what was seen on the way."""
     from sweeps.engine import run_trials
-    from sweeps.observers import FanOut
     from sweeps.tracking import Mirror, open_tracking
 
     spec, tracking = noop_spec(trials, epochs), open_tracking(None, folder)
@@ -103,7 +102,7 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
         folder / "dataset.json",
         folder / "stages",
         folder / "sweep",
-        FanOut([mirror, watched]),
+        [mirror, watched],
         runner="noop_trials:run",
         loader="noop_trials:load",
     )

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from carcls.config import DataConfig
-from carcls.data.crew import usable_cores
 from carcls.data.dataset import prepare_dataset
+from carcls.machine import usable_cores
 from carcls.stages import StageStore
 
 

@@ -132,17 +132,6 @@ def hourly_cost(prices: Prices, cpus: float, gpus: float, concurrency: int) -> f
     return cost_of(prices, Spent(trials, 0, trials * cpus, trials * gpus), _HOUR)
 
 
-def money_text(amount: float, currency: str) -> str:
-    """Write an amount of money, with what matters of a small one.
-
-    >>> [money_text(x, "$") for x in (0.0, 0.00123, 1.316, 40, 12345.6)]
-    ['$0', '$0.0012', '$1.32', '$40', '$12346']
-    """
-    if amount == int(amount) or amount >= 1000:
-        return f"{currency}{amount:.0f}"
-    return f"{currency}{amount:.2f}" if amount >= 0.1 else f"{currency}{amount:.2g}"
-
-
 def shared_budgets(spec: SweepSpec, epochs: int, cost: float, families_left: int) -> dict[str, Any]:
     """Return the budgets of one of several sweeps that share theirs: an equal part of what is left.
 

@@ -12,7 +12,7 @@ from carcls.errors import InputError
 from carcls.stages_disk import Stored, is_being_made, list_store, take_out
 from sweeps.holding import holder_of
 from sweeps.marking import Reason, choose, judge, read_marks
-from sweeps.plan_text import bytes_text, parse_bytes
+from sweeps.text import parse_size, size_text
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
@@ -118,7 +118,7 @@ def _clear_ray(out: Path, dry_run: bool) -> Amount:
 def removed_text(cleared: Cleared) -> list[str]:
     """Return a phrase for each kind of things that went."""
     return [
-        f"{amount.count} {_SAID[what][amount.count > 1]} ({bytes_text(amount.size)})"
+        f"{amount.count} {_SAID[what][amount.count > 1]} ({size_text(amount.size)})"
         for what, amount in cleared.removed.items()
     ]
 
@@ -133,7 +133,7 @@ class DiskKeeper:
     """
 
     def __init__(self, spec: SweepSpec, out: Path, tell: Callable[[str], None]) -> None:
-        self._disk = None if spec.disk is None else parse_bytes("disk", spec.disk)
+        self._disk = None if spec.disk is None else parse_size("disk", spec.disk)
         self._shown, self._out, self._tell = spec.disk, out, tell
         self._complained = False
 
@@ -158,7 +158,7 @@ class DiskKeeper:
         if cleared.removed:
             self._tell(f"disk: removed {', '.join(removed_text(cleared))}; {self._shown} are for all stages.")
         if cleared.is_too_much:
-            size = bytes_text(cleared.kept.size)
+            size = size_text(cleared.kept.size)
             who = "best, documented and unfinished trials need them" if last else "trials that run may need them"
             self._complain(f"disk: stages take {size}, more than {self._shown}; {who}.", again=last)
 

@@ -6,44 +6,34 @@ lost: the journal and the stage store are enough to go on.
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-from ray import tune
-
+from sweeps.bridge import Bridge
+from sweeps.bridge_quarantine import Quarantine
+from sweeps.bridge_tune import run_tune
 from sweeps.budget import UsedUp
 from sweeps.confirm import Repeat
-from sweeps.control import Control, HaltStopper, NewsCallback, Observer, Watch
-from sweeps.control_answers import Answers, order_with, resources_of
-from sweeps.control_deaths import every_death_is_one
-from sweeps.control_hangs import HangWatch, Patience, expected_seconds
-from sweeps.control_quarantine import Quarantine
 from sweeps.engine_task import LOADER
-from sweeps.failures import Try
+from sweeps.halt import Halt
+from sweeps.hangs import Patience, expected_seconds
 from sweeps.interrupts import interruptible
 from sweeps.ledger import Ledger, Standing
-from sweeps.resources import Machine, Share, least_seconds, this_machine, trial_resources
-from sweeps.scheduler import StudyScheduler
-from sweeps.searcher import StudySearcher
+from sweeps.resources import Machine, least_seconds, trial_resources
 from sweeps.session import ray_session
 from sweeps.spending import SpendingLog, read_spending
-from sweeps.study import Asked, Costs, Study, TrialRecord
-from sweeps.worker import order_of, run_order
+from sweeps.study import Costs, Study, TrialRecord
 
 if TYPE_CHECKING:
+    from sweeps.observers import Observer
     from sweeps.spec import SweepSpec
 
 # Says by which runs the trials of a search that is over are confirmed.
 Confirm = Callable[[Sequence[TrialRecord]], Sequence[Repeat]]
-
-__all__ = ["EngineResult", "Observer", "TrialRecord", "run_trials"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +60,7 @@ def run_trials(
     dataset_file: Path,
     stages_root: Path,
     folder: Path,
-    observer: Observer,
+    observers: Sequence[Observer],
     *,
     runner: str = "carcls.families:run_trial",
     loader: str = LOADER,
@@ -96,7 +86,7 @@ def run_trials(
         dataset_file: what ``Dataset.save`` wrote.
         stages_root: folder of the stage store; on a cluster every machine must see it, and the dataset file.
         folder: of the sweep.
-        observer: told what happens; an exception of its ends the sweep resumably and is raised again.
+        observers: told what happens, in this order; an exception ends the sweep resumably and is raised again.
         runner: ``module:function`` with the signature of ``carcls.families.run_trial``.
         loader: ``module:function`` that reads the dataset file.
         address: of a running Ray cluster; None starts Ray here, and ends it.
@@ -104,147 +94,82 @@ def run_trials(
         logical_cpus, logical_gpus: what a Ray started here believes to have; None lets it count.
         edits, costs: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
-        stands: told what is spent and what is to come, before the observer is told the news.
+        stands: told what is spent and what is to come, before the observers are told the news.
         images: that an epoch goes through, by which slow trials are told from those that hang.
 
     Raises:
         InputError: the spec asks for more than there is, or the folder holds another sweep.
     """
-    start, least = time.monotonic(), least_seconds()
-    control = Control(deadline=start + (spec.hours or float("inf")) * 3600, folder=folder, tell=tell)
-    with Study.open(folder, spec, edits=edits, costs=costs) as study, interruptible(control.interrupt):
+    start = time.monotonic()
+    halt = Halt(start + (spec.hours or float("inf")) * 3600, folder, tell)
+    common = {
+        "dataset": str(dataset_file.resolve()),
+        "stages": str(stages_root.resolve()),
+        "folder": str((folder / "trials").resolve()),
+        "runner": runner,
+        "loader": loader,
+        "stopping": spec.early_stopping.model_dump(),
+    }
+    with Study.open(folder, spec, edits=edits, costs=costs) as study, interruptible(halt.interrupt):
         if study.reopened:
             tell(f"Tried again, since they failed through no fault of their own: {_trials(study.reopened)}.")
-        common = {
-            "dataset": str(dataset_file.resolve()),
-            "stages": str(stages_root.resolve()),
-            "folder": str((folder / "trials").resolve()),
-            "runner": runner,
-            "loader": loader,
-            "stopping": spec.early_stopping.model_dump(),
-        }
-        with ExitStack() as session:
-            share = None
-            for _ in _phases(study, control, confirm):
-                if share is None:
-                    _check_here(spec, address, logical_cpus, logical_gpus)
-                    machines = session.enter_context(
-                        ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus)
-                    )
-                    share, cores = trial_resources(spec, *machines), max(machine.cores for machine in machines)
-                    answers = Answers(study, control, Try(share.cpus, share.gpus), cores, Quarantine(tell), tell)
-                    session.callback(answers.quarantine.release)
-                    patience = Patience(partial(expected_seconds, share, images), least)
-                    hangs = HangWatch(patience, answers.note_hang)
-                    watch = Watch(study, observer, control, _open_ledger(spec, share, folder, study, control), stands)
-                _fit(study, answers, share.concurrency, common, watch, hangs, folder)
-        if control.error is not None:
-            raise control.error
-        used_up: UsedUp = control.used_up if study.has_work else ""
-        ended, seconds = control.halt in ("interrupt", "failures"), time.monotonic() - start
-        return EngineResult(tuple(study.records()), ended, used_up, seconds, control.stopped)
+        more = study.has_work or _confirm(study, halt, confirm)
+        if more:
+            with (
+                ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus) as machines,
+                Quarantine(tell) as quarantine,
+            ):
+                bridge = _bridge(spec, study, halt, quarantine, machines, observers, stands, images)
+                while more:
+                    _run(bridge, common, folder)
+                    more = not halt.confirming and _confirm(study, halt, confirm)
+        if halt.error is not None:
+            raise halt.error
+        used_up: UsedUp = halt.used_up if study.has_work else ""
+        ended, seconds = halt.cause in ("interrupt", "failures"), time.monotonic() - start
+        return EngineResult(tuple(study.records()), ended, used_up, seconds, halt.stopped)
 
 
 def _trials(numbers: Sequence[int]) -> str:
     return f"trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
-def _open_ledger(spec: SweepSpec, share: Share, folder: Path, study: Study, control: Control) -> Ledger:
-    spending = read_spending(folder)
-    log = SpendingLog(folder, spending.sittings + 1)
-    return Ledger(spec, share, log, study.records(), spending, control.deadline)
+def _confirm(study: Study, halt: Halt, confirm: Confirm | None) -> bool:
+    """Go on to what confirms the search; tell whether there is anything to run."""
+    if confirm is None or not halt.may_go_on():
+        return False
+    halt.confirming = True
+    return study.confirm(confirm(study.records()))
 
 
-def _phases(study: Study, control: Control, confirm: Confirm | None) -> Iterator[None]:
-    """Yield for the search and again for what confirms it, each where something is to be run."""
-    if study.has_work:
-        yield
-    if confirm is not None and control.may_go_on():
-        control.confirming = True
-        if study.confirm(confirm(study.records())):
-            yield
-
-
-def _check_here(spec: SweepSpec, address: str | None, cpus: int | None, gpus: int | None) -> None:
-    """Refuse at once what this machine cannot give, before Ray takes its seconds to start."""
-    if address is None and not ray.is_initialized():
-        here = this_machine()
-        trial_resources(spec, Machine(cpus or here.cores, here.gpus if gpus is None else gpus))
-
-
-def _fit(
+def _bridge(
+    spec: SweepSpec,
     study: Study,
-    answers: Answers,
-    concurrency: int,
-    common: Mapping[str, Any],
-    watch: Watch,
-    hangs: HangWatch,
-    folder: Path,
-) -> None:
-    try:
-        with _uncounted(), every_death_is_one():
-            _tuner(study, answers, concurrency, common, watch, hangs, folder).fit()
-    finally:
-        watch.ledger.close()
-        study.release()
-
-
-@contextmanager
-def _uncounted() -> Iterator[None]:
-    """Keep Tune from counting its callbacks for Ray's makers, who are told nothing: it would load MLflow for that.
-
-    Loading takes a second or more, before the first trial. The name is not public; without it, only the time is lost.
-    """
-    usage: Any = sys.modules.get("ray.air._internal.usage")
-    count = getattr(usage, "tag_callbacks", None)
-    if count is None:
-        yield
-        return
-    usage.tag_callbacks = lambda _: False
-    try:
-        yield
-    finally:
-        usage.tag_callbacks = count
-
-
-def _tuner(
-    study: Study,
-    answers: Answers,
-    concurrency: int,
-    common: Mapping[str, Any],
-    watch: Watch,
-    hangs: HangWatch,
-    folder: Path,
-) -> tune.Tuner:
-    def order(asked: Asked) -> dict[str, Any]:
-        watch.ask(asked)
-        return order_with(order_of(common, asked.number, asked.experiment, asked.config), answers.begin(asked))
-
-    processes: set[Any] = set()
-    control = watch.control
-    return tune.Tuner(
-        tune.with_resources(run_order, resources_of),
-        tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(
-                study, order, watch.may_start, control.may_go_on, answers, watch.measure, watch.finish
-            ),
-            scheduler=StudyScheduler(watch.measure, control.may_go_on, answers),
-            num_samples=-1,
-            max_concurrent_trials=concurrency,
-            reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str((folder / "trials").resolve()),
-            failure_config=tune.FailureConfig(max_failures=0),
-            stop=HaltStopper(control, processes),
-            callbacks=[NewsCallback(watch, processes, answers.note_process), hangs],
-            verbose=0,
-        ),
+    halt: Halt,
+    quarantine: Quarantine,
+    machines: Sequence[Machine],
+    observers: Sequence[Observer],
+    stands: Callable[[Standing], None],
+    images: int,
+) -> Bridge:
+    share, spending = trial_resources(spec, *machines), read_spending(halt.folder)
+    log = SpendingLog(halt.folder, spending.sittings + 1)
+    return Bridge(
+        study=study,
+        ledger=Ledger(spec, share, log, study.records(), spending, halt.deadline),
+        halt=halt,
+        patience=Patience(partial(expected_seconds, share, images), least_seconds()),
+        quarantine=quarantine,
+        observers=observers,
+        stands=stands,
+        share=share,
+        cores=max(machine.cores for machine in machines),
     )
 
 
-def _trial_name(trial: Any) -> str:
-    return f"trial-{trial.config['number']:04d}"
+def _run(bridge: Bridge, common: Mapping[str, Any], folder: Path) -> None:
+    try:
+        run_tune(bridge, common, folder)
+    finally:
+        bridge.ledger.close()
+        bridge.study.release()

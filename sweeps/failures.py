@@ -1,24 +1,6 @@
 """What went wrong with a trial, and what is done about it. Pure: no Ray, no clock, no file.
 
-    kind            what it is                                      what is done
-    out_of_memory   the GPU's, or the machine's memory ran out      again with a larger share, then in micro-batches
-    diverged        NaN or infinity                                 the trial fails at once
-    bad_data        a file vanished or is damaged                   the trial fails; three in a row stop the sweep
-    device          it was given a GPU and can use none             again elsewhere, and that GPU is out of use at once;
-                                                                    the trial fails when there is none elsewhere; three
-                                                                    in a row stop the sweep
-    lost            its process or machine died, it hung, or CUDA   again from its checkpoint; the trial fails when that
-                    broke                                           happens three times without another epoch
-    preempted       its machine or process was taken away, perhaps  again from its checkpoint, as often as it takes
-                    with a larger one when memory ran out
-    full_disk       no room for a checkpoint or a stage             the trial fails; three in a row stop the sweep
-    settings        its settings cannot work                        the trial fails
-    bug             any other exception                             the trial fails, with a traceback in its folder;
-                                                                    three of the same kind in a row stop the sweep
-
-A sweep that is stopped keeps what it has, and its remaining budget. Three times in a row out of memory with a whole
-share, or lost, on one machine put that machine out of use. What failed as lost, preempted, for want of room or of a
-GPU goes on from its checkpoint when somebody resumes the sweep by its name: whoever does has mended what was to blame.
+``POLICIES`` has a row for each kind of failure. A sweep that is stopped keeps what it has, and its remaining budget.
 """
 
 from __future__ import annotations
@@ -37,11 +19,58 @@ from carcls.machine import is_lack_of_memory
 
 Kind = Literal["out_of_memory", "diverged", "bad_data", "device", "lost", "preempted", "full_disk", "settings", "bug"]
 
-# A trial that failed so may be tried again as it is, once somebody asks for it.
-NO_FAULT: tuple[Kind, ...] = ("device", "lost", "preempted", "full_disk")
 IN_A_ROW = 3
 HALVINGS = 4
-_STOPPING: tuple[Kind, ...] = ("bug", "bad_data", "device", "full_disk")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is done about one kind of failure.
+
+    Attributes:
+        then: ``fail`` the trial; give it ``more``, and fail it when it had all there is; let it go on ``elsewhere``,
+            and fail it when there is no other place; or let it go on ``again`` from its checkpoint.
+        counts: whether the trial fails when this happens three times without another epoch.
+        blames: whether the place is to blame: ``never``, ``in a row`` (after three on it), ``whole`` (the same, of
+            those that had a whole share) or ``at once``.
+        stops: why the sweep stops when IN_A_ROW trials failed so one after another; empty where it does not.
+        no_fault: whether a trial that failed so goes on from its checkpoint when somebody resumes the sweep: whoever
+            does has mended what was to blame.
+    """
+
+    then: Literal["fail", "more", "elsewhere", "again"] = "fail"
+    counts: bool = False
+    blames: Literal["never", "in a row", "whole", "at once"] = "never"
+    stops: str = ""
+    no_fault: bool = False
+
+
+POLICIES: Mapping[Kind, Policy] = {
+    # The memory of the GPU or of the machine ran out.
+    "out_of_memory": Policy("more", blames="whole"),
+    # NaN or infinity.
+    "diverged": Policy(),
+    # A file vanished or is damaged.
+    "bad_data": Policy(stops="{count} trials in a row could not read their data: {reason}"),
+    # It was given a GPU and can use none.
+    "device": Policy(
+        "elsewhere",
+        blames="at once",
+        stops="{count} trials in a row could not use the GPU that they were given: {reason}",
+        no_fault=True,
+    ),
+    # Its process or machine died, it hung, or CUDA broke.
+    "lost": Policy("again", counts=True, blames="in a row", no_fault=True),
+    # Its machine or process was taken away, perhaps with a larger one when memory ran out.
+    "preempted": Policy("again", no_fault=True),
+    # No room for a checkpoint or a stage.
+    "full_disk": Policy(stops="{count} trials in a row found no room: {reason}", no_fault=True),
+    # Its settings cannot work.
+    "settings": Policy(),
+    # Any other exception; a traceback is in the trial's folder.
+    "bug": Policy(stops="{count} trials in a row failed with the same error, {mark}: {reason}"),
+}
+NO_FAULT = tuple(kind for kind, policy in POLICIES.items() if policy.no_fault)
 # What PyTorch says when it cannot begin with a GPU at all.
 _NO_DEVICE = (
     "No CUDA GPUs are available",
@@ -62,7 +91,7 @@ class Failure:
     """Why a trial did not finish.
 
     Attributes:
-        kind: see the table above.
+        kind: see POLICIES.
         reason: one line for a person.
         mark: of a bug, what it has in common with others of its sort: exception type and innermost own line.
     """
@@ -198,7 +227,7 @@ def has_whole_share(last: Try, cores: float) -> bool:
 
 
 @dataclass(slots=True)
-class Endings:
+class CircuitBreaker:
     """Counts trials that failed for the same reason one after another, and says when the sweep should stop."""
 
     last: tuple[str, str] = ("", "")
@@ -206,24 +235,17 @@ class Endings:
 
     def note(self, failure: Failure | None) -> str:
         """Note how a trial ended (None: complete or stopped early); return why the sweep should stop, or nothing."""
-        now = ("", "") if failure is None or failure.kind not in _STOPPING else (failure.kind, failure.mark)
-        self.count = self.count + 1 if now == self.last and now[0] else int(bool(now[0]))
+        stops = "" if failure is None else POLICIES[failure.kind].stops
+        now = (failure.kind, failure.mark) if failure is not None and stops else ("", "")
+        self.count = self.count + 1 if now == self.last and stops else int(bool(stops))
         self.last = now
         if failure is None or self.count < IN_A_ROW:
             return ""
-        return _WHY_STOPPED[failure.kind].format(count=IN_A_ROW, mark=failure.mark, reason=failure.reason)
-
-
-_WHY_STOPPED: Mapping[Kind, str] = {
-    "bug": "{count} trials in a row failed with the same error, {mark}: {reason}",
-    "bad_data": "{count} trials in a row could not read their data: {reason}",
-    "device": "{count} trials in a row could not use the GPU that they were given: {reason}",
-    "full_disk": "{count} trials in a row found no room: {reason}",
-}
+        return stops.format(count=IN_A_ROW, mark=failure.mark, reason=failure.reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where a trial runs.
 
     Attributes:
@@ -235,39 +257,39 @@ class Place:
     gpu: str = ""
 
     @property
-    def machine(self) -> Place:
+    def machine(self) -> Location:
         """The machine without its GPU."""
-        return Place(self.node)
+        return Location(self.node)
 
 
-NOWHERE = Place("")
+NOWHERE = Location("")
 
 
 @dataclass(slots=True)
-class Places:
-    """Remembers whose failures came in a row on each machine and on each GPU, which may be to blame for them."""
+class Suspects:
+    """Remembers whose failures came in a row at each location, which may be to blame for them."""
 
-    in_a_row: dict[Place, list[tuple[int, Place]]] = field(default_factory=dict)
+    in_a_row: dict[Location, list[tuple[int, Location]]] = field(default_factory=dict)
 
-    def works(self, place: Place) -> None:
+    def clear(self, location: Location) -> None:
         """Note that a trial got on there."""
-        for known in (place, place.machine):
+        for known in (location, location.machine):
             self.in_a_row.pop(known, None)
 
-    def fails(self, place: Place, number: int) -> Place | None:
-        """Note that a trial failed there in a way that may be the place's; return what should be put out, if anything.
+    def note(self, location: Location, number: int) -> Location | None:
+        """Note that trial ``number`` failed there; return what is to blame by now: the GPU, its machine or nothing.
 
         The machine is to blame when it was not always the same of its GPUs.
         """
-        if place == NOWHERE:
+        if location == NOWHERE:
             return None
-        for known in {place, place.machine}:
-            self.in_a_row.setdefault(known, []).append((number, place))
-        on_machine = self.in_a_row[place.machine]
-        if len(on_machine) >= IN_A_ROW and (not place.gpu or len({failed for _, failed in on_machine}) > 1):
-            return place.machine
-        return place if len(self.in_a_row[place]) >= IN_A_ROW else None
+        for known in {location, location.machine}:
+            self.in_a_row.setdefault(known, []).append((number, location))
+        on_machine = self.in_a_row[location.machine]
+        if len(on_machine) >= IN_A_ROW and (not location.gpu or len({failed for _, failed in on_machine}) > 1):
+            return location.machine
+        return location if len(self.in_a_row[location]) >= IN_A_ROW else None
 
-    def is_no_single_trial(self, place: Place) -> bool:
+    def are_many(self, location: Location) -> bool:
         """Tell whether more than one trial failed there in a row, so that it is hardly the trial's own doing."""
-        return len({number for number, _ in self.in_a_row.get(place, ())}) > 1
+        return len({number for number, _ in self.in_a_row.get(location, ())}) > 1

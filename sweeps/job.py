@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
@@ -25,7 +25,7 @@ from sweeps.interrupts import last_words, uninterrupted
 from sweeps.job_checks import Checked, check_sweep, fit_to_data, notes_of_spec, require_same_data
 from sweeps.job_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.ledger_text import used_up_note
-from sweeps.observers import FanOut, Progress
+from sweeps.observers import Progress
 from sweeps.sitting import Sitting
 from sweeps.stage_news import DamageNews
 from sweeps.sweep_file import forget, has_begun, write_file
@@ -57,11 +57,6 @@ def settle_spec(spec: SweepSpec) -> SweepSpec:
     if data.path is not None:
         data = data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
     return spec.model_copy(update={"name": name, "data": data})
-
-
-def base_settings(spec: SweepSpec) -> dict[str, Any]:
-    """Return every setting of a trial that changes nothing of what the sweep starts from."""
-    return spec.trial_config({}).model_dump()
 
 
 def run_sweep(
@@ -178,7 +173,7 @@ def run_trials_of(sitting: Sitting, watcher: Watcher, finish: Finish, *, job: st
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
             mirror.open()
             result = _run_and_finish(sitting, watcher, finish, mirror)
-        status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
+        status = result.status
     except KeyboardInterrupt:
         status = "interrupted"
         raise
@@ -211,7 +206,7 @@ def _run_and_finish(sitting: Sitting, watcher: Watcher, finish: Finish, mirror: 
             sitting.folder / "dataset.json",
             sitting.stages.root,
             sitting.folder,
-            FanOut([beginning, mirror, watcher, keeper, damage, *warm_up]),
+            [beginning, mirror, watcher, keeper, damage, *warm_up],
             address=sitting.address,
             confirm=partial(repeats_wanted, sitting.spec) if sitting.spec.confirm else None,
             edits=sitting.edits,

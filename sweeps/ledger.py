@@ -137,7 +137,7 @@ class Ledger:
 
     def _close(self, record: TrialRecord, spent: Spent) -> None:
         """Add a trial that has ended to what all of these took."""
-        fresh = not record.reused and record.duplicate_of is None
+        fresh = not record.reused
         planned, searched = int(record.config["epochs"]), record.experiment is None
         self._seen.add(Pace(planned, record.epochs, spent, True, fresh, searched), self._halving)
         self._ended, self._spent_by_ended = self._ended + 1, self._spent_by_ended + spent

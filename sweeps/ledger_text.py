@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sweeps.budget import Prices, UsedUp, budget_of, money_text
-from sweeps.plan_text import seconds_text
+from sweeps.budget import Prices, UsedUp, budget_of
 from sweeps.spending import read_spending, spent_dict
+from sweeps.text import money_text, rough_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def spent_text(spent: Mapping[str, Any]) -> str:
     >>> spent_text({"seconds": 120.0, "epochs": 14, "cost": 0.08, "currency": "$", "by_status": ended})
     'Spent: 2 min of trials, 14 epochs trained, $0.08; 75% of the time on complete trials, 25% on pruned ones.'
     """
-    parts = [f"{seconds_text(spent['seconds'])} of trials", f"{spent['epochs']} epochs trained"]
+    parts = [f"{rough_duration(spent['seconds'])} of trials", f"{spent['epochs']} epochs trained"]
     if spent["cost"] is not None:
         parts.append(money_text(spent["cost"], spent["currency"]))
     shares = {status: of["seconds"] / spent["seconds"] for status, of in spent["by_status"].items() if of["seconds"]}

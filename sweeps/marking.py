@@ -143,7 +143,7 @@ class _Sweep:
 
 
 def _read_sweep(folder: Path, stages: Path) -> _Sweep:
-    from sweeps.study_history import read_history
+    from sweeps.study_records import read_history
 
     try:
         records = read_history(folder).records

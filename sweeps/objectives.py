@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from carcls.errors import nearest, shown
+from sweeps.text import percent, short_count
 
 Unit = Literal["share", "nats", "milliseconds", "count"]
 
@@ -48,9 +49,9 @@ class Quantity:
         ['81.2%', '80.0%', '95.0%', '1.25', '4.12 ms', '25.6M']
         """
         if self.unit == "share":
-            return f"{value:.1%}"
+            return percent(value)
         if self.unit == "count":
-            return write_count(value)
+            return short_count(value)
         return f"{value:.3g} ms" if self.unit == "milliseconds" else f"{value:.3g}"
 
 
@@ -64,18 +65,6 @@ QUANTITIES = (
     Quantity("parameters", "parameters", "minimize", "count"),
 )
 ACCURACY = QUANTITIES[0]
-
-
-def write_count(count: float) -> str:
-    """Write a number of parameters in short.
-
-    >>> [write_count(n) for n in (812, 45_300, 3_400_000, 25_600_000, 1_200_000_000)]
-    ['812', '45.3k', '3.4M', '25.6M', '1.2G']
-    """
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.1f}{letter}"
-    return f"{count:g}"
 
 
 def find_quantity(name: str, family: str | None = None) -> Quantity:

@@ -1,14 +1,22 @@
-"""Who watches a sweep from outside the trials."""
+"""Who watches a sweep."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from sweeps.engine import Observer
     from sweeps.ledger import Standing
     from sweeps.record import TrialRecord
+
+
+class Observer(Protocol):
+    """Watches a sweep's trials, from the driver's process and thread."""
+
+    def trial_changed(self, record: TrialRecord) -> None:
+        """A trial began, or goes on after a restart; it finished an epoch; or it is complete, pruned or failed.
+
+        A trial that is left unfinished has no such end.
+        """
 
 
 class Progress(Protocol):
@@ -24,23 +32,5 @@ class Progress(Protocol):
         """Tell what is spent and what is to come; told before the news that changed it."""
 
 
-if TYPE_CHECKING:
-
-    class Watcher(Observer, Progress, Protocol):
-        """Told of everything."""
-
-
-class FanOut:
-    """An Observer that passes every event on.
-
-    Args:
-        observers: told in this order.
-    """
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = tuple(observers)
-
-    def trial_changed(self, record: TrialRecord) -> None:
-        """Pass it on."""
-        for observer in self._observers:
-            observer.trial_changed(record)
+class Watcher(Observer, Progress, Protocol):
+    """Told of everything."""

@@ -7,18 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from carcls.catalog import BackboneRecord
-from sweeps.budget import money_text, parse_price
+from sweeps.budget import parse_price
 from sweeps.confirm import parse_confirm
 from sweeps.plan_stages import PlannedStage, planned_stages
-from sweeps.plan_text import bytes_text, seconds_text, table
 from sweeps.rates import Machine, this_machine
 from sweeps.spec import SweepSpec
+from sweeps.text import changes_text, images_of, lines_of, money_text, plural, rough_duration, size_text, table
 
 if TYPE_CHECKING:
     from carcls.data.dataset import DataSummary
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0
+_STAGE_COLUMNS = ("stage", "count", "trials", "time", "disk", "shared by")
 _NUMBERS = ("name", "images", "classes", "train", "validation", "test")
 
 
@@ -70,17 +71,16 @@ class Plan:
         lines += _afterwards(self.spec)
         lines += [f"  Note: {self.spec.note}"] if self.spec.note else []
         lines += ["", f"Search: {'nothing' if not self.spec.search else ''}".rstrip()]
-        lines += table([[name, str(domain)] for name, domain in self.spec.search.items()])
+        lines += _indented(None, [[name, str(domain)] for name, domain in self.spec.search.items()])
         lines += [
             *self.spec.goals.lines(),
             _stopping(self.spec),
             "",
             "Stages (each is computed once, then shared by all trials, and by later sweeps):",
         ]
-        header = ["stage", "count", "trials", "time", "disk", "shared by"]
-        lines += table([header, *(_row(stage) for stage in self.stages)])
-        lines += ["", f"Disk: about {bytes_text(self.disk_bytes)}."]
-        lines += [f"Time: about {seconds_text(self.seconds)} on {self.machine}. {self._caveat()}"]
+        lines += _indented(_STAGE_COLUMNS, [_row(stage) for stage in self.stages])
+        lines += ["", f"Disk: about {size_text(self.disk_bytes)}."]
+        lines += [f"Time: about {rough_duration(self.seconds)} on {self.machine}. {self._caveat()}"]
         return lines + self._cost_lines()
 
     def _cost_lines(self) -> list[str]:
@@ -152,14 +152,13 @@ def make_plan(
 
 
 def _data(summary: DataSummary) -> str:
-    splits = f"{summary.train:,} train, {summary.validation:,} validation, {summary.test:,} test"
+    splits = images_of({name: getattr(summary, name) for name in ("train", "validation", "test")})
     return f"{summary.name} ({summary.images:,} images, {summary.classes} classes; {splits})"
 
 
 def _changes(spec: SweepSpec, experiment: str) -> str:
     changed = spec.changed_settings(experiment)
-    text = ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
-    return f" with {text}" if text else ", as documented"
+    return f" with {changes_text(changed)}" if changed else ", as documented"
 
 
 def _afterwards(spec: SweepSpec) -> list[str]:
@@ -167,7 +166,7 @@ def _afterwards(spec: SweepSpec) -> list[str]:
     if spec.confirm:
         extent = parse_confirm(spec.confirm)
         best = "best" if extent.top == 1 else f"{extent.top} best"
-        runs = f"{extent.runs} more training{'s' if extent.runs > 1 else ''}"
+        runs = plural(extent.runs, "more training")
         lines.append(f"Then the {best}, with {extent.seeds} fresh seeds each: {runs}, which choose the winner.")
     if spec.refit:
         lines.append("At last the winner once more, on training and validation images.")
@@ -191,6 +190,10 @@ def _stopping(spec: SweepSpec) -> str:
     )
 
 
+def _indented(header: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> list[str]:
+    return lines_of(table(header, rows, words=("stage", "shared by"), fold=("shared by",)), indent="  ")
+
+
 def _row(stage: PlannedStage) -> list[str]:
-    time = seconds_text(stage.seconds)
-    return [stage.kind, str(stage.count), str(stage.trials), time, bytes_text(stage.disk_bytes), stage.shared]
+    time = rough_duration(stage.seconds)
+    return [stage.kind, str(stage.count), str(stage.trials), time, size_text(stage.disk_bytes), stage.shared]

@@ -13,6 +13,7 @@ from carcls.architecture import architecture_of
 from carcls.catalog import BackboneRecord, find_backbone
 from carcls.config import SCRATCH, TrialConfig
 from carcls.machine import usable_cores, visible_gpus
+from sweeps.text import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Machine:
 
     def __str__(self) -> str:
         if self.gpus:
-            return f"{self.gpus} GPU{'s' if self.gpus > 1 else ''}"
-        return f"{self.cores} CPU core{'s' if self.cores > 1 else ''}"
+            return plural(self.gpus, "GPU")
+        return plural(self.cores, "CPU core")
 
 
 # Images per second at 224×224 on two cores, in the precision that "auto" takes: (training, inference).

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from carcls.outcome import Measurement
 
 Status = Literal["running", "complete", "pruned", "failed"]
+# The metric that trials are stopped early by, and that every measurement has.
+OBJECTIVE = "val_accuracy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,9 @@ class TrialRecord:
         epochs: epochs finished.
         seconds: wall time of the trial in its process; of the last attempt when there were several.
         reason: why it failed, was stopped or was not computed; empty otherwise.
-        duplicate_of: number of the earlier trial whose result this one, its twin, took over.
         reused: whether the result was answered from the stage store.
         model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
-        siblings: settings answered for free, as in ``Outcome``: each a mapping with ``settings`` and ``metrics``.
-        sibling_of: number of the trial that answered this one on its way; None for a trial of its own.
+        sibling_of: number of the trial that answered this one, a derived trial, on its way; None for any other.
         confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
         failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
         late_stages: as ``Measurement.stages``, of the stages that it used after its last measurement; ask ``stages``.
@@ -69,11 +69,9 @@ class TrialRecord:
     epochs: int
     seconds: float
     reason: str = ""
-    duplicate_of: int | None = None
     reused: bool = False
     model: str = ""
     predictions: str = ""
-    siblings: Sequence[Mapping[str, Any]] = ()
     sibling_of: int | None = None
     confirms: int | None = None
     failure: str = ""
@@ -83,6 +81,19 @@ class TrialRecord:
     twins: Sequence[Twin] = ()
     precision: str = ""
     history: Sequence[Measurement] = ()
+
+    @property
+    def name(self) -> str:
+        """What people call it: its documented experiment, the search, or the trial that it confirms."""
+        if self.confirms is not None:
+            return f"confirms trial {self.confirms}"
+        by = "" if self.sibling_of is None else f", by trial {self.sibling_of}"
+        return self.experiment or f"search{by}"
+
+    def measured(self, metric: str) -> float | None:
+        """Return a metric, or None where it was never measured."""
+        value = self.metrics.get(metric, math.nan)
+        return float(value) if math.isfinite(value) else None
 
     @property
     def why(self) -> str:
@@ -101,6 +112,59 @@ class TrialRecord:
     def saved(self) -> float:
         """Seconds that the stages took to make which it found made."""
         return sum(seconds for seconds in self.stages.values() if seconds)
+
+
+def what_is_broken(metrics: Mapping[str, float]) -> str:
+    """Return what is wrong with a measurement, or nothing."""
+    if OBJECTIVE not in metrics:
+        return f"{OBJECTIVE} was not measured"
+    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    return f"{' and '.join(broken)} became NaN or infinite" if broken else ""
+
+
+def whole_outcome(status: Status, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a journal notes of a trial's end; of its metrics those that are numbers."""
+    metrics = {name: float(value) for name, value in outcome.get("metrics", {}).items() if math.isfinite(value)}
+    return {"epochs": 0, "seconds": 0.0, "reason": "", **outcome, "metrics": metrics, "status": status}
+
+
+def record_from_notes(
+    number: int, noted: Mapping[str, Any], history: Sequence[Measurement], began: float
+) -> TrialRecord:
+    """Return what a journal tells of a trial.
+
+    Args:
+        number: of the trial.
+        noted: ``asked``, what it was to be; ``outcome``, once it has ended; ``retry``, what it is given
+            after it failed.
+        history: its measurements.
+        began: when it was first handed out, in seconds since 1970.
+    """
+    asked, outcome = noted["asked"], noted.get("outcome", {})
+    micro_batch = noted.get("retry", {}).get("micro_batch")
+    last = history[-1] if history and not outcome else Measurement(0, {})
+    return TrialRecord(
+        number=number,
+        experiment=asked["experiment"],
+        settings=asked["settings"],
+        config={**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"],
+        status=outcome.get("status", "running"),
+        metrics=outcome.get("metrics", last.metrics),
+        epochs=outcome.get("epochs", last.epoch),
+        seconds=outcome.get("seconds", 0.0),
+        reason=outcome.get("reason", ""),
+        reused=outcome.get("reused", False),
+        model=outcome.get("model", ""),
+        predictions=outcome.get("predictions", ""),
+        sibling_of=asked.get("sibling_of"),
+        confirms=asked.get("confirms"),
+        failure=outcome.get("failure", ""),
+        refused="refused" in asked,
+        late_stages=outcome.get("stages", {}),
+        began=began,
+        precision=outcome.get("precision", ""),
+        history=history,
+    )
 
 
 def to_json(record: TrialRecord) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
     Raises:
         InputError: it says what would make scores incomparable.
     """
-    from sweeps.study_history import read_history
+    from sweeps.study_records import read_history
 
     if spec.name != folder.name:
         raise InputError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sweeps.documented import LEAK_MARK, experiments_of
+from sweeps.text import NOTHING, changes_text, images_of, markdown_table, percent, percent_range
 
 if TYPE_CHECKING:
     from sweeps.reproduction import Comparison, Reproduction
@@ -34,7 +35,7 @@ def family_table(rows: Sequence[Comparison]) -> str:
     measures = _MEASURES[rows[0].family]
     header = ["experiment", *(title for _, title in measures), "95% interval of the measured accuracy"]
     body = [[row.name, *(_cell(row, key) for key, _ in measures), _interval(row)] for row in rows]
-    return _table(header, body)
+    return markdown_table(header, body)
 
 
 def final_table(reproduction: Reproduction) -> str:
@@ -44,25 +45,20 @@ def final_table(reproduction: Reproduction) -> str:
     for family in dict.fromkeys(comparison.family for comparison in reproduction.comparisons):
         documented = max(experiments_of(family), key=lambda experiment: experiment.documented["accuracy"])
         mark = LEAK_MARK if documented.leaked else ""
-        shares = [share(documented.documented.get(key)) + mark for key, _ in _SHARES]
-        body.append([f"{TITLES[family]}, documented", documented.name, *shares, "–"])
+        shares = [_share(documented.documented.get(key)) + mark for key, _ in _SHARES]
+        body.append([f"{TITLES[family]}, documented", documented.name, *shares, NOTHING])
         best = reproduction.best.get(family)
         row = next((c for c in reproduction.comparisons if c.name == best), None)
         if row is None:
-            body.append([f"{TITLES[family]}, measured", "none finished", *("–" for _ in _SHARES), "–"])
+            body.append([f"{TITLES[family]}, measured", "none finished", *(NOTHING for _ in _SHARES), NOTHING])
         else:
-            measured = [share(row.measured.get(key)) for key, _ in _SHARES]
+            measured = [_share(row.measured.get(key)) for key, _ in _SHARES]
             body.append([f"{TITLES[family]}, measured", row.name, *measured, _interval(row)])
-    return _table(header, body)
+    return markdown_table(header, body)
 
 
-def share(value: float | None) -> str:
-    """Write a share in percent, a dash when there is none.
-
-    >>> share(0.7226), share(None)
-    ('72.26%', '–')
-    """
-    return "–" if value is None else f"{value:.2%}"
+def _share(value: float | None) -> str:
+    return percent(value, digits=2)  # as documented
 
 
 _WRITE: Mapping[str, Callable[[float], str]] = {
@@ -73,27 +69,21 @@ _WRITE: Mapping[str, Callable[[float], str]] = {
 
 
 def _cell(row: Comparison, measure: str) -> str:
-    write = _WRITE.get(measure, share)
-    documented = "–" if measure not in row.documented else write(row.documented[measure])
-    measured = "–" if measure not in row.measured else write(row.measured[measure])
+    write = _WRITE.get(measure, _share)
+    documented = NOTHING if measure not in row.documented else write(row.documented[measure])
+    measured = NOTHING if measure not in row.measured else write(row.measured[measure])
     about = "~" if row.approximate and measure in row.documented else ""
     mark = LEAK_MARK if row.leaked and measure in row.documented else ""
     return f"{about}{documented}{mark} / {measured}"
 
 
 def _interval(row: Comparison) -> str:
-    return f"{row.interval[0]:.1%} to {row.interval[1]:.1%}" if row.interval else row.status
-
-
-def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---" for _ in header], *body]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return percent_range(row.interval) if row.interval else row.status
 
 
 def _setting(reproduction: Reproduction) -> str:
-    images = ", ".join(f"{count:,} {split}" for split, count in reproduction.images.items())
     lines = [
-        f"Data: {reproduction.data}, {reproduction.classes} classes, images: {images}.",
+        f"Data: {reproduction.data}, {reproduction.classes} classes, images: {images_of(reproduction.images)}.",
         "Each cell reads documented / measured. Measured numbers are of the test images, which were read once for each "
         "experiment. Nothing was chosen on them: the best of a family is the best on the validation images.",
     ]
@@ -109,7 +99,7 @@ def _scale(rows: Sequence[Comparison]) -> str:
     lines = [f"**{used} stands in for {documented}.**" for documented, used in sorted(stand_ins)]
     scaled = {name: change for name, change in shared.items() if name != "backbone"}
     if scaled:
-        lines.append(f"**Not at the documented scale: {_changes(scaled)}.**")
+        lines.append(f"**Not at the documented scale: {changes_text(scaled)}.**")
     return "\n\n".join(lines)
 
 
@@ -118,17 +108,13 @@ def _shared_changes(rows: Sequence[Comparison]) -> dict[str, Any]:
     return {name: change for name, change in first.items() if all(row.changed.get(name) == change for row in rows)}
 
 
-def _changes(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
-
-
 def _notes(rows: Sequence[Comparison]) -> str:
     shared = _shared_changes(rows)
     lines = []
     for row in rows:
         own = {name: change for name, change in row.changed.items() if name not in shared and name != "backbone"}
         if own:
-            lines.append(f"- {row.name}: {_changes(own)}.")
+            lines.append(f"- {row.name}: {changes_text(own)}.")
         if not row.measured:
             lines.append(f"- {row.name} has no result: {_sentence(row.reason or row.status)}")
     notes: dict[str, list[str]] = {}

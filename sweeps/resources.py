@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEAST_SECONDS", "LEAST_VARIABLE", "Machine", "Share", "least_seconds", "this_machine", "trial_resources"]
 
-# For so long every trial may be silent, unless the variable says otherwise (see sweeps.control_hangs).
+# For so long every trial may be silent, unless the variable says otherwise (see sweeps.hangs).
 LEAST_SECONDS = 300.0
 LEAST_VARIABLE = "CARSWEEP_HANG_SECONDS"
 

@@ -7,12 +7,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from carcls.config import TrialConfig
+from carcls.errors import InputError
 from carcls.stages import write_json
 from sweeps.goals import Goals
+from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord, record_from_json, to_json
 
+RESULT = "result.json"
 _OF_THE_BEST = ("number", "params", "metrics", "confirms")
 
 
@@ -36,41 +40,13 @@ class DataSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Confirmed:
-    """A trial that was repeated with fresh seeds (``--confirm``); accuracies on the validation images, in [0, 1].
-
-    Attributes:
-        number: of the trial.
-        asked: how many runs with fresh seeds it has, failed ones and unfinished ones included.
-        runs: numbers of those that are complete.
-        search: its accuracy in the search, by which it was chosen.
-        mean: of the complete runs; None without any.
-        spread: their standard deviation (with n - 1); None with fewer than two.
-        shrinkage: mean - search; below 0 as a rule, since what is chosen for its score was lucky.
-    """
-
-    number: int
-    asked: int
-    runs: tuple[int, ...]
-    search: float
-    mean: float | None
-    spread: float | None
-    shrinkage: float | None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every run is complete."""
-        return bool(self.runs) and len(self.runs) == self.asked
-
-
-@dataclass(frozen=True, slots=True)
 class Compared:
     """The winner beside another trial, on the same validation images.
 
     Attributes:
         against: number of the other trial.
         difference: the winner's accuracy - the other's, in [-1, 1]; means over fresh seeds where they were confirmed.
-        interval: of the difference, 95%, by paired bootstrap over images, and over seeds where there are several.
+        interval: of the difference, 95%, as in ``PairedComparison`` of carcls.evaluation.significance.
         p: two-sided, exact (McNemar's test; over several seeds its generalization), by Holm where there are several
             others; in [0, 1].
         shown: whether a difference is shown: p is at most 5% and the interval leaves 0 out.
@@ -120,33 +96,41 @@ class RegisteredModel:
 class SweepResult:
     """A sweep, finished or interrupted; ``winner``, ``test`` and ``registered`` are None while there is no winner.
 
-    ``winner`` is the number of the trial that won on the validation images; after ``--confirm`` it is the run with a
-    fresh seed that stands for the winning settings.
-
-    ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` is the winner beside
-    others; ``spent`` is what ``sweeps.spending.spent_dict`` returns, empty in results of older versions. ``objectives``
-    and ``constraints`` are those of the spec; ``pareto`` has the numbers of the trials on the front of several
-    objectives, ascending. ``saved_seconds`` is what the stages took to make that trials found made.
+    Attributes:
+        sweep, family: its name, and what it sweeps over.
+        out: folder of all sweeps, absolute.
+        data: what was trained, validated and tested on.
+        board: its trials in their order, by the goals of the sweep.
+        winner: number of the trial that won on the validation images; after ``--confirm`` it is the run with a fresh
+            seed that stands for the winning settings.
+        test, registered: of the winner.
+        tracking_uri: where MLflow's runs are, without a password.
+        seconds: of all sittings.
+        interrupted: whether trials were left.
+        comparison: the winner beside others.
+        spent: as ``sweeps.spending.spent_dict`` returns it; empty in results of older versions.
+        saved_seconds: that the stages took to make which trials found made.
     """
 
     sweep: str
     family: str
     out: str
     data: DataSummary
-    trials: tuple[TrialRecord, ...]
+    board: Leaderboard
     winner: int | None
     test: TestReading | None
     registered: RegisteredModel | None
     tracking_uri: str
     seconds: float
     interrupted: bool = False
-    confirmed: tuple[Confirmed, ...] = ()
     comparison: tuple[Compared, ...] = ()
     spent: Mapping[str, Any] = field(default_factory=dict)
-    objectives: tuple[str, ...] = ("accuracy",)
-    constraints: tuple[str, ...] = ()
-    pareto: tuple[int, ...] = ()
     saved_seconds: float = 0.0
+
+    @property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """All trials, by number."""
+        return self.board.trials
 
     @property
     def best(self) -> TrialRecord | None:
@@ -154,17 +138,44 @@ class SweepResult:
         return next((trial for trial in self.trials if trial.number == self.winner), None)
 
     @property
-    def goals(self) -> Goals:
-        """What decided the winner."""
-        return Goals.parse(self.objectives, self.constraints)
+    def status(self) -> Literal["interrupted", "complete", "failed"]:
+        """``interrupted``, ``complete``, or ``failed`` when no trial won."""
+        return "interrupted" if self.interrupted else "complete" if self.best else "failed"
+
+    @property
+    def model(self) -> str:
+        """What won: a documented experiment, which a run with a fresh seed may repeat, ``search``, or ``none``."""
+        best = self.best
+        if best is None:
+            return "none"
+        number = best.number if best.confirms is None else best.confirms
+        return next((trial.experiment for trial in self.trials if trial.number == number), None) or "search"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
-        told = asdict(replace(self, trials=()))  # a record's history would be read for nothing
         trials = {trial.number: to_json(trial) for trial in self.trials}
-        winner = trials.get(told.pop("winner"))
-        best = None if winner is None else {name: winner[name] for name in _OF_THE_BEST}
-        plain: dict[str, Any] = _plain({**told, "trials": list(trials.values()), "best": best})
+        winner = trials.get(self.winner) if self.winner is not None else None
+        value = {
+            "sweep": self.sweep,
+            "family": self.family,
+            "out": self.out,
+            "data": asdict(self.data),
+            "trials": list(trials.values()),
+            "best": None if winner is None else {name: winner[name] for name in _OF_THE_BEST},
+            "confirmed": [asdict(one) for one in self.board.confirmed],
+            "comparison": [asdict(one) for one in self.comparison],
+            "test": asdict(self.test) if self.test else None,
+            "registered": asdict(self.registered) if self.registered else None,
+            "tracking_uri": self.tracking_uri,
+            "seconds": self.seconds,
+            "interrupted": self.interrupted,
+            "spent": self.spent,
+            "objectives": [objective.name for objective in self.board.goals.objectives],
+            "constraints": [str(constraint) for constraint in self.board.goals.constraints],
+            "pareto": list(self.board.pareto),
+            "saved_seconds": self.saved_seconds,
+        }
+        plain: dict[str, Any] = _plain(value)
         return plain
 
     def as_json(self) -> str:
@@ -177,33 +188,53 @@ class SweepResult:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> SweepResult:
-        """Read back what ``as_dict`` wrote; null metrics are NaN again."""
+        """Read back what ``as_dict`` wrote, also an older version's; null metrics are NaN again.
+
+        The settings of its leaderboard are told beside the defaults of the family.
+        """
         best, test, registered = value["best"], value["test"], value["registered"]
+        data = DataSummary(**value["data"])
+        board = Leaderboard(
+            tuple(record_from_json(trial) for trial in value["trials"]),
+            TrialConfig.model_validate({"family": value["family"]}).model_dump(),
+            data.splits.get("validation", 0),
+            Goals.parse(value.get("objectives", ("accuracy",)), value.get("constraints", ())),
+        )
         return cls(
             sweep=value["sweep"],
             family=value["family"],
             out=value["out"],
-            data=DataSummary(**value["data"]),
-            trials=tuple(record_from_json(trial) for trial in value["trials"]),
+            data=data,
+            board=board,
             winner=best["number"] if best else None,
             test=TestReading(**{**test, "interval": tuple(test["interval"])}) if test else None,
             registered=RegisteredModel(**registered) if registered else None,
             tracking_uri=value["tracking_uri"],
             seconds=value["seconds"],
             interrupted=value["interrupted"],
-            confirmed=tuple(Confirmed(**{**c, "runs": tuple(c["runs"])}) for c in value.get("confirmed", ())),
             comparison=tuple(Compared(**{**c, "interval": tuple(c["interval"])}) for c in value.get("comparison", ())),
             spent=value.get("spent", {}),
-            objectives=tuple(value.get("objectives", ("accuracy",))),
-            constraints=tuple(value.get("constraints", ())),
-            pareto=tuple(value.get("pareto", ())),
             saved_seconds=value.get("saved_seconds", 0.0),
         )
 
-    @classmethod
-    def load(cls, path: Path) -> SweepResult:
-        """Read what ``save`` wrote."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+def read_result(folder: Path) -> SweepResult | None:
+    """Return what the sweep in ``folder`` left, by the name that the folder has now; None before it left anything.
+
+    Raises:
+        InputError: ``result.json`` is damaged.
+    """
+    path = folder / RESULT
+    if not path.is_file():
+        return None
+    try:
+        return replace(SweepResult.from_dict(json.loads(path.read_text(encoding="utf-8"))), sweep=folder.name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{RESULT} must be one that this carsweep wrote, got {type(error).__name__}: {said}. "
+            f"Move it away and run the sweep with --name {folder.name}: nothing is computed twice."
+        ) from error
 
 
 def _plain(value: Any) -> Any:

@@ -107,7 +107,7 @@ def spent_by(record: TrialRecord, spending: Spending) -> Spent:
     """Return what a trial took; of trials older than the file, what the journal says of the last attempt."""
     if record.number in spending.trials:
         return spending.trials[record.number]
-    if record.sibling_of is not None or record.duplicate_of is not None:
+    if record.sibling_of is not None:
         return Spent()
     return Spent(record.seconds, 0 if record.reused else record.epochs)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from carcls.stages import seconds_of
 from carcls.stages_disk import Stored, list_store
-from sweeps.study_history import read_history
+from sweeps.study_records import read_history
 from sweeps.sweep_file import sweeps_of
 
 

@@ -7,26 +7,18 @@ that a dead driver left running are handed out first, then documented experiment
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import optuna
-from optuna.trial import FrozenTrial, TrialState
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
 from sweeps.confirm import Repeat
-from sweeps.record import Status, TrialRecord
-from sweeps.study_book import Book
-from sweeps.study_confirm import Confirming, confirming_trial, is_confirming, searched
-from sweeps.study_goals import refused_of
-from sweeps.study_history import JOURNAL, note_spec, reopen
-from sweeps.study_lines import OBJECTIVE
-from sweeps.study_next import Costs, Proposals
-from sweeps.study_parts import Journal, asked_of, load, what_is_broken
+from sweeps.record import Status, TrialRecord, what_is_broken
+from sweeps.study_derived import derived_of
+from sweeps.study_records import Asked, Trials, note_spec
 from sweeps.study_rungs import is_beaten
-from sweeps.study_trials import Asked, Live, last_of
+from sweeps.study_sampling import AskedValue, Costs, Proposals, asked_value
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
@@ -39,20 +31,41 @@ MAX_DUPLICATES = 20
 __all__ = ["Asked", "Costs", "Study", "TrialRecord"]
 
 
+@dataclass(slots=True)
+class _Live:
+    """A trial that was handed out, and the last it said: ``last`` is its outcome if it ended now.
+
+    ``stages`` are those that it told of and that are not in the journal yet.
+    """
+
+    config: TrialConfig
+    documented: bool
+    confirms: bool
+    last: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "epochs": 0, "seconds": 0.0})
+    stages: Mapping[str, float | None] = field(default_factory=dict)
+    pruned: bool = False
+
+
 class Study:
     """The study of one sweep. Use ``Study.open``; close it, or use it as a context manager.
 
     One driver, one thread: whoever opens it holds the sweep (see sweeps.holding).
+
+    Attributes:
+        reopened: numbers of the trials that are tried again, since they failed through no fault of their own.
     """
 
-    def __init__(self, study: optuna.Study, spec: SweepSpec, journal: Journal, costs: Costs = lambda _: {}) -> None:
+    def __init__(self, trials: Trials, spec: SweepSpec, costs: Costs) -> None:
+        self._trials = trials
         self._spec = spec
-        self._book = Book(study, spec, journal)
-        self._live: dict[int, Live] = {}
-        self._proposals = Proposals(self._book, spec, costs)
-        self._confirming: Confirming | None = None
-        self.reopened: tuple[int, ...] = ()
-        self._unfinished = [n for n in self._book.settle_the_past() if not is_confirming(self._book.frozen(n))]
+        self._proposals = Proposals(trials, spec, costs)
+        self._live: dict[int, _Live] = {}
+        self._finished: list[int] = []
+        self._unfinished = [r.number for r in trials.records() if r.status == "running" and r.confirms is None]
+        # Runs that confirm the search, once it is over: those another driver left unfinished, and those not begun.
+        self._confirming: list[int] | None = None
+        self._repeats: list[Repeat] = []
+        self.reopened = trials.reopened
 
     @classmethod
     def open(
@@ -73,13 +86,10 @@ class Study:
             InputError: the folder holds a sweep of another spec, or its journal is damaged.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        reopened = () if edits is None else reopen(folder / JOURNAL)
-        journal = Journal(folder / JOURNAL)
-        study = load(journal)
-        note_spec(study, spec, folder, edits)
-        opened = cls(study, spec, journal, costs)
-        opened.reopened = tuple(n for n in reopened if "duplicate_of" not in asked_of(opened._book.frozen(n)))
-        return opened
+        trials = Trials(folder, spec.goals, reopen=edits is not None)
+        trials.begin()
+        note_spec(trials, spec, folder.name, edits)
+        return cls(trials, spec, costs)
 
     def __enter__(self) -> Study:
         return self
@@ -89,7 +99,7 @@ class Study:
 
     def close(self) -> None:
         """Have the disk hold what was told."""
-        self._book.sync()
+        self._trials.sync()
 
     # Asking
 
@@ -100,79 +110,71 @@ class Study:
             if asked is not None:
                 return asked
         if self._confirming is not None:
-            return self._begin_repeat(self._confirming.new.pop(0)) if self._confirming.new else None
+            return self._begin_repeat(self._repeats.pop(0)) if self._repeats else None
         for _ in range(MAX_DUPLICATES):
             if not self.has_work:
                 return None
-            asked = self._begin(self._book.add(self._proposals.next()))
+            asked = self._add(self._proposals.next())
             if asked is not None:
                 return asked
-        trial = self._proposals.at_random()
-        if trial is None:
-            self._book.exhausted_at = self._spec.trials
-        return None if trial is None else self._begin(self._book.add(trial))
+        last = self._proposals.at_random()
+        if last is None:
+            self._trials.note_study(exhausted_at=self._spec.trials)
+        return None if last is None else self._add(last)
 
     def left(self) -> int:
         """Return how many new trials the budget still allows. What is free does not count."""
-        return int(self._spec.trials) - self._book.index.counted
+        return int(self._spec.trials) - self._trials.counted
 
     @property
     def has_work(self) -> bool:
         """Whether the search has something to run."""
-        return bool(self._unfinished) or (self.left() > 0 and not self._is_exhausted)
+        # Where the space held nothing new for this budget, a larger one looks again.
+        is_exhausted = self._trials.attributes.get("exhausted_at", 0) >= self._spec.trials
+        return bool(self._unfinished) or (self.left() > 0 and not is_exhausted)
 
     def confirm(self, repeats: Sequence[Repeat]) -> bool:
         """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?"""
-        known = [self._book.index.digests.get(repeat.config.digest) for repeat in repeats]
-        self._confirming = Confirming(
-            unfinished=[n for n in known if n is not None and self._book.frozen(n).state is TrialState.RUNNING],
-            new=[repeat for repeat, number in zip(repeats, known, strict=True) if number is None],
-        )
-        return bool(self._confirming.unfinished or self._confirming.new)
+        known = [self._trials.digests.get(repeat.config.digest) for repeat in repeats]
+        begun = [number for number in known if number is not None]
+        self._confirming = [number for number in begun if self._trials.record(number).status == "running"]
+        self._repeats = [repeat for repeat, number in zip(repeats, known, strict=True) if number is None]
+        return bool(self._confirming or self._repeats)
 
     def _begin_repeat(self, repeat: Repeat) -> Asked | None:
-        return self._begin(self._book.add(confirming_trial(repeat)))
+        """Hand out a run with a fresh seed. Its settings are all of its config's, with the seed.
 
-    @property
-    def _is_exhausted(self) -> bool:
-        """Whether the space held nothing new for this budget; a larger one looks again."""
-        return self._book.exhausted_at >= self._spec.trials
+        Of a documented experiment, whose name it does not have, the sweep's own would not be those that were run.
+        """
+        asked = asked_value(repeat.config, repeat.config.model_dump(exclude={"family"}))
+        return self._begin(self._trials.add({**asked, "confirms": repeat.confirms}))
 
-    def _begin(self, frozen: FrozenTrial) -> Asked | None:
-        """Hand out a trial of the book, unless another one answers it or it breaks a limit."""
-        asked = asked_of(frozen)
-        if "duplicate_of" in asked:
-            self._book.settle_duplicate(frozen)
-            return None
-        refused = refused_of(asked)
-        if refused is not None:
-            reason = f"not run, since it breaks a constraint: {self._spec.goals.broken_by(refused)}"
-            self._finish(frozen.number, "pruned", None, {"metrics": refused, "reason": reason})
-            return None
-        config = TrialConfig.model_validate(asked["config"])
-        documented = asked["experiment"] is not None
-        self._live[frozen.number] = Live(self._book.attach(frozen), documented, config.epochs, is_confirming(frozen))
-        retry = frozen.user_attrs.get("retry", {})
-        return Asked(frozen.number, asked["experiment"], asked["settings"], config, retry)
+    def _add(self, asked: AskedValue) -> Asked | None:
+        """Write a trial down and hand it out, unless another one answers it or it breaks a limit."""
+        goals, refused = self._spec.goals, asked.get("refused")
+        reason = f"not run, since it breaks a constraint: {goals.broken_by(refused)}" if refused else ""
+        number = self._trials.add(asked, reason)
+        if refused:
+            self._finished.append(number)
+        return None if refused or "duplicate_of" in asked else self._begin(number)
+
+    def _begin(self, number: int) -> Asked:
+        asked, record = self._trials.asked(number), self._trials.record(number)
+        self._live[number] = _Live(asked.config, record.experiment is not None, record.confirms is not None)
+        return asked
 
     def _hand_out_again(self, number: int) -> Asked | None:
-        frozen = self._book.frozen(number)
-        epochs = frozen.last_step or 0
-        came_further = epochs > frozen.user_attrs.get("epochs_before", 0)
-        attempts = 1 if came_further else frozen.user_attrs.get("attempts", 1) + 1
+        record, noted = self._trials.record(number), self._trials.notes(number)
+        came_further = record.epochs > noted.get("epochs_before", 0)
+        attempts = 1 if came_further else noted.get("attempts", 1) + 1
         if attempts > MAX_ATTEMPTS:
-            why = frozen.user_attrs.get("lost", "its process died; ray.log in the sweep's folder may tell why.")
+            why = noted.get("lost", "its process died; ray.log in the sweep's folder may tell why.")
             reason = f"lost {MAX_ATTEMPTS} times without finishing another epoch: {why}"
-            outcome = {
-                "epochs": epochs,
-                "metrics": self._book.record(number).metrics,
-                "reason": reason,
-                "failure": "lost",
-            }
-            self._finish(number, "failed", None, outcome)
+            last = {"epochs": record.epochs, "metrics": record.metrics}
+            self._finish(number, "failed", {**last, "reason": reason}, "lost")
             return None
-        self._book.note(frozen, epochs_before=epochs, attempts=attempts)
-        return self._begin(frozen)
+        self._trials.note(number, epochs_before=record.epochs, attempts=attempts)
+        return self._begin(number)
 
     # Telling
 
@@ -190,16 +192,15 @@ class Study:
         epoch, metrics = measurement.epoch, measurement.metrics
         broken = what_is_broken(metrics)
         if broken:
-            reason = f"{broken} after epoch {epoch}"
-            self._finish(number, "failed", None, {**last_of(live), "reason": reason, "failure": "diverged"})
+            self._finish(number, "failed", {**live.last, "reason": f"{broken} after epoch {epoch}"}, "diverged")
             return True
-        live.epochs, live.metrics, live.seconds = epoch, dict(metrics), seconds
+        live.last = {"metrics": dict(metrics), "epochs": epoch, "seconds": seconds}
         live.stages = {**measurement.stages, **live.stages}
-        if self._book.report(live.trial, replace(measurement, stages=live.stages)):
+        if self._trials.report(number, replace(measurement, stages=live.stages)):
             live.stages = {}
-        stopping = self._spec.early_stopping
-        is_rung = epoch in stopping.rungs(live.last_epoch) and not (live.documented or live.confirms)
-        live.pruned = is_rung and is_beaten(searched(self._book.known()), number, epoch, live.last_epoch, stopping)
+        stopping, epochs = self._spec.early_stopping, live.config.epochs
+        is_rung = epoch in stopping.rungs(epochs) and not (live.documented or live.confirms)
+        live.pruned = is_rung and is_beaten(self._trials.curves(), number, epoch, epochs, stopping)
         return live.pruned
 
     def is_live(self, number: int) -> bool:
@@ -223,22 +224,22 @@ class Study:
             more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them, and
                 ``stages`` as in ``Measurement``, used after the last epoch.
         """
-        broken = what_is_broken(metrics)
         outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
+        broken = what_is_broken(metrics)
         if broken:
-            self._finish(number, "failed", None, {**outcome, "reason": broken, "failure": "diverged"})
+            self._finish(number, "failed", {**outcome, "reason": broken}, "diverged")
         else:
-            self._finish(number, "complete", metrics[OBJECTIVE], outcome)
+            self._finish(number, "complete", outcome)
 
     def tell_pruned(self, number: int) -> None:
         """Close the trial at its last report."""
-        live = self._live[number]
-        reason = f"stopped after epoch {live.epochs}: others were better by then"
-        self._finish(number, "pruned", None, {**last_of(live), "reason": reason})
+        last = self._live[number].last
+        reason = f"stopped after epoch {last['epochs']}: others were better by then"
+        self._finish(number, "pruned", {**last, "reason": reason})
 
     def tell_failed(self, number: int, reason: str, failure: str = "") -> None:
         """Close the trial as failed; the reason is shown on the leaderboard. ``failure`` is its kind."""
-        self._finish(number, "failed", None, {**last_of(self._live[number]), "reason": reason, "failure": failure})
+        self._finish(number, "failed", {**self._live[number].last, "reason": reason}, failure)
 
     def hand_back(self, number: int, *, counted: bool, retry: Mapping[str, Any] | None = None, why: str = "") -> None:
         """Leave the trial unfinished; ``ask`` returns it again, the next time or when the sweep goes on.
@@ -249,18 +250,21 @@ class Study:
             retry: JSON values that ``ask`` returns with it from now on.
             why: one line for a person, told if this was the last attempt.
         """
-        live = self._live.pop(number)
+        del self._live[number]
         if retry is not None:
-            live.trial.set_user_attr("retry", dict(retry))
+            self._trials.note(number, retry=dict(retry))
         if why:
-            live.trial.set_user_attr("lost", why)
+            self._trials.note(number, lost=why)
         if not counted:
-            live.trial.set_user_attr("attempts", live.trial.user_attrs.get("attempts", 1) - 1)
+            self._uncount(number)
         self._to_go_on_with.append(number)
+
+    def _uncount(self, number: int) -> None:
+        self._trials.note(number, attempts=self._trials.notes(number).get("attempts", 1) - 1)
 
     @property
     def _to_go_on_with(self) -> list[int]:
-        return self._unfinished if self._confirming is None else self._confirming.unfinished
+        return self._unfinished if self._confirming is None else self._confirming
 
     @property
     def has_live(self) -> bool:
@@ -269,27 +273,30 @@ class Study:
 
     def release(self) -> None:
         """Leave what was handed out unfinished; the next driver gets it first, with no attempt counted."""
-        for live in self._live.values():
-            attempts = live.trial.user_attrs.get("attempts", 1)
-            live.trial.set_user_attr("attempts", attempts - 1)
+        for number in self._live:
+            self._uncount(number)
         self._live.clear()
 
-    def _finish(self, number: int, status: Status, value: float | None, outcome: Mapping[str, Any]) -> None:
-        live = self._live.get(number)
-        stages = {**outcome.get("stages", {}), **(live.stages if live else {})}
-        self._book.finish(number, status, value, {**outcome, "stages": stages} if stages else outcome)
-        self._live.pop(number, None)
+    def _finish(self, number: int, status: Status, outcome: Mapping[str, Any], failure: str = "") -> None:
+        live = self._live.pop(number, None)
+        answers = outcome.get("siblings", ()) if live is not None and not live.confirms and status == "complete" else ()
+        told = {name: value for name, value in outcome.items() if name != "siblings"} | {"failure": failure}
+        told["stages"] = {**outcome.get("stages", {}), **(live.stages if live else {})}
+        derived = list(derived_of(live.config, answers, self._spec, self._trials.digests)) if live and answers else ()
+        self._trials.finish(number, status, told, derived)
+        self._finished.append(number)
 
     # Reading
 
     def record(self, number: int) -> TrialRecord:
         """Return what the journal knows of one trial."""
-        return self._book.record(number)
+        return self._trials.record(number)
 
-    def records(self, *, duplicates: bool = False) -> list[TrialRecord]:
-        """Return every trial with its twins, in the order of asking; the twins' own records when asked for instead."""
-        return self._book.records(duplicates=duplicates)
+    def records(self) -> list[TrialRecord]:
+        """Return every trial with its twins, in the order of asking."""
+        return self._trials.records()
 
     def take_finished(self) -> list[TrialRecord]:
-        """Return the trials finished since the last call, without duplicates."""
-        return self._book.take_finished()
+        """Return the trials finished since the last call; not those that others answer."""
+        numbers, self._finished = self._finished, []
+        return [self.record(number) for number in numbers]

@@ -12,50 +12,40 @@ verdict changes nothing: the next one comes to the same verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-from optuna.trial import FrozenTrial, TrialState
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from carcls.config import SCRATCH
 from sweeps.spec_stopping import EarlyStopping
 
 
-def is_beaten(trials: Sequence[FrozenTrial], number: int, epoch: int, epochs: int, stopping: EarlyStopping) -> bool:
+class Curve(NamedTuple):
+    """What a trial has measured: accuracies by epoch, from 1; ``kind`` decides how fast it starts."""
+
+    kind: str | None
+    accuracies: Mapping[int, float]
+
+
+def is_beaten(curves: Mapping[int, Curve], number: int, epoch: int, epochs: int, stopping: EarlyStopping) -> bool:
     """Tell whether a trial should stop after ``epoch``.
 
     Args:
-        trials: all of the sweep; values are compared where they have one of the same epoch.
+        curves: by number, of all trials that the trial may be compared with, and its own.
         number: of the trial, which has reported the epoch.
         epoch: from 1. Where the trial has come further already it was allowed to, and is not judged again.
         epochs: of the whole trial; its rungs depend on them.
         stopping: which epochs are rungs, who is compared, and how many go on.
     """
-    trial = next(trial for trial in trials if trial.number == number)
-    own = trial.intermediate_values
+    kind, own = curves[number]
     if epoch not in stopping.rungs(epochs) or max(own, default=epoch) > epoch:
         return False
-    compared = _own_kind(trials, trial) if epoch < stopping.within_kind * epochs else iter(trials)
-    values = sorted((t.intermediate_values[epoch] for t in compared if _came_to(t, epoch)), reverse=True)
+    within_kind = epoch < stopping.within_kind * epochs
+    compared = [curve.accuracies for curve in curves.values() if curve.kind == kind or not within_kind]
+    values = sorted((accuracies[epoch] for accuracies in compared if epoch in accuracies), reverse=True)
     return own[epoch] < values[max(1, len(values) // stopping.reduction) - 1]
 
 
-def _came_to(trial: FrozenTrial, epoch: int) -> bool:
-    """Tell whether the trial was measured at the epoch itself, and what it reached there stands.
-
-    A duplicate has only taken over its twin's values; a trial that failed came to nothing, however well it began.
-    """
-    is_own = "duplicate_of" not in trial.user_attrs.get("asked", {})
-    return epoch in trial.intermediate_values and is_own and trial.state is not TrialState.FAIL
-
-
-def _own_kind(trials: Sequence[FrozenTrial], trial: FrozenTrial) -> Iterator[FrozenTrial]:
-    kind = _kind(trial)
-    return (other for other in trials if _kind(other) == kind)
-
-
-def _kind(trial: FrozenTrial) -> Any:
-    """Return what decides how fast a trial starts: its unfreezing schedule; None for what is trained from nothing."""
-    config = trial.user_attrs["asked"]["config"]
-    from_nothing = config["family"] == "scratch" or config["backbone"] == SCRATCH
-    return None if from_nothing else config["unfreezing"]
+def kind_of(config: Mapping[str, Any]) -> str | None:
+    """Return what decides how fast a trial starts: its unfreezing schedule; None for what is trained from scratch."""
+    from_scratch = config["family"] == "scratch" or config["backbone"] == SCRATCH
+    return None if from_scratch else str(config["unfreezing"])

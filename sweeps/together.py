@@ -12,12 +12,11 @@ from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.errors import SpecError
 from carcls.stages import write_json
 from sweeps.budget import shared_budgets
-from sweeps.comparison import Pair, compare
-from sweeps.comparison_files import read_sweeps
+from sweeps.comparison import Pair, compare_sweeps
+from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
 from sweeps.spec_loading import load_spec
-from sweeps.spec_mistakes import TRIAL_SETTINGS
 from sweeps.sweep_file import is_sweep, read_spec, write_file
 from sweeps.together_tables import TogetherResult, markdown_of
 from sweeps.winner import write_text
@@ -129,8 +128,7 @@ def run_together(
 
 def _pairs(out: Path, names: Sequence[str]) -> tuple[Pair, ...]:
     """Compare the winners by their stored answers to the test images, which are not read again."""
-    files = read_sweeps(out, names)
-    return tuple(pair for group in compare(files.results, files.predictions).groups for pair in group.pairs)
+    return tuple(pair for group in compare_sweeps(out, names).groups for pair in group.pairs)
 
 
 def _run_one(

@@ -13,15 +13,8 @@ from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.budget import budget_of
-from sweeps.confirm import confirmed_of, find_confirmed, typical_run
-from sweeps.leaderboard import find_best, leaderboard_of, pareto_of
-from sweeps.result import (
-    Confirmed,
-    DataSummary,
-    RegisteredModel,
-    SweepResult,
-    TestReading,
-)
+from sweeps.leaderboard import Leaderboard
+from sweeps.result import RESULT, DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.sitting import Sitting
 from sweeps.spending import Spending, cost_metric, read_spending, spent_by, spent_dict
 from sweeps.sweep_file import sweep_id
@@ -29,7 +22,6 @@ from sweeps.winner_readings import Subject, is_read, read_test
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
-    from sweeps.goals import Goals
     from sweeps.record import TrialRecord
     from sweeps.tracking import Mirror
 
@@ -54,11 +46,11 @@ def conclude(
     """
     result = summarize(sitting, records, interrupted=interrupted)
     before = sitting.before
-    if before is None and (sitting.folder / "result.json").is_file():
-        tell("result.json cannot be read; it is written anew from the sweep's journal.")
+    if before is None and (sitting.folder / RESULT).is_file():
+        tell(f"{RESULT} cannot be read; it is written anew from the sweep's journal.")
     if before is not None and not interrupted and _same_outcome(before, result, refit=sitting.spec.refit):
         # The trials are those that it was concluded with, and the journal's records know where their models are.
-        result = _as_registered(sitting, replace(before, trials=result.trials), mirror, tell)
+        result = _as_registered(sitting, replace(before, board=result.board), mirror, tell)
     elif result.winner is not None and not interrupted:
         write_down(sitting, result)
         result = _publish(sitting, result, mirror, tell)
@@ -188,35 +180,26 @@ def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: 
     """Return the result without a test reading and a registered model."""
     spending = read_spending(sitting.folder)
     trials = tuple(sorted((with_time(record, spending) for record in records), key=lambda trial: trial.number))
-    goals = sitting.spec.goals
-    confirmed = confirmed_of(trials) if sitting.spec.confirm else ()
-    best = _best(trials, confirmed, goals)
+    data = summarize_data(sitting.dataset)
+    board = Leaderboard(
+        trials, sitting.spec.trial_config({}).model_dump(), data.splits["validation"], sitting.spec.goals
+    )
     seconds = time.monotonic() - sitting.started + (sitting.before.seconds if sitting.before else 0.0)
     return SweepResult(
         sweep=str(sitting.spec.name),
         family=sitting.spec.family,
         out=str(sitting.out),
-        data=summarize_data(sitting.dataset),
-        trials=trials,
-        winner=best.number if best else None,
+        data=data,
+        board=board,
+        winner=board.best.number if board.best else None,
         test=None,
         registered=None,
         tracking_uri=sitting.tracking.shown_uri,
         seconds=round(seconds, 3),
         interrupted=interrupted,
-        confirmed=confirmed,
         spent=spent_dict(records, spending, budget_of(sitting.spec).prices),
-        objectives=sitting.spec.objectives,
-        constraints=sitting.spec.constraints,
-        pareto=pareto_of(trials, goals),
-        saved_seconds=round(sum(record.saved for record in records if record.duplicate_of is None), 3),
+        saved_seconds=round(sum(record.saved for record in records), 3),
     )
-
-
-def _best(trials: Sequence[TrialRecord], confirmed: Sequence[Confirmed], goals: Goals) -> TrialRecord | None:
-    """Return the trial whose model is registered: by the means of fresh seeds where there are any."""
-    winner = find_confirmed(confirmed)
-    return find_best(trials, goals) if winner is None else typical_run(winner, trials)
 
 
 def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool:
@@ -277,7 +260,7 @@ def _told(failure: Exception) -> str:
 def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:
     """Return tags of the version: how often the test images were looked at, and what its validation score is worth."""
     tags = {"test_readings": str(test.readings), "test_models_read": str(test.models)}
-    winner = find_confirmed(result.confirmed)
+    winner = result.board.best_confirmed
     if winner is not None and winner.mean is not None:
         spread = "" if winner.spread is None else f" ±{winner.spread:.4f}"
         tags["confirmed_val_accuracy"] = f"{winner.mean:.4f}{spread} over {len(winner.runs)} fresh seeds"
@@ -286,7 +269,7 @@ def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:
 
 def metrics_of(result: SweepResult) -> Mapping[str, float]:
     """Return what the sweep's run in MLflow shows besides its counts."""
-    winner = find_confirmed(result.confirmed)
+    winner = result.board.best_confirmed
     confirmed = {"best_confirmed_accuracy": winner.mean} if winner is not None and winner.mean is not None else {}
     return {**(result.test.metrics if result.test else {}), **confirmed, **cost_metric(result.spent)}
 
@@ -301,7 +284,5 @@ def write_text(path: Path, text: str) -> None:
 
 def write_down(sitting: Sitting, result: SweepResult) -> None:
     """Write ``leaderboard.json`` and ``result.json``."""
-    base = sitting.spec.trial_config({}).model_dump()
-    board = leaderboard_of(result, base)
-    write_json(sitting.folder / "leaderboard.json", board.as_dict())
-    result.save(sitting.folder / "result.json")
+    write_json(sitting.folder / "leaderboard.json", result.board.as_dict())
+    result.save(sitting.folder / RESULT)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from carcls.config import TrialConfig
 from sweeps.confirm import Repeat, parse_confirm, repeats_of
-from sweeps.leaderboard import make_leaderboard
+from sweeps.leaderboard import Leaderboard
 from sweeps.sweep_file import is_sweep, read_spec
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repe
         return []
     extent = parse_confirm(spec.confirm)
     configs = {record.number: TrialConfig.model_validate(dict(record.config)) for record in records}
-    search = [record for record in records if record.confirms is None]
-    base = spec.trial_config({}).model_dump()
-    board = make_leaderboard(search, base=base, validation_images=0, goals=spec.goals)
+    board = Leaderboard(tuple(record for record in records if record.confirms is None), goals=spec.goals)
     best = list(_distinct(board.rows, configs))[: extent.top]
     return [repeat for number in best for repeat in repeats_of(number, configs[number], spec.seed, extent.seeds)]
 
@@ -42,10 +40,11 @@ def _distinct(rows: Sequence[Row], configs: dict[int, TrialConfig]) -> Iterator[
     """Yield the numbers of complete trials, best first, each training and each settings once."""
     seen: set[int | str] = set()
     for row in rows:
-        parent = row.number if row.sibling_of is None else row.sibling_of
-        digest = configs[row.number].digest
+        number = row.trial.number
+        parent = number if row.trial.sibling_of is None else row.trial.sibling_of
+        digest = configs[number].digest
         if row.rank is not None and not {parent, digest} & seen:
-            yield row.number
+            yield number
         if row.rank is not None:
             seen |= {parent, digest}
 

@@ -1,9 +1,8 @@
 """The winner beside those that it won against, on the validation images: is a difference shown at all?
 
-After ``--confirm`` all fresh seeds of each side speak: the accuracies are means over them, the interval is drawn over
-images and seeds, the p-value is that of the exact flip test (carcls.evaluation.significance_seeds), and Holm's
-correction is made for the number of others. Without it, one run stands beside the runner-up's; both were chosen by
-their scores on these very images, so that even a difference that is shown is flattered.
+After ``--confirm`` all fresh seeds of each side speak, and Holm's correction is made for the number of others. Without
+it, one run stands beside the runner-up's; both were chosen by their scores on these very images, so that even a
+difference that is shown is flattered. The test is that of carcls.evaluation.significance, as everywhere.
 """
 
 from __future__ import annotations
@@ -16,10 +15,7 @@ from numpy.typing import NDArray
 
 from carcls.errors import InputError, TrialFailure
 from carcls.evaluation.predictions import read_predictions
-from carcls.evaluation.significance import holm
-from carcls.evaluation.significance_seeds import RunsComparison, compare_runs
-from sweeps.confirm import find_confirmed
-from sweeps.leaderboard import leaderboard_of
+from carcls.evaluation.significance import compare_hits, holm
 from sweeps.result import Compared
 from sweeps.stored_models import answers_on_disk
 
@@ -47,15 +43,10 @@ def compare_winner(result: SweepResult, data: Dataset, stages: StageStore) -> tu
 
 def _sides(result: SweepResult) -> dict[int, tuple[int, ...]]:
     """Return trial -> the runs that speak for it, the winner first."""
-    if find_confirmed(result.confirmed):
-        return {one.number: one.runs for one in result.confirmed if one.runs}
-    board = leaderboard_of(result, {})
+    if result.board.best_confirmed:
+        return {one.number: one.runs for one in result.board.confirmed if one.runs}
     # Combinations of one network are no rivals: of each the best.
-    networks: dict[int, int] = {}
-    for row in board.rows:
-        if row.rank is not None:
-            networks.setdefault(row.number if row.sibling_of is None else row.sibling_of, row.number)
-    return {number: (number,) for number in list(networks.values())[:2]}
+    return {row.trial.number: (row.trial.number,) for row in result.board.networks[:2]}
 
 
 def _answers(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDArray[np.bool_] | None:
@@ -75,9 +66,7 @@ def _compared(sides: Mapping[int, NDArray[np.bool_] | None]) -> tuple[Compared, 
     first = winner[1]
     if first is None:
         return ()
-    found: list[tuple[int, RunsComparison]] = [
-        (number, compare_runs(first, other)) for number, other in others if other is not None
-    ]
+    found = [(number, compare_hits(first, other)) for number, other in others if other is not None]
     adjusted = holm([comparison.p_value for _, comparison in found])
     return tuple(
         Compared(number, comparison.difference, comparison.interval, p, comparison.shows(p))

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from carcls.config import TrialConfig
 from carcls.machine import hold_gpus, keep_freed_memory
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
-from sweeps.failures import Failure, Place, failure_of, is_broken_device
+from sweeps.failures import Failure, Location, failure_of, is_broken_device
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.worker_reports import Reports, last_told, told_at_once
 
@@ -43,7 +43,6 @@ class Order(TypedDict):
     """
 
     number: int
-    experiment: str | None
     config: dict[str, Any]
     dataset: str
     stages: str
@@ -56,7 +55,7 @@ class Order(TypedDict):
 
 
 def run_order(order: Order) -> None:
-    """Run one trial: report its measurements, then either ``outcome`` or ``failure``; a process's first, its ``place``.
+    """Run one trial: report its measurements, then ``outcome`` or ``failure``; first of all a process's ``location``.
 
     The last measurements come with the outcome. A failure is told as the JSON of ``sweeps.failures.Failure``. After a
     CUDA error the process ends itself, since it can use its GPU no more, and so does one that cannot use it at all; the
@@ -68,8 +67,8 @@ def run_order(order: Order) -> None:
     start, stages = time.perf_counter(), StageStore(Path(order["stages"]), lambda: tune.report({"waits": True}))
     try:
         if not _told:
-            _told.append(_place())
-            tune.report({"place": _told[0]})
+            _told.append(_location())
+            tune.report({"location": _told[0]})
         take_share(order["cpus"], order["gpus"])
         keep_freed_memory()
         outcome, reports = _run(order, stages, start)
@@ -86,11 +85,11 @@ def run_order(order: Order) -> None:
     tune.report({**last, "done": True})
 
 
-def _place() -> str:
-    """Return the JSON of ``sweeps.failures.Place``."""
+def _location() -> str:
+    """Return the JSON of ``sweeps.failures.Location``."""
     context = get_runtime_context()
     gpus = context.get_accelerator_ids().get("GPU", [])
-    return json.dumps(asdict(Place(context.get_node_id(), gpus[0] if len(gpus) == 1 else "")))
+    return json.dumps(asdict(Location(context.get_node_id(), gpus[0] if len(gpus) == 1 else "")))
 
 
 def _answer(error: Exception, order: Order) -> Failure:
@@ -179,8 +178,3 @@ def _end_process() -> None:
 def _keep_traceback(trial: Path) -> None:
     trial.mkdir(parents=True, exist_ok=True)
     (trial / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
-
-
-def order_of(common: Mapping[str, Any], number: int, experiment: str | None, config: TrialConfig) -> dict[str, Any]:
-    """Return the order for a trial; ``common`` is what all trials of the sweep share."""
-    return {**common, "number": number, "experiment": experiment, "config": config.model_dump()}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carcls.config import DataConfig, digest_of
-from carcls.data.crew import Progress
+from carcls.data.filling import Progress
 from carcls.data.findings import duplicates_of, notes_of, require_few_losses, require_images
 from carcls.data.fingerprints import near_duplicate_groups
 from carcls.data.manifest import ImageRecord, Manifest
@@ -166,7 +166,7 @@ def prepare_dataset(
         also: other sizes that will be wanted, decoded in the same pass.
         reading: what listing ``config.path`` gave; None lists it.
         progress: called with images done and images in all while decoding.
-        workers: decoding processes; None means one per usable core.
+        workers: decoding threads; None means one per usable core.
 
     Raises:
         DataError: it cannot be read, or a split loses more than ``config.max_loss`` of its images.

@@ -1,6 +1,6 @@
 """From an image file to a square of pixels: crop, resize, orient, and say in one sentence why a file is unusable.
 
-Imports only numpy and Pillow: the decoding processes of a pack start from here.
+Several threads may read squares and thumbnails at a time.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Decoded:
 
 
 def read_square(path: Path, size: int, box: Box | None = None, margin: float = 0.0) -> NDArray[np.uint8]:
-    """Return the image, or its box, as uint8 RGB [size, size, 3] in 0..255, upright.
+    """Return the image, or its box, as uint8 RGB [size, size, 3] in 0..255, upright; not for several threads.
 
     Args:
         path: the image file.
@@ -83,7 +83,8 @@ def read_square(path: Path, size: int, box: Box | None = None, margin: float = 0
         UnreadableImage: missing, no file, empty, truncated, too large, of none of our formats, or the box does not lie
             in the image.
     """
-    return np.asarray(decode(path, max(LEAST_PIXELS, 2 * size), box, margin).square(size))
+    with warnings.catch_warnings(action="ignore"):
+        return np.asarray(decode(path, max(LEAST_PIXELS, 2 * size), box, margin).square(size))
 
 
 def read_squares_and_gray(
@@ -119,12 +120,10 @@ def decode(path: Path, least: int, box: Box | None = None, margin: float = 0.0) 
         UnreadableImage: as ``read_square``.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            require_file(path)
-            with Image.open(path, formats=tuple(FORMATS)) as image:
-                return _load(image, least, box, margin)
+        require_file(path)
+        with Image.open(path, formats=tuple(FORMATS)) as image:
+            _require_few_pixels(image)
+            return _load(image, least, box, margin)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plug-ins raise whatever a broken file makes them trip over
@@ -142,6 +141,12 @@ def require_file(path: Path) -> os.stat_result:
     if not stat.S_ISREG(state.st_mode):
         raise UnreadableImage(f"it is {_KINDS.get(stat.S_IFMT(state.st_mode), 'something else')}, not a file")
     return state
+
+
+def _require_few_pixels(image: Image.Image) -> None:
+    # Pillow warns where an image has too many; filters of warnings are not for threads.
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Image.DecompressionBombError
 
 
 def fit_window(width: int, height: int, box: Box | None, margin: float) -> Window:
@@ -217,7 +222,7 @@ def _reason(path: Path, error: Exception) -> str:
         return str(error)
     if isinstance(error, FileNotFoundError):
         return "the file is missing"
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+    if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels"
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"

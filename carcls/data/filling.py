@@ -1,95 +1,99 @@
-"""Decoding rows of a pack into preallocated files, here or as a process of its own.
-
-``python -m carcls.data.filling`` reads a job and then lists of rows from standard input, one JSON value a line, and
-answers each list with the rows it could not read. It is started this way, not by multiprocessing, so that it imports
-numpy and Pillow only, never the program that packs; and it ends when that program dies, because its input does.
-"""
+"""Decoding all images of a manifest into preallocated files, on threads: Pillow lets others work while it decodes."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from carcls.data.decode import Box, UnreadableImage, read_squares_and_gray
+import numpy as np
+from numpy.typing import NDArray
 
-Row = tuple[int, str, Box | None]
+from carcls.data.decode import UnreadableImage, read_squares_and_gray
+from carcls.data.manifest import Manifest
+from carcls.machine import usable_cores
+
 Broken = tuple[int, str]
-Target = tuple[int, str, int]
+Progress = Callable[[int, int], None]
+_CHUNK = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What is the same for all rows.
+class Target:
+    """A preallocated .npy file of squares: their side in pixels, its path, and the bytes before the first square."""
 
-    Attributes:
-        root: folder that the rows' paths are relative to.
+    side: int
+    path: Path
+    offset: int
+
+
+def fill(
+    manifest: Manifest,
+    margin: float,
+    squares: Sequence[Target],
+    grays: Target,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[Broken]:
+    """Decode each image once into the files; return rows that cannot be read, with reasons. Their bytes stay zero.
+
+    Args:
+        manifest: what to decode; row i of a file is ``manifest.images[i]``.
         margin: around the boxes, as in ``read_square``.
-        squares: for each size its side in pixels, a preallocated file and the bytes before row 0 in it.
-        grays: the same for the thumbnails, whose side is given.
+        squares: a file for each size.
+        grays: the file of the thumbnails, whose side is given.
+        workers: threads; None means one per usable core.
+        progress: called with images done and images in all.
     """
-
-    root: str
-    margin: float
-    squares: tuple[Target, ...]
-    grays: Target
-
-
-def fill(job: Job, rows: Sequence[Row]) -> list[Broken]:
-    """Decode the rows into the job's files; return those that cannot be read, with reasons. Their bytes stay zero.
-
-    Written with pwrite, because pages dirtied through a memory map would count as resident memory.
-    """
-    broken: list[Broken] = []
-    sizes = [size for size, _, _ in job.squares]
-    with ExitStack() as opened:
-        targets = [(_open(file, opened), offset) for _, file, offset in (*job.squares, job.grays)]
-        for row, path, box in rows:
-            try:
-                squares, gray = read_squares_and_gray(Path(job.root, path), sizes, box, job.margin)
-            except UnreadableImage as error:
-                broken.append((row, str(error)))
-                continue
-            for (file, offset), pixels in zip(targets, (*squares, gray), strict=True):
-                _write(file, pixels.tobytes(), offset, row)
+    total, broken, done = len(manifest.images), list[Broken](), 0
+    tell = progress or (lambda _done, _total: None)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings(action="ignore"))  # Pillow's, about metadata
+        files = [_open(target, stack) for target in (*squares, grays)]
+        sizes = [target.side for target in squares]
+        pool = stack.enter_context(ThreadPoolExecutor(workers or usable_cores()))
+        # Only what has begun is waited for when this is interrupted.
+        stack.callback(pool.shutdown, cancel_futures=True)
+        chunks = [range(start, min(start + _CHUNK, total)) for start in range(0, total, _CHUNK)]
+        tell(0, total)
+        found = pool.map(lambda rows: _fill(manifest, margin, sizes, files, rows), chunks)
+        for chunk, lost in zip(chunks, found, strict=True):
+            broken += lost
+            done += len(chunk)
+            tell(done, total)
     return broken
 
 
-def _open(path: str, opened: ExitStack) -> int:
-    file = os.open(path, os.O_WRONLY)
-    opened.callback(os.close, file)
-    return file
+def _fill(
+    manifest: Manifest, margin: float, sizes: Sequence[int], files: Sequence[tuple[int, int]], rows: range
+) -> list[Broken]:
+    broken: list[Broken] = []
+    for row in rows:
+        image = manifest.images[row]
+        try:
+            squares, gray = read_squares_and_gray(manifest.root / image.path, sizes, image.box, margin)
+        except UnreadableImage as error:
+            broken.append((row, str(error)))
+            continue
+        for (file, offset), pixels in zip(files, (*squares, gray), strict=True):
+            _write(file, pixels, offset + row * pixels.nbytes)
+    return broken
 
 
-def _write(file: int, data: bytes, offset: int, row: int) -> None:
-    position, left = offset + row * len(data), memoryview(data)
+def _open(target: Target, stack: ExitStack) -> tuple[int, int]:
+    file = os.open(target.path, os.O_WRONLY)
+    stack.callback(os.close, file)
+    return file, target.offset
+
+
+def _write(file: int, pixels: NDArray[np.uint8], position: int) -> None:
+    """Write with pwrite: pages dirtied through a memory map would count as resident memory."""
+    left = memoryview(pixels.tobytes())
     while left:
         written = os.pwrite(file, left, position)
         position, left = position + written, left[written:]
-
-
-def encode(value: Job | Sequence[Row]) -> bytes:
-    """Return one line of the input."""
-    return json.dumps(asdict(value) if isinstance(value, Job) else value).encode() + b"\n"
-
-
-def main() -> None:
-    """Answer lists of rows until the input ends."""
-    # Ctrl-C reaches the whole group of processes; the one that packs decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    job = Job(**json.loads(sys.stdin.buffer.readline()))
-    for line in sys.stdin.buffer:
-        answer = json.dumps(fill(job, json.loads(line))).encode() + b"\n"
-        try:
-            os.write(1, answer)
-        except BrokenPipeError:
-            return
-
-
-if __name__ == "__main__":
-    main()

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.data.crew import Progress, fill_all
 from carcls.data.decode import GRAY_SIDE
-from carcls.data.filling import Job, Target
+from carcls.data.filling import Progress, Target, fill
 from carcls.data.fingerprints import fingerprint
 from carcls.data.manifest import Manifest
 from carcls.disk import reserve
@@ -76,7 +75,7 @@ def get_pack(
         stages: where the pack is kept.
         also: other sizes that will be wanted; packs of them are made in the same pass over the files.
         progress: called with images done and images in all while decoding.
-        workers: decoding processes; None means one per usable core.
+        workers: decoding threads; None means one per usable core.
 
     Raises:
         OutputError: the disk has no room for the pack.
@@ -158,18 +157,12 @@ class _Packing:
         """Decode every image once into the folders of all sizes."""
         start, count = time.perf_counter(), len(self.manifest.images)
         _check_room(next(iter(works.values())), sum(count * size * size * 3 for size in works))
-        grays = next(iter(works.values())) / "grays.npy"
-        job = Job(
-            root=str(self.manifest.root),
-            margin=self.margin,
-            squares=tuple(_preallocate(work / PIXELS, count, size, 3) for size, work in works.items()),
-            grays=_preallocate(grays, count, GRAY_SIDE),
-        )
-        rows = [(row, image.path, image.box) for row, image in enumerate(self.manifest.images)]
-        broken = fill_all(job, rows, self.workers, self.progress)
-        prints = _fingerprints(np.load(grays, mmap_mode="r"))
+        squares = [_preallocate(work / PIXELS, count, size, 3) for size, work in works.items()]
+        grays = _preallocate(next(iter(works.values())) / "grays.npy", count, GRAY_SIDE)
+        broken = fill(self.manifest, self.margin, squares, grays, workers=self.workers, progress=self.progress)
+        prints = _fingerprints(np.load(grays.path, mmap_mode="r"))
         prints[[row for row, _ in broken]] = 0
-        grays.unlink()
+        grays.path.unlink()
         for work in works.values():
             np.save(work / "fingerprints.npy", prints)
             write_json(work / "index.json", {"broken": broken})
@@ -187,7 +180,7 @@ def _preallocate(path: Path, count: int, side: int, *channels: int) -> Target:
     """Write an .npy file of ``count`` squares of zeros."""
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, side, side, *channels))
     reserve(path)
-    return side, str(path), int(array.offset)
+    return Target(side, path, int(array.offset))
 
 
 def _check_room(folder: Path, needed: int) -> None:

@@ -1,26 +1,37 @@
-"""Exact nearest neighbours: a blocked product proposes, float64 decides, and a bound proves that none is missing.
+"""Exact nearest neighbours: a quick product proposes, float64 decides, and a bound proves that none is missing.
 
-Letters: q queries, g gallery, d embedding, k neighbours, p pairs of a query and a candidate.
+The score q·g - offset(g) is the larger the nearer g is to q. The product takes rounded vectors q' and g', in bf16 where
+the processor multiplies those faster. How far each of them is off is known, so by Cauchy and Schwarz a score is off by
+at most
+
+    |q - q'|·max|g| + |q'|·max|g - g'| + a·(|q'|·max|g'| + max|offset|)
+
+where a stands for adding up in float32.
+
+Letters: q queries, g gallery, d embedding, k neighbours, m candidates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from carcls.config import Distance
 from carcls.errors import InputError, TrialFailure
-from carcls.evaluation.proposals import Proposer, Vectors, Width, lengths_of, multiplies_narrow_faster
 
 MARGIN = 48
 BLOCK_BYTES = 2**28
 # What is rescored at a time should stay in the processor's cache.
 _RESCORED_BYTES = 2**20
+# An offset is held in three columns of bf16, so to 24 bits.
+_PARTS = 3
 
 
 class BrokenEmbedding(TrialFailure):
@@ -52,10 +63,10 @@ def find_neighbours(
 ) -> Neighbours:
     """Return the k nearest images of the gallery for each query: those that sorting all float64 distances would give.
 
-    A product in bf16, where that is faster, or else in float32 proposes 2k + 48 candidates a query. An error bound of
-    the product says which of them can be among the k nearest; their distances are computed again in float64. The bound
-    also says whether an image that was not proposed could be among them; where it could, the query is asked again in
-    float32, and where it still could (duplicates in masses, near ties), all its distances are computed in float64.
+    The product proposes 2k + 48 candidates a query. Its bound says which of them can be among the k nearest; their
+    distances are computed again in float64. The bound also says whether an image that was not proposed could be among
+    them; where it could, the query is asked again in float32, and where it still could (duplicates in masses, near
+    ties), all its distances are computed in float64.
 
     Args:
         queries: float32 [q, d].
@@ -72,20 +83,18 @@ def find_neighbours(
     """
     own = np.full(len(queries), -1, np.int64) if itself is None else itself
     _check(queries, gallery, k, own)
-    search = _Search(
-        *_Embeddings.both(queries, gallery, distance),
-        k,
-        distance,
-        own,
-        device or torch.device("cpu"),
-        block_bytes,
-    )
-    indices = np.empty((len(queries), k), np.int64)
-    distances = np.empty((len(queries), k), np.float64)
-    for start in range(0, len(queries), search.rows):
-        rows = np.arange(start, min(start + search.rows, len(queries)))
-        indices[rows], distances[rows] = search.of(rows)
-    return Neighbours(indices, distances)
+    asked, held = _Vectors.both(queries, gallery, distance)
+    where = device or torch.device("cpu")
+    found = Neighbours(np.empty((len(queries), k), np.int64), np.empty((len(queries), k)))
+    left = np.arange(len(queries))
+    for dtype in (torch.bfloat16, torch.float32) if multiplies_bf16_faster(where) else (torch.float32,):
+        if len(left):
+            table = _Table(held, dtype, where, block_bytes)
+            left = _answer(found, left, asked, table, own, block_bytes)
+    every = np.arange(len(gallery))
+    for query in left:
+        found.indices[query], found.distances[query] = _nearest(asked, held, query, every[every != own[query]], k)
+    return found
 
 
 def _check(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int, own: NDArray[np.int64]) -> None:
@@ -112,11 +121,11 @@ def require_finite(embeddings: NDArray[np.float32], name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Embeddings:
-    """Embeddings, and the form in which a product of theirs loses little.
+class _Vectors:
+    """Embeddings as they are given, and what brings them into a form whose product loses little.
 
-    For the cosine they have unit length. Then about the gallery's mean is taken off, which changes no difference;
-    without it, products of vectors that point about one way lose their digits.
+    For the cosine they get unit length. Then about the gallery's mean is taken off, which changes no difference:
+    products of vectors that point about one way lose their digits.
     """
 
     raw: NDArray[np.float32]
@@ -126,35 +135,42 @@ class _Embeddings:
     @classmethod
     def both(
         cls, queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance
-    ) -> tuple[_Embeddings, _Embeddings]:
+    ) -> tuple[_Vectors, _Vectors]:
         """Prepare queries [q, d] and the gallery [g, d]."""
-        if distance == "euclidean":
-            centre = gallery.mean(axis=0, dtype=np.float64).astype(np.float32)
-            return cls(queries, centre, None), cls(gallery, centre, None)
-        scales = _scales(gallery)
-        centre = (torch.from_numpy(scales).float() @ torch.from_numpy(gallery) / len(gallery)).numpy()
-        return cls(queries, centre, _scales(queries)), cls(gallery, centre, scales)
+        scales = (_scales(queries), _scales(gallery)) if distance == "cosine" else (None, None)
+        weights = torch.ones(len(gallery)) if scales[1] is None else torch.from_numpy(scales[1]).float()
+        centre = (weights @ torch.from_numpy(gallery) / len(gallery)).numpy()
+        return cls(queries, centre, scales[0]), cls(gallery, centre, scales[1])
 
-    def centred(self, positions: NDArray[np.int64]) -> Vectors:
-        """Return some of them, [n, d]; each of at most three operations is off by up to 2⁻²⁴ of its result."""
-        values, centre = torch.from_numpy(self.raw[positions]), torch.from_numpy(self.centre)
+    def centred(self, rows: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.float64], NDArray[np.float64]]:
+        """Return some of them, float32 [n, d], their lengths, and at most how far each is off after three roundings."""
+        values = torch.from_numpy(self.raw[rows])
         if self.scales is not None:
-            values *= torch.from_numpy(self.scales[positions]).float()[:, None]
-        values -= centre
-        lengths = lengths_of(values)
-        return Vectors(values, lengths, 2.0**-23 * lengths if self.scales is None else 2.0**-22 * (1 + lengths))
+            values *= torch.from_numpy(self.scales[rows]).float()[:, None]
+        values -= torch.from_numpy(self.centre)
+        lengths = _lengths(values)
+        return values, lengths, 2.0**-22 * (lengths if self.scales is None else 1 + lengths)
 
-    def offsets(self, vectors: Vectors) -> tuple[NDArray[np.float64], float]:
-        """Return what is taken off products q·g so that the nearest g has the largest, [n], and how far it is off.
+    def offsets(self, values: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the offset of each of n centred vectors, and the length of what it was multiplied by, both [n].
 
         |q - g|² is |q|² - 2 (q·g - |g|²/2); and the cosine of vectors whose centre c was taken off is q·g + c·g, but
         for what is the same for all g.
         """
         if self.scales is None:
-            halves = lengths_of(vectors.values.double()) ** 2 / 2
-            return halves, 2.0**-21 * float(halves.max(initial=0.0))
-        products = vectors.values.double() @ torch.from_numpy(self.centre).double()
-        return -products.numpy(), float(np.linalg.norm(self.centre) * vectors.slips.max(initial=0.0)) + 2.0**-40
+            lengths = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).numpy()
+            return lengths**2 / 2, lengths
+        centre = torch.from_numpy(self.centre).double()
+        return -(values.double() @ centre).numpy(), torch.linalg.vector_norm(centre).expand(len(values)).numpy()
+
+    def distances(self, query: NDArray[np.float32], scale: float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return float64 distances [n] of some of them, each summed alone, so that equal images are equally far."""
+        vectors = self.raw[rows]
+        if self.scales is None:
+            differences = np.subtract(vectors, query, dtype=np.float64)
+            return np.asarray(np.sqrt(np.einsum("nd,nd->n", differences, differences)))
+        products = np.einsum("nd,d->n", vectors.astype(np.float64), query.astype(np.float64))
+        return np.asarray(np.clip(1 - products * scale * self.scales[rows], 0.0, 2.0))
 
 
 def _scales(raw: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -163,104 +179,129 @@ def _scales(raw: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0))
 
 
-class _Search:
-    """Answers blocks of queries. ``rows`` is how many of them fit into the memory at a time."""
+def _lengths(vectors: Tensor) -> NDArray[np.float64]:
+    """Return at least the length of each vector [n, d], float64 [n]: float32 adds up well, and squares nothing tiny."""
+    return np.asarray(torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float32).double().numpy()) * 1.001 + 1e-16
 
-    def __init__(
-        self,
-        queries: _Embeddings,
-        gallery: _Embeddings,
-        k: int,
-        distance: Distance,
-        own: NDArray[np.int64],
-        device: torch.device,
-        block_bytes: int,
-    ) -> None:
-        self._queries, self._gallery, self._k, self._distance, self._own = queries, gallery, k, distance, own
-        self._device = device
+
+class _Table:
+    """A gallery in bf16 or float32, ready to be multiplied, and how far scores can be off."""
+
+    def __init__(self, gallery: _Vectors, dtype: torch.dtype, device: torch.device, block_bytes: int) -> None:
         count, width = gallery.raw.shape
-        self._candidates = min(count, 2 * k + MARGIN)
-        self.rows = max(1, min(1024, block_bytes // (8 * count)))
-        self._rescored = max(1, min(block_bytes, _RESCORED_BYTES) // (8 * width))
-        self._read = max(1, block_bytes // (32 * width))
-        self._proposers: dict[Width, Proposer] = {}
-        self._first: Width = "narrow" if multiplies_narrow_faster(device) else "wide"
+        self.gallery, self._dtype, self._device = gallery, dtype, device
+        self._rows = torch.empty((count, width + _PARTS), dtype=dtype, device=device)
+        # The sum of n products is off by less than n·2⁻²⁴ of the sum of their sizes (Higham 2002, section 3.1); twice
+        # that, for units that cut off instead of rounding.
+        self._adding = (width + 32) * 2.0**-23
+        self._longest = self._error = self._offset = self._slip = 0.0
+        pieces = min(count, 1 + 32 * width * count // block_bytes)
+        for rows in np.array_split(np.arange(count), pieces):
+            values, lengths, slips = gallery.centred(rows)
+            offsets, factors = gallery.offsets(values)
+            rounded, errors = self._round(values, slips)
+            self._rows[rows] = torch.cat([rounded, _in_parts(-offsets, dtype)], dim=1).to(device)
+            self._longest = max(self._longest, float((lengths + errors).max()))
+            self._error = max(self._error, float(errors.max()))
+            self._offset = max(self._offset, float(np.abs(offsets).max()))
+            self._slip = max(self._slip, float((1.001 * factors * slips).max()))
 
-    def _proposer(self, width: Width) -> Proposer:
-        if width not in self._proposers:
-            count, dimensions = self._gallery.raw.shape
-            made = Proposer(count, dimensions, width, self._device)
-            for positions in _pieces(count, self._read):
-                vectors = self._gallery.centred(positions)
-                made.hold(int(positions[0]), vectors, *self._gallery.offsets(vectors))
-            self._proposers[width] = made
-        return self._proposers[width]
+    def _round(self, values: Tensor, slips: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.float64]]:
+        """Return vectors [n, d] in this type, and at most how far each is from what is meant, float64 [n]."""
+        rounded = values.to(self._dtype)
+        return rounded, (_lengths(rounded.float() - values) if rounded is not values else 0.0) + slips
 
-    def of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return indices and distances, [r, k], of the queries in these rows."""
-        indices = np.empty((len(rows), self._k), np.int64)
-        distances = np.empty((len(rows), self._k))
-        left = np.arange(len(rows))
-        for width in ("narrow", "wide") if self._first == "narrow" else ("wide",):
-            if not len(left):
-                break
-            asked = rows[left]
-            found = self._proposer(width).propose(
-                self._queries.centred(asked), self._k, self._candidates, self._own[asked]
-            )
-            done = left[found.proven]
-            places, columns = np.nonzero(found.possible & found.proven[:, None])
-            indices[done], distances[done] = self._nearest(asked[places], found.positions[places, columns])
-            if width == "narrow" and 2 * len(done) < len(left):
-                self._first = "wide"  # what is so close together needs the longer numbers
-            left = left[~found.proven]
-        for place in left:
-            every = np.arange(len(self._gallery.raw))
-            every = every[every != self._own[rows[place]]]
-            indices[place], distances[place] = self._nearest(np.full(len(every), rows[place]), every)
-        return indices, distances
-
-    def _nearest(
-        self, rows: NDArray[np.int64], candidates: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the k nearest of each query by float64 distances, equally near ones by position, both [r, k].
+    def propose(
+        self, queries: _Vectors, rows: NDArray[np.int64], k: int, own: NDArray[np.int64]
+    ) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
+        """Return the positions, ascending, that can be among the k nearest, and whether no others can, bool [n].
 
         Args:
-            rows: int64 [p], ascending; each query of these r has at least k candidates.
-            candidates: int64 [p].
+            queries: of which.
+            rows: int64 [n], which of them.
+            k: at least so many positions are returned for each.
+            own: int64 [n], the position that a query must not find, or -1.
         """
-        distances = np.empty(len(rows))
-        firsts = np.flatnonzero(np.diff(rows, prepend=-1))
-        ends = np.append(firsts[1:], len(rows))
-
-        def rescore(share: NDArray[np.int64]) -> None:
-            for query in share:
-                for start in range(firsts[query], ends[query], self._rescored):
-                    piece = slice(start, min(start + self._rescored, ends[query]))
-                    distances[piece] = self._distances(rows[firsts[query]], candidates[piece])
-
-        # NumPy lets other threads work while it computes.
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(rescore, np.array_split(np.arange(len(firsts)), threads)))
-        order = np.lexsort((candidates, distances, rows))
-        chosen = order[firsts[:, None] + np.arange(self._k)]
-        return candidates[chosen], distances[chosen]
-
-    def _distances(self, row: np.int64, candidates: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return float64 distances [p] of one query, each summed alone, so that equal images are equally far."""
-        query, gallery = self._queries.raw[row], self._gallery.raw[candidates]  # [d] and [p, d]
-        if self._distance == "euclidean":
-            differences = np.subtract(gallery, query, dtype=np.float64)
-            return np.asarray(np.sqrt(np.einsum("pd,pd->p", differences, differences)))
-        assert self._queries.scales is not None
-        assert self._gallery.scales is not None
-        products = np.einsum("pd,d->p", gallery.astype(np.float64), query.astype(np.float64))
-        return np.asarray(
-            np.clip(1 - products * self._queries.scales[row] * self._gallery.scales[candidates], 0.0, 2.0)
-        )
+        values, lengths, slips = queries.centred(rows)
+        rounded, errors = self._round(values, slips)
+        ones = torch.ones((len(rows), _PARTS), dtype=self._dtype)
+        with _in_full_precision():
+            scores: Tensor = torch.cat([rounded, ones], dim=1).to(self._device) @ self._rows.T  # [n, g]
+        count = min(len(self._rows), 2 * k + MARGIN)
+        best, found = scores.topk(count, dim=1, sorted=False)
+        written, positions = best.double().cpu().numpy(), found.cpu().numpy()
+        lengths = lengths + errors
+        bound = errors * self._longest + lengths * self._error + self._slip
+        bound += self._adding * (lengths * self._longest + self._offset)
+        off = bound[:, None] + (2.0**-8 * np.abs(written) if self._dtype == torch.bfloat16 else 0.0)
+        other = positions != own[:, None]
+        # At least k candidates are as near as this.
+        reached = np.partition(np.where(other, written - off, -np.inf), count - k, axis=1)[:, count - k]
+        proven = (count == len(self._rows)) | ((written + off).min(axis=1) < reached)
+        possible = (written + off >= reached[:, None]) & other
+        return [np.sort(row[can]) for row, can in zip(positions, possible, strict=True)], proven
 
 
-def _pieces(count: int, size: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, count, size):
-        yield np.arange(start, min(start + size, count))
+def _in_parts(values: NDArray[np.float64], dtype: torch.dtype) -> Tensor:
+    """Return columns [n, 3] whose sum is ``values``, to 24 bits."""
+    parts: list[Tensor] = []
+    rest = torch.from_numpy(values)
+    for _ in range(_PARTS):
+        parts.append(rest.to(dtype))
+        rest = rest - parts[-1].double()
+    return torch.stack(parts, dim=1)
+
+
+def multiplies_bf16_faster(device: torch.device) -> bool:
+    """Tell whether the device multiplies bf16 faster than float32, and adds up in float32, which GPUs may not."""
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@contextmanager
+def _in_full_precision() -> Iterator[None]:
+    """Keep products of float32 in float32, whatever is allowed to training."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _answer(
+    found: Neighbours,
+    queries: NDArray[np.int64],
+    asked: _Vectors,
+    table: _Table,
+    own: NDArray[np.int64],
+    block_bytes: int,
+) -> NDArray[np.int64]:
+    """Write the neighbours of these queries, int64 [n], where they are proven; return those where they are not."""
+    k, left, threads = found.indices.shape[1], [np.zeros(0, np.int64)], torch.get_num_threads()
+
+    def rescore(pairs: list[tuple[np.int64, NDArray[np.int64]]]) -> None:
+        for query, candidates in pairs:
+            found.indices[query], found.distances[query] = _nearest(asked, table.gallery, query, candidates, k)
+
+    size = max(1, min(1024, block_bytes // (8 * len(table.gallery.raw))))
+    # NumPy lets other threads work while it computes.
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(queries), size):
+            rows = queries[start : start + size]
+            candidates, proven = table.propose(asked, rows, k, own[rows])
+            pairs = [pair for pair, sure in zip(zip(rows, candidates, strict=True), proven, strict=True) if sure]
+            list(pool.map(rescore, [pairs[first::threads] for first in range(threads)]))
+            left.append(rows[~proven])
+    return np.concatenate(left)
+
+
+def _nearest(
+    asked: _Vectors, gallery: _Vectors, query: np.int64, candidates: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the k nearest of candidates int64 [m], ascending, by float64 distances, equally near ones by position."""
+    scale = 1.0 if asked.scales is None else float(asked.scales[query])
+    size = max(1, _RESCORED_BYTES // (8 * gallery.raw.shape[1]))
+    pieces = [candidates[start : start + size] for start in range(0, len(candidates), size)]
+    distances = np.concatenate([gallery.distances(asked.raw[query], scale, piece) for piece in pieces])
+    order = np.argsort(distances, kind="stable")[:k]
+    return candidates[order], distances[order]

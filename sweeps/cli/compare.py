@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.columns import Columns
 from rich.console import Console, Group
-from rich.table import Table
 from rich.text import Text
 
 from sweeps.cli.exits import DONE
-from sweeps.cli.running import write_duration, write_settings, write_share
 from sweeps.cli.streams import Streams, callable_name
+from sweeps.text import images_of, percent, settings_text, table, table_of
 
 if TYPE_CHECKING:
-    from sweeps.comparison import Comparison, DataGroup, Pair, SweepLine
-    from sweeps.comparison_files import SweepFiles
+    from sweeps.comparison import Comparison, DataGroup, Pair
     from sweeps.leaderboard import Row
 
 _EPILOG = """\b
@@ -30,6 +28,8 @@ Examples:
 `carsweep ui` shows the same runs in MLflow."""
 
 _WIDE = 110
+_ALWAYS = ("sweep", "family", "status", "val_accuracy", "test_accuracy")
+_WHERE_WIDE = ("trials", "test_f1", "seconds", "registered")
 # Columns that a sweep's best rows take beside another's, and those of them that are numbers and gaps.
 _NARROWEST, _NUMBERS = 56, 26
 _SHOWN_PAIRS = 20
@@ -48,114 +48,80 @@ def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
     Winners that were tested on the same images are compared in pairs: difference of accuracies with its 95% interval,
     and an exact McNemar test, corrected for the number of pairs. Different data sets are never ranked together.
     """
-    from sweeps.comparison import compare as compare_sweeps
-    from sweeps.comparison_files import read_sweeps
+    from sweeps.comparison import compare_sweeps
 
     with Streams(as_json) as streams:
-        files = read_sweeps(out, sweeps)
-        comparison = compare_sweeps(files.results, files.predictions, top=top)
+        comparison = compare_sweeps(out, sweeps)
         if as_json:
-            rest = {"unfinished": list(files.unfinished), "unreadable": list(files.unreadable)}
-            streams.write_json({**comparison.as_dict(), **rest})
+            streams.write_json(comparison.as_dict(top))
         else:
-            print_comparison(streams.result, comparison)
+            print_comparison(streams.result, comparison, top)
         console = streams.progress if as_json else streams.result
-        for line in _rest(files, out):
+        for line in _rest(comparison, out):
             console.print(line, markup=False, soft_wrap=True)
     return DONE
 
 
-def print_comparison(console: Console, comparison: Comparison) -> None:
+def print_comparison(console: Console, comparison: Comparison, top: int) -> None:
     """Print each data set's sweeps, the pairs of their winners, and their best rows."""
+    from sweeps.comparison import columns_of
+
+    keys = _ALWAYS if console.width < _WIDE else (*_ALWAYS, *_WHERE_WIDE)
     for group in comparison.groups:
         console.print(_title(group))
-        console.print(_overview(group, wide=console.width >= _WIDE))
-        for line in group.sweeps:
-            if line.status == "failed" and line.reason:
-                console.print(f"{line.sweep} failed: {line.reason}", markup=False, soft_wrap=True)
+        console.print(table_of(columns_of(*keys), group.sweeps, fold=("sweep",)))
+        for result in group.sweeps:
+            failed = next((trial for trial in result.trials if trial.status == "failed"), None)
+            if result.status == "failed" and failed is not None:
+                console.print(f"{result.sweep} failed: {failed.reason}", markup=False, soft_wrap=True)
         if group.pairs:
             print_pairs(console, group.pairs)
         console.print()
-        console.print(_side_by_side([line for line in group.sweeps if line.top], console.width))
+        console.print(_side_by_side({result.sweep: group.top(result, top) for result in group.sweeps}, console.width))
 
 
 def _title(group: DataGroup) -> Text:
     data = group.data
-    counts = " + ".join(f"{count} {split}" for split, count in data.splits.items())
-    title = f"{data.name} ({data.classes} classes, {counts} images, digest {data.digest[:8]})"
+    title = f"{data.name} ({data.classes} classes, {images_of(data.splits)} images, digest {data.digest[:8]})"
     return Text(f"\n{title}", style="bold")
 
 
-def _overview(group: DataGroup, *, wide: bool) -> Table:
-    """Draw one row a sweep; a narrow table leaves out what a glance can spare."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("sweep", overflow="fold")
-    for name in ("family", "status"):
-        table.add_column(name, no_wrap=True)
-    numbers = ("trials", "val accuracy", "test accuracy", "test F1", "time") if wide else ("val acc.", "test acc.")
-    for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
-    if wide:
-        table.add_column("registered", no_wrap=True)
-    for line in group.sweeps:
-        cells = line.family, line.status
-        table.add_row(
-            Text(line.sweep), *cells, *(_cells(line) if wide else (_validated(line), write_share(line.test_accuracy)))
-        )
-    return table
-
-
-def _cells(line: SweepLine) -> tuple[str, ...]:
-    score = write_share(line.test_accuracy)
-    if line.test_interval:
-        score += f" [{line.test_interval[0] * 100:.1f}, {line.test_interval[1] * 100:.1f}]"
-    registered = line.registered or "–"
-    times = write_share(line.test_f1), write_duration(line.seconds)
-    return str(line.trials), _validated(line), score, *times, registered
-
-
-def _validated(line: SweepLine) -> str:
-    half = "" if line.val_half_width is None else f" ±{line.val_half_width * 100:.1f}"
-    return write_share(line.val_accuracy) + half
-
-
-def print_pairs(console: Console, pairs: tuple[Pair, ...]) -> None:
+def print_pairs(console: Console, pairs: Sequence[Pair]) -> None:
     """Print what the tests of pairs say; there must be one at least."""
-    from sweeps.comparison import pair_line
-
     images = pairs[0].numbers.images
     corrected = f", Holm's correction over {len(pairs)} pairs" if len(pairs) > 1 else ""
     console.print(f"\nWinners on the same {images} test images, in points (exact McNemar test{corrected}):")
     for pair in pairs[:_SHOWN_PAIRS]:
-        console.print(pair_line(pair), markup=False, soft_wrap=True)
+        console.print(f"  {pair}", markup=False, soft_wrap=True)
     if len(pairs) > _SHOWN_PAIRS:
         console.print(f"  … and {len(pairs) - _SHOWN_PAIRS} more pairs; --json has them all.")
 
 
-def _side_by_side(lines: Sequence[SweepLine], width: int) -> Columns:
+def _side_by_side(tops: Mapping[str, Sequence[Row]], width: int) -> Columns:
     """Draw the best rows of each sweep, as many sweeps beside one another as the width allows."""
-    beside = max(1, min(len(lines), width // _NARROWEST))
-    return Columns([_leaders(line, max(20, width // beside - _NUMBERS)) for line in lines], padding=(1, 2))
+    drawn = {sweep: rows for sweep, rows in tops.items() if rows}
+    beside = max(1, min(len(drawn), width // _NARROWEST))
+    most = max(20, width // beside - _NUMBERS)
+    return Columns([_leaders(sweep, rows, most) for sweep, rows in drawn.items()], padding=(1, 2))
 
 
-def _leaders(line: SweepLine, width: int) -> Group:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("rank", "trial"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("val acc.", justify="right", no_wrap=True)
-    table.add_column("what", max_width=width)
-    for row in line.top:
-        table.add_row(str(row.rank or row.status), str(row.number), write_share(row.accuracy), _what(row))
-    return Group(Text(line.sweep, style="bold"), table)
+def _leaders(sweep: str, rows: Sequence[Row], width: int) -> Group:
+    header = ("rank", "trial", "val acc.", "what")
+    cells = [
+        (
+            str(row.rank or row.trial.status),
+            str(row.trial.number),
+            percent(row.trial.measured("val_accuracy")),
+            f"{row.trial.name}  {settings_text(row.settings)}".rstrip(),
+        )
+        for row in rows
+    ]
+    drawn = table(header, cells, words=("what",), fold=("what",))
+    drawn.columns[-1].max_width = width
+    return Group(Text(sweep, style="bold"), drawn)
 
 
-def _what(row: Row) -> Text:
-    name = row.experiment or ("search" if row.sibling_of is None else f"search, by trial {row.sibling_of}")
-    return Text(f"{name}  {write_settings(row.settings)}".rstrip())
-
-
-def _rest(files: SweepFiles, out: Path) -> list[str]:
-    lines = [f"{name}: unfinished, no result yet." for name in files.unfinished]
-    lines += list(files.unreadable)
+def _rest(comparison: Comparison, out: Path) -> list[str]:
+    lines = [f"{name}: unfinished, no result yet." for name in comparison.unfinished]
     ui = shlex.join([callable_name("carsweep"), "ui", "--out", str(out)])
-    return [*lines, "", f"The same runs in MLflow: {ui}"]
+    return [*lines, *comparison.unreadable, "", f"The same runs in MLflow: {ui}"]

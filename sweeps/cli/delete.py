@@ -81,22 +81,18 @@ def _agrees(name: str) -> bool:
 
 
 def _lines(remains: Remains) -> list[str]:
-    from sweeps.plan_text import bytes_text
+    from sweeps.text import plural, size_text
 
     counts = [
-        _count(len(remains.runs), "run"),
-        _count(len(remains.versions), "model version"),
-        _count(len(remains.models), "uploaded model"),
+        plural(len(remains.runs), "run"),
+        plural(len(remains.versions), "model version"),
+        plural(len(remains.models), "uploaded model"),
     ]
     where = f" in {remains.tracking.shown_uri}" if remains.tracking else ""
-    lines = [f"{remains.folder}: {bytes_text(remains.size)}; {', '.join(counts)}{where}."]
+    lines = [f"{remains.folder}: {size_text(remains.size)}; {', '.join(counts)}{where}."]
     for version, aliases in remains.kept:
         lines.append(f"stays: {version.name} version {version.version}, which is {' and '.join(aliases)}, and its run.")
     return lines
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _plain(remains: Remains) -> dict[str, Any]:

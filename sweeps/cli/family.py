@@ -261,7 +261,7 @@ def run_one(
     """Run a sweep, show what comes of it, and return the exit code; arguments as ``run_sweep``."""
     from sweeps.cli.summary import print_result
     from sweeps.cli.view import open_view
-    from sweeps.job import base_settings, run_sweep, settle_spec
+    from sweeps.job import run_sweep, settle_spec
 
     spec = settle_spec(spec)
     try:
@@ -274,7 +274,7 @@ def run_one(
     with kept_in(out / str(spec.name), resume_command(str(spec.name), out)):
         if streams.as_json:
             streams.write_json(result.as_dict())
-        print_result(streams.progress if streams.as_json else streams.result, result, base_settings(spec))
+        print_result(streams.progress if streams.as_json else streams.result, result)
     if result.interrupted:
         return tell_how_to_go_on(str(spec.name), out)
     return DONE if result.registered else FAILED

@@ -55,16 +55,16 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
 def lines_of(cleared: Cleared) -> list[str]:
     """Return what a person reads."""
     from sweeps.clearing import removed_text
-    from sweeps.plan_text import bytes_text
+    from sweeps.text import size_text
 
     verb = "Would remove" if cleared.dry_run else "Removed"
     lines = [f"{verb} {text}" for text in removed_text(cleared)] or ["Nothing to remove."]
     if len(lines) > 1:
-        lines.append(f"{verb} {bytes_text(cleared.size)} in all.")
-    lines.append(f"Kept: {cleared.kept.count} stages, {bytes_text(cleared.kept.size)}.")
+        lines.append(f"{verb} {size_text(cleared.size)} in all.")
+    lines.append(f"Kept: {cleared.kept.count} stages, {size_text(cleared.kept.size)}.")
     if cleared.is_too_much and cleared.disk is not None:
         lines.append(
-            f"That is more than {bytes_text(cleared.disk)}: best, documented and unfinished trials need these stages. "
+            f"That is more than {size_text(cleared.disk)}: best, documented and unfinished trials need these stages. "
             "Lower --keep, or move sweeps away that are not needed any more."
         )
     return lines
@@ -72,9 +72,9 @@ def lines_of(cleared: Cleared) -> list[str]:
 
 def _bytes(text: str) -> int:
     from carcls.errors import InputError
-    from sweeps.plan_text import parse_bytes
+    from sweeps.text import parse_size
 
     try:
-        return parse_bytes("--disk", text)
+        return parse_size("--disk", text)
     except ValueError as error:
         raise InputError(str(error)) from None

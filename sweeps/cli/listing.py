@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import click
 
 from carcls.catalog import BACKBONES
+from sweeps.text import lines_of, percent, table
 
 
 @click.command("list")
@@ -27,7 +26,8 @@ def _backbones() -> None:
         )
         for b in BACKBONES
     ]
-    print_columns([*rows, ("timm:<model>", "", "", "", "any model that timm has")])
+    rows.append(("timm:<model>", "", "", "", "any model that timm has"))
+    click.echo("\n".join(lines_of(table(None, rows))))
 
 
 def _weights(source: str) -> str:
@@ -39,8 +39,9 @@ def _experiments() -> None:
 
     for experiment in EXPERIMENTS:
         about = "about " if experiment.approximate else ""
+        accuracy = about + percent(experiment.documented["accuracy"], digits=2)
         mark = f" {LEAK_MARK} not comparable" if experiment.leaked else ""
-        click.echo(f"{experiment.name}  (documented accuracy: {about}{experiment.documented['accuracy']:.2%}{mark})")
+        click.echo(f"{experiment.name}  (documented accuracy: {accuracy}{mark})")
         click.echo("  " + " ".join(f"{name}={value}" for name, value in experiment.settings.items()))
         click.echo(f"  {experiment.note}")
 
@@ -48,11 +49,4 @@ def _experiments() -> None:
 def _specs() -> None:
     from sweeps.packaged import packaged_specs
 
-    print_columns([(spec.name, spec.command) for spec in packaged_specs()])
-
-
-def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print rows of cells in columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo("\n".join(lines_of(table(None, [(spec.name, spec.command) for spec in packaged_specs()]))))

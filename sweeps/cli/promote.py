@@ -12,6 +12,7 @@ from carcls.errors import InputError, nearest
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.streams import Streams
 from sweeps.cli.ui import store_of
+from sweeps.text import percent, points
 
 if TYPE_CHECKING:
     from carcls.evaluation.significance import PairedComparison
@@ -88,13 +89,13 @@ def _headline(promotion: Promotion) -> str:
 
 
 def _numbers(promotion: Promotion, comparison: PairedComparison) -> list[str]:
-    low, high = comparison.interval
+    low, high = (points(end, digits=2) for end in comparison.interval)
     return [
         f"On the same {comparison.images} test images, as each sweep's counted reading stored it (none is read again):",
-        f"  version {promotion.challenger} (challenger)  {comparison.first_accuracy:.2%}, "
+        f"  version {promotion.challenger} (challenger)  {percent(comparison.first_accuracy, digits=2)}, "
         f"{comparison.first_only} right that the other has wrong",
-        f"  version {promotion.champion} (champion)    {comparison.second_accuracy:.2%}, "
+        f"  version {promotion.champion} (champion)    {percent(comparison.second_accuracy, digits=2)}, "
         f"{comparison.second_only} right that the other has wrong",
-        f"  difference {comparison.difference * 100:+.2f} points (95% interval {low * 100:+.2f} to "
-        f"{high * 100:+.2f}), exact McNemar p = {comparison.p_value:.3g}: {promotion.verdict}",
+        f"  difference {points(comparison.difference, digits=2)} points (95% interval {low} to {high}), "
+        f"exact McNemar p = {comparison.p_value:.3g}: {promotion.verdict}",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import RenderableType
 from rich.markdown import Markdown
-from rich.table import Table
-from rich.text import Text
 
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.family import (
@@ -26,6 +24,7 @@ from sweeps.cli.family import (
 from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams
 from sweeps.interrupts import last_words
+from sweeps.text import changes_text, rough_duration, size_text, table
 
 if TYPE_CHECKING:
     from sweeps.reproduction import Reproduction
@@ -108,7 +107,6 @@ def _print_plans(
     *,
     read: bool,
 ) -> int:
-    from sweeps.plan_text import bytes_text, seconds_text
     from sweeps.reproduction import folder_of
 
     folder_of(name, out)
@@ -117,7 +115,7 @@ def _print_plans(
         streams.write_json({"plans": [plan.to_dict() for plan in plans]})
         return DONE
     for plan in plans:
-        click.echo(f"{plan.spec.family}, about {seconds_text(plan.seconds)}, {bytes_text(plan.disk_bytes)}")
+        click.echo(f"{plan.spec.family}, about {rough_duration(plan.seconds)}, {size_text(plan.disk_bytes)}")
         click.echo("\n".join(_planned(plan.spec)))
     for note in dict.fromkeys(note for plan in plans for note in plan.notes):
         click.echo(note)
@@ -125,7 +123,7 @@ def _print_plans(
     seconds = sum(plan.seconds for plan in plans)
     click.echo(
         f"Each is read once on the {data.test:,} test images of {data.name}. All together: at most about "
-        f"{seconds_text(seconds)} on {plans[0].machine}; a rough estimate, expect half to twice of it."
+        f"{rough_duration(seconds)} on {plans[0].machine}; a rough estimate, expect half to twice of it."
     )
     return DONE
 
@@ -135,16 +133,12 @@ def _planned(spec: SweepSpec) -> list[str]:
     changes = {name: spec.changed_settings(name) for name in spec.experiments}
     first, *others = changes.values()
     shared = {n: change for n, change in first.items() if all(other.get(n) == change for other in others)}
-    lines = [f"  all with {_changes(shared)}"] if shared else []
+    lines = [f"  all with {changes_text(shared)}"] if shared else []
     for name, changed in changes.items():
         own = {setting: change for setting, change in changed.items() if setting not in shared}
-        with_own = f" with {_changes(own)}" if own else "" if shared else ", as documented"
+        with_own = f" with {changes_text(own)}" if own else "" if shared else ", as documented"
         lines.append(f"  {name}{with_own}")
     return lines
-
-
-def _changes(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
 
 
 def run_experiments(
@@ -206,13 +200,7 @@ def draw_block(block: str) -> RenderableType:
     if not block.startswith("| "):
         return Markdown(block)
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
-    table = Table(box=None, pad_edge=False, header_style="bold")
     for place, title in enumerate(header):
-        named = title in _NAMED
-        left = named or title == "family"
-        table.add_column(title, no_wrap=named, justify="left" if left else "right", overflow="fold")
-        for row in rows if named else ():
+        for row in rows if title in _NAMED else ():
             row[place] = row[place].rpartition("/")[2]
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
+    return table(header, rows, words=(*_NAMED, "family"), fold=[title for title in header if title not in _NAMED])

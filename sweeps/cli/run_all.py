@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.family import (
@@ -23,11 +22,14 @@ from sweeps.cli.family import (
     tell_how_to_go_on,
 )
 from sweeps.cli.output import kept_in
-from sweeps.cli.running import write_duration
 from sweeps.cli.streams import Streams, callable_name
 from sweeps.interrupts import last_words
+from sweeps.text import duration, rough_duration, table_of
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sweeps.result import SweepResult
     from sweeps.spec import SweepSpec
     from sweeps.together_tables import TogetherResult
 
@@ -99,7 +101,7 @@ def _print_plans(
         counts = ", ".join(f"{plan.trials} {spec.family}" for plan, spec in zip(plans, specs, strict=True))
         click.echo(
             f"\nAll together: {sum(plan.trials for plan in plans)} trials ({counts}), at most about "
-            f"{write_duration(seconds)}. Retrieval's first searched trial has the training settings that won transfer."
+            f"{rough_duration(seconds)}. Retrieval's first searched trial has the training settings that won transfer."
         )
     return DONE
 
@@ -144,16 +146,12 @@ def run_job(
 def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResult, out: Path) -> None:
     from sweeps.cli.compare import print_pairs
     from sweeps.cli.summary import print_result
-    from sweeps.job import base_settings
-    from sweeps.together_tables import comparison_rows
 
     for spec in specs:
         if spec.family in together.results:
-            print_result(console, together.results[spec.family], base_settings(spec), closing=False)
-    console.print(
-        f"\n{together.name}: the winners of all families, in {write_duration(together.seconds)}", style="bold"
-    )
-    console.print(draw_comparison(comparison_rows(together.lines), console.width))
+            print_result(console, together.results[spec.family], closing=False)
+    console.print(f"\n{together.name}: the winners of all families, in {duration(together.seconds)}", style="bold")
+    console.print(draw_comparison(together.results.values(), console.width))
     if together.pairs:
         print_pairs(console, together.pairs)
     if not together.interrupted:
@@ -162,15 +160,9 @@ def _print(console: Console, specs: Sequence[SweepSpec], together: TogetherResul
         console.print(f"Look at the runs: {ui}", markup=False, soft_wrap=True)
 
 
-def draw_comparison(rows: Sequence[Sequence[str]], width: int) -> Table:
-    """Draw the rows of ``comparison_rows``, header first; a narrow terminal gets the columns that matter most."""
-    from sweeps.together_tables import NARROW_COLUMNS
+def draw_comparison(results: Iterable[SweepResult], width: int) -> Table:
+    """Draw the winners side by side; a narrow terminal gets the columns that matter most."""
+    from sweeps.comparison import columns_of
+    from sweeps.together_tables import COLUMNS, NARROW_COLUMNS
 
-    header, *body = rows
-    shown = [place for place, column in enumerate(header) if width >= _WIDE or column in NARROW_COLUMNS]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for place in shown:
-        table.add_column(header[place], no_wrap=header[place] != "winner", overflow="fold")
-    for row in body:
-        table.add_row(*(row[place] for place in shown))
-    return table
+    return table_of(columns_of(*(COLUMNS if width >= _WIDE else NARROW_COLUMNS)), results, fold=("model",))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from sweeps.text import percent, plural, settings_text
 
 if TYPE_CHECKING:
     from sweeps.ledger import Standing
@@ -39,7 +41,7 @@ class RunningSweep:
         """Write the settings of a trial that differ from the sweep's base."""
         from sweeps.leaderboard import differing_settings
 
-        return write_settings(differing_settings(record.config, self.base))
+        return settings_text(differing_settings(record.config, self.base))
 
     @property
     def total(self) -> int:
@@ -81,11 +83,6 @@ class RunningSweep:
         return max(0.0, self.standing.forecast.seconds - (time.monotonic() - self.told))
 
 
-def name_of(record: TrialRecord) -> str:
-    """Return what a list of trials calls one: its documented experiment, the search, or the trial that it confirms."""
-    return record.experiment or "search" if record.confirms is None else f"confirms trial {record.confirms}"
-
-
 def epoch_of(record: TrialRecord) -> str:
     """Write how many epochs a trial has finished, and of how many."""
     return f"{record.epochs}/{record.config['epochs']}"
@@ -93,50 +90,18 @@ def epoch_of(record: TrialRecord) -> str:
 
 def accuracy_of(record: TrialRecord) -> str:
     """Write the last validation accuracy of a trial; a dash before there is one."""
-    return write_share(record.metrics.get("val_accuracy"))
+    return percent(record.metrics.get("val_accuracy"))
 
 
-def write_settings(settings: Mapping[str, Any]) -> str:
-    """Write settings in one short line.
+def write_twins(records: Iterable[TrialRecord], most: int = 10) -> str:
+    """Write which trials were not run since others answer them; nothing without any.
 
-    >>> write_settings({"head_lr": 0.0012345, "flip": True, "crop": "random"})
-    'head_lr=0.00123 flip crop=random'
+    Such as: 2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)
     """
-    return " ".join(_write_setting(name, value) for name, value in settings.items())
-
-
-def _write_setting(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return name if value else f"no-{name}"
-    return f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-
-
-def write_duration(seconds: float) -> str:
-    """Write a duration in its two largest units.
-
-    >>> [write_duration(s) for s in (8.21, 75, 7325)]
-    ['8.2 s', '1 min 15 s', '2 h 02 min']
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def write_twins(twins: Sequence[tuple[int, int, bool]], most: int = 10) -> str:
-    """Write which trials were not run since others answer them: (number, the other's number, whether only nearly).
-
-    >>> write_twins([(9, 7, False), (12, 7, True)])
-    '2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)'
-    """
-    what = "1 drawn trial was" if len(twins) == 1 else f"{len(twins)} drawn trials were"
-    named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in sorted(twins)[:most]]
+    twins = sorted((twin.number, record.number, twin.near) for record in records for twin in record.twins)
+    if not twins:
+        return ""
+    named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in twins[:most]]
     more = f" and {len(twins) - most} more" if len(twins) > most else ""
+    what = f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'}"
     return f"{what} not run: {', '.join(named)}{more}"
-
-
-def write_share(share: float | None) -> str:
-    """Write a share of [0, 1] in percent; a dash when there is none."""
-    return "–" if share is None or share != share else f"{share:.1%}"

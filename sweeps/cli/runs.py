@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from carcls.errors import InputError
-from sweeps.cli.listing import print_columns
-from sweeps.cli.running import write_share
-from sweeps.cli.status import when
 from sweeps.cli.streams import Streams
+from sweeps.text import minute, percent, table
 
 if TYPE_CHECKING:
     from sweeps.status import SweepStatus
+
+_COLUMNS = ("sweep", "family", "state", "trials", "best val", "test", "registered as", "last written")
+_WORDS = ("sweep", "family", "state", "registered as", "last written")
 
 
 @click.command("runs")
@@ -30,24 +31,23 @@ def runs(out: Path, as_json: bool) -> None:
             found.append(sweep_status(out, name))
         except InputError as error:  # one damaged sweep must not hide the others
             click.echo(f"{name}: {error}", err=True)
-    if as_json:
-        with Streams(as_json) as streams:
+    with Streams(as_json) as streams:
+        if as_json:
             streams.write_json({"sweeps": [sweep.as_dict() for sweep in found]})
-    elif found:
-        header = ("sweep", "family", "state", "trials", "best val", "test", "registered as", "last written")
-        print_columns([header, *(_cells(sweep) for sweep in found)])
-    else:
-        click.echo(f"No sweeps in {out}.", err=True)
+        elif found:
+            streams.result.print(table(_COLUMNS, map(_cells, found), words=_WORDS, fold=_WORDS))
+        else:
+            click.echo(f"No sweeps in {out}.", err=True)
 
 
 def _cells(sweep: SweepStatus) -> tuple[str, ...]:
     return (
         sweep.name,
-        sweep.family,
+        sweep.spec.family,
         sweep.state,
-        f"{sweep.ended}/{sweep.trials}",
-        write_share(sweep.best_accuracy),
-        write_share(sweep.test_accuracy),
+        f"{sweep.ended}/{sweep.spec.trials}",
+        percent(sweep.best_accuracy),
+        percent(sweep.test_accuracy),
         sweep.registered or "–",
-        when(sweep.changed),
+        minute(sweep.changed),
     )

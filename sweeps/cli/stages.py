@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweeps import text
 from sweeps.cli.exits import DONE
 
 if TYPE_CHECKING:
@@ -47,24 +48,15 @@ def stages(out: Path, as_json: bool) -> int:
 
 def lines_of(kinds: list[KindUse]) -> list[str]:
     """Return what a person reads."""
-    from sweeps.cli.running import write_duration
-    from sweeps.plan_text import bytes_text
-
     if not kinds:
         return ["No stages yet."]
     rows = [
-        (k.kind, str(k.stages), bytes_text(k.bytes), write_duration(k.seconds), str(k.hits), write_duration(k.saved))
+        (k.kind, str(k.stages), text.size_text(k.bytes), text.duration(k.seconds), str(k.hits), text.duration(k.saved))
         for k in kinds
     ]
-    widths = [max(map(len, column)) for column in zip(_HEAD, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in (_HEAD, *rows)
-    ]
+    lines = text.lines_of(text.table(_HEAD, rows, words=("kind",)))
     unfinished = sum(k.unfinished for k in kinds)
     if unfinished:
         lines.append(f"Besides, {unfinished} unfinished: being made, or to go on with.")
     saved, size = sum(k.saved for k in kinds), sum(k.bytes for k in kinds)
-    return [*lines, f"{bytes_text(size)} on disk; sharing saved {write_duration(saved)}."]
+    return [*lines, f"{text.size_text(size)} on disk; sharing saved {text.duration(saved)}."]

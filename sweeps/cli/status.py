@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from sweeps.cli.family import resume_command
-from sweeps.cli.running import accuracy_of, epoch_of, name_of, write_share, write_twins
+from sweeps.cli.running import accuracy_of, epoch_of, write_twins
 from sweeps.cli.streams import Streams
+from sweeps.text import minute, percent
 
 if TYPE_CHECKING:
     from sweeps.status import SweepStatus
@@ -43,32 +43,24 @@ def status(name: str | None, out: Path, as_json: bool) -> None:
 def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
     """Yield what a person wants to know of a sweep, a line each."""
     holder = f" by {sweep.holder}" if sweep.holder else ""
-    yield f"{sweep.name} ({sweep.family}): {sweep.state}{holder}"
+    yield f"{sweep.name} ({sweep.spec.family}): {sweep.state}{holder}"
     counts = ", ".join(f"{sweep.counts[s]} {s}" for s in ("complete", "pruned", "failed") if sweep.counts.get(s))
     siblings = f"; {sweep.siblings} combinations answered on the way" if sweep.siblings else ""
-    yield f"  {sweep.ended} of {sweep.trials} trials ended{f' ({counts})' if counts else ''}{siblings}"
-    if sweep.twins:
-        yield f"  {write_twins([(twin['number'], twin['same_as'], twin['near']) for twin in sweep.twins])}"
+    yield f"  {sweep.ended} of {sweep.spec.trials} trials ended{f' ({counts})' if counts else ''}{siblings}"
+    twins = write_twins(sweep.board.trials)
+    if twins:
+        yield f"  {twins}"
     for trial in sweep.unfinished:
         accuracy = f", val accuracy {accuracy_of(trial)}" if "val_accuracy" in trial.metrics else ""
-        what = f"{'runs' if sweep.holder else 'waits'}: {name_of(trial)}"
+        what = f"{'runs' if sweep.holder else 'waits'}: {trial.name}"
         yield f"  trial {trial.number} {what}, epoch {epoch_of(trial)}{accuracy}"
-    if sweep.best is not None:
-        test = "" if sweep.test_accuracy is None else f"; test accuracy {write_share(sweep.test_accuracy)}"
-        yield f"  best: trial {sweep.best}, val accuracy {write_share(sweep.best_accuracy)}{test}"
+    if sweep.board.best is not None:
+        test = "" if sweep.test_accuracy is None else f"; test accuracy {percent(sweep.test_accuracy)}"
+        yield f"  best: trial {sweep.board.best.number}, val accuracy {percent(sweep.best_accuracy)}{test}"
     if sweep.registered:
         yield f"  registered as {sweep.registered}"
     for edit in sweep.edits:
-        yield f"  changed {when(edit['at'])}, after {edit['after']} trials: {'; '.join(edit['changes'])}"
-    yield f"  last written {when(sweep.changed)}"
+        yield f"  changed {minute(edit['at'])}, after {edit['after']} trials: {'; '.join(edit['changes'])}"
+    yield f"  last written {minute(sweep.changed)}"
     if sweep.state == "unfinished":
         yield f"  to go on: {resume_command(sweep.name, out)}"
-
-
-def when(iso: str) -> str:
-    """Write a time to the minute.
-
-    >>> when("2026-01-31T09:05:59+00:00")
-    '2026-01-31 09:05'
-    """
-    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from carcls.evaluation.significance import NO_DIFFERENCE
-from sweeps.cli.running import write_share
-from sweeps.confirm import find_confirmed
-from sweeps.result import Compared, Confirmed, SweepResult
+from sweeps.confirm import Confirmed
+from sweeps.result import Compared, SweepResult
+from sweeps.text import percent, points, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # Words in names of metrics that are times: the same model takes others each time.
 _TIMES = {"ms", "seconds"}
@@ -17,19 +19,18 @@ _TIMES = {"ms", "seconds"}
 
 def draw_confirmed(confirmed: Sequence[Confirmed]) -> Table:
     """Draw one row for each trial that was confirmed, best first; accuracies in percent, shrinkage in points."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("trial", "fresh seeds", "mean ± spread", "search score", "shrinkage"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in confirmed:
-        table.add_row(str(one.number), _runs(one), mean_text(one), write_share(one.search), _points(one.shrinkage))
-    return table
+    rows = [
+        (str(one.number), _runs(one), percent(one.mean, one.spread), percent(one.search), points(one.shrinkage))
+        for one in confirmed
+    ]
+    return table(("trial", "fresh seeds", "mean ± spread", "search score", "shrinkage"), rows)
 
 
 def verdict_lines(result: SweepResult) -> list[str]:
     """Return what is to be said after the leaderboard; nothing where there is nothing to compare."""
-    winner = find_confirmed(result.confirmed)
+    winner = result.board.best_confirmed
     lines = []
-    if result.confirmed and winner is None:
+    if result.board.confirmed and winner is None:
         lines.append("No run with a fresh seed finished, so that nothing is confirmed: the search chose the winner.")
     if winner is not None and _seeds_are_idle(winner, result):
         lines.append(f"The seed changes nothing in trial {winner.number}: all its runs are the same model.")
@@ -43,17 +44,8 @@ def _seeds_are_idle(one: Confirmed, result: SweepResult) -> bool:
     return len(runs) > 1 and all(metrics == timeless[0] for metrics in timeless)
 
 
-def mean_text(one: Confirmed) -> str:
-    """Return mean and spread in percent, such as ``71.2% ±0.8``."""
-    return write_share(one.mean) + ("" if one.spread is None else f" ±{one.spread * 100:.1f}")
-
-
 def _runs(one: Confirmed) -> str:
     return str(one.asked) if one.is_whole else f"{len(one.runs)} of {one.asked}"
-
-
-def _points(difference: float | None) -> str:
-    return "–" if difference is None else f"{difference * 100:+.1f}"
 
 
 def _compared_line(compared: Compared, result: SweepResult) -> str:
@@ -61,14 +53,14 @@ def _compared_line(compared: Compared, result: SweepResult) -> str:
 
     The words are those of a test: what is not shown may still be there.
     """
-    winner = find_confirmed(result.confirmed)
+    winner = result.board.best_confirmed
     assert result.best is not None
     if winner is None:
         sides = f"Trial {result.best.number} against the runner-up, trial {compared.against}"
     else:
         sides = f"Trial {winner.number} against trial {compared.against}, both with fresh seeds"
-    low, high = compared.interval
-    difference = f"{_points(compared.difference)} points (95% {low * 100:+.1f} to {high * 100:+.1f})"
+    low, high = map(points, compared.interval)
+    difference = f"{points(compared.difference)} points (95% {low} to {high})"
     corrected = ", by Holm" if len(result.comparison) > 1 else ""
     verdict = "a difference is shown" if compared.shown else NO_DIFFERENCE
     images = result.data.splits["validation"]

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
-from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of, name_of, write_duration
+from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of
 from sweeps.interrupts import last_words
 from sweeps.ledger_text import standing_text
+from sweeps.text import duration
 
 if TYPE_CHECKING:
     from sweeps.ledger import Standing
@@ -76,7 +77,7 @@ class PlainView:
         is_new = number not in running.records
         running.change(record)
         if is_new and not record.refused:
-            self.note(f"trial {number} started: {name_of(record)} {running.settings_of(record)}".rstrip())
+            self.note(f"trial {number} started: {record.name} {running.settings_of(record)}".rstrip())
         if record.status != "running":
             self.note(f"trial {number} {_end_of(record)} | {_how_far(running)}")
         elif not is_new:
@@ -167,8 +168,7 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
 
 
 def _cells(record: TrialRecord, best: bool, *, short: bool) -> tuple[str, ...]:
-    name = name_of(record)
-    shown = name.rpartition("/")[2] if short else name
+    shown = record.name.rpartition("/")[2] if short else record.name
     return str(record.number), shown, record.status, epoch_of(record), accuracy_of(record) + (" *" if best else "")
 
 
@@ -183,7 +183,7 @@ def _end_of(record: TrialRecord) -> str:
         return f"failed: {record.reason}"
     if record.status == "pruned" and not record.epochs:
         return record.reason
-    took = write_duration(record.seconds)
+    took = duration(record.seconds)
     return f"{record.status}: val accuracy {accuracy_of(record)} after {record.epochs} epochs, {took}"
 
 
@@ -195,9 +195,9 @@ def _how_far(running: RunningSweep) -> str:
         first = running.spec.goals.first
         named = "" if first.name == "accuracy" else f"{first.name} "
         parts.append(f"best {named}{first.write(value)} (trial {number})")
-    parts.append(write_duration(running.elapsed))
+    parts.append(duration(running.elapsed))
     if left:
-        parts.append(f"about {write_duration(left)} to go")
+        parts.append(f"about {duration(left)} to go")
     if running.standing:
         parts += standing_text(running.standing)
     return ", ".join(parts)

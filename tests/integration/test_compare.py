@@ -11,6 +11,7 @@ import pytest
 from carcls.config import TrialConfig
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
+from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
 from sweeps.result import DataSummary, SweepResult, TestReading
 
@@ -34,7 +35,7 @@ def write_sweep(out: Path, name: str, wrong: range, *, digest: str = "0123456789
         family="transfer",
         out=str(out),
         data=DataSummary("cars", digest, 300, 7, {"train": 150, "validation": 50, "test": IMAGES}),
-        trials=(TrialRecord(0, "transfer/frozen", {}, params, "complete", metrics, 1, 2.0),),
+        board=Leaderboard((TrialRecord(0, "transfer/frozen", {}, params, "complete", metrics, 1, 2.0),)),
         winner=0,
         test=TestReading({"test_accuracy": accuracy, "test_f1": accuracy}, (0.1, 0.9), IMAGES),
         registered=None,

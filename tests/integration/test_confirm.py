@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
-from sweeps.study_history import read_history
+from sweeps.study_records import read_history
 
 RUNNER = """
 import json, time
@@ -51,7 +51,7 @@ class Silent:
 folder = Path(sys.argv[1])
 spec = SweepSpec.from_yaml((folder / "spec.yaml").read_text())
 run_trials(
-    spec, folder / "dataset.json", folder / "stages", folder / "sweep", Silent(), runner="slow_runner:run",
+    spec, folder / "dataset.json", folder / "stages", folder / "sweep", [Silent()], runner="slow_runner:run",
     loader="slow_runner:load", confirm=partial(repeats_wanted, spec), logical_cpus=2, logical_gpus=0,
 )
 """

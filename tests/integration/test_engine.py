@@ -86,7 +86,7 @@ class Printer:
 folder = Path(sys.argv[1])
 result = run_trials(
     SweepSpec.from_yaml((folder / "spec.yaml").read_text()),
-    folder / "dataset.json", folder / "stages", folder / "sweep", Printer(),
+    folder / "dataset.json", folder / "stages", folder / "sweep", [Printer()],
     runner="quick_runner:run", loader="quick_runner:load", logical_cpus=2, logical_gpus=0,
 )
 print("interrupted" if result.interrupted else "done", [r.status for r in result.records], flush=True)
@@ -159,7 +159,7 @@ def run(
         folder / "dataset.json",
         folder / "stages",
         folder / "sweep",
-        observer or Diary(),
+        [observer or Diary()],
         runner="quick_runner:run",
         loader="quick_runner:load",
         stands=stands,

@@ -22,9 +22,9 @@ from filelock import FileLock
 from ray.cluster_utils import Cluster
 
 from carcls.stages import StageStore
-from sweeps.control_quarantine import hold
+from sweeps.bridge_quarantine import hold
 from sweeps.engine import EngineResult, run_trials
-from sweeps.failures import Place
+from sweeps.failures import Location
 from sweeps.record import TrialRecord
 from sweeps.session import ray_session
 from sweeps.space import Choice
@@ -176,7 +176,7 @@ def run(
         folder / "dataset.json",
         stages or folder / "stages",
         folder / "sweep",
-        observer or Diary(),
+        [observer or Diary()],
         runner="failing_runner:run",
         loader="failing_runner:load",
         edits=edits,
@@ -473,7 +473,7 @@ def test_a_gpu_that_nothing_sees_is_not_used_any_more(tmp_path: Path, share: flo
 def test_one_gpu_is_held_and_the_others_are_left(tmp_path: Path, share: float) -> None:
     """Ray hands out GPU 0 first; what holds GPU 1 gives it back."""
     with ray_session(tmp_path / "ray.log", cpus=1, gpus=3):
-        (holder,) = hold(Place(ray.nodes()[0]["NodeID"], "1"), {"CPU": 1.0, "GPU": 3.0}, share)
+        (holder,) = hold(Location(ray.nodes()[0]["NodeID"], "1"), {"CPU": 1.0, "GPU": 3.0}, share)
         wait_for(lambda: ray.available_resources().get("GPU") == 2)
 
         @ray.remote(num_gpus=2, num_cpus=1)

@@ -140,7 +140,7 @@ def test_a_sweep_that_runs_is_neither_repaired_nor_removed(tmp_path: Path, datas
 
 def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -> Registered:
     """Put the sweep's runs into MLflow, and register its best trial."""
-    from sweeps.study_history import read_history
+    from sweeps.study_records import read_history
     from sweeps.sweep_file import read_spec
 
     mirror = mirror_of(read_spec(folder), folder, tracking, summarize_data(dataset), print)

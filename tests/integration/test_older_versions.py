@@ -18,7 +18,7 @@ import pytest
 
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.study_history import read_history
+from sweeps.study_records import read_history
 from sweeps.sweep_file import read_spec, sweep_id
 from sweeps.tracking import open_tracking
 

@@ -20,7 +20,6 @@ from carcls.errors import DataError, SpecError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.cli.family import repeat_set, resume_command
-from sweeps.cli.running import write_duration, write_settings
 from sweeps.cli.streams import callable_name
 from sweeps.spec_loading import load_spec
 
@@ -319,12 +318,6 @@ def test_what_is_told_of_a_job_has_no_password(run: Run, monkeypatch: pytest.Mon
     assert (code, out) == (0, "job-1\n")
     assert "s3cret" not in err
     assert "http://***@other:5000" in err
-
-
-def test_settings_and_durations_are_written_short() -> None:
-    """A line of the table holds a trial's settings, and times are told in their two largest units."""
-    assert write_settings({"head_lr": 0.0012345, "flip": False}) == "head_lr=0.00123 no-flip"
-    assert [write_duration(s) for s in (8.21, 75, 7325)] == ["8.2 s", "1 min 15 s", "2 h 02 min"]
 
 
 def test_python_is_named_so_that_it_has_the_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

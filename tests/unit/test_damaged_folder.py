@@ -14,7 +14,7 @@ from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
-from sweeps.study_history import JOURNAL
+from sweeps.study_journal import JOURNAL
 from sweeps.sweep_file import SWEEP, write_file
 
 COMMANDS = ("status mine", "runs", "resume mine --dry-run", "gc --dry-run", "stop mine", "status mine --json")

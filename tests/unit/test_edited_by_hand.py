@@ -15,7 +15,7 @@ from sweeps.remembered import recall
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
-from sweeps.study_history import read_history
+from sweeps.study_records import read_history
 from sweeps.sweep_file import JOB, SWEEP, write_file
 
 

@@ -24,10 +24,10 @@ from carcls.training.device import memory_errors_named
 from carcls.training.optim import build_optimizer
 from sweeps.failures import (
     NOWHERE,
-    Endings,
+    CircuitBreaker,
     Failure,
-    Place,
-    Places,
+    Location,
+    Suspects,
     Try,
     failure_of,
     failure_of_death,
@@ -186,39 +186,39 @@ def test_a_lack_of_memory_is_answered_with_a_larger_share_and_then_with_smaller_
 def test_three_of_a_kind_in_a_row_stop_the_sweep() -> None:
     """Bugs count by their mark, bad data and full disks by their kind; anything else in between starts anew."""
     bug, other, data = Failure("bug", "E: 1", "E in a.py:1"), Failure("bug", "E: 2", "E in a.py:2"), "bad_data"
-    endings = Endings()
-    assert [bool(endings.note(f)) for f in (bug, bug, other, bug, bug, None, bug, bug)] == [False] * 8
-    assert "same error, E in a.py:1: E: 1" in endings.note(bug)
-    endings = Endings()
-    assert not any(endings.note(Failure("diverged", "NaN")) for _ in range(9))
-    said = [endings.note(Failure(data, f"{n}.jpg cannot be read")) for n in range(3)]  # type: ignore[arg-type]
+    breaker = CircuitBreaker()
+    assert [bool(breaker.note(f)) for f in (bug, bug, other, bug, bug, None, bug, bug)] == [False] * 8
+    assert "same error, E in a.py:1: E: 1" in breaker.note(bug)
+    breaker = CircuitBreaker()
+    assert not any(breaker.note(Failure("diverged", "NaN")) for _ in range(9))
+    said = [breaker.note(Failure(data, f"{n}.jpg cannot be read")) for n in range(3)]  # type: ignore[arg-type]
     assert [bool(s) for s in said] == [False, False, True]
     assert "2.jpg" in said[-1]
 
 
 def test_a_machine_is_put_out_after_three_failures_in_a_row() -> None:
     """A trial that gets on there clears it; other machines have counts of their own."""
-    places, a, b = Places(), Place("a"), Place("b")
-    assert places.fails(a, 1) is None
-    assert places.fails(a, 1) is None
-    places.works(a)
-    assert [places.fails(a, 2), places.fails(b, 3), places.fails(a, 2)] == [None] * 3
-    assert places.fails(a, 2) == a
-    assert not places.is_no_single_trial(a)
-    assert places.fails(a, 4) == a
-    assert places.is_no_single_trial(a)
-    assert places.fails(NOWHERE, 5) is None
+    suspects, a, b = Suspects(), Location("a"), Location("b")
+    assert suspects.note(a, 1) is None
+    assert suspects.note(a, 1) is None
+    suspects.clear(a)
+    assert [suspects.note(a, 2), suspects.note(b, 3), suspects.note(a, 2)] == [None] * 3
+    assert suspects.note(a, 2) == a
+    assert not suspects.are_many(a)
+    assert suspects.note(a, 4) == a
+    assert suspects.are_many(a)
+    assert suspects.note(NOWHERE, 5) is None
 
 
 def test_a_gpu_is_to_blame_where_it_was_always_the_same_and_else_its_machine() -> None:
     """What gets on on another GPU of the machine clears the machine, not the GPU."""
-    places, first, second = Places(), Place("a", "0"), Place("a", "1")
-    assert [places.fails(first, 1), places.fails(second, 2)] == [None, None]
-    assert places.fails(first, 3) == Place("a")
-    places.works(second)
-    assert places.fails(first, 4) == first
-    places.works(first)
-    assert places.fails(first, 5) is None
+    suspects, first, second = Suspects(), Location("a", "0"), Location("a", "1")
+    assert [suspects.note(first, 1), suspects.note(second, 2)] == [None, None]
+    assert suspects.note(first, 3) == Location("a")
+    suspects.clear(second)
+    assert suspects.note(first, 4) == first
+    suspects.clear(first)
+    assert suspects.note(first, 5) is None
 
 
 SPEC = SweepSpec.model_validate(

@@ -8,7 +8,7 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
-from sweeps.control_hangs import Hang, Patience, expected_seconds
+from sweeps.hangs import Hang, Patience, expected_seconds
 from sweeps.resources import Share, least_seconds
 
 LEAST = 300.0

@@ -24,6 +24,7 @@ CARCLS_LAYERS: list[set[str]] = [
     {"carcls.families"},
 ]
 SWEEPS_LAYERS: list[set[str]] = [
+    {"sweeps.text"},
     {"sweeps.space", "sweeps.objectives", "sweeps.constraints", "sweeps.pareto"},
     {"sweeps.goals"},
     {
@@ -38,6 +39,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.confirm",
         "sweeps.record",
         "sweeps.resources",
+        "sweeps.leaderboard",
         "sweeps.result",
     },
     {"sweeps.holding", "sweeps.sweep_file", "sweeps.waits"},
@@ -45,8 +47,6 @@ SWEEPS_LAYERS: list[set[str]] = [
     {
         "sweeps.worker",
         "sweeps.tracking",
-        "sweeps.searcher",
-        "sweeps.scheduler",
         "sweeps.forecast",
         "sweeps.stored_models",
         "sweeps.marking",
@@ -56,13 +56,16 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.interrupts",
         "sweeps.ray_servers",
         "sweeps.ledger",
-        "sweeps.control",
+        "sweeps.observers",
+        "sweeps.halt",
+        "sweeps.hangs",
+        "sweeps.bridge",
         "sweeps.session",
         "sweeps.cluster",
     },
-    {"sweeps.leaderboard", "sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
+    {"sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
     {"sweeps.remembered", "sweeps.status"},
-    {"sweeps.observers", "sweeps.sitting", "sweeps.winner", "sweeps.job", "sweeps.comparison", "sweeps.deletion"},
+    {"sweeps.sitting", "sweeps.winner", "sweeps.job", "sweeps.comparison", "sweeps.deletion"},
     {"sweeps.repair"},
     {"sweeps.reproduction", "sweeps.together"},
     {"sweeps.cli"},
@@ -88,11 +91,9 @@ SWEEPS_USES = {
 LIBRARY_USERS = {
     "optuna": {"sweeps.study"},
     "ray": {
-        "sweeps.searcher",
-        "sweeps.scheduler",
         "sweeps.worker",
         "sweeps.engine",
-        "sweeps.control",
+        "sweeps.bridge",
         "sweeps.session",
         "sweeps.ray_servers",
         "sweeps.cluster",
@@ -100,7 +101,7 @@ LIBRARY_USERS = {
     },
     "mlflow": {"sweeps.tracking", "sweeps.registry", "sweeps.pyfunc", "sweeps.promotion"},
     "click": {"sweeps.cli"},
-    "rich": {"sweeps.cli"},
+    "rich": {"sweeps.cli", "sweeps.text"},
 }
 TORCH = {"torch", "torchvision", "timm"}
 TORCH_FREE_DATA = {"manifest", "stanford", "splits", "pack", "dataset", "findings", "demo"}

@@ -21,7 +21,8 @@ from sweeps.record import TrialRecord
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
-from sweeps.study_history import JOURNAL, read_history
+from sweeps.study_journal import JOURNAL
+from sweeps.study_records import read_history
 from sweeps.sweep_file import write_file
 
 COMMANDS = ("status mine", "status mine --json", "resume mine --dry-run", "gc --dry-run")

@@ -100,13 +100,13 @@ def test_near_ties_are_settled_in_float64() -> None:
     assert (found.indices[0] == np.argsort(exact, kind="stable")[:25]).all()
 
 
-@pytest.mark.parametrize("narrow", [True, False])
+@pytest.mark.parametrize("bf16", [True, False])
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-def test_numbers_of_either_width_give_the_same_answer(
-    distance: Distance, narrow: bool, monkeypatch: pytest.MonkeyPatch
+def test_numbers_of_either_type_give_the_same_answer(
+    distance: Distance, bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever product proposes: duplicates, zeros and scattered images come as by sorting all float64 distances."""
-    monkeypatch.setattr("carcls.evaluation.neighbours.multiplies_narrow_faster", lambda _: narrow)
+    monkeypatch.setattr("carcls.evaluation.neighbours.multiplies_bf16_faster", lambda _: bf16)
     gallery = np.concatenate([embeddings(300, 40, 16), np.zeros((3, 40), np.float32)])
     gallery[50:150:2] = gallery[7]
     queries = np.concatenate([embeddings(20, 40, 17), gallery[[7, 302]]])

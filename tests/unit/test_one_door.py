@@ -185,7 +185,7 @@ def test_the_files_of_older_versions_are_read_and_replaced(tmp_path: Path) -> No
     command = recall(tmp_path, "mine")
     assert (command.specs, command.tracking_uri, command.changes) == ((spec,), "http://host:5000", ())
     assert sweeps_in(tmp_path) == ["mine"]
-    assert sweep_status(tmp_path, "mine").trials == 3
+    assert sweep_status(tmp_path, "mine").spec.trials == 3
     assert sweep_id(folder) == "mine-0123456789ab"
     write_file(folder, "sweep", "http://host:5000", [spec])
     assert [path.name for path in folder.iterdir()] == ["sweep.json"]

@@ -1,11 +1,11 @@
-"""A pack is made once, whole or not at all, by processes that never outlive their maker."""
+"""A pack is made once, whole or not at all, on any number of threads."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,14 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from carcls.data.crew import fill_all
 from carcls.data.decode import read_square
-from carcls.data.filling import Job
 from carcls.data.manifest import Manifest
 from carcls.data.pack import get_index, get_pack
 from carcls.data.stanford import read_manifest
-from carcls.errors import CarsweepError, OutputError
+from carcls.errors import OutputError
 from carcls.stages import StageStore
 
-MANY = 240  # enough that processes are started
+MANY = 240
 
 
 def write_images(root: Path, count: int) -> Manifest:
@@ -64,9 +62,9 @@ def test_rows_of_the_pack_are_the_images_of_the_manifest(many: Manifest, tmp_pat
     assert not pack.pixels[empty].any()
 
 
-def test_processes_and_one_process_make_the_same_pack(many: Manifest, tmp_path: Path) -> None:
+def test_one_thread_and_several_make_the_same_pack(many: Manifest, tmp_path: Path) -> None:
     """How many workers decode shows nowhere in the result."""
-    stores = [StageStore(tmp_path / name) for name in ("alone", "crew")]
+    stores = [StageStore(tmp_path / name) for name in ("alone", "pool")]
     packs = [get_pack(many, 0.0, 16, store, workers=workers) for store, workers in zip(stores, (1, 3), strict=True)]
     assert np.array_equal(packs[0].pixels, packs[1].pixels)
     indexes = [get_index(many, 0.0, pack, store) for pack, store in zip(packs, stores, strict=True)]
@@ -121,22 +119,24 @@ def test_a_size_that_another_process_makes_is_left_to_it(many: Manifest, tmp_pat
     assert not other.exists()
 
 
-def test_interrupting_leaves_no_size(many: Manifest, tmp_path: Path) -> None:
-    """Ctrl-C while several sizes are decoded removes all of them."""
+@pytest.mark.parametrize("also", [[], [24]])
+def test_interrupting_leaves_nothing(many: Manifest, tmp_path: Path, also: list[int]) -> None:
+    """Ctrl-C while one or several sizes are decoded removes all of them, and ends the threads."""
 
     def interrupt(done: int, total: int) -> None:
         if 0 < done < total:
             raise KeyboardInterrupt
 
-    store = StageStore(tmp_path)
+    store, before = StageStore(tmp_path), threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        get_pack(many, 0.0, 16, store, also=[24], progress=interrupt, workers=2)
+        get_pack(many, 0.0, 16, store, also=also, progress=interrupt, workers=2)
     assert making_leftovers(store) == []
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("count", [60, MANY])
 def test_progress_rises_to_the_number_of_images(tmp_path: Path, count: int) -> None:
-    """The bar starts at nothing, never falls and ends full, in one process and in several."""
+    """The bar starts at nothing, never falls and ends full, of few images and of many."""
     seen: list[tuple[int, int]] = []
     manifest = write_images(tmp_path / "data", count)
     get_pack(
@@ -152,22 +152,6 @@ def test_progress_rises_to_the_number_of_images(tmp_path: Path, count: int) -> N
     assert seen == sorted(seen)
 
 
-def test_interrupted_maker_leaves_neither_stage_nor_process(many: Manifest, tmp_path: Path) -> None:
-    """Ctrl-C while decoding removes the half-made pack and ends the decoding processes."""
-
-    def interrupt(done: int, total: int) -> None:
-        if 0 < done < total:
-            raise KeyboardInterrupt
-
-    store = StageStore(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        get_pack(many, 0.0, 16, store, progress=interrupt, workers=2)
-    assert making_leftovers(store) == []
-    children = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
-    commands = [Path("/proc", pid, "cmdline").read_bytes() for group in children for pid in group]
-    assert not any(b"carcls.data.filling" in command for command in commands)
-
-
 KILLED_HALFWAY = """
 import os, signal, sys
 from pathlib import Path
@@ -177,49 +161,22 @@ from carcls.stages import StageStore
 
 def die(done, total):
     if done:
-        pids = [pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()]
-        print(*pids, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
 get_pack(read_manifest(Path(sys.argv[1])), 0.0, 16, StageStore(Path(sys.argv[2])), progress=die, workers=2)
 """
 
 
-def test_killed_maker_leaves_no_stage_and_no_orphan(many: Manifest, tmp_path: Path) -> None:
-    """After kill -9 there is no pack, the decoding processes end by themselves, and the next call makes it whole.
-
-    The maker runs from a command string, which has no module file that a process could import again.
-    """
+def test_killed_maker_leaves_no_stage(many: Manifest, tmp_path: Path) -> None:
+    """After kill -9 there is no pack, and the next call makes it whole."""
     store = StageStore(tmp_path)
     command = [sys.executable, "-c", KILLED_HALFWAY, str(many.root), str(tmp_path)]
     killed = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    workers = killed.stdout.split()
-    assert len(workers) == 2
     assert not list(store.root.glob("pack/*/key.json"))
-    deadline = time.monotonic() + 20
-    while any(is_running(pid) for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(is_running(pid) for pid in workers)
     pack = get_pack(many, 0.0, 16, store)
     assert np.array_equal(pack.pixels[-1], read_square(many.root / many.images[-1].path, 16))
     assert making_leftovers(store) == [pack.folder.name]
-
-
-def is_running(pid: str) -> bool:
-    """Tell whether a process lives; one that only waits to be collected does not."""
-    try:
-        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def test_dead_worker_is_reported_with_its_last_words(many: Manifest, tmp_path: Path) -> None:
-    """A decoding process that cannot go on stops the packing with its own reason, not with a hang."""
-    job = Job(str(many.root), 0.0, ((16, str(tmp_path / "no" / "pixels"), 0),), (32, str(tmp_path / "no" / "grays"), 0))
-    rows = [(row, image.path, image.box) for row, image in enumerate(many.images)]
-    with pytest.raises(CarsweepError, match=r"ended with code 1 .*No such file"):
-        fill_all(job, rows, 2, None)
 
 
 def test_full_disk_is_found_before_decoding(many: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,11 +190,3 @@ def test_full_disk_is_found_before_decoding(many: Manifest, tmp_path: Path, monk
 
 class _Usage:
     free = 1000
-
-
-def test_decoding_processes_load_neither_torch_nor_scipy() -> None:
-    """What a decoding process imports stays small: numpy and Pillow."""
-    code = "import sys, carcls.data.filling; print(*{name.partition('.')[0] for name in sys.modules})"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split())
-    assert {"numpy", "PIL"} <= loaded
-    assert not loaded & {"torch", "scipy", "pydantic", "sweeps", "ray"}

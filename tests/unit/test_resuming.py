@@ -24,7 +24,7 @@ from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.status import sweep_status, sweeps_in
 from sweeps.study import Asked, Study
-from sweeps.study_history import read_history
+from sweeps.study_records import read_history
 from sweeps.sweep_file import write_file
 
 EPOCHS = 4
@@ -357,15 +357,15 @@ def test_what_took_over_a_failure_takes_over_what_comes_after_it(tmp_path: Path)
         assert asked is not None
         assert study.ask() is None
         study.tell_failed(asked.number, "no room", "full_disk")
-        assert {record.status for record in study.records(duplicates=True)} == {"failed"}
+        assert {record.status for record in study.records()} == {"failed"}
     with Study.open(tmp_path, spec, edits=[]) as study:
         assert study.reopened == (asked.number,)
         again = study.ask()
         assert again == asked
         study.tell_complete(asked.number, {"val_accuracy": 0.5}, EPOCHS, 1.0, {})
-        everything = study.records(duplicates=True)
-    assert len(everything) > 1
-    assert {(record.status, record.metrics["val_accuracy"]) for record in everything} == {("complete", 0.5)}
+        (record,) = study.records()
+    assert record.twins
+    assert (record.status, record.metrics["val_accuracy"]) == ("complete", 0.5)
 
 
 def test_status_tells_which_trials_were_not_run_and_why(tmp_path: Path) -> None:
@@ -376,14 +376,13 @@ def test_status_tells_which_trials_were_not_run_and_why(tmp_path: Path) -> None:
     (folder / "spec.yaml").write_text(spec.to_yaml())
     with Study.open(folder, spec) as study:
         run_to_the_end(study)
-        twins = [record for record in study.records(duplicates=True) if record.duplicate_of is not None]
+        twins = sorted((twin.number, record.number, twin.near) for record in study.records() for twin in record.twins)
     told = sweep_status(tmp_path, "mine")
-    assert [(t["number"], t["same_as"], t["near"]) for t in told.twins] == [
-        (record.number, record.duplicate_of, record.reason.startswith("near")) for record in twins
-    ]
-    assert json.loads(json.dumps(told.as_dict()))["twins"] == list(told.twins)
+    said = json.loads(json.dumps(told.as_dict()))["twins"]
+    assert [(twin["number"], twin["same_as"], twin["near"]) for twin in said] == twins
+    assert all(near for _, _, near in twins)
     line = next(line for line in lines_of(told, tmp_path) if "not run" in line)
-    assert f"{twins[0].number} (nearly the same as trial {twins[0].duplicate_of})" in line
+    assert f"{twins[0][0]} (nearly the same as trial {twins[0][1]})" in line
 
 
 def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path) -> None:
@@ -414,7 +413,7 @@ def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path)
         }
     ]
     assert f"  trial {asked.number} runs: search, epoch 1/{EPOCHS}, val accuracy 25.0%" in lines_of(running, tmp_path)
-    assert running.best in (0, 1)
+    assert running.as_dict()["best"] in (0, 1)
     after = sweep_status(tmp_path, "mine")
     assert (after.state, after.holder) == ("unfinished", None)
     assert sweeps_in(tmp_path) == ["mine"]

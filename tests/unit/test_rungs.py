@@ -9,7 +9,7 @@ import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 
 from sweeps.spec_stopping import EarlyStopping
-from sweeps.study_rungs import is_beaten
+from sweeps.study_rungs import Curve, is_beaten
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -29,23 +29,17 @@ def test_verdicts_are_those_of_optunas_successive_halving(seed: int, min_epochs:
         running[number].report(order.random(), epochs[number])
         verdict = running[number].should_prune()
         stopping = EarlyStopping(min_epochs=min_epochs, reduction=reduction, within_kind=0.0)
-        assert is_beaten(study.get_trials(deepcopy=False), number, epochs[number], 100, stopping) == verdict
+        curves = {trial.number: Curve("full", trial.intermediate_values) for trial in study.get_trials()}
+        assert is_beaten(curves, number, epochs[number], 100, stopping) == verdict
         stopped += verdict
         if verdict or epochs[number] == 9:
             del running[number]
     assert stopped
 
 
-def test_the_scores_of_a_failed_trial_stop_nobody() -> None:
-    """A trial that led at a rung and then became NaN came to nothing: whoever is best without it goes on."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="maximize")
-    stopping = EarlyStopping(min_epochs=1, reduction=3, within_kind=0.0)
-    failing, better, worse = (study.ask() for _ in range(3))
-    for trial, value in ((failing, 0.9), (better, 0.8), (worse, 0.7)):
-        trial.report(value, 1)
-    assert is_beaten(study.get_trials(deepcopy=False), better.number, 1, 100, stopping)
-    study.tell(failing, state=optuna.trial.TrialState.FAIL)
-    trials = study.get_trials(deepcopy=False)
-    assert not is_beaten(trials, better.number, 1, 100, stopping)
-    assert is_beaten(trials, worse.number, 1, 100, stopping)
+def test_early_epochs_are_compared_within_their_kind() -> None:
+    """A trial that opens its backbone is not stopped by frozen ones in its first half, and is later."""
+    curves = {0: Curve("frozen", {2: 0.9, 6: 0.9}), 1: Curve("full", {2: 0.5}), 2: Curve("full", {2: 0.5, 6: 0.6})}
+    stopping = EarlyStopping(min_epochs=2, reduction=3, within_kind=0.5)
+    assert not is_beaten(curves, 1, 2, 10, stopping)
+    assert is_beaten(curves, 2, 6, 10, stopping)

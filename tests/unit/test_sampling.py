@@ -9,27 +9,22 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.goals import ACCURACY_ALONE
-from sweeps.space import Choice, FloatDomain
-from sweeps.study_parts import to_distribution
-from sweeps.study_sampling import (
-    MOST_SHOWN,
-    STARTUP_TRIALS,
-    _most_telling,
-    _sampler,
-    _seed_of,
-    draw,
-)
+from sweeps.record import Status, TrialRecord
+from sweeps.space import Choice, Domain, FloatDomain
+from sweeps.study_records import STATES
+from sweeps.study_sampling import MOST_SHOWN, STARTUP_TRIALS, Sampler, _most_telling, _seed_of, _tpe, to_distribution
 
-DISTRIBUTIONS = {
-    "dropout": to_distribution(FloatDomain(0.0, 0.7)),
-    "head_lr": to_distribution(FloatDomain(1e-4, 1e-2, log=True)),
-    "optimizer": to_distribution(Choice(("adam", "adamw"))),
+SEARCH: dict[str, Domain] = {
+    "dropout": FloatDomain(0.0, 0.7),
+    "head_lr": FloatDomain(1e-4, 1e-2, log=True),
+    "optimizer": Choice(("adam", "adamw")),
 }
+DISTRIBUTIONS = {name: to_distribution(domain) for name, domain in SEARCH.items()}
 
 
-def _trials(count: int) -> list[FrozenTrial]:
+def _records(count: int) -> list[TrialRecord]:
     """Return trials of every kind: complete, stopped, failed, running, and some that lack a parameter."""
-    dice, trials = random.Random(0), []
+    dice, records = random.Random(0), []
     for number in range(count):
         settings: dict[str, Any] = {
             "dropout": dice.uniform(0, 0.7),
@@ -38,39 +33,42 @@ def _trials(count: int) -> list[FrozenTrial]:
         }
         if number % 11 == 3:
             del settings["dropout"]
-        state = (TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.COMPLETE)[min(number % 7, 3)]
-        value = dice.random()
-        trial = create_trial(
-            state=state,
-            value=value if state is TrialState.COMPLETE else None,
-            params=settings,
-            distributions={name: DISTRIBUTIONS[name] for name in settings},
-            intermediate_values={} if number % 5 == 0 else {1: value / 2, 2: value},
-            user_attrs={
-                "asked": {"settings": settings, "experiment": None},
-                "outcome": {"metrics": {"val_accuracy": value}},
-            },
-        )
-        trial.number = number
-        trials.append(trial)
-    return trials
+        statuses: tuple[Status, ...] = ("pruned", "failed", "running", "complete")
+        metrics = {"val_accuracy": dice.random()}
+        epochs = 0 if number % 5 == 0 else 2
+        records.append(TrialRecord(number, None, settings, {}, statuses[min(number % 7, 3)], metrics, epochs, 1.0))
+    return records
+
+
+def _trial(record: TrialRecord) -> FrozenTrial:
+    """Return the trial as a study of Optuna would have it, with all it has measured."""
+    value = record.metrics["val_accuracy"]
+    trial = create_trial(
+        state=STATES[record.status],
+        value=value if record.status == "complete" else None,
+        params=dict(record.settings),
+        distributions={name: DISTRIBUTIONS[name] for name in record.settings},
+        intermediate_values={1: value / 2, 2: value} if record.epochs else {},
+    )
+    trial.number = record.number
+    return trial
 
 
 def test_draws_are_those_of_a_study_that_holds_the_trials() -> None:
     """Trials that are shown without being stored lead to the settings that optuna draws from a study of its own."""
-    trials = _trials(60)
-    prepared: dict[int, list[FrozenTrial]] = {}
+    records = _records(60)
+    sampler = Sampler(SEARCH, 3)
     for count in (0, 5, 30, 45, 60):
-        study = optuna.create_study(direction="maximize", sampler=_sampler(_seed_of(3, count), STARTUP_TRIALS))
-        study.add_trials(trials[:count])
+        study = optuna.create_study(direction="maximize", sampler=_tpe(_seed_of(3, count), STARTUP_TRIALS))
+        study.add_trials([_trial(record) for record in records[:count]])
         expected = study.ask(dict(DISTRIBUTIONS)).params
-        assert draw(trials[:count], DISTRIBUTIONS, 3, count, prepared=prepared) == expected
-        assert draw(trials[:count], DISTRIBUTIONS, 3, count) == expected
+        assert sampler.draw(records[:count], count) == expected
+        assert Sampler(SEARCH, 3).draw(records[:count], count) == expected
 
 
 def test_among_many_trials_the_best_the_latest_and_the_running_are_shown() -> None:
     """However many there are, the sampler sees about MOST_SHOWN, in their order, and all that run."""
-    trials = _trials(2000)
+    trials = [_trial(record) for record in _records(2000)]
     shown = _most_telling(trials, ACCURACY_ALONE)
     numbers = [trial.number for trial in shown]
     running = [trial.number for trial in trials if trial.state is TrialState.RUNNING]

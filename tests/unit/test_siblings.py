@@ -1,22 +1,22 @@
-"""Settings that a trial answers on its way become trials of the study, and cost nothing."""
+"""Derived trials: settings that a trial answers on its way become trials of the study, and cost nothing."""
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from carcls.config import TrialConfig
-from carcls.errors import SpecError
-from sweeps.leaderboard import condensed, make_leaderboard
+from sweeps.leaderboard import Leaderboard
+from sweeps.record import TrialRecord
 from sweeps.space import Choice, FloatDomain, IntDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Asked, Study
-from sweeps.study_parts import to_distribution
-from sweeps.study_sampling import draw
+from sweeps.study_journal import sealed
+from sweeps.study_records import read_history
+from sweeps.study_sampling import Sampler
 
 KS, DISTANCES = (1, 3, 10), ("euclidean", "cosine")
 VOTES = ("uniform", "distance", "softmax")
@@ -126,19 +126,64 @@ def test_a_documented_experiment_is_never_answered_by_a_sibling(tmp_path: Path) 
     assert [record.config["k"] for record in records if record.sibling_of == 0] == [5]
 
 
-def test_siblings_lost_between_their_parent_and_themselves_come_back_once(tmp_path: Path) -> None:
-    """A driver that dies while it tells siblings leaves some; the next one adds the rest and doubles none."""
+def test_derived_trials_are_stored_once_and_numbered_as_if_each_had_a_line(tmp_path: Path) -> None:
+    """The parent's end lists them; whoever opens or reads the journal finds the same numbers and goes on after them."""
+    with Study.open(tmp_path, spec_of()) as study:
+        first = study.ask()
+        assert first is not None
+        complete(study, first)
+        lines = (tmp_path / "study.journal").read_text().splitlines()
+        assert sum('"vote":' in line for line in lines) == 1  # that of asking: each setting and metric is in one line
+        second = study.ask()
+        assert second is not None
+        complete(study, second)
+        everything = study.records()
+    assert (first.number, second.number) == (0, 12)
+    assert [record.number for record in everything] == list(range(24))
+    assert [record.sibling_of for record in everything] == [None, *[0] * 11, None, *[12] * 11]
+    with Study.open(tmp_path, spec_of()) as study:
+        assert study.records() == everything == list(read_history(tmp_path).records)
+        assert study.ask() is None
+
+
+def test_derived_trials_of_older_journals_are_read_and_gone_on_from(tmp_path: Path) -> None:
+    """Each had a line of its own, and its parent's end a list of all that was answered; nothing is read twice."""
     with Study.open(tmp_path, spec_of()) as study:
         asked = study.ask()
         assert asked is not None
         complete(study, asked)
-        everything = [(record.number, record.config) for record in study.records()]
+        everything = study.records()
     journal = tmp_path / "study.journal"
-    lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(lines[:-5]))
-    for _ in range(2):
-        with Study.open(tmp_path, spec_of()) as study:
-            assert [(record.number, record.config) for record in study.records()] == everything
+    logs = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_bytes(sealed(as_before(logs, everything))[0])
+    assert [(r.number, r.settings, r.metrics, r.model) for r in read_history(tmp_path).records] == [
+        (r.number, r.settings, r.metrics, r.model) for r in everything
+    ]
+    with Study.open(tmp_path, spec_of()) as study:
+        (other,) = run(study)
+        assert other.number == 12
+        assert other.config.dropout != asked.config.dropout
+        assert len(study.records()) == 24
+
+
+def as_before(logs: list[dict[str, Any]], records: list[TrialRecord]) -> list[dict[str, Any]]:
+    """Return the lines as older versions wrote them: a line for each derived trial, no numbers."""
+    found = []
+    for log in logs:
+        log.get("user_attrs", {}).get("asked", {}).pop("number", None)
+        outcome = log.get("user_attr", {}).get("outcome", {})
+        outcome |= {"siblings": outcome.pop("derived")} if outcome else {}
+        found.append(log)
+    created = next(log for log in logs if "user_attrs" in log)
+    for record in records:
+        if record.sibling_of is not None:
+            digest = TrialConfig.model_validate(dict(record.config)).digest
+            asked = {"experiment": None, "settings": record.settings, "config": record.config, "digest": digest}
+            outcome = {"status": "complete", "metrics": record.metrics, "model": record.model, "epochs": record.epochs}
+            attributes = {"asked": {**asked, "sibling_of": record.sibling_of}, "outcome": outcome}
+            complete_state = {"state": 1, "value": record.metrics["val_accuracy"], "user_attrs": attributes}
+            found.append({**created, **complete_state, "datetime_complete": created["datetime_start"]})
+    return found
 
 
 def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
@@ -163,12 +208,6 @@ def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
     assert all(asked.config.dropout != 0.33 for asked in rest)
 
 
-def test_a_start_is_checked_like_any_setting() -> None:
-    """A wrong setting of a start is told with its place."""
-    with pytest.raises(SpecError, match=r"starts\[0\]\.dropout: must be at most 0\.95"):
-        spec_of(starts=({"dropout": 1.5},))
-
-
 def test_the_leaderboard_shows_the_best_of_each_trial_and_its_siblings(tmp_path: Path) -> None:
     """All are ranked; condensed, each search and its siblings are one row, and experiments keep theirs."""
     names = ("retrieval/resnet50-k3-euclidean",)
@@ -176,10 +215,10 @@ def test_the_leaderboard_shows_the_best_of_each_trial_and_its_siblings(tmp_path:
         run(study)
         trials = study.records()
     base = spec_of().trial_config({}).model_dump()
-    board = make_leaderboard(trials, base=base, validation_images=100)
-    rows = condensed(board.rows)
+    board = Leaderboard(tuple(trials), base, 100)
+    rows = board.shown
     assert len(board.rows) == len(trials) > 20
-    assert [row.experiment for row in rows if row.experiment] == list(names)
+    assert [row.trial.experiment for row in rows if row.trial.experiment] == list(names)
     assert len(rows) <= 3
     assert rows[0] == board.rows[0]
 
@@ -189,18 +228,21 @@ def test_the_sampler_sees_the_best_sibling_of_each_trial_only(tmp_path: Path) ->
     search = {**spec_of().search, "dropout": FloatDomain(0.0, 0.5), "k": IntDomain(1, 20)}
     with Study.open(tmp_path, spec_of(search=search, trials=12)) as study:
         run(study)
-        trials = study._book.known()
-    siblings = [trial for trial in trials if "sibling_of" in trial.user_attrs["asked"]]
-    best: dict[int, Any] = {}
-    for trial in siblings:
-        parent = trial.user_attrs["asked"]["sibling_of"]
-        if parent not in best or trial.value > best[parent].value:
-            best[parent] = trial
-    fewer = [trial for trial in trials if trial not in siblings or trial in best.values()]
-    assert len(fewer) < len(trials) / 5
-    distributions = {name: to_distribution(domain) for name, domain in search.items()}
+        records = study.records()
+    best: dict[int, TrialRecord] = {}
+    for record in records:
+        parent = record.sibling_of
+        if parent is not None and (parent not in best or accuracy_of(record) > accuracy_of(best[parent])):
+            best[parent] = record
+    fewer = [record for record in records if record.sibling_of is None or record in best.values()]
+    assert len(fewer) < len(records) / 5
     for number in range(5):
-        assert draw(trials, distributions, 0, number) == draw(fewer, distributions, 0, number)
+        assert Sampler(search, 0).draw(records, number) == Sampler(search, 0).draw(fewer, number)
+
+
+def accuracy_of(record: TrialRecord) -> float:
+    """Return what orders the trials."""
+    return record.metrics["val_accuracy"]
 
 
 def test_what_nobody_has_answered_is_found_where_the_sampler_repeats_itself(tmp_path: Path) -> None:

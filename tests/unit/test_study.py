@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 
 import optuna
@@ -17,9 +18,9 @@ from sweeps.space_conditions import fits
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import MAX_ATTEMPTS, Asked, Study
-from sweeps.study_history import read_history
-from sweeps.study_lines import sealed
-from sweeps.study_parts import from_distribution, to_distribution
+from sweeps.study_journal import sealed
+from sweeps.study_records import read_history
+from sweeps.study_sampling import Sampler, to_distribution
 
 FROZEN = ("transfer/frozen", "transfer/frozen-augmented")
 
@@ -102,10 +103,14 @@ def test_a_record_names_the_stages_that_its_trial_used(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_domains_become_distributions_and_come_back_equal(domain: FloatDomain | IntDomain | Choice) -> None:
-    """A domain turned into optuna's distribution and back is the same domain, and holds its own ends."""
-    assert from_distribution(to_distribution(domain)) == domain
+def test_distributions_hold_what_their_domains_draw(domain: FloatDomain | IntDomain | Choice) -> None:
+    """Optuna takes the ends of a domain and whatever is drawn from it, and draws itself what fits into it."""
+    distributions = {"it": to_distribution(domain)}
     assert all(fits(domain, end) for end in domain.ends())
+    for value in (*domain.ends(), *(domain.draw(random.Random(seed)) for seed in range(20))):
+        optuna.trial.create_trial(value=0.0, params={"it": value}, distributions=distributions)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert all(fits(domain, study.ask(distributions).params["it"]) for _ in range(20))
 
 
 @pytest.mark.parametrize(
@@ -136,9 +141,11 @@ def test_an_experiment_outside_of_the_domains_teaches_what_fits(tmp_path: Path) 
     """Weight decay 0 is in no logarithmic domain: the sampler gets the other settings, the record gets all."""
     with Study.open(tmp_path, spec_of()) as study:
         complete(study, ask(study))
-        frozen = study._book.frozen(0)
-        assert frozen.params == {"dropout": 0.0, "head_lr": 1e-3}
-        assert study.records()[0].settings == {"dropout": 0.0, "head_lr": 1e-3, "weight_decay": 0.0}
+        record = study.record(0)
+    assert record.settings == {"dropout": 0.0, "head_lr": 1e-3, "weight_decay": 0.0}
+    seen = Sampler(spec_of().search, seed=0)._trial_of(record)
+    assert seen is not None
+    assert seen.params == {"dropout": 0.0, "head_lr": 1e-3}
 
 
 def test_the_same_seed_asks_the_same_even_over_a_restart(tmp_path: Path) -> None:
@@ -175,6 +182,18 @@ def test_a_trial_that_others_beat_is_pruned_at_its_step(tmp_path: Path) -> None:
     assert (record.status, record.epochs, record.seconds) == ("pruned", 1, 7.0)
     assert record.metrics == {"val_accuracy": 0.1, "val_loss": 3.0}
     assert "after epoch 1" in record.reason
+
+
+def test_the_scores_of_a_failed_trial_stop_nobody(tmp_path: Path) -> None:
+    """A trial that led at a rung and then became NaN came to nothing: whoever is best without it goes on."""
+    with Study.open(tmp_path, spec_of(experiments=())) as study:
+        failing, better, worse = ask(study), ask(study), ask(study)
+        scores = ((failing, 0.9), (better, 0.8), (worse, 0.7))
+        told = [study.report(one.number, Measurement(1, {"val_accuracy": score})) for one, score in scores]
+        assert told == [False, True, True]
+        study.report(failing.number, Measurement(2, {"val_accuracy": math.nan}))
+        assert not study.report(better.number, Measurement(1, {"val_accuracy": 0.8}))
+        assert study.report(worse.number, Measurement(1, {"val_accuracy": 0.7}))
 
 
 def test_documented_experiments_are_never_pruned_but_set_the_standard(tmp_path: Path) -> None:
@@ -227,7 +246,7 @@ def test_reporting_an_epoch_again_changes_nothing(tmp_path: Path) -> None:
         for value in (0.3, 0.7):
             assert not study.report(asked.number, Measurement(1, {"val_accuracy": value}))
         complete(study, asked, 0.8)
-        assert study._book.frozen(0).intermediate_values == {1: 0.3}
+        assert [measurement.metrics["val_accuracy"] for measurement in study.record(0).history] == [0.3]
 
 
 def test_records_are_rebuilt_from_the_journal_alone(tmp_path: Path) -> None:
@@ -295,19 +314,20 @@ def test_a_driver_that_died_between_result_and_verdict_loses_neither(tmp_path: P
     """An outcome in the journal without its verdict is closed when the study opens."""
     study = Study.open(tmp_path, spec_of())
     asked = ask(study)
-    frozen = study._book.frozen(0)
     outcome = {"status": "complete", "metrics": {"val_accuracy": 0.6}, "epochs": 3, "seconds": 1.0, "reason": ""}
-    study._book.note(frozen, outcome=outcome)
+    study._trials.note(0, outcome=outcome)
     study.close()
     with Study.open(tmp_path, spec_of()) as study:
         record = study.record(asked.number)
+        (trial,) = study._trials._told()
     assert (record.status, record.epochs, record.metrics) == ("complete", 3, {"val_accuracy": 0.6})
+    assert (trial.state, trial.value) == (optuna.trial.TrialState.COMPLETE, 0.6)
 
 
 def test_a_driver_that_died_while_asking_leaves_no_trial(tmp_path: Path) -> None:
     """A trial that was begun but never handed out is not shown and costs no budget."""
     with Study.open(tmp_path, spec_of(experiments=())) as study:
-        study._book._study.ask()
+        study._trials._storage.create_new_trial(0)
     with Study.open(tmp_path, spec_of(experiments=())) as study:
         assert len(run_all(study)) == 6
         assert len(study.records()) == 6
@@ -330,14 +350,11 @@ def test_a_config_that_was_complete_before_is_not_computed_again(tmp_path: Path)
     spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1, 0.2))})
     with Study.open(tmp_path, spec) as study:
         asked = run_all(study)
-        records = study.records(duplicates=True)
+        records = study.records()
     assert sorted(a.config.dropout for a in asked) == [0.0, 0.1, 0.2]
-    duplicates = [record for record in records if record.duplicate_of is not None]
-    assert duplicates
-    for record in duplicates:
-        original = records[record.duplicate_of or 0]
-        assert (record.status, record.metrics, record.config) == ("complete", original.metrics, original.config)
-        assert record.reason == f"duplicate of trial {record.duplicate_of}"
+    assert any(record.twins for record in records)
+    for record in records:
+        assert all((twin.settings, twin.near) == (record.settings, False) for twin in record.twins)
 
 
 def test_an_exhausted_space_is_not_searched_again(tmp_path: Path) -> None:
@@ -346,11 +363,11 @@ def test_an_exhausted_space_is_not_searched_again(tmp_path: Path) -> None:
     with Study.open(tmp_path, small) as study:
         run_all(study)
         assert not study.has_work
-        drawn = study.records(duplicates=True)
+        drawn = study.records()
     with Study.open(tmp_path, small) as study:
         assert not study.has_work
         assert study.ask() is None
-        assert study.records(duplicates=True) == drawn
+        assert study.records() == drawn
     with Study.open(tmp_path, small.model_copy(update={"trials": 11})) as study:
         assert study.has_work
 
@@ -363,26 +380,26 @@ def test_duplicates_are_neither_listed_nor_announced(tmp_path: Path) -> None:
         numbers = [a.number for a in asked]
         assert [record.number for record in study.records()] == numbers
         assert [record.number for record in study.take_finished()] == numbers
-        assert len(study.records(duplicates=True)) > len(numbers)
-        drawn = {twin.number: twin for record in study.records() for twin in record.twins}
-        assert sorted([*numbers, *drawn]) == [record.number for record in study.records(duplicates=True)]
-        assert not any(twin.near for twin in drawn.values())
+        drawn = [twin.number for record in study.records() for twin in record.twins]
+        assert drawn
+        assert sorted([*numbers, *drawn]) == list(range(len(numbers) + len(drawn)))
 
 
-def test_a_duplicate_of_a_running_trial_waits_for_its_result(tmp_path: Path) -> None:
-    """While its twin runs a duplicate is not computed; it gets the twin's end, also a pruned or failed one."""
+def test_a_duplicate_of_a_running_trial_is_not_run(tmp_path: Path) -> None:
+    """While its twin runs a duplicate is not computed; what comes of the twin, also of a failed one, is its result."""
     spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1, 0.2))})
     with Study.open(tmp_path, spec) as study:
         asked = [a for a in iter(study.ask, None) if a is not None]
         assert len(asked) == 3
-        assert {r.status for r in study.records(duplicates=True)} == {"running"}
+        assert {r.status for r in study.records()} == {"running"}
         complete(study, asked[0], 0.9)
         assert study.report(asked[1].number, Measurement(1, {"val_accuracy": 0.1}))
         study.tell_pruned(asked[1].number)
         study.tell_failed(asked[2].number, "no memory")
-        ends = {(r.config["dropout"], r.status) for r in study.records(duplicates=True)}
-    assert len(ends) == 3
-    assert {status for _, status in ends} == {"complete", "pruned", "failed"}
+        twins = [(record.config["dropout"], record.status) for record in study.records() if record.twins]
+        assert twins
+        assert study.ask() is None
+        assert len(study.records()) == 3
 
 
 def test_a_sweep_can_be_extended(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
 from sweeps.goals import Goals
@@ -104,19 +102,6 @@ def test_a_loosened_limit_readmits_what_it_refused(tmp_path: Path) -> None:
     loose = spec.model_copy(update={"constraints": ("parameters <= 30M",)})
     with Study.open(tmp_path, loose, edits=["constraints"], costs=by_backbone) as study:
         assert [asked.experiment for asked in run(study, toy)] == ["transfer/frozen"]
-
-
-def test_a_driver_that_died_while_refusing_refuses_again(tmp_path: Path) -> None:
-    """A refusal that was half written is finished by the next driver, and nothing is run."""
-    spec = spec_of(trials=1, experiments=["transfer/frozen"], search={}, constraints=["parameters <= 10M"])
-    study = Study.open(tmp_path, spec, costs=by_backbone)
-    study._finish = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign, assignment]
-    with pytest.raises(KeyboardInterrupt):
-        study.ask()
-    study.close()
-    with Study.open(tmp_path, spec, costs=by_backbone) as again:
-        assert run(again, toy) == []
-        assert [record.refused for record in again.records()] == [True]
 
 
 def test_trials_without_the_new_measures_do_not_stop_the_search(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.packaged import packaged_specs
 from sweeps.remembered import recall
+from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec
 from sweeps.spec_loading import edit_spec, load_spec
-from sweeps.spec_mistakes import TRIAL_SETTINGS
 from sweeps.status import sweeps_in
 from sweeps.sweep_file import Kind, write_file
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import ray
-from ray.tune import Callback
-
 from carcls.config import TrialConfig
 from carcls.unfreezing import open_stages
-from sweeps.plan_text import seconds_text
 from sweeps.rates import Machine, rates_of
 from sweeps.resources import Share
+from sweeps.text import rough_duration
 from sweeps.worker_reports import last_told
 
 # A trial hangs that says nothing for TIMES what an epoch takes, but for no less than least_seconds(). Before an epoch
@@ -54,10 +49,10 @@ class Hang:
     @property
     def reason(self) -> str:
         """What was observed, with the numbers."""
-        silent = f"it reported nothing for {seconds_text(self.silent)}"
+        silent = f"it reported nothing for {rough_duration(self.silent)}"
         if self.usual is None:
             return f"{silent}, at its start or at its end."
-        return f"{silent}, where an epoch takes at most {seconds_text(max(1.0, self.usual))}."
+        return f"{silent}, where an epoch takes at most {rough_duration(max(1.0, self.usual))}."
 
 
 @dataclass(slots=True)
@@ -138,59 +133,3 @@ def _comes_after(config: TrialConfig, epoch: int) -> Comes:
         return "end"
     is_open = open_stages(config.training().unfreezing, epoch, config.epochs, 1) > 0
     return "open" if is_open else "closed"
-
-
-class HangWatch(Callback):  # type: ignore[misc]  # Tune knows callbacks by their base class
-    """Ends the processes of trials that hang; Tune then tells of their death.
-
-    Args:
-        patience: of the sweep.
-        note: told of each before its process is ended.
-        clock: seconds that only grow.
-    """
-
-    def __init__(
-        self, patience: Patience, note: Callable[[Hang], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._patience, self._note, self._clock = patience, note, clock
-        self._looked = clock()
-        self._processes: dict[int, Any] = {}
-
-    def on_step_begin(self, **_: Any) -> None:
-        """Look."""
-        now = self._clock()
-        passed, self._looked = now - self._looked, now
-        for hang in self._patience.look(passed):
-            self._note(hang)
-            ray.kill(self._processes[hang.number])  # one that does not answer gets SIGKILL after 5 s
-
-    def on_trial_start(self, trial: Any, **_: Any) -> None:
-        """A process takes up the trial."""
-        number = trial.config["number"]
-        self._processes[number] = trial.temporary_state.ray_actor
-        self._patience.begin(number, TrialConfig.model_validate(trial.config["config"]))
-
-    def on_trial_result(self, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """The trial reports something; with its outcome it ends."""
-        said = json.loads(result.get("measurements", "[]"))
-        last = said[-1]["epoch"] if said else 0
-        self._patience.hear(trial.config["number"], last, trained=any(one["trained"] for one in said))
-
-    def on_trial_complete(self, trial: Any, **_: Any) -> None:
-        """The process is done with the trial."""
-        self._end(trial)
-
-    def on_trial_error(self, trial: Any, **_: Any) -> None:
-        """The trial's process died."""
-        self._end(trial)
-
-    def on_trial_recover(self, trial: Any, **_: Any) -> None:
-        """The trial's machine was taken away."""
-        self._end(trial)
-
-    def _end(self, trial: Any) -> None:
-        self._patience.end(trial.config["number"])
-        self._processes.pop(trial.config["number"], None)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}

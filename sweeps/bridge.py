@@ -1,0 +1,297 @@
+"""What stands between Tune and the study: every trial that runs, who hears of it, and what is done when it fails.
+
+Tune asks and tells through ``sweeps.bridge_tune``. What is done about each kind of failure is in ``sweeps.failures``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from carcls.config import TrialConfig
+from carcls.outcome import Measurement
+from sweeps.bridge_quarantine import Quarantine
+from sweeps.failures import (
+    IN_A_ROW,
+    NOWHERE,
+    POLICIES,
+    CircuitBreaker,
+    Failure,
+    Location,
+    Suspects,
+    Try,
+    failure_of_death,
+    has_whole_share,
+    next_try,
+)
+from sweeps.halt import Halt
+from sweeps.hangs import Patience
+from sweeps.ledger import Ledger, Standing
+from sweeps.resources import Share
+from sweeps.study import Study, TrialRecord
+
+if TYPE_CHECKING:
+    from sweeps.observers import Observer
+
+
+@dataclass(slots=True)
+class Running:
+    """A trial from when it is handed out until it ends or is handed back.
+
+    Attributes:
+        number, config: of the trial.
+        given: with what it is tried.
+        process: Ray's actor that runs it; None before it has begun.
+        failure: what its process told before it ended itself, or was ended for; None before that.
+    """
+
+    number: int
+    config: TrialConfig
+    given: Try
+    process: Any = None
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class Bridge:
+    """Hands out the study's trials and closes them.
+
+    Attributes:
+        study: asked and told; its journal is the only lasting memory.
+        ledger: keeps what trials take.
+        halt: whether the sweep goes on; told of failures that end it, also of the observers'.
+        patience: tells which trials hang.
+        quarantine: takes machines and GPUs out of use.
+        observers: who hears of trials, each once and in order.
+        stands: hears how the sweep stands, before the news that changed it.
+        share: of a trial that has not failed yet.
+        cores: of the largest machine.
+    """
+
+    study: Study
+    ledger: Ledger
+    halt: Halt
+    patience: Patience
+    quarantine: Quarantine
+    observers: Sequence[Observer]
+    stands: Callable[[Standing], None]
+    share: Share
+    cores: float
+    _running: dict[str, Running] = field(default_factory=dict)  # by Tune's id
+    _processes: dict[Any, Location] = field(default_factory=dict)
+    _told: dict[int, int] = field(default_factory=dict)  # the last epoch that was told of each trial
+    _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
+    _suspects: Suspects = field(default_factory=Suspects)
+    _looked: float = field(default_factory=time.monotonic)
+
+    # What Tune asks
+
+    def may_start(self) -> bool:
+        """Tell whether another trial may start."""
+        return self.halt.may_start(lambda: self.ledger.used_up(self.study.left()))
+
+    def ask(self, tune_id: str) -> Running | None:
+        """Return the next trial; None when there is none for now, which one that runs may yet change."""
+        asked = self.study.ask()
+        self._tell_finished()
+        if asked is None:
+            return None
+        given = Try.from_dict(asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
+        trial = self._running[tune_id] = Running(asked.number, asked.config, given)
+        self.ledger.ask(asked.number, asked.config.epochs, searched=asked.experiment is None)
+        return trial
+
+    def must_end(self) -> bool:
+        """End the processes of trials that hang, and all of them when the sweep must end now; is that so?"""
+        now = time.monotonic()
+        passed, self._looked = now - self._looked, now
+        hangs = {hang.number: hang for hang in self.patience.look(passed)}
+        for trial in [trial for trial in self._running.values() if trial.number in hangs]:
+            reason = hangs[trial.number].reason
+            trial.failure = Failure("lost", reason)
+            self.halt.tell(f"trial {trial.number} hangs and is ended: {reason} It goes on from its last epoch.")
+            ray.kill(trial.process)  # one that does not answer gets SIGKILL after 5 s
+        if not self.halt.must_end():
+            return False
+        # Tune would wait for the epoch that runs, and give up after 15 s.
+        while self._processes:
+            ray.kill(self._processes.popitem()[0])
+        return True
+
+    # What Tune tells
+
+    def begin(self, tune_id: str, process: Any) -> None:
+        """A process runs the trial; news only when it is another one than before."""
+        trial = self._running.get(tune_id)
+        if trial is None or trial.process is process:
+            return
+        trial.process, trial.failure = process, None
+        self._processes.setdefault(process, NOWHERE)
+        self.patience.begin(trial.number, trial.config)
+        self.ledger.start(trial.number)
+        if trial.number not in self._told:
+            record = self.study.record(trial.number)
+            self._told[trial.number] = record.epochs
+            self._announce(record)
+
+    def hear(self, tune_id: str, result: Mapping[str, Any]) -> bool:
+        """The trial's process says something, not its last word; tell whether the trial should stop."""
+        trial = self._running[tune_id]
+        if "location" in result:  # said with the first of its trials only
+            self._processes[trial.process] = Location(**json.loads(result["location"]))
+        if "failure" in result:  # and the process ends itself, since it can use no GPU
+            trial.failure = Failure(**json.loads(result["failure"]))
+            self.ledger.end(trial.number, saw_gpu=False)
+        said = json.loads(result.get("measurements", "[]"))
+        last = said[-1]["epoch"] if said else 0
+        self.patience.hear(trial.number, last, trained=any(one["trained"] for one in said))
+        if not said:
+            return False
+        self._suspects.clear(self._location(trial))
+        return self._measure(trial.number, said) or not self.halt.may_go_on()
+
+    def lose(self, tune_id: str, words: str) -> None:
+        """The trial's process died, and ``words`` are Ray's; Tune may start another one of itself."""
+        trial = self._running.get(tune_id)
+        if trial is None:
+            return
+        self._leave(trial)
+        # Ray's name for it in what it says of deaths; there is no public one. Without it, each death is its own.
+        actor = trial.process._actor_id.hex() if hasattr(trial.process, "_actor_id") else ""
+        died = failure_of_death(words, actor)
+        if died.kind == "out_of_memory" and trial.process is None and has_whole_share(trial.given, self.cores):
+            # What took the memory is none of our trials, and smaller parts would not help.
+            died = Failure("lost", "the machine had no memory left when its process started.")
+        trial.failure = trial.failure or died
+
+    def end(self, tune_id: str, result: Mapping[str, Any], *, died: bool) -> None:
+        """Tune does no more for the trial: close it, unless it is to be tried again or left unfinished."""
+        trial = self._running.pop(tune_id, None)
+        if trial is None:
+            return
+        if self.study.is_live(trial.number):
+            self._close(trial, result, died)
+        else:
+            self._succeed(trial)
+        self._leave(trial)
+        self._tell_finished()
+
+    def _close(self, trial: Running, result: Mapping[str, Any], died: bool) -> None:
+        if died and self.halt.may_go_on():
+            self._fail(trial, trial.failure or failure_of_death(""))
+        elif "outcome" in result:
+            self._complete(trial.number, result)
+            self._succeed(trial)
+        elif "failure" in result:
+            self._fail(trial, Failure(**json.loads(result["failure"])))
+        elif self.study.should_be_pruned(trial.number):
+            self.study.tell_pruned(trial.number)
+            self._succeed(trial)
+        elif self.halt.may_go_on():
+            self.study.tell_failed(trial.number, "It ended without an outcome.", "bug")
+
+    def _complete(self, number: int, result: Mapping[str, Any]) -> None:
+        """Close the trial, unless a metric of its last epochs was not finite and has closed it."""
+        self._measure(number, json.loads(result.get("measurements", "[]")))
+        if self.study.is_live(number):
+            outcome = json.loads(result["outcome"])
+            metrics, epochs, seconds = (outcome.pop(name) for name in ("metrics", "epochs", "seconds"))
+            self.study.tell_complete(number, metrics, epochs, seconds, outcome)
+
+    def _succeed(self, trial: Running) -> None:
+        """The trial is complete, or was stopped early."""
+        self.halt.stop(self._breaker.note(None))
+        self._suspects.clear(self._location(trial))
+
+    def _leave(self, trial: Running) -> None:
+        self.ledger.end(trial.number)
+        self.patience.end(trial.number)
+
+    def _location(self, trial: Running) -> Location:
+        return self._processes.get(trial.process, NOWHERE)
+
+    # Failures
+
+    def _fail(self, trial: Running, failure: Failure) -> None:
+        """Do what the policy says."""
+        policy = POLICIES[failure.kind]
+        excused = self._blame_location(trial, failure)
+        if policy.then == "more":
+            self._give_more(trial, failure)
+        elif policy.then == "elsewhere" and excused:
+            self.halt.tell(f"trial {trial.number} goes on elsewhere: {failure.reason}")
+            self.study.hand_back(trial.number, counted=False)
+        elif policy.then == "again":
+            counted = policy.counts and not excused
+            self.study.hand_back(trial.number, counted=counted, why=failure.reason if counted else "")
+        else:
+            self._give_up(trial, failure)
+
+    def _give_more(self, trial: Running, failure: Failure) -> None:
+        last = trial.given
+        more = next_try(last, trial.config.batch_size, self.cores)
+        if more is None:
+            tried = f" Tried before it failed: {'; '.join(last.tried)}." if last.tried else ""
+            self._give_up(trial, Failure(failure.kind, f"{failure.reason}{tried}"))
+            return
+        self.halt.tell(f"trial {trial.number} ran out of memory; trying again with {more.tried[-1]}")
+        self.study.hand_back(trial.number, counted=False, retry=more.as_dict())
+
+    def _give_up(self, trial: Running, failure: Failure) -> None:
+        self.study.tell_failed(trial.number, failure.reason, failure.kind)
+        self.halt.stop(self._breaker.note(failure))
+
+    def _blame_location(self, trial: Running, failure: Failure) -> bool:
+        """Put out of use what is to blame, and stop the sweep when that was the last one; tell whether it is out."""
+        blames, location = POLICIES[failure.kind].blames, self._location(trial)
+        blamed, why = None, f"failed {IN_A_ROW} times in a row"
+        if blames == "in a row" or (blames == "whole" and has_whole_share(trial.given, self.cores)):
+            blamed = self._suspects.note(location, trial.number)
+        elif blames == "at once" and location != NOWHERE:
+            blamed, why = location, "cannot be used"
+        if blamed is not None and not self.quarantine.take_out(blamed, trial.given.gpus, why):
+            last = "GPU" if blamed.gpu else "machine"
+            if self._suspects.are_many(blamed):
+                self.halt.stop(f"{IN_A_ROW} failures in a row on the last {last} that is in use: {failure.reason}")
+        return self.quarantine.has(location)
+
+    # News
+
+    def _measure(self, number: int, said: Sequence[Mapping[str, Any]]) -> bool:
+        """Note measurements as ``sweeps.worker`` tells them, perhaps after a dead process; tell whether it should stop.
+
+        Those after the one at which it should do not count.
+        """
+        for one in said:
+            epoch, trained = one["epoch"], one["trained"]
+            measurement = Measurement(epoch, one["metrics"], trained, one["stages"])
+            stop = self.study.report(number, measurement, one["seconds"])
+            self.ledger.beat(number, epoch, trained=trained)
+            if epoch > self._told.get(number, 0) and self.study.is_live(number):
+                self._told[number] = epoch
+                self._announce(self.study.record(number))
+            if stop:
+                return True
+        return False
+
+    def _tell_finished(self) -> None:
+        """The study may have finished trials."""
+        for record in self.study.take_finished():
+            self.ledger.settle(record)
+            self._announce(record)
+
+    def _announce(self, record: TrialRecord) -> None:
+        """Tell everybody; an exception of theirs ends the sweep, not Tune's loop."""
+        if self.halt.error is not None:
+            return
+        try:
+            self.stands(self.ledger.standing(self.study.left()))
+            for observer in self.observers:
+                observer.trial_changed(record)
+        except Exception as error:
+            self.halt.fail(error)

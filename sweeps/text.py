@@ -1,0 +1,266 @@
+"""Values in words: durations, shares, sizes, money, counts, settings, and tables of them."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from carcls.errors import shown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NOTHING = "–"
+Thing = TypeVar("Thing")
+# What a share, a count and a size are told in, the largest unit first.
+_COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+_SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Thing]):
+    """A property of things: a key of their JSON, and a column of a table of them.
+
+    Attributes:
+        key: in JSON.
+        value: what JSON has.
+        title: of the column; empty for a property that no table shows.
+        cell: what the table shows.
+        is_word: whether the cells are words, which are left-aligned, or numbers.
+        room: when the table shows it, in words of whoever draws it.
+    """
+
+    key: str
+    value: Callable[[Thing], Any]
+    title: str = ""
+    cell: Callable[[Thing], str] = str
+    is_word: bool = False
+    room: str = ""
+
+
+def duration(seconds: float) -> str:
+    """Return a measured duration in its two largest units.
+
+    >>> [duration(s) for s in (8.21, 75, 7325)]
+    ['8.2 s', '1 min 15 s', '2 h 02 min']
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def rough_duration(seconds: float) -> str:
+    """Return a duration to the precision that a rough estimate deserves.
+
+    >>> [rough_duration(s) for s in (0.2, 42, 130, 5000, 200_000)]
+    ['0 s', '42 s', '2 min', '1 h 23 min', '56 h']
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 10 * _HOUR:
+        minutes = round(seconds / 60)
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{seconds / _HOUR:.0f} h"
+
+
+def minute(iso: str) -> str:
+    """Return an ISO time to the minute.
+
+    >>> minute("2026-01-31T09:05:59+00:00")
+    '2026-01-31 09:05'
+    """
+    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M")
+
+
+def percent(share: float | None, half_width: float | None = None, *, digits: int = 1) -> str:
+    """Return a share of [0, 1] in percent, with the half of its interval where there is one; a dash without a share.
+
+    >>> [percent(0.7226), percent(0.7226, 0.0081), percent(0.7226, digits=2), percent(None), percent(float("nan"))]
+    ['72.3%', '72.3% ±0.8', '72.26%', '–', '–']
+    """
+    if share is None or share != share:
+        return NOTHING
+    return f"{share:.{digits}%}" + ("" if half_width is None else f" ±{half_width * 100:.{digits}f}")
+
+
+def percent_range(ends: tuple[float, float] | None) -> str:
+    """Return both ends of an interval of shares in percent.
+
+    >>> percent_range((0.7, 0.7512))
+    '70.0% to 75.1%'
+    """
+    return NOTHING if ends is None else f"{ends[0]:.1%} to {ends[1]:.1%}"
+
+
+def points(difference: float | None, *, digits: int = 1) -> str:
+    """Return a difference of shares in percentage points, with its sign.
+
+    >>> points(0.0123), points(-0.5, digits=2)
+    ('+1.2', '-50.00')
+    """
+    return NOTHING if difference is None else f"{difference * 100:+.{digits}f}"
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> plural(1, "run"), plural(2500, "run")
+    ('1 run', '2,500 runs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def short_count(count: float) -> str:
+    """Return a large number in short.
+
+    >>> [short_count(n) for n in (812, 45_300, 3_400_000, 25_600_000, 1_200_000_000)]
+    ['812', '45.3k', '3.4M', '25.6M', '1.2G']
+    """
+    return next((f"{count / unit:.1f}{letter}" for unit, letter in _COUNTS if count >= unit), f"{count:g}")
+
+
+def images_of(splits: Mapping[str, int]) -> str:
+    """Return how many images each split has.
+
+    >>> images_of({"train": 8144, "test": 40})
+    '8,144 train, 40 test'
+    """
+    return ", ".join(f"{count:,} {split}" for split, count in splits.items())
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a number of bytes in words.
+
+    >>> [size_text(s) for s in (0, 20_000, 3_400_000, 2_160_000_000)]
+    ['-', '20 kB', '3.4 MB', '2.2 GB']
+    """
+    if size_bytes <= 0:
+        return "-"
+    for unit, name in _SIZES:
+        if size_bytes >= unit:
+            amount = size_bytes / unit
+            return f"{amount:.1f} {name}" if amount < 10 else f"{amount:.0f} {name}"
+    return f"{size_bytes:.0f} B"
+
+
+def parse_size(name: str, text: str) -> int:
+    """Return the bytes of a size such as ``20GB`` or ``1.5 TiB``.
+
+    Raises:
+        ValueError: it is none; the message begins with ``name``.
+
+    >>> [parse_size("disk", text) for text in ("20GB", "1.5 kb", "2MiB")]
+    [20000000000, 1500, 2097152]
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgt])(i?)b", text.strip().lower())
+    found = 0
+    if match is not None:
+        amount, unit, binary = match.groups()
+        exact = float(amount) * (1024 if binary else 1000) ** ("kmgt".index(unit) + 1)
+        found = int(exact) if exact < 2**63 else 0
+    if found <= 0:
+        raise ValueError(f"{name} must be a size in kB, MB, GB or TB, got {shown(text)}. Give one such as 20GB.")
+    return found
+
+
+def money_text(amount: float, currency: str) -> str:
+    """Return an amount of money, with what matters of a small one.
+
+    >>> [money_text(x, "$") for x in (0.0, 0.00123, 1.316, 40, 12345.6)]
+    ['$0', '$0.0012', '$1.32', '$40', '$12346']
+    """
+    if amount == int(amount) or amount >= 1000:
+        return f"{currency}{amount:.0f}"
+    return f"{currency}{amount:.2f}" if amount >= 0.1 else f"{currency}{amount:.2g}"
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Return settings in one short line.
+
+    >>> settings_text({"head_lr": 0.0012345, "flip": True, "crop": "random"})
+    'head_lr=0.00123 flip crop=random'
+    """
+    return " ".join(_setting(name, value) for name, value in settings.items())
+
+
+def _setting(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no-{name}"
+    return f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+
+
+def changes_text(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return what was run otherwise than documented; ``changed`` has (documented, used) by setting.
+
+    >>> changes_text({"epochs": (10, 2)})
+    'epochs 2 instead of 10'
+    """
+    return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
+
+
+def table(
+    header: Sequence[str] | None,
+    rows: Iterable[Sequence[str]],
+    *,
+    words: Collection[str] = (),
+    fold: Collection[str] = (),
+) -> Table:
+    """Return a table that can be drawn at any width.
+
+    Args:
+        header: names of the columns; without one the columns are words, and the last folds.
+        rows: as many cells as columns.
+        words: columns of words, which are left-aligned; the others are numbers, and right-aligned.
+        fold: columns that take more lines where the width is short; the others never do.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[Text(cell) for cell in row] for row in rows]
+    drawn = Table(box=None, pad_edge=False, header_style="bold", show_header=header is not None)
+    names = list(header) if header is not None else [""] * (len(cells[0]) if cells else 0)
+    for place, name in enumerate(names):
+        is_word, folds = name in words, name in fold
+        if header is None:
+            is_word, folds = True, place == len(names) - 1
+        drawn.add_column(name, justify="left" if is_word else "right", no_wrap=not folds, overflow="fold")
+    for row in cells:
+        drawn.add_row(*row)
+    return drawn
+
+
+def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold: Collection[str] = ()) -> Table:
+    """Return a table with a row for each thing; ``fold`` names the keys of columns that fold."""
+    rows = [[column.cell(thing) for column in columns] for thing in things]
+    words = [column.title for column in columns if column.is_word]
+    return table([c.title for c in columns], rows, words=words, fold=[c.title for c in columns if c.key in fold])
+
+
+def lines_of(drawn: Table, *, width: int = 10_000, indent: str = "") -> list[str]:
+    """Return a table as lines of plain text."""
+    from rich.console import Console
+
+    file = io.StringIO()
+    Console(file=file, width=width - len(indent), color_system=None).print(drawn)
+    return [f"{indent}{line}".rstrip() for line in file.getvalue().splitlines()]
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown.
+
+    >>> print(markdown_table(["family", "test"], [["transfer", "80%"]]))
+    | family | test |
+    | --- | --- |
+    | transfer | 80% |
+    """
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---" for _ in header], *rows])
