@@ -70,23 +70,18 @@ def _look(root: Path, kind: Path, folder: Path) -> Stored | None:
     return Stored(root, folder, kind.name, folder.name.split(".")[0], state, size, max(times, default=0.0))
 
 
-def is_being_made(stored: Stored) -> bool:
-    """Tell whether a process is at work on this stage."""
-    try:
-        with FileLock(_lock_of(stored)).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+def take_out(stored: Stored, *, dry_run: bool = False) -> bool:
+    """Take the folder out of the store, unless somebody makes it, or has used it since it was listed; tell whether.
 
-
-def take_out(stored: Stored) -> bool:
-    """Take the folder out of the store, unless somebody makes it, or has used it since it was listed; tell whether."""
+    With ``dry_run`` tell only whether it could be taken out.
+    """
     try:
-        with FileLock(_lock_of(stored)).acquire(timeout=0):
+        with FileLock(stored.path.with_name(f"{stored.digest}.lock")).acquire(timeout=0):
             now = _look(stored.root, stored.path.parent, stored.path)
             if now is None or now.used > stored.used:
                 return False
-            throw_away(stored.path)
+            if not dry_run:
+                throw_away(stored.path)
     except (Timeout, FileNotFoundError):
         return False
     return True
@@ -100,7 +95,3 @@ def throw_away(folder: Path) -> None:
     trash = folder.with_name(f"{folder.stem}.{uuid.uuid4().hex[:8]}.trash")
     folder.rename(trash)
     shutil.rmtree(trash, ignore_errors=True)
-
-
-def _lock_of(stored: Stored) -> Path:
-    return stored.path.with_name(f"{stored.digest}.lock")

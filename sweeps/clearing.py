@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from carcls.errors import InputError
-from carcls.stages_disk import Stored, is_being_made, list_store, take_out
+from carcls.stages_disk import Stored, list_store, take_out
 from sweeps.holding import holder_of
 from sweeps.marking import Reason, choose, judge, read_marks
 from sweeps.text import parse_size, size_text
@@ -92,7 +92,7 @@ def clear(
     """
     listing, marks = list_store(out / "stages"), read_marks(out, keep)
     chosen = choose([judge(stored, marks) for stored in listing], disk, useless_too=useless_too)
-    removed = [one for one in chosen if (not is_being_made(one.stored) if dry_run else take_out(one.stored))]
+    removed = [one for one in chosen if take_out(one.stored, dry_run=dry_run)]
     amounts = {what: _amount(one.stored for one in removed if one.reason == what) for what in get_args(Reason)}
     ray = _clear_ray(out, dry_run) if useless_too else Amount()
     total = {**amounts, "ray": ray}
