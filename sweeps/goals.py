@@ -79,10 +79,6 @@ class Goals:
         first = self.first.loss(known[self.first.metric]) if self.first.metric in known else math.inf
         return first, -known.get(ACCURACY.metric, -math.inf), known.get("val_loss", math.inf), number
 
-    def rank(self, number: int, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
-        """Return the order of a complete trial; None for one that may not win."""
-        return self.order(number, metrics) if self.may_win(metrics) else None
-
     def excess(self, metrics: Mapping[str, float]) -> float:
         """Return by how much the metrics break the limits in all, as shares of the bounds; 0 when they keep them."""
         known = [c for c in self.constraints if c.quantity.metric in metrics]

@@ -39,16 +39,16 @@ class Marks:
         named: used by a trial of any sweep, whatever came of it, or while its images were read.
         models: of complete trials -> the best rank, from 1, of a trial that has it.
         in_use_since: what was used later may be open in a running trial.
-        unnamed_since: what was used later may be a trial's that names no stages, as older versions wrote them.
-        unnamed_checkpoints_since: as that, of trials that are unfinished.
+        has_unnamed: whether a trial that ran names no stages, as older versions wrote them.
+        has_unnamed_checkpoints: whether one of them is unfinished.
     """
 
     kept: frozenset[str] = frozenset()
     named: frozenset[str] = frozenset()
     models: Mapping[str, int] = field(default_factory=dict)
     in_use_since: float = math.inf
-    unnamed_since: float = math.inf
-    unnamed_checkpoints_since: float = math.inf
+    has_unnamed: bool = False
+    has_unnamed_checkpoints: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +66,15 @@ def judge(stored: Stored, marks: Marks) -> Judged:
 
 
 def _reason(stored: Stored, marks: Marks) -> Reason:
-    used = stored.used + SLACK
     if stored.state in ("making", "trash"):
         return "leftover"
     if stored.kind in _NEVER or stored.name in marks.kept:
         return "kept"
     if stored.state == "unfinished":  # nobody but its maker, who holds its lock, has it open
-        return "kept" if used >= marks.unnamed_checkpoints_since else "stopped"
-    if used >= marks.in_use_since:
+        return "kept" if marks.has_unnamed_checkpoints else "stopped"
+    if stored.used >= marks.in_use_since - SLACK:
         return "kept"
-    if stored.name not in marks.named and used < marks.unnamed_since:
+    if stored.name not in marks.named and not marks.has_unnamed:
         return "unclaimed"
     return "model" if stored.name in marks.models else "unused"
 
@@ -123,8 +122,8 @@ def read_marks(out: Path, keep: int) -> Marks:
         named=frozenset().union(*(names for _, names in uses), *(sweep.prepared for sweep in sweeps)),
         models=_ranks_in(sweeps),
         in_use_since=min((_in_use_since(sweep) for sweep in sweeps), default=math.inf),
-        unnamed_since=min((record.began for record in unnamed), default=math.inf),
-        unnamed_checkpoints_since=min((r.began for r in unnamed if r.status == "running"), default=math.inf),
+        has_unnamed=bool(unnamed),
+        has_unnamed_checkpoints=any(record.status == "running" for record in unnamed),
     )
 
 
@@ -187,10 +186,13 @@ def _names_nothing(record: TrialRecord) -> bool:
 
 
 def _in_use_since(sweep: _Sweep) -> float:
-    """Return when the oldest of the trials that run may have begun; now, where a sweep runs but no trial of it."""
+    """Return when the oldest of the trials that run began; now, where a sweep runs but no trial of it.
+
+    A trial that began before the sweep's process has not been taken up again.
+    """
     holder = holder_of(sweep.folder)
     if holder is None:
         return math.inf
-    session = datetime.fromisoformat(holder.since).timestamp() if holder.since else 0.0
-    begun = (max(record.began, session) for record in sweep.records if record.status == "running")
-    return min(begun, default=time.time())
+    since = datetime.fromisoformat(holder.since).timestamp() if holder.since else 0.0
+    running = (record.began for record in sweep.records if record.status == "running")
+    return min((began for began in running if began >= since), default=time.time())

@@ -1,4 +1,4 @@
-"""The durable study: what was asked, what came of it, and what to try next. With its parts, all there is of optuna.
+"""The durable study: what was asked, what came of it, and what to try next.
 
 Everything is in one journal file beside the sweep. Whoever opens it again finds every trial, finished or not: trials
 that a dead driver left running are handed out first, then documented experiments not yet run, then new ones.
@@ -6,13 +6,15 @@ that a dead driver left running are handed out first, then documented experiment
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
+from sweeps.budget import Spent
 from sweeps.confirm import Repeat
 from sweeps.record import Status, TrialRecord, what_is_broken
 from sweeps.study_derived import derived_of
@@ -55,7 +57,7 @@ class Study:
         reopened: numbers of the trials that are tried again, since they failed through no fault of their own.
     """
 
-    def __init__(self, trials: Trials, spec: SweepSpec, costs: Costs) -> None:
+    def __init__(self, trials: Trials, spec: SweepSpec, costs: Costs, reopened: tuple[int, ...] = ()) -> None:
         self._trials = trials
         self._spec = spec
         self._proposals = Proposals(trials, spec, costs)
@@ -65,7 +67,7 @@ class Study:
         # Runs that confirm the search, once it is over: those another driver left unfinished, and those not begun.
         self._confirming: list[int] | None = None
         self._repeats: list[Repeat] = []
-        self.reopened = trials.reopened
+        self.reopened = reopened
 
     @classmethod
     def open(
@@ -86,10 +88,10 @@ class Study:
             InputError: the folder holds a sweep of another spec, or its journal is damaged.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        trials = Trials(folder, spec.goals, reopen=edits is not None)
+        trials = Trials(folder, spec.goals)
         trials.begin()
         note_spec(trials, spec, folder.name, edits)
-        return cls(trials, spec, costs)
+        return cls(trials, spec, costs, () if edits is None else trials.reopen())
 
     def __enter__(self) -> Study:
         return self
@@ -173,10 +175,14 @@ class Study:
             last = {"epochs": record.epochs, "metrics": record.metrics}
             self._finish(number, "failed", {**last, "reason": reason}, "lost")
             return None
-        self._trials.note(number, epochs_before=record.epochs, attempts=attempts)
+        self._trials.note(number, epochs_before=record.epochs, attempts=attempts, began=time.time())
         return self._begin(number)
 
     # Telling
+
+    def note_spending(self, read: Callable[[int], Spent | None]) -> None:
+        """Write down from now on, with all that is told of a trial, what ``read`` says by its number that it took."""
+        self._trials.spending = read
 
     def report(self, number: int, measurement: Measurement, seconds: float = 0.0) -> bool:
         """Note a measurement; return True when the trial should stop now.
@@ -280,8 +286,9 @@ class Study:
     def _finish(self, number: int, status: Status, outcome: Mapping[str, Any], failure: str = "") -> None:
         live = self._live.pop(number, None)
         answers = outcome.get("siblings", ()) if live is not None and not live.confirms and status == "complete" else ()
-        told = {name: value for name, value in outcome.items() if name != "siblings"} | {"failure": failure}
-        told["stages"] = {**outcome.get("stages", {}), **(live.stages if live else {})}
+        told = {name: value for name, value in outcome.items() if name not in ("siblings", "stages")}
+        late_stages = {**outcome.get("stages", {}), **(live.stages if live else {})}
+        told |= {"failure": failure, "late_stages": late_stages}
         derived = list(derived_of(live.config, answers, self._spec, self._trials.digests)) if live and answers else ()
         self._trials.finish(number, status, told, derived)
         self._finished.append(number)

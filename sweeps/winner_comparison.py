@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from sweeps.result import SweepResult
 
 
-def compare_winner(result: SweepResult, data: Dataset, stages: StageStore) -> tuple[Compared, ...]:
+def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) -> tuple[Compared, ...]:
     """Compare the winner with the other confirmed trials, or with the runner-up where nothing was confirmed.
 
-    Answers that are missing or of other images are left out.
+    Computed in a trial's process (see sweeps.engine_task). Answers that are missing or of other images are left out.
 
     Args:
-        result: with a winner, whose trials are the journal's own records.
-        data: what they were validated on.
+        data: what the trials were validated on.
         stages: where their answers are.
+        result: with a winner, whose trials are the journal's own records.
     """
     numbers = {record.number: record for record in result.trials}
     sides = {number: _answers([numbers[run] for run in runs], data, stages) for number, runs in _sides(result).items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.text import percent, plural, settings_text
 
 if TYPE_CHECKING:
-    from sweeps.ledger import Standing
+    from sweeps.forecast import BudgetStatus
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
@@ -23,15 +23,15 @@ class RunningSweep:
     base: Mapping[str, Any] = field(init=False)
     records: dict[int, TrialRecord] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    standing: Standing | None = None
+    status: BudgetStatus | None = None
     told: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.base = self.spec.trial_config({}).model_dump()
 
-    def stand(self, standing: Standing) -> None:
+    def note_status(self, status: BudgetStatus) -> None:
         """Note what is spent and what is to come."""
-        self.standing, self.told = standing, time.monotonic()
+        self.status, self.told = status, time.monotonic()
 
     def change(self, record: TrialRecord) -> None:
         """Note how a trial is getting on, or how it ended."""
@@ -58,17 +58,15 @@ class RunningSweep:
 
     @property
     def best_known(self) -> tuple[int, float] | None:
-        """Number and first objective of the trial that would win now, those of earlier sittings included."""
-        if self.standing:
-            return self.standing.best
-        best = self.best
+        """Number and first objective of the trial that would win now, those of earlier sessions included."""
+        best = self.status.best if self.status else self.best
         return (best.number, best.metrics[self.spec.goals.first.metric]) if best else None
 
     @property
     def done(self) -> int:
-        """Trials that ended, however, those of earlier sittings too; those that were never run do not count."""
+        """Trials that ended, however, those of earlier sessions too; those that were never run do not count."""
         here = sum(trial.status != "running" and not trial.refused for trial in list(self.records.values()))
-        return max(here, self.standing.ended if self.standing else 0)
+        return max(here, self.status.ended if self.status else 0)
 
     @property
     def elapsed(self) -> float:
@@ -78,9 +76,9 @@ class RunningSweep:
     @property
     def remaining(self) -> float | None:
         """Seconds still to go by the last forecast; None before anything was measured."""
-        if self.standing is None or self.standing.forecast is None:
+        if self.status is None or self.status.seconds_left is None:
             return None
-        return max(0.0, self.standing.forecast.seconds - (time.monotonic() - self.told))
+        return max(0.0, self.status.seconds_left - (time.monotonic() - self.told))
 
 
 def epoch_of(record: TrialRecord) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from sweeps.budget import spent_text
 from sweeps.cli.goals import goals_lines, nothing_feasible
 from sweeps.cli.running import write_twins
 from sweeps.cli.streams import callable_name
 from sweeps.cli.verdict import draw_confirmed, verdict_lines
 from sweeps.leaderboard import shown_columns
-from sweeps.ledger_text import spent_text
 from sweeps.result import SweepResult, TestReading
 from sweeps.text import duration, images_of, percent, percent_range, plural, settings_text, table, table_of
 

@@ -152,7 +152,7 @@ def test_stages_that_a_record_names_are_claimed(out: Path) -> None:
 
 
 def test_stages_of_sweeps_that_name_none_stay(tmp_path: Path) -> None:
-    """Of an older version's sweep nothing goes that was used since it began, nor a checkpoint of its trials."""
+    """While an older version's sweep lies there, stages go for a budget alone, and checkpoints not at all."""
     make_runs(tmp_path, names=False)
     StageStore(tmp_path / "stages").get_or_make("features", {"view": 1}, fill)
     before = left(tmp_path)

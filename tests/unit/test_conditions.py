@@ -178,7 +178,7 @@ def near_spec(low: float, high: float, **changes: Any) -> SweepSpec:
     return spec_of(search=search, starts=({"dropout": 0.2}, {"dropout": 0.2001}), **changes)
 
 
-def test_a_near_twin_takes_over_the_result_and_costs_nothing(tmp_path: Path) -> None:
+def test_a_find_near_duplicate_takes_over_the_result_and_costs_nothing(tmp_path: Path) -> None:
     """In [0, 1] at 10% only some eleven trials differ: the others are marked, and the space ends before the budget."""
     search = {"dropout": FloatDomain(0.0, 0.9)}
     with Study.open(tmp_path, spec_of(search=search, near=0.1, trials=40)) as study:
@@ -212,7 +212,7 @@ def test_what_is_asked_for_by_name_is_run_however_near(tmp_path: Path) -> None:
         assert not [twin for record in study.records() for twin in record.twins]
 
 
-def test_other_choices_and_running_trials_are_no_near_twins(tmp_path: Path) -> None:
+def test_other_choices_and_running_trials_are_no_find_near_duplicates(tmp_path: Path) -> None:
     """A difference in a choice is a difference; what still runs has nothing to take over."""
     search = {"dropout": FloatDomain(0.0, 0.9), "optimizer": Choice(("adam", "adamw"))}
     with Study.open(tmp_path, spec_of(search=search, near=0.5, trials=12)) as study:

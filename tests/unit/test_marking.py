@@ -32,8 +32,8 @@ def draw_store(dice: random.Random) -> tuple[list[Stored], Marks]:
         named=frozenset({*going_on, *models, *(name for name in made if dice.random() < 0.5)}),
         models=models,
         in_use_since=dice.choice([float("inf"), NOW - 3000]),
-        unnamed_since=dice.choice([float("inf"), NOW - 5000]),
-        unnamed_checkpoints_since=dice.choice([float("inf"), NOW - 2000]),
+        has_unnamed=dice.random() < 0.5,
+        has_unnamed_checkpoints=dice.random() < 0.5,
     )
 
 
@@ -51,10 +51,10 @@ def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -
         if (
             ((made or unfinished) and (stored.name in marks.kept or stored.kind == "index"))
             or (made and stored.used >= marks.in_use_since)
-            or (unfinished and stored.used >= marks.unnamed_checkpoints_since)
+            or (unfinished and marks.has_unnamed_checkpoints)
         ):
             assert stored.path not in gone
-        if made and budget is None and (stored.name in marks.named or stored.used >= marks.unnamed_since):
+        if made and budget is None and (stored.name in marks.named or marks.has_unnamed):
             assert stored.path not in gone
     left = [one for one in judged if one.stored.path not in gone]
     if budget is not None and sum(one.stored.size for one in left) > budget:

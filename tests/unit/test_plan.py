@@ -10,10 +10,10 @@ import pytest
 
 from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
-from sweeps.job_data import wanted_sizes
 from sweeps.plan import make_plan
 from sweeps.rates import Machine, rates_of, this_machine
 from sweeps.spec_loading import load_spec
+from sweeps.sweep_data import wanted_sizes
 
 TWO_CORES = Machine(cores=2)
 
@@ -149,7 +149,8 @@ def test_lines_say_what_is_run_shared_and_guessed():
     for expected in (
         "demo cars (1,100 images, 24 classes; 700 train, 120 validation, 280 test)",
         "Trials: 8 (3 documented experiments, then 5 searched)",
-        "transfer/finetuned with backbone efficientnet_lite0 instead of resnet50",
+        "all with backbone efficientnet_lite0 instead of resnet50",
+        "  transfer/finetuned",
         "scaled down",
         "frozen | progressive | full",
         "pack of decoded images",

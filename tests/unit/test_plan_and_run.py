@@ -20,11 +20,11 @@ from carcls.families import preflight
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.job_checks import claim_folder, fit_to_data, require_same_data
-from sweeps.job_data import expected_demo
 from sweeps.plan import make_plan
 from sweeps.rates import Machine
 from sweeps.spec_loading import load_spec
+from sweeps.sweep_checks import claim_folder, fit_to_data, require_same_data
+from sweeps.sweep_data import expected_demo
 
 SMALL = ("--set", "backbone=efficientnet_lite0", "image_size=32", "epochs=1")
 
@@ -130,6 +130,22 @@ def test_jobs_of_several_sweeps_are_checked_alike(
     assert planned == run(*command, *words, *SMALL, "--name", "mine")
     assert planned[0] == 2
     assert told in planned[2]
+
+
+def test_all_mistakes_of_all_families_are_told_at_once(run: Run, tmp_path: Path) -> None:
+    """Each is one line, however many families have it; weights are not asked for where something else is wrong."""
+    wrong = ["--tracking-uri", "ftp://x", "--cpus-per-trial", "9000", "--weights", "/nope"]
+    words = ["run", "all", "--data", "base", *wrong, *SMALL, "k=60"]
+    planned = run(*words, "--dry-run")
+    assert planned == run(*words, "--name", "mine")
+    code, out, err = planned
+    told = ("tracking URI must be", "cpus_per_trial must be at most", "k must be at most 32, the training images")
+    assert (code, out, [line.count(words) for line, words in zip(err.splitlines(), told, strict=True)]) == (
+        2,
+        "",
+        [1] * 3,
+    )
+    assert not list(tmp_path.glob("runs/mine*"))
 
 
 def test_a_name_of_other_settings_is_refused_by_the_plan(run: Run, tmp_path: Path) -> None:

@@ -155,7 +155,11 @@ def test_derived_trials_of_older_journals_are_read_and_gone_on_from(tmp_path: Pa
         everything = study.records()
     journal = tmp_path / "study.journal"
     logs = [json.loads(line) for line in journal.read_text().splitlines()]
-    journal.write_bytes(sealed(as_before(logs, everything))[0])
+    content, total = b"", 0
+    for log in as_before(logs, everything):
+        line, total = sealed({name: value for name, value in log.items() if name != "sum"}, total)
+        content += line
+    journal.write_bytes(content)
     assert [(r.number, r.settings, r.metrics, r.model) for r in read_history(tmp_path).records] == [
         (r.number, r.settings, r.metrics, r.model) for r in everything
     ]
@@ -181,8 +185,7 @@ def as_before(logs: list[dict[str, Any]], records: list[TrialRecord]) -> list[di
             asked = {"experiment": None, "settings": record.settings, "config": record.config, "digest": digest}
             outcome = {"status": "complete", "metrics": record.metrics, "model": record.model, "epochs": record.epochs}
             attributes = {"asked": {**asked, "sibling_of": record.sibling_of}, "outcome": outcome}
-            complete_state = {"state": 1, "value": record.metrics["val_accuracy"], "user_attrs": attributes}
-            found.append({**created, **complete_state, "datetime_complete": created["datetime_start"]})
+            found.append({**created, "user_attrs": attributes})
     return found
 
 

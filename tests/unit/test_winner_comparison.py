@@ -54,7 +54,7 @@ class Sweep:
     def compare(self) -> tuple[Compared, ...]:
         """Compare the winner."""
         data: Any = SimpleNamespace(splits=SimpleNamespace(validation=np.arange(IMAGES)))
-        return compare_winner(self.result, data, StageStore(self.folder))
+        return compare_winner(data, StageStore(self.folder), result=self.result)
 
 
 @pytest.fixture
