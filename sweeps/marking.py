@@ -116,10 +116,10 @@ def read_marks(out: Path, keep: int) -> Marks:
     """
     sweeps = [_read_sweep(folder, out / "stages") for folder in sweeps_of(out)]
     uses = [use for sweep in sweeps for use in sweep.uses]
-    unnamed = [record for record, _ in uses if _names_nothing(record)]
+    unnamed = [record for record, names in uses if not names and _has_run(record)]
     return Marks(
         kept=frozenset().union(*(_kept_by(sweep, keep) for sweep in sweeps)),
-        named=frozenset().union(*(names for _, names in uses), *(sweep.prepared for sweep in sweeps)),
+        named=frozenset().union(*(names for _, names in uses), *map(_claimed_by, sweeps)),
         models=_ranks_in(sweeps),
         in_use_since=min((_in_use_since(sweep) for sweep in sweeps), default=math.inf),
         has_unnamed=bool(unnamed),
@@ -147,7 +147,7 @@ def _read_sweep(folder: Path, stages: Path) -> _Sweep:
     try:
         records = read_history(folder).records
         parts = {model: parts_of(stages, model) for model in {record.model for record in records if record.model}}
-        uses = tuple((r, frozenset({*r.stages, *parts.get(r.model, ()), *_answers_of(r)})) for r in records)
+        uses = tuple((record, frozenset(record.stages)) for record in records)
         return _Sweep(folder, uses, parts, read_file(folder).stages)
     except (OSError, ValueError, KeyError, TypeError) as error:
         said = " ".join(str(error).split())[:200]
@@ -160,6 +160,12 @@ def _read_sweep(folder: Path, stages: Path) -> _Sweep:
 def _answers_of(record: TrialRecord) -> list[str]:
     """Return the stage with the trial's validation answers, if it has one."""
     return [Path(record.predictions).parent.as_posix()] if record.predictions else []
+
+
+def _claimed_by(sweep: _Sweep) -> set[str]:
+    """Return what the sweep names besides the stages that its trials used; for those that name none it is all."""
+    answers = (name for record in sweep.records for name in _answers_of(record))
+    return {*sweep.prepared, *answers, *(part for parts in sweep.parts.values() for part in parts)}
 
 
 def _kept_by(sweep: _Sweep, keep: int) -> set[str]:
@@ -180,9 +186,9 @@ def _ranks_in(sweeps: Iterable[_Sweep]) -> dict[str, int]:
     return ranks
 
 
-def _names_nothing(record: TrialRecord) -> bool:
-    """Tell whether the trial ran and does not say with which stages: an older version wrote it."""
-    return bool(record.epochs or record.model) and record.sibling_of is None and not record.stages
+def _has_run(record: TrialRecord) -> bool:
+    """Tell whether the trial must have used stages."""
+    return bool(record.epochs or record.model) and record.sibling_of is None
 
 
 def _in_use_since(sweep: _Sweep) -> float:
