@@ -58,12 +58,17 @@ def _folders(parent: Path) -> Iterator[Path]:
         return
 
 
+def size_of(folder: Path) -> int:
+    """Return the bytes that a folder's content takes on disk."""
+    return sum(file.lstat().st_blocks * 512 for file in folder.rglob("*"))
+
+
 def _look(root: Path, kind: Path, folder: Path) -> Stored | None:
     state = _STATES.get(folder.suffix)
     if state is None:
         return None
     try:
-        size = sum(file.lstat().st_blocks * 512 for file in folder.rglob("*"))
+        size = size_of(folder)
         times = [path.stat().st_mtime for path in (folder, folder / "key.json") if path.exists()]
     except FileNotFoundError:  # somebody takes it out just now
         return None

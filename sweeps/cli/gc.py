@@ -61,7 +61,7 @@ def lines_of(cleared: Cleared) -> list[str]:
     lines = [f"{verb} {text}" for text in removed_text(cleared)] or ["Nothing to remove."]
     if len(lines) > 1:
         lines.append(f"{verb} {size_text(cleared.size)} in all.")
-    lines.append(f"Kept: {cleared.kept.count} stages, {size_text(cleared.kept.size)}.")
+    lines.append(f"Kept: {len(cleared.kept)} stages, {size_text(sum(cleared.kept))}.")
     if cleared.is_too_much and cleared.disk is not None:
         lines.append(
             f"That is more than {size_text(cleared.disk)}: best, documented and unfinished trials need these stages. "

@@ -92,7 +92,7 @@ def test_without_a_budget_only_what_is_of_no_use_goes(out: Path) -> None:
     """The failed trial's checkpoint goes; six models and the unfinished trial's checkpoint stay."""
     before = left(out)
     cleared = clear(out)
-    assert {what: amount.count for what, amount in cleared.removed.items()} == {"stopped": 1}
+    assert {what: len(sizes) for what, sizes in cleared.removed.items()} == {"stopped": 1}
     assert len(left(out)) == 7
     assert left(out) < before
     assert sum(name.endswith(".unfinished") for name in left(out)) == 1
@@ -144,11 +144,11 @@ def test_stages_that_a_record_names_are_claimed(out: Path) -> None:
         assert asked is not None
         study.report(asked.number, Measurement(2, {"val_accuracy": 0.1}, stages={f"pack/{named.name}": 1.0}))
         study.release()
-    assert {what: amount.count for what, amount in clear(out).removed.items()} == {"stopped": 1, "unclaimed": 1}
+    assert {what: len(sizes) for what, sizes in clear(out).removed.items()} == {"stopped": 1, "unclaimed": 1}
     assert named.name in left(out)
     assert prepared.name in left(out)
     assert nobodys.name not in left(out)
-    assert clear(out, disk=1).removed["unused"].count == 2
+    assert len(clear(out, disk=1).removed["unused"]) == 2
 
 
 def test_stages_of_sweeps_that_name_none_stay(tmp_path: Path) -> None:
