@@ -73,28 +73,26 @@ class StageStore:
         """Tell whether the stage is made."""
         return (self.folder(kind, key) / _KEY).is_file()
 
-    def get_or_make(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+    def get_or_make(
+        self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool = False
+    ) -> Path:
         """Return the stage's folder; when it is not there yet, ``make`` fills an empty folder that becomes it.
 
-        A maker that raises leaves nothing. Use ``workshop`` for work that must survive its maker.
+        Args:
+            kind, key: of the stage.
+            make: gets the folder. Where it raises, nothing is left of it.
+            keep: the folder survives its maker's death, and the next maker finds what was written. It must write each
+                file to a temporary name and rename it, and must accept a folder in any such state.
         """
-        self._answer(kind, key, make, keep=False)
+        self._answer(kind, key, make, keep=keep)
         return self.folder(kind, key)
 
     def make_if_free(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> bool:
         """As ``get_or_make``, but leaves it to another process that is making it; tell whether it is there."""
-        return self._answer(kind, key, make, keep=False, wait=False)
-
-    def resume_or_make(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
-        """As ``get_or_make``, but the maker's folder survives its death: the next maker finds what it had written.
-
-        The maker must write each file to a temporary name and rename it, and must accept a folder in any such state.
-        """
-        self._answer(kind, key, make, keep=True)
-        return self.folder(kind, key)
+        return self._answer(kind, key, make, wait=False)
 
     def workshop(self, kind: str, key: Mapping[str, Any]) -> Path:
-        """Return the folder in which an unfinished ``resume_or_make`` keeps its work."""
+        """Return the folder that ``get_or_make`` keeps as long as the stage is unfinished."""
         final = self.folder(kind, key)
         return final.with_name(final.name + ".unfinished")
 
@@ -129,7 +127,13 @@ class StageStore:
         return damage
 
     def _answer(
-        self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool, wait: bool = True
+        self,
+        kind: str,
+        key: Mapping[str, Any],
+        make: Callable[[Path], None],
+        *,
+        keep: bool = False,
+        wait: bool = True,
     ) -> bool:
         """Find the stage or make it; tell whether it is there: not if another makes it, and we do not wait."""
         final, start = self.folder(kind, key), time.perf_counter()

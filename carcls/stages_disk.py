@@ -21,7 +21,6 @@ class Stored:
     """One folder of a store.
 
     Attributes:
-        root: of the store.
         path: where it is.
         kind: of the stage.
         digest: of its key.
@@ -31,7 +30,6 @@ class Stored:
         used: when it was last used or written to, in seconds since 1970.
     """
 
-    root: Path
     path: Path
     kind: str
     digest: str
@@ -47,7 +45,7 @@ class Stored:
 
 def list_store(root: Path) -> list[Stored]:
     """Return all folders of a store that hold stages, whole or not; none where there is no store."""
-    return [stored for kind in _folders(root) for folder in _folders(kind) if (stored := _look(root, kind, folder))]
+    return [stored for kind in _folders(root) for folder in _folders(kind) if (stored := _look(folder))]
 
 
 def _folders(parent: Path) -> Iterator[Path]:
@@ -63,7 +61,7 @@ def size_of(folder: Path) -> int:
     return sum(file.lstat().st_blocks * 512 for file in folder.rglob("*"))
 
 
-def _look(root: Path, kind: Path, folder: Path) -> Stored | None:
+def _look(folder: Path) -> Stored | None:
     state = _STATES.get(folder.suffix)
     if state is None:
         return None
@@ -72,7 +70,7 @@ def _look(root: Path, kind: Path, folder: Path) -> Stored | None:
         times = [path.stat().st_mtime for path in (folder, folder / "key.json") if path.exists()]
     except FileNotFoundError:  # somebody takes it out just now
         return None
-    return Stored(root, folder, kind.name, folder.name.split(".")[0], state, size, max(times, default=0.0))
+    return Stored(folder, folder.parent.name, folder.name.split(".")[0], state, size, max(times, default=0.0))
 
 
 def take_out(stored: Stored, *, dry_run: bool = False) -> bool:
@@ -82,7 +80,7 @@ def take_out(stored: Stored, *, dry_run: bool = False) -> bool:
     """
     try:
         with FileLock(stored.path.with_name(f"{stored.digest}.lock")).acquire(timeout=0):
-            now = _look(stored.root, stored.path.parent, stored.path)
+            now = _look(stored.path)
             if now is None or now.used > stored.used:
                 return False
             if not dry_run:

@@ -23,7 +23,7 @@ def draw_store(dice: random.Random) -> tuple[list[Stored], Marks]:
         state = dice.choice(["made", "made", "made", "unfinished", "making", "trash"])
         digest, used = f"{number:024x}", NOW - dice.random() * 10_000
         path = Path("/store") / kind / digest
-        things.append(Stored(Path("/store"), path, kind, digest, state, dice.randrange(1, 1000), used))  # type: ignore[arg-type]
+        things.append(Stored(path, kind, digest, state, dice.randrange(1, 1000), used))  # type: ignore[arg-type]
     made = [stored.name for stored in things if stored.state == "made"]
     going_on = [stored.name for stored in things if stored.state == "unfinished" and dice.random() < 0.5]
     models = dict(zip(dice.sample(made, len(made) // 2), range(1, 99), strict=False))
@@ -66,7 +66,7 @@ def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -
 def judged_of(reason: str, size: int, *, rank: int = 0, used: float = NOW) -> Judged:
     """Something of a size that may go for a reason."""
     name = f"{reason}-{rank}-{used}"
-    stored = Stored(Path("/store"), Path("/store/training") / name, "training", name, "made", size, used)
+    stored = Stored(Path("/store/training") / name, "training", name, "made", size, used)
     return Judged(stored, reason, rank)  # type: ignore[arg-type]
 
 
@@ -99,7 +99,7 @@ def test_a_store_is_listed_with_sizes_and_states(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
     store.get_or_make("kind", {"a": 1}, fill)
     with pytest.raises(RuntimeError):
-        store.resume_or_make("kind", {"a": 2}, lambda folder: _fail(folder))
+        store.get_or_make("kind", {"a": 2}, lambda folder: _fail(folder), keep=True)
     made, unfinished = sorted(list_store(tmp_path), key=lambda stored: stored.state)
     assert (made.state, unfinished.state) == ("made", "unfinished")
     assert unfinished.path == store.workshop("kind", {"a": 2})

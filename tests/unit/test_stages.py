@@ -35,7 +35,7 @@ def _endless_maker(root: Path, started: Path) -> None:
         started.touch()
         time.sleep(60)
 
-    StageStore(root).resume_or_make("endless", KEY, make)
+    StageStore(root).get_or_make("endless", KEY, make, keep=True)
 
 
 def test_a_stage_is_made_once_and_then_found(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_unfinished_work_is_found_by_the_next_maker(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
     assert not store.has("endless", KEY)
     found = []
-    folder = store.resume_or_make("endless", KEY, lambda work: found.append((work / "content").read_text()))
+    folder = store.get_or_make("endless", KEY, lambda work: found.append((work / "content").read_text()), keep=True)
     assert found == ["half"]
     assert store.has("endless", KEY)
     assert (folder / "content").exists()
