@@ -208,26 +208,8 @@ def test_a_running_sweep_makes_room_when_a_trial_ends(out: Path) -> None:
     assert [text.split(":")[1].split()[0] for text in told] == ["removed", "stages"]
 
 
-def test_a_model_that_was_removed_is_made_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The winner's model is there, or is made; a model that is there is not made."""
-    made: list[str] = []
-
-    def run(config: TrialConfig, *_: object) -> TrialRecord:
-        made.append(config.digest)
-        return records[0]
-
-    monkeypatch.setattr("carcls.families.run_trial", run)
-    records = sorted((r for r in records_of(out) if r.model), key=lambda record: record.metrics["val_accuracy"])
-    clear(out, disk=1)
-    stages, told = StageStore(out / "stages"), list[str]()
-    assert model_on_disk(stages, None, records[-1], told.append) == records[-1].model  # type: ignore[arg-type]
-    assert (made, told) == ([], [])
-    assert model_on_disk(stages, None, records[0], told.append) == records[0].model  # type: ignore[arg-type]
-    assert len(made) == len(told) == 1
-
-
-def test_a_damaged_model_is_made_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A winner whose file was cut is made before it is read; so are answers that others are compared by."""
+def test_a_model_that_is_gone_or_damaged_is_made_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are answers that others are compared by; what is there and whole is not made."""
     made: list[str] = []
 
     def run(config: TrialConfig, *_: object) -> TrialRecord:
@@ -235,18 +217,20 @@ def test_a_damaged_model_is_made_again(out: Path, monkeypatch: pytest.MonkeyPatc
         return replace(best, predictions="training/other/answers.npz")
 
     monkeypatch.setattr("carcls.families.run_trial", run)
-    best = max((r for r in records_of(out) if r.model), key=lambda record: record.metrics["val_accuracy"])
+    records = sorted((r for r in records_of(out) if r.model), key=lambda record: record.metrics["val_accuracy"])
+    gone, best = records[0], replace(records[-1], predictions=f"{records[-1].model}/content")
+    clear(out, disk=1)
     stages, told = StageStore(out / "stages"), list[str]()
-    answered = replace(best, predictions=f"{best.model}/content")
     assert model_on_disk(stages, None, best, told.append) == best.model  # type: ignore[arg-type]
-    assert answers_on_disk(stages, None, answered) == answered.predictions  # type: ignore[arg-type]
-    assert made == []
-    with (stages.root / best.model / "content").open("r+b") as file:
+    assert answers_on_disk(stages, None, best) == best.predictions  # type: ignore[arg-type]
+    assert (made, told) == ([], [])
+    assert model_on_disk(stages, None, gone, told.append) == best.model  # type: ignore[arg-type]
+    with (stages.root / best.predictions).open("r+b") as file:
         file.truncate(100)
     assert model_on_disk(stages, None, best, told.append) == best.model  # type: ignore[arg-type]
-    assert answers_on_disk(stages, None, answered) == "training/other/answers.npz"  # type: ignore[arg-type]
-    assert made == [TrialConfig.model_validate(dict(best.config)).digest] * 2
-    assert told == []
+    assert answers_on_disk(stages, None, best) == "training/other/answers.npz"  # type: ignore[arg-type]
+    assert made == [TrialConfig.model_validate(dict(record.config)).digest for record in (gone, best, best)]
+    assert told == [f"The model of trial {gone.number} is not on disk any more; it is made again."]
 
 
 def test_the_command_tells_what_went(out: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from carcls.stages import StageStore
 from carcls.stages_disk import Stored, list_store, take_out
-from sweeps.marking import USELESS, Judged, Marks, choose, judge
+from sweeps.marking import USELESS, Judged, Marks, Reason, choose, judge
 
 NOW = 1_000_000.0
 
@@ -63,30 +63,23 @@ def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -
         assert gone == {one.stored.path for one in judged if useless_too and one.reason in USELESS}
 
 
-def judged_of(reason: str, size: int, *, rank: int = 0, used: float = NOW) -> Judged:
-    """Something of a size that may go for a reason."""
-    name = f"{reason}-{rank}-{used}"
-    stored = Stored(Path("/store/training") / name, "training", name, "made", size, used)
-    return Judged(stored, reason, rank)  # type: ignore[arg-type]
+def judged_of(reason: Reason, *, rank: int = 0, used: float = NOW) -> Judged:
+    """Something of ten bytes that may go for a reason."""
+    return Judged(Stored(Path("/store/training/0"), "training", "0", "made", 10, used), reason, rank)
 
 
 def test_the_readiest_go_first_and_no_more_than_the_budget_asks() -> None:
     """Leftovers, then checkpoints, then the worst models, then what was not used for longest."""
-    things = [
-        judged_of("unused", 10, used=NOW - 1),
-        judged_of("model", 10, rank=7),
-        judged_of("kept", 10),
-        judged_of("unused", 10, used=NOW - 99),
-        judged_of("model", 10, rank=9),
-        judged_of("stopped", 10),
-        judged_of("leftover", 10),
+    order = [
+        judged_of("leftover"),
+        judged_of("stopped"),
+        judged_of("model", rank=9),
+        judged_of("model", rank=7),
+        judged_of("unused", used=NOW - 99),
+        judged_of("unused", used=NOW - 1),
     ]
-    order = ["leftover", "stopped", "model 9", "model 7", "old", "new"]
-    said = {"leftover-0-1000000.0": "leftover", "stopped-0-1000000.0": "stopped", "model-9-1000000.0": "model 9"}
-    said |= {"model-7-1000000.0": "model 7", f"unused-0-{NOW - 99}": "old", f"unused-0-{NOW - 1}": "new"}
     for count in range(len(order) + 1):
-        chosen = choose(things, 70 - 10 * count, useless_too=False)
-        assert [said[one.stored.digest] for one in chosen] == order[:count]
+        assert choose([*reversed(order), judged_of("kept")], 70 - 10 * count, useless_too=False) == order[:count]
 
 
 def fill(folder: Path) -> None:
