@@ -31,6 +31,8 @@ from carcls.stages_disk import throw_away
 LOG = "log.jsonl"
 WAIT_SECONDS = 10.0
 _KEY, _MADE = "key.json", "made.json"
+Key = Mapping[str, Any]
+Make = Callable[[Path], None]
 # Stages that this process has found to be whole.
 _whole: set[Path] = set()
 
@@ -65,17 +67,15 @@ class StageStore:
         self._news: dict[str, float | None] = {}
         self.root.mkdir(parents=True, exist_ok=True)
 
-    def folder(self, kind: str, key: Mapping[str, Any]) -> Path:
+    def folder(self, kind: str, key: Key) -> Path:
         """Return where the stage is, or would be."""
         return self.root / kind / digest_of(dict(key), length=24)
 
-    def has(self, kind: str, key: Mapping[str, Any]) -> bool:
+    def has(self, kind: str, key: Key) -> bool:
         """Tell whether the stage is made."""
         return (self.folder(kind, key) / _KEY).is_file()
 
-    def get_or_make(
-        self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool = False
-    ) -> Path:
+    def get_or_make(self, kind: str, key: Key, make: Make, *, keep: bool = False) -> Path:
         """Return the stage's folder; when it is not there yet, ``make`` fills an empty folder that becomes it.
 
         Args:
@@ -87,11 +87,11 @@ class StageStore:
         self._answer(kind, key, make, keep=keep)
         return self.folder(kind, key)
 
-    def make_if_free(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> bool:
+    def make_if_free(self, kind: str, key: Key, make: Make) -> bool:
         """As ``get_or_make``, but leaves it to another process that is making it; tell whether it is there."""
         return self._answer(kind, key, make, wait=False)
 
-    def workshop(self, kind: str, key: Mapping[str, Any]) -> Path:
+    def workshop(self, kind: str, key: Key) -> Path:
         """Return the folder that ``get_or_make`` keeps as long as the stage is unfinished."""
         final = self.folder(kind, key)
         return final.with_name(final.name + ".unfinished")
@@ -104,11 +104,11 @@ class StageStore:
         news, self._news = self._news, {}
         return news
 
-    def note_damage(self, kind: str, key: Mapping[str, Any], damage: str) -> None:
+    def note_damage(self, kind: str, key: Key, damage: str) -> None:
         """Write to the log that unfinished work in the stage's workshop was damaged, and begins anew."""
-        self._log(kind, self.folder(kind, key).name, "dropped", time.perf_counter(), damage)
+        self._log(self.folder(kind, key), "dropped", time.perf_counter(), damage)
 
-    def forget(self, kind: str, key: Mapping[str, Any]) -> None:
+    def forget(self, kind: str, key: Key) -> None:
         """Remove a stage that nobody will ask for any more."""
         final = self.folder(kind, key)
         self._news.pop(self._name_of(final), None)
@@ -126,15 +126,7 @@ class StageStore:
             _whole.discard(self.root / name)
         return damage
 
-    def _answer(
-        self,
-        kind: str,
-        key: Mapping[str, Any],
-        make: Callable[[Path], None],
-        *,
-        keep: bool = False,
-        wait: bool = True,
-    ) -> bool:
+    def _answer(self, kind: str, key: Key, make: Make, *, keep: bool = False, wait: bool = True) -> bool:
         """Find the stage or make it; tell whether it is there: not if another makes it, and we do not wait."""
         final, start = self.folder(kind, key), time.perf_counter()
         if self._reuse(final, start):
@@ -148,10 +140,10 @@ class StageStore:
                 self._make(work, key, make, keep=keep)
                 work.rename(final)
                 _whole.add(final)
-                self._log(kind, final.name, "made", start)
+                self._log(final, "made", start)
         return True
 
-    def _make(self, work: Path, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool) -> None:
+    def _make(self, work: Path, key: Key, make: Make, *, keep: bool) -> None:
         """Fill the folder that becomes the stage."""
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -179,13 +171,13 @@ class StageStore:
         damage = _damage_of(final) if final.exists() else None
         if damage and locked:
             _remove(final)
-            self._log(final.parent.name, final.name, "dropped", start, damage)
+            self._log(final, "dropped", start, damage)
         if damage != "":
             return False
         with suppress(PermissionError):  # another user's store
             os.utime(final / _KEY)
         self._note(final)
-        self._log(final.parent.name, final.name, "reused", start)
+        self._log(final, "reused", start)
         return True
 
     def _note(self, final: Path, *, made: bool = False) -> None:
@@ -202,19 +194,20 @@ class StageStore:
         """Hold the stage's lock; tell whether it is held, which it is not if another has it and we do not wait."""
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{final}.lock")
-        while not _acquired(lock, WAIT_SECONDS if wait else 0.0):
-            if not wait:
-                yield False
-                return
+        with suppress(Timeout):
+            lock.acquire(timeout=WAIT_SECONDS if wait else 0.0)
+        while wait and not lock.is_locked:
             self._waits()
+            with suppress(Timeout):
+                lock.acquire(timeout=WAIT_SECONDS)
         try:
-            yield True
+            yield lock.is_locked
         finally:
             lock.release()
 
-    def _log(self, kind: str, digest: str, event: str, start: float, reason: str = "") -> None:
+    def _log(self, final: Path, event: str, start: float, reason: str = "") -> None:
         seconds = round(time.perf_counter() - start, 3)
-        said = {"kind": kind, "digest": digest, "event": event, "seconds": seconds, "pid": os.getpid()}
+        said = {"kind": final.parent.name, "digest": final.name, "event": event, "seconds": seconds, "pid": os.getpid()}
         line = json.dumps({**said, "reason": reason} if reason else said)
         # One write of less than a page to a file opened for appending is not torn by other writers.
         descriptor = os.open(self.root / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -230,14 +223,6 @@ class StageStore:
         if not log.exists():
             return []
         return [StageEvent(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
-
-
-def _acquired(lock: FileLock, seconds: float) -> bool:
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        return False
-    return True
 
 
 def _damage_of(final: Path) -> str:

@@ -288,7 +288,7 @@ class Study:
         answers = outcome.get("siblings", ()) if live is not None and not live.confirms and status == "complete" else ()
         told = {name: value for name, value in outcome.items() if name not in ("siblings", "stages")}
         late_stages = {**outcome.get("stages", {}), **(live.stages if live else {})}
-        told |= {"failure": failure, "late_stages": late_stages}
+        told |= {"failure": failure, **({"late_stages": late_stages} if late_stages else {})}
         derived = list(derived_of(live.config, answers, self._spec, self._trials.digests)) if live and answers else ()
         self._trials.finish(number, status, told, derived)
         self._finished.append(number)
