@@ -262,7 +262,8 @@ class Bridge:
             epoch, trained = one["epoch"], one["trained"]
             if trained:
                 self.meter.train(number)
-            stop = self.study.report(number, Measurement(epoch, one["metrics"], trained), one["seconds"], one["saved"])
+            measurement = Measurement(epoch, one["metrics"], trained, one["stages"])
+            stop = self.study.report(number, measurement, one["seconds"])
             if epoch > self._told.get(number, 0) and self.study.is_live(number):
                 self._told[number] = epoch
                 self._announce(self.study.record(number))

@@ -111,22 +111,23 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
             write_file(folder, "sweep", command.tracking_uri, [checked.spec])
+        stages = StageStore(command.root / "stages")
         try:
-            spec, dataset = _read_images(checked, command, watcher)
+            spec, dataset = _read_images(checked, command, stages, watcher)
         except InputError:
             if is_new:
                 forget(folder)
             raise
-        write_file(folder, "sweep", command.tracking_uri, [spec])
+        write_file(folder, "sweep", command.tracking_uri, [spec], stages.take_used())
         dataset.save(folder / "dataset.json")
         assert checked.tracking is not None
-        stages = StageStore(command.root / "stages")
         yield SweepSession(spec, command, checked.tracking, checked.share, stages, dataset, ray, started)
 
 
-def _read_images(checked: Checked, command: Command, watcher: Progress) -> tuple[SweepSpec, Dataset]:
+def _read_images(
+    checked: Checked, command: Command, stages: StageStore, watcher: Progress
+) -> tuple[SweepSpec, Dataset]:
     """Return the spec as it fits the images, and these, read and packed."""
-    stages = StageStore(command.root / "stages")
     damage = DamageNews(stages, watcher.note)
     dataset = prepare_data(checked.spec, command.root, stages, watcher, checked.reading)
     spec, changed = fit_to_data(checked.spec, len(dataset.splits.train))
