@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import InputError
 from carcls.stages_disk import list_store, size_of, take_out
-from sweeps.holding import holder_of
+from sweeps.lock import holder_of
 from sweeps.marking import Reason, choose, judge, read_marks
 from sweeps.text import parse_size, size_text
 

@@ -72,7 +72,7 @@ def run_trials(
 ) -> EngineResult:
     """Run the trials that the study in ``folder`` still owes, and return all it has.
 
-    Ctrl-C once, SIGTERM or a request to stop (sweeps.holding) ends each running trial after its epoch, or without it
+    Ctrl-C once, SIGTERM or a request to stop (sweeps.lock) ends each running trial after its epoch, or without it
     after STOP_SECONDS; in the next run it goes on from its last finished epoch. Ctrl-C twice raises KeyboardInterrupt.
     Once a budget (``spec.hours``, epochs, cost) is used up no trial starts; those that run finish. What confirms the
     search comes after it, and after its hours.

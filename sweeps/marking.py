@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from carcls.errors import InputError
 from carcls.stages_disk import Stored
-from sweeps.holding import holder_of
+from sweeps.lock import holder_of
 from sweeps.stored_models import parts_of, ranked_models, wanted_models
 from sweeps.sweep_file import read_file, sweeps_of
 

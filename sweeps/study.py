@@ -51,7 +51,7 @@ class _Live:
 class Study:
     """The study of one sweep. Use ``Study.open``; close it, or use it as a context manager.
 
-    One driver, one thread: whoever opens it holds the sweep (see sweeps.holding).
+    One driver, one thread: whoever opens it has locked the sweep (see sweeps.lock).
 
     Attributes:
         reopened: numbers of the trials that are tried again, since they failed through no fault of their own.

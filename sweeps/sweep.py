@@ -16,8 +16,8 @@ from carcls.errors import InputError, SweepStopped
 from carcls.stages import StageStore
 from sweeps.budget import Spent, cost_of, prices_of, used_up_note
 from sweeps.clearing import DiskKeeper
-from sweeps.holding import forget_request, hold
 from sweeps.interrupts import last_words, uninterrupted
+from sweeps.lock import forget_request, locked
 from sweeps.stage_news import DamageNews
 from sweeps.sweep_checks import Checked, fit_to_data, notes_of_spec, require_same_data
 from sweeps.sweep_data import NOT_READ, data_notes, located, prepare_data
@@ -102,7 +102,7 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
     started, folder = time.monotonic(), command.root / str(checked.spec.name)
     for note in (*notes_of_spec(checked.spec), *checked.notes):
         watcher.note(note)
-    with hold(folder):
+    with locked(folder):
         forget_request(folder)
         if command.address is None and (command.changes or not (folder / "result.json").is_file()):
             # Ray keeps a process ready for each core. Where far fewer trials run, they fill the memory for nothing.

@@ -18,7 +18,7 @@ from carcls.stages import StageStore
 from carcls.stages_disk import list_store
 from sweeps.clearing import DiskKeeper, clear
 from sweeps.cli.app import carsweep
-from sweeps.holding import hold
+from sweeps.lock import locked
 from sweeps.marking import read_marks
 from sweeps.record import TrialRecord
 from sweeps.space import FloatDomain
@@ -187,7 +187,7 @@ def test_a_sweep_that_cannot_be_read_stops_everything(out: Path) -> None:
 
 def test_while_a_sweep_runs_what_was_just_used_stays(out: Path) -> None:
     """A trial that runs may have a stage open; only its checkpoints are known to be nobody's."""
-    with hold(out / "mine"):
+    with locked(out / "mine"):
         assert read_marks(out, keep=1).in_use_since < float("inf")
         clear(out, disk=1, keep=1)
         assert len(left(out)) == 7

@@ -43,7 +43,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.leaderboard",
         "sweeps.result",
     },
-    {"sweeps.holding", "sweeps.sweep_file", "sweeps.waits"},
+    {"sweeps.lock", "sweeps.sweep_file", "sweeps.waits"},
     {"sweeps.study"},
     {
         "sweeps.worker",
