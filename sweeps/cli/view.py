@@ -147,8 +147,9 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
         table.columns[1].max_width = _SHORTEST
     table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
     for trial in _shown(running, best):
-        row = [Text(text, style=_COLOURS.get(text, "")) for text in _cells(trial, trial is best, short=width < _WIDE)]
-        table.add_row(*row, Text(running.settings_of(trial)), style="bold" if trial is best else None)
+        is_best = trial.number == _number(best)
+        row = [Text(text, style=_COLOURS.get(text, "")) for text in _cells(trial, is_best, short=width < _WIDE)]
+        table.add_row(*row, Text(running.settings_of(trial)), style="bold" if is_best else None)
     return table
 
 
@@ -158,9 +159,15 @@ def _cells(record: TrialRecord, best: bool, *, short: bool) -> tuple[str, ...]:
 
 
 def _shown(running: RunningSweep, best: TrialRecord | None) -> list[TrialRecord]:
-    trials = list(running.records.values())
-    newest = {trial.number for trial in trials[-_NEWEST:]}
-    return [trial for trial in trials if trial.number in newest or trial.status == "running" or trial is best]
+    trials = list(running.records.values())  # at once, since the table is drawn in a thread of its own
+    if best is not None and best.number not in running.records:
+        trials = [best, *trials]  # of an earlier session
+    newest = {trial.number for trial in trials[-_NEWEST:]} | {_number(best)}
+    return [trial for trial in trials if trial.number in newest or trial.status == "running"]
+
+
+def _number(record: TrialRecord | None) -> int | None:
+    return record.number if record else None
 
 
 def _end_of(record: TrialRecord) -> str:
@@ -173,13 +180,12 @@ def _end_of(record: TrialRecord) -> str:
 
 
 def _how_far(running: RunningSweep) -> str:
-    best, left = running.best_known, running.remaining
-    parts = [f"{running.done} of {running.total} trials"]
+    best, left = running.best, running.remaining
+    parts = [f"{running.ended} of {running.total} trials"]
     if best:
-        number, value = best
         first = running.spec.goals.first
         named = "" if first.name == "accuracy" else f"{first.name} "
-        parts.append(f"best {named}{first.write(value)} (trial {number})")
+        parts.append(f"best {named}{first.write(best.metrics[first.metric])} (trial {best.number})")
     parts.append(duration(running.elapsed))
     if left:
         parts.append(f"about {duration(left)} to go")

@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from sweeps.budget import Spent
 from sweeps.cli.running import RunningSweep
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import LiveView, PlainView, draw_trials, open_view
-from sweeps.leaderboard import Leaderboard
+from sweeps.forecast import BudgetStatus
+from sweeps.leaderboard import Leaderboard, find_best
 from sweeps.record import TrialRecord, Twin
 from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.spec import SweepSpec
@@ -40,16 +42,28 @@ def record(
     return TrialRecord(number, None, {"dropout": 0.25}, config, status, metrics, 2, 3.0, reason)  # type: ignore[arg-type]
 
 
+def tell(view: PlainView | LiveView, spec: SweepSpec, *records: TrialRecord) -> None:
+    """Tell of trials as a sweep does: first how its budget stands, then the news."""
+    so_far: dict[int, TrialRecord] = {}
+    for one in records:
+        so_far[one.number] = one
+        view.on_status(status_of(spec, *so_far.values()))
+        view.trial_changed(one)
+
+
+def status_of(spec: SweepSpec, *records: TrialRecord) -> BudgetStatus:
+    """Return how the budget of a sweep of these trials stands."""
+    return BudgetStatus(Spent(), None, sum(r.status != "running" for r in records), find_best(records, spec.goals))
+
+
 def play(view: PlainView | LiveView, spec: SweepSpec) -> None:
     """Show a sweep of a documented and a searched trial."""
     view.packing(5, 10)
     view.packing(10, 10)
     documented = replace(record(spec, 0, None, "running"), experiment="transfer/frozen")
-    view.trial_changed(documented)
-    view.trial_changed(replace(record(spec, 1, None, "running"), epochs=0))
-    view.trial_changed(replace(record(spec, 1, 0.5, "running"), epochs=1))
-    view.trial_changed(record(spec, 1, 0.625))
-    view.trial_changed(replace(documented, status="failed", reason="the loss became NaN"))
+    begun = replace(record(spec, 1, None, "running"), epochs=0), replace(record(spec, 1, 0.5, "running"), epochs=1)
+    failed = replace(documented, status="failed", reason="the loss became NaN")
+    tell(view, spec, documented, *begun, record(spec, 1, 0.625), failed)
 
 
 def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
@@ -92,7 +106,7 @@ def test_live_view_shows_a_trial_that_is_only_known_from_its_end(spec: SweepSpec
     """A trial that was answered at once, without ever starting here, has its line too."""
     console, text = console_of(terminal=True)
     with open_view(spec, console) as view:
-        view.trial_changed(record(spec, 7, 0.25))
+        tell(view, spec, record(spec, 7, 0.25))
     assert "7" in text.getvalue()
     assert "25.0%" in text.getvalue()
 
@@ -122,6 +136,7 @@ def test_the_live_table_shows_every_column_at_any_width(family: str, width: int)
         trial = replace(record(spec, number, 0.5, "running"), experiment=experiment, config=config, epochs=3)
         running.change(trial)
     running.change(replace(trial, status="complete", metrics={"val_accuracy": 0.625}))
+    running.note_status(status_of(spec, *running.records.values()))
     text = io.StringIO()
     Console(file=text, width=width, force_terminal=True, color_system=None).print(draw_trials(running, width))
     header, *lines = text.getvalue().splitlines()
@@ -147,11 +162,12 @@ def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:
     """With the time of an answer as objective and a limit on parameters, the fastest trial within it is the best."""
     spec = load_spec("transfer", overrides={"objectives": ["predict_time"], "constraints": ["parameters <= 5M"]})
     console, text = console_of(terminal=False)
-    view = PlainView(spec, console)
+    trials = []
     for number, (accuracy, milliseconds, parameters) in enumerate([(0.9, 4.0, 1e6), (0.5, 2.0, 2e6), (0.8, 1.0, 9e6)]):
         found = record(spec, number, accuracy)
         metrics = {**found.metrics, "predict_ms": milliseconds, "parameters": parameters}
-        view.trial_changed(replace(found, metrics=metrics))
+        trials.append(replace(found, metrics=metrics))
+    tell(PlainView(spec, console), spec, *trials)
     assert "best predict_time 2 ms (trial 1)" in text.getvalue().splitlines()[-1]
 
 
