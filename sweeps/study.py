@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,19 +35,23 @@ __all__ = ["Asked", "Costs", "Study", "TrialRecord"]
 
 @dataclass(slots=True)
 class _Live:
-    """A trial that was handed out, and the last it said: ``last`` is its outcome if it ended now."""
+    """A trial that was handed out, and the last it said: ``last`` is its outcome if it ended now.
+
+    ``stages`` are those that it told of and that are not in the journal yet.
+    """
 
     config: TrialConfig
     documented: bool
     confirms: bool
-    last: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "epochs": 0, "seconds": 0.0, "saved": 0.0})
+    last: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "epochs": 0, "seconds": 0.0})
+    stages: Mapping[str, float | None] = field(default_factory=dict)
     pruned: bool = False
 
 
 class Study:
     """The study of one sweep. Use ``Study.open``; close it, or use it as a context manager.
 
-    One driver, one thread: whoever opens it holds the sweep (see sweeps.holding).
+    One driver, one thread: whoever opens it has locked the sweep (see sweeps.lock).
 
     Attributes:
         reopened: numbers of the trials that are tried again, since they failed through no fault of their own.
@@ -180,8 +184,8 @@ class Study:
         """Write down from now on, with all that is told of a trial, what ``read`` says by its number that it took."""
         self._trials.spending = read
 
-    def report(self, number: int, measurement: Measurement, seconds: float = 0.0, saved: float = 0.0) -> bool:
-        """Note a measurement, and what stages saved so far; return True when the trial should stop now.
+    def report(self, number: int, measurement: Measurement, seconds: float = 0.0) -> bool:
+        """Note a measurement; return True when the trial should stop now.
 
         It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
         failed already). Documented experiments are never pruned, but others are measured against them; nor is a trial
@@ -196,8 +200,10 @@ class Study:
         if broken:
             self._finish(number, "failed", {**live.last, "reason": f"{broken} after epoch {epoch}"}, "diverged")
             return True
-        live.last = {"metrics": dict(metrics), "epochs": epoch, "seconds": seconds, "saved": saved}
-        self._trials.report(number, measurement)
+        live.last = {"metrics": dict(metrics), "epochs": epoch, "seconds": seconds}
+        live.stages = {**measurement.stages, **live.stages}
+        if self._trials.report(number, replace(measurement, stages=live.stages)):
+            live.stages = {}
         stopping, epochs = self._spec.early_stopping, live.config.epochs
         is_rung = epoch in stopping.rungs(epochs) and not (live.documented or live.confirms)
         live.pruned = is_rung and is_beaten(self._trials.curves(), number, epoch, epochs, stopping)
@@ -221,7 +227,8 @@ class Study:
             metrics: of the last epoch.
             epochs: trained.
             seconds: wall time.
-            more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them.
+            more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them, and
+                ``stages`` as in ``Measurement``, used after the last epoch.
         """
         outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
         broken = what_is_broken(metrics)
@@ -279,7 +286,9 @@ class Study:
     def _finish(self, number: int, status: Status, outcome: Mapping[str, Any], failure: str = "") -> None:
         live = self._live.pop(number, None)
         answers = outcome.get("siblings", ()) if live is not None and not live.confirms and status == "complete" else ()
-        told = {name: value for name, value in outcome.items() if name != "siblings"} | {"failure": failure}
+        told = {name: value for name, value in outcome.items() if name not in ("siblings", "stages")}
+        late_stages = {**outcome.get("stages", {}), **(live.stages if live else {})}
+        told |= {"failure": failure, **({"late_stages": late_stages} if late_stages else {})}
         derived = list(derived_of(live.config, answers, self._spec, self._trials.digests)) if live and answers else ()
         self._trials.finish(number, status, told, derived)
         self._finished.append(number)

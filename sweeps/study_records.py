@@ -168,12 +168,16 @@ class Trials:
         """Write attributes of the study down."""
         self._write({"study_id": 0, "user_attr": attributes})
 
-    def report(self, number: int, measurement: Measurement) -> None:
-        """Write an epoch down; one that is there is not written again."""
+    def report(self, number: int, measurement: Measurement) -> bool:
+        """Write an epoch down, and tell whether that is news; one that is there is not written again."""
         place, epoch = self._ids[number], measurement.epoch
-        if epoch not in self._lines[place].accuracies:
-            measured = {"metrics": dict(measurement.metrics), "trained": measurement.trained}
-            self._write({"trial_id": place, "step": epoch, "measured": measured, **self._spent(number)})
+        if epoch in self._lines[place].accuracies:
+            return False
+        measured = {"metrics": dict(measurement.metrics), "trained": measurement.trained}
+        if measurement.stages:
+            measured["stages"] = dict(measurement.stages)
+        self._write({"trial_id": place, "step": epoch, "measured": measured, **self._spent(number)})
+        return True
 
     def finish(
         self, number: int, status: Status, outcome: Mapping[str, Any], derived: Sequence[Mapping[str, Any]] = ()
