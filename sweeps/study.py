@@ -85,7 +85,7 @@ class Study:
         """
         folder.mkdir(parents=True, exist_ok=True)
         trials = Trials(folder, spec.goals)
-        trials.begin()
+        trials.journal.cut()
         note_spec(trials, spec, folder.name, edits)
         return cls(trials, spec, costs, () if edits is None else trials.reopen())
 
@@ -97,7 +97,7 @@ class Study:
 
     def close(self) -> None:
         """Have the disk hold what was told."""
-        self._trials.sync()
+        self._trials.journal.sync()
 
     # Asking
 
