@@ -41,7 +41,6 @@ class _Live:
     documented: bool
     confirms: bool
     last: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "epochs": 0, "seconds": 0.0, "saved": 0.0})
-    pruned: bool = False
 
 
 class Study:
@@ -181,12 +180,12 @@ class Study:
         self._trials.spending = read
 
     def report(self, number: int, measurement: Measurement, seconds: float = 0.0, saved: float = 0.0) -> bool:
-        """Note a measurement, and what stages saved so far; return True when the trial should stop now.
+        """Note a measurement, and what stages saved so far; return True when the trial has ended with it.
 
-        It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
-        failed already). Documented experiments are never pruned, but others are measured against them; nor is a trial
-        that has just finished its last epoch, or a confirming run, against which no other is measured either. Saying
-        the same epoch again changes nothing.
+        It has when successive halving says so, or when a metric is not finite (then it has failed). Documented
+        experiments are never pruned, but others are measured against them; nor is a trial that has just finished its
+        last epoch, or a confirming run, against which no other is measured either. Saying the same epoch again changes
+        nothing.
         """
         live = self._live.get(number)
         if live is None:
@@ -200,16 +199,15 @@ class Study:
         self._trials.report(number, measurement)
         stopping, epochs = self._spec.early_stopping, live.config.epochs
         is_rung = epoch in stopping.rungs(epochs) and not (live.documented or live.confirms)
-        live.pruned = is_rung and is_beaten(self._trials.curves(), number, epoch, epochs, stopping)
-        return live.pruned
+        if not is_rung or not is_beaten(self._trials.curves(), number, epoch, epochs, stopping):
+            return False
+        reason = f"stopped after epoch {epoch}: others were better by then"
+        self._finish(number, "pruned", {**live.last, "reason": reason})
+        return True
 
     def is_live(self, number: int) -> bool:
         """Whether the trial was handed out and nothing final was told of it."""
         return number in self._live
-
-    def should_be_pruned(self, number: int) -> bool:
-        """Whether the last report of the trial said that it should stop."""
-        return self._live[number].pruned
 
     def tell_complete(
         self, number: int, metrics: Mapping[str, float], epochs: int, seconds: float, more: Mapping[str, Any]
@@ -223,18 +221,13 @@ class Study:
             seconds: wall time.
             more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them.
         """
+        assert number in self._live
         outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
         broken = what_is_broken(metrics)
         if broken:
             self._finish(number, "failed", {**outcome, "reason": broken}, "diverged")
         else:
             self._finish(number, "complete", outcome)
-
-    def tell_pruned(self, number: int) -> None:
-        """Close the trial at its last report."""
-        last = self._live[number].last
-        reason = f"stopped after epoch {last['epochs']}: others were better by then"
-        self._finish(number, "pruned", {**last, "reason": reason})
 
     def tell_failed(self, number: int, reason: str, failure: str = "") -> None:
         """Close the trial as failed; the reason is shown on the leaderboard. ``failure`` is its kind."""
