@@ -192,9 +192,6 @@ class Bridge:
             self._succeed(trial)
         elif "failure" in result:
             self._fail(trial, Failure(**json.loads(result["failure"])))
-        elif self.study.should_be_pruned(trial.number):
-            self.study.tell_pruned(trial.number)
-            self._succeed(trial)
         elif self.halt.may_go_on():
             self.study.tell_failed(trial.number, "It ended without an outcome.", "bug")
 
@@ -268,6 +265,7 @@ class Bridge:
                 self._told[number] = epoch
                 self._announce(self.study.record(number))
             if stop:
+                self._tell_finished()
                 return True
         return False
 
