@@ -29,10 +29,11 @@ from sweeps.failures import (
     has_whole_share,
     next_try,
 )
+from sweeps.forecast import Account, BudgetStatus
 from sweeps.halt import Halt
 from sweeps.hangs import Patience
-from sweeps.ledger import Ledger, Standing
 from sweeps.resources import Share
+from sweeps.spending import Meter
 from sweeps.study import Study, TrialRecord
 
 if TYPE_CHECKING:
@@ -63,23 +64,25 @@ class Bridge:
 
     Attributes:
         study: asked and told; its journal is the only lasting memory.
-        ledger: keeps what trials take.
+        meter: measures what trials take.
+        account: of the sweep's budget.
         halt: whether the sweep goes on; told of failures that end it, also of the observers'.
         patience: tells which trials hang.
         quarantine: takes machines and GPUs out of use.
         observers: who hears of trials, each once and in order.
-        stands: hears how the sweep stands, before the news that changed it.
+        on_status: hears how the budget stands, before the news that changed it.
         share: of a trial that has not failed yet.
         cores: of the largest machine.
     """
 
     study: Study
-    ledger: Ledger
+    meter: Meter
+    account: Account
     halt: Halt
     patience: Patience
     quarantine: Quarantine
     observers: Sequence[Observer]
-    stands: Callable[[Standing], None]
+    on_status: Callable[[BudgetStatus], None]
     share: Share
     cores: float
     _running: dict[str, Running] = field(default_factory=dict)  # by Tune's id
@@ -93,7 +96,7 @@ class Bridge:
 
     def may_start(self) -> bool:
         """Tell whether another trial may start."""
-        return self.halt.may_start(lambda: self.ledger.used_up(self.study.left()))
+        return self.halt.may_start(lambda: self.account.used_up(self.study.left()))
 
     def ask(self, tune_id: str) -> Running | None:
         """Return the next trial; None when there is none for now, which one that runs may yet change."""
@@ -103,7 +106,7 @@ class Bridge:
             return None
         given = Try.from_dict(asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
         trial = self._running[tune_id] = Running(asked.number, asked.config, given)
-        self.ledger.ask(asked.number, asked.config.epochs, searched=asked.experiment is None)
+        self.account.note(self.study.record(asked.number))
         return trial
 
     def must_end(self) -> bool:
@@ -133,7 +136,7 @@ class Bridge:
         trial.process, trial.failure = process, None
         self._processes.setdefault(process, NOWHERE)
         self.patience.begin(trial.number, trial.config)
-        self.ledger.start(trial.number)
+        self.meter.start(trial.number, trial.given.cpus, trial.given.gpus)
         if trial.number not in self._told:
             record = self.study.record(trial.number)
             self._told[trial.number] = record.epochs
@@ -146,7 +149,7 @@ class Bridge:
             self._processes[trial.process] = Location(**json.loads(result["location"]))
         if "failure" in result:  # and the process ends itself, since it can use no GPU
             trial.failure = Failure(**json.loads(result["failure"]))
-            self.ledger.end(trial.number, saw_gpu=False)
+            self.meter.stop(trial.number, saw_gpu=False)
         said = json.loads(result.get("measurements", "[]"))
         last = said[-1]["epoch"] if said else 0
         self.patience.hear(trial.number, last, trained=any(one["trained"] for one in said))
@@ -209,7 +212,7 @@ class Bridge:
         self._suspects.clear(self._location(trial))
 
     def _leave(self, trial: Running) -> None:
-        self.ledger.end(trial.number)
+        self.meter.stop(trial.number)
         self.patience.end(trial.number)
 
     def _location(self, trial: Running) -> Location:
@@ -269,8 +272,9 @@ class Bridge:
         """
         for one in said:
             epoch, trained = one["epoch"], one["trained"]
+            if trained:
+                self.meter.train(number)
             stop = self.study.report(number, Measurement(epoch, one["metrics"], trained), one["seconds"], one["saved"])
-            self.ledger.beat(number, epoch, trained=trained)
             if epoch > self._told.get(number, 0) and self.study.is_live(number):
                 self._told[number] = epoch
                 self._announce(self.study.record(number))
@@ -281,15 +285,15 @@ class Bridge:
     def _tell_finished(self) -> None:
         """The study may have finished trials."""
         for record in self.study.take_finished():
-            self.ledger.settle(record)
             self._announce(record)
 
     def _announce(self, record: TrialRecord) -> None:
         """Tell everybody; an exception of theirs ends the sweep, not Tune's loop."""
+        self.account.note(record)
         if self.halt.error is not None:
             return
         try:
-            self.stands(self.ledger.standing(self.study.left()))
+            self.on_status(self.account.status(self.study.left()))
             for observer in self.observers:
                 observer.trial_changed(record)
         except Exception as error:

@@ -1,4 +1,7 @@
-"""Sweeps side by side: one line each, and paired tests between winners that answered the same test images."""
+"""Sweeps side by side, and paired tests between winners that answered the same test images.
+
+``COLUMNS`` is the one list of what is told of a sweep beside others, in JSON (docs/json.md) and in tables.
+"""
 
 from __future__ import annotations
 
@@ -6,60 +9,71 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from carcls.config import TrialConfig
-from carcls.evaluation.predictions import StoredPredictions
-from carcls.evaluation.significance import (
-    LEVEL,
-    NO_DIFFERENCE,
-    PairedComparison,
-    compare_hits,
-    holm,
-    wilson_interval,
-)
-from sweeps.leaderboard import Row, condensed, leaderboard_of, varying_settings
-from sweeps.result import DataSummary, SweepResult
-from sweeps.text import points
+from carcls.errors import InputError
+from carcls.evaluation.predictions import StoredPredictions, read_predictions
+from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison, compare_hits, holm
+from sweeps.leaderboard import Row, half_width, row_json, varying_settings
+from sweeps.result import DataSummary, SweepResult, read_result
+from sweeps.status import sweeps_in
+from sweeps.text import Column, duration, percent, points
+from sweeps.winner import TEST_PREDICTIONS
 
 TOP = 5
 # Stored answers must give the accuracy that the result tells, to the last digit that JSON keeps.
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class SweepLine:
-    """One sweep.
+def _validated(result: SweepResult) -> float | None:
+    return result.best.measured("val_accuracy") if result.best else None
 
-    Attributes:
-        sweep, family: its name and what it sweeps over.
-        status: ``complete``, ``interrupted``, or ``failed`` when no trial completed.
-        trials: that were run; combinations answered on the way of another trial are not counted.
-        model: name of the documented experiment that won, ``search``, or ``none``.
-        val_accuracy, val_half_width: of the winner, and half of its 95% interval, in [0, 1]; None without one.
-        test_accuracy, test_f1, test_interval: of the winner on the test images, in [0, 1]; None before they are read.
-        readings: how often a test score of this sweep was computed.
-        seconds: of all its sittings.
-        registered: name and version in the model registry; empty when it has none.
-        top: the best rows of its leaderboard; ``settings`` are those by which trials of this data set differ.
-        reason: why its first failed trial failed; empty when none did.
-    """
 
-    sweep: str
-    family: str
-    status: str
-    trials: int
-    model: str
-    val_accuracy: float | None
-    val_half_width: float | None
-    test_accuracy: float | None
-    test_f1: float | None
-    test_interval: tuple[float, float] | None
-    readings: int
-    seconds: float
-    registered: str
-    top: tuple[Row, ...]
-    reason: str
+def _val_half_width(result: SweepResult) -> float | None:
+    return half_width(_validated(result), result.data.splits.get("validation", 0))
+
+
+def _tested(result: SweepResult, metric: str = "test_accuracy") -> float | None:
+    value = result.test.metrics.get(metric) if result.test else None
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _test_text(result: SweepResult) -> str:
+    low, high = result.test.interval if result.test else (0.0, 0.0)
+    return percent(_tested(result), (high - low) / 2)
+
+
+def _trials_run(result: SweepResult) -> int:
+    return sum(trial.sibling_of is None and trial.confirms is None for trial in result.trials)
+
+
+COLUMNS: tuple[Column[SweepResult], ...] = (
+    Column("sweep", lambda r: r.sweep, "sweep", is_word=True),
+    Column("family", lambda r: r.family, "family", is_word=True),
+    Column("status", lambda r: r.status, "status", is_word=True),
+    Column("model", lambda r: r.model, "winner", is_word=True),
+    Column("val_accuracy", _validated, "val accuracy", cell=lambda r: percent(_validated(r), _val_half_width(r))),
+    Column("test_accuracy", _tested, "test accuracy", cell=_test_text),
+    Column("test_f1", lambda r: _tested(r, "test_f1"), "test F1", percent),
+    Column("trials", _trials_run, "trials"),
+    Column("seconds", lambda r: r.seconds, "time", duration),
+    Column("registered", lambda r: str(r.registered or ""), "registered", is_word=True),
+    Column("val_half_width", _val_half_width),
+    Column("test_interval", lambda r: r.test.interval if r.test else None),
+    Column("readings", lambda r: r.test.readings if r.test else 0),
+    Column("reason", lambda r: next((trial.reason for trial in r.trials if trial.status == "failed"), "")),
+)
+
+
+def columns_of(*keys: str) -> list[Column[SweepResult]]:
+    """Return the columns of these keys, in the order of ``COLUMNS``."""
+    return [column for column in COLUMNS if column.key in keys]
+
+
+def sweep_json(result: SweepResult) -> dict[str, Any]:
+    """Return what is told of a sweep beside others."""
+    return {column.key: column.value(result) for column in COLUMNS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,70 +93,118 @@ class Pair:
     adjusted: float
     verdict: str
 
+    def __str__(self) -> str:
+        """Say what the test says, in points."""
+        numbers = self.numbers
+        low, high = (points(end, digits=2) for end in numbers.interval)
+        verdict = f"{self.first} is better" if self.verdict == "better" else self.verdict
+        return (
+            f"{self.first} – {self.second}: {points(numbers.difference, digits=2)} [{low}, {high}], "
+            f"right alone {numbers.first_only} and {numbers.second_only}, p = {self.adjusted:.3g}: {verdict}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DataGroup:
-    """The sweeps of one data set, best on the test images first, and the pairs of their winners, best first."""
+    """The sweeps of one data set, best on the test images first, and the pairs of their winners, best first.
+
+    ``varying`` has the settings by which trials of this data set differ.
+    """
 
     data: DataSummary
-    sweeps: tuple[SweepLine, ...]
+    sweeps: tuple[SweepResult, ...]
     pairs: tuple[Pair, ...]
+    varying: tuple[str, ...]
+
+    def top(self, sweep: SweepResult, most: int = TOP) -> list[Row]:
+        """Return the best rows of a sweep, with the settings that vary and are not at their defaults."""
+        rows = sweep.board.shown[:most]
+        return [replace(r, settings={n: r.settings[n] for n in self.varying if n in r.settings}) for r in rows]
+
+    def as_dict(self, most: int = TOP) -> dict[str, Any]:
+        """Return plain JSON values, with so many rows of each leaderboard."""
+        sweeps = [{**sweep_json(one), "top": [row_json(row) for row in self.top(one, most)]} for one in self.sweeps]
+        return {"data": asdict(self.data), "sweeps": sweeps, "pairs": [asdict(pair) for pair in self.pairs]}
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All sweeps, one group for each data set: groups are never ranked against each other."""
+    """Sweeps compared, those of one data set with one another: groups are never ranked against each other.
+
+    Attributes:
+        groups: one for each data set.
+        unfinished: names of sweeps without a result: they run, or were ended from outside.
+        unreadable: why something could not be read, a sentence each.
+    """
 
     groups: tuple[DataGroup, ...]
+    unfinished: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {"groups": [asdict(group) for group in self.groups]}
+    def as_dict(self, most: int = TOP) -> dict[str, Any]:
+        """Return plain JSON values, with so many rows of each leaderboard."""
+        rest = {"unfinished": list(self.unfinished), "unreadable": list(self.unreadable)}
+        return {"groups": [group.as_dict(most) for group in self.groups], **rest}
 
 
-def compare(
-    results: Sequence[SweepResult], predictions: Mapping[str, StoredPredictions], *, top: int = TOP
-) -> Comparison:
+def compare_sweeps(out: Path, names: Sequence[str] = ()) -> Comparison:
+    """Compare what sweeps have left.
+
+    Args:
+        out: folder of runs.
+        names: of sweeps, or of jobs, whose sweeps are meant; none means all sweeps.
+
+    Raises:
+        InputError: a name is of neither, or there is no sweep at all.
+    """
+    wanted = [sweep for name in names for sweep in sweeps_in(out, name)] if names else sorted(sweeps_in(out))
+    if not wanted:
+        raise InputError(f"--out must be a folder with sweeps, got {str(out)!r}. Run one first, or name its --out.")
+    results: list[SweepResult] = []
+    answers: dict[str, StoredPredictions] = {}
+    unfinished, unreadable = [], []
+    for name in dict.fromkeys(wanted):
+        try:
+            result = read_result(out / name)
+            if result is None:
+                unfinished.append(name)
+                continue
+            results.append(result)
+            if (out / name / TEST_PREDICTIONS).is_file():
+                answers[name] = read_predictions(out / name / TEST_PREDICTIONS)
+        except InputError as error:
+            unreadable.append(f"{name}: {error}")
+    return Comparison(compare(results, answers), tuple(unfinished), tuple(unreadable))
+
+
+def compare(results: Sequence[SweepResult], answers: Mapping[str, StoredPredictions]) -> tuple[DataGroup, ...]:
     """Compare sweeps, those of one data set with one another.
 
     Args:
         results: of sweeps with different names, finished or not.
-        predictions: name of a sweep -> its winner's stored answers to the test images; sweeps that are missing here,
-            or whose answers do not give the result's test accuracy, are in no pair.
-        top: rows of each leaderboard.
+        answers: name of a sweep -> its winner's stored answers to the test images; sweeps that are missing here, or
+            whose answers do not give the result's test accuracy, are in no pair.
     """
     by_data: dict[str, list[SweepResult]] = {}
     for result in results:
         by_data.setdefault(result.data.digest, []).append(result)
-    return Comparison(tuple(_group(members, predictions, top) for members in by_data.values()))
+    return tuple(_group(sorted(members, key=_order), answers) for members in by_data.values())
 
 
-def _group(results: Sequence[SweepResult], predictions: Mapping[str, StoredPredictions], top: int) -> DataGroup:
-    varying = varying_settings([trial for result in results for trial in result.trials])
-    ranked = sorted(results, key=_rank_key)
-    lines = tuple(line_of(result, _top_rows(result, varying, top)) for result in ranked)
-    answers = {
-        result.sweep: predictions[result.sweep]
-        for result in ranked
-        if result.sweep in predictions and _belongs(predictions[result.sweep], result)
-    }
-    return DataGroup(results[0].data, lines, _pairs(answers))
+def _group(ranked: Sequence[SweepResult], answers: Mapping[str, StoredPredictions]) -> DataGroup:
+    own = {r.sweep: answers[r.sweep] for r in ranked if r.sweep in answers and _belongs(answers[r.sweep], r)}
+    varying = varying_settings([trial for result in ranked for trial in result.trials])
+    return DataGroup(ranked[0].data, tuple(ranked), _pairs(own), varying)
 
 
-def _rank_key(result: SweepResult) -> tuple[float, float, str]:
-    test, val = _metric(result.test, "test_accuracy"), _metric(result.best, "val_accuracy")
+def _order(result: SweepResult) -> tuple[float, float, str]:
+    test, val = _tested(result), _validated(result)
     return (math.inf if test is None else -test, math.inf if val is None else -val, result.sweep)
-
-
-def _metric(holder: Any, name: str) -> float | None:
-    """Return a metric of a best trial or a test reading; None without either, or where it is NaN."""
-    value = None if holder is None else holder.metrics.get(name)
-    return None if value is None or math.isnan(value) else float(value)
 
 
 def _belongs(answers: StoredPredictions, result: SweepResult) -> bool:
     """Tell whether stored answers are those that the result was read from; an older winner's may still lie there."""
-    told = _metric(result.test, "test_accuracy")
+    told = _tested(result)
     return told is not None and abs(answers.accuracy - told) <= _ROUNDING
 
 
@@ -156,56 +218,4 @@ def _pairs(answers: Mapping[str, StoredPredictions]) -> tuple[Pair, ...]:
     return tuple(
         Pair(one, other, numbers, p, "better" if p <= LEVEL else NO_DIFFERENCE)
         for (one, other, numbers), p in zip(compared, adjusted, strict=True)
-    )
-
-
-def line_of(result: SweepResult, top: tuple[Row, ...] = ()) -> SweepLine:
-    """Return what one line tells of a sweep; ``top`` are the rows of its leaderboard to be shown with it."""
-    accuracy, images = _metric(result.best, "val_accuracy"), result.data.splits.get("validation", 0)
-    ends = None if accuracy is None or not images else wilson_interval(round(accuracy * images), images)
-    status = "interrupted" if result.interrupted else "complete" if result.best else "failed"
-    registered = result.registered
-    return SweepLine(
-        sweep=result.sweep,
-        family=result.family,
-        status=status,
-        trials=sum(trial.sibling_of is None and trial.confirms is None for trial in result.trials),
-        model=_model(result),
-        val_accuracy=accuracy,
-        val_half_width=(ends[1] - ends[0]) / 2 if ends else None,
-        test_accuracy=_metric(result.test, "test_accuracy"),
-        test_f1=_metric(result.test, "test_f1"),
-        test_interval=result.test.interval if result.test else None,
-        readings=result.test.readings if result.test else 0,
-        seconds=result.seconds,
-        registered=f"{registered.name} {registered.version}" if registered else "",
-        top=top,
-        reason=next((trial.reason for trial in result.trials if trial.status == "failed"), ""),
-    )
-
-
-def _model(result: SweepResult) -> str:
-    """Return which experiment won; of a run with a fresh seed, which one it repeats."""
-    best = result.best
-    if best is None:
-        return "none"
-    number = best.number if best.confirms is None else best.confirms
-    return next((trial.experiment for trial in result.trials if trial.number == number), None) or "search"
-
-
-def _top_rows(result: SweepResult, varying: Sequence[str], top: int) -> tuple[Row, ...]:
-    """Return the best rows with the settings that vary and are not at their defaults."""
-    defaults = TrialConfig.model_validate({"family": result.family}).model_dump()
-    rows = condensed(leaderboard_of(result, defaults).rows)[:top]
-    return tuple(replace(row, settings={n: row.settings[n] for n in varying if n in row.settings}) for row in rows)
-
-
-def pair_line(pair: Pair) -> str:
-    """Return what a pair's test says, in points."""
-    numbers = pair.numbers
-    low, high = (points(end, digits=2) for end in numbers.interval)
-    verdict = f"{pair.first} is better" if pair.verdict == "better" else pair.verdict
-    return (
-        f"  {pair.first} – {pair.second}: {points(numbers.difference, digits=2)} [{low}, {high}], "
-        f"right alone {numbers.first_only} and {numbers.second_only}, p = {pair.adjusted:.3g}: {verdict}"
     )

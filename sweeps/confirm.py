@@ -18,10 +18,37 @@ from typing import NamedTuple
 from carcls.config import TrialConfig, digest_of
 from carcls.errors import shown
 from sweeps.record import TrialRecord
-from sweeps.result import Confirmed
 
 _FORM = re.compile(r"([1-9][0-9]?)x([1-9][0-9]?)")
 _SEEDS = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A trial that was repeated with fresh seeds (``--confirm``); accuracies on the validation images, in [0, 1].
+
+    Attributes:
+        number: of the trial.
+        asked: how many runs with fresh seeds it has, failed ones and unfinished ones included.
+        runs: numbers of those that are complete.
+        search: its accuracy in the search, by which it was chosen.
+        mean: of the complete runs; None without any.
+        spread: their standard deviation (with n - 1); None with fewer than two.
+        shrinkage: mean - search; below 0 as a rule, since what is chosen for its score was lucky.
+    """
+
+    number: int
+    asked: int
+    runs: tuple[int, ...]
+    search: float
+    mean: float | None
+    spread: float | None
+    shrinkage: float | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every run is complete."""
+        return bool(self.runs) and len(self.runs) == self.asked
 
 
 class Repeat(NamedTuple):

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from carcls.config import TrialConfig
 from carcls.errors import InputError
 from sweeps.disk import Needs, Training
 from sweeps.holding import holder_of
-from sweeps.spending import read_spending
 from sweeps.sweep_file import sweeps_of
 
 if TYPE_CHECKING:
@@ -172,12 +172,16 @@ def _read_sweep(folder: Path) -> SweepNeeds:
 
 
 def _in_use_since(folder: Path, records: Iterable[TrialRecord]) -> float:
-    """Return when the oldest of the trials that run began; now, where a sweep runs but no trial of it."""
-    if holder_of(folder) is None:
+    """Return when the oldest of the trials that run began; now, where a sweep runs but no trial of it.
+
+    A trial that began before the sweep's process has not been taken up again.
+    """
+    holder = holder_of(folder)
+    if holder is None:
         return float("inf")
-    begun = read_spending(folder).begun
-    running = {record.number for record in records if record.status == "running"}
-    return min((at for number, at in begun.items() if number in running), default=time.time())
+    since = datetime.fromisoformat(holder.since).timestamp() if holder.since else 0.0
+    running = (record.began for record in records if record.status == "running")
+    return min((began for began in running if began >= since), default=time.time())
 
 
 def _digests(dataset: Path) -> tuple[str, str]:

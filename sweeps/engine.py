@@ -19,13 +19,13 @@ from sweeps.bridge_tune import run_tune
 from sweeps.budget import UsedUp
 from sweeps.confirm import Repeat
 from sweeps.engine_task import LOADER
+from sweeps.forecast import Account, BudgetStatus
 from sweeps.halt import Halt
 from sweeps.hangs import Patience, expected_seconds
 from sweeps.interrupts import interruptible
-from sweeps.ledger import Ledger, Standing
 from sweeps.resources import Machine, least_seconds, trial_resources
 from sweeps.session import ray_session
-from sweeps.spending import SpendingLog, read_spending
+from sweeps.spending import Meter
 from sweeps.study import Costs, Study, TrialRecord
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run_trials(
     logical_gpus: int | None = None,
     edits: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda _: None,
-    stands: Callable[[Standing], None] = lambda _: None,
+    on_status: Callable[[BudgetStatus], None] = lambda _: None,
     costs: Costs = lambda _: {},
     images: int = 0,
 ) -> EngineResult:
@@ -94,7 +94,7 @@ def run_trials(
         logical_cpus, logical_gpus: what a Ray started here believes to have; None lets it count.
         edits, costs: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
-        stands: told what is spent and what is to come, before the observers are told the news.
+        on_status: told what is spent and what is to come, before the observers are told the news.
         images: that an epoch goes through, by which slow trials are told from those that hang.
 
     Raises:
@@ -119,7 +119,7 @@ def run_trials(
                 ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus) as machines,
                 Quarantine(tell) as quarantine,
             ):
-                bridge = _bridge(spec, study, halt, quarantine, machines, observers, stands, images)
+                bridge = _bridge(spec, study, halt, quarantine, machines, observers, on_status, images)
                 while more:
                     _run(bridge, common, folder)
                     more = not halt.confirming and _confirm(study, halt, confirm)
@@ -149,19 +149,21 @@ def _bridge(
     quarantine: Quarantine,
     machines: Sequence[Machine],
     observers: Sequence[Observer],
-    stands: Callable[[Standing], None],
+    on_status: Callable[[BudgetStatus], None],
     images: int,
 ) -> Bridge:
-    share, spending = trial_resources(spec, *machines), read_spending(halt.folder)
-    log = SpendingLog(halt.folder, spending.sittings + 1)
+    share, records = trial_resources(spec, *machines), study.records()
+    meter = Meter(records)
+    study.note_spending(meter.read)
     return Bridge(
         study=study,
-        ledger=Ledger(spec, share, log, study.records(), spending, halt.deadline),
+        meter=meter,
+        account=Account(spec, share, records, meter, halt.deadline),
         halt=halt,
         patience=Patience(partial(expected_seconds, share, images), least_seconds()),
         quarantine=quarantine,
         observers=observers,
-        stands=stands,
+        on_status=on_status,
         share=share,
         cores=max(machine.cores for machine in machines),
     )
@@ -171,5 +173,4 @@ def _run(bridge: Bridge, common: Mapping[str, Any], folder: Path) -> None:
     try:
         run_tune(bridge, common, folder)
     finally:
-        bridge.ledger.close()
         bridge.study.release()

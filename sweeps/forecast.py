@@ -1,251 +1,234 @@
-"""How much a sweep still takes: epochs, seconds and money, from what its trials have taken so far.
+"""How a sweep's budget stands: what its trials have taken, and what is still to come, from their records.
 
-Known to be left out: trials that will be answered by others (siblings, duplicates), and a search space that runs out.
+Known to be left out: trials that will be answered by others (derived ones, duplicates), and a search space that runs
+out.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from sweeps.budget import Budget, Prices, Spent, cost_of
+from sweeps.budget import NOTHING, Spent, UsedUp, cost_of, prices_of
+from sweeps.leaderboard import find_best
+from sweeps.spec_stopping import EarlyStopping
 
+if TYPE_CHECKING:
+    from sweeps.record import TrialRecord
+    from sweeps.resources import Share
+    from sweeps.spec import SweepSpec
+    from sweeps.spending import Meter
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """A trial as a forecast sees it.
-
-    Attributes:
-        planned: epochs of a trial that is not stopped.
-        done: epochs it has come to, replayed ones included.
-        spent: what it took so far.
-        ended: whether nothing more comes of it.
-        fresh: whether its work was done for it; what the store answered says nothing of the next trial.
-        searched: whether early stopping may end it.
-        waiting: whether it was left unfinished by an earlier sitting, and has not begun again.
-    """
-
-    planned: int
-    done: int
-    spent: Spent
-    ended: bool
-    fresh: bool = True
-    searched: bool = True
-    waiting: bool = False
-
-
-@dataclass(slots=True)
-class Seen:
-    """What trials tell of those to come, added up, so that a thousand that ended are not gone through for each report.
-
-    Attributes:
-        epochs, seconds: that were trained, of trials whose work was done for them.
-        whole: seconds of those of them that ended.
-        ended: how many these are.
-        longer: how much longer than expected searched trials ran, added up.
-        searched: how many these are.
-    """
-
-    epochs: int = 0
-    seconds: float = 0.0
-    whole: float = 0.0
-    ended: int = 0
-    longer: float = 0.0
-    searched: int = 0
-
-    def add(self, trial: Pace, halving: Halving) -> None:
-        """Count a trial."""
-        if not trial.fresh:
-            return
-        if trial.spent.epochs:
-            self.epochs += trial.spent.epochs
-            self.seconds += trial.spent.seconds
-        if trial.ended and trial.spent.seconds:
-            self.whole += trial.spent.seconds
-            self.ended += 1
-        if trial.ended and trial.searched and trial.spent.epochs and trial.planned:
-            self.longer += trial.done / expected_epochs(trial.planned, halving)
-            self.searched += 1
+# What rounding errors may leave above or below a whole number.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Halving:
-    """Early stopping, as far as it shortens trials: after each of ``rungs`` epochs one in ``reduction`` goes on."""
-
-    rungs: tuple[int, ...] = ()
-    reduction: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """What is left to be done, and with what.
+class BudgetStatus:
+    """What a sweep has spent over all its sessions, and what is still to come.
 
     Attributes:
-        trials: new ones that the number of trials allows.
-        planned: epochs of a new one that is not stopped.
-        concurrency: trials at a time.
-        cpus, gpus: a trial's share.
-        seconds: until the hours are over; infinity without a limit.
-    """
-
-    trials: int
-    planned: int
-    concurrency: int
-    cpus: float
-    gpus: float
-    seconds: float = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What is still to come.
-
-    Attributes:
-        trials: new ones that will start, as far as the budgets allow.
-        epochs: to be trained, by those that run too.
-        seconds: of wall time.
+        spent: by all trials.
         cost: None without a price.
-        next_cost: of the next trial together with what runs already; None without a price.
+        ended: trials that ended, however.
+        best: the complete trial that would win now; None before there is one.
+        seconds_left: of wall time; None before anything was measured, as the next two are.
+        cost_left: of all that is still to come; None without a price, too.
+        next_cost: of the next trial together with what runs already; None without a price, too.
     """
 
-    trials: int
-    epochs: float
-    seconds: float
-    cost: float | None = None
+    spent: Spent
+    cost: float | None
+    ended: int
+    best: TrialRecord | None
+    seconds_left: float | None = None
+    cost_left: float | None = None
     next_cost: float | None = None
 
 
-def expected_epochs(planned: int, halving: Halving, done: int = 0) -> float:
-    """Return after how many epochs a trial that stands at ``done`` is expected to end.
+def expected_epochs(planned: int, stopping: EarlyStopping, done: int = 0) -> float:
+    """Return after how many epochs a trial that has done ``done`` is expected to end.
 
-    >>> expected_epochs(9, Halving((1, 3), reduction=3))  # 1 + 2/3 + 6/9
+    After each rung one in ``stopping.reduction`` goes on.
+
+    >>> expected_epochs(9, EarlyStopping(min_epochs=1))  # rungs at 1 and 3: 1 + 2/3 + 6/9
     2.333333333333333
     """
     alive, reached, expected = 1.0, done, float(done)
-    for rung in (*(rung for rung in halving.rungs if done < rung < planned), max(planned, done)):
+    for rung in (*(rung for rung in stopping.rungs(planned) if rung > done), max(planned, done)):
         expected += alive * (rung - reached)
-        alive, reached = alive / halving.reduction, rung
+        alive, reached = alive / stopping.reduction, rung
     return expected
 
 
-def forecast(
-    trials: Sequence[Pace],
-    rest: Rest,
-    halving: Halving,
-    budget: Budget,
-    spent: Spent,
-    wall: float,
-    ended: Seen | None = None,
-) -> Forecast | None:
-    """Return what is still to come; None before anything was measured.
+@dataclass(slots=True)
+class _Pace:
+    """How long trials take, added up over those whose work was done for them.
+
+    What the store answered says nothing of the next trial.
+
+    Attributes:
+        stopping: of searched trials.
+        trained: what trials with epochs took.
+        others, other_trials: seconds of ended trials without epochs, and how many these are.
+        longer, searched: how much longer than expected searched trials ran, added up, and how many ended.
+    """
+
+    stopping: EarlyStopping
+    trained: Spent = NOTHING
+    others: float = 0.0
+    other_trials: int = 0
+    longer: float = 0.0
+    searched: int = 0
+
+    def add(self, record: TrialRecord) -> None:
+        """Count a trial that ended."""
+        if record.reused or not record.spent.seconds:
+            return
+        if not record.spent.epochs:
+            self.others, self.other_trials = self.others + record.spent.seconds, self.other_trials + 1
+            return
+        self.trained += record.spent
+        if _may_stop_early(record):
+            self.longer += record.epochs / expected_epochs(int(record.config["epochs"]), self.stopping)
+            self.searched += 1
+
+    @property
+    def epoch(self) -> float:
+        """Seconds of an epoch; 0 where none was trained."""
+        return self.trained.seconds / self.trained.epochs if self.trained.epochs else 0.0
+
+    @property
+    def trial(self) -> float:
+        """Seconds of a trial where trials have no epochs; 0 where one ended with epochs, or none at all."""
+        return self.others / self.other_trials if self.other_trials and not self.trained.epochs else 0.0
+
+    def new(self, planned: int) -> float:
+        """Return the seconds of a new searched trial of ``planned`` epochs."""
+        return self.trial or self.epoch * self._epochs_left(planned, 0)
+
+    def left(self, record: TrialRecord, spent: Spent) -> float:
+        """Return the seconds that a trial which has not ended still takes after ``spent``."""
+        if self.trial:
+            return max(0.0, self.trial - spent.seconds)
+        planned, done = int(record.config["epochs"]), record.epochs
+        return self.epoch * (self._epochs_left(planned, done) if _may_stop_early(record) else max(0, planned - done))
+
+    def _epochs_left(self, planned: int, done: int) -> float:
+        """Correct the expectation, which counts as a few trials do, by those that ended."""
+        longer = (self.stopping.reduction + self.longer) / (self.stopping.reduction + self.searched)
+        return max(0.0, min(planned - done, (expected_epochs(planned, self.stopping, done) - done) * longer))
+
+
+def _may_stop_early(record: TrialRecord) -> bool:
+    return record.experiment is None and record.confirms is None
+
+
+class Account:
+    """The budget of a sweep while it runs. Trials that ended are added up, so a status goes through the others only.
 
     Args:
-        trials: all that were asked so far, those that ended included as far as ``ended`` has not counted them.
-        rest: what the sweep has left to do.
-        halving: of the searched trials.
-        budget: of the whole sweep.
-        spent: by all trials.
-        wall: seconds of all sittings so far.
-        ended: what trials tell that ended.
+        spec: of the sweep.
+        share: of a trial.
+        records: all trials so far; those that run are taken for left unfinished until they are noted again.
+        meter: knows what the trials that run have taken.
+        deadline: when the hours are over, on the clock.
+        clock: seconds that only grow.
     """
-    seen = replace(ended) if ended is not None else Seen()
-    for trial in trials:
-        seen.add(trial, halving)
-    rate = _Rate.of(seen)
-    if rate is None:
-        return None
-    share = _observed_share(seen, halving)
-    running, waiting = (
-        [_remaining(trial, rate, halving, share) for trial in trials if not trial.ended and trial.waiting is waits]
-        for waits in (False, True)
-    )
-    pending = [*running, *waiting]
-    new = min(float(rest.planned), expected_epochs(rest.planned, halving) * share)
-    new_seconds = rate.seconds(new)
-    started = _new_trials(rest, budget, spent, wall, pending, (new, new_seconds))
-    seconds = sum(s for _, s in pending) + started * new_seconds
-    coming = sum(s for _, s in running) + (waiting[0][1] if waiting else new_seconds)
-    return Forecast(
-        trials=started,
-        epochs=sum(e for e, _ in pending) + started * new,
-        seconds=_wall(seconds, pending, rest),
-        cost=_price(budget.prices, rest, seconds, _wall(seconds, pending, rest)),
-        next_cost=_price(budget.prices, rest, coming, _wall(coming, running, rest)),
-    )
 
+    def __init__(
+        self,
+        spec: SweepSpec,
+        share: Share,
+        records: Iterable[TrialRecord],
+        meter: Meter,
+        deadline: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spec, self._share, self._meter, self._deadline, self._clock = spec, share, meter, deadline, clock
+        self._prices, self._goals, self._planned = prices_of(spec), spec.goals, spec.trial_config({}).epochs
+        self._ended, self._spent_by_ended, self._pace = 0, NOTHING, _Pace(spec.early_stopping)
+        self._best: TrialRecord | None = None
+        self._waiting: dict[int, TrialRecord] = {}
+        self._running: dict[int, TrialRecord] = {}
+        for record in records:
+            if record.sibling_of is None:
+                self.note(record)
+        self._waiting, self._running = self._running, {}
 
-def _wall(seconds: float, pending: Sequence[tuple[float, float]], rest: Rest) -> float:
-    """Return the wall time of ``seconds`` of trials, at the least that of the longest one that runs."""
-    return max(seconds / rest.concurrency, max((s for _, s in pending), default=0.0))
+    def note(self, record: TrialRecord) -> None:
+        """A trial is about to run, has come to another epoch, or has ended."""
+        self._waiting.pop(record.number, None)
+        self._running.pop(record.number, None)
+        if record.status == "running":
+            self._running[record.number] = record
+            return
+        self._ended, self._spent_by_ended = self._ended + 1, self._spent_by_ended + record.spent
+        self._pace.add(record)
+        self._best = find_best([record] if self._best is None else [self._best, record], self._goals)
 
+    def status(self, left: int) -> BudgetStatus:
+        """Return what is spent, and what is still to come with ``left`` new trials by the number of trials."""
+        running = [(record, self._meter.read(number) or record.spent) for number, record in self._running.items()]
+        waiting = [(record, record.spent) for record in self._waiting.values()]
+        spent = replace(sum((now for _, now in (*running, *waiting)), self._spent_by_ended), wall=self._meter.wall)
+        cost = None if self._prices is None else cost_of(self._prices, spent)
+        status = BudgetStatus(spent, cost, self._ended, self._best)
+        trained = sum((now for _, now in (*running, *waiting) if now.epochs), self._pace.trained)
+        pace = replace(self._pace, trained=trained)
+        if not pace.epoch and not pace.trial:
+            return status
+        new = pace.new(self._planned)
+        first, later = ([pace.left(record, now) for record, now in trials] for trials in (running, waiting))
+        more = self._new_trials(left, new, sum(first + later), spent, pace.epoch)
+        seconds, following = sum(first + later) + more * new, later[0] if later else new
+        return replace(
+            status,
+            seconds_left=self._wall(seconds, first + later),
+            cost_left=self._cost(seconds, first + later),
+            next_cost=self._cost(sum(first) + following, first),
+        )
 
-@dataclass(frozen=True, slots=True)
-class _Rate:
-    """Seconds of an epoch, where trials have epochs; of a trial, where they have none."""
+    def used_up(self, left: int) -> UsedUp:
+        """Return the budget that forbids another trial, if one does."""
+        spec = self._spec
+        if spec.epochs_budget is None and spec.max_cost is None:
+            return ""
+        status = self.status(left)
+        if spec.epochs_budget is not None and status.spent.epochs >= spec.epochs_budget:
+            return "epochs"
+        if spec.max_cost is None or status.cost is None:
+            return ""
+        over = status.cost >= spec.max_cost or status.cost + (status.next_cost or 0.0) > spec.max_cost
+        return "cost" if over else ""
 
-    per_epoch: float
-    per_trial: float
+    def _wall(self, seconds: float, parts: Sequence[float]) -> float:
+        """Return the wall time of ``seconds`` of trials, at the least that of the longest of the ``parts`` that run."""
+        return max(seconds / self._share.concurrency, *parts, 0.0)
 
-    @classmethod
-    def of(cls, seen: Seen) -> _Rate | None:
-        if seen.epochs:
-            return cls(seen.seconds / seen.epochs, 0.0)
-        return cls(0.0, seen.whole / seen.ended) if seen.ended else None
+    def _cost(self, seconds: float, parts: Sequence[float] = ()) -> float | None:
+        if self._prices is None:
+            return None
+        return cost_of(self._prices, Spent.of(self._share, seconds, wall=self._wall(seconds, parts)))
 
-    def seconds(self, epochs: float) -> float:
-        return self.per_trial or self.per_epoch * epochs
+    def _new_trials(self, left: int, new: float, pending: float, spent: Spent, epoch: float) -> int:
+        """Return how many new trials of ``new`` seconds the budgets allow after ``pending`` seconds of others.
 
-
-def _observed_share(seen: Seen, halving: Halving) -> float:
-    """Return how much longer than expected searched trials ran; the expectation counts as much as a few of them."""
-    return (halving.reduction + seen.longer) / (halving.reduction + seen.searched)
-
-
-def _remaining(trial: Pace, rate: _Rate, halving: Halving, share: float) -> tuple[float, float]:
-    """Return the epochs and seconds that a running trial still takes."""
-    if rate.per_trial:
-        return 0.0, max(0.0, rate.per_trial - trial.spent.seconds)
-    more = expected_epochs(trial.planned, halving if trial.searched else Halving(), trial.done) - trial.done
-    more = min(float(trial.planned - trial.done), more * (share if trial.searched else 1.0))
-    return max(0.0, more), rate.seconds(max(0.0, more))
-
-
-def _new_trials(
-    rest: Rest,
-    budget: Budget,
-    spent: Spent,
-    wall: float,
-    pending: Sequence[tuple[float, float]],
-    new: tuple[float, float],
-) -> int:
-    """Return how many new trials the budgets allow."""
-    epochs, seconds = new
-    running = sum(s for _, s in pending)
-    limits = [float(rest.trials)]
-    if budget.epochs is not None and epochs:
-        limits.append(_ceil((budget.epochs - spent.epochs - sum(e for e, _ in pending)) / epochs))
-    each = _price(budget.prices, rest, seconds, seconds / rest.concurrency)
-    if budget.max_cost is not None and budget.prices is not None and each:
-        before = cost_of(budget.prices, spent, wall)
-        before += _price(budget.prices, rest, running, running / rest.concurrency) or 0.0
-        limits.append(_floor((budget.max_cost - before) / each))
-    if math.isfinite(rest.seconds) and seconds:
-        limits.append(_ceil((max(0.0, rest.seconds) * rest.concurrency - running) / seconds))
-    return max(0, int(min(limits)))
-
-
-def _ceil(x: float) -> int:
-    """Round up, except what rounding errors have left above a whole number."""
-    return math.ceil(x - 1e-9)
-
-
-def _floor(x: float) -> int:
-    return math.floor(x + 1e-9)
-
-
-def _price(prices: Prices | None, rest: Rest, seconds: float, wall: float) -> float | None:
-    """Return what ``seconds`` of trials cost that take ``wall`` seconds of the sweep."""
-    if prices is None:
-        return None
-    return cost_of(prices, Spent(seconds, 0, seconds * rest.cpus, seconds * rest.gpus), wall)
+        Each budget is so many seconds of trials; the last trial may pass it, but one of money.
+        """
+        spec, limits = self._spec, [float(left)]
+        seconds_left, each = self._deadline - self._clock(), self._cost(1.0)
+        if not new:
+            return max(0, left)
+        if spec.epochs_budget is not None and epoch:
+            limits.append(math.ceil(((spec.epochs_budget - spent.epochs) * epoch - pending) / new - _ROUNDING))
+        if math.isfinite(seconds_left):
+            allowed = max(0.0, seconds_left) * self._share.concurrency
+            limits.append(math.ceil((allowed - pending) / new - _ROUNDING))
+        if spec.max_cost is not None and self._prices is not None and each:
+            allowed = (spec.max_cost - cost_of(self._prices, spent)) / each
+            limits.append(math.floor((allowed - pending) / new + _ROUNDING))
+        return max(0, int(min(limits)))

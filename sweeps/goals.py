@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,15 +68,16 @@ class Goals:
         ]
         return ", ".join(filter(None, (self.broken_by(metrics), *missing)))
 
-    def rank(self, number: int, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
-        """Return what orders complete trials, the best one least: first objective, accuracy, loss, number.
+    def may_win(self, metrics: Mapping[str, float]) -> bool:
+        """Tell whether a complete trial may win: what decides was measured, and it keeps all constraints."""
+        measured = all(math.isfinite(metrics.get(name, math.nan)) for name in (self.first.metric, ACCURACY.metric))
+        return measured and not self.infeasible(metrics)
 
-        None for a trial that may not win, since it breaks a constraint or something of it was not measured.
-        """
-        if not {self.first.metric, "val_accuracy"} <= metrics.keys() or self.infeasible(metrics):
-            return None
-        first, loss = self.first.loss(metrics[self.first.metric]), metrics.get("val_loss", float("inf"))
-        return first, -metrics["val_accuracy"], loss, number
+    def order(self, number: int, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """Return what orders trials, the best least: first objective, accuracy, loss, number; infinite if unknown."""
+        known = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        first = self.first.loss(known[self.first.metric]) if self.first.metric in known else math.inf
+        return first, -known.get(ACCURACY.metric, -math.inf), known.get("val_loss", math.inf), number
 
     def excess(self, metrics: Mapping[str, float]) -> float:
         """Return by how much the metrics break the limits in all, as shares of the bounds; 0 when they keep them."""

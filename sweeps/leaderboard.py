@@ -1,155 +1,259 @@
-"""The leaderboard: which trial was best, and by which settings the trials differ. Plain values; others draw it."""
+"""The leaderboard: which trial wins, in which order the others follow, and by which settings they differ.
+
+All of it follows from the trials' records and what the sweep is after. ``COLUMNS`` is the one list of what a row tells,
+in ``leaderboard.json`` (docs/json.md) and on a screen.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from carcls.config import TrialConfig
-from carcls.evaluation.significance import wilson_interval
+from sweeps.confirm import Confirmed, confirmed_of, find_confirmed, typical_run
 from sweeps.goals import ACCURACY_ALONE, Goals
-from sweeps.record import TrialRecord, Twin
-from sweeps.result import Confirmed, SweepResult
+from sweeps.objectives import find_quantity
+from sweeps.record import TrialRecord
+from sweeps.text import Column, duration, percent
 
+STAR, CROSS = "★", "✗"
 _ORDER = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
 _SAME_FOR_ALL = {"family", "seed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the leaderboard.
+    """A trial and its place among the others.
 
     Attributes:
-        rank: from 1 for complete trials, None for the others.
-        number, experiment, status, reason, epochs, seconds: as in the trial's record.
-        accuracy, top5, f1: on the validation images, in [0, 1]; None when never measured.
-        recall_at_5, map_at_r: of retrieval trials, in [0, 1].
-        half_width: half of the 95% interval of the accuracy, in [0, 1].
-        settings: what this trial does differently from the base, without what cannot matter in it.
-        sibling_of: the trial that answered this one on its way.
-        confirmed: what fresh seeds made of it; None unless it was repeated.
-        failure: kind of the failure of a failed trial.
-        predict_ms: milliseconds per image, from pixels to answer; parameters: of the network that answers.
+        trial: its record.
+        rank: from 1 for complete trials that may win, None for the others.
+        settings: what it does differently from the base, without what cannot matter in it.
+        images: that it was validated on; 0 where that is not known.
+        confirmed: what fresh seeds made of it; None unless a run with one is complete.
         infeasible: which constraints it breaks, or what of them was not measured; then it has no rank.
         pareto: whether it is on the Pareto front of the sweep's objectives, where there are several.
-        twins: trials that were drawn and not run, since they are the same as this one, or nearly.
     """
 
+    trial: TrialRecord
     rank: int | None
-    number: int
-    experiment: str | None
-    status: str
-    reason: str
-    accuracy: float | None
-    half_width: float | None
-    top5: float | None
-    f1: float | None
-    epochs: int
-    seconds: float
     settings: Mapping[str, Any]
-    recall_at_5: float | None = None
-    map_at_r: float | None = None
-    sibling_of: int | None = None
+    images: int = 0
     confirmed: Confirmed | None = None
-    failure: str = ""
-    predict_ms: float | None = None
-    parameters: float | None = None
     infeasible: str = ""
     pareto: bool = False
-    twins: tuple[Twin, ...] = ()
 
     @property
     def is_refused(self) -> bool:
         """Whether it was not run, since what is known before breaks a constraint."""
-        return self.status == "pruned" and bool(self.infeasible) and not self.epochs
-
-
-@dataclass(frozen=True, slots=True)
-class Leaderboard:
-    """Rows, best first, and the settings in which any two trials differ, in the order of the config."""
-
-    rows: tuple[Row, ...]
-    varying: tuple[str, ...]
+        return self.trial.status == "pruned" and bool(self.infeasible) and not self.trial.epochs
 
     @property
+    def half_width(self) -> float | None:
+        """Half of the 95% interval of its accuracy, in [0, 1]."""
+        return half_width(self.trial.measured("val_accuracy"), self.images)
+
+    @property
+    def place(self) -> str:
+        """What the column of ranks shows: a star beside those on the front, a cross for the infeasible."""
+        if self.infeasible and (self.trial.status == "complete" or self.is_refused):
+            return CROSS
+        return f"{STAR} {self.rank}" if self.pareto else str(self.rank or self.trial.status)
+
+    @property
+    def accuracy_text(self) -> str:
+        """The accuracy with its interval; of a confirmed trial the mean of fresh seeds with their deviation."""
+        if self.confirmed is not None:
+            return percent(self.confirmed.mean, self.confirmed.spread)
+        return percent(self.trial.measured("val_accuracy"), self.half_width)
+
+
+def _metric(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.trial.measured(name)
+
+
+# Where there is room: "wide" ones on a wide screen, "measure" ones there too unless there are costs to be shown, "cost"
+# ones where the sweep is about them. Those that have no title are in JSON only.
+COLUMNS: tuple[Column[Row], ...] = (
+    Column("rank", lambda row: row.rank, "rank", cell=lambda row: row.place),
+    Column("number", lambda row: row.trial.number, "trial"),
+    Column("experiment", lambda row: row.trial.experiment, "experiment", cell=lambda row: row.trial.name, is_word=True),
+    Column("accuracy", _metric("val_accuracy"), "val accuracy", cell=lambda row: row.accuracy_text),
+    Column("predict_ms", _metric("predict_ms"), "predict time", find_quantity("predict_time").write, room="cost"),
+    Column("parameters", _metric("parameters"), "parameters", find_quantity("parameters").write, room="cost"),
+    Column("top5", _metric("val_top5"), "top-5", percent, room="measure"),
+    Column("recall_at_5", _metric("val_recall_at_5"), "recall@5", percent, room="measure"),
+    Column("map_at_r", _metric("val_map_at_r"), "mAP@R", percent, room="measure"),
+    Column("f1", _metric("val_f1"), "f1", percent, room="wide"),
+    Column("epochs", lambda row: row.trial.epochs, "epochs", room="wide"),
+    Column("seconds", lambda row: round(row.trial.seconds, 3), "time", duration),
+    Column("status", lambda row: row.trial.status),
+    Column("reason", lambda row: row.trial.why),
+    Column("failure", lambda row: row.trial.failure),
+    Column("half_width", lambda row: row.half_width),
+    Column("settings", lambda row: dict(row.settings)),
+    Column("sibling_of", lambda row: row.trial.sibling_of),
+    Column("confirmed", lambda row: asdict(row.confirmed) if row.confirmed else None),
+    Column("infeasible", lambda row: row.infeasible),
+    Column("pareto", lambda row: row.pareto),
+    Column("twins", lambda row: [asdict(twin) for twin in row.trial.twins]),
+)
+
+
+def shown_columns(rows: Sequence[Row], *, wide: bool, goals: Goals) -> list[Column[Row]]:
+    """Return the columns that a screen has room for, with the costs that the sweep is about."""
+    asked = {quantity.metric for quantity in (*goals.objectives, *(limit.quantity for limit in goals.constraints))}
+    costs = {column.key for column in COLUMNS if column.room == "cost" and column.key in asked}
+
+    def fits(column: Column[Row]) -> bool:
+        if column.room == "cost":
+            return column.key in costs
+        if column.room == "measure":
+            return wide and not costs and any(column.value(row) is not None for row in rows)
+        return bool(column.title) and (wide or column.room != "wide")
+
+    return [column for column in COLUMNS if fits(column)]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The trials of a sweep in their order; each question is answered once.
+
+    Attributes:
+        trials: all of them, in any order.
+        base: every setting of a trial of this sweep that changes nothing.
+        images: how many images each accuracy was measured on; 0 gives no interval.
+        goals: of the sweep.
+    """
+
+    trials: tuple[TrialRecord, ...]
+    base: Mapping[str, Any] = field(default_factory=dict)
+    images: int = 0
+    goals: Goals = ACCURACY_ALONE
+
+    @cached_property
+    def confirmed(self) -> tuple[Confirmed, ...]:
+        """What fresh seeds made of the trials that were repeated, best first."""
+        return confirmed_of(self.trials)
+
+    @property
+    def best_confirmed(self) -> Confirmed | None:
+        """The winner by the means of fresh seeds; None when no run with a fresh seed is complete."""
+        return find_confirmed(self.confirmed)
+
+    @cached_property
     def pareto(self) -> tuple[int, ...]:
-        """Numbers of the trials on the Pareto front, ascending; none for a sweep with one objective."""
-        return tuple(sorted(row.number for row in self.rows if row.pareto))
+        """Numbers of the trials on the Pareto front, ascending; none for a sweep with one objective.
+
+        Of trials that are equal in all objectives the one that ranks first is on it.
+        """
+        if not self.goals.are_several:
+            return ()
+        search = [t for t in _search(self.trials) if t.status == "complete" and t.measured("val_accuracy") is not None]
+        ranked = sorted(search, key=lambda trial: _order(trial, self.goals))
+        return self.goals.front({trial.number: trial.metrics for trial in ranked})
+
+    @cached_property
+    def best(self) -> TrialRecord | None:
+        """The trial whose model is registered: by the means of fresh seeds where there are any."""
+        winner = self.best_confirmed
+        return find_best(self.trials, self.goals) if winner is None else typical_run(winner, self.trials)
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """All trials of the search, best first: complete ones, then infeasible, stopped and failed ones.
+
+        Trials that were confirmed with fresh seeds come before all others, by the means of those; the runs with fresh
+        seeds have no rows of their own.
+        """
+        places = {one.number: place for place, one in enumerate(self.confirmed) if one.mean is not None}
+        fresh = {one.number: one for one in self.confirmed if one.number in places}
+
+        def order(trial: TrialRecord) -> tuple[float, ...]:
+            return places.get(trial.number, len(places)), *_order(trial, self.goals)
+
+        rows, rank = [], 0
+        for trial in sorted(_search(self.trials), key=order):
+            may_win = _may_win(trial, self.goals)
+            rank += may_win
+            row = Row(
+                trial,
+                rank if may_win else None,
+                differing_settings(trial.config, self.base),
+                self.images,
+                fresh.get(trial.number),
+                _infeasible(trial, self.goals),
+                trial.number in self.pareto,
+            )
+            rows.append(row)
+        return tuple(rows)
+
+    @cached_property
+    def varying(self) -> tuple[str, ...]:
+        """The settings in which any two trials differ and it matters, in the order of the config."""
+        return varying_settings(list(_search(self.trials)))
+
+    @property
+    def networks(self) -> tuple[Row, ...]:
+        """The best ranked row of each network: a trial and the combinations that it answered on its way share one."""
+        found: dict[int, Row] = {}
+        for row in self.rows:
+            if row.rank is not None:
+                found.setdefault(_network(row.trial), row)
+        return tuple(found.values())
+
+    @property
+    def shown(self) -> tuple[Row, ...]:
+        """The rows that a person wants to see, with ranks 1, 2, 3, … among them.
+
+        Of a trial and its siblings that is the best one. Any other stays when it is a documented experiment or on the
+        Pareto front; a searched trial that was refused does not.
+        """
+        best: dict[int, int] = {}
+        for row in self.rows:
+            best.setdefault(_network(row.trial), row.trial.number)
+        kept = set(best.values())
+        rows, rank = [], 0
+        for row in self.rows:
+            is_best = row.trial.number in kept and not row.is_refused
+            if is_best or row.trial.experiment is not None or row.pareto:
+                rank += row.rank is not None
+                rows.append(row if row.rank is None else replace(row, rank=rank))
+        return tuple(rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        rows = [asdict(row) for row in self.rows]
-        return {"varying": list(self.varying), "pareto": list(self.pareto), "rows": rows}
+        return {
+            "varying": list(self.varying),
+            "pareto": list(self.pareto),
+            "rows": [row_json(row) for row in self.rows],
+        }
 
 
-def make_leaderboard(
-    trials: Iterable[TrialRecord],
-    *,
-    base: Mapping[str, Any],
-    validation_images: int,
-    confirmed: Sequence[Confirmed] = (),
-    goals: Goals = ACCURACY_ALONE,
-) -> Leaderboard:
-    """Rank ``trials`` by the first objective: complete ones first, then infeasible, stopped and failed ones.
-
-    Trials that were confirmed with fresh seeds come before all others, by the means of those; the runs with fresh
-    seeds have no rows of their own.
-
-    Args:
-        trials: in any order.
-        base: every setting of a trial of this sweep that changes nothing.
-        validation_images: how many images each accuracy was measured on; 0 gives no interval.
-        confirmed: what fresh seeds made of some, best first.
-        goals: of the sweep.
-    """
-    places = {one.number: (place, one) for place, one in enumerate(confirmed) if one.mean is not None}
-    search = [trial for trial in trials if trial.confirms is None]
-    ranked = sorted(search, key=lambda trial: (places.get(trial.number, (len(places),))[0], _rank_key(trial, goals)))
-    ranks = {trial.number: place for place, trial in enumerate(_candidates(ranked, goals), start=1)}
-    front = pareto_of(ranked, goals)
-    rows = tuple(
-        replace(
-            _row(trial, ranks.get(trial.number), base, validation_images),
-            confirmed=places[trial.number][1] if trial.number in places else None,
-            infeasible=_infeasible(trial, goals),
-            pareto=trial.number in front,
-        )
-        for trial in ranked
-    )
-    return Leaderboard(rows, varying_settings(ranked))
+def row_json(row: Row) -> dict[str, Any]:
+    """Return what ``leaderboard.json`` tells of a trial."""
+    return {column.key: column.value(row) for column in COLUMNS}
 
 
-def leaderboard_of(result: SweepResult, base: Mapping[str, Any]) -> Leaderboard:
-    """Return the leaderboard of a sweep; ``base`` is what its rows tell settings beside."""
-    images = result.data.splits.get("validation", 0)
-    return make_leaderboard(
-        result.trials, base=base, validation_images=images, confirmed=result.confirmed, goals=result.goals
-    )
+def half_width(accuracy: float | None, images: int) -> float | None:
+    """Return half of Wilson's 95% interval of an accuracy that was measured on so many images; None without them."""
+    from carcls.evaluation.significance import wilson_interval
+
+    if accuracy is None or images < 1:
+        return None
+    low, high = wilson_interval(round(accuracy * images), images)
+    return (high - low) / 2
 
 
 def find_best(trials: Iterable[TrialRecord], goals: Goals = ACCURACY_ALONE) -> TrialRecord | None:
-    """Return the complete trial that keeps all constraints and is best in the first objective, or None.
+    """Return the complete trial of the search that keeps all constraints and is best in the first objective, or None.
 
-    Ties go to the better accuracy, then to the lower loss, then to the lower number. Runs with fresh seeds are left
-    out.
+    Ties go to the better accuracy, then to the lower loss, then to the lower number.
     """
-    search = [trial for trial in trials if trial.confirms is None]
-    return min(_candidates(search, goals), key=lambda trial: _rank_key(trial, goals), default=None)
-
-
-def pareto_of(trials: Iterable[TrialRecord], goals: Goals) -> tuple[int, ...]:
-    """Return the numbers of the trials on the Pareto front, ascending; none for a sweep with one objective.
-
-    Of trials that are equal in all objectives the one that ranks first is on it.
-    """
-    if not goals.are_several:
-        return ()
-    ranked = sorted(
-        _complete(trial for trial in trials if trial.confirms is None), key=lambda trial: _rank_key(trial, goals)
-    )
-    return goals.front({trial.number: trial.metrics for trial in ranked})
+    candidates = [trial for trial in _search(trials) if _may_win(trial, goals)]
+    return min(candidates, key=lambda trial: _order(trial, goals), default=None)
 
 
 def varying_settings(trials: Sequence[TrialRecord]) -> tuple[str, ...]:
@@ -175,76 +279,23 @@ def _mattering(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.model_dump().items() if canonical.get(name) == value}
 
 
-def _complete(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    return [trial for trial in trials if trial.status == "complete" and _metric(trial, "val_accuracy") is not None]
+def _search(trials: Iterable[TrialRecord]) -> Iterable[TrialRecord]:
+    """Leave out runs with fresh seeds."""
+    return (trial for trial in trials if trial.confirms is None)
 
 
-def _candidates(trials: Iterable[TrialRecord], goals: Goals) -> list[TrialRecord]:
-    """Return the complete trials that may win."""
-    return [
-        t for t in _complete(trials) if not goals.infeasible(t.metrics) and _metric(t, goals.first.metric) is not None
-    ]
+def _network(trial: TrialRecord) -> int:
+    return trial.number if trial.sibling_of is None else trial.sibling_of
+
+
+def _may_win(trial: TrialRecord, goals: Goals) -> bool:
+    return trial.status == "complete" and goals.may_win(trial.metrics)
 
 
 def _infeasible(trial: TrialRecord, goals: Goals) -> str:
     return goals.infeasible(trial.metrics) if trial.status == "complete" else goals.broken_by(trial.metrics)
 
 
-def _rank_key(trial: TrialRecord, goals: Goals) -> tuple[float, ...]:
-    first, accuracy, loss = (_metric(trial, name) for name in (goals.first.metric, "val_accuracy", "val_loss"))
-    return (
-        _ORDER[trial.status],
-        bool(_infeasible(trial, goals)),
-        math.inf if first is None else (-first if goals.first.direction == "maximize" else first),
-        math.inf if accuracy is None else -accuracy,
-        math.inf if loss is None else loss,
-        trial.number,
-    )
-
-
-def _metric(trial: TrialRecord, name: str) -> float | None:
-    value = trial.metrics.get(name)
-    return None if value is None or math.isnan(value) else float(value)
-
-
-def _row(trial: TrialRecord, rank: int | None, base: Mapping[str, Any], images: int) -> Row:
-    accuracy = _metric(trial, "val_accuracy")
-    ends = None if accuracy is None or images < 1 else wilson_interval(round(accuracy * images), images)
-    return Row(
-        rank=rank,
-        number=trial.number,
-        experiment=trial.experiment,
-        status=trial.status,
-        reason=trial.why,
-        accuracy=accuracy,
-        half_width=(ends[1] - ends[0]) / 2 if ends else None,
-        top5=_metric(trial, "val_top5"),
-        f1=_metric(trial, "val_f1"),
-        epochs=trial.epochs,
-        seconds=round(trial.seconds, 3),
-        settings=differing_settings(trial.config, base),
-        recall_at_5=_metric(trial, "val_recall_at_5"),
-        map_at_r=_metric(trial, "val_map_at_r"),
-        sibling_of=trial.sibling_of,
-        failure=trial.failure,
-        predict_ms=_metric(trial, "predict_ms"),
-        parameters=_metric(trial, "parameters"),
-        twins=tuple(trial.twins),
-    )
-
-
-def condensed(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Return the rows that a person wants to see, with ranks 1, 2, 3, … among them.
-
-    Of a trial and its siblings that is the best one. Any other stays when it is a documented experiment or on the
-    Pareto front; a searched trial that was refused does not.
-    """
-    best: dict[int, int] = {}
-    for row in rows:
-        best.setdefault(row.number if row.sibling_of is None else row.sibling_of, row.number)
-    kept = set(best.values())
-    shown = [
-        row for row in rows if row.experiment is not None or row.pareto or (row.number in kept and not row.is_refused)
-    ]
-    ranks = {row.number: place for place, row in enumerate((row for row in shown if row.rank is not None), start=1)}
-    return tuple(replace(row, rank=ranks.get(row.number)) for row in shown)
+def _order(trial: TrialRecord, goals: Goals) -> tuple[float, ...]:
+    """Return what orders trials, the best least."""
+    return _ORDER[trial.status], bool(_infeasible(trial, goals)), *goals.order(trial.number, trial.metrics)

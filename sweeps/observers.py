@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from sweeps.ledger import Standing
+    from sweeps.forecast import BudgetStatus
     from sweeps.record import TrialRecord
 
 
@@ -28,7 +28,7 @@ class Progress(Protocol):
     def packing(self, done: int, total: int) -> None:
         """Tell how many images of ``total`` are read."""
 
-    def stands(self, standing: Standing) -> None:
+    def on_status(self, status: BudgetStatus) -> None:
         """Tell what is spent and what is to come; told before the news that changed it."""
 
 

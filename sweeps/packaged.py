@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.space import Domain, parse_domain
+from sweeps.space import Domain
+from sweeps.spec import SweepSpec
 from sweeps.spec_text import read_packaged
 
 SPECS_FOLDER = Path(__file__).parent / "specs"
@@ -30,6 +31,6 @@ def packaged_specs() -> tuple[PackagedSpec, ...]:
 
 def is_packaged(family: str, setting: str, domain: Domain) -> bool:
     """Tell whether a packaged spec of the family searches the setting so: then nobody need have given it."""
-    trees = (read_packaged(spec.path) for spec in packaged_specs())
-    found = [tree["search"][setting] for tree in trees if tree["family"] == family and setting in tree["search"]]
-    return domain in [parse_domain(value, setting) for value in found]
+    trees = (read_packaged(packaged.path) for packaged in packaged_specs())
+    specs = (SweepSpec.from_tree(tree) for tree in trees if tree["family"] == family)
+    return any(spec.search.get(setting) == domain for spec in specs)

@@ -12,10 +12,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from carcls.outcome import Measurement
+from sweeps.budget import NOTHING, Spent
 
 Status = Literal["running", "complete", "pruned", "failed"]
 # The metric that trials are stopped early by, and that every measurement has.
 OBJECTIVE = "val_accuracy"
+# Attributes of a record that both the line of a trial's end and ``result.json`` tell, and what else each of them does.
+_TOLD = ("status", "metrics", "epochs", "seconds", "reason", "failure")
+_IN_JOURNAL = (*_TOLD, "reused", "model", "predictions", "saved", "precision")
+_IN_JSON = (*_TOLD, "number", "experiment", "sibling_of", "confirms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,8 @@ class TrialRecord:
         status: ``running`` also means unfinished, when no driver is at work.
         metrics: the last measurement; finite values only.
         epochs: epochs finished.
-        seconds: wall time of the trial in its process; of the last attempt when there were several.
+        seconds: wall time of the trial in its process; of the last attempt when there were several. As long as it has
+            not told any, as in ``spent``.
         reason: why it failed, was stopped or was not computed; empty otherwise.
         reused: whether the result was answered from the stage store.
         model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
@@ -57,6 +63,8 @@ class TrialRecord:
         twins: trials that took over this one's result; told by lists of all trials, not of a single one.
         precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
         history: its measurements, each epoch once, in order; none in old journals.
+        spent: what it took, by the driver's clock, over all attempts and sessions.
+        began: when it was handed out last, in seconds since 1970; 0 where that is not known.
     """
 
     number: int
@@ -79,6 +87,21 @@ class TrialRecord:
     twins: Sequence[Twin] = ()
     precision: str = ""
     history: Sequence[Measurement] = ()
+    spent: Spent = NOTHING
+    began: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What people call it: its documented experiment, the search, or the trial that it confirms."""
+        if self.confirms is not None:
+            return f"confirms trial {self.confirms}"
+        by = "" if self.sibling_of is None else f", by trial {self.sibling_of}"
+        return self.experiment or f"search{by}"
+
+    def measured(self, metric: str) -> float | None:
+        """Return a metric, or None where it was never measured."""
+        value = self.metrics.get(metric, math.nan)
+        return float(value) if math.isfinite(value) else None
 
     @property
     def why(self) -> str:
@@ -106,33 +129,35 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
     Args:
         number: of the trial.
         noted: ``asked``, what it was to be; ``outcome``, once it has ended; ``retry``, what it is given
-            after it failed.
+            after it failed; ``spent`` and ``began``.
         history: its measurements.
     """
-    asked, outcome = noted["asked"], noted.get("outcome", {})
-    micro_batch = noted.get("retry", {}).get("micro_batch")
+    asked, outcome = noted["asked"], noted.get("outcome") or {}
+    given = {"micro_batch": m} if (m := noted.get("retry", {}).get("micro_batch")) else {}
     last = history[-1] if history and not outcome else Measurement(0, {})
+    now = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
+    told = {**now, **{name: outcome[name] for name in _IN_JOURNAL if name in outcome}}
+    spent = Spent(**noted["spent"]) if "spent" in noted else _told_spent(asked, outcome)
     return TrialRecord(
         number=number,
         experiment=asked["experiment"],
         settings=asked["settings"],
-        config={**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"],
-        status=outcome.get("status", "running"),
-        metrics=outcome.get("metrics", last.metrics),
-        epochs=outcome.get("epochs", last.epoch),
-        seconds=outcome.get("seconds", 0.0),
-        reason=outcome.get("reason", ""),
-        reused=outcome.get("reused", False),
-        model=outcome.get("model", ""),
-        predictions=outcome.get("predictions", ""),
+        config={**asked["config"], **given},
         sibling_of=asked.get("sibling_of"),
         confirms=asked.get("confirms"),
-        failure=outcome.get("failure", ""),
         refused="refused" in asked,
-        saved=outcome.get("saved", 0.0),
-        precision=outcome.get("precision", ""),
         history=history,
+        spent=spent,
+        began=noted.get("began", 0.0),
+        **{**told, "seconds": told["seconds"] or spent.seconds},
     )
+
+
+def _told_spent(asked: Mapping[str, Any], outcome: Mapping[str, Any]) -> Spent:
+    """Return what a trial took where no line says it, as in the oldest journals: what its last attempt told."""
+    if "sibling_of" in asked or "duplicate_of" in asked:
+        return NOTHING
+    return Spent(outcome.get("seconds", 0.0), 0 if outcome.get("reused") else outcome.get("epochs", 0))
 
 
 def to_json(record: TrialRecord) -> dict[str, Any]:
@@ -156,20 +181,10 @@ def to_json(record: TrialRecord) -> dict[str, Any]:
 def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
     """Return what an object of ``to_json`` tells, also one of an older version, which had fewer keys.
 
-    Metrics that are null are NaN. What only the journal knows (``settings``, ``history``, names of stages) is empty.
+    Metrics that are null are NaN. What only the journal knows (``settings``, ``history``, ``spent``, names of stages)
+    is empty.
     """
-    return TrialRecord(
-        number=value["number"],
-        experiment=value["experiment"],
-        settings={},
-        config=value["params"],
-        status=value["status"],
-        metrics={name: math.nan if number is None else number for name, number in value["metrics"].items()},
-        epochs=value["epochs"],
-        seconds=value["seconds"],
-        reason=value.get("reason", ""),
-        sibling_of=value.get("sibling_of"),
-        confirms=value.get("confirms"),
-        failure=value.get("failure", ""),
-        twins=tuple(Twin(**twin) for twin in value.get("twins", ())),
-    )
+    read = {name: value[name] for name in _IN_JSON if name in value}
+    read["metrics"] = {name: math.nan if number is None else number for name, number in value["metrics"].items()}
+    twins = tuple(Twin(**twin) for twin in value.get("twins", ()))
+    return TrialRecord(settings={}, config=value["params"], twins=twins, **read)

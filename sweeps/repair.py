@@ -10,7 +10,7 @@ from carcls.data.dataset import Dataset
 from carcls.errors import InputError
 from sweeps.holding import hold
 from sweeps.registry import find_registered
-from sweeps.result import SweepResult
+from sweeps.result import read_result
 from sweeps.study_records import read_history
 from sweeps.sweep_file import has_begun, read_file, sweep_id
 from sweeps.tracking import mirror_of, open_tracking
@@ -55,8 +55,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
     with hold(folder):
         (spec,) = read_file(folder).read_specs()
         records = read_history(folder).records
-        file = folder / "result.json"
-        result = SweepResult.load(file) if file.is_file() else None
+        result = read_result(folder)
         best = result.winner if result else None
         data = summarize_data(Dataset.load(folder / "dataset.json"))
         mirror = mirror_of(spec, folder, open_tracking(tracking_uri, folder.parent), data, tell)

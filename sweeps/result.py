@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, TypeAdapter
+from pydantic_core import to_jsonable_python
+
+from carcls.config import TrialConfig
+from carcls.errors import InputError
 from carcls.stages import write_json
 from sweeps.goals import Goals
+from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord, record_from_json, to_json
 
+RESULT = "result.json"
 _OF_THE_BEST = ("number", "params", "metrics", "confirms")
 
 
@@ -33,34 +40,6 @@ class DataSummary:
     images: int
     classes: int
     splits: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmed:
-    """A trial that was repeated with fresh seeds (``--confirm``); accuracies on the validation images, in [0, 1].
-
-    Attributes:
-        number: of the trial.
-        asked: how many runs with fresh seeds it has, failed ones and unfinished ones included.
-        runs: numbers of those that are complete.
-        search: its accuracy in the search, by which it was chosen.
-        mean: of the complete runs; None without any.
-        spread: their standard deviation (with n - 1); None with fewer than two.
-        shrinkage: mean - search; below 0 as a rule, since what is chosen for its score was lucky.
-    """
-
-    number: int
-    asked: int
-    runs: tuple[int, ...]
-    search: float
-    mean: float | None
-    spread: float | None
-    shrinkage: float | None
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every run is complete."""
-        return bool(self.runs) and len(self.runs) == self.asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +77,7 @@ class TestReading:
 
     __test__ = False  # pytest: not a test class
 
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]]
     interval: tuple[float, float]
     images: int
     readings: int = 1
@@ -115,38 +94,49 @@ class RegisteredModel:
     alias: str
     uri: str
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
     """A sweep, finished or interrupted; ``winner``, ``test`` and ``registered`` are None while there is no winner.
 
-    ``winner`` is the number of the trial that won on the validation images; after ``--confirm`` it is the run with a
-    fresh seed that stands for the winning settings.
-
-    ``confirmed`` are the trials that were repeated with fresh seeds, best first; ``comparison`` is the winner beside
-    others; ``spent`` is what ``sweeps.spending.spent_dict`` returns, empty in results of older versions. ``objectives``
-    and ``constraints`` are those of the spec; ``pareto`` has the numbers of the trials on the front of several
-    objectives, ascending. ``saved_seconds`` is what the stages took to make that trials found made.
+    Attributes:
+        sweep, family: its name, and what it sweeps over.
+        out: folder of all sweeps, absolute.
+        data: what was trained, validated and tested on.
+        board: its trials in their order, by the goals of the sweep.
+        winner: number of the trial that won on the validation images; after ``--confirm`` it is the run with a fresh
+            seed that stands for the winning settings.
+        test, registered: of the winner.
+        tracking_uri: where MLflow's runs are, without a password.
+        seconds: of all sittings.
+        interrupted: whether trials were left.
+        comparison: the winner beside others.
+        spent: as ``sweeps.budget.spent_dict`` returns it; empty in results of older versions.
+        saved_seconds: that the stages took to make which trials found made.
     """
 
     sweep: str
     family: str
     out: str
     data: DataSummary
-    trials: tuple[TrialRecord, ...]
+    board: Leaderboard
     winner: int | None
     test: TestReading | None
     registered: RegisteredModel | None
     tracking_uri: str
     seconds: float
     interrupted: bool = False
-    confirmed: tuple[Confirmed, ...] = ()
     comparison: tuple[Compared, ...] = ()
     spent: Mapping[str, Any] = field(default_factory=dict)
-    objectives: tuple[str, ...] = ("accuracy",)
-    constraints: tuple[str, ...] = ()
-    pareto: tuple[int, ...] = ()
     saved_seconds: float = 0.0
+
+    @property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """All trials, by number."""
+        return self.board.trials
 
     @property
     def best(self) -> TrialRecord | None:
@@ -154,22 +144,41 @@ class SweepResult:
         return next((trial for trial in self.trials if trial.number == self.winner), None)
 
     @property
-    def goals(self) -> Goals:
-        """What decided the winner."""
-        return Goals.parse(self.objectives, self.constraints)
+    def status(self) -> Literal["interrupted", "complete", "failed"]:
+        """``interrupted``, ``complete``, or ``failed`` when no trial won."""
+        return "interrupted" if self.interrupted else "complete" if self.best else "failed"
+
+    @property
+    def model(self) -> str:
+        """What won: a documented experiment, which a run with a fresh seed may repeat, ``search``, or ``none``."""
+        best = self.best
+        if best is None:
+            return "none"
+        number = best.number if best.confirms is None else best.confirms
+        return next((trial.experiment for trial in self.trials if trial.number == number), None) or "search"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a registered model."""
+        return self.registered is not None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
-        told = asdict(replace(self, trials=()))  # a record's history would be read for nothing
         trials = {trial.number: to_json(trial) for trial in self.trials}
-        winner = trials.get(told.pop("winner"))
-        best = None if winner is None else {name: winner[name] for name in _OF_THE_BEST}
-        plain: dict[str, Any] = _plain({**told, "trials": list(trials.values()), "best": best})
+        winner = None if self.winner is None else trials[self.winner]
+        own = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("board", "winner")}
+        goals = self.board.goals
+        value = {
+            **own,
+            "trials": list(trials.values()),
+            "best": None if winner is None else {name: winner[name] for name in _OF_THE_BEST},
+            "confirmed": self.board.confirmed,
+            "objectives": [objective.name for objective in goals.objectives],
+            "constraints": [str(constraint) for constraint in goals.constraints],
+            "pareto": self.board.pareto,
+        }
+        plain: dict[str, Any] = to_jsonable_python(value, inf_nan_mode="null")
         return plain
-
-    def as_json(self) -> str:
-        """Return the object that ``--json`` writes to stdout."""
-        return json.dumps(self.as_dict(), indent=1)
 
     def save(self, path: Path) -> None:
         """Write the object to ``path``, whole or not at all."""
@@ -177,40 +186,35 @@ class SweepResult:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> SweepResult:
-        """Read back what ``as_dict`` wrote; null metrics are NaN again."""
-        best, test, registered = value["best"], value["test"], value["registered"]
-        return cls(
-            sweep=value["sweep"],
-            family=value["family"],
-            out=value["out"],
-            data=DataSummary(**value["data"]),
-            trials=tuple(record_from_json(trial) for trial in value["trials"]),
-            winner=best["number"] if best else None,
-            test=TestReading(**{**test, "interval": tuple(test["interval"])}) if test else None,
-            registered=RegisteredModel(**registered) if registered else None,
-            tracking_uri=value["tracking_uri"],
-            seconds=value["seconds"],
-            interrupted=value["interrupted"],
-            confirmed=tuple(Confirmed(**{**c, "runs": tuple(c["runs"])}) for c in value.get("confirmed", ())),
-            comparison=tuple(Compared(**{**c, "interval": tuple(c["interval"])}) for c in value.get("comparison", ())),
-            spent=value.get("spent", {}),
-            objectives=tuple(value.get("objectives", ("accuracy",))),
-            constraints=tuple(value.get("constraints", ())),
-            pareto=tuple(value.get("pareto", ())),
-            saved_seconds=value.get("saved_seconds", 0.0),
-        )
+        """Read back what ``as_dict`` wrote, also an older version's; null metrics of trials are NaN again.
 
-    @classmethod
-    def load(cls, path: Path) -> SweepResult:
-        """Read what ``save`` wrote."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        The settings of its leaderboard are told beside the defaults of the family.
+
+        Raises:
+            ValueError, LookupError, TypeError: it is no such object.
+        """
+        best, images = value["best"], value["data"]["splits"].get("validation", 0)
+        trials = tuple(record_from_json(trial) for trial in value["trials"])
+        base = TrialConfig.model_validate({"family": value["family"]}).model_dump()
+        goals = Goals.parse(value.get("objectives", ("accuracy",)), value.get("constraints", ()))
+        own = {**value, "board": Leaderboard(trials, base, images, goals), "winner": best["number"] if best else None}
+        return TypeAdapter(cls).validate_python(own)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
+def read_result(folder: Path) -> SweepResult | None:
+    """Return what the sweep in ``folder`` left, by the name that the folder has now; None before it left anything.
+
+    Raises:
+        InputError: ``result.json`` is damaged.
+    """
+    path = folder / RESULT
+    if not path.is_file():
         return None
-    return value
+    try:
+        return replace(SweepResult.from_dict(json.loads(path.read_text(encoding="utf-8"))), sweep=folder.name)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{RESULT} must be one that this carsweep wrote, got {type(error).__name__}: {said}. "
+            f"Move it away and run the sweep with --name {folder.name}: nothing is computed twice."
+        ) from error

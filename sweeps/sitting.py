@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carcls.errors import InputError
 from carcls.stages import StageStore
-from sweeps.result import SweepResult
+from sweeps.result import SweepResult, read_result
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -59,6 +60,6 @@ class Sitting:
     def before(self) -> SweepResult | None:
         """What earlier sittings left; a damaged file is none."""
         try:
-            return SweepResult.load(self.folder / "result.json")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return read_result(self.folder)
+        except InputError:
             return None

@@ -1,4 +1,4 @@
-"""What a sweep searches over: domains that validate themselves when built. No foreign library.
+"""What a sweep searches over: a domain for each setting, whose values are such as a TrialConfig takes.
 
 A domain in YAML is a range, ``{low: 0.0, high: 0.7}`` (``log: true``, ``int: true`` and ``step: 2`` as needed), or a
 list of choices, ``[adam, adamw]``, which may also be written ``{choices: [adam, adamw]}``. A domain in a mapping may
@@ -8,39 +8,53 @@ say ``when: {unfreezing: [full, "1:all"]}``: it is searched only in trials where
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import field
+from functools import cache, partial
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-from carcls.errors import SpecError, nearest, shown
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, model_validator
+from pydantic.dataclasses import dataclass
 
-Scalar = str | int | float | bool
-RANGE_KEYS = ("low", "high", "log", "int", "step", "when")
-# Other settings, each with the values under which a domain is searched.
-When = tuple[tuple[str, tuple[Scalar, ...]], ...]
+from carcls.errors import nearest, shown
+from sweeps.space_values import TRIAL_SETTINGS, When, kind_of, mapping_of, value_of
+
+Value = TypeVar("Value", bound=str | int | float | bool)
+Real = TypeVar("Real", bound=float)
+Whole = TypeVar("Whole", bound=int)
 
 
-@dataclass(frozen=True, slots=True)
-class FloatDomain:
+def _whole(value: float) -> int:
+    if not float(value).is_integer():
+        raise ValueError(f"must be a whole number, got {value!r}.")
+    return int(value)
+
+
+Flag = Annotated[bool, Field(strict=True)]
+# A domain that was built in code is read as what YAML says of one.
+_READ = ConfigDict(extra="forbid", revalidate_instances="always")
+
+
+@dataclass(frozen=True, config=_READ)
+class FloatDomain(Generic[Real]):
     """Any number from ``low`` to ``high``, both included; equally likely per factor when ``log``.
 
     Raises:
         ValueError: an end is not finite, ``low`` is above ``high``, or ``log`` has a ``low`` that is not positive.
     """
 
-    low: float
-    high: float
-    log: bool = False
-    when: When = ()
+    low: Annotated[Real, Field(allow_inf_nan=False)]
+    high: Annotated[Real, Field(allow_inf_nan=False)]
+    log: Flag = False
+    when: When = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        for name, end in (("low", self.low), ("high", self.high)):
-            if not math.isfinite(end):
-                raise ValueError(f"{name} must be a finite number, got {end!r}.")
+    @model_validator(mode="after")
+    def _can_be_drawn_from(self) -> FloatDomain[Real]:
         _check_order(self.low, self.high)
         if self.log and self.low <= 0:
             raise ValueError(f"low must be above 0 where log is true, got {self.low!r}.")
+        return self
 
     def ends(self) -> tuple[float, ...]:
         """Return the values that must be allowed for all of the domain to be: low and high."""
@@ -60,8 +74,8 @@ class FloatDomain:
         return f"{self.low:g} to {self.high:g}" + (", log" if self.log else "")
 
 
-@dataclass(frozen=True, slots=True)
-class IntDomain:
+@dataclass(frozen=True, config=_READ)
+class IntDomain(Generic[Whole]):
     """Whole numbers ``low``, ``low + step``, … ``high``; equally likely per factor when ``log``.
 
     Raises:
@@ -69,22 +83,22 @@ class IntDomain:
             below 1 or a ``step`` other than 1.
     """
 
-    low: int
-    high: int
-    log: bool = False
-    step: int = 1
-    when: When = ()
+    low: Annotated[Whole, AfterValidator(_whole)]
+    high: Annotated[Whole, AfterValidator(_whole)]
+    log: Flag = False
+    step: Annotated[int, Field(strict=True, ge=1)] = 1
+    when: When = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _can_be_drawn_from(self) -> IntDomain[Whole]:
         _check_order(self.low, self.high)
-        if self.step < 1:
-            raise ValueError(f"step must be at least 1, got {self.step!r}.")
         if (self.high - self.low) % self.step:
             raise ValueError(f"step must lead from {self.low} to {self.high} exactly, got {self.step!r}.")
         if self.log and self.low < 1:
             raise ValueError(f"low must be at least 1 where log is true, got {self.low!r}.")
         if self.log and self.step != 1:
             raise ValueError(f"step must be 1 where log is true, got {self.step!r}.")
+        return self
 
     def ends(self) -> tuple[int, ...]:
         """Return the values that must be allowed for all of the domain to be: low and high."""
@@ -107,38 +121,37 @@ class IntDomain:
         return f"{self.low} to {self.high}, whole" + step + (", log" if self.log else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+@dataclass(frozen=True, config=_READ)
+class Choice(Generic[Value]):
     """One of several values, without an order.
 
     Raises:
         ValueError: there is no choice, one of them is not a plain value, or two are equal.
     """
 
-    choices: tuple[Scalar, ...]
-    when: When = ()
+    choices: tuple[Value, ...]
+    when: When = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _differ(self) -> Choice[Value]:
         if not self.choices:
             raise ValueError("choices must name at least one value, got [].")
-        for choice in self.choices:
-            if not isinstance(choice, str | int | float | bool):
-                raise ValueError(f"choices must be plain values, got {shown(choice)}.")
-        seen: set[Scalar] = set()
+        seen: set[Value] = set()
         for choice in self.choices:
             if choice in seen:
                 raise ValueError(f"choices must differ from each other, got {shown(choice)} twice.")
             seen.add(choice)
+        return self
 
-    def ends(self) -> tuple[Scalar, ...]:
+    def ends(self) -> tuple[Value, ...]:
         """Return the values that must be allowed for all of the domain to be: every choice."""
         return self.choices
 
-    def draw(self, random: Random) -> Scalar:
+    def draw(self, random: Random) -> Value:
         """Return a value at random."""
         return random.choice(self.choices)
 
-    def plain(self) -> list[Scalar] | dict[str, Any]:
+    def plain(self) -> list[Value] | dict[str, Any]:
         """Return what YAML says for this domain."""
         return {"choices": list(self.choices)} | _plain_when(self.when) if self.when else list(self.choices)
 
@@ -146,107 +159,64 @@ class Choice:
         return " | ".join(str(choice) for choice in self.choices)
 
 
-Domain = FloatDomain | IntDomain | Choice
+Domain = FloatDomain[float] | IntDomain[int] | Choice[Any]
+RANGE_KEYS = ("low", "high", "log", "int", "step", "when")
 
 
-def parse_domain(value: Any, path: str, *, integer: bool = False) -> Domain:
-    """Return the domain that a YAML value says.
+@cache
+def _adapter(kind: Any, name: str) -> TypeAdapter[Any]:
+    """Return what reads domains of a kind for a setting. Made when it is asked for, since few settings are searched."""
+    return TypeAdapter(kind[value_of(name)])
 
-    Args:
-        value: a mapping with ``low`` and ``high``, a mapping with ``choices``, or a list.
-        path: where the value stands, such as ``search.dropout``; mistakes begin with it.
-        integer: the setting takes whole numbers only, so that a range is one of whole numbers without ``int: true``.
+
+def read_domain(name: str, said: Any) -> Any:
+    """Return the domain of a setting that YAML says, or that was built in code.
 
     Raises:
-        SpecError: the value says no domain.
+        ValueError: it says no domain, or not one of that setting; pydantic's own error is one too.
     """
-    if isinstance(value, list | tuple):
-        return _build(path, value, _choice)
-    if not isinstance(value, Mapping):
-        raise SpecError([f"{path}: must be a range {{low: …, high: …}} or a list of choices, got {shown(value)}."])
-    if "choices" in value:
-        _check_keys(value, ("choices", "when"), path)
-        return replace(_build(path, value["choices"], _choice), when=_parse_when(value, path))
-    _check_keys(value, RANGE_KEYS, path)
-    missing = [f"{path}.{name}: must be given, as in {{low: 0.0, high: 0.7}}." for name in _missing(value)]
-    if missing:
-        raise SpecError(missing)
-    whole = integer or value.get("int") is True
-    return replace(_build(path, value, _int_range if whole else _float_range), when=_parse_when(value, path))
+    kind: Any = type(said)
+    if kind in (FloatDomain, IntDomain, Choice):
+        return _adapter(kind, name).validate_python(said)
+    if isinstance(said, list | tuple):
+        said = {"choices": said}
+    if not isinstance(said, Mapping):
+        raise ValueError(f"must be a range {{low: …, high: …}} or a list of choices, got {shown(said)}.")
+    known = ("choices", "when") if "choices" in said else RANGE_KEYS
+    for key in said:
+        if key not in known:
+            raise ValueError(f"{key} must be a known key, got {shown(key)}." + nearest(str(key), known))
+    if "choices" in said:
+        return _adapter(Choice, name).validate_python(said)
+    kind = IntDomain if _is_whole(name, said) else FloatDomain
+    return _adapter(kind, name).validate_python({key: value for key, value in said.items() if key != "int"})
 
 
-def _parse_when(value: Mapping[str, Any], path: str) -> When:
-    when = {} if value.get("when") is None else value["when"]
-    if not isinstance(when, Mapping):
-        raise SpecError([f"{path}.when: must be like {{unfreezing: [full]}}, got {shown(when)}."])
-    return tuple((str(name), _values(values, f"{path}.when.{name}")) for name, values in when.items())
+def _is_whole(name: str, said: Mapping[str, Any]) -> bool:
+    """Tell whether a range is one of whole numbers."""
+    kind = kind_of(name)
+    if kind not in (int, float):
+        rule = "true or false" if kind is bool else "a name"
+        raise ValueError(f"must be a list of choices, since {name} is {rule}, got {shown(said)}.")
+    whole = said.get("int", kind is int)
+    if not isinstance(whole, bool):
+        raise ValueError(f"int must be true or false, got {shown(whole)}.")
+    if kind is int and not whole:
+        raise ValueError("int must be true, since this setting takes whole numbers, got False.")
+    if not whole and "step" in said:
+        raise ValueError(f"step must go with int: true, got {shown(said['step'])}.")
+    return whole
 
 
-def _values(values: Any, path: str) -> tuple[Scalar, ...]:
-    several = tuple(values) if isinstance(values, list | tuple) else (values,)
-    if not several or not all(isinstance(value, str | int | float | bool) for value in several):
-        raise SpecError([f"{path}: must be a value or a list of values, got {shown(values)}."])
-    return several
+if TYPE_CHECKING:
+    Search = dict[str, Domain]
+else:
+    _READERS = {name: PlainValidator(partial(read_domain, name)) for name in TRIAL_SETTINGS}
+    Search = mapping_of("Search", {name: Annotated[Any, reader] for name, reader in _READERS.items()})
 
 
 def _plain_when(when: When) -> dict[str, Any]:
-    return {"when": {name: list(values) for name, values in when}} if when else {}
-
-
-def _build(path: str, value: Any, build: Any) -> Domain:
-    try:
-        domain: Domain = build(value)
-    except ValueError as error:
-        name, rule = str(error).split(" ", 1)
-        raise SpecError([f"{path}.{name}: {rule}"]) from None
-    return domain
-
-
-def _choice(value: Any) -> Choice:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"choices must be a list, got {shown(value)}.")
-    return Choice(tuple(value))
-
-
-def _float_range(value: Mapping[str, Any]) -> FloatDomain:
-    if "step" in value:
-        raise ValueError(f"step must go with int: true, got {shown(value['step'])}.")
-    _check_flags(value)
-    low, high = (_number(value, name, int | float, "a number") for name in ("low", "high"))
-    return FloatDomain(float(low), float(high), value.get("log", False))
-
-
-def _int_range(value: Mapping[str, Any]) -> IntDomain:
-    _check_flags(value)
-    if value.get("int") is False:
-        raise ValueError("int must be true, since this setting takes whole numbers, got False.")
-    low, high, step = (_number({"step": 1, **value}, name, int, "a whole number") for name in ("low", "high", "step"))
-    return IntDomain(low, high, value.get("log", False), step)
-
-
-def _number(value: Mapping[str, Any], name: str, kind: Any, rule: str) -> Any:
-    number = value[name]
-    if isinstance(number, bool) or not isinstance(number, kind):
-        raise ValueError(f"{name} must be {rule}, got {shown(number)}.")
-    return number
-
-
-def _check_flags(value: Mapping[str, Any]) -> None:
-    for name in ("log", "int"):
-        if not isinstance(value.get(name, False), bool):
-            raise ValueError(f"{name} must be true or false, got {shown(value[name])}.")
-
-
-def _check_keys(value: Mapping[str, Any], known: Iterable[str], path: str) -> None:
-    unknown = [key for key in value if key not in known]
-    if unknown:
-        raise SpecError(
-            [f"{path}.{key}: must be a known key, got {shown(key)}." + nearest(str(key), known) for key in unknown]
-        )
-
-
-def _missing(value: Mapping[str, Any]) -> list[str]:
-    return [name for name in ("low", "high") if value.get(name) is None]
+    return {"when": {name: list(values) for name, values in when.items()}} if when else {}
 
 
 def _check_order(low: float, high: float) -> None:

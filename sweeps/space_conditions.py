@@ -21,7 +21,7 @@ def parameters_of(config: TrialConfig, search: Mapping[str, Domain]) -> dict[str
     return {
         name: getattr(config, name)
         for name, domain in search.items()
-        if name not in neutral and all(getattr(config, parent) in values for parent, values in domain.when)
+        if name not in neutral and all(getattr(config, parent) in values for parent, values in domain.when.items())
     }
 
 
@@ -53,7 +53,7 @@ def fits(domain: Domain, value: Any) -> bool:
     whole = isinstance(value, int) or value.is_integer()
     if not isinstance(domain, FloatDomain) and (not whole or (value - domain.low) % domain.step):
         return False
-    return domain.low <= value <= domain.high
+    return bool(domain.low <= value <= domain.high)
 
 
 def when_mistakes(search: Mapping[str, Domain]) -> list[str]:
@@ -62,7 +62,7 @@ def when_mistakes(search: Mapping[str, Domain]) -> list[str]:
         f"search.{name}.when.{parent}: must be among the values searched for {parent} ({search[parent]}), got "
         f"{shown(value)}."
         for name, domain in search.items()
-        for parent, values in domain.when
+        for parent, values in domain.when.items()
         for value in values
         if parent in search and not _is_searched(search[parent], value)
     ]
@@ -87,7 +87,7 @@ def _way_back(start: str, search: Mapping[str, Domain]) -> list[str]:
     waiting, seen = [[start]], set()
     while waiting:
         way = waiting.pop()
-        for parent, _ in search[way[-1]].when if way[-1] in search else ():
+        for parent in search[way[-1]].when if way[-1] in search else ():
             if parent == start:
                 return [*way, parent]
             if parent not in seen:

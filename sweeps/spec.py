@@ -5,19 +5,11 @@ config  <  documented experiment  <  searched settings  <  fixed                
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from carcls.config import DataConfig, TrialConfig, digest_of
 from carcls.config import Family as TrialFamily
@@ -27,11 +19,11 @@ from sweeps.constraints import parse_constraint
 from sweeps.documented import find_experiment
 from sweeps.goals import Goals
 from sweeps.objectives import ACCURACY, parse_objectives
-from sweeps.space import Choice, FloatDomain, IntDomain
-from sweeps.space_conditions import settle
-from sweeps.spec_fields import Confirmation, FolderName, GpuShare, Price, Size
-from sweeps.spec_mistakes import first_ones, sentences, shortened
-from sweeps.spec_settings import Reader
+from sweeps.space import Search
+from sweeps.space_conditions import settle, when_mistakes
+from sweeps.space_values import Settings
+from sweeps.spec_fields import Confirmation, Experiment, FolderName, GpuShare, Price, Size
+from sweeps.spec_mistakes import PartError, sentences, shortened
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.spec_text import read_tree, write_tree
 
@@ -76,8 +68,8 @@ class SweepSpec(BaseModel):
         note: what differs from the documented scale, in words.
 
     Raises:
-        SpecError: a setting, an end of a domain, or an experiment does not make a valid TrialConfig.
-        pydantic.ValidationError: a field is unknown, missing or out of range.
+        pydantic.ValidationError: a field is unknown, missing or out of range, or a setting, an end of a domain or an
+            experiment does not make a valid TrialConfig.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,13 +83,11 @@ class SweepSpec(BaseModel):
     cpus_per_trial: Annotated[float, Field(strict=True, gt=0, le=1e4, allow_inf_nan=False)] | None = None
     gpus_per_trial: GpuShare | None = None
     data: DataConfig = DataConfig()
-    config: dict[str, Any] = Field(default_factory=dict)
-    fixed: dict[str, Any] = Field(default_factory=dict)
-    experiments: tuple[str, ...] = ()
-    starts: tuple[dict[str, Any], ...] = ()
-    search: dict[str, InstanceOf[FloatDomain] | InstanceOf[IntDomain] | InstanceOf[Choice]] = Field(
-        default_factory=dict
-    )
+    config: Settings = Field(default_factory=dict)
+    fixed: Settings = Field(default_factory=dict)
+    experiments: tuple[Experiment, ...] = ()
+    starts: tuple[Settings, ...] = ()
+    search: Search = Field(default_factory=dict)
     early_stopping: EarlyStopping = EarlyStopping()
     confirm: Confirmation | None = None
     refit: Annotated[bool, Field(strict=True)] = False
@@ -124,14 +114,21 @@ class SweepSpec(BaseModel):
             raise ValueError(f"max_cost must come with a price, got {cost:g}. Give --price, such as 2.5/gpu-hour.")
         return cost
 
-    @field_validator("config", "fixed", "experiments", "starts", "search", mode="before")
+    @field_validator("experiments")
     @classmethod
-    def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        reader: Reader = info.context or Reader(cls.model_fields)
-        read = reader.read(str(info.field_name), value)
-        if reader.mistakes and info.context is None:
-            raise SpecError(shortened(reader.mistakes))
-        return read
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [f"experiments[{place}]" for place, name in enumerate(names) if name in names[:place]]
+        if twice:
+            raise PartError([f"{path}: must differ from the ones before, got a name twice." for path in twice])
+        return names
+
+    @field_validator("search")
+    @classmethod
+    def _under_fitting_conditions(cls, search: Search) -> Search:
+        mistakes = when_mistakes(search)
+        if mistakes:
+            raise PartError(mistakes)
+        return search
 
     @field_validator("objectives")
     @classmethod
@@ -244,7 +241,7 @@ class SweepSpec(BaseModel):
         return cls.from_tree(read_tree(text, source))
 
     @classmethod
-    def from_tree(cls, tree: Tree, *, bare: frozenset[str] = frozenset(), mistakes: Sequence[str] = ()) -> SweepSpec:
+    def from_tree(cls, tree: Tree, *, bare: Collection[str] = (), mistakes: Sequence[str] = ()) -> SweepSpec:
         """Return the spec that plain values say, all of them checked in one pass.
 
         Args:
@@ -255,16 +252,14 @@ class SweepSpec(BaseModel):
         Raises:
             SpecError: all mistakes together, each beginning with its path.
         """
-        reader, found = Reader(cls.model_fields, bare), list(mistakes)
         optional = (*SECTIONS, "experiments", "starts")
+        said = {name: value for name, value in tree.items() if value is not None or name not in optional}
         try:
-            said = {name: value for name, value in tree.items() if value is not None or name not in optional}
-            spec = cls.model_validate(said, context=reader)
+            spec = cls.model_validate(said)
         except ValidationError as error:
-            found += first_ones(sentences(error, cls))
-        found += reader.mistakes
-        if found:
-            raise SpecError(shortened(found))
+            raise SpecError(shortened(itertools.chain(mistakes, sentences(error, cls, bare)))) from None
+        if mistakes:
+            raise SpecError(shortened(mistakes))
         return spec
 
 

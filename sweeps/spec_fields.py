@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from carcls.errors import shown
 from sweeps.budget import parse_price
 from sweeps.confirm import parse_confirm
+from sweeps.documented import find_experiment
 from sweeps.text import parse_size
 
 # The output folder keeps these beside the sweeps' own folders.
@@ -56,8 +57,16 @@ def _readable(parse: Callable[[str], Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _documented(name: str) -> str:
+    try:
+        return find_experiment(name).name
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("experiment ")) from None
+
+
 FolderName = Annotated[str, AfterValidator(_usable_as_folder)]
 GpuShare = Annotated[float, Field(strict=True, ge=0, le=1e4, allow_inf_nan=False), AfterValidator(_fills_gpus)]
 Confirmation = Annotated[str, _readable(parse_confirm)]
 Price = Annotated[str, _readable(parse_price)]
 Size = Annotated[str, _readable(lambda text: parse_size("disk", text))]
+Experiment = Annotated[str, AfterValidator(_documented)]

@@ -15,8 +15,9 @@ from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError, nearest, shown
+from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.spec import SECTIONS, SWEEP_SETTINGS, Tree
-from sweeps.spec_mistakes import TRIAL_SETTINGS, nearest_setting
+from sweeps.spec_mistakes import nearest_setting
 from sweeps.spec_text import is_plain_text, read_tree, read_value
 
 _ALSO_CALLED = {"space": "search"}

@@ -1,143 +1,95 @@
-"""What trials have taken, written down as it happens: one line of JSON in ``spending.jsonl`` beside the journal.
-
-A line says how much a trial has taken in this sitting so far; later lines of the same trial and sitting replace earlier
-ones. A sweep whose driver dies loses what came after the last line, which is at most an epoch of each running trial.
-"""
+"""What trials take, by the driver's clock. The journal writes it into the lines of each trial; records have it."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sweeps.budget import Prices, Spent, cost_of, total
+from sweeps.budget import NOTHING, Spent
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
 
-FILE = "spending.jsonl"
 
-
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """What a sweep has taken over all its sittings.
-
-    Attributes:
-        trials: by number.
-        wall: seconds of all sittings in which trials ran.
-        sittings: how many there were.
-        begun: when, in seconds since 1970, a trial began in the last sitting, by number.
-    """
-
-    trials: Mapping[int, Spent]
-    wall: float = 0.0
-    sittings: int = 0
-    begun: Mapping[int, float] = field(default_factory=dict)
-
-
-class SpendingLog:
-    """Appends to the file of one sweep.
+class Meter:
+    """Measures what the trials of a sweep take, on top of what they took in earlier sessions.
 
     Args:
-        folder: of the sweep.
-        sitting: from 1; one more than the file knows.
+        records: all trials so far.
+        clock: seconds that only grow.
     """
 
-    def __init__(self, folder: Path, sitting: int) -> None:
-        self._path, self._sitting = folder / FILE, sitting
-        torn = self._path.exists() and not self._path.read_bytes().endswith(b"\n")
-        if torn and self._path.stat().st_size:
-            self._append(b"\n")
+    def __init__(self, records: Iterable[TrialRecord], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._spent = {record.number: record.spent for record in records}
+        self._began = clock() - max((spent.wall for spent in self._spent.values()), default=0.0)
+        self._held: dict[int, tuple[float, float]] = {}  # cores and GPUs of the trials that run
+        self._since: dict[int, float] = {}
 
-    def note(self, number: int, spent: Spent, wall: float) -> None:
-        """Write what trial ``number`` has taken in this sitting, which is ``wall`` seconds old."""
-        line = {
-            "sitting": self._sitting,
-            "trial": number,
-            "seconds": round(spent.seconds, 3),
-            "epochs": spent.epochs,
-            "cpu_seconds": round(spent.cpu_seconds, 3),
-            "gpu_seconds": round(spent.gpu_seconds, 3),
-            "wall": round(wall, 3),
-            "at": round(time.time(), 3),
-        }
-        self._append(json.dumps(line).encode() + b"\n")
+    @property
+    def wall(self) -> float:
+        """Seconds for which the sweep has run, in all its sessions."""
+        return self._clock() - self._began
 
-    def _append(self, line: bytes) -> None:
-        with self._path.open("ab", buffering=0) as file:
-            file.write(line)
+    def start(self, number: int, cpus: float, gpus: float) -> None:
+        """A process with so many cores and GPUs takes up the trial; perhaps for the second time, with more."""
+        self.stop(number)
+        self._held[number], self._since[number] = (cpus, gpus), self._clock()
+
+    def stop(self, number: int, *, saw_gpu: bool = True) -> None:
+        """The trial's process does nothing more for it, for now or for good.
+
+        Args:
+            number: of the trial.
+            saw_gpu: whether it could use the GPU that it was given; else its time since it was last read is none of it.
+        """
+        self._count(number, saw_gpu=saw_gpu)
+        self._since.pop(number, None)
+
+    def train(self, number: int) -> None:
+        """The trial has trained one more epoch; none that came from the store or from a checkpoint."""
+        self._count(number, epochs=1)
+
+    def read(self, number: int) -> Spent | None:
+        """Return what the trial has taken up to this moment; None if no process ever took it up."""
+        self._count(number)
+        spent = self._spent.get(number)
+        return None if spent is None else replace(spent, wall=self.wall)
+
+    def _count(self, number: int, *, epochs: int = 0, saw_gpu: bool = True) -> None:
+        """Add the time since the trial was last read, if a process is at it."""
+        if number not in self._since:
+            return
+        (cpus, gpus), now = self._held[number], self._clock()
+        seconds = now - self._since[number]
+        more = Spent(seconds, epochs, seconds * cpus, seconds * gpus if saw_gpu else 0.0)
+        self._spent[number] = self._spent.get(number, NOTHING) + more
+        self._since[number] = now
 
 
-def read_spending(folder: Path) -> Spending:
-    """Return what the sweep in ``folder`` has taken; lines that a dying machine left torn do not count."""
-    path = folder / FILE
-    if not path.exists():
-        return Spending({})
+def read_older_spending(folder: Path) -> dict[int, Spent]:
+    """Return what trials took by the file of older versions, whose journals did not have it; by number.
+
+    Each line says what a trial has taken in one session so far, and replaces the one before. Lines that a dying machine
+    left torn do not count.
+    """
+    path = folder / "spending.jsonl"
     parts: dict[tuple[int, int], Spent] = {}
     walls: dict[int, float] = {}
-    begun: dict[tuple[int, int], float] = {}
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        line = _parsed(text)
-        if line is not None:
-            sitting = line["sitting"]
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+            session, wall = line["sitting"], line["wall"]
             spent = Spent(line["seconds"], line["epochs"], line["cpu_seconds"], line["gpu_seconds"])
-            parts[line["trial"], sitting] = spent
-            begun.setdefault((line["trial"], sitting), line["at"])
-            walls[sitting] = max(walls.get(sitting, 0.0), line["wall"])
+            parts[line["trial"], session] = spent
+        except (ValueError, KeyError, TypeError):
+            continue
+        walls[session] = max(walls.get(session, 0.0), wall)
     trials: dict[int, Spent] = {}
     for (number, _), spent in parts.items():
-        trials[number] = trials.get(number, Spent()) + spent
-    last = max(walls, default=0)
-    now = {number: at for (number, sitting), at in begun.items() if sitting == last}
-    return Spending(trials, sum(walls.values()), last, now)
-
-
-def _parsed(text: str) -> dict[str, Any] | None:
-    try:
-        line = json.loads(text)
-        return line if {"sitting", "trial", "wall", "gpu_seconds", "at"} <= line.keys() else None
-    except (ValueError, AttributeError):
-        return None
-
-
-def spent_by(record: TrialRecord, spending: Spending) -> Spent:
-    """Return what a trial took; of trials older than the file, what the journal says of the last attempt."""
-    if record.number in spending.trials:
-        return spending.trials[record.number]
-    if record.sibling_of is not None:
-        return Spent()
-    return Spent(record.seconds, 0 if record.reused else record.epochs)
-
-
-def spent_dict(records: Iterable[TrialRecord], spending: Spending, prices: Prices | None) -> dict[str, Any]:
-    """Return what a sweep took, for ``result.json``: ``seconds``, ``epochs``, ``cost`` (with its ``currency``) and the
-    first three by status.
-
-    The costs by status are of the trials' shares; an hourly price of the sweep is only in the whole.
-    """
-    by_status: dict[str, list[Spent]] = {}
-    for record in records:
-        if record.sibling_of is None:
-            by_status.setdefault(record.status, []).append(spent_by(record, spending))
-    totals = {status: total(parts) for status, parts in sorted(by_status.items())}
-    whole = _plain(total(totals.values()), prices, spending.wall)
-    currency = None if prices is None else prices.currency
-    return {
-        **whole,
-        "currency": currency,
-        "by_status": {status: _plain(spent, prices, 0.0) for status, spent in totals.items()},
-    }
-
-
-def cost_metric(spent: Mapping[str, Any]) -> dict[str, float]:
-    """Return what ``spent_dict`` says of money as a metric, or nothing where no price is known."""
-    cost = spent.get("cost")
-    return {} if cost is None else {"cost": float(cost)}
-
-
-def _plain(spent: Spent, prices: Prices | None, wall: float) -> dict[str, Any]:
-    cost = None if prices is None else round(cost_of(prices, spent, wall), 6)
-    return {"seconds": round(spent.seconds, 3), "epochs": spent.epochs, "cost": cost}
+        trials[number] = trials.get(number, Spent(wall=sum(walls.values()))) + spent
+    return trials

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from carcls.errors import InputError
 from sweeps.holding import Holder, asked_to_stop, holder_of
 from sweeps.remembered import names_in, require_known
 from sweeps.spec import SweepSpec
 from sweeps.sweep_file import is_sweep, read_file, read_spec
+from sweeps.text import Column, minute, percent
 
 if TYPE_CHECKING:
+    from sweeps.leaderboard import Leaderboard
     from sweeps.record import TrialRecord
+    from sweeps.result import SweepResult
 
 State = Literal["running", "stopping", "unfinished", "finished"]
 JOBS = ("all", "reproduce")
@@ -27,49 +30,95 @@ class SweepStatus:
     """How one sweep stands.
 
     Attributes:
-        name, family: of the sweep.
+        name: of the sweep.
+        spec: that it was left with.
         state: ``running``; ``stopping`` once somebody asked for it; ``unfinished`` when nothing runs it but trials, or
             the reading of the test images, are left; ``finished``.
         holder: who runs it; None when nobody does.
-        trials: that it may run.
-        counts: trials that were run by ``complete``, ``pruned``, ``failed`` and ``running``; without those that confirm
-            others.
-        siblings: settings answered on the way of those.
-        twins: trials that were drawn and not run: ``number``, ``same_as`` which trial, and whether only ``near``ly.
-        unfinished: trials that run, or that the next driver begins with.
-        best: number of the complete trial that would win now; a sibling may be it.
-        best_accuracy: of that trial, in [0, 1].
-        test_accuracy: of the winner, once it was read.
-        registered: ``NAME VERSION`` of the winner.
+        board: the trials that its journal has now, in their order.
+        result: what it left when it ended last; None before, or where that is damaged.
         edits: what was changed since the sweep was begun.
-        changed: when the journal was last written to, an ISO time.
+        changed: when its file or its journal was last written to, an ISO time.
     """
 
     name: str
-    family: str
+    spec: SweepSpec
     state: State
     holder: Holder | None
-    trials: int
-    counts: Mapping[str, int]
-    siblings: int
-    twins: tuple[Mapping[str, Any], ...]
-    unfinished: tuple[TrialRecord, ...]
-    best: int | None
-    best_accuracy: float | None
-    test_accuracy: float | None
-    registered: str
+    board: Leaderboard
+    result: SweepResult | None
     edits: tuple[Mapping[str, Any], ...]
     changed: str
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Trials that were run, by how they ended; neither siblings nor those that confirm others."""
+        search = (t for t in self.board.trials if t.sibling_of is None and t.confirms is None)
+        return dict(Counter(trial.status for trial in search))
 
     @property
     def ended(self) -> int:
         """Trials that ended, however."""
         return sum(count for status, count in self.counts.items() if status != "running")
 
+    @property
+    def unfinished(self) -> list[TrialRecord]:
+        """Trials that run, or that the next driver begins with."""
+        return [trial for trial in self.board.trials if trial.status == "running" and trial.sibling_of is None]
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        plain = asdict(replace(self, unfinished=()))  # a record's history would be read for nothing
-        return {**plain, "unfinished": [_told(record) for record in self.unfinished], "ended": self.ended}
+        return {column.key: column.value(self) for column in COLUMNS}
+
+
+def _best_accuracy(sweep: SweepStatus) -> float | None:
+    return sweep.board.best.measured("val_accuracy") if sweep.board.best else None
+
+
+def _test_accuracy(sweep: SweepStatus) -> float | None:
+    test = sweep.result.test if sweep.result else None
+    return test.metrics.get("test_accuracy") if test else None
+
+
+def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
+    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.twins]
+    told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
+    return sorted(told, key=lambda twin: twin["number"])
+
+
+def _unfinished(sweep: SweepStatus) -> list[dict[str, Any]]:
+    return [
+        {
+            "number": trial.number,
+            "experiment": trial.experiment,
+            "epoch": trial.epochs,
+            "epochs": trial.config["epochs"],
+            "accuracy": trial.measured("val_accuracy"),
+            "confirms": trial.confirms,
+        }
+        for trial in sweep.unfinished
+    ]
+
+
+# What is told of a sweep in JSON (docs/json.md), and, where there is a title, in the table of all sweeps.
+COLUMNS: tuple[Column[SweepStatus], ...] = (
+    Column("name", lambda s: s.name, "sweep", is_word=True),
+    Column("family", lambda s: s.spec.family, "family", is_word=True),
+    Column("state", lambda s: s.state, "state", is_word=True),
+    Column("trials", lambda s: s.spec.trials, "trials", cell=lambda s: f"{s.ended}/{s.spec.trials}"),
+    Column("best_accuracy", _best_accuracy, "best val", percent),
+    Column("test_accuracy", _test_accuracy, "test", percent),
+    Column("registered", lambda s: str((s.result and s.result.registered) or ""), "registered as", is_word=True),
+    Column("changed", lambda s: s.changed, "last written", minute, is_word=True),
+    Column("ended", lambda s: s.ended),
+    Column("holder", lambda s: asdict(s.holder) if s.holder else None),
+    Column("counts", lambda s: s.counts),
+    Column("siblings", lambda s: sum(trial.sibling_of is not None for trial in s.board.trials)),
+    Column("twins", _twins),
+    Column("unfinished", _unfinished),
+    Column("best", lambda s: s.board.best.number if s.board.best else None),
+    Column("edits", lambda s: list(s.edits)),
+)
 
 
 def sweep_status(out: Path, name: str) -> SweepStatus:
@@ -78,36 +127,20 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     Raises:
         InputError: there is none of that name, or its files are damaged.
     """
-    from sweeps.leaderboard import find_best
-    from sweeps.study_journal import JOURNAL
+    from sweeps.leaderboard import Leaderboard
     from sweeps.study_records import read_history
 
     folder = require_known(out, name)
-    spec = read_spec(folder)
-    holder = holder_of(folder)
-    history = read_history(folder)
-    own = [record for record in history.records if record.sibling_of is None]
-    search = [record for record in history.records if record.confirms is None]
-    best = find_best(search, spec.goals)
-    result = _read(folder / "result.json")
-    test, registered = result.get("test") or {}, result.get("registered") or {}
-    journal = folder / JOURNAL
+    spec, holder, history, result = read_spec(folder), holder_of(folder), read_history(folder), _result_of(folder)
     return SweepStatus(
         name=name,
-        family=spec.family,
-        state=_state(folder, holder, own, result),
+        spec=spec,
+        state=_state(folder, holder, history.records, result),
         holder=holder,
-        trials=spec.trials,
-        counts=dict(Counter(record.status for record in search if record.sibling_of is None)),
-        siblings=len(history.records) - len(own),
-        twins=tuple(_twins(history.records)),
-        unfinished=tuple(record for record in own if record.status == "running"),
-        best=best.number if best else None,
-        best_accuracy=best.metrics["val_accuracy"] if best else None,
-        test_accuracy=test.get("metrics", {}).get("test_accuracy"),
-        registered=f"{registered['name']} {registered['version']}" if registered else "",
+        board=Leaderboard(history.records, goals=spec.goals),
+        result=result,
         edits=history.edits,
-        changed=_written(journal if journal.exists() else read_file(folder).path),
+        changed=datetime.fromtimestamp(_last_change(folder)).astimezone().isoformat(timespec="seconds"),
     )
 
 
@@ -119,55 +152,35 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     """
     if name is not None:
         require_known(out, name)
-        members = [f"{name}-{spec.family}" for spec in _specs_of_job(out / name)]
-        return [member for member in members if is_sweep(out / member)] if members else [name]
+        file = read_file(out / name)
+        if file.kind not in JOBS:
+            return [name]
+        members = [f"{name}-{spec.family}" for spec in file.read_specs()]
+        return [member for member in members if is_sweep(out / member)]
     found = [known for known in names_in(out) if is_sweep(out / known)]
     return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
 
 
-def _specs_of_job(folder: Path) -> Sequence[SweepSpec]:
-    file = read_file(folder)
-    return file.read_specs() if file.kind in JOBS else ()
-
-
-def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], result: Mapping[str, Any]) -> State:
+def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], result: SweepResult | None) -> State:
     if holder is not None:
         return "running" if asked_to_stop(folder) is None else "stopping"
-    told = {trial["number"]: trial["status"] for trial in result.get("trials", ())}
-    concluded = result and not result.get("interrupted") and all(told.get(r.number) == r.status for r in records)
-    return "finished" if concluded and "running" not in told.values() else "unfinished"
+    if result is None or result.interrupted:
+        return "unfinished"
+    then = {trial.number: trial.status for trial in result.trials}
+    same = all(then.get(record.number) == record.status for record in records if record.sibling_of is None)
+    return "finished" if same and "running" not in then.values() else "unfinished"
 
 
-def _twins(records: Sequence[TrialRecord]) -> list[Mapping[str, Any]]:
-    found = [{"number": t.number, "same_as": r.number, "near": t.near} for r in records for t in r.twins]
-    return sorted(found, key=lambda twin: twin["number"])
+def _result_of(folder: Path) -> SweepResult | None:
+    """Return what the sweep left; a damaged file is none, for the next driver writes it anew."""
+    from sweeps.result import read_result
 
-
-def _told(record: TrialRecord) -> dict[str, Any]:
-    """Return what is told of a trial that has begun and not ended."""
-    return {
-        "number": record.number,
-        "experiment": record.experiment,
-        "epoch": record.epochs,
-        "epochs": record.config["epochs"],
-        "accuracy": record.metrics.get("val_accuracy"),
-        "confirms": record.confirms,
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return a file's JSON object; empty when it is missing, or not one."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
+        return read_result(folder)
+    except InputError:
+        return None
 
 
 def _last_change(folder: Path) -> float:
     names = ("sweep.json", "spec.yaml", "study.journal")
     return max(path.stat().st_mtime for name in names if (path := folder / name).exists())
-
-
-def _written(path: Path) -> str:
-    return datetime.fromtimestamp(path.stat().st_mtime).astimezone().isoformat(timespec="seconds")

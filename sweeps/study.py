@@ -1,4 +1,4 @@
-"""The durable study: what was asked, what came of it, and what to try next. With its parts, all there is of optuna.
+"""The durable study: what was asked, what came of it, and what to try next.
 
 Everything is in one journal file beside the sweep. Whoever opens it again finds every trial, finished or not: trials
 that a dead driver left running are handed out first, then documented experiments not yet run, then new ones.
@@ -6,13 +6,15 @@ that a dead driver left running are handed out first, then documented experiment
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
+from sweeps.budget import Spent
 from sweeps.confirm import Repeat
 from sweeps.record import Status, TrialRecord, what_is_broken
 from sweeps.study_derived import derived_of
@@ -51,7 +53,7 @@ class Study:
         reopened: numbers of the trials that are tried again, since they failed through no fault of their own.
     """
 
-    def __init__(self, trials: Trials, spec: SweepSpec, costs: Costs) -> None:
+    def __init__(self, trials: Trials, spec: SweepSpec, costs: Costs, reopened: tuple[int, ...] = ()) -> None:
         self._trials = trials
         self._spec = spec
         self._proposals = Proposals(trials, spec, costs)
@@ -61,7 +63,7 @@ class Study:
         # Runs that confirm the search, once it is over: those another driver left unfinished, and those not begun.
         self._confirming: list[int] | None = None
         self._repeats: list[Repeat] = []
-        self.reopened = trials.reopened
+        self.reopened = reopened
 
     @classmethod
     def open(
@@ -82,10 +84,10 @@ class Study:
             InputError: the folder holds a sweep of another spec, or its journal is damaged.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        trials = Trials(folder, spec.goals, reopen=edits is not None)
+        trials = Trials(folder, spec.goals)
         trials.begin()
         note_spec(trials, spec, folder.name, edits)
-        return cls(trials, spec, costs)
+        return cls(trials, spec, costs, () if edits is None else trials.reopen())
 
     def __enter__(self) -> Study:
         return self
@@ -169,10 +171,14 @@ class Study:
             last = {"epochs": record.epochs, "metrics": record.metrics}
             self._finish(number, "failed", {**last, "reason": reason}, "lost")
             return None
-        self._trials.note(number, epochs_before=record.epochs, attempts=attempts)
+        self._trials.note(number, epochs_before=record.epochs, attempts=attempts, began=time.time())
         return self._begin(number)
 
     # Telling
+
+    def note_spending(self, read: Callable[[int], Spent | None]) -> None:
+        """Write down from now on, with all that is told of a trial, what ``read`` says by its number that it took."""
+        self._trials.spending = read
 
     def report(self, number: int, measurement: Measurement, seconds: float = 0.0, saved: float = 0.0) -> bool:
         """Note a measurement, and what stages saved so far; return True when the trial should stop now.

@@ -78,7 +78,7 @@ def derived_record(parent: TrialRecord, derived: Mapping[str, Any]) -> TrialReco
     )
 
 
-def near_twin(
+def find_near_duplicate(
     records: Sequence[TrialRecord], config: TrialConfig, search: Mapping[str, Domain], near: float
 ) -> int | None:
     """Return the number of the closest finished trial that ``config`` needs not be run beside, or None.
@@ -89,11 +89,9 @@ def near_twin(
         search: domains by setting.
         near: largest difference in a range of numbers, as a share of the range on its own scale; 0 is none.
     """
-    ranges = {
-        name: domain
-        for name, domain in search.items()
-        if isinstance(domain, FloatDomain) and domain.low < domain.high and name in parameters_of(config, search)
-    }
+    matter = parameters_of(config, search)
+    floats = {name: domain for name, domain in search.items() if isinstance(domain, FloatDomain) and name in matter}
+    ranges = {name: domain for name, domain in floats.items() if domain.low < domain.high}
     if not near or not ranges:
         return None
     left_out = {*ranges, "micro_batch"}  # which a trial may have been given when it ran out of memory
@@ -108,7 +106,9 @@ def near_twin(
     return min(found)[1] if found else None
 
 
-def _distance(other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str, FloatDomain], near: float) -> float:
+def _distance(
+    other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str, FloatDomain[float]], near: float
+) -> float:
     """Return the largest difference in any of the ranges, as a share of the range; infinite outside of one.
 
     Infinite as well as soon as one is above ``near``: most trials differ in the first range already.
@@ -123,7 +123,7 @@ def _distance(other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str
     return largest
 
 
-def _place(value: float, domain: FloatDomain) -> float:
+def _place(value: float, domain: FloatDomain[float]) -> float:
     """Return where in the range a value lies, from 0 to 1, on the range's own scale."""
     if domain.log:
         return math.log(value / domain.low) / math.log(domain.high / domain.low)

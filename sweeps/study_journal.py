@@ -4,7 +4,8 @@ So a line that a disk changed, lost, doubled or put elsewhere is noticed: the su
 other. Only lines that are missing at the very end cannot be. All that is read of a journal is read here.
 
 Each line says by the name of its sum what the sum covers: ``sum`` covers the line and the sum before it; ``crc``, which
-older versions wrote, covers the line alone.
+older versions wrote, covers the line alone. Older versions wrote through Optuna's storage; ours has the same lines, by
+the same names, but those that only Optuna reads.
 """
 
 from __future__ import annotations
@@ -16,43 +17,31 @@ import os
 import re
 import time
 import zlib
-from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, overload
+from typing import Any, BinaryIO
 
-from optuna.storages.journal import BaseJournalBackend
-
-from carcls.disk import full_disk_named, replacing
 from carcls.errors import InputError, OutputError
 from carcls.outcome import Measurement
-from sweeps.failures import NO_FAULT
 from sweeps.record import OBJECTIVE
 
 JOURNAL = "study.journal"
-# What the line of an epoch holds besides the objective, which Optuna reads: the whole measurement.
-MEASURED = "measured"
 # Waiting for each of the lines of a trial takes longer than all else that the study does.
 SYNC_SECONDS = 0.25
 _SEALED = re.compile(rb'(.*),"(sum|crc)":"([0-9a-f]{8})"\}\n', re.DOTALL)
 
 
-def sealed(logs: Iterable[Mapping[str, Any]], before: int = 0) -> tuple[bytes, int]:
-    """Return the lines of ``logs`` after a line with the sum ``before``, and the sum of the last one.
+def sealed(log: Mapping[str, Any], before: int = 0) -> tuple[bytes, int]:
+    """Return the line of ``log`` after a line with the sum ``before``, and its own sum.
 
     Whoever reads a line as JSON finds one more key, ``sum``.
 
-    >>> sealed([{"op_code": 0}])
-    (b'{"op_code":0,"sum":"0dd5bba7"}\\n', 232111015)
+    >>> sealed({"study_id": 0})
+    (b'{"study_id":0,"sum":"5cf043ab"}\\n', 1559249835)
     """
-    lines = []
-    for log in logs:
-        plain = {name: value for name, value in log.items() if name not in ("sum", "crc")}
-        text = json.dumps(plain, separators=(",", ":"))
-        before = zlib.crc32(text.encode(), before)
-        lines.append(f'{text[:-1]},"sum":"{before:08x}"}}\n'.encode())
-    return b"".join(lines), before
+    text = json.dumps(log, separators=(",", ":"))
+    total = zlib.crc32(text.encode(), before)
+    return f'{text[:-1]},"sum":"{total:08x}"}}\n'.encode(), total
 
 
 def _whole_lines(file: BinaryIO, before: int = 0) -> Iterator[tuple[bytes, int]]:
@@ -113,21 +102,14 @@ class EpochHistory(Sequence[Measurement]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, index: int) -> Measurement: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Measurement, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> Measurement | tuple[Measurement, ...]:
-        """Read one epoch, or some.
+    def __getitem__(self, index: Any) -> Any:
+        """Read one epoch, or a tuple of some.
 
         Raises:
             InputError: the journal was written anew in the meantime.
         """
-        if isinstance(index, slice):
-            return tuple(self._read(self._places[index]))
-        return next(self._read([self._places[index]]))
+        places = self._places[index]
+        return tuple(self._read(places)) if isinstance(index, slice) else next(self._read([places]))
 
     def __iter__(self) -> Iterator[Measurement]:
         return self._read(self._places)
@@ -143,7 +125,7 @@ class EpochHistory(Sequence[Measurement]):
             for place in places:
                 file.seek(place)
                 try:
-                    yield _measurement_in(json.loads(file.readline()))
+                    yield measurement_in(json.loads(file.readline()))
                 except (ValueError, KeyError, TypeError):
                     raise InputError(
                         f"{self._journal.name} must stay as it is while it is read, got one that was written anew at "
@@ -151,22 +133,14 @@ class EpochHistory(Sequence[Measurement]):
                     ) from None
 
 
-def _measurement_in(log: Mapping[str, Any]) -> Measurement:
-    """Return the measurement of an epoch's line; older versions wrote no more of it than the accuracy."""
-    measured = log.get(MEASURED) or {"metrics": {OBJECTIVE: log["intermediate_value"]}, "trained": True}
+def measurement_in(log: Mapping[str, Any]) -> Measurement:
+    """Return the measurement of an epoch's line; the oldest versions wrote no more of it than the accuracy."""
+    measured = log.get("measured") or {"metrics": {OBJECTIVE: log["intermediate_value"]}, "trained": True}
     return Measurement(log["step"], measured["metrics"], measured["trained"])
 
 
-class _Place(NamedTuple):
-    """How far a journal was read: lines, bytes, and the sum of the last line."""
-
-    lines: int = 0
-    end: int = 0
-    sum: int = 0
-
-
-class Journal(BaseJournalBackend):
-    """The file that everything is written to, as Optuna's storage of journals wants one.
+class Journal:
+    """The file, read on from where it was read to, and written at its end by one driver.
 
     A process that dies loses no line. A machine that stops may lose what was written in the last moments: after each
     SYNC_SECONDS at most the next line is waited for until all of the file is on the disk.
@@ -178,121 +152,62 @@ class Journal(BaseJournalBackend):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._synced = -math.inf
-        self._read = _Place()
-        self._written = 0  # the sum of the last line
-        self._more: Mapping[str, Any] = {}
-        self._epochs: defaultdict[int, list[int]] = defaultdict(list)
+        self._lines = self._end = 0  # what was read of it, in lines and in bytes
+        self._sum = 0  # of the last of these lines
         if not path.exists():
             path.open("ab").close()
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the whole lines from a number on.
+    def read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the whole lines that were not read yet, and where each begins, in bytes.
 
         Raises:
             InputError: the journal is damaged.
         """
-        if log_number_from != self._read.lines:
-            self._read = _Place()
-            self._epochs.clear()
         with self.path.open("rb") as file:
-            file.seek(self._read.end)
+            file.seek(self._end)
             try:
-                for line, total in _whole_lines(file, self._read.sum):
-                    log, begin = json.loads(line), self._read.end
-                    self._read = _Place(self._read.lines + 1, begin + len(line), total)
-                    if "intermediate_value" in log:
-                        self._epochs[log["trial_id"]].append(begin)
-                    if self._read.lines > log_number_from:
-                        yield log
+                for line, total in _whole_lines(file, self._sum):
+                    begin, log = self._end, json.loads(line)
+                    self._lines, self._end, self._sum = self._lines + 1, begin + len(line), total
+                    yield begin, log
             except ValueError as error:
-                raise self._damaged(f"line {self._read.lines + 1}: {error}") from None
-        self._written = self._read.sum
+                raise InputError(
+                    f"{self.path.name} must be as carsweep wrote it, got a damaged one at {self.path} (line "
+                    f"{self._lines + 1}: {error}). Put a copy of it back, or keep the lines before the damage (head -n "
+                    "LINES) and run the sweep again: what they tell is not run twice."
+                ) from None
 
     def cut(self) -> None:
         """Cut off the half line at the end that a writer left when it was killed; only its driver may.
 
-        Raises:
-            InputError: the journal is damaged.
+        All whole lines must have been read.
         """
-        deque(self.read_logs(self._read.lines), maxlen=0)
-        if self._read.end < self.path.stat().st_size:
-            os.truncate(self.path, self._read.end)
+        if self._end < self.path.stat().st_size:
+            os.truncate(self.path, self._end)
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Write lines at the end.
+    def append(self, log: Mapping[str, Any]) -> None:
+        """Write a line at the end, which is read like any other; all lines before it must have been read.
 
         Raises:
             OutputError: there is no room.
         """
-        lines, total = sealed(({**log, **self._more} for log in logs), self._written)
+        line, _ = sealed(log, self._sum)
         with self.path.open("ab", buffering=0) as file:
-            before = file.tell()
+            begin = file.tell()
             try:
-                if file.write(lines) != len(lines):
+                if file.write(line) != len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 if time.monotonic() - self._synced >= SYNC_SECONDS:
                     os.fsync(file.fileno())
                     self._synced = time.monotonic()
             except OSError as error:
-                file.truncate(before)  # half a line would spoil all that come after it
+                file.truncate(begin)  # half a line would spoil all that come after it
                 raise OutputError(
                     f"the sweep's journal must be written, got {error.strerror!r} for {str(self.path)!r}. "
                     "Make room there; then run the same command with the sweep's --name: nothing is lost."
                 ) from None
-        self._written = total
-
-    @contextmanager
-    def adding(self, **more: Any) -> Iterator[None]:
-        """Write more values into each line than Optuna gives, which it passes over when it reads."""
-        self._more = more
-        try:
-            yield
-        finally:
-            self._more = {}
 
     def sync(self) -> None:
         """Wait until all lines are on the disk."""
         with self.path.open("ab", buffering=0) as file:
             os.fsync(file.fileno())
-
-    def history(self, trial: int) -> EpochHistory:
-        """Return the epochs of a trial that were read so far."""
-        return EpochHistory(self.path, self._epochs.get(trial, ()))
-
-    def reopen(self) -> set[int]:
-        """Make trials unfinished again that failed through no fault of their own; return their ids in the journal.
-
-        They keep their numbers and their checkpoints. The lines about their end are replaced, all at once; how they
-        had failed stays in the journal under another name.
-        """
-        logs = list(self.read_logs(0))
-        failed = {log["trial_id"] for log in logs if _outcome_in(log).get("failure") in NO_FAULT}
-        if failed:
-            kept = [new for log in logs for new in (_reopened(log) if log.get("trial_id") in failed else [log])]
-            with full_disk_named(self.path.parent), replacing(self.path) as temporary, temporary.open("wb") as file:
-                file.write(sealed(kept)[0])
-                file.flush()
-                os.fsync(file.fileno())
-            self._read = _Place()
-        return failed
-
-    def _damaged(self, what: str) -> InputError:
-        return InputError(
-            f"{self.path.name} must be as carsweep wrote it, got a damaged one at {self.path} ({what}). Put a copy of "
-            "it back, or keep the lines before the damage (head -n LINES) and run the sweep again: "
-            "what they tell is not run twice."
-        )
-
-
-def _outcome_in(log: Mapping[str, Any]) -> Mapping[str, Any]:
-    outcome: Mapping[str, Any] = log.get("user_attr", {}).get("outcome", {})
-    return outcome
-
-
-def _reopened(log: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what stands in a journal instead of a line about a trial that is open again."""
-    if "state" in log:
-        return []
-    if not _outcome_in(log):
-        return [log]
-    return [{**log, "user_attr": {"failed_before": _outcome_in(log)}}, {**log, "user_attr": {"attempts": 0}}]

@@ -7,37 +7,31 @@ versions wrote each down as a trial of its own), and what became of a trial that
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
-
 from carcls.config import TrialConfig
 from carcls.errors import InputError
 from carcls.outcome import Measurement
+from sweeps.budget import Spent
+from sweeps.failures import NO_FAULT
 from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.record import OBJECTIVE, Status, TrialRecord, Twin, record_from_notes, whole_outcome
+from sweeps.spending import read_older_spending
 from sweeps.study_derived import derived_record
-from sweeps.study_journal import JOURNAL, Journal
+from sweeps.study_journal import JOURNAL, EpochHistory, Journal, measurement_in
 from sweeps.study_rungs import Curve, kind_of
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
 
-STUDY = "sweep"
-STATES: Mapping[Status, TrialState] = {
-    "running": TrialState.RUNNING,
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
+# In older versions, the line of a trial that began; its driver may have died before it said what was asked.
+_BEGAN = 4
 # What is free of the budget of trials.
 _FREE = ("duplicate_of", "sibling_of", "confirms", "refused")
 
@@ -52,59 +46,62 @@ class Asked(NamedTuple):
     retry: Mapping[str, Any] = {}
 
 
+@dataclass(slots=True)
+class _Lines:
+    """What the lines of one trial say.
+
+    Attributes:
+        noted: ``asked``, ``outcome``, ``spent`` and others, as in ``record_from_notes``.
+        accuracies: by epoch.
+        places: where the lines of the epochs begin, in bytes.
+    """
+
+    noted: dict[str, Any]
+    accuracies: dict[int, float] = field(default_factory=dict)
+    places: list[int] = field(default_factory=list)
+
+
 class Trials:
     """All trials of one journal; one driver may write to it, anybody may read.
 
     Args:
         folder: of the sweep, with its journal.
         goals: of the sweep; what limits refused that have been loosened since may be asked again.
-        reopen: make trials unfinished again that failed through no fault of their own; for a driver only.
 
     Attributes:
+        attributes: what was noted of the study itself.
         next_number: of the next trial, derived ones included.
         counted: trials that the budget counts.
         confirming: runs that repeat others with fresh seeds.
         begun: names of documented experiments and starts that were asked.
         digests: by digest, the trial that answers it: the first that was asked for it.
-        reopened: numbers of the trials that ``reopen`` made unfinished again.
+        spending: tells by number what a trial has taken so far, which its lines then say too; None where it is not
+            known.
 
     Raises:
         InputError: the journal is damaged.
     """
 
-    def __init__(self, folder: Path, goals: Goals = ACCURACY_ALONE, *, reopen: bool = False) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
+    def __init__(self, folder: Path, goals: Goals = ACCURACY_ALONE) -> None:
         self._journal = Journal(folder / JOURNAL)
+        self._older_spending = read_older_spending(folder)
+        self.spending: Callable[[int], Spent | None] = lambda _: None
         self._goals = goals
+        self.attributes: dict[str, Any] = {}
         self.next_number = self.counted = self.confirming = 0
         self.begun: set[str] = set()
         self.digests: dict[str, int] = {}
-        self._ids: dict[int, int] = {}  # in the journal, by number; of trials that have a result of their own
+        self._lines: list[_Lines] = []  # by the trial's id in the journal
+        self._ids: dict[int, int] = {}  # by number; of trials that have a result of their own
         self._ended: dict[int, TrialRecord] = {}
         self._twins: defaultdict[int, list[Twin]] = defaultdict(list)
-        again = self._journal.reopen() if reopen else set()
-        self._storage = JournalStorage(self._journal)
-        for trial in self._told():
-            self._enter(trial)
-        self.reopened = tuple(number for number, place in self._ids.items() if place in again)
+        self._catch_up()
 
     def begin(self) -> None:
         """Make the journal one that can be written to; only its driver may."""
         self._journal.cut()
-        if not self._storage.get_all_studies():
-            self._storage.create_new_study([StudyDirection.MAXIMIZE], STUDY)
-        for trial in self._told():  # a driver died before the last line of a trial
-            if trial.state is TrialState.RUNNING and "outcome" in trial.user_attrs:
-                self._close(trial.number, trial.user_attrs["outcome"])
 
     # Reading
-
-    def _told(self) -> list[FrozenTrial]:
-        """Return the trials as the journal's lines have them, derived ones in new journals not included."""
-        if not self._storage.get_all_studies():  # its driver has written no whole line yet
-            return []
-        trials = self._storage.get_all_trials(self._study, deepcopy=False)
-        return [trial for trial in trials if "asked" in trial.user_attrs]
 
     def records(self) -> list[TrialRecord]:
         """Return every trial that has a result of its own, with its twins, in the order of their numbers."""
@@ -112,19 +109,23 @@ class Trials:
 
     def record(self, number: int) -> TrialRecord:
         """Return what is known of one trial that has a result of its own."""
-        record = self._ended.get(number) or self._read(number)
+        record = self._ended.get(number)
+        if record is None:
+            lines = self._lines[self._ids[number]]
+            record = record_from_notes(number, lines.noted, EpochHistory(self._journal.path, lines.places))
+            if record.status != "running":
+                self._ended[number] = record
         return replace(record, twins=tuple(self._twins[number])) if number in self._twins else record
 
     def notes(self, number: int) -> Mapping[str, Any]:
         """Return what was noted of one of the trials that have lines of their own."""
-        return self._storage.get_trial(self._ids[number]).user_attrs
+        return self._lines[self._ids[number]].noted
 
     def asked(self, number: int) -> Asked:
         """Return a trial as it is to be run."""
-        noted = self.notes(number)
-        asked, retry = noted["asked"], noted.get("retry", {})
+        asked = self.notes(number)["asked"]
         config = TrialConfig.model_validate(asked["config"])
-        return Asked(number, asked["experiment"], asked["settings"], config, retry)
+        return Asked(number, asked["experiment"], asked["settings"], config, self.notes(number).get("retry", {}))
 
     def curves(self) -> dict[int, Curve]:
         """Return what trials of the search have measured, by number.
@@ -132,17 +133,11 @@ class Trials:
         Not of failed ones, which came to nothing however well they began.
         """
         found = {}
-        for trial in self._told():
-            asked = trial.user_attrs["asked"]
-            if trial.state is not TrialState.FAIL and not {"duplicate_of", "confirms"} & asked.keys():
-                curve = Curve(kind_of(asked["config"]), trial.intermediate_values)
-                found[asked.get("number", trial.number)] = curve
+        for number, place in self._ids.items():
+            asked, outcome = self._lines[place].noted["asked"], self._lines[place].noted.get("outcome") or {}
+            if outcome.get("status") != "failed" and "confirms" not in asked:
+                found[number] = Curve(kind_of(asked["config"]), self._lines[place].accuracies)
         return found
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """What was noted of the study itself."""
-        return self._storage.get_study_user_attrs(self._study) if self._storage.get_all_studies() else {}
 
     # Writing
 
@@ -158,31 +153,27 @@ class Trials:
                 ``duplicate_of`` and ``near``; ``refused``, what is known of the metrics of one that is not to be run.
             reason: why it is not.
         """
-        number, noted = self.next_number, {"asked": {"number": self.next_number, **asked}}
-        state = TrialState.FAIL if "duplicate_of" in asked else TrialState.RUNNING
+        number = self.next_number
+        noted: dict[str, Any] = {"asked": {"number": number, **asked}, "began": time.time()}
         if "refused" in asked:
-            state = TrialState.PRUNED
             noted["outcome"] = whole_outcome("pruned", {"metrics": asked["refused"], "reason": reason})
-        trial = create_trial(state=state, user_attrs=noted)
-        self._enter(self._storage.get_trial(self._storage.create_new_trial(self._study, trial)))
+        self._write({"study_id": 0, "user_attrs": noted})
         return number
 
     def note(self, number: int, **attributes: Any) -> None:
         """Write attributes of a trial down."""
-        for name, value in attributes.items():
-            self._storage.set_trial_user_attr(self._ids[number], name, value)
+        self._write({"trial_id": self._ids[number], "user_attr": attributes, **self._spent(number)})
 
     def note_study(self, **attributes: Any) -> None:
         """Write attributes of the study down."""
-        for name, value in attributes.items():
-            self._storage.set_study_user_attr(self._study, name, value)
+        self._write({"study_id": 0, "user_attr": attributes})
 
     def report(self, number: int, measurement: Measurement) -> None:
         """Write an epoch down; one that is there is not written again."""
         place, epoch = self._ids[number], measurement.epoch
-        if epoch not in self._storage.get_trial(place).intermediate_values:
-            with self._journal.adding(measured={"metrics": measurement.metrics, "trained": measurement.trained}):
-                self._storage.set_trial_intermediate_value(place, epoch, measurement.metrics[OBJECTIVE])
+        if epoch not in self._lines[place].accuracies:
+            measured = {"metrics": dict(measurement.metrics), "trained": measurement.trained}
+            self._write({"trial_id": place, "step": epoch, "measured": measured, **self._spent(number)})
 
     def finish(
         self, number: int, status: Status, outcome: Mapping[str, Any], derived: Sequence[Mapping[str, Any]] = ()
@@ -197,49 +188,79 @@ class Trials:
         """
         whole = whole_outcome(status, outcome)
         if derived:
-            whole["derived"] = [{"number": self.next_number + i, **one} for i, one in enumerate(derived)]
+            whole["derived"] = [{"number": self.next_number + place, **one} for place, one in enumerate(derived)]
         self.note(number, outcome=whole)
-        self._close(self._ids[number], whole)
-        self._enter_derived(number, whole)
 
-    def _close(self, place: int, outcome: Mapping[str, Any]) -> None:
-        status: Status = outcome["status"]
-        values = [outcome["metrics"][OBJECTIVE]] if status == "complete" else None
-        self._storage.set_trial_state_values(place, STATES[status], values)
+    def reopen(self) -> tuple[int, ...]:
+        """Make trials unfinished again that failed through no fault of their own; return their numbers.
 
-    @property
-    def _study(self) -> int:
-        return self._storage.get_study_id_from_name(STUDY)
+        They keep their numbers and their checkpoints, and have all attempts. How they had failed stays in the journal.
+        """
+        failed = tuple(record.number for record in self.records() if record.failure in NO_FAULT)
+        for number in failed:
+            self.note(number, outcome=None, attempts=0)
+        return failed
 
-    def _enter(self, trial: FrozenTrial) -> None:
-        """Take a trial in that has just been read or written."""
-        asked: Mapping[str, Any] = trial.user_attrs["asked"]
-        number = asked.get("number", trial.number)  # older journals have no others
+    def _spent(self, number: int) -> dict[str, Any]:
+        """Return what a trial's line says of what it has taken."""
+        spent = self.spending(number)
+        return {} if spent is None else {"spent": spent.as_dict()}
+
+    def _write(self, log: dict[str, Any]) -> None:
+        self._journal.append(log)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        for place, log in self._journal.read():
+            self._take(log, place)
+
+    def _take(self, log: Mapping[str, Any], place: int) -> None:
+        """Take in a line; some of older versions tell nothing."""
+        if "spent" in log:
+            self._lines[log["trial_id"]].noted["spent"] = log["spent"]
+        if "user_attrs" in log or log.get("op_code") == _BEGAN:
+            self._lines.append(_Lines(log.get("user_attrs", {})))
+            self._enter(len(self._lines) - 1)
+        elif "trial_id" not in log:
+            self.attributes |= log.get("user_attr", {})
+        elif "user_attr" in log:
+            self._lines[log["trial_id"]].noted |= log["user_attr"]
+            if "outcome" in log["user_attr"]:
+                self._enter_end(log["trial_id"])
+        elif "step" in log:
+            lines, measurement = self._lines[log["trial_id"]], measurement_in(log)
+            lines.accuracies[measurement.epoch] = measurement.metrics[OBJECTIVE]
+            lines.places.append(place)
+
+    def _enter(self, place: int) -> None:
+        """Take in a trial that was asked."""
+        asked: Mapping[str, Any] = self._lines[place].noted.get("asked", {})
+        if not asked:  # the driver of an older version died while it asked
+            return
+        number = asked.get("number", place)  # older journals have no others
+        if number in self._older_spending:
+            self._lines[place].noted["spent"] = self._older_spending[number].as_dict()
         self.next_number = max(self.next_number, number + 1)
         self.counted += not any(key in asked for key in _FREE)
         self.confirming += "confirms" in asked
         if "duplicate_of" in asked:
             self._twins[asked["duplicate_of"]].append(Twin(number, asked.get("near", False), asked["settings"]))
         else:
-            self._ids[number] = trial.number  # there is one study, so Optuna's number is the id
+            self._ids[number] = place
         if "refused" not in asked or self._goals.broken_by(asked["refused"]):
             self.begun |= {name for name in (asked.get("start") or asked["experiment"],) if name}
             if "duplicate_of" not in asked:
                 self.digests.setdefault(asked["digest"], number)
-        self._enter_derived(number, trial.user_attrs.get("outcome", {}))
 
-    def _enter_derived(self, parent: int, outcome: Mapping[str, Any]) -> None:
-        for derived in outcome.get("derived", ()):
-            record = derived_record(self.record(parent), derived)
-            self._ended[record.number] = record
-            self.digests.setdefault(derived["digest"], record.number)
-            self.next_number = max(self.next_number, record.number + 1)
-
-    def _read(self, number: int) -> TrialRecord:
-        record = record_from_notes(number, self.notes(number), self._journal.history(self._ids[number]))
-        if record.status != "running":
-            self._ended[number] = record
-        return record
+    def _enter_end(self, place: int) -> None:
+        """Take in the end of a trial, or that it has none any more; and the trials that were derived from it."""
+        noted = self._lines[place].noted
+        number = noted["asked"].get("number", place)
+        self._ended.pop(number, None)
+        for derived in (noted["outcome"] or {}).get("derived", ()):
+            self._ended[derived["number"]] = derived_record(self.record(number), derived)
+            self.digests.setdefault(derived["digest"], derived["number"])
+            self.next_number = max(self.next_number, derived["number"] + 1)
 
 
 def note_spec(trials: Trials, spec: SweepSpec, name: str, edits: Sequence[str] | None) -> None:
@@ -248,8 +269,7 @@ def note_spec(trials: Trials, spec: SweepSpec, name: str, edits: Sequence[str] |
     Raises:
         InputError: it is of another spec, and ``edits`` is None.
     """
-    noted = trials.attributes
-    known = noted.get("spec")
+    known = trials.attributes.get("spec")
     if known is not None and known != spec.digest and edits is None:
         raise InputError(
             f"name must be of a sweep with the same spec, got {name!r}: it was begun with other settings "
@@ -262,7 +282,7 @@ def note_spec(trials: Trials, spec: SweepSpec, name: str, edits: Sequence[str] |
             "changes": list(edits or ("sweep.json",)),
             "after": trials.next_number,
         }
-        trials.note_study(edits=[*noted.get("edits", []), edit])
+        trials.note_study(edits=[*trials.attributes.get("edits", []), edit])
     if known != spec.digest:
         trials.note_study(spec=spec.digest, exhausted_at=0)  # what held nothing new may hold it now
 

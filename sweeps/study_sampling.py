@@ -24,15 +24,21 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from carcls.config import TrialConfig, digest_of
 from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.objectives import values_of
-from sweeps.record import OBJECTIVE, TrialRecord
+from sweeps.record import OBJECTIVE, Status, TrialRecord
 from sweeps.space import Choice, Domain, IntDomain
 from sweeps.space_conditions import fits, parameters_of
-from sweeps.study_derived import near_twin
-from sweeps.study_records import STATES, Trials
+from sweeps.study_derived import find_near_duplicate
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
+    from sweeps.study_records import Trials
 
+STATES: Mapping[Status, TrialState] = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
 STARTUP_TRIALS = 8
 # So many trials are shown to the sampler; a draw takes as long as it sees trials.
 MOST_SHOWN, BEST_SHOWN = 250, 50
@@ -75,7 +81,7 @@ class Proposals:
         known, spec, dice = self._searched(), self._spec, Random(_seed_of(self._spec.seed, self._place()))
         for _ in range(RANDOM_DRAWS):
             config = spec.searched_config({name: domain.draw(dice) for name, domain in spec.search.items()})
-            near = near_twin(known, config, spec.search, spec.near)
+            near = find_near_duplicate(known, config, spec.search, spec.near)
             if config.digest not in self._trials.digests and near is None and not self._is_refused(config):
                 return self._asked(config)
         return None
@@ -86,7 +92,7 @@ class Proposals:
         if start is not None:
             asked["start"] = start
         if twin is None and experiment is None and start is None:
-            twin = near_twin(self._searched(), config, spec.search, spec.near)
+            twin = find_near_duplicate(self._searched(), config, spec.search, spec.near)
             if twin is not None:
                 asked["near"] = True
         if twin is not None:
@@ -138,6 +144,7 @@ class Sampler:
     """
 
     def __init__(self, search: Mapping[str, Domain], seed: int, goals: Goals = ACCURACY_ALONE) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of each study, of which each draw makes one
         self._search, self._seed, self._goals = search, seed, goals
         self._distributions = {name: to_distribution(domain) for name, domain in search.items()}
         self._made: dict[int, FrozenTrial | None] = {}  # what it sees of trials that have ended

@@ -12,28 +12,19 @@ from typing import TYPE_CHECKING, Any
 from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
-from sweeps.budget import budget_of
-from sweeps.confirm import confirmed_of, find_confirmed, typical_run
-from sweeps.leaderboard import find_best, leaderboard_of, pareto_of
-from sweeps.result import (
-    Confirmed,
-    DataSummary,
-    RegisteredModel,
-    SweepResult,
-    TestReading,
-)
+from sweeps.budget import prices_of, spent_dict
+from sweeps.leaderboard import Leaderboard
+from sweeps.result import RESULT, DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.sitting import Sitting
-from sweeps.spending import Spending, cost_metric, read_spending, spent_by, spent_dict
 from sweeps.sweep_file import sweep_id
-from sweeps.winner_readings import Subject, is_read, read_test
+from sweeps.winner_readings import Subject, find_reading
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
-    from sweeps.goals import Goals
     from sweeps.record import TrialRecord
     from sweeps.tracking import Mirror
 
-TEST_PREDICTIONS = "test-predictions.npz"
+MODEL, TEST_PREDICTIONS = "model", "test-predictions.npz"
 
 
 def conclude(
@@ -54,11 +45,11 @@ def conclude(
     """
     result = summarize(sitting, records, interrupted=interrupted)
     before = sitting.before
-    if before is None and (sitting.folder / "result.json").is_file():
-        tell("result.json cannot be read; it is written anew from the sweep's journal.")
+    if before is None and (sitting.folder / RESULT).is_file():
+        tell(f"{RESULT} cannot be read; it is written anew from the sweep's journal.")
     if before is not None and not interrupted and _same_outcome(before, result, refit=sitting.spec.refit):
         # The trials are those that it was concluded with, and the journal's records know where their models are.
-        result = _as_registered(sitting, replace(before, trials=result.trials), mirror, tell)
+        result = _as_registered(sitting, replace(before, board=result.board), mirror, tell)
     elif result.winner is not None and not interrupted:
         write_down(sitting, result)
         result = _publish(sitting, result, mirror, tell)
@@ -96,14 +87,16 @@ def _as_registered(sitting: Sitting, before: SweepResult, mirror: Mirror, tell: 
 
 
 def _publish(sitting: Sitting, result: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
-    """Read the winner on the test images, once, and register it."""
-    winner = result.best
+    """Compare the winner, read it on the test images, once, and register it; each that is done is written down."""
+    winner, refit = result.best, sitting.spec.refit
     assert winner is not None
     if winner.sibling_of is not None:
-        mirror.trial_changed(winner)  # siblings have no run; a registered model needs one
-    refit = sitting.spec.refit
+        mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
+    model = {"record": winner, "refit": refit, "folder": sitting.folder / MODEL}
+    details = {**_origin(sitting), "trial": winner.number}
     try:
-        result = replace(result, comparison=_compute(sitting, "compare", result=result))
+        compared = _compute(sitting, "sweeps.winner_comparison:compare_winner", result=result)
+        result = replace(result, comparison=compared)
         write_down(sitting, result)
         if refit:
             epochs = winner.config["epochs"]
@@ -111,16 +104,18 @@ def _publish(sitting: Sitting, result: SweepResult, mirror: Mirror, tell: Callab
         test = evaluate_on_test(sitting, winner, tell, refit=refit)
         result = replace(result, test=test)
         write_down(sitting, result)
-        export = _export(sitting, winner, tell)
+        for note in _compute(sitting, "sweeps.winner_readings:export", **model, details=details):
+            tell(note)
     except (TrialFailure, OSError) as failure:
+        why = " ".join(str(failure).split()).rstrip(".")
         tell(
-            f"The winner is not registered: its model could not be made, tested or written ({_told(failure)}). "
+            f"The winner is not registered: its model could not be made, tested or written ({why}). "
             f"Then: carsweep resume {sitting.called}"
         )
         return result
     tell(f"registering trial {winner.number} in {sitting.tracking.shown_uri}")
     try:
-        return replace(result, registered=_register(sitting, result, test, export, mirror))
+        return replace(result, registered=_register(sitting, result, winner, test, mirror))
     except TrackingError as error:
         tell(f"The winner is not registered: {error} Then: carsweep resume {sitting.called}")
         return result
@@ -147,24 +142,24 @@ def evaluate_on_test(
         TrialFailure: the model is gone and cannot be made again.
         OSError: there is no room, or the process died.
     """
-    subject = Subject.of(record, sitting.dataset, refit=refit)
-    if is_read(subject, sitting.folder / files[0]):
-        return read_test(subject, sitting.stages, sitting.folder, *files)
+    path, predictions = (sitting.folder / name for name in files)
+    known = find_reading(Subject.of(record, sitting.dataset, refit=refit), path)
+    if known is not None:
+        return known
     tell(f"evaluating trial {record.number} on the {len(sitting.dataset.splits.test)} test images")
-    work = {"record": record, "refit": refit, "folder": sitting.folder, "files": files}
+    work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
     test: TestReading
-    test, notes = _compute(sitting, "evaluate", **work)
+    test, notes = _compute(sitting, "sweeps.winner_readings:evaluate", **work)
     for note in notes:
         tell(note)
     return test
 
 
-def _compute(sitting: Sitting, what: str, **arguments: Any) -> Any:
-    """Return what a function of ``sweeps.winner_work`` returns, in a trial's process."""
+def _compute(sitting: Sitting, function: str, **arguments: Any) -> Any:
+    """Return what a function returns, in a trial's process."""
     from sweeps.engine_task import run_task
 
-    function, stages = f"sweeps.winner_work:{what}", sitting.stages.root
-    return run_task(function, arguments, sitting.spec, sitting.folder, stages, address=sitting.address)
+    return run_task(function, arguments, sitting.spec, sitting.folder, sitting.stages.root, address=sitting.address)
 
 
 def files_of(record: TrialRecord) -> tuple[str, str]:
@@ -179,44 +174,29 @@ def summarize_data(dataset: Dataset) -> DataSummary:
     return DataSummary(dataset.name, dataset.digest, sum(counts.values()), len(dataset.classes), counts)
 
 
-def with_time(record: TrialRecord, spending: Spending) -> TrialRecord:
-    """Return a trial with the seconds it took: one that was interrupted, or soon failed, has told none itself."""
-    return replace(record, seconds=record.seconds or spent_by(record, spending).seconds)
-
-
 def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
-    spending = read_spending(sitting.folder)
-    trials = tuple(sorted((with_time(record, spending) for record in records), key=lambda trial: trial.number))
-    goals = sitting.spec.goals
-    confirmed = confirmed_of(trials) if sitting.spec.confirm else ()
-    best = _best(trials, confirmed, goals)
+    trials = tuple(sorted(records, key=lambda trial: trial.number))
+    data = summarize_data(sitting.dataset)
+    board = Leaderboard(
+        trials, sitting.spec.trial_config({}).model_dump(), data.splits["validation"], sitting.spec.goals
+    )
     seconds = time.monotonic() - sitting.started + (sitting.before.seconds if sitting.before else 0.0)
     return SweepResult(
         sweep=str(sitting.spec.name),
         family=sitting.spec.family,
         out=str(sitting.out),
-        data=summarize_data(sitting.dataset),
-        trials=trials,
-        winner=best.number if best else None,
+        data=data,
+        board=board,
+        winner=board.best.number if board.best else None,
         test=None,
         registered=None,
         tracking_uri=sitting.tracking.shown_uri,
         seconds=round(seconds, 3),
         interrupted=interrupted,
-        confirmed=confirmed,
-        spent=spent_dict(records, spending, budget_of(sitting.spec).prices),
-        objectives=sitting.spec.objectives,
-        constraints=sitting.spec.constraints,
-        pareto=pareto_of(trials, goals),
+        spent=spent_dict(records, prices_of(sitting.spec)),
         saved_seconds=round(sum(record.saved for record in records), 3),
     )
-
-
-def _best(trials: Sequence[TrialRecord], confirmed: Sequence[Confirmed], goals: Goals) -> TrialRecord | None:
-    """Return the trial whose model is registered: by the means of fresh seeds where there are any."""
-    winner = find_confirmed(confirmed)
-    return find_best(trials, goals) if winner is None else typical_run(winner, trials)
 
 
 def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool:
@@ -228,36 +208,24 @@ def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool
     return same and before.data.digest == now.data.digest and not before.interrupted
 
 
-def _export(sitting: Sitting, winner: TrialRecord, tell: Callable[[str], None]) -> Path:
-    """Write the winner's model into the sweep's folder, in a trial's process."""
-    folder = sitting.folder / "model"
-    details = {**_origin(sitting), "trial": winner.number}
-    work = {"record": winner, "refit": sitting.spec.refit, "folder": folder, "details": details}
-    for note in _compute(sitting, "export", **work):
-        tell(note)
-    return folder
-
-
 def _register(
-    sitting: Sitting, result: SweepResult, test: TestReading, export: Path, mirror: Mirror
+    sitting: Sitting, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
 ) -> RegisteredModel:
     """Make the winner the registry's challenger; a trial that is registered keeps its version."""
     from sweeps.registry import register_best
 
-    best = result.best
-    assert best is not None
     mirror.flush()
     registered = register_best(
         sitting.tracking,
         family=result.family,
         sweep_id=sweep_id(sitting.folder),
-        number=best.number,
-        export=export,
-        metrics={} if test.refit else best.metrics,
+        number=winner.number,
+        export=sitting.folder / MODEL,
+        metrics={} if test.refit else winner.metrics,
         test=test.metrics,
         details={
             **_origin(sitting),
-            "backbone": best.config["backbone"],
+            "backbone": winner.config["backbone"],
             "test_images": sitting.dataset.test_digest,
             **_counted(result, test),
         },
@@ -270,14 +238,10 @@ def _origin(sitting: Sitting) -> dict[str, str]:
     return {"sweep": str(sitting.spec.name), "data": sitting.dataset.name, "data_digest": sitting.dataset.digest}
 
 
-def _told(failure: Exception) -> str:
-    return " ".join(str(failure).split()).rstrip(".")
-
-
 def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:
     """Return tags of the version: how often the test images were looked at, and what its validation score is worth."""
     tags = {"test_readings": str(test.readings), "test_models_read": str(test.models)}
-    winner = find_confirmed(result.confirmed)
+    winner = result.board.best_confirmed
     if winner is not None and winner.mean is not None:
         spread = "" if winner.spread is None else f" ±{winner.spread:.4f}"
         tags["confirmed_val_accuracy"] = f"{winner.mean:.4f}{spread} over {len(winner.runs)} fresh seeds"
@@ -286,9 +250,10 @@ def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:
 
 def metrics_of(result: SweepResult) -> Mapping[str, float]:
     """Return what the sweep's run in MLflow shows besides its counts."""
-    winner = find_confirmed(result.confirmed)
+    winner = result.board.best_confirmed
     confirmed = {"best_confirmed_accuracy": winner.mean} if winner is not None and winner.mean is not None else {}
-    return {**(result.test.metrics if result.test else {}), **confirmed, **cost_metric(result.spent)}
+    cost = {} if result.spent.get("cost") is None else {"cost": float(result.spent["cost"])}
+    return {**(result.test.metrics if result.test else {}), **confirmed, **cost}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -301,7 +266,5 @@ def write_text(path: Path, text: str) -> None:
 
 def write_down(sitting: Sitting, result: SweepResult) -> None:
     """Write ``leaderboard.json`` and ``result.json``."""
-    base = sitting.spec.trial_config({}).model_dump()
-    board = leaderboard_of(result, base)
-    write_json(sitting.folder / "leaderboard.json", board.as_dict())
-    result.save(sitting.folder / "result.json")
+    write_json(sitting.folder / "leaderboard.json", result.board.as_dict())
+    result.save(sitting.folder / RESULT)

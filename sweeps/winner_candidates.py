@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from carcls.config import TrialConfig
 from sweeps.confirm import Repeat, parse_confirm, repeats_of
-from sweeps.leaderboard import make_leaderboard
-from sweeps.sweep_file import is_sweep, read_spec
+from sweeps.leaderboard import Leaderboard
 
 if TYPE_CHECKING:
-    from sweeps.leaderboard import Row
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
@@ -21,7 +18,7 @@ def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repe
     """Return the runs that confirm a search: the N best trials, with M fresh seeds each; best first.
 
     Of a trial and the combinations that it answered on its way the best is the candidate: they share one training, and
-    one network under three names would be no choice.
+    one network under three names would be no choice. So would be one settings under two numbers.
 
     Args:
         spec: says how many.
@@ -30,32 +27,10 @@ def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repe
     if spec.confirm is None:
         return []
     extent = parse_confirm(spec.confirm)
-    configs = {record.number: TrialConfig.model_validate(dict(record.config)) for record in records}
-    search = [record for record in records if record.confirms is None]
-    base = spec.trial_config({}).model_dump()
-    board = make_leaderboard(search, base=base, validation_images=0, goals=spec.goals)
-    best = list(_distinct(board.rows, configs))[: extent.top]
-    return [repeat for number in best for repeat in repeats_of(number, configs[number], spec.seed, extent.seeds)]
-
-
-def _distinct(rows: Sequence[Row], configs: dict[int, TrialConfig]) -> Iterator[int]:
-    """Yield the numbers of complete trials, best first, each training and each settings once."""
-    seen: set[int | str] = set()
-    for row in rows:
-        parent = row.number if row.sibling_of is None else row.sibling_of
-        digest = configs[row.number].digest
-        if row.rank is not None and not {parent, digest} & seen:
-            yield row.number
-        if row.rank is not None:
-            seen |= {parent, digest}
-
-
-def keep_choice(spec: SweepSpec, folder: Path) -> SweepSpec:
-    """Return the spec with the ``confirm`` and ``refit`` that the sweep in ``folder`` was left with, if it has others.
-
-    A command that goes on and says nothing of them must not crown an unconfirmed winner, which would be read on test.
-    """
-    if not is_sweep(folder):
-        return spec
-    before = read_spec(folder)
-    return spec.model_copy(update={"confirm": spec.confirm or before.confirm, "refit": spec.refit or before.refit})
+    search = tuple(record for record in records if record.confirms is None)
+    best: dict[str, tuple[int, TrialConfig]] = {}
+    for row in Leaderboard(search, goals=spec.goals).networks:
+        config = TrialConfig.model_validate(dict(row.trial.config))
+        best.setdefault(config.digest, (row.trial.number, config))
+    chosen = list(best.values())[: extent.top]
+    return [repeat for number, config in chosen for repeat in repeats_of(number, config, spec.seed, extent.seeds)]

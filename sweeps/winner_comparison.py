@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from carcls.errors import InputError, TrialFailure
 from carcls.evaluation.predictions import read_predictions
 from carcls.evaluation.significance import compare_hits, holm
-from sweeps.confirm import find_confirmed
 from sweeps.disk_needs import answers_on_disk
-from sweeps.leaderboard import leaderboard_of
 from sweeps.result import Compared
 
 if TYPE_CHECKING:
@@ -28,15 +26,15 @@ if TYPE_CHECKING:
     from sweeps.result import SweepResult
 
 
-def compare_winner(result: SweepResult, data: Dataset, stages: StageStore) -> tuple[Compared, ...]:
+def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) -> tuple[Compared, ...]:
     """Compare the winner with the other confirmed trials, or with the runner-up where nothing was confirmed.
 
-    Answers that are missing or of other images are left out.
+    Computed in a trial's process (see sweeps.engine_task). Answers that are missing or of other images are left out.
 
     Args:
-        result: with a winner, whose trials are the journal's own records.
-        data: what they were validated on.
+        data: what the trials were validated on.
         stages: where their answers are.
+        result: with a winner, whose trials are the journal's own records.
     """
     numbers = {record.number: record for record in result.trials}
     sides = {number: _answers([numbers[run] for run in runs], data, stages) for number, runs in _sides(result).items()}
@@ -45,15 +43,10 @@ def compare_winner(result: SweepResult, data: Dataset, stages: StageStore) -> tu
 
 def _sides(result: SweepResult) -> dict[int, tuple[int, ...]]:
     """Return trial -> the runs that speak for it, the winner first."""
-    if find_confirmed(result.confirmed):
-        return {one.number: one.runs for one in result.confirmed if one.runs}
-    board = leaderboard_of(result, {})
+    if result.board.best_confirmed:
+        return {one.number: one.runs for one in result.board.confirmed if one.runs}
     # Combinations of one network are no rivals: of each the best.
-    networks: dict[int, int] = {}
-    for row in board.rows:
-        if row.rank is not None:
-            networks.setdefault(row.number if row.sibling_of is None else row.sibling_of, row.number)
-    return {number: (number,) for number in list(networks.values())[:2]}
+    return {row.trial.number: (row.trial.number,) for row in result.board.networks[:2]}
 
 
 def _answers(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDArray[np.bool_] | None:

@@ -1,7 +1,9 @@
-"""Readings of the test split: once for a model, each counted, in the sweep's folder.
+"""Readings of the test split: once for a model, each counted, in the sweep's folder; and the model that is read.
 
 ``test.json`` is of the winner, ``test-NNNN.json`` of a documented experiment. Each counts its readings and names the
 models that were read; a reading is counted before it happens, so that one whose score was lost counts too.
+
+``evaluate`` and ``export`` are computed in a trial's process (see sweeps.engine_task): arguments and answers travel.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
 from carcls.stages import write_json
+from sweeps.disk_needs import model_on_disk
 from sweeps.result import TestReading
 
 if TYPE_CHECKING:
@@ -24,27 +27,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The model that is read.
+    """What is read.
 
     Attributes:
         number: of its trial.
         config: of the trial.
-        model: folder of the trained model, relative to the store.
         data: what it was trained on: the sweep's data set, or the one of a refit.
         refit: whether it was trained on the validation images too.
     """
 
     number: int
     config: TrialConfig
-    model: str
     data: Dataset
     refit: bool = False
 
     @classmethod
     def of(cls, record: TrialRecord, data: Dataset, *, refit: bool) -> Subject:
-        """Return the model of a complete trial, or of its refit, whose folder is not known before it is made."""
+        """Return the model of a complete trial, or of its refit."""
         config = TrialConfig.model_validate(dict(record.config))
-        return cls(record.number, config, "" if refit else record.model, data.refitted() if refit else data, refit)
+        return cls(record.number, config, data.refitted() if refit else data, refit)
 
     @property
     def key(self) -> dict[str, str]:
@@ -52,44 +53,38 @@ class Subject:
         return {"trial": self.config.digest, "data": self.data.digest}
 
 
-def read_test(subject: Subject, stages: StageStore, folder: Path, file: str, predictions: str) -> TestReading:
-    """Return the test score of a model; the test split is not read again for the same model on the same data.
-
-    Args:
-        subject: the model.
-        stages: where it is.
-        folder: of the sweep.
-        file, predictions: names in it of the score and of the answers to the images.
-    """
-    from carcls.families import evaluate_on_test
-
-    path = folder / file
+def find_reading(subject: Subject, path: Path) -> TestReading | None:
+    """Return the test score in ``path``, if it is one of this model."""
     written = _written(path)
-    if not _is_of(subject, written):
-        counted = _counted(written, subject)
-        write_json(path, counted)
-        score = evaluate_on_test(subject.config, subject.data, stages, subject.model, folder / predictions)
-        written = {
-            **counted,
-            **subject.key,
-            "number": subject.number,
-            "metrics": dict(score.metrics),
-            "interval": list(score.interval),
-            "images": score.images,
-        }
-        write_json(path, written)
+    if {name: written.get(name) for name in subject.key} != subject.key:
+        return None
     low, high = written["interval"]
-    readings, models = count_readings(folder)
+    readings, models = count_readings(path.parent)
     return TestReading(written["metrics"], (low, high), written["images"], readings, models, subject.refit)
 
 
-def is_read(subject: Subject, path: Path) -> bool:
-    """Tell whether ``path`` has the test score of the model, so that ``read_test`` needs no model."""
-    return _is_of(subject, _written(path))
+def read_test(subject: Subject, model: str, stages: StageStore, path: Path, predictions: Path) -> TestReading:
+    """Read the test split with a model, which has not been read before or whose score was lost.
 
+    Args:
+        subject: what is read.
+        model: its folder, relative to the store.
+        stages: where it is.
+        path: of the score, in the sweep's folder.
+        predictions: gets the answers to the images.
+    """
+    from carcls.families import evaluate_on_test
 
-def _is_of(subject: Subject, written: Mapping[str, Any]) -> bool:
-    return {name: written.get(name) for name in subject.key} == subject.key
+    written = _written(path)
+    models = [*_models(written), "/".join(subject.key.values())]
+    counted = {"readings": written["readings"] + 1, "models": list(dict.fromkeys(models))}
+    write_json(path, counted)
+    score = evaluate_on_test(subject.config, subject.data, stages, model, predictions)
+    told = {"metrics": dict(score.metrics), "interval": list(score.interval), "images": score.images}
+    write_json(path, {**counted, **subject.key, "number": subject.number, **told})
+    reading = find_reading(subject, path)
+    assert reading is not None
+    return reading
 
 
 def count_readings(folder: Path) -> tuple[int, int]:
@@ -110,14 +105,53 @@ def _written(path: Path) -> dict[str, Any]:
         return {"readings": 1}
 
 
-def _counted(written: Mapping[str, Any], subject: Subject) -> dict[str, Any]:
-    models = [*_models(written), "/".join(subject.key.values())]
-    return {"readings": written["readings"] + 1, "models": list(dict.fromkeys(models))}
-
-
 def _models(written: Mapping[str, Any]) -> list[str]:
     """Return the models that a file counts; one that names none may have counted another model at each reading."""
     if "models" in written:
         return list(written["models"])
     last = [f"{written['trial']}/{written['data']}"] if "trial" in written else []
     return [*(f"unknown {place}" for place in range(written["readings"] - len(last))), *last]
+
+
+def evaluate(
+    data: Dataset, stages: StageStore, *, record: TrialRecord, refit: bool, path: Path, predictions: Path
+) -> tuple[TestReading, list[str]]:
+    """Return the test score of a complete trial, and what a person should know of its model.
+
+    Args:
+        data, stages: of the sweep.
+        record: of the trial.
+        refit: evaluate another model, its settings trained on the validation images too.
+        path, predictions: as in ``read_test``.
+
+    Raises:
+        TrialFailure: the model is gone, or not there yet, and cannot be made.
+    """
+    subject, model, notes = _made(data, stages, record, refit)
+    return read_test(subject, model, stages, path, predictions), notes
+
+
+def export(
+    data: Dataset,
+    stages: StageStore,
+    *,
+    record: TrialRecord,
+    refit: bool,
+    folder: Path,
+    details: Mapping[str, Any],
+) -> list[str]:
+    """Write the trial's model as a folder that ``carcls.export.load_export`` opens; otherwise as ``evaluate``."""
+    from carcls.families import export_trial
+
+    subject, model, notes = _made(data, stages, record, refit)
+    export_trial(subject.config, subject.data, stages, model, folder, details)
+    return notes
+
+
+def _made(data: Dataset, stages: StageStore, record: TrialRecord, refit: bool) -> tuple[Subject, str, list[str]]:
+    from carcls.families import refit_trial
+
+    subject, notes = Subject.of(record, data, refit=refit), list[str]()
+    if refit:
+        return subject, refit_trial(subject.config, subject.data, stages), notes
+    return subject, model_on_disk(stages, data, record, notes.append), notes

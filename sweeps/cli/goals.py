@@ -5,42 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sweeps.goals import Goals
-from sweeps.leaderboard import Leaderboard, Row
-from sweeps.objectives import QUANTITIES, Quantity
+from sweeps.leaderboard import CROSS, STAR, Row
+from sweeps.objectives import Quantity
 from sweeps.record import TrialRecord
 from sweeps.result import SweepResult
 
-STAR, CROSS = "★", "✗"
-_COSTS = tuple(quantity for quantity in QUANTITIES if quantity.unit in ("milliseconds", "count"))
 _MOST = 12
 
 
-def cost_columns(goals: Goals) -> tuple[Quantity, ...]:
-    """Return the costs that the sweep is about, which its leaderboard shows in columns of their own."""
-    asked = {*goals.objectives, *(constraint.quantity for constraint in goals.constraints)}
-    return tuple(quantity for quantity in _COSTS if quantity in asked)
-
-
-def place_of(row: Row) -> str:
-    """Return what the column of ranks shows: a star beside those on the front, a cross for the infeasible."""
-    if row.infeasible and (row.status == "complete" or row.is_refused):
-        return CROSS
-    return f"{STAR} {row.rank}" if row.pareto else str(row.rank or row.status)
-
-
-def goals_lines(result: SweepResult, board: Leaderboard, shown: Sequence[Row]) -> list[str]:
+def goals_lines(result: SweepResult, shown: Sequence[Row]) -> list[str]:
     """Return what the goals make of the trials; nothing for accuracy alone without constraints."""
-    return [*_infeasible_lines(board, shown), *_front_lines(result)]
+    return [*_infeasible_lines(result, shown), *_front_lines(result)]
 
 
 def nothing_feasible(result: SweepResult) -> str:
     """Return why a sweep with constraints has no winner, with the trial that came nearest; empty for another reason."""
-    goals = result.goals
+    goals = result.board.goals
     broken = [trial for trial in result.trials if _breaks(trial, goals)]
     if result.best is not None or not broken:
         return ""
     near = min(broken, key=lambda trial: (trial.status != "complete", goals.excess(trial.metrics), trial.number))
-    limits = ", ".join(result.constraints)
+    limits = ", ".join(map(str, goals.constraints))
     return (
         f"No trial keeps the constraints ({limits}), so there is no winner and nothing is registered. The nearest was "
         f"trial {near.number}: {goals.infeasible(near.metrics)}."
@@ -53,10 +38,10 @@ def _breaks(trial: TrialRecord, goals: Goals) -> bool:
     return trial.status == "pruned" and bool(goals.broken_by(trial.metrics))
 
 
-def _infeasible_lines(board: Leaderboard, shown: Sequence[Row]) -> list[str]:
-    crossed = [row for row in shown if place_of(row) == CROSS]
-    lines = [f"{CROSS} trial {row.number}{_not_run(row)}: {row.infeasible}" for row in crossed[:_MOST]]
-    refused = sum(row.is_refused for row in board.rows) - sum(row.is_refused for row in crossed)
+def _infeasible_lines(result: SweepResult, shown: Sequence[Row]) -> list[str]:
+    crossed = [row for row in shown if row.place == CROSS]
+    lines = [f"{CROSS} trial {row.trial.number}{_not_run(row)}: {row.infeasible}" for row in crossed[:_MOST]]
+    refused = sum(row.is_refused for row in result.board.rows) - sum(row.is_refused for row in crossed)
     if refused:
         lines.append(f"Drawn but not run, since what is known before breaks a constraint: {refused}.")
     return lines
@@ -67,10 +52,10 @@ def _not_run(row: Row) -> str:
 
 
 def _front_lines(result: SweepResult) -> list[str]:
-    goals = result.goals
-    if not result.pareto:
+    goals = result.board.goals
+    if not result.board.pareto:
         return []
-    metrics = {trial.number: trial.metrics for trial in result.trials if trial.number in result.pareto}
+    metrics = {trial.number: trial.metrics for trial in result.trials if trial.number in result.board.pareto}
     names = " and ".join(objective.name for objective in goals.objectives)
     lines = ["", f"Pareto front of {names} ({STAR}): nothing is better in one without being worse in another."]
     best = {o: min(metrics, key=lambda n: (o.loss(metrics[n][o.metric]), n)) for o in goals.objectives}

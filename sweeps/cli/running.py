@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sweeps.text import percent, plural, settings_text
 
 if TYPE_CHECKING:
-    from sweeps.ledger import Standing
+    from sweeps.forecast import BudgetStatus
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
@@ -23,15 +23,15 @@ class RunningSweep:
     base: Mapping[str, Any] = field(init=False)
     records: dict[int, TrialRecord] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    standing: Standing | None = None
+    status: BudgetStatus | None = None
     told: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.base = self.spec.trial_config({}).model_dump()
 
-    def stand(self, standing: Standing) -> None:
+    def note_status(self, status: BudgetStatus) -> None:
         """Note what is spent and what is to come."""
-        self.standing, self.told = standing, time.monotonic()
+        self.status, self.told = status, time.monotonic()
 
     def change(self, record: TrialRecord) -> None:
         """Note how a trial is getting on, or how it ended."""
@@ -58,17 +58,15 @@ class RunningSweep:
 
     @property
     def best_known(self) -> tuple[int, float] | None:
-        """Number and first objective of the trial that would win now, those of earlier sittings included."""
-        if self.standing:
-            return self.standing.best
-        best = self.best
+        """Number and first objective of the trial that would win now, those of earlier sessions included."""
+        best = self.status.best if self.status else self.best
         return (best.number, best.metrics[self.spec.goals.first.metric]) if best else None
 
     @property
     def done(self) -> int:
-        """Trials that ended, however, those of earlier sittings too; those that were never run do not count."""
+        """Trials that ended, however, those of earlier sessions too; those that were never run do not count."""
         here = sum(trial.status != "running" and not trial.refused for trial in list(self.records.values()))
-        return max(here, self.standing.ended if self.standing else 0)
+        return max(here, self.status.ended if self.status else 0)
 
     @property
     def elapsed(self) -> float:
@@ -78,14 +76,9 @@ class RunningSweep:
     @property
     def remaining(self) -> float | None:
         """Seconds still to go by the last forecast; None before anything was measured."""
-        if self.standing is None or self.standing.forecast is None:
+        if self.status is None or self.status.seconds_left is None:
             return None
-        return max(0.0, self.standing.forecast.seconds - (time.monotonic() - self.told))
-
-
-def name_of(record: TrialRecord) -> str:
-    """Return what a list of trials calls one: its documented experiment, the search, or the trial that it confirms."""
-    return record.experiment or "search" if record.confirms is None else f"confirms trial {record.confirms}"
+        return max(0.0, self.status.seconds_left - (time.monotonic() - self.told))
 
 
 def epoch_of(record: TrialRecord) -> str:
@@ -98,13 +91,15 @@ def accuracy_of(record: TrialRecord) -> str:
     return percent(record.metrics.get("val_accuracy"))
 
 
-def write_twins(twins: Sequence[tuple[int, int, bool]], most: int = 10) -> str:
-    """Write which trials were not run since others answer them: (number, the other's number, whether only nearly).
+def write_twins(records: Iterable[TrialRecord], most: int = 10) -> str:
+    """Write which trials were not run since others answer them; nothing without any.
 
-    >>> write_twins([(9, 7, False), (12, 7, True)])
-    '2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)'
+    Such as: 2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)
     """
-    what = f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'}"
-    named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in sorted(twins)[:most]]
+    twins = sorted((twin.number, record.number, twin.near) for record in records for twin in record.twins)
+    if not twins:
+        return ""
+    named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in twins[:most]]
     more = f" and {len(twins) - most} more" if len(twins) > most else ""
+    what = f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'}"
     return f"{what} not run: {', '.join(named)}{more}"

@@ -4,137 +4,91 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
-from sweeps.cli.goals import cost_columns, goals_lines, nothing_feasible, place_of
+from sweeps.budget import spent_text
+from sweeps.cli.goals import goals_lines, nothing_feasible
 from sweeps.cli.running import write_twins
 from sweeps.cli.streams import callable_name
 from sweeps.cli.verdict import draw_confirmed, verdict_lines
-from sweeps.confirm import find_confirmed
-from sweeps.leaderboard import Row, condensed, leaderboard_of
-from sweeps.ledger_text import spent_text
-from sweeps.objectives import Quantity
+from sweeps.leaderboard import shown_columns
 from sweeps.result import SweepResult, TestReading
-from sweeps.text import NOTHING, duration, images_of, percent, percent_range, plural, settings_text, table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from sweeps.text import duration, images_of, percent, percent_range, plural, settings_text, table, table_of
 
 _SHOWN = 20
 _WIDE = 95
 
 
-def print_result(console: Console, result: SweepResult, base: Mapping[str, Any], *, closing: bool = True) -> None:
+def print_result(console: Console, result: SweepResult, *, closing: bool = True) -> None:
     """Print the leaderboard and what to do next.
 
     Args:
         console: where to.
         result: of the sweep.
-        base: the settings that the sweep started from; the table shows what differs from them.
         closing: whether to tell the winner's test score and what to do next.
     """
-    board = leaderboard_of(result, base)
-    console.print()
-    console.print(_title(result, board.rows))
-    rows = condensed(board.rows)
-    console.print(draw_rows(rows[:_SHOWN], wide=console.width >= _WIDE, costs=cost_columns(result.goals)))
-    console.print("\nSettings that differ from the sweep's base:")
-    console.print(_draw_settings(rows[:_SHOWN]))
-    for line in _left_out(len(rows), board.rows, result):
-        console.print(line, markup=False, soft_wrap=True)
+    for part in _parts(result, wide=console.width >= _WIDE, closing=closing):
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+
+
+def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[RenderableType]:
+    board, shown = result.board, result.board.shown[:_SHOWN]
+    yield ""
+    yield _title(result)
+    yield table_of(shown_columns(shown, wide=wide, goals=board.goals), shown)
+    yield "\nSettings that differ from the sweep's base:"
+    yield table(None, [(f"  trial {row.trial.number}", settings_text(row.settings) or "none") for row in shown])
+    yield from _left_out(result)
     for trial in result.trials:
         if trial.status == "failed":
-            console.print(f"trial {trial.number} failed: {trial.reason}", markup=False, soft_wrap=True)
-    if result.confirmed:
-        console.print(
+            yield f"trial {trial.number} failed: {trial.reason}"
+    if board.confirmed:
+        yield (
             "\nConfirmed with fresh seeds, best first; ± is their standard deviation, above too, where the other "
-            "columns are of the search:",
-            soft_wrap=True,
+            "columns are of the search:"
         )
-        console.print(draw_confirmed(result.confirmed))
-    for line in verdict_lines(result):
-        console.print(line, markup=False, soft_wrap=True)
-    if result.confirmed and result.best and not closing:
-        console.print(_winner_line(result), markup=False, soft_wrap=True)
-    for line in goals_lines(result, board, rows[:_SHOWN]):
-        console.print(line, markup=False, soft_wrap=True)
+        yield draw_confirmed(board.confirmed)
+    yield from verdict_lines(result)
+    if board.confirmed and result.best and not closing:
+        yield _winner_line(result)
+    yield from goals_lines(result, shown)
     if result.spent:
-        console.print(spent_text(result.spent), markup=False, soft_wrap=True)
+        yield spent_text(result.spent)
     if result.saved_seconds:
-        saved = duration(result.saved_seconds)
-        console.print(f"Shared stages saved the trials {saved} of computing.", markup=False, soft_wrap=True)
-    for line in _closing_lines(result) if closing else []:
-        console.print(line, markup=False, soft_wrap=True)
+        yield f"Shared stages saved the trials {duration(result.saved_seconds)} of computing."
+    if closing:
+        yield from _closing_lines(result)
 
 
-def _left_out(shown: int, rows: Sequence[Row], result: SweepResult) -> list[str]:
-    siblings = sum(row.sibling_of is not None for row in rows)
-    lines = [f"… and {shown - _SHOWN} more."] if shown > _SHOWN else []
+def _left_out(result: SweepResult) -> list[str]:
+    siblings = sum(trial.sibling_of is not None for trial in result.trials)
+    more = len(result.board.shown) - _SHOWN
+    lines = [f"… and {more} more."] if more > 0 else []
     if siblings:
         lines.append(
             f"{siblings} combinations of k, distance and vote were answered on the way of other trials; of each trial "
             "and its combinations the best is shown."
         )
-    twins = [(twin.number, row.number, twin.near) for row in rows for twin in row.twins]
+    twins = write_twins(result.trials)
     if twins:
-        lines.append(f"{write_twins(twins)}.")
+        lines.append(f"{twins}.")
     return [*lines, f"All rows: {result.out}/{result.sweep}/leaderboard.json"] if lines else []
 
 
-def _title(result: SweepResult, rows: Sequence[Row]) -> Text:
-    data = result.data
-    run = sum(row.sibling_of is None and not row.is_refused for row in rows)
-    confirming = sum(trial.confirms is not None for trial in result.trials)
+def _title(result: SweepResult) -> Text:
+    data, rows = result.data, result.board.rows
+    run = sum(row.trial.sibling_of is None and not row.is_refused for row in rows)
+    confirming = len(result.trials) - len(rows)
     more = f" and {confirming} runs that confirm the best" if confirming else ""
     return Text(
         f"{result.sweep}: {run} trials{more} in {duration(result.seconds)} on {data.name} "
         f"({data.classes} classes, {images_of(data.splits)} images)",
         style="bold",
     )
-
-
-def draw_rows(rows: Sequence[Row], *, wide: bool, costs: Sequence[Quantity] = ()) -> Table:
-    """Draw the leaderboard, with columns of ``costs``; a narrow one leaves out what a glance can spare."""
-    retrieval = any(row.map_at_r is not None for row in rows)
-    measures: tuple[str, ...] = () if costs else ("recall@5", "mAP@R") if retrieval else ("top-5",)  # no room for all
-    paid = tuple(quantity.name.replace("_", " ") for quantity in costs)
-    header = (
-        "rank",
-        "trial",
-        "experiment",
-        "val accuracy",
-        *paid,
-        *((*measures, "f1", "epochs") if wide else ()),
-        "time",
-    )
-    cells = []
-    for row in rows:
-        measured = () if costs else (row.recall_at_5, row.map_at_r) if retrieval else (row.top5,)
-        more = (*map(percent, measured), percent(row.f1), str(row.epochs)) if wide else ()
-        name = row.experiment or ("search" if row.sibling_of is None else f"search, by trial {row.sibling_of}")
-        spent = (_cost(row, quantity) for quantity in costs)
-        cells.append((place_of(row), str(row.number), name, _accuracy(row), *spent, *more, duration(row.seconds)))
-    return table(header, cells, words=("experiment",))
-
-
-def _cost(row: Row, quantity: Quantity) -> str:
-    value = row.predict_ms if quantity.unit == "milliseconds" else row.parameters
-    return NOTHING if value is None else quantity.write(value)
-
-
-def _draw_settings(rows: Sequence[Row]) -> Table:
-    return table(None, [(f"  trial {row.number}", settings_text(row.settings) or "none") for row in rows])
-
-
-def _accuracy(row: Row) -> str:
-    if row.confirmed is not None:
-        return percent(row.confirmed.mean, row.confirmed.spread)
-    return percent(row.accuracy, row.half_width)
 
 
 def _closing_lines(result: SweepResult) -> list[str]:
@@ -175,7 +129,7 @@ def _test_image(result: SweepResult) -> str:
 def _winner_line(result: SweepResult) -> str:
     """Say who won and which model stands for it."""
     assert result.best is not None
-    winner = find_confirmed(result.confirmed)
+    winner = result.board.best_confirmed
     number = result.best.number
     if winner is None:
         line = f"Trial {number} won {_by_what(result)}."
@@ -190,7 +144,7 @@ def _winner_line(result: SweepResult) -> str:
 
 
 def _by_what(result: SweepResult) -> str:
-    goals = result.goals
+    goals = result.board.goals
     kept = ", among the trials that keep all constraints" if goals.constraints else ""
     by = f" by {goals.first.name}, the first objective" if goals.first.name != "accuracy" or goals.are_several else ""
     return f"on the validation images{by}{kept}"

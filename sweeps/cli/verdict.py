@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from carcls.evaluation.significance import NO_DIFFERENCE
-from sweeps.confirm import find_confirmed
-from sweeps.result import Compared, Confirmed, SweepResult
+from sweeps.confirm import Confirmed
+from sweeps.result import Compared, SweepResult
 from sweeps.text import percent, points, table
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def draw_confirmed(confirmed: Sequence[Confirmed]) -> Table:
 
 def verdict_lines(result: SweepResult) -> list[str]:
     """Return what is to be said after the leaderboard; nothing where there is nothing to compare."""
-    winner = find_confirmed(result.confirmed)
+    winner = result.board.best_confirmed
     lines = []
-    if result.confirmed and winner is None:
+    if result.board.confirmed and winner is None:
         lines.append("No run with a fresh seed finished, so that nothing is confirmed: the search chose the winner.")
     if winner is not None and _seeds_are_idle(winner, result):
         lines.append(f"The seed changes nothing in trial {winner.number}: all its runs are the same model.")
@@ -53,7 +53,7 @@ def _compared_line(compared: Compared, result: SweepResult) -> str:
 
     The words are those of a test: what is not shown may still be there.
     """
-    winner = find_confirmed(result.confirmed)
+    winner = result.board.best_confirmed
     assert result.best is not None
     if winner is None:
         sides = f"Trial {result.best.number} against the runner-up, trial {compared.against}"

@@ -19,14 +19,13 @@ from carcls.errors import InputError
 from carcls.machine import usable_cores
 from carcls.outcome import Measurement
 from sweeps.engine import EngineResult, run_trials
-from sweeps.ledger import Standing
+from sweeps.forecast import BudgetStatus
 from sweeps.record import TrialRecord
 from sweeps.resources import Machine, Share, trial_resources
 from sweeps.session import ray_session
 from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
-from sweeps.spending import read_spending
 from sweeps.study import Study
 
 RUNNER = """
@@ -149,7 +148,7 @@ def run(
     folder: Path,
     spec: SweepSpec,
     observer: Any = None,
-    stands: Callable[[Standing], None] = lambda _: None,
+    on_status: Callable[[BudgetStatus], None] = lambda _: None,
     **data: Any,
 ) -> EngineResult:
     """Run the sweep under ``folder`` with the light runner; ``data`` is what the runner gets as its data set."""
@@ -162,7 +161,7 @@ def run(
         [observer or Diary()],
         runner="quick_runner:run",
         loader="quick_runner:load",
-        stands=stands,
+        on_status=on_status,
     )
 
 
@@ -282,41 +281,36 @@ class TestWithASharedRay:
         assert result.seconds > 4
         assert not result.used_up
 
-    def test_epochs_are_counted_over_sittings_and_end_the_sweep(self, tmp_path: Path) -> None:
-        """With 7 epochs three trials of three start; the next sitting remembers 9, and a larger budget goes on."""
+    def test_epochs_are_counted_over_sessions_and_end_the_sweep(self, tmp_path: Path) -> None:
+        """With 7 epochs three trials of three start; the next session remembers 9, and a larger budget goes on."""
         spec = spec_of(trials=9, concurrency=1, epochs_budget=7)
-        standings: list[Standing] = []
-        result = run(tmp_path, spec, stands=standings.append)
+        heard: list[BudgetStatus] = []
+        result = run(tmp_path, spec, on_status=heard.append)
         assert (len(result.records), result.used_up) == (3, "epochs")
-        assert (standings[-1].spent.epochs, standings[-1].ended) == (9, 3)
+        assert (heard[-1].spent.epochs, heard[-1].ended) == (9, 3)
         again = run(tmp_path, spec)
         assert (len(again.records), again.used_up) == (3, "epochs")
         more = run(tmp_path, spec.model_copy(update={"epochs_budget": 10}))
         assert (len(more.records), more.used_up) == (4, "epochs")
-        assert sum(spent.epochs for spent in read_spending(tmp_path / "sweep").trials.values()) == 12
+        assert sum(record.spent.epochs for record in more.records) == 12
 
     def test_money_ends_a_sweep_before_it_is_exceeded(self, tmp_path: Path) -> None:
         """A trial of 1.5 s or more costs as much at one a second: nine of them are too many for 12."""
         spec = spec_of(trials=9, concurrency=1, cpus_per_trial=1.0, price="3600/cpu-hour", max_cost=12.0)
-        standings: list[Standing] = []
-        result = run(tmp_path, spec, sleep=0.5, stands=standings.append)
+        heard: list[BudgetStatus] = []
+        result = run(tmp_path, spec, sleep=0.5, on_status=heard.append)
         assert (result.used_up, len(result.records) < 9) == ("cost", True)
-        cost = standings[-1].cost
+        cost = heard[-1].cost
         assert cost is not None
         # A trial may take longer than the ones before it, by which it was foretold.
         assert 1.5 * len(result.records) <= cost <= 12 * 1.25
 
     def test_deaths_and_failures_are_paid_too(self, tmp_path: Path) -> None:
         """A trial whose process died is charged for both attempts: the epoch before the death is trained twice."""
-        run(
-            tmp_path,
-            spec_of(trials=1, search={}, config={"epochs": 3, "dropout": 0.25}),
-            sleep=0.2,
-            spoil={"0.250000": "death"},
-        )
-        (spent,) = read_spending(tmp_path / "sweep").trials.values()
-        assert spent.epochs == 4
-        assert spent.seconds >= 5 * 0.2
+        spec = spec_of(trials=1, search={}, config={"epochs": 3, "dropout": 0.25})
+        (record,) = run(tmp_path, spec, sleep=0.2, spoil={"0.250000": "death"}).records
+        assert record.spent.epochs == 4
+        assert record.spent.seconds >= 5 * 0.2
 
     def test_trials_run_where_the_driver_runs(self, tmp_path: Path) -> None:
         """A relative path means the same in a trial's process as on the command line."""

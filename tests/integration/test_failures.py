@@ -448,9 +448,8 @@ def test_trials_never_take_the_cpu_for_a_gpu_that_is_not_there(tmp_path: Path) -
     assert [record.failure for record in failed] == ["device"] * 3
     assert all("CUDA_VISIBLE_DEVICES is '0'" in record.reason for record in failed)
     assert "3 trials in a row could not use the GPU that they were given: " in result.stopped
-    spent = [json.loads(line) for line in (tmp_path / "sweep" / "spending.jsonl").read_text().splitlines()]
-    assert {line["gpu_seconds"] for line in spent} == {0.0}
-    assert max(line["cpu_seconds"] for line in spent) > 0
+    assert {record.spent.gpu_seconds for record in result.records} == {0.0}
+    assert min(record.spent.cpu_seconds for record in failed) > 0
 
 
 @pytest.mark.slow

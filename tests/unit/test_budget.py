@@ -5,17 +5,8 @@ from __future__ import annotations
 import pytest
 
 from carcls.errors import SpecError
-from sweeps.budget import (
-    Budget,
-    Prices,
-    Spent,
-    budget_of,
-    cost_of,
-    hourly_cost,
-    idle_prices,
-    parse_price,
-    shared_budgets,
-)
+from sweeps.budget import Prices, Spent, cost_of, idle_prices, parse_price, prices_of, shared_budgets
+from sweeps.resources import Share
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 
@@ -45,13 +36,8 @@ def test_what_is_no_price_is_a_mistake(text: str) -> None:
 
 def test_a_trial_costs_its_share_and_a_sweep_its_hours() -> None:
     """Half an hour on half a GPU and four cores, in a sweep of two hours: 0.25, 2 and 2 hours are paid."""
-    spent = Spent(1800, 3, cpu_seconds=1800 * 4, gpu_seconds=1800 * 0.5)
-    assert cost_of(Prices(gpu_hour=8, cpu_hour=0.5, hour=10), spent, 7200) == pytest.approx(0.25 * 8 + 2 * 0.5 + 2 * 10)
-
-
-def test_an_hour_of_the_plan_costs_what_an_hour_of_all_trials_does() -> None:
-    """Four trials at a time on half a GPU each are two GPUs."""
-    assert hourly_cost(Prices(gpu_hour=3), cpus=2, gpus=0.5, concurrency=4) == pytest.approx(6)
+    spent = Spent.of(Share(cpus=4, gpus=0.5, concurrency=2), 1800, epochs=3, wall=7200)
+    assert cost_of(Prices(gpu_hour=8, cpu_hour=0.5, hour=10), spent) == pytest.approx(0.25 * 8 + 2 * 0.5 + 2 * 10)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +61,7 @@ def test_budgets_are_no_part_of_what_a_sweep_is() -> None:
     spec = load_spec("transfer", overrides={"epochs_budget": 9, "price": "2/gpu-hour", "max_cost": 5.0, "disk": "20GB"})
     assert spec.digest == bare.digest
     assert SweepSpec.from_yaml(spec.to_yaml()) == spec
-    assert budget_of(spec) == Budget(9, 5.0, Prices(gpu_hour=2.0))
+    assert (spec.epochs_budget, spec.max_cost, prices_of(spec)) == (9, 5.0, Prices(gpu_hour=2.0))
 
 
 def test_families_share_what_is_left() -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from sweeps.cli.running import RunningSweep
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import LiveView, PlainView, draw_trials, open_view
-from sweeps.job import base_settings
+from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord, Twin
 from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.spec import SweepSpec
@@ -163,7 +163,7 @@ def result_of(spec: SweepSpec) -> SweepResult:
         family="transfer",
         out="/runs",
         data=DataSummary("cars", "abc", 30, 2, {"train": 20, "validation": 4, "test": 6}),
-        trials=tuple(trials),
+        board=Leaderboard(tuple(trials), spec.trial_config({}).model_dump(), 4),
         winner=0,
         test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
         registered=RegisteredModel("carsweep-transfer", "3", "challenger", "models:/carsweep-transfer@challenger"),
@@ -175,7 +175,7 @@ def result_of(spec: SweepSpec) -> SweepResult:
 def test_the_end_shows_winner_interval_registry_and_next_steps(spec: SweepSpec) -> None:
     """Whoever reads only the end knows how good the model is, where it is, and how to load it."""
     console, text = console_of(terminal=False)
-    print_result(console, result_of(spec), base_settings(spec))
+    print_result(console, result_of(spec))
     shown = text.getvalue()
     for words in ("75.0% ±", "dropout=0.25", "out of memory", "Test accuracy 50.0%", "20.0% to 80.0%", "read once"):
         assert words in shown
@@ -192,7 +192,8 @@ def test_the_end_names_trials_that_were_not_run(spec: SweepSpec) -> None:
     console, text = console_of(terminal=False)
     winner, failed = result_of(spec).trials
     twins = tuple(Twin(number, number % 2 == 1, {}) for number in range(2, 15))
-    print_result(console, replace(result_of(spec), trials=(replace(winner, twins=twins), failed)), base_settings(spec))
+    board = replace(result_of(spec).board, trials=(replace(winner, twins=twins), failed))
+    print_result(console, replace(result_of(spec), board=board))
     said = "13 drawn trials were not run: 2 (same as trial 0), 3 (nearly the same as trial 0), 4 (same as trial 0)"
     assert said in text.getvalue()
     assert "11 (nearly the same as trial 0) and 3 more." in text.getvalue()
@@ -201,8 +202,9 @@ def test_the_end_names_trials_that_were_not_run(spec: SweepSpec) -> None:
 def test_the_end_without_a_winner_says_so(spec: SweepSpec) -> None:
     """When every trial failed, the end says why and offers no model."""
     console, text = console_of(terminal=False)
-    lost = replace(result_of(spec), winner=None, test=None, registered=None, trials=result_of(spec).trials[1:])
-    print_result(console, lost, base_settings(spec))
+    board = replace(result_of(spec).board, trials=result_of(spec).trials[1:])
+    lost = replace(result_of(spec), winner=None, test=None, registered=None, board=board)
+    print_result(console, lost)
     assert "no winner" in text.getvalue()
     assert "out of memory" in text.getvalue()
     assert "load_model" not in text.getvalue()

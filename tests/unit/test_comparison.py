@@ -13,7 +13,8 @@ from scipy.stats import binomtest
 from carcls.config import TrialConfig
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
-from sweeps.comparison import compare, line_of
+from sweeps.comparison import compare, sweep_json
+from sweeps.leaderboard import Leaderboard
 from sweeps.record import Status, TrialRecord
 from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 
@@ -36,13 +37,14 @@ def sweep(
     """Return a sweep whose winner has a test accuracy."""
     complete = [t for t in trials if t.status == "complete"]
     best = max(complete, key=lambda t: t.metrics["val_accuracy"], default=None)
+    family = trials[0].config["family"]
     splits = {"train": 300, "validation": 100, "test": IMAGES}
     return SweepResult(
         sweep=name,
-        family=str(trials[0].config["family"]),
+        family=str(family),
         out="/runs",
         data=DataSummary("cars", digest, 600, 7, splits),
-        trials=trials,
+        board=Leaderboard(trials, TrialConfig.model_validate({"family": family}).model_dump(), 100),
         winner=best.number if best else None,
         test=None if test is None else TestReading({"test_accuracy": test, "test_f1": test}, (0.0, 1.0), IMAGES),
         registered=None if test is None else RegisteredModel("carsweep-transfer", "3", "challenger", "models:/x"),
@@ -65,7 +67,7 @@ def test_winners_on_the_same_images_are_compared_in_pairs_best_first() -> None:
     results = [sweep("b", trial(0, 0.5), test=0.8), sweep("a", trial(0, 0.6), test=0.95)]
     results.append(sweep("c", trial(0, 0.4), test=0.79))
     stored = {"a": answers(range(10)), "b": answers(range(40)), "c": answers(range(20, 62))}
-    (group,) = compare(results, stored).groups
+    (group,) = compare(results, stored)
     assert [line.sweep for line in group.sweeps] == ["a", "b", "c"]
     assert [(pair.first, pair.second) for pair in group.pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
     counts = [(pair.numbers.first_only, pair.numbers.second_only) for pair in group.pairs]
@@ -81,9 +83,9 @@ def test_correction_takes_back_what_one_test_alone_would_show() -> None:
     two = {"a": answers(range(1)), "b": answers(range(1, 10))}
     named = {"a": sweep("a", trial(0, 0.5), test=199 / 200), "b": sweep("b", trial(0, 0.5), test=191 / 200)}
     named["c"] = sweep("c", trial(0, 0.5), test=198 / 200)
-    alone = compare([named["a"], named["b"]], two).groups[0].pairs
+    alone = compare([named["a"], named["b"]], two)[0].pairs
     assert [pair.verdict for pair in alone] == ["better"]
-    three = compare(list(named.values()), {**two, "c": answers(range(20, 22))}).groups[0].pairs
+    three = compare(list(named.values()), {**two, "c": answers(range(20, 22))})[0].pairs
     (pair,) = [pair for pair in three if (pair.first, pair.second) == ("a", "b")]
     assert pair.numbers == alone[0].numbers
     assert pair.verdict == "no difference shown"
@@ -92,7 +94,7 @@ def test_correction_takes_back_what_one_test_alone_would_show() -> None:
 def test_different_data_sets_stand_apart_and_are_never_paired() -> None:
     """One group a digest, each with its own ranking, even when rows and labels happen to agree."""
     results = [sweep("a", trial(0, 0.5), test=0.95), sweep("b", trial(0, 0.5), test=0.8, digest="d2")]
-    groups = compare(results, {"a": answers(range(10)), "b": answers(range(40))}).groups
+    groups = compare(results, {"a": answers(range(10)), "b": answers(range(40))})
     assert [[line.sweep for line in group.sweeps] for group in groups] == [["a"], ["b"]]
     assert [group.pairs for group in groups] == [(), ()]
 
@@ -101,7 +103,7 @@ def test_different_data_sets_stand_apart_and_are_never_paired() -> None:
 def test_answers_to_other_images_or_of_an_earlier_winner_are_in_no_pair(other: StoredPredictions) -> None:
     """Rows that differ, or an accuracy that is not the result's, leave the pair out."""
     results = [sweep("a", trial(0, 0.5), test=0.95), sweep("b", trial(0, 0.5), test=0.8)]
-    assert compare(results, {"a": answers(range(10)), "b": other}).groups[0].pairs == ()
+    assert compare(results, {"a": answers(range(10)), "b": other})[0].pairs == ()
 
 
 def test_interrupted_and_failed_sweeps_show_as_such_after_those_with_a_score() -> None:
@@ -111,46 +113,51 @@ def test_interrupted_and_failed_sweeps_show_as_such_after_those_with_a_score() -
         sweep("stopped", trial(0, 0.9), interrupted=True),
         sweep("done", trial(0, 0.2), test=0.1),
     ]
-    lines = compare(results, {}).groups[0].sweeps
-    assert [(line.sweep, line.status) for line in lines] == [
+    sweeps = compare(results, {})[0].sweeps
+    assert [(one.sweep, one.status) for one in sweeps] == [
         ("done", "complete"),
         ("stopped", "interrupted"),
         ("broken", "failed"),
     ]
-    assert lines[2].reason == "the loss became NaN"
-    assert (lines[2].val_accuracy, lines[1].test_accuracy, lines[1].registered) == (None, None, "")
-    assert lines[0].registered == "carsweep-transfer 3"
+    done, stopped, broken = map(sweep_json, sweeps)
+    assert broken["reason"] == "the loss became NaN"
+    assert (broken["val_accuracy"], stopped["test_accuracy"], stopped["registered"]) == (None, None, "")
+    assert done["registered"] == "carsweep-transfer 3"
     low, high = wilson_interval(20, 100)
-    assert lines[0].val_half_width == pytest.approx((high - low) / 2)
+    assert done["val_half_width"] == pytest.approx((high - low) / 2)
 
 
 def test_a_line_names_the_experiment_that_won() -> None:
     """The documented experiment, also where a run of it with a fresh seed stands for it; the search; or nothing."""
     named, searched = replace(trial(0, 0.5), experiment="transfer/frozen"), trial(1, 0.4)
     repeated = replace(trial(2, 0.6), confirms=0)
-    models = [line_of(sweep("a", *trials)).model for trials in ([named, searched], [named, repeated], [searched])]
+    models = [sweep("a", *trials).model for trials in ([named, searched], [named, repeated], [searched])]
     assert models == ["transfer/frozen", "transfer/frozen", "search"]
-    assert line_of(sweep("a", trial(0, None))).model == "none"
+    assert sweep("a", trial(0, None)).model == "none"
 
 
 def test_siblings_are_neither_counted_nor_repeated() -> None:
     """Of a trial and what it answered on its way the best is shown, and only trials that ran are counted."""
     trials = [trial(0, 0.5, k=10), trial(1, 0.6, k=5, sibling_of=0), trial(2, 0.4, k=1, sibling_of=0)]
-    (line,) = compare([sweep("r", *trials, trial(3, 0.55, k=7))], {}).groups[0].sweeps
-    assert line.trials == 2
-    assert [row.number for row in line.top] == [1, 3]
+    (group,) = compare([sweep("r", *trials, trial(3, 0.55, k=7))], {})
+    (told,) = group.as_dict()["sweeps"]
+    assert told["trials"] == 2
+    assert [row["number"] for row in told["top"]] == [1, 3]
 
 
 def test_top_rows_tell_the_settings_by_which_the_sweeps_differ() -> None:
     """A setting that is the same in all sweeps of the data set is left out; one at its default goes unsaid."""
     one = sweep("a", trial(0, 0.5, image_size=64, dropout=0.3), trial(1, 0.4, image_size=64), test=0.5)
     other = sweep("b", trial(0, 0.3, image_size=64, optimizer="sgd"), test=0.4)
-    lines = compare([one, other], {}, top=1).groups[0].sweeps
-    assert [[row.settings for row in line.top] for line in lines] == [[{"dropout": 0.3}], [{"optimizer": "sgd"}]]
+    (group,) = compare([one, other], {})
+    assert [[row.settings for row in group.top(result, 1)] for result in group.sweeps] == [
+        [{"dropout": 0.3}],
+        [{"optimizer": "sgd"}],
+    ]
 
 
 def test_comparison_becomes_plain_json() -> None:
     """What --json writes needs no conversion, and a NaN is null."""
     result = sweep("a", trial(0, 0.5), test=float("nan"))
-    text = json.dumps(compare([result], {"a": answers(range(0))}).as_dict(), allow_nan=False)
-    assert json.loads(text)["groups"][0]["sweeps"][0]["test_accuracy"] is None
+    text = json.dumps(compare([result], {"a": answers(range(0))})[0].as_dict(), allow_nan=False)
+    assert json.loads(text)["sweeps"][0]["test_accuracy"] is None

@@ -12,14 +12,16 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
-from sweeps.cli.running import RunningSweep, name_of
+from sweeps.cli.running import RunningSweep
 from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, typical_run
-from sweeps.leaderboard import find_best, make_leaderboard
+from sweeps.job_checks import claim_folder
+from sweeps.leaderboard import Leaderboard, find_best
 from sweeps.record import Status, TrialRecord
+from sweeps.several_specs import specs_of_all
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
-from sweeps.together import specs_of_all
-from sweeps.winner_candidates import keep_choice, repeats_wanted
+from sweeps.sweep_file import write_file
+from sweeps.winner_candidates import repeats_wanted
 
 BASE = TrialConfig().model_dump()
 
@@ -181,10 +183,10 @@ def test_the_registered_run_is_the_one_nearest_to_the_mean() -> None:
 def test_leaderboard_puts_confirmed_trials_first_and_keeps_their_runs_inside() -> None:
     """Ranks follow the means of fresh seeds, then the search; a fresh run has no row."""
     trials = [trial(0, 0.9), trial(1, 0.8), trial(2, 0.85), trial(3, 0.6, 0), trial(4, 0.7, 1)]
-    board = make_leaderboard(trials, base=BASE, validation_images=100, confirmed=confirmed_of(trials))
-    assert [(row.rank, row.number) for row in board.rows] == [(1, 1), (2, 0), (3, 2)]
+    board = Leaderboard(tuple(trials), BASE, 100)
+    assert [(row.rank, row.trial.number) for row in board.rows] == [(1, 1), (2, 0), (3, 2)]
     assert [None if row.confirmed is None else row.confirmed.mean for row in board.rows] == [0.7, 0.6, None]
-    assert board.rows[0].accuracy == 0.8
+    assert board.rows[0].trial.metrics["val_accuracy"] == 0.8
 
 
 def test_without_confirmation_fresh_runs_change_nothing() -> None:
@@ -222,10 +224,11 @@ def test_the_luck_of_the_best_of_thirty_equal_trials_is_gone_after_confirmation(
 
 def test_a_command_that_goes_on_keeps_the_choice_of_the_sweep(tmp_path: Path) -> None:
     """Who says nothing of --confirm does not crown an unconfirmed winner; who says another extent gets that."""
-    assert keep_choice(spec_of(None), tmp_path) == spec_of(None)
-    (tmp_path / "spec.yaml").write_text(SweepSpec(family="transfer", confirm="3x3", refit=True).to_yaml())
-    assert keep_choice(spec_of(None), tmp_path) == SweepSpec(family="transfer", confirm="3x3", refit=True)
-    assert keep_choice(spec_of("2x5"), tmp_path).confirm == "2x5"
+    spec, other = SweepSpec(family="transfer", name="mine"), SweepSpec(family="transfer", name="mine", confirm="2x5")
+    assert claim_folder(spec, tmp_path) == spec
+    write_file(tmp_path / "mine", "sweep", None, [spec.model_copy(update={"confirm": "3x3", "refit": True})])
+    assert claim_folder(spec, tmp_path) == SweepSpec(family="transfer", name="mine", confirm="3x3", refit=True)
+    assert claim_folder(other, tmp_path).confirm == "2x5"
 
 
 def test_every_family_of_a_job_is_confirmed() -> None:
@@ -241,6 +244,6 @@ def test_a_running_sweep_calls_confirming_runs_by_what_they_confirm() -> None:
     running.change(record(0, 0.5))
     begun = replace(record(1, 0.9, confirms=0), status="running")
     running.change(begun)
-    assert (name_of(begun), running.total) == ("confirms trial 0", 2)
+    assert (begun.name, running.total) == ("confirms trial 0", 2)
     running.change(record(1, 0.9, confirms=0))
     assert running.best is running.records[0]

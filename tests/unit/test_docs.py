@@ -8,26 +8,24 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from sweeps.cli.app import carsweep
-from sweeps.cli.family import repeat_set
+from sweeps.cli.options import repeat_set
+from sweeps.comparison import COLUMNS as SWEEP_COLUMNS
+from sweeps.confirm import Confirmed
+from sweeps.leaderboard import COLUMNS, Leaderboard
 from sweeps.record import TrialRecord
-from sweeps.result import (
-    Compared,
-    Confirmed,
-    DataSummary,
-    RegisteredModel,
-    SweepResult,
-    TestReading,
-)
+from sweeps.result import Compared, DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.spec_loading import edit_spec, load_spec
+from sweeps.text import Column
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL = TrialRecord(0, None, {}, {}, "complete", {}, 1, 1.0)
-RESULT = SweepResult("", "", "", DataSummary("", "", 0, 0, {}), (TRIAL,), 0, None, None, "", 0.0).as_dict()
+RESULT = SweepResult("", "", "", DataSummary("", "", 0, 0, {}), Leaderboard((TRIAL,)), 0, None, None, "", 0.0).as_dict()
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/cli.md", "cluster/README.md"]
 
 
@@ -122,6 +120,16 @@ def test_each_field_of_the_object_is_documented(prefix: str, part: type | tuple[
     parent = next((line for line in table.splitlines() if line.startswith(f"| `{prefix[:-1]}`")), "") if prefix else ""
     missing = [n for n in names if f"`{prefix}{n}`" not in table and f"`{n}`" not in parent and f"`{n}." not in table]
     assert [name for name in missing if f"`{name}[]." not in table] == []
+
+
+@pytest.mark.parametrize(
+    ("begins", "columns"), [("`OUT/SWEEP/leaderboard.json`", COLUMNS), ("| `groups[].sweeps[]`", SWEEP_COLUMNS)]
+)
+def test_each_column_is_documented(begins: str, columns: Sequence[Column[Any]]) -> None:
+    """docs/json.md names every key of a leaderboard's rows, and of sweeps side by side."""
+    parts = re.split(r"\n\n|\n(?=\|)", read("docs/json.md"))
+    (part,) = [part for part in parts if part.startswith(begins)]
+    assert [column.key for column in columns if f"`{column.key}`" not in part] == []
 
 
 @pytest.mark.parametrize("source", ["README.md", "docs/cli.md", "sweeps/cli/resume.py"])

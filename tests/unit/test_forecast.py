@@ -6,28 +6,45 @@ import random
 
 import pytest
 
-from sweeps.budget import Budget, Prices, Spent
-from sweeps.forecast import Forecast, Halving, Pace, Rest, expected_epochs, forecast
+from sweeps.budget import Spent
+from sweeps.forecast import Account, BudgetStatus, expected_epochs
+from sweeps.record import Status, TrialRecord
+from sweeps.resources import Share
+from sweeps.space import FloatDomain
+from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import EarlyStopping
+from sweeps.spending import Meter
 
-RUNGS = Halving((1, 3), reduction=3)
-
-
-def rest_of(trials: int, *, concurrency: int = 1, seconds: float = float("inf")) -> Rest:
-    """New trials of nine epochs, each on one core and a GPU."""
-    return Rest(trials, planned=9, concurrency=concurrency, cpus=1, gpus=1, seconds=seconds)
-
-
-def full(epochs: int, seconds: float) -> Pace:
-    """A documented trial that ran to its end."""
-    return Pace(epochs, epochs, Spent(seconds, epochs, seconds, seconds), ended=True, searched=False)
+STOPPING = EarlyStopping(min_epochs=1)  # rungs at 1 and 3 of 9 epochs
+GPU = {"price": "3600/gpu-hour"}  # a second costs 1
 
 
-def look(trials: list[Pace], rest: Rest, halving: Halving = RUNGS, budget: Budget | None = None) -> Forecast:
-    """Return the forecast that must be there."""
-    spent = sum((trial.spent for trial in trials), Spent())
-    found = forecast(trials, rest, halving, budget or Budget(), spent, spent.seconds)
-    assert found is not None
-    return found
+def trial(done: int, seconds: float, status: Status = "complete", **changes: object) -> TrialRecord:
+    """A documented trial that came to epoch ``done`` of nine on one core and a GPU."""
+    fields = {"number": 0, "settings": {}, "config": {"epochs": 9}, "metrics": {}, "seconds": seconds, "epochs": done}
+    spent = Spent(seconds, done, seconds, seconds, wall=seconds)
+    return TrialRecord(**{**fields, "experiment": "x", "status": status, "spent": spent, **changes})  # type: ignore[arg-type]
+
+
+def look(
+    trials: list[TrialRecord],
+    left: int,
+    *,
+    waiting: bool = False,
+    concurrency: int = 1,
+    seconds: float = float("inf"),
+    **changes: object,
+) -> BudgetStatus:
+    """Return the status of a sweep of nine epochs a trial; ``waiting`` trials have not begun again."""
+    search = {"dropout": FloatDomain(0.0, 0.9)}
+    fields = {"family": "transfer", "config": {"epochs": 9}, "search": search, "early_stopping": STOPPING}
+    share = Share(cpus=1, gpus=1, concurrency=concurrency)
+    meter = Meter([], clock=lambda: 0.0)
+    account = Account(SweepSpec.model_validate({**fields, **changes}), share, trials, meter, seconds, lambda: 0.0)
+    for one in trials:
+        if one.status == "running" and not waiting:
+            account.note(one)
+    return account.status(left)
 
 
 @pytest.mark.parametrize("done", [0, 1, 2, 3, 8])
@@ -41,55 +58,59 @@ def test_expected_epochs_are_the_mean_of_trials_that_survive_each_rung_by_chance
                 end = rung
                 break
         ends.append(end)
-    assert expected_epochs(9, RUNGS, done) == pytest.approx(sum(ends) / len(ends), abs=0.1)
+    assert expected_epochs(9, STOPPING, done) == pytest.approx(sum(ends) / len(ends), abs=0.1)
 
 
 def test_nothing_is_foretold_before_anything_was_measured() -> None:
     """A trial that has not finished an epoch says nothing yet."""
-    assert forecast([Pace(9, 0, Spent(5.0), ended=False)], rest_of(3), RUNGS, Budget(), Spent(5.0), 5.0) is None
+    assert look([trial(0, 5.0, "running")], 3).seconds_left is None
 
 
 def test_what_is_to_come_are_the_measured_seconds_of_the_expected_epochs() -> None:
     """Two seconds an epoch, 7/3 epochs a trial, three trials on two places: 7 seconds."""
-    found = look([full(9, 18.0)], rest_of(3, concurrency=2))
-    assert (found.trials, found.epochs, found.seconds) == (3, pytest.approx(7), pytest.approx(7))
+    assert look([trial(9, 18.0)], 3, concurrency=2).seconds_left == pytest.approx(7)
+
+
+def test_searched_trials_that_run_longer_than_expected_make_the_rest_longer() -> None:
+    """Three that ran to their end, beside the expectation, which counts as three: (3 + 3 × 27/7) / 6 times 14/3 s."""
+    longer = look([trial(9, 18.0, experiment=None)] * 3, 1)
+    assert longer.seconds_left == pytest.approx((3 + 3 * 27 / 7) / 6 * 14 / 3)
 
 
 def test_reused_trials_do_not_make_the_rest_look_fast() -> None:
     """A trial that was answered from the store has an hour's epochs in no time; the forecast is the same without it."""
-    reused = Pace(9, 9, Spent(0.1, 0, 0.1, 0.1), ended=True, fresh=False)
-    assert look([full(9, 18.0), reused], rest_of(2)) == look([full(9, 18.0)], rest_of(2))
+    reused = trial(9, 0.1, spent=Spent(0.1, 0, 0.1, 0.1), reused=True)
+    assert look([trial(9, 18.0), reused], 2).seconds_left == look([trial(9, 18.0)], 2).seconds_left
 
 
 def test_a_running_trial_is_counted_from_where_it_stands() -> None:
     """A documented trial at epoch 4 of 9 trains five more; nothing else is to come."""
-    running = Pace(9, 4, Spent(8.0, 4, 8.0, 8.0), ended=False, searched=False)
-    assert look([running], rest_of(0)).seconds == pytest.approx(10)
+    assert look([trial(4, 8.0, "running")], 0).seconds_left == pytest.approx(10)
 
 
 def test_trials_without_epochs_are_foretold_by_their_mean() -> None:
-    """Frozen extractors train nothing: 4 and 6 seconds a trial make 5 for each of two."""
-    trials = [Pace(9, 0, Spent(s, 0, s, s), ended=True) for s in (4.0, 6.0)]
-    assert look(trials, rest_of(2)).seconds == pytest.approx(10)
+    """Frozen extractors train nothing: 4 and 6 seconds a trial make 5 for each of two, and 2 after 3 of one."""
+    trials = [trial(0, seconds) for seconds in (4.0, 6.0)]
+    assert look(trials, 2).seconds_left == pytest.approx(10)
+    assert look([*trials, trial(0, 3.0, "running")], 0).seconds_left == pytest.approx(2)
 
 
 def test_money_is_foretold_for_the_share_of_a_trial() -> None:
     """An epoch of 2 s at 3600 a GPU hour costs 2; the next trial of 7/3 epochs costs 14/3."""
-    found = look([full(9, 18.0)], rest_of(3), budget=Budget(prices=Prices(gpu_hour=3600)))
-    assert (found.cost, found.next_cost) == (pytest.approx(14), pytest.approx(14 / 3))
+    status = look([trial(9, 18.0)], 3, **GPU)
+    assert (status.cost_left, status.next_cost) == (pytest.approx(14), pytest.approx(14 / 3))
 
 
 def test_budgets_limit_what_is_foretold() -> None:
-    """Of twenty trials only those are expected that epochs, money or hours allow."""
-    done = [full(9, 18.0)]
-    prices = Prices(gpu_hour=3600)
-    assert look(done, rest_of(20), budget=Budget(epochs=16)).trials == 3
-    assert look(done, rest_of(20), budget=Budget(max_cost=18 + 10.0, prices=prices)).trials == 2
-    assert look(done, rest_of(20, seconds=10)).trials == 3
+    """Of twenty trials of 14/3 seconds only those are expected that epochs, money or hours allow."""
+    done = [trial(9, 18.0)]
+    assert look(done, 20, epochs_budget=16).seconds_left == pytest.approx(3 * 14 / 3)
+    assert look(done, 20, max_cost=18 + 10.0, **GPU).seconds_left == pytest.approx(2 * 14 / 3)
+    assert look(done, 20, seconds=10).seconds_left == pytest.approx(3 * 14 / 3)
 
 
 def test_waiting_trials_do_not_forbid_each_other() -> None:
     """What the next trial costs counts the first unfinished one and those that run, not all that wait."""
-    waiting = [Pace(9, 4, Spent(8.0, 4, 8.0, 8.0), ended=False, searched=False, waiting=True) for _ in range(5)]
-    found = look([*waiting, full(9, 18.0)], rest_of(0), budget=Budget(prices=Prices(gpu_hour=3600)))
-    assert (found.next_cost, found.cost) == (pytest.approx(10), pytest.approx(50))
+    waiting = [trial(4, 8.0, "running", number=number) for number in range(1, 6)]
+    status = look([trial(9, 18.0), *waiting], 0, waiting=True, **GPU)
+    assert (status.next_cost, status.cost_left) == (pytest.approx(10), pytest.approx(50))

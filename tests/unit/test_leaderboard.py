@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from sweeps.goals import Goals
-from sweeps.leaderboard import condensed, differing_settings, find_best, make_leaderboard, varying_settings
+from sweeps.goals import ACCURACY_ALONE, Goals
+from sweeps.leaderboard import Leaderboard, differing_settings, find_best, varying_settings
 from sweeps.record import Status, TrialRecord, Twin
 
 BASE = TrialConfig().model_dump()
@@ -21,9 +21,14 @@ def trial(number: int, accuracy: float | None, status: Status = "complete", **se
     return TrialRecord(number, None, {}, {**BASE, **settings}, status, metrics, 2, 1.0)
 
 
+def board_of(*trials: TrialRecord, goals: Goals = ACCURACY_ALONE) -> Leaderboard:
+    """Return the leaderboard of trials that were validated on a hundred images."""
+    return Leaderboard(trials, BASE, 100, goals)
+
+
 def order(*trials: TrialRecord) -> list[int]:
     """Return the trials' numbers as the leaderboard has them."""
-    return [row.number for row in make_leaderboard(trials, base=BASE, validation_images=100).rows]
+    return [row.trial.number for row in board_of(*trials).rows]
 
 
 def test_complete_trials_stand_before_pruned_and_failed_ones() -> None:
@@ -33,7 +38,7 @@ def test_complete_trials_stand_before_pruned_and_failed_ones() -> None:
 
 def test_only_complete_trials_have_a_rank() -> None:
     """Ranks count complete trials from 1."""
-    board = make_leaderboard([trial(0, 0.9, "pruned"), trial(1, 0.3)], base=BASE, validation_images=100)
+    board = board_of(trial(0, 0.9, "pruned"), trial(1, 0.3))
     assert [row.rank for row in board.rows] == [1, None]
 
 
@@ -65,8 +70,8 @@ def test_twins_are_marked_on_the_row_that_answers_them() -> None:
     """A trial that was not run has no row: its number is on the row of the trial whose result it took over."""
     twins = (Twin(4, False, {"dropout": 0.5}), Twin(6, True, {"dropout": 0.501}))
     trials = (trial(0, 0.5), replace(trial(1, 0.6), twins=twins))
-    board = make_leaderboard(trials, base=BASE, validation_images=100)
-    assert [(row.number, row.twins) for row in board.rows] == [(1, twins), (0, ())]
+    board = board_of(*trials)
+    assert [(row.trial.number, row.trial.twins) for row in board.rows] == [(1, twins), (0, ())]
     told = board.as_dict()["rows"][0]["twins"]
     assert [(twin["number"], twin["near"]) for twin in told] == [(4, False), (6, True)]
 
@@ -86,13 +91,13 @@ def test_varying_settings_are_those_in_which_trials_differ() -> None:
 
 def test_half_width_is_that_of_the_wilson_interval() -> None:
     """An accuracy of 50% on 100 images is known to ±9.6 points."""
-    (row,) = make_leaderboard([trial(0, 0.5)], base=BASE, validation_images=100).rows
+    (row,) = board_of(trial(0, 0.5)).rows
     assert row.half_width == pytest.approx(0.0962, abs=1e-4)
 
 
 def test_no_interval_without_validation_images() -> None:
     """Without images there is an accuracy of unknown worth, not a division by zero."""
-    (row,) = make_leaderboard([trial(0, 0.5)], base=BASE, validation_images=0).rows
+    (row,) = Leaderboard((trial(0, 0.5),), BASE).rows
     assert row.half_width is None
 
 
@@ -111,8 +116,8 @@ def test_an_infeasible_trial_never_wins() -> None:
     best = find_best(trials, LIMITED)
     assert best is not None
     assert best.number == 2
-    rows = make_leaderboard(trials, base=BASE, validation_images=100, goals=LIMITED).rows
-    assert [(row.number, row.rank, row.infeasible) for row in rows] == [
+    rows = board_of(*trials, goals=LIMITED).rows
+    assert [(row.trial.number, row.rank, row.infeasible) for row in rows] == [
         (2, 1, ""),
         (1, 2, ""),
         (0, None, "parameters 20.0M > 10.0M"),
@@ -137,14 +142,13 @@ def test_the_first_objective_decides() -> None:
 def test_the_front_is_marked_where_there_are_several_objectives() -> None:
     """Trials that nothing beats in everything are on the front, siblings too; with one objective there is none."""
     trials = [costly(0, 0.9, 8.0), replace(costly(1, 0.5, 2.0), sibling_of=0), costly(2, 0.5, 3.0)]
-    assert make_leaderboard(trials, base=BASE, validation_images=9, goals=LIMITED).pareto == (0, 1)
-    assert make_leaderboard(trials, base=BASE, validation_images=9).pareto == ()
-    rows = make_leaderboard(trials, base=BASE, validation_images=9, goals=LIMITED).rows
-    assert {row.number for row in condensed(rows)} == {0, 1, 2}
+    assert board_of(*trials, goals=LIMITED).pareto == (0, 1)
+    assert board_of(*trials).pareto == ()
+    assert {row.trial.number for row in board_of(*trials, goals=LIMITED).shown} == {0, 1, 2}
 
 
 def test_shown_ranks_count_what_is_shown() -> None:
     """Where siblings are left out, the rows that stay are 1, 2, 3."""
     siblings = [replace(trial(number, 0.9 - number / 100), sibling_of=0) for number in range(2, 30)]
-    rows = make_leaderboard([trial(0, 0.95), trial(1, 0.3), *siblings], base=BASE, validation_images=9).rows
-    assert [(row.number, row.rank) for row in condensed(rows)] == [(0, 1), (1, 2)]
+    shown = board_of(trial(0, 0.95), trial(1, 0.3), *siblings).shown
+    assert [(row.trial.number, row.rank) for row in shown] == [(0, 1), (1, 2)]

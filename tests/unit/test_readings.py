@@ -14,7 +14,7 @@ from carcls.config import TrialConfig
 from carcls.families import TestScore
 from carcls.stages import StageStore
 from sweeps.result import TestReading
-from sweeps.winner_readings import Subject, count_readings, read_test
+from sweeps.winner_readings import Subject, count_readings, find_reading, read_test
 
 
 @dataclass
@@ -50,8 +50,11 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
 def read(folder: Path, dropout: float, *, file: str = "test.json", refit: bool = False) -> TestReading:
     """Read the model of a trial that is known by its dropout."""
     data: Any = Images("images and validation" if refit else "images")
-    subject = Subject(0, TrialConfig(dropout=dropout), f"model-{dropout}", data, refit)
-    return read_test(subject, StageStore(folder / "stages"), folder, file, "predictions.npz")
+    subject = Subject(0, TrialConfig(dropout=dropout), data, refit)
+    stages, answers = StageStore(folder / "stages"), folder / "predictions.npz"
+    return find_reading(subject, folder / file) or read_test(
+        subject, f"model-{dropout}", stages, folder / file, answers
+    )
 
 
 def test_a_model_is_read_once(tmp_path: Path, reader: Reader) -> None:

@@ -8,24 +8,31 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from carcls.config import TrialConfig
+from carcls.errors import InputError
+from sweeps.goals import Goals
+from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord, Twin
-from sweeps.result import (
-    Compared,
-    Confirmed,
-    DataSummary,
-    RegisteredModel,
-    SweepResult,
-    TestReading,
-)
+from sweeps.result import Compared, DataSummary, RegisteredModel, SweepResult, TestReading, read_result
 from sweeps.study_journal import EpochHistory
 
 TRIAL = TrialRecord(0, "transfer/frozen", {}, {"dropout": 0.5}, "complete", {"val_accuracy": 0.5}, 3, 1.5)
+FAILED = replace(TRIAL, number=1, experiment=None, status="failed", metrics={}, reason="NaN loss")
+
+
+def board_of(*trials: TrialRecord) -> Leaderboard:
+    """Return a leaderboard as that of a result which was read back."""
+    return Leaderboard(trials, TrialConfig().model_dump(), 4)
+
+
 RESULT = SweepResult(
     sweep="mine",
     family="transfer",
     out="/runs",
     data=DataSummary("cars", "abc", 30, 2, {"train": 20, "validation": 4, "test": 6}),
-    trials=(TRIAL, replace(TRIAL, number=1, experiment=None, status="failed", metrics={}, reason="NaN loss")),
+    board=board_of(TRIAL, FAILED),
     winner=0,
     test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
     registered=RegisteredModel("carsweep-transfer", "1", "challenger", "models:/carsweep-transfer@challenger"),
@@ -77,27 +84,41 @@ def test_object_has_exactly_the_documented_fields() -> None:
     assert set(value["registered"]) == {"name", "version", "alias", "uri"}
 
 
-def test_saved_result_is_read_back_equal(tmp_path: Path) -> None:
-    """Nothing is lost between save and load."""
-    RESULT.save(tmp_path / "result.json")
-    assert SweepResult.load(tmp_path / "result.json") == RESULT
+TWIN = replace(TRIAL, twins=(Twin(9, True, {"dropout": 0.501}),))
+GOALS = Goals.parse(["predict_time", "accuracy"], ["parameters <= 10M"])
 
 
-def test_confirmed_result_is_read_back_equal(tmp_path: Path) -> None:
-    """Fresh seeds and comparisons come back as they were, also where a mean or a spread is unknown."""
-    confirmed = (Confirmed(0, 2, (2, 3), 0.5, 0.45, 0.01, -0.05), Confirmed(1, 2, (), 0.4, None, None, None))
-    compared = (Compared(1, 0.05, (-0.01, 0.11), 0.2, False),)
-    result = replace(RESULT, confirmed=confirmed, comparison=compared)
-    result.save(tmp_path / "result.json")
-    assert SweepResult.load(tmp_path / "result.json") == result
+@pytest.mark.parametrize(
+    "result",
+    [
+        RESULT,
+        replace(RESULT, board=board_of(TRIAL, replace(TRIAL, number=2, confirms=0)), winner=2),
+        replace(RESULT, comparison=(Compared(1, 0.05, (-0.01, 0.11), 0.2, False),)),
+        replace(RESULT, board=board_of(TWIN, FAILED)),
+        replace(RESULT, board=replace(RESULT.board, goals=GOALS)),
+        replace(RESULT, winner=None, test=None, registered=None, interrupted=True),
+    ],
+    ids=["plain", "confirmed", "compared", "twins", "goals", "no winner"],
+)
+def test_saved_result_is_read_back_equal(tmp_path: Path, result: SweepResult) -> None:
+    """Nothing is lost between writing and reading, and a folder that was renamed gives the sweep its name."""
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    assert read_result(folder) is None
+    result.save(folder / "result.json")
+    assert read_result(folder) == replace(result, sweep="renamed")
 
 
-def test_twins_are_read_back_equal(tmp_path: Path) -> None:
-    """What was not run since another trial answers it is beside that trial, with what was drawn; no twins is none."""
-    result = replace(RESULT, trials=(replace(TRIAL, twins=(Twin(9, True, {"dropout": 0.501}),)), RESULT.trials[1]))
-    result.save(tmp_path / "result.json")
-    assert SweepResult.load(tmp_path / "result.json") == result
-    stored = json.loads((tmp_path / "result.json").read_text())
+def test_damaged_result_says_what_to_do(tmp_path: Path) -> None:
+    """A file that is no result is named, with the way on."""
+    (tmp_path / "result.json").write_text('{"sweep": "mi')
+    with pytest.raises(InputError, match=r"result\.json must be one that this carsweep wrote.*Move it away"):
+        read_result(tmp_path)
+
+
+def test_twins_stand_beside_the_trial_that_answers_them() -> None:
+    """What was not run since another trial answers it is told with what was drawn; no twins is none."""
+    stored = replace(RESULT, board=board_of(TWIN, FAILED)).as_dict()
     assert stored["trials"][0]["twins"] == [{"number": 9, "near": True, "settings": {"dropout": 0.501}}]
     del stored["trials"][0]["twins"], stored["trials"][1]["twins"]
     assert SweepResult.from_dict(stored) == RESULT
@@ -111,7 +132,7 @@ def test_result_of_an_older_version_is_read() -> None:
         for later in ("reason", "sibling_of", "confirms", "failure", "twins"):
             del trial[later]
     first, second = RESULT.trials
-    assert SweepResult.from_dict(old) == replace(RESULT, trials=(first, replace(second, reason="")))
+    assert SweepResult.from_dict(old) == replace(RESULT, board=board_of(first, replace(second, reason="")))
 
 
 def test_what_only_the_journal_knows_is_not_told(tmp_path: Path) -> None:
@@ -119,26 +140,23 @@ def test_what_only_the_journal_knows_is_not_told(tmp_path: Path) -> None:
     history = EpochHistory(tmp_path / "there is no such journal", (0,))
     own = replace(TRIAL, settings={"dropout": 0.5}, model="training/x", saved=2.0, history=history, seconds=1.23456)
     sibling = replace(own, number=1, sibling_of=0, reason="answered by trial 0")
-    result = replace(RESULT, trials=(own, sibling))
+    result = replace(RESULT, board=board_of(own, sibling))
     told = result.as_dict()
     assert [(trial["seconds"], trial["reason"]) for trial in told["trials"]] == [(1.235, ""), (1.235, "")]
     assert SweepResult.from_dict(told).as_dict() == told
     assert pickle.loads(pickle.dumps(result)).as_dict() == told  # noqa: S301 - our own bytes
 
 
-def test_sweep_without_winner_is_read_back_equal(tmp_path: Path) -> None:
-    """A sweep whose trials all failed has nulls where the winner would be."""
-    lost = replace(RESULT, winner=None, test=None, registered=None, interrupted=True)
-    lost.save(tmp_path / "result.json")
-    assert SweepResult.load(tmp_path / "result.json") == lost
-
-
 def test_not_a_number_becomes_null_and_not_a_number_again() -> None:
     """The JSON is strict: NaN, which JSON cannot say, is null, and reading it back gives NaN."""
-    strange = replace(RESULT, trials=(replace(TRIAL, metrics={"val_loss": math.nan}),))
+    test = replace(RESULT.test, metrics={"test_loss": math.inf})
+    strange = replace(RESULT, test=test, board=board_of(replace(TRIAL, metrics={"val_loss": math.nan})))
     text = json.dumps(strange.as_dict(), allow_nan=False)
     assert '"val_loss": null' in text
-    assert math.isnan(SweepResult.from_dict(json.loads(text)).trials[0].metrics["val_loss"])
+    read = SweepResult.from_dict(json.loads(text))
+    assert math.isnan(read.trials[0].metrics["val_loss"])
+    assert read.test is not None
+    assert math.isnan(read.test.metrics["test_loss"])
 
 
 def test_a_result_from_before_there_were_goals_is_read() -> None:
@@ -146,5 +164,4 @@ def test_a_result_from_before_there_were_goals_is_read() -> None:
     old = {
         name: value for name, value in RESULT.as_dict().items() if name not in ("objectives", "constraints", "pareto")
     }
-    read = SweepResult.from_dict(old)
-    assert (read.objectives, read.constraints, read.pareto) == (("accuracy",), (), ())
+    assert SweepResult.from_dict(old).board.goals == Goals()

@@ -11,8 +11,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweeps.goals import ACCURACY_ALONE
 from sweeps.record import Status, TrialRecord
 from sweeps.space import Choice, Domain, FloatDomain
-from sweeps.study_records import STATES
-from sweeps.study_sampling import MOST_SHOWN, STARTUP_TRIALS, Sampler, _most_telling, _seed_of, _tpe, to_distribution
+from sweeps.study_sampling import (
+    MOST_SHOWN,
+    STARTUP_TRIALS,
+    STATES,
+    Sampler,
+    _most_telling,
+    _seed_of,
+    _tpe,
+    to_distribution,
+)
 
 SEARCH: dict[str, Domain] = {
     "dropout": FloatDomain(0.0, 0.7),

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import math
 from random import Random
+from typing import Any
 
 import pytest
 
 from carcls.errors import SpecError
-from sweeps.space import Choice, FloatDomain, IntDomain, parse_domain
+from sweeps.space import Choice, Domain, FloatDomain, IntDomain
+from sweeps.spec import SweepSpec
 
-DOMAINS = [
-    FloatDomain(0.0, 0.7),
-    FloatDomain(1e-5, 3e-3, log=True),
-    IntDomain(1, 9),
-    IntDomain(32, 128, step=32),
-    IntDomain(1, 100, log=True),
-    Choice(("adam", "adamw")),
-    Choice((0.0, 0.5, 1.0)),
-    Choice((True, False)),
-]
-
-
-@pytest.mark.parametrize("domain", DOMAINS, ids=str)
-def test_domain_is_read_back_from_what_it_writes(domain):
-    """What a domain writes is read back as an equal domain."""
-    assert parse_domain(domain.plain(), "search.x") == domain
+DOMAINS: dict[str, Domain] = {
+    "dropout": FloatDomain(0.0, 0.7),
+    "head_lr": FloatDomain(1e-5, 3e-3, log=True),
+    "rotation": IntDomain(1, 9),
+    "image_size": IntDomain(32, 128, step=32),
+    "k": IntDomain(1, 100, log=True),
+    "optimizer": Choice(("adam", "adamw")),
+    "augmentation_strength": Choice((0.0, 0.5, 1.0)),
+    "flip": Choice((True, False)),
+}
 
 
-@pytest.mark.parametrize("domain", DOMAINS, ids=str)
+WHOLE = "this setting takes whole numbers"
+
+
+def read(name: str, value: Any) -> Domain:
+    """Read what YAML says of a setting's domain."""
+    return SweepSpec.from_tree({"family": "transfer", "search": {name: value}}).search[name]
+
+
+def test_domains_are_read_back_from_what_they_write() -> None:
+    """What a domain writes is read back as an equal domain, in the order in which they were said."""
+    search = {name: domain.plain() for name, domain in DOMAINS.items()}
+    found = SweepSpec.from_tree({"family": "transfer", "search": search}).search
+    assert list(found.items()) == list(DOMAINS.items())
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=str)
 def test_draws_stay_inside_the_domain_and_vary(domain):
     """Every draw lies inside the domain, and not all are the same."""
     random = Random(0)
@@ -54,61 +65,63 @@ def test_a_log_domain_draws_equally_often_below_and_above_its_geometric_middle()
     assert 0.45 < sum(draw < 1e-3 for draw in draws) / len(draws) < 0.55
 
 
-def test_a_range_of_a_whole_number_setting_is_whole():
+def test_a_range_of_a_whole_number_setting_is_whole() -> None:
     """A range with whole ends is one of whole numbers exactly where the setting is."""
-    assert parse_domain({"low": 4, "high": 9}, "search.epochs", integer=True) == IntDomain(4, 9)
-    assert parse_domain({"low": 0, "high": 1}, "search.dropout") == FloatDomain(0.0, 1.0)
+    assert read("epochs", {"low": 4, "high": 9}) == IntDomain(4, 9)
+    assert read("dropout", {"low": 0, "high": 0.5}) == FloatDomain(0.0, 0.5)
 
 
-def test_choices_may_be_a_list_or_a_mapping():
+def test_choices_may_be_a_list_or_a_mapping() -> None:
     """A list and a mapping with choices say the same."""
-    assert parse_domain([1, 2], "p") == parse_domain({"choices": [1, 2]}, "p") == Choice((1, 2))
+    assert read("k", [1, 2]) == read("k", {"choices": [1, 2]}) == Choice((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("dropout", {"low": 0.8, "high": 0.2}, ".low: must be at most high (0.2), got 0.8."),
+        ("dropout", {"low": 0, "high": 0.5, "log": True}, ".low: must be above 0 where log is true, got 0.0."),
+        ("clip_norm", {"low": 0.0, "high": math.inf}, ".high: must be a finite number, got inf."),
+        ("clip_norm", {"low": math.nan, "high": 1.0}, ".low: must be a finite number, got nan."),
+        ("dropout", {"low": "a", "high": 0.5}, ".low: must be a number, got 'a'."),
+        ("dropout", {"low": True, "high": 0.5}, ".low: must be a number, got True."),
+        ("dropout", {"low": 0, "high": 0.5, "log": "yes"}, ".log: must be true or false, got 'yes'."),
+        ("dropout", {"low": 0, "high": 0.5, "int": "yes"}, ".int: must be true or false, got 'yes'."),
+        ("dropout", {"low": 0.0, "high": 0.5, "step": 0.1}, ".step: must go with int: true, got 0.1."),
+        ("rotation", {"int": True, "low": 1.5, "high": 3}, ".low: must be a whole number, got 1.5."),
+        ("k", {"low": 1, "high": 6, "step": 2}, ".step: must lead from 1 to 6 exactly, got 2."),
+        ("k", {"low": 1, "high": 5, "step": 0}, ".step: must be at least 1, got 0."),
+        ("k", {"low": 1, "int": False, "high": 5}, f".int: must be true, since {WHOLE}, got False."),
+        ("warmup_epochs", {"low": 0, "high": 5, "log": True}, ".low: must be at least 1 where log is true, got 0."),
+        ("k", [], ".choices: must name at least one value, got []."),
+        ("dropout", [0, 0.0], ".choices: must differ from each other, got 0.0 twice."),
+        ("k", [[1], 2], "[0]: must be a whole number, got [1]."),
+        ("k", {"choices": 3}, ".choices: must be a list, got 3."),
+        ("k", {"high": 1}, ".low: must be given, as in {low: 0.0, high: 0.7}."),
+        ("k", 0.3, ": must be a range {low: …, high: …} or a list of choices, got 0.3."),
+        ("k", None, ": must be a range {low: …, high: …} or a list of choices, got None."),
+    ],
+)
+def test_a_mistaken_domain_says_where_and_what(name: str, value: Any, message: str) -> None:
+    """A mistake in a domain is one sentence that begins with its path."""
+    with pytest.raises(SpecError) as caught:
+        read(name, value)
+    assert caught.value.mistakes == (f"search.{name}{message}",)
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"low": 0.8, "high": 0.2}, "p.low: must be at most high (0.2), got 0.8."),
-        ({"low": 0, "high": 1, "log": True}, "p.low: must be above 0 where log is true, got 0.0."),
-        ({"low": 0.0, "high": math.inf}, "p.high: must be a finite number, got inf."),
-        ({"low": math.nan, "high": 1.0}, "p.low: must be a finite number, got nan."),
-        ({"low": "a", "high": 1}, "p.low: must be a number, got 'a'."),
-        ({"low": True, "high": 1}, "p.low: must be a number, got True."),
-        ({"low": 0, "high": 1, "log": "yes"}, "p.log: must be true or false, got 'yes'."),
-        ({"low": 0.0, "high": 1.0, "step": 0.1}, "p.step: must go with int: true, got 0.1."),
-        ({"int": True, "low": 1.5, "high": 3}, "p.low: must be a whole number, got 1.5."),
-        ({"int": True, "low": 0, "high": 5, "step": 2}, "p.step: must lead from 0 to 5 exactly, got 2."),
-        ({"int": True, "low": 0, "high": 5, "step": 0}, "p.step: must be at least 1, got 0."),
-        ({"int": True, "low": 0, "high": 5, "log": True}, "p.low: must be at least 1 where log is true, got 0."),
-        ([], "p.choices: must name at least one value, got []."),
-        ([0, 0.0], "p.choices: must differ from each other, got 0.0 twice."),
-        ([[1], [2]], "p.choices: must be plain values, got [1]."),
-        ({"choices": 3}, "p.choices: must be a list, got 3."),
-        ({"high": 1}, "p.low: must be given, as in {low: 0.0, high: 0.7}."),
-        (0.3, "p: must be a range {low: …, high: …} or a list of choices, got 0.3."),
-        (None, "p: must be a range {low: …, high: …} or a list of choices, got None."),
+        ({"lwo": 1, "high": 3}, "lwo: must be a known key, got 'lwo'. Did you mean low?"),
+        ({"low": 1, "high": 3, "stpe": 1}, "stpe: must be a known key, got 'stpe'. Did you mean step?"),
+        ({"choices": [1, 2], "low": 1}, "low: must be a known key, got 'low'. Known: choices, when."),
     ],
 )
-def test_a_mistaken_domain_says_where_and_what(value, message):
-    """A mistake in a domain is one sentence that begins with its path."""
-    with pytest.raises(SpecError) as caught:
-        parse_domain(value, "p")
-    assert caught.value.mistakes == (message,)
-
-
-@pytest.mark.parametrize(
-    ("value", "hint"),
-    [
-        ({"lwo": 0, "high": 1}, "Did you mean low?"),
-        ({"low": 0, "hihg": 1}, "Did you mean high?"),
-        ({"choices": [1, 2], "low": 1}, "p.low: must be a known key"),
-    ],
-)
-def test_an_unknown_key_names_the_nearest(value, hint):
+def test_an_unknown_key_names_the_nearest(value: Any, message: str) -> None:
     """An unknown key of a domain is answered with the nearest known one."""
-    with pytest.raises(SpecError, match="must be a known key") as caught:
-        parse_domain(value, "p")
-    assert hint in str(caught.value)
+    with pytest.raises(SpecError) as caught:
+        read("k", value)
+    assert any(said.startswith(f"search.k.{message}") for said in caught.value.mistakes)
 
 
 def test_domains_validate_themselves_when_built():

@@ -419,12 +419,10 @@ def test_a_name_must_be_usable_as_a_folder(name):
 
 def test_a_spec_built_in_code_is_checked_too():
     """A spec cannot be built around a domain that leaves what a trial accepts, nor with a wrong field."""
-    with pytest.raises(SpecError, match=r"search\.dropout\.high: must be at most 0\.95"):
-        SweepSpec(family="transfer", search={"dropout": FloatDomain(0.0, 2.0)})
-    with pytest.raises(SpecError, match=r"experiments\[0\]"):
-        SweepSpec(family="transfer", experiments=("nothing",))
-    with pytest.raises(ValidationError):
-        SweepSpec(family="transfer", trials=0)
+    wrong = {"search": {"dropout": FloatDomain(0.0, 2.0)}, "experiments": ("nothing",), "trials": 0}
+    for name, value in wrong.items():
+        with pytest.raises(ValidationError, match=name):
+            SweepSpec(family="transfer", **{name: value})
     spec = SweepSpec(family="transfer", search={"dropout": Choice((0, 0.5))})
     assert isinstance(spec.trial_config({"dropout": 0.5}), TrialConfig)
 

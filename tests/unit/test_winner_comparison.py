@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from carcls.config import TrialConfig
 from carcls.stages import StageStore
 from sweeps.cli.verdict import verdict_lines
-from sweeps.confirm import confirmed_of
+from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
 from sweeps.result import Compared, DataSummary, SweepResult
 from sweeps.winner_comparison import compare_winner
@@ -47,17 +47,14 @@ class Sweep:
     def result(self) -> SweepResult:
         """The sweep's result without a comparison."""
         trials = tuple(self.records)
-        confirmed = confirmed_of(trials)
         best = max((t for t in trials if t.confirms is None), key=lambda trial: trial.metrics["val_accuracy"])
         data = DataSummary("cars", "abc", 400, 2, {"train": 100, "validation": IMAGES, "test": 100})
-        return SweepResult(
-            "mine", "transfer", "/runs", data, trials, best.number, None, None, "", 1.0, confirmed=confirmed
-        )
+        return SweepResult("mine", "transfer", "/runs", data, Leaderboard(trials), best.number, None, None, "", 1.0)
 
     def compare(self) -> tuple[Compared, ...]:
         """Compare the winner."""
         data: Any = SimpleNamespace(splits=SimpleNamespace(validation=np.arange(IMAGES)))
-        return compare_winner(self.result, data, StageStore(self.folder))
+        return compare_winner(data, StageStore(self.folder), result=self.result)
 
 
 @pytest.fixture
@@ -92,13 +89,9 @@ def test_a_small_difference_is_not_shown_and_said_so(sweep: Sweep) -> None:
     result = sweep.result
     compared = sweep.compare()
     assert not compared[0].shown
-    (line,) = verdict_lines(SweepResult(**{**_fields(result), "comparison": compared}))
+    (line,) = verdict_lines(replace(result, comparison=compared))
     assert line.startswith("Trial 0 against the runner-up, trial 1, on 200 validation images: +1.5 points (95% ")
     assert line.endswith("no difference shown.")
-
-
-def _fields(result: SweepResult) -> dict[str, Any]:
-    return {name: getattr(result, name) for name in result.__slots__}
 
 
 def test_siblings_of_the_winner_are_no_runner_up(sweep: Sweep) -> None:
@@ -118,7 +111,7 @@ def test_confirmed_winner_is_compared_with_each_other_one_over_all_seeds(sweep: 
     for number, share in ((0, 0.5), (0, 0.55), (1, 0.9), (1, 0.92), (2, 0.89), (2, 0.9)):
         sweep.add(rng.random(IMAGES) < share, confirms=number)
     compared = sweep.compare()
-    means = {one.number: one.mean for one in sweep.result.confirmed}
+    means = {one.number: one.mean for one in sweep.result.board.confirmed}
     winner, *others = means
     assert [one.against for one in compared] == others
     assert (winner in (1, 2), others[1]) == (True, 0)

@@ -24,14 +24,14 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from carcls.errors import InputError
-from sweeps.cli import family as family_command
+from sweeps.cli import execute
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.packaged import packaged_specs
 from sweeps.remembered import recall
+from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec
 from sweeps.spec_loading import edit_spec, load_spec
-from sweeps.spec_mistakes import TRIAL_SETTINGS
 from sweeps.status import sweeps_in
 from sweeps.sweep_file import Kind, write_file
 
@@ -346,7 +346,7 @@ def ask(case: Case, folder: Path) -> Answer:
     out, err = io.StringIO(), io.StringIO()
     begun = time.process_time()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(family_command, "_print_plan", lambda spec, *_, **__: specs.append(spec))
+        patch.setattr(execute, "_plan", lambda command, *_, **__: specs.extend(command.specs))
         code = run_command(carsweep, words)
     return Answer(code, out.getvalue(), err.getvalue(), specs[0] if specs else None, time.process_time() - begun)
 

@@ -1,0 +1,258 @@
+"""What a sweep's trials take: by a clock that the test turns, over sessions, deaths, and journals of older versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from carcls.outcome import Measurement
+from sweeps.budget import NOTHING, Prices, Spent, spent_dict
+from sweeps.forecast import Account, BudgetStatus
+from sweeps.record import Status, TrialRecord
+from sweeps.resources import Share
+from sweeps.space import FloatDomain
+from sweeps.spec import SweepSpec
+from sweeps.spec_loading import load_spec
+from sweeps.spending import Meter, read_older_spending
+from sweeps.study import Asked, Study
+from sweeps.study_records import read_history
+
+SHARE = Share(cpus=2, gpus=0.5, concurrency=2)
+HELD = (SHARE.cpus, SHARE.gpus)
+SPEC = SweepSpec(family="transfer", trials=3, config={"epochs": 4}, search={"dropout": FloatDomain(0.0, 0.9)})
+
+
+@dataclass
+class Clock:
+    """Shows what it was set to, in seconds."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+class Session:
+    """A driver's session of the sweep in a folder, as far as it measures what trials take."""
+
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        self.study, self.clock = Study.open(folder, SPEC), clock
+        self.meter = Meter(self.study.records(), clock)
+        self.study.note_spending(self.meter.read)
+
+    def begin(self) -> Asked:
+        """Let a process take up the next trial."""
+        asked = self.study.ask()
+        assert asked is not None
+        self.meter.start(asked.number, *HELD)
+        return asked
+
+    def report(self, number: int, epoch: int, seconds: float, *, trained: bool = True) -> None:
+        """Let the trial report an epoch after so many seconds."""
+        self.clock.now += seconds
+        if trained:
+            self.meter.train(number)
+        self.study.report(number, Measurement(epoch, {"val_accuracy": 0.5}, trained))
+
+
+def record(number: int, status: Status = "running", **changes: object) -> TrialRecord:
+    """A trial of four epochs."""
+    fields = {"metrics": {}, "epochs": 0, "seconds": 0.0, "experiment": None, "settings": {}, "config": {"epochs": 4}}
+    return TrialRecord(number=number, status=status, **{**fields, **changes})  # type: ignore[arg-type]
+
+
+def trained(number: int, status: Status, epochs: int, seconds: float = 10.0, **changes: object) -> TrialRecord:
+    """A trial that trained so many epochs, each in ``seconds``."""
+    spent = Spent.of(SHARE, epochs * seconds, epochs)
+    return record(number, status, epochs=epochs, spent=spent, **changes)
+
+
+def status_of(*records: TrialRecord, **budgets: object) -> BudgetStatus:
+    """Return the status of a sweep with nine trials to come."""
+    spec = load_spec("transfer", overrides=budgets)
+    return Account(spec, SHARE, records, Meter(records, Clock()), clock=Clock()).status(9)
+
+
+def test_every_report_is_in_the_journal_with_the_trials_share(tmp_path: Path) -> None:
+    """After two epochs of ten seconds a kill loses nothing: 20 s, on two cores and half a GPU."""
+    session = Session(tmp_path, Clock())
+    session.clock.now += 5  # before the first trial
+    number = session.begin().number
+    for epoch in (1, 2):
+        session.report(number, epoch, 10.0)
+    (killed,) = read_history(tmp_path).records
+    assert (killed.spent, killed.seconds) == (Spent(20.0, 2, 40.0, 10.0, wall=25.0), 20.0)
+
+
+def test_a_sweep_that_goes_on_remembers_what_it_spent(tmp_path: Path) -> None:
+    """The second session counts on: epochs, seconds and wall time of both; an epoch that is told again is free."""
+    session = Session(tmp_path, Clock())
+    number = session.begin().number
+    for epoch in (1, 2):
+        session.report(number, epoch, 10.0)
+    again = Session(tmp_path, Clock(0.0))
+    assert again.begin().number == number
+    for epoch in (1, 2):
+        again.report(number, epoch, 0.0, trained=False)
+    again.report(number, 3, 15.0)
+    assert again.study.record(number).spent == Spent(35.0, 3, 70.0, 17.5, wall=35.0)
+    again.clock.now += 5
+    again.study.tell_complete(number, {"val_accuracy": 0.5}, 4, 19.5, {})
+    (ended,) = read_history(tmp_path).records
+    assert (ended.spent, ended.seconds) == (Spent(40.0, 3, 80.0, 20.0, wall=40.0), 19.5)
+
+
+@pytest.mark.parametrize("way", ["released", "given back", "failed"])
+def test_what_a_trial_took_after_its_last_epoch_is_in_the_journal(tmp_path: Path, way: str) -> None:
+    """Also where the trial ends otherwise than with a report: it is left for the next session, lost, or failed."""
+    session = Session(tmp_path, Clock())
+    number = session.begin().number
+    session.clock.now += 10
+    if way == "released":
+        session.study.release()
+    elif way == "given back":
+        session.study.hand_back(number, counted=True, why="killed")
+    else:
+        session.study.tell_failed(number, "a bug", "bug")
+    assert read_history(tmp_path).records[0].spent.seconds == 10.0
+
+
+def test_a_gpu_that_a_trial_could_not_use_is_not_booked() -> None:
+    """Its process is; a GPU that the next one can use counts from then on."""
+    clock = Clock()
+    meter = Meter([], clock)
+    assert meter.read(0) is None
+    meter.start(0, *HELD)
+    clock.now += 10
+    meter.stop(0, saw_gpu=False)
+    assert meter.read(0) == Spent(10.0, 0, 20.0, 0.0, wall=10.0)
+    meter.start(0, *HELD)
+    clock.now += 10
+    meter.train(0)
+    assert meter.read(0) == Spent(20.0, 1, 40.0, 5.0, wall=20.0)
+
+
+def test_attempts_of_processes_that_died_cost_too() -> None:
+    """Ten seconds on two cores until a process died, and ten of the next one that had four, are sixty of a core."""
+    clock = Clock()
+    meter = Meter([], clock)
+    for cpus in (2, 4):
+        meter.start(0, cpus, 0.0)
+        clock.now += 10
+        meter.stop(0)
+        clock.now += 100  # nothing runs meanwhile
+    assert meter.read(0) == Spent(20.0, 0, 60.0, wall=220.0)
+
+
+def test_a_trial_that_is_handed_out_again_begins_anew(tmp_path: Path) -> None:
+    """What it may have open since then is not cleared away; of the time between two sessions nobody has anything."""
+    first = Session(tmp_path, Clock())
+    number = first.begin().number
+    began = first.study.record(number).began
+    second = Session(tmp_path, Clock())
+    assert second.study.record(number).began == began
+    second.begin()
+    assert second.study.record(number).began > began
+
+
+def test_what_older_versions_wrote_is_counted_on(tmp_path: Path) -> None:
+    """Of spending.jsonl the last line of each trial and session counts; lines that a dying machine tore do not."""
+    times = [(1, 0, 4.0, 1, 9.0), (1, 0, 6.0, 2, 11.0), (1, 1, 1.0, 0, 12.0), (2, 1, 5.0, 1, 7.0)]
+    names = ("sitting", "trial", "seconds", "epochs", "wall")
+    lines = [{**dict(zip(names, line, strict=True)), "cpu_seconds": 2.0, "gpu_seconds": 0.0} for line in times]
+    torn = ['{"sitting": 2, "trial": 0, "seco', "\0\0\0", "7", "[]"]
+    (tmp_path / "spending.jsonl").write_text("\n".join([*map(json.dumps, lines), *torn]))
+    spent = {0: Spent(6.0, 2, 2.0, wall=19.0), 1: Spent(6.0, 1, 4.0, wall=19.0)}
+    assert read_older_spending(tmp_path) == spent
+    with Study.open(tmp_path, SPEC) as study:
+        study.ask()
+    session = Session(tmp_path, Clock())
+    session.begin()
+    session.report(0, 1, 10.0)
+    assert read_history(tmp_path).records[0].spent == Spent(16.0, 3, 22.0, 5.0, wall=29.0)
+
+
+def test_of_the_oldest_sweeps_the_journal_tells_what_the_last_attempt_took(tmp_path: Path) -> None:
+    """What the store answered trained nothing, and took the time of looking it up."""
+    with Study.open(tmp_path, SPEC) as study:
+        for reused in (False, True):
+            asked = study.ask()
+            assert asked is not None
+            study.tell_complete(asked.number, {"val_accuracy": 0.5}, 3, 9.0, {"reused": reused})
+        study.tell_complete(study.ask().number, {"val_accuracy": 0.5}, 0, 0.0, {})  # type: ignore[union-attr]
+    assert [one.spent for one in read_history(tmp_path).records] == [Spent(9.0, 3), Spent(9.0), NOTHING]
+
+
+def test_the_epochs_of_all_trials_end_a_sweep() -> None:
+    """With a budget of five a trial may start after four epochs, and none after five."""
+    for last, used_up in ((0, ""), (1, "epochs")):
+        records = [trained(0, "complete", 4), trained(1, "running", last)]
+        spec = load_spec("transfer", overrides={"epochs_budget": 5})
+        assert Account(spec, SHARE, records, Meter(records)).used_up(9) == used_up
+
+
+def test_a_trial_that_would_cost_too_much_does_not_start() -> None:
+    """An epoch costs 1, a trial of four 4: with 12 in all a third one may start, and beside it no other."""
+    never_stopped = {"early_stopping": {"enabled": False}, "epochs": 4}
+    budgets = {"price": "720/gpu-hour", "max_cost": 12.0, **never_stopped}
+    records = [trained(number, "complete", 4) for number in (0, 1)]
+    status = status_of(*records, **budgets)
+    assert (status.cost, status.next_cost) == (pytest.approx(8), pytest.approx(4))
+    account = Account(load_spec("transfer", overrides=budgets), SHARE, records, Meter(records))
+    assert account.used_up(9) == ""
+    account.note(trained(2, "running", 1))
+    assert account.used_up(9) == "cost"
+
+
+def test_reports_and_records_make_the_same_status() -> None:
+    """Whoever was told of every trial as it ran has the sums of one that reads all records at once."""
+    ends = [trained(0, "complete", 4, metrics={"val_accuracy": 0.6}), trained(1, "pruned", 1), trained(2, "running", 2)]
+    spec, meter = load_spec("transfer"), Meter(ends, Clock())
+    told = Account(spec, SHARE, [], meter, clock=Clock())
+    for end in ends:
+        for epochs in range(end.epochs):
+            told.note(trained(end.number, "running", epochs))
+        told.note(end)
+    assert told.status(3) == Account(spec, SHARE, ends, meter, clock=Clock()).status(3)
+    assert told.status(3).spent.epochs == 7
+
+
+def test_how_far_a_sweep_is_counts_earlier_sessions() -> None:
+    """Ended trials and the best one are those of the whole sweep; a pruned trial is never the best."""
+    records = [
+        record(0, "complete", metrics={"val_accuracy": 0.6}),
+        record(1, "pruned", metrics={"val_accuracy": 0.9}),
+        record(2),
+    ]
+    status = status_of(*records)
+    assert (status.ended, status.best) == (2, records[0])
+
+
+def test_the_best_is_the_one_that_would_win() -> None:
+    """The first objective decides among trials that keep the constraints; a run with a fresh seed is none of them."""
+    metrics = [(0.9, 9.0, 9e6), (0.8, 5.0, 1e6), (0.7, 3.0, 2e6), (0.7, 2.0, 9e6), (0.1, 1.0, 1e6)]
+    names = ("val_accuracy", "predict_ms", "parameters")
+    records = [
+        record(number, "complete", metrics=dict(zip(names, measured, strict=True)), confirms=2 if number == 4 else None)
+        for number, measured in enumerate(metrics)
+    ]
+    goals = {"objectives": ["predict_time", "accuracy"], "constraints": ["parameters <= 5M"]}
+    assert status_of(*records, **goals).best == records[2]
+    assert status_of(*records).best == records[0]
+
+
+def test_the_result_tells_what_was_spent_on_what() -> None:
+    """Seconds, epochs and money of all, and of each status; the hourly price of the sweep is in the whole only."""
+    records = [
+        record(0, "complete", spent=Spent(20.0, 2, 40.0, 10.0, wall=20.0)),
+        record(1, "pruned", spent=Spent(10.0, 1, 20.0, 5.0, wall=30.0)),
+        record(2, "complete", sibling_of=0),
+    ]
+    spent = spent_dict(records, Prices(gpu_hour=3600, hour=3600))
+    assert (spent["seconds"], spent["epochs"], spent["cost"], spent["currency"]) == (30.0, 3, 15.0 + 30.0, "$")
+    assert spent["by_status"]["pruned"] == {"seconds": 10.0, "epochs": 1, "cost": 5.0}
+    assert spent_dict(records, None)["cost"] is None
