@@ -193,7 +193,7 @@ class _Table:
             values, lengths, slips = gallery.centred(rows)
             offsets, factors = gallery.offsets(values)
             rounded, errors = self._round(values, slips)
-            self._rows[rows] = torch.cat([rounded, _in_parts(-offsets, dtype)], dim=1).to(device)
+            self._rows[rows[0] : rows[-1] + 1] = torch.cat([rounded, _in_parts(-offsets, dtype)], dim=1).to(device)
             self._longest = max(self._longest, float((lengths + errors).max()))
             self._error = max(self._error, float(errors.max()))
             self._offset = max(self._offset, float(np.abs(offsets).max()))
