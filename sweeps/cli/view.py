@@ -29,9 +29,9 @@ _WIDE, _NARROW, _SHORTEST = 100, 70, 16
 
 
 @contextmanager
-def open_view(spec: SweepSpec, console: Console) -> Iterator[View]:
+def open_view(spec: SweepSpec, console: Console) -> Iterator[SweepView]:
     """Give a view of a sweep, and clear it away at the end."""
-    view = View(spec, console)
+    view = SweepView(spec, console)
     try:
         with last_words(view.close):
             yield view
@@ -39,7 +39,7 @@ def open_view(spec: SweepSpec, console: Console) -> Iterator[View]:
         view.close()
 
 
-class View:
+class SweepView:
     """Shows a sweep: on a terminal a table that is redrawn in place, anywhere else one line per event.
 
     Args:
