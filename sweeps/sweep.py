@@ -128,7 +128,7 @@ def _read_images(checked: Checked, command: Command, watcher: Progress) -> tuple
     """Return the spec as it fits the images, and these, read and packed."""
     stages = StageStore(command.root / "stages")
     damage = DamageNews(stages, watcher.note)
-    dataset = prepare_data(checked.spec, command.root, stages, watcher, checked.reading)
+    dataset = prepare_data((checked.spec, *command.specs), command.root, stages, watcher, checked.reading)
     spec, changed = fit_to_data(checked.spec, len(dataset.splits.train))
     for note in (*data_notes(dataset), *changed):
         watcher.note(note)
@@ -222,7 +222,7 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
 
     spec, out, dataset = checked.spec, command.root, None
     if reading is not None:
-        dataset = prepare_data(spec, out, StageStore(out / "stages"), reading, checked.reading)
+        dataset = prepare_data((spec, *command.specs), out, StageStore(out / "stages"), reading, checked.reading)
     elif checked.reading is not None and (out / "stages").is_dir():
         dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
     if dataset is not None:

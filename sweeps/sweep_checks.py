@@ -152,16 +152,18 @@ def _ask_around(
 
     A folder of runs that cannot be has no database, and no cluster sees it.
     """
-    from sweeps.cluster import machines_of
     from sweeps.resources import this_machine
-    from sweeps.tracking_store import check_tracking
 
     tracking, machine, has_folder = None, this_machine(), not mistakes.found
     machines: Sequence[Machine] = () if command.address else (machine,)
     if command.tracking_uri is not None or (has_folder and not plan):
+        from sweeps.tracking_store import check_tracking
+
         with mistakes:
             tracking = check_tracking(command.tracking_uri, command.root)
     if command.address is not None and has_folder:
+        from sweeps.cluster import machines_of
+
         with mistakes:
             machines = machines_of(command.address, command.root)
     return tracking, machine, machines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,13 +25,16 @@ NOT_READ = "images not read yet: counts may fall; --read counts them exactly."
 
 
 def prepare_data(
-    spec: SweepSpec, out: Path, stages: StageStore, progress: Progress, reading: Manifest | None
+    specs: Sequence[SweepSpec], out: Path, stages: StageStore, progress: Progress, reading: Manifest | None
 ) -> Dataset:
-    """Read, decode and split the sweep's images, listed in ``reading``; draw the demo cars where there are none."""
+    """Read and split the images of sweeps, listed in ``reading``, decoded once at all sizes that any of them needs.
+
+    The demo cars are drawn where there are none.
+    """
     from carcls.data.dataset import prepare_dataset
 
-    size, *also = wanted_sizes(spec)
-    data = _with_demo(spec.data, out, progress)
+    size, *also = dict.fromkeys(size for spec in specs for size in wanted_sizes(spec))
+    data = _with_demo(specs[0].data, out, progress)
     return prepare_dataset(data, stages, size, also=also, listed=reading, progress=progress.packing)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeps.cli.exits import DONE
+from sweeps.cli.options import options
 
 if TYPE_CHECKING:
     from sweeps.clearing import Cleared
@@ -22,11 +23,10 @@ Nothing that goes is lost for good: a stage that is needed again is made again."
 
 
 @click.command("gc", epilog=_EPILOG)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@options("out", "json")
 @click.option("--disk", metavar="SIZE", help="Room for all stages, such as 20GB: remove more until the rest fits.")
 @click.option("--keep", type=int, help="With --disk: models to keep of each sweep, the best first. Default: 5.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bool) -> int:
     """Remove stages that no sweep needs any more.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from carcls.errors import InputError
+from sweeps.cli.options import options
 from sweeps.cli.streams import Streams
 from sweeps.text import table_of
 
@@ -19,8 +20,7 @@ _WIDE = 110
 
 
 @click.command("runs")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options("out", "json")
 def runs(out: Path, as_json: bool) -> None:
     """List the sweeps under --out: how they stand and what came of them, the last written to first."""
     from sweeps.status import COLUMNS, sweep_status, sweeps_in

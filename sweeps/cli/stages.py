@@ -10,6 +10,7 @@ import click
 
 from sweeps import text
 from sweeps.cli.exits import DONE
+from sweeps.cli.options import options
 
 if TYPE_CHECKING:
     from carcls.stages_use import KindUse
@@ -23,8 +24,7 @@ _HEAD = ("kind", "stages", "size", "made in", "hits", "saved")
 
 
 @click.command("stages", epilog=_EPILOG)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options("out", "json")
 def stages(out: Path, as_json: bool) -> int:
     """List the stages that trials share, by kind: their size, how often they were found, and the seconds that saved.
 
