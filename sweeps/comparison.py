@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from carcls.errors import InputError, nearest
+from carcls.errors import InputError
 from carcls.evaluation.predictions import StoredPredictions, read_predictions
 from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison, compare_hits, holm
 from sweeps.leaderboard import Row, half_width, row_json, varying_settings
 from sweeps.result import DataSummary, SweepResult, read_result
-from sweeps.sweep_file import sweeps_of
-from sweeps.text import NOTHING, Column, duration, percent, points
+from sweeps.status import sweeps_in
+from sweeps.text import Column, duration, percent, points
 from sweeps.winner import TEST_PREDICTIONS
 
 TOP = 5
@@ -44,25 +44,21 @@ def _test_text(result: SweepResult) -> str:
     return percent(_tested(result), (high - low) / 2)
 
 
-def _registered(result: SweepResult) -> str:
-    return f"{result.registered.name} {result.registered.version}" if result.registered else ""
-
-
 def _trials_run(result: SweepResult) -> int:
     return sum(trial.sibling_of is None and trial.confirms is None for trial in result.trials)
 
 
 COLUMNS: tuple[Column[SweepResult], ...] = (
-    Column("sweep", lambda r: r.sweep, "sweep", lambda r: r.sweep, is_word=True),
-    Column("family", lambda r: r.family, "family", lambda r: r.family, is_word=True),
-    Column("status", lambda r: r.status, "status", lambda r: r.status, is_word=True),
-    Column("model", lambda r: r.model, "winner", lambda r: r.model, is_word=True),
-    Column("val_accuracy", _validated, "val accuracy", lambda r: percent(_validated(r), _val_half_width(r))),
-    Column("test_accuracy", _tested, "test accuracy", _test_text),
-    Column("test_f1", lambda r: _tested(r, "test_f1"), "test F1", lambda r: percent(_tested(r, "test_f1"))),
-    Column("trials", _trials_run, "trials", lambda r: str(_trials_run(r))),
-    Column("seconds", lambda r: r.seconds, "time", lambda r: duration(r.seconds)),
-    Column("registered", _registered, "registered", lambda r: _registered(r) or NOTHING, is_word=True),
+    Column("sweep", lambda r: r.sweep, "sweep", is_word=True),
+    Column("family", lambda r: r.family, "family", is_word=True),
+    Column("status", lambda r: r.status, "status", is_word=True),
+    Column("model", lambda r: r.model, "winner", is_word=True),
+    Column("val_accuracy", _validated, "val accuracy", cell=lambda r: percent(_validated(r), _val_half_width(r))),
+    Column("test_accuracy", _tested, "test accuracy", cell=_test_text),
+    Column("test_f1", lambda r: _tested(r, "test_f1"), "test F1", percent),
+    Column("trials", _trials_run, "trials"),
+    Column("seconds", lambda r: r.seconds, "time", duration),
+    Column("registered", lambda r: str(r.registered or ""), "registered", is_word=True),
     Column("val_half_width", _val_half_width),
     Column("test_interval", lambda r: r.test.interval if r.test else None),
     Column("readings", lambda r: r.test.readings if r.test else 0),
@@ -156,22 +152,18 @@ def compare_sweeps(out: Path, names: Sequence[str] = ()) -> Comparison:
 
     Args:
         out: folder of runs.
-        names: of sweeps; none means all of them.
+        names: of sweeps, or of jobs, whose sweeps are meant; none means all sweeps.
 
     Raises:
-        InputError: a name is of no sweep, or there is none at all.
+        InputError: a name is of neither, or there is no sweep at all.
     """
-    known = [folder.name for folder in sweeps_of(out)]
-    if not known:
+    wanted = [sweep for name in names for sweep in sweeps_in(out, name)] if names else sorted(sweeps_in(out))
+    if not wanted:
         raise InputError(f"--out must be a folder with sweeps, got {str(out)!r}. Run one first, or name its --out.")
-    for name in names:
-        if name not in known:
-            said = f"SWEEP must be the name of a sweep under {str(out)!r}, got {name!r}."
-            raise InputError(said + nearest(name, known))
     results: list[SweepResult] = []
     answers: dict[str, StoredPredictions] = {}
     unfinished, unreadable = [], []
-    for name in dict.fromkeys(names or known):
+    for name in dict.fromkeys(wanted):
         try:
             result = read_result(out / name)
             if result is None:

@@ -41,10 +41,6 @@ class DocumentedExperiment:
     approximate: bool = False
     leaked: bool = False
 
-    # A mapping proxy cannot be pickled, and workers may be handed an experiment.
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (find_experiment, (self.name,))
-
 
 def _read_experiments() -> Iterator[DocumentedExperiment]:
     families = read_packaged(Path(__file__).with_name("experiments.yaml"))

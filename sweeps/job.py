@@ -1,6 +1,6 @@
 """A sweep from its spec to a registered model.
 
-    checks (folder, data, tracking, resources, weights) -> data set -> trials -> winner (see sweeps.winner)
+    checks (sweeps.job_checks) -> data set -> trials -> winner (sweeps.winner)
 
 The expensive libraries are imported where they are used, so that a mistake is answered before they load.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +21,7 @@ from sweeps.budget import Spent, cost_of, prices_of, used_up_note
 from sweeps.clearing import DiskKeeper
 from sweeps.holding import forget_request, hold
 from sweeps.interrupts import last_words, uninterrupted
-from sweeps.job_checks import Checked, check_sweep, fit_to_data, notes_of_spec, require_same_data
+from sweeps.job_checks import Checked, fit_to_data, notes_of_spec, require_same_data
 from sweeps.job_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.observers import Progress
 from sweeps.sitting import Sitting
@@ -34,6 +33,7 @@ from sweeps.winner_candidates import repeats_wanted
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
+    from sweeps.command import Command
     from sweeps.engine import EngineResult
     from sweeps.observers import Watcher
     from sweeps.plan import Plan
@@ -49,94 +49,60 @@ if TYPE_CHECKING:
 LAST_SECONDS = 15.0
 
 
-def settle_spec(spec: SweepSpec) -> SweepSpec:
-    """Return the spec with a name (its own, or ``<family>-<date>-<time>``) and with an absolute path of its data."""
-    name = spec.name or f"{spec.family}-{time.strftime('%Y%m%d-%H%M%S')}"
-    data = spec.data
-    if data.path is not None:
-        data = data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
-    return spec.model_copy(update={"name": name, "data": data})
-
-
-def run_sweep(
-    spec: SweepSpec,
-    out: Path,
-    tracking_uri: str | None,
-    *,
-    watcher: Watcher,
-    address: str | None = None,
-    edits: Sequence[str] | None = None,
-) -> SweepResult:
-    """Run a sweep, or go on with it; when nothing remains to be done, answer with what it left.
-
-    Args:
-        spec: with a name (see ``settle_spec``).
-        out: folder of all sweeps; made when missing. On a cluster every machine must see it under this path.
-        tracking_uri: MLflow's; None is a database under ``out``.
-        watcher: told of every trial, and of everything else.
-        address: of a running Ray cluster; None runs the trials on this machine.
-        edits: what was changed in the spec of a sweep that goes on, in words; None allows no change of its search.
-
-    Raises:
-        InputError: something given cannot be used; no trial has started, unless it is MLflow's database that turns
-            out to be unusable when it is opened.
-    """
-    with open_sitting(spec, out, tracking_uri, watcher=watcher, address=address, edits=edits) as sitting:
-        return run_trials_of(sitting, watcher, conclude_sweep)
-
-
 def conclude_sweep(sitting: Sitting, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
     """Choose the winner, read its test score, register it and write everything down."""
     return conclude(sitting, engine.records, interrupted=engine.interrupted, mirror=mirror, tell=tell)
 
 
 @contextmanager
-def open_sitting(
-    spec: SweepSpec,
-    out: Path,
-    tracking_uri: str | None,
-    *,
-    watcher: Progress,
-    address: str | None = None,
-    edits: Sequence[str] | None = None,
-) -> Iterator[Sitting]:
-    """Check everything that can be checked, read and pack the data, and hold the sweep for this process.
+def open_sitting(checked: Checked, command: Command, watcher: Progress) -> Iterator[Sitting]:
+    """Read and pack the images of a sweep, and hold it for this process.
 
-    Arguments and errors as ``run_sweep``.
+    Args:
+        checked: the sweep, as ``check_sweeps`` lets it pass.
+        command: that it is run by.
+        watcher: told of what happens.
+
+    Raises:
+        InputError: the images cannot be used, or another process runs the sweep.
     """
-    from sweeps.session import one_session
-
     started = time.monotonic()
-    out = out.expanduser().absolute()
-    with waiting(watcher.note, "checking data, machines, weights and MLflow …"):
-        checked = check_sweep(spec, out, tracking_uri, address, edited=edits is not None)
-    folder = out / str(spec.name)
-    for note in (*notes_of_spec(spec), *checked.notes):
+    folder = command.root / str(checked.spec.name)
+    for note in (*notes_of_spec(checked.spec), *checked.notes):
         watcher.note(note)
-    # Ray ends when all else is done: the winner registered, the result written, MLflow's runs closed.
-    with hold(folder), one_session():
+    with hold(folder):
         forget_request(folder)
-        _start_ray_ahead(checked, folder, address, edits)
+        _start_ray_ahead(checked, folder, command)
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
-            write_file(folder, "sweep", tracking_uri, [checked.spec])
+            write_file(folder, "sweep", command.tracking_uri, [checked.spec])
         try:
-            spec, dataset = _read_images(checked, out, watcher)
+            spec, dataset = _read_images(checked, command.root, watcher)
         except InputError:
             if is_new:
                 forget(folder)
             raise
-        write_file(folder, "sweep", tracking_uri, [spec])
+        write_file(folder, "sweep", command.tracking_uri, [spec])
         dataset.save(folder / "dataset.json")
         assert checked.tracking is not None
-        stages = StageStore(out / "stages")
-        yield Sitting(spec, out, checked.tracking, checked.share, stages, dataset, started, address, edits)
+        yield Sitting(
+            spec,
+            command.root,
+            checked.tracking,
+            checked.share,
+            StageStore(command.root / "stages"),
+            dataset,
+            started,
+            command.address,
+            command.changes,
+            command.name if command.is_job else None,
+        )
 
 
-def _start_ray_ahead(checked: Checked, folder: Path, address: str | None, edits: Sequence[str] | None) -> None:
+def _start_ray_ahead(checked: Checked, folder: Path, command: Command) -> None:
     """Begin to start Ray, and processes that load what trials need, if there are any to run."""
     share = checked.share
-    if address is not None or ((folder / "result.json").is_file() and not edits):
+    if command.address is not None or ((folder / "result.json").is_file() and not command.changes):
         return
     from sweeps.session import start_ahead
 
@@ -157,15 +123,10 @@ def _read_images(checked: Checked, out: Path, watcher: Progress) -> tuple[SweepS
     return spec, dataset
 
 
-def run_trials_of(sitting: Sitting, watcher: Watcher, finish: Finish, *, job: str | None = None) -> SweepResult:
-    """Run the trials that the sweep still owes, logged to MLflow.
-
-    ``finish`` reads the winner's test score, registers it and writes down what there is. ``job`` is the ``--name`` of
-    the command when it is not the sweep's own.
-    """
+def run_trials_of(sitting: Sitting, watcher: Watcher, finish: Finish) -> SweepResult:
+    """Run the trials that the sweep still owes, logged to MLflow; what is left of it is what ``finish`` returns."""
     from sweeps.tracking import mirror_of
 
-    sitting = replace(sitting, job=job)
     data = summarize_data(sitting.dataset)
     mirror = mirror_of(sitting.spec, sitting.folder, sitting.tracking, data, watcher.note)
     status: Literal["complete", "interrupted", "failed"] = "failed"
@@ -237,20 +198,12 @@ def _run_here(records: Sequence[TrialRecord]) -> int:
     return sum(r.sibling_of is None and r.confirms is None and not r.refused for r in records)
 
 
-def plan_sweep(
-    spec: SweepSpec,
-    out: Path,
-    tracking_uri: str | None,
-    *,
-    address: str | None = None,
-    reading: Progress | None = None,
-) -> Plan:
-    """Return what the sweep would take, after the checks that a run goes through before its first trial.
-
-    Of images that were read before it tells what the run does. The time is told for this machine.
+def plan_sweep(checked: Checked, command: Command, reading: Progress | None = None) -> Plan:
+    """Return what a sweep would take; of images that were read before it tells what the run does.
 
     Args:
-        spec, out, tracking_uri, address: as in ``run_sweep``.
+        checked: the sweep, as ``check_sweeps`` lets it pass. The time is told for this machine.
+        command: that it would be run by.
         reading: told while the images are read into the store, as the run does; None counts them by their listing.
 
     Raises:
@@ -259,15 +212,13 @@ def plan_sweep(
     from carcls.data.dataset import DataSummary, find_dataset
     from sweeps.plan import make_plan
 
-    out = out.expanduser().absolute()
-    checked = check_sweep(spec, out, tracking_uri, address, plan=True)
-    spec, folder, dataset = checked.spec, out / str(checked.spec.name), None
+    spec, out, dataset = checked.spec, command.root, None
     if reading is not None:
         dataset = prepare_data(spec, out, StageStore(out / "stages"), reading, checked.reading)
     elif checked.reading is not None and (out / "stages").is_dir():
         dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
     if dataset is not None:
-        require_same_data(folder, dataset, demo=spec.data.path is None)
+        require_same_data(out / str(spec.name), dataset, demo=spec.data.path is None)
     summary = checked.listed if dataset is None else DataSummary.of(dataset)
     spec, changed = fit_to_data(spec, summary.train)
     found = [NOT_READ] if dataset is None else data_notes(dataset)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carcls.errors import InputError, OutputError
+from carcls.errors import InputError, OutputError, SpecError
 from sweeps.budget import idle_prices
 from sweeps.job_data import configs_to_check, expected_demo, located
 from sweeps.space import Choice
@@ -16,8 +16,10 @@ from sweeps.sweep_file import has_begun, is_sweep, read_file
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
+    from carcls.config import DataConfig
     from carcls.data.dataset import Dataset, DataSummary
     from carcls.data.reading import Reading
+    from sweeps.command import Command
     from sweeps.resources import Machine, Share
     from sweeps.spec import SweepSpec
     from sweeps.tracking_store import Tracking
@@ -48,51 +50,129 @@ class Checked:
     reading: Reading | None
 
 
-def check_sweep(
-    spec: SweepSpec,
-    out: Path,
-    tracking_uri: str | None,
-    address: str | None,
-    *,
-    edited: bool = False,
-    plan: bool = False,
-) -> Checked:
-    """Check all that can be checked before an image is read: the one door of runs and plans.
+# What decides which networks trials need, with which weights.
+_OF_NETWORKS = ("backbone", "weights", "image_size", "pooling", "depth", "stem")
+
+
+class _Mistakes:
+    """What is wrong, collected, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self.found: list[InputError] = []
+
+    def __enter__(self) -> None:
+        """Begin a check."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        """Note the mistake that the check has found."""
+        if isinstance(error, InputError):
+            self.found.append(error)
+        return isinstance(error, InputError)
+
+    def tell(self) -> None:
+        """Raise what was found, each sentence once.
+
+        Raises:
+            InputError: there is something.
+        """
+        sentences: dict[str, None] = {}
+        for error in self.found:
+            sentences |= dict.fromkeys(error.mistakes if isinstance(error, SpecError) else [str(error)])
+        if len(sentences) == 1:
+            raise self.found[0]
+        if sentences:
+            raise SpecError(list(sentences))
+
+
+def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]:
+    """Check all that can be checked of a command before an image is read: the one door of runs and plans.
+
+    What its sweeps share (images, machines, MLflow) is asked once.
 
     Args:
-        spec: of the sweep, settled.
-        out: folder of all sweeps, absolute.
-        tracking_uri: MLflow's; None is a database under ``out``.
-        address: of a Ray cluster.
-        edited: whether the spec of a sweep that goes on may be another than it was begun with.
+        command: with absolute paths of its data.
         plan: whether nothing will be run: ``out`` is not made, and no weights are downloaded.
 
     Raises:
-        InputError: something given cannot be used; the message has the remedy.
+        InputError: something given cannot be used; the message has every mistake, each with its remedy.
     """
+    from sweeps.resources import least_seconds, trial_resources
+
+    out, mistakes = command.root, _Mistakes()
+    listings: dict[DataConfig, tuple[DataSummary, Reading | None]] = {}
+    for data in dict.fromkeys(located(spec.data, out) for spec in command.specs):
+        with mistakes:
+            listings[data] = _list_images(data)
+    with mistakes:
+        require_writable(out, make=not mistakes.found and (not plan or command.address is not None))
+    tracking, machine, machines = _ask_around(command, mistakes, plan=plan)
+    with mistakes:
+        least_seconds()
+    ready = []
+    for spec in command.specs:
+        with mistakes:
+            spec = claim_folder(spec, out, edited=command.changes is not None)
+        if machines:
+            with mistakes:
+                share = trial_resources(spec, *machines)
+        listed, reading = listings.get(located(spec.data, out), (None, None))
+        # Near-duplicates may move images from validation to training, so only more neighbours than both are too many.
+        if listed is not None and _most_neighbours(spec) > listed.train + listed.validation:
+            with mistakes:
+                fit_to_data(spec, listed.train)
+        if not mistakes.found:
+            assert listed is not None
+            ready.append(Checked(spec, (), machine, share, {}, tracking, listed, reading))
+    mistakes.tell()
+    # Last, since weights may have to be asked for on the internet.
+    checked = []
+    for each in ready:
+        with mistakes:
+            checked.append(_with_networks(each, out / "stages", download=not plan))
+    mistakes.tell()
+    return tuple(checked)
+
+
+def _list_images(data: DataConfig) -> tuple[DataSummary, Reading | None]:
+    """Return the numbers of a data set by its listing, and the listing."""
     from carcls.data.dataset import summarize
     from carcls.data.stanford import read_layout
-    from carcls.families import preflight
-    from sweeps.cluster import machines_of
-    from sweeps.resources import least_seconds, this_machine, trial_resources
-    from sweeps.tracking_store import check_tracking
-    from sweeps.winner_candidates import keep_choice
 
-    data = located(spec.data, out)
-    reading = None if data.path is None else read_layout(Path(data.path))
-    listed = expected_demo(data) if reading is None else summarize(data, reading)
-    claim_folder(spec, out, edited=edited, make=not plan or address is not None)
-    tracking = None if plan and tracking_uri is None else check_tracking(tracking_uri, out)
-    spec = spec if edited else keep_choice(spec, out / str(spec.name))
-    least_seconds()
-    machine = this_machine()
-    share = trial_resources(spec, *(machines_of(address, out) if address else (machine,)))
-    # Near-duplicates may move images from validation to training, so more neighbours than these are surely too many.
-    if _most_neighbours(spec) > listed.train + listed.validation:
-        fit_to_data(spec, listed.train)
-    notes, networks = preflight(configs_to_check(spec), out / "stages", download=not plan)
-    notes += idle_prices(spec, share.gpus)
-    return Checked(spec, tuple(notes), machine, share, networks, tracking, listed, reading)
+    if data.path is None:
+        return expected_demo(data), None
+    reading = read_layout(Path(data.path))
+    return summarize(data, reading), reading
+
+
+def _ask_around(
+    command: Command, mistakes: _Mistakes, *, plan: bool
+) -> tuple[Tracking | None, Machine, Sequence[Machine]]:
+    """Return MLflow's store, this machine, and those that run the trials: none where the cluster cannot be asked.
+
+    A folder of runs that cannot be has no database, and no cluster sees it.
+    """
+    from sweeps.cluster import machines_of
+    from sweeps.resources import this_machine
+    from sweeps.tracking_store import check_tracking
+
+    tracking, machine, has_folder = None, this_machine(), not mistakes.found
+    machines: Sequence[Machine] = () if command.address else (machine,)
+    if command.tracking_uri is not None or (has_folder and not plan):
+        with mistakes:
+            tracking = check_tracking(command.tracking_uri, command.root)
+    if command.address is not None and has_folder:
+        with mistakes:
+            machines = machines_of(command.address, command.root)
+    return tracking, machine, machines
+
+
+def _with_networks(checked: Checked, stages: Path, *, download: bool) -> Checked:
+    """Return a sweep whose networks and weights can be had, with what is known of them."""
+    from carcls.families import preflight
+
+    spec = checked.spec
+    notes, networks = preflight(configs_to_check(spec, *_OF_NETWORKS), stages, download=download)
+    return replace(checked, notes=(*notes, *idle_prices(spec, checked.share.gpus)), networks=networks)
 
 
 def notes_of_spec(spec: SweepSpec) -> list[str]:
@@ -113,7 +193,7 @@ def fit_to_data(spec: SweepSpec, gallery: int) -> tuple[SweepSpec, list[str]]:
     from carcls.families import check_data
 
     fitted = cut_neighbours(spec, gallery)
-    check_data(configs_to_check(fitted), gallery)
+    check_data(configs_to_check(fitted, "k"), gallery)
     if fitted is spec:
         return spec, []
     return fitted, [f"k is searched over {fitted.search['k']} only: the gallery has {gallery} images."]
@@ -136,15 +216,17 @@ def _most_neighbours(spec: SweepSpec) -> int:
     """Return the most neighbours that a trial may ask for; 0 where there are none."""
     if spec.family != "retrieval":
         return 0
-    return max(config.k for config in configs_to_check(spec))
+    known = [config.k for _, config in spec.experiment_configs()][: spec.trials]
+    if spec.trials > len(known):
+        known += map(int, spec.search["k"].ends()) if "k" in spec.search else [spec.trial_config({}).k]
+    return max(known)
 
 
-def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False, make: bool = True) -> None:
-    """Make ``out``, or see that it could be made, and check that the sweep can live there under its name.
+def require_writable(out: Path, *, make: bool) -> None:
+    """Make ``out``, or see that it could be made.
 
     Raises:
-        OutputError: ``out`` cannot be written.
-        InputError: the name belongs to a sweep of another spec, and it was not edited on purpose.
+        OutputError: it cannot be written.
     """
     try:
         if make:
@@ -157,18 +239,35 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False, make: bool
         raise OutputError(
             f"--out must be a folder that can be written, got {str(out)!r} ({error.strerror}). Choose another --out."
         ) from None
+
+
+def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> SweepSpec:
+    """Check that the sweep can live in ``out`` under its name; return it as it goes on if it has begun there.
+
+    A command that goes on and says nothing of ``confirm`` and ``refit`` keeps them: it must not crown an unconfirmed
+    winner, which would be read on test.
+
+    Raises:
+        InputError: the name belongs to a sweep of another spec, and it was not ``edited`` on purpose.
+    """
     folder = out / str(spec.name)
-    if edited or not (is_sweep(folder) and has_begun(folder)):
-        return
+    if edited or not is_sweep(folder):
+        return spec
     file = read_file(folder)
     (before,) = file.read_specs()
+    if has_begun(folder):
+        _require_same_spec(spec, before, file.path)
+    return spec.model_copy(update={"confirm": spec.confirm or before.confirm, "refit": spec.refit or before.refit})
+
+
+def _require_same_spec(spec: SweepSpec, before: SweepSpec, file: Path) -> None:
     neighbours = before.search.get("k")
     if neighbours is not None:  # it was begun with those that its gallery has
         spec = cut_neighbours(spec, int(max(neighbours.ends())))
     if before.digest != spec.digest:
         raise InputError(
             f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
-            f"settings (see {file.path}). Give another --name, or those settings; trials, hours and resources may "
+            f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may "
             f"change. To change the sweep itself: carsweep resume {spec.name} --set KEY=VALUE."
         )
 

@@ -45,22 +45,20 @@ def data_notes(dataset: Dataset) -> list[str]:
 
 def wanted_sizes(spec: SweepSpec) -> list[int]:
     """Return the sides in pixels of images that trials will need; of a range only the least, if anything."""
-    configs = configs_to_check(spec)[: spec.trials]
+    configs = configs_to_check(spec, "image_size")[: spec.trials]
     if isinstance(spec.search.get("image_size"), IntDomain):
         configs = configs[: max(1, len(spec.experiment_configs()))]  # the rest are its ends, which hardly anyone draws
     return list(dict.fromkeys(config.image_size for config in configs))
 
 
-def configs_to_check(spec: SweepSpec) -> list[TrialConfig]:
-    """Return trials that together need every backbone, weights, image size and number of neighbours of the sweep."""
+def configs_to_check(spec: SweepSpec, *settings: str) -> list[TrialConfig]:
+    """Return trials that together have each combination of what the sweep may take for these settings."""
     configs = [config for _, config in spec.experiment_configs()]
     if spec.trials <= len(configs):
         return configs[: spec.trials]
-    needs = [
-        name for name in ("backbone", "weights", "image_size", "pooling", "depth", "stem", "k") if name in spec.search
-    ]
-    combinations = itertools.product(*(spec.search[name].ends() for name in needs))
-    return [*configs, *(spec.trial_config(dict(zip(needs, values, strict=True))) for values in combinations)]
+    searched = [name for name in settings if name in spec.search]
+    combinations = itertools.product(*(spec.search[name].ends() for name in searched))
+    return [*configs, *(spec.trial_config(dict(zip(searched, values, strict=True))) for values in combinations)]
 
 
 def _first(findings: list[str]) -> list[str]:

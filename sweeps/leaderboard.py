@@ -6,7 +6,7 @@ in ``leaderboard.json`` (docs/json.md) and on a screen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from sweeps.confirm import Confirmed, confirmed_of, find_confirmed, typical_run
 from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.objectives import find_quantity
 from sweeps.record import TrialRecord
-from sweeps.text import NOTHING, Column, duration, percent
+from sweeps.text import Column, duration, percent
 
 STAR, CROSS = "★", "✗"
 _ORDER = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
@@ -70,44 +70,25 @@ class Row:
         return percent(self.trial.measured("val_accuracy"), self.half_width)
 
 
-def _measure(key: str, metric: str, title: str, room: str = "measure") -> Column[Row]:
-    """Return the column of a share."""
-
-    def measured(row: Row) -> float | None:
-        return row.trial.measured(metric)
-
-    return Column(key, measured, title, lambda row: percent(measured(row)), room=room)
-
-
-def _cost(metric: str) -> Column[Row]:
-    """Return the column of what an answer of the model costs."""
-    quantity = find_quantity(metric)
-
-    def measured(row: Row) -> float | None:
-        return row.trial.measured(metric)
-
-    def text(row: Row) -> str:
-        value = measured(row)
-        return NOTHING if value is None else quantity.write(value)
-
-    return Column(metric, measured, quantity.name.replace("_", " "), text, room="cost")
+def _metric(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.trial.measured(name)
 
 
 # Where there is room: "wide" ones on a wide screen, "measure" ones there too unless there are costs to be shown, "cost"
 # ones where the sweep is about them. Those that have no title are in JSON only.
 COLUMNS: tuple[Column[Row], ...] = (
-    Column("rank", lambda row: row.rank, "rank", lambda row: row.place),
-    Column("number", lambda row: row.trial.number, "trial", lambda row: str(row.trial.number)),
-    Column("experiment", lambda row: row.trial.experiment, "experiment", lambda row: row.trial.name, is_word=True),
-    Column("accuracy", lambda row: row.trial.measured("val_accuracy"), "val accuracy", lambda row: row.accuracy_text),
-    _cost("predict_ms"),
-    _cost("parameters"),
-    _measure("top5", "val_top5", "top-5"),
-    _measure("recall_at_5", "val_recall_at_5", "recall@5"),
-    _measure("map_at_r", "val_map_at_r", "mAP@R"),
-    _measure("f1", "val_f1", "f1", room="wide"),
-    Column("epochs", lambda row: row.trial.epochs, "epochs", lambda row: str(row.trial.epochs), room="wide"),
-    Column("seconds", lambda row: round(row.trial.seconds, 3), "time", lambda row: duration(row.trial.seconds)),
+    Column("rank", lambda row: row.rank, "rank", cell=lambda row: row.place),
+    Column("number", lambda row: row.trial.number, "trial"),
+    Column("experiment", lambda row: row.trial.experiment, "experiment", cell=lambda row: row.trial.name, is_word=True),
+    Column("accuracy", _metric("val_accuracy"), "val accuracy", cell=lambda row: row.accuracy_text),
+    Column("predict_ms", _metric("predict_ms"), "predict time", find_quantity("predict_time").write, room="cost"),
+    Column("parameters", _metric("parameters"), "parameters", find_quantity("parameters").write, room="cost"),
+    Column("top5", _metric("val_top5"), "top-5", percent, room="measure"),
+    Column("recall_at_5", _metric("val_recall_at_5"), "recall@5", percent, room="measure"),
+    Column("map_at_r", _metric("val_map_at_r"), "mAP@R", percent, room="measure"),
+    Column("f1", _metric("val_f1"), "f1", percent, room="wide"),
+    Column("epochs", lambda row: row.trial.epochs, "epochs", room="wide"),
+    Column("seconds", lambda row: round(row.trial.seconds, 3), "time", duration),
     Column("status", lambda row: row.trial.status),
     Column("reason", lambda row: row.trial.why),
     Column("failure", lambda row: row.trial.failure),

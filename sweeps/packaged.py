@@ -31,5 +31,6 @@ def packaged_specs() -> tuple[PackagedSpec, ...]:
 
 def is_packaged(family: str, setting: str, domain: Domain) -> bool:
     """Tell whether a packaged spec of the family searches the setting so: then nobody need have given it."""
-    specs = (SweepSpec.from_tree(read_packaged(packaged.path)) for packaged in packaged_specs())
-    return any(spec.search.get(setting) == domain for spec in specs if spec.family == family)
+    trees = (read_packaged(packaged.path) for packaged in packaged_specs())
+    specs = (SweepSpec.from_tree(tree) for tree in trees if tree["family"] == family)
+    return any(spec.search.get(setting) == domain for spec in specs)

@@ -12,15 +12,37 @@ from sweeps.confirm import parse_confirm
 from sweeps.plan_stages import PlannedStage, planned_stages
 from sweeps.rates import Machine, this_machine
 from sweeps.spec import SweepSpec
-from sweeps.text import changes_text, images_of, lines_of, money_text, plural, rough_duration, size_text, table
+from sweeps.text import (
+    UNLIMITED,
+    Column,
+    changes_text,
+    images_of,
+    lines_of,
+    money_text,
+    plural,
+    rough_duration,
+    shared_changes,
+    size_text,
+    table,
+    table_of,
+)
 
 if TYPE_CHECKING:
     from carcls.data.dataset import DataSummary
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0
-_STAGE_COLUMNS = ("stage", "count", "trials", "time", "disk", "shared by")
 _NUMBERS = ("name", "images", "classes", "train", "validation", "test")
+
+
+_STAGES: tuple[Column[PlannedStage], ...] = (
+    Column("kind", lambda stage: stage.kind, "stage", is_word=True),
+    Column("count", lambda stage: stage.count, "count"),
+    Column("trials", lambda stage: stage.trials, "trials"),
+    Column("seconds", lambda stage: stage.seconds, "time", rough_duration),
+    Column("disk_bytes", lambda stage: stage.disk_bytes, "disk", size_text),
+    Column("shared", lambda stage: stage.shared, "shared by", is_word=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +83,26 @@ class Plan:
         runs = self.trials + self.spec.confirming_runs
         return _STARTING + _PER_TRIAL * runs + sum(stage.seconds for stage in self.stages)
 
-    def lines(self) -> list[str]:
-        """Return the plan as plain lines of text."""
+    def lines(self, width: int = UNLIMITED) -> list[str]:
+        """Return the plan as plain lines of text; its tables are not wider than ``width``."""
         searched = self.trials - len(self.experiments)
         documented = f"{len(self.experiments)} documented experiments"
         lines = [f"Plan of {self.spec.name or self.spec.family} on {_data(self.summary)}", *self.notes, ""]
         lines += [f"Trials: {self.trials} ({documented}, then {searched} searched)"]
-        lines += [f"  {name}{_changes(self.spec, name)}" for name in self.experiments]
+        lines += experiment_lines(self.spec, self.experiments)
         lines += _afterwards(self.spec)
         lines += [f"  Note: {self.spec.note}"] if self.spec.note else []
-        lines += ["", f"Search: {'nothing' if not self.spec.search else ''}".rstrip()]
-        lines += _indented(None, [[name, str(domain)] for name, domain in self.spec.search.items()])
+        lines += ["", "Search:" if self.spec.search else "Search: nothing"]
+        lines += lines_of(
+            table(None, [(n, str(domain)) for n, domain in self.spec.search.items()]), width=width, indent="  "
+        )
         lines += [
             *self.spec.goals.lines(),
             _stopping(self.spec),
             "",
             "Stages (each is computed once, then shared by all trials, and by later sweeps):",
         ]
-        lines += _indented(_STAGE_COLUMNS, [_row(stage) for stage in self.stages])
+        lines += lines_of(table_of(_STAGES, self.stages, fold=("shared",)), width=width, indent="  ")
         lines += ["", f"Disk: about {size_text(self.disk_bytes)}."]
         lines += [f"Time: about {rough_duration(self.seconds)} on {self.machine}. {self._caveat()}"]
         return lines + self._cost_lines()
@@ -156,9 +180,16 @@ def _data(summary: DataSummary) -> str:
     return f"{summary.name} ({summary.images:,} images, {summary.classes} classes; {splits})"
 
 
-def _changes(spec: SweepSpec, experiment: str) -> str:
-    changed = spec.changed_settings(experiment)
-    return f" with {changes_text(changed)}" if changed else ", as documented"
+def experiment_lines(spec: SweepSpec, names: Sequence[str]) -> list[str]:
+    """Return a line for each documented experiment, and one for what all of them run otherwise than documented."""
+    changes = {name: spec.changed_settings(name) for name in names}
+    shared = shared_changes(changes.values()) if changes else {}
+    lines = [f"  all with {changes_text(shared)}"] if shared else []
+    for name, changed in changes.items():
+        own = {setting: change for setting, change in changed.items() if setting not in shared}
+        with_own = f" with {changes_text(own)}" if own else "" if shared else ", as documented"
+        lines.append(f"  {name}{with_own}")
+    return lines
 
 
 def _afterwards(spec: SweepSpec) -> list[str]:
@@ -188,12 +219,3 @@ def _stopping(spec: SweepSpec) -> str:
         f"Early stopping of searched trials: successive halving, from {first}, "
         f"the best 1 in {stopping.reduction} goes on."
     )
-
-
-def _indented(header: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> list[str]:
-    return lines_of(table(header, rows, words=("stage", "shared by"), fold=("shared by",)), indent="  ")
-
-
-def _row(stage: PlannedStage) -> list[str]:
-    time = rough_duration(stage.seconds)
-    return [stage.kind, str(stage.count), str(stage.trials), time, size_text(stage.disk_bytes), stage.shared]

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from carcls.errors import InputError, SpecError, nearest
+from sweeps.command import Command
 from sweeps.spec import SweepSpec
 from sweeps.spec_families import applies_to, settings_for
 from sweeps.spec_loading import edit_spec
-from sweeps.sweep_file import Kind, is_known, is_sweep, read_file
+from sweeps.sweep_file import is_known, is_sweep, read_file
 
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
 # Whether the same images lie there is asked when they are read.
 _MAY_MOVE = "data.path"
 _BY_HAND = "{} by hand: trials from now on have its settings, those there are keep theirs"
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command that can be gone on with.
-
-    Attributes:
-        kind: ``sweep``, or the job ``all`` or ``reproduce``.
-        name: of the sweep or the job.
-        specs: of its sweeps, in their order.
-        tracking_uri: as it was given.
-        changes: of specs since trials were asked last, made in their files by hand, in words.
-    """
-
-    kind: Kind
-    name: str
-    specs: tuple[SweepSpec, ...]
-    tracking_uri: str | None
-    changes: tuple[str, ...] = ()
 
 
 def names_in(out: Path) -> list[str]:
@@ -74,7 +56,7 @@ def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
         )
     specs = file.read_specs()
     by_hand = _changes_of_sweep if file.kind == "sweep" else _changes_of_job
-    return Command(file.kind, name, specs, tracking_uri or file.tracking_uri, tuple(by_hand(file.path, specs)))
+    return Command(file.kind, name, specs, tracking_uri or file.tracking_uri, tuple(by_hand(file.path, specs)), out)
 
 
 def _changes_of_sweep(file: Path, specs: Sequence[SweepSpec]) -> Iterator[str]:
@@ -132,8 +114,8 @@ def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
 
 def extended(
     command: Command, *, trials: str | None, hours: str | None, sets: Sequence[str], resources: Mapping[str, Any]
-) -> tuple[Command, list[str]]:
-    """Return the command with more to do or other settings, and the changes in words.
+) -> Command:
+    """Return the command with more to do or other settings, which its changes tell.
 
     Args:
         command: to go on with.
@@ -151,7 +133,7 @@ def extended(
     if hours is not None:
         overrides["hours"] = _number("--hours", hours, float, 0.0)
     specs: list[SweepSpec] = []
-    changes = list(command.changes)
+    changes = list(command.changes or ())
     for place, spec in enumerate(command.specs):
         own = dict(overrides)
         if trials is not None:
@@ -163,7 +145,7 @@ def extended(
         changes += own_changes if command.kind == "sweep" else [f"{spec.family}: {text}" for text in own_changes]
         specs.append(changed)
         _require_data(changed, command)
-    return replace(command, specs=tuple(specs)), changes
+    return replace(command, specs=tuple(specs), changes=tuple(changes))
 
 
 def _require_data(spec: SweepSpec, command: Command) -> None:

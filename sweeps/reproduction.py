@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from carcls.config import TrialConfig
-from carcls.errors import InputError, TrialFailure
-from carcls.stages import write_json
+from carcls.data.dataset import Dataset
+from carcls.errors import TrialFailure
 from sweeps.documented import find_experiment
 from sweeps.leaderboard import find_best
-from sweeps.reproduction_tables import markdown_of
-from sweeps.sweep_file import is_sweep, write_file
-from sweeps.winner import evaluate_on_test, files_of, summarize, write_down, write_text
+from sweeps.winner import evaluate_on_test, files_of, summarize, write_down
 
 if TYPE_CHECKING:
+    from sweeps.command import Command
     from sweeps.engine import EngineResult
-    from sweeps.observers import Watcher
     from sweeps.record import TrialRecord
     from sweeps.result import SweepResult, TestReading
     from sweeps.sitting import Sitting
     from sweeps.spec import SweepSpec
     from sweeps.tracking import Mirror
 
+    # Of each experiment by name its test evaluation, or why there is none.
+    Tests = dict[str, TestReading | str]
+
 MEASURES = ("loss", "accuracy", "f1", "precision", "recall", "fit_seconds", "predict_seconds")
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Reproduced:
     """A documented experiment and what came of it here.
 
     Attributes:
@@ -79,175 +78,95 @@ class Reproduction:
     images: Mapping[str, int]
     classes: int
     cut: bool
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Reproduced, ...]
     best: Mapping[str, str]
+    interrupted: ClassVar[bool] = False  # one that is has no tables
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
 
+    def markdown(self) -> str:
+        """Return the tables of the documentation, each cell documented / measured."""
+        from sweeps.reproduction_tables import markdown_of
+
+        return markdown_of(self)
+
     @property
-    def is_complete(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether every experiment has a result."""
         return all(comparison.measured for comparison in self.comparisons)
 
 
-def run_reproduction(
-    specs: Sequence[SweepSpec],
-    name: str,
-    out: Path,
-    tracking_uri: str | None,
-    *,
-    open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
-    address: str | None = None,
-    edits: Sequence[str] | None = None,
-) -> Reproduction | None:
-    """Run the experiments, read each on test once, and write ``reproduction.md`` and ``.json`` into ``<out>/<name>``.
-
-    Everything that can be checked of all families is checked before the first begins; Ray is started once. What has
-    been run before under the name is not run again. Returns None when it was interrupted.
-
-    Args:
-        specs: from ``reproduction_specs``, settled.
-        name: of the reproduction.
-        out: folder of all sweeps.
-        tracking_uri: as in ``run_sweep``.
-        open_view: makes who is told of a sweep.
-        address: of a Ray cluster.
-        edits: as in ``run_sweep``.
-
-    Raises:
-        InputError: something given cannot be used; no trial has started.
-    """
-    from sweeps.job import open_sitting, run_trials_of
-    from sweeps.job_checks import check_sweep, fit_to_data
-    from sweeps.session import one_session
-
-    folder = folder_of(name, out)
-    for spec in specs:
-        check_sweep(spec, out, tracking_uri, address)
-    write_file(folder, "reproduce", tracking_uri, specs)
-    finished: list[_Family] = []
-    with one_session():
-        for spec in specs:
-            family = _Family()
-            with (
-                open_view(spec) as view,
-                open_sitting(spec, out, tracking_uri, watcher=view, address=address, edits=edits) as sitting,
-            ):
-                for later in specs[1:] if not finished else ():
-                    fit_to_data(later, len(sitting.dataset.splits.train))
-                result = run_trials_of(sitting, view, family, job=name)
-            if result.interrupted:
-                return None
-            finished.append(family)
-    reproduction = _put_together(name, finished)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "reproduction.json", reproduction.as_dict())
-    write_text(folder / "reproduction.md", markdown_of(reproduction))
-    return reproduction
+def evaluate_each(
+    tests: Tests, sitting: Sitting, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]
+) -> SweepResult:
+    """Evaluate each experiment of a family on the test images, and not its winner; ``tests`` gets what they told."""
+    result = summarize(sitting, engine.records, interrupted=engine.interrupted)
+    if not engine.interrupted:
+        for name, record in _experiments(sitting.spec, engine.records).items():
+            tell(f"reading test: {name}")
+            tests[name] = _evaluate(sitting, record, tell)
+    write_down(sitting, result)
+    mirror.summarise(engine.records, best=result.winner)
+    return result
 
 
-def folder_of(name: str, out: Path) -> Path:
-    """Return where a reproduction is written.
-
-    Raises:
-        InputError: a sweep has that name.
-    """
-    folder = out.expanduser().absolute() / name
-    if is_sweep(folder):
-        raise InputError(f"--name must be of no sweep, got {name!r}, which is one. Give another --name.")
-    return folder
+def _experiments(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, TrialRecord | None]:
+    """Return the trial of each experiment: equal experiments have one, and one that was not run has none."""
+    trials = {TrialConfig.model_validate(dict(record.config)).digest: record for record in records}
+    return {name: trials.get(config.digest) for name, config in spec.experiment_configs()}
 
 
-class _Family:
-    """Reads the test score of every experiment of a family once its trials are over."""
-
-    def __init__(self) -> None:
-        self.comparisons: list[Comparison] = []
-        self.result: SweepResult | None = None
-        self.best: str | None = None
-        self.cut = self.demo = False
-
-    def __call__(
-        self, sitting: Sitting, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]
-    ) -> SweepResult:
-        """Compare each experiment with its documented numbers."""
-        self.result = summarize(sitting, engine.records, interrupted=engine.interrupted)
-        self.cut = any(image.box is not None for image in sitting.dataset.manifest.images)
-        self.demo = sitting.spec.data.path is None
-        if not engine.interrupted:
-            by_digest = {_digest(record): record for record in engine.records}
-            for name, config in sitting.spec.experiment_configs():
-                tell(f"reading test: {name}")
-                self.comparisons.append(_compare(sitting, name, by_digest.get(config.digest), tell))
-            self.best = self._best(engine.records, sitting)
-        write_down(sitting, self.result)
-        mirror.summarise(engine.records, best=self.result.winner)
-        return self.result
-
-    def _best(self, records: Sequence[TrialRecord], sitting: Sitting) -> str | None:
-        best = find_best(records)
-        if best is None:
-            return None
-        digests = {config.digest: name for name, config in reversed(sitting.spec.experiment_configs())}
-        return digests[_digest(best)]
+def _evaluate(sitting: Sitting, record: TrialRecord | None, tell: Callable[[str], None]) -> TestReading | str:
+    if record is None:
+        return "it was not run"
+    if record.status != "complete":
+        return record.reason
+    try:
+        return evaluate_on_test(sitting, record, tell, files=files_of(record))
+    except (TrialFailure, OSError) as failure:
+        return f"the test images could not be read with it: {failure}"
 
 
-def _digest(record: TrialRecord) -> str:
-    return TrialConfig.model_validate(dict(record.config)).digest
+def reproduction_of(command: Command, results: Sequence[SweepResult], tests: Tests) -> Reproduction:
+    """Return what the sweeps of a reproduction came to, in their order, with the tests of their experiments."""
+    data, first = results[0].data, command.root / results[0].sweep
+    comparisons: list[Reproduced] = []
+    best: dict[str, str] = {}
+    for spec, result in zip(command.specs, results, strict=True):
+        found = _experiments(spec, result.trials)
+        comparisons += [_compare(spec, name, record, tests[name]) for name, record in found.items()]
+        winner = find_best([record for record in found.values() if record is not None])
+        if winner is not None:
+            best[result.family] = next(name for name, record in found.items() if record is winner)
+    return Reproduction(
+        name=command.name,
+        data=data.name,
+        demo=command.specs[0].data.path is None,
+        images=data.splits,
+        classes=data.classes,
+        cut=any(image.box is not None for image in Dataset.load(first / "dataset.json").manifest.images),
+        comparisons=tuple(comparisons),
+        best=best,
+    )
 
 
-def _compare(sitting: Sitting, name: str, record: TrialRecord | None, tell: Callable[[str], None]) -> Comparison:
+def _compare(spec: SweepSpec, name: str, record: TrialRecord | None, test: TestReading | str) -> Reproduced:
     experiment = find_experiment(name)
-    test, reason = _read_test(sitting, record, tell)
-    found = test.metrics if test else {}
-    return Comparison(
+    found = {} if isinstance(test, str) else test.metrics
+    status = "missing" if record is None else record.status
+    return Reproduced(
         name=name,
         family=experiment.family,
         documented=dict(experiment.documented),
         measured={measure: found[f"test_{measure}"] for measure in MEASURES if f"test_{measure}" in found},
-        interval=test.interval if test else None,
+        interval=None if isinstance(test, str) else test.interval,
         validation_accuracy=record.metrics.get("val_accuracy") if record else None,
-        changed=sitting.spec.changed_settings(name),
+        changed=spec.changed_settings(name),
         approximate=experiment.approximate,
         leaked=experiment.leaked,
         note=experiment.note,
-        status=_status(record, test),
-        reason=reason,
-    )
-
-
-def _status(record: TrialRecord | None, test: TestReading | None) -> str:
-    if record is None:
-        return "missing"
-    return "failed" if record.status == "complete" and test is None else record.status
-
-
-def _read_test(
-    sitting: Sitting, record: TrialRecord | None, tell: Callable[[str], None]
-) -> tuple[TestReading | None, str]:
-    """Return the test reading of a complete trial, or none and why."""
-    if record is None:
-        return None, "it was not run"
-    if record.status != "complete":
-        return None, record.reason
-    try:
-        return evaluate_on_test(sitting, record, tell, files=files_of(record)), ""
-    except (TrialFailure, OSError) as failure:
-        return None, f"the test images could not be read with it: {failure}"
-
-
-def _put_together(name: str, families: Sequence[_Family]) -> Reproduction:
-    first = families[0].result
-    assert first is not None
-    return Reproduction(
-        name=name,
-        data=first.data.name,
-        demo=families[0].demo,
-        images=first.data.splits,
-        classes=first.data.classes,
-        cut=families[0].cut,
-        comparisons=tuple(comparison for family in families for comparison in family.comparisons),
-        best={family.result.family: family.best for family in families if family.result and family.best},
+        status="failed" if status == "complete" and isinstance(test, str) else status,
+        reason=test if isinstance(test, str) else "",
     )

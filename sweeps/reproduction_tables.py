@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeps.documented import LEAK_MARK, experiments_of
-from sweeps.text import NOTHING, changes_text, images_of, markdown_table, percent, percent_range
+from sweeps.text import NOTHING, changes_text, images_of, markdown_table, percent, percent_range, shared_changes
 
 if TYPE_CHECKING:
-    from sweeps.reproduction import Comparison, Reproduction
+    from sweeps.reproduction import Reproduced, Reproduction
 
 TITLES = {"transfer": "Transfer", "retrieval": "Retrieval", "scratch": "Scratch"}
 # The tables describe what stands in for them; a family's measures in the order of the documentation.
@@ -30,7 +30,7 @@ def markdown_of(reproduction: Reproduction) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def family_table(rows: Sequence[Comparison]) -> str:
+def family_table(rows: Sequence[Reproduced]) -> str:
     """Return one family's table; each cell reads documented / measured."""
     measures = _MEASURES[rows[0].family]
     header = ["experiment", *(title for _, title in measures), "95% interval of the measured accuracy"]
@@ -68,7 +68,7 @@ _WRITE: Mapping[str, Callable[[float], str]] = {
 }
 
 
-def _cell(row: Comparison, measure: str) -> str:
+def _cell(row: Reproduced, measure: str) -> str:
     write = _WRITE.get(measure, _share)
     documented = NOTHING if measure not in row.documented else write(row.documented[measure])
     measured = NOTHING if measure not in row.measured else write(row.measured[measure])
@@ -77,7 +77,7 @@ def _cell(row: Comparison, measure: str) -> str:
     return f"{about}{documented}{mark} / {measured}"
 
 
-def _interval(row: Comparison) -> str:
+def _interval(row: Reproduced) -> str:
     return percent_range(row.interval) if row.interval else row.status
 
 
@@ -92,9 +92,9 @@ def _setting(reproduction: Reproduction) -> str:
     return "\n\n".join(lines)
 
 
-def _scale(rows: Sequence[Comparison]) -> str:
+def _scale(rows: Sequence[Reproduced]) -> str:
     """Say what all experiments of a table run otherwise than documented."""
-    shared = _shared_changes(rows)
+    shared = shared_changes(row.changed for row in rows)
     stand_ins = {tuple(row.changed["backbone"]) for row in rows if "backbone" in row.changed}
     lines = [f"**{used} stands in for {documented}.**" for documented, used in sorted(stand_ins)]
     scaled = {name: change for name, change in shared.items() if name != "backbone"}
@@ -103,13 +103,8 @@ def _scale(rows: Sequence[Comparison]) -> str:
     return "\n\n".join(lines)
 
 
-def _shared_changes(rows: Sequence[Comparison]) -> dict[str, Any]:
-    first = rows[0].changed
-    return {name: change for name, change in first.items() if all(row.changed.get(name) == change for row in rows)}
-
-
-def _notes(rows: Sequence[Comparison]) -> str:
-    shared = _shared_changes(rows)
+def _notes(rows: Sequence[Reproduced]) -> str:
+    shared = shared_changes(row.changed for row in rows)
     lines = []
     for row in rows:
         own = {name: change for name, change in row.changed.items() if name not in shared and name != "backbone"}

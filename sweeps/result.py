@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
@@ -74,7 +77,7 @@ class TestReading:
 
     __test__ = False  # pytest: not a test class
 
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]]
     interval: tuple[float, float]
     images: int
     readings: int = 1
@@ -90,6 +93,9 @@ class RegisteredModel:
     version: str
     alias: str
     uri: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,36 +157,28 @@ class SweepResult:
         number = best.number if best.confirms is None else best.confirms
         return next((trial.experiment for trial in self.trials if trial.number == number), None) or "search"
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a registered model."""
+        return self.registered is not None
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
         trials = {trial.number: to_json(trial) for trial in self.trials}
-        winner = trials.get(self.winner) if self.winner is not None else None
+        winner = None if self.winner is None else trials[self.winner]
+        own = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("board", "winner")}
+        goals = self.board.goals
         value = {
-            "sweep": self.sweep,
-            "family": self.family,
-            "out": self.out,
-            "data": asdict(self.data),
+            **own,
             "trials": list(trials.values()),
             "best": None if winner is None else {name: winner[name] for name in _OF_THE_BEST},
-            "confirmed": [asdict(one) for one in self.board.confirmed],
-            "comparison": [asdict(one) for one in self.comparison],
-            "test": asdict(self.test) if self.test else None,
-            "registered": asdict(self.registered) if self.registered else None,
-            "tracking_uri": self.tracking_uri,
-            "seconds": self.seconds,
-            "interrupted": self.interrupted,
-            "spent": self.spent,
-            "objectives": [objective.name for objective in self.board.goals.objectives],
-            "constraints": [str(constraint) for constraint in self.board.goals.constraints],
-            "pareto": list(self.board.pareto),
-            "saved_seconds": self.saved_seconds,
+            "confirmed": self.board.confirmed,
+            "objectives": [objective.name for objective in goals.objectives],
+            "constraints": [str(constraint) for constraint in goals.constraints],
+            "pareto": self.board.pareto,
         }
-        plain: dict[str, Any] = _plain(value)
+        plain: dict[str, Any] = to_jsonable_python(value, inf_nan_mode="null")
         return plain
-
-    def as_json(self) -> str:
-        """Return the object that ``--json`` writes to stdout."""
-        return json.dumps(self.as_dict(), indent=1)
 
     def save(self, path: Path) -> None:
         """Write the object to ``path``, whole or not at all."""
@@ -188,34 +186,19 @@ class SweepResult:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> SweepResult:
-        """Read back what ``as_dict`` wrote, also an older version's; null metrics are NaN again.
+        """Read back what ``as_dict`` wrote, also an older version's; null metrics of trials are NaN again.
 
         The settings of its leaderboard are told beside the defaults of the family.
+
+        Raises:
+            ValueError, LookupError, TypeError: it is no such object.
         """
-        best, test, registered = value["best"], value["test"], value["registered"]
-        data = DataSummary(**value["data"])
-        board = Leaderboard(
-            tuple(record_from_json(trial) for trial in value["trials"]),
-            TrialConfig.model_validate({"family": value["family"]}).model_dump(),
-            data.splits.get("validation", 0),
-            Goals.parse(value.get("objectives", ("accuracy",)), value.get("constraints", ())),
-        )
-        return cls(
-            sweep=value["sweep"],
-            family=value["family"],
-            out=value["out"],
-            data=data,
-            board=board,
-            winner=best["number"] if best else None,
-            test=TestReading(**{**test, "interval": tuple(test["interval"])}) if test else None,
-            registered=RegisteredModel(**registered) if registered else None,
-            tracking_uri=value["tracking_uri"],
-            seconds=value["seconds"],
-            interrupted=value["interrupted"],
-            comparison=tuple(Compared(**{**c, "interval": tuple(c["interval"])}) for c in value.get("comparison", ())),
-            spent=value.get("spent", {}),
-            saved_seconds=value.get("saved_seconds", 0.0),
-        )
+        best, images = value["best"], value["data"]["splits"].get("validation", 0)
+        trials = tuple(record_from_json(trial) for trial in value["trials"])
+        base = TrialConfig.model_validate({"family": value["family"]}).model_dump()
+        goals = Goals.parse(value.get("objectives", ("accuracy",)), value.get("constraints", ()))
+        own = {**value, "board": Leaderboard(trials, base, images, goals), "winner": best["number"] if best else None}
+        return TypeAdapter(cls).validate_python(own)
 
 
 def read_result(folder: Path) -> SweepResult | None:
@@ -229,19 +212,9 @@ def read_result(folder: Path) -> SweepResult | None:
         return None
     try:
         return replace(SweepResult.from_dict(json.loads(path.read_text(encoding="utf-8"))), sweep=folder.name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split())[:200]
         raise InputError(
             f"{RESULT} must be one that this carsweep wrote, got {type(error).__name__}: {said}. "
             f"Move it away and run the sweep with --name {folder.name}: nothing is computed twice."
         ) from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -14,6 +14,7 @@ from sweeps.holding import Holder, asked_to_stop, holder_of
 from sweeps.remembered import names_in, require_known
 from sweeps.spec import SweepSpec
 from sweeps.sweep_file import is_sweep, read_file, read_spec
+from sweeps.text import Column, minute, percent
 
 if TYPE_CHECKING:
     from sweeps.leaderboard import Leaderboard
@@ -37,7 +38,7 @@ class SweepStatus:
         board: the trials that its journal has now, in their order.
         result: what it left when it ended last; None before, or where that is damaged.
         edits: what was changed since the sweep was begun.
-        changed: when the journal was last written to, an ISO time.
+        changed: when its file or its journal was last written to, an ISO time.
     """
 
     name: str
@@ -61,53 +62,63 @@ class SweepStatus:
         return sum(count for status, count in self.counts.items() if status != "running")
 
     @property
-    def siblings(self) -> int:
-        """Settings that were answered on the way of trials."""
-        return sum(trial.sibling_of is not None for trial in self.board.trials)
-
-    @property
     def unfinished(self) -> list[TrialRecord]:
         """Trials that run, or that the next driver begins with."""
         return [trial for trial in self.board.trials if trial.status == "running" and trial.sibling_of is None]
 
-    @property
-    def best_accuracy(self) -> float | None:
-        """Validation accuracy of the trial that would win now, in [0, 1]."""
-        return self.board.best.measured("val_accuracy") if self.board.best else None
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """Of the winner, once it was tested, in [0, 1]."""
-        test = self.result.test if self.result else None
-        return test.metrics.get("test_accuracy") if test else None
-
-    @property
-    def registered(self) -> str:
-        """``NAME VERSION`` of the winner; empty without one."""
-        model = self.result.registered if self.result else None
-        return f"{model.name} {model.version}" if model else ""
-
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        twins = [{"number": t.number, "same_as": r.number, "near": t.near} for r in self.board.trials for t in r.twins]
-        return {
-            "name": self.name,
-            "family": self.spec.family,
-            "state": self.state,
-            "holder": asdict(self.holder) if self.holder else None,
-            "trials": self.spec.trials,
-            "ended": self.ended,
-            "counts": self.counts,
-            "siblings": self.siblings,
-            "twins": sorted(twins, key=lambda twin: twin["number"]),
-            "unfinished": [_unfinished_json(record) for record in self.unfinished],
-            "best": self.board.best.number if self.board.best else None,
-            "best_accuracy": self.best_accuracy,
-            "test_accuracy": self.test_accuracy,
-            "registered": self.registered,
-            "edits": list(self.edits),
-            "changed": self.changed,
+        return {column.key: column.value(self) for column in COLUMNS}
+
+
+def _best_accuracy(sweep: SweepStatus) -> float | None:
+    return sweep.board.best.measured("val_accuracy") if sweep.board.best else None
+
+
+def _test_accuracy(sweep: SweepStatus) -> float | None:
+    test = sweep.result.test if sweep.result else None
+    return test.metrics.get("test_accuracy") if test else None
+
+
+def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
+    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.twins]
+    told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
+    return sorted(told, key=lambda twin: twin["number"])
+
+
+def _unfinished(sweep: SweepStatus) -> list[dict[str, Any]]:
+    return [
+        {
+            "number": trial.number,
+            "experiment": trial.experiment,
+            "epoch": trial.epochs,
+            "epochs": trial.config["epochs"],
+            "accuracy": trial.measured("val_accuracy"),
+            "confirms": trial.confirms,
         }
+        for trial in sweep.unfinished
+    ]
+
+
+# What is told of a sweep in JSON (docs/json.md), and, where there is a title, in the table of all sweeps.
+COLUMNS: tuple[Column[SweepStatus], ...] = (
+    Column("name", lambda s: s.name, "sweep", is_word=True),
+    Column("family", lambda s: s.spec.family, "family", is_word=True),
+    Column("state", lambda s: s.state, "state", is_word=True),
+    Column("trials", lambda s: s.spec.trials, "trials", cell=lambda s: f"{s.ended}/{s.spec.trials}"),
+    Column("best_accuracy", _best_accuracy, "best val", percent),
+    Column("test_accuracy", _test_accuracy, "test", percent),
+    Column("registered", lambda s: str((s.result and s.result.registered) or ""), "registered as", is_word=True),
+    Column("changed", lambda s: s.changed, "last written", minute, is_word=True),
+    Column("ended", lambda s: s.ended),
+    Column("holder", lambda s: asdict(s.holder) if s.holder else None),
+    Column("counts", lambda s: s.counts),
+    Column("siblings", lambda s: sum(trial.sibling_of is not None for trial in s.board.trials)),
+    Column("twins", _twins),
+    Column("unfinished", _unfinished),
+    Column("best", lambda s: s.board.best.number if s.board.best else None),
+    Column("edits", lambda s: list(s.edits)),
+)
 
 
 def sweep_status(out: Path, name: str) -> SweepStatus:
@@ -117,13 +128,10 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         InputError: there is none of that name, or its files are damaged.
     """
     from sweeps.leaderboard import Leaderboard
-    from sweeps.study_journal import JOURNAL
     from sweeps.study_records import read_history
 
     folder = require_known(out, name)
     spec, holder, history, result = read_spec(folder), holder_of(folder), read_history(folder), _result_of(folder)
-    journal = folder / JOURNAL
-    written = (journal if journal.exists() else read_file(folder).path).stat().st_mtime
     return SweepStatus(
         name=name,
         spec=spec,
@@ -132,7 +140,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         board=Leaderboard(history.records, goals=spec.goals),
         result=result,
         edits=history.edits,
-        changed=datetime.fromtimestamp(written).astimezone().isoformat(timespec="seconds"),
+        changed=datetime.fromtimestamp(_last_change(folder)).astimezone().isoformat(timespec="seconds"),
     )
 
 
@@ -144,15 +152,13 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     """
     if name is not None:
         require_known(out, name)
-        members = [f"{name}-{spec.family}" for spec in _specs_of_job(out / name)]
-        return [member for member in members if is_sweep(out / member)] if members else [name]
+        file = read_file(out / name)
+        if file.kind not in JOBS:
+            return [name]
+        members = [f"{name}-{spec.family}" for spec in file.read_specs()]
+        return [member for member in members if is_sweep(out / member)]
     found = [known for known in names_in(out) if is_sweep(out / known)]
     return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
-
-
-def _specs_of_job(folder: Path) -> Sequence[SweepSpec]:
-    file = read_file(folder)
-    return file.read_specs() if file.kind in JOBS else ()
 
 
 def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], result: SweepResult | None) -> State:
@@ -163,18 +169,6 @@ def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], 
     then = {trial.number: trial.status for trial in result.trials}
     same = all(then.get(record.number) == record.status for record in records if record.sibling_of is None)
     return "finished" if same and "running" not in then.values() else "unfinished"
-
-
-def _unfinished_json(record: TrialRecord) -> dict[str, Any]:
-    """Return what is told of a trial that has begun and not ended."""
-    return {
-        "number": record.number,
-        "experiment": record.experiment,
-        "epoch": record.epochs,
-        "epochs": record.config["epochs"],
-        "accuracy": record.measured("val_accuracy"),
-        "confirms": record.confirms,
-    }
 
 
 def _result_of(folder: Path) -> SweepResult | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NOTHING = "–"
+UNLIMITED = 10_000  # characters of a line
 Thing = TypeVar("Thing")
 # What a share, a count and a size are told in, the largest unit first.
 _COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -30,7 +31,8 @@ class Column(Generic[Thing]):
         key: in JSON.
         value: what JSON has.
         title: of the column; empty for a property that no table shows.
-        cell: what the table shows.
+        write: a value as the table shows it; without a value it shows a dash.
+        cell: what the table shows in the place of the value alone.
         is_word: whether the cells are words, which are left-aligned, or numbers.
         room: when the table shows it, in words of whoever draws it.
     """
@@ -38,9 +40,17 @@ class Column(Generic[Thing]):
     key: str
     value: Callable[[Thing], Any]
     title: str = ""
-    cell: Callable[[Thing], str] = str
+    write: Callable[[Any], str] = str
+    cell: Callable[[Thing], str] | None = None
     is_word: bool = False
     room: str = ""
+
+    def text(self, thing: Thing) -> str:
+        """Return the cell of a thing."""
+        if self.cell is not None:
+            return self.cell(thing)
+        value = self.value(thing)
+        return NOTHING if value in (None, "") else self.write(value)
 
 
 def duration(seconds: float) -> str:
@@ -142,10 +152,10 @@ def size_text(size_bytes: float) -> str:
     """Return a number of bytes in words.
 
     >>> [size_text(s) for s in (0, 20_000, 3_400_000, 2_160_000_000)]
-    ['-', '20 kB', '3.4 MB', '2.2 GB']
+    ['–', '20 kB', '3.4 MB', '2.2 GB']
     """
     if size_bytes <= 0:
-        return "-"
+        return NOTHING
     for unit, name in _SIZES:
         if size_bytes >= unit:
             amount = size_bytes / unit
@@ -208,6 +218,16 @@ def changes_text(changed: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
 
 
+def shared_changes(changes: Iterable[Mapping[str, tuple[Any, Any]]]) -> dict[str, tuple[Any, Any]]:
+    """Return the changes that all have.
+
+    >>> shared_changes([{"epochs": (10, 2), "batch_size": (64, 8)}, {"epochs": (10, 2)}])
+    {'epochs': (10, 2)}
+    """
+    first, *others = changes
+    return {name: change for name, change in first.items() if all(other.get(name) == change for other in others)}
+
+
 def table(
     header: Sequence[str] | None,
     rows: Iterable[Sequence[str]],
@@ -241,12 +261,12 @@ def table(
 
 def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold: Collection[str] = ()) -> Table:
     """Return a table with a row for each thing; ``fold`` names the keys of columns that fold."""
-    rows = [[column.cell(thing) for column in columns] for thing in things]
+    rows = [[column.text(thing) for column in columns] for thing in things]
     words = [column.title for column in columns if column.is_word]
     return table([c.title for c in columns], rows, words=words, fold=[c.title for c in columns if c.key in fold])
 
 
-def lines_of(drawn: Table, *, width: int = 10_000, indent: str = "") -> list[str]:
+def lines_of(drawn: Table, *, width: int = UNLIMITED, indent: str = "") -> list[str]:
     """Return a table as lines of plain text."""
     from rich.console import Console
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.config import TrialConfig
 from sweeps.confirm import Repeat, parse_confirm, repeats_of
 from sweeps.leaderboard import Leaderboard
-from sweeps.sweep_file import is_sweep, read_spec
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
@@ -36,14 +34,3 @@ def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repe
         best.setdefault(config.digest, (row.trial.number, config))
     chosen = list(best.values())[: extent.top]
     return [repeat for number, config in chosen for repeat in repeats_of(number, config, spec.seed, extent.seeds)]
-
-
-def keep_choice(spec: SweepSpec, folder: Path) -> SweepSpec:
-    """Return the spec with the ``confirm`` and ``refit`` that the sweep in ``folder`` was left with, if it has others.
-
-    A command that goes on and says nothing of them must not crown an unconfirmed winner, which would be read on test.
-    """
-    if not is_sweep(folder):
-        return spec
-    before = read_spec(folder)
-    return spec.model_copy(update={"confirm": spec.confirm or before.confirm, "refit": spec.refit or before.refit})

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.columns import Columns
-from rich.console import Console, Group
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from sweeps.cli.exits import DONE
@@ -30,8 +29,6 @@ Examples:
 _WIDE = 110
 _ALWAYS = ("sweep", "family", "status", "val_accuracy", "test_accuracy")
 _WHERE_WIDE = ("trials", "test_f1", "seconds", "registered")
-# Columns that a sweep's best rows take beside another's, and those of them that are numbers and gaps.
-_NARROWEST, _NUMBERS = 56, 26
 _SHOWN_PAIRS = 20
 
 
@@ -76,8 +73,8 @@ def print_comparison(console: Console, comparison: Comparison, top: int) -> None
                 console.print(f"{result.sweep} failed: {failed.reason}", markup=False, soft_wrap=True)
         if group.pairs:
             print_pairs(console, group.pairs)
-        console.print()
-        console.print(_side_by_side({result.sweep: group.top(result, top) for result in group.sweeps}, console.width))
+        for result in group.sweeps:
+            console.print(*_best_rows(result.sweep, group.top(result, top)), sep="\n")
 
 
 def _title(group: DataGroup) -> Text:
@@ -97,15 +94,7 @@ def print_pairs(console: Console, pairs: Sequence[Pair]) -> None:
         console.print(f"  … and {len(pairs) - _SHOWN_PAIRS} more pairs; --json has them all.")
 
 
-def _side_by_side(tops: Mapping[str, Sequence[Row]], width: int) -> Columns:
-    """Draw the best rows of each sweep, as many sweeps beside one another as the width allows."""
-    drawn = {sweep: rows for sweep, rows in tops.items() if rows}
-    beside = max(1, min(len(drawn), width // _NARROWEST))
-    most = max(20, width // beside - _NUMBERS)
-    return Columns([_leaders(sweep, rows, most) for sweep, rows in drawn.items()], padding=(1, 2))
-
-
-def _leaders(sweep: str, rows: Sequence[Row], width: int) -> Group:
+def _best_rows(sweep: str, rows: Sequence[Row]) -> Iterator[RenderableType]:
     header = ("rank", "trial", "val acc.", "what")
     cells = [
         (
@@ -116,9 +105,8 @@ def _leaders(sweep: str, rows: Sequence[Row], width: int) -> Group:
         )
         for row in rows
     ]
-    drawn = table(header, cells, words=("what",), fold=("what",))
-    drawn.columns[-1].max_width = width
-    return Group(Text(sweep, style="bold"), drawn)
+    yield Text(f"\n{sweep}", style="bold")
+    yield table(header, cells, words=("what",), fold=("what",))
 
 
 def _rest(comparison: Comparison, out: Path) -> list[str]:

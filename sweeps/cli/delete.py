@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sweeps.cli.exits import DONE, FAILED
+from sweeps.cli.options import options
 from sweeps.cli.streams import Streams
 
 if TYPE_CHECKING:
@@ -26,11 +27,9 @@ What trials share stays for other sweeps; carsweep gc removes what none needs an
 
 @click.command("delete", epilog=_EPILOG)
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option("--tracking-uri", metavar="URI", help="MLflow store or server. Default: the one it was run with.")
+@options("out", "known-tracking-uri", "json")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def delete(name: str, out: Path, tracking_uri: str | None, yes: bool, dry_run: bool, as_json: bool) -> int:
     """Remove the sweep or job NAME: its folder, its runs in MLflow, and its models but those that an alias holds.
 

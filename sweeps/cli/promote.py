@@ -10,6 +10,7 @@ import click
 from carcls.config import Family
 from carcls.errors import InputError, nearest
 from sweeps.cli.exits import DONE, FAILED
+from sweeps.cli.options import options
 from sweeps.cli.streams import Streams
 from sweeps.cli.ui import store_of
 from sweeps.text import percent, points
@@ -28,10 +29,8 @@ Exit codes: 0 moved, or champion already; 1 not moved, and why; 2 a mistake in t
 
 @click.command("promote", epilog=_EPILOG)
 @click.argument("family")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option("--tracking-uri", metavar="URI", help="MLflow store or server with the models. Default: OUT/mlflow.db.")
+@options("out", "tracking-uri", "json")
 @click.option("--dry-run", is_flag=True, help="Judge, but neither move the alias nor record anything.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr.")
 def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_json: bool) -> int:
     """Move the alias `champion` of FAMILY's model to its challenger, if that one holds up.
 

@@ -9,13 +9,12 @@ import click
 
 from carcls.errors import InputError
 from sweeps.cli.streams import Streams
-from sweeps.text import minute, percent, table
+from sweeps.text import table_of
 
 if TYPE_CHECKING:
     from sweeps.status import SweepStatus
 
-_COLUMNS = ("sweep", "family", "state", "trials", "best val", "test", "registered as", "last written")
-_WORDS = ("sweep", "family", "state", "registered as", "last written")
+_FOLD = ("name", "registered", "changed")
 
 
 @click.command("runs")
@@ -23,7 +22,7 @@ _WORDS = ("sweep", "family", "state", "registered as", "last written")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def runs(out: Path, as_json: bool) -> None:
     """List the sweeps under --out: how they stand and what came of them, the last written to first."""
-    from sweeps.status import sweep_status, sweeps_in
+    from sweeps.status import COLUMNS, sweep_status, sweeps_in
 
     found: list[SweepStatus] = []
     for name in sweeps_in(out):
@@ -35,19 +34,6 @@ def runs(out: Path, as_json: bool) -> None:
         if as_json:
             streams.write_json({"sweeps": [sweep.as_dict() for sweep in found]})
         elif found:
-            streams.result.print(table(_COLUMNS, map(_cells, found), words=_WORDS, fold=_WORDS))
+            streams.result.print(table_of([column for column in COLUMNS if column.title], found, fold=_FOLD))
         else:
             click.echo(f"No sweeps in {out}.", err=True)
-
-
-def _cells(sweep: SweepStatus) -> tuple[str, ...]:
-    return (
-        sweep.name,
-        sweep.spec.family,
-        sweep.state,
-        f"{sweep.ended}/{sweep.spec.trials}",
-        percent(sweep.best_accuracy),
-        percent(sweep.test_accuracy),
-        sweep.registered or "–",
-        minute(sweep.changed),
-    )

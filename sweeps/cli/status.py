@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.cli.family import resume_command
+from sweeps.cli.execute import resume_command
 from sweeps.cli.running import accuracy_of, epoch_of, write_twins
 from sweeps.cli.streams import Streams
 from sweeps.text import minute, percent
@@ -42,10 +42,11 @@ def status(name: str | None, out: Path, as_json: bool) -> None:
 
 def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
     """Yield what a person wants to know of a sweep, a line each."""
+    told, best = sweep.as_dict(), sweep.board.best
     holder = f" by {sweep.holder}" if sweep.holder else ""
     yield f"{sweep.name} ({sweep.spec.family}): {sweep.state}{holder}"
     counts = ", ".join(f"{sweep.counts[s]} {s}" for s in ("complete", "pruned", "failed") if sweep.counts.get(s))
-    siblings = f"; {sweep.siblings} combinations answered on the way" if sweep.siblings else ""
+    siblings = f"; {told['siblings']} combinations answered on the way" if told["siblings"] else ""
     yield f"  {sweep.ended} of {sweep.spec.trials} trials ended{f' ({counts})' if counts else ''}{siblings}"
     twins = write_twins(sweep.board.trials)
     if twins:
@@ -54,11 +55,11 @@ def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
         accuracy = f", val accuracy {accuracy_of(trial)}" if "val_accuracy" in trial.metrics else ""
         what = f"{'runs' if sweep.holder else 'waits'}: {trial.name}"
         yield f"  trial {trial.number} {what}, epoch {epoch_of(trial)}{accuracy}"
-    if sweep.board.best is not None:
-        test = "" if sweep.test_accuracy is None else f"; test accuracy {percent(sweep.test_accuracy)}"
-        yield f"  best: trial {sweep.board.best.number}, val accuracy {percent(sweep.best_accuracy)}{test}"
-    if sweep.registered:
-        yield f"  registered as {sweep.registered}"
+    if best is not None:
+        test = "" if told["test_accuracy"] is None else f"; test accuracy {percent(told['test_accuracy'])}"
+        yield f"  best: trial {best.number}, val accuracy {accuracy_of(best)}{test}"
+    if told["registered"]:
+        yield f"  registered as {told['registered']}"
     for edit in sweep.edits:
         yield f"  changed {minute(edit['at'])}, after {edit['after']} trials: {'; '.join(edit['changes'])}"
     yield f"  last written {minute(sweep.changed)}"

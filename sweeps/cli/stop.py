@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from sweeps.cli.family import resume_command
+from sweeps.cli.execute import resume_command
+from sweeps.cli.options import options
 
 # How often it looks whether the sweep has stopped.
 _LOOK_SECONDS = 0.2
@@ -17,7 +18,7 @@ _LOOK_SECONDS = 0.2
 @click.argument("name")
 @click.option("--now", is_flag=True, help="Do not wait for the epochs that run.")
 @click.option("--wait", type=click.FloatRange(min=0), default=120.0, show_default=True, help="Seconds to wait for it.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@options("out")
 def stop(name: str, now: bool, wait: float, out: Path) -> int:
     """Stop the sweep or job NAME, which somebody runs in another terminal or on another machine.
 

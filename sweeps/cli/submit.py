@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +30,12 @@ def submit(family: str, address: str, wait: bool, working_dir: Path | None, opti
     The cluster's head runs carsweep run FAMILY with these options on all of the cluster. --out must be a folder that
     every machine of the cluster sees.
     """
-    given = _parsed(family, options)
-    _check_settings(family, given)
+    words = [*options, *_own_name(family, _parsed(family, options))]
     from sweeps.submit import follow_job, submit_job
     from sweeps.waits import waiting
 
-    # A name that is known here is what goes on with the sweep, should the job die.
-    name = [] if given["name"] or given["spec_file"] else ["--name", f"{family}-{time.strftime('%Y%m%d-%H%M%S')}"]
     with waiting(lambda text: click.echo(text, err=True), "waiting for the cluster to take the job …"):
-        submission = submit_job(address, [family, *options, *name], working_dir=working_dir)
+        submission = submit_job(address, [family, *words], working_dir=working_dir)
     shown = mask_secrets(address)
     command = mask_secrets(submission.command)
     click.echo(f"Job {submission.job} runs: {command}\nIts page: {shown}/#/jobs/{submission.job}", err=True)
@@ -76,9 +72,8 @@ def _parsed(family: str, options: tuple[str, ...]) -> dict[str, Any]:
     """
     from sweeps.cli.run import run
 
-    command = run.get_command(click.Context(run), family)
-    assert command is not None
-    given = {"spec_file": None, **command.make_context(f"carsweep run {family}", list(options)).params}
+    command = run.commands[family]
+    given = command.make_context(f"carsweep run {family}", list(options)).params
     if given["as_json"]:
         raise click.UsageError(
             "--json is of carsweep run: a job's log has all it prints; OUT/NAME/result.json is there."
@@ -86,18 +81,15 @@ def _parsed(family: str, options: tuple[str, ...]) -> dict[str, Any]:
     return given
 
 
-def _check_settings(family: str, given: dict[str, Any]) -> None:
-    """Raise SpecError where the settings make no sweep; those in a file are left for the cluster, which has it."""
-    if given["spec_file"] is not None:
-        return
-    from sweeps.spec_loading import load_spec
-    from sweeps.together import specs_of_all
+def _own_name(family: str, given: dict[str, Any]) -> list[str]:
+    """Return the ``--name`` that the job gets where it has none: what goes on with the sweep, should the job die.
 
-    here = ("spec_file", "sets", "out", "tracking_uri", "dry_run", "read", "as_json", "address")
-    options = {name: value for name, value in given.items() if name not in here and value is not None}
-    if family == "all":
-        specs_of_all(
-            name=options.pop("name", "all"), sets=given["sets"], trials=options.pop("trials", None), overrides=options
-        )
-    else:
-        load_spec(family, sets=given["sets"], overrides=options)
+    Raises:
+        SpecError: the settings make no sweep; those in a file are left for the cluster, which has it.
+    """
+    from sweeps.cli.run import command_of
+
+    if given["spec_file"] is not None and family != "all":
+        return []
+    command = command_of(family, given)
+    return [] if given["name"] else ["--name", command.name]

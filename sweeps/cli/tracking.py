@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sweeps.cli.execute import resume_command
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.family import resume_command
 from sweeps.cli.lazy import LazyGroup
+from sweeps.cli.options import options
 from sweeps.cli.streams import Streams
+from sweeps.text import plural
 
 if TYPE_CHECKING:
     from sweeps.repair import Repaired
@@ -34,9 +36,7 @@ def tracking() -> None:
 
 @click.command("repair", epilog=_EPILOG)
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option("--tracking-uri", metavar="URI", help="MLflow store or server. Default: the one it was run with.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr.")
+@options("out", "known-tracking-uri", "json")
 def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int:
     """Write once more to MLflow what the sweep or job NAME has, after a server was away or a database was lost.
 
@@ -63,7 +63,7 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
 
 
 def _line(one: Repaired, out: Path) -> str:
-    has = f"{one.trials} trial{'s' * (one.trials != 1)} with {one.epochs} epoch{'s' * (one.epochs != 1)}"
+    has = f"{plural(one.trials, 'trial')} with {plural(one.epochs, 'epoch')}"
     if not one.written:
         return f"{one.sweep}: MLflow did not take all of {has}; give the command again when it answers."
     if one.lost:

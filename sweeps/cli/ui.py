@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -15,7 +14,7 @@ from types import FrameType
 
 import click
 
-from carcls.errors import InputError, mask_secrets, nearest
+from carcls.errors import InputError, mask_secrets
 from sweeps.cli.exits import DONE
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -92,19 +91,11 @@ def store_of(out: Path) -> str:
 
 
 def _recorded_uri(out: Path, sweep: str) -> str | None:
-    from sweeps.sweep_file import is_sweep, sweeps_of
+    from sweeps.remembered import require_known
+    from sweeps.result import read_result
 
-    folder = out / sweep
-    if not is_sweep(folder):
-        known = [known.name for known in sweeps_of(out)]
-        raise InputError(
-            f"SWEEP must be the name of a sweep under {str(out)!r}, got {sweep!r}." + nearest(sweep, known)
-        )
-    result = folder / "result.json"
-    if not result.is_file():
-        return None
-    uri: str = json.loads(result.read_text(encoding="utf-8"))["tracking_uri"]
-    return uri
+    result = read_result(require_known(out, sweep))
+    return result.tracking_uri if result else None
 
 
 def _require_free(host: str, port: int) -> None:

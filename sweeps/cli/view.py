@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -85,7 +85,7 @@ class PlainView:
 
 
 class LiveView:
-    """A table that is redrawn in place.
+    """A table that is redrawn in place; before the first trial, a bar of the images read.
 
     Args:
         spec: of the sweep to watch.
@@ -95,30 +95,25 @@ class LiveView:
     def __init__(self, spec: SweepSpec, console: Console) -> None:
         self._console = console
         self._running = RunningSweep(spec)
-        self._bar: Progress | None = None
-        self._live: Live | None = None
+        columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console)
+        self._reading = self._bar.add_task("reading images")
+        # A callable is drawn at each refresh, so that the clock runs between events.
+        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=2)
 
     def close(self) -> None:
-        """Leave the terminal as it was found; the last table stays."""
-        self._close_bar()
-        if self._live:
-            self._live.update(self._draw())
-            self._live.stop()
-            self._live = None
+        """Leave the terminal as it was found; the last table stays, if there is one."""
+        self._live.transient = not self._running.records
+        self._live.stop()
 
     def note(self, text: str) -> None:
         """Print a sentence above the table."""
-        self._close_bar()
         self._console.print(mask_secrets(text), markup=False, soft_wrap=True)
 
     def packing(self, done: int, total: int) -> None:
         """Draw the bar of the images read."""
-        if self._bar is None:
-            columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=self._console, transient=True)
-            self._bar.add_task("packing", total=total)
-            self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+        self._bar.update(self._reading, completed=done, total=total)
+        self._live.start()
 
     def on_status(self, status: BudgetStatus) -> None:
         """Remember it for the next drawing."""
@@ -127,22 +122,12 @@ class LiveView:
     def trial_changed(self, record: TrialRecord) -> None:
         """Add the trial's line to the table, or change it."""
         self._running.change(record)
-        self._redraw()
-
-    def _close_bar(self) -> None:
-        if self._bar:
-            self._bar.stop()
-            self._bar = None
-
-    def _redraw(self) -> None:
-        if self._live is None:
-            self._close_bar()
-            # A callable is drawn at each refresh, so that the clock runs between events.
-            self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=2)
-            self._live.start()
+        self._live.start()
         self._live.refresh()
 
-    def _draw(self) -> Group:
+    def _draw(self) -> RenderableType:
+        if not self._running.records and not self._bar.finished:
+            return self._bar
         table = draw_trials(self._running, self._console.width)
         return Group(table, Text(_how_far(self._running), style="bold"))
 

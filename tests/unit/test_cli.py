@@ -18,8 +18,9 @@ from PIL import Image
 
 from carcls.errors import DataError, SpecError
 from sweeps.cli.app import carsweep
+from sweeps.cli.execute import resume_command
 from sweeps.cli.exits import run_command
-from sweeps.cli.family import repeat_set, resume_command
+from sweeps.cli.options import repeat_set
 from sweeps.cli.streams import callable_name
 from sweeps.spec_loading import load_spec
 
@@ -101,90 +102,50 @@ MISTAKES = {
     "unknown backbone": (["--set", "backbone=resnet51"], "Did you mean resnet50?"),
     "no trials": (["--trials", "0"], "trials"),
     "more GPUs than a trial can use": (["--gpus-per-trial", "2"], "gpus_per_trial: must be at most 1"),
-    "reading without a plan": (["--read"], "--read goes with --dry-run"),
     "a fraction that does not fill a GPU": (["--gpus-per-trial", "0.3"], "gpus_per_trial"),
-    "missing spec file": (["--spec", "nowhere.yaml"], "nowhere.yaml"),
+    "reading without a plan": (["--read"], "--read goes with --dry-run"),
     "missing data": (["--data", "nowhere"], "nowhere"),
     "data missing in a plan": (["--data", "nowhere", "--dry-run"], "nowhere"),
+    "data without images": (["--data", "folder"], "folder"),
+    "an output folder that cannot be made": (["--data", "pictures", "--out", "mine.yaml/runs"], "mine.yaml/runs"),
     "not a number": (["--trials", "many"], "many"),
     "unknown option": (["--trails", "3"], "--trails"),
+    "a word of no option": (["--set", "dropout", "0.3"], "Settings are KEY=VALUE, such as --set dropout=0.3."),
+    "a spec of no option": (["mine.yaml"], "A spec is given by --spec mine.yaml."),
+    "a spec that is misspelt": (["--spec", "mien.yaml"], "no such file or directory. Did you mean mine.yaml?"),
+    "a folder for a spec": (["--spec", "folder"], "is a directory. Name a file in it, such as folder/other.yaml."),
+    "a spec of another family": (["--spec", "other.yaml"], "For that one say carsweep run retrieval."),
+    "a spec that is a picture": (["--spec", "picture.yaml"], "it is no text in UTF-8."),
+    "a spec without an end": (["--spec", "/dev/zero"], "it has more than 100 kB."),
+    "broken YAML": (["--spec", "broken.yaml"], "line"),
+    "an unknown key in a spec": (["--spec", "unknown.yaml"], "search.dropuot"),
 }
 
 
 @pytest.mark.parametrize("case", MISTAKES)
+@pytest.mark.usefixtures("data")
 def test_a_mistake_is_one_line_and_exit_code_2(case: str, run: Run) -> None:
-    """Each mistake is told in one line that names what is wrong, with exit code 2 and nothing on stdout."""
+    """Each mistake is told in one line that names what is wrong, or was meant; exit code 2, nothing made or printed."""
+    Path("mine.yaml").write_text("trials: 3\n", encoding="utf-8")
+    Path("other.yaml").write_text("family: retrieval\n", encoding="utf-8")
+    Path("broken.yaml").write_text("trials: [3\n", encoding="utf-8")
+    Path("unknown.yaml").write_text("search:\n  dropuot: {low: 0.0, high: 0.5}\n", encoding="utf-8")
+    Path("picture.yaml").write_bytes(b"\x89PNG\r\n")
+    Path("folder").mkdir()
+    Path("folder/other.yaml").touch()
     arguments, named = MISTAKES[case]
     code, out, err = run("run", "transfer", *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("carsweep: ")
     assert err.count("\n") == 1
     assert named in err
-
-
-def test_an_empty_data_folder_is_one_line(run: Run, tmp_path: Path) -> None:
-    """A folder without images is told before anything is made."""
-    (tmp_path / "empty").mkdir()
-    code, _, err = run("run", "transfer", "--data", "empty")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "empty" in err
-    assert not (tmp_path / "runs").exists()
-
-
-def test_an_unknown_key_in_a_spec_file_is_told_with_its_path(run: Run, tmp_path: Path) -> None:
-    """The message names the place in the YAML and the nearest known name."""
-    (tmp_path / "my.yaml").write_text("search:\n  dropuot: {low: 0.0, high: 0.5}\n")
-    code, _, err = run("run", "transfer", "--spec", "my.yaml")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "search.dropuot" in err
-    assert "dropout" in err
-
-
-def test_broken_yaml_is_one_line_with_its_place(run: Run, tmp_path: Path) -> None:
-    """YAML that cannot be read is the user's mistake, told with the line."""
-    (tmp_path / "my.yaml").write_text("trials: [3\n")
-    code, _, err = run("run", "transfer", "--spec", "my.yaml")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "line" in err
-
-
-@pytest.mark.parametrize(
-    ("words", "remedy"),
-    [
-        (["--set", "dropout", "0.3"], "Settings are KEY=VALUE, such as --set dropout=0.3."),
-        (["mine.yaml"], "A spec is given by --spec mine.yaml."),
-        (["--spec", "mien.yaml"], "no such file or directory. Did you mean mine.yaml?"),
-        (["--spec", "folder"], "is a directory. Name a file in it, such as folder/other.yaml."),
-        (["--spec", "other.yaml"], "For that one say carsweep run retrieval."),
-        (["--spec", "picture.yaml"], "it is no text in UTF-8."),
-        (["--spec", "/dev/zero"], "it has more than 100 kB."),
-    ],
-)
-def test_what_is_in_the_wrong_place_is_answered_with_the_right_one(words: list[str], remedy: str, run: Run) -> None:
-    """Words without an option, and files that are none, are told with what was probably meant."""
-    Path("mine.yaml").write_text("trials: 3\n", encoding="utf-8")
-    Path("other.yaml").write_text("family: retrieval\n", encoding="utf-8")
-    Path("picture.yaml").write_bytes(b"\x89PNG\r\n")
-    Path("folder").mkdir()
-    Path("folder/other.yaml").touch()
-    code, out, err = run("run", "transfer", *words)
-    assert (code, out) == (2, "")
-    assert remedy in err
-    assert err.count("\n") == 1
+    assert not Path("runs").exists()
 
 
 def test_several_mistakes_are_told_together_one_a_line(run: Run) -> None:
     """Nobody has to find mistakes one by one."""
     code, _, err = run("run", "transfer", "--set", "dropout=1.5", "epochs=0", "--trials", "0")
     assert (code, err.count("carsweep: "), err.count("\n")) == (2, 3, 3)
-
-
-def test_an_output_folder_that_cannot_be_written_is_one_line(run: Run, data: Path, tmp_path: Path) -> None:
-    """A file in the way of the output folder is told with the path."""
-    (tmp_path / "file").touch()
-    code, _, err = run("run", "transfer", "--data", str(data), "--out", "file/runs")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "file/runs" in err
 
 
 def test_a_name_of_another_sweep_is_refused(run: Run, data: Path, tmp_path: Path) -> None:

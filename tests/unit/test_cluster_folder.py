@@ -10,7 +10,7 @@ import click
 import yaml
 
 from sweeps.cli.app import carsweep
-from sweeps.cli.family import repeat_set
+from sweeps.cli.options import repeat_set
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
 

@@ -14,12 +14,14 @@ from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from sweeps.cli.running import RunningSweep
 from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, typical_run
+from sweeps.job_checks import claim_folder
 from sweeps.leaderboard import Leaderboard, find_best
 from sweeps.record import Status, TrialRecord
+from sweeps.several_specs import specs_of_all
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
-from sweeps.together import specs_of_all
-from sweeps.winner_candidates import keep_choice, repeats_wanted
+from sweeps.sweep_file import write_file
+from sweeps.winner_candidates import repeats_wanted
 
 BASE = TrialConfig().model_dump()
 
@@ -222,10 +224,11 @@ def test_the_luck_of_the_best_of_thirty_equal_trials_is_gone_after_confirmation(
 
 def test_a_command_that_goes_on_keeps_the_choice_of_the_sweep(tmp_path: Path) -> None:
     """Who says nothing of --confirm does not crown an unconfirmed winner; who says another extent gets that."""
-    assert keep_choice(spec_of(None), tmp_path) == spec_of(None)
-    (tmp_path / "spec.yaml").write_text(SweepSpec(family="transfer", confirm="3x3", refit=True).to_yaml())
-    assert keep_choice(spec_of(None), tmp_path) == SweepSpec(family="transfer", confirm="3x3", refit=True)
-    assert keep_choice(spec_of("2x5"), tmp_path).confirm == "2x5"
+    spec, other = SweepSpec(family="transfer", name="mine"), SweepSpec(family="transfer", name="mine", confirm="2x5")
+    assert claim_folder(spec, tmp_path) == spec
+    write_file(tmp_path / "mine", "sweep", None, [spec.model_copy(update={"confirm": "3x3", "refit": True})])
+    assert claim_folder(spec, tmp_path) == SweepSpec(family="transfer", name="mine", confirm="3x3", refit=True)
+    assert claim_folder(other, tmp_path).confirm == "2x5"
 
 
 def test_every_family_of_a_job_is_confirmed() -> None:

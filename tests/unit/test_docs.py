@@ -14,7 +14,7 @@ import click
 import pytest
 
 from sweeps.cli.app import carsweep
-from sweeps.cli.family import repeat_set
+from sweeps.cli.options import repeat_set
 from sweeps.comparison import COLUMNS as SWEEP_COLUMNS
 from sweeps.confirm import Confirmed
 from sweeps.leaderboard import COLUMNS, Leaderboard

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import pytest
@@ -222,9 +221,7 @@ def test_an_unknown_experiment_names_the_nearest():
         find_experiment("transfer/fine-tuned")
 
 
-def test_settings_cannot_be_changed_and_survive_a_pickle():
-    """Nobody can change a documented setting, and an experiment can be handed to another process."""
-    experiment = find_experiment("transfer/frozen")
+def test_settings_cannot_be_changed():
+    """Nobody can change a documented setting."""
     with pytest.raises(TypeError):
-        experiment.settings["dropout"] = 0.9
-    assert pickle.loads(pickle.dumps(experiment)) == experiment  # noqa: S301 - our own bytes
+        find_experiment("transfer/frozen").settings["dropout"] = 0.9

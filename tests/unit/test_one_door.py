@@ -24,7 +24,9 @@ from carcls.errors import SpecError
 from carcls.machine import usable_cores, visible_gpus
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, run_command
-from sweeps.job import open_sitting, settle_spec
+from sweeps.command import Command
+from sweeps.job import open_sitting
+from sweeps.job_checks import check_sweeps
 from sweeps.remembered import recall
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
@@ -96,6 +98,25 @@ def test_a_plan_asks_everything_once(
     assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
 
 
+@pytest.mark.parametrize(
+    ("words", "most", "specs"),
+    [(["run", "all", "--trials", "12"], 30, 3), (["reproduce"], 0, 3), (["reproduce", "scratch/basic"], 0, 1)],
+)
+def test_a_plan_of_a_job_asks_once_for_all_its_sweeps(
+    words: list[str], most: int, specs: int, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One listing, one look at the machine; each family is read and checked once."""
+    places = ["--data", str(pictures), "--out", str(tmp_path / "runs"), "--dry-run", "--name", "job"]
+    sets = ["--set", "dropout=0.3", "k=3", "weights=random"] if "reproduce" not in words else ["--weights", "random"]
+    with counted(usable_cores, visible_gpus, read_layout, load_spec, check_sweeps) as calls:
+        assert run_command(carsweep, [*words, *places, *sets]) == DONE, capfd.readouterr().err
+    capfd.readouterr()
+    assert calls["TrialConfig"] <= most
+    once = ("usable_cores", "visible_gpus", "read_layout", "check_sweeps")
+    assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
+    assert (calls["SweepSpec"], calls["load_spec"]) == (specs, specs)
+
+
 def test_a_sweep_lists_its_images_and_takes_its_lock_once(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,12 +131,12 @@ def test_a_sweep_lists_its_images_and_takes_its_lock_once(
     monkeypatch.setattr(FileLock, "acquire", note)
     sets = ["image_size=32", "depth=2", "width=4"]
     overrides = {"data": str(pictures), "name": "mine", "trials": 4}
-    spec = settle_spec(load_spec("scratch", sets=sets, overrides=overrides))
+    command = Command("sweep", "mine", (load_spec("scratch", sets=sets, overrides=overrides),), out=tmp_path / "runs")
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "result.json").write_text("{}")  # with one, no Ray is started ahead
     with (
         counted(read_layout) as calls,
-        open_sitting(spec, tmp_path / "runs", None, watcher=Quiet()) as sitting,
+        open_sitting(check_sweeps(command)[0], command, Quiet()) as sitting,
         Study.open(sitting.folder, sitting.spec) as study,
     ):
         assert study.ask() is not None

@@ -149,7 +149,8 @@ def test_lines_say_what_is_run_shared_and_guessed():
     for expected in (
         "demo cars (1,100 images, 24 classes; 700 train, 120 validation, 280 test)",
         "Trials: 8 (3 documented experiments, then 5 searched)",
-        "transfer/finetuned with backbone efficientnet_lite0 instead of resnet50",
+        "all with backbone efficientnet_lite0 instead of resnet50",
+        "  transfer/finetuned",
         "scaled down",
         "frozen | progressive | full",
         "pack of decoded images",

@@ -132,6 +132,22 @@ def test_jobs_of_several_sweeps_are_checked_alike(
     assert told in planned[2]
 
 
+def test_all_mistakes_of_all_families_are_told_at_once(run: Run, tmp_path: Path) -> None:
+    """Each is one line, however many families have it; weights are not asked for where something else is wrong."""
+    wrong = ["--tracking-uri", "ftp://x", "--cpus-per-trial", "9000", "--weights", "/nope"]
+    words = ["run", "all", "--data", "base", *wrong, *SMALL, "k=60"]
+    planned = run(*words, "--dry-run")
+    assert planned == run(*words, "--name", "mine")
+    code, out, err = planned
+    told = ("tracking URI must be", "cpus_per_trial must be at most", "k must be at most 32, the training images")
+    assert (code, out, [line.count(words) for line, words in zip(err.splitlines(), told, strict=True)]) == (
+        2,
+        "",
+        [1] * 3,
+    )
+    assert not list(tmp_path.glob("runs/mine*"))
+
+
 def test_a_name_of_other_settings_is_refused_by_the_plan(run: Run, tmp_path: Path) -> None:
     """A plan for a name in use with other settings ends as its run would."""
     other = load_spec("transfer", overrides={"data": str(tmp_path / "base"), "name": "mine", "seed": 7})

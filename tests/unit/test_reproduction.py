@@ -16,9 +16,9 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.documented import EXPERIMENTS, find_experiment
 from sweeps.job_checks import claim_folder
-from sweeps.reproduction import Comparison, Reproduction
-from sweeps.reproduction_specs import chosen_experiments, reproduction_specs
+from sweeps.reproduction import Reproduced, Reproduction
 from sweeps.reproduction_tables import LEAK_MARK, final_table, markdown_of
+from sweeps.several_specs import chosen_experiments, specs_of_experiments
 from sweeps.spec import SweepSpec
 
 NAMES = [experiment.name for experiment in EXPERIMENTS]
@@ -31,7 +31,7 @@ def specs_of(
     """Return the specs of a reproduction on data of the user's, by family."""
     chosen = chosen_experiments(experiments, None)
     given = {"data": "/cars", **overrides}
-    specs = reproduction_specs(chosen, name="mine", sets=sets, overrides=given, demo_scale=demo)
+    specs = specs_of_experiments(chosen, name="mine", sets=sets, overrides=given, demo_scale=demo)
     return {spec.family: spec for spec in specs}
 
 
@@ -109,7 +109,7 @@ def test_the_scale_of_the_demo_is_that_of_its_presets() -> None:
 @pytest.mark.parametrize(("sets", "small"), [((), True), (("data.path=/cars",), False)])
 def test_without_data_of_the_users_the_demo_is_what_runs(sets: tuple[str, ...], small: bool) -> None:
     """Nothing given means demo cars at the demo's scale; data may be given with --set as well."""
-    (spec,) = reproduction_specs(
+    (spec,) = specs_of_experiments(
         chosen_experiments(("scratch/basic",), None), name="mine", sets=sets, overrides={}, demo_scale=False
     )
     assert ("image_size" in spec.fixed) == (spec.data.path is None) == small
@@ -136,8 +136,8 @@ def test_a_set_that_cannot_be_meant_is_refused(text: str, words: str) -> None:
 
 def test_a_name_that_carsweep_uses_is_refused() -> None:
     """The tables cannot be put among the shared stages."""
-    with pytest.raises(InputError, match="--name must be none of stages"):
-        reproduction_specs(EXPERIMENTS, name="stages", sets=(), overrides={}, demo_scale=True)
+    with pytest.raises(SpecError, match="name: must be none of stages"):
+        specs_of_experiments(EXPERIMENTS, name="stages", sets=(), overrides={}, demo_scale=True)
 
 
 def test_a_name_goes_on_with_its_own_experiments_only(tmp_path: Path) -> None:
@@ -151,10 +151,10 @@ def test_a_name_goes_on_with_its_own_experiments_only(tmp_path: Path) -> None:
         claim_folder(specs_of("epochs=3")["scratch"], tmp_path)
 
 
-def comparison(name: str, **changes: object) -> Comparison:
+def comparison(name: str, **changes: object) -> Reproduced:
     """Return an experiment that came out at half of everything."""
     experiment = find_experiment(name)
-    made = Comparison(
+    made = Reproduced(
         name=name,
         family=experiment.family,
         documented=dict(experiment.documented),
@@ -171,7 +171,7 @@ def comparison(name: str, **changes: object) -> Comparison:
     return replace(made, **changes)  # type: ignore[arg-type]  # the tests give fields by name
 
 
-def reproduction(*comparisons: Comparison, **changes: object) -> Reproduction:
+def reproduction(*comparisons: Reproduced, **changes: object) -> Reproduction:
     """Return a reproduction on Stanford Cars."""
     made = Reproduction(
         name="mine",
@@ -241,7 +241,7 @@ def test_a_failed_experiment_says_why_in_its_table() -> None:
     assert row_of(text, "transfer/frozen")[1:3] == ["2.3724 / –", "42.37% / –"]
     assert row_of(text, "transfer/frozen")[-1] == "failed"
     assert "- transfer/frozen has no result: loss must be finite." in text.splitlines()
-    assert not whole.is_complete
+    assert not whole.is_whole
 
 
 def test_the_final_comparison_takes_the_best_by_validation() -> None:
@@ -282,11 +282,11 @@ def test_demo_cars_compare_with_nothing_and_the_report_says_so() -> None:
     assert "no measured number can be compared" in markdown_of(reproduction(comparison("transfer/frozen"), demo=True))
 
 
-@pytest.mark.parametrize("part", [Comparison, Reproduction])
+@pytest.mark.parametrize("part", [Reproduced, Reproduction])
 def test_each_field_of_the_object_is_documented(part: type) -> None:
     """docs/json.md names every field of reproduction.json."""
     text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8").partition("\n## Reproductions\n")[2]
-    prefix = "comparisons[]." if part is Comparison else ""
+    prefix = "comparisons[]." if part is Reproduced else ""
     names = [field.name for field in fields(part) if field.name != "comparisons"]
     assert [name for name in names if f"`{prefix}{name}`" not in text] == []
 

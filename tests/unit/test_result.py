@@ -149,10 +149,14 @@ def test_what_only_the_journal_knows_is_not_told(tmp_path: Path) -> None:
 
 def test_not_a_number_becomes_null_and_not_a_number_again() -> None:
     """The JSON is strict: NaN, which JSON cannot say, is null, and reading it back gives NaN."""
-    strange = replace(RESULT, board=board_of(replace(TRIAL, metrics={"val_loss": math.nan})))
+    test = replace(RESULT.test, metrics={"test_loss": math.inf})
+    strange = replace(RESULT, test=test, board=board_of(replace(TRIAL, metrics={"val_loss": math.nan})))
     text = json.dumps(strange.as_dict(), allow_nan=False)
     assert '"val_loss": null' in text
-    assert math.isnan(SweepResult.from_dict(json.loads(text)).trials[0].metrics["val_loss"])
+    read = SweepResult.from_dict(json.loads(text))
+    assert math.isnan(read.trials[0].metrics["val_loss"])
+    assert read.test is not None
+    assert math.isnan(read.test.metrics["test_loss"])
 
 
 def test_a_result_from_before_there_were_goals_is_read() -> None:

@@ -17,9 +17,10 @@ from carcls.errors import InputError, OutputError, SpecError
 from carcls.outcome import Measurement
 from sweeps.budget import NOTHING
 from sweeps.cli.status import lines_of
+from sweeps.command import Command
 from sweeps.holding import hold
 from sweeps.record import TrialRecord
-from sweeps.remembered import Command, extended, recall
+from sweeps.remembered import extended, recall
 from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
@@ -189,8 +190,9 @@ def command_of(**changes: Any) -> Command:
 def extend(
     command: Command, *sets: str, trials: str | None = None, hours: str | None = None
 ) -> tuple[Command, list[str]]:
-    """Extend a command."""
-    return extended(command, trials=trials, hours=hours, sets=sets, resources={})
+    """Extend a command; return it with its changes."""
+    longer = extended(command, trials=trials, hours=hours, sets=sets, resources={})
+    return longer, list(longer.changes or ())
 
 
 def test_more_trials_and_hours_are_added_or_set() -> None:
@@ -199,7 +201,7 @@ def test_more_trials_and_hours_are_added_or_set() -> None:
     assert (more.specs[0].trials, more.specs[0].hours) == (27, 2.0)
     assert changes == ["trials 7 -> 27", "hours none -> 2.0"]
     assert extend(command_of(), trials="9")[0].specs[0].trials == 9
-    assert extend(command_of()) == (command_of(), [])
+    assert extend(command_of())[0] == replace(command_of(), changes=())
 
 
 def test_space_is_another_name_of_the_search() -> None:
@@ -251,7 +253,7 @@ def test_a_tracking_uri_with_a_password_is_not_written_down(tmp_path: Path) -> N
         recall(tmp_path, "mine")
     assert recall(tmp_path, "mine", "http://b").tracking_uri == "http://b"
     write_file(folder, "sweep", "http://host:5000", [spec_of()])
-    assert recall(tmp_path, "mine") == Command("sweep", "mine", (spec_of(),), "http://host:5000")
+    assert recall(tmp_path, "mine") == Command("sweep", "mine", (spec_of(),), "http://host:5000", (), tmp_path)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
@@ -401,7 +403,7 @@ def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path)
         running = sweep_status(tmp_path, "mine")
     assert running.state == "running"
     assert running.holder is not None
-    assert (running.ended, running.counts["running"], running.siblings) == (2, 1, 1)
+    assert (running.ended, running.counts["running"], running.as_dict()["siblings"]) == (2, 1, 1)
     assert running.as_dict()["unfinished"] == [
         {
             "number": asked.number,

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
-import time
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from carcls.errors import SpecError
-from sweeps.cli.run_all import draw_comparison
-from sweeps.comparison import columns_of
+from sweeps.cli.execute import draw_winners
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
 from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.several import with_share
+from sweeps.several_specs import specs_of_all
 from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.together import specs_of_all, within_budgets, within_hours
-from sweeps.together_tables import COLUMNS, NARROW_COLUMNS
+from sweeps.text import Column
+from sweeps.together import COLUMNS, NARROW_COLUMNS, Together
 
 
 def specs(*sets: str, trials: int | None = None, **overrides: object) -> dict[str, SweepSpec]:
@@ -66,15 +68,14 @@ def test_sweeps_are_named_after_the_job() -> None:
     assert [spec.name for spec in specs().values()] == [f"job-{family}" for family in FAMILIES]
 
 
-@pytest.mark.parametrize(("spent", "families_left", "share"), [(0.0, 3, 2.0), (1.0, 2, 2.5), (5.0, 1, 1.0)])
-def test_hours_that_one_family_leaves_are_the_others(spent: float, families_left: int, share: float) -> None:
+@pytest.mark.parametrize(("hours", "left", "share"), [(0.0, 3, 2.0), (1.0, 2, 2.5), (5.0, 1, 1.0)])
+def test_hours_that_one_family_leaves_are_the_others(hours: float, left: int, share: float) -> None:
     """Of six hours each family gets an equal part of what is left when it begins."""
-    spec = specs(hours=6.0)["transfer"]
-    assert within_hours(spec, time.monotonic() - spent * 3600, families_left).hours == pytest.approx(share, abs=1e-3)
-    assert within_hours(specs()["transfer"], 0.0, 3).hours is None
+    assert with_share(specs(hours=6.0)["transfer"], hours, [], left).hours == pytest.approx(share)
+    assert with_share(specs()["transfer"], hours, [], left) == specs()["transfer"]
 
 
-def result(family: str, accuracy: float | None) -> SweepResult:
+def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepResult:
     """Return the result of a family with a winner, or without one."""
     trials, test, registered = (), None, None
     if accuracy is not None:
@@ -83,29 +84,30 @@ def result(family: str, accuracy: float | None) -> SweepResult:
         test = TestReading({"test_accuracy": accuracy, "test_f1": accuracy}, (accuracy - 0.01, accuracy + 0.01), 9)
         registered = RegisteredModel(f"carsweep-{family}", "12", "challenger", "")
     data, winner = DataSummary("cars", "d", 0, 0, {"validation": 1900}), None if accuracy is None else 0
-    return SweepResult("a", family, "/", data, Leaderboard(trials), winner, test, registered, "", 7e4)
-
-
-@pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
-def test_the_table_fits_its_terminal(width: int, columns: tuple[str, ...]) -> None:
-    """Nothing of the columns shown is cut off, and a family without a winner has dashes."""
-    results = [result("transfer", 0.731), result("retrieval", 0.7), result("scratch", None)]
-    file = io.StringIO()
-    console = Console(file=file, width=width)
-    console.print(draw_comparison(results, console.width))
-    text = file.getvalue()
-    assert "…" not in text
-    assert all(column.title in text.splitlines()[0] for column in columns_of(*columns))
-    assert all(word in text for word in ("73.1% ±2.0", "73.1% ±1.0", "carsweep-retrieval 12", "–"))
-    assert max(len(line) for line in text.splitlines()) <= width
+    made = SweepResult("a", family, "/", data, Leaderboard(trials), winner, test, registered, "", 7e4)
+    return replace(made, **changes)
 
 
 def test_families_share_epochs_and_money() -> None:
     """The second of three families gets half of what the first has left of 30 epochs and 9 in money."""
     spec = specs(epochs_budget=30, price="1/hour", max_cost=9.0)["retrieval"]
     spent = {"seconds": 1.0, "epochs": 10, "cost": 1.0, "currency": "$", "by_status": {}}
-    data = DataSummary("cars", "d", 0, 0, {})
-    first = SweepResult("a", "transfer", "/", data, Leaderboard(()), None, None, None, "", 1.0, spent=spent)
-    second = within_budgets(spec, [first], 2)
+    second = with_share(spec, 0.0, [result("transfer", spent=spent)], 2)
     assert (second.epochs_budget, second.max_cost) == (10, 4.0)
-    assert within_budgets(specs()["retrieval"], [first], 2) == specs()["retrieval"]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
+def test_the_table_has_a_row_for_each_family(width: int, columns: list[Column[SweepResult]]) -> None:
+    """A family without a winner has dashes, and keeps the job from being whole; a narrow terminal cuts nothing off."""
+    results = {"transfer": result("transfer", 0.731), "retrieval": result("retrieval", 0.7)}
+    assert Together("job", 7e4, results).is_whole
+    together = Together("job", 7e4, {**results, "scratch": result("scratch")})
+    assert not together.is_whole
+    assert "| scratch | none | – | – | – | 0 | 19 h 26 min | – |" in together.markdown().splitlines()
+    file = io.StringIO()
+    Console(file=file, width=width).print(draw_winners(together, width))
+    text = file.getvalue()
+    assert "…" not in text
+    assert all(column.title in text.splitlines()[0] for column in columns)
+    assert all(word in text for word in ("73.1% ±2.0", "73.1% ±1.0", "carsweep-retrieval 12", "–"))
+    assert max(len(line) for line in text.splitlines()) <= width

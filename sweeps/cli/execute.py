@@ -1,0 +1,178 @@
+"""A command carried out: planned, or run and shown, with the exit code that comes of it."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
+from sweeps.cli.output import kept_in
+from sweeps.cli.streams import Streams, callable_name
+from sweeps.interrupts import last_words
+from sweeps.text import duration, table, table_of
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from sweeps.command import Command
+    from sweeps.plan import Plan
+    from sweeps.reproduction import Reproduction
+    from sweeps.result import SweepResult
+    from sweeps.together import Together
+
+# The width of a terminal from which it shows all columns of the winners.
+_WIDE = 110
+# Columns that hold names of experiments.
+_NAMED = ("experiment", "best")
+
+
+def carry_out(command: Command, *, dry_run: bool, read: bool, as_json: bool) -> int:
+    """Plan or run a command, show what comes of it, and return the exit code."""
+    if read and not dry_run:
+        raise click.UsageError("--read goes with --dry-run; a run reads the images anyway.")
+    with Streams(as_json) as streams:
+        return _plan(command, streams, read=read) if dry_run else run_and_show(command, streams)
+
+
+def _plan(command: Command, streams: Streams, *, read: bool) -> int:
+    from sweeps.cli.view import open_view
+    from sweeps.several import plan_sweeps
+
+    plans = plan_sweeps(command, (lambda spec: open_view(spec, streams.progress)) if read else None)
+    if not streams.as_json:
+        click.echo("\n\n".join("\n".join(plan.lines(streams.result.width)) for plan in plans))
+        if command.is_job:
+            click.echo(f"\n{_all_together(plans)}")
+    elif command.is_job:
+        seconds = round(sum(plan.seconds for plan in plans))
+        streams.write_json({"plans": [plan.to_dict() for plan in plans], "seconds": seconds})
+    else:
+        streams.write_json(plans[0].to_dict())
+    return DONE
+
+
+def _all_together(plans: list[Plan]) -> str:
+    counts = ", ".join(f"{plan.trials} {plan.spec.family}" for plan in plans)
+    total, seconds = sum(plan.trials for plan in plans), sum(plan.seconds for plan in plans)
+    line = f"All together: {total} trials ({counts}), at most about {duration(seconds)}."
+    if any(plan.spec.family == "retrieval" and plan.spec.search for plan in plans):
+        line += " Retrieval's first searched trial has the training settings that won transfer."
+    return line
+
+
+def run_and_show(command: Command, streams: Streams) -> int:
+    """Run a command, show what comes of it, and return the exit code."""
+    from sweeps.cli.view import open_view
+    from sweeps.several import run_sweeps
+
+    def tell(text: str) -> None:
+        streams.progress.print(text, markup=False, soft_wrap=True)
+
+    try:
+        with last_words(partial(tell_how_to_go_on, command.name, command.out)):
+            outcome = run_sweeps(command, lambda spec: open_view(spec, streams.progress), tell)
+    except KeyboardInterrupt:
+        outcome = None
+    if outcome is None:
+        if streams.as_json:
+            streams.write_json({"error": "interrupted"})
+        return tell_how_to_go_on(command.name, command.out)
+    with kept_in(command.out / command.name, resume_command(command.name, command.out)):
+        if streams.as_json:
+            streams.write_json(outcome.as_dict())
+        _show(streams.progress if streams.as_json else streams.result, command, outcome)
+    if outcome.interrupted:
+        return tell_how_to_go_on(command.name, command.out)
+    return DONE if outcome.is_whole else FAILED
+
+
+def _show(console: Console, command: Command, outcome: SweepResult | Together | Reproduction) -> None:
+    from sweeps.cli.summary import print_result
+    from sweeps.reproduction import Reproduction
+    from sweeps.together import Together
+
+    match outcome:
+        case Together():
+            _show_families(console, command, outcome)
+        case Reproduction():
+            _show_experiments(console, command, outcome)
+        case _:
+            print_result(console, outcome)
+
+
+def _show_families(console: Console, command: Command, together: Together) -> None:
+    from sweeps.cli.compare import print_pairs
+    from sweeps.cli.summary import print_result
+
+    for result in together.results.values():
+        print_result(console, result, closing=False)
+    console.print(f"\n{together.name}: the winners of all families, in {duration(together.seconds)}", style="bold")
+    console.print(draw_winners(together, console.width))
+    if together.pairs:
+        print_pairs(console, together.pairs)
+    if not together.interrupted:
+        folder = command.out / command.name
+        console.print(f"\nWritten to {folder / 'comparison.md'} and comparison.json.", soft_wrap=True)
+        ui = shlex.join([callable_name("carsweep"), "ui", "--out", str(command.out)])
+        console.print(f"Look at the runs: {ui}", markup=False, soft_wrap=True)
+
+
+def draw_winners(together: Together, width: int) -> Table:
+    """Draw the winners, a row for each family; a narrow terminal gets the columns that matter most."""
+    from sweeps.together import COLUMNS, NARROW_COLUMNS
+
+    columns = COLUMNS if width >= _WIDE else NARROW_COLUMNS
+    return table_of(columns, together.results.values(), fold=("model",))
+
+
+def _show_experiments(console: Console, command: Command, reproduction: Reproduction) -> None:
+    text = reproduction.markdown()
+    if console.is_terminal:
+        for block in text.strip().split("\n\n"):
+            console.print(draw_block(block), "")
+    else:
+        console.print(text, markup=False, soft_wrap=True)
+    folder = command.out / command.name
+    console.print(f"Written to {folder / 'reproduction.md'} and reproduction.json.", soft_wrap=True)
+
+
+def draw_block(block: str) -> RenderableType:
+    """Draw a block of Markdown for a terminal: in tables, numbers may wrap and names of experiments may not.
+
+    Headings and rows name the family already, so experiments are named without it.
+    """
+    from rich.markdown import Markdown
+
+    if not block.startswith("| "):
+        return Markdown(block)
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
+    for place, title in enumerate(header):
+        for row in rows if title in _NAMED else ():
+            row[place] = row[place].rpartition("/")[2]
+    return table(header, rows, words=(*_NAMED, "family"), fold=[title for title in header if title not in _NAMED])
+
+
+def tell_how_to_go_on(name: str, out: Path) -> int:
+    """Tell a person who stopped a sweep how it goes on; return the exit code."""
+    from sweeps.sweep_file import is_known
+
+    if is_known(out / name):
+        click.echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)
+    else:
+        click.echo("Interrupted before the first trial. To begin: the same command again.", err=True)
+    return INTERRUPTED
+
+
+def resume_command(name: str, out: Path) -> str:
+    """Return the command line that goes on with a sweep or a job.
+
+    >>> resume_command("mine", Path("runs")).partition("carsweep")[2]
+    ' resume mine'
+    """
+    place = [] if out == Path("runs") else ["--out", str(out)]
+    return shlex.join([callable_name("carsweep"), "resume", name, *place])

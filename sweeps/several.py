@@ -1,0 +1,191 @@
+"""One sweep, or several as one job: checked as a whole, run one after the other in one session of Ray, then compared.
+
+Jobs differ in where their specs come from (``sweeps.several_specs``) and in what is compared at the end: the winners of
+all families (``sweeps.together``), or documented experiments with their documented numbers (``sweeps.reproduction``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
+from carcls.errors import InputError
+from carcls.stages import write_json
+from sweeps.budget import shared_budgets
+from sweeps.job import conclude_sweep, open_sitting, plan_sweep, run_trials_of
+from sweeps.job_checks import Checked, check_sweeps, fit_to_data
+from sweeps.reproduction import Reproduction, evaluate_each, reproduction_of
+from sweeps.result import SweepResult
+from sweeps.space_values import TRIAL_SETTINGS
+from sweeps.sweep_file import is_sweep, read_spec, write_file
+from sweeps.together import Together, compare_winners
+from sweeps.waits import waiting
+from sweeps.winner import write_text
+
+if TYPE_CHECKING:
+    from sweeps.command import Command
+    from sweeps.job import Finish
+    from sweeps.observers import Progress, Watcher
+    from sweeps.plan import Plan
+    from sweeps.reproduction import Tests
+    from sweeps.spec import SweepSpec
+
+# What a training depends on, of the settings of a trial.
+_TRAINING_SETTINGS = tuple(n for n in TRIAL_SETTINGS if n not in (*NEIGHBOUR_SETTINGS, *ARCHITECTURE_SETTINGS))
+
+
+def plan_sweeps(
+    command: Command, open_view: Callable[[SweepSpec], AbstractContextManager[Progress]] | None = None
+) -> list[Plan]:
+    """Return what each sweep of a command would take, after the checks that a run makes before its first trial.
+
+    Args:
+        command: to be run.
+        open_view: makes who is told while images are read, which plans need not do; None counts them by their listing.
+
+    Raises:
+        InputError: as ``run_sweeps``.
+    """
+    command = _prepared(command)
+    checked = check_sweeps(command, plan=True)
+    if open_view is None:
+        return [plan_sweep(each, command) for each in checked]
+    plans = []
+    for each in checked:
+        with open_view(each.spec) as view:
+            plans.append(plan_sweep(each, command, view))
+    return plans
+
+
+def run_sweeps(
+    command: Command,
+    open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
+    tell: Callable[[str], None],
+) -> SweepResult | Together | Reproduction | None:
+    """Run what the sweeps of a command still owe, and compare what comes of them.
+
+    Everything that can be checked of all of them is checked before the first begins. Each sweep of a job may use an
+    equal share of the hours, epochs and money that are left. Of a job ``OUT/NAME/comparison.json`` and ``.md``, or
+    ``reproduction.json`` and ``.md``, are written once all its sweeps are done.
+
+    Args:
+        command: to be run.
+        open_view: makes who is told of a sweep.
+        tell: gets what is to be said before.
+
+    Returns:
+        The result of a sweep, or the comparison of a job; None of a reproduction that was interrupted.
+
+    Raises:
+        InputError: something given cannot be used; no trial has started, unless it is MLflow's database that turns out
+            to be unusable when it is opened.
+    """
+    from sweeps.session import one_session
+
+    started, command = time.monotonic(), _prepared(command)
+    with waiting(tell, "checking data, machines, weights and MLflow …"):
+        checked = check_sweeps(command)
+    if command.is_job:
+        write_file(command.root / command.name, command.kind, command.tracking_uri, command.specs)
+    tests: Tests = {}
+    finish = partial(evaluate_each, tests) if command.kind == "reproduce" else conclude_sweep
+    with one_session():  # Ray ends when all else is done: winners registered, results written, MLflow's runs closed
+        results = _run_in_turn(checked, command, open_view, finish, started)
+    if not command.is_job:
+        return results[0]
+    return _compared(command, results, tests, time.monotonic() - started)
+
+
+def _run_in_turn(
+    checked: Sequence[Checked],
+    command: Command,
+    open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
+    finish: Finish,
+    started: float,
+) -> list[SweepResult]:
+    """Run one sweep after the other, until one is interrupted; once the images are read, all must fit them."""
+    results: list[SweepResult] = []
+    for each in checked:
+        if command.is_job:
+            spec = with_share(each.spec, (time.monotonic() - started) / 3600, results, len(checked) - len(results))
+            each = replace(each, spec=with_start(spec, results, command.root))
+        with open_view(each.spec) as view:
+            if command.is_job:
+                view.note(f"{each.spec.family}: {each.spec.trials} trials")
+            with open_sitting(each, command, view) as sitting:
+                for later in () if results else checked[1:]:
+                    fit_to_data(later.spec, len(sitting.dataset.splits.train))
+                results.append(run_trials_of(sitting, view, finish))
+        if results[-1].interrupted:
+            break
+    return results
+
+
+def _prepared(command: Command) -> Command:
+    """Return the command as it is checked and written down: retrieval that has begun keeps where it began.
+
+    Raises:
+        InputError: a job has the name of a sweep.
+    """
+    command = command.with_absolute_data()
+    if not command.is_job:
+        return command
+    if is_sweep(command.root / command.name):
+        raise InputError(f"--name must be of no sweep, got {command.name!r}, which is one. Give another --name.")
+    return replace(command, specs=tuple(_with_its_start(spec, command.root) for spec in command.specs))
+
+
+def _with_its_start(spec: SweepSpec, out: Path) -> SweepSpec:
+    folder = out / str(spec.name)
+    if spec.family != "retrieval" or not is_sweep(folder):
+        return spec
+    return spec.model_copy(update={"starts": read_spec(folder).starts})
+
+
+def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult], left: int) -> SweepSpec:
+    """Give a sweep an equal share of the hours, epochs and money that are left of what all may use.
+
+    Args:
+        spec: with the budgets of all together.
+        spent_hours: since the job began.
+        before: what the sweeps before it left.
+        left: sweeps that share what is left, this one included.
+    """
+    epochs, cost = (sum(result.spent.get(name) or 0 for result in before) for name in ("epochs", "cost"))
+    shares = shared_budgets(spec, epochs, cost, left)
+    if spec.hours is not None:
+        shares["hours"] = max(1e-6, spec.hours - spent_hours) / left
+    return spec.model_copy(update=shares)
+
+
+def with_start(spec: SweepSpec, before: Sequence[SweepResult], out: Path) -> SweepSpec:
+    """Let a search in retrieval begin with the training that won transfer, whose network is in the store already."""
+    best = next((result.best for result in before if result.family == "transfer"), None)
+    is_search = spec.family == "retrieval" and spec.trials > len(spec.experiments)
+    if best is None or not is_search or is_sweep(out / str(spec.name)):
+        return spec
+    return spec.model_copy(update={"starts": ({name: best.config[name] for name in _TRAINING_SETTINGS},)})
+
+
+def _compared(
+    command: Command, results: Sequence[SweepResult], tests: Tests, seconds: float
+) -> Together | Reproduction | None:
+    """Return the comparison of a job's sweeps; once all are done, write it down."""
+    folder, is_whole = command.root / command.name, not results[-1].interrupted
+    outcome: Together | Reproduction
+    if command.kind == "reproduce":
+        if not is_whole:
+            return None
+        name, outcome = "reproduction", reproduction_of(command, results, tests)
+    else:
+        name, outcome = "comparison", compare_winners(command, results, seconds)
+    if is_whole:
+        write_json(folder / f"{name}.json", outcome.as_dict())
+        write_text(folder / f"{name}.md", outcome.markdown())
+    return outcome
