@@ -50,23 +50,8 @@ class RunningSweep:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The complete trial that would win now; runs with fresh seeds are none of the search."""
-        from sweeps.leaderboard import find_best
-
-        # A list, since the live table is drawn in a thread of its own.
-        return find_best(list(self.records.values()), self.spec.goals)
-
-    @property
-    def best_known(self) -> tuple[int, float] | None:
-        """Number and first objective of the trial that would win now, those of earlier sessions included."""
-        best = self.status.best if self.status else self.best
-        return (best.number, best.metrics[self.spec.goals.first.metric]) if best else None
-
-    @property
-    def done(self) -> int:
-        """Trials that ended, however, those of earlier sessions too; those that were never run do not count."""
-        here = sum(trial.status != "running" and not trial.refused for trial in list(self.records.values()))
-        return max(here, self.status.ended if self.status else 0)
+        """The complete trial that would win now, those of earlier sessions included."""
+        return self.status.best if self.status else None
 
     @property
     def elapsed(self) -> float:

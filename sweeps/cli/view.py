@@ -173,13 +173,12 @@ def _end_of(record: TrialRecord) -> str:
 
 
 def _how_far(running: RunningSweep) -> str:
-    best, left = running.best_known, running.remaining
-    parts = [f"{running.done} of {running.total} trials"]
+    best, left = running.best, running.remaining
+    parts = [f"{running.status.ended if running.status else 0} of {running.total} trials"]
     if best:
-        number, value = best
         first = running.spec.goals.first
         named = "" if first.name == "accuracy" else f"{first.name} "
-        parts.append(f"best {named}{first.write(value)} (trial {number})")
+        parts.append(f"best {named}{first.write(best.metrics[first.metric])} (trial {best.number})")
     parts.append(duration(running.elapsed))
     if left:
         parts.append(f"about {duration(left)} to go")

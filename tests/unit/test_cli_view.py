@@ -9,14 +9,18 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from sweeps.budget import NOTHING
 from sweeps.cli.running import RunningSweep
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import LiveView, PlainView, draw_trials, open_view
+from sweeps.forecast import Account, BudgetStatus
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord, Twin
+from sweeps.resources import Share
 from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
+from sweeps.spending import Meter
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +44,23 @@ def record(
     return TrialRecord(number, None, {"dropout": 0.25}, config, status, metrics, 2, 3.0, reason)  # type: ignore[arg-type]
 
 
+def tell(view: PlainView | LiveView, spec: SweepSpec, *records: TrialRecord) -> None:
+    """Tell a view what happens to trials, as a sweep that runs does."""
+    account = Account(spec, Share(1, 0, 1), [], Meter([]))
+    for one in records:
+        account.note(one)
+        view.on_status(account.status(0))
+        view.trial_changed(one)
+
+
 def play(view: PlainView | LiveView, spec: SweepSpec) -> None:
     """Show a sweep of a documented and a searched trial."""
     view.packing(5, 10)
     view.packing(10, 10)
     documented = replace(record(spec, 0, None, "running"), experiment="transfer/frozen")
-    view.trial_changed(documented)
-    view.trial_changed(replace(record(spec, 1, None, "running"), epochs=0))
-    view.trial_changed(replace(record(spec, 1, 0.5, "running"), epochs=1))
-    view.trial_changed(record(spec, 1, 0.625))
-    view.trial_changed(replace(documented, status="failed", reason="the loss became NaN"))
+    begun, went_on = (replace(record(spec, 1, a, "running"), epochs=e) for a, e in ((None, 0), (0.5, 1)))
+    failed = replace(documented, status="failed", reason="the loss became NaN")
+    tell(view, spec, documented, begun, went_on, record(spec, 1, 0.625), failed)
 
 
 def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
@@ -121,7 +132,9 @@ def test_the_live_table_shows_every_column_at_any_width(family: str, width: int)
         config = spec.trial_config({} if experiment else settings, experiment).model_dump()
         trial = replace(record(spec, number, 0.5, "running"), experiment=experiment, config=config, epochs=3)
         running.change(trial)
-    running.change(replace(trial, status="complete", metrics={"val_accuracy": 0.625}))
+    best = replace(trial, status="complete", metrics={"val_accuracy": 0.625})
+    running.note_status(BudgetStatus(NOTHING, None, 1, best))
+    running.change(best)
     text = io.StringIO()
     Console(file=text, width=width, force_terminal=True, color_system=None).print(draw_trials(running, width))
     header, *lines = text.getvalue().splitlines()
@@ -147,11 +160,10 @@ def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:
     """With the time of an answer as objective and a limit on parameters, the fastest trial within it is the best."""
     spec = load_spec("transfer", overrides={"objectives": ["predict_time"], "constraints": ["parameters <= 5M"]})
     console, text = console_of(terminal=False)
-    view = PlainView(spec, console)
-    for number, (accuracy, milliseconds, parameters) in enumerate([(0.9, 4.0, 1e6), (0.5, 2.0, 2e6), (0.8, 1.0, 9e6)]):
-        found = record(spec, number, accuracy)
-        metrics = {**found.metrics, "predict_ms": milliseconds, "parameters": parameters}
-        view.trial_changed(replace(found, metrics=metrics))
+    names = ("val_accuracy", "predict_ms", "parameters")
+    metrics = [dict(zip(names, m, strict=True)) for m in ((0.9, 4.0, 1e6), (0.5, 2.0, 2e6), (0.8, 1.0, 9e6))]
+    trials = [replace(record(spec, number, 0.5), metrics=one) for number, one in enumerate(metrics)]
+    tell(PlainView(spec, console), spec, *trials)
     assert "best predict_time 2 ms (trial 1)" in text.getvalue().splitlines()[-1]
 
 
