@@ -174,22 +174,23 @@ class Account:
         """Return what is spent, and what is still to come with ``left`` new trials by the number of trials."""
         running = [(record, self._meter.read(number) or record.spent) for number, record in self._running.items()]
         waiting = [(record, record.spent) for record in self._waiting.values()]
-        spent = replace(sum((now for _, now in (*running, *waiting)), self._spent_by_ended), wall=self._meter.wall)
+        unfinished = [taken for _, taken in (*running, *waiting)]
+        spent = replace(sum(unfinished, self._spent_by_ended), wall=self._meter.wall)
         cost = None if self._prices is None else cost_of(self._prices, spent)
         status = BudgetStatus(spent, cost, self._ended, self._best)
-        trained = sum((now for _, now in (*running, *waiting) if now.epochs), self._pace.trained)
-        pace = replace(self._pace, trained=trained)
+        pace = replace(self._pace, trained=sum((taken for taken in unfinished if taken.epochs), self._pace.trained))
         if not pace.epoch and not pace.trial:
             return status
         new = pace.new(self._planned)
-        first, later = ([pace.left(record, now) for record, now in trials] for trials in (running, waiting))
-        more = self._new_trials(left, new, sum(first + later), spent, pace.epoch)
-        seconds, following = sum(first + later) + more * new, later[0] if later else new
+        now = [pace.left(record, taken) for record, taken in running]
+        later = [pace.left(record, taken) for record, taken in waiting]
+        more = self._new_trials(left, new, sum(now + later), spent, pace.epoch)
+        seconds, following = sum(now + later) + more * new, later[0] if later else new
         return replace(
             status,
-            seconds_left=self._wall(seconds, first + later),
-            cost_left=self._cost(seconds, first + later),
-            next_cost=self._cost(sum(first) + following, first),
+            seconds_left=self._wall(seconds, now + later),
+            cost_left=self._cost(seconds, now + later),
+            next_cost=self._cost(sum(now) + following, now),
         )
 
     def used_up(self, left: int) -> UsedUp:
