@@ -29,7 +29,7 @@ from carcls.data.dataset import prepare_dataset
 from carcls.stages import StageStore
 from sweeps.engine import run_trials
 from sweeps.record import TrialRecord
-from sweeps.session import one_session, start_ahead
+from sweeps.session import RaySession
 from sweeps.space import FloatDomain
 from sweeps.spec import EarlyStopping, SweepSpec
 
@@ -162,9 +162,9 @@ def watch_sweep(spec: SweepSpec, arenas: str, dataset: Path, folder: Path) -> Wa
     """Run a sweep in ``folder`` and return what was seen; ``arenas`` is empty for what carsweep sets."""
     watched = Watched()
     folder.mkdir()
-    with _variable(arenas), _looking(watched), one_session():
-        start_ahead(folder / "ray.log", warm=True)
-        run_trials(spec, dataset, folder / "stages", folder / "sweep", [watched])
+    with _variable(arenas), _looking(watched), RaySession() as session:
+        session.start_ahead(folder / "ray.log", preload=True)
+        run_trials(spec, dataset, folder / "stages", folder / "sweep", [watched], session)
     return watched
 
 

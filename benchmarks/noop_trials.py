@@ -82,6 +82,7 @@ def noop_spec(trials: int, epochs: int) -> SweepSpec:
 def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watched]:
     """Return the seconds of a sweep from an open Ray to the last line in MLflow, and what was seen on the way."""
     from sweeps.engine import run_trials
+    from sweeps.session import RaySession
     from sweeps.tracking import Mirror, open_tracking
 
     spec, tracking = noop_spec(trials, epochs), open_tracking(None, folder)
@@ -103,6 +104,7 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
         folder / "stages",
         folder / "sweep",
         [mirror, watched],
+        RaySession(),
         runner="noop_trials:run",
         loader="noop_trials:load",
     )

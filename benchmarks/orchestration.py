@@ -117,14 +117,15 @@ def _judged(row: Row, scale: float) -> Row:
 @contextmanager
 def _ray() -> Iterator[Path]:
     """Start Ray with room for two trials, and yield a folder."""
-    from sweeps.session import one_session, ray_session
+    from sweeps.resources import Machine
+    from sweeps.session import RaySession
 
     here = Path(__file__).resolve()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(here.parent), str(here.parents[1])])
     with (
         tempfile.TemporaryDirectory(prefix="carsweep-") as name,
-        one_session(),
-        ray_session(Path(name) / "ray.log", cpus=2, gpus=0),
+        RaySession(machine=Machine(2)) as session,
+        session.connected(Path(name) / "ray.log"),
     ):
         yield Path(name)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from enum import Enum
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -29,20 +30,24 @@ Whitening = Literal["none", "pca", "lda"]
 Distance = Literal["euclidean", "cosine"]
 Vote = Literal["uniform", "distance", "softmax"]
 
-# The network that is trained from nothing, and the settings that describe it.
+# The network that is trained from scratch.
 SCRATCH = "scratch"
-ARCHITECTURE_SETTINGS = ("depth", "width", "batch_norm", "residual", "stem", "head_pooling")
-# What only a training notices: where none takes place, they cannot matter.
-_TRAINING_ONLY_SETTINGS = (
-    *("dropout", "optimizer", "momentum", "head_lr", "backbone_lr", "weight_decay", "clip_norm", "loss"),
-    *("lr_schedule", "step_epochs", "step_gamma", "warmup_epochs", "label_smoothing", "epochs", "batch_size"),
-    "micro_batch",
-    *("crop", "crop_scale", "flip", "rotation", "jitter", "augmentation_strength"),
-)
-# What turns embeddings into answers; no training depends on it.
-NEIGHBOUR_SETTINGS = ("pooling", "l2_normalize", "whitening", "whitening_dim", "k", "distance", "vote", "temperature")
-# The weights are named by their digest, and the family that asks does not matter.
-_NOT_OF_TRAINING = ("family", "weights", *NEIGHBOUR_SETTINGS)
+
+
+class Part(Enum):
+    """What a setting is about, where not every trial has it: in the metadata of its field.
+
+    Attributes:
+        PRETRAINED: a backbone with weights, which is unfrozen.
+        ARCHITECTURE: the network that is trained from scratch.
+        TRAINING: what only a training notices; where none takes place, it cannot matter.
+        NEIGHBOURS: how embeddings become answers; no training depends on it.
+    """
+
+    PRETRAINED = "pretrained"
+    ARCHITECTURE = "architecture"
+    TRAINING = "training"
+    NEIGHBOURS = "neighbours"
 
 
 def digest_of(value: Any, length: int = 16) -> str:
@@ -142,47 +147,47 @@ class TrialConfig(BaseModel):
 
     family: Family = "transfer"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    backbone: Annotated[str, AfterValidator(_known_backbone)] = "resnet50"
-    weights: str = "auto"
+    backbone: Annotated[str, AfterValidator(_known_backbone), Part.PRETRAINED] = "resnet50"
+    weights: Annotated[str, Part.PRETRAINED] = "auto"
     image_size: Annotated[int, Field(ge=32, le=1024)] = 224
-    dropout: Annotated[float, Field(ge=0.0, le=0.95)] = 0.0
-    unfreezing: Annotated[str, AfterValidator(_readable_schedule)] = "frozen"
-    optimizer: Optimizer = "adam"
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    head_lr: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
-    backbone_lr: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    lr_schedule: LrSchedule = "step"
-    step_epochs: Annotated[int, Field(ge=1, le=10_000)] = 7
-    step_gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
-    warmup_epochs: Annotated[int, Field(ge=0, le=10_000)] = 0
-    loss: Loss = "cross_entropy"
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    clip_norm: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
-    crop: Crop = "none"
-    crop_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 0.35
-    flip: bool = False
-    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
-    jitter: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    augmentation_strength: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    micro_batch: Annotated[int, Field(ge=1, le=4096)] | None = None
+    dropout: Annotated[float, Field(ge=0.0, le=0.95), Part.TRAINING] = 0.0
+    unfreezing: Annotated[str, AfterValidator(_readable_schedule), Part.PRETRAINED] = "frozen"
+    optimizer: Annotated[Optimizer, Part.TRAINING] = "adam"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0), Part.TRAINING] = 0.9
+    head_lr: Annotated[float, Field(gt=0.0, le=10.0), Part.TRAINING] = 1e-3
+    backbone_lr: Annotated[float, Field(gt=0.0, le=10.0), Part.PRETRAINED, Part.TRAINING] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0), Part.TRAINING] = 0.0
+    lr_schedule: Annotated[LrSchedule, Part.TRAINING] = "step"
+    step_epochs: Annotated[int, Field(ge=1, le=10_000), Part.TRAINING] = 7
+    step_gamma: Annotated[float, Field(gt=0.0, le=1.0), Part.TRAINING] = 0.1
+    warmup_epochs: Annotated[int, Field(ge=0, le=10_000), Part.TRAINING] = 0
+    loss: Annotated[Loss, Part.TRAINING] = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0), Part.TRAINING] = 0.0
+    clip_norm: Annotated[float, Field(ge=0.0, allow_inf_nan=False), Part.TRAINING] = 0.0
+    crop: Annotated[Crop, Part.TRAINING] = "none"
+    crop_scale: Annotated[float, Field(gt=0.0, le=1.0), Part.TRAINING] = 0.35
+    flip: Annotated[bool, Part.TRAINING] = False
+    rotation: Annotated[float, Field(ge=0.0, le=180.0), Part.TRAINING] = 0.0
+    jitter: Annotated[float, Field(ge=0.0, lt=1.0), Part.TRAINING] = 0.0
+    augmentation_strength: Annotated[float, Field(ge=0.0, le=3.0), Part.TRAINING] = 1.0
+    epochs: Annotated[int, Field(ge=1, le=10_000), Part.TRAINING] = 10
+    batch_size: Annotated[int, Field(ge=1, le=4096), Part.TRAINING] = 32
+    micro_batch: Annotated[Annotated[int, Field(ge=1, le=4096)] | None, Part.TRAINING] = None
     precision: Precision = "auto"
-    depth: Annotated[int, Field(ge=1, le=7)] = 4
-    width: Annotated[int, Field(ge=4, le=256)] = 32
-    batch_norm: bool = False
-    residual: bool = False
-    stem: Stem = "none"
-    head_pooling: HeadPooling = "flatten"
-    pooling: Pooling = "average"
-    l2_normalize: bool = False
-    whitening: Whitening = "none"
-    whitening_dim: Annotated[int, Field(ge=1, le=8192)] = 256
-    k: Annotated[int, Field(ge=1, le=100_000)] = 10
-    distance: Distance = "euclidean"
-    vote: Vote = "uniform"
-    temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 0.07
+    depth: Annotated[int, Field(ge=1, le=7), Part.ARCHITECTURE] = 4
+    width: Annotated[int, Field(ge=4, le=256), Part.ARCHITECTURE] = 32
+    batch_norm: Annotated[bool, Part.ARCHITECTURE] = False
+    residual: Annotated[bool, Part.ARCHITECTURE] = False
+    stem: Annotated[Stem, Part.ARCHITECTURE] = "none"
+    head_pooling: Annotated[HeadPooling, Part.ARCHITECTURE] = "flatten"
+    pooling: Annotated[Pooling, Part.NEIGHBOURS] = "average"
+    l2_normalize: Annotated[bool, Part.NEIGHBOURS] = False
+    whitening: Annotated[Whitening, Part.NEIGHBOURS] = "none"
+    whitening_dim: Annotated[int, Field(ge=1, le=8192), Part.NEIGHBOURS] = 256
+    k: Annotated[int, Field(ge=1, le=100_000), Part.NEIGHBOURS] = 10
+    distance: Annotated[Distance, Part.NEIGHBOURS] = "euclidean"
+    vote: Annotated[Vote, Part.NEIGHBOURS] = "uniform"
+    temperature: Annotated[float, Field(gt=0.0, le=100.0), Part.NEIGHBOURS] = 0.07
 
     @property
     def is_from_nothing(self) -> bool:
@@ -225,7 +230,7 @@ class TrialConfig(BaseModel):
         if self.family != "retrieval":
             neutral |= set(NEIGHBOUR_SETTINGS)
         elif self.unfreezing == "frozen" and not self.is_from_nothing:
-            neutral |= set(_TRAINING_ONLY_SETTINGS)
+            neutral |= _TRAINING_SETTINGS
         if self.whitening == "none":
             neutral.add("whitening_dim")
         if self.vote != "softmax":
@@ -282,6 +287,22 @@ class TrialConfig(BaseModel):
             pydantic.ValidationError: a setting is unknown or out of range.
         """
         return TrialConfig.model_validate({**self.model_dump(), **settings})
+
+
+def settings_of(part: Part) -> tuple[str, ...]:
+    """Return the settings that are about a part of a trial, in their order.
+
+    >>> settings_of(Part.PRETRAINED)
+    ('backbone', 'weights', 'unfreezing', 'backbone_lr')
+    """
+    return tuple(name for name, field in TrialConfig.model_fields.items() if part in field.metadata)
+
+
+ARCHITECTURE_SETTINGS = settings_of(Part.ARCHITECTURE)
+NEIGHBOUR_SETTINGS = settings_of(Part.NEIGHBOURS)
+_TRAINING_SETTINGS = frozenset(settings_of(Part.TRAINING))
+# The weights are named by their digest, and the family that asks does not matter.
+_NOT_OF_TRAINING = ("family", "weights", *NEIGHBOUR_SETTINGS)
 
 
 def default_of(name: str) -> Any:

@@ -20,7 +20,7 @@ from carcls.config import Distance, Pooling, Vote
 from carcls.disk import replacing
 from carcls.errors import InputError
 from carcls.evaluation.neighbours import Neighbours, find_neighbours
-from carcls.evaluation.votes import vote_shares, votes_by_k
+from carcls.evaluation.votes import answers
 from carcls.evaluation.whitening import Projection
 from carcls.export_answers import Neighbour, Prediction, named_prediction, require_top
 from carcls.export_images import Images, Preprocessing
@@ -158,8 +158,7 @@ class GalleryPredictor:
         index = self.index if k is None else replace(self.index, k=k)
         found = find_neighbours(self.embed(images, batch_size=batch_size), index.embeddings, index.k, index.distance)
         count = len(self.classes)
-        shares = vote_shares(found, index.labels, count, k=index.k, vote=index.vote, temperature=index.temperature)
-        winners = votes_by_k(found, index.labels, count, vote=index.vote, temperature=index.temperature)[-1]
+        winners, shares = answers(found, index.labels, count, vote=index.vote, temperature=index.temperature)
         return [
             named_prediction(row, self.classes, top, int(winner), self._named(found, position))
             for position, (row, winner) in enumerate(zip(shares, winners, strict=True))

@@ -113,9 +113,9 @@ class Bridge:
         """End the processes of trials that hang, and all of them when the sweep must end now; is that so?"""
         now = time.monotonic()
         passed, self._looked = now - self._looked, now
-        hangs = {hang.number: hang for hang in self.patience.look(passed)}
+        hangs = self.patience.look(passed)
         for trial in [trial for trial in self._running.values() if trial.number in hangs]:
-            reason = hangs[trial.number].reason
+            reason = hangs[trial.number]
             trial.failure = Failure("lost", reason)
             self.halt.tell(f"trial {trial.number} hangs and is ended: {reason} It goes on from its last epoch.")
             ray.kill(trial.process)  # one that does not answer gets SIGKILL after 5 s

@@ -24,7 +24,7 @@ from sweeps.halt import Halt
 from sweeps.hangs import Patience, expected_seconds
 from sweeps.interrupts import interruptible
 from sweeps.resources import Machine, least_seconds, trial_resources
-from sweeps.session import ray_session
+from sweeps.session import RaySession
 from sweeps.spending import Meter
 from sweeps.study import Costs, Study, TrialRecord
 
@@ -44,14 +44,12 @@ class EngineResult:
         records: every trial of the study, those of earlier runs included.
         interrupted: whether Ctrl-C or failures ended it; unfinished trials go on in the next run.
         used_up: the budget because of which trials were left to the next run; empty when there is none.
-        seconds: wall time of this run.
         stopped: the failures that ended it; empty if none did.
     """
 
     records: tuple[TrialRecord, ...]
     interrupted: bool
     used_up: UsedUp
-    seconds: float
     stopped: str = ""
 
 
@@ -61,13 +59,11 @@ def run_trials(
     stages_root: Path,
     folder: Path,
     observers: Sequence[Observer],
+    session: RaySession,
     *,
     runner: str = "carcls.families:run_trial",
     loader: str = LOADER,
-    address: str | None = None,
     confirm: Confirm | None = None,
-    logical_cpus: int | None = None,
-    logical_gpus: int | None = None,
     edits: Sequence[str] | None = None,
     tell: Callable[[str], None] = lambda _: None,
     on_status: Callable[[BudgetStatus], None] = lambda _: None,
@@ -87,11 +83,10 @@ def run_trials(
         stages_root: folder of the stage store; on a cluster every machine must see it, and the dataset file.
         folder: of the sweep.
         observers: told what happens, in this order; an exception ends the sweep resumably and is raised again.
+        session: of Ray, which is started or joined if anything is to be run.
         runner: ``module:function`` with the signature of ``carcls.families.run_trial``.
         loader: ``module:function`` that reads the dataset file.
-        address: of a running Ray cluster; None starts Ray here, and ends it.
         confirm: asked once the search is over, unless it was interrupted; what it answers is run too.
-        logical_cpus, logical_gpus: what a Ray started here believes to have; None lets it count.
         edits, costs: as in ``Study.open``.
         tell: gets a sentence when the sweep begins to stop.
         on_status: told what is spent and what is to come, before the observers are told the news.
@@ -100,8 +95,7 @@ def run_trials(
     Raises:
         InputError: the spec asks for more than there is, or the folder holds another sweep.
     """
-    start = time.monotonic()
-    halt = Halt(start + (spec.hours or float("inf")) * 3600, folder, tell)
+    halt = Halt(time.monotonic() + (spec.hours or float("inf")) * 3600, folder, tell)
     common = {
         "dataset": str(dataset_file.resolve()),
         "stages": str(stages_root.resolve()),
@@ -115,10 +109,7 @@ def run_trials(
             tell(f"Tried again, since they failed through no fault of their own: {_trials(study.reopened)}.")
         more = study.has_work or _confirm(study, halt, confirm)
         if more:
-            with (
-                ray_session(folder / "ray.log", address=address, cpus=logical_cpus, gpus=logical_gpus) as machines,
-                Quarantine(tell) as quarantine,
-            ):
+            with session.connected(folder / "ray.log") as machines, Quarantine(tell) as quarantine:
                 bridge = _bridge(spec, study, halt, quarantine, machines, observers, on_status, images)
                 while more:
                     _run(bridge, common, folder)
@@ -126,8 +117,8 @@ def run_trials(
         if halt.error is not None:
             raise halt.error
         used_up: UsedUp = halt.used_up if study.has_work else ""
-        ended, seconds = halt.cause in ("interrupt", "failures"), time.monotonic() - start
-        return EngineResult(tuple(study.records()), ended, used_up, seconds, halt.stopped)
+        ended = halt.cause in ("interrupt", "failures")
+        return EngineResult(tuple(study.records()), ended, used_up, halt.stopped)
 
 
 def _trials(numbers: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -16,11 +17,11 @@ from carcls.errors import TrialFailure
 from carcls.stages import StageStore
 from sweeps.failures import failure_of
 from sweeps.resources import trial_resources
-from sweeps.session import ray_session
-from sweeps.worker import find, load_data, take_share
+from sweeps.worker import load_data, take_share
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
+    from sweeps.session import RaySession
     from sweeps.spec import SweepSpec
 
 LOADER = "carcls.data.dataset:Dataset.load"
@@ -34,8 +35,7 @@ def run_task(
     spec: SweepSpec,
     folder: Path,
     stages_root: Path,
-    *,
-    address: str | None,
+    session: RaySession,
 ) -> Any:
     """Return what ``function(dataset, stages, **arguments)`` returns in a trial's process.
 
@@ -44,13 +44,13 @@ def run_task(
         arguments: what Ray can send.
         spec: of the sweep; says what share of a machine a trial gets.
         folder: of the sweep, with its ``dataset.json``.
-        stages_root, address: as in ``run_trials``.
+        stages_root, session: as in ``run_trials``.
 
     Raises:
         TrialFailure: it failed in a way that trials can fail in: says why.
         OSError: its process died again and again.
     """
-    with ray_session(folder / "ray.log", address=address) as machines:
+    with session.connected(folder / "ray.log") as machines:
         if _loading:  # rather than that a second process loads the same beside it
             ray.wait([_loading.pop()])
         share = trial_resources(spec, *machines)
@@ -71,7 +71,7 @@ def run_task(
 def _run(function: str, dataset: str, stages: str, cpus: float, gpus: float, arguments: dict[str, Any]) -> Any:
     take_share(cpus, gpus)
     try:
-        return find(function)(load_data(LOADER, dataset), StageStore(Path(stages)), **arguments)
+        return resolve_name(function)(load_data(LOADER, dataset), StageStore(Path(stages)), **arguments)
     except Exception as error:
         failure = failure_of(error)
         if failure.kind == "bug":

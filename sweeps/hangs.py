@@ -32,29 +32,6 @@ def expected_seconds(share: Share, images: int, config: TrialConfig, is_open: bo
     return images / ((rates.train if is_open else rates.infer) * (share.gpus or share.cpus))
 
 
-@dataclass(frozen=True, slots=True)
-class Hang:
-    """A trial that hangs.
-
-    Attributes:
-        number: of the trial.
-        silent: seconds without a word from it.
-        usual: seconds of an epoch like the one that was waited for; None if none was seen, or none was to come.
-    """
-
-    number: int
-    silent: float
-    usual: float | None
-
-    @property
-    def reason(self) -> str:
-        """What was observed, with the numbers."""
-        silent = f"it reported nothing for {rough_duration(self.silent)}"
-        if self.usual is None:
-            return f"{silent}, at its start or at its end."
-        return f"{silent}, where an epoch takes at most {rough_duration(max(1.0, self.usual))}."
-
-
 @dataclass(slots=True)
 class _Wait:
     """A trial that runs: since when it is silent, what it reports next, and whether it repeats what others trained."""
@@ -104,27 +81,31 @@ class Patience:
         """The process does no more for the trial."""
         self._waits.pop(number, None)
 
-    def look(self, passed: float) -> list[Hang]:
-        """Let so many seconds pass; return what hangs, each once."""
+    def look(self, passed: float) -> dict[int, str]:
+        """Let so many seconds pass; return what hangs, each once, with what was observed."""
         self._now += min(passed, _LOOK_SECONDS)
         if self._now - self._looked < min(_LOOK_SECONDS, self._least):
-            return []
+            return {}
         self._looked = self._now
-        hangs = [hang for number, wait in self._waits.items() if (hang := self._find_hang(number, wait))]
-        for hang in hangs:
-            self._waits.pop(hang.number)
+        hangs = {number: said for number, wait in self._waits.items() if (said := self._observe(wait))}
+        for number in hangs:
+            self._waits.pop(number)
         return hangs
 
-    def _find_hang(self, number: int, wait: _Wait) -> Hang | None:
+    def _observe(self, wait: _Wait) -> str:
+        """Return in one sentence that the trial hangs; nothing when it may be silent for longer."""
         silent = self._now - wait.since
         if silent < self._least:
-            return None
+            return ""
         seen = None if wait.comes == "end" or wait.repeats else self._longest.get(wait.kind)
         least = UNKNOWN * self._least if seen is None else self._least
         usual = max(seen or 0.0, self._expected(wait.config, wait.comes != "closed"))
         if silent < max(least, TIMES * usual):
-            return None
-        return Hang(number, silent, usual if seen is not None else None)
+            return ""
+        said = f"it reported nothing for {rough_duration(silent)}"
+        if seen is None:
+            return f"{said}, at its start or at its end."
+        return f"{said}, where an epoch takes at most {rough_duration(max(1.0, usual))}."
 
 
 def _comes_after(config: TrialConfig, epoch: int) -> Comes:

@@ -1,15 +1,15 @@
-"""The documented experiments, run as they were documented and read once on test, beside their documented numbers."""
+"""The documented experiments, run as documented and evaluated once on test, beside their documented numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.errors import TrialFailure
-from sweeps.documented import find_experiment
+from sweeps.documented import DocumentedExperiment, find_experiment
 from sweeps.leaderboard import find_best
 from sweeps.winner import evaluate_on_test, files_of, summarize, write_down
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sweeps.command import Command
     from sweeps.engine import EngineResult
     from sweeps.record import TrialRecord
-    from sweeps.result import SweepResult, TestReading
-    from sweeps.sitting import Sitting
+    from sweeps.result import DataSummary, SweepResult, TestReading
     from sweeps.spec import SweepSpec
+    from sweeps.sweep_session import SweepSession
     from sweeps.tracking import Mirror
 
     # Of each experiment by name its test evaluation, or why there is none.
@@ -33,28 +33,47 @@ class Reproduced:
     """A documented experiment and what came of it here.
 
     Attributes:
-        name, family: of the experiment.
-        documented: reported measures: shares in [0, 1], ``loss`` in nats, times in seconds.
-        measured: the same measures on our test images; empty when it failed.
-        interval: 95% interval of the measured accuracy.
-        validation_accuracy: in [0, 1]; the best of a family is chosen by it.
-        changed: setting -> [documented, used], for settings that were run otherwise.
-        approximate, leaked, note: as in ``DocumentedExperiment``.
-        status, reason: how the trial ended.
+        experiment: as it was documented.
+        changed: setting -> (documented, used), for settings that were run otherwise.
+        record: of its trial; None where it was not run.
+        test: its test evaluation, or why there is none.
     """
 
-    name: str
-    family: str
-    documented: Mapping[str, float]
-    measured: Mapping[str, float]
-    interval: tuple[float, float] | None
-    validation_accuracy: float | None
+    experiment: DocumentedExperiment
     changed: Mapping[str, tuple[Any, Any]]
-    approximate: bool
-    leaked: bool
-    note: str
-    status: str
-    reason: str
+    record: TrialRecord | None
+    test: TestReading | str
+
+    @property
+    def measured(self) -> dict[str, float]:
+        """The documented measures on our test images; empty without an evaluation."""
+        found = {} if isinstance(self.test, str) else self.test.metrics
+        return {measure: found[f"test_{measure}"] for measure in MEASURES if f"test_{measure}" in found}
+
+    @property
+    def status(self) -> str:
+        """How its trial ended; one that could not be evaluated failed."""
+        if self.record is None:
+            return "missing"
+        return "failed" if self.record.status == "complete" and isinstance(self.test, str) else self.record.status
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        experiment, failed = self.experiment, isinstance(self.test, str)
+        return {
+            "name": experiment.name,
+            "family": experiment.family,
+            "documented": dict(experiment.documented),
+            "measured": self.measured,
+            "interval": None if isinstance(self.test, str) else list(self.test.interval),
+            "validation_accuracy": self.record.metrics.get("val_accuracy") if self.record else None,
+            "changed": {name: list(change) for name, change in self.changed.items()},
+            "approximate": experiment.approximate,
+            "leaked": experiment.leaked,
+            "note": experiment.note,
+            "status": self.status,
+            "reason": self.test if failed else "",
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +82,16 @@ class Reproduction:
 
     Attributes:
         name: of the reproduction and its folder.
-        data: name of the data set.
+        data: the images.
         demo: whether these are the demo cars.
-        images: images of ``train``, ``validation`` and ``test``.
-        classes: how many.
         cut: whether pictures were cut to bounding boxes.
         comparisons: in the documented order.
         best: family -> name of the experiment with the best validation accuracy.
     """
 
     name: str
-    data: str
+    data: DataSummary
     demo: bool
-    images: Mapping[str, int]
-    classes: int
     cut: bool
     comparisons: tuple[Reproduced, ...]
     best: Mapping[str, str]
@@ -84,13 +99,22 @@ class Reproduction:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        return {
+            "name": self.name,
+            "data": self.data.name,
+            "demo": self.demo,
+            "images": dict(self.data.splits),
+            "classes": self.data.classes,
+            "cut": self.cut,
+            "comparisons": [comparison.as_dict() for comparison in self.comparisons],
+            "best": dict(self.best),
+        }
 
     def markdown(self) -> str:
         """Return the tables of the documentation, each cell documented / measured."""
-        from sweeps.reproduction_tables import markdown_of
+        from sweeps.reproduction_tables import blocks_of, markdown_of
 
-        return markdown_of(self)
+        return markdown_of(blocks_of(self))
 
     @property
     def is_whole(self) -> bool:
@@ -99,15 +123,15 @@ class Reproduction:
 
 
 def evaluate_each(
-    tests: Tests, sitting: Sitting, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]
+    tests: Tests, session: SweepSession, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]
 ) -> SweepResult:
     """Evaluate each experiment of a family on the test images, and not its winner; ``tests`` gets what they told."""
-    result = summarize(sitting, engine.records, interrupted=engine.interrupted)
+    result = summarize(session, engine.records, interrupted=engine.interrupted)
     if not engine.interrupted:
-        for name, record in _experiments(sitting.spec, engine.records).items():
+        for name, record in _experiments(session.spec, engine.records).items():
             tell(f"reading test: {name}")
-            tests[name] = _evaluate(sitting, record, tell)
-    write_down(sitting, result)
+            tests[name] = _evaluate(session, record, tell)
+    write_down(session, result)
     mirror.summarise(engine.records, best=result.winner)
     return result
 
@@ -118,55 +142,34 @@ def _experiments(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, T
     return {name: trials.get(config.digest) for name, config in spec.experiment_configs()}
 
 
-def _evaluate(sitting: Sitting, record: TrialRecord | None, tell: Callable[[str], None]) -> TestReading | str:
+def _evaluate(session: SweepSession, record: TrialRecord | None, tell: Callable[[str], None]) -> TestReading | str:
     if record is None:
         return "it was not run"
     if record.status != "complete":
         return record.reason
     try:
-        return evaluate_on_test(sitting, record, tell, files=files_of(record))
+        return evaluate_on_test(session, record, tell, files=files_of(record))
     except (TrialFailure, OSError) as failure:
         return f"the test images could not be read with it: {failure}"
 
 
 def reproduction_of(command: Command, results: Sequence[SweepResult], tests: Tests) -> Reproduction:
     """Return what the sweeps of a reproduction came to, in their order, with the tests of their experiments."""
-    data, first = results[0].data, command.root / results[0].sweep
+    images = Dataset.load(command.root / results[0].sweep / "dataset.json").manifest.images
     comparisons: list[Reproduced] = []
     best: dict[str, str] = {}
     for spec, result in zip(command.specs, results, strict=True):
         found = _experiments(spec, result.trials)
-        comparisons += [_compare(spec, name, record, tests[name]) for name, record in found.items()]
+        for name, record in found.items():
+            comparisons.append(Reproduced(find_experiment(name), spec.changed_settings(name), record, tests[name]))
         winner = find_best([record for record in found.values() if record is not None])
         if winner is not None:
             best[result.family] = next(name for name, record in found.items() if record is winner)
     return Reproduction(
-        name=command.name,
-        data=data.name,
+        command.name,
+        results[0].data,
         demo=command.specs[0].data.path is None,
-        images=data.splits,
-        classes=data.classes,
-        cut=any(image.box is not None for image in Dataset.load(first / "dataset.json").manifest.images),
+        cut=any(image.box is not None for image in images),
         comparisons=tuple(comparisons),
         best=best,
-    )
-
-
-def _compare(spec: SweepSpec, name: str, record: TrialRecord | None, test: TestReading | str) -> Reproduced:
-    experiment = find_experiment(name)
-    found = {} if isinstance(test, str) else test.metrics
-    status = "missing" if record is None else record.status
-    return Reproduced(
-        name=name,
-        family=experiment.family,
-        documented=dict(experiment.documented),
-        measured={measure: found[f"test_{measure}"] for measure in MEASURES if f"test_{measure}" in found},
-        interval=None if isinstance(test, str) else test.interval,
-        validation_accuracy=record.metrics.get("val_accuracy") if record else None,
-        changed=spec.changed_settings(name),
-        approximate=experiment.approximate,
-        leaked=experiment.leaked,
-        note=experiment.note,
-        status="failed" if status == "complete" and isinstance(test, str) else status,
-        reason=test if isinstance(test, str) else "",
     )

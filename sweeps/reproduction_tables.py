@@ -2,121 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from sweeps.documented import LEAK_MARK, experiments_of
-from sweeps.text import NOTHING, changes_text, images_of, markdown_table, percent, percent_range, shared_changes
+from sweeps.text import NOTHING, changes_text, images_of, markdown_table, percent, percent_range
 
 if TYPE_CHECKING:
+    from sweeps.documented import DocumentedExperiment
     from sweeps.reproduction import Reproduced, Reproduction
 
-TITLES = {"transfer": "Transfer", "retrieval": "Retrieval", "scratch": "Scratch"}
-# The tables describe what stands in for them; a family's measures in the order of the documentation.
-_SHARES = (("accuracy", "accuracy"), ("f1", "F1"), ("precision", "precision"), ("recall", "recall"))
-_LOSS = (("loss", "loss"),)
-_TIMES = (("fit_seconds", "fit"), ("predict_seconds", "predict"))
-_MEASURES = {"transfer": _LOSS + _SHARES, "retrieval": _SHARES + _TIMES, "scratch": _LOSS + _SHARES}
-
-
-def markdown_of(reproduction: Reproduction) -> str:
-    """Return the whole report."""
-    families = list(dict.fromkeys(comparison.family for comparison in reproduction.comparisons))
-    parts = [f"# Documented experiments, reproduced: {reproduction.name}", _setting(reproduction)]
-    for family in families:
-        rows = [comparison for comparison in reproduction.comparisons if comparison.family == family]
-        parts += [f"## {TITLES[family]}", _scale(rows), family_table(rows), _notes(rows)]
-    parts += ["## Final comparison", final_table(reproduction), _protocol(reproduction)]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def family_table(rows: Sequence[Reproduced]) -> str:
-    """Return one family's table; each cell reads documented / measured."""
-    measures = _MEASURES[rows[0].family]
-    header = ["experiment", *(title for _, title in measures), "95% interval of the measured accuracy"]
-    body = [[row.name, *(_cell(row, key) for key, _ in measures), _interval(row)] for row in rows]
-    return markdown_table(header, body)
-
-
-def final_table(reproduction: Reproduction) -> str:
-    """Return the best of each family: as documented by the documented accuracy, as measured by validation."""
-    header = ["family", "best", *(title for _, title in _SHARES), "95% interval"]
-    body = []
-    for family in dict.fromkeys(comparison.family for comparison in reproduction.comparisons):
-        documented = max(experiments_of(family), key=lambda experiment: experiment.documented["accuracy"])
-        mark = LEAK_MARK if documented.leaked else ""
-        shares = [_share(documented.documented.get(key)) + mark for key, _ in _SHARES]
-        body.append([f"{TITLES[family]}, documented", documented.name, *shares, NOTHING])
-        best = reproduction.best.get(family)
-        row = next((c for c in reproduction.comparisons if c.name == best), None)
-        if row is None:
-            body.append([f"{TITLES[family]}, measured", "none finished", *(NOTHING for _ in _SHARES), NOTHING])
-        else:
-            measured = [_share(row.measured.get(key)) for key, _ in _SHARES]
-            body.append([f"{TITLES[family]}, measured", row.name, *measured, _interval(row)])
-    return markdown_table(header, body)
-
-
-def _share(value: float | None) -> str:
-    return percent(value, digits=2)  # as documented
-
-
-_WRITE: Mapping[str, Callable[[float], str]] = {
-    "loss": lambda value: f"{value:.4f}",
-    "fit_seconds": lambda value: f"{value:.4f} s",
-    "predict_seconds": lambda value: f"{value:.4f} s",
+# The tables are those of the documentation; a family's measures in its order.
+_SHARES = ("accuracy", "f1", "precision", "recall")
+_MEASURES = {
+    "transfer": ("loss", *_SHARES),
+    "retrieval": (*_SHARES, "fit_seconds", "predict_seconds"),
+    "scratch": ("loss", *_SHARES),
 }
+_TITLES = {"f1": "F1", "fit_seconds": "fit", "predict_seconds": "predict"}
+
+
+class TableOf(NamedTuple):
+    """A table as cells, which Markdown and a terminal draw each in their way."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+def markdown_of(blocks: Iterable[str | TableOf]) -> str:
+    """Return a report as Markdown."""
+    return "\n\n".join(block if isinstance(block, str) else markdown_table(*block) for block in blocks) + "\n"
+
+
+def blocks_of(reproduction: Reproduction) -> list[str | TableOf]:
+    """Return the whole report: texts in Markdown, and tables."""
+    families: dict[str, list[Reproduced]] = {}
+    for row in reproduction.comparisons:
+        families.setdefault(row.experiment.family, []).append(row)
+    title = f"# Documented experiments, reproduced: {reproduction.name}"
+    blocks: list[str | TableOf] = [title, *_setting(reproduction)]
+    for family, rows in families.items():
+        blocks += [f"## {family.title()}", _family_table(rows), "\n".join(_notes(rows))]
+    blocks += ["## Final comparison", _final_table(reproduction, families), "\n".join(_protocol(reproduction))]
+    return blocks
+
+
+def _family_table(rows: Sequence[Reproduced]) -> TableOf:
+    """Return one family's table; each cell reads documented / measured."""
+    measures = _MEASURES[rows[0].experiment.family]
+    header = ["experiment", *map(_title, measures), "95% interval"]
+    return TableOf(header, [[_short(row), *(_cell(row, one) for one in measures), _interval(row)] for row in rows])
+
+
+def _final_table(reproduction: Reproduction, families: Iterable[str]) -> TableOf:
+    """Return the best of each family: as documented by the documented accuracy, as measured by validation."""
+    rows = {row.experiment.name: row for row in reproduction.comparisons}
+    body = []
+    for family in families:
+        documented = max(experiments_of(family), key=lambda experiment: experiment.documented["accuracy"])
+        best = rows.get(reproduction.best.get(family, ""))
+        reported = [_reported(documented, share) for share in _SHARES]
+        measured = [_number(share, best.measured.get(share) if best else None) for share in _SHARES]
+        body.append([f"{family.title()}, documented", documented.name.partition("/")[2], *reported, NOTHING])
+        name, interval = (_short(best), _interval(best)) if best else ("none finished", NOTHING)
+        body.append([f"{family.title()}, measured", name, *measured, interval])
+    return TableOf(["family", "best", *map(_title, _SHARES), "95% interval"], body)
+
+
+def _short(row: Reproduced) -> str:
+    """Return the name of an experiment where its family is known."""
+    return row.experiment.name.partition("/")[2]
+
+
+def _title(measure: str) -> str:
+    return _TITLES.get(measure, measure)
+
+
+def _number(measure: str, value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    if measure in _SHARES:
+        return percent(value, digits=2)  # as documented
+    return f"{value:.4f}" + (" s" if measure.endswith("seconds") else "")
+
+
+def _reported(experiment: DocumentedExperiment, measure: str) -> str:
+    """Write a documented number, marked where it was rounded or compares with nothing."""
+    if measure not in experiment.documented:
+        return NOTHING
+    about, mark = "~" if experiment.approximate else "", LEAK_MARK if experiment.leaked else ""
+    return f"{about}{_number(measure, experiment.documented[measure])}{mark}"
 
 
 def _cell(row: Reproduced, measure: str) -> str:
-    write = _WRITE.get(measure, _share)
-    documented = NOTHING if measure not in row.documented else write(row.documented[measure])
-    measured = NOTHING if measure not in row.measured else write(row.measured[measure])
-    about = "~" if row.approximate and measure in row.documented else ""
-    mark = LEAK_MARK if row.leaked and measure in row.documented else ""
-    return f"{about}{documented}{mark} / {measured}"
+    return f"{_reported(row.experiment, measure)} / {_number(measure, row.measured.get(measure))}"
 
 
 def _interval(row: Reproduced) -> str:
-    return percent_range(row.interval) if row.interval else row.status
+    return row.status if isinstance(row.test, str) else percent_range(row.test.interval)
 
 
-def _setting(reproduction: Reproduction) -> str:
+def _setting(reproduction: Reproduction) -> list[str]:
+    data = reproduction.data
     lines = [
-        f"Data: {reproduction.data}, {reproduction.classes} classes, images: {images_of(reproduction.images)}.",
+        f"Data: {data.name}, {data.classes} classes, images: {images_of(data.splits)}.",
         "Each cell reads documented / measured. Measured numbers are of the test images, which were read once for each "
         "experiment. Nothing was chosen on them: the best of a family is the best on the validation images.",
     ]
     if reproduction.demo:
         lines.append("**These are drawn demo cars: no measured number can be compared with a documented one.**")
-    return "\n\n".join(lines)
+    return lines
 
 
-def _scale(rows: Sequence[Reproduced]) -> str:
-    """Say what all experiments of a table run otherwise than documented."""
-    shared = shared_changes(row.changed for row in rows)
-    stand_ins = {tuple(row.changed["backbone"]) for row in rows if "backbone" in row.changed}
-    lines = [f"**{used} stands in for {documented}.**" for documented, used in sorted(stand_ins)]
-    scaled = {name: change for name, change in shared.items() if name != "backbone"}
-    if scaled:
-        lines.append(f"**Not at the documented scale: {changes_text(scaled)}.**")
-    return "\n\n".join(lines)
-
-
-def _notes(rows: Sequence[Reproduced]) -> str:
-    shared = shared_changes(row.changed for row in rows)
-    lines = []
+def _notes(rows: Sequence[Reproduced]) -> list[str]:
+    """Say what was run otherwise than documented, what has no result, and how the documented numbers were made."""
+    changes, failures, notes = [], [], []
     for row in rows:
-        own = {name: change for name, change in row.changed.items() if name not in shared and name != "backbone"}
-        if own:
-            lines.append(f"- {row.name}: {changes_text(own)}.")
-        if not row.measured:
-            lines.append(f"- {row.name} has no result: {_sentence(row.reason or row.status)}")
-    notes: dict[str, list[str]] = {}
-    for row in rows:
-        notes.setdefault(row.note, []).append(row.name.partition("/")[2] + (f" {LEAK_MARK}" if row.leaked else ""))
-    lines += [f"- {', '.join(names)}: {note}" for note, names in notes.items()]
-    return "\n".join(lines)
+        experiment, name = row.experiment, _short(row)
+        changes += [(name, f"{changes_text({setting: change})}.") for setting, change in row.changed.items()]
+        if isinstance(row.test, str):
+            failures.append((name, f"no result: {_sentence(row.test or row.status)}"))
+        notes.append((f"{name} {LEAK_MARK}" if experiment.leaked else name, experiment.note))
+    return [line for said in (changes, failures, notes) for line in _bullets(said, len(rows))]
+
+
+def _bullets(said: Iterable[tuple[str, str]], most: int) -> list[str]:
+    """Return a line for each text, with the names of the experiments that it is said of; all of several are ``all``."""
+    names: dict[str, list[str]] = {}
+    for name, text in said:
+        names.setdefault(text, []).append(name)
+    return [f"- {'all' if len(of) == most > 1 else ', '.join(of)}: {text}" for text, of in names.items()]
 
 
 def _sentence(text: str) -> str:
@@ -124,15 +139,15 @@ def _sentence(text: str) -> str:
     return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
-def _protocol(reproduction: Reproduction) -> str:
+def _protocol(reproduction: Reproduction) -> list[str]:
     cut = "cut to their bounding boxes" if reproduction.cut else "as they are"
-    images = reproduction.images
+    splits = reproduction.data.splits
     lines = [
         f"- Pictures were used {cut} here; the documented runs used whole pictures.",
-        f"- Our test split has {images['test']:,} images, our training split {images['train']:,}; the published ones "
+        f"- Our test split has {splits['test']:,} images, our training split {splits['train']:,}; the published ones "
         "have 8,041 and 8,144, and the documented transfer score is of 2,681 images.",
         "- ~: the documented number was rounded.",
     ]
-    if any(comparison.leaked for comparison in reproduction.comparisons):
+    if any(row.experiment.leaked for row in reproduction.comparisons):
         lines.append(f"- {LEAK_MARK}: the documented number is not comparable; see the note in its family's table.")
-    return "\n".join(lines)
+    return lines

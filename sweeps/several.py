@@ -18,23 +18,24 @@ from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.errors import InputError
 from carcls.stages import write_json
 from sweeps.budget import shared_budgets
-from sweeps.job import conclude_sweep, open_sitting, plan_sweep, run_trials_of
-from sweeps.job_checks import Checked, check_sweeps, fit_to_data
 from sweeps.reproduction import Reproduction, evaluate_each, reproduction_of
 from sweeps.result import SweepResult
 from sweeps.space_values import TRIAL_SETTINGS
+from sweeps.sweep import plan_sweep, run_sweep
+from sweeps.sweep_checks import Checked, check_sweeps
 from sweeps.sweep_file import is_sweep, read_spec, write_file
 from sweeps.together import Together, compare_winners
 from sweeps.waits import waiting
-from sweeps.winner import write_text
+from sweeps.winner import conclude, write_text
 
 if TYPE_CHECKING:
     from sweeps.command import Command
-    from sweeps.job import Finish
     from sweeps.observers import Progress, Watcher
     from sweeps.plan import Plan
     from sweeps.reproduction import Tests
+    from sweeps.session import RaySession
     from sweeps.spec import SweepSpec
+    from sweeps.sweep import Finish
 
 # What a training depends on, of the settings of a trial.
 _TRAINING_SETTINGS = tuple(n for n in TRIAL_SETTINGS if n not in (*NEIGHBOUR_SETTINGS, *ARCHITECTURE_SETTINGS))
@@ -86,7 +87,7 @@ def run_sweeps(
         InputError: something given cannot be used; no trial has started, unless it is MLflow's database that turns out
             to be unusable when it is opened.
     """
-    from sweeps.session import one_session
+    from sweeps.session import RaySession
 
     started, command = time.monotonic(), _prepared(command)
     with waiting(tell, "checking data, machines, weights and MLflow …"):
@@ -94,9 +95,10 @@ def run_sweeps(
     if command.is_job:
         write_file(command.root / command.name, command.kind, command.tracking_uri, command.specs)
     tests: Tests = {}
-    finish = partial(evaluate_each, tests) if command.kind == "reproduce" else conclude_sweep
-    with one_session():  # Ray ends when all else is done: winners registered, results written, MLflow's runs closed
-        results = _run_in_turn(checked, command, open_view, finish, started)
+    finish = partial(evaluate_each, tests) if command.kind == "reproduce" else conclude
+    # Ray ends when all else is done: winners registered, results written, MLflow's runs closed.
+    with RaySession(command.address, checked[0].machine) as ray:
+        results = _run_in_turn(checked, command, ray, open_view, finish, started)
     if not command.is_job:
         return results[0]
     return _compared(command, results, tests, time.monotonic() - started)
@@ -105,6 +107,7 @@ def run_sweeps(
 def _run_in_turn(
     checked: Sequence[Checked],
     command: Command,
+    ray: RaySession,
     open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
     finish: Finish,
     started: float,
@@ -118,10 +121,8 @@ def _run_in_turn(
         with open_view(each.spec) as view:
             if command.is_job:
                 view.note(f"{each.spec.family}: {each.spec.trials} trials")
-            with open_sitting(each, command, view) as sitting:
-                for later in () if results else checked[1:]:
-                    fit_to_data(later.spec, len(sitting.dataset.splits.train))
-                results.append(run_trials_of(sitting, view, finish))
+            later = () if results else checked[1:]
+            results.append(run_sweep(each, command, ray, view, finish=finish, later=later))
         if results[-1].interrupted:
             break
     return results

@@ -40,10 +40,10 @@ def kind_of(name: str) -> Any:
 
 def value_of(name: str, *, optional: bool = False) -> Any:
     """Return the type of a setting's values with their limits; None is one only where it is ``optional``."""
-    annotation = TrialConfig.model_fields[name].rebuild_annotation()
-    kind = kind_of(name)
-    if type(None) in get_args(annotation) and not optional:
-        annotation = get_args(annotation)[0]
+    field, kind = TrialConfig.model_fields[name], kind_of(name)
+    annotation = field.rebuild_annotation()
+    if type(None) in get_args(field.annotation) and not optional:
+        annotation = get_args(field.annotation)[0]
     if kind not in (int, float):
         return annotation
     rule = "a whole number" if kind is int else "a number"

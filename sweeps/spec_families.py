@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
+from carcls.config import Part, settings_of
 
-# What is trained from nothing has one network of its own, no weights, and is open from the start at one rate.
-_PRETRAINED_ONLY = ("backbone", "weights", "unfreezing", "backbone_lr")
+# What is trained from scratch has one network of its own, no weights, and is unfrozen from the start at one rate.
+_FOREIGN = {
+    "transfer": (Part.ARCHITECTURE, Part.NEIGHBOURS),
+    "retrieval": (Part.ARCHITECTURE,),
+    "scratch": (Part.PRETRAINED, Part.NEIGHBOURS),
+}
 
 
 def applies_to(family: str, setting: str) -> bool:
@@ -17,11 +21,7 @@ def applies_to(family: str, setting: str) -> bool:
     >>> applies_to("scratch", "backbone"), applies_to("retrieval", "k"), applies_to("transfer", "epochs")
     (False, True, True)
     """
-    if setting in _PRETRAINED_ONLY:
-        return family != "scratch"
-    if setting in NEIGHBOUR_SETTINGS:
-        return family == "retrieval"
-    return family == "scratch" or setting not in ARCHITECTURE_SETTINGS
+    return not any(setting in settings_of(part) for part in _FOREIGN[family])
 
 
 def settings_for(family: str, sets: Sequence[str]) -> tuple[str, ...]:

@@ -28,14 +28,13 @@ _TEXT = {"name", "note", "confirm", "price", "disk", "data", "data.path", "data.
 }
 
 
-def layer_of_file(path: Path | None) -> tuple[Tree, list[str]]:
-    """Return the layer that a YAML file says (none says nothing), and the mistakes in it."""
-    if path is None:
-        return {}, []
+def layer_of_file(path: Path | None, mistakes: list[str]) -> Tree:
+    """Return the layer that a YAML file says; none says nothing. What is wrong with it is added to ``mistakes``."""
     try:
-        return read_tree(_text_of(path), path.name), []
+        return read_tree(_text_of(path), path.name) if path else {}
     except SpecError as error:
-        return {}, list(error.mistakes)
+        mistakes += error.mistakes
+        return {}
 
 
 def _text_of(path: Path) -> str:
@@ -66,18 +65,15 @@ def _file_meant(path: Path) -> str:
     return f" Did you mean {path.with_name(close[0])}?" if close else ""
 
 
-def layer_of_sets(sets: Sequence[str]) -> tuple[Tree, list[str]]:
-    """Return the layer that ``KEY=VALUE`` texts say, and the mistakes in them."""
+def layer_of_sets(sets: Sequence[str], mistakes: list[str]) -> Tree:
+    """Return the layer that ``KEY=VALUE`` texts say; what is wrong with them is added to ``mistakes``."""
     layer: Tree = {}
-    mistakes: list[str] = []
     for text in sets:
         try:
-            key, value = _read_set(text)
+            _assign(layer, *_read_set(text))
         except ValueError as error:
             mistakes.append(f"--set {text.partition('=')[0].strip()[:_LONGEST_KEY]}: {error}")
-        else:
-            mistakes += [f"--set {key}: {mistake}" for mistake in assign(layer, key, value)]
-    return layer, mistakes
+    return layer
 
 
 def _read_set(text: str) -> tuple[str, Any]:
@@ -90,64 +86,56 @@ def _read_set(text: str) -> tuple[str, Any]:
     return key, raw if key in _TEXT and isinstance(value, bool | int | float) else value
 
 
-def layer_of_overrides(overrides: Mapping[str, Any]) -> tuple[Tree, list[str]]:
-    """Return the layer that command-line options say (those that are None say nothing), and the mistakes in them."""
+def layer_of_overrides(overrides: Mapping[str, Any], mistakes: list[str]) -> Tree:
+    """Return the layer that command-line options say; those that are None say nothing. Mistakes as above."""
     layer: Tree = {}
-    mistakes: list[str] = []
     for key, value in overrides.items():
-        if isinstance(value, str) and not is_plain_text(value):
-            mistakes.append(f"{key}: must be text in UTF-8 without control characters, got {shown(value)}.")
-        elif value is not None:
-            mistakes += [f"{key}: {mistake}" for mistake in assign(layer, key, value)]
-    return layer, mistakes
+        try:
+            if isinstance(value, str) and not is_plain_text(value):
+                raise ValueError(f"must be text in UTF-8 without control characters, got {shown(value)}.")
+            if value is not None:
+                _assign(layer, key, value)
+        except ValueError as error:
+            mistakes.append(f"{key}: {error}")
+    return layer
 
 
-def data_path(layer: Tree) -> Any:
-    """Return the path of the data set that ``layer`` names, or None."""
-    data = layer.get("data")
-    return data.get("path") if isinstance(data, Mapping) else None
-
-
-def assign(layer: Tree, key: str, value: Any) -> list[str]:
-    """Put ``value`` where ``key`` points in ``layer``; return what is wrong with the key.
+def _assign(layer: Tree, key: str, value: Any) -> None:
+    """Put ``value`` where ``key`` points in ``layer``.
 
     A bare setting of the trials goes to ``fixed``; ``data`` with a text is the data set's path; dots address the tree.
+
+    Raises:
+        ValueError: the key points nowhere.
     """
     head, *rest = key.split(".")
-    if not rest:
-        return _assign_bare(layer, key, value)
     head = _ALSO_CALLED.get(head, head)
-    if head not in SECTIONS:
-        return [f"must begin with a section of the spec, got {shown(head)}." + nearest(head, SECTIONS)]
-    node = layer
-    for part in (head, *rest[:-1]):
-        if not isinstance(node.get(part), dict):
-            node[part] = {}
-        node = node[part]
-    node[rest[-1]] = value
-    return []
+    if not rest and head in TRIAL_SETTINGS:
+        head, rest = "fixed", [head]
+    elif head == "data" and not rest and not isinstance(value, Mapping):
+        rest = ["path"]
+    if not rest and head not in (*SWEEP_SETTINGS, *SECTIONS):
+        known = (*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS)
+        raise ValueError(
+            f"must be a setting of the trials or of the sweep, got {shown(head)}." + nearest_setting(head, known)
+        )
+    if rest and head not in SECTIONS:
+        raise ValueError(f"must begin with a section of the spec, got {shown(head)}." + nearest(head, SECTIONS))
+    *sections, name = (head, *rest)
+    for part in sections:
+        if not isinstance(layer.get(part), dict):
+            layer[part] = {}
+        layer = layer[part]
+    layer[name] = value
 
 
-def _assign_bare(layer: Tree, key: str, value: Any) -> list[str]:
-    key = _ALSO_CALLED.get(key, key)
-    if key in TRIAL_SETTINGS:
-        return assign(layer, f"fixed.{key}", value)
-    if key == "data" and not isinstance(value, Mapping):
-        return assign(layer, "data.path", value)
-    if key in SWEEP_SETTINGS or key in SECTIONS:
-        layer[key] = value
-        return []
-    known = (*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS)
-    return [f"must be a setting of the trials or of the sweep, got {shown(key)}." + nearest_setting(key, known)]
-
-
-def merge(tree: Tree, layer: Tree) -> tuple[Tree, list[str]]:
-    """Return ``tree`` with ``layer`` laid over it, and the contradictions found on the way."""
+def merge(tree: Tree, layer: Tree, mistakes: list[str]) -> Tree:
+    """Return ``tree`` with ``layer`` laid over it; contradictions found on the way are added to ``mistakes``."""
     merged = {**tree, **{key: value for key, value in layer.items() if key not in SECTIONS}}
     for section in SECTIONS:
         merged[section] = _merge_section(section, tree.get(section), layer.get(section))
     fixed, search, config = (names_in(layer.get(section)) for section in ("fixed", "search", "config"))
-    mistakes = [
+    mistakes += [
         f"search.{name}: must not be fixed and searched at once; leave one of the two out."
         for name in sorted(fixed & search)
     ]
@@ -156,8 +144,10 @@ def merge(tree: Tree, layer: Tree) -> tuple[Tree, list[str]]:
         f"{shown(merged['fixed'][name])}); fix it to the new value with --set {name}=VALUE, or take it from fixed."
         for name in sorted((config & names_in(merged["fixed"])) - fixed - search)
     ]
-    merged["search"] = _without(merged["search"], (fixed | config) - search)
-    return merged, mistakes
+    if isinstance(merged["search"], dict):
+        taken = (fixed | config) - search
+        merged["search"] = {name: domain for name, domain in merged["search"].items() if name not in taken}
+    return merged
 
 
 def _merge_section(section: str, old: Any, new: Any) -> Any:
@@ -182,9 +172,3 @@ def _merge_domain(old: Any, new: Any) -> Any:
 def names_in(section: Any) -> set[str]:
     """Return the names that a section gives a value; none when it is no mapping."""
     return {name for name, value in section.items() if value is not None} if isinstance(section, Mapping) else set()
-
-
-def _without(section: Any, names: set[str]) -> Any:
-    return (
-        {name: value for name, value in section.items() if name not in names} if isinstance(section, dict) else section
-    )

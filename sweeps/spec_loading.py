@@ -13,7 +13,7 @@ from carcls.config import NEIGHBOUR_SETTINGS
 from carcls.errors import SpecError, nearest, shown
 from sweeps.packaged import SPECS_FOLDER
 from sweeps.spec import FAMILIES, SweepSpec, Tree
-from sweeps.spec_layers import data_path, layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
+from sweeps.spec_layers import layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
 from sweeps.spec_text import read_packaged
 
 
@@ -41,16 +41,16 @@ def load_spec(
     """
     if family not in FAMILIES:
         raise SpecError([f"family: must be a known one, got {shown(family)}." + nearest(family, FAMILIES)])
-    file_layer, mistakes = layer_of_file(Path(spec_file) if spec_file else None)
-    set_layer, set_mistakes = layer_of_sets(sets)
-    option_layer, option_mistakes = layer_of_overrides(overrides or {})
-    mistakes += set_mistakes + option_mistakes
-    own_data = any(data_path(layer) for layer in (set_layer, option_layer))
+    mistakes: list[str] = []
+    layers = [
+        layer_of_file(Path(spec_file) if spec_file else None, mistakes),
+        layer_of_sets(sets, mistakes),
+        layer_of_overrides(overrides or {}, mistakes),
+    ]
+    own_data = any(isinstance(layer.get("data"), Mapping) and layer["data"].get("path") for layer in layers[1:])
     small = demo or not (spec_file or own_data)
     packaged = SPECS_FOLDER / f"{f'demo-{family}' if small else family}.yaml"
-    tree, contradictions = _merge_all(read_packaged(packaged), (file_layer, set_layer, option_layer))
-    bare = frozenset(names_in(set_layer.get("fixed")) | names_in(option_layer.get("fixed")))
-    return SweepSpec.from_tree(tree, bare=bare, mistakes=mistakes + contradictions)
+    return _lay_over(read_packaged(packaged), layers, mistakes)
 
 
 def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]) -> SweepSpec:
@@ -59,25 +59,22 @@ def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]
     Raises:
         SpecError: all mistakes together, each beginning with its path.
     """
-    set_layer, mistakes = layer_of_sets(sets)
-    option_layer, option_mistakes = layer_of_overrides(overrides)
-    tree, contradictions = _merge_all(spec.to_tree(), (set_layer, option_layer))
-    bare = frozenset(names_in(set_layer.get("fixed")))
-    return SweepSpec.from_tree(tree, bare=bare, mistakes=mistakes + option_mistakes + contradictions)
-
-
-def _merge_all(tree: Tree, layers: Sequence[Tree]) -> tuple[Tree, list[str]]:
-    """Lay all layers over ``tree``; none may turn the sweep into one of another family."""
-    family = tree["family"]
     mistakes: list[str] = []
+    return _lay_over(spec.to_tree(), [layer_of_sets(sets, mistakes), layer_of_overrides(overrides, mistakes)], mistakes)
+
+
+def _lay_over(tree: Tree, layers: Sequence[Tree], mistakes: list[str]) -> SweepSpec:
+    """Return the spec of a tree with all layers over it; none may turn the sweep into one of another family."""
+    family = tree["family"]
     for layer in layers:
-        tree, contradictions = merge(tree, layer)
-        mistakes += contradictions
+        tree = merge(tree, layer, mistakes)
         if tree["family"] != family:
             mistakes.append(_other_family(family, tree["family"]))
             tree["family"] = family
         mistakes += _without_neighbours(family, layer)
-    return tree, mistakes
+    # The last two are the command line's, where settings are named alone.
+    bare = set().union(*(names_in(layer.get("fixed")) for layer in layers[-2:]))
+    return SweepSpec.from_tree(tree, bare=bare, mistakes=mistakes)
 
 
 def _without_neighbours(family: str, layer: Tree) -> list[str]:

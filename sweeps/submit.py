@@ -7,7 +7,6 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,29 +35,6 @@ _COMMAND_NOT_FOUND = 127
 _PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A job that a cluster has taken.
-
-    Attributes:
-        address: of the cluster's dashboard.
-        job: its id.
-        command: what the cluster runs.
-    """
-
-    address: str
-    job: str
-    command: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobEnd:
-    """How a job ended: its exit code, 0 when it succeeded, and otherwise one sentence on why."""
-
-    code: int
-    reason: str
-
-
 def job_command(arguments: Sequence[str]) -> str:
     """Return the command line that the cluster runs, quoted for its shell.
 
@@ -68,8 +44,8 @@ def job_command(arguments: Sequence[str]) -> str:
     return shlex.join(["carsweep", "run", *arguments, "--address", "auto"])
 
 
-def submit_job(address: str, arguments: Sequence[str], *, working_dir: Path | None = None) -> Submission:
-    """Hand a sweep to a cluster.
+def submit_job(address: str, arguments: Sequence[str], *, working_dir: Path | None = None) -> str:
+    """Hand a sweep to a cluster; return the id of the job that runs ``job_command(arguments)``.
 
     Args:
         address: ``http://HOST:8265``, of the cluster's dashboard.
@@ -83,14 +59,12 @@ def submit_job(address: str, arguments: Sequence[str], *, working_dir: Path | No
     runtime: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}}
     if working_dir is not None:
         runtime |= {"working_dir": str(working_dir), "excludes": EXCLUDED}
-    command = job_command(arguments)
     try:
-        job = _submit(client, command, runtime)
+        return _submit(client, job_command(arguments), runtime)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"--address must be of a cluster that takes jobs, got {address!r}: {_first_line(error)}"
         ) from None
-    return Submission(address, str(job), command)
 
 
 def _submit(client: JobSubmissionClient, command: str, runtime: dict[str, Any]) -> str:
@@ -105,19 +79,19 @@ def _submit(client: JobSubmissionClient, command: str, runtime: dict[str, Any]) 
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def follow_job(submission: Submission, write: Callable[[str], None]) -> JobEnd:
-    """Pass on what the job prints until it ends.
+def follow_job(address: str, job: str, write: Callable[[str], None]) -> tuple[int, str]:
+    """Pass on what a job prints until it ends; return its exit code and, unless that is 0, one sentence on why.
 
     Raises:
         ConnectionError: the cluster has not answered for a while; the job may well go on.
     """
-    client = _connect(submission.address)
+    client = _connect(address)
     shown = 0
     answered = time.monotonic()
     while True:
         try:
-            status = client.get_job_status(submission.job)
-            text = client.get_job_logs(submission.job)
+            status = client.get_job_status(job)
+            text = client.get_job_logs(job)
             answered = time.monotonic()
         except (OSError, RuntimeError) as error:
             if time.monotonic() - answered > PATIENCE_SECONDS:
@@ -126,22 +100,22 @@ def follow_job(submission: Submission, write: Callable[[str], None]) -> JobEnd:
             write(text[shown:])
             shown = len(text)
             if status.is_terminal():
-                return _end_of(client, submission.job, text)
+                return _end_of(client, job, text)
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def _end_of(client: JobSubmissionClient, job: str, printed: str) -> JobEnd:
+def _end_of(client: JobSubmissionClient, job: str, printed: str) -> tuple[int, str]:
     info = client.get_job_info(job)
     if info.status == JobStatus.SUCCEEDED:
-        return JobEnd(0, "")
+        return 0, ""
     if info.status == JobStatus.STOPPED:
-        return JobEnd(1, "it was stopped.")
+        return 1, "it was stopped."
     code = info.driver_exit_code or 1
     if code == _COMMAND_NOT_FOUND:
-        return JobEnd(1, "carsweep is not installed on the cluster's head. Install the same version in its image.")
+        return 1, "carsweep is not installed on the cluster's head. Install the same version in its image."
     if "carsweep: " in printed:
-        return JobEnd(code, f"it ended with exit code {code}; what it printed says why.")
-    return JobEnd(code, " ".join((info.message or "it gave no reason.").split()))
+        return code, f"it ended with exit code {code}; what it printed says why."
+    return code, " ".join((info.message or "it gave no reason.").split())
 
 
 def _connect(address: str) -> JobSubmissionClient:

@@ -8,7 +8,7 @@ import gc
 from importlib import import_module
 
 gc.disable()
-for _module in ("sweeps.worker", "carcls.families.transfer", "carcls.families.retrieval", "carcls.families.scratch"):
+for _module in ("sweeps.worker", "carcls.families.classifying", "carcls.families.retrieval"):
     import_module(_module)
 gc.freeze()
 gc.enable()

@@ -15,26 +15,20 @@ from carcls.stages import write_json
 from sweeps.budget import prices_of, spent_dict
 from sweeps.leaderboard import Leaderboard
 from sweeps.result import RESULT, DataSummary, RegisteredModel, SweepResult, TestReading
-from sweeps.sitting import Sitting
 from sweeps.sweep_file import sweep_id
+from sweeps.sweep_session import SweepSession
 from sweeps.winner_readings import Subject, find_reading
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
+    from sweeps.engine import EngineResult
     from sweeps.record import TrialRecord
     from sweeps.tracking import Mirror
 
 MODEL, TEST_PREDICTIONS = "model", "test-predictions.npz"
 
 
-def conclude(
-    sitting: Sitting,
-    records: Sequence[TrialRecord],
-    *,
-    interrupted: bool,
-    mirror: Mirror,
-    tell: Callable[[str], None],
-) -> SweepResult:
+def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
     """Return the result and write it down; an interrupted sweep has no test reading and registers nothing yet.
 
     What fails once the trials are over costs no result: a winner that MLflow does not take, or that cannot be trained
@@ -43,27 +37,30 @@ def conclude(
     The model that is registered is the winner's own; after ``--confirm`` the run with a fresh seed that is nearest to
     the mean of its settings (``sweeps.confirm.typical_run``); with ``--refit`` a new one of those settings.
     """
-    result = summarize(sitting, records, interrupted=interrupted)
-    before = sitting.before
-    if before is None and (sitting.folder / RESULT).is_file():
+    records, interrupted = engine.records, engine.interrupted
+    result = summarize(session, records, interrupted=interrupted)
+    before = session.before
+    if before is None and (session.folder / RESULT).is_file():
         tell(f"{RESULT} cannot be read; it is written anew from the sweep's journal.")
-    if before is not None and not interrupted and _same_outcome(before, result, refit=sitting.spec.refit):
+    if before is not None and not interrupted and _same_outcome(before, result, refit=session.spec.refit):
         # The trials are those that it was concluded with, and the journal's records know where their models are.
-        result = _as_registered(sitting, replace(before, board=result.board), mirror, tell)
+        result = _as_registered(session, replace(before, board=result.board), mirror, tell)
     elif result.winner is not None and not interrupted:
-        write_down(sitting, result)
-        result = _publish(sitting, result, mirror, tell)
-    write_down(sitting, result)
+        write_down(session, result)
+        result = _publish(session, result, mirror, tell)
+    write_down(session, result)
     mirror.summarise(
         records,
         best=result.winner,
         metrics=metrics_of(result),
-        leaderboard=sitting.folder / "leaderboard.json",
+        leaderboard=session.folder / "leaderboard.json",
     )
     return result
 
 
-def _as_registered(sitting: Sitting, before: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
+def _as_registered(
+    session: SweepSession, before: SweepResult, mirror: Mirror, tell: Callable[[str], None]
+) -> SweepResult:
     """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
     from sweeps.registry import find_registered
 
@@ -71,58 +68,58 @@ def _as_registered(sitting: Sitting, before: SweepResult, mirror: Mirror, tell: 
         return before
     try:
         found = find_registered(
-            sitting.tracking,
+            session.tracking,
             family=before.family,
-            sweep_id=sweep_id(sitting.folder),
+            sweep_id=sweep_id(session.folder),
             number=before.winner,
-            refit=sitting.spec.refit,
+            refit=session.spec.refit,
         )
     except TrackingError as error:
-        tell(f"Whether the winner is registered is not known: {error} Then: carsweep resume {sitting.called}")
+        tell(f"Whether the winner is registered is not known: {error} Then: carsweep resume {session.called}")
         return replace(before, registered=None)
     if found is not None:
         return replace(before, registered=RegisteredModel(found.name, found.version, found.alias, found.uri))
     tell("The model registry does not have the winner any more; it is registered again.")
-    return _publish(sitting, replace(before, registered=None), mirror, tell)
+    return _publish(session, replace(before, registered=None), mirror, tell)
 
 
-def _publish(sitting: Sitting, result: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
+def _publish(session: SweepSession, result: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
     """Compare the winner, read it on the test images, once, and register it; each that is done is written down."""
-    winner, refit = result.best, sitting.spec.refit
+    winner, refit = result.best, session.spec.refit
     assert winner is not None
     if winner.sibling_of is not None:
         mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
-    model = {"record": winner, "refit": refit, "folder": sitting.folder / MODEL}
-    details = {**_origin(sitting), "trial": winner.number}
+    model = {"record": winner, "refit": refit, "folder": session.folder / MODEL}
+    details = {**_origin(session), "trial": winner.number}
     try:
-        compared = _compute(sitting, "sweeps.winner_comparison:compare_winner", result=result)
+        compared = _compute(session, "sweeps.winner_comparison:compare_winner", result=result)
         result = replace(result, comparison=compared)
-        write_down(sitting, result)
+        write_down(session, result)
         if refit:
             epochs = winner.config["epochs"]
             tell(f"refit: training trial {winner.number} anew on training and validation images, {epochs} epochs")
-        test = evaluate_on_test(sitting, winner, tell, refit=refit)
+        test = evaluate_on_test(session, winner, tell, refit=refit)
         result = replace(result, test=test)
-        write_down(sitting, result)
-        for note in _compute(sitting, "sweeps.winner_readings:export", **model, details=details):
+        write_down(session, result)
+        for note in _compute(session, "sweeps.winner_readings:export", **model, details=details):
             tell(note)
     except (TrialFailure, OSError) as failure:
         why = " ".join(str(failure).split()).rstrip(".")
         tell(
             f"The winner is not registered: its model could not be made, tested or written ({why}). "
-            f"Then: carsweep resume {sitting.called}"
+            f"Then: carsweep resume {session.called}"
         )
         return result
-    tell(f"registering trial {winner.number} in {sitting.tracking.shown_uri}")
+    tell(f"registering trial {winner.number} in {session.tracking.shown_uri}")
     try:
-        return replace(result, registered=_register(sitting, result, winner, test, mirror))
+        return replace(result, registered=_register(session, result, winner, test, mirror))
     except TrackingError as error:
-        tell(f"The winner is not registered: {error} Then: carsweep resume {sitting.called}")
+        tell(f"The winner is not registered: {error} Then: carsweep resume {session.called}")
         return result
 
 
 def evaluate_on_test(
-    sitting: Sitting,
+    session: SweepSession,
     record: TrialRecord,
     tell: Callable[[str], None],
     *,
@@ -132,7 +129,7 @@ def evaluate_on_test(
     """Return the test score of a complete trial; what is known already is not computed again.
 
     Args:
-        sitting: of its sweep.
+        session: of its sweep.
         record: of the trial.
         tell: gets what a person should know.
         refit: evaluate its settings, trained on the validation images too.
@@ -142,24 +139,24 @@ def evaluate_on_test(
         TrialFailure: the model is gone and cannot be made again.
         OSError: there is no room, or the process died.
     """
-    path, predictions = (sitting.folder / name for name in files)
-    known = find_reading(Subject.of(record, sitting.dataset, refit=refit), path)
+    path, predictions = (session.folder / name for name in files)
+    known = find_reading(Subject.of(record, session.dataset, refit=refit), path)
     if known is not None:
         return known
-    tell(f"evaluating trial {record.number} on the {len(sitting.dataset.splits.test)} test images")
+    tell(f"evaluating trial {record.number} on the {len(session.dataset.splits.test)} test images")
     work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
     test: TestReading
-    test, notes = _compute(sitting, "sweeps.winner_readings:evaluate", **work)
+    test, notes = _compute(session, "sweeps.winner_readings:evaluate", **work)
     for note in notes:
         tell(note)
     return test
 
 
-def _compute(sitting: Sitting, function: str, **arguments: Any) -> Any:
+def _compute(session: SweepSession, function: str, **arguments: Any) -> Any:
     """Return what a function returns, in a trial's process."""
     from sweeps.engine_task import run_task
 
-    return run_task(function, arguments, sitting.spec, sitting.folder, sitting.stages.root, address=sitting.address)
+    return run_task(function, arguments, session.spec, session.folder, session.stages.root, session.ray)
 
 
 def files_of(record: TrialRecord) -> tuple[str, str]:
@@ -174,27 +171,27 @@ def summarize_data(dataset: Dataset) -> DataSummary:
     return DataSummary(dataset.name, dataset.digest, sum(counts.values()), len(dataset.classes), counts)
 
 
-def summarize(sitting: Sitting, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
+def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     trials = tuple(sorted(records, key=lambda trial: trial.number))
-    data = summarize_data(sitting.dataset)
+    data = summarize_data(session.dataset)
     board = Leaderboard(
-        trials, sitting.spec.trial_config({}).model_dump(), data.splits["validation"], sitting.spec.goals
+        trials, session.spec.trial_config({}).model_dump(), data.splits["validation"], session.spec.goals
     )
-    seconds = time.monotonic() - sitting.started + (sitting.before.seconds if sitting.before else 0.0)
+    seconds = time.monotonic() - session.started + (session.before.seconds if session.before else 0.0)
     return SweepResult(
-        sweep=str(sitting.spec.name),
-        family=sitting.spec.family,
-        out=str(sitting.out),
+        sweep=str(session.spec.name),
+        family=session.spec.family,
+        out=str(session.out),
         data=data,
         board=board,
         winner=board.best.number if board.best else None,
         test=None,
         registered=None,
-        tracking_uri=sitting.tracking.shown_uri,
+        tracking_uri=session.tracking.shown_uri,
         seconds=round(seconds, 3),
         interrupted=interrupted,
-        spent=spent_dict(records, prices_of(sitting.spec)),
+        spent=spent_dict(records, prices_of(session.spec)),
         saved_seconds=round(sum(record.saved for record in records), 3),
     )
 
@@ -209,33 +206,33 @@ def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool
 
 
 def _register(
-    sitting: Sitting, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
+    session: SweepSession, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
 ) -> RegisteredModel:
     """Make the winner the registry's challenger; a trial that is registered keeps its version."""
     from sweeps.registry import register_best
 
     mirror.flush()
     registered = register_best(
-        sitting.tracking,
+        session.tracking,
         family=result.family,
-        sweep_id=sweep_id(sitting.folder),
+        sweep_id=sweep_id(session.folder),
         number=winner.number,
-        export=sitting.folder / MODEL,
+        export=session.folder / MODEL,
         metrics={} if test.refit else winner.metrics,
         test=test.metrics,
         details={
-            **_origin(sitting),
+            **_origin(session),
             "backbone": winner.config["backbone"],
-            "test_images": sitting.dataset.test_digest,
+            "test_images": session.dataset.test_digest,
             **_counted(result, test),
         },
-        predictions=sitting.folder / TEST_PREDICTIONS,
+        predictions=session.folder / TEST_PREDICTIONS,
     )
     return RegisteredModel(registered.name, registered.version, registered.alias, registered.uri)
 
 
-def _origin(sitting: Sitting) -> dict[str, str]:
-    return {"sweep": str(sitting.spec.name), "data": sitting.dataset.name, "data_digest": sitting.dataset.digest}
+def _origin(session: SweepSession) -> dict[str, str]:
+    return {"sweep": str(session.spec.name), "data": session.dataset.name, "data_digest": session.dataset.digest}
 
 
 def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:
@@ -264,7 +261,7 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def write_down(sitting: Sitting, result: SweepResult) -> None:
+def write_down(session: SweepSession, result: SweepResult) -> None:
     """Write ``leaderboard.json`` and ``result.json``."""
-    write_json(sitting.folder / "leaderboard.json", result.board.as_dict())
-    result.save(sitting.folder / RESULT)
+    write_json(session.folder / "leaderboard.json", result.board.as_dict())
+    result.save(session.folder / RESULT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, TypedDict
 
 import ray
@@ -105,7 +105,7 @@ def _answer(error: Exception, order: Order) -> Failure:
 
 def _run(order: Order, stages: StageStore, start: float) -> tuple[Outcome, Reports]:
     """Return the trial's outcome, and the measurements that were not reported yet."""
-    runner: Runner = find(order["runner"])
+    runner: Runner = resolve_name(order["runner"])
     data = load_data(order["loader"], order["dataset"])
     config = TrialConfig.model_validate(order["config"])
     at_once = told_at_once(config, EarlyStopping.model_validate(order["stopping"]))
@@ -124,20 +124,10 @@ def _run(order: Order, stages: StageStore, start: float) -> tuple[Outcome, Repor
         raise
 
 
-def find(name: str) -> Callable[..., Any]:
-    """Return what ``module:function`` or ``module:Class.method`` names."""
-    module, _, path = name.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    function: Callable[..., Any] = found
-    return function
-
-
 @lru_cache(maxsize=1)
 def load_data(loader: str, path: str) -> Any:
     """Return what ``loader`` reads from a file; the last one is kept."""
-    return find(loader)(Path(path))
+    return resolve_name(loader)(Path(path))
 
 
 def take_share(cpus: float, gpus: float) -> None:

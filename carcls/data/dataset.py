@@ -19,7 +19,6 @@ from carcls.data.findings import duplicates_of, notes_of, require_few_losses, re
 from carcls.data.fingerprints import near_duplicate_groups
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.pack import Index, Pack, find_index, get_index, get_pack
-from carcls.data.reading import Reading
 from carcls.data.splits import Rows, Splits, cut_splits, quota
 from carcls.data.stanford import known_manifest, read_manifest
 from carcls.errors import DataError
@@ -153,7 +152,7 @@ def prepare_dataset(
     size: int,
     *,
     also: Sequence[int] = (),
-    reading: Reading | None = None,
+    listed: Manifest | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Dataset:
@@ -164,7 +163,7 @@ def prepare_dataset(
         stages: keeps the pack, the fingerprints and the digests of the files.
         size: side in pixels of the first pack; the splits do not depend on it.
         also: other sizes that will be wanted, decoded in the same pass.
-        reading: what listing ``config.path`` gave; None lists it.
+        listed: what listing ``config.path`` gave; None lists it.
         progress: called with images done and images in all while decoding.
         workers: decoding threads; None means one per usable core.
 
@@ -173,23 +172,23 @@ def prepare_dataset(
         OutputError: the disk has no room for the pack.
     """
     root = _path(config)
-    manifest = read_manifest(root, _contents_file(root, stages), reading)
+    manifest = read_manifest(root, _contents_file(root, stages), listed)
     pack = get_pack(manifest, config.margin, size, stages, also=also, progress=progress, workers=workers)
     return _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
 
 
-def find_dataset(config: DataConfig, reading: Reading, stages: StageStore) -> Dataset | None:
+def find_dataset(config: DataConfig, listed: Manifest, stages: StageStore) -> Dataset | None:
     """Return what ``prepare_dataset`` would, of images that were read before; None where one must be read. Reads none.
 
     Args:
         config: as there.
-        reading: of ``config.path``.
+        listed: the images of ``config.path``.
         stages: as there.
 
     Raises:
         DataError: as there.
     """
-    manifest = known_manifest(reading, _contents_file(_path(config), stages))
+    manifest = known_manifest(listed, _contents_file(_path(config), stages))
     index = None if manifest is None else find_index(manifest, config.margin, stages)
     return None if manifest is None or index is None else _put_together(config, manifest, index)
 
@@ -237,22 +236,22 @@ class DataSummary:
         return cls(dataset.name, len(dataset.manifest.images), len(dataset.classes), **dataset.counts)
 
 
-def summarize(config: DataConfig, reading: Reading) -> DataSummary:
+def summarize(config: DataConfig, listed: Manifest) -> DataSummary:
     """Count a data set from its listing alone; near-duplicates and unreadable images may shift the splits a little.
 
     Raises:
         DataError: a split is empty.
     """
-    held = Counter(image.label for image in reading.images if image.split == "train")
-    test = len(reading.images) - sum(held.values())
+    held = Counter(image.label for image in listed.images if image.split == "train")
+    test = len(listed.images) - sum(held.values())
     if test == 0:
         cut_off = {label: quota(count, config.test_fraction) for label, count in held.items()}
         test, held = sum(cut_off.values()), Counter({label: held[label] - cut_off[label] for label in held})
     validation = sum(quota(count, config.validation_fraction) for count in held.values())
     train = sum(held.values()) - validation
-    name = config.name or reading.root.name
-    summary = DataSummary(name, len(reading.images), len(reading.classes), train, validation, test)
-    require_images(summary.counts, summary.images, reading.root)
+    name = config.name or listed.root.name
+    summary = DataSummary(name, len(listed.images), len(listed.classes), train, validation, test)
+    require_images(summary.counts, summary.images, listed.root)
     return summary
 
 

@@ -14,8 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.data.manifest import ImageRecord
-from carcls.data.reading import Reading
+from carcls.data.manifest import ImageRecord, Manifest
 from carcls.errors import DataError
 
 TRAIN_ANNOTATIONS = "cars_train_annos.mat"
@@ -27,19 +26,17 @@ _PLACES = (".", "devkit", "car_devkit", "car_devkit/devkit", "cars_devkit")
 _BOX_FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
-def has_devkit(root: Path) -> bool:
-    """Tell whether ``root``, or a devkit folder in it, holds the training annotations."""
-    return _find(root, TRAIN_ANNOTATIONS) is not None
-
-
-def read_devkit(root: Path) -> Reading:
+def read_devkit(root: Path) -> Manifest | None:
     """Read the devkit's annotations; the test split is left out, with a note, when its labels are not there.
+
+    None where neither ``root`` nor a devkit folder in it holds the training annotations.
 
     Raises:
         DataError: a file or folder is missing, cannot be read, lacks a field, or names an unknown class.
     """
     train_file = _find(root, TRAIN_ANNOTATIONS)
-    assert train_file is not None
+    if train_file is None:
+        return None
     classes = _class_names(root, train_file.parent)
     folder = _image_folder(root, "cars_train")
     if folder is None:
@@ -55,7 +52,7 @@ def read_devkit(root: Path) -> Reading:
         notes = (f"cars_test/ is left out: its labels are not known. Put {TEST_ANNOTATIONS} beside {CLASS_NAMES}.",)
     elif test_file is not None:
         notes = (f"{TEST_ANNOTATIONS} is left out: there is no cars_test/ folder.",)
-    return Reading(root, "devkit", classes, tuple(images), notes)
+    return Manifest(root, "devkit", classes, tuple(images), notes=notes)
 
 
 def write_devkit(root: Path, classes: Sequence[str], images: Iterable[ImageRecord]) -> None:

@@ -1,103 +1,148 @@
-"""Class folders: ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*`` without a split."""
+"""Class folders: ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*`` without a split.
+
+They are listed the way data sets are unpacked: hidden files and archive litter do not count.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from carcls.data.formats import FORMATS
-from carcls.data.listing import holds_images, image_names, other_files, subfolders
-from carcls.data.manifest import ImageRecord
-from carcls.data.reading import Reading
+from carcls.data.formats import EXTENSIONS, FORMATS
+from carcls.data.manifest import ImageRecord, Manifest
 from carcls.errors import DataError
 
 _TRAIN = {"train", "training"}
 _VALIDATION = {"val", "valid", "validation"}
 _TEST = {"test", "testing"}
+_LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
-def has_split_folders(root: Path) -> bool:
-    """Tell whether ``root`` holds a train folder with class folders."""
-    return any(_holds_classes(folder) for folder in _named(root, _TRAIN))
-
-
-def has_class_folders(root: Path) -> bool:
-    """Tell whether ``root`` holds folders that hold images."""
-    return _holds_classes(root)
-
-
-def read_split_folders(root: Path) -> Reading:
+def read_split_folders(root: Path) -> Manifest | None:
     """Read ``train/<class>/*`` and ``test/<class>/*``; a validation folder is merged into train.
+
+    None where ``root`` holds no train folder with class folders.
 
     Raises:
         DataError: a class has test images and no training images.
     """
-    validation = _named(root, _VALIDATION)
-    train = [*_named(root, _TRAIN), *validation]
-    test = _named(root, _TEST)
-    classes = sorted({folder.name for part in train for folder in _class_folders(part)})
-    unknown = sorted({folder.name for part in test for folder in _class_folders(part)} - set(classes))
+    train = [_Part.listed(folder) for folder in _named(root, _TRAIN)]
+    if not any(part.classes for part in train):
+        return None
+    validation, test = ([_Part.listed(folder) for folder in _named(root, names)] for names in (_VALIDATION, _TEST))
+    train += validation
+    classes = sorted({name for part in train for name in part.classes})
+    unknown = sorted({name for part in test for name in part.classes} - set(classes))
     if unknown:
         raise DataError(
-            f"test classes must have training images, got {unknown[0]!r} only under {test[0]}"
+            f"test classes must have training images, got {unknown[0]!r} only under {test[0].folder}"
             + (f" (and {len(unknown) - 1} more such classes)" if len(unknown) > 1 else "")
             + ". Add training images, or remove the test folder of that class."
         )
-    images = [record for part in train for record in _records(root, part, classes, "train")]
-    images += [record for part in test for record in _records(root, part, classes, "test")]
-    notes = [f"{folder.name}/ was merged into train; validation is cut anew." for folder in validation]
-    notes += _other_notes([*train, *test], len(images))
-    notes += [note for part in (*train, *test) for note in _empty_notes(part)]
-    return Reading(root, "folders", tuple(classes), tuple(images), tuple(notes))
+    images = [record for part in train for record in part.records(root, classes, "train")]
+    images += [record for part in test for record in part.records(root, classes, "test")]
+    merged = [f"{part.folder.name}/ was merged into train; validation is cut anew." for part in validation]
+    notes = (*merged, *_notes([*train, *test], len(images)))
+    return Manifest(root, "folders", tuple(classes), tuple(images), notes=notes)
 
 
-def read_class_folders(root: Path) -> Reading:
-    """Read ``<class>/*``; all images are training images until test is cut from them."""
-    classes = sorted(folder.name for folder in _class_folders(root))
-    images = tuple(_records(root, root, classes, "train"))
-    notes = (*_other_notes([root], len(images)), *_empty_notes(root))
-    return Reading(root, "folders", tuple(classes), images, notes)
+def read_class_folders(root: Path) -> Manifest | None:
+    """Read ``<class>/*``, all as training images until test is cut from them; None where no folder holds images."""
+    part = _Part.listed(root)
+    images = tuple(part.records(root, list(part.classes), "train"))
+    notes = tuple(_notes([part], len(images)))
+    return Manifest(root, "folders", tuple(part.classes), images, notes=notes) if images else None
 
 
-def _records(root: Path, part: Path, classes: list[str], split: Literal["train", "test"]) -> list[ImageRecord]:
-    labels = {name: label for label, name in enumerate(classes)}
-    prefix = "" if part == root else f"{part.name}/"
-    return [
-        ImageRecord(f"{prefix}{folder.name}/{name}", labels[folder.name], split, None)
-        for folder in _class_folders(part)
-        for name in image_names(folder)
-    ]
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders directly inside, sorted by name."""
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if _counts(entry.name) and _is_folder(entry))
 
 
-def _class_folders(part: Path) -> list[Path]:
-    return [folder for folder in subfolders(part) if holds_images(folder)]
+def list_files(folder: Path) -> tuple[list[str], Counter[str]]:
+    """Return the names of the image files directly inside, sorted, and how many others there are, by extension."""
+    images, others = list[str](), Counter[str]()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path doubles the listing's time
+            if not _counts(entry.name):
+                continue
+            if extension in EXTENSIONS:
+                images.append(entry.name)
+            elif not _is_folder(entry):
+                others[extension] += 1
+    return sorted(images), others
 
 
-def _holds_classes(part: Path) -> bool:
-    return any(holds_images(folder) for folder in subfolders(part))
+@dataclass(frozen=True)
+class _Part:
+    """A folder of class folders.
+
+    Attributes:
+        folder: where.
+        classes: names of the images of each class.
+        others: files in its folders that are no images, by their extension.
+        empty: names of its folders that hold no images.
+    """
+
+    folder: Path
+    classes: Mapping[str, list[str]]
+    others: Counter[str]
+    empty: Sequence[str]
+
+    @classmethod
+    def listed(cls, folder: Path) -> _Part:
+        """List it; classes and images come sorted."""
+        found = {child.name: list_files(child) for child in subfolders(folder)}
+        others = sum((others for _, others in found.values()), Counter[str]())
+        classes = {name: images for name, (images, _) in found.items() if images}
+        return cls(folder, classes, others, [name for name in found if name not in classes])
+
+    def records(self, root: Path, classes: Sequence[str], split: Literal["train", "test"]) -> Iterator[ImageRecord]:
+        """Yield its images; a label is a position in ``classes``."""
+        labels = {name: label for label, name in enumerate(classes)}
+        prefix = "" if self.folder == root else f"{self.folder.name}/"
+        for name, images in self.classes.items():
+            for image in images:
+                yield ImageRecord(f"{prefix}{name}/{image}", labels[name], split, None)
 
 
-def _other_notes(parts: list[Path], images: int) -> list[str]:
-    """Say how many files beside the ``images`` are left out because of their extensions, if any are."""
-    others = sum((other_files(folder) for part in parts for folder in subfolders(part)), Counter[str]())
-    if not others:
-        return []
-    left_out = sum(others.values())
-    most = sorted(others, key=lambda extension: (-others[extension], extension))[:3]
-    kinds = ", ".join(f"{others[extension]} {extension or 'without one'}" for extension in most)
-    return [
-        f"{left_out} of {left_out + images} files are left out: by their extension "
-        f"({kinds}{', …' if len(others) > 3 else ''}) they are no images of {', '.join(FORMATS)}."
-    ]
-
-
-def _empty_notes(part: Path) -> list[str]:
-    empty = [folder.name for folder in subfolders(part) if not holds_images(folder)]
-    if not empty:
-        return []
-    return [f"{len(empty)} of the folders in {part.name}/ hold no images and are no classes, such as {empty[0]!r}."]
+def _notes(parts: Sequence[_Part], images: int) -> Iterator[str]:
+    """Say how many files beside the ``images`` are left out because of their extensions, and which folders are."""
+    others = sum((part.others for part in parts), Counter[str]())
+    if others:
+        left_out = sum(others.values())
+        most = sorted(others, key=lambda extension: (-others[extension], extension))[:3]
+        kinds = ", ".join(f"{others[extension]} {extension or 'without one'}" for extension in most)
+        yield (
+            f"{left_out} of {left_out + images} files are left out: by their extension "
+            f"({kinds}{', …' if len(others) > 3 else ''}) they are no images of {', '.join(FORMATS)}."
+        )
+    for part in parts:
+        if part.empty:
+            yield (
+                f"{len(part.empty)} of the folders in {part.folder.name}/ hold no images and are no classes, "
+                f"such as {part.empty[0]!r}."
+            )
 
 
 def _named(root: Path, names: set[str]) -> list[Path]:
     return [folder for folder in subfolders(root) if folder.name.lower() in names]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except PermissionError:
+        raise
+    except OSError:
+        return False  # a link that leads to itself
+
+
+def _counts(name: str) -> bool:
+    return not name.startswith(".") and name not in _LITTER

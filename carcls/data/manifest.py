@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,8 +40,8 @@ class Manifest:
         classes: names; an image's label is a position in it.
         images: all images of all splits; a row number anywhere else is a position in it.
         digest: 24 hexadecimal digits of everything above and the contents of the files, except ``root`` and
-            ``layout``: a moved copy has the same one.
-        contents: one digest of the file's bytes per image; ``unreadable`` where there are none.
+            ``layout``: a moved copy has the same one. Empty until the files have been read.
+        contents: one digest of the file's bytes per image; ``unreadable`` where there are none. Empty as the digest.
         notes: one sentence each about what was left out or merged.
     """
 
@@ -50,7 +49,7 @@ class Manifest:
     layout: Layout
     classes: tuple[str, ...]
     images: tuple[ImageRecord, ...]
-    digest: str
+    digest: str = ""
     contents: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -59,11 +58,10 @@ class Manifest:
         """Whether the data set comes with a test split."""
         return any(image.split == "test" for image in self.images)
 
-
-def manifest_digest(classes: Sequence[str], images: Sequence[ImageRecord], contents: Sequence[str]) -> str:
-    """Return the 24 hexadecimal digits of ``Manifest.digest``."""
-    state = hashlib.blake2b(digest_size=12)
-    state.update(json.dumps(list(classes)).encode())
-    for image, content in zip(images, contents, strict=True):
-        state.update(json.dumps([image.path, image.label, image.split, image.box, content]).encode())
-    return state.hexdigest()
+    def with_contents(self, contents: tuple[str, ...]) -> Manifest:
+        """Return it with the digests of its files, and its own."""
+        state = hashlib.blake2b(digest_size=12)
+        state.update(json.dumps(list(self.classes)).encode())
+        for image, content in zip(self.images, contents, strict=True):
+            state.update(json.dumps([image.path, image.label, image.split, image.box, content]).encode())
+        return replace(self, digest=state.hexdigest(), contents=contents)

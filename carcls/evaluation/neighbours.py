@@ -50,6 +50,10 @@ class Neighbours:
     indices: NDArray[np.int64]
     distances: NDArray[np.float64]
 
+    def first(self, k: int) -> Neighbours:
+        """Return the k nearest of them."""
+        return Neighbours(self.indices[:, :k], self.distances[:, :k])
+
 
 def find_neighbours(
     queries: NDArray[np.float32],

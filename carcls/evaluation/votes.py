@@ -29,27 +29,29 @@ def weights_of(distances: NDArray[np.float64], vote: Vote, temperature: float) -
     return np.where(touching.any(axis=1, keepdims=True), touching.astype(np.float64), weights)
 
 
+def answers(
+    neighbours: Neighbours, labels: NDArray[np.int64], classes: int, *, vote: Vote, temperature: float
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return what all k neighbours say, int64 [q], and each class's share of their votes, float32 [q, c]."""
+    said = votes_by_k(neighbours, labels, classes, vote=vote, temperature=temperature)
+    return said[-1], vote_shares(neighbours, labels, classes, vote=vote, temperature=temperature)
+
+
 def vote_shares(
-    neighbours: Neighbours,
-    labels: NDArray[np.int64],
-    classes: int,
-    *,
-    k: int,
-    vote: Vote,
-    temperature: float,
+    neighbours: Neighbours, labels: NDArray[np.int64], classes: int, *, vote: Vote, temperature: float
 ) -> NDArray[np.float32]:
-    """Return each class's share of the votes of the first k neighbours, float32 [q, c]; rows sum to 1.
+    """Return each class's share of the votes of all k neighbours, float32 [q, c]; rows sum to 1.
 
     Args:
-        neighbours: at least k for each query.
+        neighbours: k for each query.
         labels: of the gallery, int64 [g], in [0, c).
         classes: c.
-        k, vote, temperature: see ``weights_of``.
+        vote, temperature: see ``weights_of``.
     """
-    weights = weights_of(neighbours.distances[:, :k], vote, temperature)
+    weights = weights_of(neighbours.distances, vote, temperature)
     shares = np.zeros((len(weights), classes))
     rows = np.arange(len(weights))[:, None]
-    np.add.at(shares, (rows, labels[neighbours.indices[:, :k]]), weights)
+    np.add.at(shares, (rows, labels[neighbours.indices]), weights)
     return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)
 
 

@@ -58,9 +58,9 @@ class FamilyModule(Protocol):
 
 
 _MODULES: Mapping[Family, str] = {
-    "transfer": "carcls.families.transfer",
+    "transfer": "carcls.families.classifying",
     "retrieval": "carcls.families.retrieval",
-    "scratch": "carcls.families.scratch",
+    "scratch": "carcls.families.classifying",
 }
 
 

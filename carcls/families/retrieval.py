@@ -20,13 +20,11 @@ from carcls.evaluation.significance import wilson_interval
 from carcls.export import write_export
 from carcls.export_gallery import GalleryIndex
 from carcls.families import TestScore
-from carcls.families.queries import KIND, Queries
-from carcls.families.voting import Answer, timing, vote_metrics, with_costs
+from carcls.families.queries import VOTES, Queries, answers_of, timing, vote_metrics
 from carcls.outcome import Measurement, Outcome, Report
 from carcls.stages import StageStore
-from carcls.training.costs import costs_of
 from carcls.training.embeddings import Extractor, read_embeddings
-from carcls.training.ranking import Gallery, make_gallery
+from carcls.training.ranking import Gallery
 from carcls.training.trained import PREDICTIONS, save_predictions
 
 
@@ -41,10 +39,9 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     last: list[Measurement] = []
     embeddings = extractor.get_or_embed(_all_but_last(config.epochs, report, last))
     queries = Queries(config, data, stages, embeddings)
-    reused = stages.has(KIND, queries.votes_key)
-    folder = stages.get_or_make(KIND, queries.votes_key, queries.write_predictions)
-    costs = costs_of(config, 0, stages)
-    metrics = with_costs(queries.metrics(config.distance, config.vote, config.k), costs)
+    reused = stages.has(VOTES, queries.votes_key)
+    folder = stages.get_or_make(VOTES, queries.votes_key, queries.write_predictions)
+    metrics = queries.metrics(config.distance, config.vote, config.k)
     trained: dict[str, float] = {}
     for measurement in last:
         trained = _of_training(measurement)
@@ -57,7 +54,7 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
         reused=reused,
         model=embeddings.relative_to(stages.root).as_posix(),
         predictions=(folder.relative_to(stages.root) / PREDICTIONS).as_posix(),
-        siblings=tuple(replace(s, metrics=with_costs(s.metrics, costs)) for s in queries.siblings(trained)),
+        siblings=tuple(queries.siblings(trained)),
         precision=extractor.trained.precision,
     )
 
@@ -74,7 +71,7 @@ def answer_sibling(config: TrialConfig, data: Dataset, stages: StageStore, model
         TrialFailure: the embeddings are gone.
     """
     queries = Queries(config, data, stages, stages.root / model)
-    folder = stages.get_or_make(KIND, queries.votes_key, queries.write_predictions)
+    folder = stages.get_or_make(VOTES, queries.votes_key, queries.write_predictions)
     return (folder.relative_to(stages.root) / PREDICTIONS).as_posix()
 
 
@@ -109,30 +106,28 @@ def evaluate_on_test(
 ) -> TestScore:
     """Let the training images vote on every test image; the search that is timed is for the trial's k neighbours."""
     rows = data.splits.test
-    labels, gallery_labels = data.labels[rows], data.labels[data.splits.train]
-    gallery = _gallery(config, data, stages, model)
+    labels, gallery = data.labels[rows], _gallery(config, data, stages, model)
     queries = read_embeddings(Extractor(config, data, stages).of_test(model), config.pooling)
     start = time.perf_counter()
-    ranking = gallery.rank(queries, config.k, config.distance)
-    answer = Answer.of(ranking.neighbours, gallery_labels, config, len(data.classes))
+    predicted, shares = answers_of(config, data, gallery.rank(queries, config.k, config.distance).neighbours)
     predict = time.perf_counter() - start
-    longer = gallery.rank(queries, neighbours_needed(gallery_labels, len(gallery_labels)), config.distance)
-    found = gallery_labels[longer.neighbours.indices]
+    longer = gallery.rank(queries, neighbours_needed(gallery.labels, len(gallery.labels)), config.distance)
+    found = gallery.labels[longer.neighbours.indices]
     metrics = {
-        **vote_metrics(answer.predicted, labels, len(data.classes), "test_"),
-        **retrieval_metrics(found, labels, relevant_of(labels, gallery_labels), prefix="test_"),
+        **vote_metrics(predicted, labels, len(data.classes), "test_"),
+        **retrieval_metrics(found, labels, relevant_of(labels, gallery.labels), prefix="test_"),
         **timing(gallery.fit_seconds, predict, len(rows), "test_"),
     }
     if predictions is not None:
-        save_predictions(predictions, rows, labels, answer.predicted, answer.shares)
-    hits = int((answer.predicted == labels).sum())
+        save_predictions(predictions, rows, labels, predicted, shares)
+    hits = int((predicted == labels).sum())
     return TestScore(metrics, wilson_interval(hits, len(rows)), len(rows))
 
 
 def _gallery(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> Gallery:
     rows = data.splits.train
     embeddings = read_embeddings(stages.root / model, config.pooling)[: len(rows)]
-    return make_gallery(config, embeddings, data.labels[rows])
+    return Gallery.fitted(config, embeddings, data.labels[rows])
 
 
 def export(

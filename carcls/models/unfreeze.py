@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import deepcopy
 
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier
@@ -37,24 +35,14 @@ def trains_on_one_image(backbone: Backbone, side: int) -> bool:
     """Tell whether the backbone, its modules in the modes they are in, can train on one image of ``side`` pixels.
 
     A BatchNorm that trains takes the variance of each channel over images and places. One image has one value a channel
-    where the maps have shrunk to a single place, which PyTorch refuses. One image is sent through to see that.
+    where the maps have shrunk to a single place, which PyTorch refuses. A copy without memory is asked.
     """
-    norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm) and module.training]
-    values: list[int] = []
-
-    def note(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        values.append(inputs[0].numel() // inputs[0].shape[1])
-
-    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
-    modes = [(module, module.training) for module in backbone.modules()]
+    copy = deepcopy(backbone).to("meta")
     try:
-        if norms:
-            device = next(backbone.parameters()).device
-            with torch.inference_mode():
-                backbone.eval()(torch.zeros((1, 3, side, side), device=device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes:
-            module.training = mode
-    return min(values, default=2) > 1
+        with torch.inference_mode():
+            copy(next(copy.parameters()).new_zeros((1, 3, side, side)))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return False
+    return True

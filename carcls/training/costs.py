@@ -24,7 +24,6 @@ from carcls.config import SCRATCH, TrialConfig
 from carcls.models.classifier import Classifier, build_network
 from carcls.stages import StageStore, write_json
 from carcls.training.device import NumberFormat, machine_name, pick_device
-from carcls.training.features import embed_frozen
 from carcls.training.images import ImageSource
 from carcls.training.loop import image_logits
 from carcls.training.precision import resolve_precision
@@ -114,7 +113,8 @@ def _measure(folder: Path, config: TrialConfig, classes: int, device: torch.devi
         if classes:
             image_logits(classifier, images, rows, precision)
         else:
-            embed_frozen(classifier.backbone, images.batch(rows), precision)
+            for embeddings in images.through(classifier.backbone, rows, precision):
+                embeddings.float().cpu()
 
     milliseconds = median(_batch_seconds(answer)) / BATCH * 1000
     write_json(folder / FILE, {"milliseconds": milliseconds, "parameters": count_parameters(config, classes)})

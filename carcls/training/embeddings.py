@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from carcls.config import Pooling, TrialConfig
@@ -28,8 +27,6 @@ from carcls.models.pooling import pooled_embeddings
 from carcls.outcome import Report
 from carcls.stages import StageStore, write_json
 from carcls.stages_use import note_made
-from carcls.training.device import autocast
-from carcls.training.images import answering_batch, batches
 from carcls.training.trained import TrainedClassifier
 
 KIND = "embeddings"
@@ -141,11 +138,9 @@ class Extractor:
         found: dict[Pooling, list[NDArray[np.float32]]] = {}
         with self.trained.reproducibly():
             images = self.trained.images(backbone)
-            parts = batches(len(rows), answering_batch(images.device, images.side))
-            with closing(images.stream([rows[positions] for positions in parts])) as stream:
-                for batch in stream:
-                    with torch.inference_mode(), autocast(images.device, self.trained.precision):
-                        embeddings = pooled_embeddings(backbone, batch)  # each [b, d]
+            pooled = partial(pooled_embeddings, backbone)
+            with closing(images.through(pooled, rows, self.trained.precision)) as parts:
+                for embeddings in parts:  # each [b, d]
                     for pooling, part in embeddings.items():
                         found.setdefault(pooling, []).append(part.cpu().numpy())
         for pooling, rows_found in found.items():

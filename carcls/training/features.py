@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from carcls.config import digest_of
 from carcls.disk import reserve
 from carcls.models.backbones import Backbone
 from carcls.models.folding import folded
 from carcls.stages import StageStore
-from carcls.training.device import NumberFormat, autocast
-from carcls.training.images import ImageSource, View, answering_batch, batches
+from carcls.training.device import NumberFormat
+from carcls.training.images import ImageSource, View
 
 KIND = "features"
 FILE = "features.npy"
@@ -85,10 +83,11 @@ class FrozenFeatures:
         embedding = self.backbone.embedding
         out = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=np.float32, shape=(len(rows), embedding))
         reserve(folder / FILE)
-        parts = list(batches(len(rows), answering_batch(self.images.device, self.images.side)))
-        with closing(self.images.stream([rows[positions] for positions in parts], view)) as stream:
-            for positions, images in zip(parts, stream, strict=True):
-                out[positions] = embed_frozen(self._folded, images, self.precision)
+        done = 0
+        with closing(self.images.through(self._folded, rows, self.precision, view)) as found:
+            for embeddings in found:  # [b, d]
+                out[done : done + len(embeddings)] = embeddings.float().cpu().numpy()
+                done += len(embeddings)
         out.flush()
 
     @cached_property
@@ -99,11 +98,3 @@ class FrozenFeatures:
 @lru_cache(maxsize=8)
 def _digest_of_rows(rows: bytes) -> str:
     return digest_of(np.frombuffer(rows, np.int64).tolist())
-
-
-def embed_frozen(backbone: Backbone, images: Tensor, precision: NumberFormat) -> NDArray[np.float32]:
-    """Return the features [b, d] of a batch [b, 3, s, s]; the backbone is put into evaluation mode and stays there."""
-    backbone.eval()
-    with torch.inference_mode(), autocast(images.device, precision):
-        embeddings: Tensor = backbone(images)  # [b, d]
-    return np.asarray(embeddings.float().cpu().numpy())

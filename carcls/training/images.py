@@ -5,10 +5,11 @@ Letters: b batch, s side in pixels, n images of a split.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from carcls.data.augment import Augmentation, augment, draw_view
-from carcls.training.device import pixels_on_gpu
+from carcls.training.device import NumberFormat, autocast, pixels_on_gpu
 from carcls.training.prefetch import made_ahead
+
+Answer = TypeVar("Answer")
 
 BLOCK_PIXELS = 200_000
 """Pixels that a CPU thread takes through all passes at a time: 4 images of 224 pixels, which stay in its cache."""
@@ -68,6 +71,28 @@ class ImageSource:
             with closing(made_ahead(self._read, parts)) as read:
                 for rows, raw in zip(parts, read, strict=True):
                     yield self._prepare(raw, rows, view)
+
+    def through(
+        self,
+        network: Callable[[Tensor], Answer],
+        rows: NDArray[np.int64],
+        precision: NumberFormat,
+        view: View | None = None,
+    ) -> Generator[Answer]:
+        """Yield what a network in evaluation mode makes of the images, some at a time, in order; close it when done.
+
+        Args:
+            network: takes normalised images, float32 [b, 3, s, s].
+            rows: int64 [n], of the pack.
+            precision: of its arithmetic.
+            view: the epoch's changes; None for the images as they are.
+        """
+        parts = batches(len(rows), answering_batch(self.device, self.side))
+        with closing(self.stream([rows[positions] for positions in parts], view)) as stream:
+            for images in stream:
+                with torch.inference_mode(), autocast(self.device, precision):
+                    answer = network(images)
+                yield answer
 
     @cached_property
     def _on_gpu(self) -> Tensor | None:

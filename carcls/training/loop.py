@@ -33,7 +33,7 @@ from carcls.training.checkpoint import Progress, load_checkpoint, save_checkpoin
 from carcls.training.device import NumberFormat, autocast
 from carcls.training.features import FrozenFeatures
 from carcls.training.heads import SharedHeads
-from carcls.training.images import ImageSource, View, answering_batch, batches
+from carcls.training.images import ImageSource, View, batches
 from carcls.training.loss import training_loss
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
 from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages
@@ -282,11 +282,5 @@ def image_logits(
     """Return the classifier's answers in evaluation mode for unchanged images, float32 [n, c]."""
     classifier.eval()
     backbone = folded(classifier.backbone, images.side) if len(rows) >= WORTH_FOLDING else classifier.backbone
-    answers = []
-    parts = batches(len(rows), answering_batch(images.device, images.side))
-    with closing(images.stream([rows[positions] for positions in parts])) as stream:
-        for batch in stream:
-            with torch.inference_mode(), autocast(images.device, precision):
-                embeddings = backbone(batch)
-            answers.append(head_logits(classifier, embeddings.float()))
-    return np.concatenate(answers)
+    with closing(images.through(backbone, rows, precision)) as found:
+        return np.concatenate([head_logits(classifier, embeddings.float()) for embeddings in found])

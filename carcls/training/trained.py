@@ -183,7 +183,7 @@ class TrainedClassifier:
             )
             logits = trainer.fit(folder, report)
         write_json(folder / HISTORY, trainer.progress.history)
-        self._write_predictions(folder / PREDICTIONS, trainer.validation, logits)
+        write_predictions(folder / PREDICTIONS, trainer.validation.rows, trainer.validation.labels, logits)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
     @property
@@ -196,9 +196,6 @@ class TrainedClassifier:
         key = {**self._inputs, "backbone": self.config.backbone, "image_size": self.config.image_size}
         # Random weights are a function of the seed; pretrained ones are not.
         return {**key, "seed": self.config.seed} if self._inputs["weights"] == "random" else key
-
-    def _write_predictions(self, path: Path, split: Split, logits: NDArray[np.float32]) -> None:
-        write_predictions(path, split.rows, split.labels, logits)
 
     @contextmanager
     def reproducibly(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from sweeps.interrupts import last_words
 from sweeps.text import duration, table, table_of
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.table import Table
 
     from sweeps.command import Command
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from sweeps.result import SweepResult
     from sweeps.together import Together
 
+# Columns of words in the tables of a reproduction.
+_NAMED = ("family", "experiment", "best")
 # The width of a terminal from which it shows all columns of the winners.
 _WIDE = 110
-# Columns that hold names of experiments.
-_NAMED = ("experiment", "best")
 
 
 def carry_out(command: Command, *, dry_run: bool, read: bool, as_json: bool) -> int:
@@ -131,30 +131,18 @@ def draw_winners(together: Together, width: int) -> Table:
 
 
 def _show_experiments(console: Console, command: Command, reproduction: Reproduction) -> None:
-    text = reproduction.markdown()
-    if console.is_terminal:
-        for block in text.strip().split("\n\n"):
-            console.print(draw_block(block), "")
-    else:
-        console.print(text, markup=False, soft_wrap=True)
-    folder = command.out / command.name
-    console.print(f"Written to {folder / 'reproduction.md'} and reproduction.json.", soft_wrap=True)
-
-
-def draw_block(block: str) -> RenderableType:
-    """Draw a block of Markdown for a terminal: in tables, numbers may wrap and names of experiments may not.
-
-    Headings and rows name the family already, so experiments are named without it.
-    """
     from rich.markdown import Markdown
 
-    if not block.startswith("| "):
-        return Markdown(block)
-    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
-    for place, title in enumerate(header):
-        for row in rows if title in _NAMED else ():
-            row[place] = row[place].rpartition("/")[2]
-    return table(header, rows, words=(*_NAMED, "family"), fold=[title for title in header if title not in _NAMED])
+    from sweeps.reproduction_tables import blocks_of
+
+    for block in blocks_of(reproduction) if console.is_terminal else ():
+        # Names stay whole; numbers take more lines where the width is short.
+        drawn = Markdown(block) if isinstance(block, str) else table(*block, words=_NAMED, fold=block.header[1:])
+        console.print(drawn, "")
+    if not console.is_terminal:
+        console.print(reproduction.markdown(), markup=False, soft_wrap=True)
+    folder = command.out / command.name
+    console.print(f"Written to {folder / 'reproduction.md'} and reproduction.json.", soft_wrap=True)
 
 
 def tell_how_to_go_on(name: str, out: Path) -> int:

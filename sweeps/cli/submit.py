@@ -30,38 +30,35 @@ def submit(family: str, address: str, wait: bool, working_dir: Path | None, opti
     The cluster's head runs carsweep run FAMILY with these options on all of the cluster. --out must be a folder that
     every machine of the cluster sees.
     """
-    words = [*options, *_own_name(family, _parsed(family, options))]
-    from sweeps.submit import follow_job, submit_job
+    from sweeps.submit import follow_job, job_command, submit_job
     from sweeps.waits import waiting
 
-    with waiting(lambda text: click.echo(text, err=True), "waiting for the cluster to take the job …"):
-        submission = submit_job(address, [family, *words], working_dir=working_dir)
+    words = [family, *options, *_own_name(family, _parsed(family, options))]
+    with waiting(_tell, "waiting for the cluster to take the job …"):
+        job = submit_job(address, words, working_dir=working_dir)
     shown = mask_secrets(address)
-    command = mask_secrets(submission.command)
-    click.echo(f"Job {submission.job} runs: {command}\nIts page: {shown}/#/jobs/{submission.job}", err=True)
-    look = f"ray job logs --address {shown} --follow {submission.job}"
+    _tell(f"Job {job} runs: {mask_secrets(job_command(words))}\nIts page: {shown}/#/jobs/{job}")
+    look = f"ray job logs --address {shown} --follow {job}"
     if not wait:
-        click.echo(f"To follow it: {look}", err=True)
-        click.echo(submission.job)
+        _tell(f"To follow it: {look}")
+        click.echo(job)
         return DONE
     try:
-        end = follow_job(submission, lambda text: click.echo(text, nl=False))
+        code, reason = follow_job(address, job, lambda text: click.echo(text, nl=False))
     except KeyboardInterrupt:
-        click.echo(
-            f"No longer following; the job goes on. To follow it again:\n  {look}\n"
-            f"To stop it:\n  ray job stop --address {shown} {submission.job}",
-            err=True,
-        )
+        _tell(f"No longer following; the job goes on. To follow it again:\n  {look}")
+        _tell(f"To stop it:\n  ray job stop --address {shown} {job}")
         return INTERRUPTED
     except ConnectionError as error:
-        click.echo(
-            f"carsweep: lost sight of job {submission.job}: {mask_secrets(str(error))} To follow it again: {look}",
-            err=True,
-        )
+        _tell(f"carsweep: lost sight of job {job}: {mask_secrets(str(error))} To follow it again: {look}")
         return FAILED
-    if end.code:
-        click.echo(f"carsweep: job {submission.job} failed: {mask_secrets(end.reason)}", err=True)
-    return end.code
+    if code:
+        _tell(f"carsweep: job {job} failed: {mask_secrets(reason)}")
+    return code
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _parsed(family: str, options: tuple[str, ...]) -> dict[str, Any]:

@@ -40,6 +40,8 @@ import sys
 from functools import partial
 from pathlib import Path
 from sweeps.engine import run_trials
+from sweeps.resources import Machine
+from sweeps.session import RaySession
 from sweeps.spec import SweepSpec
 from sweeps.winner_candidates import repeats_wanted
 
@@ -50,10 +52,11 @@ class Silent:
 
 folder = Path(sys.argv[1])
 spec = SweepSpec.from_yaml((folder / "spec.yaml").read_text())
-run_trials(
-    spec, folder / "dataset.json", folder / "stages", folder / "sweep", [Silent()], runner="slow_runner:run",
-    loader="slow_runner:load", confirm=partial(repeats_wanted, spec), logical_cpus=2, logical_gpus=0,
-)
+with RaySession(machine=Machine(2)) as session:
+    run_trials(
+        spec, folder / "dataset.json", folder / "stages", folder / "sweep", [Silent()], session,
+        runner="slow_runner:run", loader="slow_runner:load", confirm=partial(repeats_wanted, spec),
+    )
 """
 
 

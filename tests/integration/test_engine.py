@@ -16,13 +16,12 @@ import pytest
 import ray
 
 from carcls.errors import InputError
-from carcls.machine import usable_cores
 from carcls.outcome import Measurement
 from sweeps.engine import EngineResult, run_trials
 from sweeps.forecast import BudgetStatus
 from sweeps.record import TrialRecord
-from sweeps.resources import Machine, Share, trial_resources
-from sweeps.session import ray_session
+from sweeps.resources import Machine
+from sweeps.session import RaySession
 from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
@@ -69,6 +68,8 @@ DRIVER = """
 import sys
 from pathlib import Path
 from sweeps.engine import run_trials
+from sweeps.resources import Machine
+from sweeps.session import RaySession
 from sweeps.spec import SweepSpec
 
 class Printer:
@@ -83,11 +84,13 @@ class Printer:
             print("finished", record.number, record.status, flush=True)
 
 folder = Path(sys.argv[1])
-result = run_trials(
-    SweepSpec.from_yaml((folder / "spec.yaml").read_text()),
-    folder / "dataset.json", folder / "stages", folder / "sweep", [Printer()],
-    runner="quick_runner:run", loader="quick_runner:load", logical_cpus=2, logical_gpus=0,
-)
+with RaySession(machine=Machine(2)) as session:
+    result = run_trials(
+        SweepSpec.from_yaml((folder / "spec.yaml").read_text()),
+        folder / "dataset.json", folder / "stages", folder / "sweep", [Printer()], session,
+        runner="quick_runner:run", loader="quick_runner:load",
+    )
+assert "mlflow" not in sys.modules  # its import takes seconds; Tune does it for callbacks of its user's
 print("interrupted" if result.interrupted else "done", [r.status for r in result.records], flush=True)
 """
 
@@ -126,7 +129,7 @@ def runner_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def session(runner_folder: Path) -> Iterator[None]:
     """One Ray for the tests that can share it: 4 CPUs and one GPU in its books."""
-    with ray_session(runner_folder / "ray.log", cpus=4, gpus=1):
+    with RaySession(machine=Machine(4, 1)) as session, session.connected(runner_folder / "ray.log"):
         yield
 
 
@@ -159,6 +162,7 @@ def run(
         folder / "stages",
         folder / "sweep",
         [observer or Diary()],
+        RaySession(),
         runner="quick_runner:run",
         loader="quick_runner:load",
         on_status=on_status,
@@ -278,7 +282,6 @@ class TestWithASharedRay:
         assert (result.used_up, result.interrupted) == ("hours", False)
         result = run(tmp_path, spec.model_copy(update={"trials": 4}), sleep=0.5)
         assert [record.status for record in result.records] == ["complete"] * 4
-        assert result.seconds > 4
         assert not result.used_up
 
     def test_epochs_are_counted_over_sessions_and_end_the_sweep(self, tmp_path: Path) -> None:
@@ -441,32 +444,3 @@ def test_kill_9_of_the_driver_loses_no_trial_and_computes_none_twice(tmp_path: P
     out = run_to_the_end(tmp_path, spec)
     assert out[-1] == f"done {['complete'] * 8}"
     assert sum(line.startswith("finished") for line in out) <= 5
-
-
-def test_shares_follow_the_machine_and_the_spec() -> None:
-    """Cores are divided among trials; a GPU carries 1/n trials each; nothing runs that does not fit."""
-    cores, gpus = Machine(8, 0), Machine(16, 2)
-    silent = spec_of(trials=20, concurrency=None, gpus_per_trial=None)
-    assert trial_resources(silent, cores) == Share(1.0, 0.0, 8)
-    assert trial_resources(silent.model_copy(update={"trials": 2}), cores) == Share(4.0, 0.0, 2)
-    assert trial_resources(silent.model_copy(update={"concurrency": 4}), cores) == Share(2.0, 0.0, 4)
-    assert trial_resources(silent.model_copy(update={"cpus_per_trial": 3.0}), cores) == Share(3.0, 0.0, 2)
-    assert trial_resources(silent, gpus) == Share(8.0, 1.0, 2)
-    assert trial_resources(silent.model_copy(update={"gpus_per_trial": 0.25}), gpus) == Share(2.0, 0.25, 8)
-    assert trial_resources(silent.model_copy(update={"gpus_per_trial": 2.0}), gpus) == Share(16.0, 2.0, 1)
-
-
-def test_more_than_the_machine_has_is_refused_with_the_remedy() -> None:
-    """GPUs without a GPU, and more cores than there are, name the option to change."""
-    with pytest.raises(InputError, match=r"there is none.*--gpus-per-trial"):
-        trial_resources(spec_of(gpus_per_trial=0.5), Machine(2, 0))
-    with pytest.raises(InputError, match=r"at most the cores here \(2\).*--cpus-per-trial"):
-        trial_resources(spec_of(cpus_per_trial=3.0), Machine(2, 0))
-
-
-def test_a_container_quota_counts(tmp_path: Path) -> None:
-    """A quota of one and a half cores is one usable core; no quota is what the process may run on."""
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert usable_cores(tmp_path) == 1
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from sweeps.bridge_quarantine import hold
 from sweeps.engine import EngineResult, run_trials
 from sweeps.failures import Location
 from sweeps.record import TrialRecord
-from sweeps.session import ray_session
+from sweeps.resources import Machine
+from sweeps.session import RaySession
 from sweeps.space import Choice
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
@@ -137,10 +139,17 @@ def runner_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def local_ray(folder: Path, *, cpus: int, gpus: int) -> Iterator[None]:
+    """Have a Ray that believes to have so much."""
+    with RaySession(machine=Machine(cpus, gpus)) as session, session.connected(folder / "ray.log"):
+        yield
+
+
 @pytest.fixture(scope="class")
 def session(runner_folder: Path) -> Iterator[None]:
     """One Ray for the tests that can share it: 4 CPUs in its books."""
-    with ray_session(runner_folder / "ray.log", cpus=4, gpus=0):
+    with local_ray(runner_folder, cpus=4, gpus=0):
         yield
 
 
@@ -177,6 +186,7 @@ def run(
         stages or folder / "stages",
         folder / "sweep",
         [observer or Diary()],
+        RaySession(),
         runner="failing_runner:run",
         loader="failing_runner:load",
         edits=edits,
@@ -331,8 +341,9 @@ class TestWithASharedRay:
             subprocess.run(["umount", small], check=True)
 
 
+@pytest.mark.usefixtures("runner_folder")
 def test_a_process_that_the_memory_monitor_ends_costs_nobody_else_anything(
-    runner_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray ends it, perhaps with a smaller one: that one goes on as it is, the greedy one with more, then in parts."""
     total, room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 2.2e9
@@ -342,7 +353,7 @@ def test_a_process_that_the_memory_monitor_ends_costs_nobody_else_anything(
     monkeypatch.setenv("RAY_memory_usage_threshold", f"{threshold:.4f}")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     said: list[str] = []
-    with ray_session(runner_folder / "memory.log", cpus=2, gpus=0):
+    with local_ray(tmp_path, cpus=2, gpus=0):
         config = {"concurrency": 2, "fixed": {"batch_size": 64}}
         spoil, enough = {0.1: "hungry", 0.2: "", 0.3: ""}, threshold * total + 1e8
         result = run(tmp_path, spoil, said=said, config=config, sleep=0.8, enough=enough)
@@ -359,15 +370,16 @@ def test_a_process_that_the_memory_monitor_ends_costs_nobody_else_anything(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("runner_folder")
 def test_a_machine_without_memory_to_begin_with_makes_no_trial_smaller(
-    runner_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others hold the memory, so a process is ended as it starts: the trial is lost, which a resume tries again."""
     share = used_memory() / (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     monkeypatch.setenv("RAY_memory_usage_threshold", f"{share / 2:.4f}")
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     said: list[str] = []
-    with ray_session(runner_folder / "full.log", cpus=1, gpus=0):
+    with local_ray(tmp_path, cpus=1, gpus=0):
         result = run(tmp_path, {0.1: ""}, said=said)
     assert [(record.status, record.failure) for record in result.records] == [("failed", "lost")]
     assert result.records[0].reason.endswith("the machine had no memory left when its process started.")
@@ -413,7 +425,7 @@ def test_a_machine_on_which_everything_dies_is_not_used_any_more(tmp_path: Path)
 @pytest.mark.usefixtures("runner_folder")
 def test_the_last_machine_is_never_put_out_of_use(tmp_path: Path) -> None:
     """Where all trials die on the only node, the sweep stops with the reason, and keeps its budget."""
-    with ray_session(tmp_path / "ray.log", cpus=2, gpus=0):
+    with local_ray(tmp_path, cpus=2, gpus=0):
         node = ray.nodes()[0]["NodeID"]
         result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, bad_node=node)
     assert "on the last machine that is in use" in result.stopped
@@ -426,7 +438,7 @@ def test_the_last_machine_is_never_put_out_of_use(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("share", "concurrency"), [(1.0, 2), (0.5, 3)])
 def test_a_gpu_on_which_everything_dies_is_not_used_any_more(tmp_path: Path, share: float, concurrency: int) -> None:
     """Of two GPUs of a machine one kills every trial: it alone is put out of use, and every trial ends complete."""
-    with ray_session(tmp_path / "ray.log", cpus=4, gpus=2):
+    with local_ray(tmp_path, cpus=4, gpus=2):
         said: list[str] = []
         config = {"concurrency": concurrency, "gpus_per_trial": share}
         result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, said=said, bad_gpu="0", config=config, sleep=LONG)
@@ -442,7 +454,7 @@ def test_trials_never_take_the_cpu_for_a_gpu_that_is_not_there(tmp_path: Path) -
     """Three fail as ``device`` by what PyTorch says, the sweep stops with the reason, and no GPU hour is booked."""
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with ray_session(tmp_path / "ray.log", cpus=1, gpus=1):
+    with local_ray(tmp_path, cpus=1, gpus=1):
         result = run(tmp_path, {n / 10: "torch" for n in range(1, 5)}, config={"gpus_per_trial": 1.0})
     failed = [record for record in result.records if record.status == "failed"]
     assert [record.failure for record in failed] == ["device"] * 3
@@ -457,7 +469,7 @@ def test_trials_never_take_the_cpu_for_a_gpu_that_is_not_there(tmp_path: Path) -
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_a_gpu_that_nothing_sees_is_not_used_any_more(tmp_path: Path, share: float) -> None:
     """Of two GPUs one cannot be used: it is put out of use by the first trial on it, and every trial ends complete."""
-    with ray_session(tmp_path / "ray.log", cpus=4, gpus=2):
+    with local_ray(tmp_path, cpus=4, gpus=2):
         said: list[str] = []
         config = {"concurrency": 2, "gpus_per_trial": share}
         result = run(tmp_path, {n / 10: "" for n in range(1, 7)}, said=said, unseen_gpu="0", config=config, sleep=LONG)
@@ -471,7 +483,7 @@ def test_a_gpu_that_nothing_sees_is_not_used_any_more(tmp_path: Path, share: flo
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_one_gpu_is_held_and_the_others_are_left(tmp_path: Path, share: float) -> None:
     """Ray hands out GPU 0 first; what holds GPU 1 gives it back."""
-    with ray_session(tmp_path / "ray.log", cpus=1, gpus=3):
+    with local_ray(tmp_path, cpus=1, gpus=3):
         (holder,) = hold(Location(ray.nodes()[0]["NodeID"], "1"), {"CPU": 1.0, "GPU": 3.0}, share)
         wait_for(lambda: ray.available_resources().get("GPU") == 2)
 
@@ -488,7 +500,7 @@ def test_one_gpu_is_held_and_the_others_are_left(tmp_path: Path, share: float) -
 @pytest.mark.usefixtures("runner_folder")
 def test_the_last_gpu_is_never_put_out_of_use(tmp_path: Path) -> None:
     """Where all trials die on the only GPU, the sweep stops with the reason."""
-    with ray_session(tmp_path / "ray.log", cpus=2, gpus=1):
+    with local_ray(tmp_path, cpus=2, gpus=1):
         config = {"gpus_per_trial": 1.0}
         result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, bad_gpu="0", config=config)
     assert "on the last GPU that is in use" in result.stopped

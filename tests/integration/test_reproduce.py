@@ -86,7 +86,7 @@ def test_an_experiment_that_was_not_run_has_a_row_and_exit_code_1(tmp_path: Path
     (row,) = late.value["comparisons"]
     assert (row["measured"], row["status"], row["reason"]) == ({}, "missing", "it was not run")
     assert late.value["best"] == {}
-    assert "scratch/basic has no result: it was not run." in (tmp_path / "runs/mine/reproduction.md").read_text()
+    assert "basic: no result: it was not run." in (tmp_path / "runs/mine/reproduction.md").read_text()
 
 
 def test_each_experiment_is_measured_beside_its_documented_numbers(finished: Done) -> None:

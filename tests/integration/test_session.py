@@ -17,7 +17,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from sweeps.session import one_session, ray_session, start_ahead
+from sweeps.session import RaySession
 
 
 @ray.remote(num_cpus=1)
@@ -81,20 +81,20 @@ def test_what_one_thread_has_freed_the_next_one_uses(
             (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)
             there = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
             stack.callback(there.shutdown)
-            stack.enter_context(ray_session(tmp_path / "ray.log", address=there.address))
+            session = stack.enter_context(RaySession(there.address))
         else:
-            stack.enter_context(one_session())
-            start_ahead(tmp_path / "ray.log", warm=True)
-            stack.enter_context(ray_session(tmp_path / "ray.log"))
+            session = stack.enter_context(RaySession())
+            session.start_ahead(tmp_path / "ray.log", preload=True)
+        stack.enter_context(session.connected(tmp_path / "ray.log"))
         first, *later = ray.get(sizes.remote())
     assert max(later) < 1.1 * first
 
 
-def test_a_session_takes_over_the_ray_that_was_started_ahead(tmp_path: Path) -> None:
+def test_a_session_uses_the_ray_that_it_started_ahead(tmp_path: Path) -> None:
     """Its processes have loaded what trials need and no compiler, trials get these processes, and it ends last."""
-    with one_session():
-        start_ahead(tmp_path / "ray.log", warm=True)
-        with ray_session(tmp_path / "ray.log") as machines:
+    with RaySession() as session:
+        session.start_ahead(tmp_path / "ray.log", preload=True)
+        with session.connected(tmp_path / "ray.log") as machines:
             assert machines
             processes = [Process.remote() for _ in range(machines[0].cores)]
             for loaded in ray.get([process.loaded.remote() for process in processes]):
@@ -108,11 +108,11 @@ def test_a_session_takes_over_the_ray_that_was_started_ahead(tmp_path: Path) -> 
 
 
 def test_a_ray_that_nobody_needed_is_ended(tmp_path: Path) -> None:
-    """A mistake is found in the images: no session comes."""
+    """A mistake is found in the images: no trial comes."""
 
     def read_no_images() -> None:
-        with one_session():
-            start_ahead(tmp_path / "ray.log", warm=False)
+        with RaySession() as session:
+            session.start_ahead(tmp_path / "ray.log", preload=False)
             raise ValueError("no images")
 
     with pytest.raises(ValueError, match="no images"):
@@ -121,24 +121,23 @@ def test_a_ray_that_nobody_needed_is_ended(tmp_path: Path) -> None:
 
 
 def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path: Path) -> None:
-    """It outlives the first one's sitting."""
-    with one_session():
+    """It outlives the first one."""
+    with RaySession() as session:
         for _ in range(2):
-            with one_session():
-                start_ahead(tmp_path / "ray.log", warm=False)
-                with ray_session(tmp_path / "ray.log"):
-                    assert "sys" in ray.get(Process.remote().loaded.remote())
+            session.start_ahead(tmp_path / "ray.log", preload=False)
+            with session.connected(tmp_path / "ray.log"):
+                assert "sys" in ray.get(Process.remote().loaded.remote())
             time.sleep(0.5)
             assert ray.is_initialized()
     assert not ray.is_initialized()
 
 
 def test_a_ray_that_runs_already_is_used_and_left_alone(tmp_path: Path) -> None:
-    """A job's sweeps share one."""
-    with ray_session(tmp_path / "ray.log"):
-        with one_session():
-            start_ahead(tmp_path / "ray.log", warm=False)
-            with ray_session(tmp_path / "ray.log"):
+    """Somebody else has started it."""
+    with RaySession() as others, others.connected(tmp_path / "ray.log"):
+        with RaySession() as session:
+            session.start_ahead(tmp_path / "ray.log", preload=False)
+            with session.connected(tmp_path / "ray.log"):
                 pass
         assert ray.is_initialized()
     assert not ray.is_initialized()
@@ -150,7 +149,8 @@ def test_no_thread_may_free_a_handle_of_ray_while_it_ends(tmp_path: Path) -> Non
 import gc, threading
 from pathlib import Path
 import ray
-from sweeps.session import ray_session
+from sweeps.resources import Machine
+from sweeps.session import RaySession
 
 freed = []
 
@@ -166,7 +166,7 @@ def watched_shutdown(**options):
     print("collects", gc.isenabled(), "freed", freed)
     shutdown(**options)
 ray.shutdown = watched_shutdown
-with ray_session(Path({str(tmp_path / "ray.log")!r}), cpus=1, gpus=0):
+with RaySession(machine=Machine(1)) as session, session.connected(Path({str(tmp_path / "ray.log")!r})):
     gc.set_threshold(10_000_000)
     Knot(ray.put(1))
 print("collects", gc.isenabled())

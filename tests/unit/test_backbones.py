@@ -119,7 +119,7 @@ def test_a_backbone_for_later_is_the_one_that_is_built(name: str) -> None:
 
 def test_families_load_without_the_libraries_that_build_networks() -> None:
     """Both take seconds, in the driver and again in each process."""
-    code = "import sys, carcls.families.transfer, carcls.families.retrieval\n"
+    code = "import sys, carcls.families.classifying, carcls.families.retrieval\n"
     code += "print({'timm', 'torchvision'} & {*sys.modules})"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"

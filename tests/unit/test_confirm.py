@@ -14,12 +14,12 @@ from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from sweeps.cli.running import RunningSweep
 from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, typical_run
-from sweeps.job_checks import claim_folder
 from sweeps.leaderboard import Leaderboard, find_best
 from sweeps.record import Status, TrialRecord
 from sweeps.several_specs import specs_of_all
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
+from sweeps.sweep_checks import claim_folder
 from sweeps.sweep_file import write_file
 from sweeps.winner_candidates import repeats_wanted
 

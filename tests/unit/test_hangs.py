@@ -8,7 +8,7 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
-from sweeps.hangs import Hang, Patience, expected_seconds
+from sweeps.hangs import Patience, expected_seconds
 from sweeps.resources import Share, least_seconds
 
 LEAST = 300.0
@@ -111,18 +111,19 @@ def test_time_in_which_nobody_looked_does_not_count() -> None:
     """The driver was stopped, or the machine asleep: the trials perhaps too, and their words lie unread."""
     patience = Patience(nothing_expected, LEAST)
     with_epochs(patience, 1)
-    assert patience.look(100_000.0) == []
+    assert patience.look(100_000.0) == {}
     assert silent_for(patience, 4000) == 299
 
 
 def test_a_hang_is_told_once_with_its_numbers() -> None:
-    """Seconds in silence and of an epoch."""
+    """Seconds in silence and of an epoch, if one was seen."""
     patience = Patience(nothing_expected, LEAST)
     with_epochs(patience, 60)
-    hangs = [hang for _ in range(2000) for hang in patience.look(1.0)]
-    assert hangs == [Hang(0, 600.0, 60.0)]
-    assert hangs[0].reason == "it reported nothing for 10 min, where an epoch takes at most 60 s."
-    assert Hang(0, 3600.0, None).reason == "it reported nothing for 1 h 0 min, at its start or at its end."
+    hangs = [hang for _ in range(2000) for hang in patience.look(1.0).items()]
+    assert hangs == [(0, "it reported nothing for 10 min, where an epoch takes at most 60 s.")]
+    patience.begin(1, config_of(image_size=64))
+    hangs = [hang for _ in range(4000) for hang in patience.look(1.0).items()]
+    assert hangs == [(1, "it reported nothing for 1 h 0 min, at its start or at its end.")]
 
 
 def test_expected_epochs_follow_images_and_share() -> None:

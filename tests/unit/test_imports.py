@@ -62,7 +62,7 @@ SWEEPS_LAYERS: list[set[str]] = [
     },
     {"sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
     {"sweeps.command", "sweeps.remembered", "sweeps.status"},
-    {"sweeps.sitting", "sweeps.winner", "sweeps.job", "sweeps.comparison", "sweeps.deletion"},
+    {"sweeps.winner", "sweeps.sweep", "sweeps.comparison", "sweeps.deletion"},
     {"sweeps.repair"},
     {"sweeps.reproduction", "sweeps.together", "sweeps.several"},
     {"sweeps.cli"},

@@ -25,14 +25,15 @@ from carcls.machine import usable_cores, visible_gpus
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, run_command
 from sweeps.command import Command
-from sweeps.job import open_sitting
-from sweeps.job_checks import check_sweeps
 from sweeps.remembered import recall
+from sweeps.session import RaySession
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 from sweeps.spec_text import read_packaged, read_tree
 from sweeps.status import sweep_status, sweeps_in
 from sweeps.study import Study
+from sweeps.sweep import open_session
+from sweeps.sweep_checks import check_sweeps
 from sweeps.sweep_file import read_file, sweep_id, write_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,8 +137,8 @@ def test_a_sweep_lists_its_images_and_takes_its_lock_once(
     (tmp_path / "runs" / "mine" / "result.json").write_text("{}")  # with one, no Ray is started ahead
     with (
         counted(read_layout) as calls,
-        open_sitting(check_sweeps(command)[0], command, Quiet()) as sitting,
-        Study.open(sitting.folder, sitting.spec) as study,
+        open_session(check_sweeps(command)[0], command, RaySession(), Quiet()) as session,
+        Study.open(session.folder, session.spec) as study,
     ):
         assert study.ask() is not None
     assert calls["read_layout"] == 1
@@ -151,7 +152,7 @@ def test_only_the_door_takes_the_lock() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module == "sweeps.holding":
                 users |= {path.name for alias in node.names if alias.name in ("hold", "take")}
-    assert users == {"job.py", "deletion.py", "repair.py"}
+    assert users == {"sweep.py", "deletion.py", "repair.py"}
 
 
 def test_a_spec_is_checked_as_a_whole_by_one_pass() -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
-from sweeps.job_data import wanted_sizes
 from sweeps.plan import make_plan
 from sweeps.rates import Machine, rates_of, this_machine
 from sweeps.spec_loading import load_spec
+from sweeps.sweep_data import wanted_sizes
 
 TWO_CORES = Machine(cores=2)
 

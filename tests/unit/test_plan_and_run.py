@@ -20,11 +20,11 @@ from carcls.families import preflight
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.job_checks import claim_folder, fit_to_data, require_same_data
-from sweeps.job_data import expected_demo
 from sweeps.plan import make_plan
 from sweeps.rates import Machine
 from sweeps.spec_loading import load_spec
+from sweeps.sweep_checks import claim_folder, fit_to_data, require_same_data
+from sweeps.sweep_data import expected_demo
 
 SMALL = ("--set", "backbone=efficientnet_lite0", "image_size=32", "epochs=1")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,13 @@ from carcls.config import TrialConfig
 from carcls.errors import InputError, SpecError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.documented import EXPERIMENTS, find_experiment
-from sweeps.job_checks import claim_folder
+from sweeps.documented import EXPERIMENTS, LEAK_MARK, find_experiment
+from sweeps.record import TrialRecord
 from sweeps.reproduction import Reproduced, Reproduction
-from sweeps.reproduction_tables import LEAK_MARK, final_table, markdown_of
+from sweeps.result import DataSummary, TestReading
 from sweeps.several_specs import chosen_experiments, specs_of_experiments
 from sweeps.spec import SweepSpec
+from sweeps.sweep_checks import claim_folder
 
 NAMES = [experiment.name for experiment in EXPERIMENTS]
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,39 +153,21 @@ def test_a_name_goes_on_with_its_own_experiments_only(tmp_path: Path) -> None:
         claim_folder(specs_of("epochs=3")["scratch"], tmp_path)
 
 
-def comparison(name: str, **changes: object) -> Reproduced:
-    """Return an experiment that came out at half of everything."""
-    experiment = find_experiment(name)
-    made = Reproduced(
-        name=name,
-        family=experiment.family,
-        documented=dict(experiment.documented),
-        measured=dict.fromkeys(("loss", "accuracy", "f1", "precision", "recall"), 0.5),
-        interval=(0.489, 0.511),
-        validation_accuracy=0.6,
-        changed={},
-        approximate=experiment.approximate,
-        leaked=experiment.leaked,
-        note=experiment.note,
-        status="complete",
-        reason="",
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]  # the tests give fields by name
+def comparison(name: str, test: dict[str, float] | str | None = None, **changes: Any) -> Reproduced:
+    """Return an experiment that came out at half of everything, or so, or that failed."""
+    if not isinstance(test, str):
+        shares = test or dict.fromkeys(("loss", "accuracy", "f1", "precision", "recall"), 0.5)
+        test = TestReading({f"test_{measure}": value for measure, value in shares.items()}, (0.489, 0.511), 8041)
+    status = "failed" if isinstance(test, str) else "complete"
+    record = TrialRecord(0, name, {}, {}, status, {"val_accuracy": 0.6}, 1, 1.0)
+    return Reproduced(find_experiment(name), changes.get("changed", {}), record, test)
 
 
-def reproduction(*comparisons: Reproduced, **changes: object) -> Reproduction:
+def reproduction(*rows: Reproduced, **changes: Any) -> Reproduction:
     """Return a reproduction on Stanford Cars."""
-    made = Reproduction(
-        name="mine",
-        data="stanford_cars",
-        demo=False,
-        images={"train": 6922, "validation": 1222, "test": 8041},
-        classes=196,
-        cut=True,
-        comparisons=comparisons,
-        best={comparison.family: comparison.name for comparison in comparisons},
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]  # the tests give fields by name
+    data = DataSummary("stanford_cars", "d", 16185, 196, {"train": 6922, "validation": 1222, "test": 8041})
+    best = {row.experiment.family: row.experiment.name for row in rows}
+    return replace(Reproduction("mine", data, False, True, rows, best), **changes)
 
 
 def row_of(text: str, start: str) -> list[str]:
@@ -193,9 +177,9 @@ def row_of(text: str, start: str) -> list[str]:
 
 
 def test_each_cell_is_documented_beside_measured() -> None:
-    """The columns are the documentation's; what was not reported or not measured is a dash."""
-    text = markdown_of(reproduction(*map(comparison, NAMES)))
-    assert row_of(text, "transfer/finetuned")[1:] == [
+    """The columns are the documentation's; what was not reported or not measured is a dash; about 47% has its sign."""
+    text = reproduction(*map(comparison, NAMES)).markdown()
+    assert row_of(text, "finetuned")[1:] == [
         "0.9012 / 0.5000",
         "73.78% / 50.00%",
         "73.63% / 50.00%",
@@ -203,8 +187,9 @@ def test_each_cell_is_documented_beside_measured() -> None:
         "73.78% / 50.00%",
         "48.9% to 51.1%",
     ]
-    timed = comparison("retrieval/resnet50-k3-euclidean", measured={"accuracy": 0.5, "predict_seconds": 0.25})
-    row = row_of(markdown_of(reproduction(timed)), "retrieval/resnet50-k3-euclidean")
+    assert [cell.startswith("~") for cell in row_of(text, "frozen-augmented")[1:6]] == [True] * 5
+    timed = comparison("retrieval/resnet50-k3-euclidean", {"accuracy": 0.5, "predict_seconds": 0.25})
+    row = row_of(reproduction(timed).markdown(), "resnet50-k3-euclidean")
     assert row[1:7] == [
         "74.93% / 50.00%",
         "75.23% / –",
@@ -213,82 +198,67 @@ def test_each_cell_is_documented_beside_measured() -> None:
         "0.0092 s / –",
         "1.1998 s / 0.2500 s",
     ]
-    assert row_of(text, "scratch/basic")[5] == "– / 50.00%"
-
-
-def test_rounded_numbers_are_marked() -> None:
-    """About 47% is not told as 47.00%."""
-    row = row_of(markdown_of(reproduction(comparison("transfer/frozen-augmented"))), "transfer/frozen-augmented")
-    assert [cell.startswith("~") for cell in row[1:6]] == [True] * 5
+    assert row_of(text, "basic")[5] == "– / 50.00%"
 
 
 def test_the_leaked_number_is_marked_wherever_it_stands() -> None:
     """72.26% never stands without its mark, and the note under the table says why it compares with nothing."""
-    text = markdown_of(reproduction(*map(comparison, NAMES)))
+    text = reproduction(*map(comparison, NAMES)).markdown()
     lines = [line for line in text.splitlines() if "72.26%" in line]
     assert len(lines) == 2
     assert text.count("72.26%") == text.count(f"72.26%{LEAK_MARK}") == 4
-    assert row_of(text, "scratch/augmented")[1] == f"1.1026{LEAK_MARK} / 0.5000"
-    assert LEAK_MARK not in "".join(row_of(text, "scratch/basic"))
+    assert row_of(text, "augmented")[1] == f"1.1026{LEAK_MARK} / 0.5000"
+    assert LEAK_MARK not in "".join(row_of(text, "basic"))
     assert [line for line in text.splitlines() if line.startswith(f"- augmented {LEAK_MARK}: ") and "99.7%" in line]
 
 
 def test_a_failed_experiment_says_why_in_its_table() -> None:
     """Its measured numbers are dashes, its status takes the interval's place, and the reason is a note of one line."""
-    failed = comparison("transfer/frozen", measured={}, interval=None, status="failed", reason="loss must be\nfinite")
+    failed = comparison("transfer/frozen", "loss must be\nfinite")
     whole = reproduction(failed, comparison("transfer/finetuned"), best={"transfer": "transfer/finetuned"})
-    text = markdown_of(whole)
-    assert row_of(text, "transfer/frozen")[1:3] == ["2.3724 / –", "42.37% / –"]
-    assert row_of(text, "transfer/frozen")[-1] == "failed"
-    assert "- transfer/frozen has no result: loss must be finite." in text.splitlines()
+    text = whole.markdown()
+    assert row_of(text, "frozen")[1:3] == ["2.3724 / –", "42.37% / –"]
+    assert row_of(text, "frozen")[-1] == "failed"
+    assert "- frozen: no result: loss must be finite." in text.splitlines()
     assert not whole.is_whole
 
 
 def test_the_final_comparison_takes_the_best_by_validation() -> None:
     """The measured row is the best on validation, even where another did better on test; documented ones are fixed."""
-    by_validation = comparison("scratch/basic", measured={"accuracy": 0.1}, validation_accuracy=0.9)
-    by_test = comparison("scratch/regularized", measured={"accuracy": 0.8}, validation_accuracy=0.2)
-    table = final_table(reproduction(by_validation, by_test, best={"scratch": "scratch/basic"}))
-    assert row_of(table, "Scratch, measured")[1:3] == ["scratch/basic", "10.00%"]
-    assert row_of(table, "Scratch, documented")[1:3] == ["scratch/augmented", f"72.26%{LEAK_MARK}"]
-    assert row_of(final_table(reproduction(by_test, best={})), "Scratch, measured")[1] == "none finished"
+    rows = comparison("scratch/basic", {"accuracy": 0.1}), comparison("scratch/regularized", {"accuracy": 0.8})
+    text = reproduction(*rows, best={"scratch": "scratch/basic"}).markdown()
+    assert row_of(text, "Scratch, measured")[1:3] == ["basic", "10.00%"]
+    assert row_of(text, "Scratch, documented")[1:3] == ["augmented", f"72.26%{LEAK_MARK}"]
+    assert row_of(reproduction(*rows, best={}).markdown(), "Scratch, measured")[1] == "none finished"
 
 
 def test_what_differs_is_told_under_its_table() -> None:
-    """A stand-in for a backbone, changes that all share, and those of one alone each have their sentence."""
+    """Each change has its sentence, with the experiments that it is a change of."""
     shared = {"backbone": ("resnet50", "efficientnet_lite0"), "epochs": (10, 2)}
     first = comparison("transfer/frozen", changed=shared)
     second = comparison("transfer/finetuned", changed={**shared, "dropout": (0.5, 0.1)})
-    lines = markdown_of(reproduction(first, second)).splitlines()
-    assert "**efficientnet_lite0 stands in for resnet50.**" in lines
-    assert "**Not at the documented scale: epochs 2 instead of 10.**" in lines
-    assert "- transfer/finetuned: dropout 0.1 instead of 0.5." in lines
-    plain = markdown_of(reproduction(comparison("transfer/frozen")))
-    assert "stands in" not in plain
-    assert "Not at" not in plain
+    lines = reproduction(first, second).markdown().splitlines()
+    assert "- all: backbone efficientnet_lite0 instead of resnet50." in lines
+    assert "- all: epochs 2 instead of 10." in lines
+    assert "- finetuned: dropout 0.1 instead of 0.5." in lines
+    assert "instead of" not in reproduction(comparison("transfer/frozen")).markdown()
 
 
 @pytest.mark.parametrize(("cut", "words"), [(True, "cut to their bounding boxes here"), (False, "as they are here")])
 def test_the_protocol_is_told(cut: bool, words: str) -> None:
-    """The report says whose test images these are, how many, and how they were cut."""
-    text = markdown_of(reproduction(comparison("transfer/frozen"), cut=cut))
+    """The report says whose test images these are, how many, how they were cut, and what demo cars compare with."""
+    text = reproduction(comparison("transfer/frozen"), cut=cut, demo=cut).markdown()
     assert words in text
     assert "test split has 8,041 images" in text
-    assert "rendered" not in text
+    assert ("no measured number can be compared" in text) == cut
 
 
-def test_demo_cars_compare_with_nothing_and_the_report_says_so() -> None:
-    """Nobody may take rendered cars for the real ones."""
-    assert "no measured number can be compared" in markdown_of(reproduction(comparison("transfer/frozen"), demo=True))
-
-
-@pytest.mark.parametrize("part", [Reproduced, Reproduction])
-def test_each_field_of_the_object_is_documented(part: type) -> None:
+def test_each_field_of_the_object_is_documented() -> None:
     """docs/json.md names every field of reproduction.json."""
     text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8").partition("\n## Reproductions\n")[2]
-    prefix = "comparisons[]." if part is Reproduced else ""
-    names = [field.name for field in fields(part) if field.name != "comparisons"]
-    assert [name for name in names if f"`{prefix}{name}`" not in text] == []
+    value = reproduction(comparison("transfer/frozen")).as_dict()
+    names = [*value, *(f"comparisons[].{name}" for name in value["comparisons"][0])]
+    assert [name for name in names if name != "comparisons" and f"`{name}`" not in text] == []
 
 
 Run = Callable[..., tuple[int, str, str]]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+from pathlib import Path
 
 import pytest
 
 from carcls.errors import InputError
+from carcls.machine import usable_cores
 from sweeps.resources import Machine, Share, trial_resources
 from sweeps.spec import SweepSpec
 
@@ -65,14 +68,51 @@ def test_cores_are_not_left_idle(machines: tuple[Machine, ...], trials: int) -> 
     assert placed(machines, share._replace(cpus=share.cpus + 1)) < trials
 
 
-def test_a_trial_gets_no_more_than_one_machine_has() -> None:
-    """Two machines of eight cores give one trial eight, not sixteen, since a trial does not span machines."""
+def test_a_trial_does_not_span_machines() -> None:
+    """Two machines of eight cores give one trial eight, not sixteen."""
     two = (Machine(8, 0), Machine(8, 0))
     assert trial_resources(SweepSpec(family="transfer", trials=1), *two) == Share(8.0, 0.0, 1)
-    with pytest.raises(InputError, match="at most the cores of one machine of the cluster"):
-        trial_resources(SweepSpec(family="transfer", cpus_per_trial=9.0), *two)
-    with pytest.raises(InputError, match="at most the number of GPUs of one machine of the cluster"):
-        trial_resources(SweepSpec(family="transfer", gpus_per_trial=1.0), Machine(8, 0), Machine(8, 0))
+
+
+@pytest.mark.parametrize(
+    ("asked", "machines", "said"),
+    [
+        ({"gpus_per_trial": 0.5}, [Machine(2, 0)], r"GPUs here \(there is none\).*--gpus-per-trial"),
+        ({"cpus_per_trial": 3.0}, [Machine(2, 0)], r"at most the cores here \(2\).*--cpus-per-trial"),
+        ({"cpus_per_trial": 9.0}, [Machine(8, 0)] * 2, "at most the cores of one machine of the cluster"),
+        ({"gpus_per_trial": 1.0}, [Machine(8, 0)] * 2, "at most the number of GPUs of one machine of the cluster"),
+    ],
+)
+def test_more_than_a_machine_has_is_refused_with_the_remedy(
+    asked: dict[str, float], machines: list[Machine], said: str
+) -> None:
+    """GPUs without a GPU, and more cores than there are, name the option to change."""
+    with pytest.raises(InputError, match=said):
+        trial_resources(SweepSpec.model_validate({"family": "transfer", **asked}), *machines)
+
+
+@pytest.mark.parametrize(
+    ("asked", "machine", "share"),
+    [
+        ({}, Machine(8, 0), Share(1.0, 0.0, 8)),
+        ({"trials": 2}, Machine(8, 0), Share(4.0, 0.0, 2)),
+        ({"concurrency": 4}, Machine(8, 0), Share(2.0, 0.0, 4)),
+        ({"cpus_per_trial": 3.0}, Machine(8, 0), Share(3.0, 0.0, 2)),
+        ({}, Machine(16, 2), Share(8.0, 1.0, 2)),
+        ({"gpus_per_trial": 0.25}, Machine(16, 2), Share(2.0, 0.25, 8)),
+    ],
+)
+def test_shares_follow_the_machine_and_the_spec(asked: dict[str, float], machine: Machine, share: Share) -> None:
+    """Cores are divided among trials; a GPU carries 1/n trials each; nothing runs that does not fit."""
+    assert trial_resources(SweepSpec.model_validate({"family": "transfer", "trials": 20, **asked}), machine) == share
+
+
+def test_a_container_quota_counts(tmp_path: Path) -> None:
+    """A quota of one and a half cores is one usable core; no quota is what the process may run on."""
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert usable_cores(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
 
 
 def test_cores_of_machines_without_gpus_do_not_count_for_trials_with_gpus() -> None:

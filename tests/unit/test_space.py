@@ -96,6 +96,7 @@ def test_choices_may_be_a_list_or_a_mapping() -> None:
         ("k", [], ".choices: must name at least one value, got []."),
         ("dropout", [0, 0.0], ".choices: must differ from each other, got 0.0 twice."),
         ("k", [[1], 2], "[0]: must be a whole number, got [1]."),
+        ("micro_batch", [None, 8], "[0]: must be a whole number, got None."),
         ("k", {"choices": 3}, ".choices: must be a list, got 3."),
         ("k", {"high": 1}, ".low: must be given, as in {low: 0.0, high: 0.7}."),
         ("k", 0.3, ": must be a range {low: …, high: …} or a list of choices, got 0.3."),

@@ -61,9 +61,7 @@ def test_shares_are_scikit_learns(weights: Vote) -> None:
     gallery[3] = queries[0]  # at distance 0
     labels = random.integers(0, 4, 80)
     model = KNeighborsClassifier(9, weights=weights, algorithm="brute").fit(gallery.astype(np.float64), labels)
-    shares = vote_shares(
-        find_neighbours(queries, gallery, 9, "euclidean"), labels, 4, k=9, vote=weights, temperature=1.0
-    )
+    shares = vote_shares(find_neighbours(queries, gallery, 9, "euclidean"), labels, 4, vote=weights, temperature=1.0)
     assert np.allclose(shares, model.predict_proba(queries.astype(np.float64)), atol=1e-6)
 
 
@@ -71,7 +69,7 @@ def test_shares_are_scikit_learns(weights: Vote) -> None:
 def test_the_winner_has_the_largest_share(vote: Vote) -> None:
     """What is predicted never has a smaller share than another class, up to float32."""
     found, labels = case(2)
-    shares = vote_shares(found, labels, 7, k=12, vote=vote, temperature=0.2)
+    shares = vote_shares(found.first(12), labels, 7, vote=vote, temperature=0.2)
     winners = votes_by_k(found, labels, 7, vote=vote, temperature=0.2)[11]
     assert np.allclose(shares.sum(axis=1), 1, atol=1e-6)
     assert (shares[np.arange(60), winners] >= shares.max(axis=1) - 1e-6).all()
@@ -87,12 +85,12 @@ def test_equal_votes_go_to_the_nearest() -> None:
 def test_neighbours_at_distance_zero_decide_alone() -> None:
     """Weights of 1 / distance do not become infinite: images that equal the query outvote all others."""
     found = Neighbours(np.array([[0, 1, 2, 3]]), np.array([[0.0, 0.0, 1e-9, 1e-9]]))
-    shares = vote_shares(found, np.array([0, 1, 1, 1]), 2, k=4, vote="distance", temperature=1.0)
+    shares = vote_shares(found, np.array([0, 1, 1, 1]), 2, vote="distance", temperature=1.0)
     assert shares.tolist() == [[0.5, 0.5]]
 
 
 def test_a_softmax_of_huge_distances_is_finite() -> None:
     """Unnormalised embeddings may be hundreds apart at a temperature of 0.03."""
     found = Neighbours(np.array([[0, 1]]), np.array([[500.0, 900.0]]))
-    shares = vote_shares(found, np.array([1, 0]), 2, k=2, vote="softmax", temperature=0.03)
+    shares = vote_shares(found, np.array([1, 0]), 2, vote="softmax", temperature=0.03)
     assert shares.tolist() == [[0.0, 1.0]]

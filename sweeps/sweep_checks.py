@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from carcls.errors import InputError, OutputError, SpecError
 from sweeps.budget import idle_prices
-from sweeps.job_data import configs_to_check, expected_demo, located
 from sweeps.space import Choice
+from sweeps.sweep_data import configs_to_check, expected_demo, located
 from sweeps.sweep_file import has_begun, is_sweep, read_file
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
     from carcls.config import DataConfig
     from carcls.data.dataset import Dataset, DataSummary
-    from carcls.data.reading import Reading
+    from carcls.data.manifest import Manifest
     from sweeps.command import Command
     from sweeps.resources import Machine, Share
     from sweeps.spec import SweepSpec
@@ -47,7 +47,7 @@ class Checked:
     networks: Mapping[str, BackboneRecord]
     tracking: Tracking | None
     listed: DataSummary
-    reading: Reading | None
+    reading: Manifest | None
 
 
 # What decides which networks trials need, with which weights.
@@ -99,7 +99,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     from sweeps.resources import least_seconds, trial_resources
 
     out, mistakes = command.root, _Mistakes()
-    listings: dict[DataConfig, tuple[DataSummary, Reading | None]] = {}
+    listings: dict[DataConfig, tuple[DataSummary, Manifest | None]] = {}
     for data in dict.fromkeys(located(spec.data, out) for spec in command.specs):
         with mistakes:
             listings[data] = _list_images(data)
@@ -133,7 +133,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     return tuple(checked)
 
 
-def _list_images(data: DataConfig) -> tuple[DataSummary, Reading | None]:
+def _list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
     """Return the numbers of a data set by its listing, and the listing."""
     from carcls.data.dataset import summarize
     from carcls.data.stanford import read_layout

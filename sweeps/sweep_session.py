@@ -1,8 +1,7 @@
-"""One call of a sweep: its spec, its folder, its data, and where its runs are tracked."""
+"""One run of a sweep: its spec, its folder, its data, and where its runs are tracked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,38 +12,41 @@ from sweeps.result import SweepResult, read_result
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
+    from sweeps.command import Command
     from sweeps.resources import Share
+    from sweeps.session import RaySession
     from sweeps.spec import SweepSpec
     from sweeps.tracking_store import Tracking
 
 
 @dataclass(frozen=True, slots=True)
-class Sitting:
-    """One call of a sweep that may take several.
+class SweepSession:
+    """One run of a sweep, which may take several.
 
     Attributes:
-        spec: with its name.
-        out: folder of all sweeps, absolute.
+        spec: with its name, as it fits the images.
+        command: that the sweep is run by.
         tracking: the MLflow store, checked and perhaps not opened yet.
         share: of a trial.
-        stages: shared by all sweeps of ``out``.
+        stages: shared by all sweeps of the command's folder.
         dataset: read and packed.
+        ray: runs the trials.
         started: when, on time.monotonic's clock.
-        address: of the Ray cluster that runs the trials; None for this machine.
-        edits: what was changed in the spec of a sweep that goes on; None allows no change of its search.
-        job: name of the job that the sweep is a part of; None when it is none's.
     """
 
     spec: SweepSpec
-    out: Path
+    command: Command
     tracking: Tracking
     share: Share
     stages: StageStore
     dataset: Dataset
+    ray: RaySession
     started: float
-    address: str | None = None
-    edits: Sequence[str] | None = None
-    job: str | None = None
+
+    @property
+    def out(self) -> Path:
+        """The folder of all sweeps, absolute."""
+        return self.command.root
 
     @property
     def folder(self) -> Path:
@@ -54,11 +56,11 @@ class Sitting:
     @property
     def called(self) -> str:
         """What a person goes on with: the job's name, or the sweep's own."""
-        return self.job or str(self.spec.name)
+        return self.command.name
 
     @property
     def before(self) -> SweepResult | None:
-        """What earlier sittings left; a damaged file is none."""
+        """What earlier sessions left; a damaged file is none."""
         try:
             return read_result(self.folder)
         except InputError:

@@ -12,7 +12,7 @@ from sweeps.space import IntDomain
 if TYPE_CHECKING:
     from carcls.config import DataConfig, TrialConfig
     from carcls.data.dataset import Dataset, DataSummary
-    from carcls.data.reading import Reading
+    from carcls.data.manifest import Manifest
     from carcls.stages import StageStore
     from sweeps.spec import SweepSpec
 
@@ -22,14 +22,14 @@ NOT_READ = "images not read yet: counts may fall; --read counts them exactly."
 
 
 def prepare_data(
-    spec: SweepSpec, out: Path, stages: StageStore, progress: Progress, reading: Reading | None
+    spec: SweepSpec, out: Path, stages: StageStore, progress: Progress, reading: Manifest | None
 ) -> Dataset:
     """Read, decode and split the sweep's images, listed in ``reading``; draw the demo cars where there are none."""
     from carcls.data.dataset import prepare_dataset
 
     size, *also = wanted_sizes(spec)
     data = _with_demo(spec.data, out, progress)
-    return prepare_dataset(data, stages, size, also=also, reading=reading, progress=progress.packing)
+    return prepare_dataset(data, stages, size, also=also, listed=reading, progress=progress.packing)
 
 
 def data_notes(dataset: Dataset) -> list[str]:

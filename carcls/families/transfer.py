@@ -1,7 +1,0 @@
-"""Transfer: a pretrained backbone, dropout and a linear head, trained as the config says."""
-
-from __future__ import annotations
-
-from carcls.families.classifying import evaluate_on_test, export, refit, run
-
-__all__ = ["evaluate_on_test", "export", "refit", "run"]
