@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.budget import NOTHING, Spent, UsedUp, cost_of, prices_of
 from sweeps.leaderboard import find_best
-from sweeps.spec_stopping import EarlyStopping
+from sweeps.spec_stopping import EarlyStopping, survival
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
@@ -49,21 +49,6 @@ class BudgetStatus:
     next_cost: float | None = None
 
 
-def expected_epochs(planned: int, stopping: EarlyStopping, done: int = 0) -> float:
-    """Return after how many epochs a trial that has done ``done`` is expected to end.
-
-    After each rung one in ``stopping.reduction`` goes on.
-
-    >>> expected_epochs(9, EarlyStopping(min_epochs=1))  # rungs at 1 and 3: 1 + 2/3 + 6/9
-    2.333333333333333
-    """
-    alive, reached, expected = 1.0, done, float(done)
-    for rung in (*(rung for rung in stopping.rungs(planned) if rung > done), max(planned, done)):
-        expected += alive * (rung - reached)
-        alive, reached = alive / stopping.reduction, rung
-    return expected
-
-
 @dataclass(slots=True)
 class _Pace:
     """How long trials take, added up over those whose work was done for them.
@@ -93,7 +78,7 @@ class _Pace:
             return
         self.trained += record.spent
         if _may_stop_early(record):
-            self.longer += record.epochs / expected_epochs(int(record.config["epochs"]), self.stopping)
+            self.longer += record.epochs / sum(survival(self.stopping, int(record.config["epochs"])))
             self.searched += 1
 
     @property
@@ -120,7 +105,7 @@ class _Pace:
     def _epochs_left(self, planned: int, done: int) -> float:
         """Correct the expectation, which counts as a few trials do, by those that ended."""
         longer = (self.stopping.reduction + self.longer) / (self.stopping.reduction + self.searched)
-        return max(0.0, min(planned - done, (expected_epochs(planned, self.stopping, done) - done) * longer))
+        return max(0.0, min(planned - done, sum(survival(self.stopping, planned, done)) * longer))
 
 
 def _may_stop_early(record: TrialRecord) -> bool:
