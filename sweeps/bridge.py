@@ -33,7 +33,6 @@ from sweeps.forecast import Account, BudgetStatus
 from sweeps.halt import Halt
 from sweeps.hangs import Patience
 from sweeps.resources import Share
-from sweeps.spending import Meter
 from sweeps.study import Study, TrialRecord
 
 if TYPE_CHECKING:
@@ -64,8 +63,7 @@ class Bridge:
 
     Attributes:
         study: asked and told; its journal is the only lasting memory.
-        meter: measures what trials take.
-        account: of the sweep's budget.
+        account: of the sweep's budget; measures what trials take.
         halt: whether the sweep goes on; told of failures that end it, also of the observers'.
         patience: tells which trials hang.
         quarantine: takes machines and GPUs out of use.
@@ -76,7 +74,6 @@ class Bridge:
     """
 
     study: Study
-    meter: Meter
     account: Account
     halt: Halt
     patience: Patience
@@ -136,7 +133,7 @@ class Bridge:
         trial.process, trial.failure = process, None
         self._processes.setdefault(process, NOWHERE)
         self.patience.begin(trial.number, trial.config)
-        self.meter.start(trial.number, trial.given.cpus, trial.given.gpus)
+        self.account.meter.start(trial.number, trial.given.cpus, trial.given.gpus)
         if trial.number not in self._told:
             record = self.study.record(trial.number)
             self._told[trial.number] = record.epochs
@@ -149,7 +146,7 @@ class Bridge:
             self._processes[trial.process] = Location(**json.loads(result["location"]))
         if "failure" in result:  # and the process ends itself, since it can use no GPU
             trial.failure = Failure(**json.loads(result["failure"]))
-            self.meter.stop(trial.number, saw_gpu=False)
+            self.account.meter.stop(trial.number, saw_gpu=False)
         said = json.loads(result.get("measurements", "[]"))
         last = said[-1]["epoch"] if said else 0
         self.patience.hear(trial.number, last, trained=any(one["trained"] for one in said))
@@ -212,7 +209,7 @@ class Bridge:
         self._suspects.clear(self._location(trial))
 
     def _leave(self, trial: Running) -> None:
-        self.meter.stop(trial.number)
+        self.account.meter.stop(trial.number)
         self.patience.end(trial.number)
 
     def _location(self, trial: Running) -> Location:
@@ -273,7 +270,7 @@ class Bridge:
         for one in said:
             epoch, trained = one["epoch"], one["trained"]
             if trained:
-                self.meter.train(number)
+                self.account.meter.train(number)
             stop = self.study.report(number, Measurement(epoch, one["metrics"], trained), one["seconds"], one["saved"])
             if epoch > self._told.get(number, 0) and self.study.is_live(number):
                 self._told[number] = epoch

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sweeps.budget import NOTHING, Spent, UsedUp, cost_of, prices_of
 from sweeps.leaderboard import find_best
 from sweeps.spec_stopping import EarlyStopping, survival
+from sweeps.spending import Meter
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
     from sweeps.resources import Share
     from sweeps.spec import SweepSpec
-    from sweeps.spending import Meter
 
 # What rounding errors may leave above or below a whole number.
 _ROUNDING = 1e-9
@@ -119,21 +119,23 @@ class Account:
         spec: of the sweep.
         share: of a trial.
         records: all trials so far; those that run are taken for left unfinished until they are noted again.
-        meter: knows what the trials that run have taken.
         deadline: when the hours are over, on the clock.
         clock: seconds that only grow.
+
+    Attributes:
+        meter: measures what the trials take.
     """
 
     def __init__(
         self,
         spec: SweepSpec,
         share: Share,
-        records: Iterable[TrialRecord],
-        meter: Meter,
+        records: Sequence[TrialRecord],
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._spec, self._share, self._meter, self._deadline, self._clock = spec, share, meter, deadline, clock
+        self._spec, self._share, self._deadline, self._clock = spec, share, deadline, clock
+        self.meter = Meter(records, clock)
         self._prices, self._goals, self._planned = prices_of(spec), spec.goals, spec.trial_config({}).epochs
         self._ended, self._spent_by_ended, self._pace = 0, NOTHING, _Pace(spec.early_stopping)
         self._best: TrialRecord | None = None
@@ -157,10 +159,10 @@ class Account:
 
     def status(self, left: int) -> BudgetStatus:
         """Return what is spent, and what is still to come with ``left`` new trials by the number of trials."""
-        running = [(record, self._meter.read(number) or record.spent) for number, record in self._running.items()]
+        running = [(record, self.meter.read(number) or record.spent) for number, record in self._running.items()]
         waiting = [(record, record.spent) for record in self._waiting.values()]
         unfinished = [taken for _, taken in (*running, *waiting)]
-        spent = replace(sum(unfinished, self._spent_by_ended), wall=self._meter.wall)
+        spent = replace(sum(unfinished, self._spent_by_ended), wall=self.meter.wall)
         cost = None if self._prices is None else cost_of(self._prices, spent)
         status = BudgetStatus(spent, cost, self._ended, self._best)
         pace = replace(self._pace, trained=sum((taken for taken in unfinished if taken.epochs), self._pace.trained))

@@ -20,7 +20,6 @@ from sweeps.resources import Share
 from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
-from sweeps.spending import Meter
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def record(
 
 def tell(view: PlainView | LiveView, spec: SweepSpec, *records: TrialRecord) -> None:
     """Tell a view what happens to trials, as a sweep that runs does."""
-    account = Account(spec, Share(1, 0, 1), [], Meter([]))
+    account = Account(spec, Share(1, 0, 1), [])
     for one in records:
         account.note(one)
         view.on_status(account.status(0))

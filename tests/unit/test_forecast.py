@@ -13,7 +13,6 @@ from sweeps.resources import Share
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping, survival
-from sweeps.spending import Meter
 
 STOPPING = EarlyStopping(min_epochs=1)  # rungs at 1 and 3 of 9 epochs
 GPU = {"price": "3600/gpu-hour"}  # a second costs 1
@@ -39,8 +38,7 @@ def look(
     search = {"dropout": FloatDomain(0.0, 0.9)}
     fields = {"family": "transfer", "config": {"epochs": 9}, "search": search, "early_stopping": STOPPING}
     share = Share(cpus=1, gpus=1, concurrency=concurrency)
-    meter = Meter([], clock=lambda: 0.0)
-    account = Account(SweepSpec.model_validate({**fields, **changes}), share, trials, meter, seconds, lambda: 0.0)
+    account = Account(SweepSpec.model_validate({**fields, **changes}), share, trials, seconds, lambda: 0.0)
     for one in trials:
         if one.status == "running" and not waiting:
             account.note(one)

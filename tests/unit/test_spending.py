@@ -74,7 +74,7 @@ def trained(number: int, status: Status, epochs: int, seconds: float = 10.0, **c
 def status_of(*records: TrialRecord, **budgets: object) -> BudgetStatus:
     """Return the status of a sweep with nine trials to come."""
     spec = load_spec("transfer", overrides=budgets)
-    return Account(spec, SHARE, records, Meter(records, Clock()), clock=Clock()).status(9)
+    return Account(spec, SHARE, records, clock=Clock()).status(9)
 
 
 def test_every_report_is_in_the_journal_with_the_trials_share(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_the_epochs_of_all_trials_end_a_sweep() -> None:
     for last, used_up in ((0, ""), (1, "epochs")):
         records = [trained(0, "complete", 4), trained(1, "running", last)]
         spec = load_spec("transfer", overrides={"epochs_budget": 5})
-        assert Account(spec, SHARE, records, Meter(records)).used_up(9) == used_up
+        assert Account(spec, SHARE, records).used_up(9) == used_up
 
 
 def test_a_trial_that_would_cost_too_much_does_not_start() -> None:
@@ -202,7 +202,7 @@ def test_a_trial_that_would_cost_too_much_does_not_start() -> None:
     records = [trained(number, "complete", 4) for number in (0, 1)]
     status = status_of(*records, **budgets)
     assert (status.cost, status.next_cost) == (pytest.approx(8), pytest.approx(4))
-    account = Account(load_spec("transfer", overrides=budgets), SHARE, records, Meter(records))
+    account = Account(load_spec("transfer", overrides=budgets), SHARE, records)
     assert account.used_up(9) == ""
     account.note(trained(2, "running", 1))
     assert account.used_up(9) == "cost"
@@ -211,13 +211,13 @@ def test_a_trial_that_would_cost_too_much_does_not_start() -> None:
 def test_reports_and_records_make_the_same_status() -> None:
     """Whoever was told of every trial as it ran has the sums of one that reads all records at once."""
     ends = [trained(0, "complete", 4, metrics={"val_accuracy": 0.6}), trained(1, "pruned", 1), trained(2, "running", 2)]
-    spec, meter = load_spec("transfer"), Meter(ends, Clock())
-    told = Account(spec, SHARE, [], meter, clock=Clock())
+    spec = load_spec("transfer")
+    told = Account(spec, SHARE, [], clock=Clock())
     for end in ends:
         for epochs in range(end.epochs):
             told.note(trained(end.number, "running", epochs))
         told.note(end)
-    assert told.status(3) == Account(spec, SHARE, ends, meter, clock=Clock()).status(3)
+    assert told.status(3) == Account(spec, SHARE, ends, clock=Clock()).status(3)
     assert told.status(3).spent.epochs == 7
 
 
