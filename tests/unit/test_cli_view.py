@@ -14,6 +14,7 @@ from sweeps.cli.running import RunningSweep
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import LiveView, PlainView, draw_trials, open_view
 from sweeps.forecast import Account, BudgetStatus
+from sweeps.goals import Goals
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord, Twin
 from sweeps.resources import Share
@@ -219,3 +220,15 @@ def test_the_end_without_a_winner_says_so(spec: SweepSpec) -> None:
     assert "no winner" in text.getvalue()
     assert "out of memory" in text.getvalue()
     assert "load_model" not in text.getvalue()
+
+
+def test_the_end_names_the_trial_that_came_nearest_to_the_constraints(spec: SweepSpec) -> None:
+    """Where none keeps them, a complete trial is nearer than a stopped one, and the smaller excess than the larger."""
+    console, text = console_of(terminal=False)
+    sizes = [(0, 3e6, "complete"), (1, 2e6, "complete"), (2, 1.5e6, "pruned")]
+    trials = [replace(record(spec, n, 0.5, status), metrics={"parameters": p}) for n, p, status in sizes]
+    board = replace(result_of(spec).board, trials=tuple(trials), goals=Goals.parse(["accuracy"], ["parameters <= 1M"]))
+    print_result(console, replace(result_of(spec), winner=None, test=None, registered=None, board=board))
+    said = " ".join(text.getvalue().split())
+    assert "No trial keeps the constraints (parameters <= 1M), so there is no winner" in said
+    assert "The nearest was trial 1: parameters 2.0M > 1.0M." in said
