@@ -280,9 +280,12 @@ class Bridge:
         return False
 
     def _tell_finished(self) -> None:
-        """The study may have finished trials."""
+        """The study may have finished trials; derived ones are no news, but may be the best."""
         for record in self.study.take_finished():
-            self._announce(record)
+            if record.sibling_of is None:
+                self._announce(record)
+            else:
+                self.account.note(record)
 
     def _announce(self, record: TrialRecord) -> None:
         """Tell everybody; an exception of theirs ends the sweep, not Tune's loop."""

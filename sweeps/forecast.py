@@ -142,20 +142,21 @@ class Account:
         self._waiting: dict[int, TrialRecord] = {}
         self._running: dict[int, TrialRecord] = {}
         for record in records:
-            if record.sibling_of is None:
-                self.note(record)
+            self.note(record)
         self._waiting, self._running = self._running, {}
 
     def note(self, record: TrialRecord) -> None:
-        """A trial is about to run, has come to another epoch, or has ended."""
+        """A trial is about to run, has come to another epoch, or has ended; a derived one costs and counts nothing."""
         self._waiting.pop(record.number, None)
         self._running.pop(record.number, None)
         if record.status == "running":
             self._running[record.number] = record
             return
-        self._ended, self._spent_by_ended = self._ended + (not record.refused), self._spent_by_ended + record.spent
-        self._pace.add(record)
         self._best = find_best([record] if self._best is None else [self._best, record], self._goals)
+        if record.sibling_of is None:
+            self._ended += not record.refused
+            self._spent_by_ended += record.spent
+            self._pace.add(record)
 
     def status(self, left: int) -> BudgetStatus:
         """Return what is spent, and what is still to come with ``left`` new trials by the number of trials."""

@@ -281,8 +281,9 @@ class Study:
         answers = outcome.get("siblings", ()) if live is not None and not live.confirms and status == "complete" else ()
         told = {name: value for name, value in outcome.items() if name != "siblings"} | {"failure": failure}
         derived = list(derived_of(live.config, answers, self._spec, self._trials.digests)) if live and answers else ()
+        first = self._trials.next_number
         self._trials.finish(number, status, told, derived)
-        self._finished.append(number)
+        self._finished += [*range(first, self._trials.next_number), number]
 
     # Reading
 
@@ -295,6 +296,6 @@ class Study:
         return self._trials.records()
 
     def take_finished(self) -> list[TrialRecord]:
-        """Return the trials finished since the last call; not those that others answer."""
+        """Return the trials finished since the last call, derived ones before the one that answered them; no twins."""
         numbers, self._finished = self._finished, []
         return [self.record(number) for number in numbers]

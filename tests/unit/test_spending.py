@@ -222,14 +222,18 @@ def test_reports_and_records_make_the_same_status() -> None:
 
 
 def test_how_far_a_sweep_is_counts_earlier_sessions() -> None:
-    """Ended trials and the best one are those of the whole sweep; a pruned trial is never the best."""
+    """Ended trials and the best one are those of the whole sweep; a pruned trial is never it, a derived one may be."""
     records = [
         record(0, "complete", metrics={"val_accuracy": 0.6}),
         record(1, "pruned", metrics={"val_accuracy": 0.9}),
         record(2),
+        record(3, "complete", metrics={"val_accuracy": 0.5}, sibling_of=0),
+        record(4, "complete", metrics={"val_accuracy": 0.7}, sibling_of=0),
     ]
-    status = status_of(*records)
+    status = status_of(*records[:4])
     assert (status.ended, status.best) == (2, records[0])
+    status = status_of(*records)
+    assert (status.ended, status.best) == (2, records[4])
 
 
 def test_the_best_is_the_one_that_would_win() -> None:
