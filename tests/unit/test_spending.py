@@ -145,7 +145,7 @@ def test_attempts_of_processes_that_died_cost_too() -> None:
         clock.now += 10
         meter.stop(0)
         clock.now += 100  # nothing runs meanwhile
-    assert meter.read(0) == Spent(20.0, 0, 60.0, wall=220.0)
+    assert meter.read(0) == Spent(20.0, 0, 60.0, wall=120.0)
 
 
 def test_a_trial_that_is_handed_out_again_begins_anew(tmp_path: Path) -> None:
