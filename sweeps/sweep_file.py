@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +38,7 @@ class SweepFile(BaseModel):
         tracking_uri: as it was given; None is the database beside the sweeps.
         is_secret: whether the tracking server's address held a password, and was not written down.
         specs: of its sweeps in their order, as plain values; a sweep has one.
+        stages: names of the cached stages that were used to read the sweep's images.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -48,6 +49,7 @@ class SweepFile(BaseModel):
     tracking_uri: str | None = None
     is_secret: Annotated[bool, Field(alias="tracking_uri_is_secret")] = False
     specs: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
+    stages: tuple[str, ...] = ()
 
     def read_specs(self) -> tuple[SweepSpec, ...]:
         """Return the specs.
@@ -61,10 +63,13 @@ class SweepFile(BaseModel):
             raise _damaged(self.path, error) from None
 
 
-def write_file(folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence[SweepSpec]) -> None:
-    """Write down what runs in ``folder``, which is made when missing; an id that it had is kept."""
+def write_file(
+    folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence[SweepSpec], stages: Iterable[str] = ()
+) -> None:
+    """Write down what runs in ``folder``, which is made when missing; id and stages that it had are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = read_file(folder).id if is_sweep(folder) else ""
+    before = read_file(folder) if is_sweep(folder) else None
+    known, used = (before.id, before.stages) if before else ("", ())
     is_secret = tracking_uri is not None and mask_secrets(tracking_uri) != tracking_uri
     file = SweepFile(
         path=folder / (SWEEP if kind == "sweep" else JOB),
@@ -73,6 +78,7 @@ def write_file(folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequen
         tracking_uri=None if is_secret else tracking_uri,
         is_secret=is_secret,
         specs=tuple(spec.to_tree() for spec in specs),
+        stages=tuple(sorted({*used, *stages})),
     )
     write_json(file.path, file.model_dump(by_alias=True))
     for name in (_COMMAND, _SPEC, _ID):

@@ -87,18 +87,21 @@ class Writer:
         with self._changed:
             failures, self._hurry, self._wanted = self.failures, True, True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._idle or self.failures > failures or self._error, seconds)
+            self._changed.wait_for(
+                lambda: self._idle or self.failures > failures or self._error or self._closing, seconds
+            )
             return self._idle
 
     def close(self, last: Write, seconds: float = 30.0) -> bool:
         """Write what waits and then what is ``last``, trying a few times; return whether everything was written.
 
-        Where nothing has been wanted yet, nothing is opened or written. Afterwards the thread ends.
+        Where nothing has been wanted yet, nothing is opened or written. Afterwards the thread ends. Two threads may
+        close it at a time: what the first one had to say is enough.
         """
         with self._changed:
             is_used = self._wanted
             self._pending[None] = last
-        written = not is_used or any(self.flush(seconds / _TRIES) for _ in range(_TRIES))
+        written = not is_used or any(self.flush(seconds / _TRIES) or self._closing for _ in range(_TRIES))
         with self._changed:
             self._closing = True
             self._changed.notify_all()

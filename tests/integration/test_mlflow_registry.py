@@ -16,7 +16,8 @@ from PIL import Image
 
 from carcls.errors import TrackingError
 from carcls.export import Predictor, load_export
-from sweeps.registry import PREDICTIONS, Registered, find_registered, register_best, requirements, signature_of
+from sweeps.registry import PREDICTIONS, find_registered, register_best, requirements, signature_of
+from sweeps.result import Registered
 from sweeps.tracking import Tracking
 
 
