@@ -124,6 +124,23 @@ def test_a_database_that_is_gone_is_made_again_from_the_journal(tmp_path: Path, 
     assert runs_in(open_tracking(None, other), other / "mine") == {**WHOLE, "mine": ("KILLED", [])}
 
 
+def test_mlflow_s_copy_of_the_spec_in_place_of_a_damaged_file_goes_on_in_the_same_runs(
+    tmp_path: Path, dataset: Dataset, run: Run
+) -> None:
+    """The copy has the sweep's id, so there is still one parent and one run a trial."""
+    folder = make_sweep(tmp_path, "mine", dataset)
+    assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
+    tracking, known = open_tracking(None, tmp_path), sweep_id(folder)
+    (parent,) = [
+        one for one in tracking.client().search_runs([tracking.experiment("transfer")]) if one.info.run_name == "mine"
+    ]
+    (folder / "sweep.json").unlink()
+    tracking.client().download_artifacts(parent.info.run_id, "spec.yaml", str(folder))
+    assert sweep_id(folder) == known
+    assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
+    assert runs_in(tracking, folder) == {**WHOLE, "mine": ("KILLED", [])}
+
+
 def test_a_sweep_that_runs_is_neither_repaired_nor_removed(tmp_path: Path, dataset: Dataset, run: Run) -> None:
     """One line that names who runs it, and nothing is written."""
     folder = make_sweep(tmp_path, "mine", dataset)
