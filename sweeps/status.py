@@ -14,7 +14,7 @@ from sweeps.holding import Holder, asked_to_stop, holder_of
 from sweeps.remembered import names_in, require_known
 from sweeps.spec import SweepSpec
 from sweeps.sweep_file import is_sweep, read_file, read_spec
-from sweeps.text import Column, minute, percent
+from sweeps.text import Column, json_of, minute, percent
 
 if TYPE_CHECKING:
     from sweeps.leaderboard import Leaderboard
@@ -68,7 +68,7 @@ class SweepStatus:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {column.key: column.value(self) for column in COLUMNS}
+        return json_of(COLUMNS, self)
 
 
 def _best_accuracy(sweep: SweepStatus) -> float | None:

@@ -259,6 +259,11 @@ def table(
     return drawn
 
 
+def json_of(columns: Iterable[Column[Thing]], thing: Thing) -> dict[str, Any]:
+    """Return a thing as the object of its columns' keys."""
+    return {column.key: column.value(thing) for column in columns}
+
+
 def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold: Collection[str] = ()) -> Table:
     """Return a table with a row for each thing; ``fold`` names the keys of columns that fold."""
     rows = [[column.text(thing) for column in columns] for thing in things]
