@@ -9,7 +9,7 @@ from pathlib import Path
 from carcls.data.dataset import Dataset
 from carcls.data.summary import DataSummary
 from carcls.errors import InputError
-from sweeps.holding import hold
+from sweeps.lock import locked
 from sweeps.registry import find_registered
 from sweeps.result import read_result
 from sweeps.study_records import read_history
@@ -53,7 +53,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
     """
     if not has_begun(folder):
         raise InputError(f"NAME must be of a sweep that has begun, got {folder.name!r}: it has no trials yet.")
-    with hold(folder):
+    with locked(folder):
         (spec,) = read_file(folder).read_specs()
         records = read_history(folder).records
         result = read_result(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import InputError
-from sweeps.holding import Holder, asked_to_stop, holder_of
+from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.remembered import names_in, require_known
 from sweeps.spec import SweepSpec
 from sweeps.sweep_file import is_sweep, read_file, read_spec

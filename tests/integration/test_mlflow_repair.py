@@ -22,7 +22,7 @@ from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.holding import hold
+from sweeps.lock import locked
 from sweeps.registry import CHALLENGER, register_best
 from sweeps.result import Registered
 from sweeps.space import FloatDomain
@@ -75,7 +75,7 @@ def make_sweep(out: Path, name: str, dataset: Dataset) -> Path:
     folder = out / name
     write_file(folder, "sweep", None, [spec])
     dataset.save(folder / "dataset.json")
-    with hold(folder), Study.open(folder, spec) as study:
+    with locked(folder), Study.open(folder, spec) as study:
         asked = [study.ask() for _ in range(3)]
         for place, trial in enumerate(asked):
             assert trial is not None
@@ -130,7 +130,7 @@ def test_a_database_that_is_gone_is_made_again_from_the_journal(tmp_path: Path, 
 def test_a_sweep_that_runs_is_neither_repaired_nor_removed(tmp_path: Path, dataset: Dataset, run: Run) -> None:
     """One line that names who runs it, and nothing is written."""
     folder = make_sweep(tmp_path, "mine", dataset)
-    with hold(folder):
+    with locked(folder):
         before = {path.name for path in folder.iterdir()}
         for words in (["tracking", "repair", "mine"], ["delete", "mine", "--yes"]):
             code, out, err = run(*words, "--out", str(tmp_path))

@@ -108,7 +108,14 @@ def test_result_of_an_older_version_is_read() -> None:
 def test_what_only_the_journal_knows_is_not_told(tmp_path: Path) -> None:
     """A result of the journal's own records reads none of their histories, and tells the same once it is read back."""
     history = EpochHistory(tmp_path / "there is no such journal", (0,))
-    own = replace(TRIAL, settings={"dropout": 0.5}, model="training/x", saved=2.0, history=history, seconds=1.23456)
+    own = replace(
+        TRIAL,
+        settings={"dropout": 0.5},
+        model="training/x",
+        late_stages={"training/x": 2.0},
+        history=history,
+        seconds=1.23456,
+    )
     sibling = replace(own, number=1, sibling_of=0, reason="answered by trial 0")
     result = replace(RESULT, board=board_of(own, sibling))
     told = result.as_dict()
