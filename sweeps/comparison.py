@@ -1,6 +1,6 @@
 """Sweeps side by side, and paired tests between winners that answered the same test images.
 
-``COLUMNS`` is the one list of what is told of a sweep beside others, in JSON (docs/json.md) and in tables.
+``COLUMNS`` is the one list of what a sweep shows beside others, in JSON (docs/json.md) and in tables.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def columns_of(*keys: str) -> list[Column[SweepResult]]:
 
 
 def sweep_json(result: SweepResult) -> dict[str, Any]:
-    """Return what is told of a sweep beside others."""
+    """Return what a sweep shows beside others, as its JSON."""
     return json_of(COLUMNS, result)
 
 

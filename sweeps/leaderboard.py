@@ -1,6 +1,6 @@
 """The leaderboard: which trial wins, in which order the others follow, and by which settings they differ.
 
-All of it follows from the trials' records and what the sweep is after. ``COLUMNS`` is the one list of what a row tells,
+All of it follows from the trials' records and what the sweep is after. ``COLUMNS`` is the one list of what a row has,
 in ``leaderboard.json`` (docs/json.md) and on a screen.
 """
 
@@ -213,8 +213,8 @@ class Leaderboard:
     def shown(self) -> tuple[Row, ...]:
         """The rows that a person wants to see, with ranks 1, 2, 3, … among them.
 
-        Of a trial and its siblings that is the best one. Any other stays when it is a documented experiment or on the
-        Pareto front; a searched trial that was refused does not.
+        Of a trial and those derived from it that is the best one. Any other stays when it is a documented experiment or
+        on the Pareto front; a searched trial that was refused does not.
         """
         rows, rank, networks = [], 0, set[int]()
         for row in self.rows:

@@ -65,12 +65,12 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
 
 
 def _left_out(result: SweepResult) -> list[str]:
-    siblings = sum(trial.sibling_of is not None for trial in result.trials)
+    derived = sum(trial.sibling_of is not None for trial in result.trials)
     more = len(result.board.shown) - _SHOWN
     lines = [f"… and {more} more."] if more > 0 else []
-    if siblings:
+    if derived:
         lines.append(
-            f"{siblings} combinations of k, distance and vote were answered on the way of other trials; of each trial "
+            f"{derived} combinations of k, distance and vote were answered on the way of other trials; of each trial "
             "and its combinations the best is shown."
         )
     twins = write_twins(result.trials)
