@@ -218,16 +218,6 @@ def changes_text(changed: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
 
 
-def shared_changes(changes: Iterable[Mapping[str, tuple[Any, Any]]]) -> dict[str, tuple[Any, Any]]:
-    """Return the changes that all have.
-
-    >>> shared_changes([{"epochs": (10, 2), "batch_size": (64, 8)}, {"epochs": (10, 2)}])
-    {'epochs': (10, 2)}
-    """
-    first, *others = changes
-    return {name: change for name, change in first.items() if all(other.get(name) == change for other in others)}
-
-
 def table(
     header: Sequence[str] | None,
     rows: Iterable[Sequence[str]],
