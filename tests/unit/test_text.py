@@ -34,3 +34,18 @@ def test_narrow_tables_keep_every_letter() -> None:
         "         fghij",
         "         kl",
     ]
+
+
+def test_a_column_is_a_key_in_json_and_a_cell_in_tables() -> None:
+    """What is not known is null and a dash; a column without a title is in JSON only."""
+    columns = [
+        text.Column("half", lambda number: number / 2 if number else None, "half", text.percent),
+        text.Column("name", str, "name", cell=lambda number: f"number {number}", is_word=True),
+        text.Column("odd", lambda number: number % 2 == 1),
+    ]
+    shown = [column for column in columns if column.title]
+    assert [text.json_of(columns, number) for number in (0, 1)] == [
+        {"half": None, "name": "0", "odd": False},
+        {"half": 0.5, "name": "1", "odd": True},
+    ]
+    assert text.lines_of(text.table_of(shown, [0, 1])) == [" half  name", "    –  number 0", "50.0%  number 1"]
