@@ -13,7 +13,7 @@ import click
 
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
 from sweeps.cli.output import kept_in
-from sweeps.cli.streams import Streams, callable_name
+from sweeps.cli.streams import Streams, callable_name, say
 from sweeps.interrupts import last_words
 from sweeps.text import duration, table, table_of
 
@@ -123,9 +123,9 @@ def _show_families(console: Console, command: Command, together: Together) -> No
         print_pairs(console, together.pairs)
     if not together.interrupted:
         folder = command.out / command.name
-        console.print(f"\nWritten to {folder / 'comparison.md'} and comparison.json.", soft_wrap=True)
         ui = shlex.join([callable_name("carsweep"), "ui", "--out", str(command.out)])
-        console.print(f"Look at the runs: {ui}", markup=False, soft_wrap=True)
+        written = f"\nWritten to {folder / 'comparison.md'} and comparison.json."
+        say(console, written, f"Look at the runs: {ui}")
 
 
 def draw_winners(together: Together, width: int) -> Table:
@@ -146,9 +146,9 @@ def _show_experiments(console: Console, command: Command, reproduction: Reproduc
         drawn = Markdown(block) if isinstance(block, str) else table(*block, words=_NAMED, fold=block.header[1:])
         console.print(drawn, "")
     if not console.is_terminal:
-        console.print(reproduction.markdown(), markup=False, soft_wrap=True)
+        say(console, reproduction.markdown())
     folder = command.out / command.name
-    console.print(f"Written to {folder / 'reproduction.md'} and reproduction.json.", soft_wrap=True)
+    say(console, f"Written to {folder / 'reproduction.md'} and reproduction.json.")
 
 
 def tell_how_to_go_on(name: str, out: Path) -> int:

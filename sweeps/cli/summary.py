@@ -13,7 +13,7 @@ from rich.text import Text
 from sweeps.budget import spent_text
 from sweeps.cli.goals import goals_lines, nothing_feasible
 from sweeps.cli.running import write_twins
-from sweeps.cli.streams import callable_name
+from sweeps.cli.streams import callable_name, say
 from sweeps.cli.verdict import draw_confirmed, verdict_lines
 from sweeps.leaderboard import shown_columns
 from sweeps.result import SweepResult, TestReading
@@ -31,8 +31,7 @@ def print_result(console: Console, result: SweepResult, *, closing: bool = True)
         result: of the sweep.
         closing: whether to tell the winner's test score and what to do next.
     """
-    for part in _parts(result, wide=console.width >= _WIDE, closing=closing):
-        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+    say(console, *_parts(result, wide=console.width >= _WIDE, closing=closing))
 
 
 def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[RenderableType]:
