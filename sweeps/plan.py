@@ -16,6 +16,7 @@ from sweeps.spec import SweepSpec
 from sweeps.text import (
     UNLIMITED,
     Column,
+    Grid,
     changes_text,
     counts_text,
     lines_of,
@@ -23,7 +24,6 @@ from sweeps.text import (
     plural,
     rough_duration,
     size_text,
-    table,
     table_of,
 )
 
@@ -109,7 +109,7 @@ class Plan:
         lines += [f"  Note: {self.spec.note}"] if self.spec.note else []
         lines += ["", "Search:" if self.spec.search else "Search: nothing"]
         lines += lines_of(
-            table(None, [(n, str(domain)) for n, domain in self.spec.search.items()]), width=width, indent="  "
+            Grid(None, [(n, str(domain)) for n, domain in self.spec.search.items()]), width=width, indent="  "
         )
         lines += [
             *self.spec.goals.lines(),

@@ -14,7 +14,7 @@ from rich.text import Text
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
 from sweeps.cli.streams import Streams, callable_name, say
-from sweeps.text import counts_text, percent, settings_text, table, table_of
+from sweeps.text import Grid, counts_text, percent, settings_text, table_of
 
 if TYPE_CHECKING:
     from sweeps.comparison import Comparison, DataGroup, Pair
@@ -102,7 +102,7 @@ def _best_rows(sweep: str, rows: Sequence[Row]) -> Iterator[RenderableType]:
         for row in rows
     ]
     yield Text(f"\n{sweep}", style="bold")
-    yield table(header, cells, words=("what",), fold=("what",))
+    yield Grid(header, cells, words=("what",), fold=("what",))
 
 
 def _rest(comparison: Comparison, out: Path) -> list[str]:

@@ -15,11 +15,10 @@ from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
 from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams, callable_name, say
 from sweeps.interrupts import last_words
-from sweeps.text import duration, table, table_of
+from sweeps.text import Grid, duration, table_of
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from sweeps.command import Command
     from sweeps.observers import Watcher
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
     from sweeps.together import Together
 
-# Columns of words in the tables of a reproduction.
-_NAMED = ("family", "experiment", "best")
 # The width of a terminal from which it shows all columns of the winners.
 _WIDE = 110
 
@@ -128,7 +125,7 @@ def _show_families(console: Console, command: Command, together: Together) -> No
         say(console, written, f"Look at the runs: {ui}")
 
 
-def draw_winners(together: Together, width: int) -> Table:
+def draw_winners(together: Together, width: int) -> Grid:
     """Draw the winners, a row for each family; a narrow terminal gets the columns that matter most."""
     from sweeps.together import COLUMNS, NARROW_COLUMNS
 
@@ -142,9 +139,7 @@ def _show_experiments(console: Console, command: Command, reproduction: Reproduc
     from sweeps.reproduction_tables import blocks_of
 
     for block in blocks_of(reproduction) if console.is_terminal else ():
-        # Names stay whole; numbers take more lines where the width is short.
-        drawn = Markdown(block) if isinstance(block, str) else table(*block, words=_NAMED, fold=block.header[1:])
-        console.print(drawn, "")
+        console.print(Markdown(block) if isinstance(block, str) else block, "")
     if not console.is_terminal:
         say(console, reproduction.markdown())
     folder = command.out / command.name

@@ -17,7 +17,7 @@ from sweeps.cli.streams import callable_name, say
 from sweeps.cli.verdict import draw_confirmed, verdict_lines
 from sweeps.leaderboard import shown_columns
 from sweeps.result import SweepResult, TestReading
-from sweeps.text import counts_text, duration, percent, percent_range, plural, settings_text, table, table_of
+from sweeps.text import Grid, counts_text, duration, percent, percent_range, plural, settings_text, table_of
 
 _SHOWN = 20
 _WIDE = 95
@@ -40,7 +40,7 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
     yield _title(result)
     yield table_of(shown_columns(shown, wide=wide, goals=board.goals), shown)
     yield "\nSettings that differ from the sweep's base:"
-    yield table(None, [(f"  trial {row.trial.number}", settings_text(row.settings) or "none") for row in shown])
+    yield Grid(None, [(f"  trial {row.trial.number}", settings_text(row.settings) or "none") for row in shown])
     yield from _left_out(result)
     for trial in result.trials:
         if trial.status == "failed":
