@@ -187,6 +187,7 @@ def test_leaderboard_puts_confirmed_trials_first_and_keeps_their_runs_inside() -
     assert [(row.rank, row.trial.number) for row in board.rows] == [(1, 1), (2, 0), (3, 2)]
     assert [None if row.confirmed is None else row.confirmed.mean for row in board.rows] == [0.7, 0.6, None]
     assert board.rows[0].trial.metrics["val_accuracy"] == 0.8
+    assert board.best is trials[4]  # stands for trial 1, in the result as in the status
 
 
 def test_without_confirmation_fresh_runs_change_nothing() -> None:
