@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.text import Text
 
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
 from sweeps.cli.streams import Streams, callable_name, say
-from sweeps.text import Grid, counts_text, percent, settings_text, table_of
+from sweeps.text import Column, counts_text, settings_text, table_of
 
 if TYPE_CHECKING:
     from sweeps.comparison import Comparison, DataGroup, Pair
@@ -30,6 +30,11 @@ Examples:
 _WIDE = 110
 _ALWAYS = ("sweep", "family", "status", "val_accuracy", "test_accuracy")
 _WHERE_WIDE = ("trials", "test_f1", "seconds", "registered")
+# Columns of a sweep's best rows, and one more for what else a leaderboard tells of them.
+_OF_ROWS = ("rank", "number", "accuracy")
+_WHAT: Column[Row] = Column(
+    "what", lambda row: f"{row.trial.name}  {settings_text(row.settings)}".rstrip(), "what", is_word=True
+)
 _SHOWN_PAIRS = 20
 
 
@@ -59,19 +64,23 @@ def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
 
 def print_comparison(console: Console, comparison: Comparison, top: int) -> None:
     """Print each data set's sweeps, the pairs of their winners, and their best rows."""
-    from sweeps.comparison import columns_of
+    from sweeps.comparison import columns_of, sweep_json
+    from sweeps.leaderboard import COLUMNS
 
     keys = _ALWAYS if console.width < _WIDE else (*_ALWAYS, *_WHERE_WIDE)
+    of_rows = [*(column for column in COLUMNS if column.key in _OF_ROWS), _WHAT]
     for group in comparison.groups:
         say(console, _title(group), table_of(columns_of(*keys), group.sweeps, fold=("sweep",)))
         for result in group.sweeps:
-            failed = next((trial for trial in result.trials if trial.status == "failed"), None)
-            if result.status == "failed" and failed is not None:
-                say(console, f"{result.sweep} failed: {failed.reason}")
+            reason = sweep_json(result)["reason"]
+            if result.status == "failed" and reason:
+                say(console, f"{result.sweep} failed: {reason}")
         if group.pairs:
             print_pairs(console, group.pairs)
         for result in group.sweeps:
-            say(console, *_best_rows(result.sweep, group.top(result, top)))
+            if result.trials:
+                rows = table_of(of_rows, group.top(result, top), fold=("what",))
+                say(console, Text(f"\n{result.sweep}", style="bold"), rows)
 
 
 def _title(group: DataGroup) -> Text:
@@ -88,21 +97,6 @@ def print_pairs(console: Console, pairs: Sequence[Pair]) -> None:
     say(console, *(f"  {pair}" for pair in pairs[:_SHOWN_PAIRS]))
     if len(pairs) > _SHOWN_PAIRS:
         say(console, f"  … and {len(pairs) - _SHOWN_PAIRS} more pairs; --json has them all.")
-
-
-def _best_rows(sweep: str, rows: Sequence[Row]) -> Iterator[RenderableType]:
-    header = ("rank", "trial", "val acc.", "what")
-    cells = [
-        (
-            str(row.rank or row.trial.status),
-            str(row.trial.number),
-            percent(row.trial.measured("val_accuracy")),
-            f"{row.trial.name}  {settings_text(row.settings)}".rstrip(),
-        )
-        for row in rows
-    ]
-    yield Text(f"\n{sweep}", style="bold")
-    yield Grid(header, cells, words=("what",), fold=("what",))
 
 
 def _rest(comparison: Comparison, out: Path) -> list[str]:
