@@ -235,7 +235,7 @@ def test_what_would_make_scores_incomparable_or_is_no_setting_is_refused(
 
 
 def test_a_job_divides_what_is_added(tmp_path: Path) -> None:
-    """Trials are shared among the families; a setting reaches those that it means something in; all mistakes are told."""
+    """Trials are shared among the families, settings reach those that they mean something in, all mistakes are told."""
     specs = tuple(SweepSpec(family=f, name=f"job-{f}", trials=4) for f in ("transfer", "retrieval", "scratch"))
     write_file(tmp_path / "job", "all", None, specs)
     job, changes = extend(recall(tmp_path, "job"), "k=5", trials="+7")
