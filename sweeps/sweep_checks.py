@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carcls.errors import InputError, OutputError, SpecError
+from carcls.errors import InputError, OutputError
 from sweeps.budget import idle_prices
+from sweeps.mistakes import Mistakes
 from sweeps.space import Choice
 from sweeps.sweep_data import configs_to_check, expected_demo, located
 from sweeps.sweep_file import has_begun, is_sweep, read_file
@@ -54,36 +55,6 @@ class Checked:
 _OF_NETWORKS = ("backbone", "weights", "image_size", "pooling", "depth", "stem")
 
 
-class _Mistakes:
-    """What is wrong, collected, so that all of it is told at once."""
-
-    def __init__(self) -> None:
-        self.found: list[InputError] = []
-
-    def __enter__(self) -> None:
-        """Begin a check."""
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        """Note the mistake that the check has found."""
-        if isinstance(error, InputError):
-            self.found.append(error)
-        return isinstance(error, InputError)
-
-    def tell(self) -> None:
-        """Raise what was found, each sentence once.
-
-        Raises:
-            InputError: there is something.
-        """
-        sentences: dict[str, None] = {}
-        for error in self.found:
-            sentences |= dict.fromkeys(error.mistakes if isinstance(error, SpecError) else [str(error)])
-        if len(sentences) == 1:
-            raise self.found[0]
-        if sentences:
-            raise SpecError(list(sentences))
-
-
 def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]:
     """Check all that can be checked of a command before an image is read: the one door of runs and plans.
 
@@ -98,7 +69,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     """
     from sweeps.resources import least_seconds, trial_resources
 
-    out, mistakes = command.root, _Mistakes()
+    out, mistakes = command.root, Mistakes()
     listings: dict[DataConfig, tuple[DataSummary, Manifest | None]] = {}
     for data in dict.fromkeys(located(spec.data, out) for spec in command.specs):
         with mistakes:
@@ -145,7 +116,7 @@ def _list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
 
 
 def _ask_around(
-    command: Command, mistakes: _Mistakes, *, plan: bool
+    command: Command, mistakes: Mistakes, *, plan: bool
 ) -> tuple[Tracking | None, Machine, Sequence[Machine]]:
     """Return MLflow's store, this machine, and those that run the trials: none where the cluster cannot be asked.
 
