@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.errors import InputError
-from sweeps.holding import hold
+from sweeps.lock import locked
 from sweeps.registry import model_name
 from sweeps.sweep_file import read_file
 from sweeps.tracking_runs import SWEEP_ID
@@ -102,7 +102,7 @@ def remove(remains: Remains) -> None:
         InputError: something runs the sweep.
         TrackingError: MLflow does not answer; the folder is there still.
     """
-    with hold(remains.folder):
+    with locked(remains.folder):
         if remains.tracking is not None:
             with explained(remains.tracking):
                 _remove_from_mlflow(remains, remains.tracking)

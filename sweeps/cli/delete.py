@@ -38,7 +38,7 @@ def delete(name: str, out: Path, tracking_uri: str | None, yes: bool, dry_run: b
     """
     from carcls.errors import InputError
     from sweeps.deletion import find_remains, remove
-    from sweeps.holding import holder_of
+    from sweeps.lock import holder_of
     from sweeps.remembered import recall
     from sweeps.status import sweeps_in
 

@@ -13,7 +13,7 @@ from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
 
 if TYPE_CHECKING:
-    from carcls.stages_use import KindUse
+    from sweeps.stage_uses import KindUse
 
 _EPILOG = """\b
 Examples:
@@ -31,13 +31,13 @@ def stages(out: Path, as_json: bool) -> int:
     A hit is a trial that found what another one had made, also in another sweep, and saves the seconds of the making.
     """
     from carcls.errors import InputError
-    from carcls.stages_use import use_by_kind
     from sweeps.cli.streams import Streams
+    from sweeps.stage_uses import use_by_kind
 
     if not out.is_dir():
         raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")
     with Streams(as_json) as streams:
-        kinds = use_by_kind(out.absolute() / "stages")
+        kinds = use_by_kind(out.absolute())
         if as_json:
             totals = {"bytes": sum(k.bytes for k in kinds), "saved": round(sum(k.saved for k in kinds), 3)}
             streams.write_json({"kinds": [asdict(kind) for kind in kinds], **totals})

@@ -24,7 +24,6 @@ from carcls.data.splits import Splits
 from carcls.errors import InputError, TrialFailure, WeightsError
 from carcls.export import GalleryPredictor, load_export
 from carcls.families import (
-    answer_sibling,
     check_data,
     evaluate_on_test,
     export_trial,
@@ -32,10 +31,10 @@ from carcls.families import (
     refit_trial,
     run_trial,
 )
+from carcls.families.retrieval import answer_sibling
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
-from carcls.stages import StageStore
-from carcls.stages_use import seconds_of
+from carcls.stages import StageStore, seconds_of
 from carcls.training import embeddings
 from sweeps import registry_pyfunc
 from sweeps.registry import signature_of

@@ -243,6 +243,17 @@ def test_the_sampler_sees_the_best_sibling_of_each_trial_only(tmp_path: Path) ->
         assert Sampler(search, 0).draw(records, number) == Sampler(search, 0).draw(fewer, number)
 
 
+def test_what_was_not_run_answers_nothing(tmp_path: Path) -> None:
+    """A near-duplicate takes over a result, not what else was answered: no derived trial has another one's dropout."""
+    search = {"dropout": FloatDomain(0.0, 0.5), "k": IntDomain(1, 20)}
+    with Study.open(tmp_path, spec_of(search=search, trials=12, near=0.1)) as study:
+        run(study)
+        records = {record.number: record for record in study.records()}
+    derived = [record for record in records.values() if record.sibling_of is not None]
+    assert any(record.twins for record in records.values())
+    assert all(records[d.sibling_of or 0].config["dropout"] == d.config["dropout"] for d in derived)
+
+
 def accuracy_of(record: TrialRecord) -> float:
     """Return what orders the trials."""
     return record.metrics["val_accuracy"]

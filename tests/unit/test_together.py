@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from carcls.data.summary import DataSummary
 from carcls.errors import SpecError
 from sweeps.cli.execute import draw_winners
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
-from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import Registered, SweepResult, TestReading
 from sweeps.several import with_share
 from sweeps.several_specs import specs_of_all
 from sweeps.spec import FAMILIES, SweepSpec
@@ -85,7 +86,7 @@ def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepR
         metrics = {"val_accuracy": accuracy}
         trials = (TrialRecord(0, f"{family}/densenet121-k7-cosine", {}, {}, "complete", metrics, 1, 1.0),)
         test = TestReading({"test_accuracy": accuracy, "test_f1": accuracy}, (accuracy - 0.01, accuracy + 0.01), 9)
-        registered = RegisteredModel(f"carsweep-{family}", "12", "challenger", "")
+        registered = Registered(f"carsweep-{family}", "12", "challenger", "")
     data, winner = DataSummary("cars", "d", 0, 0, {"validation": 1900}), None if accuracy is None else 0
     made = SweepResult("a", family, "/", data, Leaderboard(trials), winner, test, registered, "", 7e4)
     return replace(made, **changes)
