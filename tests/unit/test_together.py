@@ -136,8 +136,10 @@ ALL, REPRODUCE = ["run", "all", "--set", "backbone=efficientnet_lite0"], ["repro
         ([*REPRODUCE, "--data", "nowhere"], "nowhere"),
         ([*REPRODUCE, "--scale", "large"], "--scale"),
         ([*REPRODUCE, "--family", "retrieval", "--weights", "nowhere.pth"], "nowhere.pth"),
-        ([*ALL, "--name", "mine"], "--name must be of no sweep, got 'mine'"),
-        ([*REPRODUCE, "--name", "mine"], "--name must be of no sweep, got 'mine'"),
+        ([*ALL, "--name", "mine"], "--name must be new, got 'mine', which is a sweep"),
+        ([*REPRODUCE, "--name", "mine"], "--name must be new, got 'mine', which is a sweep"),
+        ([*REPRODUCE, "--name", "ours"], "--name must be new, got 'ours', which is a job of all"),
+        (["run", "scratch", "--name", "ours"], "--name must be new, got 'ours', which is a job of all"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -145,7 +147,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     """Each is told before anything is run: not even what the families that have none of it could."""
     write_file(Path("runs/mine"), "sweep", None, [SweepSpec(family="transfer", name="mine")])
+    write_file(Path("runs/ours"), "all", None, [SweepSpec(family="transfer", name="ours-transfer")])
     code, out, err = run(*words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert told in err
-    assert [path.name for path in Path("runs").iterdir()] == ["mine"]
+    assert {path.name for path in Path("runs").iterdir()} == {"mine", "ours"}
