@@ -72,13 +72,6 @@ def test_sweeps_are_named_after_the_job() -> None:
     assert [spec.name for spec in specs().values()] == [f"job-{family}" for family in FAMILIES]
 
 
-@pytest.mark.parametrize(("hours", "left", "share"), [(0.0, 3, 2.0), (1.0, 2, 2.5), (5.0, 1, 1.0)])
-def test_hours_that_one_family_leaves_are_the_others(hours: float, left: int, share: float) -> None:
-    """Of six hours each family gets an equal part of what is left when it begins."""
-    assert with_share(specs(hours=6.0)["transfer"], hours, [], left).hours == pytest.approx(share)
-    assert with_share(specs()["transfer"], hours, [], left) == specs()["transfer"]
-
-
 def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepResult:
     """Return the result of a family with a winner, or without one."""
     trials, test, registered = (), None, None
@@ -92,12 +85,25 @@ def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepR
     return replace(made, **changes)
 
 
-def test_families_share_epochs_and_money() -> None:
-    """The second of three families gets half of what the first has left of 30 epochs and 9 in money."""
-    spec = specs(epochs_budget=30, price="1/hour", max_cost=9.0)["retrieval"]
-    spent = {"seconds": 1.0, "epochs": 10, "cost": 1.0, "currency": "$", "by_status": {}}
-    second = with_share(spec, 0.0, [result("transfer", spent=spent)], 2)
-    assert (second.epochs_budget, second.max_cost) == (10, 4.0)
+@pytest.mark.parametrize(
+    ("spent", "left", "share"),
+    [
+        ((0.0, 0, 0.0), 3, (2.0, 34, pytest.approx(10 / 3))),
+        ((1.0, 20, 1.0), 2, (2.5, 40, 4.5)),
+        ((5.0, 60, 9.0), 1, (1.0, 40, 1.0)),
+        ((5.5, 120, 11.0), 1, (0.5, 0, 0.0)),
+    ],
+)
+def test_families_share_what_is_left(
+    spent: tuple[float, int, float], left: int, share: tuple[float, int, float]
+) -> None:
+    """Of 6 hours, 100 epochs and 10 in money each family gets an equal part of what is left when it begins."""
+    hours, epochs, cost = spent
+    before = [result("transfer", spent={"epochs": epochs - 5, "cost": cost}), result("scratch", spent={"epochs": 5})]
+    spec = specs(hours=6.0, epochs_budget=100, price="1/hour", max_cost=10.0)["retrieval"]
+    given = with_share(spec, hours, before, left)
+    assert (given.hours, given.epochs_budget, given.max_cost) == share
+    assert with_share(specs()["retrieval"], hours, before, left) == specs()["retrieval"]
 
 
 @pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
