@@ -88,10 +88,9 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
             with mistakes:
                 share = trial_resources(spec, *machines)
         listed, reading = listings.get(located(spec.data, out), (None, None))
-        # Near-duplicates may move images from validation to training, so only more neighbours than both are too many.
-        if listed is not None and _most_neighbours(spec) > listed.train + listed.validation:
+        if listed is not None:
             with mistakes:
-                fit_to_data(spec, listed.train)
+                fit_to_data(spec, listed.train, spare=listed.validation)
         if not mistakes.found:
             assert listed is not None
             ready.append(Checked(spec, (), machine, share, {}, tracking, listed, reading))
@@ -154,20 +153,24 @@ def notes_of_spec(spec: SweepSpec) -> list[str]:
     return [*([spec.note] if spec.note else []), *spec.goals.lines(), *spec.goals.notes]
 
 
-def fit_to_data(spec: SweepSpec, gallery: int) -> tuple[SweepSpec, list[str]]:
+def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[SweepSpec, list[str]]:
     """Check that the sweep's settings fit the data set; return the spec that does, and what was changed, in words.
 
     Args:
         spec: of the sweep.
         gallery: training images, among which neighbours are found.
+        spare: validation images that may still become training images, since near-duplicates have one side.
 
     Raises:
         InputError: settings that were given do not fit, such as more neighbours than there are images.
     """
-    from carcls.families import check_data
-
     fitted = cut_neighbours(spec, gallery)
-    check_data(configs_to_check(fitted, "k"), gallery)
+    most = _most_neighbours(fitted)
+    if most > gallery + spare:
+        raise InputError(
+            f"k must be at most {gallery}, the training images that form the gallery, got {most}. "
+            f"Use --set k={min(5, gallery)}, or search.k with lower numbers."
+        )
     if fitted is spec:
         return spec, []
     return fitted, [f"k is searched over {fitted.search['k']} only: the gallery has {gallery} images."]
