@@ -9,14 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from sweeps.cluster import mistake_of
 
@@ -81,18 +79,9 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory, draw_tints: Callable[..., Path]) -> Path:
     """Class folders with 8 training and 3 test images of each of three tints."""
-    root = tmp_path_factory.mktemp("tints")
-    random = np.random.default_rng(0)
-    for label, tint in enumerate([(180, 0, 0), (0, 180, 0), (0, 0, 180)]):
-        for split, count in (("train", 8), ("test", 3)):
-            place = root / split / f"tint {label}"
-            place.mkdir(parents=True)
-            for number in range(count):
-                pixels = random.integers(0, 70, (40, 40, 3)) + np.array(tint)
-                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
-    return root
+    return draw_tints(tmp_path_factory.mktemp("tints"), 8, 3, size=(40, 40))
 
 
 @pytest.mark.slow

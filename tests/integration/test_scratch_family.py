@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from carcls.config import DataConfig, TrialConfig
 from carcls.data.dataset import Dataset, prepare_dataset
@@ -59,18 +58,9 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, draw_tints: Callable[..., Path]) -> Path:
     """Class folders with 16 training and 5 test images of each of three tints."""
-    root = tmp_path_factory.mktemp("tints")
-    random = np.random.default_rng(0)
-    for label, tint in enumerate([(180, 0, 0), (0, 180, 0), (0, 0, 180)]):
-        for split, count in (("train", 16), ("test", 5)):
-            place = root / split / f"tint {label}"
-            place.mkdir(parents=True)
-            for number in range(count):
-                pixels = random.integers(0, 70, (48, 60, 3)) + np.array(tint)
-                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
-    return root
+    return draw_tints(tmp_path_factory.mktemp("tints"), 16, 5)
 
 
 def _data(folder: Path, stages: StageStore) -> Dataset:
