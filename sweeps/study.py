@@ -45,7 +45,6 @@ class _Live:
     confirms: bool
     last: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "epochs": 0, "seconds": 0.0})
     stages: Mapping[str, float | None] = field(default_factory=dict)
-    pruned: bool = False
 
 
 class Study:
@@ -89,7 +88,7 @@ class Study:
         """
         folder.mkdir(parents=True, exist_ok=True)
         trials = Trials(folder, spec.goals)
-        trials.begin()
+        trials.journal.cut()
         note_spec(trials, spec, folder.name, edits)
         return cls(trials, spec, costs, () if edits is None else trials.reopen())
 
@@ -101,7 +100,7 @@ class Study:
 
     def close(self) -> None:
         """Have the disk hold what was told."""
-        self._trials.sync()
+        self._trials.journal.sync()
 
     # Asking
 
@@ -185,12 +184,12 @@ class Study:
         self._trials.spending = read
 
     def report(self, number: int, measurement: Measurement, seconds: float = 0.0) -> bool:
-        """Note a measurement; return True when the trial should stop now.
+        """Note a measurement; return True when the trial has ended with it.
 
-        It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
-        failed already). Documented experiments are never pruned, but others are measured against them; nor is a trial
-        that has just finished its last epoch, or a confirming run, against which no other is measured either. Saying
-        the same epoch again changes nothing.
+        It has when successive halving says so, or when a metric is not finite (then it has failed). Documented
+        experiments are never pruned, but others are measured against them; nor is a trial that has just finished its
+        last epoch, or a confirming run, against which no other is measured either. Saying the same epoch again changes
+        nothing.
         """
         live = self._live.get(number)
         if live is None:
@@ -206,16 +205,15 @@ class Study:
             live.stages = {}
         stopping, epochs = self._spec.early_stopping, live.config.epochs
         is_rung = epoch in stopping.rungs(epochs) and not (live.documented or live.confirms)
-        live.pruned = is_rung and is_beaten(self._trials.curves(), number, epoch, epochs, stopping)
-        return live.pruned
+        if not is_rung or not is_beaten(self._trials.curves(), number, epoch, epochs, stopping):
+            return False
+        reason = f"stopped after epoch {epoch}: others were better by then"
+        self._finish(number, "pruned", {**live.last, "reason": reason})
+        return True
 
     def is_live(self, number: int) -> bool:
         """Whether the trial was handed out and nothing final was told of it."""
         return number in self._live
-
-    def should_be_pruned(self, number: int) -> bool:
-        """Whether the last report of the trial said that it should stop."""
-        return self._live[number].pruned
 
     def tell_complete(
         self, number: int, metrics: Mapping[str, float], epochs: int, seconds: float, more: Mapping[str, Any]
@@ -230,18 +228,13 @@ class Study:
             more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them, and
                 ``stages`` as in ``Measurement``, used after the last epoch.
         """
+        assert number in self._live
         outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
         broken = what_is_broken(metrics)
         if broken:
             self._finish(number, "failed", {**outcome, "reason": broken}, "diverged")
         else:
             self._finish(number, "complete", outcome)
-
-    def tell_pruned(self, number: int) -> None:
-        """Close the trial at its last report."""
-        last = self._live[number].last
-        reason = f"stopped after epoch {last['epochs']}: others were better by then"
-        self._finish(number, "pruned", {**last, "reason": reason})
 
     def tell_failed(self, number: int, reason: str, failure: str = "") -> None:
         """Close the trial as failed; the reason is shown on the leaderboard. ``failure`` is its kind."""
@@ -290,8 +283,9 @@ class Study:
         late_stages = {**outcome.get("stages", {}), **(live.stages if live else {})}
         told |= {"failure": failure, **({"late_stages": late_stages} if late_stages else {})}
         derived = list(derived_of(live.config, answers, self._spec, self._trials.digests)) if live and answers else ()
+        first = self._trials.next_number
         self._trials.finish(number, status, told, derived)
-        self._finished.append(number)
+        self._finished += [*range(first, self._trials.next_number), number]
 
     # Reading
 
@@ -304,6 +298,6 @@ class Study:
         return self._trials.records()
 
     def take_finished(self) -> list[TrialRecord]:
-        """Return the trials finished since the last call; not those that others answer."""
+        """Return the trials finished since the last call, derived ones before the one that answered them; no twins."""
         numbers, self._finished = self._finished, []
         return [self.record(number) for number in numbers]

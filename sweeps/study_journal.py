@@ -117,9 +117,6 @@ class EpochHistory(Sequence[Measurement]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    def __hash__(self) -> int:
-        return hash((self._journal, self._places))
-
     def _read(self, places: Iterable[int]) -> Iterator[Measurement]:
         with self._journal.open("rb") as file:
             for place in places:

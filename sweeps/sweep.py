@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from carcls.data.summary import DataSummary
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
 from carcls.stages import StageStore
@@ -24,7 +25,7 @@ from sweeps.sweep_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.sweep_file import forget, has_begun, write_file
 from sweeps.sweep_session import SweepSession
 from sweeps.waits import waiting
-from sweeps.winner import conclude, summarize_data
+from sweeps.winner import conclude
 from sweeps.winner_candidates import repeats_wanted
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def run_sweep(
         for each in later:
             fit_to_data(each.spec, len(session.dataset.splits.train))
         mirror = mirror_of(
-            session.spec, session.folder, session.tracking, summarize_data(session.dataset), watcher.note
+            session.spec, session.folder, session.tracking, DataSummary.of(session.dataset), watcher.note
         )
         status: Literal["complete", "interrupted", "failed"] = "failed"
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
@@ -218,8 +219,8 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
     Raises:
         InputError: as the run does.
     """
-    from carcls.data.dataset import DataSummary, find_dataset
-    from sweeps.plan import make_plan
+    from carcls.data.dataset import find_dataset
+    from sweeps.plan import Plan
 
     spec, out, dataset = checked.spec, command.root, None
     if reading is not None:
@@ -233,7 +234,7 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
     found = [NOT_READ] if dataset is None else data_notes(dataset)
     prices, share = prices_of(spec), checked.share
     hour = Spent.of(share, 3600.0 * share.concurrency, wall=3600.0)
-    return make_plan(
+    return Plan(
         spec,
         summary,
         checked.machine,

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from sweeps.observers import Progress
 from sweeps.space import IntDomain
+from sweeps.text import counts_text
 
 if TYPE_CHECKING:
     from carcls.config import DataConfig, TrialConfig
-    from carcls.data.dataset import Dataset, DataSummary
+    from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
+    from carcls.data.summary import DataSummary
     from carcls.stages import StageStore
     from sweeps.spec import SweepSpec
 
@@ -38,9 +40,8 @@ def prepare_data(
 
 def data_notes(dataset: Dataset) -> list[str]:
     """Return what was found in the images, a sentence each: counts, and what the user may want to know."""
-    counts = ", ".join(f"{count} {split}" for split, count in dataset.counts.items())
     return [
-        f"{dataset.name}: {len(dataset.classes)} classes; images: {counts}.",
+        f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}.",
         *dataset.notes,
         *_first([f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]),
         *_first([f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]),
@@ -99,10 +100,11 @@ def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
 
 def expected_demo(data: DataConfig) -> DataSummary:
     """Count the demo cars before they are drawn."""
-    from carcls.data.dataset import DataSummary
     from carcls.data.demo import demo_counts
     from carcls.data.splits import quota
+    from carcls.data.summary import DataSummary
 
     classes, train, test = demo_counts()
     validation = classes * quota(train // classes, data.validation_fraction)
-    return DataSummary(data.name or DEMO_NAME, train + test, classes, train - validation, validation, test)
+    splits = {"train": train - validation, "validation": validation, "test": test}
+    return DataSummary(data.name or DEMO_NAME, "", train + test, classes, splits)

@@ -14,7 +14,7 @@ from rich.text import Text
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
 from sweeps.cli.streams import Streams, callable_name
-from sweeps.text import images_of, percent, settings_text, table, table_of
+from sweeps.text import counts_text, percent, settings_text, table, table_of
 
 if TYPE_CHECKING:
     from sweeps.comparison import Comparison, DataGroup, Pair
@@ -78,7 +78,7 @@ def print_comparison(console: Console, comparison: Comparison, top: int) -> None
 
 def _title(group: DataGroup) -> Text:
     data = group.data
-    title = f"{data.name} ({data.classes} classes, {images_of(data.splits)} images, digest {data.digest[:8]})"
+    title = f"{data.name} ({data.classes} classes, {counts_text(data.splits)} images, digest {data.digest[:8]})"
     return Text(f"\n{title}", style="bold")
 
 

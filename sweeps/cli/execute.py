@@ -67,8 +67,8 @@ def _views_on(streams: Streams) -> Callable[[SweepSpec], AbstractContextManager[
 
 
 def _all_together(plans: list[Plan]) -> str:
-    counts = ", ".join(f"{plan.trials} {plan.spec.family}" for plan in plans)
-    total, seconds = sum(plan.trials for plan in plans), sum(plan.seconds for plan in plans)
+    counts = ", ".join(f"{plan.spec.trials} {plan.spec.family}" for plan in plans)
+    total, seconds = sum(plan.spec.trials for plan in plans), sum(plan.seconds for plan in plans)
     line = f"All together: {total} trials ({counts}), at most about {duration(seconds)}."
     if any(plan.spec.family == "retrieval" and plan.spec.search for plan in plans):
         line += " Retrieval's first searched trial has the training settings that won transfer."

@@ -15,7 +15,8 @@ from sweeps.text import table_of
 if TYPE_CHECKING:
     from sweeps.status import SweepStatus
 
-_FOLD = ("name", "registered", "changed")
+# The width of a terminal from which it shows all columns.
+_WIDE = 110
 
 
 @click.command("runs")
@@ -34,6 +35,8 @@ def runs(out: Path, as_json: bool) -> None:
         if as_json:
             streams.write_json({"sweeps": [sweep.as_dict() for sweep in found]})
         elif found:
-            streams.result.print(table_of([column for column in COLUMNS if column.title], found, fold=_FOLD))
+            wide = streams.result.width >= _WIDE
+            columns = [column for column in COLUMNS if column.title and (wide or column.room != "wide")]
+            streams.result.print(table_of(columns, found, fold=("name",)))
         else:
             click.echo(f"No sweeps in {out}.", err=True)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from carcls.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
+from carcls.data.summary import DataSummary
 from carcls.export import write_export
 from carcls.models.backbones import build_backbone
 from carcls.models.classifier import Classifier
@@ -22,14 +23,14 @@ from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.lock import locked
-from sweeps.registry import CHALLENGER, Registered, register_best
+from sweeps.registry import CHALLENGER, register_best
+from sweeps.result import Registered
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Study
 from sweeps.sweep_file import sweep_id, write_file
 from sweeps.tracking import Tracking, mirror_of, open_tracking
-from sweeps.winner import summarize_data
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -143,7 +144,7 @@ def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -
     from sweeps.study_records import read_history
     from sweeps.sweep_file import read_spec
 
-    mirror = mirror_of(read_spec(folder), folder, tracking, summarize_data(dataset), print)
+    mirror = mirror_of(read_spec(folder), folder, tracking, DataSummary.of(dataset), print)
     mirror.bring_in_line(read_history(folder).records)
     assert mirror.close("complete")
     return register_best(

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
+from carcls.data.summary import DataSummary
 from carcls.errors import InputError, SpecError
 from sweeps.documented import EXPERIMENTS, LEAK_MARK, find_experiment
 from sweeps.record import TrialRecord
 from sweeps.reproduction import Reproduced, Reproduction
-from sweeps.result import DataSummary, TestReading
+from sweeps.result import TestReading
 from sweeps.several_specs import chosen_experiments, specs_of_experiments
 from sweeps.spec import SweepSpec
 from sweeps.sweep_checks import claim_folder
