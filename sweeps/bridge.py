@@ -17,13 +17,11 @@ from carcls.config import TrialConfig
 from carcls.outcome import Measurement
 from sweeps.bridge_quarantine import Quarantine
 from sweeps.failures import (
-    IN_A_ROW,
     NOWHERE,
     POLICIES,
     CircuitBreaker,
     Failure,
     Location,
-    Suspects,
     Try,
     failure_of_death,
     has_whole_share,
@@ -89,7 +87,6 @@ class Bridge:
     _processes: dict[Any, Location] = field(default_factory=dict)
     _told: dict[int, int] = field(default_factory=dict)  # the last epoch that was told of each trial
     _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
-    _suspects: Suspects = field(default_factory=Suspects)
     _looked: float = field(default_factory=time.monotonic)
 
     # What Tune asks
@@ -109,8 +106,8 @@ class Bridge:
         self.account.note(self.study.record(asked.number))
         return trial
 
-    def must_end(self) -> bool:
-        """End the processes of trials that hang, and all of them when the sweep must end now; is that so?"""
+    def end_hanging(self) -> None:
+        """End the processes of trials that hang; Tune then tells of their deaths."""
         now = time.monotonic()
         passed, self._looked = now - self._looked, now
         hangs = self.patience.look(passed)
@@ -119,6 +116,9 @@ class Bridge:
             trial.failure = Failure("lost", reason)
             self.halt.tell(f"trial {trial.number} hangs and is ended: {reason} It goes on from its last epoch.")
             ray.kill(trial.process)  # one that does not answer gets SIGKILL after 5 s
+
+    def must_end(self) -> bool:
+        """Tell whether the sweep ends now; then its processes are ended."""
         if not self.halt.must_end():
             return False
         # Tune would wait for the epoch that runs, and give up after 15 s.
@@ -155,7 +155,7 @@ class Bridge:
         self.patience.hear(trial.number, last, trained=any(one["trained"] for one in said))
         if not said:
             return False
-        self._suspects.clear(self._location(trial))
+        self.quarantine.suspects.clear(self._location(trial))
         return self._measure(trial.number, said) or not self.halt.may_go_on()
 
     def lose(self, tune_id: str, words: str) -> None:
@@ -206,7 +206,7 @@ class Bridge:
     def _succeed(self, trial: Running) -> None:
         """The trial is complete, or was stopped early."""
         self.halt.stop(self._breaker.note(None))
-        self._suspects.clear(self._location(trial))
+        self.quarantine.suspects.clear(self._location(trial))
 
     def _leave(self, trial: Running) -> None:
         self.meter.stop(trial.number)
@@ -220,7 +220,9 @@ class Bridge:
     def _fail(self, trial: Running, failure: Failure) -> None:
         """Do what the policy says."""
         policy = POLICIES[failure.kind]
-        excused = self._blame_location(trial, failure)
+        location = self._location(trial)
+        self.halt.stop(self.quarantine.blame(failure, location, trial.number, trial.given, self.cores))
+        excused = self.quarantine.has(location)
         if policy.then == "more":
             self._give_more(trial, failure)
         elif policy.then == "elsewhere" and excused:
@@ -246,20 +248,6 @@ class Bridge:
         self.study.tell_failed(trial.number, failure.reason, failure.kind)
         self.halt.stop(self._breaker.note(failure))
 
-    def _blame_location(self, trial: Running, failure: Failure) -> bool:
-        """Put out of use what is to blame, and stop the sweep when that was the last one; tell whether it is out."""
-        blames, location = POLICIES[failure.kind].blames, self._location(trial)
-        blamed, why = None, f"failed {IN_A_ROW} times in a row"
-        if blames == "in a row" or (blames == "whole" and has_whole_share(trial.given, self.cores)):
-            blamed = self._suspects.note(location, trial.number)
-        elif blames == "at once" and location != NOWHERE:
-            blamed, why = location, "cannot be used"
-        if blamed is not None and not self.quarantine.take_out(blamed, trial.given.gpus, why):
-            last = "GPU" if blamed.gpu else "machine"
-            if self._suspects.are_many(blamed):
-                self.halt.stop(f"{IN_A_ROW} failures in a row on the last {last} that is in use: {failure.reason}")
-        return self.quarantine.has(location)
-
     # News
 
     def _measure(self, number: int, said: Sequence[Mapping[str, Any]]) -> bool:
@@ -271,7 +259,8 @@ class Bridge:
             epoch, trained = one["epoch"], one["trained"]
             if trained:
                 self.meter.train(number)
-            stop = self.study.report(number, Measurement(epoch, one["metrics"], trained), one["seconds"], one["saved"])
+            measurement = Measurement(epoch, one["metrics"], trained, one["stages"])
+            stop = self.study.report(number, measurement, one["seconds"])
             if epoch > self._told.get(number, 0) and self.study.is_live(number):
                 self._told[number] = epoch
                 self._announce(self.study.record(number))

@@ -33,7 +33,7 @@ class BudgetStatus:
     Attributes:
         spent: by all trials.
         cost: None without a price.
-        ended: trials that ended, however.
+        ended: trials that ended, however; those that were never run do not count.
         best: the complete trial that would win now; None before there is one.
         seconds_left: of wall time; None before anything was measured, as the next two are.
         cost_left: of all that is still to come; None without a price, too.
@@ -166,7 +166,8 @@ class Account:
         if record.status == "running":
             self._running[record.number] = record
             return
-        self._ended, self._spent_by_ended = self._ended + 1, self._spent_by_ended + record.spent
+        self._ended += not record.refused
+        self._spent_by_ended += record.spent
         self._pace.add(record)
         self._best = find_best([record] if self._best is None else [self._best, record], self._goals)
 

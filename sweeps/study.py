@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,18 +35,22 @@ __all__ = ["Asked", "Costs", "Study", "TrialRecord"]
 
 @dataclass(slots=True)
 class _Live:
-    """A trial that was handed out, and the last it said: ``last`` is its outcome if it ended now."""
+    """A trial that was handed out, and the last it said: ``last`` is its outcome if it ended now.
+
+    ``stages`` are those that it told of and that are not in the journal yet.
+    """
 
     config: TrialConfig
     documented: bool
     confirms: bool
-    last: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "epochs": 0, "seconds": 0.0, "saved": 0.0})
+    last: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "epochs": 0, "seconds": 0.0})
+    stages: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class Study:
     """The study of one sweep. Use ``Study.open``; close it, or use it as a context manager.
 
-    One driver, one thread: whoever opens it holds the sweep (see sweeps.holding).
+    One driver, one thread: whoever opens it has locked the sweep (see sweeps.lock).
 
     Attributes:
         reopened: numbers of the trials that are tried again, since they failed through no fault of their own.
@@ -59,9 +63,8 @@ class Study:
         self._live: dict[int, _Live] = {}
         self._finished: list[int] = []
         self._unfinished = [r.number for r in trials.records() if r.status == "running" and r.confirms is None]
-        # Runs that confirm the search, once it is over: those another driver left unfinished, and those not begun.
-        self._confirming: list[int] | None = None
-        self._repeats: list[Repeat] = []
+        self._queue = self._unfinished  # what is to be handed out again
+        self._repeats: list[Repeat] | None = None  # what confirms the search, once it is over, and was not begun
         self.reopened = reopened
 
     @classmethod
@@ -102,11 +105,11 @@ class Study:
 
     def ask(self) -> Asked | None:
         """Return the next trial to run, or None when the budget is used up or a small space holds nothing new."""
-        while self._to_go_on_with:
-            asked = self._hand_out_again(self._to_go_on_with.pop(0))
+        while self._queue:
+            asked = self._hand_out_again(self._queue.pop(0))
             if asked is not None:
                 return asked
-        if self._confirming is not None:
+        if self._repeats is not None:
             return self._begin_repeat(self._repeats.pop(0)) if self._repeats else None
         for _ in range(MAX_DUPLICATES):
             if not self.has_work:
@@ -134,9 +137,9 @@ class Study:
         """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?"""
         known = [self._trials.digests.get(repeat.config.digest) for repeat in repeats]
         begun = [number for number in known if number is not None]
-        self._confirming = [number for number in begun if self._trials.record(number).status == "running"]
+        self._queue = [number for number in begun if self._trials.record(number).status == "running"]
         self._repeats = [repeat for repeat, number in zip(repeats, known, strict=True) if number is None]
-        return bool(self._confirming or self._repeats)
+        return bool(self._queue or self._repeats)
 
     def _begin_repeat(self, repeat: Repeat) -> Asked | None:
         """Hand out a run with a fresh seed. Its settings are all of its config's, with the seed.
@@ -179,8 +182,8 @@ class Study:
         """Write down from now on, with all that is told of a trial, what ``read`` says by its number that it took."""
         self._trials.spending = read
 
-    def report(self, number: int, measurement: Measurement, seconds: float = 0.0, saved: float = 0.0) -> bool:
-        """Note a measurement, and what stages saved so far; return True when the trial has ended with it.
+    def report(self, number: int, measurement: Measurement, seconds: float = 0.0) -> bool:
+        """Note a measurement; return True when the trial has ended with it.
 
         It has when successive halving says so, or when a metric is not finite (then it has failed). Documented
         experiments are never pruned, but others are measured against them; nor is a trial that has just finished its
@@ -195,8 +198,10 @@ class Study:
         if broken:
             self._finish(number, "failed", {**live.last, "reason": f"{broken} after epoch {epoch}"}, "diverged")
             return True
-        live.last = {"metrics": dict(metrics), "epochs": epoch, "seconds": seconds, "saved": saved}
-        self._trials.report(number, measurement)
+        live.last = {"metrics": dict(metrics), "epochs": epoch, "seconds": seconds}
+        live.stages = {**measurement.stages, **live.stages}
+        if self._trials.report(number, replace(measurement, stages=live.stages)):
+            live.stages = {}
         stopping, epochs = self._spec.early_stopping, live.config.epochs
         is_rung = epoch in stopping.rungs(epochs) and not (live.documented or live.confirms)
         if not is_rung or not is_beaten(self._trials.curves(), number, epoch, epochs, stopping):
@@ -219,7 +224,8 @@ class Study:
             metrics: of the last epoch.
             epochs: trained.
             seconds: wall time.
-            more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them.
+            more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them, and
+                ``stages`` as in ``Measurement``, used after the last epoch.
         """
         assert number in self._live
         outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
@@ -249,14 +255,10 @@ class Study:
             self._trials.note(number, lost=why)
         if not counted:
             self._uncount(number)
-        self._to_go_on_with.append(number)
+        self._queue.append(number)
 
     def _uncount(self, number: int) -> None:
         self._trials.note(number, attempts=self._trials.notes(number).get("attempts", 1) - 1)
-
-    @property
-    def _to_go_on_with(self) -> list[int]:
-        return self._unfinished if self._confirming is None else self._confirming
 
     @property
     def has_live(self) -> bool:
@@ -272,7 +274,9 @@ class Study:
     def _finish(self, number: int, status: Status, outcome: Mapping[str, Any], failure: str = "") -> None:
         live = self._live.pop(number, None)
         answers = outcome.get("siblings", ()) if live is not None and not live.confirms and status == "complete" else ()
-        told = {name: value for name, value in outcome.items() if name != "siblings"} | {"failure": failure}
+        told = {name: value for name, value in outcome.items() if name not in ("siblings", "stages")}
+        late_stages = {**outcome.get("stages", {}), **(live.stages if live else {})}
+        told |= {"failure": failure, **({"late_stages": late_stages} if late_stages else {})}
         derived = list(derived_of(live.config, answers, self._spec, self._trials.digests)) if live and answers else ()
         self._trials.finish(number, status, told, derived)
         self._finished.append(number)

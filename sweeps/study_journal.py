@@ -133,7 +133,7 @@ class EpochHistory(Sequence[Measurement]):
 def measurement_in(log: Mapping[str, Any]) -> Measurement:
     """Return the measurement of an epoch's line; the oldest versions wrote no more of it than the accuracy."""
     measured = log.get("measured") or {"metrics": {OBJECTIVE: log["intermediate_value"]}, "trained": True}
-    return Measurement(log["step"], measured["metrics"], measured["trained"])
+    return Measurement(log["step"], measured["metrics"], measured["trained"], measured.get("stages", {}))
 
 
 class Journal:

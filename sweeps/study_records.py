@@ -160,12 +160,15 @@ class Trials:
         """Write attributes of the study down."""
         self._write({"study_id": 0, "user_attr": attributes})
 
-    def report(self, number: int, measurement: Measurement) -> None:
-        """Write an epoch down; one that is there is not written again."""
+    def report(self, number: int, measurement: Measurement) -> bool:
+        """Write an epoch down, and tell whether that is news; one that is there is not written again."""
         place, epoch = self._ids[number], measurement.epoch
-        if epoch not in self._lines[place].accuracies:
-            measured = {"metrics": dict(measurement.metrics), "trained": measurement.trained}
-            self._write({"trial_id": place, "step": epoch, "measured": measured}, self.spending(number))
+        if epoch in self._lines[place].accuracies:
+            return False
+        stages = {"stages": dict(measurement.stages)} if measurement.stages else {}
+        measured = {"metrics": dict(measurement.metrics), "trained": measurement.trained, **stages}
+        self._write({"trial_id": place, "step": epoch, "measured": measured}, self.spending(number))
+        return True
 
     def finish(
         self, number: int, status: Status, outcome: Mapping[str, Any], derived: Sequence[Mapping[str, Any]] = ()
@@ -256,18 +259,16 @@ def note_spec(trials: Trials, spec: SweepSpec, name: str, edits: Sequence[str] |
         InputError: it is of another spec, and ``edits`` is None.
     """
     known = trials.attributes.get("spec")
-    if known is not None and known != spec.digest and edits is None:
+    is_another = known not in (None, spec.digest)
+    if is_another and edits is None:
         raise InputError(
             f"name must be of a sweep with the same spec, got {name!r}: it was begun with other settings "
             "(only trials, hours and resources may change). Give another --name, or the settings it was begun with; "
             f"carsweep resume {name} --set … changes a sweep."
         )
-    if edits or (known is not None and known != spec.digest):
-        edit = {
-            "at": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "changes": list(edits or ("sweep.json",)),
-            "after": trials.next_number,
-        }
+    if edits or is_another:
+        now, changes = datetime.now().astimezone().isoformat(timespec="seconds"), list(edits or ("sweep.json",))
+        edit = {"at": now, "changes": changes, "after": trials.next_number}
         trials.note_study(edits=[*trials.attributes.get("edits", []), edit])
     if known != spec.digest:
         trials.note_study(spec=spec.digest, exhausted_at=0)  # what held nothing new may hold it now

@@ -20,7 +20,7 @@ from carcls.families import preflight
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.plan import make_plan
+from sweeps.plan import Plan
 from sweeps.rates import Machine
 from sweeps.spec_loading import load_spec
 from sweeps.sweep_checks import claim_folder, fit_to_data, require_same_data
@@ -286,7 +286,7 @@ def test_big_networks_of_timm_are_planned_to_take_longer_than_small_ones(tmp_pat
     for name in ("timm:mobilenetv3_small_050", "timm:resnet18", "timm:convnext_tiny"):
         _, networks = preflight([TrialConfig(backbone=name, weights="random", image_size=64)], tmp_path)
         spec = load_spec("transfer", sets=[f"backbone={name}", "weights=random"], overrides={"data": "/cars"})
-        plan = make_plan(spec, expected_demo(DataConfig()), Machine(2), networks=networks)
+        plan = Plan(spec, expected_demo(DataConfig()), Machine(2), networks=networks)
         seconds[name] = plan.seconds
     small, middle, big = seconds.values()
     assert 1.5 * small < middle < big

@@ -69,6 +69,27 @@ def run_all(study: Study) -> list[Asked]:
     return done
 
 
+def test_a_record_names_the_stages_that_its_trial_used(tmp_path: Path) -> None:
+    """Told with epochs and the outcome, they survive kill -9 and a process that begins again; made is not saved."""
+
+    def epoch(number: int, **stages: float | None) -> Measurement:
+        return Measurement(number, {"val_accuracy": 0.5}, stages=stages)
+
+    with Study.open(tmp_path, spec_of()) as study:
+        number = ask(study).number
+        study.report(number, epoch(1, pack=3.0, head=None))
+    (record,) = read_history(tmp_path).records
+    assert (record.status, record.stages, record.saved) == ("running", {"pack": 3.0, "head": None}, 3.0)
+    with Study.open(tmp_path, spec_of()) as study:
+        assert ask(study).number == number
+        study.report(number, epoch(1, head=2.0, other=4.0))
+        assert study.record(number).stages == {"pack": 3.0, "head": None}  # that epoch was told before
+        study.tell_complete(number, {"val_accuracy": 0.5}, 2, 1.0, {"stages": {"costs": 1.0}})
+    (record,) = read_history(tmp_path).records
+    assert record.stages == {"pack": 3.0, "head": None, "other": 4.0, "costs": 1.0}
+    assert record.saved == 8.0
+
+
 @pytest.mark.parametrize(
     "domain",
     [
