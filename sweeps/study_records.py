@@ -124,10 +124,7 @@ class Trials:
         return Asked(number, asked["experiment"], asked["settings"], config, noted.get("retry", {}))
 
     def curves(self) -> dict[int, Curve]:
-        """Return what trials of the search have measured, by number.
-
-        Not of failed ones, which came to nothing however well they began.
-        """
+        """Return what trials of the search have measured, by number; not failed ones, which came to nothing."""
         found = {}
         for number, place in self._ids.items():
             asked, outcome = self._lines[place].noted["asked"], self._lines[place].noted.get("outcome") or {}
