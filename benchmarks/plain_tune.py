@@ -29,8 +29,9 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from carcls.models.backbones import Backbone, build_backbone
-from carcls.models.weights import load_weights, resolve_weights
+from carcls.config import TrialConfig
+from carcls.models.backbones import Backbone
+from carcls.models.classifier import build_backbone_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 PLACE = {"device": DEVICE, "non_blocking": True}  # the weights being channels_last, what is computed is too
@@ -38,8 +39,7 @@ NUMBERS = {"trials": 16, "seed": 0, "epochs": 5, "size": 128, "batch-size": 32, 
 
 
 def pretrained(name: str) -> Backbone:
-    model = build_backbone(name)
-    load_weights(model, resolve_weights(name, "auto"))
+    model = build_backbone_of(TrialConfig(backbone=name))
     return model.to(DEVICE, memory_format=torch.channels_last).eval()
 
 

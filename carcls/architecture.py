@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from carcls.config import HeadPooling, Stem, TrialConfig
+from carcls.config import ARCHITECTURE_SETTINGS, HeadPooling, Stem, TrialConfig
 from carcls.errors import InputError
 
 MOST_CHANNELS = 512
@@ -45,44 +45,34 @@ class Architecture:
 
     def embedding(self, image_size: int) -> int:
         """Return d: the channels of the last block, times the pixels of its map where that is laid out flat."""
-        pixels = self._side_before(self.depth, image_size) ** 2 if self.head_pooling == "flatten" else 1
-        return int(self.channels[-1] * pixels)
+        _, side = self._convolutions(image_size)
+        return self.channels[-1] * (side**2 if self.head_pooling == "flatten" else 1)
 
     def macs(self, image_size: int) -> int:
         """Return multiply-accumulates of all convolutions for one image; not those of the head."""
-        return sum(weights * positions for weights, positions in self._convolutions(image_size))
+        convolutions, _ = self._convolutions(image_size)
+        return sum(weights * positions for weights, positions in convolutions)
 
     @property
     def weights(self) -> int:
         """Weights of all convolutions; biases, BatchNorm and the head not among them."""
-        return sum(weights for weights, _ in self._convolutions(self.least_image_size))
+        convolutions, _ = self._convolutions(self.least_image_size)
+        return sum(weights for weights, _ in convolutions)
 
-    def _convolutions(self, image_size: int) -> list[tuple[int, int]]:
-        """Return each convolution's weights and the positions that they are applied at."""
-        found = []
-        channels = _COLOURS
+    def _convolutions(self, image_size: int) -> tuple[list[tuple[int, int]], int]:
+        """Return each convolution's weights and the positions that they are applied at; and the last map's side."""
+        found, channels, side = list[tuple[int, int]](), _COLOURS, image_size
         if self.stem != "none":
-            found.append((_STEM_KERNELS[self.stem] ** 2 * channels * self.width, _halved_up(image_size) ** 2))
-            channels = self.width
-        for block, wider in enumerate(self.channels):
-            positions = self._side_before(block, image_size) ** 2
-            found += [(weights, positions) for weights in self._block_weights(channels, wider)]
-            channels = wider
-        return found
-
-    def _block_weights(self, channels: int, wider: int) -> list[int]:
-        first = _KERNEL**2 * channels * wider
-        if not self.residual:
-            return [first]
-        return [first, _KERNEL**2 * wider * wider, *([channels * wider] if channels != wider else [])]
-
-    def _side_before(self, block: int, image_size: int) -> int:
-        """Return the side of the map that enters a block (from 0); that of the last map for ``depth``."""
-        if self.stem != "none":
-            image_size = _halved_up(image_size)
-        if self.stem == "resnet":
-            image_size = _halved_up(image_size)
-        return image_size >> block
+            side = _halved_up(side)
+            found.append((_STEM_KERNELS[self.stem] ** 2 * channels * self.width, side**2))
+            channels, side = self.width, _halved_up(side) if self.stem == "resnet" else side
+        for wider in self.channels:
+            kernels = [_KERNEL**2 * channels * wider]
+            if self.residual:
+                kernels += [_KERNEL**2 * wider * wider, *([channels * wider] if channels != wider else [])]
+            found += [(weights, side**2) for weights in kernels]
+            channels, side = wider, side // 2
+        return found, side
 
 
 def _halved_up(side: int) -> int:
@@ -95,14 +85,7 @@ def architecture_of(config: TrialConfig) -> Architecture:
     Raises:
         InputError: the trial's images are too small for it; names the sizes that fit.
     """
-    architecture = Architecture(
-        depth=config.depth,
-        width=config.width,
-        batch_norm=config.batch_norm,
-        residual=config.residual,
-        stem=config.stem,
-        head_pooling=config.head_pooling,
-    )
+    architecture = Architecture(**{name: getattr(config, name) for name in ARCHITECTURE_SETTINGS})
     least = architecture.least_image_size
     if config.image_size < least:
         fitting = ((config.image_size - 1) // _SHRINKING[config.stem] + 1).bit_length() - 1

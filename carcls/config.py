@@ -280,6 +280,11 @@ class TrialConfig(BaseModel):
         """Return the settings that describe the scratch network; none for a backbone whose name says what it is."""
         return {name: getattr(self, name) for name in ARCHITECTURE_SETTINGS} if self.backbone == SCRATCH else {}
 
+    def network(self) -> TrialConfig:
+        """Return the trial reduced to what decides which network it needs, with which weights."""
+        names = ("backbone", "weights", "image_size")
+        return TrialConfig.model_construct(**{name: getattr(self, name) for name in names}, **self.architecture())
+
     def with_settings(self, settings: Mapping[str, Any]) -> TrialConfig:
         """Return a validated copy with ``settings`` replaced.
 

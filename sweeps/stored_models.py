@@ -65,7 +65,7 @@ def answers_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord) -
         return _run_again(stages, dataset, record).predictions
     if record.predictions:
         return record.predictions
-    from carcls.families import answer_sibling
+    from carcls.families.retrieval import answer_sibling
 
     return answer_sibling(TrialConfig.model_validate(dict(record.config)), dataset, stages, record.model)
 

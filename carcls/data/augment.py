@@ -9,9 +9,8 @@ Shapes: b batch, s side in pixels. Images are float32 [b, 3, s, s] in [0, 1].
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,11 +50,6 @@ class Augmentation:
     def moves(self) -> bool:
         """Whether pixels are resampled (a flip alone only reorders them)."""
         return self.crop != "none" or self.rotation > 0
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """What a stage that depends on the augmentation puts into its key."""
-        return asdict(self)
 
 
 def augmentation_of(config: TrialConfig) -> Augmentation | None:

@@ -61,7 +61,6 @@ def find_neighbours(
     k: int,
     distance: Distance,
     *,
-    itself: NDArray[np.int64] | None = None,
     device: torch.device | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> Neighbours:
@@ -75,9 +74,8 @@ def find_neighbours(
     Args:
         queries: float32 [q, d].
         gallery: float32 [g, d].
-        k: from 1 to g; to g - 1 where a query lies in the gallery.
+        k: from 1 to g.
         distance: ``euclidean`` or ``cosine``. A zero vector has cosine similarity 0 with everything.
-        itself: int64 [q], each query's own position in the gallery or -1; it is never its own neighbour.
         device: where the product is computed; None is the CPU.
         block_bytes: about how much memory the largest arrays take.
 
@@ -85,8 +83,10 @@ def find_neighbours(
         InputError: k is not what the gallery can give.
         BrokenEmbedding: an embedding is NaN or infinite.
     """
-    own = np.full(len(queries), -1, np.int64) if itself is None else itself
-    _check(queries, gallery, k, own)
+    if not 1 <= k <= len(gallery):
+        raise InputError(f"k must be from 1 to {len(gallery)}, the images that the gallery holds, got {k!r}. Lower k.")
+    require_finite(queries, "query")
+    require_finite(gallery, "gallery")
     asked, held = _Vectors.both(queries, gallery, distance)
     where = device or torch.device("cpu")
     found = Neighbours(np.empty((len(queries), k), np.int64), np.empty((len(queries), k)))
@@ -94,21 +94,10 @@ def find_neighbours(
     for dtype in (torch.bfloat16, torch.float32) if multiplies_bf16_faster(where) else (torch.float32,):
         if len(left):
             table = _Table(held, dtype, where, block_bytes)
-            left = _answer(found, left, asked, table, own, block_bytes)
-    every = np.arange(len(gallery))
+            left = _answer(found, left, asked, table, block_bytes)
     for query in left:
-        found.indices[query], found.distances[query] = _nearest(asked, held, query, every[every != own[query]], k)
+        found.indices[query], found.distances[query] = _nearest(asked, held, query, np.arange(len(gallery)), k)
     return found
-
-
-def _check(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int, own: NDArray[np.int64]) -> None:
-    held = len(gallery) - int((own >= 0).any())
-    if not 1 <= k <= held:
-        raise InputError(
-            f"k must be from 1 to {held}, the images that the gallery holds for a query, got {k!r}. Lower k."
-        )
-    require_finite(queries, "query")
-    require_finite(gallery, "gallery")
 
 
 def require_finite(embeddings: NDArray[np.float32], name: str) -> None:
@@ -204,7 +193,7 @@ class _Table:
             values, lengths, slips = gallery.centred(rows)
             offsets, factors = gallery.offsets(values)
             rounded, errors = self._round(values, slips)
-            self._rows[rows] = torch.cat([rounded, _in_parts(-offsets, dtype)], dim=1).to(device)
+            self._rows[rows[0] : rows[-1] + 1] = torch.cat([rounded, _in_parts(-offsets, dtype)], dim=1).to(device)
             self._longest = max(self._longest, float((lengths + errors).max()))
             self._error = max(self._error, float(errors.max()))
             self._offset = max(self._offset, float(np.abs(offsets).max()))
@@ -216,7 +205,7 @@ class _Table:
         return rounded, (_lengths(rounded.float() - values) if rounded is not values else 0.0) + slips
 
     def propose(
-        self, queries: _Vectors, rows: NDArray[np.int64], k: int, own: NDArray[np.int64]
+        self, queries: _Vectors, rows: NDArray[np.int64], k: int
     ) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
         """Return the positions, ascending, that can be among the k nearest, and whether no others can, bool [n].
 
@@ -224,7 +213,6 @@ class _Table:
             queries: of which.
             rows: int64 [n], which of them.
             k: at least so many positions are returned for each.
-            own: int64 [n], the position that a query must not find, or -1.
         """
         values, lengths, slips = queries.centred(rows)
         rounded, errors = self._round(values, slips)
@@ -238,11 +226,10 @@ class _Table:
         bound = errors * self._longest + lengths * self._error + self._slip
         bound += self._adding * (lengths * self._longest + self._offset)
         off = bound[:, None] + (2.0**-8 * np.abs(written) if self._dtype == torch.bfloat16 else 0.0)
-        other = positions != own[:, None]
         # At least k candidates are as near as this.
-        reached = np.partition(np.where(other, written - off, -np.inf), count - k, axis=1)[:, count - k]
+        reached = np.partition(written - off, count - k, axis=1)[:, count - k]
         proven = (count == len(self._rows)) | ((written + off).min(axis=1) < reached)
-        possible = (written + off >= reached[:, None]) & other
+        possible = written + off >= reached[:, None]
         return [np.sort(row[can]) for row, can in zip(positions, possible, strict=True)], proven
 
 
@@ -277,7 +264,6 @@ def _answer(
     queries: NDArray[np.int64],
     asked: _Vectors,
     table: _Table,
-    own: NDArray[np.int64],
     block_bytes: int,
 ) -> NDArray[np.int64]:
     """Write the neighbours of these queries, int64 [n], where they are proven; return those where they are not."""
@@ -292,7 +278,7 @@ def _answer(
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(queries), size):
             rows = queries[start : start + size]
-            candidates, proven = table.propose(asked, rows, k, own[rows])
+            candidates, proven = table.propose(asked, rows, k)
             pairs = [pair for pair, sure in zip(zip(rows, candidates, strict=True), proven, strict=True) if sure]
             list(pool.map(rescore, [pairs[first::threads] for first in range(threads)]))
             left.append(rows[~proven])

@@ -11,17 +11,14 @@ from numpy.typing import NDArray
 RECALL_AT = (1, 5, 10)
 
 
-def relevant_of(
-    labels: NDArray[np.int64], gallery_labels: NDArray[np.int64], itself: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """Return how many images of the gallery are of each query's class, int64 [q]; without the query itself.
+def relevant_of(labels: NDArray[np.int64], gallery_labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many images of the gallery are of each query's class, int64 [q].
 
     >>> relevant_of(np.array([0, 1, 2]), np.array([0, 0, 1])).tolist()
     [2, 1, 0]
     """
     most = max(labels.max(initial=0), gallery_labels.max(initial=0))
-    counts = np.bincount(gallery_labels, minlength=most + 1)[labels]
-    return np.asarray(counts if itself is None else counts - (itself >= 0), np.int64)
+    return np.asarray(np.bincount(gallery_labels, minlength=most + 1)[labels], np.int64)
 
 
 def neighbours_needed(gallery_labels: NDArray[np.int64], available: int) -> int:

@@ -19,7 +19,6 @@ from carcls.stages import StageStore
 
 __all__ = [
     "TestScore",
-    "answer_sibling",
     "check_data",
     "evaluate_on_test",
     "export_trial",
@@ -96,25 +95,6 @@ def load_libraries(config: TrialConfig) -> None:
 
     _module(config.family)
     load_library(config.backbone)
-
-
-def answer_sibling(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> str:
-    """Return the file with a sibling's validation predictions, relative to the store, as ``Outcome.predictions``.
-
-    Only retrieval has siblings; nothing is trained or embedded for it.
-
-    Args:
-        config: of the sibling.
-        data: as its trial had it.
-        stages: where the trial's embeddings are.
-        model: the trial's ``Outcome.model``.
-
-    Raises:
-        TrialFailure: the embeddings are gone.
-    """
-    from carcls.families import retrieval
-
-    return retrieval.answer_sibling(config, data, stages, model)
 
 
 def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:

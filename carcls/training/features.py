@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class FrozenFeatures:
     def _key(self, rows: NDArray[np.int64], view: View | None) -> dict[str, Any]:
         changed = None
         if view is not None:
-            changed = {"augmentation": view.augmentation.key, "seed": view.seed, "epoch": view.epoch}
+            changed = {"augmentation": asdict(view.augmentation), "seed": view.seed, "epoch": view.epoch}
         whole = {**self.key, "precision": self.precision, "rows": _digest_of_rows(rows.tobytes()), "view": changed}
         return {**whole, "version": VERSION}
 

@@ -109,7 +109,9 @@ class ImageSource:
     def _prepare(self, raw: Tensor, rows: NDArray[np.int64], view: View | None) -> Tensor:
         raw = raw.to(self.device, non_blocking=True)
         count, side = raw.shape[:2]
-        draws = None if view is None else view.draws(rows, len(self.pixels)).to(self.device)
+        draws = None
+        if view is not None:
+            draws = draw_view(torch.from_numpy(rows), len(self.pixels), view.seed, view.epoch).to(self.device)
         images = torch.empty((count, 3, side, side), device=self.device, memory_format=torch.channels_last)
         size = _block(self.device, count, side)
         for block in (slice(start, start + size) for start in range(0, count, size)):
@@ -133,10 +135,6 @@ class View:
     augmentation: Augmentation
     seed: int
     epoch: int
-
-    def draws(self, rows: NDArray[np.int64], total: int) -> Tensor:
-        """Return the random numbers of the given images, float32 [b, DRAWS]."""
-        return draw_view(torch.from_numpy(np.asarray(rows)), total, self.seed, self.epoch)
 
 
 def batches(count: int, size: int, order: Tensor | None = None) -> Iterator[NDArray[np.int64]]:

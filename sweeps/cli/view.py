@@ -29,9 +29,9 @@ _WIDE, _NARROW, _SHORTEST = 100, 70, 16
 
 
 @contextmanager
-def open_view(spec: SweepSpec, console: Console) -> Iterator[View]:
+def open_view(spec: SweepSpec, console: Console) -> Iterator[SweepView]:
     """Give a view of a sweep, and clear it away at the end."""
-    view = View(spec, console)
+    view = SweepView(spec, console)
     try:
         with last_words(view.close):
             yield view
@@ -39,7 +39,7 @@ def open_view(spec: SweepSpec, console: Console) -> Iterator[View]:
         view.close()
 
 
-class View:
+class SweepView:
     """Shows a sweep: on a terminal a table that is redrawn in place, anywhere else one line per event.
 
     Args:
@@ -119,12 +119,14 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
     if width < _NARROW:
         table.columns[1].max_width = _SHORTEST
     table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
-    best = running.status.best.number if running.status and running.status.best else None
-    trials = list(running.records.values())  # the live table is drawn in a thread of its own
+    best = running.status.best if running.status else None
+    trials = list(running.records.values())  # at once, since the live table is drawn in a thread of its own
+    if best is not None and best.number not in running.records:
+        trials = [best, *trials]  # of an earlier session
     newest = {trial.number for trial in trials[-_NEWEST:]}
     for trial in trials:
-        if trial.number in newest or trial.number == best or trial.status == "running":
-            is_best = trial.number == best
+        is_best = best is not None and trial.number == best.number
+        if trial.number in newest or is_best or trial.status == "running":
             cells = _cells(trial, is_best, short=width < _WIDE)
             row = [Text(text, style=_COLOURS.get(text, "")) for text in cells]
             table.add_row(*row, Text(running.settings_of(trial)), style="bold" if is_best else None)

@@ -24,7 +24,6 @@ from carcls.data.splits import Splits
 from carcls.errors import InputError, TrialFailure, WeightsError
 from carcls.export import GalleryPredictor, load_export
 from carcls.families import (
-    answer_sibling,
     check_data,
     evaluate_on_test,
     export_trial,
@@ -32,6 +31,7 @@ from carcls.families import (
     refit_trial,
     run_trial,
 )
+from carcls.families.retrieval import answer_sibling
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore, seconds_of

@@ -13,7 +13,7 @@ from carcls.data.summary import DataSummary
 from sweeps.budget import NOTHING
 from sweeps.cli.running import RunningSweep
 from sweeps.cli.summary import print_result
-from sweeps.cli.view import View, draw_trials, open_view
+from sweeps.cli.view import SweepView, draw_trials, open_view
 from sweeps.forecast import BudgetStatus
 from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.leaderboard import Leaderboard, find_best
@@ -49,7 +49,7 @@ def status_of(*trials: TrialRecord, goals: Goals = ACCURACY_ALONE) -> BudgetStat
     return BudgetStatus(NOTHING, None, len(trials), find_best(trials, goals))
 
 
-def play(view: View, spec: SweepSpec) -> None:
+def play(view: SweepView, spec: SweepSpec) -> None:
     """Show a sweep of a documented and a searched trial."""
     view.packing(5, 10)
     view.packing(10, 10)
@@ -81,7 +81,7 @@ def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
 def test_plain_view_tells_each_tenth_of_the_images_once(spec: SweepSpec) -> None:
     """Reading a thousand images prints eleven lines, not a thousand."""
     console, text = console_of(terminal=False)
-    view = View(spec, console)
+    view = SweepView(spec, console)
     for done in range(1001):
         view.packing(done, 1000)
     assert len(text.getvalue().splitlines()) == 11
@@ -160,7 +160,7 @@ def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:
     """With the time of an answer as objective and a limit on parameters, the fastest trial within it is the best."""
     spec = load_spec("transfer", overrides={"objectives": ["predict_time"], "constraints": ["parameters <= 5M"]})
     console, text = console_of(terminal=False)
-    view, trials = View(spec, console), list[TrialRecord]()
+    view, trials = SweepView(spec, console), list[TrialRecord]()
     for number, (accuracy, milliseconds, parameters) in enumerate([(0.9, 4.0, 1e6), (0.5, 2.0, 2e6), (0.8, 1.0, 9e6)]):
         found = record(spec, number, accuracy)
         metrics = {**found.metrics, "predict_ms": milliseconds, "parameters": parameters}

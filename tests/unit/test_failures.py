@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ from carcls.training.device import memory_errors_named
 from carcls.training.optim import build_optimizer
 from sweeps.failures import (
     NOWHERE,
+    POLICIES,
     CircuitBreaker,
     Failure,
+    Kind,
     Location,
     Suspects,
     Try,
@@ -181,6 +184,13 @@ def test_a_lack_of_memory_is_answered_with_a_larger_share_and_then_with_smaller_
     assert [has_whole_share(t, 6) for t in on_cpu] == [False, False, False, True, True, True]
     assert ladder(Try(6, 0), 1, 6) == [Try(6, 0)]
     assert Try.from_dict(on_cpu[-1].as_dict()) == on_cpu[-1]
+
+
+def test_every_kind_has_a_policy_and_is_documented() -> None:
+    """The table in docs/cli.md says what is done about each."""
+    documented = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert set(POLICIES) == set(get_args(Kind))
+    assert [kind for kind in POLICIES if f"| `{kind}` | " not in documented] == []
 
 
 def test_three_of_a_kind_in_a_row_stop_the_sweep() -> None:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from carcls.evaluation.neighbours import BLOCK_BYTES, _Table, _Vectors
 
 TYPES = (torch.bfloat16, torch.float32)
-NOBODY = np.full(40, -1)
 Proposed = tuple[list[NDArray[np.int64]], NDArray[np.bool_]]
 
 
@@ -25,13 +24,12 @@ def proposed(
     gallery: NDArray[np.float32],
     dtype: torch.dtype,
     k: int,
-    own: NDArray[np.int64] = NOBODY,
     block_bytes: int = 50_000,
 ) -> Proposed:
     """Return candidates by Euclidean distance; the gallery is put into the table in several pieces."""
     asked, held = _Vectors.both(queries, gallery, "euclidean")
     table = _Table(held, dtype, torch.device("cpu"), block_bytes)
-    return table.propose(asked, np.arange(len(queries)), k, own)
+    return table.propose(asked, np.arange(len(queries)), k)
 
 
 def nearest(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -66,20 +64,8 @@ def test_what_is_closer_together_than_bf16_can_tell_is_not_proven() -> None:
     gallery = np.repeat(queries, 400, axis=0)
     gallery[200:] *= -1  # so that the mean, which is taken off, is near 0
     gallery[:200, 0] += (np.arange(200) * 1e-3 * np.linalg.norm(queries[0])).astype(np.float32)
-    assert not proposed(queries, gallery, torch.bfloat16, 10, NOBODY[:1])[1].any()
-    assert proposed(queries, gallery, torch.float32, 10, NOBODY[:1])[1].all()
-
-
-@pytest.mark.parametrize("dtype", TYPES)
-def test_itself_is_no_candidate(dtype: torch.dtype) -> None:
-    """A query's own position is ruled out, and does not count as one of the k."""
-    gallery = vectors(400, 5)
-    candidates, proven = proposed(gallery[:40], gallery, dtype, 5, np.arange(40))
-    truth = nearest(gallery[:40], gallery, 6)[:, 1:]
-    for query in np.flatnonzero(proven):
-        assert set(truth[query]) <= set(candidates[query])
-        assert query not in candidates[query]
-    assert proven.any()
+    assert not proposed(queries, gallery, torch.bfloat16, 10)[1].any()
+    assert proposed(queries, gallery, torch.float32, 10)[1].all()
 
 
 @pytest.mark.parametrize("before", ["highest", "medium"])
@@ -99,7 +85,7 @@ def test_no_score_is_further_off_than_the_bound_says(dtype: torch.dtype, distanc
     """Also of numbers halfway between two of bf16, where rounding changes the most: ruled out is only what is far."""
     halfway = np.full((400, 48), 1 + 2.0**-8, np.float32) * vectors(400, 8).round(1)
     asked, held = _Vectors.both(halfway[:40], halfway, distance)  # type: ignore[arg-type]
-    candidates, proven = _Table(held, dtype, torch.device("cpu"), 10**6).propose(asked, np.arange(40), 7, NOBODY)
+    candidates, proven = _Table(held, dtype, torch.device("cpu"), 10**6).propose(asked, np.arange(40), 7)
     for query in np.flatnonzero(proven):
         scale = 1.0 if asked.scales is None else float(asked.scales[query])
         exact = held.distances(asked.raw[query], scale, np.arange(400))

@@ -50,12 +50,6 @@ def test_absent_classes_miss_but_do_not_divide_by_zero() -> None:
     assert set(alone.values()) == {0.0}
 
 
-def test_the_query_itself_is_not_relevant() -> None:
-    """A query that lies in the gallery has one relevant image less."""
-    gallery = np.array([0, 0, 1])
-    assert relevant_of(gallery, gallery, np.arange(3)).tolist() == [1, 1, 0]
-
-
 def test_enough_neighbours_are_asked_for() -> None:
     """Ten for recall, the largest class for mAP@R, and never more than there are."""
     assert neighbours_needed(np.zeros(30, np.int64), 29) == 29

@@ -25,7 +25,8 @@ from carcls.config import TrialConfig
 from carcls.errors import InputError, WeightsError
 from carcls.models.backbones import Backbone, build_backbone
 from carcls.models.classifier import build_classifier
-from carcls.models.weights import WeightsSource, are_official, load_weights, reachable, resolve_weights
+from carcls.models.state import load_weights
+from carcls.models.weights import WeightsSource, are_official, reachable, resolve_weights
 
 PROBE_LIMIT = 10.0
 
@@ -64,7 +65,7 @@ def _same(backbone: Backbone, state: dict[str, Tensor]) -> bool:
 
 def _loaded(name: str, path: Path) -> Backbone:
     backbone = build_backbone(name, seed=9)
-    load_weights(backbone, resolve_weights(name, str(path)))
+    load_weights(backbone, resolve_weights(name, str(path)).path)
     return backbone
 
 
@@ -76,7 +77,7 @@ def test_random_needs_no_file() -> None:
     source = resolve_weights("resnet50", "random")
     assert source == WeightsSource("random", None, "random")
     backbone = build_backbone("efficientnet_lite0", 4)
-    load_weights(backbone, source)
+    load_weights(backbone, source.path)
     assert _same(backbone, build_backbone("efficientnet_lite0", 4).body.state_dict())
 
 
@@ -89,7 +90,7 @@ def test_the_weights_folder_is_asked_first(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("CARSWEEP_WEIGHTS_DIR", str(tmp_path))
     source = resolve_weights("resnet50", "auto")
     backbone = build_backbone("resnet50")
-    load_weights(backbone, source)
+    load_weights(backbone, source.path)
     assert source.path == path
     assert source.digest == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     assert _same(backbone, state)
@@ -251,7 +252,7 @@ def test_a_tensor_that_does_not_fit_is_named(
     spoil(state)
     torch.save(state, tmp_path / "resnet10t.pth")
     with pytest.raises(WeightsError, match=fault):
-        load_weights(backbone, resolve_weights("timm:resnet10t", str(tmp_path)))
+        load_weights(backbone, resolve_weights("timm:resnet10t", str(tmp_path)).path)
     assert _same(backbone, build_backbone("timm:resnet10t", seed=9).body.state_dict())
 
 
@@ -261,7 +262,7 @@ def test_a_pickled_model_is_refused_unread(tmp_path: Path) -> None:
     (tmp_path / "resnet50.safetensors").write_bytes(b"no safetensors")
     for name in ("resnet50.pth", "resnet50.safetensors"):
         with pytest.raises(WeightsError, match="must be a state dict of tensors"):
-            load_weights(build_backbone("resnet50"), resolve_weights("resnet50", str(tmp_path / name)))
+            load_weights(build_backbone("resnet50"), resolve_weights("resnet50", str(tmp_path / name)).path)
 
 
 # The packaged efficientnet_lite0
@@ -303,7 +304,7 @@ def _reference_lite0(state: dict[str, Tensor], x: Tensor) -> Tensor:
 def lite0() -> Backbone:
     """efficientnet_lite0 with its packaged weights."""
     backbone = build_backbone("efficientnet_lite0")
-    load_weights(backbone, resolve_weights("efficientnet_lite0", "auto"))
+    load_weights(backbone, resolve_weights("efficientnet_lite0", "auto").path)
     return backbone.eval()
 
 
