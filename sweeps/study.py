@@ -183,12 +183,12 @@ class Study:
         self._trials.spending = read
 
     def report(self, number: int, measurement: Measurement, seconds: float = 0.0) -> bool:
-        """Note a measurement; return True when the trial has ended with it.
+        """Note a measurement; return True when the trial should stop now.
 
-        It has when successive halving says so, or when a metric is not finite (then it has failed). Documented
-        experiments are never pruned, but others are measured against them; nor is a trial that has just finished its
-        last epoch, or a confirming run, against which no other is measured either. Saying the same epoch again changes
-        nothing.
+        It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
+        failed already). Documented experiments are never pruned, but others are measured against them; nor is a trial
+        that has just finished its last epoch, or a confirming run, against which no other is measured either. Saying
+        the same epoch again changes nothing.
         """
         live = self._live.get(number)
         if live is None:
@@ -204,11 +204,7 @@ class Study:
             live.stages = {}
         stopping, epochs = self._spec.early_stopping, live.config.epochs
         is_rung = epoch in stopping.rungs(epochs) and not (live.documented or live.confirms)
-        if not is_rung or not is_beaten(self._trials.curves(), number, epoch, epochs, stopping):
-            return False
-        reason = f"stopped after epoch {epoch}: others were better by then"
-        self._finish(number, "pruned", {**live.last, "reason": reason})
-        return True
+        return is_rung and is_beaten(self._trials.curves(), number, epoch, epochs, stopping)
 
     def is_live(self, number: int) -> bool:
         """Whether the trial was handed out and nothing final was told of it."""
@@ -234,6 +230,12 @@ class Study:
             self._finish(number, "failed", {**outcome, "reason": broken}, "diverged")
         else:
             self._finish(number, "complete", outcome)
+
+    def tell_pruned(self, number: int) -> None:
+        """Close the trial at its last report."""
+        last = self._live[number].last
+        reason = f"stopped after epoch {last['epochs']}: others were better by then"
+        self._finish(number, "pruned", {**last, "reason": reason})
 
     def tell_failed(self, number: int, reason: str, failure: str = "") -> None:
         """Close the trial as failed; the reason is shown on the leaderboard. ``failure`` is its kind."""
