@@ -180,7 +180,8 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
         from sweeps.engine import run_trials
         from sweeps.engine_task import Preload
 
-        preload = [Preload(session.ray)] if session.ray.address is None and not session.share.gpus else []
+        is_here = session.ray.address is None and not session.share.gpus
+        preload = [Preload(session.ray, session.share.concurrency)] if is_here else []
         return run_trials(
             spec,
             session.folder / "dataset.json",
