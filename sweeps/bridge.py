@@ -31,7 +31,6 @@ from sweeps.forecast import Account, BudgetStatus
 from sweeps.halt import Halt
 from sweeps.hangs import Patience
 from sweeps.resources import Share
-from sweeps.spending import Meter
 from sweeps.study import Study, TrialRecord
 
 if TYPE_CHECKING:
@@ -62,8 +61,7 @@ class Bridge:
 
     Attributes:
         study: asked and told; its journal is the only lasting memory.
-        meter: measures what trials take.
-        account: of the sweep's budget.
+        account: of the sweep's budget; measures what trials take.
         halt: whether the sweep goes on; told of failures that end it, also of the observers'.
         patience: tells which trials hang.
         quarantine: takes machines and GPUs out of use.
@@ -74,7 +72,6 @@ class Bridge:
     """
 
     study: Study
-    meter: Meter
     account: Account
     halt: Halt
     patience: Patience
@@ -136,7 +133,7 @@ class Bridge:
         trial.process, trial.failure = process, None
         self._processes.setdefault(process, NOWHERE)
         self.patience.begin(trial.number, trial.config)
-        self.meter.start(trial.number, trial.given.cpus, trial.given.gpus)
+        self.account.meter.start(trial.number, trial.given.cpus, trial.given.gpus)
         if trial.number not in self._told:
             record = self.study.record(trial.number)
             self._told[trial.number] = record.epochs
@@ -149,7 +146,7 @@ class Bridge:
             self._processes[trial.process] = Location(**json.loads(result["location"]))
         if "failure" in result:  # and the process ends itself, since it can use no GPU
             trial.failure = Failure(**json.loads(result["failure"]))
-            self.meter.stop(trial.number, saw_gpu=False)
+            self.account.meter.stop(trial.number, saw_gpu=False)
         said = json.loads(result.get("measurements", "[]"))
         last = said[-1]["epoch"] if said else 0
         self.patience.hear(trial.number, last, trained=any(one["trained"] for one in said))
@@ -209,7 +206,7 @@ class Bridge:
         self.quarantine.suspects.clear(self._location(trial))
 
     def _leave(self, trial: Running) -> None:
-        self.meter.stop(trial.number)
+        self.account.meter.stop(trial.number)
         self.patience.end(trial.number)
 
     def _location(self, trial: Running) -> Location:
@@ -258,7 +255,7 @@ class Bridge:
         for one in said:
             epoch, trained = one["epoch"], one["trained"]
             if trained:
-                self.meter.train(number)
+                self.account.meter.train(number)
             measurement = Measurement(epoch, one["metrics"], trained, one["stages"])
             stop = self.study.report(number, measurement, one["seconds"])
             if epoch > self._told.get(number, 0) and self.study.is_live(number):
@@ -270,9 +267,12 @@ class Bridge:
         return False
 
     def _tell_finished(self) -> None:
-        """The study may have finished trials."""
+        """The study may have finished trials; derived ones are no news, but may be the best."""
         for record in self.study.take_finished():
-            self._announce(record)
+            if record.sibling_of is None:
+                self._announce(record)
+            else:
+                self.account.note(record)
 
     def _announce(self, record: TrialRecord) -> None:
         """Tell everybody; an exception of theirs ends the sweep, not Tune's loop."""

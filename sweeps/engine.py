@@ -25,7 +25,6 @@ from sweeps.hangs import Patience, expected_seconds
 from sweeps.interrupts import interruptible
 from sweeps.resources import Machine, least_seconds, trial_resources
 from sweeps.session import RaySession
-from sweeps.spending import Meter
 from sweeps.study import Costs, Study, TrialRecord
 
 if TYPE_CHECKING:
@@ -146,13 +145,12 @@ def _bridge(
     on_status: Callable[[BudgetStatus], None],
     images: int,
 ) -> Bridge:
-    share, records = trial_resources(spec, *machines), study.records()
-    meter = Meter(records)
-    study.note_spending(meter.read)
+    share = trial_resources(spec, *machines)
+    account = Account(spec, share, study.records(), halt.deadline)
+    study.note_spending(account.meter.read)
     return Bridge(
         study=study,
-        meter=meter,
-        account=Account(spec, share, records, meter, halt.deadline),
+        account=account,
         halt=halt,
         patience=Patience(partial(expected_seconds, share, images), least_seconds()),
         quarantine=quarantine,

@@ -20,6 +20,7 @@ from carcls.unfreezing import open_stages
 from sweeps.confirm import Extent, parse_confirm, repeats_of
 from sweeps.rates import Machine, Rates, head_seconds, packing_seconds, rates_of, search_seconds, whitening_seconds
 from sweeps.spec import SweepSpec
+from sweeps.spec_stopping import survival
 
 if TYPE_CHECKING:
     from carcls.data.summary import DataSummary
@@ -250,7 +251,10 @@ def _example(spec: SweepSpec, expected: Callable[..., _Trial]) -> list[_Trial]:
         spec.trial_config({name: domain.draw(random) for name, domain in spec.search.items()})
         for _ in range(spec.trials - len(documented))
     ]
-    return [*map(expected, documented), *(expected(config, _survival(spec, config.epochs)) for config in drawn)]
+    return [
+        *map(expected, documented),
+        *(expected(config, survival(spec.early_stopping, config.epochs)) for config in drawn),
+    ]
 
 
 def _afterwards(spec: SweepSpec, trials: Sequence[_Trial]) -> list[TrialConfig]:
@@ -265,10 +269,3 @@ def _afterwards(spec: SweepSpec, trials: Sequence[_Trial]) -> list[TrialConfig]:
     if spec.refit:
         configs += [repeat.config for repeat in repeats_of(0, longest[0].config, spec.seed + 1, 1)]
     return configs
-
-
-def _survival(spec: SweepSpec, epochs: int) -> tuple[float, ...]:
-    rungs = spec.early_stopping.rungs(epochs)
-    return tuple(
-        spec.early_stopping.reduction ** -float(sum(rung <= epoch for rung in rungs)) for epoch in range(epochs)
-    )

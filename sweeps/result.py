@@ -100,7 +100,7 @@ class SweepResult:
             seed that stands for the winning settings.
         test, registered: of the winner.
         tracking_uri: where MLflow's runs are, without a password.
-        seconds: of all sittings.
+        seconds: of all sessions.
         interrupted: whether trials were left.
         comparison: the winner beside others.
         spent: as ``sweeps.budget.spent_dict`` returns it; empty in results of older versions.

@@ -6,6 +6,7 @@ all families (``sweeps.together``), or documented experiments with their documen
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING
 from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.errors import InputError
 from carcls.stages import write_json
-from sweeps.budget import shared_budgets
 from sweeps.result import SweepResult
 from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.sweep import plan_sweep, run_sweep
@@ -152,9 +152,13 @@ def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult
         left: sweeps that share what is left, this one included.
     """
     epochs, cost = (sum(result.spent.get(name) or 0 for result in before) for name in ("epochs", "cost"))
-    shares = shared_budgets(spec, epochs, cost, left)
+    shares: dict[str, float] = {}
     if spec.hours is not None:
         shares["hours"] = max(1e-6, spec.hours - spent_hours) / left
+    if spec.epochs_budget is not None:
+        shares["epochs_budget"] = max(0, math.ceil((spec.epochs_budget - epochs) / left))
+    if spec.max_cost is not None:
+        shares["max_cost"] = max(0.0, (spec.max_cost - cost) / left)
     return spec.model_copy(update=shares)
 
 

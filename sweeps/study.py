@@ -283,8 +283,9 @@ class Study:
         late_stages = {**outcome.get("stages", {}), **(live.stages if live else {})}
         told |= {"failure": failure, **({"late_stages": late_stages} if late_stages else {})}
         derived = list(derived_of(live.config, answers, self._spec, self._trials.digests)) if live and answers else ()
+        first = self._trials.next_number
         self._trials.finish(number, status, told, derived)
-        self._finished.append(number)
+        self._finished += [*range(first, self._trials.next_number), number]
 
     # Reading
 
@@ -297,6 +298,6 @@ class Study:
         return self._trials.records()
 
     def take_finished(self) -> list[TrialRecord]:
-        """Return the trials finished since the last call; not those that others answer."""
+        """Return the trials finished since the last call, derived ones before the one that answered them; no twins."""
         numbers, self._finished = self._finished, []
         return [self.record(number) for number in numbers]

@@ -25,7 +25,7 @@ CARCLS_LAYERS: list[set[str]] = [
 ]
 SWEEPS_LAYERS: list[set[str]] = [
     {"sweeps.text"},
-    {"sweeps.space", "sweeps.objectives", "sweeps.constraints", "sweeps.pareto"},
+    {"sweeps.space", "sweeps.objectives", "sweeps.constraints"},
     {"sweeps.goals"},
     {
         "sweeps.spec",

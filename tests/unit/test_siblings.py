@@ -132,6 +132,7 @@ def test_derived_trials_are_stored_once_and_numbered_as_if_each_had_a_line(tmp_p
         first = study.ask()
         assert first is not None
         complete(study, first)
+        assert [record.number for record in study.take_finished()] == [*range(1, 12), 0]
         lines = (tmp_path / "study.journal").read_text().splitlines()
         assert sum('"vote":' in line for line in lines) == 1  # that of asking: each setting and metric is in one line
         second = study.ask()

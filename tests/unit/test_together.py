@@ -92,12 +92,16 @@ def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepR
     return replace(made, **changes)
 
 
-def test_families_share_epochs_and_money() -> None:
-    """The second of three families gets half of what the first has left of 30 epochs and 9 in money."""
-    spec = specs(epochs_budget=30, price="1/hour", max_cost=9.0)["retrieval"]
-    spent = {"seconds": 1.0, "epochs": 10, "cost": 1.0, "currency": "$", "by_status": {}}
-    second = with_share(spec, 0.0, [result("transfer", spent=spent)], 2)
-    assert (second.epochs_budget, second.max_cost) == (10, 4.0)
+@pytest.mark.parametrize(
+    ("epochs", "cost", "left", "share"),
+    [(0, 0.0, 3, (34, pytest.approx(10 / 3))), (20, 1.0, 2, (40, 4.5)), (120, 11.0, 1, (0, 0.0))],
+)
+def test_families_share_epochs_and_money(epochs: int, cost: float, left: int, share: tuple[int, float]) -> None:
+    """Of 100 epochs and 10 in money the first of three gets a third; what it leaves is shared by the other two."""
+    spec = specs(epochs_budget=100, price="1/hour", max_cost=10.0)["retrieval"]
+    spent = {"seconds": 1.0, "epochs": epochs, "cost": cost, "currency": "$", "by_status": {}}
+    given = with_share(spec, 0.0, [result("transfer", spent=spent)], left)
+    assert (given.epochs_budget, given.max_cost) == share
 
 
 @pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
