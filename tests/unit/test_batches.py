@@ -42,8 +42,8 @@ def test_every_image_is_in_one_part_and_none_alone_unasked(
 ) -> None:
     """Every image trains once an epoch, but one that would be a last batch alone; parts are as large as they may be."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
-    parts_of = micro_batches(TrialConfig(batch_size=size, micro_batch=micro), least)
-    divided = [(batch, parts_of(batch)) for batch in batches(count, size, order)]
+    config = TrialConfig(batch_size=size, micro_batch=micro)
+    divided = [(batch, micro_batches(config, batch, least)) for batch in batches(count, size, order)]
     trained = np.concatenate([part for _, parts in divided for part in parts]).tolist()
     alone = size > 1 and count > 1 and count % size == 1
     assert trained == order.tolist()[: count - alone]
