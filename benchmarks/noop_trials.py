@@ -1,6 +1,6 @@
 """Trials that do nothing, as carsweep runs them and as Ray Tune alone does; used by orchestration.py.
 
-Everything around a trial is real but early stopping: the study and its journal, the books, and MLflow in a
+Everything around a trial is real but early stopping: the study and its journal, the budget, and MLflow in a
 database on disk. What a trial would compute takes no time. Raw Tune keeps its processes too, and logs nothing.
 """
 

@@ -16,11 +16,14 @@ class Measurement:
         metrics: ``train_loss``, ``val_loss`` (nats), ``val_accuracy``, ``val_top5``, ``val_precision``, ``val_recall``,
             ``val_f1`` (support-weighted, as documented) and ``val_…_macro``, all in [0, 1]; ``seconds`` of this epoch.
         trained: whether the epoch was trained just now; not told again from the store or a checkpoint.
+        stages: names of the cached stages that the trial used first since the measurement before, each with the
+            seconds of making that finding it saved; None for one that it made. The trial's process fills them in.
     """
 
     epoch: int
     metrics: Mapping[str, float]
     trained: bool = True
+    stages: Mapping[str, float | None] = field(default_factory=dict)
 
 
 Report = Callable[[Measurement], None]

@@ -1,8 +1,9 @@
 """The content-addressed store: a stage is a folder that is a pure function of its key, made once and shared by all.
 
-A stage lives at ``<root>/<kind>/<digest of its key>/`` and holds ``key.json`` beside what its maker wrote. It appears
-complete or not at all: the maker writes into a folder of another name, which is renamed at the end. One maker at a time
-holds the stage's lock; others wait and then find it made. Every answer is written to ``<root>/LOG``.
+A stage lives at ``<root>/<kind>/<digest of its key>/`` (``kind/digest`` is its name) and holds ``key.json`` beside what
+its maker wrote. It appears complete or not at all: the maker writes into a folder of another name, which is renamed at
+the end. One maker at a time holds the stage's lock; others wait and then find it made. Every answer is written to
+``<root>/LOG``, and a store object knows the names of all stages that were asked for through it.
 
 Each process checks a stage against its checksums when it first uses it (see carcls.stages_checks). One that is damaged
 is dropped, and made again.
@@ -14,7 +15,6 @@ import json
 import os
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,10 +26,13 @@ from filelock import FileLock, Timeout
 from carcls.config import digest_of
 from carcls.disk import full_disk_named, replacing
 from carcls.stages_checks import find_damage, seal
-from carcls.stages_use import MADE, note_hit, note_made
+from carcls.stages_disk import throw_away
 
 LOG = "log.jsonl"
 WAIT_SECONDS = 10.0
+_KEY, _MADE = "key.json", "made.json"
+Key = Mapping[str, Any]
+Make = Callable[[Path], None]
 # Stages that this process has found to be whole.
 _whole: set[Path] = set()
 
@@ -55,104 +58,66 @@ class StageStore:
     Args:
         root: the store's folder, made when missing. Several processes may share it.
         waits: called every WAIT_SECONDS while another process makes a stage that is waited for.
-
-    Attributes:
-        saved_seconds: what those stages took to make that this object found made by another.
     """
 
     def __init__(self, root: Path, waits: Callable[[], None] = lambda: None) -> None:
         self.root = Path(root)
         self._waits = waits
-        self.saved_seconds = 0.0
-        self._answered: set[Path] = set()
+        self._used: set[str] = set()
+        self._news: dict[str, float | None] = {}
         self.root.mkdir(parents=True, exist_ok=True)
 
-    def folder(self, kind: str, key: Mapping[str, Any]) -> Path:
+    def folder(self, kind: str, key: Key) -> Path:
         """Return where the stage is, or would be."""
         return self.root / kind / digest_of(dict(key), length=24)
 
-    def has(self, kind: str, key: Mapping[str, Any]) -> bool:
+    def has(self, kind: str, key: Key) -> bool:
         """Tell whether the stage is made."""
-        return (self.folder(kind, key) / "key.json").is_file()
+        return (self.folder(kind, key) / _KEY).is_file()
 
-    def get_or_make(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+    def get_or_make(self, kind: str, key: Key, make: Make, *, keep: bool = False) -> Path:
         """Return the stage's folder; when it is not there yet, ``make`` fills an empty folder that becomes it.
 
-        A maker that raises leaves nothing. Use ``workshop`` for work that must survive its maker.
+        Args:
+            kind, key: of the stage.
+            make: gets the folder. Where it raises, nothing is left of it.
+            keep: the folder survives its maker's death, and the next maker finds what was written. It must write each
+                file to a temporary name and rename it, and must accept a folder in any such state.
         """
-        self._answer(kind, key, make, keep=False)
+        self._answer(kind, key, make, keep=keep)
         return self.folder(kind, key)
 
-    def make_if_free(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> bool:
+    def make_if_free(self, kind: str, key: Key, make: Make) -> bool:
         """As ``get_or_make``, but leaves it to another process that is making it; tell whether it is there."""
-        return self._answer(kind, key, make, keep=False, wait=False)
+        return self._answer(kind, key, make, wait=False)
 
-    def resume_or_make(self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
-        """As ``get_or_make``, but the maker's folder survives its death: the next maker finds what it had written.
-
-        The maker must write each file to a temporary name and rename it, and must accept a folder in any such state.
-        """
-        self._answer(kind, key, make, keep=True)
-        return self.folder(kind, key)
-
-    def workshop(self, kind: str, key: Mapping[str, Any]) -> Path:
-        """Return the folder in which an unfinished ``resume_or_make`` keeps its work."""
+    def workshop(self, kind: str, key: Key) -> Path:
+        """Return the folder that ``get_or_make`` keeps as long as the stage is unfinished."""
         final = self.folder(kind, key)
         return final.with_name(final.name + ".unfinished")
 
-    def note_damage(self, kind: str, key: Mapping[str, Any], damage: str) -> None:
-        """Write to the log that unfinished work in the stage's workshop was damaged, and begins anew."""
-        self._log(kind, self.folder(kind, key).name, "dropped", time.perf_counter(), damage)
+    def take_used(self) -> dict[str, float | None]:
+        """Return the names of the stages that were used first since the last call, each with what finding it saved.
 
-    def forget(self, kind: str, key: Mapping[str, Any]) -> None:
+        That is how many seconds its making took; None for a stage that was made through this object.
+        """
+        news, self._news = self._news, {}
+        return news
+
+    def note_damage(self, kind: str, key: Key, damage: str) -> None:
+        """Write to the log that unfinished work in the stage's workshop was damaged, and begins anew."""
+        self._log(self.folder(kind, key), "dropped", time.perf_counter(), damage)
+
+    def forget(self, kind: str, key: Key) -> None:
         """Remove a stage that nobody will ask for any more."""
         final = self.folder(kind, key)
+        self._news.pop(self._name_of(final), None)
         with self._maker(final):
             if final.exists():
                 _remove(final)
 
-    def _answer(
-        self, kind: str, key: Mapping[str, Any], make: Callable[[Path], None], *, keep: bool, wait: bool = True
-    ) -> bool:
-        """Find the stage or make it; tell whether it is there: not if another makes it, and we do not wait."""
-        final, start = self.folder(kind, key), time.perf_counter()
-        if self._reuse(final, start):
-            return True
-        with self._maker(final, wait=wait) as is_ours:
-            if not is_ours:
-                return False
-            if self._reuse(final, start, locked=True):
-                return True
-            if final.exists():
-                self._drop(final, start, "key.json is missing")
-            work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
-            if not keep and work.exists():
-                shutil.rmtree(work)
-            work.mkdir(parents=True, exist_ok=True)
-            began = time.perf_counter()
-            for leftover in work.glob(".*.tmp"):  # of a maker that was killed while it wrote
-                leftover.unlink()
-            try:
-                with full_disk_named(self.root):
-                    if keep:
-                        write_json(work / "key.json", dict(key))  # whoever clears up must know whose work it is
-                    make(work)
-                    seal(work)
-                    if not (work / MADE).exists():  # the maker may know better what finding it is worth
-                        note_made(work, time.perf_counter() - began)
-                    write_json(work / "key.json", dict(key))
-            except BaseException:
-                if not keep:
-                    shutil.rmtree(work, ignore_errors=True)
-                raise
-            work.rename(final)
-            _whole.add(final)
-            self._answered.add(final)
-            self._log(kind, final.name, "made", start)
-        return True
-
     def find_damage(self, name: str) -> str:
-        """Return what is wrong with the files of a stage, or nothing; ``name`` is its path relative to the store.
+        """Return what is wrong with the files of a stage, or nothing.
 
         One that is damaged is made again when it is next asked for.
         """
@@ -161,55 +126,88 @@ class StageStore:
             _whole.discard(self.root / name)
         return damage
 
-    def _is_whole(self, final: Path) -> bool:
-        if final not in _whole and not find_damage(final):
-            _whole.add(final)
-        return final in _whole
-
-    def _whole_or_dropped(self, final: Path) -> bool:
-        """Tell whether the stage is whole; one that is not is taken out. The caller holds its lock."""
-        start = time.perf_counter()
-        if self._is_whole(final):
+    def _answer(self, kind: str, key: Key, make: Make, *, keep: bool = False, wait: bool = True) -> bool:
+        """Find the stage or make it; tell whether it is there: not if another makes it, and we do not wait."""
+        final, start = self.folder(kind, key), time.perf_counter()
+        if self._reuse(final, start):
             return True
-        self._drop(final, start, find_damage(final))
-        return False
+        with self._maker(final, wait=wait) as is_ours:
+            if not is_ours:
+                return False
+            if not self._reuse(final, start, locked=True):
+                self._note(final, made=True)
+                work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
+                self._make(work, key, make, keep=keep)
+                work.rename(final)
+                _whole.add(final)
+                self._log(final, "made", start)
+        return True
 
-    def _drop(self, final: Path, start: float, damage: str) -> None:
-        _remove(final)
-        self._log(final.parent.name, final.name, "dropped", start, damage)
+    def _make(self, work: Path, key: Key, make: Make, *, keep: bool) -> None:
+        """Fill the folder that becomes the stage."""
+        if not keep:
+            shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True, exist_ok=True)
+        for leftover in work.glob(".*.tmp"):  # of a maker that was killed while it wrote
+            leftover.unlink()
+        start = time.perf_counter()
+        try:
+            with full_disk_named(self.root):
+                make(work)
+                if not (work / _MADE).exists():  # the maker may know better what finding it is worth
+                    note_made(work, time.perf_counter() - start)
+                seal(work)
+                write_json(work / _KEY, dict(key))
+        except BaseException:
+            if not keep:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
 
     def _reuse(self, final: Path, start: float, *, locked: bool = False) -> bool:
-        """Tell whether the stage is made and whole, and note that it is used: key.json has the time of the last use."""
-        if not (final / "key.json").is_file():
-            return False
-        if not (self._whole_or_dropped(final) if locked else self._is_whole(final)):
+        """Tell whether the stage is made and whole, and note that it is used: key.json has the time of the last use.
+
+        One that is damaged is taken out if the caller holds its lock.
+        """
+        damage = _damage_of(final) if final.exists() else None
+        if damage and locked:
+            _remove(final)
+            self._log(final, "dropped", start, damage)
+        if damage != "":
             return False
         with suppress(PermissionError):  # another user's store
-            os.utime(final / "key.json")
-        if final not in self._answered:
-            self._answered.add(final)
-            self.saved_seconds += note_hit(final)
-        self._log(final.parent.name, final.name, "reused", start)
+            os.utime(final / _KEY)
+        self._note(final)
+        self._log(final, "reused", start)
         return True
+
+    def _note(self, final: Path, *, made: bool = False) -> None:
+        name = self._name_of(final)
+        if name not in self._used:
+            self._used.add(name)
+            self._news[name] = None if made else seconds_of(final)
+
+    def _name_of(self, final: Path) -> str:
+        return final.relative_to(self.root).as_posix()
 
     @contextmanager
     def _maker(self, final: Path, *, wait: bool = True) -> Iterator[bool]:
         """Hold the stage's lock; tell whether it is held, which it is not if another has it and we do not wait."""
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{final}.lock")
-        while not _acquired(lock, WAIT_SECONDS if wait else 0.0):
-            if not wait:
-                yield False
-                return
+        with suppress(Timeout):
+            lock.acquire(timeout=WAIT_SECONDS if wait else 0.0)
+        while wait and not lock.is_locked:
             self._waits()
+            with suppress(Timeout):
+                lock.acquire(timeout=WAIT_SECONDS)
         try:
-            yield True
+            yield lock.is_locked
         finally:
             lock.release()
 
-    def _log(self, kind: str, digest: str, event: str, start: float, reason: str = "") -> None:
+    def _log(self, final: Path, event: str, start: float, reason: str = "") -> None:
         seconds = round(time.perf_counter() - start, 3)
-        said = {"kind": kind, "digest": digest, "event": event, "seconds": seconds, "pid": os.getpid()}
+        said = {"kind": final.parent.name, "digest": final.name, "event": event, "seconds": seconds, "pid": os.getpid()}
         line = json.dumps({**said, "reason": reason} if reason else said)
         # One write of less than a page to a file opened for appending is not torn by other writers.
         descriptor = os.open(self.root / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -227,19 +225,32 @@ class StageStore:
         return [StageEvent(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
-def _acquired(lock: FileLock, seconds: float) -> bool:
-    try:
-        lock.acquire(timeout=seconds)
-    except Timeout:
-        return False
-    return True
+def _damage_of(final: Path) -> str:
+    """Return what is wrong with a stage, or nothing; what is whole is looked at once in a process."""
+    if not (final / _KEY).is_file():
+        return f"{_KEY} is missing"
+    damage = "" if final in _whole else find_damage(final)
+    if not damage:
+        _whole.add(final)
+    return damage
 
 
 def _remove(final: Path) -> None:
     _whole.discard(final)
-    trash = final.with_name(f"{final.name}.{uuid.uuid4().hex[:8]}.trash")
-    final.rename(trash)
-    shutil.rmtree(trash, ignore_errors=True)
+    throw_away(final)
+
+
+def note_made(folder: Path, seconds: float) -> None:
+    """Write down what finding the stage in ``folder`` is worth; a maker that does not leaves the time of its making."""
+    (folder / _MADE).write_text(json.dumps({"seconds": round(seconds, 3)}), encoding="utf-8")
+
+
+def seconds_of(folder: Path) -> float:
+    """Return how long the stage took to make; 0 for one that is older than these notes."""
+    try:
+        return float(json.loads((folder / _MADE).read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def write_json(path: Path, value: Any) -> None:

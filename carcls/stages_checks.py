@@ -21,7 +21,7 @@ FILES = "files.json"
 WHOLE_BYTES = 256 * 2**20
 SAMPLES = 64
 _BLOCK = 2**20
-_NOT_CHECKED = {FILES, "key.json", "made.json", "hits"}
+_NOT_CHECKED = {FILES, "key.json"}
 
 
 def seal(folder: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -22,7 +21,6 @@ class Stored:
     """One folder of a store.
 
     Attributes:
-        root: of the store.
         path: where it is.
         kind: of the stage.
         digest: of its key.
@@ -32,7 +30,6 @@ class Stored:
         used: when it was last used or written to, in seconds since 1970.
     """
 
-    root: Path
     path: Path
     kind: str
     digest: str
@@ -45,18 +42,10 @@ class Stored:
         """Its path as trials know it, relative to the store."""
         return f"{self.kind}/{self.digest}"
 
-    def read_key(self) -> dict[str, Any]:
-        """Return what it was made of; empty when that cannot be read."""
-        try:
-            key = json.loads((self.path / "key.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return key if isinstance(key, dict) else {}
-
 
 def list_store(root: Path) -> list[Stored]:
     """Return all folders of a store that hold stages, whole or not; none where there is no store."""
-    return [stored for kind in _folders(root) for folder in _folders(kind) if (stored := _look(root, kind, folder))]
+    return [stored for kind in _folders(root) for folder in _folders(kind) if (stored := _look(folder))]
 
 
 def _folders(parent: Path) -> Iterator[Path]:
@@ -67,44 +56,45 @@ def _folders(parent: Path) -> Iterator[Path]:
         return
 
 
-def _look(root: Path, kind: Path, folder: Path) -> Stored | None:
+def size_of(folder: Path) -> int:
+    """Return the bytes that a folder's content takes on disk."""
+    return sum(file.lstat().st_blocks * 512 for file in folder.rglob("*"))
+
+
+def _look(folder: Path) -> Stored | None:
     state = _STATES.get(folder.suffix)
     if state is None:
         return None
     try:
-        size = sum(file.lstat().st_blocks * 512 for file in folder.rglob("*"))
+        size = size_of(folder)
         times = [path.stat().st_mtime for path in (folder, folder / "key.json") if path.exists()]
     except FileNotFoundError:  # somebody takes it out just now
         return None
-    return Stored(root, folder, kind.name, folder.name.split(".")[0], state, size, max(times, default=0.0))
+    return Stored(folder, folder.parent.name, folder.name.split(".")[0], state, size, max(times, default=0.0))
 
 
-def is_being_made(stored: Stored) -> bool:
-    """Tell whether a process is at work on this stage."""
-    try:
-        with FileLock(_lock_of(stored)).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
-def take_out(stored: Stored) -> bool:
+def take_out(stored: Stored, *, dry_run: bool = False) -> bool:
     """Take the folder out of the store, unless somebody makes it, or has used it since it was listed; tell whether.
 
-    It vanishes at once under its name, and then file by file: who has a file open or mapped keeps it.
+    With ``dry_run`` tell only whether it could be taken out.
     """
     try:
-        with FileLock(_lock_of(stored)).acquire(timeout=0):
-            now = _look(stored.root, stored.path.parent, stored.path)
+        with FileLock(stored.path.with_name(f"{stored.digest}.lock")).acquire(timeout=0):
+            now = _look(stored.path)
             if now is None or now.used > stored.used:
                 return False
-            trash = stored.path.with_name(f"{stored.digest}.{uuid.uuid4().hex[:8]}.trash")
-            stored.path.rename(trash)
+            if not dry_run:
+                throw_away(stored.path)
     except (Timeout, FileNotFoundError):
         return False
-    shutil.rmtree(trash, ignore_errors=True)
     return True
 
 
-def _lock_of(stored: Stored) -> Path:
-    return stored.path.with_name(f"{stored.digest}.lock")
+def throw_away(folder: Path) -> None:
+    """Remove a folder of a stage whose lock the caller holds.
+
+    It vanishes at once under its name, and then file by file: who has a file open or mapped keeps it.
+    """
+    trash = folder.with_name(f"{folder.stem}.{uuid.uuid4().hex[:8]}.trash")
+    folder.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)

@@ -17,13 +17,11 @@ from carcls.config import TrialConfig
 from carcls.outcome import Measurement
 from sweeps.bridge_quarantine import Quarantine
 from sweeps.failures import (
-    IN_A_ROW,
     NOWHERE,
     POLICIES,
     CircuitBreaker,
     Failure,
     Location,
-    Suspects,
     Try,
     failure_of_death,
     has_whole_share,
@@ -33,7 +31,6 @@ from sweeps.forecast import Account, BudgetStatus
 from sweeps.halt import Halt
 from sweeps.hangs import Patience
 from sweeps.resources import Share
-from sweeps.spending import Meter
 from sweeps.study import Study, TrialRecord
 
 if TYPE_CHECKING:
@@ -64,8 +61,7 @@ class Bridge:
 
     Attributes:
         study: asked and told; its journal is the only lasting memory.
-        meter: measures what trials take.
-        account: of the sweep's budget.
+        account: of the sweep's budget; measures what trials take.
         halt: whether the sweep goes on; told of failures that end it, also of the observers'.
         patience: tells which trials hang.
         quarantine: takes machines and GPUs out of use.
@@ -76,7 +72,6 @@ class Bridge:
     """
 
     study: Study
-    meter: Meter
     account: Account
     halt: Halt
     patience: Patience
@@ -89,7 +84,6 @@ class Bridge:
     _processes: dict[Any, Location] = field(default_factory=dict)
     _told: dict[int, int] = field(default_factory=dict)  # the last epoch that was told of each trial
     _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
-    _suspects: Suspects = field(default_factory=Suspects)
     _looked: float = field(default_factory=time.monotonic)
 
     # What Tune asks
@@ -109,8 +103,8 @@ class Bridge:
         self.account.note(self.study.record(asked.number))
         return trial
 
-    def must_end(self) -> bool:
-        """End the processes of trials that hang, and all of them when the sweep must end now; is that so?"""
+    def end_hanging(self) -> None:
+        """End the processes of trials that hang; Tune then tells of their deaths."""
         now = time.monotonic()
         passed, self._looked = now - self._looked, now
         hangs = self.patience.look(passed)
@@ -119,6 +113,9 @@ class Bridge:
             trial.failure = Failure("lost", reason)
             self.halt.tell(f"trial {trial.number} hangs and is ended: {reason} It goes on from its last epoch.")
             ray.kill(trial.process)  # one that does not answer gets SIGKILL after 5 s
+
+    def must_end(self) -> bool:
+        """Tell whether the sweep ends now; then its processes are ended."""
         if not self.halt.must_end():
             return False
         # Tune would wait for the epoch that runs, and give up after 15 s.
@@ -136,7 +133,7 @@ class Bridge:
         trial.process, trial.failure = process, None
         self._processes.setdefault(process, NOWHERE)
         self.patience.begin(trial.number, trial.config)
-        self.meter.start(trial.number, trial.given.cpus, trial.given.gpus)
+        self.account.meter.start(trial.number, trial.given.cpus, trial.given.gpus)
         if trial.number not in self._told:
             record = self.study.record(trial.number)
             self._told[trial.number] = record.epochs
@@ -149,13 +146,13 @@ class Bridge:
             self._processes[trial.process] = Location(**json.loads(result["location"]))
         if "failure" in result:  # and the process ends itself, since it can use no GPU
             trial.failure = Failure(**json.loads(result["failure"]))
-            self.meter.stop(trial.number, saw_gpu=False)
+            self.account.meter.stop(trial.number, saw_gpu=False)
         said = json.loads(result.get("measurements", "[]"))
         last = said[-1]["epoch"] if said else 0
         self.patience.hear(trial.number, last, trained=any(one["trained"] for one in said))
         if not said:
             return False
-        self._suspects.clear(self._location(trial))
+        self.quarantine.suspects.clear(self._location(trial))
         return self._measure(trial.number, said) or not self.halt.may_go_on()
 
     def lose(self, tune_id: str, words: str) -> None:
@@ -192,9 +189,6 @@ class Bridge:
             self._succeed(trial)
         elif "failure" in result:
             self._fail(trial, Failure(**json.loads(result["failure"])))
-        elif self.study.should_be_pruned(trial.number):
-            self.study.tell_pruned(trial.number)
-            self._succeed(trial)
         elif self.halt.may_go_on():
             self.study.tell_failed(trial.number, "It ended without an outcome.", "bug")
 
@@ -209,10 +203,10 @@ class Bridge:
     def _succeed(self, trial: Running) -> None:
         """The trial is complete, or was stopped early."""
         self.halt.stop(self._breaker.note(None))
-        self._suspects.clear(self._location(trial))
+        self.quarantine.suspects.clear(self._location(trial))
 
     def _leave(self, trial: Running) -> None:
-        self.meter.stop(trial.number)
+        self.account.meter.stop(trial.number)
         self.patience.end(trial.number)
 
     def _location(self, trial: Running) -> Location:
@@ -223,7 +217,9 @@ class Bridge:
     def _fail(self, trial: Running, failure: Failure) -> None:
         """Do what the policy says."""
         policy = POLICIES[failure.kind]
-        excused = self._blame_location(trial, failure)
+        location = self._location(trial)
+        self.halt.stop(self.quarantine.blame(failure, location, trial.number, trial.given, self.cores))
+        excused = self.quarantine.has(location)
         if policy.then == "more":
             self._give_more(trial, failure)
         elif policy.then == "elsewhere" and excused:
@@ -249,20 +245,6 @@ class Bridge:
         self.study.tell_failed(trial.number, failure.reason, failure.kind)
         self.halt.stop(self._breaker.note(failure))
 
-    def _blame_location(self, trial: Running, failure: Failure) -> bool:
-        """Put out of use what is to blame, and stop the sweep when that was the last one; tell whether it is out."""
-        blames, location = POLICIES[failure.kind].blames, self._location(trial)
-        blamed, why = None, f"failed {IN_A_ROW} times in a row"
-        if blames == "in a row" or (blames == "whole" and has_whole_share(trial.given, self.cores)):
-            blamed = self._suspects.note(location, trial.number)
-        elif blames == "at once" and location != NOWHERE:
-            blamed, why = location, "cannot be used"
-        if blamed is not None and not self.quarantine.take_out(blamed, trial.given.gpus, why):
-            last = "GPU" if blamed.gpu else "machine"
-            if self._suspects.are_many(blamed):
-                self.halt.stop(f"{IN_A_ROW} failures in a row on the last {last} that is in use: {failure.reason}")
-        return self.quarantine.has(location)
-
     # News
 
     def _measure(self, number: int, said: Sequence[Mapping[str, Any]]) -> bool:
@@ -273,19 +255,24 @@ class Bridge:
         for one in said:
             epoch, trained = one["epoch"], one["trained"]
             if trained:
-                self.meter.train(number)
-            stop = self.study.report(number, Measurement(epoch, one["metrics"], trained), one["seconds"], one["saved"])
+                self.account.meter.train(number)
+            measurement = Measurement(epoch, one["metrics"], trained, one["stages"])
+            stop = self.study.report(number, measurement, one["seconds"])
             if epoch > self._told.get(number, 0) and self.study.is_live(number):
                 self._told[number] = epoch
                 self._announce(self.study.record(number))
             if stop:
+                self._tell_finished()
                 return True
         return False
 
     def _tell_finished(self) -> None:
-        """The study may have finished trials."""
+        """The study may have finished trials; derived ones are no news, but may be the best."""
         for record in self.study.take_finished():
-            self._announce(record)
+            if record.sibling_of is None:
+                self._announce(record)
+            else:
+                self.account.note(record)
 
     def _announce(self, record: TrialRecord) -> None:
         """Tell everybody; an exception of theirs ends the sweep, not Tune's loop."""

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.failures import Location
+from sweeps.failures import IN_A_ROW, NOWHERE, POLICIES, Failure, Location, Suspects, Try, has_whole_share
 
 # What a placeholder takes at most to start, while it may hold another GPU than the one that is looked for.
 _START_SECONDS = 10.0
@@ -24,10 +24,12 @@ class Quarantine:
     Attributes:
         tell: gets one sentence for each.
         out: what is out of use.
+        suspects: where trials failed in a row.
     """
 
     tell: Callable[[str], None]
     out: set[Location] = field(default_factory=set)
+    suspects: Suspects = field(default_factory=Suspects)
     _placeholders: list[Any] = field(default_factory=list)
 
     def __enter__(self) -> Quarantine:
@@ -40,6 +42,25 @@ class Quarantine:
     def has(self, location: Location) -> bool:
         """Tell whether the location, or its machine, is out of use."""
         return location in self.out or location.machine in self.out
+
+    def blame(self, failure: Failure, location: Location, number: int, given: Try, cores: float) -> str:
+        """Put out of use what is to blame for a failure; return why the sweep must stop: it was the last one.
+
+        Args:
+            failure: of the trial.
+            location: where it ran.
+            number, given: the trial, and with what it was tried.
+            cores: of the largest machine.
+        """
+        blames, blamed, why = POLICIES[failure.kind].blames, None, f"failed {IN_A_ROW} times in a row"
+        if blames == "in a row" or (blames == "whole" and has_whole_share(given, cores)):
+            blamed = self.suspects.note(location, number)
+        elif blames == "at once" and location != NOWHERE:
+            blamed, why = location, "cannot be used"
+        if blamed is None or self.take_out(blamed, given.gpus, why) or not self.suspects.are_many(blamed):
+            return ""
+        last = "GPU" if blamed.gpu else "machine"
+        return f"{IN_A_ROW} failures in a row on the last {last} that is in use: {failure.reason}"
 
     def take_out(self, location: Location, share: float, why: str) -> bool:
         """Put a location out of use, unless it is the last one; tell whether it is out now, or gone.

@@ -146,7 +146,8 @@ class _Stopper(_Passing, Stopper):  # type: ignore[misc]  # Tune knows stoppers 
         return False
 
     def stop_all(self) -> bool:
-        """Tell, step after step, whether the sweep ends now."""
+        """Tell whether the sweep ends now; asked step after step."""
+        self._bridge.end_hanging()
         return self._bridge.must_end()
 
 

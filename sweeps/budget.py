@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -146,22 +145,6 @@ def spent_dict(records: Iterable[TrialRecord], prices: Prices | None) -> dict[st
 def _plain(spent: Spent, prices: Prices | None) -> dict[str, Any]:
     cost = None if prices is None else round(cost_of(prices, spent), 6)
     return {"seconds": round(spent.seconds, 3), "epochs": spent.epochs, "cost": cost}
-
-
-def shared_budgets(spec: SweepSpec, epochs: int, cost: float, families_left: int) -> dict[str, Any]:
-    """Return the budgets of one of several sweeps that share theirs: an equal part of what is left.
-
-    Args:
-        spec: with the budgets of all together.
-        epochs, cost: spent by the sweeps before this one.
-        families_left: sweeps that share what is left, this one included.
-    """
-    budgets: dict[str, Any] = {}
-    if spec.epochs_budget is not None:
-        budgets["epochs_budget"] = max(0, math.ceil((spec.epochs_budget - epochs) / families_left))
-    if spec.max_cost is not None:
-        budgets["max_cost"] = max(0.0, (spec.max_cost - cost) / families_left)
-    return budgets
 
 
 def used_up_note(which: UsedUp, spec: SweepSpec, records: Sequence[TrialRecord], name: str) -> str:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import InputError
-from carcls.stages_disk import Stored, is_being_made, list_store, take_out
-from sweeps.disk import Reason, choose, judge
-from sweeps.disk_needs import KEEP, read_needs
-from sweeps.holding import holder_of
+from carcls.stages_disk import list_store, size_of, take_out
+from sweeps.lock import holder_of
+from sweeps.marking import Reason, choose, judge, read_marks
 from sweeps.text import parse_size, size_text
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
     from sweeps.spec import SweepSpec
 
+KEEP = 5
 What = Literal[Reason, "ray"]
 _SAID: dict[What, tuple[str, str]] = {
     "leftover": ("leftover of a process that died", "leftovers of processes that died"),
@@ -27,16 +27,7 @@ _SAID: dict[What, tuple[str, str]] = {
     "ray": ("folder of Ray's of a sweep that does not run", "folders of Ray's of sweeps that do not run"),
     "model": ("model that is not among a sweep's best", "models that are not among a sweep's best"),
     "unused": ("stage not used for longest", "stages not used for longest"),
-    "kept": ("stage", "stages"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """How many folders, and the bytes they take on disk."""
-
-    count: int = 0
-    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +35,33 @@ class Cleared:
     """What went, or would go, and what stays.
 
     Attributes:
-        removed: by why it went.
-        kept: the rest of the stages.
+        removed: why -> the bytes on disk of each folder that went.
+        kept: those of the rest of the stages.
         disk: the budget in bytes, or None.
         dry_run: whether nothing was removed.
     """
 
-    removed: Mapping[What, Amount]
-    kept: Amount
+    removed: Mapping[What, Sequence[int]]
+    kept: Sequence[int]
     disk: int | None
     dry_run: bool
 
     @property
     def size(self) -> int:
         """Bytes of all that went."""
-        return sum(amount.size for amount in self.removed.values())
+        return sum(map(sum, self.removed.values()))
 
     @property
     def is_too_much(self) -> bool:
         """Whether what stays takes more than the budget."""
-        return self.disk is not None and self.kept.size > self.disk
+        return self.disk is not None and sum(self.kept) > self.disk
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; sizes in bytes."""
-        removed = {what: {"count": a.count, "bytes": a.size} for what, a in self.removed.items()}
-        kept = {"count": self.kept.count, "bytes": self.kept.size}
-        sizes = {"bytes": self.size, "kept": kept, "disk": self.disk}
-        return {"dry_run": self.dry_run, "removed": removed, **sizes, "fits": not self.is_too_much}
+        removed = {what: {"count": len(sizes), "bytes": sum(sizes)} for what, sizes in self.removed.items()}
+        kept = {"count": len(self.kept), "bytes": sum(self.kept)}
+        total = {"bytes": self.size, "kept": kept, "disk": self.disk}
+        return {"dry_run": self.dry_run, "removed": removed, **total, "fits": not self.is_too_much}
 
 
 def clear(
@@ -90,36 +81,33 @@ def clear(
     Raises:
         InputError: a sweep cannot be read.
     """
-    listing = list_store(out / "stages")
-    chosen = choose(judge(((s, s.read_key()) for s in listing), read_needs(out, keep)), disk, useless_too=useless_too)
-    removed = [one for one in chosen if (not is_being_made(one.stored) if dry_run else take_out(one.stored))]
-    amounts = {what: _amount(one.stored for one in removed if one.reason == what) for what in get_args(Reason)}
-    ray = _clear_ray(out, dry_run) if useless_too else Amount()
-    total = {**amounts, "ray": ray}
+    listing, marks = list_store(out / "stages"), read_marks(out, keep)
+    chosen = choose([judge(stored, marks) for stored in listing], disk, useless_too=useless_too)
+    removed = [one for one in chosen if take_out(one.stored, dry_run=dry_run)]
+    sizes: dict[What, list[int]] = {what: [] for what in _SAID}
+    for one in removed:
+        sizes[one.reason].append(one.stored.size)
+    if useless_too:
+        sizes["ray"] = _clear_ray(out, dry_run)
     gone = {one.stored.path for one in removed}
-    kept = _amount(stored for stored in listing if stored.path not in gone)
-    return Cleared({what: total[what] for what in _SAID if total[what].count}, kept, disk, dry_run)
+    kept = [stored.size for stored in listing if stored.path not in gone]
+    return Cleared({what: found for what, found in sizes.items() if found}, kept, disk, dry_run)
 
 
-def _amount(stored: Iterable[Stored]) -> Amount:
-    sizes = [one.size for one in stored]
-    return Amount(len(sizes), sum(sizes))
-
-
-def _clear_ray(out: Path, dry_run: bool) -> Amount:
+def _clear_ray(out: Path, dry_run: bool) -> list[int]:
     """Remove what Tune writes beside each trial: the journal has it all, and every sitting begins a new one."""
     folders = [path for path in out.glob("*/trials/tune") if holder_of(path.parent.parent) is None]
-    size = sum(file.lstat().st_blocks * 512 for folder in folders for file in folder.rglob("*"))
+    sizes = [size_of(folder) for folder in folders]
     for folder in [] if dry_run else folders:
         shutil.rmtree(folder, ignore_errors=True)
-    return Amount(len(folders), size)
+    return sizes
 
 
 def removed_text(cleared: Cleared) -> list[str]:
     """Return a phrase for each kind of things that went."""
     return [
-        f"{amount.count} {_SAID[what][amount.count > 1]} ({size_text(amount.size)})"
-        for what, amount in cleared.removed.items()
+        f"{len(sizes)} {_SAID[what][len(sizes) > 1]} ({size_text(sum(sizes))})"
+        for what, sizes in cleared.removed.items()
     ]
 
 
@@ -158,7 +146,7 @@ class DiskKeeper:
         if cleared.removed:
             self._tell(f"disk: removed {', '.join(removed_text(cleared))}; {self._shown} are for all stages.")
         if cleared.is_too_much:
-            size = size_text(cleared.kept.size)
+            size = size_text(sum(cleared.kept))
             who = "best, documented and unfinished trials need them" if last else "trials that run may need them"
             self._complain(f"disk: stages take {size}, more than {self._shown}; {who}.", again=last)
 

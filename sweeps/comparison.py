@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from carcls.data.summary import DataSummary
 from carcls.errors import InputError
 from carcls.evaluation.predictions import StoredPredictions, read_predictions
 from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison, compare_hits, holm
 from sweeps.leaderboard import Row, half_width, row_json, varying_settings
-from sweeps.result import DataSummary, SweepResult, read_result
+from sweeps.result import SweepResult, read_result
 from sweeps.status import sweeps_in
 from sweeps.text import Column, duration, percent, points
 from sweeps.winner import TEST_PREDICTIONS

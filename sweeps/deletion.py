@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.errors import InputError
-from sweeps.holding import hold
+from sweeps.lock import locked
 from sweeps.registry import model_name
 from sweeps.sweep_file import read_file
 from sweeps.tracking_runs import SWEEP_ID
@@ -53,32 +55,44 @@ def find_remains(folder: Path, tracking_uri: str | None) -> Remains:
     Raises:
         TrackingError: MLflow cannot be asked.
     """
-    size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
+    remains = Remains(folder, sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir()), None)
     file = read_file(folder)
     if tracking_uri is None and not (folder.parent / "mlflow.db").is_file():
-        return Remains(folder, size, None)
+        return remains
     (spec,) = file.read_specs()
     tracking = check_tracking(tracking_uri, folder.parent)
     with explained(tracking):
-        client, name = tracking.client(), model_name(spec.family)
-        experiment = client.get_experiment_by_name(f"carsweep-{spec.family}")
-        if experiment is None or not file.id:
-            return Remains(folder, size, tracking)
-        query = f"tags.`{SWEEP_ID}` = '{file.id}'"
-        versions = client.search_model_versions(f"name = '{name}' AND {query}")
-        held = _aliases(client, name) if versions else {}
-        kept = tuple((version, held[str(version.version)]) for version in versions if str(version.version) in held)
-        sources, needed = {v.source for v, _ in kept}, {v.run_id for v, _ in kept}
-        models = client.search_logged_models([str(experiment.experiment_id)], filter_string=query)
-        return Remains(
-            folder,
-            size,
-            tracking,
-            runs=tuple(r for r in _runs(client, experiment.experiment_id, query) if r.info.run_id not in needed),
-            models=tuple(model for model in models if model.model_uri not in sources),
-            versions=tuple(version for version in versions if str(version.version) not in held),
-            kept=kept,
-        )
+        return replace(_find_in_mlflow(remains, tracking, spec.family, file.id), tracking=tracking)
+
+
+def _find_in_mlflow(remains: Remains, tracking: Tracking, family: str, sweep_id: str) -> Remains:
+    client, name = tracking.client(), model_name(family)
+    experiment = client.get_experiment_by_name(f"carsweep-{family}")
+    if experiment is None or not sweep_id:
+        return remains
+    query = f"tags.`{SWEEP_ID}` = '{sweep_id}'"
+    held: defaultdict[str, list[str]] = defaultdict(list)
+    versions = client.search_model_versions(f"name = '{name}' AND {query}")
+    for alias, version in client.get_registered_model(name).aliases.items() if versions else ():
+        held[str(version)].append(alias)
+    kept = [version for version in versions if str(version.version) in held]
+    sources, needed = {version.source for version in kept}, {version.run_id for version in kept}
+    models = client.search_logged_models([str(experiment.experiment_id)], filter_string=query)
+    return replace(
+        remains,
+        runs=tuple(run for run in _runs(client, experiment.experiment_id, query) if run.info.run_id not in needed),
+        models=tuple(model for model in models if model.model_uri not in sources),
+        versions=tuple(version for version in versions if version not in kept),
+        kept=tuple((version, tuple(held[str(version.version)])) for version in kept),
+    )
+
+
+def _runs(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
+    token, is_last = None, False
+    while not is_last:
+        page = client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
+        yield from page
+        token, is_last = page.token, not page.token
 
 
 def remove(remains: Remains) -> None:
@@ -88,7 +102,7 @@ def remove(remains: Remains) -> None:
         InputError: something runs the sweep.
         TrackingError: MLflow does not answer; the folder is there still.
     """
-    with hold(remains.folder):
+    with locked(remains.folder):
         if remains.tracking is not None:
             with explained(remains.tracking):
                 _remove_from_mlflow(remains, remains.tracking)
@@ -116,22 +130,3 @@ def _remove_from_mlflow(remains: Remains, tracking: Tracking) -> None:
     for name in {version.name for version in remains.versions}:
         if not client.search_model_versions(f"name = '{name}'"):
             client.delete_registered_model(name)
-
-
-def _aliases(client: MlflowClient, name: str) -> dict[str, tuple[str, ...]]:
-    """Return the aliases of a registered model by the version that they hold."""
-    found: dict[str, tuple[str, ...]] = {}
-    for alias, version in client.get_registered_model(name).aliases.items():
-        found[str(version)] = (*found.get(str(version), ()), alias)
-    return found
-
-
-def _runs(client: MlflowClient, experiment: str, query: str) -> list[Run]:
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            return runs

@@ -7,11 +7,11 @@ lost: the journal and the stage store are enough to go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeps.bridge import Bridge
 from sweeps.bridge_quarantine import Quarantine
@@ -25,7 +25,6 @@ from sweeps.hangs import Patience, expected_seconds
 from sweeps.interrupts import interruptible
 from sweeps.resources import Machine, least_seconds, trial_resources
 from sweeps.session import RaySession
-from sweeps.spending import Meter
 from sweeps.study import Costs, Study, TrialRecord
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def run_trials(
 ) -> EngineResult:
     """Run the trials that the study in ``folder`` still owes, and return all it has.
 
-    Ctrl-C once, SIGTERM or a request to stop (sweeps.holding) ends each running trial after its epoch, or without it
+    Ctrl-C once, SIGTERM or a request to stop (sweeps.lock) ends each running trial after its epoch, or without it
     after STOP_SECONDS; in the next run it goes on from its last finished epoch. Ctrl-C twice raises KeyboardInterrupt.
     Once a budget (``spec.hours``, epochs, cost) is used up no trial starts; those that run finish. What confirms the
     search comes after it, and after its hours.
@@ -112,7 +111,10 @@ def run_trials(
             with session.connected(folder / "ray.log") as machines, Quarantine(tell) as quarantine:
                 bridge = _bridge(spec, study, halt, quarantine, machines, observers, on_status, images)
                 while more:
-                    _run(bridge, common, folder)
+                    try:
+                        run_tune(bridge, common, folder)
+                    finally:
+                        study.release()
                     more = not halt.confirming and _confirm(study, halt, confirm)
         if halt.error is not None:
             raise halt.error
@@ -143,13 +145,12 @@ def _bridge(
     on_status: Callable[[BudgetStatus], None],
     images: int,
 ) -> Bridge:
-    share, records = trial_resources(spec, *machines), study.records()
-    meter = Meter(records)
-    study.note_spending(meter.read)
+    share = trial_resources(spec, *machines)
+    account = Account(spec, share, study.records(), halt.deadline)
+    study.note_spending(account.meter.read)
     return Bridge(
         study=study,
-        meter=meter,
-        account=Account(spec, share, records, meter, halt.deadline),
+        account=account,
         halt=halt,
         patience=Patience(partial(expected_seconds, share, images), least_seconds()),
         quarantine=quarantine,
@@ -158,10 +159,3 @@ def _bridge(
         share=share,
         cores=max(machine.cores for machine in machines),
     )
-
-
-def _run(bridge: Bridge, common: Mapping[str, Any], folder: Path) -> None:
-    try:
-        run_tune(bridge, common, folder)
-    finally:
-        bridge.study.release()

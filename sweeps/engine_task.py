@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 LOADER = "carcls.data.dataset:Dataset.load"
 MAX_DEATHS = 2
-_loading: list[Any] = []
 
 
 def run_task(
@@ -51,8 +50,9 @@ def run_task(
         OSError: its process died again and again.
     """
     with session.connected(folder / "ray.log") as machines:
-        if _loading:  # rather than that a second process loads the same beside it
-            ray.wait([_loading.pop()])
+        if session.preloading is not None:  # rather than that a second process loads the same beside it
+            ray.wait([session.preloading])
+            session.preloading = None
         share = trial_resources(spec, *machines)
         task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=MAX_DEATHS)(_run)
         files = str((folder / "dataset.json").resolve()), str(stages_root.resolve())
@@ -79,20 +79,22 @@ def _run(function: str, dataset: str, stages: str, cpus: float, gpus: float, arg
         raise TrialFailure(failure.reason) from error
 
 
-class WarmUp:
+class Preload:
     """An observer that has Ray keep one more process ready, which loads what trials need: the winner is tested in it.
 
     It begins once the first trial is complete. Before, the trials' own processes have much to load themselves.
+
+    Args:
+        session: of Ray, which a task that needs the process finds it by.
     """
 
-    def __init__(self) -> None:
-        self._begun = False
+    def __init__(self, session: RaySession) -> None:
+        self._session = session
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Begin once."""
-        if record.status == "complete" and not self._begun:
-            self._begun = True
-            _loading.append(ray.remote(num_cpus=0, max_retries=0)(_load).remote(dict(record.config)))
+        if record.status == "complete" and self._session.preloading is None:
+            self._session.preloading = ray.remote(num_cpus=0, max_retries=0)(_load).remote(dict(record.config))
 
 
 def _load(config: dict[str, Any]) -> None:

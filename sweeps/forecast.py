@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sweeps.budget import NOTHING, Spent, UsedUp, cost_of, prices_of
 from sweeps.leaderboard import find_best
-from sweeps.spec_stopping import EarlyStopping
+from sweeps.spec_stopping import EarlyStopping, survival
+from sweeps.spending import Meter
 
 if TYPE_CHECKING:
     from sweeps.record import TrialRecord
     from sweeps.resources import Share
     from sweeps.spec import SweepSpec
-    from sweeps.spending import Meter
 
 # What rounding errors may leave above or below a whole number.
 _ROUNDING = 1e-9
@@ -33,7 +33,7 @@ class BudgetStatus:
     Attributes:
         spent: by all trials.
         cost: None without a price.
-        ended: trials that ended, however.
+        ended: trials that ended, however; those that were never run do not count.
         best: the complete trial that would win now; None before there is one.
         seconds_left: of wall time; None before anything was measured, as the next two are.
         cost_left: of all that is still to come; None without a price, too.
@@ -47,21 +47,6 @@ class BudgetStatus:
     seconds_left: float | None = None
     cost_left: float | None = None
     next_cost: float | None = None
-
-
-def expected_epochs(planned: int, stopping: EarlyStopping, done: int = 0) -> float:
-    """Return after how many epochs a trial that has done ``done`` is expected to end.
-
-    After each rung one in ``stopping.reduction`` goes on.
-
-    >>> expected_epochs(9, EarlyStopping(min_epochs=1))  # rungs at 1 and 3: 1 + 2/3 + 6/9
-    2.333333333333333
-    """
-    alive, reached, expected = 1.0, done, float(done)
-    for rung in (*(rung for rung in stopping.rungs(planned) if rung > done), max(planned, done)):
-        expected += alive * (rung - reached)
-        alive, reached = alive / stopping.reduction, rung
-    return expected
 
 
 @dataclass(slots=True)
@@ -93,7 +78,7 @@ class _Pace:
             return
         self.trained += record.spent
         if _may_stop_early(record):
-            self.longer += record.epochs / expected_epochs(int(record.config["epochs"]), self.stopping)
+            self.longer += record.epochs / sum(survival(self.stopping, int(record.config["epochs"])))
             self.searched += 1
 
     @property
@@ -120,7 +105,7 @@ class _Pace:
     def _epochs_left(self, planned: int, done: int) -> float:
         """Correct the expectation, which counts as a few trials do, by those that ended."""
         longer = (self.stopping.reduction + self.longer) / (self.stopping.reduction + self.searched)
-        return max(0.0, min(planned - done, (expected_epochs(planned, self.stopping, done) - done) * longer))
+        return max(0.0, min(planned - done, sum(survival(self.stopping, planned, done)) * longer))
 
 
 def _may_stop_early(record: TrialRecord) -> bool:
@@ -134,62 +119,66 @@ class Account:
         spec: of the sweep.
         share: of a trial.
         records: all trials so far; those that run are taken for left unfinished until they are noted again.
-        meter: knows what the trials that run have taken.
         deadline: when the hours are over, on the clock.
         clock: seconds that only grow.
+
+    Attributes:
+        meter: measures what the trials take.
     """
 
     def __init__(
         self,
         spec: SweepSpec,
         share: Share,
-        records: Iterable[TrialRecord],
-        meter: Meter,
+        records: Sequence[TrialRecord],
         deadline: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._spec, self._share, self._meter, self._deadline, self._clock = spec, share, meter, deadline, clock
+        self._spec, self._share, self._deadline, self._clock = spec, share, deadline, clock
+        self.meter = Meter(records, clock)
         self._prices, self._goals, self._planned = prices_of(spec), spec.goals, spec.trial_config({}).epochs
         self._ended, self._spent_by_ended, self._pace = 0, NOTHING, _Pace(spec.early_stopping)
         self._best: TrialRecord | None = None
         self._waiting: dict[int, TrialRecord] = {}
         self._running: dict[int, TrialRecord] = {}
         for record in records:
-            if record.sibling_of is None:
-                self.note(record)
+            self.note(record)
         self._waiting, self._running = self._running, {}
 
     def note(self, record: TrialRecord) -> None:
-        """A trial is about to run, has come to another epoch, or has ended."""
+        """A trial is about to run, has come to another epoch, or has ended; a derived one costs and counts nothing."""
         self._waiting.pop(record.number, None)
         self._running.pop(record.number, None)
         if record.status == "running":
             self._running[record.number] = record
             return
-        self._ended, self._spent_by_ended = self._ended + 1, self._spent_by_ended + record.spent
-        self._pace.add(record)
         self._best = find_best([record] if self._best is None else [self._best, record], self._goals)
+        if record.sibling_of is None:
+            self._ended += not record.refused
+            self._spent_by_ended += record.spent
+            self._pace.add(record)
 
     def status(self, left: int) -> BudgetStatus:
         """Return what is spent, and what is still to come with ``left`` new trials by the number of trials."""
-        running = [(record, self._meter.read(number) or record.spent) for number, record in self._running.items()]
+        running = [(record, self.meter.read(number) or record.spent) for number, record in self._running.items()]
         waiting = [(record, record.spent) for record in self._waiting.values()]
-        spent = replace(sum((now for _, now in (*running, *waiting)), self._spent_by_ended), wall=self._meter.wall)
+        unfinished = [taken for _, taken in (*running, *waiting)]
+        spent = replace(sum(unfinished, self._spent_by_ended), wall=self.meter.wall)
         cost = None if self._prices is None else cost_of(self._prices, spent)
         status = BudgetStatus(spent, cost, self._ended, self._best)
-        trained = sum((now for _, now in (*running, *waiting) if now.epochs), self._pace.trained)
-        pace = replace(self._pace, trained=trained)
+        pace = replace(self._pace, trained=sum((taken for taken in unfinished if taken.epochs), self._pace.trained))
         if not pace.epoch and not pace.trial:
             return status
         new = pace.new(self._planned)
-        first, later = ([pace.left(record, now) for record, now in trials] for trials in (running, waiting))
-        more = self._new_trials(left, new, sum(first + later), spent, pace.epoch)
-        seconds, following = sum(first + later) + more * new, later[0] if later else new
+        now = [pace.left(record, taken) for record, taken in running]
+        later = [pace.left(record, taken) for record, taken in waiting]
+        more = self._new_trials(left, new, sum(now + later), spent, pace.epoch)
+        seconds, following = sum(now + later) + more * new, later[0] if later else new
         return replace(
             status,
-            seconds_left=self._wall(seconds, first + later),
-            cost_left=self._cost(seconds, first + later),
-            next_cost=self._cost(sum(first) + following, first),
+            seconds_left=self._wall(seconds, now + later),
+            cost_left=self._cost(seconds, now + later),
+            next_cost=self._cost(sum(now) + following, now),
         )
 
     def used_up(self, left: int) -> UsedUp:

@@ -1,4 +1,7 @@
-"""What a sweep is after, whole: objectives and constraints, and what they make of a trial's metrics."""
+"""What a sweep is after, whole: objectives and constraints, and what they make of trials' metrics.
+
+A loss is a value of which less is better. A point is a trial with one loss for each objective.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from dataclasses import dataclass
 
 from sweeps.constraints import Constraint, parse_constraint
 from sweeps.objectives import ACCURACY, Quantity, parse_objectives, values_of
-from sweeps.pareto import compromise, pareto_front
+
+Point = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +95,15 @@ class Goals:
             metrics: of complete trials, by number. Those without a value of an objective are not on the front; of
                 those with equal values the first is.
         """
-        losses: dict[int, tuple[float, ...]] = {}
-        for number, point in self._losses(metrics).items():
-            if point not in losses.values():
-                losses[number] = point
-        numbers = list(losses)
-        return tuple(sorted(numbers[place] for place in pareto_front(list(losses.values()))))
+        first = {point: number for number, point in reversed(self._losses(metrics).items())}
+        return tuple(pareto_front({number: point for point, number in first.items()}))
 
     def compromise(self, metrics: Mapping[int, Mapping[str, float]]) -> int | None:
         """Return the trial of the front that is nearest to the best of every objective, or None without a front."""
         losses = self._losses({number: metrics[number] for number in self.front(metrics)})
-        return list(losses)[compromise(list(losses.values()))] if losses else None
+        return compromise(losses) if losses else None
 
-    def _losses(self, metrics: Mapping[int, Mapping[str, float]]) -> dict[int, tuple[float, ...]]:
+    def _losses(self, metrics: Mapping[int, Mapping[str, float]]) -> dict[int, Point]:
         found = {}
         for number, measured in metrics.items():
             values = values_of(measured, self.objectives)
@@ -113,3 +113,41 @@ class Goals:
 
 
 ACCURACY_ALONE = Goals()
+
+
+def pareto_front(points: Mapping[int, Point]) -> list[int]:
+    """Return the points, ascending, that no other one dominates.
+
+    One point dominates another when it is nowhere worse and somewhere better; equal points do not dominate each other.
+
+    >>> pareto_front({7: (0, 3), 8: (1, 1), 9: (2, 2)})
+    [7, 8]
+    """
+    front: list[int] = []
+    # Whoever dominates a point stands before it in this order, and is on the front or dominated by one who is.
+    for number in sorted(points, key=lambda number: points[number]):
+        if not any(_dominates(points[other], points[number]) for other in front):
+            front.append(number)
+    return sorted(front)
+
+
+def _dominates(one: Point, other: Point) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def compromise(points: Mapping[int, Point]) -> int:
+    """Return the point nearest to the best of every objective, each scaled to [0, 1] over the points.
+
+    The distance is Euclidean (the compromise solution of Yu 1973); the first of equals.
+
+    >>> compromise({7: (0, 10), 8: (1, 1), 9: (10, 0)})
+    8
+    """
+    axes = list(zip(*points.values(), strict=True))
+    least = [min(axis) for axis in axes]
+    spans = [max(axis) - low or 1.0 for axis, low in zip(axes, least, strict=True)]
+
+    def distance(number: int) -> float:
+        return math.hypot(*((x - low) / span for x, low, span in zip(points[number], least, spans, strict=True)))
+
+    return min(points, key=distance)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from sweeps.budget import UsedUp
-from sweeps.holding import asked_to_stop
+from sweeps.lock import asked_to_stop
 
 # So long a sweep that stops waits for the epochs that run.
 STOP_SECONDS = 20.0

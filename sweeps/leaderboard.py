@@ -204,7 +204,7 @@ class Leaderboard:
                 found.setdefault(_network(row.trial), row)
         return tuple(found.values())
 
-    @property
+    @cached_property
     def shown(self) -> tuple[Row, ...]:
         """The rows that a person wants to see, with ranks 1, 2, 3, … among them.
 

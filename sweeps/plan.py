@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from carcls.catalog import BackboneRecord
 from sweeps.budget import parse_price
 from sweeps.confirm import parse_confirm
 from sweeps.plan_stages import PlannedStage, planned_stages
-from sweeps.rates import Machine, this_machine
+from sweeps.rates import Machine
 from sweeps.spec import SweepSpec
 from sweeps.text import (
     UNLIMITED,
     Column,
     changes_text,
-    images_of,
+    counts_text,
     lines_of,
     money_text,
     plural,
@@ -28,7 +29,7 @@ from sweeps.text import (
 )
 
 if TYPE_CHECKING:
-    from carcls.data.dataset import DataSummary
+    from carcls.data.summary import DataSummary
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0
@@ -45,27 +46,42 @@ _STAGES: tuple[Column[PlannedStage], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
-    """What a sweep would do. ``lines()`` is for people, ``to_dict()`` for scripts."""
+    """What a sweep would do. ``lines()`` is for people, ``to_dict()`` for scripts.
+
+    Attributes:
+        spec: the sweep.
+        summary: the numbers of its data set.
+        machine: what its trials run on; GPUs that they do not take are none.
+        hourly: what an hour of all trials at work costs; None where no price is known.
+        networks: figures of backbones by name, where they are known better than from the catalog.
+        notes: what was found on the way, a sentence each.
+        images_read: whether the numbers are those of images that were read.
+    """
 
     spec: SweepSpec
     summary: DataSummary
     machine: Machine
-    stages: tuple[PlannedStage, ...]
     hourly: float | None = None
-    notes: tuple[str, ...] = ()
+    networks: Mapping[str, BackboneRecord] = field(default_factory=dict)
+    notes: Sequence[str] = ()
     images_read: bool = False
+
+    @property
+    def used(self) -> Machine:
+        """The machine without GPUs that the trials do not take."""
+        return replace(self.machine, gpus=0) if self.spec.gpus_per_trial == 0 else self.machine
+
+    @cached_property
+    def stages(self) -> tuple[PlannedStage, ...]:
+        """What the trials compute and share."""
+        return planned_stages(self.spec, self.summary, self.used, self.networks)
 
     @property
     def cost(self) -> float | None:
         """Rough cost of the trials; None without a price."""
         return None if self.hourly is None else self.hourly * self.seconds / 3600
-
-    @property
-    def trials(self) -> int:
-        """Trials, documented experiments included."""
-        return self.spec.trials
 
     @property
     def experiments(self) -> tuple[str, ...]:
@@ -80,15 +96,15 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Rough time of the whole sweep, from start to the registered model."""
-        runs = self.trials + self.spec.confirming_runs
+        runs = self.spec.trials + self.spec.confirming_runs
         return _STARTING + _PER_TRIAL * runs + sum(stage.seconds for stage in self.stages)
 
     def lines(self, width: int = UNLIMITED) -> list[str]:
         """Return the plan as plain lines of text; its tables are not wider than ``width``."""
-        searched = self.trials - len(self.experiments)
+        searched = self.spec.trials - len(self.experiments)
         documented = f"{len(self.experiments)} documented experiments"
         lines = [f"Plan of {self.spec.name or self.spec.family} on {_data(self.summary)}", *self.notes, ""]
-        lines += [f"Trials: {self.trials} ({documented}, then {searched} searched)"]
+        lines += [f"Trials: {self.spec.trials} ({documented}, then {searched} searched)"]
         lines += experiment_lines(self.spec, self.experiments)
         lines += _afterwards(self.spec)
         lines += [f"  Note: {self.spec.note}"] if self.spec.note else []
@@ -104,7 +120,7 @@ class Plan:
         ]
         lines += lines_of(table_of(_STAGES, self.stages, fold=("shared",)), width=width, indent="  ")
         lines += ["", f"Disk: about {size_text(self.disk_bytes)}."]
-        lines += [f"Time: about {rough_duration(self.seconds)} on {self.machine}. {self._caveat()}"]
+        lines += [f"Time: about {rough_duration(self.seconds)} on {self.used}. {self._caveat()}"]
         return lines + self._cost_lines()
 
     def _cost_lines(self) -> list[str]:
@@ -127,9 +143,9 @@ class Plan:
         return {
             "family": self.spec.family,
             "data": {name: getattr(self.summary, name) for name in _NUMBERS},
-            "trials": self.trials,
+            "trials": self.spec.trials,
             "experiments": list(self.experiments),
-            "changed": {name: _plain(self.spec.changed_settings(name)) for name in self.experiments},
+            "changed": {name: _changes_json(self.spec.changed_settings(name)) for name in self.experiments},
             "search": {name: domain.plain() for name, domain in self.spec.search.items()},
             "early_stopping": self.spec.early_stopping.model_dump(),
             "objectives": list(self.spec.objectives),
@@ -138,7 +154,7 @@ class Plan:
             "disk_bytes": self.disk_bytes,
             "seconds": round(self.seconds),
             "cost": self.cost,
-            "machine": asdict(self.machine),
+            "machine": asdict(self.used),
             "note": self.spec.note,
             "notes": list(self.notes),
             "images_read": self.images_read,
@@ -147,36 +163,8 @@ class Plan:
         }
 
 
-def make_plan(
-    spec: SweepSpec,
-    summary: DataSummary,
-    machine: Machine | None = None,
-    *,
-    hourly: float | None = None,
-    networks: Mapping[str, BackboneRecord] | None = None,
-    notes: Sequence[str] = (),
-    images_read: bool = False,
-) -> Plan:
-    """Return what ``spec`` would do on the data set that ``summary`` describes.
-
-    Args:
-        spec: the sweep.
-        summary: the data set's numbers.
-        machine: what to run on; None looks at this one. Without GPUs for the trials, GPUs do not count.
-        hourly: what an hour of all trials at work costs; None where no price is known.
-        networks: figures of backbones by name, where they are known better than from the catalog.
-        notes: what was found on the way, a sentence each.
-        images_read: whether the numbers are those of images that were read.
-    """
-    machine = machine or this_machine()
-    if spec.gpus_per_trial == 0:
-        machine = Machine(machine.cores, 0, machine.amx)
-    stages = planned_stages(spec, summary, machine, networks or {})
-    return Plan(spec, summary, machine, stages, hourly, tuple(notes), images_read)
-
-
 def _data(summary: DataSummary) -> str:
-    splits = images_of({name: getattr(summary, name) for name in ("train", "validation", "test")})
+    splits = counts_text(summary.splits)
     return f"{summary.name} ({summary.images:,} images, {summary.classes} classes; {splits})"
 
 
@@ -204,7 +192,7 @@ def _afterwards(spec: SweepSpec) -> list[str]:
     return lines
 
 
-def _plain(changed: dict[str, tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
+def _changes_json(changed: dict[str, tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
     return {name: {"documented": documented, "used": used} for name, (documented, used) in changed.items()}
 
 

@@ -59,10 +59,20 @@ def rates_of(config: TrialConfig, machine: Machine, network: BackboneRecord | No
     ``network`` has the backbone's figures; None takes the catalog's.
     """
     record = network or find_backbone(config.backbone)
-    train, infer = _on_two_cores(record, config)
-    on_cores = machine.cores / 2 * _precision_share(record, config, machine)
-    scale = _GPU_GAIN * machine.gpus if machine.gpus else on_cores
+    slow = record.bf16 and (config.precision == "fp32" or not machine.amx)
+    on_cores = machine.cores / 2 * (_FP32_SHARE if slow else 1.0)
+    scale = _relative_speed(record, config) * (_GPU_GAIN * machine.gpus if machine.gpus else on_cores)
+    train, infer = _TWO_CORES.get(record.name, _TWO_CORES["resnet50"])
     return Rates(train * scale, infer * scale)
+
+
+def _relative_speed(record: BackboneRecord, config: TrialConfig) -> float:
+    """Return the speed at the trial's image size beside the measured one, or beside ResNet-50's by the arithmetic."""
+    reference = find_backbone("resnet50").gmacs * 1e9
+    if record.name == SCRATCH:
+        return reference * _SCRATCH_SHARE / architecture_of(config).macs(config.image_size)
+    scale = (224 / config.image_size) ** 2
+    return scale if record.name in _TWO_CORES else scale * reference / (record.gmacs * 1e9)
 
 
 def packing_seconds(images: int, machine: Machine) -> float:
@@ -83,27 +93,6 @@ def search_seconds(queries: int, gallery: int, embedding: int, machine: Machine)
 def whitening_seconds(gallery: int, embedding: int, machine: Machine) -> float:
     """Return how long fitting PCA or LDA on ``gallery`` images takes: their scatter, then its eigenvectors."""
     return embedding**2 * (gallery + 10 * embedding) / (_WHITENING_MACS_PER_CORE * machine.cores)
-
-
-def _on_two_cores(record: BackboneRecord, config: TrialConfig) -> tuple[float, float]:
-    """Return (training, inference) images per second at the trial's image size: measured, or by the arithmetic."""
-    if record.name == SCRATCH:
-        return _by_macs(architecture_of(config).macs(config.image_size) / _SCRATCH_SHARE)
-    scale = (224 / config.image_size) ** 2
-    train, infer = _TWO_CORES.get(record.name) or _by_macs(record.gmacs * 1e9)
-    return train * scale, infer * scale
-
-
-def _by_macs(macs: float) -> tuple[float, float]:
-    reference = find_backbone("resnet50")
-    train, infer = _TWO_CORES[reference.name]
-    share = reference.gmacs * 1e9 / macs
-    return train * share, infer * share
-
-
-def _precision_share(record: BackboneRecord, config: TrialConfig, machine: Machine) -> float:
-    slow = record.bf16 and (config.precision == "fp32" or not machine.amx)
-    return _FP32_SHARE if slow else 1.0
 
 
 def this_machine() -> Machine:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from carcls.outcome import Measurement
@@ -19,7 +19,7 @@ Status = Literal["running", "complete", "pruned", "failed"]
 OBJECTIVE = "val_accuracy"
 # Attributes of a record that both the line of a trial's end and ``result.json`` tell, and what else each of them does.
 _TOLD = ("status", "metrics", "epochs", "seconds", "reason", "failure")
-_IN_JOURNAL = (*_TOLD, "reused", "model", "predictions", "saved", "precision")
+_IN_JOURNAL = (*_TOLD, "reused", "model", "predictions", "late_stages", "precision")
 _IN_JSON = (*_TOLD, "number", "experiment", "sibling_of", "confirms")
 
 
@@ -58,7 +58,7 @@ class TrialRecord:
         sibling_of: number of the trial that answered this one, a derived trial, on its way; None for any other.
         confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
         failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
-        saved: seconds that the stages took to make which the trial found made; in its last attempt.
+        late_stages: as ``Measurement.stages``, of the stages that it used after its last measurement; ask ``stages``.
         refused: whether it was not run, since what is known of it before breaks a constraint; then it is ``pruned``.
         twins: trials that took over this one's result; told by lists of all trials, not of a single one.
         precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
@@ -83,7 +83,7 @@ class TrialRecord:
     confirms: int | None = None
     failure: str = ""
     refused: bool = False
-    saved: float = 0.0
+    late_stages: Mapping[str, float | None] = field(default_factory=dict)
     twins: Sequence[Twin] = ()
     precision: str = ""
     history: Sequence[Measurement] = ()
@@ -107,6 +107,19 @@ class TrialRecord:
     def why(self) -> str:
         """Why it failed, was stopped or was not run; empty as well for a sibling, of which ``sibling_of`` tells it."""
         return "" if self.sibling_of is not None else self.reason
+
+    @property
+    def stages(self) -> dict[str, float | None]:
+        """The cached stages that it used, by name, as in ``Measurement.stages``; read from the journal each time."""
+        found: dict[str, float | None] = {}
+        for said in (*(measurement.stages for measurement in self.history), self.late_stages):
+            found = {**said, **found}  # what it made and found again later, in another attempt, it made
+        return found
+
+    @property
+    def saved(self) -> float:
+        """Seconds that the stages took to make which it found made."""
+        return sum(seconds for seconds in self.stages.values() if seconds)
 
 
 def what_is_broken(metrics: Mapping[str, float]) -> str:

@@ -8,7 +8,6 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from mlflow.types.schema import Array
 
 import carcls
 from carcls.errors import TrackingError, mask_secrets
+from sweeps.result import Registered
 from sweeps.tracking_runs import SWEEP_ID, TRIAL, KnownRun, SweepRuns
 from sweeps.tracking_store import Tracking, explained, patience, remove_files
 
@@ -57,22 +57,6 @@ _NEIGHBOUR_COLUMNS: Mapping[str, DataType | Array] = {
     "neighbour_labels": Array(DataType.string),
     "neighbour_distances": Array(DataType.double),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A version in the model registry.
-
-    Attributes:
-        name, version: of the registered model.
-        alias: ``challenger``, or empty when another version has it.
-        uri: what ``mlflow.pyfunc.load_model`` takes.
-    """
-
-    name: str
-    version: str
-    alias: str
-    uri: str
 
 
 def register_best(

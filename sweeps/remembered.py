@@ -11,8 +11,9 @@ from typing import Any
 from carcls.errors import InputError, SpecError, nearest
 from sweeps.command import Command
 from sweeps.spec import SweepSpec
-from sweeps.spec_families import applies_to, settings_for
+from sweeps.spec_families import settings_for
 from sweeps.spec_loading import edit_spec
+from sweeps.spec_mistakes import shortened
 from sweeps.sweep_file import is_known, is_sweep, read_file
 
 # Scores on other images, or of another family, cannot be compared with those there are.
@@ -133,18 +134,22 @@ def extended(
     if hours is not None:
         overrides["hours"] = _number("--hours", hours, float, 0.0)
     specs: list[SweepSpec] = []
-    changes = list(command.changes or ())
+    changes, mistakes = list(command.changes or ()), list[str]()
     for place, spec in enumerate(command.specs):
-        own = dict(overrides)
-        if trials is not None:
-            own["trials"] = _trials(spec, trials, place, len(command.specs))
+        added = {} if trials is None else {"trials": _trials(spec, trials, place, len(command.specs))}
         own_sets = sets if command.kind == "sweep" else settings_for(spec.family, sets)
-        changed = edit_spec(spec, own_sets, {name: v for name, v in own.items() if applies_to(spec.family, name)})
-        own_changes = _changes(spec, changed)
-        _check_lasting(own_changes)
+        try:
+            specs.append(edit_spec(spec, own_sets, {**overrides, **added}))
+            own_changes = _changes(spec, specs[-1])
+            _check_lasting(own_changes)
+        except SpecError as error:
+            mistakes += error.mistakes
+            continue
         changes += own_changes if command.kind == "sweep" else [f"{spec.family}: {text}" for text in own_changes]
-        specs.append(changed)
-        _require_data(changed, command)
+    if mistakes:
+        raise SpecError(shortened(mistakes))
+    for spec in specs:
+        _require_data(spec, command)
     return replace(command, specs=tuple(specs), changes=tuple(changes))
 
 
@@ -196,21 +201,15 @@ def _changes(before: SweepSpec, after: SweepSpec) -> list[str]:
     >>> _changes(spec, spec.model_copy(update={"trials": 6}))
     ['trials 4 -> 6']
     """
-    texts = []
-    for name in SweepSpec.model_fields:
-        old, new = (_plain(getattr(spec, name)) for spec in (before, after))
+    texts, said = [], before.to_tree()
+    for name, new in after.to_tree().items():
+        old = said[name]
         if isinstance(old, dict) and isinstance(new, dict):
             keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
             texts += [f"{name}.{key} {_said(old.get(key))} -> {_said(new.get(key))}" for key in keys]
         elif old != new:
             texts.append(f"{name} {_said(old)} -> {_said(new)}")
     return texts
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: item.plain() if hasattr(item, "plain") else item for key, item in value.items()}
-    return value.model_dump() if hasattr(value, "model_dump") else value
 
 
 def _said(value: Any) -> str:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carcls.data.dataset import Dataset
+from carcls.data.summary import DataSummary
 from carcls.errors import InputError
-from sweeps.holding import hold
+from sweeps.lock import locked
 from sweeps.registry import find_registered
 from sweeps.result import read_result
 from sweeps.study_records import read_history
 from sweeps.sweep_file import has_begun, read_file, sweep_id
 from sweeps.tracking import mirror_of, open_tracking
-from sweeps.winner import metrics_of, summarize_data
+from sweeps.winner import metrics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,12 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
     """
     if not has_begun(folder):
         raise InputError(f"NAME must be of a sweep that has begun, got {folder.name!r}: it has no trials yet.")
-    with hold(folder):
+    with locked(folder):
         (spec,) = read_file(folder).read_specs()
         records = read_history(folder).records
         result = read_result(folder)
         best = result.winner if result else None
-        data = summarize_data(Dataset.load(folder / "dataset.json"))
+        data = DataSummary.of(Dataset.load(folder / "dataset.json"))
         mirror = mirror_of(spec, folder, open_tracking(tracking_uri, folder.parent), data, tell)
         mirror.bring_in_line(records, winner=best)
         if result is not None:
@@ -81,6 +82,6 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         trials=len(with_runs),
         epochs=sum(len(record.history) for record in with_runs),
         written=written,
-        version=f"{found.name} {found.version}" if found else "",
+        version=str(found) if found else "",
         lost=found is None and result is not None and result.registered is not None,
     )

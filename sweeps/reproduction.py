@@ -14,10 +14,11 @@ from sweeps.leaderboard import find_best
 from sweeps.winner import evaluate_on_test, files_of, summarize, write_down
 
 if TYPE_CHECKING:
+    from carcls.data.summary import DataSummary
     from sweeps.command import Command
     from sweeps.engine import EngineResult
     from sweeps.record import TrialRecord
-    from sweeps.result import DataSummary, SweepResult, TestReading
+    from sweeps.result import SweepResult, TestReading
     from sweeps.spec import SweepSpec
     from sweeps.sweep_session import SweepSession
     from sweeps.tracking import Mirror

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sweeps.documented import LEAK_MARK, experiments_of
-from sweeps.text import NOTHING, changes_text, images_of, markdown_table, percent, percent_range
+from sweeps.text import NOTHING, changes_text, counts_text, markdown_table, percent, percent_range
 
 if TYPE_CHECKING:
     from sweeps.documented import DocumentedExperiment
@@ -105,7 +105,7 @@ def _interval(row: Reproduced) -> str:
 def _setting(reproduction: Reproduction) -> list[str]:
     data = reproduction.data
     lines = [
-        f"Data: {data.name}, {data.classes} classes, images: {images_of(data.splits)}.",
+        f"Data: {data.name}, {data.classes} classes, images: {counts_text(data.splits)}.",
         "Each cell reads documented / measured. Measured numbers are of the test images, which were read once for each "
         "experiment. Nothing was chosen on them: the best of a family is the best on the validation images.",
     ]

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from carcls.config import TrialConfig
+from carcls.data.summary import DataSummary
 from carcls.errors import InputError
 from carcls.stages import write_json
 from sweeps.goals import Goals
@@ -21,25 +23,6 @@ from sweeps.record import TrialRecord, record_from_json, to_json
 
 RESULT = "result.json"
 _OF_THE_BEST = ("number", "params", "metrics", "confirms")
-
-
-@dataclass(frozen=True, slots=True)
-class DataSummary:
-    """The data set of a sweep.
-
-    Attributes:
-        name: what tables call it.
-        digest: of what the trials saw; the same digest means the same images, crops and splits.
-        images: readable images in all splits together.
-        classes: how many.
-        splits: images of ``train``, ``validation`` and ``test``.
-    """
-
-    name: str
-    digest: str
-    images: int
-    classes: int
-    splits: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +69,14 @@ class TestReading:
 
 
 @dataclass(frozen=True, slots=True)
-class RegisteredModel:
-    """Where the model registry has the winner."""
+class Registered:
+    """A version in the model registry.
+
+    Attributes:
+        name, version: of the registered model.
+        alias: ``challenger``, or empty when another version has it.
+        uri: what ``mlflow.pyfunc.load_model`` takes.
+    """
 
     name: str
     version: str
@@ -111,7 +100,7 @@ class SweepResult:
             seed that stands for the winning settings.
         test, registered: of the winner.
         tracking_uri: where MLflow's runs are, without a password.
-        seconds: of all sittings.
+        seconds: of all sessions.
         interrupted: whether trials were left.
         comparison: the winner beside others.
         spent: as ``sweeps.budget.spent_dict`` returns it; empty in results of older versions.
@@ -125,7 +114,7 @@ class SweepResult:
     board: Leaderboard
     winner: int | None
     test: TestReading | None
-    registered: RegisteredModel | None
+    registered: Registered | None
     tracking_uri: str
     seconds: float
     interrupted: bool = False
@@ -198,7 +187,12 @@ class SweepResult:
         base = TrialConfig.model_validate({"family": value["family"]}).model_dump()
         goals = Goals.parse(value.get("objectives", ("accuracy",)), value.get("constraints", ()))
         own = {**value, "board": Leaderboard(trials, base, images, goals), "winner": best["number"] if best else None}
-        return TypeAdapter(cls).validate_python(own)
+        return _reader().validate_python(own)
+
+
+@cache
+def _reader() -> TypeAdapter[SweepResult]:
+    return TypeAdapter(SweepResult)
 
 
 def read_result(folder: Path) -> SweepResult | None:

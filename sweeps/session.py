@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -63,6 +64,7 @@ class RaySession:
 
     def __init__(self, address: str | None = None, machine: Machine | None = None) -> None:
         self.address = address
+        self.preloading: Any = None  # Ray's promise that one more process has loaded what trials need
         self._machine = machine
         self._exits = ExitStack()
         self._ahead: Future[None] | None = None  # done once the Ray that was started ahead is there
@@ -84,7 +86,7 @@ class RaySession:
 
         Args:
             log: where Ray's messages go.
-            preload: whether the processes that Ray keeps ready, one a core, load what trials need (``sweeps.warm``).
+            preload: whether the processes that Ray keeps ready, one a core, load what trials need (``sweeps.preload``).
         """
         if self._ahead is None and not ray.is_initialized():
             self._ahead = Future()
@@ -106,7 +108,7 @@ class RaySession:
         _set_environment()
         ours = preload and _PRELOAD not in os.environ
         if ours:
-            os.environ[_PRELOAD] = "sweeps.warm"
+            os.environ[_PRELOAD] = "sweeps.preload"
         try:
             with _messages_to(log):
                 self._start()
@@ -164,6 +166,7 @@ class RaySession:
                 threading.Event().wait()  # who watches them ends this process; Ray would only wait for them
             if self._servers is not None:
                 self._servers.leave()
+            self.preloading = None
             _shut_down()
         self._over.set()
         self._clear()

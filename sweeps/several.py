@@ -6,6 +6,7 @@ all families (``sweeps.together``), or documented experiments with their documen
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -17,14 +18,11 @@ from typing import TYPE_CHECKING
 from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.errors import InputError
 from carcls.stages import write_json
-from sweeps.budget import shared_budgets
-from sweeps.reproduction import Reproduction, evaluate_each, reproduction_of
 from sweeps.result import SweepResult
 from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.sweep import plan_sweep, run_sweep
 from sweeps.sweep_checks import Checked, check_sweeps
 from sweeps.sweep_file import is_sweep, read_spec, write_file
-from sweeps.together import Together, compare_winners
 from sweeps.waits import waiting
 from sweeps.winner import conclude, write_text
 
@@ -32,10 +30,11 @@ if TYPE_CHECKING:
     from sweeps.command import Command
     from sweeps.observers import Progress, Watcher
     from sweeps.plan import Plan
-    from sweeps.reproduction import Tests
+    from sweeps.reproduction import Reproduction, Tests
     from sweeps.session import RaySession
     from sweeps.spec import SweepSpec
     from sweeps.sweep import Finish
+    from sweeps.together import Together
 
 # What a training depends on, of the settings of a trial.
 _TRAINING_SETTINGS = tuple(n for n in TRIAL_SETTINGS if n not in (*NEIGHBOUR_SETTINGS, *ARCHITECTURE_SETTINGS))
@@ -87,6 +86,7 @@ def run_sweeps(
         InputError: something given cannot be used; no trial has started, unless it is MLflow's database that turns out
             to be unusable when it is opened.
     """
+    from sweeps.reproduction import evaluate_each
     from sweeps.session import RaySession
 
     started, command = time.monotonic(), _prepared(command)
@@ -117,7 +117,7 @@ def _run_in_turn(
     for each in checked:
         if command.is_job:
             spec = with_share(each.spec, (time.monotonic() - started) / 3600, results, len(checked) - len(results))
-            each = replace(each, spec=with_start(spec, results, command.root))
+            each = replace(each, spec=with_start(spec, command.root, results))
         with open_view(each.spec) as view:
             if command.is_job:
                 view.note(f"{each.spec.family}: {each.spec.trials} trials")
@@ -139,14 +139,7 @@ def _prepared(command: Command) -> Command:
         return command
     if is_sweep(command.root / command.name):
         raise InputError(f"--name must be of no sweep, got {command.name!r}, which is one. Give another --name.")
-    return replace(command, specs=tuple(_with_its_start(spec, command.root) for spec in command.specs))
-
-
-def _with_its_start(spec: SweepSpec, out: Path) -> SweepSpec:
-    folder = out / str(spec.name)
-    if spec.family != "retrieval" or not is_sweep(folder):
-        return spec
-    return spec.model_copy(update={"starts": read_spec(folder).starts})
+    return replace(command, specs=tuple(with_start(spec, command.root) for spec in command.specs))
 
 
 def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult], left: int) -> SweepSpec:
@@ -159,17 +152,27 @@ def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult
         left: sweeps that share what is left, this one included.
     """
     epochs, cost = (sum(result.spent.get(name) or 0 for result in before) for name in ("epochs", "cost"))
-    shares = shared_budgets(spec, epochs, cost, left)
+    shares: dict[str, float] = {}
     if spec.hours is not None:
         shares["hours"] = max(1e-6, spec.hours - spent_hours) / left
+    if spec.epochs_budget is not None:
+        shares["epochs_budget"] = max(0, math.ceil((spec.epochs_budget - epochs) / left))
+    if spec.max_cost is not None:
+        shares["max_cost"] = max(0.0, (spec.max_cost - cost) / left)
     return spec.model_copy(update=shares)
 
 
-def with_start(spec: SweepSpec, before: Sequence[SweepResult], out: Path) -> SweepSpec:
-    """Let a search in retrieval begin with the training that won transfer, whose network is in the store already."""
+def with_start(spec: SweepSpec, out: Path, before: Sequence[SweepResult] = ()) -> SweepSpec:
+    """Let a search in retrieval begin with the training that won transfer, whose network is in the store already.
+
+    One that has begun keeps where it began, whoever wins now.
+    """
+    if spec.family != "retrieval":
+        return spec
+    if is_sweep(out / str(spec.name)):
+        return spec.model_copy(update={"starts": read_spec(out / str(spec.name)).starts})
     best = next((result.best for result in before if result.family == "transfer"), None)
-    is_search = spec.family == "retrieval" and spec.trials > len(spec.experiments)
-    if best is None or not is_search or is_sweep(out / str(spec.name)):
+    if best is None or spec.trials <= len(spec.experiments):
         return spec
     return spec.model_copy(update={"starts": ({name: best.config[name] for name in _TRAINING_SETTINGS},)})
 
@@ -178,6 +181,9 @@ def _compared(
     command: Command, results: Sequence[SweepResult], tests: Tests, seconds: float
 ) -> Together | Reproduction | None:
     """Return the comparison of a job's sweeps; once all are done, write it down."""
+    from sweeps.reproduction import reproduction_of
+    from sweeps.together import compare_winners
+
     folder, is_whole = command.root / command.name, not results[-1].interrupted
     outcome: Together | Reproduction
     if command.kind == "reproduce":

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdap
 from pydantic.dataclasses import dataclass
 
 from carcls.errors import nearest, shown
-from sweeps.space_values import TRIAL_SETTINGS, When, kind_of, mapping_of, value_of
+from sweeps.space_values import TRIAL_SETTINGS, PartError, When, kind_of, mapping_of, value_of
 
 Value = TypeVar("Value", bound=str | int | float | bool)
 Real = TypeVar("Real", bound=float)
@@ -183,9 +183,13 @@ def read_domain(name: str, said: Any) -> Any:
     if not isinstance(said, Mapping):
         raise ValueError(f"must be a range {{low: …, high: …}} or a list of choices, got {shown(said)}.")
     known = ("choices", "when") if "choices" in said else RANGE_KEYS
-    for key in said:
-        if key not in known:
-            raise ValueError(f"{key} must be a known key, got {shown(key)}." + nearest(str(key), known))
+    unknown = [
+        f"search.{name}.{key}: must be a known key, got {shown(key)}." + nearest(key, known)
+        for key in said
+        if key not in known
+    ]
+    if unknown:
+        raise PartError(unknown)
     if "choices" in said:
         return _adapter(Choice, name).validate_python(said)
     kind = IntDomain if _is_whole(name, said) else FloatDomain
@@ -212,7 +216,8 @@ if TYPE_CHECKING:
     Search = dict[str, Domain]
 else:
     _READERS = {name: PlainValidator(partial(read_domain, name)) for name in TRIAL_SETTINGS}
-    Search = mapping_of("Search", {name: Annotated[Any, reader] for name, reader in _READERS.items()})
+    _DOMAINS = {name: Annotated[Any, reader] for name, reader in _READERS.items()}
+    Search = mapping_of("Search", _DOMAINS, plain=lambda domain: domain.plain())
 
 
 def _plain_when(when: When) -> dict[str, Any]:

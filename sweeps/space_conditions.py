@@ -8,6 +8,7 @@ shown, and teaches the sampler nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from carcls.config import TrialConfig
@@ -66,31 +67,18 @@ def when_mistakes(search: Mapping[str, Domain]) -> list[str]:
         for value in values
         if parent in search and not _is_searched(search[parent], value)
     ]
-    return list(dict.fromkeys(found)) or _cycles(search)
+    return list(dict.fromkeys(found)) or _circle(search)
 
 
 def _is_searched(domain: Domain, value: Any) -> bool:
     return value in domain.choices if isinstance(domain, Choice) else fits(domain, value)
 
 
-def _cycles(search: Mapping[str, Domain]) -> list[str]:
-    """Return a sentence for each setting whose condition leads back to itself."""
-    return [
-        f"search.{name}.when: must not depend on {name} itself, got {' -> '.join(way)}."
-        for name in search
-        if (way := _way_back(name, search))
-    ]
-
-
-def _way_back(start: str, search: Mapping[str, Domain]) -> list[str]:
-    """Return the settings from ``start`` back to itself; none where there is no such way."""
-    waiting, seen = [[start]], set()
-    while waiting:
-        way = waiting.pop()
-        for parent in search[way[-1]].when if way[-1] in search else ():
-            if parent == start:
-                return [*way, parent]
-            if parent not in seen:
-                seen.add(parent)
-                waiting.append([*way, parent])
+def _circle(search: Mapping[str, Domain]) -> list[str]:
+    """Return a sentence on settings whose conditions lead back to the first of them; none where there are none."""
+    try:
+        TopologicalSorter({name: domain.when for name, domain in search.items()}).prepare()
+    except CycleError as error:
+        way = list(reversed(error.args[1]))
+        return [f"search.{way[0]}.when: must not depend on {way[0]} itself, got {' -> '.join(way)}."]
     return []

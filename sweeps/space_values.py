@@ -6,7 +6,7 @@ put together without another check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -25,6 +25,14 @@ from carcls.errors import shown
 
 # The seed is the sweep's, and the family is what is run.
 TRIAL_SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("family", "seed"))
+
+
+class PartError(ValueError):
+    """Several mistakes of one part of a spec, each beginning with its path."""
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
 
 
 def kind_of(name: str) -> Any:
@@ -56,8 +64,14 @@ def value_of(name: str, *, optional: bool = False) -> Any:
     return Annotated[annotation, BeforeValidator(no_truth_value)]
 
 
-def mapping_of(title: str, types: Mapping[str, Any]) -> Any:
-    """Return the type of a mapping from settings to values of ``types``; it keeps the order in which it was said."""
+def mapping_of(title: str, types: Mapping[str, Any], plain: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Return the type of a mapping from settings to values of ``types``; it keeps the order in which it was said.
+
+    Args:
+        title: of the type.
+        types: of the values by setting.
+        plain: makes of a value what YAML says for it.
+    """
     fields: dict[str, Any] = {name: (kind, None) for name, kind in types.items()}
     model = create_model(title, __config__=ConfigDict(extra="forbid", defer_build=True), **fields)
 
@@ -65,7 +79,10 @@ def mapping_of(title: str, types: Mapping[str, Any]) -> Any:
         found = read(said)
         return {name: getattr(found, name) for name in said}
 
-    return Annotated[model, WrapValidator(as_mapping), PlainSerializer(dict)]
+    def as_plain(found: dict[str, Any]) -> dict[str, Any]:
+        return {name: plain(value) for name, value in found.items()}
+
+    return Annotated[model, WrapValidator(as_mapping), PlainSerializer(as_plain)]
 
 
 def _several(said: Any) -> Any:

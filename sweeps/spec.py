@@ -6,7 +6,7 @@ config  <  documented experiment  <  searched settings  <  fixed                
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -21,9 +21,9 @@ from sweeps.goals import Goals
 from sweeps.objectives import ACCURACY, parse_objectives
 from sweeps.space import Search
 from sweeps.space_conditions import settle, when_mistakes
-from sweeps.space_values import Settings
+from sweeps.space_values import PartError, Settings
 from sweeps.spec_fields import Confirmation, Experiment, FolderName, GpuShare, Price, Size
-from sweeps.spec_mistakes import PartError, sentences, shortened
+from sweeps.spec_mistakes import sentences, shortened
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.spec_text import read_tree, write_tree
 
@@ -117,10 +117,20 @@ class SweepSpec(BaseModel):
     @field_validator("experiments")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        twice = [f"experiments[{place}]" for place, name in enumerate(names) if name in names[:place]]
+        twice = [
+            f"experiments[{place}]: must differ from the ones before, got {shown(name)} twice."
+            for place, name in enumerate(names)
+            if name in names[:place]
+        ]
         if twice:
-            raise PartError([f"{path}: must differ from the ones before, got a name twice." for path in twice])
+            raise PartError(twice)
         return names
+
+    @field_validator("starts", mode="wrap")
+    @classmethod
+    def _as_said(cls, starts: Any, read: Callable[[Any], Any]) -> tuple[dict[str, Any], ...]:
+        read(starts)  # a 0 stays one where 0.0 is meant: digests of sweeps have it
+        return tuple(dict(settings) for settings in starts)
 
     @field_validator("search")
     @classmethod
@@ -133,22 +143,18 @@ class SweepSpec(BaseModel):
     @field_validator("objectives")
     @classmethod
     def _known_objectives(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        return tuple(objective.name for objective in parse_objectives(names, info.data.get("family")))
+        known = tuple(objective.name for objective in parse_objectives(names, info.data.get("family")))
+        if info.data.get("confirm") is not None and known[0] != ACCURACY.name:
+            raise ValueError(
+                f"objectives must begin with accuracy where fresh seeds confirm the winner, got {shown(known[0])}. "
+                "Put accuracy first, or leave --confirm out."
+            )
+        return known
 
     @field_validator("constraints")
     @classmethod
     def _readable_constraints(cls, texts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         return tuple(dict.fromkeys(str(parse_constraint(text, info.data.get("family"))) for text in texts))
-
-    @field_validator("objectives")
-    @classmethod
-    def _can_be_confirmed(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if info.data.get("confirm") is not None and names[0] != ACCURACY.name:
-            raise ValueError(
-                f"objectives must begin with accuracy where fresh seeds confirm the winner, got {shown(names[0])}. "
-                "Put accuracy first, or leave --confirm out."
-            )
-        return names
 
     @model_validator(mode="after")
     def _judges_by_all_objectives(self) -> SweepSpec:
@@ -205,27 +211,15 @@ class SweepSpec(BaseModel):
     @property
     def digest(self) -> str:
         """16 hexadecimal digits of what determines the trials: not of how many, how long, or on what."""
-        return digest_of(
-            {
-                "family": self.family,
-                "seed": self.seed,
-                "data": self.data.model_dump(),
-                "config": self.config,
-                "fixed": self.fixed,
-                "experiments": [(name, config.canonical()) for name, config in self.experiment_configs()],
-                "starts": list(self.starts),
-                "search": {name: domain.plain() for name, domain in self.search.items()},
-                "early_stopping": self.early_stopping.plain(),
-                **({} if self.goals == Goals() else {"goals": [self.objectives, self.constraints]}),
-            }
-        )
+        tree = self.to_tree()
+        parts = {name: tree[name] for name in ("family", "seed", "data", "config", "fixed", "starts", "search")}
+        goals = {} if self.goals == Goals() else {"goals": [self.objectives, self.constraints]}
+        experiments = [(name, config.canonical()) for name, config in self.experiment_configs()]
+        return digest_of({**parts, "experiments": experiments, "early_stopping": self.early_stopping.plain(), **goals})
 
     def to_tree(self) -> dict[str, Any]:
         """Return the whole spec as plain values, which ``from_tree`` reads back to an equal spec."""
-        lists: dict[str, list[Any]] = {"experiments": list(self.experiments), "starts": list(self.starts)}
-        lists |= {"objectives": list(self.objectives), "constraints": list(self.constraints)}
-        search = {name: domain.plain() for name, domain in self.search.items()}
-        return {**self.model_dump(exclude={"search"}), **lists, "search": search}
+        return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
         """Return the whole spec as YAML, which ``from_yaml`` reads back to an equal spec."""

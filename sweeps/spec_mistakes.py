@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from carcls.errors import nearest, shown
-from sweeps.space_values import TRIAL_SETTINGS
+from sweeps.space_values import TRIAL_SETTINGS, PartError
 
 # So many mistakes are told at once; nobody mends more of them before the next try.
 MOST_MISTAKES = 20
@@ -31,14 +31,6 @@ _MEANT = {
     "data": " Name the folder: data: {path: FOLDER}.",
     "early_stopping": " To turn it off say early_stopping: {enabled: false}.",
 }
-
-
-class PartError(ValueError):
-    """Several mistakes of one part of a spec, each beginning with its path."""
-
-    def __init__(self, mistakes: Sequence[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
 
 
 def shortened(mistakes: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,3 +49,16 @@ class EarlyStopping(BaseModel):
         """Return what sweeps are told apart by; the later setting where it is not the default."""
         first = self.model_dump(include={"enabled", "min_epochs", "reduction"})
         return first | self.model_dump(include={"within_kind"}, exclude_defaults=True)
+
+
+@lru_cache(maxsize=10_000)
+def survival(stopping: EarlyStopping, epochs: int, done: int = 0) -> tuple[float, ...]:
+    """Return the chances that a trial which came to epoch ``done`` of ``epochs`` trains each of those that follow.
+
+    They add up to the epochs that are expected of it.
+
+    >>> survival(EarlyStopping(min_epochs=1, reduction=2), 5)  # rungs at 1, 2 and 4
+    (1.0, 0.5, 0.25, 0.25, 0.125)
+    """
+    rungs = [rung for rung in stopping.rungs(epochs) if rung > done]
+    return tuple(stopping.reduction ** -float(sum(rung <= epoch for rung in rungs)) for epoch in range(done, epochs))

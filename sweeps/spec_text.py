@@ -18,8 +18,7 @@ import yaml
 from carcls.errors import SpecError, shown
 
 _DEEPEST = 10
-# Of a key, and of a whole number.
-_MOST_CHARACTERS = 100
+_LONGEST_KEY = _MOST_DIGITS = 100
 _PLAIN_VALUES = (
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", [*"~nN", ""]),
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -56,12 +55,6 @@ class _Loader(yaml.SafeLoader):
             found[key_node.value] = self.construct_object(value_node, deep=deep)
         return found
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        if len(node.value) > _MOST_CHARACTERS:
-            problem = f"a whole number has at most {_MOST_CHARACTERS} digits"
-            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
-        return int(node.value)
-
 
 def _problem_of(event: yaml.NodeEvent, depth: int) -> str:
     """Return why a spec cannot have this value, or nothing."""
@@ -73,14 +66,18 @@ def _problem_of(event: yaml.NodeEvent, depth: int) -> str:
     if tag is not None:
         short = shown(tag.replace("tag:yaml.org,2002:", "!!"))
         return f"a spec has no tags such as {short}; write the value alone"
-    if isinstance(event, yaml.ScalarEvent) and not is_plain_text(event.value):
+    if not isinstance(event, yaml.ScalarEvent):
+        return ""
+    if not is_plain_text(event.value):
         return f"text has no control characters, got {shown(event.value)}"
+    if event.style is None and len(event.value) > _MOST_DIGITS and event.value.lstrip("-+").isdigit():
+        return f"a whole number has at most {_MOST_DIGITS} digits"
     return ""
 
 
 def _problem_of_key(node: yaml.Node, known: Mapping[str, Any]) -> str:
     """Return why a mapping cannot have this key beside those that are ``known``, or nothing."""
-    if not isinstance(node, yaml.ScalarNode) or not 0 < len(node.value.strip()) <= _MOST_CHARACTERS:
+    if not isinstance(node, yaml.ScalarNode) or not 0 < len(node.value.strip()) <= _LONGEST_KEY:
         return "a key must be a plain word"
     if node.style is None and ":" in node.value:
         return f"a colon is followed by a space, got {shown(node.value)}"
@@ -107,7 +104,8 @@ for _tag, _pattern, _first in _PLAIN_VALUES:
     # The dumper keeps YAML 1.1's rules as well, so that text which either version misreads is quoted.
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), _first)
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+# PyYAML's own takes 010 for 8.
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
 
 
 def read_tree(text: str, source: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,8 +56,7 @@ class Meter:
     def read(self, number: int) -> Spent | None:
         """Return what the trial has taken up to this moment; None if no process ever took it up."""
         self._count(number)
-        spent = self._spent.get(number)
-        return None if spent is None else replace(spent, wall=self.wall)
+        return self._spent.get(number)
 
     def _count(self, number: int, *, epochs: int = 0, saw_gpu: bool = True) -> None:
         """Add the time since the trial was last read, if a process is at it."""
@@ -66,7 +64,7 @@ class Meter:
             return
         (cpus, gpus), now = self._held[number], self._clock()
         seconds = now - self._since[number]
-        more = Spent(seconds, epochs, seconds * cpus, seconds * gpus if saw_gpu else 0.0)
+        more = Spent(seconds, epochs, seconds * cpus, seconds * gpus if saw_gpu else 0.0, now - self._began)
         self._spent[number] = self._spent.get(number, NOTHING) + more
         self._since[number] = now
 

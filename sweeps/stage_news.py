@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 
 from carcls.stages import LOG, StageStore
 
@@ -27,21 +28,15 @@ class DamageNews:
 
     def check(self) -> None:
         """Tell what was dropped since the last time."""
-        if not self._log.exists() or self._log.stat().st_size <= self._read:
-            return
-        with self._log.open("rb") as file:
+        with suppress(FileNotFoundError), self._log.open("rb") as file:
             file.seek(self._read)
-            lines = file.read().splitlines(keepends=True)
-        for line in lines:
-            if line.endswith(b"\n"):  # the rest is still being written
-                self._read += len(line)
-                self._say(line)
+            for line in file:
+                if line.endswith(b"\n"):  # the rest is still being written
+                    self._read += len(line)
+                    self._say(line)
 
     def _say(self, line: bytes) -> None:
-        if b'"dropped"' not in line:
-            return
-        try:
+        with suppress(ValueError, KeyError, TypeError):  # the log itself may be damaged, and nothing depends on it
             event = json.loads(line)
-            self._tell(f"damaged, so it is made again: {event['kind']} {event['digest']} ({event['reason']})")
-        except (ValueError, KeyError, TypeError):  # the log itself may be damaged, and nothing depends on it
-            return
+            if event["event"] == "dropped":
+                self._tell(f"damaged, so it is made again: {event['kind']} {event['digest']} ({event['reason']})")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import InputError
-from sweeps.holding import Holder, asked_to_stop, holder_of
+from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.remembered import names_in, require_known
 from sweeps.spec import SweepSpec
 from sweeps.sweep_file import is_sweep, read_file, read_spec
@@ -103,13 +103,13 @@ def _unfinished(sweep: SweepStatus) -> list[dict[str, Any]]:
 # What is told of a sweep in JSON (docs/json.md), and, where there is a title, in the table of all sweeps.
 COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("name", lambda s: s.name, "sweep", is_word=True),
-    Column("family", lambda s: s.spec.family, "family", is_word=True),
+    Column("family", lambda s: s.spec.family, "family", is_word=True, room="wide"),
     Column("state", lambda s: s.state, "state", is_word=True),
     Column("trials", lambda s: s.spec.trials, "trials", cell=lambda s: f"{s.ended}/{s.spec.trials}"),
     Column("best_accuracy", _best_accuracy, "best val", percent),
     Column("test_accuracy", _test_accuracy, "test", percent),
     Column("registered", lambda s: str((s.result and s.result.registered) or ""), "registered as", is_word=True),
-    Column("changed", lambda s: s.changed, "last written", minute, is_word=True),
+    Column("changed", lambda s: s.changed, "last written", minute, is_word=True, room="wide"),
     Column("ended", lambda s: s.ended),
     Column("holder", lambda s: asdict(s.holder) if s.holder else None),
     Column("counts", lambda s: s.counts),

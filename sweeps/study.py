@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,19 +35,22 @@ __all__ = ["Asked", "Costs", "Study", "TrialRecord"]
 
 @dataclass(slots=True)
 class _Live:
-    """A trial that was handed out, and the last it said: ``last`` is its outcome if it ended now."""
+    """A trial that was handed out, and the last it said: ``last`` is its outcome if it ended now.
+
+    ``stages`` are those that it told of and that are not in the journal yet.
+    """
 
     config: TrialConfig
     documented: bool
     confirms: bool
-    last: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "epochs": 0, "seconds": 0.0, "saved": 0.0})
-    pruned: bool = False
+    last: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "epochs": 0, "seconds": 0.0})
+    stages: Mapping[str, float | None] = field(default_factory=dict)
 
 
 class Study:
     """The study of one sweep. Use ``Study.open``; close it, or use it as a context manager.
 
-    One driver, one thread: whoever opens it holds the sweep (see sweeps.holding).
+    One driver, one thread: whoever opens it has locked the sweep (see sweeps.lock).
 
     Attributes:
         reopened: numbers of the trials that are tried again, since they failed through no fault of their own.
@@ -85,7 +88,7 @@ class Study:
         """
         folder.mkdir(parents=True, exist_ok=True)
         trials = Trials(folder, spec.goals)
-        trials.begin()
+        trials.journal.cut()
         note_spec(trials, spec, folder.name, edits)
         return cls(trials, spec, costs, () if edits is None else trials.reopen())
 
@@ -97,7 +100,7 @@ class Study:
 
     def close(self) -> None:
         """Have the disk hold what was told."""
-        self._trials.sync()
+        self._trials.journal.sync()
 
     # Asking
 
@@ -180,13 +183,13 @@ class Study:
         """Write down from now on, with all that is told of a trial, what ``read`` says by its number that it took."""
         self._trials.spending = read
 
-    def report(self, number: int, measurement: Measurement, seconds: float = 0.0, saved: float = 0.0) -> bool:
-        """Note a measurement, and what stages saved so far; return True when the trial should stop now.
+    def report(self, number: int, measurement: Measurement, seconds: float = 0.0) -> bool:
+        """Note a measurement; return True when the trial has ended with it.
 
-        It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
-        failed already). Documented experiments are never pruned, but others are measured against them; nor is a trial
-        that has just finished its last epoch, or a confirming run, against which no other is measured either. Saying
-        the same epoch again changes nothing.
+        It has when successive halving says so, or when a metric is not finite (then it has failed). Documented
+        experiments are never pruned, but others are measured against them; nor is a trial that has just finished its
+        last epoch, or a confirming run, against which no other is measured either. Saying the same epoch again changes
+        nothing.
         """
         live = self._live.get(number)
         if live is None:
@@ -196,20 +199,21 @@ class Study:
         if broken:
             self._finish(number, "failed", {**live.last, "reason": f"{broken} after epoch {epoch}"}, "diverged")
             return True
-        live.last = {"metrics": dict(metrics), "epochs": epoch, "seconds": seconds, "saved": saved}
-        self._trials.report(number, measurement)
+        live.last = {"metrics": dict(metrics), "epochs": epoch, "seconds": seconds}
+        live.stages = {**measurement.stages, **live.stages}
+        if self._trials.report(number, replace(measurement, stages=live.stages)):
+            live.stages = {}
         stopping, epochs = self._spec.early_stopping, live.config.epochs
         is_rung = epoch in stopping.rungs(epochs) and not (live.documented or live.confirms)
-        live.pruned = is_rung and is_beaten(self._trials.curves(), number, epoch, epochs, stopping)
-        return live.pruned
+        if not is_rung or not is_beaten(self._trials.curves(), number, epoch, epochs, stopping):
+            return False
+        reason = f"stopped after epoch {epoch}: others were better by then"
+        self._finish(number, "pruned", {**live.last, "reason": reason})
+        return True
 
     def is_live(self, number: int) -> bool:
         """Whether the trial was handed out and nothing final was told of it."""
         return number in self._live
-
-    def should_be_pruned(self, number: int) -> bool:
-        """Whether the last report of the trial said that it should stop."""
-        return self._live[number].pruned
 
     def tell_complete(
         self, number: int, metrics: Mapping[str, float], epochs: int, seconds: float, more: Mapping[str, Any]
@@ -221,20 +225,16 @@ class Study:
             metrics: of the last epoch.
             epochs: trained.
             seconds: wall time.
-            more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them.
+            more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them, and
+                ``stages`` as in ``Measurement``, used after the last epoch.
         """
+        assert number in self._live
         outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
         broken = what_is_broken(metrics)
         if broken:
             self._finish(number, "failed", {**outcome, "reason": broken}, "diverged")
         else:
             self._finish(number, "complete", outcome)
-
-    def tell_pruned(self, number: int) -> None:
-        """Close the trial at its last report."""
-        last = self._live[number].last
-        reason = f"stopped after epoch {last['epochs']}: others were better by then"
-        self._finish(number, "pruned", {**last, "reason": reason})
 
     def tell_failed(self, number: int, reason: str, failure: str = "") -> None:
         """Close the trial as failed; the reason is shown on the leaderboard. ``failure`` is its kind."""
@@ -279,10 +279,13 @@ class Study:
     def _finish(self, number: int, status: Status, outcome: Mapping[str, Any], failure: str = "") -> None:
         live = self._live.pop(number, None)
         answers = outcome.get("siblings", ()) if live is not None and not live.confirms and status == "complete" else ()
-        told = {name: value for name, value in outcome.items() if name != "siblings"} | {"failure": failure}
+        told = {name: value for name, value in outcome.items() if name not in ("siblings", "stages")}
+        late_stages = {**outcome.get("stages", {}), **(live.stages if live else {})}
+        told |= {"failure": failure, **({"late_stages": late_stages} if late_stages else {})}
         derived = list(derived_of(live.config, answers, self._spec, self._trials.digests)) if live and answers else ()
+        first = self._trials.next_number
         self._trials.finish(number, status, told, derived)
-        self._finished.append(number)
+        self._finished += [*range(first, self._trials.next_number), number]
 
     # Reading
 
@@ -295,6 +298,6 @@ class Study:
         return self._trials.records()
 
     def take_finished(self) -> list[TrialRecord]:
-        """Return the trials finished since the last call; not those that others answer."""
+        """Return the trials finished since the last call, derived ones before the one that answered them; no twins."""
         numbers, self._finished = self._finished, []
         return [self.record(number) for number in numbers]

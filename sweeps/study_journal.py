@@ -117,9 +117,6 @@ class EpochHistory(Sequence[Measurement]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
-    def __hash__(self) -> int:
-        return hash((self._journal, self._places))
-
     def _read(self, places: Iterable[int]) -> Iterator[Measurement]:
         with self._journal.open("rb") as file:
             for place in places:
@@ -136,7 +133,7 @@ class EpochHistory(Sequence[Measurement]):
 def measurement_in(log: Mapping[str, Any]) -> Measurement:
     """Return the measurement of an epoch's line; the oldest versions wrote no more of it than the accuracy."""
     measured = log.get("measured") or {"metrics": {OBJECTIVE: log["intermediate_value"]}, "trained": True}
-    return Measurement(log["step"], measured["metrics"], measured["trained"])
+    return Measurement(log["step"], measured["metrics"], measured["trained"], measured.get("stages", {}))
 
 
 class Journal:

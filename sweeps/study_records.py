@@ -69,21 +69,21 @@ class Trials:
         goals: of the sweep; what limits refused that have been loosened since may be asked again.
 
     Attributes:
+        journal: the file.
         attributes: what was noted of the study itself.
         next_number: of the next trial, derived ones included.
         counted: trials that the budget counts.
         confirming: runs that repeat others with fresh seeds.
         begun: names of documented experiments and starts that were asked.
         digests: by digest, the trial that answers it: the first that was asked for it.
-        spending: tells by number what a trial has taken so far, which its lines then say too; None where it is not
-            known.
+        spending: tells by number what a trial has taken so far, or None; its lines then say so.
 
     Raises:
         InputError: the journal is damaged.
     """
 
     def __init__(self, folder: Path, goals: Goals = ACCURACY_ALONE) -> None:
-        self._journal = Journal(folder / JOURNAL)
+        self.journal = Journal(folder / JOURNAL)
         self._older_spending = read_older_spending(folder)
         self.spending: Callable[[int], Spent | None] = lambda _: None
         self._goals = goals
@@ -97,10 +97,6 @@ class Trials:
         self._twins: defaultdict[int, list[Twin]] = defaultdict(list)
         self._catch_up()
 
-    def begin(self) -> None:
-        """Make the journal one that can be written to; only its driver may."""
-        self._journal.cut()
-
     # Reading
 
     def records(self) -> list[TrialRecord]:
@@ -112,7 +108,7 @@ class Trials:
         record = self._ended.get(number)
         if record is None:
             lines = self._lines[self._ids[number]]
-            record = record_from_notes(number, lines.noted, EpochHistory(self._journal.path, lines.places))
+            record = record_from_notes(number, lines.noted, EpochHistory(self.journal.path, lines.places))
             if record.status != "running":
                 self._ended[number] = record
         return replace(record, twins=tuple(self._twins[number])) if number in self._twins else record
@@ -123,9 +119,9 @@ class Trials:
 
     def asked(self, number: int) -> Asked:
         """Return a trial as it is to be run."""
-        asked = self.notes(number)["asked"]
-        config = TrialConfig.model_validate(asked["config"])
-        return Asked(number, asked["experiment"], asked["settings"], config, self.notes(number).get("retry", {}))
+        noted = self.notes(number)
+        asked, config = noted["asked"], TrialConfig.model_validate(noted["asked"]["config"])
+        return Asked(number, asked["experiment"], asked["settings"], config, noted.get("retry", {}))
 
     def curves(self) -> dict[int, Curve]:
         """Return what trials of the search have measured, by number.
@@ -140,10 +136,6 @@ class Trials:
         return found
 
     # Writing
-
-    def sync(self) -> None:
-        """Wait until all that was written is on the disk."""
-        self._journal.sync()
 
     def add(self, asked: Mapping[str, Any], reason: str = "") -> int:
         """Write a new trial down and return its number.
@@ -162,18 +154,22 @@ class Trials:
 
     def note(self, number: int, **attributes: Any) -> None:
         """Write attributes of a trial down."""
-        self._write({"trial_id": self._ids[number], "user_attr": attributes, **self._spent(number)})
+        self._write({"trial_id": self._ids[number], "user_attr": attributes}, self.spending(number))
 
     def note_study(self, **attributes: Any) -> None:
         """Write attributes of the study down."""
         self._write({"study_id": 0, "user_attr": attributes})
 
-    def report(self, number: int, measurement: Measurement) -> None:
-        """Write an epoch down; one that is there is not written again."""
+    def report(self, number: int, measurement: Measurement) -> bool:
+        """Write an epoch down, and tell whether that is news; one that is there is not written again."""
         place, epoch = self._ids[number], measurement.epoch
-        if epoch not in self._lines[place].accuracies:
-            measured = {"metrics": dict(measurement.metrics), "trained": measurement.trained}
-            self._write({"trial_id": place, "step": epoch, "measured": measured, **self._spent(number)})
+        if epoch in self._lines[place].accuracies:
+            return False
+        measured = {"metrics": dict(measurement.metrics), "trained": measurement.trained}
+        if measurement.stages:
+            measured["stages"] = dict(measurement.stages)
+        self._write({"trial_id": place, "step": epoch, "measured": measured}, self.spending(number))
+        return True
 
     def finish(
         self, number: int, status: Status, outcome: Mapping[str, Any], derived: Sequence[Mapping[str, Any]] = ()
@@ -201,17 +197,12 @@ class Trials:
             self.note(number, outcome=None, attempts=0)
         return failed
 
-    def _spent(self, number: int) -> dict[str, Any]:
-        """Return what a trial's line says of what it has taken."""
-        spent = self.spending(number)
-        return {} if spent is None else {"spent": spent.as_dict()}
-
-    def _write(self, log: dict[str, Any]) -> None:
-        self._journal.append(log)
+    def _write(self, log: dict[str, Any], spent: Spent | None = None) -> None:
+        self.journal.append(log if spent is None else {**log, "spent": spent.as_dict()})
         self._catch_up()
 
     def _catch_up(self) -> None:
-        for place, log in self._journal.read():
+        for place, log in self.journal.read():
             self._take(log, place)
 
     def _take(self, log: Mapping[str, Any], place: int) -> None:
@@ -220,7 +211,8 @@ class Trials:
             self._lines[log["trial_id"]].noted["spent"] = log["spent"]
         if "user_attrs" in log or log.get("op_code") == _BEGAN:
             self._lines.append(_Lines(log.get("user_attrs", {})))
-            self._enter(len(self._lines) - 1)
+            if "asked" in self._lines[-1].noted:
+                self._enter(len(self._lines) - 1)
         elif "trial_id" not in log:
             self.attributes |= log.get("user_attr", {})
         elif "user_attr" in log:
@@ -234,9 +226,7 @@ class Trials:
 
     def _enter(self, place: int) -> None:
         """Take in a trial that was asked."""
-        asked: Mapping[str, Any] = self._lines[place].noted.get("asked", {})
-        if not asked:  # the driver of an older version died while it asked
-            return
+        asked: Mapping[str, Any] = self._lines[place].noted["asked"]
         number = asked.get("number", place)  # older journals have no others
         if number in self._older_spending:
             self._lines[place].noted["spent"] = self._older_spending[number].as_dict()
@@ -287,8 +277,7 @@ def note_spec(trials: Trials, spec: SweepSpec, name: str, edits: Sequence[str] |
         trials.note_study(spec=spec.digest, exhausted_at=0)  # what held nothing new may hold it now
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """What a journal tells to whoever only reads it.
 
     Attributes:

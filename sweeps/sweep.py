@@ -11,20 +11,21 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from carcls.data.summary import DataSummary
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
 from carcls.stages import StageStore
 from sweeps.budget import Spent, cost_of, prices_of, used_up_note
 from sweeps.clearing import DiskKeeper
-from sweeps.holding import forget_request, hold
 from sweeps.interrupts import last_words, uninterrupted
+from sweeps.lock import forget_request, locked
 from sweeps.stage_news import DamageNews
 from sweeps.sweep_checks import Checked, fit_to_data, notes_of_spec, require_same_data
 from sweeps.sweep_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.sweep_file import forget, has_begun, write_file
 from sweeps.sweep_session import SweepSession
 from sweeps.waits import waiting
-from sweeps.winner import conclude, summarize_data
+from sweeps.winner import conclude
 from sweeps.winner_candidates import repeats_wanted
 
 if TYPE_CHECKING:
@@ -74,20 +75,21 @@ def run_sweep(
         for each in later:
             fit_to_data(each.spec, len(session.dataset.splits.train))
         mirror = mirror_of(
-            session.spec, session.folder, session.tracking, summarize_data(session.dataset), watcher.note
+            session.spec, session.folder, session.tracking, DataSummary.of(session.dataset), watcher.note
         )
         status: Literal["complete", "interrupted", "failed"] = "failed"
-        try:
-            with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)), _loss_told(session):
-                mirror.open()
-                result = _run_and_finish(session, watcher, finish, mirror)
-            status = result.status
-        except KeyboardInterrupt:
-            status = "interrupted"
-            raise
-        finally:
-            with uninterrupted(), waiting(watcher.note, "closing the runs in MLflow …"):
-                mirror.close(status)
+        with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
+            try:
+                with _loss_told(session):
+                    mirror.open()
+                    result = _run_and_finish(session, watcher, finish, mirror)
+                status = result.status
+            except KeyboardInterrupt:
+                status = "interrupted"
+                raise
+            finally:
+                with uninterrupted(), waiting(watcher.note, "closing the runs in MLflow …"):
+                    mirror.close(status)
     return result
 
 
@@ -101,7 +103,7 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
     started, folder = time.monotonic(), command.root / str(checked.spec.name)
     for note in (*notes_of_spec(checked.spec), *checked.notes):
         watcher.note(note)
-    with hold(folder):
+    with locked(folder):
         forget_request(folder)
         if command.address is None and (command.changes or not (folder / "result.json").is_file()):
             # Ray keeps a process ready for each core. Where far fewer trials run, they fill the memory for nothing.
@@ -110,24 +112,25 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
             write_file(folder, "sweep", command.tracking_uri, [checked.spec])
+        stages = StageStore(command.root / "stages")
         try:
-            spec, dataset = _read_images(checked, command, watcher)
+            spec, dataset = _read_images(checked, command, stages, watcher)
         except InputError:
             if is_new:
                 forget(folder)
             raise
-        write_file(folder, "sweep", command.tracking_uri, [spec])
+        write_file(folder, "sweep", command.tracking_uri, [spec], stages.take_used())
         dataset.save(folder / "dataset.json")
         assert checked.tracking is not None
-        stages = StageStore(command.root / "stages")
         yield SweepSession(spec, command, checked.tracking, checked.share, stages, dataset, ray, started)
 
 
-def _read_images(checked: Checked, command: Command, watcher: Progress) -> tuple[SweepSpec, Dataset]:
+def _read_images(
+    checked: Checked, command: Command, stages: StageStore, watcher: Progress
+) -> tuple[SweepSpec, Dataset]:
     """Return the spec as it fits the images, and these, read and packed."""
-    stages = StageStore(command.root / "stages")
     damage = DamageNews(stages, watcher.note)
-    dataset = prepare_data(checked.spec, command.root, stages, watcher, checked.reading)
+    dataset = prepare_data((checked.spec, *command.specs), command.root, stages, watcher, checked.reading)
     spec, changed = fit_to_data(checked.spec, len(dataset.splits.train))
     for note in (*data_notes(dataset), *changed):
         watcher.note(note)
@@ -175,15 +178,15 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
     spec, dataset = session.spec, session.dataset
     with waiting(watcher.note, "starting Ray and its processes, which load PyTorch …") as beginning:
         from sweeps.engine import run_trials
-        from sweeps.engine_task import WarmUp
+        from sweeps.engine_task import Preload
 
-        warm_up = [WarmUp()] if session.ray.address is None and not session.share.gpus else []
+        preload = [Preload(session.ray)] if session.ray.address is None and not session.share.gpus else []
         return run_trials(
             spec,
             session.folder / "dataset.json",
             session.stages.root,
             session.folder,
-            [beginning, *observers, *warm_up],
+            [beginning, *observers, *preload],
             session.ray,
             confirm=partial(repeats_wanted, spec) if spec.confirm else None,
             edits=session.command.changes,
@@ -216,12 +219,12 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
     Raises:
         InputError: as the run does.
     """
-    from carcls.data.dataset import DataSummary, find_dataset
-    from sweeps.plan import make_plan
+    from carcls.data.dataset import find_dataset
+    from sweeps.plan import Plan
 
     spec, out, dataset = checked.spec, command.root, None
     if reading is not None:
-        dataset = prepare_data(spec, out, StageStore(out / "stages"), reading, checked.reading)
+        dataset = prepare_data((spec, *command.specs), out, StageStore(out / "stages"), reading, checked.reading)
     elif checked.reading is not None and (out / "stages").is_dir():
         dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
     if dataset is not None:
@@ -231,7 +234,7 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
     found = [NOT_READ] if dataset is None else data_notes(dataset)
     prices, share = prices_of(spec), checked.share
     hour = Spent.of(share, 3600.0 * share.concurrency, wall=3600.0)
-    return make_plan(
+    return Plan(
         spec,
         summary,
         checked.machine,

@@ -17,8 +17,9 @@ from sweeps.sweep_file import has_begun, is_sweep, read_file
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
     from carcls.config import DataConfig
-    from carcls.data.dataset import Dataset, DataSummary
+    from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
+    from carcls.data.summary import DataSummary
     from sweeps.command import Command
     from sweeps.resources import Machine, Share
     from sweeps.spec import SweepSpec
@@ -151,16 +152,18 @@ def _ask_around(
 
     A folder of runs that cannot be has no database, and no cluster sees it.
     """
-    from sweeps.cluster import machines_of
     from sweeps.resources import this_machine
-    from sweeps.tracking_store import check_tracking
 
     tracking, machine, has_folder = None, this_machine(), not mistakes.found
     machines: Sequence[Machine] = () if command.address else (machine,)
     if command.tracking_uri is not None or (has_folder and not plan):
+        from sweeps.tracking_store import check_tracking
+
         with mistakes:
             tracking = check_tracking(command.tracking_uri, command.root)
     if command.address is not None and has_folder:
+        from sweeps.cluster import machines_of
+
         with mistakes:
             machines = machines_of(command.address, command.root)
     return tracking, machine, machines

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.observers import Progress
 from sweeps.space import IntDomain
+from sweeps.text import counts_text
 
 if TYPE_CHECKING:
     from carcls.config import DataConfig, TrialConfig
-    from carcls.data.dataset import Dataset, DataSummary
+    from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
+    from carcls.data.summary import DataSummary
     from carcls.stages import StageStore
     from sweeps.spec import SweepSpec
 
@@ -22,21 +25,23 @@ NOT_READ = "images not read yet: counts may fall; --read counts them exactly."
 
 
 def prepare_data(
-    spec: SweepSpec, out: Path, stages: StageStore, progress: Progress, reading: Manifest | None
+    specs: Sequence[SweepSpec], out: Path, stages: StageStore, progress: Progress, reading: Manifest | None
 ) -> Dataset:
-    """Read, decode and split the sweep's images, listed in ``reading``; draw the demo cars where there are none."""
+    """Read and split the images of sweeps, listed in ``reading``, decoded once at all sizes that any of them needs.
+
+    The demo cars are drawn where there are none.
+    """
     from carcls.data.dataset import prepare_dataset
 
-    size, *also = wanted_sizes(spec)
-    data = _with_demo(spec.data, out, progress)
+    size, *also = dict.fromkeys(size for spec in specs for size in wanted_sizes(spec))
+    data = _with_demo(specs[0].data, out, progress)
     return prepare_dataset(data, stages, size, also=also, listed=reading, progress=progress.packing)
 
 
 def data_notes(dataset: Dataset) -> list[str]:
     """Return what was found in the images, a sentence each: counts, and what the user may want to know."""
-    counts = ", ".join(f"{count} {split}" for split, count in dataset.counts.items())
     return [
-        f"{dataset.name}: {len(dataset.classes)} classes; images: {counts}.",
+        f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}.",
         *dataset.notes,
         *_first([f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]),
         *_first([f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]),
@@ -95,10 +100,11 @@ def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
 
 def expected_demo(data: DataConfig) -> DataSummary:
     """Count the demo cars before they are drawn."""
-    from carcls.data.dataset import DataSummary
     from carcls.data.demo import demo_counts
     from carcls.data.splits import quota
+    from carcls.data.summary import DataSummary
 
     classes, train, test = demo_counts()
     validation = classes * quota(train // classes, data.validation_fraction)
-    return DataSummary(data.name or DEMO_NAME, train + test, classes, train - validation, validation, test)
+    splits = {"train": train - validation, "validation": validation, "test": test}
+    return DataSummary(data.name or DEMO_NAME, "", train + test, classes, splits)

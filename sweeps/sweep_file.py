@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -35,6 +35,7 @@ class SweepFile:
         tracking_uri: as it was given; None is the database beside the sweeps.
         is_secret: whether the tracking server's address held a password, and was not written down.
         id: by which MLflow knows the sweep; a job has none, which is empty.
+        stages: names of the cached stages that were used to read the sweep's images.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class SweepFile:
     tracking_uri: str | None = None
     is_secret: bool = False
     id: str = ""
+    stages: tuple[str, ...] = ()
 
     def read_specs(self) -> tuple[SweepSpec, ...]:
         """Return the specs.
@@ -56,17 +58,20 @@ class SweepFile:
             raise _damaged(self.path, error) from None
 
 
-def write_file(folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence[SweepSpec]) -> None:
-    """Write down what runs in ``folder``, which is made when missing; an id that it had is kept."""
+def write_file(
+    folder: Path, kind: Kind, tracking_uri: str | None, specs: Sequence[SweepSpec], stages: Iterable[str] = ()
+) -> None:
+    """Write down what runs in ``folder``, which is made when missing; id and stages that it had are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = read_file(folder).id if is_sweep(folder) else ""
+    known = read_file(folder) if is_sweep(folder) else SweepFile(folder / SWEEP, kind, ())
     is_secret = tracking_uri is not None and mask_secrets(tracking_uri) != tracking_uri
     said = {
         "kind": kind,
-        "id": (known or f"{folder.name}-{uuid.uuid4().hex[:12]}") if kind == "sweep" else "",
+        "id": (known.id or f"{folder.name}-{uuid.uuid4().hex[:12]}") if kind == "sweep" else "",
         "tracking_uri": None if is_secret else tracking_uri,
         "tracking_uri_is_secret": is_secret,
         "specs": [spec.to_tree() for spec in specs],
+        "stages": sorted({*known.stages, *stages}),
     }
     write_json(folder / (SWEEP if kind == "sweep" else JOB), said)
     for name in (_COMMAND, _SPEC, _ID):
@@ -86,7 +91,8 @@ def read_file(folder: Path) -> SweepFile:
         said = json.loads(path.read_text(encoding="utf-8"))
         kind: Kind = next(kind for kind in get_args(Kind) if kind == said["kind"])
         specs, uri, name = tuple(said["specs"]), said["tracking_uri"], str(said["id"])
-        return SweepFile(path, kind, specs, uri, bool(said["tracking_uri_is_secret"]), name)
+        is_secret, stages = bool(said["tracking_uri_is_secret"]), tuple(said.get("stages", ()))
+        return SweepFile(path, kind, specs, uri, is_secret, name, stages)
     except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
         raise _damaged(path, error) from None
 

@@ -139,10 +139,10 @@ def short_count(count: float) -> str:
     return next((f"{count / unit:.1f}{letter}" for unit, letter in _COUNTS if count >= unit), f"{count:g}")
 
 
-def images_of(splits: Mapping[str, int]) -> str:
+def counts_text(splits: Mapping[str, int]) -> str:
     """Return how many images each split has.
 
-    >>> images_of({"train": 8144, "test": 40})
+    >>> counts_text({"train": 8144, "test": 40})
     '8,144 train, 40 test'
     """
     return ", ".join(f"{count:,} {split}" for split, count in splits.items())

@@ -20,7 +20,7 @@ from sweeps.tracking_store import Tracking, check_tracking, open_tracking
 from sweeps.tracking_writer import Writer
 
 if TYPE_CHECKING:
-    from sweeps.result import DataSummary
+    from carcls.data.summary import DataSummary
     from sweeps.spec import SweepSpec
 
 __all__ = ["LOGGED_METRICS", "Mirror", "Tracking", "check_tracking", "mirror", "mirror_of", "open_tracking"]

@@ -84,7 +84,9 @@ class Writer:
         with self._changed:
             failures, self._hurry, self._wanted = self._failures, True, True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._idle or self._failures > failures or self._error, seconds)
+            self._changed.wait_for(
+                lambda: self._idle or self._failures > failures or self._error or self._closing, seconds
+            )
             return self._idle
 
     def cancel(self) -> bool:
@@ -96,8 +98,11 @@ class Writer:
             return not self._wanted
 
     def close(self, seconds: float = 30.0) -> bool:
-        """Flush, trying twice, and end the thread; return whether everything was written."""
-        written = self.flush(seconds) or self.flush(seconds / 2)
+        """Flush, trying twice, and end the thread; return whether everything was written.
+
+        Two threads may close it at a time: what the first one had to say is enough.
+        """
+        written = self.flush(seconds) or self._closing or self.flush(seconds / 2)
         with self._changed:
             self._closing = True
             self._changed.notify_all()

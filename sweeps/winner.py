@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carcls.data.summary import DataSummary
 from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.budget import prices_of, spent_dict
 from sweeps.leaderboard import Leaderboard
-from sweeps.result import RESULT, DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import RESULT, Registered, SweepResult, TestReading
 from sweeps.sweep_file import sweep_id
 from sweeps.sweep_session import SweepSession
 from sweeps.winner_readings import Subject, find_reading
 
 if TYPE_CHECKING:
-    from carcls.data.dataset import Dataset
     from sweeps.engine import EngineResult
     from sweeps.record import TrialRecord
     from sweeps.tracking import Mirror
@@ -78,7 +78,7 @@ def _as_registered(
         tell(f"Whether the winner is registered is not known: {error} Then: carsweep resume {session.called}")
         return replace(before, registered=None)
     if found is not None:
-        return replace(before, registered=RegisteredModel(found.name, found.version, found.alias, found.uri))
+        return replace(before, registered=found)
     tell("The model registry does not have the winner any more; it is registered again.")
     return _publish(session, replace(before, registered=None), mirror, tell)
 
@@ -164,20 +164,11 @@ def files_of(record: TrialRecord) -> tuple[str, str]:
     return f"test-{record.number:04d}.json", f"test-predictions-{record.number:04d}.npz"
 
 
-def summarize_data(dataset: Dataset) -> DataSummary:
-    """Count what the trials train, validate and are tested on."""
-    splits = dataset.splits
-    counts = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
-    return DataSummary(dataset.name, dataset.digest, sum(counts.values()), len(dataset.classes), counts)
-
-
 def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     trials = tuple(sorted(records, key=lambda trial: trial.number))
-    data = summarize_data(session.dataset)
-    board = Leaderboard(
-        trials, session.spec.trial_config({}).model_dump(), data.splits["validation"], session.spec.goals
-    )
+    data = DataSummary.of(session.dataset)
+    board = Leaderboard(trials, session.spec.trial_config({}).model_dump(), data.validation, session.spec.goals)
     seconds = time.monotonic() - session.started + (session.before.seconds if session.before else 0.0)
     return SweepResult(
         sweep=str(session.spec.name),
@@ -207,12 +198,12 @@ def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool
 
 def _register(
     session: SweepSession, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
-) -> RegisteredModel:
+) -> Registered:
     """Make the winner the registry's challenger; a trial that is registered keeps its version."""
     from sweeps.registry import register_best
 
     mirror.flush()
-    registered = register_best(
+    return register_best(
         session.tracking,
         family=result.family,
         sweep_id=sweep_id(session.folder),
@@ -228,7 +219,6 @@ def _register(
         },
         predictions=session.folder / TEST_PREDICTIONS,
     )
-    return RegisteredModel(registered.name, registered.version, registered.alias, registered.uri)
 
 
 def _origin(session: SweepSession) -> dict[str, str]:

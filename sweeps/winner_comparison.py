@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from carcls.errors import InputError, TrialFailure
 from carcls.evaluation.predictions import read_predictions
 from carcls.evaluation.significance import compare_hits, holm
-from sweeps.disk_needs import answers_on_disk
 from sweeps.result import Compared
+from sweeps.stored_models import answers_on_disk
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset

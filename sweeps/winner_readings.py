@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
 from carcls.stages import write_json
-from sweeps.disk_needs import model_on_disk
 from sweeps.result import TestReading
+from sweeps.stored_models import model_on_disk
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset

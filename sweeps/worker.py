@@ -79,7 +79,7 @@ def run_order(order: Order) -> None:
             tune.report(last)
             _end_process()
     else:
-        said = {**asdict(outcome), "seconds": time.perf_counter() - start, "saved": stages.saved_seconds}
+        said = {**asdict(outcome), "seconds": time.perf_counter() - start, "stages": stages.take_used()}
         last = {**reports.take(), "outcome": json.dumps(said, default=float)}
     _free_memory()
     tune.report({**last, "done": True})
@@ -115,7 +115,7 @@ def _run(order: Order, stages: StageStore, start: float) -> tuple[Outcome, Repor
         metrics = {name: float(value) for name, value in measurement.metrics.items()}
         seconds = time.perf_counter() - start
         said = {"epoch": measurement.epoch, "metrics": metrics, "seconds": seconds, "trained": measurement.trained}
-        reports.note({**said, "saved": stages.saved_seconds})
+        reports.note({**said, "stages": stages.take_used()})
 
     try:
         return runner(config, data, stages, report), reports

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from filelock import FileLock
 
 import sweeps.tracking_store  # what it sets in the environment is there before every test
 import sweeps.waits
+from sweeps.cli.app import carsweep
+from sweeps.cli.exits import run_command
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +34,21 @@ def _environment_left_as_found() -> Iterator[None]:
 def _no_words_of_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is printed does not depend on how fast the machine is; waits have tests of their own."""
     monkeypatch.setattr(sweeps.waits, "QUIET_SECONDS", 600.0)
+
+
+@pytest.fixture
+def run(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs ``carsweep`` in an empty folder and returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        code = run_command(carsweep, [str(word) for word in words])
+        sys.stdout.flush()
+        return code, *capfd.readouterr()
+
+    return call
 
 
 @pytest.fixture

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from stat import S_ISREG
 
 from carcls.data.decode import UnreadableImage, require_file
 from carcls.stages import write_json
 
-UNREADABLE = "unreadable"
+UNREADABLE, _UNREAD = "unreadable", "unread"
 _THREADS = 2
 
-Remembered = dict[str, tuple[int, int, str]]
+# Size in bytes, modification time in nanoseconds, digest.
+Entry = tuple[int, int, str]
 
 
 def content_digests(root: Path, paths: Sequence[str], cache: Path | None = None) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def content_digests(root: Path, paths: Sequence[str], cache: Path | None = None)
     """
     known = _read_cache(cache)
     with ThreadPoolExecutor(_THREADS) as threads:
-        entries = list(threads.map(lambda path: _entry(root / path, known.get(path)), paths))
+        entries = list(threads.map(lambda path: _entry(root / path, known.get(path), _read), paths))
     if cache is not None:
         fresh = {path: entry for path, entry in zip(paths, entries, strict=True) if entry is not None}
         if fresh != known:
@@ -41,36 +41,32 @@ def content_digests(root: Path, paths: Sequence[str], cache: Path | None = None)
 def known_digests(root: Path, paths: Sequence[str], cache: Path) -> tuple[str, ...] | None:
     """Return what ``content_digests`` would without reading a file; None where it would have to read one."""
     known = _read_cache(cache)
-    digests: list[str] = []
-    for path in paths:
-        remembered = known.get(path)
-        try:
-            state = (root / path).stat()
-        except OSError:
-            digests.append(UNREADABLE)
-            continue
-        if remembered is not None and remembered[:2] == (state.st_size, state.st_mtime_ns):
-            digests.append(remembered[2])
-        elif S_ISREG(state.st_mode) and os.access(root / path, os.R_OK):
-            return None
-        else:
-            digests.append(UNREADABLE)
-    return tuple(digests)
+    entries = [_entry(root / path, known.get(path), _leave_unread) for path in paths]
+    digests = tuple(UNREADABLE if entry is None else entry[2] for entry in entries)
+    return None if _UNREAD in digests else digests
 
 
-def _entry(path: Path, known: tuple[int, int, str] | None) -> tuple[int, int, str] | None:
+def _entry(path: Path, known: Entry | None, digest: Callable[[Path], str]) -> Entry | None:
+    """Return size, modification time and digest of a file, which may be known; None where there is none to read."""
     try:
         state = require_file(path)
         if known is not None and known[:2] == (state.st_size, state.st_mtime_ns):
             return known
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return state.st_size, state.st_mtime_ns, digest(path)
     except (OSError, ValueError, UnreadableImage):  # ValueError: a name that no file can have
         return None
-    return state.st_size, state.st_mtime_ns, digest
 
 
-def _read_cache(cache: Path | None) -> Remembered:
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _leave_unread(path: Path) -> str:
+    return _UNREAD if os.access(path, os.R_OK) else UNREADABLE
+
+
+def _read_cache(cache: Path | None) -> dict[str, Entry]:
     if cache is None or not cache.is_file():
         return {}
     try:

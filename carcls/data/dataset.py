@@ -21,6 +21,7 @@ from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.pack import Index, Pack, find_index, get_index, get_pack
 from carcls.data.splits import Rows, Splits, cut_splits, quota
 from carcls.data.stanford import known_manifest, read_manifest
+from carcls.data.summary import DataSummary
 from carcls.errors import DataError
 from carcls.stages import StageStore, write_json
 
@@ -214,28 +215,6 @@ def _put_together(config: DataConfig, manifest: Manifest, index: Index) -> Datas
     return dataset
 
 
-@dataclass(frozen=True, slots=True)
-class DataSummary:
-    """Counts of images, classes and of each split: about right before the images are read, exact after that."""
-
-    name: str
-    images: int
-    classes: int
-    train: int
-    validation: int
-    test: int
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Images per split."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> DataSummary:
-        """Return the numbers of a data set whose images are read."""
-        return cls(dataset.name, len(dataset.manifest.images), len(dataset.classes), **dataset.counts)
-
-
 def summarize(config: DataConfig, listed: Manifest) -> DataSummary:
     """Count a data set from its listing alone; near-duplicates and unreadable images may shift the splits a little.
 
@@ -250,9 +229,9 @@ def summarize(config: DataConfig, listed: Manifest) -> DataSummary:
     validation = sum(quota(count, config.validation_fraction) for count in held.values())
     train = sum(held.values()) - validation
     name = config.name or listed.root.name
-    summary = DataSummary(name, len(listed.images), len(listed.classes), train, validation, test)
-    require_images(summary.counts, summary.images, listed.root)
-    return summary
+    splits = {"train": train, "validation": validation, "test": test}
+    require_images(splits, len(listed.images), listed.root)
+    return DataSummary(name, "", len(listed.images), len(listed.classes), splits)
 
 
 def _path(config: DataConfig) -> Path:

@@ -20,8 +20,7 @@ from carcls.data.fingerprints import fingerprint
 from carcls.data.manifest import Manifest
 from carcls.disk import reserve
 from carcls.errors import OutputError
-from carcls.stages import StageStore, write_json
-from carcls.stages_use import note_made
+from carcls.stages import StageStore, note_made, write_json
 
 PIXELS = "pixels.npy"
 _VERSION = 1

@@ -25,8 +25,7 @@ from carcls.models.classifier import Classifier
 from carcls.models.folding import folded
 from carcls.models.pooling import pooled_embeddings
 from carcls.outcome import Report
-from carcls.stages import StageStore, write_json
-from carcls.stages_use import note_made
+from carcls.stages import StageStore, note_made, write_json
 from carcls.training.trained import TrainedClassifier
 
 KIND = "embeddings"

@@ -19,8 +19,7 @@ from carcls.models.backbones import Backbone
 from carcls.models.classifier import build_network
 from carcls.models.folding import folded
 from carcls.seeding import make_deterministic
-from carcls.stages import StageStore, write_json
-from carcls.stages_use import note_made
+from carcls.stages import StageStore, note_made, write_json
 from carcls.training.device import NumberFormat, autocast, has_bf16, machine_name
 from carcls.training.images import answering_batch
 

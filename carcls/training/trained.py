@@ -103,7 +103,7 @@ class TrainedClassifier:
             made_here = True
             self._train(work, report)
 
-        folder = self.stages.resume_or_make(KIND, self.key, train)
+        folder = self.stages.get_or_make(KIND, self.key, train, keep=True)
         # Found in the store, or made by another trial while this one waited.
         if not made_here:
             for epoch, metrics in enumerate(read_history(folder)):

@@ -12,8 +12,9 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from sweeps.cli.exits import DONE
+from sweeps.cli.options import options
 from sweeps.cli.streams import Streams, callable_name
-from sweeps.text import images_of, percent, settings_text, table, table_of
+from sweeps.text import counts_text, percent, settings_text, table, table_of
 
 if TYPE_CHECKING:
     from sweeps.comparison import Comparison, DataGroup, Pair
@@ -34,11 +35,10 @@ _SHOWN_PAIRS = 20
 
 @click.command("compare", epilog=_EPILOG)
 @click.argument("sweeps", metavar="[SWEEP]…", nargs=-1)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@options("out", "json")
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Rows of each leaderboard to show."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr.")
 def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
     """Show sweeps side by side: all under --out, or those that are named.
 
@@ -53,9 +53,8 @@ def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
             streams.write_json(comparison.as_dict(top))
         else:
             print_comparison(streams.result, comparison, top)
-        console = streams.progress if as_json else streams.result
         for line in _rest(comparison, out):
-            console.print(line, markup=False, soft_wrap=True)
+            streams.shown.print(line, markup=False, soft_wrap=True)
     return DONE
 
 
@@ -79,7 +78,7 @@ def print_comparison(console: Console, comparison: Comparison, top: int) -> None
 
 def _title(group: DataGroup) -> Text:
     data = group.data
-    title = f"{data.name} ({data.classes} classes, {images_of(data.splits)} images, digest {data.digest[:8]})"
+    title = f"{data.name} ({data.classes} classes, {counts_text(data.splits)} images, digest {data.digest[:8]})"
     return Text(f"\n{title}", style="bold")
 
 

@@ -38,11 +38,11 @@ def delete(name: str, out: Path, tracking_uri: str | None, yes: bool, dry_run: b
     """
     from carcls.errors import InputError
     from sweeps.deletion import find_remains, remove
-    from sweeps.holding import holder_of
+    from sweeps.lock import holder_of
     from sweeps.remembered import recall
     from sweeps.status import sweeps_in
 
-    out = out.expanduser().absolute()
+    out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
     folders = [out / sweep for sweep in sweeps_in(out, name)]
     for folder in folders:
@@ -56,7 +56,7 @@ def delete(name: str, out: Path, tracking_uri: str | None, yes: bool, dry_run: b
         found = [find_remains(folder, uri) for folder in folders]
         if not as_json or not dry_run:
             for remains in found:
-                streams.progress.print("\n".join(_lines(remains)), markup=False, soft_wrap=True)
+                streams.tell("\n".join(_lines(remains)))
         if not dry_run:
             if not yes and not _agrees(name):
                 return FAILED

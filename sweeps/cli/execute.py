@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sweeps.command import Command
+    from sweeps.observers import Watcher
     from sweeps.plan import Plan
     from sweeps.reproduction import Reproduction
     from sweeps.result import SweepResult
+    from sweeps.spec import SweepSpec
     from sweeps.together import Together
 
 # Columns of words in the tables of a reproduction.
@@ -40,10 +44,9 @@ def carry_out(command: Command, *, dry_run: bool, read: bool, as_json: bool) -> 
 
 
 def _plan(command: Command, streams: Streams, *, read: bool) -> int:
-    from sweeps.cli.view import open_view
     from sweeps.several import plan_sweeps
 
-    plans = plan_sweeps(command, (lambda spec: open_view(spec, streams.progress)) if read else None)
+    plans = plan_sweeps(command, _views_on(streams) if read else None)
     if not streams.as_json:
         click.echo("\n\n".join("\n".join(plan.lines(streams.result.width)) for plan in plans))
         if command.is_job:
@@ -56,9 +59,16 @@ def _plan(command: Command, streams: Streams, *, read: bool) -> int:
     return DONE
 
 
+def _views_on(streams: Streams) -> Callable[[SweepSpec], AbstractContextManager[Watcher]]:
+    """Return what makes the view of a sweep."""
+    from sweeps.cli.view import open_view
+
+    return lambda spec: open_view(spec, streams.progress)
+
+
 def _all_together(plans: list[Plan]) -> str:
-    counts = ", ".join(f"{plan.trials} {plan.spec.family}" for plan in plans)
-    total, seconds = sum(plan.trials for plan in plans), sum(plan.seconds for plan in plans)
+    counts = ", ".join(f"{plan.spec.trials} {plan.spec.family}" for plan in plans)
+    total, seconds = sum(plan.spec.trials for plan in plans), sum(plan.seconds for plan in plans)
     line = f"All together: {total} trials ({counts}), at most about {duration(seconds)}."
     if any(plan.spec.family == "retrieval" and plan.spec.search for plan in plans):
         line += " Retrieval's first searched trial has the training settings that won transfer."
@@ -67,15 +77,11 @@ def _all_together(plans: list[Plan]) -> str:
 
 def run_and_show(command: Command, streams: Streams) -> int:
     """Run a command, show what comes of it, and return the exit code."""
-    from sweeps.cli.view import open_view
     from sweeps.several import run_sweeps
-
-    def tell(text: str) -> None:
-        streams.progress.print(text, markup=False, soft_wrap=True)
 
     try:
         with last_words(partial(tell_how_to_go_on, command.name, command.out)):
-            outcome = run_sweeps(command, lambda spec: open_view(spec, streams.progress), tell)
+            outcome = run_sweeps(command, _views_on(streams), streams.tell)
     except KeyboardInterrupt:
         outcome = None
     if outcome is None:
@@ -85,7 +91,7 @@ def run_and_show(command: Command, streams: Streams) -> int:
     with kept_in(command.out / command.name, resume_command(command.name, command.out)):
         if streams.as_json:
             streams.write_json(outcome.as_dict())
-        _show(streams.progress if streams.as_json else streams.result, command, outcome)
+        _show(streams.shown, command, outcome)
     if outcome.interrupted:
         return tell_how_to_go_on(command.name, command.out)
     return DONE if outcome.is_whole else FAILED

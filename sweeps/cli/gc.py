@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeps.cli.exits import DONE
+from sweeps.cli.options import options
 
 if TYPE_CHECKING:
     from sweeps.clearing import Cleared
@@ -22,11 +23,10 @@ Nothing that goes is lost for good: a stage that is needed again is made again."
 
 
 @click.command("gc", epilog=_EPILOG)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@options("out", "json")
 @click.option("--disk", metavar="SIZE", help="Room for all stages, such as 20GB: remove more until the rest fits.")
 @click.option("--keep", type=int, help="With --disk: models to keep of each sweep, the best first. Default: 5.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bool) -> int:
     """Remove stages that no sweep needs any more.
 
@@ -35,9 +35,8 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
     too, until the rest fits. Sweeps may run meanwhile.
     """
     from carcls.errors import InputError
-    from sweeps.clearing import clear
+    from sweeps.clearing import KEEP, clear
     from sweeps.cli.streams import Streams
-    from sweeps.disk_needs import KEEP
 
     if not out.is_dir():
         raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")
@@ -62,7 +61,7 @@ def lines_of(cleared: Cleared) -> list[str]:
     lines = [f"{verb} {text}" for text in removed_text(cleared)] or ["Nothing to remove."]
     if len(lines) > 1:
         lines.append(f"{verb} {size_text(cleared.size)} in all.")
-    lines.append(f"Kept: {cleared.kept.count} stages, {size_text(cleared.kept.size)}.")
+    lines.append(f"Kept: {len(cleared.kept)} stages, {size_text(sum(cleared.kept))}.")
     if cleared.is_too_much and cleared.disk is not None:
         lines.append(
             f"That is more than {size_text(cleared.disk)}: best, documented and unfinished trials need these stages. "

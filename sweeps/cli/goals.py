@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from sweeps.goals import Goals
 from sweeps.leaderboard import CROSS, STAR, Row
 from sweeps.objectives import Quantity
-from sweeps.record import TrialRecord
 from sweeps.result import SweepResult
 
 _MOST = 12
@@ -21,21 +20,18 @@ def goals_lines(result: SweepResult, shown: Sequence[Row]) -> list[str]:
 def nothing_feasible(result: SweepResult) -> str:
     """Return why a sweep with constraints has no winner, with the trial that came nearest; empty for another reason."""
     goals = result.board.goals
-    broken = [trial for trial in result.trials if _breaks(trial, goals)]
+    ended = [row for row in result.board.rows if row.trial.status in ("complete", "pruned")]
+    broken = [row for row in ended if row.infeasible]
     if result.best is not None or not broken:
         return ""
-    near = min(broken, key=lambda trial: (trial.status != "complete", goals.excess(trial.metrics), trial.number))
+    near = min(
+        broken, key=lambda row: (row.trial.status != "complete", goals.excess(row.trial.metrics), row.trial.number)
+    )
     limits = ", ".join(map(str, goals.constraints))
     return (
         f"No trial keeps the constraints ({limits}), so there is no winner and nothing is registered. The nearest was "
-        f"trial {near.number}: {goals.infeasible(near.metrics)}."
+        f"trial {near.trial.number}: {near.infeasible}."
     )
-
-
-def _breaks(trial: TrialRecord, goals: Goals) -> bool:
-    if trial.status == "complete":
-        return bool(goals.infeasible(trial.metrics))
-    return trial.status == "pruned" and bool(goals.broken_by(trial.metrics))
 
 
 def _infeasible_lines(result: SweepResult, shown: Sequence[Row]) -> list[str]:

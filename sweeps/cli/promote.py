@@ -46,16 +46,15 @@ def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_
         from sweeps.tracking_store import open_tracking
         from sweeps.waits import waiting
 
-        with waiting(streams.progress.print, "opening MLflow's store …"):
+        with waiting(streams.tell, "opening MLflow's store …"):
             tracking = open_tracking(uri, out)
             from sweeps.promotion import promote as promote_challenger  # after what MLflow reads when it is imported
-        with waiting(streams.progress.print, "loading the models and asking them for an answer …"):
+        with waiting(streams.tell, "loading the models and asking them for an answer …"):
             promotion = promote_challenger(tracking, family, dry_run=dry_run)
         if as_json:
             streams.write_json(promotion.as_dict())
-        console = streams.progress if as_json else streams.result
         for line in lines_of(promotion):
-            console.print(line, markup=False, soft_wrap=True)
+            streams.shown.print(line, markup=False, soft_wrap=True)
     return DONE if promotion.accepted else FAILED
 
 

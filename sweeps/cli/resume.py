@@ -53,7 +53,7 @@ def resume(
     changes = command.changes or ()
     with Streams(as_json) as streams:
         for change in changes:
-            streams.progress.print(f"changed: {change}", markup=False, soft_wrap=True)
+            streams.tell(f"changed: {change}")
         if not dry_run:
             return run_and_show(command, streams)
         if as_json:

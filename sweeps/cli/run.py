@@ -62,17 +62,19 @@ def command_of(what: str, given: Mapping[str, Any]) -> Command:
         SpecError: they make no sweep; all mistakes together.
     """
     from sweeps.command import Command
-    from sweeps.several_specs import specs_of_all
-    from sweeps.spec_loading import load_spec
 
     overrides = {option: value for option, value in given.items() if option not in _ASIDE and value is not None}
     name, sets = given["name"], given["sets"]
     if what == "all":
         if given["spec_file"] is not None:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
+        from sweeps.several_specs import specs_of_all
+
         name = name or default_name(what)
         specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=overrides.pop("trials", None))
     else:
+        from sweeps.spec_loading import load_spec
+
         spec = load_spec(what, spec_file=given["spec_file"], sets=sets, overrides={**overrides, "name": name})
         name = spec.name or default_name(what)
         specs = (spec.model_copy(update={"name": name}),)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sweeps.text import percent, plural, settings_text
+from sweeps.budget import status_text
+from sweeps.text import duration, percent, plural, settings_text
 
 if TYPE_CHECKING:
     from sweeps.forecast import BudgetStatus
@@ -43,42 +44,20 @@ class RunningSweep:
 
         return settings_text(differing_settings(record.config, self.base))
 
-    @property
-    def total(self) -> int:
-        """Trials to come in all, those that confirm others included."""
-        return self.spec.trials + self.spec.confirming_runs
-
-    @property
-    def best(self) -> TrialRecord | None:
-        """The complete trial that would win now; runs with fresh seeds are none of the search."""
-        from sweeps.leaderboard import find_best
-
-        # A list, since the live table is drawn in a thread of its own.
-        return find_best(list(self.records.values()), self.spec.goals)
-
-    @property
-    def best_known(self) -> tuple[int, float] | None:
-        """Number and first objective of the trial that would win now, those of earlier sessions included."""
-        best = self.status.best if self.status else self.best
-        return (best.number, best.metrics[self.spec.goals.first.metric]) if best else None
-
-    @property
-    def done(self) -> int:
-        """Trials that ended, however, those of earlier sessions too; those that were never run do not count."""
-        here = sum(trial.status != "running" and not trial.refused for trial in list(self.records.values()))
-        return max(here, self.status.ended if self.status else 0)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the first sign of the sweep."""
-        return time.monotonic() - self.started
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds still to go by the last forecast; None before anything was measured."""
-        if self.status is None or self.status.seconds_left is None:
-            return None
-        return max(0.0, self.status.seconds_left - (time.monotonic() - self.told))
+    def how_far(self) -> str:
+        """Write how far the sweep is: trials of all sessions, the best of them, time, and budgets."""
+        status, goals = self.status, self.spec.goals
+        total = self.spec.trials + self.spec.confirming_runs
+        parts = [f"{status.ended if status else 0} of {total} trials"]
+        if status and status.best:
+            named = "" if goals.first.name == "accuracy" else f"{goals.first.name} "
+            value = goals.first.write(status.best.metrics[goals.first.metric])
+            parts.append(f"best {named}{value} (trial {status.best.number})")
+        parts.append(duration(time.monotonic() - self.started))
+        if status and status.seconds_left is not None:
+            left = max(0.0, status.seconds_left - (time.monotonic() - self.told))
+            parts += [f"about {duration(left)} to go"] if left else []
+        return ", ".join([*parts, *(status_text(status, self.spec) if status else ())])
 
 
 def epoch_of(record: TrialRecord) -> str:

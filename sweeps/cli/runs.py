@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 import click
 
 from carcls.errors import InputError
+from sweeps.cli.options import options
 from sweeps.cli.streams import Streams
 from sweeps.text import table_of
 
 if TYPE_CHECKING:
     from sweeps.status import SweepStatus
 
-_FOLD = ("name", "registered", "changed")
+# The width of a terminal from which it shows all columns.
+_WIDE = 110
 
 
 @click.command("runs")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options("out", "json")
 def runs(out: Path, as_json: bool) -> None:
     """List the sweeps under --out: how they stand and what came of them, the last written to first."""
     from sweeps.status import COLUMNS, sweep_status, sweeps_in
@@ -34,6 +35,8 @@ def runs(out: Path, as_json: bool) -> None:
         if as_json:
             streams.write_json({"sweeps": [sweep.as_dict() for sweep in found]})
         elif found:
-            streams.result.print(table_of([column for column in COLUMNS if column.title], found, fold=_FOLD))
+            wide = streams.result.width >= _WIDE
+            columns = [column for column in COLUMNS if column.title and (wide or column.room != "wide")]
+            streams.result.print(table_of(columns, found, fold=("name",)))
         else:
             click.echo(f"No sweeps in {out}.", err=True)

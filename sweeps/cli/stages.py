@@ -10,9 +10,10 @@ import click
 
 from sweeps import text
 from sweeps.cli.exits import DONE
+from sweeps.cli.options import options
 
 if TYPE_CHECKING:
-    from carcls.stages_use import KindUse
+    from sweeps.stage_uses import KindUse
 
 _EPILOG = """\b
 Examples:
@@ -23,21 +24,20 @@ _HEAD = ("kind", "stages", "size", "made in", "hits", "saved")
 
 
 @click.command("stages", epilog=_EPILOG)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options("out", "json")
 def stages(out: Path, as_json: bool) -> int:
     """List the stages that trials share, by kind: their size, how often they were found, and the seconds that saved.
 
     A hit is a trial that found what another one had made, also in another sweep, and saves the seconds of the making.
     """
     from carcls.errors import InputError
-    from carcls.stages_use import use_by_kind
     from sweeps.cli.streams import Streams
+    from sweeps.stage_uses import use_by_kind
 
     if not out.is_dir():
         raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")
     with Streams(as_json) as streams:
-        kinds = use_by_kind(out.absolute() / "stages")
+        kinds = use_by_kind(out.absolute())
         if as_json:
             totals = {"bytes": sum(k.bytes for k in kinds), "saved": round(sum(k.saved for k in kinds), 3)}
             streams.write_json({"kinds": [asdict(kind) for kind in kinds], **totals})

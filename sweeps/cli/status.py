@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeps.cli.execute import resume_command
+from sweeps.cli.options import options
 from sweeps.cli.running import accuracy_of, epoch_of, write_twins
 from sweeps.cli.streams import Streams
 from sweeps.text import minute, percent
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("status")
 @click.argument("name", required=False)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options("out", "json")
 def status(name: str | None, out: Path, as_json: bool) -> None:
     """Show how the sweep or job NAME stands; without NAME, the one last written to.
 

@@ -25,7 +25,7 @@ def stop(name: str, now: bool, wait: float, out: Path) -> int:
     Each running trial ends after its epoch, or without it after 20 seconds; everything is kept. Exit code 0 once
     nothing runs any more, 1 when it still runs after --wait seconds.
     """
-    from sweeps.holding import ask_to_stop, holder_of
+    from sweeps.lock import ask_to_stop, holder_of
     from sweeps.status import sweeps_in
 
     folders = [out / sweep for sweep in sweeps_in(out, name)]

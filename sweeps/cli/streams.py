@@ -52,6 +52,15 @@ class Streams:
             os.close(self._stdout)
             self._stdout = None
 
+    @property
+    def shown(self) -> Console:
+        """Where a person reads a result: stdout, or stderr where JSON goes there."""
+        return self.progress if self.as_json else self.result
+
+    def tell(self, text: str) -> None:
+        """Print a sentence on progress."""
+        self.progress.print(text, markup=False, soft_wrap=True)
+
     def write_json(self, value: dict[str, Any]) -> None:
         """Write the one object."""
         assert self._stdout is not None

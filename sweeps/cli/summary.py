@@ -17,7 +17,7 @@ from sweeps.cli.streams import callable_name
 from sweeps.cli.verdict import draw_confirmed, verdict_lines
 from sweeps.leaderboard import shown_columns
 from sweeps.result import SweepResult, TestReading
-from sweeps.text import duration, images_of, percent, percent_range, plural, settings_text, table, table_of
+from sweeps.text import counts_text, duration, percent, percent_range, plural, settings_text, table, table_of
 
 _SHOWN = 20
 _WIDE = 95
@@ -86,7 +86,7 @@ def _title(result: SweepResult) -> Text:
     more = f" and {confirming} runs that confirm the best" if confirming else ""
     return Text(
         f"{result.sweep}: {run} trials{more} in {duration(result.seconds)} on {data.name} "
-        f"({data.classes} classes, {images_of(data.splits)} images)",
+        f"({data.classes} classes, {counts_text(data.splits)} images)",
         style="bold",
     )
 

@@ -10,7 +10,6 @@ import click
 
 from sweeps.cli.execute import resume_command
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.lazy import LazyGroup
 from sweeps.cli.options import options
 from sweeps.cli.streams import Streams
 from sweeps.text import plural
@@ -24,17 +23,12 @@ Examples:
   carsweep tracking repair cars --tracking-uri http://127.0.0.1:5000"""
 
 
-@click.group(
-    "tracking",
-    cls=LazyGroup,
-    commands_at={"repair": ("sweeps.cli.tracking:repair", "Bring MLflow in line with a sweep.")},
-    no_args_is_help=True,
-)
+@click.group("tracking", no_args_is_help=True)
 def tracking() -> None:
     """Keep MLflow in line with the sweeps."""
 
 
-@click.command("repair", epilog=_EPILOG)
+@tracking.command("repair", short_help="Bring MLflow in line with a sweep.", epilog=_EPILOG)
 @click.argument("name")
 @options("out", "known-tracking-uri", "json")
 def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int:
@@ -47,14 +41,10 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
     from sweeps.repair import repair as repair_sweep
     from sweeps.status import sweeps_in
 
-    out = out.expanduser().absolute()
+    out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
     with Streams(as_json) as streams:
-
-        def tell(text: str) -> None:
-            streams.progress.print(text, markup=False, soft_wrap=True)
-
-        repaired = [repair_sweep(out / sweep, uri, tell) for sweep in sweeps_in(out, name)]
+        repaired = [repair_sweep(out / sweep, uri, streams.tell) for sweep in sweeps_in(out, name)]
         if as_json:
             streams.write_json({"sweeps": [asdict(one) for one in repaired]})
         else:

@@ -16,6 +16,7 @@ import click
 
 from carcls.errors import InputError, mask_secrets
 from sweeps.cli.exits import DONE
+from sweeps.cli.options import options
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -24,7 +25,7 @@ _LOOK_SECONDS, _END_SECONDS = 0.2, 10.0
 
 @click.command("ui")
 @click.argument("sweep", required=False)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@options("out")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store to show instead; needed when it has a password.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from carcls.config import TrialConfig
+from carcls.data.summary import DataSummary
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
-from sweeps.result import DataSummary, SweepResult, TestReading
+from sweeps.result import SweepResult, TestReading
 
 IMAGES = 100
 

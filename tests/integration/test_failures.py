@@ -423,12 +423,13 @@ def test_a_machine_on_which_everything_dies_is_not_used_any_more(tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("runner_folder")
-def test_the_last_machine_is_never_put_out_of_use(tmp_path: Path) -> None:
-    """Where all trials die on the only node, the sweep stops with the reason, and keeps its budget."""
-    with local_ray(tmp_path, cpus=2, gpus=0):
-        node = ray.nodes()[0]["NodeID"]
-        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, bad_node=node)
-    assert "on the last machine that is in use" in result.stopped
+@pytest.mark.parametrize(("gpus", "last"), [(0, "machine"), (1, "GPU")])
+def test_the_last_place_is_never_put_out_of_use(tmp_path: Path, gpus: int, last: str) -> None:
+    """Where all trials die on the only node or GPU, the sweep stops with the reason, and keeps its budget."""
+    with local_ray(tmp_path, cpus=2, gpus=gpus):
+        bad = {"bad_gpu": "0"} if gpus else {"bad_node": ray.nodes()[0]["NodeID"]}
+        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, config={"gpus_per_trial": float(gpus)}, **bad)
+    assert f"on the last {last} that is in use" in result.stopped
     assert [record.status for record in result.records].count("failed") <= 2
     assert len(result.records) <= 3
 
@@ -436,16 +437,22 @@ def test_the_last_machine_is_never_put_out_of_use(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("runner_folder")
 @pytest.mark.parametrize(("share", "concurrency"), [(1.0, 2), (0.5, 3)])
-def test_a_gpu_on_which_everything_dies_is_not_used_any_more(tmp_path: Path, share: float, concurrency: int) -> None:
-    """Of two GPUs of a machine one kills every trial: it alone is put out of use, and every trial ends complete."""
+@pytest.mark.parametrize(
+    ("sick", "least", "why"), [("bad_gpu", 3, "failed 3 times in a row"), ("unseen_gpu", 1, "cannot be used")]
+)
+def test_a_sick_gpu_is_not_used_any_more(
+    tmp_path: Path, share: float, concurrency: int, sick: str, least: int, why: str
+) -> None:
+    """Of two GPUs one kills every trial, or is seen by none: it alone is put out of use, and every trial completes."""
     with local_ray(tmp_path, cpus=4, gpus=2):
         said: list[str] = []
         config = {"concurrency": concurrency, "gpus_per_trial": share}
-        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, said=said, bad_gpu="0", config=config, sleep=LONG)
+        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, said=said, config=config, sleep=LONG, **{sick: "0"})
         assert [record.status for record in result.records] == ["complete"] * 8
-        assert len(said) == 1
         assert said[0].startswith("GPU 0 of ")
-        assert 3 <= len([line for line in log_of(tmp_path) if line["gpu"] == "0"]) <= 8
+        assert said[0].endswith(f" {why}, so this sweep does not use it any more")
+        assert all(line.endswith("goes on elsewhere: no GPU is seen") for line in said[1:])
+        assert least <= len([line for line in log_of(tmp_path) if line["gpu"] == "0"]) <= 8
         wait_for(lambda: ray.available_resources().get("GPU") == 2)
 
 
@@ -464,22 +471,6 @@ def test_trials_never_take_the_cpu_for_a_gpu_that_is_not_there(tmp_path: Path) -
     assert min(record.spent.cpu_seconds for record in failed) > 0
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("runner_folder")
-@pytest.mark.parametrize("share", [1.0, 0.5])
-def test_a_gpu_that_nothing_sees_is_not_used_any_more(tmp_path: Path, share: float) -> None:
-    """Of two GPUs one cannot be used: it is put out of use by the first trial on it, and every trial ends complete."""
-    with local_ray(tmp_path, cpus=4, gpus=2):
-        said: list[str] = []
-        config = {"concurrency": 2, "gpus_per_trial": share}
-        result = run(tmp_path, {n / 10: "" for n in range(1, 7)}, said=said, unseen_gpu="0", config=config, sleep=LONG)
-        assert [record.status for record in result.records] == ["complete"] * 6
-        assert said[0].startswith("GPU 0 of ")
-        assert said[0].endswith(" cannot be used, so this sweep does not use it any more")
-        assert all(line.endswith("goes on elsewhere: no GPU is seen") for line in said[1:])
-        assert 1 <= len([line for line in log_of(tmp_path) if line["gpu"] == "0"]) <= 8
-
-
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_one_gpu_is_held_and_the_others_are_left(tmp_path: Path, share: float) -> None:
     """Ray hands out GPU 0 first; what holds GPU 1 gives it back."""
@@ -494,16 +485,6 @@ def test_one_gpu_is_held_and_the_others_are_left(tmp_path: Path, share: float) -
         assert sorted(ray.get(gpus.remote())) == ["0", "2"]
         ray.kill(holder)
         wait_for(lambda: ray.available_resources().get("GPU") == 3)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("runner_folder")
-def test_the_last_gpu_is_never_put_out_of_use(tmp_path: Path) -> None:
-    """Where all trials die on the only GPU, the sweep stops with the reason."""
-    with local_ray(tmp_path, cpus=2, gpus=1):
-        config = {"gpus_per_trial": 1.0}
-        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, bad_gpu="0", config=config)
-    assert "on the last GPU that is in use" in result.stopped
 
 
 def is_stopped(pid: int) -> bool:

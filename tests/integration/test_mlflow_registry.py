@@ -19,7 +19,8 @@ from carcls.export import Predictor, load_export, write_export
 from carcls.models.backbones import build_backbone
 from carcls.models.classifier import Classifier
 from sweeps.record import TrialRecord
-from sweeps.registry import PREDICTIONS, Registered, find_registered, register_best, requirements, signature_of
+from sweeps.registry import PREDICTIONS, find_registered, register_best, requirements, signature_of
+from sweeps.result import Registered
 from sweeps.tracking import Mirror, Tracking, open_tracking
 
 CLASSES = tuple(f"Make Model {year}" for year in range(2007, 2014))

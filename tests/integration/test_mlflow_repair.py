@@ -14,6 +14,7 @@ from PIL import Image
 
 from carcls.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
+from carcls.data.summary import DataSummary
 from carcls.export import write_export
 from carcls.models.backbones import build_backbone
 from carcls.models.classifier import Classifier
@@ -21,15 +22,15 @@ from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.holding import hold
-from sweeps.registry import CHALLENGER, Registered, register_best
+from sweeps.lock import locked
+from sweeps.registry import CHALLENGER, register_best
+from sweeps.result import Registered
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Study
 from sweeps.sweep_file import sweep_id, write_file
 from sweeps.tracking import Tracking, mirror_of, open_tracking
-from sweeps.winner import summarize_data
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -74,7 +75,7 @@ def make_sweep(out: Path, name: str, dataset: Dataset) -> Path:
     folder = out / name
     write_file(folder, "sweep", None, [spec])
     dataset.save(folder / "dataset.json")
-    with hold(folder), Study.open(folder, spec) as study:
+    with locked(folder), Study.open(folder, spec) as study:
         asked = [study.ask() for _ in range(3)]
         for place, trial in enumerate(asked):
             assert trial is not None
@@ -129,7 +130,7 @@ def test_a_database_that_is_gone_is_made_again_from_the_journal(tmp_path: Path, 
 def test_a_sweep_that_runs_is_neither_repaired_nor_removed(tmp_path: Path, dataset: Dataset, run: Run) -> None:
     """One line that names who runs it, and nothing is written."""
     folder = make_sweep(tmp_path, "mine", dataset)
-    with hold(folder):
+    with locked(folder):
         before = {path.name for path in folder.iterdir()}
         for words in (["tracking", "repair", "mine"], ["delete", "mine", "--yes"]):
             code, out, err = run(*words, "--out", str(tmp_path))
@@ -143,7 +144,7 @@ def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -
     from sweeps.study_records import read_history
     from sweeps.sweep_file import read_spec
 
-    mirror = mirror_of(read_spec(folder), folder, tracking, summarize_data(dataset), print)
+    mirror = mirror_of(read_spec(folder), folder, tracking, DataSummary.of(dataset), print)
     mirror.bring_in_line(read_history(folder).records)
     assert mirror.close("complete")
     return register_best(

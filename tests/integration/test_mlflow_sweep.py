@@ -226,6 +226,24 @@ def test_runs_that_a_kill_left_open_are_closed_when_nothing_goes_on(tracking: Tr
     left.close("interrupted")
 
 
+def test_two_threads_that_close_a_sweep_leave_no_run_open(tracking: Tracking) -> None:
+    """When Ray is lost, whoever watches it closes the runs, and perhaps the main thread at the same time."""
+    warnings: list[str] = []
+    mirror = mirror_of(tracking, "closed by two", warnings)
+    mirror.trial_changed(record(0))
+    first = threading.Thread(target=mirror.close, args=("failed",))
+    first.start()
+    start = time.monotonic()
+    mirror.close("interrupted")
+    first.join()
+    mirror.close("interrupted")
+    assert time.monotonic() - start < 10
+    parent, trials = runs_of(tracking, "closed by two")
+    assert parent.info.status in ("FAILED", "KILLED")
+    assert trials[0].info.status == "KILLED"
+    assert warnings == []
+
+
 KILLED_SWEEP = """
 import sys, time
 from pathlib import Path

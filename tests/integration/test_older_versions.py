@@ -133,6 +133,8 @@ def test_older_sweeps_are_looked_at_and_left_as_they_are(home: Path, run: Run) -
     assert [line["sweep"] for group in said["groups"] for line in group["sweeps"]] == ["whole"]
     assert said["unfinished"] == ["cut"]
     assert json.loads(run("status", "job", "--out", home / "job", "--json")[1])["sweeps"][0]["name"] == "job-transfer"
+    removed = json.loads(run("gc", "--out", home / "runs", "--dry-run", "--json")[1])["removed"]
+    assert not {"stopped", "unclaimed"} & set(removed)
     assert files_in(home) == before
 
 

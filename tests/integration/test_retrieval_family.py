@@ -34,8 +34,7 @@ from carcls.families import (
 from carcls.families.retrieval import answer_sibling
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
-from carcls.stages import StageStore
-from carcls.stages_use import seconds_of
+from carcls.stages import StageStore, seconds_of
 from carcls.training import embeddings
 from sweeps import registry_pyfunc
 from sweeps.registry import signature_of

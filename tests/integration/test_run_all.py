@@ -173,27 +173,3 @@ def test_an_interrupted_job_goes_on_where_it_was(images: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert made(tmp_path)["training"] == trained + 1
     assert (tmp_path / "job" / "comparison.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--set", "trials=30"], "trials: must be given as --trials"),
-        (["--name", "a/b"], "name: must be up to 100 letters"),
-        (["--name", "stages"], "name: must be none of stages"),
-        (["--trials", "5"], "--trials: must be at least 9"),
-        (["--spec", "mine.yaml"], "--spec is of one family"),
-        (["--set", "k=100000"], "k must be at most"),
-        (["--set", "dropout=1.5"], "dropout: must be at most 0.95"),
-    ],
-)
-def test_a_mistake_of_any_family_is_told_before_a_trial_starts(
-    words: list[str], said: str, images: Path, tmp_path: Path
-) -> None:
-    """Exit code 2, and nothing is trained: not even for the families that could."""
-    command = [CARSWEEP, "run", "all", "--data", str(images), "--out", str(tmp_path)]
-    command += ["--set", *SMALL]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert not (tmp_path / "stages" / "training").exists()

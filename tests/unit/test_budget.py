@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from carcls.errors import SpecError
-from sweeps.budget import Prices, Spent, cost_of, idle_prices, parse_price, prices_of, shared_budgets
+from sweeps.budget import Prices, Spent, cost_of, idle_prices, parse_price, prices_of
 from sweeps.resources import Share
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
@@ -62,15 +62,6 @@ def test_budgets_are_no_part_of_what_a_sweep_is() -> None:
     assert spec.digest == bare.digest
     assert SweepSpec.from_yaml(spec.to_yaml()) == spec
     assert (spec.epochs_budget, spec.max_cost, prices_of(spec)) == (9, 5.0, Prices(gpu_hour=2.0))
-
-
-def test_families_share_what_is_left() -> None:
-    """Of 100 epochs and 10 in money the first of three gets a third; what it leaves is shared by the other two."""
-    spec = load_spec("transfer", overrides={"epochs_budget": 100, "price": "1/hour", "max_cost": 10.0})
-    assert shared_budgets(spec, 0, 0.0, 3) == {"epochs_budget": 34, "max_cost": pytest.approx(10 / 3)}
-    assert shared_budgets(spec, 20, 1.0, 2) == {"epochs_budget": 40, "max_cost": 4.5}
-    assert shared_budgets(spec, 120, 11.0, 1) == {"epochs_budget": 0, "max_cost": 0.0}
-    assert shared_budgets(load_spec("transfer"), 5, 1.0, 2) == {}
 
 
 @pytest.mark.parametrize(

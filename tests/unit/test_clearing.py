@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +13,19 @@ from click.testing import CliRunner
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
+from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.stages_disk import list_store
 from sweeps.clearing import DiskKeeper, clear
 from sweeps.cli.app import carsweep
-from sweeps.disk_needs import answers_on_disk, model_on_disk, ranked_models, read_needs, wanted_models
-from sweeps.holding import hold
+from sweeps.lock import locked
+from sweeps.marking import read_marks
 from sweeps.record import TrialRecord
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
+from sweeps.stored_models import answers_on_disk, model_on_disk, ranked_models, wanted_models
 from sweeps.study import Study
-
-DATA = "d0"
+from sweeps.sweep_file import write_file
 
 
 def spec_of(**changes: object) -> SweepSpec:
@@ -34,7 +36,7 @@ def spec_of(**changes: object) -> SweepSpec:
 
 def key_of(config: TrialConfig) -> dict[str, object]:
     """Return the key of a trial's training stage."""
-    return {**config.training_settings(), "data": DATA, "weights": "w", "precision": "fp32", "version": 1}
+    return {**config.training_settings(), "data": "d0"}
 
 
 def fill(folder: Path) -> None:
@@ -48,26 +50,31 @@ def _die(folder: Path) -> None:
 
 
 @pytest.fixture
-def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def out(tmp_path: Path) -> Path:
     """A folder of runs: six complete trials, the later the better, a failed and an unfinished one with checkpoints."""
-    monkeypatch.setattr("sweeps.disk_needs._digests", lambda _: (DATA, "m"))
-    store, folder, spec = StageStore(tmp_path / "stages"), tmp_path / "mine", spec_of(name="mine")
+    return make_runs(tmp_path, names=True)
+
+
+def make_runs(out: Path, *, names: bool) -> Path:
+    """Fill the folder; without ``names`` the trials do not say which stages they used, as in older versions."""
+    folder, spec = out / "mine", spec_of(name="mine")
     with Study.open(folder, spec) as study:
         for place in range(8):
             asked = study.ask()
             assert asked is not None
+            store = StageStore(out / "stages")
+            with suppress(RuntimeError):
+                store.get_or_make("training", key_of(asked.config), fill if place < 6 else _die, keep=True)
+            used = store.take_used() if names else {}
+            study.report(asked.number, Measurement(1, {"val_accuracy": place / 10}, stages=used))
             if place < 6:
-                stage = store.resume_or_make("training", key_of(asked.config), fill)
-                more = {"model": stage.relative_to(store.root).as_posix()}
-                study.tell_complete(asked.number, {"val_accuracy": place / 10}, 2, 1.0, more)
-                continue
-            with pytest.raises(RuntimeError):
-                store.resume_or_make("training", key_of(asked.config), _die)
-            if place == 6:
+                model = store.folder("training", key_of(asked.config)).relative_to(store.root).as_posix()
+                study.tell_complete(asked.number, {"val_accuracy": place / 10}, 2, 1.0, {"model": model})
+            elif place == 6:
                 study.tell_failed(asked.number, "it failed")
         study.release()
-    (folder / "spec.yaml").write_text(spec.to_yaml())
-    return tmp_path
+    write_file(folder, "sweep", None, [spec])
+    return out
 
 
 def records_of(out: Path) -> list[TrialRecord]:
@@ -85,7 +92,7 @@ def test_without_a_budget_only_what_is_of_no_use_goes(out: Path) -> None:
     """The failed trial's checkpoint goes; six models and the unfinished trial's checkpoint stay."""
     before = left(out)
     cleared = clear(out)
-    assert {what: amount.count for what, amount in cleared.removed.items()} == {"stopped": 1}
+    assert {what: len(sizes) for what, sizes in cleared.removed.items()} == {"stopped": 1}
     assert len(left(out)) == 7
     assert left(out) < before
     assert sum(name.endswith(".unfinished") for name in left(out)) == 1
@@ -120,9 +127,39 @@ def test_documented_experiments_keep_their_models(out: Path) -> None:
 
 def test_stages_of_a_sweep_that_is_gone_are_claimed_by_nobody(out: Path) -> None:
     """Whoever deletes a sweep's folder gets its models' room back."""
-    (out / "mine" / "spec.yaml").unlink()
+    (out / "mine" / "sweep.json").unlink()
     clear(out)
     assert left(out) == set()
+
+
+def test_stages_that_a_record_names_are_claimed(out: Path) -> None:
+    """What a trial used, or the reading of the images, goes for a budget alone; what nobody names goes at once."""
+    names = ("named", "prepared", "nobody's")
+    for name in names:
+        StageStore(out / "stages").get_or_make("pack", {"name": name}, fill)
+    named, prepared, nobodys = (StageStore(out / "stages").folder("pack", {"name": name}) for name in names)
+    write_file(out / "mine", "sweep", None, [spec_of(name="mine")], [f"pack/{prepared.name}"])
+    with Study.open(out / "mine", spec_of(name="mine")) as study:
+        asked = study.ask()
+        assert asked is not None
+        study.report(asked.number, Measurement(2, {"val_accuracy": 0.1}, stages={f"pack/{named.name}": 1.0}))
+        study.release()
+    assert {what: len(sizes) for what, sizes in clear(out).removed.items()} == {"stopped": 1, "unclaimed": 1}
+    assert named.name in left(out)
+    assert prepared.name in left(out)
+    assert nobodys.name not in left(out)
+    assert len(clear(out, disk=1).removed["unused"]) == 2
+
+
+def test_stages_of_sweeps_that_name_none_stay(tmp_path: Path) -> None:
+    """While an older version's sweep lies there, stages go for a budget alone, and checkpoints not at all."""
+    make_runs(tmp_path, names=False)
+    StageStore(tmp_path / "stages").get_or_make("features", {"view": 1}, fill)
+    before = left(tmp_path)
+    assert clear(tmp_path).removed == {}
+    assert left(tmp_path) == before
+    assert set(clear(tmp_path, disk=1).removed) == {"model", "unused"}
+    assert sum(name.endswith(".unfinished") for name in left(tmp_path)) == 2
 
 
 def test_every_sweep_of_the_folder_is_asked(out: Path) -> None:
@@ -133,7 +170,7 @@ def test_every_sweep_of_the_folder_is_asked(out: Path) -> None:
         asked = study.ask()
         assert asked is not None
         study.tell_complete(asked.number, {"val_accuracy": 0.9}, 2, 1.0, {"model": worst.model})
-    (out / "other" / "spec.yaml").write_text(other.to_yaml())
+    write_file(out / "other", "sweep", None, [other])
     clear(out, disk=1, keep=1)
     assert Path(worst.model).name in left(out)
 
@@ -150,8 +187,8 @@ def test_a_sweep_that_cannot_be_read_stops_everything(out: Path) -> None:
 
 def test_while_a_sweep_runs_what_was_just_used_stays(out: Path) -> None:
     """A trial that runs may have a stage open; only its checkpoints are known to be nobody's."""
-    with hold(out / "mine"):
-        assert read_needs(out).in_use_since < float("inf")
+    with locked(out / "mine"):
+        assert read_marks(out, keep=1).in_use_since < float("inf")
         clear(out, disk=1, keep=1)
         assert len(left(out)) == 7
     clear(out, disk=1, keep=1)
@@ -171,26 +208,8 @@ def test_a_running_sweep_makes_room_when_a_trial_ends(out: Path) -> None:
     assert [text.split(":")[1].split()[0] for text in told] == ["removed", "stages"]
 
 
-def test_a_model_that_was_removed_is_made_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The winner's model is there, or is made; a model that is there is not made."""
-    made: list[str] = []
-
-    def run(config: TrialConfig, *_: object) -> TrialRecord:
-        made.append(config.digest)
-        return records[0]
-
-    monkeypatch.setattr("carcls.families.run_trial", run)
-    records = sorted((r for r in records_of(out) if r.model), key=lambda record: record.metrics["val_accuracy"])
-    clear(out, disk=1)
-    stages, told = StageStore(out / "stages"), list[str]()
-    assert model_on_disk(stages, None, records[-1], told.append) == records[-1].model  # type: ignore[arg-type]
-    assert (made, told) == ([], [])
-    assert model_on_disk(stages, None, records[0], told.append) == records[0].model  # type: ignore[arg-type]
-    assert len(made) == len(told) == 1
-
-
-def test_a_damaged_model_is_made_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A winner whose file was cut is made before it is read; so are answers that others are compared by."""
+def test_a_model_that_is_gone_or_damaged_is_made_again(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So are answers that others are compared by; what is there and whole is not made."""
     made: list[str] = []
 
     def run(config: TrialConfig, *_: object) -> TrialRecord:
@@ -198,18 +217,20 @@ def test_a_damaged_model_is_made_again(out: Path, monkeypatch: pytest.MonkeyPatc
         return replace(best, predictions="training/other/answers.npz")
 
     monkeypatch.setattr("carcls.families.run_trial", run)
-    best = max((r for r in records_of(out) if r.model), key=lambda record: record.metrics["val_accuracy"])
+    records = sorted((r for r in records_of(out) if r.model), key=lambda record: record.metrics["val_accuracy"])
+    gone, best = records[0], replace(records[-1], predictions=f"{records[-1].model}/content")
+    clear(out, disk=1)
     stages, told = StageStore(out / "stages"), list[str]()
-    answered = replace(best, predictions=f"{best.model}/content")
     assert model_on_disk(stages, None, best, told.append) == best.model  # type: ignore[arg-type]
-    assert answers_on_disk(stages, None, answered) == answered.predictions  # type: ignore[arg-type]
-    assert made == []
-    with (stages.root / best.model / "content").open("r+b") as file:
+    assert answers_on_disk(stages, None, best) == best.predictions  # type: ignore[arg-type]
+    assert (made, told) == ([], [])
+    assert model_on_disk(stages, None, gone, told.append) == best.model  # type: ignore[arg-type]
+    with (stages.root / best.predictions).open("r+b") as file:
         file.truncate(100)
     assert model_on_disk(stages, None, best, told.append) == best.model  # type: ignore[arg-type]
-    assert answers_on_disk(stages, None, answered) == "training/other/answers.npz"  # type: ignore[arg-type]
-    assert made == [TrialConfig.model_validate(dict(best.config)).digest] * 2
-    assert told == []
+    assert answers_on_disk(stages, None, best) == "training/other/answers.npz"  # type: ignore[arg-type]
+    assert made == [TrialConfig.model_validate(dict(record.config)).digest for record in (gone, best, best)]
+    assert told == [f"The model of trial {gone.number} is not on disk any more; it is made again."]
 
 
 def test_the_command_tells_what_went(out: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -237,8 +258,15 @@ def test_mistakes_of_the_command_are_told(out: Path, words: list[str]) -> None:
 
 def test_the_command_lists_what_stages_saved(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A kind a line for people; one object for scripts; a folder without sweeps is no mistake, a missing one is."""
-    for _ in range(3):
-        StageStore(tmp_path / "stages").get_or_make("pack", {"size": 64}, lambda _: time.sleep(0.2))
+    assert CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path)], obj=[]).output == "No stages yet.\n"
+    with Study.open(tmp_path / "mine", spec_of(name="mine")) as study:
+        for _ in range(3):
+            asked, store = study.ask(), StageStore(tmp_path / "stages")
+            assert asked is not None
+            store.get_or_make("pack", {"size": 64}, lambda _: time.sleep(0.2))
+            study.tell_complete(asked.number, {"val_accuracy": 0.1}, 1, 1.0, {"stages": store.take_used()})
+        assert sum(record.saved for record in study.records()) == pytest.approx(0.4, abs=0.1)
+    write_file(tmp_path / "mine", "sweep", None, [spec_of(name="mine")])
     shown = CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path)], obj=[]).output.splitlines()
     assert shown[0].split() == ["kind", "stages", "size", "made", "in", "hits", "saved"]
     assert shown[1].split()[:2] == ["pack", "1"]

@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from carcls.errors import DataError, SpecError
-from sweeps.cli.app import carsweep
 from sweeps.cli.execute import resume_command
 from sweeps.cli.exits import run_command
 from sweeps.cli.options import repeat_set
@@ -27,20 +26,6 @@ from sweeps.spec_loading import load_spec
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a function that runs ``carsweep`` in an empty folder and returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run_command(carsweep, [str(word) for word in arguments])
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture

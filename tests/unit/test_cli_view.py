@@ -9,12 +9,16 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from carcls.data.summary import DataSummary
+from sweeps.budget import NOTHING
 from sweeps.cli.running import RunningSweep
 from sweeps.cli.summary import print_result
-from sweeps.cli.view import LiveView, PlainView, draw_trials, open_view
-from sweeps.leaderboard import Leaderboard
+from sweeps.cli.view import SweepView, draw_trials, open_view
+from sweeps.forecast import BudgetStatus
+from sweeps.goals import ACCURACY_ALONE, Goals
+from sweeps.leaderboard import Leaderboard, find_best
 from sweeps.record import TrialRecord, Twin
-from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import Registered, SweepResult, TestReading
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 
@@ -40,7 +44,12 @@ def record(
     return TrialRecord(number, None, {"dropout": 0.25}, config, status, metrics, 2, 3.0, reason)  # type: ignore[arg-type]
 
 
-def play(view: PlainView | LiveView, spec: SweepSpec) -> None:
+def status_of(*trials: TrialRecord, goals: Goals = ACCURACY_ALONE) -> BudgetStatus:
+    """Return the status of a sweep whose trials have ended."""
+    return BudgetStatus(NOTHING, None, len(trials), find_best(trials, goals))
+
+
+def play(view: SweepView, spec: SweepSpec) -> None:
     """Show a sweep of a documented and a searched trial."""
     view.packing(5, 10)
     view.packing(10, 10)
@@ -48,8 +57,11 @@ def play(view: PlainView | LiveView, spec: SweepSpec) -> None:
     view.trial_changed(documented)
     view.trial_changed(replace(record(spec, 1, None, "running"), epochs=0))
     view.trial_changed(replace(record(spec, 1, 0.5, "running"), epochs=1))
-    view.trial_changed(record(spec, 1, 0.625))
-    view.trial_changed(replace(documented, status="failed", reason="the loss became NaN"))
+    best, failed = record(spec, 1, 0.625), replace(documented, status="failed", reason="the loss became NaN")
+    view.on_status(status_of(best))
+    view.trial_changed(best)
+    view.on_status(status_of(best, failed))
+    view.trial_changed(failed)
 
 
 def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
@@ -69,7 +81,7 @@ def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
 def test_plain_view_tells_each_tenth_of_the_images_once(spec: SweepSpec) -> None:
     """Reading a thousand images prints eleven lines, not a thousand."""
     console, text = console_of(terminal=False)
-    view = PlainView(spec, console)
+    view = SweepView(spec, console)
     for done in range(1001):
         view.packing(done, 1000)
     assert len(text.getvalue().splitlines()) == 11
@@ -79,7 +91,6 @@ def test_live_view_leaves_the_last_table_on_the_terminal(spec: SweepSpec) -> Non
     """When the sweep ends, the terminal shows every trial and the best accuracy."""
     console, text = console_of(terminal=True)
     with open_view(spec, console) as view:
-        assert isinstance(view, LiveView)
         play(view, spec)
     last = text.getvalue().rsplit("trial  what", 1)[1]
     assert "transfer/frozen" in last
@@ -121,7 +132,9 @@ def test_the_live_table_shows_every_column_at_any_width(family: str, width: int)
         config = spec.trial_config({} if experiment else settings, experiment).model_dump()
         trial = replace(record(spec, number, 0.5, "running"), experiment=experiment, config=config, epochs=3)
         running.change(trial)
-    running.change(replace(trial, status="complete", metrics={"val_accuracy": 0.625}))
+    best = replace(trial, status="complete", metrics={"val_accuracy": 0.625})
+    running.change(best)
+    running.note_status(status_of(best))
     text = io.StringIO()
     Console(file=text, width=width, force_terminal=True, color_system=None).print(draw_trials(running, width))
     header, *lines = text.getvalue().splitlines()
@@ -147,11 +160,13 @@ def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:
     """With the time of an answer as objective and a limit on parameters, the fastest trial within it is the best."""
     spec = load_spec("transfer", overrides={"objectives": ["predict_time"], "constraints": ["parameters <= 5M"]})
     console, text = console_of(terminal=False)
-    view = PlainView(spec, console)
+    view, trials = SweepView(spec, console), list[TrialRecord]()
     for number, (accuracy, milliseconds, parameters) in enumerate([(0.9, 4.0, 1e6), (0.5, 2.0, 2e6), (0.8, 1.0, 9e6)]):
         found = record(spec, number, accuracy)
         metrics = {**found.metrics, "predict_ms": milliseconds, "parameters": parameters}
-        view.trial_changed(replace(found, metrics=metrics))
+        trials.append(replace(found, metrics=metrics))
+        view.on_status(status_of(*trials, goals=spec.goals))
+        view.trial_changed(trials[-1])
     assert "best predict_time 2 ms (trial 1)" in text.getvalue().splitlines()[-1]
 
 
@@ -166,7 +181,7 @@ def result_of(spec: SweepSpec) -> SweepResult:
         board=Leaderboard(tuple(trials), spec.trial_config({}).model_dump(), 4),
         winner=0,
         test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
-        registered=RegisteredModel("carsweep-transfer", "3", "challenger", "models:/carsweep-transfer@challenger"),
+        registered=Registered("carsweep-transfer", "3", "challenger", "models:/carsweep-transfer@challenger"),
         tracking_uri="sqlite:////runs/mlflow.db",
         seconds=12.5,
     )

@@ -11,12 +11,13 @@ import pytest
 from scipy.stats import binomtest
 
 from carcls.config import TrialConfig
+from carcls.data.summary import DataSummary
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
 from sweeps.comparison import compare, sweep_json
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import Status, TrialRecord
-from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import Registered, SweepResult, TestReading
 
 IMAGES = 200
 
@@ -47,7 +48,7 @@ def sweep(
         board=Leaderboard(trials, TrialConfig.model_validate({"family": family}).model_dump(), 100),
         winner=best.number if best else None,
         test=None if test is None else TestReading({"test_accuracy": test, "test_f1": test}, (0.0, 1.0), IMAGES),
-        registered=None if test is None else RegisteredModel("carsweep-transfer", "3", "challenger", "models:/x"),
+        registered=None if test is None else Registered("carsweep-transfer", "3", "challenger", "models:/x"),
         tracking_uri="sqlite:////runs/mlflow.db",
         seconds=10.0,
         interrupted=interrupted,

@@ -238,12 +238,10 @@ def test_every_family_of_a_job_is_confirmed() -> None:
 
 
 def test_a_running_sweep_calls_confirming_runs_by_what_they_confirm() -> None:
-    """A run names the trial that it confirms, from its start, and none is ever the best of the search."""
-    spec = SweepSpec(family="transfer", trials=1, confirm="1x1")
-    running = RunningSweep(spec)
-    running.change(record(0, 0.5))
+    """A run names the trial that it confirms, counts among the trials to come, and is never the best of the search."""
     begun = replace(record(1, 0.9, confirms=0), status="running")
-    running.change(begun)
-    assert (begun.name, running.total) == ("confirms trial 0", 2)
-    running.change(record(1, 0.9, confirms=0))
-    assert running.best is running.records[0]
+    running = RunningSweep(SweepSpec(family="transfer", trials=1, confirm="1x1"))
+    assert begun.name == "confirms trial 0"
+    assert running.how_far().startswith("0 of 2 trials")
+    won = record(0, 0.5)
+    assert find_best([won, record(1, 0.9, confirms=0)]) is won

@@ -8,6 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from PIL import Image
 from scipy.io import savemat
 
 from carcls.config import DataConfig
-from carcls.data.dataset import Dataset, DataSummary, find_dataset, prepare_dataset, summarize
+from carcls.data.dataset import Dataset, find_dataset, prepare_dataset, summarize
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.splits import Splits
 from carcls.data.stanford import read_layout
+from carcls.data.summary import DataSummary
 from carcls.errors import DataError
 from carcls.stages import StageStore
 
@@ -292,7 +294,7 @@ def test_summary_agrees_with_the_preparation(cars: Path, tmp_path: Path) -> None
     """Without near-duplicates and broken files, the plan's counts are the real ones, in both cases of test."""
     for root in (cars, cars / "train"):
         summary = summarize(DataConfig(path=str(root)), read_layout(root))
-        assert summary == DataSummary.of(prepare(root, tmp_path))
+        assert replace(DataSummary.of(prepare(root, tmp_path)), digest="") == summary
 
 
 def test_a_data_set_that_was_read_is_found_without_reading_an_image(own_cars: Path, tmp_path: Path) -> None:

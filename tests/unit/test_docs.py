@@ -13,13 +13,14 @@ from typing import Any
 import click
 import pytest
 
+from carcls.data.summary import DataSummary
 from sweeps.cli.app import carsweep
 from sweeps.cli.options import repeat_set
 from sweeps.comparison import COLUMNS as SWEEP_COLUMNS
 from sweeps.confirm import Confirmed
 from sweeps.leaderboard import COLUMNS, Leaderboard
 from sweeps.record import TrialRecord
-from sweeps.result import Compared, DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import Compared, Registered, SweepResult, TestReading
 from sweeps.spec_loading import edit_spec, load_spec
 from sweeps.text import Column
 
@@ -110,7 +111,7 @@ def test_changelog_begins_with_this_version() -> None:
         ("confirmed[].", Confirmed),
         ("comparison[].", Compared),
         ("test.", TestReading),
-        ("registered.", RegisteredModel),
+        ("registered.", Registered),
     ],
 )
 def test_each_field_of_the_object_is_documented(prefix: str, part: type | tuple[str, ...]) -> None:

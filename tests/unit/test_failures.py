@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ from carcls.training.device import memory_errors_named
 from carcls.training.optim import build_optimizer
 from sweeps.failures import (
     NOWHERE,
+    POLICIES,
     CircuitBreaker,
     Failure,
+    Kind,
     Location,
     Suspects,
     Try,
@@ -183,6 +186,13 @@ def test_a_lack_of_memory_is_answered_with_a_larger_share_and_then_with_smaller_
     assert Try.from_dict(on_cpu[-1].as_dict()) == on_cpu[-1]
 
 
+def test_every_kind_has_a_policy_and_is_documented() -> None:
+    """The table in docs/cli.md says what is done about each."""
+    documented = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert set(POLICIES) == set(get_args(Kind))
+    assert [kind for kind in POLICIES if f"| `{kind}` | " not in documented] == []
+
+
 def test_three_of_a_kind_in_a_row_stop_the_sweep() -> None:
     """Bugs count by their mark, bad data and full disks by their kind; anything else in between starts anew."""
     bug, other, data = Failure("bug", "E: 1", "E in a.py:1"), Failure("bug", "E: 2", "E in a.py:2"), "bad_data"
@@ -294,7 +304,6 @@ def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     monkeypatch.setattr("carcls.stages._whole", Nothing())
-    monkeypatch.setattr(StageStore, "_is_whole", lambda self, final: not self.find_damage(final))
 
 
 @pytest.mark.usefixtures("forgetful")
@@ -408,8 +417,8 @@ def test_a_stage_that_does_not_fit_leaves_nothing(small_disk: Path) -> None:
             temporary.write_bytes(bytes(8 * 2**20))
 
     with pytest.raises(DiskFull):
-        store.resume_or_make("kind", {"a": 2}, careful)
-    assert [path.name for path in store.workshop("kind", {"a": 2}).iterdir()] == ["key.json"]
+        store.get_or_make("kind", {"a": 2}, careful, keep=True)
+    assert not list(store.workshop("kind", {"a": 2}).iterdir())
     folder = store.get_or_make("kind", {"a": 1}, lambda folder: (folder / "c").touch() or None)
     assert (folder / "c").exists()
 

@@ -7,13 +7,12 @@ import random
 import pytest
 
 from sweeps.budget import Spent
-from sweeps.forecast import Account, BudgetStatus, expected_epochs
+from sweeps.forecast import Account, BudgetStatus
 from sweeps.record import Status, TrialRecord
 from sweeps.resources import Share
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.spending import Meter
+from sweeps.spec_stopping import EarlyStopping, survival
 
 STOPPING = EarlyStopping(min_epochs=1)  # rungs at 1 and 3 of 9 epochs
 GPU = {"price": "3600/gpu-hour"}  # a second costs 1
@@ -39,8 +38,7 @@ def look(
     search = {"dropout": FloatDomain(0.0, 0.9)}
     fields = {"family": "transfer", "config": {"epochs": 9}, "search": search, "early_stopping": STOPPING}
     share = Share(cpus=1, gpus=1, concurrency=concurrency)
-    meter = Meter([], clock=lambda: 0.0)
-    account = Account(SweepSpec.model_validate({**fields, **changes}), share, trials, meter, seconds, lambda: 0.0)
+    account = Account(SweepSpec.model_validate({**fields, **changes}), share, trials, seconds, lambda: 0.0)
     for one in trials:
         if one.status == "running" and not waiting:
             account.note(one)
@@ -58,7 +56,7 @@ def test_expected_epochs_are_the_mean_of_trials_that_survive_each_rung_by_chance
                 end = rung
                 break
         ends.append(end)
-    assert expected_epochs(9, STOPPING, done) == pytest.approx(sum(ends) / len(ends), abs=0.1)
+    assert done + sum(survival(STOPPING, 9, done)) == pytest.approx(sum(ends) / len(ends), abs=0.1)
 
 
 def test_nothing_is_foretold_before_anything_was_measured() -> None:

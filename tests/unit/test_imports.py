@@ -25,7 +25,7 @@ CARCLS_LAYERS: list[set[str]] = [
 ]
 SWEEPS_LAYERS: list[set[str]] = [
     {"sweeps.text"},
-    {"sweeps.space", "sweeps.objectives", "sweeps.constraints", "sweeps.pareto"},
+    {"sweeps.space", "sweeps.objectives", "sweeps.constraints"},
     {"sweeps.goals"},
     {
         "sweeps.spec",
@@ -43,13 +43,15 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.leaderboard",
         "sweeps.result",
     },
-    {"sweeps.holding", "sweeps.sweep_file", "sweeps.waits"},
+    {"sweeps.lock", "sweeps.sweep_file", "sweeps.waits"},
     {"sweeps.study"},
     {
         "sweeps.worker",
         "sweeps.tracking",
-        "sweeps.disk",
+        "sweeps.stored_models",
+        "sweeps.marking",
         "sweeps.clearing",
+        "sweeps.stage_uses",
         "sweeps.stage_news",
         "sweeps.interrupts",
         "sweeps.ray_servers",
@@ -79,7 +81,6 @@ SWEEPS_USES = {
     "carcls.data",
     "carcls.stages",
     "carcls.stages_disk",
-    "carcls.stages_use",
     "carcls.families",
     "carcls.export",
     "carcls.seeding",

@@ -10,9 +10,8 @@ from optuna.study import Study
 from optuna.trial import create_trial
 
 from sweeps.constraints import parse_constraint
-from sweeps.goals import Goals
+from sweeps.goals import Goals, compromise, pareto_front
 from sweeps.objectives import QUANTITIES, find_quantity, parse_objectives
-from sweeps.pareto import compromise, pareto_front
 
 POINTS = st.integers(1, 3).flatmap(
     lambda width: st.lists(st.tuples(*[st.integers(0, 6).map(float)] * width), min_size=1, max_size=25)
@@ -98,7 +97,7 @@ def test_front_is_that_of_the_definition_and_of_optuna(points: list[tuple[float,
         return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
     naive = [place for place, point in enumerate(points) if not any(dominates(other, point) for other in points)]
-    assert pareto_front(points) == naive
+    assert pareto_front(dict(enumerate(points))) == naive
     if len(points[0]) > 1:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study: Study = optuna.create_study(directions=["minimize"] * len(points[0]))
@@ -109,7 +108,8 @@ def test_front_is_that_of_the_definition_and_of_optuna(points: list[tuple[float,
 @given(POINTS)
 def test_the_compromise_of_a_front_is_on_it(points: list[tuple[float, ...]]) -> None:
     """The nearest to the best of everything is one that nothing dominates."""
-    assert compromise(points) in pareto_front(points)
+    numbered = dict(enumerate(points))
+    assert compromise(numbered) in pareto_front(numbered)
 
 
 def test_objectives_have_one_name_each_and_the_nearest_is_offered() -> None:

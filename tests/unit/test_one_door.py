@@ -150,8 +150,8 @@ def test_only_the_door_takes_the_lock() -> None:
     users = set()
     for path in (ROOT / "sweeps").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module == "sweeps.holding":
-                users |= {path.name for alias in node.names if alias.name in ("hold", "take")}
+            if isinstance(node, ast.ImportFrom) and node.module == "sweeps.lock":
+                users |= {path.name for alias in node.names if alias.name == "locked"}
     assert users == {"sweep.py", "deletion.py", "repair.py"}
 
 

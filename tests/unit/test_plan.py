@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from itertools import product
 
 import pytest
 
 from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
-from sweeps.plan import make_plan
+from carcls.data.summary import DataSummary
+from sweeps.plan import Plan
 from sweeps.rates import Machine, rates_of, this_machine
 from sweeps.spec_loading import load_spec
 from sweeps.sweep_data import wanted_sizes
@@ -18,25 +18,19 @@ from sweeps.sweep_data import wanted_sizes
 TWO_CORES = Machine(cores=2)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """The numbers of a data set."""
-
-    name: str = "stanford_cars"
-    images: int = 16_185
-    classes: int = 196
-    train: int = 6_922
-    validation: int = 1_222
-    test: int = 8_041
+def summary_of(name="stanford_cars", classes=196, train=6_922, validation=1_222, test=8_041):
+    """Return the numbers of a data set."""
+    splits = {"train": train, "validation": validation, "test": test}
+    return DataSummary(name, "", 16_185 if name == "stanford_cars" else sum(splits.values()), classes, splits)
 
 
-DEMO = Summary("demo cars", images=1_100, classes=24, train=700, validation=120, test=280)
+DEMO = summary_of("demo cars", classes=24, train=700, validation=120, test=280)
 
 
 def plan_of(*sets, family="transfer", summary=None, machine=TWO_CORES, **overrides):
     """Plan a sweep of real data at the documented scale."""
     spec = load_spec(family, sets=sets, overrides={"data": "/cars", **overrides})
-    return make_plan(spec, summary or Summary(), machine)
+    return Plan(spec, summary or summary_of(), machine)
 
 
 def stages_of(plan):
@@ -137,15 +131,9 @@ def test_rates_follow_the_documented_table():
     assert rates_of(TrialConfig(), Machine(8, gpus=1)).train == pytest.approx(2_500)
 
 
-def test_the_demo_preset_is_planned_to_take_minutes():
-    """The default run is planned to fit into four minutes on two cores."""
-    plan = make_plan(load_spec("transfer"), DEMO, TWO_CORES)
-    assert 30 < plan.seconds < 240
-
-
 def test_lines_say_what_is_run_shared_and_guessed():
     """The printed plan names experiments, their changes, the search, the stages, disk and time, and calls it rough."""
-    text = "\n".join(make_plan(load_spec("transfer"), DEMO, TWO_CORES).lines())
+    text = "\n".join(Plan(load_spec("transfer"), DEMO, TWO_CORES).lines())
     for expected in (
         "demo cars (1,100 images, 24 classes; 700 train, 120 validation, 280 test)",
         "Trials: 8 (3 documented experiments, then 5 searched)",
@@ -183,7 +171,7 @@ def test_plan_is_plain_json_and_the_same_every_time():
 
 def test_a_data_set_without_a_test_split_has_a_plan():
     """A data set without test images is planned all the same."""
-    assert plan_of(summary=replace(Summary(), test=0)).seconds > 0
+    assert plan_of(summary=summary_of(test=0)).seconds > 0
 
 
 def test_this_machine_is_found_without_torch():
@@ -241,10 +229,10 @@ def test_a_scratch_sweep_trains_everything_and_caches_nothing():
     assert basic.disk_bytes == pytest.approx(flat * 4 * 3, rel=0.01)
 
 
-@pytest.mark.parametrize("family", ["retrieval", "scratch"])
+@pytest.mark.parametrize("family", ["transfer", "retrieval", "scratch"])
 def test_the_demo_presets_of_all_families_are_planned_to_take_minutes(family):
     """The default run of each family is planned to fit into four minutes on two cores."""
-    assert 30 < make_plan(load_spec(family), DEMO, TWO_CORES).seconds < 240
+    assert 30 < Plan(load_spec(family), DEMO, TWO_CORES).seconds < 240
 
 
 def test_no_network_of_the_packaged_searches_is_too_large_for_its_images():
@@ -293,7 +281,7 @@ def test_a_search_among_twice_the_images_takes_twice_as_long():
     """The time of the neighbours follows queries times gallery."""
     sets = ("unfreezing=frozen", "experiments=[]", "backbone=resnet50", "pooling=gem", "whitening=none")
     plans = [
-        stages_of(plan_of(*sets, family="retrieval", trials=3, summary=replace(Summary(), train=train)))
+        stages_of(plan_of(*sets, family="retrieval", trials=3, summary=summary_of(train=train)))
         for train in (6_922, 2 * 6_922)
     ]
     assert plans[1]["neighbours"].seconds == pytest.approx(2 * plans[0]["neighbours"].seconds)
@@ -303,7 +291,7 @@ def test_confirmation_and_refit_are_counted():
     """3x3 is nine trainings more, a refit one, of the longest trials; the plan says so in words."""
     bare, confirmed = plan_of(), plan_of(confirm="3x3", refit=True)
     assert stages_of(confirmed)["training"].count == stages_of(bare)["training"].count + 10
-    assert confirmed.trials == bare.trials
+    assert confirmed.spec.trials == bare.spec.trials
     assert confirmed.seconds > bare.seconds
     assert "Then the 3 best, with 3 fresh seeds each: 9 more trainings, which choose the winner." in confirmed.lines()
     assert (confirmed.to_dict()["confirming_runs"], confirmed.to_dict()["refit"]) == (9, True)

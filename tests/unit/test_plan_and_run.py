@@ -18,9 +18,7 @@ from carcls.data.splits import cut_splits
 from carcls.errors import InputError
 from carcls.families import preflight
 from carcls.stages import StageStore
-from sweeps.cli.app import carsweep
-from sweeps.cli.exits import run_command
-from sweeps.plan import make_plan
+from sweeps.plan import Plan
 from sweeps.rates import Machine
 from sweeps.spec_loading import load_spec
 from sweeps.sweep_checks import claim_folder, fit_to_data, require_same_data
@@ -46,22 +44,14 @@ def draw(root: Path, classes: int = 4, train: int = 10, test: int = 4) -> Path:
 
 
 @pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a function that runs ``carsweep`` beside a folder ``base`` of 56 pictures, without internet."""
-    monkeypatch.chdir(tmp_path)
+def run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run ``carsweep`` beside a folder ``base`` of 56 pictures, without internet."""
     monkeypatch.delenv("CARSWEEP_WEIGHTS_DIR", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     draw(tmp_path / "base")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run_command(carsweep, list(arguments))
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
+    return run
 
 
 MISTAKES = {
@@ -286,7 +276,7 @@ def test_big_networks_of_timm_are_planned_to_take_longer_than_small_ones(tmp_pat
     for name in ("timm:mobilenetv3_small_050", "timm:resnet18", "timm:convnext_tiny"):
         _, networks = preflight([TrialConfig(backbone=name, weights="random", image_size=64)], tmp_path)
         spec = load_spec("transfer", sets=[f"backbone={name}", "weights=random"], overrides={"data": "/cars"})
-        plan = make_plan(spec, expected_demo(DataConfig()), Machine(2), networks=networks)
+        plan = Plan(spec, expected_demo(DataConfig()), Machine(2), networks=networks)
         seconds[name] = plan.seconds
     small, middle, big = seconds.values()
     assert 1.5 * small < middle < big

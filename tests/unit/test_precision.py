@@ -11,7 +11,6 @@ import torch
 
 from carcls.config import TrialConfig
 from carcls.stages import StageStore
-from carcls.stages_use import use_by_kind
 from carcls.training import precision
 from carcls.training.device import NumberFormat
 from carcls.training.precision import compare, resolve_precision
@@ -75,9 +74,7 @@ def test_finding_the_measurement_counts_as_no_saving(tmp_path: Path, answer: Cal
     resolve_precision(SMALL, CPU, StageStore(tmp_path))
     later = StageStore(tmp_path)
     resolve_precision(SMALL, CPU, later)
-    assert later.saved_seconds == 0
-    (use,) = use_by_kind(tmp_path)
-    assert (use.kind, use.hits, use.saved) == ("precision", 1, 0)
+    assert list(later.take_used().values()) == [0.0]
 
 
 @pytest.mark.parametrize("change", [{"image_size": 64}, {"width": 16}, {"backbone": "efficientnet_lite0"}])

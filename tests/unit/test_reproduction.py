@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
+from carcls.data.summary import DataSummary
 from carcls.errors import InputError, SpecError
-from sweeps.cli.app import carsweep
-from sweeps.cli.exits import run_command
 from sweeps.documented import EXPERIMENTS, LEAK_MARK, find_experiment
 from sweeps.record import TrialRecord
 from sweeps.reproduction import Reproduced, Reproduction
-from sweeps.result import DataSummary, TestReading
+from sweeps.result import TestReading
 from sweeps.several_specs import chosen_experiments, specs_of_experiments
 from sweeps.spec import SweepSpec
 from sweeps.sweep_checks import claim_folder
@@ -134,12 +132,6 @@ def test_a_set_that_cannot_be_meant_is_refused(text: str, words: str) -> None:
     with pytest.raises(SpecError) as caught:
         specs_of(text, experiments=("scratch/basic",))
     assert words in str(caught.value)
-
-
-def test_a_name_that_carsweep_uses_is_refused() -> None:
-    """The tables cannot be put among the shared stages."""
-    with pytest.raises(SpecError, match="name: must be none of stages"):
-        specs_of_experiments(EXPERIMENTS, name="stages", sets=(), overrides={}, demo_scale=True)
 
 
 def test_a_name_goes_on_with_its_own_experiments_only(tmp_path: Path) -> None:
@@ -264,20 +256,6 @@ def test_each_field_of_the_object_is_documented() -> None:
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a function that runs ``carsweep`` in an empty folder and returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        code = run_command(carsweep, list(arguments))
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
-
-
 def test_a_dry_run_tells_each_experiment_and_its_changes(run: Run) -> None:
     """The plan has a line for every experiment, and runs nothing."""
     code, out, _ = run("reproduce", "--dry-run", "--set", "epochs=2")
@@ -289,34 +267,6 @@ def test_a_dry_run_tells_each_experiment_and_its_changes(run: Run) -> None:
     code, out, _ = run("reproduce", "--dry-run", "--json", "--family", "scratch")
     (plan,) = json.loads(out)["plans"]
     assert (code, plan["experiments"]) == (0, NAMES[6:])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["transfer/fine"], "Did you mean transfer/finetuned?"),
-        (["--name", "a/b"], "name: must be"),
-        (["--set", "k=5", "--family", "transfer"], "--set k"),
-        (["--data", "nowhere"], "nowhere"),
-        (["--scale", "large"], "--scale"),
-        (["--family", "retrieval", "--weights", "nowhere.pth"], "nowhere.pth"),
-    ],
-)
-def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], words: str, run: Run) -> None:
-    """Each mistake is told in one line before anything is run."""
-    code, out, err = run("reproduce", *arguments)
-    assert (code, out, err.count("carsweep: ")) == (2, "", 1)
-    assert words in err
-
-
-def test_a_name_of_a_sweep_is_refused(run: Run) -> None:
-    """The tables are not written into the folder of a sweep."""
-    folder = Path("runs/mine")
-    folder.mkdir(parents=True)
-    (folder / "spec.yaml").write_text("family: transfer\n")
-    code, _, err = run("reproduce", "--name", "mine")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "'mine'" in err
 
 
 def test_the_list_marks_the_leaked_number(run: Run) -> None:

@@ -18,7 +18,7 @@ from carcls.outcome import Measurement
 from sweeps.budget import NOTHING
 from sweeps.cli.status import lines_of
 from sweeps.command import Command
-from sweeps.holding import hold
+from sweeps.lock import locked
 from sweeps.record import TrialRecord
 from sweeps.remembered import extended, recall
 from sweeps.space import Choice, FloatDomain
@@ -66,7 +66,6 @@ def train(study: Study, asked: Asked) -> None:
     """Report epoch by epoch, and tell how it ended."""
     for epoch in range(1, EPOCHS + 1):
         if study.report(asked.number, Measurement(epoch, {"val_accuracy": accuracy(asked, epoch)})):
-            study.tell_pruned(asked.number)
             return
     metrics = {"val_accuracy": accuracy(asked, EPOCHS)}
     siblings = [{"settings": {"dropout": asked.config.dropout / 2}, "metrics": metrics}]
@@ -392,7 +391,7 @@ def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path)
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "spec.yaml").write_text(spec_of().to_yaml())
-    with hold(folder), Study.open(folder, spec_of()) as study:
+    with locked(folder), Study.open(folder, spec_of()) as study:
         for _ in range(2):
             asked = study.ask()
             assert asked is not None

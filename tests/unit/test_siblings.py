@@ -132,6 +132,7 @@ def test_derived_trials_are_stored_once_and_numbered_as_if_each_had_a_line(tmp_p
         first = study.ask()
         assert first is not None
         complete(study, first)
+        assert [record.number for record in study.take_finished()] == [*range(1, 12), 0]
         lines = (tmp_path / "study.journal").read_text().splitlines()
         assert sum('"vote":' in line for line in lines) == 1  # that of asking: each setting and metric is in one line
         second = study.ask()
@@ -241,6 +242,17 @@ def test_the_sampler_sees_the_best_sibling_of_each_trial_only(tmp_path: Path) ->
     assert len(fewer) < len(records) / 5
     for number in range(5):
         assert Sampler(search, 0).draw(records, number) == Sampler(search, 0).draw(fewer, number)
+
+
+def test_what_was_not_run_answers_nothing(tmp_path: Path) -> None:
+    """A near-duplicate takes over a result, not what else was answered: no derived trial has another one's dropout."""
+    search = {"dropout": FloatDomain(0.0, 0.5), "k": IntDomain(1, 20)}
+    with Study.open(tmp_path, spec_of(search=search, trials=12, near=0.1)) as study:
+        run(study)
+        records = {record.number: record for record in study.records()}
+    derived = [record for record in records.values() if record.sibling_of is not None]
+    assert any(record.twins for record in records.values())
+    assert all(records[d.sibling_of or 0].config["dropout"] == d.config["dropout"] for d in derived)
 
 
 def accuracy_of(record: TrialRecord) -> float:

@@ -74,7 +74,7 @@ def trained(number: int, status: Status, epochs: int, seconds: float = 10.0, **c
 def status_of(*records: TrialRecord, **budgets: object) -> BudgetStatus:
     """Return the status of a sweep with nine trials to come."""
     spec = load_spec("transfer", overrides=budgets)
-    return Account(spec, SHARE, records, Meter(records, Clock()), clock=Clock()).status(9)
+    return Account(spec, SHARE, records, clock=Clock()).status(9)
 
 
 def test_every_report_is_in_the_journal_with_the_trials_share(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_attempts_of_processes_that_died_cost_too() -> None:
         clock.now += 10
         meter.stop(0)
         clock.now += 100  # nothing runs meanwhile
-    assert meter.read(0) == Spent(20.0, 0, 60.0, wall=220.0)
+    assert meter.read(0) == Spent(20.0, 0, 60.0, wall=120.0)
 
 
 def test_a_trial_that_is_handed_out_again_begins_anew(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_the_epochs_of_all_trials_end_a_sweep() -> None:
     for last, used_up in ((0, ""), (1, "epochs")):
         records = [trained(0, "complete", 4), trained(1, "running", last)]
         spec = load_spec("transfer", overrides={"epochs_budget": 5})
-        assert Account(spec, SHARE, records, Meter(records)).used_up(9) == used_up
+        assert Account(spec, SHARE, records).used_up(9) == used_up
 
 
 def test_a_trial_that_would_cost_too_much_does_not_start() -> None:
@@ -202,7 +202,7 @@ def test_a_trial_that_would_cost_too_much_does_not_start() -> None:
     records = [trained(number, "complete", 4) for number in (0, 1)]
     status = status_of(*records, **budgets)
     assert (status.cost, status.next_cost) == (pytest.approx(8), pytest.approx(4))
-    account = Account(load_spec("transfer", overrides=budgets), SHARE, records, Meter(records))
+    account = Account(load_spec("transfer", overrides=budgets), SHARE, records)
     assert account.used_up(9) == ""
     account.note(trained(2, "running", 1))
     assert account.used_up(9) == "cost"
@@ -211,25 +211,29 @@ def test_a_trial_that_would_cost_too_much_does_not_start() -> None:
 def test_reports_and_records_make_the_same_status() -> None:
     """Whoever was told of every trial as it ran has the sums of one that reads all records at once."""
     ends = [trained(0, "complete", 4, metrics={"val_accuracy": 0.6}), trained(1, "pruned", 1), trained(2, "running", 2)]
-    spec, meter = load_spec("transfer"), Meter(ends, Clock())
-    told = Account(spec, SHARE, [], meter, clock=Clock())
+    spec = load_spec("transfer")
+    told = Account(spec, SHARE, [], clock=Clock())
     for end in ends:
         for epochs in range(end.epochs):
             told.note(trained(end.number, "running", epochs))
         told.note(end)
-    assert told.status(3) == Account(spec, SHARE, ends, meter, clock=Clock()).status(3)
+    assert told.status(3) == Account(spec, SHARE, ends, clock=Clock()).status(3)
     assert told.status(3).spent.epochs == 7
 
 
 def test_how_far_a_sweep_is_counts_earlier_sessions() -> None:
-    """Ended trials and the best one are those of the whole sweep; a pruned trial is never the best."""
+    """Ended trials and the best one are those of the whole sweep; a pruned trial is never it, a derived one may be."""
     records = [
         record(0, "complete", metrics={"val_accuracy": 0.6}),
         record(1, "pruned", metrics={"val_accuracy": 0.9}),
         record(2),
+        record(3, "complete", metrics={"val_accuracy": 0.5}, sibling_of=0),
+        record(4, "complete", metrics={"val_accuracy": 0.7}, sibling_of=0),
     ]
-    status = status_of(*records)
+    status = status_of(*records[:4])
     assert (status.ended, status.best) == (2, records[0])
+    status = status_of(*records)
+    assert (status.ended, status.best) == (2, records[4])
 
 
 def test_the_best_is_the_one_that_would_win() -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from carcls.stages import StageStore, write_json
-from carcls.stages_use import use_by_kind
+from carcls.stages import StageStore, seconds_of, write_json
 
 KEY = {"data": "abc", "size": 64}
 
@@ -36,7 +35,7 @@ def _endless_maker(root: Path, started: Path) -> None:
         started.touch()
         time.sleep(60)
 
-    StageStore(root).resume_or_make("endless", KEY, make)
+    StageStore(root).get_or_make("endless", KEY, make, keep=True)
 
 
 def test_a_stage_is_made_once_and_then_found(tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ def test_unfinished_work_is_found_by_the_next_maker(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
     assert not store.has("endless", KEY)
     found = []
-    folder = store.resume_or_make("endless", KEY, lambda work: found.append((work / "content").read_text()))
+    folder = store.get_or_make("endless", KEY, lambda work: found.append((work / "content").read_text()), keep=True)
     assert found == ["half"]
     assert store.has("endless", KEY)
     assert (folder / "content").exists()
@@ -128,7 +127,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == '{\n "a": 1\n}'
 
 
-def test_what_another_made_is_a_hit_once_and_saves_its_making(tmp_path: Path) -> None:
+def test_what_was_used_is_told_once_with_what_finding_it_saved(tmp_path: Path) -> None:
     """Whoever made a stage saves nothing by finding it; another finds it often, and saves its making once."""
 
     def make(folder: Path) -> None:
@@ -138,19 +137,14 @@ def test_what_another_made_is_a_hit_once_and_saves_its_making(tmp_path: Path) ->
     maker, finder = StageStore(tmp_path), StageStore(tmp_path)
     for store in (maker, maker, finder, finder):
         store.get_or_make("kind", KEY, make)
-    (use,) = use_by_kind(tmp_path)
-    assert (use.kind, use.stages, use.hits) == ("kind", 1, 1)
-    assert 0.2 <= use.seconds < 5
-    assert use.saved == finder.saved_seconds == pytest.approx(use.seconds)
-    assert maker.saved_seconds == 0
-
-
-def test_counting_hits_damages_no_stage(tmp_path: Path) -> None:
-    """The notes beside a stage are no part of what its checksums hold."""
-    StageStore(tmp_path).get_or_make("kind", KEY, _write)
-    folder = StageStore(tmp_path).get_or_make("kind", KEY, _write)
-    assert (folder / "hits").stat().st_size == 1
-    assert StageStore(tmp_path).find_damage(f"kind/{folder.name}") == ""
+    folder = maker.folder("kind", KEY)
+    assert maker.take_used() == {f"kind/{folder.name}": None}
+    assert finder.take_used() == {f"kind/{folder.name}": seconds_of(folder)}
+    assert 0.2 <= seconds_of(folder) < 5
+    assert finder.take_used() == {}
+    maker.get_or_make("other", KEY, _write)
+    maker.forget("other", KEY)
+    assert maker.take_used() == {}
 
 
 def _two_deep(root: Path, at_work: Path) -> None:

@@ -13,10 +13,11 @@ from scipy.io import savemat
 
 from carcls.config import DataConfig
 from carcls.data import devkit
-from carcls.data.dataset import DataSummary, prepare_dataset, summarize
+from carcls.data.dataset import prepare_dataset, summarize
 from carcls.data.formats import EXTENSIONS
 from carcls.data.manifest import ImageRecord
 from carcls.data.stanford import read_layout, read_manifest
+from carcls.data.summary import DataSummary
 from carcls.errors import DataError
 from carcls.stages import StageStore
 
@@ -233,7 +234,9 @@ def test_summary_counts_without_opening_an_image(tmp_path: Path) -> None:
         (tmp_path / label).mkdir()
         for number in range(20):
             (tmp_path / label / f"{number}.jpg").write_bytes(b"")
-    assert summarize(DataConfig(name="x"), read_layout(tmp_path)) == DataSummary("x", 40, 2, 28, 6, 6)
+    assert summarize(DataConfig(name="x"), read_layout(tmp_path)) == DataSummary(
+        "x", "", 40, 2, {"train": 28, "validation": 6, "test": 6}
+    )
 
 
 def _missing(root: Path) -> Path:

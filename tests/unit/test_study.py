@@ -47,10 +47,10 @@ def score(asked: Asked) -> float:
 
 
 def complete(study: Study, asked: Asked, accuracy: float | None = None) -> None:
-    """Report one epoch and close the trial with it."""
-    value = score(asked) if accuracy is None else accuracy
-    study.report(asked.number, Measurement(1, {"val_accuracy": value}))
-    study.tell_complete(asked.number, {"val_accuracy": value}, 1, 0.5, {"model": "m"})
+    """Report the last epoch, at which nobody is stopped, and close the trial with it."""
+    value, epochs = score(asked) if accuracy is None else accuracy, asked.config.epochs
+    assert not study.report(asked.number, Measurement(epochs, {"val_accuracy": value}))
+    study.tell_complete(asked.number, {"val_accuracy": value}, epochs, 0.5, {"model": "m"})
 
 
 def ask(study: Study) -> Asked:
@@ -67,6 +67,27 @@ def run_all(study: Study) -> list[Asked]:
         complete(study, asked)
         done.append(asked)
     return done
+
+
+def test_a_record_names_the_stages_that_its_trial_used(tmp_path: Path) -> None:
+    """Told with epochs and the outcome, they survive kill -9 and a process that begins again; made is not saved."""
+
+    def epoch(number: int, **stages: float | None) -> Measurement:
+        return Measurement(number, {"val_accuracy": 0.5}, stages=stages)
+
+    with Study.open(tmp_path, spec_of()) as study:
+        number = ask(study).number
+        study.report(number, epoch(1, pack=3.0, head=None))
+    (record,) = read_history(tmp_path).records
+    assert (record.status, record.stages, record.saved) == ("running", {"pack": 3.0, "head": None}, 3.0)
+    with Study.open(tmp_path, spec_of()) as study:
+        assert ask(study).number == number
+        study.report(number, epoch(1, head=2.0, other=4.0))
+        assert study.record(number).stages == {"pack": 3.0, "head": None}  # that epoch was told before
+        study.tell_complete(number, {"val_accuracy": 0.5}, 2, 1.0, {"stages": {"costs": 1.0}})
+    (record,) = read_history(tmp_path).records
+    assert record.stages == {"pack": 3.0, "head": None, "other": 4.0, "costs": 1.0}
+    assert record.saved == 8.0
 
 
 @pytest.mark.parametrize(
@@ -158,7 +179,6 @@ def test_a_trial_that_others_beat_is_pruned_at_its_step(tmp_path: Path) -> None:
         good, bad = ask(study), ask(study)
         assert not study.report(good.number, Measurement(1, {"val_accuracy": 0.9, "val_loss": 1.0}))
         assert study.report(bad.number, Measurement(1, {"val_accuracy": 0.1, "val_loss": 3.0}), seconds=7.0)
-        study.tell_pruned(bad.number)
         record = study.record(bad.number)
     assert (record.status, record.epochs, record.seconds) == ("pruned", 1, 7.0)
     assert record.metrics == {"val_accuracy": 0.1, "val_loss": 3.0}
@@ -169,10 +189,8 @@ def test_the_scores_of_a_failed_trial_stop_nobody(tmp_path: Path) -> None:
     """A trial that led at a rung and then became NaN came to nothing: whoever is best without it goes on."""
     with Study.open(tmp_path, spec_of(experiments=())) as study:
         failing, better, worse = ask(study), ask(study), ask(study)
-        scores = ((failing, 0.9), (better, 0.8), (worse, 0.7))
-        told = [study.report(one.number, Measurement(1, {"val_accuracy": score})) for one, score in scores]
-        assert told == [False, True, True]
-        study.report(failing.number, Measurement(2, {"val_accuracy": math.nan}))
+        assert not study.report(failing.number, Measurement(1, {"val_accuracy": 0.9}))
+        assert study.report(failing.number, Measurement(2, {"val_accuracy": math.nan}))
         assert not study.report(better.number, Measurement(1, {"val_accuracy": 0.8}))
         assert study.report(worse.number, Measurement(1, {"val_accuracy": 0.7}))
 
@@ -191,9 +209,8 @@ def test_a_trial_that_finished_its_last_epoch_is_not_pruned(tmp_path: Path) -> N
     spec = spec_of(experiments=(), config={"epochs": 2})
     with Study.open(tmp_path, spec) as study:
         for accuracy in (0.9, 0.8):
-            complete(study, ask(study), accuracy)
-        worst = ask(study)
-        assert study.report(worst.number, Measurement(1, {"val_accuracy": 0.1}))
+            asked = ask(study)
+            assert study.report(asked.number, Measurement(1, {"val_accuracy": accuracy})) == (accuracy < 0.9)
         last = ask(study)
         assert not study.report(last.number, Measurement(2, {"val_accuracy": 0.1}))
 
@@ -226,7 +243,6 @@ def test_reporting_an_epoch_again_changes_nothing(tmp_path: Path) -> None:
         asked = ask(study)
         for value in (0.3, 0.7):
             assert not study.report(asked.number, Measurement(1, {"val_accuracy": value}))
-        complete(study, asked, 0.8)
         assert [measurement.metrics["val_accuracy"] for measurement in study.record(0).history] == [0.3]
 
 
@@ -349,9 +365,8 @@ def test_a_duplicate_of_a_running_trial_is_not_run(tmp_path: Path) -> None:
         asked = [a for a in iter(study.ask, None) if a is not None]
         assert len(asked) == 3
         assert {r.status for r in study.records()} == {"running"}
-        complete(study, asked[0], 0.9)
+        assert not study.report(asked[0].number, Measurement(1, {"val_accuracy": 0.9}))
         assert study.report(asked[1].number, Measurement(1, {"val_accuracy": 0.1}))
-        study.tell_pruned(asked[1].number)
         study.tell_failed(asked[2].number, "no memory")
         twins = [(record.config["dropout"], record.status) for record in study.records() if record.twins]
         assert twins

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from carcls.data.summary import DataSummary
 from carcls.errors import SpecError
 from sweeps.cli.execute import draw_winners
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
-from sweeps.result import DataSummary, RegisteredModel, SweepResult, TestReading
+from sweeps.result import Registered, SweepResult, TestReading
 from sweeps.several import with_share
 from sweeps.several_specs import specs_of_all
 from sweeps.spec import FAMILIES, SweepSpec
+from sweeps.sweep_file import write_file
 from sweeps.text import Column
 from sweeps.together import COLUMNS, NARROW_COLUMNS, Together
 
@@ -82,18 +86,22 @@ def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepR
         metrics = {"val_accuracy": accuracy}
         trials = (TrialRecord(0, f"{family}/densenet121-k7-cosine", {}, {}, "complete", metrics, 1, 1.0),)
         test = TestReading({"test_accuracy": accuracy, "test_f1": accuracy}, (accuracy - 0.01, accuracy + 0.01), 9)
-        registered = RegisteredModel(f"carsweep-{family}", "12", "challenger", "")
+        registered = Registered(f"carsweep-{family}", "12", "challenger", "")
     data, winner = DataSummary("cars", "d", 0, 0, {"validation": 1900}), None if accuracy is None else 0
     made = SweepResult("a", family, "/", data, Leaderboard(trials), winner, test, registered, "", 7e4)
     return replace(made, **changes)
 
 
-def test_families_share_epochs_and_money() -> None:
-    """The second of three families gets half of what the first has left of 30 epochs and 9 in money."""
-    spec = specs(epochs_budget=30, price="1/hour", max_cost=9.0)["retrieval"]
-    spent = {"seconds": 1.0, "epochs": 10, "cost": 1.0, "currency": "$", "by_status": {}}
-    second = with_share(spec, 0.0, [result("transfer", spent=spent)], 2)
-    assert (second.epochs_budget, second.max_cost) == (10, 4.0)
+@pytest.mark.parametrize(
+    ("epochs", "cost", "left", "share"),
+    [(0, 0.0, 3, (34, pytest.approx(10 / 3))), (20, 1.0, 2, (40, 4.5)), (120, 11.0, 1, (0, 0.0))],
+)
+def test_families_share_epochs_and_money(epochs: int, cost: float, left: int, share: tuple[int, float]) -> None:
+    """Of 100 epochs and 10 in money the first of three gets a third; what it leaves is shared by the other two."""
+    spec = specs(epochs_budget=100, price="1/hour", max_cost=10.0)["retrieval"]
+    spent = {"seconds": 1.0, "epochs": epochs, "cost": cost, "currency": "$", "by_status": {}}
+    given = with_share(spec, 0.0, [result("transfer", spent=spent)], left)
+    assert (given.epochs_budget, given.max_cost) == share
 
 
 @pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
@@ -111,3 +119,37 @@ def test_the_table_has_a_row_for_each_family(width: int, columns: list[Column[Sw
     assert all(column.title in text.splitlines()[0] for column in columns)
     assert all(word in text for word in ("73.1% ±2.0", "73.1% ±1.0", "carsweep-retrieval 12", "–"))
     assert max(len(line) for line in text.splitlines()) <= width
+
+
+ALL, REPRODUCE = ["run", "all", "--set", "backbone=efficientnet_lite0"], ["reproduce"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([*ALL, "trials=30"], "trials: must be given as --trials"),
+        ([*ALL, "--name", "a/b"], "name: must be up to 100 letters"),
+        ([*ALL, "--name", "stages"], "name: must be none of stages"),
+        ([*ALL, "--trials", "5"], "--trials: must be at least 9"),
+        ([*ALL, "--spec", "mine.yaml"], "--spec is of one family"),
+        ([*ALL, "k=100000"], "k must be at most"),
+        ([*ALL, "dropout=1.5"], "dropout: must be at most 0.95"),
+        ([*REPRODUCE, "transfer/fine"], "Did you mean transfer/finetuned?"),
+        ([*REPRODUCE, "--name", "a/b"], "name: must be"),
+        ([*REPRODUCE, "--set", "k=5", "--family", "transfer"], "--set k"),
+        ([*REPRODUCE, "--data", "nowhere"], "nowhere"),
+        ([*REPRODUCE, "--scale", "large"], "--scale"),
+        ([*REPRODUCE, "--family", "retrieval", "--weights", "nowhere.pth"], "nowhere.pth"),
+        ([*ALL, "--name", "mine"], "--name must be of no sweep, got 'mine'"),
+        ([*REPRODUCE, "--name", "mine"], "--name must be of no sweep, got 'mine'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    words: list[str], told: str, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Each is told before anything is run: not even what the families that have none of it could."""
+    write_file(Path("runs/mine"), "sweep", None, [SweepSpec(family="transfer", name="mine")])
+    code, out, err = run(*words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert told in err
+    assert [path.name for path in Path("runs").iterdir()] == ["mine"]

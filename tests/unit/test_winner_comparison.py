@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from carcls.config import TrialConfig
+from carcls.data.summary import DataSummary
 from carcls.stages import StageStore
 from sweeps.cli.verdict import verdict_lines
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
-from sweeps.result import Compared, DataSummary, SweepResult
+from sweeps.result import Compared, SweepResult
 from sweeps.winner_comparison import compare_winner
 
 IMAGES = 200

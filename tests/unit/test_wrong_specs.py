@@ -125,13 +125,15 @@ def written(tree: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+trees = st.sampled_from(sorted(TREES)).map(lambda name: copy.deepcopy(TREES[name]))
+
+
 @st.composite
 def replaced(draw: st.DrawFn) -> Case:
     """Put something else in the place of a value."""
-    tree = TREES[draw(st.sampled_from(sorted(TREES)))]
+    tree = draw(trees)
     family = tree["family"]
     path = draw(st.sampled_from(list(places_in(tree))))
-    tree = copy.deepcopy(tree)
     at(tree, path[:-1])[path[-1]] = draw(junk)
     return Case("replaced", family, written(tree), places=(named(path), "mine.yaml"))
 
@@ -139,10 +141,9 @@ def replaced(draw: st.DrawFn) -> Case:
 @st.composite
 def misspelt(draw: st.DrawFn) -> Case:
     """Misspell a key."""
-    tree = TREES[draw(st.sampled_from(sorted(TREES)))]
+    tree = draw(trees)
     family = tree["family"]
     path = draw(st.sampled_from([path for path in places_in(tree) if isinstance(path[-1], str)]))
-    tree = copy.deepcopy(tree)
     parent = at(tree, path[:-1])
     new = draw(misspellings(path[-1]))
     parent[new] = parent.pop(path[-1])
@@ -152,9 +153,8 @@ def misspelt(draw: st.DrawFn) -> Case:
 @st.composite
 def added(draw: st.DrawFn) -> Case:
     """Add a key that no spec has, or one that belongs elsewhere."""
-    tree = TREES[draw(st.sampled_from(sorted(TREES)))]
+    tree = draw(trees)
     family = tree["family"]
-    tree = copy.deepcopy(tree)
     mappings = [path for path in places_in(tree) if isinstance(at(tree, path), dict)]
     path = draw(st.sampled_from([(), *mappings]))
     new = draw(st.one_of(texts, st.sampled_from([*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS]), st.integers(-9, 9)))

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from carcls.errors import InputError
-from sweeps.holding import ask_to_stop, asked_to_stop, forget_request, hold, holder_of
+from sweeps.lock import ask_to_stop, asked_to_stop, forget_request, holder_of, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from sweeps.holding import hold
-with hold(Path(sys.argv[1])):
+from sweeps.lock import locked
+with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -42,17 +42,17 @@ def test_a_second_process_is_told_who_runs_the_sweep(tmp_path: Path) -> None:
     """While one process holds a sweep another is refused with its id; other sweeps are free; its death frees it."""
     mine = tmp_path / "mine"
     with other_process(mine) as process:
-        with pytest.raises(InputError, match=f"process {process.pid} on .* since"), hold(mine):
+        with pytest.raises(InputError, match=f"process {process.pid} on .* since"), locked(mine):
             pass
         holder = holder_of(mine)
         assert holder is not None
         assert holder.pid == process.pid
-        with hold(tmp_path / "yours"):
+        with locked(tmp_path / "yours"):
             pass
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert holder_of(mine) is None
-    with hold(mine):
+    with locked(mine):
         held = holder_of(mine)
         assert held is not None
         assert held.pid == os.getpid()

@@ -40,7 +40,7 @@ class Holder:
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keep other processes out of the sweep in ``folder``, which need not exist yet; its parent must.
 
     Taken once, by whoever runs the sweep; nothing that is called inside asks again.
