@@ -36,7 +36,7 @@ SOURCE, SECONDS = "source.json", "seconds.txt"
 PART = 256
 VERSION = 3
 # The key of the embeddings of some images, and what makes them; a stage until all of them are put together.
-Part = tuple[dict[str, Any], Callable[[Path], None]]
+PartStage = tuple[dict[str, Any], Callable[[Path], None]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Extractor:
         """Return the stage; all trials that want it at once embed parts of the images, and one puts them together."""
         whole, rows = self.stages.folder(KIND, key).name, gallery_and_queries(self.data)
         backbone = cache(lambda: self._folded(self._extractor(training)))
-        parts: list[Part] = [
+        parts: list[PartStage] = [
             ({"of": whole, "first": first}, partial(self._embed_part, backbone, rows[first : first + PART]))
             for first in range(0, len(rows), PART)
         ]
@@ -103,7 +103,7 @@ class Extractor:
         (folder / SECONDS).write_text(repr(time.perf_counter() - start), encoding="utf-8")
         note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
 
-    def _join(self, folder: Path, parts: Sequence[Part], training: str | None) -> None:
+    def _join(self, folder: Path, parts: Sequence[PartStage], training: str | None) -> None:
         """Put the embeddings of the parts together, by pooling, and note how long embedding all of them took."""
         folders = [self.stages.get_or_make(PART_KIND, *part) for part in parts]
         for file in folders[0].glob("*.npy"):
