@@ -12,8 +12,8 @@ from rich.text import Text
 
 from sweeps.budget import spent_text
 from sweeps.cli.goals import goals_lines, nothing_feasible
-from sweeps.cli.running import write_twins
 from sweeps.cli.streams import callable_name, say
+from sweeps.cli.trials import write_twins
 from sweeps.cli.verdict import draw_confirmed, verdict_lines
 from sweeps.leaderboard import shown_columns
 from sweeps.result import SweepResult, TestReading

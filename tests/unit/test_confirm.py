@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
-from sweeps.cli.running import RunningSweep
+from sweeps.cli.view import SweepView
 from sweeps.confirm import confirmed_of, fresh_seeds, typical_run
 from sweeps.leaderboard import Leaderboard, find_best
 from sweeps.record import Status, TrialRecord
@@ -241,8 +243,8 @@ def test_every_family_of_a_job_is_confirmed() -> None:
 def test_a_running_sweep_calls_confirming_runs_by_what_they_confirm() -> None:
     """A run names the trial that it confirms, counts among the trials to come, and is never the best of the search."""
     begun = replace(record(1, 0.9, confirms=0), status="running")
-    running = RunningSweep(SweepSpec(family="transfer", trials=1, confirm="1x1"))
+    view = SweepView(SweepSpec(family="transfer", trials=1, confirm="1x1"), Console(file=io.StringIO()))
     assert begun.name == "confirms trial 0"
-    assert running.how_far().startswith("0 of 2 trials")
+    assert view.how_far().startswith("0 of 2 trials")
     won = record(0, 0.5)
     assert find_best([won, record(1, 0.9, confirms=0)]) is won
