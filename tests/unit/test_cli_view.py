@@ -155,6 +155,15 @@ def test_the_live_table_shows_every_column_at_any_width(family: str, width: int)
     assert re.search(r"  [a-z_-]+(=\S+)?( .*)?…?$", lines[-1].rstrip())
 
 
+def test_the_best_trial_of_an_earlier_session_is_in_the_table(spec: SweepSpec) -> None:
+    """Whoever goes on with a sweep sees what is to be beaten."""
+    console, text = console_of(terminal=False)
+    view = SweepView(spec, console)
+    view.on_status(status_of(record(spec, 9, 0.75)))
+    console.print(draw_trials(view, 120))
+    assert re.search(r"^ *9  search  complete .* 75\.0% \*", text.getvalue(), re.MULTILINE)
+
+
 def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:
     """With the time of an answer as objective and a limit on parameters, the fastest trial within it is the best."""
     spec = load_spec("transfer", overrides={"objectives": ["predict_time"], "constraints": ["parameters <= 5M"]})
