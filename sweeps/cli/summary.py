@@ -84,7 +84,7 @@ def _title(result: SweepResult) -> Text:
     confirming = len(result.trials) - len(rows)
     more = f" and {confirming} runs that confirm the best" if confirming else ""
     return Text(
-        f"{result.sweep}: {run} trials{more} in {duration(result.seconds)} on {data.name} "
+        f"{result.sweep}: {plural(run, 'trial')}{more} in {duration(result.seconds)} on {data.name} "
         f"({data.classes} classes, {counts_text(data.splits)} images)",
         style="bold",
     )

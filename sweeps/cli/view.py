@@ -19,7 +19,7 @@ from sweeps.cli.streams import say
 from sweeps.cli.trials import accuracy_of, epoch_of
 from sweeps.interrupts import last_words
 from sweeps.leaderboard import differing_settings
-from sweeps.text import duration, settings_text
+from sweeps.text import duration, plural, settings_text
 
 if TYPE_CHECKING:
     from sweeps.forecast import BudgetStatus
@@ -172,5 +172,5 @@ def _end_of(record: TrialRecord) -> str:
         return f"failed: {record.reason}"
     if record.status == "pruned" and not record.epochs:
         return record.reason
-    took = duration(record.seconds)
-    return f"{record.status}: val accuracy {accuracy_of(record)} after {record.epochs} epochs, {took}"
+    took = f"{plural(record.epochs, 'epoch')}, {duration(record.seconds)}"
+    return f"{record.status}: val accuracy {accuracy_of(record)} after {took}"
