@@ -23,7 +23,7 @@ from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.sweep import plan_sweep, run_sweep
 from sweeps.sweep_checks import Checked, check_sweeps
 from sweeps.sweep_file import JOB, is_sweep, read_file, read_spec, write_file
-from sweeps.waits import waiting
+from sweeps.waits import Waiting
 from sweeps.winner import conclude, write_text
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def run_sweeps(
     from sweeps.session import RaySession
 
     started, command = time.monotonic(), _prepared(command)
-    with waiting(tell, "checking data, machines, weights and MLflow …"):
+    with Waiting(tell, "checking data, machines, weights and MLflow …"):
         checked = check_sweeps(command)
     if command.is_job:
         write_file(command.root / command.name, command.kind, command.tracking_uri, command.specs)

@@ -29,7 +29,6 @@ from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
 from carcls.training.device import NumberFormat, memory_errors_named, pick_device
 from carcls.training.features import FrozenFeatures
-from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource
 from carcls.training.loop import Split, Trainer, image_logits
 from carcls.training.precision import resolve_precision
@@ -179,7 +178,7 @@ class TrainedClassifier:
                 validation=self._split(self.data.splits.validation),
                 precision=self.precision,
                 features=FrozenFeatures(self.stages, backbone, images, self.frozen_precision, self.frozen_key),
-                heads=SharedHeads(self.stages, self._head_key),
+                head_key=self._head_key,
             )
             logits = trainer.fit(folder, report)
         write_json(folder / HISTORY, trainer.progress.history)

@@ -66,6 +66,7 @@ def train(study: Study, asked: Asked) -> None:
     """Report epoch by epoch, and tell how it ended."""
     for epoch in range(1, EPOCHS + 1):
         if study.report(asked.number, Measurement(epoch, {"val_accuracy": accuracy(asked, epoch)})):
+            study.tell_pruned(asked.number)
             return
     metrics = {"val_accuracy": accuracy(asked, EPOCHS)}
     siblings = [{"settings": {"dropout": asked.config.dropout / 2}, "metrics": metrics}]
