@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,12 +53,9 @@ def plan_sweeps(
         InputError: as ``run_sweeps``.
     """
     command = _prepared(command)
-    checked = check_sweeps(command, plan=True)
-    if open_view is None:
-        return [plan_sweep(each, command) for each in checked]
     plans = []
-    for each in checked:
-        with open_view(each.spec) as view:
+    for each in check_sweeps(command, plan=True):
+        with open_view(each.spec) if open_view else nullcontext() as view:
             plans.append(plan_sweep(each, command, view))
     return plans
 

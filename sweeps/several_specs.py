@@ -64,19 +64,15 @@ def chosen_experiments(names: Sequence[str], family: str | None) -> tuple[Docume
         InputError: a name is unknown, or of another family than ``family``.
     """
     try:
-        wanted = {find_experiment(name).name for name in names}
+        wanted = [find_experiment(name) for name in names]
     except ValueError as error:
         raise InputError(str(error)) from None
-    strangers = [name for name in names if family not in (None, find_experiment(name).family)]
+    strangers = [experiment.name for experiment in wanted if family not in (None, experiment.family)]
     if strangers:
         raise InputError(
             f"experiment must be of the family {family}, got {', '.join(map(repr, strangers))}. Leave --family out."
         )
-    return tuple(
-        experiment
-        for experiment in EXPERIMENTS
-        if family in (None, experiment.family) and (not wanted or experiment.name in wanted)
-    )
+    return tuple(e for e in EXPERIMENTS if family in (None, e.family) and (not wanted or e in wanted))
 
 
 def specs_of_experiments(
