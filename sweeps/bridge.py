@@ -262,6 +262,8 @@ class Bridge:
                 self._told[number] = epoch
                 self._announce(self.study.record(number))
             if stop:
+                if self.study.is_live(number):
+                    self.study.tell_pruned(number)
                 self._tell_finished()
                 return True
         return False

@@ -16,15 +16,14 @@ from sweeps.spec import SweepSpec
 from sweeps.text import (
     UNLIMITED,
     Column,
+    Grid,
     changes_text,
     counts_text,
     lines_of,
     money_text,
     plural,
     rough_duration,
-    shared_changes,
     size_text,
-    table,
     table_of,
 )
 
@@ -110,7 +109,7 @@ class Plan:
         lines += [f"  Note: {self.spec.note}"] if self.spec.note else []
         lines += ["", "Search:" if self.spec.search else "Search: nothing"]
         lines += lines_of(
-            table(None, [(n, str(domain)) for n, domain in self.spec.search.items()]), width=width, indent="  "
+            Grid(None, [(n, str(domain)) for n, domain in self.spec.search.items()]), width=width, indent="  "
         )
         lines += [
             *self.spec.goals.lines(),
@@ -171,7 +170,8 @@ def _data(summary: DataSummary) -> str:
 def experiment_lines(spec: SweepSpec, names: Sequence[str]) -> list[str]:
     """Return a line for each documented experiment, and one for what all of them run otherwise than documented."""
     changes = {name: spec.changed_settings(name) for name in names}
-    shared = shared_changes(changes.values()) if changes else {}
+    first = next(iter(changes.values()), {})
+    shared = {n: change for n, change in first.items() if all(other.get(n) == change for other in changes.values())}
     lines = [f"  all with {changes_text(shared)}"] if shared else []
     for name, changed in changes.items():
         own = {setting: change for setting, change in changed.items() if setting not in shared}

@@ -6,7 +6,7 @@ import getpass
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -53,8 +53,7 @@ class Promotion:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Aliases:
+class _Aliases(NamedTuple):
     challenger: str | None
     champion: str | None
 
@@ -85,17 +84,27 @@ def promote(tracking: Tracking, family: str, *, dry_run: bool = False) -> Promot
                 f"FAMILY must have a registered model, got {family!r}, and {tracking.shown_uri} has no {name}. "
                 f"Run `carsweep run {family}` first, or name its store with --out or --tracking-uri."
             )
+        accepted, moves = True, aliases.challenger != aliases.champion and not dry_run
         try:
             judgement = _judge(tracking, family, aliases)
+            if moves and _read_aliases(tracking, name) != aliases:
+                raise Refusal("Another challenger or champion was set meanwhile. Run the same command again.")
         except Refusal as refusal:
-            return _refuse(tracking, family, aliases, refusal, dry_run)
-        moves = aliases.challenger != aliases.champion and not dry_run
-        if moves and _read_aliases(tracking, name) != aliases:
-            overtaken = Refusal("Another challenger or champion was set meanwhile. Run the same command again.")
-            return _refuse(tracking, family, aliases, overtaken, dry_run)
-        promotion = _promotion(family, aliases, judgement, moved=moves, dry_run=dry_run)
-        if moves:
-            _move(tracking, promotion)
+            judgement, accepted = refusal.judgement, False
+        promotion = Promotion(
+            family=family,
+            model=name,
+            verdict=judgement.verdict,
+            reason=judgement.reason,
+            accepted=accepted,
+            moved=accepted and moves,
+            challenger=aliases.challenger,
+            champion=aliases.champion,
+            comparison=judgement.comparison,
+            dry_run=dry_run,
+        )
+        if not dry_run:
+            _carry_out(tracking, promotion)
     return promotion
 
 
@@ -119,48 +128,17 @@ def _read_aliases(tracking: Tracking, name: str) -> _Aliases | None:
     return _Aliases(held.get(CHALLENGER), held.get(CHAMPION))
 
 
-def _promotion(family: str, aliases: _Aliases, judgement: Judgement, *, moved: bool, dry_run: bool) -> Promotion:
-    return Promotion(
-        family=family,
-        model=model_name(family),
-        verdict=judgement.verdict,
-        reason=judgement.reason,
-        accepted=True,
-        moved=moved,
-        challenger=aliases.challenger,
-        champion=aliases.champion,
-        comparison=judgement.comparison,
-        dry_run=dry_run,
-    )
-
-
-def _refuse(tracking: Tracking, family: str, aliases: _Aliases, refusal: Refusal, dry_run: bool) -> Promotion:
-    promotion = Promotion(
-        family=family,
-        model=model_name(family),
-        verdict="worse" if refusal.comparison else "refused",
-        reason=str(refusal),
-        accepted=False,
-        moved=False,
-        challenger=aliases.challenger,
-        champion=aliases.champion,
-        comparison=refusal.comparison,
-        dry_run=dry_run,
-    )
-    if not dry_run:
-        with explained(tracking):
-            _record(tracking.client(), REFUSAL_TAG, promotion)
-    return promotion
-
-
-def _move(tracking: Tracking, promotion: Promotion) -> None:
-    """Record the move, then make it: a record without its move can be seen, a move without its record cannot."""
+def _carry_out(tracking: Tracking, promotion: Promotion) -> None:
+    """Record a move, then make it: a record without its move can be seen, a move without its record cannot."""
     client, name, version = tracking.client(), promotion.model, str(promotion.challenger)
     with explained(tracking):
-        at = _record(client, PROMOTION_TAG, promotion)
-        client.set_registered_model_alias(name, CHAMPION, version)
-        client.set_model_version_tag(name, version, "promoted_at", at)
-        client.set_model_version_tag(name, version, "promoted_over", promotion.champion or "none")
+        if not promotion.accepted:
+            _record(client, REFUSAL_TAG, promotion)
+        elif promotion.moved:
+            at = _record(client, PROMOTION_TAG, promotion)
+            client.set_registered_model_alias(name, CHAMPION, version)
+            client.set_model_version_tag(name, version, "promoted_at", at)
+            client.set_model_version_tag(name, version, "promoted_over", promotion.champion or "none")
 
 
 def _record(client: MlflowClient, kind: str, promotion: Promotion) -> str:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,22 @@ _ANEW = "Run its sweep again under another --name; nothing is trained twice."
 _BY_HAND = "Set the alias yourself, as docs/promotion.md says."
 
 
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether the challenger may become champion.
+
+    Attributes:
+        verdict: ``first champion``, ``better``, ``no difference shown`` or ``already champion``; otherwise ``worse`` or
+            ``refused``.
+        reason: a sentence, with the remedy where there is one.
+        comparison: the challenger (first) with the champion (second); None where they were not compared.
+    """
+
+    verdict: str
+    reason: str
+    comparison: PairedComparison | None = None
+
+
 class Refusal(Exception):  # noqa: N818 - an answer of the judge, not an error of the program
     """The challenger may not become champion.
 
@@ -37,22 +52,7 @@ class Refusal(Exception):  # noqa: N818 - an answer of the judge, not an error o
 
     def __init__(self, reason: str, comparison: PairedComparison | None = None) -> None:
         super().__init__(reason)
-        self.comparison = comparison
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """The challenger may become champion.
-
-    Attributes:
-        verdict: ``first champion``, ``better`` or ``no difference shown``.
-        reason: a sentence.
-        comparison: the challenger (first) with the champion (second); None for a first champion.
-    """
-
-    verdict: str
-    reason: str
-    comparison: PairedComparison | None = None
+        self.judgement = Judgement("worse" if comparison else "refused", reason, comparison)
 
 
 def judge(tracking: Tracking, name: str, challenger: str, champion: str | None) -> Judgement:
@@ -178,23 +178,16 @@ def _ask(tracking: Tracking, uri: str) -> dict[str, Any]:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking.uri, "MLFLOW_REGISTRY_URI": tracking.uri}
     # -P: the folder of the program, whose modules have everyday names, stays off the path.
     command = [sys.executable, "-P", str(Path(__file__).with_name("promotion_probe.py")), uri]
-    with tempfile.TemporaryDirectory() as folder:
-        done = _run(command, environment, folder, uri)
     try:
+        with tempfile.TemporaryDirectory() as folder:
+            # This interpreter and a file of this package; the address of the model is its only argument.
+            done = subprocess.run(  # noqa: S603
+                command, env=environment, cwd=folder, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
+            )
         answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        raise Refusal(f"{uri} must load and answer an image within {PROBE_SECONDS} s. {_ANEW}") from None
     except (IndexError, ValueError):
         said = one_line(Exception((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]))
         raise Refusal(f"{uri} must load and answer an image, got: {said}. {_ANEW}") from None
     return answer
-
-
-def _run(
-    command: Sequence[str], environment: dict[str, str], folder: str, uri: str
-) -> subprocess.CompletedProcess[str]:
-    try:
-        # This interpreter and a file of this package; the address of the model is its only argument.
-        return subprocess.run(  # noqa: S603
-            command, env=environment, cwd=folder, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise Refusal(f"{uri} must load and answer an image within {PROBE_SECONDS} s. {_ANEW}") from None

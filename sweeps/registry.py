@@ -9,10 +9,9 @@ import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlflow
-from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -29,18 +28,7 @@ from sweeps.tracking_store import Tracking, explained, patience, remove_files
 CHALLENGER = "challenger"
 UPLOAD_SECONDS = 120
 # What carcls needs to serve a model; MLflow's own inference would load the model in another process to find out.
-_REQUIREMENTS = (
-    "mlflow",
-    "torch",
-    "torchvision",
-    "timm",
-    "safetensors",
-    "numpy",
-    "pandas",
-    "pillow",
-    "pydantic",
-    "filelock",
-)
+_NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "pydantic", "filelock")
 # The winner's answers to the test images, in the artifacts of its run: what promotion compares.
 PREDICTIONS = "test-predictions.npz"
 TEST_IMAGES = "test_images"
@@ -92,22 +80,22 @@ def register_best(
         TrackingError: MLflow does not have the trial's run, or cannot be written.
     """
     assert predictions.name == PREDICTIONS
-    name = model_name(family)
-    client = tracking.client()
-    trial = _Trial(name, sweep_id, number, str(details.get(REFIT, "")))
+    trial = _Trial(tracking, family, sweep_id, number, refit=REFIT in details)
     with explained(tracking), patience(UPLOAD_SECONDS, 2):
-        version = _the_version(client, trial)
+        version = trial.version()
         if version is None:
-            run = _run_of(tracking, family, sweep_id, number, refit=REFIT in details)
-            _log_test(client, run, test)
+            run = trial.run()
+            tested = [Metric(name, float(value), run.start, 0) for name, value in test.items()]
+            trial.client.log_batch(run.run_id, tested)
             if predictions.is_file():
-                client.log_artifact(run.run_id, str(predictions))
-            tags = _tags(sweep_id, number, metrics, test, details)
-            _make_version(tracking, family, run, export, tags)
-            version = _the_version(client, trial)
+                trial.client.log_artifact(run.run_id, str(predictions))
+            accuracies = ("val_accuracy", "test_accuracy")
+            scores = {name: f"{value:.4f}" for name, value in {**metrics, **test}.items() if name in accuracies}
+            trial.make_version(run, export, {**details, **scores})
+            version = trial.version()
             assert version is not None
-        challenger = _point_alias(client, name, version)
-        _remove_half_made(tracking, family, trial)
+        challenger = trial.challenge(version)
+        trial.remove_half_made()
     return _registered(version, challenger=challenger)
 
 
@@ -121,24 +109,21 @@ def find_registered(
     Raises:
         TrackingError: MLflow does not answer.
     """
-    name = model_name(family)
-    client = tracking.client()
+    trial = _Trial(tracking, family, sweep_id, number, refit=refit)
     with explained(tracking), patience(UPLOAD_SECONDS, 2):
-        trial = _Trial(name, sweep_id, number, "true" if refit else "")
-        version = _the_version(client, trial)
-        _remove_half_made(tracking, family, trial)
+        version = trial.version()
+        trial.remove_half_made()
         if version is None:
             return None
-        holder = client.get_registered_model(name).aliases.get(CHALLENGER)
-        if holder is None:
-            client.set_registered_model_alias(name, CHALLENGER, str(version.version))
-    return _registered(version, challenger=str(holder or version.version) == str(version.version))
+        holder = trial.challenger()
+        challenger = trial.challenge(version) if holder is None else holder == str(version.version)
+    return _registered(version, challenger=challenger)
 
 
 def _registered(version: ModelVersion, *, challenger: bool) -> Registered:
-    if challenger:
-        return Registered(version.name, str(version.version), CHALLENGER, f"models:/{version.name}@{CHALLENGER}")
-    return Registered(version.name, str(version.version), "", f"models:/{version.name}/{version.version}")
+    place = f"@{CHALLENGER}" if challenger else f"/{version.version}"
+    alias = CHALLENGER if challenger else ""
+    return Registered(version.name, str(version.version), alias, f"models:/{version.name}{place}")
 
 
 def model_name(family: str) -> str:
@@ -167,87 +152,93 @@ def _columns(family: str) -> dict[str, DataType | Array]:
     return {**_COLUMNS, **(_NEIGHBOUR_COLUMNS if family == "retrieval" else {})}
 
 
-class _Trial(NamedTuple):
-    """Whose model it is: the registered model's name, the sweep, the trial, and ``true`` for the trial's refit."""
+class _Trial:
+    """What MLflow has of a trial's model, or of its refit's, which is another model.
 
-    name: str
-    sweep_id: str
-    number: int
-    refit: str
-
-    @property
-    def query(self) -> str:
-        """What finds models of the trial, with and without refit."""
-        return f"tags.`{SWEEP_ID}` = '{self.sweep_id}' AND tags.`{TRIAL}` = '{self.number}'"
-
-
-def _the_version(client: MlflowClient, trial: _Trial) -> ModelVersion | None:
-    """Return the trial's version.
-
-    MLflow makes more when a request is sent again; those that no alias holds are removed.
+    Args:
+        tracking: where.
+        family, sweep_id, number: the trial.
+        refit: whether it is its refit's.
     """
-    found = client.search_model_versions(f"name = '{trial.name}' AND {trial.query}")
-    versions = sorted((v for v in found if v.tags.get(REFIT, "") == trial.refit), key=lambda v: int(v.version))
-    if len(versions) < 2:
-        return versions[0] if versions else None
-    held = {str(number) for number in client.get_registered_model(trial.name).aliases.values()}
-    kept = next((v for v in versions if str(v.version) in held), versions[0])
-    for version in versions:
-        if version is not kept and str(version.version) not in held:
-            client.delete_model_version(trial.name, version.version)
-    return kept
 
+    def __init__(self, tracking: Tracking, family: str, sweep_id: str, number: int, *, refit: bool) -> None:
+        self._tracking, self._family, self._sweep_id, self._number = tracking, family, sweep_id, number
+        self._refit = "true" if refit else ""
+        self._name = model_name(family)
+        # With and without refit.
+        self._query = f"tags.`{SWEEP_ID}` = '{sweep_id}' AND tags.`{TRIAL}` = '{number}'"
+        self.client = tracking.client()
 
-def _remove_half_made(tracking: Tracking, family: str, trial: _Trial) -> None:
-    """Remove models of the trial that no version has, which a process left that died while it uploaded them."""
-    client, experiment = tracking.client(), tracking.experiment(family)
-    versions = client.search_model_versions(f"name = '{trial.name}'")
-    used = {v.model_id for v in versions} | {v.source for v in versions}
-    for model in client.search_logged_models([experiment], filter_string=trial.query):
-        if model.tags.get(REFIT, "") == trial.refit and not {model.model_id, model.model_uri} & used:
-            remove_files(tracking, model.artifact_location)
-            client.delete_logged_model(model.model_id)
+    def version(self) -> ModelVersion | None:
+        """Return the model's version.
 
+        MLflow makes more when a request is sent again; those that no alias holds are removed.
+        """
+        found = self.client.search_model_versions(f"name = '{self._name}' AND {self._query}")
+        versions = sorted((v for v in found if v.tags.get(REFIT, "") == self._refit), key=lambda v: int(v.version))
+        if len(versions) < 2:
+            return versions[0] if versions else None
+        held = {str(number) for number in self.client.get_registered_model(self._name).aliases.values()}
+        kept = next((v for v in versions if str(v.version) in held), versions[0])
+        for version in versions:
+            if version is not kept and str(version.version) not in held:
+                self.client.delete_model_version(self._name, version.version)
+        return kept
 
-def _run_of(tracking: Tracking, family: str, sweep_id: str, number: int, *, refit: bool) -> KnownRun:
-    runs = SweepRuns(tracking, family=family, sweep_id=sweep_id, name=sweep_id)
-    runs.read()
-    if number not in runs.trials:
-        raise TrackingError(
-            f"trial {number} must have a run in {tracking.shown_uri}, got none. "
-            "Run the sweep again: nothing is trained twice, and MLflow is brought in line."
+    def run(self) -> KnownRun:
+        """Return the run that gets the model.
+
+        Raises:
+            TrackingError: MLflow does not have the trial.
+        """
+        runs = SweepRuns(self._tracking, family=self._family, sweep_id=self._sweep_id, name=self._sweep_id)
+        runs.read()
+        run = runs.trial(self._number)
+        if run is None:
+            raise TrackingError(
+                f"trial {self._number} must have a run in {self._tracking.shown_uri}, got none. "
+                "Run the sweep again: nothing is trained twice, and MLflow is brought in line."
+            )
+        return runs.refit_of(self._number) if self._refit else run
+
+    def make_version(self, run: KnownRun, export: Path, details: Mapping[str, Any]) -> None:
+        """Upload the export as a model of the run, and make a version of it, both with the details as tags."""
+        tags = {name: mask_secrets(str(value)) for name, value in details.items()}
+        tags |= {SWEEP_ID: self._sweep_id, TRIAL: str(self._number)}
+        accepts = description_of(self._family)
+        uri, model_id = _log_model(self._tracking, self._family, run, export, tags)
+        if not self.client.search_registered_models(f"name = '{self._name}'"):
+            with suppress(MlflowException):  # another sweep was faster
+                about = f"Car classifier, found by carsweep. {accepts}"
+                self.client.create_registered_model(self._name, description=about)
+        self.client.create_model_version(
+            self._name, source=uri, run_id=run.run_id, model_id=model_id, tags=tags, description=accepts
         )
-    return runs.refit_of(number) if refit else runs.trials[number]
+
+    def challenger(self) -> str | None:
+        """Return the version that holds the alias."""
+        version = self.client.get_registered_model(self._name).aliases.get(CHALLENGER)
+        return None if version is None else str(version)
+
+    def challenge(self, version: ModelVersion) -> bool:
+        """Make the version the challenger, unless a later one is; return whether it is."""
+        current = int(self.challenger() or 0)
+        if current < int(version.version):
+            self.client.set_registered_model_alias(self._name, CHALLENGER, str(version.version))
+        return current <= int(version.version)
+
+    def remove_half_made(self) -> None:
+        """Remove models that no version has, which a process left that died while it uploaded them."""
+        versions = self.client.search_model_versions(f"name = '{self._name}'")
+        used = {v.model_id for v in versions} | {v.source for v in versions}
+        experiment = self._tracking.experiment(self._family)
+        for model in self.client.search_logged_models([experiment], filter_string=self._query):
+            if model.tags.get(REFIT, "") == self._refit and not {model.model_id, model.model_uri} & used:
+                remove_files(self._tracking, model.artifact_location)
+                self.client.delete_logged_model(model.model_id)
 
 
-def _log_test(client: MlflowClient, run: KnownRun, test: Mapping[str, float]) -> None:
-    client.log_batch(run.run_id, [Metric(name, float(value), run.start, 0) for name, value in test.items()])
-
-
-def _tags(
-    sweep_id: str, number: int, metrics: Mapping[str, float], test: Mapping[str, float], details: Mapping[str, Any]
-) -> dict[str, str]:
-    scores = {**metrics, **test}
-    accuracies = ("val_accuracy", "test_accuracy")
-    shown: dict[str, str] = {name: f"{scores[name]:.4f}" for name in accuracies if name in scores}
-    named = {name: mask_secrets(str(value)) for name, value in details.items()}
-    return {**named, **shown, SWEEP_ID: sweep_id, TRIAL: str(number)}
-
-
-def _make_version(tracking: Tracking, family: str, run: KnownRun, export: Path, tags: Mapping[str, str]) -> None:
-    client, name, accepts = tracking.client(), model_name(family), description_of(family)
-    uri, model_id = _log_model(tracking, family, run, export, tags)
-    if not client.search_registered_models(f"name = '{name}'"):
-        with suppress(MlflowException):  # another sweep was faster
-            client.create_registered_model(name, description=f"Car classifier, found by carsweep. {accepts}")
-    client.create_model_version(
-        name, source=uri, run_id=run.run_id, model_id=model_id, tags=dict(tags), description=accepts
-    )
-
-
-def _log_model(
-    tracking: Tracking, family: str, run: KnownRun, export: Path, tags: Mapping[str, str]
-) -> tuple[str, str]:
+def _log_model(tracking: Tracking, family: str, run: KnownRun, export: Path, tags: dict[str, str]) -> tuple[str, str]:
     """Log the export as a model made of code and tensors, with no pickle; return its URI and id."""
     mlflow.set_tracking_uri(tracking.uri)
     mlflow.set_registry_uri(tracking.uri)
@@ -261,7 +252,7 @@ def _log_model(
             name="model",
             flavor=mlflow.pyfunc,
             run_id=run.run_id,
-            tags=dict(tags),
+            tags=tags,
             python_model=str(Path(__file__).with_name("registry_pyfunc.py")),
             artifacts={"export": str(export)},
             code_paths=[str(_packed_code(Path(folder) / "carcls.zip"))],
@@ -283,12 +274,4 @@ def _packed_code(archive: Path) -> Path:
 
 def requirements() -> list[str]:
     """Pin what is installed, without the part after ``+``, which names a build that package indexes do not have."""
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _REQUIREMENTS]
-
-
-def _point_alias(client: MlflowClient, name: str, version: ModelVersion) -> bool:
-    """Make the version the challenger, unless a later one is; return whether it is."""
-    current = int(client.get_registered_model(name).aliases.get(CHALLENGER, 0))
-    if current < int(version.version):
-        client.set_registered_model_alias(name, CHALLENGER, str(version.version))
-    return current <= int(version.version)
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _NEEDED]

@@ -9,11 +9,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from carcls.errors import InputError, SpecError
 from sweeps.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
+from sweeps.mistakes import Mistakes
 from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
 from sweeps.spec_fields import FolderName
 from sweeps.spec_loading import load_spec
-from sweeps.spec_mistakes import shortened
 from sweeps.spec_stopping import EarlyStopping
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.
@@ -133,15 +133,12 @@ def _load_specs(
     """
     _require_name(name)
     specs: list[SweepSpec] = []
-    mistakes: list[str] = []
+    mistakes = Mistakes()
     for family in families:
         named = {**overrides_for(family, overrides), "name": f"{name}-{family}"}
-        try:
+        with mistakes:
             specs.append(load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo))
-        except SpecError as error:
-            mistakes += error.mistakes
-    if mistakes:
-        raise SpecError(shortened(mistakes))
+    mistakes.tell()
     return specs
 
 

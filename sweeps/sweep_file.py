@@ -9,41 +9,46 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from carcls.errors import InputError, SpecError, mask_secrets
 from carcls.stages import write_json
 from sweeps.spec import SweepSpec
+from sweeps.spec_mistakes import sentences
 from sweeps.spec_text import read_tree
 
 Kind = Literal["sweep", "all", "reproduce"]
 SWEEP, JOB = "sweep.json", "job.json"
-# What versions before this file wrote in its place: the command, a sweep's own spec, and its id.
+# What versions before this file wrote in its place: the command, a sweep's own spec, and its id. A spec.yaml is also
+# among the artifacts of the sweep's run in MLflow; its first line has the id.
 _COMMAND, _SPEC, _ID = "command.json", "spec.yaml", "sweep_id"
+_ID_LINE = "# carsweep.sweep_id: "
 
 
-@dataclass(frozen=True, slots=True)
-class SweepFile:
+class SweepFile(BaseModel):
     """What the file says.
 
     Attributes:
         path: of the file that has the specs.
         kind: a sweep, or the job ``all`` or ``reproduce``.
-        specs: of its sweeps in their order, as plain values; a sweep has one.
+        id: by which MLflow knows the sweep; a job has none, which is empty.
         tracking_uri: as it was given; None is the database beside the sweeps.
         is_secret: whether the tracking server's address held a password, and was not written down.
-        id: by which MLflow knows the sweep; a job has none, which is empty.
+        specs: of its sweeps in their order, as plain values; a sweep has one.
         stages: names of the cached stages that were used to read the sweep's images.
     """
 
-    path: Path
-    kind: Kind
-    specs: tuple[Any, ...]
-    tracking_uri: str | None = None
-    is_secret: bool = False
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    path: Annotated[Path, Field(exclude=True)]
+    kind: Kind = "sweep"
     id: str = ""
+    tracking_uri: str | None = None
+    is_secret: Annotated[bool, Field(alias="tracking_uri_is_secret")] = False
+    specs: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
     stages: tuple[str, ...] = ()
 
     def read_specs(self) -> tuple[SweepSpec, ...]:
@@ -54,7 +59,7 @@ class SweepFile:
         """
         try:
             return tuple(SweepSpec.from_tree(tree) for tree in self.specs)
-        except (SpecError, AttributeError) as error:
+        except SpecError as error:
             raise _damaged(self.path, error) from None
 
 
@@ -63,17 +68,19 @@ def write_file(
 ) -> None:
     """Write down what runs in ``folder``, which is made when missing; id and stages that it had are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = read_file(folder) if is_sweep(folder) else SweepFile(folder / SWEEP, kind, ())
+    before = read_file(folder) if is_sweep(folder) else None
+    known, used = (before.id, before.stages) if before else ("", ())
     is_secret = tracking_uri is not None and mask_secrets(tracking_uri) != tracking_uri
-    said = {
-        "kind": kind,
-        "id": (known.id or f"{folder.name}-{uuid.uuid4().hex[:12]}") if kind == "sweep" else "",
-        "tracking_uri": None if is_secret else tracking_uri,
-        "tracking_uri_is_secret": is_secret,
-        "specs": [spec.to_tree() for spec in specs],
-        "stages": sorted({*known.stages, *stages}),
-    }
-    write_json(folder / (SWEEP if kind == "sweep" else JOB), said)
+    file = SweepFile(
+        path=folder / (SWEEP if kind == "sweep" else JOB),
+        kind=kind,
+        id=(known or f"{folder.name}-{uuid.uuid4().hex[:12]}") if kind == "sweep" else "",
+        tracking_uri=None if is_secret else tracking_uri,
+        is_secret=is_secret,
+        specs=tuple(spec.to_tree() for spec in specs),
+        stages=tuple(sorted({*used, *stages})),
+    )
+    write_json(file.path, file.model_dump(by_alias=True))
     for name in (_COMMAND, _SPEC, _ID):
         (folder / name).unlink(missing_ok=True)
 
@@ -88,12 +95,8 @@ def read_file(folder: Path) -> SweepFile:
     if path is None:
         return _read_older(folder)
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        kind: Kind = next(kind for kind in get_args(Kind) if kind == said["kind"])
-        specs, uri, name = tuple(said["specs"]), said["tracking_uri"], str(said["id"])
-        is_secret, stages = bool(said["tracking_uri_is_secret"]), tuple(said.get("stages", ()))
-        return SweepFile(path, kind, specs, uri, is_secret, name, stages)
-    except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
+        return SweepFile(**{**json.loads(path.read_text(encoding="utf-8")), "path": path})
+    except (OSError, ValueError, TypeError) as error:
         raise _damaged(path, error) from None
 
 
@@ -102,24 +105,30 @@ def _read_older(folder: Path) -> SweepFile:
     command, spec = folder / _COMMAND, folder / _SPEC
     try:
         said = json.loads(command.read_text(encoding="utf-8")) if command.is_file() else {}
-        kind: Kind = next((kind for kind in get_args(Kind) if kind == said.get("kind")), "sweep")
-        texts = said.get("specs", [])
-        is_secret = bool(said.get("tracking_uri_is_secret"))
-        if kind != "sweep":
-            trees = tuple(read_tree(text, _COMMAND) for text in texts)
-            return SweepFile(command, kind, trees, said.get("tracking_uri"), is_secret)
-    except (ValueError, TypeError, AttributeError, SpecError):
+        if said.get("kind", "sweep") != "sweep":
+            trees = tuple(read_tree(text, _COMMAND) for text in said["specs"])
+            return SweepFile(**{**said, "path": command, "specs": trees})
+    except (ValueError, TypeError, AttributeError, LookupError, SpecError):
         raise InputError(f"{_COMMAND} must be as carsweep wrote it, got {str(command)!r}. Remove that file.") from None
     try:
-        trees = (read_tree(spec.read_text(encoding="utf-8"), _SPEC),)
+        text = spec.read_text(encoding="utf-8")
+        first = text.partition("\n")[0]
+        name = first.removeprefix(_ID_LINE).strip() if first.startswith(_ID_LINE) else ""
+        if (folder / _ID).is_file():
+            name = (folder / _ID).read_text(encoding="utf-8").strip()
+        return SweepFile(**{**said, "path": spec, "id": name, "specs": (read_tree(text, _SPEC),)})
     except (OSError, ValueError, SpecError) as error:
         raise _damaged(spec, error) from None
-    name = (folder / _ID).read_text(encoding="utf-8").strip() if (folder / _ID).is_file() else ""
-    return SweepFile(spec, kind, trees, said.get("tracking_uri"), is_secret, name)
+
+
+def text_with_id(spec: SweepSpec, sweep: str) -> str:
+    """Return a spec as YAML with the sweep's id in a comment, so that whoever puts it back keeps the sweep's runs."""
+    return f"{_ID_LINE}{sweep}\n{spec.to_yaml()}"
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    said = " ".join(str(error).split())[:200] or type(error).__name__
+    first = next(sentences(error, SweepFile)) if isinstance(error, ValidationError) else str(error)
+    said = " ".join(first.split())[:200] or type(error).__name__
     remedy = {
         _SPEC: "Put a copy of it back: the sweep's own run in MLflow has one among its artifacts.",
         SWEEP: f"Mend it, or put {_SPEC} in its place: the sweep's own run in MLflow has one among its artifacts.",

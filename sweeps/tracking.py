@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import TrackingError
 from sweeps.record import TrialRecord
-from sweeps.sweep_file import sweep_id
+from sweeps.sweep_file import sweep_id, text_with_id
 from sweeps.tracking_runs import EXPERIMENT, REASON, STATE, KnownRun, Points, SweepRuns, Update
 from sweeps.tracking_store import Tracking, check_tracking, open_tracking
 from sweeps.tracking_writer import Writer
@@ -49,7 +49,6 @@ LOGGED_METRICS = (
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 _SWEEP_STATUS = {"complete": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 _INTERRUPTED = "the sweep stopped first; it goes on when the sweep is run again"
-_UNKNOWN = "the study does not know it"
 
 
 def mirror(record: TrialRecord, runs: SweepRuns, *, runs_now: bool = False) -> None:
@@ -63,7 +62,7 @@ def mirror(record: TrialRecord, runs: SweepRuns, *, runs_now: bool = False) -> N
     Raises:
         Exception: what MLflow raises; some of it may be written, and saying it again writes the rest.
     """
-    run, wanted = runs.trials.get(record.number), _wanted(record, runs, runs_now=runs_now)
+    run, wanted = runs.trial(record.number), _wanted(record, runs, runs_now=runs_now)
     if run is None or not wanted.mark or (run.mark, run.status) != (wanted.mark, wanted.status):
         runs.write(record.number, replace(wanted, points=_points(record, run)))
 
@@ -106,12 +105,13 @@ def mirror_of(
     spec: SweepSpec, folder: Path, tracking: Tracking, data: DataSummary, warn: Callable[[str], None]
 ) -> Mirror:
     """Return the mirror of the sweep in ``folder``; ``warn`` gets one line, perhaps from another thread."""
+    known = sweep_id(folder)
     return Mirror(
         tracking,
         family=spec.family,
-        sweep_id=sweep_id(folder),
+        sweep_id=known,
         name=str(spec.name),
-        spec_yaml=spec.to_yaml(),
+        spec_yaml=text_with_id(spec, known),
         details={"data": data.name, "data_digest": data.digest, "seed": spec.seed, "spec_digest": spec.digest},
         warn=warn,
         note=spec.note,
@@ -176,19 +176,15 @@ class Mirror:
         self._writer.post(record.number, partial(mirror, record, self._runs, runs_now=True))
 
     def bring_in_line(self, records: Iterable[TrialRecord], *, winner: int | None = None) -> None:
-        """Bring MLflow in line with all records, and close what else it has of this sweep.
+        """Bring MLflow in line with all records; what else it has of this sweep is closed by ``close``.
 
         Trials that have not ended are left as they are if this process runs them; else they are interrupted. Siblings
         have no run but for the ``winner``: there may be hundreds, and MLflow's pages are slow with hundreds.
         """
         self._writer.begin()
-        self._writer.flush()
-        known = {record.number: record for record in records}
-        for number, record in known.items():
-            if (record.sibling_of is None or number == winner) and number not in self._running:
-                self._writer.post(number, partial(mirror, record, self._runs))
-        for number in dict(self._runs.trials).keys() - known.keys():
-            self._writer.post(number, partial(self._runs.close_open, _UNKNOWN, (number,)))
+        for record in records:
+            if (record.sibling_of is None or record.number == winner) and record.number not in self._running:
+                self._writer.post(record.number, partial(mirror, record, self._runs))
 
     def summarise(
         self,
@@ -215,14 +211,14 @@ class Mirror:
         if winner is not None:
             shown["best_val_accuracy"] = winner.metrics.get("val_accuracy", float("nan"))
         tags = {**self._sweep.tags, "carsweep.best_trial": "" if best is None else str(best)}
-        run = None if best is None else self._runs.trials.get(best)
+        run = None if best is None else self._runs.trial(best)
         if run is not None:
             tags["carsweep.best_run_id"] = run.run_id
         files = {leaderboard.name: leaderboard.read_text(encoding="utf-8")} if leaderboard else {}
         # The step counts finished trials, so that a sweep that was extended shows both results.
         points = ((sum(counts[status] for status in _STATUS), {**shown, **(metrics or {})}),)
         self._sweep = replace(self._sweep, tags=tags, points=points, files=files)
-        self._post_sweep()
+        self._writer.post(None, partial(self._runs.write, None, self._sweep))
 
     def flush(self, seconds: float = 30.0) -> bool:
         """Wait until everything is written or an attempt has failed; return whether everything is."""
@@ -233,20 +229,18 @@ class Mirror:
 
         When nothing has happened yet, nothing is written.
         """
-        if self._writer.cancel():
-            return True
         with suppress(TrackingError):  # another call has raised it, or will when the sweep is run again
-            self._writer.begin(seconds)
             for number, record in self._running.items():
                 self._writer.post(number, partial(mirror, record, self._runs))
-            # What an earlier driver left, and this one had no time to go on with.
-            self._writer.post_last(partial(self._runs.close_open, _INTERRUPTED))
-            self._sweep = replace(self._sweep, tags={**self._sweep.tags, STATE: status}, status=_SWEEP_STATUS[status])
-            self._post_sweep()
-        return self._writer.close(seconds)
+        self._sweep = replace(self._sweep, tags={**self._sweep.tags, STATE: status}, status=_SWEEP_STATUS[status])
+        return self._writer.close(self._write_end, seconds)
 
-    def _post_sweep(self) -> None:
-        self._writer.post(None, partial(self._runs.write, None, self._sweep))
+    def _write_end(self) -> None:
+        if self._writer.failures:
+            self._runs.read()  # closes runs that MLflow made twice, perhaps after it was asked again
+        # What an earlier driver left, and this one had no time to go on with.
+        self._runs.close_open(_INTERRUPTED)
+        self._runs.write(None, self._sweep)
 
 
 def _logged(metrics: Mapping[str, float]) -> dict[str, float]:

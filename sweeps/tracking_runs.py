@@ -20,24 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 from carcls.errors import mask_secrets
 from sweeps.tracking_store import Tracking
-from sweeps.tracking_together import Requests
+from sweeps.tracking_together import one_transaction, own_store
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, Run
 
-SWEEP_ID, ROLE, TRIAL, STATE, REASON = (
-    "carsweep.sweep_id",
-    "carsweep.role",
-    "carsweep.trial",
-    "carsweep.state",
-    "carsweep.reason",
-)
-EXPERIMENT, WRITTEN = "carsweep.experiment", "carsweep.written"
-_PARENT, _NOTE = "mlflow.parentRunId", "mlflow.note.content"
+SWEEP_ID, ROLE, TRIAL = "carsweep.sweep_id", "carsweep.role", "carsweep.trial"
+STATE, REASON, EXPERIMENT, WRITTEN = "carsweep.state", "carsweep.reason", "carsweep.experiment", "carsweep.written"
+_PARENT = "mlflow.parentRunId"
 # MLflow takes at most 1,000 metrics, parameters and tags in one request.
 _METRICS_A_BATCH = 700
 _TAG_LENGTH, _PARAM_LENGTH = 4000, 1000
 
+# What a run is for: its role, and the number of the trial.
+_Key = tuple[str, int]
+_SWEEP: _Key = ("sweep", -1)
+_SURPLUS = "surplus"
 Points = tuple[tuple[int, Mapping[str, float]], ...]
 
 
@@ -100,53 +99,63 @@ class SweepRuns:
         assert not set("'\"`") & set(sweep_id), sweep_id
         self._tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
         self._experiment = ""
-        self.parent: KnownRun | None = None
-        self.trials: dict[int, KnownRun] = {}
+        self._known: dict[_Key, KnownRun] = {}
 
     @cached_property
-    def _requests(self) -> Requests:
-        return Requests(self._tracking)
+    def _client(self) -> MlflowClient:
+        return self._tracking.client()
+
+    @cached_property
+    def _store(self) -> Any | None:
+        return own_store(self._client)
+
+    @property
+    def parent(self) -> KnownRun | None:
+        """The sweep's own run."""
+        return self._known.get(_SWEEP)
+
+    @property
+    def trials(self) -> dict[int, KnownRun]:
+        """The runs of trials by their numbers."""
+        return {number: run for (role, number), run in self._known.items() if role == "trial"}
+
+    def trial(self, number: int) -> KnownRun | None:
+        """Return the run of a trial, if MLflow has one."""
+        return self._known.get(("trial", number))
 
     def read(self) -> None:
-        """Find the parent, making it if need be, and all trials that MLflow has.
+        """Find the parent, making it if need be, and all other runs that MLflow has of the sweep.
 
         Of several runs for the same the one in use is kept, or the first that is complete; the others are closed and
         marked. MLflow makes them when a request is sent again because its answer was lost.
         """
         self._experiment = self._experiment or self._tracking.experiment(self._family)
-        self.parent = self._the_one(self._search("sweep"), self.parent) or self._make(
-            Update(self._name), {ROLE: "sweep"}
-        )
-        found: defaultdict[int, list[Run]] = defaultdict(list)
-        for run in self._search("trial"):
-            found[int(run.data.tags[TRIAL])].append(run)
-        kept = {number: self._the_one(runs, self.trials.get(number)) for number, runs in found.items()}
-        self.trials = {number: run for number, run in kept.items() if run is not None}
+        found: defaultdict[_Key, list[Run]] = defaultdict(list)
+        for run in self._search():
+            found[run.data.tags.get(ROLE, _SURPLUS), int(run.data.tags.get(TRIAL, -1))].append(run)
+        self._known = {key: self._the_one(key, runs) for key, runs in found.items() if key[0] != _SURPLUS}
+        if self.parent is None:
+            self._make(_SWEEP, Update(self._name))
 
     def write(self, number: int | None, update: Update) -> None:
         """Bring one run in line; None is the parent. A run that is missing is made."""
-        run = self.parent if number is None else self.trials.get(number)
-        if run is None:
-            assert self.parent is not None
-            tags = {ROLE: "trial", TRIAL: str(number), _PARENT: self.parent.run_id}
-            # With the run come its tags: each request, and each part of one, is a transaction of its own in MLflow.
-            run, update = self._make(update, {**as_tags(update.tags), **tags}), replace(update, tags={})
-        elif number is not None and self.parent is not None and run.status == update.status == "RUNNING":
-            update = replace(update, tags={})
-        elif number is not None and self.parent is not None:
-            update = replace(update, tags={**update.tags, _PARENT: self.parent.run_id})
-        self._remember(number, run)
+        key = _SWEEP if number is None else ("trial", number)
+        run = self._known.get(key)
+        if run is None or (number is not None and run.status == update.status == "RUNNING"):
+            # With a run come its tags: each request, and each part of one, is a transaction of its own in MLflow.
+            run, update = run or self._make(key, update), replace(update, tags={})
+        elif number is not None:
+            update = replace(update, tags={**update.tags, **self._place_of(key)})
         self._log(run, update)
         status = update.status or run.status
         if status != run.status:
             self._set_status(run.run_id, status)
         has_params, epochs = run.has_params or bool(update.params), max((run.epochs, *(e for e, _ in update.points)))
-        self._remember(number, KnownRun(run.run_id, status, run.start, has_params, update.mark, epochs))
+        self._known[key] = KnownRun(run.run_id, status, run.start, has_params, update.mark, epochs)
 
-    def close_open(self, reason: str, numbers: Iterable[int] | None = None) -> None:
-        """Close the runs of trials, or of all, that are open, since nothing runs them."""
-        for number in list(self.trials) if numbers is None else numbers:
-            run = self.trials[number]
+    def close_open(self, reason: str) -> None:
+        """Close the runs of trials that are open, since nothing runs them."""
+        for number, run in self.trials.items():
             if run.status == "RUNNING":
                 tags = {STATE: "interrupted", REASON: reason}
                 self.write(number, Update("", tags=tags, status="KILLED"))
@@ -156,56 +165,43 @@ class SweepRuns:
 
         It is not where MLflow has no such requests, or refuses one of them: then call them one by one.
         """
-        if not self._requests.can_be_together:
+        if self._store is None:
             return False
-        parent, trials = self.parent, dict(self.trials)
+        before = dict(self._known)
         try:
-            with self._requests.together():
+            with one_transaction(self._store):
                 for write in writes:
                     write()
         except Exception:  # one by one they will tell which it was, and why
-            self.parent, self.trials = parent, trials
+            self._known = before
             return False
         return True
 
     def refit_of(self, number: int) -> KnownRun:
         """Return the run of a trial's refit, made when it is missing: another model than the trial's own."""
-        found = self._the_one([run for run in self._search("refit") if run.data.tags[TRIAL] == str(number)], None)
-        if found is not None:
-            return found
-        assert self.parent is not None
-        tags = {ROLE: "refit", TRIAL: str(number), _PARENT: self.parent.run_id}
-        made = self._make(Update(f"refit of trial {number}"), tags)
-        self._set_status(made.run_id, "FINISHED")
-        return made
+        key = ("refit", number)
+        if key not in self._known:
+            made = self._make(key, Update(f"refit of trial {number}"))
+            self._set_status(made.run_id, "FINISHED")
+        return self._known[key]
 
-    def _the_one(self, runs: Sequence[Run], used: KnownRun | None) -> KnownRun | None:
+    def _the_one(self, key: _Key, runs: Sequence[Run]) -> KnownRun:
         """Return the run to use of those for the same; close and mark the others."""
-        if not runs:
-            return None
-        kept = min(runs, key=lambda run: (used is None or run.info.run_id != used.run_id, WRITTEN not in run.data.tags))
-        for run in runs:
-            if run is not kept:
-                self._set_aside(run, f"run {kept.info.run_id} is used in its place")
-        return known(kept)
-
-    def _set_aside(self, run: Run, reason: str) -> None:
         from mlflow.entities import RunTag
 
-        tags = [RunTag(ROLE, "surplus"), RunTag(STATE, "surplus"), RunTag(REASON, reason)]
-        self._requests.client.log_batch(run.info.run_id, tags=tags)
-        self._set_status(run.info.run_id, "KILLED")
-
-    def _remember(self, number: int | None, run: KnownRun) -> None:
-        if number is None:
-            self.parent = run
-        else:
-            self.trials[number] = run
+        used = self._known.get(key)
+        kept = min(runs, key=lambda run: (used is None or run.info.run_id != used.run_id, WRITTEN not in run.data.tags))
+        said = {ROLE: _SURPLUS, STATE: _SURPLUS, REASON: f"run {kept.info.run_id} is used in its place"}
+        for run in runs:
+            if run is not kept:
+                self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in said.items()])
+                self._set_status(run.info.run_id, "KILLED")
+        return known(kept)
 
     def _log(self, run: KnownRun, update: Update) -> None:
         from mlflow.entities import RunTag
 
-        client = self._requests.client
+        client = self._client
         metrics = as_metrics(update.points, run.start)
         params = [] if run.has_params else as_params(update.params)
         mark = {WRITTEN: update.mark} if update.mark else {}
@@ -222,25 +218,32 @@ class SweepRuns:
 
     def _set_status(self, run_id: str, status: str) -> None:
         if status == "RUNNING":
-            self._requests.client.update_run(run_id, status=status)
+            self._client.update_run(run_id, status=status)
         else:
-            self._requests.client.set_terminated(run_id, status)
+            self._client.set_terminated(run_id, status)
 
-    def _make(self, update: Update, tags: Mapping[str, str]) -> KnownRun:
-        run = self._requests.client.create_run(
+    def _place_of(self, key: _Key) -> dict[str, str]:
+        """Return the tags by which a run is found again, and MLflow's own for the run that it is shown under."""
+        role, number = key
+        below = {TRIAL: str(number), _PARENT: self._known[_SWEEP].run_id} if key != _SWEEP else {}
+        return {SWEEP_ID: self._sweep_id, ROLE: role, **below}
+
+    def _make(self, key: _Key, update: Update) -> KnownRun:
+        run = self._client.create_run(
             self._experiment,
             start_time=int((time.time() - update.seconds) * 1000),
-            tags={SWEEP_ID: self._sweep_id, "mlflow.source.name": "carsweep", **tags},
+            tags={"mlflow.source.name": "carsweep", **as_tags(update.tags), **self._place_of(key)},
             run_name=update.name,
         )
-        return known(run)
+        self._known[key] = known(run)
+        return self._known[key]
 
-    def _search(self, role: str) -> list[Run]:
+    def _search(self) -> list[Run]:
         runs: list[Run] = []
         token = None
-        query = f"tags.`{SWEEP_ID}` = '{self._sweep_id}' and tags.`{ROLE}` = '{role}'"
+        query = f"tags.`{SWEEP_ID}` = '{self._sweep_id}'"
         while True:
-            page = self._requests.client.search_runs(
+            page = self._client.search_runs(
                 [self._experiment], query, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
             )
             runs += page

@@ -14,7 +14,7 @@ import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,10 +33,10 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-# MLflow's own patience with a silent server is 120 s, eight times over.
+# MLflow's own patience with a silent server is 120 s, eight times over. It asks once: whoever asks looks first whether
+# a request whose answer was lost was carried out, and MLflow's client does not.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 # It names a model that this store may not have, and every metric would be logged for it.
 os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)
 # They print a traceback for each error that they also raise, which is told in one line here.
@@ -54,13 +54,16 @@ class Tracking:
 
     Attributes:
         uri: MLflow's tracking and registry URI. It may hold a password: never show it.
-        shown_uri: the same with user and password masked; for logs, results and messages.
         artifact_root: folder for artifacts; None where the server decides.
     """
 
     uri: str = field(repr=False)
-    shown_uri: str
     artifact_root: str | None
+
+    @property
+    def shown_uri(self) -> str:
+        """The URI with user and password masked; for logs, results and messages."""
+        return mask_secrets(self.uri)
 
     @property
     def file(self) -> Path | None:
@@ -123,15 +126,20 @@ def check_tracking(uri: str | None, out: Path) -> Tracking:
     """
     if uri is None:
         return _check_sqlite(Path(out).absolute() / "mlflow.db")
-    scheme, host = _split(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # no URI at all
+        parts = urlsplit("")
+    scheme = parts.scheme.split("+")[0]  # without its driver
     if scheme == "sqlite":
         return _check_sqlite(_sqlite_path(uri))
-    if scheme in ("http", "https") and host:
-        return _answering(Tracking(uri.rstrip("/"), mask_secrets(uri.rstrip("/")), None))
+    if scheme in ("http", "https") and parts.netloc:
+        return _answering(Tracking(uri.rstrip("/"), None))
     if scheme in _PORTS:
-        tracking = Tracking(uri, mask_secrets(uri), str(Path(out).absolute() / "artifacts"))
-        with explained(tracking):
-            _check_reachable(uri)
+        tracking = Tracking(uri, str(Path(out).absolute() / "artifacts"))
+        with explained(tracking):  # knocks at its port, because MLflow would ask a silent one for 100 seconds
+            address = (parts.hostname or "localhost", parts.port or _PORTS[scheme])
+            socket.create_connection(address, timeout=SERVER_SECONDS).close()
         return _answering(tracking)
     raise TrackingError(
         f"tracking URI must be http://…, https://…, sqlite:///path/mlflow.db or another database that MLflow knows, "
@@ -148,8 +156,7 @@ def remove_files(tracking: Tracking, place: str) -> None:
 
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's message, masked and cut to 200 characters."""
-    text = mask_secrets(str(error) or type(error).__name__).strip()
-    line = text.splitlines()[0]
+    line = mask_secrets(str(error) or type(error).__name__).strip().partition("\n")[0]
     return line if len(line) <= 200 else line[:199] + "…"
 
 
@@ -209,25 +216,14 @@ def _answering(tracking: Tracking) -> Tracking:
 def patience(seconds: int, retries: int) -> Iterator[None]:
     """Let MLflow wait for a server's answer that long, and ask again that often."""
     wanted = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
-    before = {name: os.environ.get(name) for name in wanted}
+    before = {name: value for name, value in os.environ.items() if name in wanted}
     os.environ.update(wanted)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _split(uri: str) -> tuple[str, str]:
-    """Return the scheme without its driver, and the host; two empty texts for what is no URI at all."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return "", ""
-    return parts.scheme.split("+")[0].lower(), parts.netloc
+        for name in wanted:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _sqlite_path(uri: str) -> Path:
@@ -241,39 +237,34 @@ def _sqlite_path(uri: str) -> Path:
 
 
 def _check_sqlite(path: Path) -> Tracking:
-    uri = f"sqlite:///{path}"
     if set("%?#") & set(str(path)):
         raise TrackingError(f"path of the tracking database must not contain %, ? or #, got {str(path)!r}. Rename it.")
-    tracking = Tracking(uri, uri, str(path.parent / "artifacts"))
+    tracking = Tracking(f"sqlite:///{path}", str(path.parent / "artifacts"))
     with explained(tracking):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            _check_writable(path)
-            _require_own_artifacts(path, tracking)
+            _check_database(path, Path(str(tracking.artifact_root)))
         else:
             tempfile.TemporaryFile(dir=path.parent).close()
     return tracking
 
 
-def _check_writable(path: Path) -> None:
-    """Take and release the write lock, because MLflow would retry a file it cannot open for 100 seconds."""
+def _check_database(path: Path, artifacts: Path) -> None:
+    """Check that it can be written, and that the models and files of its runs lie beside it.
+
+    MLflow would retry a file that it cannot open for 100 seconds, and has absolute paths of the files.
+    """
     with closing(sqlite3.connect(path, timeout=SERVER_SECONDS, isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         database.execute("PRAGMA schema_version")
         database.execute("ROLLBACK")
-
-
-def _require_own_artifacts(path: Path, tracking: Tracking) -> None:
-    """Check that the models and files of a database's runs lie beside it: MLflow has absolute paths of them."""
-    with closing(sqlite3.connect(path, timeout=SERVER_SECONDS)) as database:
-        try:
+        found: list[tuple[str, str]] = []
+        with suppress(sqlite3.OperationalError):  # MLflow has not made its tables yet
             found = database.execute("SELECT name, artifact_location FROM experiments").fetchall()
-        except sqlite3.OperationalError:  # MLflow has not made its tables yet
-            return
     for name, location in found:
         place = Path(str(location).removeprefix("file://"))
         ours = name.startswith("carsweep-") and place.is_absolute() and place.parts[-2:] == ("artifacts", name)
-        if ours and place.parent.resolve() != Path(str(tracking.artifact_root)).resolve():
+        if ours and place.parent.resolve() != artifacts.resolve():
             raise TrackingError(_moved(path, place.parent.parent))
 
 
@@ -286,13 +277,6 @@ def _moved(database: Path, old: Path) -> str:
             "database away: carsweep resume writes each sweep's runs and model to a new one."
         )
     return f"{said}, which was moved away. Move it back, or leave a link in the old place (ln -s {here} {old})."
-
-
-def _check_reachable(uri: str) -> None:
-    """Knock at a database server's port, for the same reason."""
-    parts = urlsplit(uri)
-    port = parts.port or _PORTS[parts.scheme.split("+")[0].lower()]
-    socket.create_connection((parts.hostname or "localhost", port), timeout=SERVER_SECONDS).close()
 
 
 def _make_database(path: Path, artifacts: str) -> None:

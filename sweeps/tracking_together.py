@@ -9,41 +9,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
-
-from sweeps.tracking_store import Tracking
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from contextlib import contextmanager
+from typing import Any
 
 
-class Requests:
-    """A client, and a way to send many of its requests together. For one thread.
-
-    Args:
-        tracking: opened here if it has not been.
-
-    Attributes:
-        client: whose requests these are.
-    """
-
-    def __init__(self, tracking: Tracking) -> None:
-        self.client: MlflowClient = tracking.client()
-        self._store = _take_store(self.client)
-
-    @property
-    def can_be_together(self) -> bool:
-        """Whether there is anything to gain from ``together``."""
-        return self._store is not None
-
-    def together(self) -> AbstractContextManager[None]:
-        """Return a context in which all requests are carried out at its end, or none if it is left by an exception."""
-        return nullcontext() if self._store is None else _one_transaction(self._store)
-
-
-def _take_store(client: MlflowClient) -> Any | None:
-    """Give the client a database of its own to write to, and return it; MLflow shares one by all clients of a database.
+def own_store(client: Any) -> Any | None:
+    """Give an ``MlflowClient`` a database store of its own to write to, and return it: others share theirs.
 
     None where requests go to a server, and where a later MLflow has other names: these are not public.
     """
@@ -61,7 +32,8 @@ def _take_store(client: MlflowClient) -> Any | None:
 
 
 @contextmanager
-def _one_transaction(store: Any) -> Iterator[None]:
+def one_transaction(store: Any) -> Iterator[None]:
+    """Carry out all requests of the client that owns the store at the end, or none if it is left by an exception."""
     make_session = store.ManagedSessionMaker
     with make_session(read_only=False) as session:
         commit, roll_back = session.commit, session.rollback

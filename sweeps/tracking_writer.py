@@ -11,7 +11,8 @@ hold up otherwise.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
+from itertools import islice
 
 from carcls.errors import TrackingError
 from sweeps.tracking_runs import SweepRuns
@@ -19,15 +20,15 @@ from sweeps.tracking_store import Tracking, explained, one_line
 
 # So long opening the store waits for something to write: longer than a slow machine takes to begin its first trial.
 BEGIN_SECONDS = 30.0
-RETRY_SECONDS = 10.0
-_FIRST_RETRY_SECONDS = 1.0
+RETRY_SECONDS = 3.0
 # So long updates gather: of many short trials, and of all that one trial says at once.
 GATHER_SECONDS = 0.5
+# So often the store is asked to open, and the end of a sweep is written at most.
+_TRIES = 3
 # So many runs are written in one transaction at most, for which other writers of the database wait.
 _TOGETHER = 50
 # MLflow understood and said no: asking again would only say no again.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
-_AFTER_TRIALS = -1
 # Brings a run in line when it is called, and again when that failed.
 Write = Callable[[], None]
 
@@ -35,25 +36,31 @@ Write = Callable[[], None]
 class Writer:
     """Write in the background, and again after an outage.
 
+    A request whose answer was lost may have been carried out, and MLflow's client would send it again unseen. So that
+    is told to ask once (see ``sweeps.tracking_store``); here the runs are read again before anything is written anew.
+
     Args:
         tracking: named in warnings.
         runs: where to write; belongs to the writer's thread until ``close``.
         start: writes the parent run when the store is opened.
         warn: called from the writer's thread, once for an outage and once for a refusal.
+
+    Attributes:
+        failures: how many attempts MLflow has not answered.
     """
 
     def __init__(self, tracking: Tracking, runs: SweepRuns, start: Write, warn: Callable[[str], None]) -> None:
         self._tracking, self._runs, self._start, self._warn = tracking, runs, start, warn
         self._changed = threading.Condition()
         self._pending: dict[int | None, Write] = {}
-        self._wanted = self._begun = self._busy = self._closing = self._hurry = False
+        self._wanted = self._begun = self._busy = self._closing = self._hurry = self._failing = False
         self._error: TrackingError | None = None
-        self._failures = self._failures_in_a_row = 0
+        self.failures = 0
         self._warned: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="carsweep-mlflow", daemon=True)
         self._thread.start()
 
-    def begin(self, seconds: float | None = None) -> None:
+    def begin(self) -> None:
         """Have the store opened and its runs read, if they are not, and wait for it.
 
         Raises:
@@ -61,7 +68,7 @@ class Writer:
         """
         with self._changed:
             self._want()
-            self._changed.wait_for(lambda: self._begun or self._error, seconds)
+            self._changed.wait_for(lambda: self._begun or self._error)
             self._want()  # raises what went wrong meanwhile
 
     def post(self, number: int | None, write: Write) -> None:
@@ -75,34 +82,26 @@ class Writer:
             self._pending[number] = write
             self._changed.notify_all()
 
-    def post_last(self, write: Write) -> None:
-        """Hand over what is done once all that waits for the trials is written."""
-        self.post(_AFTER_TRIALS, write)
-
     def flush(self, seconds: float = 30.0) -> bool:
         """Wait until everything is written, or an attempt has failed; return whether everything is."""
         with self._changed:
-            failures, self._hurry, self._wanted = self._failures, True, True
+            failures, self._hurry, self._wanted = self.failures, True, True
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._idle or self._failures > failures or self._error or self._closing, seconds
+                lambda: self._idle or self.failures > failures or self._error or self._closing, seconds
             )
             return self._idle
 
-    def cancel(self) -> bool:
-        """End the thread if nothing has been wanted of it yet; return whether that is so."""
-        with self._changed:
-            if not self._wanted:
-                self._closing = True
-                self._changed.notify_all()
-            return not self._wanted
+    def close(self, last: Write, seconds: float = 30.0) -> bool:
+        """Write what waits and then what is ``last``, trying a few times; return whether everything was written.
 
-    def close(self, seconds: float = 30.0) -> bool:
-        """Flush, trying twice, and end the thread; return whether everything was written.
-
-        Two threads may close it at a time: what the first one had to say is enough.
+        Where nothing has been wanted yet, nothing is opened or written. Afterwards the thread ends. Two threads may
+        close it at a time: what the first one had to say is enough.
         """
-        written = self.flush(seconds) or self._closing or self.flush(seconds / 2)
+        with self._changed:
+            is_used = self._wanted
+            self._pending[None] = last
+        written = not is_used or any(self.flush(seconds / _TRIES) or self._closing for _ in range(_TRIES))
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -131,8 +130,8 @@ class Writer:
             with self._changed:
                 self._pending = {**left, **self._pending}
                 self._busy = False
-                self._failures += bool(left)
-                self._failures_in_a_row = self._failures_in_a_row + 1 if left else 0
+                self._failing = bool(left)
+                self.failures += self._failing
                 self._changed.notify_all()
 
     def _open(self) -> bool:
@@ -142,13 +141,16 @@ class Writer:
             if self._closing:
                 return False
             self._wanted = True
-        error = None
-        try:
-            with explained(self._tracking):
-                self._runs.read()
-                self._start()
-        except TrackingError as raised:
-            error = raised
+        error: TrackingError | None = None
+        for _ in range(_TRIES):
+            try:
+                with explained(self._tracking):
+                    self._runs.read()
+                    self._start()
+                error = None
+                break
+            except TrackingError as raised:
+                error = raised
         with self._changed:
             self._begun, self._error = error is None, error
             self._changed.notify_all()
@@ -157,9 +159,8 @@ class Writer:
     def _next_batch(self) -> dict[int | None, Write] | None:
         """Wait for updates, and after a failure for a while; None when the writer is closed."""
         with self._changed:
-            if self._failures_in_a_row:
-                delay = _FIRST_RETRY_SECONDS if self._failures_in_a_row == 1 else RETRY_SECONDS
-                self._changed.wait_for(lambda: self._hurry or self._closing, delay)
+            if self._failing:
+                self._changed.wait_for(lambda: self._hurry or self._closing, RETRY_SECONDS)
             self._changed.wait_for(lambda: self._pending or self._closing)
             self._changed.wait_for(lambda: self._hurry or self._closing, GATHER_SECONDS)
             if self._closing:
@@ -167,24 +168,23 @@ class Writer:
             batch, self._pending = self._pending, {}
             self._busy, self._hurry = True, False
             # The parent comes last: when it says how the sweep ended, its trials have said so already.
-            return dict(sorted(batch.items(), key=lambda item: (item[0] is None, item[0] == _AFTER_TRIALS)))
+            return dict(sorted(batch.items(), key=lambda item: item[0] is None))
 
     def _write(self, batch: dict[int | None, Write]) -> dict[int | None, Write]:
         """Write a batch; return what could not be written because MLflow did not answer."""
         left = dict(batch)
         try:
-            if self._failures_in_a_row:
-                # A request may have been carried out although its answer was lost.
+            if self._failing:
                 self._runs.read()
-            for some in _portions(batch):
-                if len(some) < 2 or not self._runs.write_together(some.values()):
-                    for number, write in some.items():
+            while left:
+                some = dict(islice(left.items(), _TOGETHER))
+                together = self._runs.write_together(some.values())
+                for number, write in some.items():
+                    if not together:
                         self._write_one(number, write)
-                        del left[number]
-                else:
-                    left = {number: write for number, write in left.items() if number not in some}
+                    del left[number]
         except Exception as error:  # whatever a client library raises, the sweep goes on
-            if self._failures_in_a_row:
+            if self._failing:
                 self._warn_once("outage", self._outage(error))
         return left
 
@@ -209,9 +209,3 @@ class Writer:
         if kind not in self._warned:
             self._warned.add(kind)
             self._warn(message)
-
-
-def _portions(batch: Mapping[int | None, Write]) -> Iterator[dict[int | None, Write]]:
-    writes = list(batch.items())
-    for first in range(0, len(writes), _TOGETHER):
-        yield dict(writes[first : first + _TOGETHER])

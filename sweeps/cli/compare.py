@@ -13,8 +13,8 @@ from rich.text import Text
 
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
-from sweeps.cli.streams import Streams, callable_name
-from sweeps.text import counts_text, percent, settings_text, table, table_of
+from sweeps.cli.streams import Streams, callable_name, say
+from sweeps.text import Grid, counts_text, percent, settings_text, table_of
 
 if TYPE_CHECKING:
     from sweeps.comparison import Comparison, DataGroup, Pair
@@ -53,8 +53,7 @@ def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
             streams.write_json(comparison.as_dict(top))
         else:
             print_comparison(streams.result, comparison, top)
-        for line in _rest(comparison, out):
-            streams.shown.print(line, markup=False, soft_wrap=True)
+        say(streams.shown, *_rest(comparison, out))
     return DONE
 
 
@@ -64,16 +63,15 @@ def print_comparison(console: Console, comparison: Comparison, top: int) -> None
 
     keys = _ALWAYS if console.width < _WIDE else (*_ALWAYS, *_WHERE_WIDE)
     for group in comparison.groups:
-        console.print(_title(group))
-        console.print(table_of(columns_of(*keys), group.sweeps, fold=("sweep",)))
+        say(console, _title(group), table_of(columns_of(*keys), group.sweeps, fold=("sweep",)))
         for result in group.sweeps:
             failed = next((trial for trial in result.trials if trial.status == "failed"), None)
             if result.status == "failed" and failed is not None:
-                console.print(f"{result.sweep} failed: {failed.reason}", markup=False, soft_wrap=True)
+                say(console, f"{result.sweep} failed: {failed.reason}")
         if group.pairs:
             print_pairs(console, group.pairs)
         for result in group.sweeps:
-            console.print(*_best_rows(result.sweep, group.top(result, top)), sep="\n")
+            say(console, *_best_rows(result.sweep, group.top(result, top)))
 
 
 def _title(group: DataGroup) -> Text:
@@ -86,11 +84,10 @@ def print_pairs(console: Console, pairs: Sequence[Pair]) -> None:
     """Print what the tests of pairs say; there must be one at least."""
     images = pairs[0].numbers.images
     corrected = f", Holm's correction over {len(pairs)} pairs" if len(pairs) > 1 else ""
-    console.print(f"\nWinners on the same {images} test images, in points (exact McNemar test{corrected}):")
-    for pair in pairs[:_SHOWN_PAIRS]:
-        console.print(f"  {pair}", markup=False, soft_wrap=True)
+    say(console, f"\nWinners on the same {images} test images, in points (exact McNemar test{corrected}):")
+    say(console, *(f"  {pair}" for pair in pairs[:_SHOWN_PAIRS]))
     if len(pairs) > _SHOWN_PAIRS:
-        console.print(f"  … and {len(pairs) - _SHOWN_PAIRS} more pairs; --json has them all.")
+        say(console, f"  … and {len(pairs) - _SHOWN_PAIRS} more pairs; --json has them all.")
 
 
 def _best_rows(sweep: str, rows: Sequence[Row]) -> Iterator[RenderableType]:
@@ -105,7 +102,7 @@ def _best_rows(sweep: str, rows: Sequence[Row]) -> Iterator[RenderableType]:
         for row in rows
     ]
     yield Text(f"\n{sweep}", style="bold")
-    yield table(header, cells, words=("what",), fold=("what",))
+    yield Grid(header, cells, words=("what",), fold=("what",))
 
 
 def _rest(comparison: Comparison, out: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""``carsweep status``: how a sweep stands, also while it runs."""
+"""``carsweep status``: the status of a sweep, also while it runs."""
 
 from __future__ import annotations
 

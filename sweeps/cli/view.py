@@ -14,6 +14,7 @@ from rich.text import Text
 
 from carcls.errors import mask_secrets
 from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of
+from sweeps.cli.streams import say
 from sweeps.interrupts import last_words
 from sweeps.text import duration
 
@@ -65,7 +66,7 @@ class SweepView:
 
     def note(self, text: str) -> None:
         """Print a sentence, above the table."""
-        self._console.print(mask_secrets(text), markup=False, soft_wrap=True)
+        say(self._console, mask_secrets(text))
 
     def packing(self, done: int, total: int) -> None:
         """Draw the bar of the images read, or print a line at each tenth of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +15,10 @@ from mlflow.artifacts import download_artifacts
 from PIL import Image
 
 from carcls.errors import TrackingError
-from carcls.export import Predictor, load_export, write_export
-from carcls.models.backbones import build_backbone
-from carcls.models.classifier import Classifier
-from sweeps.record import TrialRecord
+from carcls.export import Predictor, load_export
 from sweeps.registry import PREDICTIONS, find_registered, register_best, requirements, signature_of
 from sweeps.result import Registered
-from sweeps.tracking import Mirror, Tracking, open_tracking
-
-CLASSES = tuple(f"Make Model {year}" for year in range(2007, 2014))
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export of a classifier with random weights."""
-    folder = tmp_path_factory.mktemp("export") / "model"
-    classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, len(CLASSES)).eval()
-    write_export(
-        folder, classifier, classes=CLASSES, image_size=64, backbone="efficientnet_lite0", margin=0.0, details={}
-    )
-    return folder
+from sweeps.tracking import Tracking
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +39,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, list
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+def tracking(tmp_path_factory: pytest.TempPathFactory, tracked_sweep: Callable[[Path, int], Tracking]) -> Tracking:
     """A database with one finished sweep of two trials."""
-    tracking = open_tracking(None, tmp_path_factory.mktemp("runs"))
-    mirror = Mirror(
-        tracking,
-        family="transfer",
-        sweep_id="s1",
-        name="s1",
-        spec_yaml="",
-        details={},
-        warn=print,
-    )
-    for number in (0, 1):
-        mirror.trial_changed(TrialRecord(number, None, {}, {"dropout": 0.1}, "running", {}, 0, 0.0))
-    assert mirror.close("complete")
-    return tracking
+    return tracked_sweep(tmp_path_factory.mktemp("runs"), 2)
 
 
 def register(tracking: Tracking, export: Path, number: int = 1, *, refit: bool = False) -> Registered:

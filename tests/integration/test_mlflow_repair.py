@@ -15,9 +15,6 @@ from PIL import Image
 from carcls.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.summary import DataSummary
-from carcls.export import write_export
-from carcls.models.backbones import build_backbone
-from carcls.models.classifier import Classifier
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
@@ -158,17 +155,6 @@ def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -
         details={},
         predictions=folder / "test-predictions.npz",
     )
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model."""
-    folder = tmp_path_factory.mktemp("export") / "model"
-    classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, 2).eval()
-    write_export(
-        folder, classifier, classes=("a", "b"), image_size=32, backbone="efficientnet_lite0", margin=0.0, details={}
-    )
-    return folder
 
 
 def test_a_sweep_goes_with_its_runs_and_models_but_for_those_in_use(

@@ -21,10 +21,9 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+from mlflow.entities import Run
 
-from carcls.export import load_export, write_export
-from carcls.models.backbones import build_backbone
-from carcls.models.classifier import Classifier
+from carcls.export import load_export
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
 from sweeps.registry import find_registered, register_best
@@ -100,21 +99,6 @@ def states(tracking: Tracking) -> dict[str, str]:
     return {run.info.run_name: run.info.status for run in runs}
 
 
-def write_model(folder: Path) -> Path:
-    """Write the export of a small model, and return its folder."""
-    classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, 3)
-    write_export(
-        folder,
-        classifier,
-        classes=("a", "b", "c"),
-        image_size=64,
-        backbone="efficientnet_lite0",
-        margin=0.0,
-        details={},
-    )
-    return folder
-
-
 def points(tracking: Tracking, name: str) -> list[tuple[int, float]]:
     """Return (epoch, accuracy) of all that MLflow has of a trial."""
     client = tracking.client()
@@ -122,7 +106,7 @@ def points(tracking: Tracking, name: str) -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "val_accuracy")]
 
 
-def test_sweep_and_model_reach_the_server(tmp_path: Path) -> None:
+def test_sweep_and_model_reach_the_server(tmp_path: Path, export: Path) -> None:
     """Runs, artifacts and the registered model go through the server, and the model loads from it."""
     port, warnings = free_port(), []
     with server_on(port, tmp_path):
@@ -134,7 +118,6 @@ def test_sweep_and_model_reach_the_server(tmp_path: Path) -> None:
         mirror.trial_changed(record(0, 2, "complete"))
         assert mirror.flush()
 
-        export = write_model(tmp_path / "model")
         registered = register_best(
             tracking,
             family="transfer",
@@ -211,7 +194,7 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", 0), _Forward)
-        self.behind, self.answer, self._changes = port, lambda _place: "pass", itertools.count()
+        self.behind, self.answer, self._changes = port, passed, itertools.count()
         self.spoiled = self.requests = 0
 
     @property
@@ -258,7 +241,7 @@ class _Forward(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+def one_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """A server behind a proxy, for all tests here that need no more than a sweep of their own."""
     folder, port = tmp_path_factory.mktemp("behind a proxy"), free_port()
     with server_on(port, folder), Proxy(port) as found:
@@ -267,11 +250,41 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         found.shutdown()
 
 
+def passed(_place: int) -> str:
+    """Let each answer pass."""
+    return "pass"
+
+
+@pytest.fixture
+def proxy(one_proxy: Proxy) -> Proxy:
+    """The proxy as each test finds it: all answers pass."""
+    one_proxy.answer = passed
+    return one_proxy
+
+
+@pytest.fixture
+def tracking(proxy: Proxy, tmp_path: Path) -> Tracking:
+    """The server behind the proxy."""
+    return open_tracking(proxy.uri, tmp_path)
+
+
+def bring_in_line(tracking: Tracking, sweep_id: str) -> None:
+    """Write all records by a mirror of their own, and close it."""
+    mirror = mirror_of(tracking, [], sweep_id)
+    mirror.bring_in_line(RECORDS)
+    assert mirror.close("complete")
+
+
+def runs_of(tracking: Tracking, sweep_id: str) -> list[Run]:
+    """Return all runs that MLflow has of a sweep, whatever they are."""
+    query = f"tags.`carsweep.sweep_id` = '{sweep_id}'"
+    found: list[Run] = tracking.client().search_runs([tracking.experiment("transfer")], query, max_results=1000)
+    return found
+
+
 def assert_in_line(tracking: Tracking, sweep_id: str, records: Sequence[TrialRecord]) -> None:
     """MLflow has one parent, one run for each record with every epoch once, and nothing that is open."""
-    client = tracking.client()
-    query = f"tags.`carsweep.sweep_id` = '{sweep_id}'"
-    runs = client.search_runs([tracking.experiment("transfer")], query, max_results=1000)
+    client, runs = tracking.client(), runs_of(tracking, sweep_id)
     assert "RUNNING" not in {run.info.status for run in runs}
     (parent,) = [run for run in runs if run.data.tags["carsweep.role"] == "sweep"]
     found = [run for run in runs if run.data.tags["carsweep.role"] == "trial"]
@@ -288,11 +301,9 @@ RECORDS = [record(number, 4 + number, status) for number, status in enumerate(("
 
 
 @pytest.mark.parametrize("what", ["500", "drop"])
-def test_answers_that_are_lost_double_nothing(proxy: Proxy, tmp_path: Path, what: str) -> None:
-    """Each third request that changes something is carried out and not answered: every epoch is there, once."""
-    proxy.answer = lambda _place: "pass"
-    tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
-    mirror = mirror_of(tracking, warnings, f"lost by {what}")
+def test_answers_that_are_lost_double_nothing(proxy: Proxy, tracking: Tracking, what: str) -> None:
+    """Each third request that changes something is carried out and not answered: all is there once, none is open."""
+    mirror = mirror_of(tracking, [], f"lost by {what}")
     mirror.open()
     proxy.answer, before = lambda place: what if place % 3 == 0 else "pass", proxy.spoiled
     for one in RECORDS:
@@ -301,19 +312,32 @@ def test_answers_that_are_lost_double_nothing(proxy: Proxy, tmp_path: Path, what
             mirror.flush()
         mirror.trial_changed(one)
     mirror.bring_in_line(RECORDS)
-    mirror.close("complete")
     assert proxy.spoiled - before >= 3
-    proxy.answer = lambda _place: "pass"
-    again = mirror_of(tracking, warnings, f"lost by {what}")
-    again.bring_in_line(RECORDS)
-    assert again.close("complete")
+    proxy.answer = passed
+    assert mirror.close("complete")
     assert_in_line(tracking, f"lost by {what}", RECORDS)
+    assert not [run for run in runs_of(tracking, f"lost by {what}") if run.data.tags["carsweep.role"] == "surplus"]
 
 
-def test_answers_that_come_late_are_waited_for(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_run_that_is_made_late_is_closed_at_the_end(proxy: Proxy, tracking: Tracking) -> None:
+    """A request that was given up, asked for anew and then carried out all the same leaves nothing RUNNING."""
+    mirror = mirror_of(tracking, [], "late run")
+    mirror.open()
+    proxy.answer = lambda _place: "500"
+    mirror.trial_changed(RECORDS[0])
+    assert not mirror.flush()
+    proxy.answer = passed
+    assert mirror.flush()
+    (first,) = [run for run in runs_of(tracking, "late run") if run.data.tags["carsweep.role"] == "trial"]
+    tags = {name: text for name, text in first.data.tags.items() if name.startswith("carsweep.")}
+    tracking.client().create_run(first.info.experiment_id, tags=tags, run_name="late")
+    assert mirror.close("complete")
+    assert_in_line(tracking, "late run", RECORDS[:1])
+
+
+def test_answers_that_come_late_are_waited_for(proxy: Proxy, tracking: Tracking) -> None:
     """A server that takes 6 s for an answer holds up no trial, and what it was told it was told once."""
-    proxy.answer = lambda _place: "pass"
-    tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
+    warnings: list[str] = []
     mirror = mirror_of(tracking, warnings, "late")
     mirror.open()
     proxy.answer = lambda place: "late" if place % 4 == 0 else "pass"
@@ -323,19 +347,14 @@ def test_answers_that_come_late_are_waited_for(proxy: Proxy, tmp_path: Path) -> 
         mirror.trial_changed(one)
     assert time.perf_counter() - start < 0.5
     assert mirror.close("complete", seconds=120.0)
-    proxy.answer = lambda _place: "pass"
+    proxy.answer = passed
     assert_in_line(tracking, "late", RECORDS)
     assert warnings == []
 
 
-def test_a_model_is_uploaded_in_few_requests(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_model_is_uploaded_in_few_requests(proxy: Proxy, tracking: Tracking, tmp_path: Path, export: Path) -> None:
     """What a model is loaded with is one file, not each file of a package."""
-    proxy.answer = lambda _place: "pass"
-    tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
-    mirror = mirror_of(tracking, warnings, "few requests")
-    mirror.bring_in_line(RECORDS)
-    assert mirror.close("complete")
-    export = write_model(tmp_path / "model")
+    bring_in_line(tracking, "few requests")
     before = proxy.requests
     registered = register_best(
         tracking,
@@ -349,29 +368,19 @@ def test_a_model_is_uploaded_in_few_requests(proxy: Proxy, tmp_path: Path) -> No
         predictions=tmp_path / "test-predictions.npz",
     )
     assert proxy.requests - before <= 40
-    assert len(load_export(export).classes) == 3
     assert registered.alias == "challenger"
 
 
-def test_a_parent_that_was_deleted_is_made_again_and_has_its_trials(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_parent_that_was_deleted_is_made_again_and_has_its_trials(tracking: Tracking) -> None:
     """Trials that are in line otherwise move to the new parent."""
-    proxy.answer = lambda _place: "pass"
-    tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
-    first = mirror_of(tracking, warnings, "orphans")
-    first.bring_in_line(RECORDS)
-    assert first.close("complete")
-    client = tracking.client()
-    query = "tags.`carsweep.sweep_id` = 'orphans' and tags.`carsweep.role` = 'sweep'"
-    (parent,) = client.search_runs([tracking.experiment("transfer")], query)
-    client.delete_run(parent.info.run_id)
-    again = mirror_of(tracking, warnings, "orphans")
-    again.bring_in_line(RECORDS)
-    assert again.close("complete")
+    bring_in_line(tracking, "orphans")
+    (parent,) = [run for run in runs_of(tracking, "orphans") if run.data.tags["carsweep.role"] == "sweep"]
+    tracking.client().delete_run(parent.info.run_id)
+    bring_in_line(tracking, "orphans")
     assert_in_line(tracking, "orphans", RECORDS)
-    assert warnings == []
 
 
-def test_a_mirror_of_what_is_in_line_asks_and_writes_nothing(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_mirror_of_what_is_in_line_asks_and_writes_nothing(proxy: Proxy, tracking: Tracking) -> None:
     """Bringing a thousand finished trials in line again costs a search, not a thousand requests."""
     changes: list[int] = []
 
@@ -379,17 +388,13 @@ def test_a_mirror_of_what_is_in_line_asks_and_writes_nothing(proxy: Proxy, tmp_p
         changes.append(place)
         return "pass"
 
-    proxy.answer = lambda _place: "pass"
-    tracking, warnings = open_tracking(proxy.uri, tmp_path), list[str]()
-    first = mirror_of(tracking, warnings, "quiet")
-    first.bring_in_line(RECORDS)
-    assert first.close("complete")
-    again = mirror_of(tracking, warnings, "quiet")
+    bring_in_line(tracking, "quiet")
+    again = mirror_of(tracking, [], "quiet")
     again.bring_in_line([])  # opens the store, and writes that the sweep goes on
     assert again.flush()
     proxy.answer = noted
     again.bring_in_line(RECORDS)
     assert again.flush()
     assert changes == []
-    proxy.answer = lambda _place: "pass"
+    proxy.answer = passed
     assert again.close("complete")

@@ -23,7 +23,7 @@ from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
 from sweeps.tracking import Mirror, Tracking, check_tracking, open_tracking
 from sweeps.tracking_runs import STATE, SweepRuns, Update
-from sweeps.tracking_together import Requests
+from sweeps.tracking_together import own_store
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +304,6 @@ def test_run_deleted_by_hand_does_not_stop_the_others(tracking: Tracking) -> Non
 def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be written waits; one warning; when MLflow answers again everything is there, once."""
     monkeypatch.setattr("sweeps.tracking_writer.RETRY_SECONDS", 0.05)
-    monkeypatch.setattr("sweeps.tracking_writer._FIRST_RETRY_SECONDS", 0.01)
     warnings: list[str] = []
     mirror = mirror_of(tracking, "outage", warnings)
     assert mirror.flush()
@@ -369,12 +368,10 @@ def test_runs_written_together_are_as_if_written_one_by_one(tracking: Tracking) 
     assert _seen(tracking, "together")[3] == ("FINISHED", {"val_accuracy": 0.5}, {"epochs": "2", "number": "3"}, 2)
 
 
-def test_a_later_mlflow_with_other_names_is_written_to_one_by_one(
-    tracking: Tracking, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_mlflow_with_other_names_is_written_to_one_by_one(tracking: Tracking) -> None:
     """The transaction needs names of MLflow that are not public."""
-    monkeypatch.setattr(Tracking, "client", lambda _self: SimpleNamespace(_renamed=None))
-    assert not Requests(tracking).can_be_together
+    assert own_store(SimpleNamespace(_renamed=None)) is None
+    assert own_store(tracking.client()) is not None
 
 
 def test_a_point_that_is_there_already_loses_nothing_of_what_is_written_with_it(tracking: Tracking) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +16,28 @@ from mlflow.types import ColSpec, DataType, Schema
 from scipy.stats import binomtest
 
 from carcls.errors import InputError
-from carcls.export import write_export
-from carcls.models.backbones import build_backbone
-from carcls.models.classifier import Classifier
 from sweeps import promotion, registry
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.promotion import Promotion, promote
 from sweeps.promotion_checks import Judgement
-from sweeps.record import TrialRecord
 from sweeps.registry import PREDICTIONS, register_best
-from sweeps.tracking import Mirror, Tracking, open_tracking
+from sweeps.tracking import Tracking, open_tracking
 
 NAME = "carsweep-transfer"
 IMAGES = 100
 
 
 @pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export of a classifier with random weights."""
-    folder = tmp_path_factory.mktemp("export") / "model"
-    classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, 7).eval()
-    classes = [f"Make Model {year}" for year in range(2007, 2014)]
-    write_export(
-        folder, classifier, classes=classes, image_size=64, backbone="efficientnet_lite0", margin=0.0, details={}
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory, tracked_sweep: Callable[[Path, int], Tracking]) -> Path:
     """A folder of runs whose database has a sweep of four trials; the artifacts of all tests lie there."""
     out = tmp_path_factory.mktemp("template")
-    mirror = Mirror(
-        open_tracking(None, out),
-        family="transfer",
-        sweep_id="s1",
-        name="s1",
-        spec_yaml="",
-        details={},
-        warn=print,
-    )
-    for number in range(4):
-        mirror.trial_changed(TrialRecord(number, None, {}, {"dropout": 0.1}, "running", {}, 0, 0.0))
-    assert mirror.close("complete")
+    tracked_sweep(out, 4)
     return out
 
 
 @pytest.fixture
-def tracking(template: Path, tmp_path: Path) -> Iterator[Tracking]:
+def tracking(template: Path, tmp_path: Path) -> Tracking:
     """A database of its own with that sweep."""
     shutil.copy(template / "mlflow.db", tmp_path / "mlflow.db")
     (tmp_path / "artifacts").symlink_to(template / "artifacts")

@@ -34,7 +34,7 @@ from sweeps.status import sweep_status, sweeps_in
 from sweeps.study import Study
 from sweeps.sweep import open_session
 from sweeps.sweep_checks import check_sweeps
-from sweeps.sweep_file import read_file, sweep_id, write_file
+from sweeps.sweep_file import read_file, sweep_id, text_with_id, write_file
 
 ROOT = Path(__file__).resolve().parents[2]
 _BUILDS: tuple[CodeType, ...] = (BaseModel.model_validate.__func__.__code__, BaseModel.__init__.__code__)  # type: ignore[attr-defined]
@@ -213,6 +213,18 @@ def test_the_files_of_older_versions_are_read_and_replaced(tmp_path: Path) -> No
     assert [path.name for path in folder.iterdir()] == ["sweep.json"]
     assert sweep_id(folder) == "mine-0123456789ab"
     assert recall(tmp_path, "mine") == command
+
+
+def test_a_spec_that_is_put_in_place_of_a_damaged_file_keeps_the_sweep_s_runs(tmp_path: Path) -> None:
+    """The copy among the artifacts of the sweep's run says by which id MLflow knows the sweep."""
+    spec, folder = SweepSpec(family="transfer", name="mine"), tmp_path / "mine"
+    write_file(folder, "sweep", None, [spec])
+    known = sweep_id(folder)
+    (folder / "sweep.json").unlink()
+    (folder / "spec.yaml").write_text(text_with_id(spec, known))
+    assert read_file(folder).read_specs() == (spec,)
+    write_file(folder, "sweep", None, [spec])
+    assert sweep_id(folder) == known
 
 
 def test_a_job_of_an_older_version_is_read(tmp_path: Path) -> None:
