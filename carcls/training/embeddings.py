@@ -60,11 +60,6 @@ class Extractor:
         """The training stage, shared with every family."""
         return TrainedClassifier(self.config, self.data, self.stages)
 
-    @cached_property
-    def is_frozen(self) -> bool:
-        """Whether nothing is trained."""
-        return self.trained.training.unfreezing == "frozen"
-
     def get_or_embed(self, report: Report) -> Path:
         """Return the stage with the embeddings of training and validation images; train the extractor if need be.
 
@@ -73,15 +68,17 @@ class Extractor:
         Raises:
             TrialFailure: training cannot go on.
         """
-        if self.is_frozen:
-            return self._get_or_embed(self._frozen_key, None)
+        if self.trained.training.unfreezing == "frozen":
+            key = {**self.trained.frozen_key, "precision": self.trained.precision, "version": VERSION}
+            return self._get_or_embed(key, None)
         training = self.trained.get_or_train(report)
         model = training.relative_to(self.stages.root).as_posix()
         return self._get_or_embed({"training": self.trained.key, "version": VERSION}, model)
 
     def _get_or_embed(self, key: dict[str, Any], training: str | None) -> Path:
         """Return the stage; all trials that want it at once embed parts of the images, and one puts them together."""
-        whole, rows = self.stages.folder(KIND, key).name, gallery_and_queries(self.data)
+        whole = self.stages.folder(KIND, key).name
+        rows = np.concatenate([self.data.splits.train, self.data.splits.validation])  # the gallery, then the queries
         backbone = cache(lambda: self._folded(self._extractor(training)))
         parts: list[PartStage] = [
             ({"of": whole, "first": first}, partial(self._embed_part, backbone, rows[first : first + PART]))
@@ -110,10 +107,6 @@ class Extractor:
             np.save(folder / file.name, np.concatenate([np.load(part / file.name) for part in folders]))
         write_json(folder / SOURCE, {"training": training, "weights": self.trained.key["weights"]})
         note_made(folder, sum(float((part / SECONDS).read_text()) for part in folders))
-
-    @cached_property
-    def _frozen_key(self) -> dict[str, Any]:
-        return {**self.trained.frozen_key, "precision": self.trained.precision, "version": VERSION}
 
     def of_test(self, model: str) -> Path:
         """Return the stage with the embeddings of the test images.
@@ -158,11 +151,6 @@ class Extractor:
                         found.setdefault(pooling, []).append(part.cpu().numpy())
         for pooling, rows_found in found.items():
             np.save(folder / f"{pooling}.npy", np.concatenate(rows_found))
-
-
-def gallery_and_queries(data: Dataset) -> NDArray[np.int64]:
-    """Return the rows of an embeddings stage: training images, which are the gallery, then validation images."""
-    return np.concatenate([data.splits.train, data.splits.validation])
 
 
 def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:
