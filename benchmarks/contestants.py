@@ -98,7 +98,10 @@ class Carsweep:
 
     def report(self, number: int, epoch: int, accuracy: float) -> bool:
         """Report to the study; a trial that it stops is told as pruned."""
-        return self._study.report(number, Measurement(epoch, {METRIC: accuracy}))
+        stop = self._study.report(number, Measurement(epoch, {METRIC: accuracy}))
+        if stop:
+            self._study.tell_pruned(number)
+        return stop
 
     def finish(self, number: int, epoch: int, accuracy: float) -> None:
         """Tell the study that the trial is complete."""

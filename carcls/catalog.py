@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from carcls.errors import nearest, shown
+from carcls.errors import InputError, nearest, shown
 
 Source = Literal["torchvision", "wheel", "timm", "scratch"]
 
@@ -93,14 +93,14 @@ def find_backbone(name: str) -> BackboneRecord:
     """Return the record of ``name``; any ``timm:<model>`` is accepted unseen.
 
     Raises:
-        ValueError: the name is unknown; the message lists the known ones and the nearest.
+        InputError: the name is unknown; the message lists the known ones and the nearest.
     """
     for record in BACKBONES:
         if record.name == name:
             return record
     if name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX):
         return BackboneRecord(name, "timm", 0, (), 4.0, "", 25.0, bf16=True)
-    raise ValueError(
+    raise InputError(
         f"backbone must be a known name or timm:<model>, got {shown(name)}."
         + nearest(name, [record.name for record in BACKBONES])
     )

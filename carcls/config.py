@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from carcls.catalog import find_backbone
+from carcls.errors import InputError
 from carcls.unfreezing import parse_unfreezing
 
 Family = Literal["transfer", "retrieval", "scratch"]
@@ -61,7 +62,10 @@ def digest_of(value: Any, length: int = 16) -> str:
 
 
 def _known_backbone(name: str) -> str:
-    find_backbone(name)
+    try:
+        find_backbone(name)
+    except InputError as error:
+        raise ValueError(str(error)) from None  # which pydantic collects
     return name
 
 

@@ -46,12 +46,7 @@ class Prediction:
 def named_prediction(
     row: NDArray[np.float32], classes: Sequence[str], top: int, winner: int, neighbours: tuple[Neighbour, ...] = ()
 ) -> Prediction:
-    """Name the ``top`` likeliest classes of probabilities float32 [c]; ``winner``, one of the best, comes first.
-
-    Raises:
-        InputError: ``top`` is below 1.
-    """
-    require_top(top)
+    """Name the ``top`` likeliest classes of probabilities float32 [c]; ``winner``, one of the best, comes first."""
     order = np.argsort(-row, kind="stable")
     best = [winner, *(index for index in order.tolist() if index != winner)][:top]
     ranked = tuple((classes[index], float(row[index])) for index in best)

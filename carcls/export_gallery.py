@@ -28,6 +28,7 @@ from carcls.models.classifier import Classifier
 from carcls.models.pooling import pooled_embeddings
 
 GALLERY_NAME = "gallery.safetensors"
+_SETTINGS = ("pooling", "k", "distance", "vote", "temperature")
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,8 @@ class GalleryIndex:
 
     def description(self) -> dict[str, Any]:
         """Return all but the arrays, as JSON has it."""
-        names = ("pooling", "k", "distance", "vote", "temperature")
         return {
-            **{name: getattr(self, name) for name in names},
+            **{name: getattr(self, name) for name in _SETTINGS},
             "l2_normalize": self.projection.l2_normalize,
             "images": list(self.images),
         }
@@ -83,8 +83,7 @@ class GalleryIndex:
         try:
             arrays = load_file(folder / GALLERY_NAME)
             projection = Projection(arrays.get("mean"), arrays.get("matrix"), bool(description["l2_normalize"]))
-            names = ("pooling", "k", "distance", "vote", "temperature")
-            settings = {name: description[name] for name in names}
+            settings = {name: description[name] for name in _SETTINGS}
             index = cls(arrays["embeddings"], arrays["labels"], tuple(description["images"]), projection, **settings)
             index._require_whole(embedding, classes)
         except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:

@@ -42,7 +42,7 @@ class Running:
     """A trial from when it is handed out until it ends or is handed back.
 
     Attributes:
-        number, config: of the trial.
+        number, config: of the trial, with the micro-batches that it is given.
         given: with what it is tried.
         process: Ray's actor that runs it; None before it has begun.
         failure: what its process told before it ended itself, or was ended for; None before that.
@@ -99,7 +99,9 @@ class Bridge:
         if asked is None:
             return None
         given = Try.from_dict(asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
-        trial = self._running[tune_id] = Running(asked.number, asked.config, given)
+        # The trial's process finds out whether parts of this size work.
+        config = asked.config.model_copy(update={"micro_batch": given.micro_batch or asked.config.micro_batch})
+        trial = self._running[tune_id] = Running(asked.number, config, given)
         self.account.note(self.study.record(asked.number))
         return trial
 
@@ -262,6 +264,8 @@ class Bridge:
                 self._told[number] = epoch
                 self._announce(self.study.record(number))
             if stop:
+                if self.study.is_live(number):
+                    self.study.tell_pruned(number)
                 self._tell_finished()
                 return True
         return False

@@ -83,10 +83,8 @@ class _Searcher(_Passing, Searcher):  # type: ignore[misc]  # Tune knows searche
         trial = self._bridge.ask(trial_id)
         if trial is None:
             return None if self._bridge.study.has_live else str(Searcher.FINISHED)
-        micro_batch = trial.given.micro_batch or trial.config.micro_batch
-        config = {**trial.config.model_dump(), "micro_batch": micro_batch}
         share = {"cpus": trial.given.cpus, "gpus": trial.given.gpus}
-        return {**self._common, "number": trial.number, "config": config, **share}
+        return {**self._common, "number": trial.number, "config": trial.config.model_dump(), **share}
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Pass on that the trial ended, or its process."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import shown
-from sweeps.text import money_text, rough_duration
+from sweeps.text import money_text, plural, rough_duration
 
 if TYPE_CHECKING:
     from sweeps.forecast import BudgetStatus
@@ -190,7 +190,7 @@ def spent_text(spent: Mapping[str, Any]) -> str:
     >>> spent_text({"seconds": 120.0, "epochs": 14, "cost": 0.08, "currency": "$", "by_status": ended})
     'Spent: 2 min of trials, 14 epochs trained, $0.08; 75% of the time on complete trials, 25% on pruned ones.'
     """
-    parts = [f"{rough_duration(spent['seconds'])} of trials", f"{spent['epochs']} epochs trained"]
+    parts = [f"{rough_duration(spent['seconds'])} of trials", f"{plural(spent['epochs'], 'epoch')} trained"]
     if spent["cost"] is not None:
         parts.append(money_text(spent["cost"], spent["currency"]))
     shares = {status: of["seconds"] / spent["seconds"] for status, of in spent["by_status"].items() if of["seconds"]}

@@ -1,6 +1,6 @@
 """Sweeps side by side, and paired tests between winners that answered the same test images.
 
-``COLUMNS`` is the one list of what is told of a sweep beside others, in JSON (docs/json.md) and in tables.
+``COLUMNS`` is the one list of what a sweep shows beside others, in JSON (docs/json.md) and in tables.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from carcls.data.summary import DataSummary
 from carcls.errors import InputError
 from carcls.evaluation.predictions import StoredPredictions, read_predictions
 from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison, compare_hits, holm
-from sweeps.leaderboard import Row, half_width, row_json, varying_settings
+from sweeps.leaderboard import COLUMNS as ROW_COLUMNS
+from sweeps.leaderboard import Row, half_width, varying_settings
 from sweeps.result import SweepResult, read_result
 from sweeps.status import sweeps_in
-from sweeps.text import Column, duration, percent, points
+from sweeps.text import Column, duration, json_of, percent, points
 from sweeps.winner import TEST_PREDICTIONS
 
 TOP = 5
@@ -73,8 +74,8 @@ def columns_of(*keys: str) -> list[Column[SweepResult]]:
 
 
 def sweep_json(result: SweepResult) -> dict[str, Any]:
-    """Return what is told of a sweep beside others."""
-    return {column.key: column.value(result) for column in COLUMNS}
+    """Return what a sweep shows beside others, as its JSON."""
+    return json_of(COLUMNS, result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,10 @@ class DataGroup:
 
     def as_dict(self, most: int = TOP) -> dict[str, Any]:
         """Return plain JSON values, with so many rows of each leaderboard."""
-        sweeps = [{**sweep_json(one), "top": [row_json(row) for row in self.top(one, most)]} for one in self.sweeps]
+        sweeps = [
+            {**sweep_json(one), "top": [json_of(ROW_COLUMNS, row) for row in self.top(one, most)]}
+            for one in self.sweeps
+        ]
         return {"data": asdict(self.data), "sweeps": sweeps, "pairs": [asdict(pair) for pair in self.pairs]}
 
 
@@ -194,7 +198,7 @@ def compare(results: Sequence[SweepResult], answers: Mapping[str, StoredPredicti
 
 def _group(ranked: Sequence[SweepResult], answers: Mapping[str, StoredPredictions]) -> DataGroup:
     own = {r.sweep: answers[r.sweep] for r in ranked if r.sweep in answers and _belongs(answers[r.sweep], r)}
-    varying = varying_settings([trial for result in ranked for trial in result.trials])
+    varying = varying_settings(result.board for result in ranked)
     return DataGroup(ranked[0].data, tuple(ranked), _pairs(own), varying)
 
 

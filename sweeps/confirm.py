@@ -124,11 +124,6 @@ def confirmed_of(trials: Iterable[TrialRecord]) -> tuple[Confirmed, ...]:
     return tuple(sorted(found, key=_rank_key))
 
 
-def find_confirmed(confirmed: Sequence[Confirmed]) -> Confirmed | None:
-    """Return the winner by the means of fresh seeds, or None when no run with a fresh seed is complete."""
-    return next((one for one in confirmed if one.mean is not None), None)
-
-
 def typical_run(confirmed: Confirmed, trials: Iterable[TrialRecord]) -> TrialRecord:
     """Return the complete run whose score is nearest to the mean; ties go to the lower number.
 

@@ -82,18 +82,22 @@ def _run(function: str, dataset: str, stages: str, cpus: float, gpus: float, arg
 class Preload:
     """An observer that has Ray keep one more process ready, which loads what trials need: the winner is tested in it.
 
-    It begins once the first trial is complete. Before, the trials' own processes have much to load themselves.
+    It begins with the first trial where a core is left to load it, and else once the first trial is complete: before,
+    the trials' own processes have much to load themselves.
 
     Args:
         session: of Ray, which a task that needs the process finds it by.
+        concurrency: so many trials run at a time.
     """
 
-    def __init__(self, session: RaySession) -> None:
-        self._session = session
+    def __init__(self, session: RaySession, concurrency: int) -> None:
+        self._session, self._concurrency = session, concurrency
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Begin once."""
-        if record.status == "complete" and self._session.preloading is None:
+        if self._session.preloading is not None:
+            return
+        if record.status == "complete" or ray.cluster_resources().get("CPU", 0) > self._concurrency:
             self._session.preloading = ray.remote(num_cpus=0, max_retries=0)(_load).remote(dict(record.config))
 
 

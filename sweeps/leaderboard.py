@@ -1,6 +1,6 @@
 """The leaderboard: which trial wins, in which order the others follow, and by which settings they differ.
 
-All of it follows from the trials' records and what the sweep is after. ``COLUMNS`` is the one list of what a row tells,
+All of it follows from the trials' records and what the sweep is after. ``COLUMNS`` is the one list of what a row has,
 in ``leaderboard.json`` (docs/json.md) and on a screen.
 """
 
@@ -12,11 +12,11 @@ from functools import cached_property
 from typing import Any
 
 from carcls.config import TrialConfig
-from sweeps.confirm import Confirmed, confirmed_of, find_confirmed, typical_run
+from sweeps.confirm import Confirmed, confirmed_of, typical_run
 from sweeps.goals import ACCURACY_ALONE, Goals
 from sweeps.objectives import find_quantity
 from sweeps.record import TrialRecord
-from sweeps.text import Column, duration, percent
+from sweeps.text import Column, duration, json_of, percent
 
 STAR, CROSS = "★", "✗"
 _ORDER = {"complete": 0, "pruned": 1, "running": 2, "failed": 3}
@@ -141,7 +141,7 @@ class Leaderboard:
     @property
     def best_confirmed(self) -> Confirmed | None:
         """The winner by the means of fresh seeds; None when no run with a fresh seed is complete."""
-        return find_confirmed(self.confirmed)
+        return next((one for one in self.confirmed if one.mean is not None), None)
 
     @cached_property
     def pareto(self) -> tuple[int, ...]:
@@ -181,7 +181,7 @@ class Leaderboard:
             row = Row(
                 trial,
                 rank if may_win else None,
-                differing_settings(trial.config, self.base),
+                _differing(self.mattering[trial.number], self.base),
                 self.images,
                 fresh.get(trial.number),
                 _infeasible(trial, self.goals),
@@ -193,7 +193,12 @@ class Leaderboard:
     @cached_property
     def varying(self) -> tuple[str, ...]:
         """The settings in which any two trials differ and it matters, in the order of the config."""
-        return varying_settings(list(_search(self.trials)))
+        return varying_settings([self])
+
+    @cached_property
+    def mattering(self) -> dict[int, dict[str, Any]]:
+        """The settings that matter in each trial of the search, by number."""
+        return {trial.number: _mattering(trial.config) for trial in _search(self.trials)}
 
     @property
     def networks(self) -> tuple[Row, ...]:
@@ -201,23 +206,20 @@ class Leaderboard:
         found: dict[int, Row] = {}
         for row in self.rows:
             if row.rank is not None:
-                found.setdefault(_network(row.trial), row)
+                found.setdefault(row.trial.network, row)
         return tuple(found.values())
 
     @cached_property
     def shown(self) -> tuple[Row, ...]:
         """The rows that a person wants to see, with ranks 1, 2, 3, … among them.
 
-        Of a trial and its siblings that is the best one. Any other stays when it is a documented experiment or on the
-        Pareto front; a searched trial that was refused does not.
+        Of a trial and those derived from it that is the best one. Any other stays when it is a documented experiment or
+        on the Pareto front; a searched trial that was refused does not.
         """
-        best: dict[int, int] = {}
+        rows, rank, networks = [], 0, set[int]()
         for row in self.rows:
-            best.setdefault(_network(row.trial), row.trial.number)
-        kept = set(best.values())
-        rows, rank = [], 0
-        for row in self.rows:
-            is_best = row.trial.number in kept and not row.is_refused
+            is_best = row.trial.network not in networks and not row.is_refused
+            networks.add(row.trial.network)
             if is_best or row.trial.experiment is not None or row.pareto:
                 rank += row.rank is not None
                 rows.append(row if row.rank is None else replace(row, rank=rank))
@@ -228,13 +230,8 @@ class Leaderboard:
         return {
             "varying": list(self.varying),
             "pareto": list(self.pareto),
-            "rows": [row_json(row) for row in self.rows],
+            "rows": [json_of(COLUMNS, row) for row in self.rows],
         }
-
-
-def row_json(row: Row) -> dict[str, Any]:
-    """Return what ``leaderboard.json`` tells of a trial."""
-    return {column.key: column.value(row) for column in COLUMNS}
 
 
 def half_width(accuracy: float | None, images: int) -> float | None:
@@ -256,36 +253,34 @@ def find_best(trials: Iterable[TrialRecord], goals: Goals = ACCURACY_ALONE) -> T
     return min(candidates, key=lambda trial: _order(trial, goals), default=None)
 
 
-def varying_settings(trials: Sequence[TrialRecord]) -> tuple[str, ...]:
+def varying_settings(boards: Iterable[Leaderboard]) -> tuple[str, ...]:
     """Return the settings in which any two trials differ and it matters, in the order of the config."""
-    matters = [_mattering(trial.config) for trial in trials]
-    names = [name for name in TrialConfig.model_fields if name not in _SAME_FOR_ALL]
-    return tuple(name for name in names if len({repr(m[name]) for m in matters if name in m}) > 1)
+    settings = [mattering for board in boards for mattering in board.mattering.values()]
+    return tuple(n for n in TrialConfig.model_fields if len({repr(own[n]) for own in settings if n in own}) > 1)
 
 
 def differing_settings(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a trial that differ from ``base`` and matter in it."""
-    return {
-        name: value
-        for name, value in _mattering(params).items()
-        if name not in _SAME_FOR_ALL and value != base.get(name)
-    }
+    return _differing(_mattering(params), base)
+
+
+def _differing(mattering: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in mattering.items() if value != base.get(name)}
 
 
 def _mattering(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop settings that the canonical config neutralizes, such as the backbone's learning rate when it is frozen."""
+    """Drop settings that are the same for all, or that the canonical config neutralizes.
+
+    Such as the backbone's learning rate when it is frozen.
+    """
     config = TrialConfig.model_validate(dict(params))
-    canonical = config.canonical()
+    canonical = {name: value for name, value in config.canonical().items() if name not in _SAME_FOR_ALL}
     return {name: value for name, value in config.model_dump().items() if canonical.get(name) == value}
 
 
 def _search(trials: Iterable[TrialRecord]) -> Iterable[TrialRecord]:
     """Leave out runs with fresh seeds."""
     return (trial for trial in trials if trial.confirms is None)
-
-
-def _network(trial: TrialRecord) -> int:
-    return trial.number if trial.sibling_of is None else trial.sibling_of
 
 
 def _may_win(trial: TrialRecord, goals: Goals) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ _NEVER = ("index", "precision", "network")
 SLACK = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Marks:
     """What all the sweeps of a folder say of its stages, by their names (``kind/digest``); times are since 1970.
 
@@ -43,9 +43,9 @@ class Marks:
         has_unnamed_checkpoints: whether one of them is unfinished.
     """
 
-    kept: frozenset[str] = frozenset()
-    named: frozenset[str] = frozenset()
-    models: Mapping[str, int] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)
+    named: set[str] = field(default_factory=set)
+    models: dict[str, int] = field(default_factory=dict)
     in_use_since: float = math.inf
     has_unnamed: bool = False
     has_unnamed_checkpoints: bool = False
@@ -114,41 +114,27 @@ def read_marks(out: Path, keep: int) -> Marks:
     Raises:
         InputError: a sweep cannot be read, so that nobody knows what it needs.
     """
-    sweeps = [_read_sweep(folder, out / "stages") for folder in sweeps_of(out)]
-    uses = [use for sweep in sweeps for use in sweep.uses]
-    unnamed = [record for record, names in uses if not names and _has_run(record)]
-    return Marks(
-        kept=frozenset().union(*(_kept_by(sweep, keep) for sweep in sweeps)),
-        named=frozenset().union(*(names for _, names in uses), *map(_claimed_by, sweeps)),
-        models=_ranks_in(sweeps),
-        in_use_since=min((_in_use_since(sweep) for sweep in sweeps), default=math.inf),
-        has_unnamed=bool(unnamed),
-        has_unnamed_checkpoints=any(record.status == "running" for record in unnamed),
-    )
+    marks = Marks()
+    for folder in sweeps_of(out):
+        records, prepared = _read_sweep(folder)
+        ranks = {model: rank for rank, model in enumerate(ranked_models(records), start=1)}
+        parts = {model: parts_of(out / "stages", model) for model in {r.model for r in records if r.model}}
+        wanted = wanted_models(records, keep)
+        for record in records:
+            _mark(marks, record, parts.get(record.model, ()), is_wanted=record.model in wanted)
+        for model, rank in ranks.items():
+            marks.models |= {part: min(rank, marks.models.get(part, rank)) for part in parts[model]}
+        marks.named |= set(prepared)
+        marks.in_use_since = min(marks.in_use_since, _in_use_since(folder, records))
+    return marks
 
 
-@dataclass(frozen=True, slots=True)
-class _Sweep:
-    """A sweep: its trials, each with the stages that it names; what its models consist of; what its images became."""
-
-    folder: Path
-    uses: tuple[tuple[TrialRecord, frozenset[str]], ...]
-    parts: Mapping[str, Sequence[str]]
-    prepared: Sequence[str]
-
-    @property
-    def records(self) -> list[TrialRecord]:
-        return [record for record, _ in self.uses]
-
-
-def _read_sweep(folder: Path, stages: Path) -> _Sweep:
+def _read_sweep(folder: Path) -> tuple[tuple[TrialRecord, ...], tuple[str, ...]]:
+    """Return the sweep's trials, and the stages that its images were read with."""
     from sweeps.study_records import read_history
 
     try:
-        records = read_history(folder).records
-        parts = {model: parts_of(stages, model) for model in {record.model for record in records if record.model}}
-        uses = tuple((record, frozenset(record.stages)) for record in records)
-        return _Sweep(folder, uses, parts, read_file(folder).stages)
+        return read_history(folder).records, read_file(folder).stages
     except (OSError, ValueError, KeyError, TypeError) as error:
         said = " ".join(str(error).split())[:200]
         raise InputError(
@@ -157,48 +143,28 @@ def _read_sweep(folder: Path, stages: Path) -> _Sweep:
         ) from error
 
 
-def _answers_of(record: TrialRecord) -> list[str]:
-    """Return the stage with the trial's validation answers, if it has one."""
-    return [Path(record.predictions).parent.as_posix()] if record.predictions else []
+def _mark(marks: Marks, record: TrialRecord, parts: Sequence[str], *, is_wanted: bool) -> None:
+    """Mark what a trial names, and what its model consists of, which older versions name too; with its answers."""
+    names = record.stages.keys()
+    own = {*parts, *([Path(record.predictions).parent.as_posix()] if record.predictions else [])}
+    marks.named |= names | own
+    if is_wanted:
+        marks.kept |= own
+    if record.status == "running":
+        marks.kept |= {name for name in names if name.startswith("training/")}
+    if not names and (record.epochs or record.model) and record.sibling_of is None:
+        marks.has_unnamed = True
+        marks.has_unnamed_checkpoints |= record.status == "running"
 
 
-def _claimed_by(sweep: _Sweep) -> set[str]:
-    """Return what the sweep names besides the stages that its trials used; for those that name none it is all."""
-    answers = (name for record in sweep.records for name in _answers_of(record))
-    return {*sweep.prepared, *answers, *(part for parts in sweep.parts.values() for part in parts)}
-
-
-def _kept_by(sweep: _Sweep, keep: int) -> set[str]:
-    """Return the stages of the models that the sweep keeps, with their answers, and what unfinished trials train on."""
-    wanted = wanted_models(sweep.records, keep)
-    kept = {part for model in wanted for part in sweep.parts[model]}
-    kept |= {name for record in sweep.records if record.model in wanted for name in _answers_of(record)}
-    going_on = (names for record, names in sweep.uses if record.status == "running")
-    return kept | {name for names in going_on for name in names if name.startswith("training/")}
-
-
-def _ranks_in(sweeps: Iterable[_Sweep]) -> dict[str, int]:
-    ranks: dict[str, int] = {}
-    for sweep in sweeps:
-        for rank, model in enumerate(ranked_models(sweep.records), start=1):
-            for name in sweep.parts[model]:
-                ranks[name] = min(rank, ranks.get(name, rank))
-    return ranks
-
-
-def _has_run(record: TrialRecord) -> bool:
-    """Tell whether the trial must have used stages."""
-    return bool(record.epochs or record.model) and record.sibling_of is None
-
-
-def _in_use_since(sweep: _Sweep) -> float:
+def _in_use_since(folder: Path, records: Iterable[TrialRecord]) -> float:
     """Return when the oldest of the trials that run began; now, where a sweep runs but no trial of it.
 
     A trial that began before the sweep's process has not been taken up again.
     """
-    holder = holder_of(sweep.folder)
+    holder = holder_of(folder)
     if holder is None:
         return math.inf
     since = datetime.fromisoformat(holder.since).timestamp() if holder.since else 0.0
-    running = (record.began for record in sweep.records if record.status == "running")
+    running = (record.began for record in records if record.status == "running")
     return min((began for began in running if began >= since), default=time.time())

@@ -16,15 +16,14 @@ from sweeps.spec import SweepSpec
 from sweeps.text import (
     UNLIMITED,
     Column,
+    Grid,
     changes_text,
     counts_text,
     lines_of,
     money_text,
     plural,
     rough_duration,
-    shared_changes,
     size_text,
-    table,
     table_of,
 )
 
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0
-_NUMBERS = ("name", "images", "classes", "train", "validation", "test")
-
 
 _STAGES: tuple[Column[PlannedStage], ...] = (
     Column("kind", lambda stage: stage.kind, "stage", is_word=True),
@@ -103,14 +100,16 @@ class Plan:
         """Return the plan as plain lines of text; its tables are not wider than ``width``."""
         searched = self.spec.trials - len(self.experiments)
         documented = f"{len(self.experiments)} documented experiments"
-        lines = [f"Plan of {self.spec.name or self.spec.family} on {_data(self.summary)}", *self.notes, ""]
+        data, name = self.summary, self.spec.name or self.spec.family
+        counts = f"{data.images:,} images, {data.classes} classes; {counts_text(data.splits)}"
+        lines = [f"Plan of {name} on {data.name} ({counts})", *self.notes, ""]
         lines += [f"Trials: {self.spec.trials} ({documented}, then {searched} searched)"]
-        lines += experiment_lines(self.spec, self.experiments)
+        lines += _experiment_lines(self.spec, self.experiments)
         lines += _afterwards(self.spec)
         lines += [f"  Note: {self.spec.note}"] if self.spec.note else []
         lines += ["", "Search:" if self.spec.search else "Search: nothing"]
         lines += lines_of(
-            table(None, [(n, str(domain)) for n, domain in self.spec.search.items()]), width=width, indent="  "
+            Grid(None, [(n, str(domain)) for n, domain in self.spec.search.items()]), width=width, indent="  "
         )
         lines += [
             *self.spec.goals.lines(),
@@ -140,9 +139,10 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values for JSON; times in seconds, space in bytes."""
+        data = self.summary
         return {
             "family": self.spec.family,
-            "data": {name: getattr(self.summary, name) for name in _NUMBERS},
+            "data": {"name": data.name, "images": data.images, "classes": data.classes, **data.splits},
             "trials": self.spec.trials,
             "experiments": list(self.experiments),
             "changed": {name: _changes_json(self.spec.changed_settings(name)) for name in self.experiments},
@@ -163,15 +163,11 @@ class Plan:
         }
 
 
-def _data(summary: DataSummary) -> str:
-    splits = counts_text(summary.splits)
-    return f"{summary.name} ({summary.images:,} images, {summary.classes} classes; {splits})"
-
-
-def experiment_lines(spec: SweepSpec, names: Sequence[str]) -> list[str]:
+def _experiment_lines(spec: SweepSpec, names: Sequence[str]) -> list[str]:
     """Return a line for each documented experiment, and one for what all of them run otherwise than documented."""
     changes = {name: spec.changed_settings(name) for name in names}
-    shared = shared_changes(changes.values()) if changes else {}
+    first = next(iter(changes.values()), {})
+    shared = {n: change for n, change in first.items() if all(other.get(n) == change for other in changes.values())}
     lines = [f"  all with {changes_text(shared)}"] if shared else []
     for name, changed in changes.items():
         own = {setting: change for setting, change in changed.items() if setting not in shared}

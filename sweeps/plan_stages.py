@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING
@@ -138,28 +138,28 @@ class _Trial:
 
     def _search_seconds(self, queries: int) -> float:
         """Return how long it takes to fit the projection on the gallery, and to search it."""
-        found = search_seconds(queries, self.data.train, self._embedding, self.machine)
+        found = search_seconds(queries, self.data.train, self.network.embedding, self.machine)
         if self.config.whitening == "none":
             return found
-        return found + whitening_seconds(self.data.train, self._embedding, self.machine)
+        return found + whitening_seconds(self.data.train, self.network.embedding, self.machine)
 
     def _epoch_seconds(self, unfrozen: int) -> float:
         if unfrozen == 0:
-            return head_seconds(self.data.train, self._embedding, self.data.classes, self.machine)
+            return head_seconds(self.data.train, self.network.embedding, self.data.classes, self.machine)
         # A frozen stage is passed forwards only.
         forward = 1 / self._rates.infer
         training = self.data.train * (forward + (1 / self._rates.train - forward) * unfrozen / self._blocks)
         return training + self.data.validation * forward
 
     def _features(self, images: int, probability: float, copies: int = 1) -> _Cost:
-        return _Cost(probability, images / self._rates.infer, copies * images * self._embedding * 4)
+        return _Cost(probability, images / self._rates.infer, copies * images * self.network.embedding * 4)
 
     @property
     def _model_bytes(self) -> int:
-        trained = 0.0 if self.training.unfreezing == "frozen" else self._parameters
+        trained = 0.0 if self.training.unfreezing == "frozen" else self.network.parameters * 1e6
         # The checkpoint of a trial that was stopped stays, with the optimizer's moments.
         copies = 2 if self.training.optimizer == "sgd" else 3
-        return int((trained + self._embedding * self.data.classes) * 4 * copies)
+        return int((trained + self.network.embedding * self.data.classes) * 4 * copies)
 
     # What it is
 
@@ -186,18 +186,6 @@ class _Trial:
     def _embedded(self) -> tuple[Hashable, ...]:
         return (self.training.digest,) if self.trains else self._extractor
 
-    @property
-    def _embedding(self) -> int:
-        if self.config.backbone == SCRATCH:
-            return architecture_of(self.config).embedding(self.config.image_size)
-        return self.network.embedding or _UNKNOWN_EMBEDDING
-
-    @property
-    def _parameters(self) -> float:
-        if self.config.backbone == SCRATCH:
-            return architecture_of(self.config).weights
-        return self.network.parameters * 1e6
-
 
 # In their order: the kind, who shares one, and what a trial needs of it.
 _KINDS: tuple[tuple[str, str, Callable[[_Trial], _Needs]], ...] = (
@@ -223,14 +211,22 @@ def planned_stages(
     """
 
     def expected(config: TrialConfig, alive: tuple[float, ...] = ()) -> _Trial:
-        network = networks.get(config.backbone) or find_backbone(config.backbone)
-        return _Trial(config, alive or (1.0,) * config.epochs, network, summary, machine)
+        return _Trial(config, alive or (1.0,) * config.epochs, _network_of(config, networks), summary, machine)
 
     trials = _example(spec, expected)
     trials += [expected(config) for config in _afterwards(spec, trials)]
     stages = [_planned(kind, shared, [need(trial) for trial in trials]) for kind, shared, need in _KINDS]
     slowest = max(trial.answering_seconds() for trial in trials)
     return (*(stage for stage in stages if stage.count), PlannedStage("test score of the winner", 1, 1, "", slowest, 0))
+
+
+def _network_of(config: TrialConfig, networks: Mapping[str, BackboneRecord]) -> BackboneRecord:
+    """Return the figures of a trial's network; a scratch network's follow from its settings."""
+    network = networks.get(config.backbone) or find_backbone(config.backbone)
+    if config.backbone != SCRATCH:
+        return replace(network, embedding=network.embedding or _UNKNOWN_EMBEDDING)
+    drawn = architecture_of(config)
+    return replace(network, embedding=drawn.embedding(config.image_size), parameters=drawn.weights / 1e6)
 
 
 def _planned(kind: str, shared: str, needs: Sequence[_Needs]) -> PlannedStage:

@@ -98,6 +98,11 @@ class TrialRecord:
         by = "" if self.sibling_of is None else f", by trial {self.sibling_of}"
         return self.experiment or f"search{by}"
 
+    @property
+    def network(self) -> int:
+        """Number of the trial that made its network: its own, or the one that answered it on its way."""
+        return self.number if self.sibling_of is None else self.sibling_of
+
     def measured(self, metric: str) -> float | None:
         """Return a metric, or None where it was never measured."""
         value = self.metrics.get(metric, math.nan)

@@ -10,10 +10,10 @@ from typing import Any
 
 from carcls.errors import InputError, SpecError, nearest
 from sweeps.command import Command
+from sweeps.mistakes import Mistakes
 from sweeps.spec import SweepSpec
 from sweeps.spec_families import settings_for
 from sweeps.spec_loading import edit_spec
-from sweeps.spec_mistakes import shortened
 from sweeps.sweep_file import is_known, is_sweep, read_file
 
 # Scores on other images, or of another family, cannot be compared with those there are.
@@ -134,20 +134,16 @@ def extended(
     if hours is not None:
         overrides["hours"] = _number("--hours", hours, float, 0.0)
     specs: list[SweepSpec] = []
-    changes, mistakes = list(command.changes or ()), list[str]()
+    changes, mistakes = list(command.changes or ()), Mistakes()
     for place, spec in enumerate(command.specs):
         added = {} if trials is None else {"trials": _trials(spec, trials, place, len(command.specs))}
         own_sets = sets if command.kind == "sweep" else settings_for(spec.family, sets)
-        try:
+        with mistakes:
             specs.append(edit_spec(spec, own_sets, {**overrides, **added}))
             own_changes = _changes(spec, specs[-1])
             _check_lasting(own_changes)
-        except SpecError as error:
-            mistakes += error.mistakes
-            continue
-        changes += own_changes if command.kind == "sweep" else [f"{spec.family}: {text}" for text in own_changes]
-    if mistakes:
-        raise SpecError(shortened(mistakes))
+            changes += [f"{spec.family}: {text}" for text in own_changes] if command.is_job else own_changes
+    mistakes.tell()
     for spec in specs:
         _require_data(spec, command)
     return replace(command, specs=tuple(specs), changes=tuple(changes))

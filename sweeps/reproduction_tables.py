@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sweeps.documented import LEAK_MARK, experiments_of
-from sweeps.text import NOTHING, changes_text, counts_text, markdown_table, percent, percent_range
+from sweeps.text import NOTHING, Grid, changes_text, counts_text, markdown_table, percent, percent_range
 
 if TYPE_CHECKING:
     from sweeps.documented import DocumentedExperiment
@@ -19,42 +19,37 @@ _MEASURES = {
     "retrieval": (*_SHARES, "fit_seconds", "predict_seconds"),
     "scratch": ("loss", *_SHARES),
 }
+_WORDS = ("family", "experiment", "best")
 _TITLES = {"f1": "F1", "fit_seconds": "fit", "predict_seconds": "predict"}
 
 
-class TableOf(NamedTuple):
-    """A table as cells, which Markdown and a terminal draw each in their way."""
-
-    header: list[str]
-    rows: list[list[str]]
-
-
-def markdown_of(blocks: Iterable[str | TableOf]) -> str:
+def markdown_of(blocks: Iterable[str | Grid]) -> str:
     """Return a report as Markdown."""
-    return "\n\n".join(block if isinstance(block, str) else markdown_table(*block) for block in blocks) + "\n"
+    return "\n\n".join(block if isinstance(block, str) else markdown_table(block) for block in blocks) + "\n"
 
 
-def blocks_of(reproduction: Reproduction) -> list[str | TableOf]:
+def blocks_of(reproduction: Reproduction) -> list[str | Grid]:
     """Return the whole report: texts in Markdown, and tables."""
     families: dict[str, list[Reproduced]] = {}
     for row in reproduction.comparisons:
         families.setdefault(row.experiment.family, []).append(row)
     title = f"# Documented experiments, reproduced: {reproduction.name}"
-    blocks: list[str | TableOf] = [title, *_setting(reproduction)]
+    blocks: list[str | Grid] = [title, *_setting(reproduction)]
     for family, rows in families.items():
         blocks += [f"## {family.title()}", _family_table(rows), "\n".join(_notes(rows))]
     blocks += ["## Final comparison", _final_table(reproduction, families), "\n".join(_protocol(reproduction))]
     return blocks
 
 
-def _family_table(rows: Sequence[Reproduced]) -> TableOf:
+def _family_table(rows: Sequence[Reproduced]) -> Grid:
     """Return one family's table; each cell reads documented / measured."""
     measures = _MEASURES[rows[0].experiment.family]
     header = ["experiment", *map(_title, measures), "95% interval"]
-    return TableOf(header, [[_short(row), *(_cell(row, one) for one in measures), _interval(row)] for row in rows])
+    cells = [[_short(row), *(_cell(row, one) for one in measures), _interval(row)] for row in rows]
+    return Grid(header, cells, _WORDS, header[1:])
 
 
-def _final_table(reproduction: Reproduction, families: Iterable[str]) -> TableOf:
+def _final_table(reproduction: Reproduction, families: Iterable[str]) -> Grid:
     """Return the best of each family: as documented by the documented accuracy, as measured by validation."""
     rows = {row.experiment.name: row for row in reproduction.comparisons}
     body = []
@@ -66,7 +61,8 @@ def _final_table(reproduction: Reproduction, families: Iterable[str]) -> TableOf
         body.append([f"{family.title()}, documented", documented.name.partition("/")[2], *reported, NOTHING])
         name, interval = (_short(best), _interval(best)) if best else ("none finished", NOTHING)
         body.append([f"{family.title()}, measured", name, *measured, interval])
-    return TableOf(["family", "best", *map(_title, _SHARES), "95% interval"], body)
+    header = ["family", "best", *map(_title, _SHARES), "95% interval"]
+    return Grid(header, body, _WORDS, header[1:])
 
 
 def _short(row: Reproduced) -> str:

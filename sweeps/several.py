@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from sweeps.result import SweepResult
 from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.sweep import plan_sweep, run_sweep
 from sweeps.sweep_checks import Checked, check_sweeps
-from sweeps.sweep_file import is_sweep, read_spec, write_file
-from sweeps.waits import waiting
+from sweeps.sweep_file import JOB, is_sweep, read_file, read_spec, write_file
+from sweeps.waits import Waiting
 from sweeps.winner import conclude, write_text
 
 if TYPE_CHECKING:
@@ -53,12 +53,9 @@ def plan_sweeps(
         InputError: as ``run_sweeps``.
     """
     command = _prepared(command)
-    checked = check_sweeps(command, plan=True)
-    if open_view is None:
-        return [plan_sweep(each, command) for each in checked]
     plans = []
-    for each in checked:
-        with open_view(each.spec) as view:
+    for each in check_sweeps(command, plan=True):
+        with open_view(each.spec) if open_view else nullcontext() as view:
             plans.append(plan_sweep(each, command, view))
     return plans
 
@@ -90,7 +87,7 @@ def run_sweeps(
     from sweeps.session import RaySession
 
     started, command = time.monotonic(), _prepared(command)
-    with waiting(tell, "checking data, machines, weights and MLflow …"):
+    with Waiting(tell, "checking data, machines, weights and MLflow …"):
         checked = check_sweeps(command)
     if command.is_job:
         write_file(command.root / command.name, command.kind, command.tracking_uri, command.specs)
@@ -132,13 +129,16 @@ def _prepared(command: Command) -> Command:
     """Return the command as it is checked and written down: retrieval that has begun keeps where it began.
 
     Raises:
-        InputError: a job has the name of a sweep.
+        InputError: something else has its name.
     """
-    command = command.with_absolute_data()
-    if not command.is_job:
+    command, folder = command.with_absolute_data(), command.root / command.name
+    if (folder / JOB).is_file() or is_sweep(folder):
+        kind = read_file(folder).kind
+        if kind != command.kind:
+            what = "a sweep" if kind == "sweep" else f"a job of {kind}"
+            raise InputError(f"--name must be new, got {command.name!r}, which is {what}. Give another --name.")
+    if command.kind != "all":
         return command
-    if is_sweep(command.root / command.name):
-        raise InputError(f"--name must be of no sweep, got {command.name!r}, which is one. Give another --name.")
     return replace(command, specs=tuple(with_start(spec, command.root) for spec in command.specs))
 
 

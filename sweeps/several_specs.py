@@ -9,11 +9,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from carcls.errors import InputError, SpecError
 from sweeps.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
+from sweeps.mistakes import Mistakes
 from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
 from sweeps.spec_fields import FolderName
 from sweeps.spec_loading import load_spec
-from sweeps.spec_mistakes import shortened
 from sweeps.spec_stopping import EarlyStopping
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.
@@ -64,19 +64,15 @@ def chosen_experiments(names: Sequence[str], family: str | None) -> tuple[Docume
         InputError: a name is unknown, or of another family than ``family``.
     """
     try:
-        wanted = {find_experiment(name).name for name in names}
+        wanted = [find_experiment(name) for name in names]
     except ValueError as error:
         raise InputError(str(error)) from None
-    strangers = [name for name in names if family not in (None, find_experiment(name).family)]
+    strangers = [experiment.name for experiment in wanted if family not in (None, experiment.family)]
     if strangers:
         raise InputError(
             f"experiment must be of the family {family}, got {', '.join(map(repr, strangers))}. Leave --family out."
         )
-    return tuple(
-        experiment
-        for experiment in EXPERIMENTS
-        if family in (None, experiment.family) and (not wanted or experiment.name in wanted)
-    )
+    return tuple(e for e in EXPERIMENTS if family in (None, e.family) and (not wanted or e in wanted))
 
 
 def specs_of_experiments(
@@ -133,15 +129,12 @@ def _load_specs(
     """
     _require_name(name)
     specs: list[SweepSpec] = []
-    mistakes: list[str] = []
+    mistakes = Mistakes()
     for family in families:
         named = {**overrides_for(family, overrides), "name": f"{name}-{family}"}
-        try:
+        with mistakes:
             specs.append(load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo))
-        except SpecError as error:
-            mistakes += error.mistakes
-    if mistakes:
-        raise SpecError(shortened(mistakes))
+    mistakes.tell()
     return specs
 
 

@@ -1,4 +1,4 @@
-"""How sweeps stand, read from what they have written: at any time, from any terminal, without Ray or a GPU."""
+"""The status of sweeps, read from what they have written: at any time, from any terminal, without Ray or a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.remembered import names_in, require_known
 from sweeps.spec import SweepSpec
 from sweeps.sweep_file import is_sweep, read_file, read_spec
-from sweeps.text import Column, minute, percent
+from sweeps.text import Column, json_of, minute, percent
 
 if TYPE_CHECKING:
     from sweeps.leaderboard import Leaderboard
@@ -27,7 +27,7 @@ JOBS = ("all", "reproduce")
 
 @dataclass(frozen=True, slots=True)
 class SweepStatus:
-    """How one sweep stands.
+    """The status of one sweep.
 
     Attributes:
         name: of the sweep.
@@ -52,7 +52,7 @@ class SweepStatus:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Trials that were run, by how they ended; neither siblings nor those that confirm others."""
+        """Trials that were run, by how they ended; neither derived ones nor those that confirm others."""
         search = (t for t in self.board.trials if t.sibling_of is None and t.confirms is None)
         return dict(Counter(trial.status for trial in search))
 
@@ -68,7 +68,7 @@ class SweepStatus:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {column.key: column.value(self) for column in COLUMNS}
+        return json_of(COLUMNS, self)
 
 
 def _best_accuracy(sweep: SweepStatus) -> float | None:
@@ -122,7 +122,7 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
 
 
 def sweep_status(out: Path, name: str) -> SweepStatus:
-    """Return how one sweep stands.
+    """Return the status of one sweep.
 
     Raises:
         InputError: there is none of that name, or its files are damaged.

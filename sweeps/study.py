@@ -63,9 +63,8 @@ class Study:
         self._live: dict[int, _Live] = {}
         self._finished: list[int] = []
         self._unfinished = [r.number for r in trials.records() if r.status == "running" and r.confirms is None]
-        # Runs that confirm the search, once it is over: those another driver left unfinished, and those not begun.
-        self._confirming: list[int] | None = None
-        self._repeats: list[Repeat] = []
+        self._queue = self._unfinished  # what is to be handed out again
+        self._repeats: list[Repeat] | None = None  # what confirms the search, once it is over, and was not begun
         self.reopened = reopened
 
     @classmethod
@@ -106,11 +105,11 @@ class Study:
 
     def ask(self) -> Asked | None:
         """Return the next trial to run, or None when the budget is used up or a small space holds nothing new."""
-        while self._to_go_on_with:
-            asked = self._hand_out_again(self._to_go_on_with.pop(0))
+        while self._queue:
+            asked = self._hand_out_again(self._queue.pop(0))
             if asked is not None:
                 return asked
-        if self._confirming is not None:
+        if self._repeats is not None:
             return self._begin_repeat(self._repeats.pop(0)) if self._repeats else None
         for _ in range(MAX_DUPLICATES):
             if not self.has_work:
@@ -138,9 +137,9 @@ class Study:
         """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?"""
         known = [self._trials.digests.get(repeat.config.digest) for repeat in repeats]
         begun = [number for number in known if number is not None]
-        self._confirming = [number for number in begun if self._trials.record(number).status == "running"]
+        self._queue = [number for number in begun if self._trials.record(number).status == "running"]
         self._repeats = [repeat for repeat, number in zip(repeats, known, strict=True) if number is None]
-        return bool(self._confirming or self._repeats)
+        return bool(self._queue or self._repeats)
 
     def _begin_repeat(self, repeat: Repeat) -> Asked | None:
         """Hand out a run with a fresh seed. Its settings are all of its config's, with the seed.
@@ -184,12 +183,12 @@ class Study:
         self._trials.spending = read
 
     def report(self, number: int, measurement: Measurement, seconds: float = 0.0) -> bool:
-        """Note a measurement; return True when the trial has ended with it.
+        """Note a measurement; return True when the trial should stop now.
 
-        It has when successive halving says so, or when a metric is not finite (then it has failed). Documented
-        experiments are never pruned, but others are measured against them; nor is a trial that has just finished its
-        last epoch, or a confirming run, against which no other is measured either. Saying the same epoch again changes
-        nothing.
+        It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
+        failed already). Documented experiments are never pruned, but others are measured against them; nor is a trial
+        that has just finished its last epoch, or a confirming run, against which no other is measured either. Saying
+        the same epoch again changes nothing.
         """
         live = self._live.get(number)
         if live is None:
@@ -205,11 +204,7 @@ class Study:
             live.stages = {}
         stopping, epochs = self._spec.early_stopping, live.config.epochs
         is_rung = epoch in stopping.rungs(epochs) and not (live.documented or live.confirms)
-        if not is_rung or not is_beaten(self._trials.curves(), number, epoch, epochs, stopping):
-            return False
-        reason = f"stopped after epoch {epoch}: others were better by then"
-        self._finish(number, "pruned", {**live.last, "reason": reason})
-        return True
+        return is_rung and is_beaten(self._trials.curves(), number, epoch, epochs, stopping)
 
     def is_live(self, number: int) -> bool:
         """Whether the trial was handed out and nothing final was told of it."""
@@ -236,6 +231,12 @@ class Study:
         else:
             self._finish(number, "complete", outcome)
 
+    def tell_pruned(self, number: int) -> None:
+        """Close the trial at its last report."""
+        last = self._live[number].last
+        reason = f"stopped after epoch {last['epochs']}: others were better by then"
+        self._finish(number, "pruned", {**last, "reason": reason})
+
     def tell_failed(self, number: int, reason: str, failure: str = "") -> None:
         """Close the trial as failed; the reason is shown on the leaderboard. ``failure`` is its kind."""
         self._finish(number, "failed", {**self._live[number].last, "reason": reason}, failure)
@@ -256,14 +257,10 @@ class Study:
             self._trials.note(number, lost=why)
         if not counted:
             self._uncount(number)
-        self._to_go_on_with.append(number)
+        self._queue.append(number)
 
     def _uncount(self, number: int) -> None:
         self._trials.note(number, attempts=self._trials.notes(number).get("attempts", 1) - 1)
-
-    @property
-    def _to_go_on_with(self) -> list[int]:
-        return self._unfinished if self._confirming is None else self._confirming
 
     @property
     def has_live(self) -> bool:

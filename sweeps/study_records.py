@@ -124,10 +124,7 @@ class Trials:
         return Asked(number, asked["experiment"], asked["settings"], config, noted.get("retry", {}))
 
     def curves(self) -> dict[int, Curve]:
-        """Return what trials of the search have measured, by number.
-
-        Not of failed ones, which came to nothing however well they began.
-        """
+        """Return what trials of the search have measured, by number; not failed ones, which came to nothing."""
         found = {}
         for number, place in self._ids.items():
             asked, outcome = self._lines[place].noted["asked"], self._lines[place].noted.get("outcome") or {}
@@ -165,9 +162,8 @@ class Trials:
         place, epoch = self._ids[number], measurement.epoch
         if epoch in self._lines[place].accuracies:
             return False
-        measured = {"metrics": dict(measurement.metrics), "trained": measurement.trained}
-        if measurement.stages:
-            measured["stages"] = dict(measurement.stages)
+        stages = {"stages": dict(measurement.stages)} if measurement.stages else {}
+        measured = {"metrics": dict(measurement.metrics), "trained": measurement.trained, **stages}
         self._write({"trial_id": place, "step": epoch, "measured": measured}, self.spending(number))
         return True
 
@@ -260,18 +256,16 @@ def note_spec(trials: Trials, spec: SweepSpec, name: str, edits: Sequence[str] |
         InputError: it is of another spec, and ``edits`` is None.
     """
     known = trials.attributes.get("spec")
-    if known is not None and known != spec.digest and edits is None:
+    is_another = known not in (None, spec.digest)
+    if is_another and edits is None:
         raise InputError(
             f"name must be of a sweep with the same spec, got {name!r}: it was begun with other settings "
             "(only trials, hours and resources may change). Give another --name, or the settings it was begun with; "
             f"carsweep resume {name} --set … changes a sweep."
         )
-    if edits or (known is not None and known != spec.digest):
-        edit = {
-            "at": datetime.now().astimezone().isoformat(timespec="seconds"),
-            "changes": list(edits or ("sweep.json",)),
-            "after": trials.next_number,
-        }
+    if edits or is_another:
+        now, changes = datetime.now().astimezone().isoformat(timespec="seconds"), list(edits or ("sweep.json",))
+        edit = {"at": now, "changes": changes, "after": trials.next_number}
         trials.note_study(edits=[*trials.attributes.get("edits", []), edit])
     if known != spec.digest:
         trials.note_study(spec=spec.digest, exhausted_at=0)  # what held nothing new may hold it now

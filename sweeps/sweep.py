@@ -24,7 +24,7 @@ from sweeps.sweep_checks import Checked, fit_to_data, notes_of_spec, require_sam
 from sweeps.sweep_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.sweep_file import forget, has_begun, write_file
 from sweeps.sweep_session import SweepSession
-from sweeps.waits import waiting
+from sweeps.waits import Waiting
 from sweeps.winner import conclude
 from sweeps.winner_candidates import repeats_wanted
 
@@ -88,7 +88,7 @@ def run_sweep(
                 status = "interrupted"
                 raise
             finally:
-                with uninterrupted(), waiting(watcher.note, "closing the runs in MLflow …"):
+                with uninterrupted(), Waiting(watcher.note, "closing the runs in MLflow …"):
                     mirror.close(status)
     return result
 
@@ -158,7 +158,7 @@ def _run_and_finish(session: SweepSession, watcher: Watcher, finish: Finish, mir
     keeper = DiskKeeper(session.spec, session.out, watcher.note)
     damage = DamageNews(session.stages, watcher.note)
     engine = _run_trials(session, watcher, [mirror, watcher, keeper, damage])
-    with waiting(watcher.note, "writing to MLflow …"):
+    with Waiting(watcher.note, "writing to MLflow …"):
         mirror.bring_in_line(engine.records)
     _tell_what_is_left(session, engine, watcher.note)
     result = finish(session, engine, mirror, watcher.note)
@@ -176,11 +176,12 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
     from carcls.families import known_costs
 
     spec, dataset = session.spec, session.dataset
-    with waiting(watcher.note, "starting Ray and its processes, which load PyTorch …") as beginning:
+    with Waiting(watcher.note, "starting Ray and its processes, which load PyTorch …") as beginning:
         from sweeps.engine import run_trials
         from sweeps.engine_task import Preload
 
-        preload = [Preload(session.ray)] if session.ray.address is None and not session.share.gpus else []
+        is_here = session.ray.address is None and not session.share.gpus
+        preload = [Preload(session.ray, session.share.concurrency)] if is_here else []
         return run_trials(
             spec,
             session.folder / "dataset.json",

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carcls.errors import InputError, OutputError, SpecError
+from carcls.errors import InputError, OutputError
 from sweeps.budget import idle_prices
+from sweeps.mistakes import Mistakes
 from sweeps.space import Choice
 from sweeps.sweep_data import configs_to_check, expected_demo, located
 from sweeps.sweep_file import has_begun, is_sweep, read_file
@@ -55,36 +56,6 @@ class Checked:
 _OF_NETWORKS = ("backbone", "weights", "image_size", "pooling", "depth", "stem")
 
 
-class _Mistakes:
-    """What is wrong, collected, so that all of it is told at once."""
-
-    def __init__(self) -> None:
-        self.found: list[InputError] = []
-
-    def __enter__(self) -> None:
-        """Begin a check."""
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        """Note the mistake that the check has found."""
-        if isinstance(error, InputError):
-            self.found.append(error)
-        return isinstance(error, InputError)
-
-    def tell(self) -> None:
-        """Raise what was found, each sentence once.
-
-        Raises:
-            InputError: there is something.
-        """
-        sentences: dict[str, None] = {}
-        for error in self.found:
-            sentences |= dict.fromkeys(error.mistakes if isinstance(error, SpecError) else [str(error)])
-        if len(sentences) == 1:
-            raise self.found[0]
-        if sentences:
-            raise SpecError(list(sentences))
-
-
 def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]:
     """Check all that can be checked of a command before an image is read: the one door of runs and plans.
 
@@ -99,7 +70,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     """
     from sweeps.resources import least_seconds, trial_resources
 
-    out, mistakes = command.root, _Mistakes()
+    out, mistakes = command.root, Mistakes()
     listings: dict[DataConfig, tuple[DataSummary, Manifest | None]] = {}
     for data in dict.fromkeys(located(spec.data, out) for spec in command.specs):
         with mistakes:
@@ -117,10 +88,9 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
             with mistakes:
                 share = trial_resources(spec, *machines)
         listed, reading = listings.get(located(spec.data, out), (None, None))
-        # Near-duplicates may move images from validation to training, so only more neighbours than both are too many.
-        if listed is not None and _most_neighbours(spec) > listed.train + listed.validation:
+        if listed is not None:
             with mistakes:
-                fit_to_data(spec, listed.train)
+                fit_to_data(spec, listed.train, spare=listed.validation)
         if not mistakes.found:
             assert listed is not None
             ready.append(Checked(spec, (), machine, share, {}, tracking, listed, reading))
@@ -146,7 +116,7 @@ def _list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
 
 
 def _ask_around(
-    command: Command, mistakes: _Mistakes, *, plan: bool
+    command: Command, mistakes: Mistakes, *, plan: bool
 ) -> tuple[Tracking | None, Machine, Sequence[Machine]]:
     """Return MLflow's store, this machine, and those that run the trials: none where the cluster cannot be asked.
 
@@ -183,20 +153,24 @@ def notes_of_spec(spec: SweepSpec) -> list[str]:
     return [*([spec.note] if spec.note else []), *spec.goals.lines(), *spec.goals.notes]
 
 
-def fit_to_data(spec: SweepSpec, gallery: int) -> tuple[SweepSpec, list[str]]:
+def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[SweepSpec, list[str]]:
     """Check that the sweep's settings fit the data set; return the spec that does, and what was changed, in words.
 
     Args:
         spec: of the sweep.
         gallery: training images, among which neighbours are found.
+        spare: validation images that may still become training images, since near-duplicates have one side.
 
     Raises:
         InputError: settings that were given do not fit, such as more neighbours than there are images.
     """
-    from carcls.families import check_data
-
     fitted = cut_neighbours(spec, gallery)
-    check_data(configs_to_check(fitted, "k"), gallery)
+    most = _most_neighbours(fitted)
+    if most > gallery + spare:
+        raise InputError(
+            f"k must be at most {gallery}, the training images that form the gallery, got {most}. "
+            f"Use --set k={min(5, gallery)}, or search.k with lower numbers."
+        )
     if fitted is spec:
         return spec, []
     return fitted, [f"k is searched over {fitted.search['k']} only: the gallery has {gallery} images."]

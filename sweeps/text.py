@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from carcls.errors import shown
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
 NOTHING = "–"
 UNLIMITED = 10_000  # characters of a line
+_LEAST = 8  # of a column that folds
 Thing = TypeVar("Thing")
 # What a share, a count and a size are told in, the largest unit first.
 _COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -218,69 +220,78 @@ def changes_text(changed: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
 
 
-def shared_changes(changes: Iterable[Mapping[str, tuple[Any, Any]]]) -> dict[str, tuple[Any, Any]]:
-    """Return the changes that all have.
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table that rich draws at any width, and no letter of it is lost.
 
-    >>> shared_changes([{"epochs": (10, 2), "batch_size": (64, 8)}, {"epochs": (10, 2)}])
-    {'epochs': (10, 2)}
-    """
-    first, *others = changes
-    return {name: change for name, change in first.items() if all(other.get(name) == change for other in others)}
-
-
-def table(
-    header: Sequence[str] | None,
-    rows: Iterable[Sequence[str]],
-    *,
-    words: Collection[str] = (),
-    fold: Collection[str] = (),
-) -> Table:
-    """Return a table that can be drawn at any width.
-
-    Args:
+    Attributes:
         header: names of the columns; without one the columns are words, and the last folds.
         rows: as many cells as columns.
         words: columns of words, which are left-aligned; the others are numbers, and right-aligned.
-        fold: columns that take more lines where the width is short; the others never do.
+        fold: columns that take more lines where the width is short. The others do where that is not enough.
     """
-    from rich.table import Table
-    from rich.text import Text
 
-    cells = [[Text(cell) for cell in row] for row in rows]
-    drawn = Table(box=None, pad_edge=False, header_style="bold", show_header=header is not None)
-    names = list(header) if header is not None else [""] * (len(cells[0]) if cells else 0)
-    for place, name in enumerate(names):
-        is_word, folds = name in words, name in fold
-        if header is None:
-            is_word, folds = True, place == len(names) - 1
-        drawn.add_column(name, justify="left" if is_word else "right", no_wrap=not folds, overflow="fold")
-    for row in cells:
-        drawn.add_row(*row)
-    return drawn
+    header: Sequence[str] | None
+    rows: Sequence[Sequence[str]]
+    words: Collection[str] = ()
+    fold: Collection[str] = ()
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """Give the table for the console's width."""
+        from rich.table import Table
+        from rich.text import Text
+
+        lines = [self.header, *self.rows] if self.header is not None else self.rows
+        if not lines:
+            return
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        names = list(self.header or [""] * len(widths))
+        folds = [name in self.fold for name in names] if self.header else [False] * (len(names) - 1) + [True]
+        least = [min(width, _LEAST) if can else width for width, can in zip(widths, folds, strict=True)]
+        fits = sum(least) + 2 * (len(least) - 1) <= options.max_width
+        drawn = Table(box=None, pad_edge=False, header_style="bold", show_header=self.header is not None)
+        for name, width, can in zip(names, least, folds, strict=True):
+            left = self.header is None or name in self.words
+            drawn.add_column(
+                Text(name),
+                justify="left" if left else "right",
+                overflow="fold",
+                no_wrap=fits and not can,
+                min_width=width if fits else None,
+            )
+        for row in self.rows:
+            drawn.add_row(*map(Text, row))
+        yield drawn
 
 
-def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold: Collection[str] = ()) -> Table:
+def json_of(columns: Iterable[Column[Thing]], thing: Thing) -> dict[str, Any]:
+    """Return a thing as the object of its columns' keys."""
+    return {column.key: column.value(thing) for column in columns}
+
+
+def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold: Collection[str] = ()) -> Grid:
     """Return a table with a row for each thing; ``fold`` names the keys of columns that fold."""
     rows = [[column.text(thing) for column in columns] for thing in things]
     words = [column.title for column in columns if column.is_word]
-    return table([c.title for c in columns], rows, words=words, fold=[c.title for c in columns if c.key in fold])
+    return Grid([c.title for c in columns], rows, words, [c.title for c in columns if c.key in fold])
 
 
-def lines_of(drawn: Table, *, width: int = UNLIMITED, indent: str = "") -> list[str]:
+def lines_of(grid: Grid, *, width: int = UNLIMITED, indent: str = "") -> list[str]:
     """Return a table as lines of plain text."""
     from rich.console import Console
 
     file = io.StringIO()
-    Console(file=file, width=width - len(indent), color_system=None).print(drawn)
+    Console(file=file, width=width - len(indent), color_system=None).print(grid)
     return [f"{indent}{line}".rstrip() for line in file.getvalue().splitlines()]
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown.
+def markdown_table(grid: Grid) -> str:
+    """Return a table that has a header in Markdown.
 
-    >>> print(markdown_table(["family", "test"], [["transfer", "80%"]]))
+    >>> print(markdown_table(Grid(["family", "test"], [["transfer", "80%"]])))
     | family | test |
     | --- | --- |
     | transfer | 80% |
     """
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---" for _ in header], *rows])
+    header = list(grid.header or ())
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *grid.rows])

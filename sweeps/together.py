@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.comparison import Pair, columns_of, compare_sweeps, sweep_json
 from sweeps.result import SweepResult
-from sweeps.text import counts_text, markdown_table
+from sweeps.text import counts_text, markdown_table, table_of
 
 if TYPE_CHECKING:
     from sweeps.command import Command
@@ -53,12 +53,11 @@ class Together:
 
     def markdown(self) -> str:
         """Return the comparison as a Markdown table."""
-        cells = [[column.text(result) for column in COLUMNS] for result in self.results.values()]
         data = next(iter(self.results.values())).data
         return (
             f"# {self.name}\n\n{data.name}: {data.classes} classes, images: {counts_text(data.splits)}. Each winner "
             "was chosen on the validation images and read once on the test images.\n\n"
-            f"{markdown_table([column.title for column in COLUMNS], cells)}\n{_paired(self.pairs)}"
+            f"{markdown_table(table_of(COLUMNS, self.results.values()))}\n{_paired(self.pairs)}"
         )
 
 

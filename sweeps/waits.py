@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 # What is over sooner is not worth a line.
 QUIET_SECONDS = 2.0
 
 
-@contextmanager
-def waiting(tell: Callable[[str], None], text: str) -> Iterator[Waiting]:
-    """Say what is waited for if what is done inside takes longer than ``QUIET_SECONDS``."""
-    wait = Waiting(tell, text)
-    try:
-        yield wait
-    finally:
-        wait.over()
-
-
 class Waiting:
-    """One wait. As an observer of a sweep it is over with the first trial.
+    """Say what is waited for if what is done inside takes longer than ``QUIET_SECONDS``.
+
+    As an observer of a sweep it is over with the first trial.
 
     Args:
         tell: gets ``text``, from another thread.
@@ -31,13 +22,16 @@ class Waiting:
     def __init__(self, tell: Callable[[str], None], text: str) -> None:
         self._timer = threading.Timer(QUIET_SECONDS, tell, [text])
         self._timer.name, self._timer.daemon = "carsweep-waits", True
-        self._timer.start()
 
-    def over(self) -> None:
+    def __enter__(self) -> Waiting:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Say nothing any more; when this returns, nothing is being said."""
         self._timer.cancel()
         self._timer.join()
 
     def trial_changed(self, _record: object) -> None:
         """The wait is over."""
-        self.over()
+        self.__exit__()

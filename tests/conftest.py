@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from filelock import FileLock
+from PIL import Image
 
 import sweeps.tracking_store  # what it sets in the environment is there before every test
 import sweeps.waits
@@ -49,6 +51,32 @@ def run(
         return code, *capfd.readouterr()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def draw_tints() -> Callable[..., Path]:
+    """Return a function that draws class folders of noise with a train and a test split, a tint for each class."""
+
+    def draw(
+        root: Path,
+        train: int,
+        test: int,
+        *,
+        size: tuple[int, int] = (48, 60),
+        tints: Sequence[tuple[int, int, int]] = ((180, 0, 0), (0, 180, 0), (0, 0, 180)),
+        noise: int = 70,
+    ) -> Path:
+        random = np.random.default_rng(0)
+        for label, tint in enumerate(tints):
+            for split, count in (("train", train), ("test", test)):
+                place = root / split / f"tint {label}"
+                place.mkdir(parents=True)
+                for number in range(count):
+                    pixels = random.integers(0, noise, (*size, 3)) + np.array(tint)
+                    Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
+        return root
+
+    return draw
 
 
 @pytest.fixture

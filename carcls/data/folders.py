@@ -30,10 +30,11 @@ def read_split_folders(root: Path) -> Manifest | None:
     Raises:
         DataError: a class has test images and no training images.
     """
-    train = [_Part.listed(folder) for folder in _named(root, _TRAIN)]
+    train = [_ClassFolders.listed(folder) for folder in _named(root, _TRAIN)]
     if not any(part.classes for part in train):
         return None
-    validation, test = ([_Part.listed(folder) for folder in _named(root, names)] for names in (_VALIDATION, _TEST))
+    validation = [_ClassFolders.listed(folder) for folder in _named(root, _VALIDATION)]
+    test = [_ClassFolders.listed(folder) for folder in _named(root, _TEST)]
     train += validation
     classes = sorted({name for part in train for name in part.classes})
     unknown = sorted({name for part in test for name in part.classes} - set(classes))
@@ -52,7 +53,7 @@ def read_split_folders(root: Path) -> Manifest | None:
 
 def read_class_folders(root: Path) -> Manifest | None:
     """Read ``<class>/*``, all as training images until test is cut from them; None where no folder holds images."""
-    part = _Part.listed(root)
+    part = _ClassFolders.listed(root)
     images = tuple(part.records(root, list(part.classes), "train"))
     notes = tuple(_notes([part], len(images)))
     return Manifest(root, "folders", tuple(part.classes), images, notes=notes) if images else None
@@ -80,7 +81,7 @@ def list_files(folder: Path) -> tuple[list[str], Counter[str]]:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _ClassFolders:
     """A folder of class folders.
 
     Attributes:
@@ -96,7 +97,7 @@ class _Part:
     empty: Sequence[str]
 
     @classmethod
-    def listed(cls, folder: Path) -> _Part:
+    def listed(cls, folder: Path) -> _ClassFolders:
         """List it; classes and images come sorted."""
         found = {child.name: list_files(child) for child in subfolders(folder)}
         others = sum((others for _, others in found.values()), Counter[str]())
@@ -112,7 +113,7 @@ class _Part:
                 yield ImageRecord(f"{prefix}{name}/{image}", labels[name], split, None)
 
 
-def _notes(parts: Sequence[_Part], images: int) -> Iterator[str]:
+def _notes(parts: Sequence[_ClassFolders], images: int) -> Iterator[str]:
     """Say how many files beside the ``images`` are left out because of their extensions, and which folders are."""
     others = sum((part.others for part in parts), Counter[str]())
     if others:

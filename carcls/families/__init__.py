@@ -13,13 +13,12 @@ from typing import Any, Protocol, cast
 
 from carcls.config import Family, TrialConfig
 from carcls.data.dataset import Dataset
-from carcls.families.checks import check_data, preflight
+from carcls.families.checks import preflight
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 
 __all__ = [
     "TestScore",
-    "check_data",
     "evaluate_on_test",
     "export_trial",
     "known_costs",

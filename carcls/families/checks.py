@@ -45,20 +45,6 @@ def preflight(
     return notes, {config.backbone: network.record for config, network in known.items()}
 
 
-def check_data(configs: Iterable[TrialConfig], gallery: int) -> None:
-    """Check, before anything is trained, that the trials' settings fit the data set.
-
-    Raises:
-        InputError: a trial asks for more neighbours than the ``gallery`` of training images holds.
-    """
-    for config in configs:
-        if config.family == "retrieval" and config.k > gallery:
-            raise InputError(
-                f"k must be at most {gallery}, the training images that form the gallery, got {config.k!r}. "
-                f"Use --set k={min(5, gallery)}, or search.k with lower numbers."
-            )
-
-
 def _notes_of(config: TrialConfig, network: Network) -> list[str]:
     if network.weights == "later":
         return [f"The weights of {config.backbone} are not on this machine yet; the sweep downloads them first."]

@@ -152,10 +152,7 @@ def build_backbone(name: str, seed: int = 0) -> Backbone:
     Raises:
         InputError: the name is unknown, to us or to timm; the message names the nearest.
     """
-    try:
-        record = find_backbone(name)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    record = find_backbone(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "backbone"))
         if record.source == "torchvision":

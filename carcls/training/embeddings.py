@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -35,8 +35,8 @@ SOURCE, SECONDS = "source.json", "seconds.txt"
 # So many images are a part that another trial may embed meanwhile.
 PART = 256
 VERSION = 3
-# Writes the embeddings of rows of the pack into a folder.
-Embed = Callable[[Path, NDArray[np.int64]], None]
+# The key of the embeddings of some images, and what makes them; a stage until all of them are put together.
+PartStage = tuple[dict[str, Any], Callable[[Path], None]]
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,6 @@ class Extractor:
         """The training stage, shared with every family."""
         return TrainedClassifier(self.config, self.data, self.stages)
 
-    @cached_property
-    def is_frozen(self) -> bool:
-        """Whether nothing is trained."""
-        return self.trained.training.unfreezing == "frozen"
-
     def get_or_embed(self, report: Report) -> Path:
         """Return the stage with the embeddings of training and validation images; train the extractor if need be.
 
@@ -73,33 +68,45 @@ class Extractor:
         Raises:
             TrialFailure: training cannot go on.
         """
-        if self.is_frozen:
-            return self._get_or_embed(self._frozen_key, None)
+        if self.trained.training.unfreezing == "frozen":
+            key = {**self.trained.frozen_key, "precision": self.trained.precision, "version": VERSION}
+            return self._get_or_embed(key, None)
         training = self.trained.get_or_train(report)
         model = training.relative_to(self.stages.root).as_posix()
         return self._get_or_embed({"training": self.trained.key, "version": VERSION}, model)
 
     def _get_or_embed(self, key: dict[str, Any], training: str | None) -> Path:
         """Return the stage; all trials that want it at once embed parts of the images, and one puts them together."""
-        parts = Parts(self.stages, self.stages.folder(KIND, key).name, gallery_and_queries(self.data))
+        whole = self.stages.folder(KIND, key).name
+        rows = np.concatenate([self.data.splits.train, self.data.splits.validation])  # the gallery, then the queries
         backbone = cache(lambda: self._folded(self._extractor(training)))
-
-        def embed(folder: Path, rows: NDArray[np.int64]) -> None:
-            self._embed(folder, backbone(), rows)
-
-        def join(folder: Path) -> None:
-            seconds = parts.join(folder, embed)
-            write_json(folder / SOURCE, {"training": training, "weights": self.trained.key["weights"]})
-            note_made(folder, seconds)
-
-        parts.embed_free_ones(embed, until=lambda: self.stages.has(KIND, key))
-        found = self.stages.get_or_make(KIND, key, join)
-        parts.forget()
+        parts: list[PartStage] = [
+            ({"of": whole, "first": first}, partial(self._embed_part, backbone, rows[first : first + PART]))
+            for first in range(0, len(rows), PART)
+        ]
+        for part in parts:  # those that nobody else is at
+            if self.stages.has(KIND, key):
+                break
+            self.stages.make_if_free(PART_KIND, *part)
+        found = self.stages.get_or_make(KIND, key, lambda folder: self._join(folder, parts, training))
+        for part_key, _ in parts:
+            if self.stages.has(PART_KIND, part_key):
+                self.stages.forget(PART_KIND, part_key)
         return found
 
-    @cached_property
-    def _frozen_key(self) -> dict[str, Any]:
-        return {**self.trained.frozen_key, "precision": self.trained.precision, "version": VERSION}
+    def _embed_part(self, backbone: Callable[[], Backbone], rows: NDArray[np.int64], folder: Path) -> None:
+        start = time.perf_counter()
+        self._embed(folder, backbone(), rows)
+        (folder / SECONDS).write_text(repr(time.perf_counter() - start), encoding="utf-8")
+        note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
+
+    def _join(self, folder: Path, parts: Sequence[PartStage], training: str | None) -> None:
+        """Put the embeddings of the parts together, by pooling, and note how long embedding all of them took."""
+        folders = [self.stages.get_or_make(PART_KIND, *part) for part in parts]
+        for file in folders[0].glob("*.npy"):
+            np.save(folder / file.name, np.concatenate([np.load(part / file.name) for part in folders]))
+        write_json(folder / SOURCE, {"training": training, "weights": self.trained.key["weights"]})
+        note_made(folder, sum(float((part / SECONDS).read_text()) for part in folders))
 
     def of_test(self, model: str) -> Path:
         """Return the stage with the embeddings of the test images.
@@ -144,57 +151,6 @@ class Extractor:
                         found.setdefault(pooling, []).append(part.cpu().numpy())
         for pooling, rows_found in found.items():
             np.save(folder / f"{pooling}.npy", np.concatenate(rows_found))
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Embeddings of some hundred images each, as stages that last until they are put together.
-
-    Attributes:
-        stages: the store.
-        whole: digest of the stage that they become.
-        rows: int64 [n], of all images.
-    """
-
-    stages: StageStore
-    whole: str
-    rows: NDArray[np.int64]
-
-    def embed_free_ones(self, embed: Embed, until: Callable[[], bool]) -> None:
-        """Embed the parts that nobody else is at, unless ``until`` says that they are not wanted any more."""
-        for key, make in self._each(embed):
-            if until():
-                return
-            self.stages.make_if_free(PART_KIND, key, make)
-
-    def join(self, folder: Path, embed: Embed) -> float:
-        """Write the embeddings of all images, by pooling, as ``embed`` does; return how long embedding them took."""
-        folders = [self.stages.get_or_make(PART_KIND, key, make) for key, make in self._each(embed)]
-        for file in folders[0].glob("*.npy"):
-            np.save(folder / file.name, np.concatenate([np.load(part / file.name) for part in folders]))
-        return sum(float((part / SECONDS).read_text()) for part in folders)
-
-    def forget(self) -> None:
-        """Remove the parts."""
-        for key, _ in self._each(lambda _folder, _rows: None):
-            if self.stages.has(PART_KIND, key):
-                self.stages.forget(PART_KIND, key)
-
-    def _each(self, embed: Embed) -> Iterator[tuple[dict[str, Any], Callable[[Path], None]]]:
-        for first in range(0, len(self.rows), PART):
-            yield {"of": self.whole, "first": first}, partial(self._make, embed, self.rows[first : first + PART])
-
-    def _make(self, embed: Embed, rows: NDArray[np.int64], folder: Path) -> None:
-        start = time.perf_counter()
-        embed(folder, rows)
-        seconds = time.perf_counter() - start
-        (folder / SECONDS).write_text(repr(seconds), encoding="utf-8")
-        note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
-
-
-def gallery_and_queries(data: Dataset) -> NDArray[np.int64]:
-    """Return the rows of an embeddings stage: training images, which are the gallery, then validation images."""
-    return np.concatenate([data.splits.train, data.splits.validation])
 
 
 def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ Letters: n images, d embedding.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
@@ -55,16 +55,15 @@ class FrozenFeatures:
             later: views of the next epochs. While another process makes the one of this epoch, those are made.
         """
 
-        def made_if_free(wanted: View | None) -> bool:
-            key = self._key(rows, wanted)
-            return self.stages.make_if_free(KIND, key, lambda folder: self._make(folder, rows, wanted))
+        def stage(wanted: View | None) -> tuple[dict[str, Any], Callable[[Path], None]]:
+            return self._key(rows, wanted), lambda folder: self._make(folder, rows, wanted)
 
         for other in later:
-            if self.has(rows, view) or made_if_free(view):
+            if self.has(rows, view) or self.stages.make_if_free(KIND, *stage(view)):
                 break
             if not self.has(rows, other):
-                made_if_free(other)
-        folder = self.stages.get_or_make(KIND, self._key(rows, view), lambda folder: self._make(folder, rows, view))
+                self.stages.make_if_free(KIND, *stage(other))
+        folder = self.stages.get_or_make(KIND, *stage(view))
         features: NDArray[np.float32] = np.load(folder / FILE, mmap_mode="r")
         return features
 

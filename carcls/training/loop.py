@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,12 +33,12 @@ from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.device import NumberFormat, autocast
 from carcls.training.features import FrozenFeatures
-from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource, View, batches
 from carcls.training.loss import training_loss
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
 from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages
 
+HEADS, HEADS_VERSION = "heads", 3
 WORTH_FOLDING = 200
 """Images, of which a network answers fewer sooner than a copy of it is folded."""
 STEPS_BETWEEN_CHECKS = 20
@@ -66,7 +67,8 @@ class Trainer:
         train, validation: the splits.
         precision: of the backbone's arithmetic; the head always computes in fp32.
         features: cached features for epochs in which the backbone is frozen; None computes them as they are needed.
-        heads: shared with other trials until the backbone opens; None shares none.
+        head_key: what a head depends on, besides the number of epochs, while the backbone is frozen. Until it opens,
+            heads are stages, one for each epoch, that trials share; None shares none.
     """
 
     config: TrialConfig
@@ -76,7 +78,7 @@ class Trainer:
     validation: Split
     precision: NumberFormat
     features: FrozenFeatures | None
-    heads: SharedHeads | None = None
+    head_key: Mapping[str, Any] | None = None
     optimizer: Optimizer = field(init=False)
     progress: Progress = field(init=False)
 
@@ -114,19 +116,30 @@ class Trainer:
 
     def _shares_head(self, epoch: int) -> bool:
         """Whether only the head trains in this epoch, and the backbone opens later."""
-        return self.heads is not None and self._frozen(epoch) and self._open_count(self.config.epochs - 1) > 0
+        return self.head_key is not None and self._frozen(epoch) and self._open_count(self.config.epochs - 1) > 0
 
     def _share_head(self, epoch: int) -> bool:
-        """Train this epoch, or take over what another trial has trained; tell which."""
+        """Train this epoch, or take over what another trial has trained; tell which.
 
-        def train() -> Progress:
+        What a head is after n epochs depends neither on when the backbone opens nor on its learning rate. Nobody is
+        reported to while the stage is made, so that a trial that is stopped there keeps no other waiting.
+        """
+        assert self.head_key is not None
+        assert self.features is not None
+        stages, key = self.features.stages, {**self.head_key, "epochs": epoch + 1, "version": HEADS_VERSION}
+        trained = False
+
+        def train(folder: Path) -> None:
+            nonlocal trained
+            trained = True
             self.run_epoch(epoch)
-            return self.progress
+            save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
 
-        assert self.heads is not None
-        if self.features is not None and not self.heads.has(epoch + 1):
+        if not stages.has(HEADS, key):
             self._cached(epoch, self.features)  # two trials that come here at once make two views, not one
-        self.progress, trained = self.heads.get_or_train(epoch + 1, self.classifier, self.optimizer, train)
+        folder = stages.get_or_make(HEADS, key, train)
+        if not trained:
+            self.progress = load_checkpoint(folder, self.classifier, self.optimizer)
         return trained
 
     def run_epoch(self, epoch: int) -> NDArray[np.float32]:
@@ -182,8 +195,7 @@ class Trainer:
             InputError: it cannot, and a whole batch has no more.
         """
         for least in (1, 2):
-            parts_of = micro_batches(self.config, least)
-            all_parts = [parts_of(batch) for batch in all_batches]
+            all_parts = [micro_batches(self.config, batch, least) for batch in all_batches]
             if all(len(part) > 1 for parts in all_parts for part in parts):
                 return all_parts
             if least == 1 and trains_on_one_image(self.classifier.backbone, self.images.side):
@@ -254,18 +266,19 @@ class Trainer:
         return image_logits(self.classifier, self.images, self.validation.rows, self.precision)
 
 
-def micro_batches(config: TrialConfig, least: int = 1) -> Callable[[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Return what cuts a batch int64 [b] into parts of at most ``micro_batch`` images, as equal as can be.
+def micro_batches(config: TrialConfig, batch: NDArray[np.int64], least: int = 1) -> list[NDArray[np.int64]]:
+    """Return a batch int64 [b] in parts of at most ``micro_batch`` images, as equal as can be.
 
     Args:
         config: the trial.
+        batch: positions.
         least: images of a part, if the batch has so many. Parts may then be larger than ``micro_batch``: of 2 as the
             least and the most, three images are one part.
     """
     most = max(config.micro_batch or config.batch_size, least)
     if most >= config.batch_size:  # array_split takes a while to cut nothing
-        return lambda batch: [batch]
-    return lambda batch: list(np.array_split(batch, min(math.ceil(len(batch) / most), max(1, len(batch) // least))))
+        return [batch]
+    return list(np.array_split(batch, min(math.ceil(len(batch) / most), max(1, len(batch) // least))))
 
 
 def head_logits(classifier: Classifier, embeddings: Tensor) -> NDArray[np.float32]:

@@ -29,7 +29,6 @@ from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
 from carcls.training.device import NumberFormat, memory_errors_named, pick_device
 from carcls.training.features import FrozenFeatures
-from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource
 from carcls.training.loop import Split, Trainer, image_logits
 from carcls.training.precision import resolve_precision
@@ -68,16 +67,14 @@ class TrainedClassifier:
     @cached_property
     def precision(self) -> NumberFormat:
         """The format of the backbone's arithmetic on this device, once it trains if it ever does."""
-        return self.frozen_precision if self._stays_frozen else resolve_precision(self.config, self.device, self.stages)
+        if stays_frozen(self.training.unfreezing, self.training.epochs):
+            return self.frozen_precision
+        return resolve_precision(self.config, self.device, self.stages)
 
     @cached_property
     def frozen_precision(self) -> NumberFormat:
         """The format of the arithmetic of a frozen backbone, which may gain where it would lose training."""
         return resolve_precision(self.config, self.device, self.stages, frozen=True)
-
-    @property
-    def _stays_frozen(self) -> bool:
-        return stays_frozen(self.training.unfreezing, self.training.epochs)
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -154,9 +151,6 @@ class TrainedClassifier:
         pixels = self.data.pack(self.stages, self.config.image_size).pixels
         return ImageSource(pixels, backbone.mean, backbone.std, self.device)
 
-    def _split(self, rows: NDArray[np.int64]) -> Split:
-        return Split(rows, self.data.labels[rows])
-
     def _train(self, folder: Path, report: Report) -> None:
         """Train from the checkpoint in ``folder``; from the beginning where there is none, or a damaged one."""
         try:
@@ -175,20 +169,16 @@ class TrainedClassifier:
                 config=self.training,
                 classifier=classifier,
                 images=images,
-                train=self._split(self.data.splits.train),
-                validation=self._split(self.data.splits.validation),
+                train=Split(self.data.splits.train, self.data.labels[self.data.splits.train]),
+                validation=Split(self.data.splits.validation, self.data.labels[self.data.splits.validation]),
                 precision=self.precision,
                 features=FrozenFeatures(self.stages, backbone, images, self.frozen_precision, self.frozen_key),
-                heads=SharedHeads(self.stages, self._head_key),
+                head_key={**self.config.head_settings(), **self._inputs, "precision": self.frozen_precision},
             )
             logits = trainer.fit(folder, report)
         write_json(folder / HISTORY, trainer.progress.history)
         write_predictions(folder / PREDICTIONS, trainer.validation.rows, trainer.validation.labels, logits)
         (folder / CHECKPOINT).unlink(missing_ok=True)
-
-    @property
-    def _head_key(self) -> dict[str, Any]:
-        return {**self.config.head_settings(), **self._inputs, "precision": self.frozen_precision}
 
     @property
     def frozen_key(self) -> dict[str, Any]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.text import Text
 
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
-from sweeps.cli.streams import Streams, callable_name
-from sweeps.text import counts_text, percent, settings_text, table, table_of
+from sweeps.cli.streams import Streams, callable_name, say
+from sweeps.text import Column, counts_text, settings_text, table_of
 
 if TYPE_CHECKING:
     from sweeps.comparison import Comparison, DataGroup, Pair
@@ -30,6 +30,11 @@ Examples:
 _WIDE = 110
 _ALWAYS = ("sweep", "family", "status", "val_accuracy", "test_accuracy")
 _WHERE_WIDE = ("trials", "test_f1", "seconds", "registered")
+# Columns of a sweep's best rows, and one more for what else a leaderboard tells of them.
+_OF_ROWS = ("rank", "number", "accuracy")
+_WHAT: Column[Row] = Column(
+    "what", lambda row: f"{row.trial.name}  {settings_text(row.settings)}".rstrip(), "what", is_word=True
+)
 _SHOWN_PAIRS = 20
 
 
@@ -53,27 +58,29 @@ def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
             streams.write_json(comparison.as_dict(top))
         else:
             print_comparison(streams.result, comparison, top)
-        for line in _rest(comparison, out):
-            streams.shown.print(line, markup=False, soft_wrap=True)
+        say(streams.shown, *_rest(comparison, out))
     return DONE
 
 
 def print_comparison(console: Console, comparison: Comparison, top: int) -> None:
     """Print each data set's sweeps, the pairs of their winners, and their best rows."""
-    from sweeps.comparison import columns_of
+    from sweeps.comparison import columns_of, sweep_json
+    from sweeps.leaderboard import COLUMNS
 
     keys = _ALWAYS if console.width < _WIDE else (*_ALWAYS, *_WHERE_WIDE)
+    of_rows = [*(column for column in COLUMNS if column.key in _OF_ROWS), _WHAT]
     for group in comparison.groups:
-        console.print(_title(group))
-        console.print(table_of(columns_of(*keys), group.sweeps, fold=("sweep",)))
+        say(console, _title(group), table_of(columns_of(*keys), group.sweeps, fold=("sweep",)))
         for result in group.sweeps:
-            failed = next((trial for trial in result.trials if trial.status == "failed"), None)
-            if result.status == "failed" and failed is not None:
-                console.print(f"{result.sweep} failed: {failed.reason}", markup=False, soft_wrap=True)
+            reason = sweep_json(result)["reason"]
+            if result.status == "failed" and reason:
+                say(console, f"{result.sweep} failed: {reason}")
         if group.pairs:
             print_pairs(console, group.pairs)
         for result in group.sweeps:
-            console.print(*_best_rows(result.sweep, group.top(result, top)), sep="\n")
+            if result.trials:
+                rows = table_of(of_rows, group.top(result, top), fold=("what",))
+                say(console, Text(f"\n{result.sweep}", style="bold"), rows)
 
 
 def _title(group: DataGroup) -> Text:
@@ -86,26 +93,10 @@ def print_pairs(console: Console, pairs: Sequence[Pair]) -> None:
     """Print what the tests of pairs say; there must be one at least."""
     images = pairs[0].numbers.images
     corrected = f", Holm's correction over {len(pairs)} pairs" if len(pairs) > 1 else ""
-    console.print(f"\nWinners on the same {images} test images, in points (exact McNemar test{corrected}):")
-    for pair in pairs[:_SHOWN_PAIRS]:
-        console.print(f"  {pair}", markup=False, soft_wrap=True)
+    say(console, f"\nWinners on the same {images} test images, in points (exact McNemar test{corrected}):")
+    say(console, *(f"  {pair}" for pair in pairs[:_SHOWN_PAIRS]))
     if len(pairs) > _SHOWN_PAIRS:
-        console.print(f"  … and {len(pairs) - _SHOWN_PAIRS} more pairs; --json has them all.")
-
-
-def _best_rows(sweep: str, rows: Sequence[Row]) -> Iterator[RenderableType]:
-    header = ("rank", "trial", "val acc.", "what")
-    cells = [
-        (
-            str(row.rank or row.trial.status),
-            str(row.trial.number),
-            percent(row.trial.measured("val_accuracy")),
-            f"{row.trial.name}  {settings_text(row.settings)}".rstrip(),
-        )
-        for row in rows
-    ]
-    yield Text(f"\n{sweep}", style="bold")
-    yield table(header, cells, words=("what",), fold=("what",))
+        say(console, f"  … and {len(pairs) - _SHOWN_PAIRS} more pairs; --json has them all.")
 
 
 def _rest(comparison: Comparison, out: Path) -> list[str]:

@@ -13,13 +13,12 @@ import click
 
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
 from sweeps.cli.output import kept_in
-from sweeps.cli.streams import Streams, callable_name
+from sweeps.cli.streams import Streams, callable_name, say
 from sweeps.interrupts import last_words
-from sweeps.text import duration, table, table_of
+from sweeps.text import Grid, duration, table_of
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from sweeps.command import Command
     from sweeps.observers import Watcher
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
     from sweeps.together import Together
 
-# Columns of words in the tables of a reproduction.
-_NAMED = ("family", "experiment", "best")
 # The width of a terminal from which it shows all columns of the winners.
 _WIDE = 110
 
@@ -123,12 +120,12 @@ def _show_families(console: Console, command: Command, together: Together) -> No
         print_pairs(console, together.pairs)
     if not together.interrupted:
         folder = command.out / command.name
-        console.print(f"\nWritten to {folder / 'comparison.md'} and comparison.json.", soft_wrap=True)
         ui = shlex.join([callable_name("carsweep"), "ui", "--out", str(command.out)])
-        console.print(f"Look at the runs: {ui}", markup=False, soft_wrap=True)
+        written = f"\nWritten to {folder / 'comparison.md'} and comparison.json."
+        say(console, written, f"Look at the runs: {ui}")
 
 
-def draw_winners(together: Together, width: int) -> Table:
+def draw_winners(together: Together, width: int) -> Grid:
     """Draw the winners, a row for each family; a narrow terminal gets the columns that matter most."""
     from sweeps.together import COLUMNS, NARROW_COLUMNS
 
@@ -142,13 +139,11 @@ def _show_experiments(console: Console, command: Command, reproduction: Reproduc
     from sweeps.reproduction_tables import blocks_of
 
     for block in blocks_of(reproduction) if console.is_terminal else ():
-        # Names stay whole; numbers take more lines where the width is short.
-        drawn = Markdown(block) if isinstance(block, str) else table(*block, words=_NAMED, fold=block.header[1:])
-        console.print(drawn, "")
+        console.print(Markdown(block) if isinstance(block, str) else block, "")
     if not console.is_terminal:
-        console.print(reproduction.markdown(), markup=False, soft_wrap=True)
+        say(console, reproduction.markdown())
     folder = command.out / command.name
-    console.print(f"Written to {folder / 'reproduction.md'} and reproduction.json.", soft_wrap=True)
+    say(console, f"Written to {folder / 'reproduction.md'} and reproduction.json.")
 
 
 def tell_how_to_go_on(name: str, out: Path) -> int:

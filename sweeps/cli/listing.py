@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from carcls.catalog import BACKBONES
-from sweeps.text import lines_of, percent, table
+from sweeps.text import Grid, lines_of, percent
 
 
 @click.command("list")
@@ -27,7 +27,7 @@ def _backbones() -> None:
         for b in BACKBONES
     ]
     rows.append(("timm:<model>", "", "", "", "any model that timm has"))
-    click.echo("\n".join(lines_of(table(None, rows))))
+    click.echo("\n".join(lines_of(Grid(None, rows))))
 
 
 def _weights(source: str) -> str:
@@ -49,4 +49,4 @@ def _experiments() -> None:
 def _specs() -> None:
     from sweeps.packaged import packaged_specs
 
-    click.echo("\n".join(lines_of(table(None, [(spec.name, spec.command) for spec in packaged_specs()]))))
+    click.echo("\n".join(lines_of(Grid(None, [(spec.name, spec.command) for spec in packaged_specs()]))))

@@ -11,7 +11,7 @@ from carcls.config import Family
 from carcls.errors import InputError, nearest
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.options import options
-from sweeps.cli.streams import Streams
+from sweeps.cli.streams import Streams, say
 from sweeps.cli.ui import store_of
 from sweeps.text import percent, points
 
@@ -44,17 +44,16 @@ def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_
     _require_database(uri)
     with Streams(as_json) as streams:
         from sweeps.tracking_store import open_tracking
-        from sweeps.waits import waiting
+        from sweeps.waits import Waiting
 
-        with waiting(streams.tell, "opening MLflow's store …"):
+        with Waiting(streams.tell, "opening MLflow's store …"):
             tracking = open_tracking(uri, out)
             from sweeps.promotion import promote as promote_challenger  # after what MLflow reads when it is imported
-        with waiting(streams.tell, "loading the models and asking them for an answer …"):
+        with Waiting(streams.tell, "loading the models and asking them for an answer …"):
             promotion = promote_challenger(tracking, family, dry_run=dry_run)
         if as_json:
             streams.write_json(promotion.as_dict())
-        for line in lines_of(promotion):
-            streams.shown.print(line, markup=False, soft_wrap=True)
+        say(streams.shown, *lines_of(promotion))
     return DONE if promotion.accepted else FAILED
 
 

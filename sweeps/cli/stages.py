@@ -54,7 +54,7 @@ def lines_of(kinds: list[KindUse]) -> list[str]:
         (k.kind, str(k.stages), text.size_text(k.bytes), text.duration(k.seconds), str(k.hits), text.duration(k.saved))
         for k in kinds
     ]
-    lines = text.lines_of(text.table(_HEAD, rows, words=("kind",)))
+    lines = text.lines_of(text.Grid(_HEAD, rows, words=("kind",)))
     unfinished = sum(k.unfinished for k in kinds)
     if unfinished:
         lines.append(f"Besides, {unfinished} unfinished: being made, or to go on with.")

@@ -1,4 +1,4 @@
-"""``carsweep status``: how a sweep stands, also while it runs."""
+"""``carsweep status``: the status of a sweep, also while it runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import click
 
 from sweeps.cli.execute import resume_command
 from sweeps.cli.options import options
-from sweeps.cli.running import accuracy_of, epoch_of, write_twins
 from sweeps.cli.streams import Streams
+from sweeps.cli.trials import accuracy_of, epoch_of, write_twins
 from sweeps.text import minute, percent
 
 if TYPE_CHECKING:

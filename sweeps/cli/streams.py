@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from sweeps.cli.output import Output
 
@@ -59,13 +59,19 @@ class Streams:
 
     def tell(self, text: str) -> None:
         """Print a sentence on progress."""
-        self.progress.print(text, markup=False, soft_wrap=True)
+        say(self.progress, text)
 
     def write_json(self, value: dict[str, Any]) -> None:
         """Write the one object."""
         assert self._stdout is not None
         with io.BufferedWriter(Output(self._stdout, must=True)) as file:
             file.write(json.dumps(value, indent=1).encode() + b"\n")
+
+
+def say(console: Console, *parts: RenderableType) -> None:
+    """Print sentences, which the terminal wraps, and what is drawn at the console's width."""
+    for part in parts:
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
 
 
 def _console(*, stderr: bool) -> Console:

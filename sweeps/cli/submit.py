@@ -31,10 +31,10 @@ def submit(family: str, address: str, wait: bool, working_dir: Path | None, opti
     every machine of the cluster sees.
     """
     from sweeps.submit import follow_job, job_command, submit_job
-    from sweeps.waits import waiting
+    from sweeps.waits import Waiting
 
     words = [family, *options, *_own_name(family, _parsed(family, options))]
-    with waiting(_tell, "waiting for the cluster to take the job …"):
+    with Waiting(_tell, "waiting for the cluster to take the job …"):
         job = submit_job(address, words, working_dir=working_dir)
     shown = mask_secrets(address)
     _tell(f"Job {job} runs: {mask_secrets(job_command(words))}\nIts page: {shown}/#/jobs/{job}")

@@ -12,12 +12,12 @@ from rich.text import Text
 
 from sweeps.budget import spent_text
 from sweeps.cli.goals import goals_lines, nothing_feasible
-from sweeps.cli.running import write_twins
-from sweeps.cli.streams import callable_name
+from sweeps.cli.streams import callable_name, say
+from sweeps.cli.trials import write_twins
 from sweeps.cli.verdict import draw_confirmed, verdict_lines
 from sweeps.leaderboard import shown_columns
 from sweeps.result import SweepResult, TestReading
-from sweeps.text import counts_text, duration, percent, percent_range, plural, settings_text, table, table_of
+from sweeps.text import Grid, counts_text, duration, percent, percent_range, plural, settings_text, table_of
 
 _SHOWN = 20
 _WIDE = 95
@@ -31,8 +31,7 @@ def print_result(console: Console, result: SweepResult, *, closing: bool = True)
         result: of the sweep.
         closing: whether to tell the winner's test score and what to do next.
     """
-    for part in _parts(result, wide=console.width >= _WIDE, closing=closing):
-        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+    say(console, *_parts(result, wide=console.width >= _WIDE, closing=closing))
 
 
 def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[RenderableType]:
@@ -41,7 +40,7 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
     yield _title(result)
     yield table_of(shown_columns(shown, wide=wide, goals=board.goals), shown)
     yield "\nSettings that differ from the sweep's base:"
-    yield table(None, [(f"  trial {row.trial.number}", settings_text(row.settings) or "none") for row in shown])
+    yield Grid(None, [(f"  trial {row.trial.number}", settings_text(row.settings) or "none") for row in shown])
     yield from _left_out(result)
     for trial in result.trials:
         if trial.status == "failed":
@@ -65,12 +64,12 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
 
 
 def _left_out(result: SweepResult) -> list[str]:
-    siblings = sum(trial.sibling_of is not None for trial in result.trials)
+    derived = sum(trial.sibling_of is not None for trial in result.trials)
     more = len(result.board.shown) - _SHOWN
     lines = [f"… and {more} more."] if more > 0 else []
-    if siblings:
+    if derived:
         lines.append(
-            f"{siblings} combinations of k, distance and vote were answered on the way of other trials; of each trial "
+            f"{derived} combinations of k, distance and vote were answered on the way of other trials; of each trial "
             "and its combinations the best is shown."
         )
     twins = write_twins(result.trials)
@@ -85,7 +84,7 @@ def _title(result: SweepResult) -> Text:
     confirming = len(result.trials) - len(rows)
     more = f" and {confirming} runs that confirm the best" if confirming else ""
     return Text(
-        f"{result.sweep}: {run} trials{more} in {duration(result.seconds)} on {data.name} "
+        f"{result.sweep}: {plural(run, 'trial')}{more} in {duration(result.seconds)} on {data.name} "
         f"({data.classes} classes, {counts_text(data.splits)} images)",
         style="bold",
     )

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from carcls.evaluation.significance import NO_DIFFERENCE
 from sweeps.confirm import Confirmed
 from sweeps.result import Compared, SweepResult
-from sweeps.text import percent, points, table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from sweeps.text import Grid, percent, points
 
 # Words in names of metrics that are times: the same model takes others each time.
 _TIMES = {"ms", "seconds"}
 
 
-def draw_confirmed(confirmed: Sequence[Confirmed]) -> Table:
+def draw_confirmed(confirmed: Sequence[Confirmed]) -> Grid:
     """Draw one row for each trial that was confirmed, best first; accuracies in percent, shrinkage in points."""
     rows = [
         (str(one.number), _runs(one), percent(one.mean, one.spread), percent(one.search), points(one.shrinkage))
         for one in confirmed
     ]
-    return table(("trial", "fresh seeds", "mean ± spread", "search score", "shrinkage"), rows)
+    return Grid(("trial", "fresh seeds", "mean ± spread", "search score", "shrinkage"), rows)
 
 
 def verdict_lines(result: SweepResult) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,9 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
-from sweeps.cli.running import RunningSweep, accuracy_of, epoch_of
+from sweeps.budget import status_text
+from sweeps.cli.streams import say
+from sweeps.cli.trials import accuracy_of, epoch_of
 from sweeps.interrupts import last_words
-from sweeps.text import duration
+from sweeps.leaderboard import differing_settings
+from sweeps.text import duration, plural, settings_text
 
 if TYPE_CHECKING:
     from sweeps.forecast import BudgetStatus
@@ -45,11 +49,18 @@ class SweepView:
     Args:
         spec: of the sweep to watch.
         console: where it is shown.
+
+    Attributes:
+        records: trials of this session by number, in the order in which they started.
+        status: what is spent and what is to come; None before the first trial.
     """
 
     def __init__(self, spec: SweepSpec, console: Console) -> None:
+        self.records: dict[int, TrialRecord] = {}
+        self.status: BudgetStatus | None = None
+        self._spec, self._base = spec, spec.trial_config({}).model_dump()
+        self._began = self._heard = time.monotonic()
         self._console = console
-        self._running = RunningSweep(spec)
         columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=console)
         self._reading, self._tenths = self._bar.add_task("reading images"), -1
@@ -60,12 +71,12 @@ class SweepView:
     def close(self) -> None:
         """Leave the terminal as it was found; the last table stays, if there is one."""
         if self._live:
-            self._live.transient = not self._running.records
+            self._live.transient = not self.records
             self._live.stop()
 
     def note(self, text: str) -> None:
         """Print a sentence, above the table."""
-        self._console.print(mask_secrets(text), markup=False, soft_wrap=True)
+        say(self._console, mask_secrets(text))
 
     def packing(self, done: int, total: int) -> None:
         """Draw the bar of the images read, or print a line at each tenth of them."""
@@ -78,12 +89,12 @@ class SweepView:
 
     def on_status(self, status: BudgetStatus) -> None:
         """Remember it for the next line or drawing."""
-        self._running.note_status(status)
+        self.status, self._heard = status, time.monotonic()
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Change the trial's line in the table, or print what it tries, how it is getting on, or how it ended."""
-        is_new = record.number not in self._running.records
-        self._running.change(record)
+        is_new = record.number not in self.records
+        self.records[record.number] = record
         if self._live:
             self._live.start()
             self._live.refresh()
@@ -91,22 +102,40 @@ class SweepView:
             self._print(record, is_new=is_new)
 
     def _print(self, record: TrialRecord, *, is_new: bool) -> None:
-        running, trial = self._running, f"trial {record.number}"
+        trial = f"trial {record.number}"
         if is_new and not record.refused:
-            self.note(f"{trial} started: {record.name} {running.settings_of(record)}".rstrip())
+            self.note(f"{trial} started: {record.name} {self.settings_of(record)}".rstrip())
         if record.status != "running":
-            self.note(f"{trial} {_end_of(record)} | {running.how_far()}")
+            self.note(f"{trial} {_end_of(record)} | {self.how_far()}")
         elif not is_new:
             self.note(f"{trial} epoch {epoch_of(record)}: val accuracy {accuracy_of(record)}")
 
     def _draw(self) -> RenderableType:
-        if not self._running.records and not self._bar.finished:
+        if not self.records and not self._bar.finished:
             return self._bar
-        table = draw_trials(self._running, self._console.width)
-        return Group(table, Text(self._running.how_far(), style="bold"))
+        return Group(draw_trials(self, self._console.width), Text(self.how_far(), style="bold"))
+
+    def settings_of(self, record: TrialRecord) -> str:
+        """Write the settings of a trial that differ from the sweep's base."""
+        return settings_text(differing_settings(record.config, self._base))
+
+    def how_far(self) -> str:
+        """Write how far the sweep is: trials of all sessions, the best of them, time, and budgets."""
+        status, first = self.status, self._spec.goals.first
+        total = self._spec.trials + self._spec.confirming_runs
+        parts = [f"{status.ended if status else 0} of {total} trials"]
+        if status and status.best:
+            named = "" if first.name == "accuracy" else f"{first.name} "
+            value = first.write(status.best.metrics[first.metric])
+            parts.append(f"best {named}{value} (trial {status.best.number})")
+        parts.append(duration(time.monotonic() - self._began))
+        if status and status.seconds_left is not None:
+            left = max(0.0, status.seconds_left - (time.monotonic() - self._heard))
+            parts += [f"about {duration(left)} to go"] if left else []
+        return ", ".join([*parts, *(status_text(status, self._spec) if status else ())])
 
 
-def draw_trials(running: RunningSweep, width: int) -> Table:
+def draw_trials(view: SweepView, width: int) -> Table:
     """Draw the running trials, the best one, and the newest others, so that the table fits a screen.
 
     On a terminal of few columns the settings give way, then the names of experiments.
@@ -119,9 +148,9 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
     if width < _NARROW:
         table.columns[1].max_width = _SHORTEST
     table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
-    best = running.status.best if running.status else None
-    trials = list(running.records.values())  # at once, since the live table is drawn in a thread of its own
-    if best is not None and best.number not in running.records:
+    best = view.status.best if view.status else None
+    trials = list(view.records.values())  # at once, since the live table is drawn in a thread of its own
+    if best is not None and best.number not in view.records:
         trials = [best, *trials]  # of an earlier session
     newest = {trial.number for trial in trials[-_NEWEST:]}
     for trial in trials:
@@ -129,7 +158,7 @@ def draw_trials(running: RunningSweep, width: int) -> Table:
         if trial.number in newest or is_best or trial.status == "running":
             cells = _cells(trial, is_best, short=width < _WIDE)
             row = [Text(text, style=_COLOURS.get(text, "")) for text in cells]
-            table.add_row(*row, Text(running.settings_of(trial)), style="bold" if is_best else None)
+            table.add_row(*row, Text(view.settings_of(trial)), style="bold" if is_best else None)
     return table
 
 
@@ -143,5 +172,5 @@ def _end_of(record: TrialRecord) -> str:
         return f"failed: {record.reason}"
     if record.status == "pruned" and not record.epochs:
         return record.reason
-    took = duration(record.seconds)
-    return f"{record.status}: val accuracy {accuracy_of(record)} after {record.epochs} epochs, {took}"
+    took = f"{plural(record.epochs, 'epoch')}, {duration(record.seconds)}"
+    return f"{record.status}: val accuracy {accuracy_of(record)} after {took}"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from carcls.config import DataConfig, TrialConfig
 from carcls.data.dataset import Dataset, prepare_dataset
@@ -33,18 +32,10 @@ How = Literal["flip", "cut", "remove"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, draw_tints: Callable[..., Path]) -> Path:
     """Class folders with 10 training and 3 test images of each of three tints."""
-    root = tmp_path_factory.mktemp("tints")
-    random = np.random.default_rng(0)
-    for label, tint in enumerate([(150, 60, 60), (60, 150, 60), (60, 60, 150)]):
-        for split, count in (("train", 10), ("test", 3)):
-            place = root / split / f"tint {label}"
-            place.mkdir(parents=True)
-            for number in range(count):
-                pixels = random.integers(0, 100, (40, 50, 3)) + np.array(tint)
-                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
-    return root
+    tints = [(150, 60, 60), (60, 150, 60), (60, 60, 150)]
+    return draw_tints(tmp_path_factory.mktemp("tints"), 10, 3, size=(40, 50), tints=tints, noise=100)
 
 
 def prepare(folder: Path, stages: StageStore) -> Dataset:

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
 NAMES = ["transfer/frozen", "retrieval/resnet50-k3-euclidean", "retrieval/resnet50-k10-euclidean", "scratch/basic"]
 SMALL = ["image_size=32", "batch_size=8", "epochs=1", "width=4"]
@@ -36,25 +35,10 @@ class Done:
         return value
 
 
-def draw_shapes(root: Path) -> None:
-    """Draw discs and boxes on noise, as class folders with a test split."""
-    random = np.random.default_rng(0)
-    for split, count in (("train", 16), ("test", 6)):
-        for name, shape in (("disc", "ellipse"), ("box", "rectangle")):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                picture = Image.fromarray(random.integers(0, 255, (40, 40, 3), dtype=np.uint8))
-                x, y, side = (int(v) for v in random.integers((3, 3, 15), (12, 12, 25)))
-                colour = tuple(int(v) for v in random.integers(0, 255, 3))
-                getattr(ImageDraw.Draw(picture), shape)([x, y, x + side, y + side], fill=colour)
-                picture.save(folder / f"{number}.png")
-
-
 def arguments(*words: str, settings: list[str] | None = None) -> list[str]:
     """Return the command line."""
     sets = ["--set", *SMALL, *(settings or [])]
-    return [sys.executable, "-m", "sweeps.cli", "reproduce", *words, "--data", "shapes", "--name", "mine", *sets]
+    return [sys.executable, "-m", "sweeps.cli", "reproduce", *words, "--data", "tints", "--name", "mine", *sets]
 
 
 def run(folder: Path, *words: str, settings: list[str] | None = None) -> Done:
@@ -65,10 +49,10 @@ def run(folder: Path, *words: str, settings: list[str] | None = None) -> Done:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, draw_tints: Callable[..., Path]) -> Path:
     """Return a folder with a data set."""
     folder = tmp_path_factory.mktemp("reproduction")
-    draw_shapes(folder / "shapes")
+    draw_tints(folder / "tints", 11, 4)
     return folder
 
 
@@ -78,9 +62,11 @@ def finished(folder: Path) -> Done:
     return run(folder, "--json", *NAMES, settings=["backbone=efficientnet_lite0"])
 
 
-def test_an_experiment_that_was_not_run_has_a_row_and_exit_code_1(tmp_path: Path) -> None:
+def test_an_experiment_that_was_not_run_has_a_row_and_exit_code_1(
+    tmp_path: Path, draw_tints: Callable[..., Path]
+) -> None:
     """Without time to start, the tables are there all the same and say so."""
-    draw_shapes(tmp_path / "shapes")
+    draw_tints(tmp_path / "tints", 11, 4)
     late = run(tmp_path, "--json", "scratch/basic", settings=["hours=0.0000001"])
     assert late.code == 1, late.err
     (row,) = late.value["comparisons"]
@@ -156,9 +142,9 @@ def test_the_same_command_again_computes_nothing_and_prints_the_tables(finished:
 
 
 @pytest.mark.slow
-def test_interrupted_reproduction_goes_on(tmp_path: Path) -> None:
+def test_interrupted_reproduction_goes_on(tmp_path: Path, draw_tints: Callable[..., Path]) -> None:
     """Ctrl-C exits with 130 and prints the command that goes on, which finishes what is left."""
-    draw_shapes(tmp_path / "shapes")
+    draw_tints(tmp_path / "tints", 11, 4)
     names, longer = ["scratch/basic", "scratch/regularized"], ["epochs=400"]
     errors = tmp_path / "errors.txt"
     with errors.open("w") as stderr:

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import pytest
-from PIL import Image
 
 from sweeps.sweep_file import read_spec
 
@@ -25,18 +24,9 @@ SMALL += ["depth=3", "width=8", "stem=none"]
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory, draw_tints: Callable[..., Path]) -> Path:
     """Class folders with 12 training and 4 test images of each of three tints."""
-    root = tmp_path_factory.mktemp("tints")
-    random = np.random.default_rng(0)
-    for label, tint in enumerate([(180, 0, 0), (0, 180, 0), (0, 0, 180)]):
-        for split, count in (("train", 12), ("test", 4)):
-            place = root / split / f"tint {label}"
-            place.mkdir(parents=True)
-            for number in range(count):
-                pixels = random.integers(0, 70, (40, 40, 3)) + np.array(tint)
-                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
-    return root
+    return draw_tints(tmp_path_factory.mktemp("tints"), 12, 4, size=(40, 40))
 
 
 def run_all(images: Path, out: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from carcls.stages_disk import list_store
+from sweeps.study_records import read_history
+
 SETTINGS = ["backbone=efficientnet_lite0", "image_size=64", "batch_size=8"]
 
 
@@ -139,6 +142,16 @@ def test_the_folder_keeps_the_result(first: Done, folder: Path) -> None:
     sweep = folder / "runs" / "mine"
     assert json.loads((sweep / "result.json").read_text()) == first.value
     assert len(json.loads((sweep / "leaderboard.json").read_text())["rows"]) == 2
+
+
+def test_trials_name_every_stage_that_they_left(first: Done, folder: Path) -> None:
+    """Their processes say it, the journal has it: nothing in the store is without a name but what is kept for all."""
+    records = read_history(folder / "runs" / "mine").records
+    assert first.value["saved_seconds"] == round(sum(record.saved for record in records), 3)
+    named = {name for record in records for name in record.stages}
+    stored = [stage for stage in list_store(folder / "runs" / "stages") if stage.kind not in ("index", "network")]
+    assert {stage.kind for stage in stored} >= {"pack", "features", "training"}
+    assert {stage.name for stage in stored} <= named
 
 
 @pytest.mark.slow

@@ -1,10 +1,10 @@
 """The transfer family on images read from disk: reproducible, shared, and exported as it was validated."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from carcls.config import DataConfig, TrialConfig
 from carcls.data.dataset import Dataset, prepare_dataset
@@ -27,18 +27,9 @@ CONFIG = TrialConfig(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, draw_tints: Callable[..., Path]) -> Path:
     """Class folders with 12 training and 4 test images of each of three tints."""
-    root = tmp_path_factory.mktemp("tints")
-    random = np.random.default_rng(0)
-    for label, tint in enumerate([(180, 0, 0), (0, 180, 0), (0, 0, 180)]):
-        for split, count in (("train", 12), ("test", 4)):
-            place = root / split / f"tint {label}"
-            place.mkdir(parents=True)
-            for number in range(count):
-                pixels = random.integers(0, 70, (48, 60, 3)) + np.array(tint)
-                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
-    return root
+    return draw_tints(tmp_path_factory.mktemp("tints"), 12, 4)
 
 
 def _data(folder: Path, stages: StageStore) -> Dataset:

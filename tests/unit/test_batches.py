@@ -17,7 +17,6 @@ from carcls.models.classifier import Classifier, build_classifier
 from carcls.models.unfreeze import open_backbone, trains_on_one_image
 from carcls.stages import StageStore
 from carcls.training.features import FrozenFeatures
-from carcls.training.heads import SharedHeads
 from carcls.training.images import ImageSource, batches
 from carcls.training.loop import Split, Trainer, micro_batches
 from sweeps.failures import Try, failure_of, next_try
@@ -42,8 +41,8 @@ def test_every_image_is_in_one_part_and_none_alone_unasked(
 ) -> None:
     """Every image trains once an epoch, but one that would be a last batch alone; parts are as large as they may be."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
-    parts_of = micro_batches(TrialConfig(batch_size=size, micro_batch=micro), least)
-    divided = [(batch, parts_of(batch)) for batch in batches(count, size, order)]
+    config = TrialConfig(batch_size=size, micro_batch=micro)
+    divided = [(batch, micro_batches(config, batch, least)) for batch in batches(count, size, order)]
     trained = np.concatenate([part for _, parts in divided for part in parts]).tolist()
     alone = size > 1 and count > 1 and count % size == 1
     assert trained == order.tolist()[: count - alone]
@@ -114,9 +113,8 @@ def _trainer(config: TrialConfig, images: int, store: StageStore | None = None) 
     labels = np.arange(images + 4) % 2
     train, validation = np.arange(images), np.arange(images, images + 4)
     features = FrozenFeatures(store, classifier.backbone, source, "fp32", {"data": "noise"}) if store else None
-    heads = SharedHeads(store, config.head_settings()) if store else None
     splits = Split(train, labels[train]), Split(validation, labels[validation])
-    return Trainer(config, classifier, source, *splits, "fp32", features, heads)
+    return Trainer(config, classifier, source, *splits, "fp32", features, config.head_settings() if store else None)
 
 
 @pytest.mark.parametrize(("size", "micro"), [(2, 1), (3, None), (3, 1), (3, 2), (5, 2)])

@@ -10,6 +10,7 @@ import pytest
 from carcls.architecture import architecture_of
 from carcls.catalog import BACKBONES, find_backbone
 from carcls.config import SCRATCH, TrialConfig
+from carcls.errors import InputError
 
 
 @pytest.mark.parametrize("record", BACKBONES, ids=lambda record: record.name)
@@ -46,13 +47,13 @@ def test_a_timm_model_is_taken_unseen() -> None:
 @pytest.mark.parametrize("name", ["resnet500", "timm:", "timm", "", "RESNET50"])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
     """An unknown backbone is refused with all known names."""
-    with pytest.raises(ValueError, match="densenet121, efficientnet_lite0, resnet50"):
+    with pytest.raises(InputError, match="densenet121, efficientnet_lite0, resnet50"):
         find_backbone(name)
 
 
 def test_the_nearest_name_is_offered() -> None:
     """A mistyped backbone gets the one that was probably meant."""
-    with pytest.raises(ValueError, match=r"Did you mean densenet121\?"):
+    with pytest.raises(InputError, match=r"Did you mean densenet121\?"):
         find_backbone("densnet121")
 
 

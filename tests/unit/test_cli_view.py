@@ -11,7 +11,6 @@ from rich.console import Console
 
 from carcls.data.summary import DataSummary
 from sweeps.budget import NOTHING
-from sweeps.cli.running import RunningSweep
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import SweepView, draw_trials, open_view
 from sweeps.forecast import BudgetStatus
@@ -126,17 +125,17 @@ SEARCHED = {
 def test_the_live_table_shows_every_column_at_any_width(family: str, width: int) -> None:
     """Documented and searched trials have number, name, status, epoch, accuracy and settings on one line each."""
     spec = load_spec(family)
-    running = RunningSweep(spec)
+    view = SweepView(spec, Console(file=io.StringIO()))
     settings = {name: value for name, value in SEARCHED.items() if name in spec.search}
     for number, experiment in enumerate((*spec.experiments, None)):
         config = spec.trial_config({} if experiment else settings, experiment).model_dump()
         trial = replace(record(spec, number, 0.5, "running"), experiment=experiment, config=config, epochs=3)
-        running.change(trial)
+        view.records[number] = trial
     best = replace(trial, status="complete", metrics={"val_accuracy": 0.625})
-    running.change(best)
-    running.note_status(status_of(best))
+    view.records[number] = best
+    view.on_status(status_of(best))
     text = io.StringIO()
-    Console(file=text, width=width, force_terminal=True, color_system=None).print(draw_trials(running, width))
+    Console(file=text, width=width, force_terminal=True, color_system=None).print(draw_trials(view, width))
     header, *lines = text.getvalue().splitlines()
     assert header.split()[:4] == ["trial", "what", "status", "epoch"]
     assert header.rstrip().endswith("settings")
@@ -154,6 +153,15 @@ def test_the_live_table_shows_every_column_at_any_width(family: str, width: int)
     assert lines[-1].split()[1:3] == ["search", "complete"]
     assert "62.5% *  " in lines[-1]
     assert re.search(r"  [a-z_-]+(=\S+)?( .*)?…?$", lines[-1].rstrip())
+
+
+def test_the_best_trial_of_an_earlier_session_is_in_the_table(spec: SweepSpec) -> None:
+    """Whoever goes on with a sweep sees what is to be beaten."""
+    console, text = console_of(terminal=False)
+    view = SweepView(spec, console)
+    view.on_status(status_of(record(spec, 9, 0.75)))
+    console.print(draw_trials(view, 120))
+    assert re.search(r"^ *9  search  complete .* 75\.0% \*", text.getvalue(), re.MULTILINE)
 
 
 def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:

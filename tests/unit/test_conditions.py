@@ -304,6 +304,7 @@ def test_verdicts_after_reopening_are_those_of_an_undisturbed_study(tmp_path: Pa
                     assert set(live) <= handed
                 accuracy = score(asked.config) * (epoch + 1) / 6
                 if study.report(number, Measurement(epoch + 1, {"val_accuracy": accuracy})):
+                    study.tell_pruned(number)
                     del live[number]
                 elif epoch + 1 == 6:
                     complete(study, asked, accuracy)

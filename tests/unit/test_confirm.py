@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
-from sweeps.cli.running import RunningSweep
-from sweeps.confirm import confirmed_of, find_confirmed, fresh_seeds, typical_run
+from sweeps.cli.view import SweepView
+from sweeps.confirm import confirmed_of, fresh_seeds, typical_run
 from sweeps.leaderboard import Leaderboard, find_best
 from sweeps.record import Status, TrialRecord
 from sweeps.several_specs import specs_of_all
@@ -151,7 +153,7 @@ def test_one_run_has_no_spread() -> None:
 def test_the_winner_is_chosen_by_fresh_seeds_only() -> None:
     """The trial with the lucky score in the search loses to the one that is good again and again."""
     trials = [trial(0, 0.9), trial(1, 0.8), trial(2, 0.6, 0), trial(3, 0.62, 0), trial(4, 0.79, 1), trial(5, 0.75, 1)]
-    winner = find_confirmed(confirmed_of(trials))
+    winner = Leaderboard(tuple(trials)).best_confirmed
     assert winner is not None
     assert winner.number == 1
 
@@ -168,7 +170,7 @@ def test_a_trial_of_which_a_run_failed_stands_behind_whole_ones() -> None:
 
 def test_no_finished_run_confirms_nothing() -> None:
     """When every run with a fresh seed failed, there is no winner by them."""
-    assert find_confirmed(confirmed_of([trial(0, 0.9), trial(1, None, 0, "failed")])) is None
+    assert Leaderboard((trial(0, 0.9), trial(1, None, 0, "failed"))).best_confirmed is None
 
 
 def test_the_registered_run_is_the_one_nearest_to_the_mean() -> None:
@@ -187,6 +189,7 @@ def test_leaderboard_puts_confirmed_trials_first_and_keeps_their_runs_inside() -
     assert [(row.rank, row.trial.number) for row in board.rows] == [(1, 1), (2, 0), (3, 2)]
     assert [None if row.confirmed is None else row.confirmed.mean for row in board.rows] == [0.7, 0.6, None]
     assert board.rows[0].trial.metrics["val_accuracy"] == 0.8
+    assert board.best is trials[4]  # stands for trial 1, in the result as in the status
 
 
 def test_without_confirmation_fresh_runs_change_nothing() -> None:
@@ -240,8 +243,8 @@ def test_every_family_of_a_job_is_confirmed() -> None:
 def test_a_running_sweep_calls_confirming_runs_by_what_they_confirm() -> None:
     """A run names the trial that it confirms, counts among the trials to come, and is never the best of the search."""
     begun = replace(record(1, 0.9, confirms=0), status="running")
-    running = RunningSweep(SweepSpec(family="transfer", trials=1, confirm="1x1"))
+    view = SweepView(SweepSpec(family="transfer", trials=1, confirm="1x1"), Console(file=io.StringIO()))
     assert begun.name == "confirms trial 0"
-    assert running.how_far().startswith("0 of 2 trials")
+    assert view.how_far().startswith("0 of 2 trials")
     won = record(0, 0.5)
     assert find_best([won, record(1, 0.9, confirms=0)]) is won

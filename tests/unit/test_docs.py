@@ -22,6 +22,7 @@ from sweeps.leaderboard import COLUMNS, Leaderboard
 from sweeps.record import TrialRecord
 from sweeps.result import Compared, Registered, SweepResult, TestReading
 from sweeps.spec_loading import edit_spec, load_spec
+from sweeps.status import COLUMNS as STATUS_COLUMNS
 from sweeps.text import Column
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,12 +125,16 @@ def test_each_field_of_the_object_is_documented(prefix: str, part: type | tuple[
 
 
 @pytest.mark.parametrize(
-    ("begins", "columns"), [("`OUT/SWEEP/leaderboard.json`", COLUMNS), ("| `groups[].sweeps[]`", SWEEP_COLUMNS)]
+    ("begins", "ends", "columns"),
+    [
+        ("`OUT/SWEEP/leaderboard.json` has", "\n\n", COLUMNS),
+        ("| `groups[].sweeps[]` |", "\n", SWEEP_COLUMNS),
+        ("## Status", "\n## ", STATUS_COLUMNS),
+    ],
 )
-def test_each_column_is_documented(begins: str, columns: Sequence[Column[Any]]) -> None:
-    """docs/json.md names every key of a leaderboard's rows, and of sweeps side by side."""
-    parts = re.split(r"\n\n|\n(?=\|)", read("docs/json.md"))
-    (part,) = [part for part in parts if part.startswith(begins)]
+def test_each_column_is_documented(begins: str, ends: str, columns: Sequence[Column[Any]]) -> None:
+    """docs/json.md names every key of a leaderboard's rows, of sweeps side by side, and of a sweep's status."""
+    part = read("docs/json.md").split(begins)[1].split(ends)[0]
     assert [column.key for column in columns if f"`{column.key}`" not in part] == []
 
 

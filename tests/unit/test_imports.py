@@ -34,6 +34,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.forecast",
         "sweeps.documented",
         "sweeps.failures",
+        "sweeps.mistakes",
         "sweeps.packaged",
         "sweeps.plan",
         "sweeps.rates",

@@ -28,8 +28,8 @@ def draw_store(dice: random.Random) -> tuple[list[Stored], Marks]:
     going_on = [stored.name for stored in things if stored.state == "unfinished" and dice.random() < 0.5]
     models = dict(zip(dice.sample(made, len(made) // 2), range(1, 99), strict=False))
     return things, Marks(
-        kept=frozenset({*going_on, *(name for name, rank in models.items() if rank <= 2)}),
-        named=frozenset({*going_on, *models, *(name for name in made if dice.random() < 0.5)}),
+        kept={*going_on, *(name for name, rank in models.items() if rank <= 2)},
+        named={*going_on, *models, *(name for name in made if dice.random() < 0.5)},
         models=models,
         in_use_since=dice.choice([float("inf"), NOW - 3000]),
         has_unnamed=dice.random() < 0.5,

@@ -22,6 +22,7 @@ from carcls.config import TrialConfig
 from carcls.data.stanford import read_layout
 from carcls.errors import SpecError
 from carcls.machine import usable_cores, visible_gpus
+from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, run_command
 from sweeps.command import Command
@@ -34,6 +35,7 @@ from sweeps.status import sweep_status, sweeps_in
 from sweeps.study import Study
 from sweeps.sweep import open_session
 from sweeps.sweep_checks import check_sweeps
+from sweeps.sweep_data import prepare_data
 from sweeps.sweep_file import read_file, sweep_id, text_with_id, write_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +145,17 @@ def test_a_sweep_lists_its_images_and_takes_its_lock_once(
         assert study.ask() is not None
     assert calls["read_layout"] == 1
     assert taken.count(".mine.lock") == 1
+
+
+def test_images_are_decoded_once_at_the_sizes_of_all_sweeps(pictures: Path, tmp_path: Path) -> None:
+    """The second sweep of a job finds its images made, though it trains on another size."""
+    sizes = {"transfer": 32, "scratch": 48}
+    overrides = {"data": str(pictures)}
+    specs = [load_spec(name, sets=[f"image_size={size}"], overrides=overrides) for name, size in sizes.items()]
+    stages = StageStore(tmp_path / "stages")
+    for wanted in (specs, specs[1:]):
+        prepare_data(wanted, tmp_path, stages, Quiet(), None)
+        assert [event.kind for event in stages.events() if event.event == "made"].count("pack") == 2
 
 
 def test_only_the_door_takes_the_lock() -> None:

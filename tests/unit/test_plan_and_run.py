@@ -235,6 +235,7 @@ def test_neighbours_that_nobody_asked_for_are_cut_to_the_gallery() -> None:
     assert fit_to_data(spec, 50) == (spec, [])
     # However few trials there are at first: more may follow under the same name.
     assert fit_to_data(spec.model_copy(update={"trials": 1}), 32)[0].search == fitted.search
+    assert fit_to_data(load_spec("retrieval", sets=["k=32"], overrides={"data": "/cars"}), 32)[1] == []
     for given in ("k=50", "search.k=[1,50]", "search.k={low: 1, high: 50}"):
         with pytest.raises(InputError, match="k must be at most 32, the training images that form the gallery, got 50"):
             fit_to_data(load_spec("retrieval", sets=[given], overrides={"data": "/cars"}), 32)

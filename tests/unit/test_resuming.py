@@ -66,6 +66,7 @@ def train(study: Study, asked: Asked) -> None:
     """Report epoch by epoch, and tell how it ended."""
     for epoch in range(1, EPOCHS + 1):
         if study.report(asked.number, Measurement(epoch, {"val_accuracy": accuracy(asked, epoch)})):
+            study.tell_pruned(asked.number)
             return
     metrics = {"val_accuracy": accuracy(asked, EPOCHS)}
     siblings = [{"settings": {"dropout": asked.config.dropout / 2}, "metrics": metrics}]
@@ -234,13 +235,16 @@ def test_what_would_make_scores_incomparable_or_is_no_setting_is_refused(
 
 
 def test_a_job_divides_what_is_added(tmp_path: Path) -> None:
-    """Trials are shared among the families, and each setting reaches the families that it means something in."""
+    """Trials are shared among the families, settings reach those that they mean something in, all mistakes are told."""
     specs = tuple(SweepSpec(family=f, name=f"job-{f}", trials=4) for f in ("transfer", "retrieval", "scratch"))
     write_file(tmp_path / "job", "all", None, specs)
     job, changes = extend(recall(tmp_path, "job"), "k=5", trials="+7")
     assert [spec.trials for spec in job.specs] == [7, 6, 6]
     assert ["k" in spec.fixed for spec in job.specs] == [False, True, False]
     assert "retrieval: fixed.k none -> 5" in changes
+    with pytest.raises(SpecError) as caught:
+        extend(recall(tmp_path, "job"), "k=0", "width=0", "epochs=0")
+    assert sorted(mistake.partition(":")[0] for mistake in caught.value.mistakes) == ["epochs", "k", "width"]
 
 
 def test_a_tracking_uri_with_a_password_is_not_written_down(tmp_path: Path) -> None:

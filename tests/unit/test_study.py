@@ -179,6 +179,7 @@ def test_a_trial_that_others_beat_is_pruned_at_its_step(tmp_path: Path) -> None:
         good, bad = ask(study), ask(study)
         assert not study.report(good.number, Measurement(1, {"val_accuracy": 0.9, "val_loss": 1.0}))
         assert study.report(bad.number, Measurement(1, {"val_accuracy": 0.1, "val_loss": 3.0}), seconds=7.0)
+        study.tell_pruned(bad.number)
         record = study.record(bad.number)
     assert (record.status, record.epochs, record.seconds) == ("pruned", 1, 7.0)
     assert record.metrics == {"val_accuracy": 0.1, "val_loss": 3.0}
@@ -367,6 +368,7 @@ def test_a_duplicate_of_a_running_trial_is_not_run(tmp_path: Path) -> None:
         assert {r.status for r in study.records()} == {"running"}
         assert not study.report(asked[0].number, Measurement(1, {"val_accuracy": 0.9}))
         assert study.report(asked[1].number, Measurement(1, {"val_accuracy": 0.1}))
+        study.tell_pruned(asked[1].number)
         study.tell_failed(asked[2].number, "no memory")
         twins = [(record.config["dropout"], record.status) for record in study.records() if record.twins]
         assert twins

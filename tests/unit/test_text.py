@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from collections import Counter
 
 import pytest
 
@@ -20,17 +21,42 @@ def test_examples_of_every_writer_hold() -> None:
 def test_only_columns_that_fold_take_more_lines(width: int) -> None:
     """Numbers stand at the right of their column, and a long cell folds where the width is short."""
     rows = [["7", "a few words [and] more of them"], ["12", "one"]]
-    lines = text.lines_of(text.table(["trial", "what"], rows, words=["what"], fold=["what"]), width=width)
+    lines = text.lines_of(text.Grid(["trial", "what"], rows, words=["what"], fold=["what"]), width=width)
     assert lines[:2] == ["trial  what", "    7  a few words [and] more of them"]
     assert lines[-1] == "   12  one"
 
 
+@pytest.mark.parametrize("width", [12, 20, 30, 50])
+def test_no_letter_is_lost_at_any_width(width: int) -> None:
+    """Where the width is short columns that should not fold do, rather than to show half a number."""
+    rows = [["all-20261128-204122-transfer", "100.0% ±12.5", "1 min 15 s"], ["b", "7.0%", "2 s"]]
+    grid = text.Grid(["sweep", "accuracy", "time"], rows, words=["sweep"], fold=["sweep"])
+    shown, whole = (Counter("".join(text.lines_of(grid, width=w)).replace(" ", "")) for w in (width, 200))
+    assert shown == whole
+    assert max(map(len, text.lines_of(grid, width=width))) <= width
+
+
 def test_narrow_tables_keep_every_letter() -> None:
     """A column that folds loses nothing."""
-    drawn = text.table(["trial", "what"], [["7", "abcdefghijkl"]], words=["what"], fold=["what"])
+    drawn = text.Grid(["trial", "what"], [["7", "abcdefghijkl"]], words=["what"], fold=["what"])
     assert text.lines_of(drawn, width=14, indent="  ") == [
         "  trial  what",
         "      7  abcde",
         "         fghij",
         "         kl",
     ]
+
+
+def test_a_column_is_a_key_in_json_and_a_cell_in_tables() -> None:
+    """What is not known is null and a dash; a column without a title is in JSON only."""
+    columns = [
+        text.Column("half", lambda number: number / 2 if number else None, "half", text.percent),
+        text.Column("name", str, "name", cell=lambda number: f"number {number}", is_word=True),
+        text.Column("odd", lambda number: number % 2 == 1),
+    ]
+    shown = [column for column in columns if column.title]
+    assert [text.json_of(columns, number) for number in (0, 1)] == [
+        {"half": None, "name": "0", "odd": False},
+        {"half": 0.5, "name": "1", "odd": True},
+    ]
+    assert text.lines_of(text.table_of(shown, [0, 1])) == [" half  name", "    –  number 0", "50.0%  number 1"]

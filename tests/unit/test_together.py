@@ -72,13 +72,6 @@ def test_sweeps_are_named_after_the_job() -> None:
     assert [spec.name for spec in specs().values()] == [f"job-{family}" for family in FAMILIES]
 
 
-@pytest.mark.parametrize(("hours", "left", "share"), [(0.0, 3, 2.0), (1.0, 2, 2.5), (5.0, 1, 1.0)])
-def test_hours_that_one_family_leaves_are_the_others(hours: float, left: int, share: float) -> None:
-    """Of six hours each family gets an equal part of what is left when it begins."""
-    assert with_share(specs(hours=6.0)["transfer"], hours, [], left).hours == pytest.approx(share)
-    assert with_share(specs()["transfer"], hours, [], left) == specs()["transfer"]
-
-
 def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepResult:
     """Return the result of a family with a winner, or without one."""
     trials, test, registered = (), None, None
@@ -93,15 +86,24 @@ def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepR
 
 
 @pytest.mark.parametrize(
-    ("epochs", "cost", "left", "share"),
-    [(0, 0.0, 3, (34, pytest.approx(10 / 3))), (20, 1.0, 2, (40, 4.5)), (120, 11.0, 1, (0, 0.0))],
+    ("spent", "left", "share"),
+    [
+        ((0.0, 0, 0.0), 3, (2.0, 34, pytest.approx(10 / 3))),
+        ((1.0, 20, 1.0), 2, (2.5, 40, 4.5)),
+        ((5.0, 60, 9.0), 1, (1.0, 40, 1.0)),
+        ((5.5, 120, 11.0), 1, (0.5, 0, 0.0)),
+    ],
 )
-def test_families_share_epochs_and_money(epochs: int, cost: float, left: int, share: tuple[int, float]) -> None:
-    """Of 100 epochs and 10 in money the first of three gets a third; what it leaves is shared by the other two."""
-    spec = specs(epochs_budget=100, price="1/hour", max_cost=10.0)["retrieval"]
-    spent = {"seconds": 1.0, "epochs": epochs, "cost": cost, "currency": "$", "by_status": {}}
-    given = with_share(spec, 0.0, [result("transfer", spent=spent)], left)
-    assert (given.epochs_budget, given.max_cost) == share
+def test_families_share_what_is_left(
+    spent: tuple[float, int, float], left: int, share: tuple[float, int, float]
+) -> None:
+    """Of 6 hours, 100 epochs and 10 in money each family gets an equal part of what is left when it begins."""
+    hours, epochs, cost = spent
+    before = [result("transfer", spent={"epochs": epochs - 5, "cost": cost}), result("scratch", spent={"epochs": 5})]
+    spec = specs(hours=6.0, epochs_budget=100, price="1/hour", max_cost=10.0)["retrieval"]
+    given = with_share(spec, hours, before, left)
+    assert (given.hours, given.epochs_budget, given.max_cost) == share
+    assert with_share(specs()["retrieval"], hours, before, left) == specs()["retrieval"]
 
 
 @pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
@@ -140,8 +142,10 @@ ALL, REPRODUCE = ["run", "all", "--set", "backbone=efficientnet_lite0"], ["repro
         ([*REPRODUCE, "--data", "nowhere"], "nowhere"),
         ([*REPRODUCE, "--scale", "large"], "--scale"),
         ([*REPRODUCE, "--family", "retrieval", "--weights", "nowhere.pth"], "nowhere.pth"),
-        ([*ALL, "--name", "mine"], "--name must be of no sweep, got 'mine'"),
-        ([*REPRODUCE, "--name", "mine"], "--name must be of no sweep, got 'mine'"),
+        ([*ALL, "--name", "mine"], "--name must be new, got 'mine', which is a sweep"),
+        ([*REPRODUCE, "--name", "mine"], "--name must be new, got 'mine', which is a sweep"),
+        ([*REPRODUCE, "--name", "ours"], "--name must be new, got 'ours', which is a job of all"),
+        (["run", "scratch", "--name", "ours"], "--name must be new, got 'ours', which is a job of all"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -149,7 +153,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 ) -> None:
     """Each is told before anything is run: not even what the families that have none of it could."""
     write_file(Path("runs/mine"), "sweep", None, [SweepSpec(family="transfer", name="mine")])
+    write_file(Path("runs/ours"), "all", None, [SweepSpec(family="transfer", name="ours-transfer")])
     code, out, err = run(*words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert told in err
-    assert [path.name for path in Path("runs").iterdir()] == ["mine"]
+    assert {path.name for path in Path("runs").iterdir()} == {"mine", "ours"}

@@ -264,7 +264,7 @@ def test_micro_batches_step_as_the_whole_batch_does(loss: str) -> None:
     for size in (None, 3):
         trainer = _trainer(config.with_settings({"micro_batch": size}).training(), None)
         trainer.classifier.double()
-        parts = micro_batches(trainer.config)(np.arange(7))
+        parts = micro_batches(trainer.config, np.arange(7))
         assert [len(part) for part in parts] == ([7] if size is None else [3, 2, 2])
         labels = torch.from_numpy(trainer.train.labels)
         embedded = ((trainer.classifier.embed(trainer.images.batch(p).double()), labels[p]) for p in parts)
