@@ -23,12 +23,11 @@ def small_image() -> np.ndarray:
 
 
 def main(uri: str) -> None:
-    """Write ``columns``, ``rows``, ``label`` and ``probability`` of the answer."""
+    """Write ``columns``, ``rows`` and ``probability`` of the answer."""
     answer = mlflow.pyfunc.load_model(uri).predict(small_image())
     told = {
         "columns": list(answer.columns),
         "rows": len(answer),
-        "label": str(answer["label"].iloc[0]),
         "probability": float(answer["probability"].iloc[0]),
     }
     sys.stdout.write(f"\n{json.dumps(told)}\n")
