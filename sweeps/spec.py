@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from carcls.config import DataConfig, TrialConfig, digest_of
 from carcls.config import Family as TrialFamily
-from carcls.errors import SpecError, nearest, shown
+from carcls.errors import SpecError, shown
 from sweeps.confirm import parse_confirm
 from sweeps.constraints import parse_constraint
 from sweeps.documented import find_experiment
@@ -74,7 +74,7 @@ class SweepSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    family: str
+    family: TrialFamily
     name: FolderName | None = None
     trials: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 20
     hours: Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)] | None = None
@@ -99,13 +99,6 @@ class SweepSpec(BaseModel):
     objectives: tuple[str, ...] = (ACCURACY.name,)
     constraints: tuple[str, ...] = ()
     note: str | None = None
-
-    @field_validator("family")
-    @classmethod
-    def _known_family(cls, family: str) -> str:
-        if family not in FAMILIES:
-            raise ValueError(f"family must be a known one, got {shown(family)}." + nearest(family, FAMILIES))
-        return family
 
     @field_validator("max_cost")
     @classmethod
