@@ -7,7 +7,7 @@
     python benchmarks/run.py --list
 
 Each benchmark is a script of its own that writes rows; one that fails stops none of the others. Rows are kept until the
-same benchmark of the same set has run again, so the full set can be measured in several sittings.
+same benchmark of the same set has run again, so the full set can be measured in several sessions.
 """
 
 from __future__ import annotations

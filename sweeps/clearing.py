@@ -95,7 +95,7 @@ def clear(
 
 
 def _clear_ray(out: Path, dry_run: bool) -> list[int]:
-    """Remove what Tune writes beside each trial: the journal has it all, and every sitting begins a new one."""
+    """Remove what Tune writes beside each trial: the journal has it all, and every session begins a new one."""
     folders = [path for path in out.glob("*/trials/tune") if holder_of(path.parent.parent) is None]
     sizes = [size_of(folder) for folder in folders]
     for folder in [] if dry_run else folders:

@@ -50,7 +50,15 @@ _FAMILIES = {
 _ASIDE = ("spec_file", "sets", "name", "out", "tracking_uri", "address", "dry_run", "read", "as_json")
 
 
-@click.group("run", no_args_is_help=True)
+class _InOrder(click.Group):
+    """A group that lists its commands as they were added."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return their names."""
+        return list(self.commands)
+
+
+@click.group("run", cls=_InOrder, no_args_is_help=True)
 def run() -> None:
     """Run a sweep of one family of trials, or of all."""
 
