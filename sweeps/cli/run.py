@@ -53,7 +53,7 @@ _ASIDE = ("spec_file", "sets", "name", "out", "tracking_uri", "address", "dry_ru
 class _InOrder(click.Group):
     """A group that lists its commands as they were added."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return their names."""
         return list(self.commands)
 
