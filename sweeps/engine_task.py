@@ -59,9 +59,6 @@ def run_task(
         answer = task.remote(function, *files, share.cpus, share.gpus, dict(arguments))
         try:
             return ray.get(answer)
-        except KeyboardInterrupt:
-            ray.cancel(answer, force=True)
-            raise
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else error) from None
         except ray.exceptions.RayError as error:
