@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -194,7 +193,7 @@ class TrialConfig(BaseModel):
     temperature: Annotated[float, Field(gt=0.0, le=100.0), Part.NEIGHBOURS] = 0.07
 
     @property
-    def is_from_nothing(self) -> bool:
+    def is_from_scratch(self) -> bool:
         """Whether all of the network is trained, from random weights."""
         return self.family == "scratch" or self.backbone == SCRATCH
 
@@ -209,11 +208,11 @@ class TrialConfig(BaseModel):
         """Return the settings that cannot matter in this trial, whatever their values.
 
         A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step; what is trained
-        from nothing is open from the start at one learning rate; only retrieval has neighbours, and where its extractor
+        from scratch is open from the start at one learning rate; only retrieval has neighbours, and where its extractor
         is frozen nothing is trained. ``micro_batch`` is left out where it is None or cannot matter.
         """
         neutral: set[str] = set()
-        if self.is_from_nothing:
+        if self.is_from_scratch:
             neutral |= {"unfreezing", "backbone_lr"}
         elif self.unfreezing == "frozen":
             neutral.add("backbone_lr")
@@ -233,7 +232,7 @@ class TrialConfig(BaseModel):
             neutral |= set(ARCHITECTURE_SETTINGS)
         if self.family != "retrieval":
             neutral |= set(NEIGHBOUR_SETTINGS)
-        elif self.unfreezing == "frozen" and not self.is_from_nothing:
+        elif self.unfreezing == "frozen" and not self.is_from_scratch:
             neutral |= _TRAINING_SETTINGS
         if self.whitening == "none":
             neutral.add("whitening_dim")
@@ -252,11 +251,11 @@ class TrialConfig(BaseModel):
     def training(self) -> TrialConfig:
         """Return the trial as its training sees it: whoever trains alike, in whatever family, gets an equal config.
 
-        What only comes into play after training has its default; what is trained from nothing is open from the start,
+        What only comes into play after training has its default; what is trained from scratch is open from the start,
         with one learning rate for everything.
         """
         changes: dict[str, Any] = {name: default_of(name) for name in ("family", *NEIGHBOUR_SETTINGS)}
-        if self.is_from_nothing:
+        if self.is_from_scratch:
             changes |= {"unfreezing": "full", "backbone_lr": self.head_lr}
         return self.model_copy(update=changes)  # defaults, and a rate that was checked
 
@@ -288,14 +287,6 @@ class TrialConfig(BaseModel):
         """Return the trial reduced to what decides which network it needs, with which weights."""
         names = ("backbone", "weights", "image_size")
         return TrialConfig.model_construct(**{name: getattr(self, name) for name in names}, **self.architecture())
-
-    def with_settings(self, settings: Mapping[str, Any]) -> TrialConfig:
-        """Return a validated copy with ``settings`` replaced.
-
-        Raises:
-            pydantic.ValidationError: a setting is unknown or out of range.
-        """
-        return TrialConfig.model_validate({**self.model_dump(), **settings})
 
 
 def settings_of(part: Part) -> tuple[str, ...]:

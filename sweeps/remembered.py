@@ -10,10 +10,10 @@ from typing import Any
 
 from carcls.errors import InputError, SpecError, nearest
 from sweeps.command import Command
-from sweeps.mistakes import Mistakes
 from sweeps.spec import SweepSpec
 from sweeps.spec_families import settings_for
 from sweeps.spec_loading import edit_spec
+from sweeps.spec_mistakes import Mistakes
 from sweeps.sweep_file import is_known, is_sweep, read_file
 
 # Scores on other images, or of another family, cannot be compared with those there are.

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.errors import InputError
-from carcls.stages import write_json
+from carcls.stages import write_json, write_text
 from sweeps.result import SweepResult
 from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.sweep import plan_sweep, run_sweep
 from sweeps.sweep_checks import Checked, check_sweeps
-from sweeps.sweep_file import JOB, is_sweep, read_file, read_spec, write_file
+from sweeps.sweep_file import is_known, is_sweep, read_file, read_spec, write_file
 from sweeps.waits import Waiting
-from sweeps.winner import conclude, write_text
+from sweeps.winner import conclude
 
 if TYPE_CHECKING:
     from sweeps.command import Command
@@ -132,7 +132,7 @@ def _prepared(command: Command) -> Command:
         InputError: something else has its name.
     """
     command, folder = command.with_absolute_data(), command.root / command.name
-    if (folder / JOB).is_file() or is_sweep(folder):
+    if is_known(folder):
         kind = read_file(folder).kind
         if kind != command.kind:
             what = "a sweep" if kind == "sweep" else f"a job of {kind}"

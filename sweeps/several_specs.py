@@ -9,11 +9,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from carcls.errors import InputError, SpecError
 from sweeps.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
-from sweeps.mistakes import Mistakes
 from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
 from sweeps.spec_fields import FolderName
 from sweeps.spec_loading import load_spec
+from sweeps.spec_mistakes import Mistakes
 from sweeps.spec_stopping import EarlyStopping
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.

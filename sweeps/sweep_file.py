@@ -156,8 +156,15 @@ def is_sweep(folder: Path) -> bool:
 
 
 def is_known(folder: Path) -> bool:
-    """Tell whether the folder is of a sweep or a job."""
-    return is_sweep(folder) or (folder / JOB).is_file() or (folder / _COMMAND).is_file()
+    """Tell whether the folder is of a sweep or a job; what an older version had hardly begun is neither."""
+    if is_sweep(folder) or (folder / JOB).is_file():
+        return True
+    try:
+        return bool(json.loads((folder / _COMMAND).read_text(encoding="utf-8")).get("kind", "sweep") != "sweep")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError, AttributeError):
+        return True  # whoever reads it is told what is wrong with it
 
 
 def sweeps_of(out: Path) -> list[Path]:

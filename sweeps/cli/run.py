@@ -41,8 +41,8 @@ _FAMILIES = {
         "backbone=efficientnet_lite0 whitening=lda",
     ),
     "scratch": (
-        "networks trained from nothing: depth, width, normalisation, loss, augmentation",
-        "A network trained from nothing.",
+        "networks trained from scratch: depth, width, normalisation, loss, augmentation",
+        "A network trained from scratch.",
         "image_size=128 epochs=20",
     ),
 }

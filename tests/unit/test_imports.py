@@ -25,7 +25,7 @@ CARCLS_LAYERS: list[set[str]] = [
 ]
 SWEEPS_LAYERS: list[set[str]] = [
     {"sweeps.text"},
-    {"sweeps.space", "sweeps.objectives", "sweeps.constraints"},
+    {"sweeps.space", "sweeps.objectives"},
     {"sweeps.goals"},
     {
         "sweeps.spec",
@@ -34,7 +34,6 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.forecast",
         "sweeps.documented",
         "sweeps.failures",
-        "sweeps.mistakes",
         "sweeps.packaged",
         "sweeps.plan",
         "sweeps.rates",
@@ -48,6 +47,7 @@ SWEEPS_LAYERS: list[set[str]] = [
     {"sweeps.study"},
     {
         "sweeps.worker",
+        "sweeps.preload",
         "sweeps.tracking",
         "sweeps.stored_models",
         "sweeps.marking",
@@ -63,7 +63,7 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.session",
         "sweeps.cluster",
     },
-    {"sweeps.registry", "sweeps.pyfunc", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
+    {"sweeps.registry", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
     {"sweeps.command", "sweeps.remembered", "sweeps.status"},
     {"sweeps.winner", "sweeps.sweep", "sweeps.comparison", "sweeps.deletion"},
     {"sweeps.repair"},
@@ -99,7 +99,7 @@ LIBRARY_USERS = {
         "sweeps.cluster",
         "sweeps.submit",
     },
-    "mlflow": {"sweeps.tracking", "sweeps.registry", "sweeps.pyfunc", "sweeps.promotion"},
+    "mlflow": {"sweeps.tracking", "sweeps.registry", "sweeps.promotion"},
     "click": {"sweeps.cli"},
     "rich": {"sweeps.cli", "sweeps.text"},
 }

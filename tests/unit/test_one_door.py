@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from helpers import events_of
 from PIL import Image
 from pydantic import BaseModel
 
@@ -155,7 +156,7 @@ def test_images_are_decoded_once_at_the_sizes_of_all_sweeps(pictures: Path, tmp_
     stages = StageStore(tmp_path / "stages")
     for wanted in (specs, specs[1:]):
         prepare_data(wanted, tmp_path, stages, Quiet(), None)
-        assert [event.kind for event in stages.events() if event.event == "made"].count("pack") == 2
+        assert [event.kind for event in events_of(stages) if event.event == "made"].count("pack") == 2
 
 
 def test_only_the_door_takes_the_lock() -> None:
