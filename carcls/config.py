@@ -265,7 +265,7 @@ class TrialConfig(BaseModel):
         return {name: value for name, value in settings.items() if name not in _NOT_OF_TRAINING}
 
     def head_settings(self) -> dict[str, Any]:
-        """Return what of the settings the head depends on while the backbone is still closed.
+        """Return what of the settings the head depends on while the backbone is still frozen.
 
         Only some learning-rate schedules look at how many epochs there will be.
         """

@@ -30,8 +30,9 @@ from sweeps.failures import (
 from sweeps.forecast import Account, BudgetStatus
 from sweeps.halt import Halt
 from sweeps.hangs import Patience
+from sweeps.record import TrialRecord
 from sweeps.resources import Share
-from sweeps.study import Study, TrialRecord
+from sweeps.study import Study
 
 if TYPE_CHECKING:
     from sweeps.observers import Observer
@@ -66,7 +67,7 @@ class Bridge:
         patience: tells which trials hang.
         quarantine: takes machines and GPUs out of use.
         observers: who hears of trials, each once and in order.
-        on_status: hears how the budget stands, before the news that changed it.
+        on_status: gets the budget's status, before the observers hear what changed it.
         share: of a trial that has not failed yet.
         cores: of the largest machine.
     """

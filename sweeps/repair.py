@@ -14,7 +14,8 @@ from sweeps.registry import find_registered
 from sweeps.result import read_result
 from sweeps.study_records import read_history
 from sweeps.sweep_file import has_begun, read_file, sweep_id
-from sweeps.tracking import mirror_of, open_tracking
+from sweeps.tracking import mirror_of
+from sweeps.tracking_store import open_tracking
 from sweeps.winner import metrics_of
 
 

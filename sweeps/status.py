@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import InputError
+from sweeps.leaderboard import Leaderboard
 from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.remembered import names_in, require_known
+from sweeps.result import SweepResult, read_result
 from sweeps.spec import SweepSpec
+from sweeps.study_records import read_history
 from sweeps.sweep_file import is_sweep, read_file, read_spec
 from sweeps.text import Column, json_of, minute, percent
 
 if TYPE_CHECKING:
-    from sweeps.leaderboard import Leaderboard
     from sweeps.record import TrialRecord
-    from sweeps.result import SweepResult
 
 State = Literal["running", "stopping", "unfinished", "finished"]
 JOBS = ("all", "reproduce")
@@ -127,9 +128,6 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     Raises:
         InputError: there is none of that name, or its files are damaged.
     """
-    from sweeps.leaderboard import Leaderboard
-    from sweeps.study_records import read_history
-
     folder = require_known(out, name)
     spec, holder, history, result = read_spec(folder), holder_of(folder), read_history(folder), _result_of(folder)
     return SweepStatus(
@@ -173,8 +171,6 @@ def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], 
 
 def _result_of(folder: Path) -> SweepResult | None:
     """Return what the sweep left; a damaged file is none, for the next driver writes it anew."""
-    from sweeps.result import read_result
-
     try:
         return read_result(folder)
     except InputError:

@@ -80,7 +80,7 @@ def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) 
         return TrainingProgress(epochs=0, opened=0, history=())
     content = _read_whole(path)
     _load_partial(classifier, content["model"])
-    # Parameters are numbered, those of the head first; those of closed stages have no state.
+    # Parameters are numbered, those of the head first; those of frozen stages have no state.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": content["optimizer"]["state"]})
     return TrainingProgress(content["epochs"], content["opened"], tuple(content["history"]))
 

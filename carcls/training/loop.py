@@ -89,7 +89,7 @@ class Trainer:
     def fit(self, folder: Path, report: Report) -> NDArray[np.float32]:
         """Train to the last epoch, from the checkpoint in ``folder`` if there is one, and write the model there.
 
-        A checkpoint follows every epoch of an open backbone; of a closed one, at least every other second.
+        A checkpoint follows every epoch of an unfrozen backbone; of a frozen one, at least every other second.
         Every epoch is reported, those before the checkpoint too. Returns the validation logits, float32 [n, c].
 
         Raises:

@@ -27,7 +27,8 @@ from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Study
 from sweeps.sweep_file import sweep_id, write_file
-from sweeps.tracking import Tracking, mirror_of, open_tracking
+from sweeps.tracking import mirror_of
+from sweeps.tracking_store import Tracking, open_tracking
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -20,7 +20,7 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.study_records import read_history
 from sweeps.sweep_file import read_spec, sweep_id
-from sweeps.tracking import open_tracking
+from sweeps.tracking_store import open_tracking
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "b4f6d8d"
 Run = Callable[..., tuple[int, str, str]]
