@@ -236,10 +236,13 @@ class CircuitBreaker:
     def note(self, failure: Failure | None) -> str:
         """Note how a trial ended (None: complete or stopped early); return why the sweep should stop, or nothing."""
         stops = "" if failure is None else POLICIES[failure.kind].stops
-        now = (failure.kind, failure.mark) if failure is not None and stops else ("", "")
-        self.count = self.count + 1 if now == self.last and stops else int(bool(stops))
+        if failure is None or not stops:
+            self.last, self.count = ("", ""), 0
+            return ""
+        now = (failure.kind, failure.mark)
+        self.count = self.count + 1 if now == self.last else 1
         self.last = now
-        if failure is None or self.count < IN_A_ROW:
+        if self.count < IN_A_ROW:
             return ""
         return stops.format(count=IN_A_ROW, mark=failure.mark, reason=failure.reason)
 

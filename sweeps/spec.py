@@ -11,8 +11,9 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from carcls.config import DataConfig, TrialConfig, digest_of
 from carcls.config import Family as TrialFamily
+from carcls.config import TrialConfig, digest_of
+from carcls.data.config import DataConfig
 from carcls.errors import SpecError, shown
 from sweeps.confirm import parse_confirm
 from sweeps.documented import find_experiment

@@ -19,7 +19,7 @@ from sweeps.sweep_file import has_begun, is_sweep, read_file
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
-    from carcls.config import DataConfig
+    from carcls.data.config import DataConfig
     from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
     from carcls.data.summary import DataSummary

@@ -10,7 +10,8 @@ from typing import Literal
 import pytest
 from helpers import events_of
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.families import run_trial
 from carcls.outcome import Measurement

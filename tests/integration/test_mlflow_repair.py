@@ -12,7 +12,7 @@ import pytest
 from mlflow.entities import ViewType
 from PIL import Image
 
-from carcls.config import DataConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.summary import DataSummary
 from carcls.outcome import Measurement

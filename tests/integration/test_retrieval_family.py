@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.splits import Splits
 from carcls.errors import InputError, TrialFailure, WeightsError

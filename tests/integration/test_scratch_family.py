@@ -12,7 +12,8 @@ import pytest
 import torch
 from helpers import events_of
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.errors import InputError
 from carcls.export import load_export

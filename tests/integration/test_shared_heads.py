@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.families import run_trial
 from carcls.models import classifier as classifiers

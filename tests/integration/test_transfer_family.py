@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from helpers import events_of
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.export import load_export
 from carcls.families import evaluate_on_test, export_trial, run_trial

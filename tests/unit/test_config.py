@@ -14,11 +14,11 @@ from carcls.config import (
     ARCHITECTURE_SETTINGS,
     NEIGHBOUR_SETTINGS,
     SCRATCH,
-    DataConfig,
     TrialConfig,
     default_of,
     digest_of,
 )
+from carcls.data.config import DataConfig
 
 # For every setting, values that differ from its default and from each other.
 OTHERS: dict[str, list[Any]] = {

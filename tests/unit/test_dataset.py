@@ -17,7 +17,7 @@ from helpers import events_of
 from PIL import Image
 from scipy.io import savemat
 
-from carcls.config import DataConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, find_dataset, prepare_dataset, summarize
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.splits import Splits
