@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from carcls.errors import InputError, OutputError
 from sweeps.budget import idle_prices
-from sweeps.packaged import is_packaged
 from sweeps.resources import Machine, Share, least_seconds, this_machine, trial_resources
 from sweeps.space import Choice
+from sweeps.spec_loading import is_packaged
 from sweeps.spec_mistakes import Mistakes
 from sweeps.sweep_data import configs_to_check, expected_demo, located
 from sweeps.sweep_file import has_begun, is_sweep, read_file

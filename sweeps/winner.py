@@ -191,7 +191,8 @@ def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrup
     trials = tuple(sorted(records, key=lambda trial: trial.number))
     data = DataSummary.of(session.dataset)
     board = Leaderboard(trials, session.spec.trial_config({}).model_dump(), data.validation, session.spec.goals)
-    seconds = time.monotonic() - session.started + (session.before.seconds if session.before else 0.0)
+    before = session.before
+    seconds = time.monotonic() - session.started + (before.seconds if before else 0.0)
     return SweepResult(
         sweep=str(session.spec.name),
         family=session.spec.family,

@@ -35,7 +35,6 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.forecast",
         "sweeps.documented",
         "sweeps.failures",
-        "sweeps.packaged",
         "sweeps.plan",
         "sweeps.rates",
         "sweeps.confirm",

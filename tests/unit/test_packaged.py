@@ -8,9 +8,8 @@ import pytest
 from helpers import spec_of_yaml
 
 from sweeps.documented import experiments_of
-from sweeps.packaged import PackagedSpec, packaged_specs
 from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.spec_loading import load_spec
+from sweeps.spec_loading import PackagedSpec, load_spec, packaged_specs
 
 
 def spec_of(packaged: PackagedSpec) -> SweepSpec:

@@ -28,11 +28,10 @@ from carcls.errors import InputError
 from sweeps.cli import execute
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
-from sweeps.packaged import packaged_specs
 from sweeps.remembered import recall
 from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec
-from sweeps.spec_loading import edit_spec, load_spec
+from sweeps.spec_loading import edit_spec, load_spec, packaged_specs
 from sweeps.status import sweeps_in
 from sweeps.sweep_file import Kind, write_file
 
