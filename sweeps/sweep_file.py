@@ -34,7 +34,7 @@ class SweepFile(BaseModel):
     Attributes:
         path: of the file that has the specs.
         kind: a sweep, or the job ``all`` or ``reproduce``.
-        id: by which MLflow knows the sweep; a job has none, which is empty.
+        id: by which MLflow knows the sweep, whatever other sweeps of its name are there; empty for a job.
         tracking_uri: as it was given; None is the database beside the sweeps.
         is_secret: whether the tracking server's address held a password, and was not written down.
         specs: of its sweeps in their order, as plain values; a sweep has one.
@@ -143,11 +143,6 @@ def read_spec(folder: Path) -> SweepSpec:
         InputError: its file cannot be read, or is damaged.
     """
     return read_file(folder).read_specs()[0]
-
-
-def sweep_id(folder: Path) -> str:
-    """Return what MLflow knows the sweep by: two folders may hold sweeps of one name on one server."""
-    return read_file(folder).id
 
 
 def is_sweep(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import TrackingError
 from sweeps.record import TrialRecord
-from sweeps.sweep_file import sweep_id, text_with_id
+from sweeps.sweep_file import read_file, text_with_id
 from sweeps.tracking_runs import EXPERIMENT, REASON, STATE, KnownRun, Points, SweepRuns, Update
 from sweeps.tracking_store import Tracking
 from sweeps.tracking_writer import Writer
@@ -103,7 +103,7 @@ def mirror_of(
     spec: SweepSpec, folder: Path, tracking: Tracking, data: DataSummary, warn: Callable[[str], None]
 ) -> Mirror:
     """Return the mirror of the sweep in ``folder``; ``warn`` gets one line, perhaps from another thread."""
-    known = sweep_id(folder)
+    known = read_file(folder).id
     return Mirror(
         tracking,
         family=spec.family,

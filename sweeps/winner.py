@@ -15,7 +15,7 @@ from sweeps.budget import prices_of, spent_dict
 from sweeps.confirm import Repeat, parse_confirm, repeats_of
 from sweeps.leaderboard import Leaderboard
 from sweeps.result import RESULT, Registered, SweepResult, TestReading
-from sweeps.sweep_file import sweep_id
+from sweeps.sweep_file import read_file
 from sweeps.sweep_session import SweepSession
 from sweeps.winner_readings import Subject, find_reading
 
@@ -92,7 +92,7 @@ def _as_registered(
         found = find_registered(
             session.tracking,
             family=before.family,
-            sweep_id=sweep_id(session.folder),
+            sweep_id=read_file(session.folder).id,
             number=before.winner,
             refit=session.spec.refit,
         )
@@ -229,7 +229,7 @@ def _register(
     return register_best(
         session.tracking,
         family=result.family,
-        sweep_id=sweep_id(session.folder),
+        sweep_id=read_file(session.folder).id,
         number=winner.number,
         export=session.folder / MODEL,
         metrics={} if test.refit else winner.metrics,

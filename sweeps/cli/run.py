@@ -32,17 +32,14 @@ A setting reaches the families that it means something in: backbone never reache
 _FAMILIES = {
     "transfer": (
         "transfer learning: a pretrained backbone, a new head, optional unfreezing",
-        "Pretrained backbone, new head, optional unfreezing.",
         "backbone=efficientnet_lite0 image_size=128",
     ),
     "retrieval": (
         "retrieval: embeddings of an extractor, and the vote of the nearest training images",
-        "Embeddings; the nearest training images vote.",
         "backbone=efficientnet_lite0 whitening=lda",
     ),
     "scratch": (
         "networks trained from scratch: depth, width, normalisation, loss, augmentation",
-        "A network trained from scratch.",
         "image_size=128 epochs=20",
     ),
 }
@@ -110,12 +107,12 @@ def _command(what: str, about: str, short: str, epilog: str) -> click.Command:
     return command
 
 
-for family, (about, short, example) in _FAMILIES.items():
+for family, (about, example) in _FAMILIES.items():
     _command(
         family,
         f"Sweep over {about}.\n\nThe documented experiments are the first trials; Optuna searches around them. The "
         "best trial on the validation images is read once on the test images and registered in MLflow.",
-        short,
+        f"{about[0].upper()}{about[1:]}.",
         _EPILOG.format(family=family, example=example),
     )
 _command(
