@@ -98,8 +98,9 @@ def remove(remains: Remains) -> None:
                 f"{str(remains.folder)!r} must be writable to be removed ({error.strerror}). Mend that, and give the "
                 "command again: in MLflow nothing is left of it."
             ) from None
-    for what in ("lock", "holder"):
-        (remains.folder.parent / f".{remains.folder.name}.{what}").unlink(missing_ok=True)
+        # While it is held: whoever waits for it notices that it is gone, and takes a new one.
+        for what in ("lock", "holder"):
+            (remains.folder.parent / f".{remains.folder.name}.{what}").unlink(missing_ok=True)
 
 
 def _remove_from_mlflow(remains: Remains, tracking: Tracking) -> None:
