@@ -75,8 +75,8 @@ def command_of(what: str, given: Mapping[str, Any]) -> Command:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
         from sweeps.several_specs import specs_of_all
 
-        name = name or default_name(what)
-        specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=overrides.pop("trials", None))
+        name, trials = name or default_name(what), overrides.pop("trials", None)
+        specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)
     else:
         from sweeps.spec_loading import load_spec
 
