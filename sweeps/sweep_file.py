@@ -156,9 +156,9 @@ def is_known(folder: Path) -> bool:
         return True
     try:
         return bool(json.loads((folder / _COMMAND).read_text(encoding="utf-8")).get("kind", "sweep") != "sweep")
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return False
-    except (OSError, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         return True  # whoever reads it is told what is wrong with it
 
 
