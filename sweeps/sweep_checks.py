@@ -15,7 +15,7 @@ from sweeps.space import Choice
 from sweeps.spec_loading import is_packaged
 from sweeps.spec_mistakes import Mistakes
 from sweeps.sweep_data import configs_to_check, expected_demo, located
-from sweeps.sweep_file import has_begun, is_sweep, read_file
+from sweeps.sweep_file import has_begun, is_sweep, read_file, require_kind
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
@@ -220,9 +220,10 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> SweepSp
     winner, which would be read on test.
 
     Raises:
-        InputError: the name belongs to a sweep of another spec, and it was not ``edited`` on purpose.
+        InputError: the name belongs to a job, or to a sweep of another spec that was not ``edited`` on purpose.
     """
     folder = out / str(spec.name)
+    require_kind(folder, "sweep")
     if edited or not is_sweep(folder):
         return spec
     file = read_file(folder)

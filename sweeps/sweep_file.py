@@ -162,6 +162,18 @@ def is_known(folder: Path) -> bool:
         return True  # whoever reads it is told what is wrong with it
 
 
+def require_kind(folder: Path, kind: Kind) -> None:
+    """Check that what runs in the folder, if anything does, is of a kind.
+
+    Raises:
+        InputError: its name belongs to something else.
+    """
+    there = read_file(folder).kind if is_known(folder) else kind
+    if there != kind:
+        what = "a sweep" if there == "sweep" else f"a job of {there}"
+        raise InputError(f"--name must be new, got {folder.name!r}, which is {what}. Give another --name.")
+
+
 def sweeps_of(out: Path) -> list[Path]:
     """Return the folders of all sweeps in ``out``, by name."""
     return sorted(entry for entry in out.iterdir() if is_sweep(entry)) if out.is_dir() else []

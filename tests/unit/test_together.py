@@ -156,6 +156,7 @@ ALL, REPRODUCE = ["run", "all", "--set", "backbone=efficientnet_lite0"], ["repro
         ([*REPRODUCE, "--name", "mine"], "--name must be new, got 'mine', which is a sweep"),
         ([*REPRODUCE, "--name", "ours"], "--name must be new, got 'ours', which is a job of all"),
         (["run", "scratch", "--name", "ours"], "--name must be new, got 'ours', which is a job of all"),
+        ([*ALL, "--name", "their"], "--name must be new, got 'their-transfer', which is a job of reproduce"),
         (["run", "scratch", "--name", "older"], "--name must be new, got 'older', which is a job of all"),
     ],
 )
@@ -165,10 +166,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     """Each is told before anything is run: not even what the families that have none of it could."""
     write_file(Path("runs/mine"), "sweep", None, [SweepSpec(family="transfer", name="mine")])
     write_file(Path("runs/ours"), "all", None, [SweepSpec(family="transfer", name="ours-transfer")])
+    write_file(Path("runs/their-transfer"), "reproduce", None, [SweepSpec(family="transfer", name="a")])
     older = Path("runs/older/command.json")  # as versions before job.json wrote it
     older.parent.mkdir()
     older.write_text(json.dumps({"kind": "all", "specs": ["family: transfer\nname: older-transfer"]}))
     code, out, err = run(*words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert told in err
-    assert {path.name for path in Path("runs").iterdir()} == {"mine", "ours", "older"}
+    assert {path.name for path in Path("runs").iterdir()} == {"mine", "ours", "older", "their-transfer"}
