@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -99,7 +99,7 @@ class Bridge:
         self._tell_finished()
         if asked is None:
             return None
-        given = Try.from_dict(asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
+        given = Try(**asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
         # The trial's process finds out whether parts of this size work.
         config = asked.config.model_copy(update={"micro_batch": given.micro_batch or asked.config.micro_batch})
         trial = self._running[tune_id] = Running(asked.number, config, given)
@@ -242,7 +242,7 @@ class Bridge:
             self._give_up(trial, Failure(failure.kind, f"{failure.reason}{tried}"))
             return
         self.halt.tell(f"trial {trial.number} ran out of memory; trying again with {more.tried[-1]}")
-        self.study.hand_back(trial.number, counted=False, retry=more.as_dict())
+        self.study.hand_back(trial.number, counted=False, retry=asdict(more))
 
     def _give_up(self, trial: Running, failure: Failure) -> None:
         self.study.tell_failed(trial.number, failure.reason, failure.kind)
