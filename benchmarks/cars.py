@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from carcls.config import DataConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.demo import write_demo
 from carcls.data.manifest import ImageRecord

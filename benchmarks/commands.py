@@ -1,4 +1,4 @@
-"""carsweep and the yardstick, run as a user runs them: a command in a process of its own, timed from outside."""
+"""carsweep and the baseline, run as a user runs them: a command in a process of its own, timed from outside."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def sweep(spec: Mapping[str, Any], data: Path, out: Path, name: str = "sweep", *
 
 
 def plain_tune(words: Sequence[str | Path]) -> Told:
-    """Run the yardstick.
+    """Run the baseline.
 
     Raises:
         RuntimeError: it failed, or one of its trials did.

@@ -24,7 +24,7 @@ from commands import carsweep
 from PIL import Image
 from rows import Row, write_rows
 
-from carcls.config import DataConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.evaluation.neighbours import find_neighbours
 from carcls.machine import usable_cores

@@ -30,8 +30,9 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, v2
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
 from carcls.data.augment import augmentation_of
+from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from carcls.stages import StageStore

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from cars import Cars, lay_out
 from rows import Row, write_rows
 
-from carcls.config import DataConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.stages import StageStore
 from sweeps.engine import run_trials

@@ -83,7 +83,8 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
     """Return the seconds of a sweep from an open Ray to the last line in MLflow, and what was seen on the way."""
     from sweeps.engine import run_trials
     from sweeps.session import RaySession
-    from sweeps.tracking import Mirror, open_tracking
+    from sweeps.tracking import Mirror
+    from sweeps.tracking_store import open_tracking
 
     spec, tracking = noop_spec(trials, epochs), open_tracking(None, folder)
     (folder / "dataset.json").write_text("{}")

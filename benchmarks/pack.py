@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from carcls.config import DataConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.machine import usable_cores
 from carcls.stages import StageStore

@@ -1,4 +1,4 @@
-"""The yardstick: the sweep that one writes by hand from the documentation of Ray Tune, Optuna, MLflow and torchvision.
+"""The baseline: the sweep that one writes by hand from the documentation of Ray Tune, Optuna, MLflow and torchvision.
 
     python benchmarks/plain_tune.py --data FOLDER --kind retrieval|frozen|finetune --out FOLDER [--trials N] [--seed N]
 

@@ -1,10 +1,10 @@
-"""The same sweep by carsweep and by the hand-written yardstick, plain_tune.py, alternating.
+"""The same sweep by carsweep and by the hand-written baseline, plain_tune.py, alternating.
 
     python benchmarks/side_by_side.py retrieval|frozen|finetune [--data FOLDER] [--classes N] [--runs N] [--json FILE]
 
 Both get the same images, split, backbone, search space, trials, epochs, seeds and early stopping, and as many trials at
 a time. Both are commands in a process of their own, timed from outside: loading libraries and starting Ray count.
-Every run begins with an empty folder, so carsweep's store is cold. carsweep's time includes what the yardstick leaves
+Every run begins with an empty folder, so carsweep's store is cold. carsweep's time includes what the baseline leaves
 out: decoding all test images, checkpoints, per-image answers, one reading of the test images, registering the winner.
 """
 
@@ -54,7 +54,7 @@ class Pair:
 
     @property
     def plain_best(self) -> tuple[float, float]:
-        """The second at which the yardstick had its best accuracy, and that accuracy in [0, 1]."""
+        """The second at which the baseline had its best accuracy, and that accuracy in [0, 1]."""
         second, accuracy = self.plain.answer["timeline"][-1]
         return second, accuracy
 
@@ -65,13 +65,13 @@ class Pair:
 
     @property
     def our_second(self) -> float:
-        """The second at which we had the yardstick's best accuracy; infinite if never."""
+        """The second at which we had the baseline's best accuracy; infinite if never."""
         _, wanted = self.plain_best
         return next((s for s, best in self.ours.timeline() if best > round(wanted, 3) - 1e-6), float("inf"))
 
     @property
     def later(self) -> float:
-        """Our seconds until the yardstick's best accuracy, as a share of its own seconds until then."""
+        """Our seconds until the baseline's best accuracy, as a share of its own seconds until then."""
         return self.our_second / self.plain_best[0]
 
 
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def run_pair(contest: Contest, cars: Cars, seed: int, place: Path) -> Pair:
-    """Run both sides; with even seeds the yardstick goes first, with odd ones we do."""
+    """Run both sides; with even seeds the baseline goes first, with odd ones we do."""
     told: dict[str, Told] = {}
     for side in ("plain", "ours") if seed % 2 == 0 else ("ours", "plain"):
         told[side] = (

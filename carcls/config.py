@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -72,30 +71,6 @@ def _known_backbone(name: str) -> str:
 def _readable_schedule(text: str) -> str:
     parse_unfreezing(text)
     return text
-
-
-class DataConfig(BaseModel):
-    """Which images, how they are cut and how they are split. One for a whole sweep.
-
-    Attributes:
-        path: folder of the data set; None means the embedded demo cars.
-        name: what tables call the data set; None means the folder's name.
-        margin: added around the bounding box, as a fraction of its width and height; the same on every split.
-        validation_fraction: share of the training images that validate.
-        test_fraction: share cut off as test where the data set has no test split.
-        split_seed: seed of the cut.
-        max_loss: share of a split that may be unreadable before the sweep refuses to start.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-    path: str | None = None
-    name: str | None = None
-    margin: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.0
-    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
-    test_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
-    split_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
-    max_loss: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.05
 
 
 class TrialConfig(BaseModel):
@@ -194,7 +169,7 @@ class TrialConfig(BaseModel):
     temperature: Annotated[float, Field(gt=0.0, le=100.0), Part.NEIGHBOURS] = 0.07
 
     @property
-    def is_from_nothing(self) -> bool:
+    def is_from_scratch(self) -> bool:
         """Whether all of the network is trained, from random weights."""
         return self.family == "scratch" or self.backbone == SCRATCH
 
@@ -209,11 +184,11 @@ class TrialConfig(BaseModel):
         """Return the settings that cannot matter in this trial, whatever their values.
 
         A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step; what is trained
-        from nothing is open from the start at one learning rate; only retrieval has neighbours, and where its extractor
+        from scratch is open from the start at one learning rate; only retrieval has neighbours, and where its extractor
         is frozen nothing is trained. ``micro_batch`` is left out where it is None or cannot matter.
         """
         neutral: set[str] = set()
-        if self.is_from_nothing:
+        if self.is_from_scratch:
             neutral |= {"unfreezing", "backbone_lr"}
         elif self.unfreezing == "frozen":
             neutral.add("backbone_lr")
@@ -233,7 +208,7 @@ class TrialConfig(BaseModel):
             neutral |= set(ARCHITECTURE_SETTINGS)
         if self.family != "retrieval":
             neutral |= set(NEIGHBOUR_SETTINGS)
-        elif self.unfreezing == "frozen" and not self.is_from_nothing:
+        elif self.unfreezing == "frozen" and not self.is_from_scratch:
             neutral |= _TRAINING_SETTINGS
         if self.whitening == "none":
             neutral.add("whitening_dim")
@@ -252,11 +227,11 @@ class TrialConfig(BaseModel):
     def training(self) -> TrialConfig:
         """Return the trial as its training sees it: whoever trains alike, in whatever family, gets an equal config.
 
-        What only comes into play after training has its default; what is trained from nothing is open from the start,
+        What only comes into play after training has its default; what is trained from scratch is open from the start,
         with one learning rate for everything.
         """
         changes: dict[str, Any] = {name: default_of(name) for name in ("family", *NEIGHBOUR_SETTINGS)}
-        if self.is_from_nothing:
+        if self.is_from_scratch:
             changes |= {"unfreezing": "full", "backbone_lr": self.head_lr}
         return self.model_copy(update=changes)  # defaults, and a rate that was checked
 
@@ -266,7 +241,7 @@ class TrialConfig(BaseModel):
         return {name: value for name, value in settings.items() if name not in _NOT_OF_TRAINING}
 
     def head_settings(self) -> dict[str, Any]:
-        """Return what of the settings the head depends on while the backbone is still closed.
+        """Return what of the settings the head depends on while the backbone is still frozen.
 
         Only some learning-rate schedules look at how many epochs there will be.
         """
@@ -288,14 +263,6 @@ class TrialConfig(BaseModel):
         """Return the trial reduced to what decides which network it needs, with which weights."""
         names = ("backbone", "weights", "image_size")
         return TrialConfig.model_construct(**{name: getattr(self, name) for name in names}, **self.architecture())
-
-    def with_settings(self, settings: Mapping[str, Any]) -> TrialConfig:
-        """Return a validated copy with ``settings`` replaced.
-
-        Raises:
-            pydantic.ValidationError: a setting is unknown or out of range.
-        """
-        return TrialConfig.model_validate({**self.model_dump(), **settings})
 
 
 def settings_of(part: Part) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 A stage lives at ``<root>/<kind>/<digest of its key>/`` (``kind/digest`` is its name) and holds ``key.json`` beside what
 its maker wrote. It appears complete or not at all: the maker writes into a folder of another name, which is renamed at
-the end. One maker at a time holds the stage's lock; others wait and then find it made. Every answer is written to
-``<root>/LOG``, and a store object knows the names of all stages that were asked for through it.
+the end. One maker at a time holds the stage's lock; others wait and then find it made. Every answer (``made``,
+``reused``, ``dropped``) is a line of ``<root>/LOG``, and a store object knows the names of all stages that were asked
+for through it.
 
 Each process checks a stage against its checksums when it first uses it (see carcls.stages_checks). One that is damaged
 is dropped, and made again.
@@ -17,7 +18,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +35,6 @@ Key = Mapping[str, Any]
 Make = Callable[[Path], None]
 # Stages that this process has found to be whole.
 _whole: set[Path] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class StageEvent:
-    """One line of the store's log: ``made``, ``reused`` or ``dropped``, and how long that took in seconds.
-
-    ``reason`` says why a stage was dropped.
-    """
-
-    kind: str
-    digest: str
-    event: str
-    seconds: float
-    pid: int
-    reason: str = ""
 
 
 class StageStore:
@@ -217,13 +202,6 @@ class StageStore:
         finally:
             os.close(descriptor)
 
-    def events(self) -> list[StageEvent]:
-        """Return the whole log, oldest first."""
-        log = self.root / LOG
-        if not log.exists():
-            return []
-        return [StageEvent(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
-
 
 def _damage_of(final: Path) -> str:
     """Return what is wrong with a stage, or nothing; what is whole is looked at once in a process."""
@@ -255,7 +233,11 @@ def seconds_of(folder: Path) -> float:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as JSON so that ``path`` is whole or absent, whenever the machine stops."""
-    text = json.dumps(value, indent=1)
+    write_text(path, json.dumps(value, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is whole or absent, whenever the machine stops."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -30,8 +30,9 @@ from sweeps.failures import (
 from sweeps.forecast import Account, BudgetStatus
 from sweeps.halt import Halt
 from sweeps.hangs import Patience
+from sweeps.record import TrialRecord
 from sweeps.resources import Share
-from sweeps.study import Study, TrialRecord
+from sweeps.study import Study
 
 if TYPE_CHECKING:
     from sweeps.observers import Observer
@@ -66,7 +67,7 @@ class Bridge:
         patience: tells which trials hang.
         quarantine: takes machines and GPUs out of use.
         observers: who hears of trials, each once and in order.
-        on_status: hears how the budget stands, before the news that changed it.
+        on_status: gets the budget's status, before the observers hear what changed it.
         share: of a trial that has not failed yet.
         cores: of the largest machine.
     """
@@ -98,7 +99,7 @@ class Bridge:
         self._tell_finished()
         if asked is None:
             return None
-        given = Try.from_dict(asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
+        given = Try(**asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
         # The trial's process finds out whether parts of this size work.
         config = asked.config.model_copy(update={"micro_batch": given.micro_batch or asked.config.micro_batch})
         trial = self._running[tune_id] = Running(asked.number, config, given)
@@ -241,7 +242,7 @@ class Bridge:
             self._give_up(trial, Failure(failure.kind, f"{failure.reason}{tried}"))
             return
         self.halt.tell(f"trial {trial.number} ran out of memory; trying again with {more.tried[-1]}")
-        self.study.hand_back(trial.number, counted=False, retry=more.as_dict())
+        self.study.hand_back(trial.number, counted=False, retry=asdict(more))
 
     def _give_up(self, trial: Running, failure: Failure) -> None:
         self.study.tell_failed(trial.number, failure.reason, failure.kind)

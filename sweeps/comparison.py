@@ -36,14 +36,9 @@ def _val_half_width(result: SweepResult) -> float | None:
     return half_width(_validated(result), result.data.splits.get("validation", 0))
 
 
-def _tested(result: SweepResult, metric: str = "test_accuracy") -> float | None:
-    value = result.test.metrics.get(metric) if result.test else None
-    return None if value is None or math.isnan(value) else float(value)
-
-
 def _test_text(result: SweepResult) -> str:
     low, high = result.test.interval if result.test else (0.0, 0.0)
-    return percent(_tested(result), (high - low) / 2)
+    return percent(result.tested(), (high - low) / 2)
 
 
 def _trials_run(result: SweepResult) -> int:
@@ -56,8 +51,8 @@ COLUMNS: tuple[Column[SweepResult], ...] = (
     Column("status", lambda r: r.status, "status", is_word=True),
     Column("model", lambda r: r.model, "winner", is_word=True),
     Column("val_accuracy", _validated, "val accuracy", cell=lambda r: percent(_validated(r), _val_half_width(r))),
-    Column("test_accuracy", _tested, "test accuracy", cell=_test_text),
-    Column("test_f1", lambda r: _tested(r, "test_f1"), "test F1", percent),
+    Column("test_accuracy", SweepResult.tested, "test accuracy", cell=_test_text),
+    Column("test_f1", lambda r: r.tested("test_f1"), "test F1", percent),
     Column("trials", _trials_run, "trials"),
     Column("seconds", lambda r: r.seconds, "time", duration),
     Column("registered", lambda r: str(r.registered or ""), "registered", is_word=True),
@@ -203,13 +198,13 @@ def _group(ranked: Sequence[SweepResult], answers: Mapping[str, StoredPrediction
 
 
 def _order(result: SweepResult) -> tuple[float, float, str]:
-    test, val = _tested(result), _validated(result)
+    test, val = result.tested(), _validated(result)
     return (math.inf if test is None else -test, math.inf if val is None else -val, result.sweep)
 
 
 def _belongs(answers: StoredPredictions, result: SweepResult) -> bool:
     """Tell whether stored answers are those that the result was read from; an older winner's may still lie there."""
-    told = _tested(result)
+    told = result.tested()
     return told is not None and abs(answers.accuracy - told) <= _ROUNDING
 
 

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.errors import InputError
 from sweeps.lock import locked
-from sweeps.registry import model_name
+from sweeps.registry import held_versions, model_name
 from sweeps.sweep_file import read_file
-from sweeps.tracking_runs import SWEEP_ID
+from sweeps.tracking_runs import of_sweep, runs_of
 from sweeps.tracking_store import Tracking, check_tracking, explained, remove_files
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
-
-_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,29 +65,19 @@ def _find_in_mlflow(remains: Remains, tracking: Tracking, family: str, sweep_id:
     experiment = client.get_experiment_by_name(f"carsweep-{family}")
     if experiment is None or not sweep_id:
         return remains
-    query = f"tags.`{SWEEP_ID}` = '{sweep_id}'"
-    held: defaultdict[str, list[str]] = defaultdict(list)
-    versions = client.search_model_versions(f"name = '{name}' AND {query}")
-    for alias, version in client.get_registered_model(name).aliases.items() if versions else ():
-        held[str(version)].append(alias)
+    versions = client.search_model_versions(f"name = '{name}' AND {of_sweep(sweep_id)}")
+    held = held_versions(client, name) if versions else {}
     kept = [version for version in versions if str(version.version) in held]
     sources, needed = {version.source for version in kept}, {version.run_id for version in kept}
-    models = client.search_logged_models([str(experiment.experiment_id)], filter_string=query)
+    models = client.search_logged_models([str(experiment.experiment_id)], filter_string=of_sweep(sweep_id))
+    runs = runs_of(client, experiment.experiment_id, sweep_id)
     return replace(
         remains,
-        runs=tuple(run for run in _runs(client, experiment.experiment_id, query) if run.info.run_id not in needed),
+        runs=tuple(run for run in runs if run.info.run_id not in needed),
         models=tuple(model for model in models if model.model_uri not in sources),
         versions=tuple(version for version in versions if version not in kept),
-        kept=tuple((version, tuple(held[str(version.version)])) for version in kept),
+        kept=tuple((version, held[str(version.version)]) for version in kept),
     )
-
-
-def _runs(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
-    token, is_last = None, False
-    while not is_last:
-        page = client.search_runs([experiment], query, max_results=_PAGE, page_token=token)
-        yield from page
-        token, is_last = page.token, not page.token
 
 
 def remove(remains: Remains) -> None:
@@ -113,8 +98,9 @@ def remove(remains: Remains) -> None:
                 f"{str(remains.folder)!r} must be writable to be removed ({error.strerror}). Mend that, and give the "
                 "command again: in MLflow nothing is left of it."
             ) from None
-    for what in ("lock", "holder"):
-        (remains.folder.parent / f".{remains.folder.name}.{what}").unlink(missing_ok=True)
+        # While it is held: whoever waits for it notices that it is gone, and takes a new one.
+        for what in ("lock", "holder"):
+            (remains.folder.parent / f".{remains.folder.name}.{what}").unlink(missing_ok=True)
 
 
 def _remove_from_mlflow(remains: Remains, tracking: Tracking) -> None:

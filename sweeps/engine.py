@@ -23,9 +23,11 @@ from sweeps.forecast import Account, BudgetStatus
 from sweeps.halt import Halt
 from sweeps.hangs import Patience, expected_seconds
 from sweeps.interrupts import interruptible
+from sweeps.record import TrialRecord
 from sweeps.resources import Machine, least_seconds, trial_resources
 from sweeps.session import RaySession
-from sweeps.study import Costs, Study, TrialRecord
+from sweeps.study import Study
+from sweeps.study_sampling import Costs
 
 if TYPE_CHECKING:
     from sweeps.observers import Observer

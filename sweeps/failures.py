@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import re
 import traceback
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from carcls.disk import is_full_disk
 from carcls.errors import BadData, DataError, InputError, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
@@ -168,7 +168,7 @@ def failure_of_death(said: str, actor: str = "") -> Failure:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """With what a trial is tried; kept in the journal, so that a resumed sweep goes on with it.
+    """With what a trial is tried; its fields are kept in the journal, so that a resumed sweep goes on with it.
 
     Attributes:
         cpus, gpus: its share.
@@ -179,16 +179,7 @@ class Try:
     cpus: float
     gpus: float
     micro_batch: int | None = None
-    tried: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Try:
-        """Read back what ``as_dict`` wrote."""
-        return cls(value["cpus"], value["gpus"], value["micro_batch"], tuple(value["tried"]))
+    tried: Sequence[str] = ()
 
 
 def next_try(last: Try, batch_size: int, cores: float) -> Try | None:
@@ -236,10 +227,13 @@ class CircuitBreaker:
     def note(self, failure: Failure | None) -> str:
         """Note how a trial ended (None: complete or stopped early); return why the sweep should stop, or nothing."""
         stops = "" if failure is None else POLICIES[failure.kind].stops
-        now = (failure.kind, failure.mark) if failure is not None and stops else ("", "")
-        self.count = self.count + 1 if now == self.last and stops else int(bool(stops))
+        if failure is None or not stops:
+            self.last, self.count = ("", ""), 0
+            return ""
+        now = (failure.kind, failure.mark)
+        self.count = self.count + 1 if now == self.last else 1
         self.last = now
-        if failure is None or self.count < IN_A_ROW:
+        if self.count < IN_A_ROW:
             return ""
         return stops.format(count=IN_A_ROW, mark=failure.mark, reason=failure.reason)
 

@@ -1,4 +1,4 @@
-"""How a sweep's budget stands: what its trials have taken, and what is still to come, from their records.
+"""The status of a sweep's budget: what its trials have taken, and what is still to come, from their records.
 
 Known to be left out: trials that will be answered by others (derived ones, duplicates), and a search space that runs
 out.

@@ -20,16 +20,16 @@ UNKNOWN = 12
 # Of the time between two looks no more than this counts: the driver was stopped, or the whole machine was.
 _LOOK_SECONDS = 1.0
 
-Comes = Literal["closed", "open", "end"]
+Comes = Literal["frozen", "unfrozen", "end"]
 
 
-def expected_seconds(share: Share, images: int, config: TrialConfig, is_open: bool) -> float:
-    """Return how long an epoch should take, with an open backbone or with a closed one whose features are not known.
+def expected_seconds(share: Share, images: int, config: TrialConfig, is_unfrozen: bool) -> float:
+    """Return how long an epoch should take, the backbone being unfrozen, or frozen with features that are not known.
 
     As rough as a plan, for a processor without matrix units: it is there to excuse what is slow.
     """
     rates = rates_of(config, Machine(1, int(share.gpus > 0), amx=False))
-    return images / ((rates.train if is_open else rates.infer) * (share.gpus or share.cpus))
+    return images / ((rates.train if is_unfrozen else rates.infer) * (share.gpus or share.cpus))
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Patience:
     """Tells which of the running trials hang. What it knows of epochs are those that it has seen.
 
     Args:
-        expected: seconds of an epoch of a trial, its backbone being open or not; no trial hangs before ten times that.
+        expected: seconds of a trial's epoch, its backbone being unfrozen or not; no trial hangs before ten times that.
         least: seconds that every trial may be silent for.
     """
 
@@ -99,7 +99,7 @@ class Patience:
             return ""
         seen = None if wait.comes == "end" or wait.repeats else self._longest.get(wait.kind)
         least = UNKNOWN * self._least if seen is None else self._least
-        usual = max(seen or 0.0, self._expected(wait.config, wait.comes != "closed"))
+        usual = max(seen or 0.0, self._expected(wait.config, wait.comes != "frozen"))
         if silent < max(least, TIMES * usual):
             return ""
         said = f"it reported nothing for {rough_duration(silent)}"
@@ -109,8 +109,7 @@ class Patience:
 
 
 def _comes_after(config: TrialConfig, epoch: int) -> Comes:
-    """Return what a trial reports after ``epoch``: one with a closed or an open backbone, or how it ends."""
+    """Return what a trial reports after ``epoch``: one with a frozen or an unfrozen backbone, or how it ends."""
     if epoch >= last_told(config):
         return "end"
-    is_open = open_stages(config.training().unfreezing, epoch, config.epochs, 1) > 0
-    return "open" if is_open else "closed"
+    return "unfrozen" if open_stages(config.training().unfreezing, epoch, config.epochs, 1) else "frozen"

@@ -14,6 +14,7 @@ from carcls.errors import InputError
 from carcls.stages_disk import Stored
 from sweeps.lock import holder_of
 from sweeps.stored_models import parts_of, ranked_models, wanted_models
+from sweeps.study_records import read_history
 from sweeps.sweep_file import read_file, sweeps_of
 
 if TYPE_CHECKING:
@@ -131,8 +132,6 @@ def read_marks(out: Path, keep: int) -> Marks:
 
 def _read_sweep(folder: Path) -> tuple[tuple[TrialRecord, ...], tuple[str, ...]]:
     """Return the sweep's trials, and the stages that its images were read with."""
-    from sweeps.study_records import read_history
-
     try:
         return read_history(folder).records, read_file(folder).stages
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -69,7 +69,7 @@ _Needs = Mapping[Hashable, _Cost]
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _PlannedTrial:
     """A trial of the example: what it is made of, and how likely it runs each of its epochs."""
 
     config: TrialConfig
@@ -188,13 +188,13 @@ class _Trial:
 
 
 # In their order: the kind, who shares one, and what a trial needs of it.
-_KINDS: tuple[tuple[str, str, Callable[[_Trial], _Needs]], ...] = (
-    ("pack of decoded images", "all trials", _Trial.pack),
-    ("features of plain images", "frozen trials: validation, training unaugmented", _Trial.plain_features),
-    ("features of augmented views", "trials that augment equally, while frozen", _Trial.views),
-    ("training", "trials that train alike, of any family", _Trial.trained),
-    ("embeddings", "trials that differ in what follows the extractor only", _Trial.embeddings),
-    ("neighbours", "trials that differ in k, distance, vote or temperature only", _Trial.neighbours),
+_KINDS: tuple[tuple[str, str, Callable[[_PlannedTrial], _Needs]], ...] = (
+    ("pack of decoded images", "all trials", _PlannedTrial.pack),
+    ("features of plain images", "frozen trials: validation, training unaugmented", _PlannedTrial.plain_features),
+    ("features of augmented views", "trials that augment equally, while frozen", _PlannedTrial.views),
+    ("training", "trials that train alike, of any family", _PlannedTrial.trained),
+    ("embeddings", "trials that differ in what follows the extractor only", _PlannedTrial.embeddings),
+    ("neighbours", "trials that differ in k, distance, vote or temperature only", _PlannedTrial.neighbours),
 )
 
 
@@ -210,8 +210,8 @@ def planned_stages(
         networks: figures of backbones by name; the catalog has those of others.
     """
 
-    def expected(config: TrialConfig, alive: tuple[float, ...] = ()) -> _Trial:
-        return _Trial(config, alive or (1.0,) * config.epochs, _network_of(config, networks), summary, machine)
+    def expected(config: TrialConfig, alive: tuple[float, ...] = ()) -> _PlannedTrial:
+        return _PlannedTrial(config, alive or (1.0,) * config.epochs, _network_of(config, networks), summary, machine)
 
     trials = _example(spec, expected)
     trials += [expected(config) for config in _afterwards(spec, trials)]
@@ -240,7 +240,7 @@ def _planned(kind: str, shared: str, needs: Sequence[_Needs]) -> PlannedStage:
     return PlannedStage(kind, count, sum(map(bool, needs)), shared, seconds, int(disk))
 
 
-def _example(spec: SweepSpec, expected: Callable[..., _Trial]) -> list[_Trial]:
+def _example(spec: SweepSpec, expected: Callable[..., _PlannedTrial]) -> list[_PlannedTrial]:
     documented = [config for _, config in spec.experiment_configs()][: spec.trials]
     random = Random(spec.seed)
     drawn = [
@@ -253,7 +253,7 @@ def _example(spec: SweepSpec, expected: Callable[..., _Trial]) -> list[_Trial]:
     ]
 
 
-def _afterwards(spec: SweepSpec, trials: Sequence[_Trial]) -> list[TrialConfig]:
+def _afterwards(spec: SweepSpec, trials: Sequence[_PlannedTrial]) -> list[TrialConfig]:
     """Return the trainings that follow the search: of the longest trials, since which are the best is not known."""
     longest = sorted(trials, key=lambda trial: trial.config.epochs * trial.config.image_size**2, reverse=True)
     extent = parse_confirm(spec.confirm) if spec.confirm else Extent(0, 0)

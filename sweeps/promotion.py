@@ -6,7 +6,7 @@ import getpass
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlflow
 from mlflow import MlflowClient
@@ -47,10 +47,6 @@ class Promotion:
     champion: str | None
     comparison: PairedComparison | None
     dry_run: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 class _Aliases(NamedTuple):

@@ -151,23 +151,24 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
         history: its measurements.
     """
     asked, outcome = noted["asked"], noted.get("outcome") or {}
-    given = {"micro_batch": m} if (m := noted.get("retry", {}).get("micro_batch")) else {}
+    micro_batch = noted.get("retry", {}).get("micro_batch")
     last = history[-1] if history and not outcome else Measurement(0, {})
     now = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
     told = {**now, **{name: outcome[name] for name in _IN_JOURNAL if name in outcome}}
     spent = Spent(**noted["spent"]) if "spent" in noted else _told_spent(asked, outcome)
+    told["seconds"] = told["seconds"] or spent.seconds
     return TrialRecord(
         number=number,
         experiment=asked["experiment"],
         settings=asked["settings"],
-        config={**asked["config"], **given},
+        config={**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"],
         sibling_of=asked.get("sibling_of"),
         confirms=asked.get("confirms"),
         refused="refused" in asked,
         history=history,
         spent=spent,
         began=noted.get("began", 0.0),
-        **{**told, "seconds": told["seconds"] or spent.seconds},
+        **told,
     )
 
 

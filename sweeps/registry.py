@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -22,7 +23,7 @@ from mlflow.types.schema import Array
 import carcls
 from carcls.errors import TrackingError, mask_secrets
 from sweeps.result import Registered
-from sweeps.tracking_runs import SWEEP_ID, TRIAL, KnownRun, SweepRuns
+from sweeps.tracking_runs import SWEEP_ID, TRIAL, KnownRun, SweepRuns, of_sweep
 from sweeps.tracking_store import Tracking, explained, patience, remove_files
 
 CHALLENGER = "challenger"
@@ -80,7 +81,7 @@ def register_best(
         TrackingError: MLflow does not have the trial's run, or cannot be written.
     """
     assert predictions.name == PREDICTIONS
-    trial = _Trial(tracking, family, sweep_id, number, refit=REFIT in details)
+    trial = _TrialModel(tracking, family, sweep_id, number, refit=REFIT in details)
     with explained(tracking), patience(UPLOAD_SECONDS, 2):
         version = trial.version()
         if version is None:
@@ -109,7 +110,7 @@ def find_registered(
     Raises:
         TrackingError: MLflow does not answer.
     """
-    trial = _Trial(tracking, family, sweep_id, number, refit=refit)
+    trial = _TrialModel(tracking, family, sweep_id, number, refit=refit)
     with explained(tracking), patience(UPLOAD_SECONDS, 2):
         version = trial.version()
         trial.remove_half_made()
@@ -129,6 +130,12 @@ def _registered(version: ModelVersion, *, challenger: bool) -> Registered:
 def model_name(family: str) -> str:
     """Return the name of the registered model that holds a family's winners."""
     return f"carsweep-{family}"
+
+
+def held_versions(client: MlflowClient, name: str) -> dict[str, tuple[str, ...]]:
+    """Return the versions of a registered model that aliases hold, each with their names."""
+    aliases = client.get_registered_model(name).aliases.items()
+    return {str(held): tuple(alias for alias, version in aliases if version == held) for _, held in aliases}
 
 
 def signature_of(family: str) -> ModelSignature:
@@ -152,7 +159,7 @@ def _columns(family: str) -> dict[str, DataType | Array]:
     return {**_COLUMNS, **(_NEIGHBOUR_COLUMNS if family == "retrieval" else {})}
 
 
-class _Trial:
+class _TrialModel:
     """What MLflow has of a trial's model, or of its refit's, which is another model.
 
     Args:
@@ -166,7 +173,7 @@ class _Trial:
         self._refit = "true" if refit else ""
         self._name = model_name(family)
         # With and without refit.
-        self._query = f"tags.`{SWEEP_ID}` = '{sweep_id}' AND tags.`{TRIAL}` = '{number}'"
+        self._query = f"{of_sweep(sweep_id)} AND tags.`{TRIAL}` = '{number}'"
         self.client = tracking.client()
 
     def version(self) -> ModelVersion | None:
@@ -178,7 +185,7 @@ class _Trial:
         versions = sorted((v for v in found if v.tags.get(REFIT, "") == self._refit), key=lambda v: int(v.version))
         if len(versions) < 2:
             return versions[0] if versions else None
-        held = {str(number) for number in self.client.get_registered_model(self._name).aliases.values()}
+        held = held_versions(self.client, self._name)
         kept = next((v for v in versions if str(v.version) in held), versions[0])
         for version in versions:
             if version is not kept and str(version.version) not in held:

@@ -61,6 +61,9 @@ class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
 def images_of(model_input: Any) -> list[Any]:
     """Return the images of any accepted input, one by one.
 
+    Raises:
+        InputError: it has no ``image``.
+
     >>> images_of({"image": ["a.jpg", "b.jpg"]})
     ['a.jpg', 'b.jpg']
     """

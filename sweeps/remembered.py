@@ -10,10 +10,11 @@ from typing import Any
 
 from carcls.errors import InputError, SpecError, nearest
 from sweeps.command import Command
-from sweeps.mistakes import Mistakes
 from sweeps.spec import SweepSpec
 from sweeps.spec_families import settings_for
 from sweeps.spec_loading import edit_spec
+from sweeps.spec_mistakes import Mistakes
+from sweeps.study_records import read_history
 from sweeps.sweep_file import is_known, is_sweep, read_file
 
 # Scores on other images, or of another family, cannot be compared with those there are.
@@ -95,8 +96,6 @@ def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
     Raises:
         InputError: it says what would make scores incomparable.
     """
-    from sweeps.study_records import read_history
-
     if spec.name != folder.name:
         raise InputError(
             f"name in {file} must be that of the folder, {folder.name!r}, got {spec.name!r}. Put the name back, or "

@@ -13,8 +13,9 @@ from sweeps.lock import locked
 from sweeps.registry import find_registered
 from sweeps.result import read_result
 from sweeps.study_records import read_history
-from sweeps.sweep_file import has_begun, read_file, sweep_id
-from sweeps.tracking import mirror_of, open_tracking
+from sweeps.sweep_file import has_begun, read_file
+from sweeps.tracking import mirror_of
+from sweeps.tracking_store import open_tracking
 from sweeps.winner import metrics_of
 
 
@@ -59,7 +60,8 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         result = read_result(folder)
         best = result.winner if result else None
         data = DataSummary.of(Dataset.load(folder / "dataset.json"))
-        mirror = mirror_of(spec, folder, open_tracking(tracking_uri, folder.parent), data, tell)
+        tracking = open_tracking(tracking_uri, folder.parent)
+        mirror = mirror_of(spec, folder, tracking, data, tell)
         mirror.bring_in_line(records, winner=best)
         if result is not None:
             board = folder / "leaderboard.json"
@@ -70,11 +72,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         found = None
         if best is not None and result is not None and result.registered is not None:
             found = find_registered(
-                open_tracking(tracking_uri, folder.parent),
-                family=spec.family,
-                sweep_id=sweep_id(folder),
-                number=best,
-                refit=spec.refit,
+                tracking, family=spec.family, sweep_id=read_file(folder).id, number=best, refit=spec.refit
             )
     with_runs = [record for record in records if record.sibling_of is None or record.number == best]
     return Repaired(

@@ -11,6 +11,7 @@ from carcls.data.dataset import Dataset
 from carcls.errors import TrialFailure
 from sweeps.documented import DocumentedExperiment, find_experiment
 from sweeps.leaderboard import find_best
+from sweeps.reproduction_tables import blocks_of, markdown_of
 from sweeps.winner import evaluate_on_test, files_of, summarize, write_down
 
 if TYPE_CHECKING:
@@ -113,8 +114,6 @@ class Reproduction:
 
     def markdown(self) -> str:
         """Return the tables of the documentation, each cell documented / measured."""
-        from sweeps.reproduction_tables import blocks_of, markdown_of
-
         return markdown_of(blocks_of(self))
 
     @property
@@ -138,9 +137,22 @@ def evaluate_each(
 
 
 def _experiments(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, TrialRecord | None]:
-    """Return the trial of each experiment: equal experiments have one, and one that was not run has none."""
-    trials = {TrialConfig.model_validate(dict(record.config)).digest: record for record in records}
-    return {name: trials.get(config.digest) for name, config in spec.experiment_configs()}
+    """Return the trial of each experiment: equal experiments have one, and one that was not run has none.
+
+    A trial that ran out of memory and was given micro-batches is its experiment's all the same.
+    """
+    trials = {_digest(TrialConfig.model_validate(dict(record.config))): record for record in records}
+    return {name: trials.get(_digest(config)) for name, config in spec.experiment_configs()}
+
+
+def _digest(config: TrialConfig) -> str:
+    return config.model_copy(update={"micro_batch": None}).digest
+
+
+def _changed(spec: SweepSpec, name: str, record: TrialRecord | None) -> dict[str, tuple[Any, Any]]:
+    """Return what was run otherwise than documented, as ``Reproduced.changed``; no experiment has micro-batches."""
+    given = record.config.get("micro_batch") if record else None
+    return spec.changed_settings(name) | ({"micro_batch": (None, given)} if given else {})
 
 
 def _evaluate(session: SweepSession, record: TrialRecord | None, tell: Callable[[str], None]) -> TestReading | str:
@@ -162,7 +174,7 @@ def reproduction_of(command: Command, results: Sequence[SweepResult], tests: Tes
     for spec, result in zip(command.specs, results, strict=True):
         found = _experiments(spec, result.trials)
         for name, record in found.items():
-            comparisons.append(Reproduced(find_experiment(name), spec.changed_settings(name), record, tests[name]))
+            comparisons.append(Reproduced(find_experiment(name), _changed(spec, name, record), record, tests[name]))
         winner = find_best([record for record in found.values() if record is not None])
         if winner is not None:
             best[result.family] = next(name for name, record in found.items() if record is winner)

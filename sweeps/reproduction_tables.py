@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sweeps.documented import LEAK_MARK, experiments_of
-from sweeps.text import NOTHING, Grid, changes_text, counts_text, markdown_table, percent, percent_range
+from sweeps.text import DASH, Grid, changes_text, counts_text, markdown_table, percent, percent_range
 
 if TYPE_CHECKING:
     from sweeps.documented import DocumentedExperiment
@@ -58,8 +58,8 @@ def _final_table(reproduction: Reproduction, families: Iterable[str]) -> Grid:
         best = rows.get(reproduction.best.get(family, ""))
         reported = [_reported(documented, share) for share in _SHARES]
         measured = [_number(share, best.measured.get(share) if best else None) for share in _SHARES]
-        body.append([f"{family.title()}, documented", documented.name.partition("/")[2], *reported, NOTHING])
-        name, interval = (_short(best), _interval(best)) if best else ("none finished", NOTHING)
+        body.append([f"{family.title()}, documented", documented.name.partition("/")[2], *reported, DASH])
+        name, interval = (_short(best), _interval(best)) if best else ("none finished", DASH)
         body.append([f"{family.title()}, measured", name, *measured, interval])
     header = ["family", "best", *map(_title, _SHARES), "95% interval"]
     return Grid(header, body, _WORDS, header[1:])
@@ -76,7 +76,7 @@ def _title(measure: str) -> str:
 
 def _number(measure: str, value: float | None) -> str:
     if value is None:
-        return NOTHING
+        return DASH
     if measure in _SHARES:
         return percent(value, digits=2)  # as documented
     return f"{value:.4f}" + (" s" if measure.endswith("seconds") else "")
@@ -85,7 +85,7 @@ def _number(measure: str, value: float | None) -> str:
 def _reported(experiment: DocumentedExperiment, measure: str) -> str:
     """Write a documented number, marked where it was rounded or compares with nothing."""
     if measure not in experiment.documented:
-        return NOTHING
+        return DASH
     about, mark = "~" if experiment.approximate else "", LEAK_MARK if experiment.leaked else ""
     return f"{about}{_number(measure, experiment.documented[measure])}{mark}"
 

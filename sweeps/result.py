@@ -132,6 +132,11 @@ class SweepResult:
         """The winner, or None."""
         return next((trial for trial in self.trials if trial.number == self.winner), None)
 
+    def tested(self, metric: str = "test_accuracy") -> float | None:
+        """Return a measure of the winner on the test images, or None where there is none."""
+        value = math.nan if self.test is None else self.test.metrics.get(metric, math.nan)
+        return None if math.isnan(value) else float(value)
+
     @property
     def status(self) -> Literal["interrupted", "complete", "failed"]:
         """``interrupted``, ``complete``, or ``failed`` when no trial won."""

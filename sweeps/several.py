@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
-from carcls.errors import InputError
-from carcls.stages import write_json
+from carcls.stages import write_json, write_text
 from sweeps.result import SweepResult
 from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.sweep import plan_sweep, run_sweep
 from sweeps.sweep_checks import Checked, check_sweeps
-from sweeps.sweep_file import JOB, is_sweep, read_file, read_spec, write_file
+from sweeps.sweep_file import is_sweep, read_spec, require_kind, write_file
 from sweeps.waits import Waiting
-from sweeps.winner import conclude, write_text
+from sweeps.winner import conclude
 
 if TYPE_CHECKING:
     from sweeps.command import Command
@@ -131,12 +130,8 @@ def _prepared(command: Command) -> Command:
     Raises:
         InputError: something else has its name.
     """
-    command, folder = command.with_absolute_data(), command.root / command.name
-    if (folder / JOB).is_file() or is_sweep(folder):
-        kind = read_file(folder).kind
-        if kind != command.kind:
-            what = "a sweep" if kind == "sweep" else f"a job of {kind}"
-            raise InputError(f"--name must be new, got {command.name!r}, which is {what}. Give another --name.")
+    command = command.with_absolute_data()
+    require_kind(command.root / command.name, command.kind)
     if command.kind != "all":
         return command
     return replace(command, specs=tuple(with_start(spec, command.root) for spec in command.specs))

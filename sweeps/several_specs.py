@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from carcls.errors import InputError, SpecError
 from sweeps.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
-from sweeps.mistakes import Mistakes
 from sweeps.spec import FAMILIES, SweepSpec
 from sweeps.spec_families import overrides_for, setting_of, settings_for
-from sweeps.spec_fields import FolderName
+from sweeps.spec_fields import usable_as_folder
 from sweeps.spec_loading import load_spec
+from sweeps.spec_mistakes import Mistakes
 from sweeps.spec_stopping import EarlyStopping
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.
@@ -142,7 +140,6 @@ def _require_name(name: str) -> None:
     """Check the name of a job and, by the longest of them, those of its sweeps."""
     for folder in (name, f"{name}-{max(FAMILIES, key=len)}"):
         try:
-            TypeAdapter(FolderName).validate_python(folder)
-        except ValidationError as error:
-            (said, *_) = (str(detail["ctx"]["error"]) for detail in error.errors())
-            raise SpecError([said.replace("name must", "name: must", 1)]) from None
+            usable_as_folder(folder)
+        except ValueError as error:
+            raise SpecError([str(error).replace("name must", "name: must", 1)]) from None

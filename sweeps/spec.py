@@ -11,13 +11,13 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from carcls.config import DataConfig, TrialConfig, digest_of
 from carcls.config import Family as TrialFamily
+from carcls.config import TrialConfig, digest_of
+from carcls.data.config import DataConfig
 from carcls.errors import SpecError, shown
 from sweeps.confirm import parse_confirm
-from sweeps.constraints import parse_constraint
 from sweeps.documented import find_experiment
-from sweeps.goals import Goals
+from sweeps.goals import Goals, parse_constraint
 from sweeps.objectives import ACCURACY, parse_objectives
 from sweeps.space import Search
 from sweeps.space_conditions import settle, when_mistakes
@@ -25,7 +25,7 @@ from sweeps.space_values import PartError, Settings
 from sweeps.spec_fields import Confirmation, Experiment, FolderName, GpuShare, Price, Size
 from sweeps.spec_mistakes import sentences, shortened
 from sweeps.spec_stopping import EarlyStopping
-from sweeps.spec_text import read_tree, write_tree
+from sweeps.spec_text import write_tree
 
 FAMILIES: tuple[str, ...] = get_args(TrialFamily)
 # A spec, or a part of it, as YAML says it.
@@ -92,9 +92,9 @@ class SweepSpec(BaseModel):
     confirm: Confirmation | None = None
     refit: Annotated[bool, Field(strict=True)] = False
     near: Annotated[float, Field(strict=True, ge=0.0, le=0.5)] = 0.01
-    epochs_budget: Annotated[int, Field(strict=True, ge=1, le=10**9)] | None = None
+    epochs_budget: Annotated[int, Field(strict=True, ge=0, le=10**9)] | None = None
     price: Price | None = None
-    max_cost: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
+    max_cost: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
     disk: Size | None = None
     objectives: tuple[str, ...] = (ACCURACY.name,)
     constraints: tuple[str, ...] = ()
@@ -215,17 +215,8 @@ class SweepSpec(BaseModel):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """Return the whole spec as YAML, which ``from_yaml`` reads back to an equal spec."""
+        """Return the whole spec as YAML, which ``read_tree`` and ``from_tree`` read back to an equal spec."""
         return write_tree(self.to_tree())
-
-    @classmethod
-    def from_yaml(cls, text: str, source: str = "spec.yaml") -> SweepSpec:
-        """Return the spec that ``to_yaml`` wrote.
-
-        Raises:
-            SpecError: all mistakes together, each with its path.
-        """
-        return cls.from_tree(read_tree(text, source))
 
     @classmethod
     def from_tree(cls, tree: Tree, *, bare: Collection[str] = (), mistakes: Sequence[str] = ()) -> SweepSpec:

@@ -19,7 +19,12 @@ RESERVED_NAMES = ("stages", "data", "artifacts", "mlflow.db")
 _SMALLEST_SHARE = 1e-4
 
 
-def _usable_as_folder(name: str) -> str:
+def usable_as_folder(name: str) -> str:
+    """Return a name that a folder of runs may have, as it is.
+
+    Raises:
+        ValueError: it may not have it.
+    """
     letters = all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name)
     if not letters or not name[:1].isalnum() or len(name) > 100:
         raise ValueError(
@@ -64,7 +69,7 @@ def _documented(name: str) -> str:
         raise ValueError(str(error).removeprefix("experiment ")) from None
 
 
-FolderName = Annotated[str, AfterValidator(_usable_as_folder)]
+FolderName = Annotated[str, AfterValidator(usable_as_folder)]
 GpuShare = Annotated[float, Field(strict=True, ge=0, le=1e4, allow_inf_nan=False), AfterValidator(_fills_gpus)]
 Confirmation = Annotated[str, _readable(parse_confirm)]
 Price = Annotated[str, _readable(parse_price)]

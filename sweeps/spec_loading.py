@@ -6,15 +6,18 @@ packaged YAML  <  --spec FILE  <  --set KEY=VALUE  <  options of the command lin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from carcls.config import NEIGHBOUR_SETTINGS
 from carcls.errors import SpecError, nearest, shown
-from sweeps.packaged import SPECS_FOLDER
+from sweeps.space import Domain
 from sweeps.spec import FAMILIES, SweepSpec, Tree
 from sweeps.spec_layers import layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
 from sweeps.spec_text import read_packaged
+
+SPECS_FOLDER = Path(__file__).parent / "specs"
 
 
 def load_spec(
@@ -90,3 +93,27 @@ def _without_neighbours(family: str, layer: Tree) -> list[str]:
 def _other_family(family: str, got: Any) -> str:
     remedy = f" For that one say carsweep run {got}." if got in FAMILIES else ""
     return f"family: must be {family}, which is what was asked for, got {shown(got)}.{remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedSpec:
+    """A spec that comes with carsweep: its name, the command that runs it (its first comment), and its file."""
+
+    name: str
+    command: str
+    path: Path
+
+
+def packaged_specs() -> tuple[PackagedSpec, ...]:
+    """Return the specs that come with carsweep, by name."""
+    return tuple(
+        PackagedSpec(path.stem, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "), path)
+        for path in sorted(SPECS_FOLDER.glob("*.yaml"))
+    )
+
+
+def is_packaged(family: str, setting: str, domain: Domain) -> bool:
+    """Tell whether a packaged spec of the family searches the setting so: then nobody need have given it."""
+    trees = (read_packaged(packaged.path) for packaged in packaged_specs())
+    specs = (SweepSpec.from_tree(tree) for tree in trees if tree["family"] == family)
+    return any(spec.search.get(setting) == domain for spec in specs)

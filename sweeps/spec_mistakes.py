@@ -1,4 +1,4 @@
-"""What is wrong with a spec, in our words instead of pydantic's: sentences that begin with the path of the setting."""
+"""Mistakes, all told at once: in a spec in our words instead of pydantic's, as sentences that begin with their path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from carcls.errors import nearest, shown
+from carcls.errors import InputError, SpecError, nearest, shown
 from sweeps.space_values import TRIAL_SETTINGS, PartError
 
 # So many mistakes are told at once; nobody mends more of them before the next try.
@@ -38,6 +38,38 @@ def shortened(mistakes: Iterable[str]) -> list[str]:
     different = list(dict.fromkeys(itertools.islice(mistakes, 2 * MOST_MISTAKES)))
     more = ["… and more mistakes: mend these first."] if len(different) > MOST_MISTAKES else []
     return different[:MOST_MISTAKES] + more
+
+
+class Mistakes:
+    """What is wrong so far: ``with mistakes:`` around a check notes what it raises, and goes on.
+
+    Attributes:
+        found: in the order in which they were found.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[InputError] = []
+
+    def __enter__(self) -> None:
+        """Begin a check."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        """Note the mistake that the check has found."""
+        if isinstance(error, InputError):
+            self.found.append(error)
+        return isinstance(error, InputError)
+
+    def tell(self) -> None:
+        """Raise what was found, each sentence once.
+
+        Raises:
+            InputError: the only mistake, or all of them as a SpecError.
+        """
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            several = (error.mistakes if isinstance(error, SpecError) else (str(error),) for error in self.found)
+            raise SpecError(shortened(itertools.chain.from_iterable(several)))
 
 
 def nearest_setting(name: str, known: Sequence[str] = TRIAL_SETTINGS) -> str:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import InputError
+from sweeps.leaderboard import Leaderboard
 from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.remembered import names_in, require_known
+from sweeps.result import SweepResult, read_result
 from sweeps.spec import SweepSpec
+from sweeps.study_records import read_history
 from sweeps.sweep_file import is_sweep, read_file, read_spec
 from sweeps.text import Column, json_of, minute, percent
 
 if TYPE_CHECKING:
-    from sweeps.leaderboard import Leaderboard
     from sweeps.record import TrialRecord
-    from sweeps.result import SweepResult
 
 State = Literal["running", "stopping", "unfinished", "finished"]
 JOBS = ("all", "reproduce")
@@ -75,11 +76,6 @@ def _best_accuracy(sweep: SweepStatus) -> float | None:
     return sweep.board.best.measured("val_accuracy") if sweep.board.best else None
 
 
-def _test_accuracy(sweep: SweepStatus) -> float | None:
-    test = sweep.result.test if sweep.result else None
-    return test.metrics.get("test_accuracy") if test else None
-
-
 def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
     twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.twins]
     told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
@@ -107,7 +103,7 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("state", lambda s: s.state, "state", is_word=True),
     Column("trials", lambda s: s.spec.trials, "trials", cell=lambda s: f"{s.ended}/{s.spec.trials}"),
     Column("best_accuracy", _best_accuracy, "best val", percent),
-    Column("test_accuracy", _test_accuracy, "test", percent),
+    Column("test_accuracy", lambda s: s.result.tested() if s.result else None, "test", percent),
     Column("registered", lambda s: str((s.result and s.result.registered) or ""), "registered as", is_word=True),
     Column("changed", lambda s: s.changed, "last written", minute, is_word=True, room="wide"),
     Column("ended", lambda s: s.ended),
@@ -127,9 +123,6 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     Raises:
         InputError: there is none of that name, or its files are damaged.
     """
-    from sweeps.leaderboard import Leaderboard
-    from sweeps.study_records import read_history
-
     folder = require_known(out, name)
     spec, holder, history, result = read_spec(folder), holder_of(folder), read_history(folder), _result_of(folder)
     return SweepStatus(
@@ -173,8 +166,6 @@ def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], 
 
 def _result_of(folder: Path) -> SweepResult | None:
     """Return what the sweep left; a damaged file is none, for the next driver writes it anew."""
-    from sweeps.result import read_result
-
     try:
         return read_result(folder)
     except InputError:

@@ -30,8 +30,6 @@ MAX_ATTEMPTS = 3
 # So many duplicates in a row mean that the sampler names only what is known.
 MAX_DUPLICATES = 20
 
-__all__ = ["Asked", "Costs", "Study", "TrialRecord"]
-
 
 @dataclass(slots=True)
 class _Live:

@@ -220,7 +220,8 @@ def _most_telling(trials: list[FrozenTrial], goals: Goals) -> list[FrozenTrial]:
     if len(trials) <= MOST_SHOWN or len(goals.objectives) > 1 or goals.constraints:
         return trials
     sign = -1.0 if goals.first.direction == "maximize" else 1.0
-    old, latest = trials[: BEST_SHOWN - MOST_SHOWN], trials[BEST_SHOWN - MOST_SHOWN :]
+    recent = MOST_SHOWN - BEST_SHOWN
+    old, latest = trials[:-recent], trials[-recent:]
     complete = [trial for trial in old if trial.state is TrialState.COMPLETE]
     best = {id(trial) for trial in sorted(complete, key=lambda trial: sign * trial.values[0])[:BEST_SHOWN]}
     return [trial for trial in old if id(trial) in best or trial.state is TrialState.RUNNING] + latest

@@ -25,8 +25,7 @@ from sweeps.sweep_data import NOT_READ, data_notes, located, prepare_data
 from sweeps.sweep_file import forget, has_begun, write_file
 from sweeps.sweep_session import SweepSession
 from sweeps.waits import Waiting
-from sweeps.winner import conclude
-from sweeps.winner_candidates import repeats_wanted
+from sweeps.winner import conclude, repeats_wanted
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset

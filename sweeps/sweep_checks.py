@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING
 
 from carcls.errors import InputError, OutputError
 from sweeps.budget import idle_prices
-from sweeps.mistakes import Mistakes
+from sweeps.resources import Machine, Share, least_seconds, this_machine, trial_resources
 from sweeps.space import Choice
+from sweeps.spec_loading import is_packaged
+from sweeps.spec_mistakes import Mistakes
 from sweeps.sweep_data import configs_to_check, expected_demo, located
-from sweeps.sweep_file import has_begun, is_sweep, read_file
+from sweeps.sweep_file import has_begun, is_sweep, read_file, require_kind
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
-    from carcls.config import DataConfig
+    from carcls.data.config import DataConfig
     from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
     from carcls.data.summary import DataSummary
     from sweeps.command import Command
-    from sweeps.resources import Machine, Share
     from sweeps.spec import SweepSpec
     from sweeps.tracking_store import Tracking
 
@@ -68,8 +69,6 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     Raises:
         InputError: something given cannot be used; the message has every mistake, each with its remedy.
     """
-    from sweeps.resources import least_seconds, trial_resources
-
     out, mistakes = command.root, Mistakes()
     listings: dict[DataConfig, tuple[DataSummary, Manifest | None]] = {}
     for data in dict.fromkeys(located(spec.data, out) for spec in command.specs):
@@ -122,8 +121,6 @@ def _ask_around(
 
     A folder of runs that cannot be has no database, and no cluster sees it.
     """
-    from sweeps.resources import this_machine
-
     tracking, machine, has_folder = None, this_machine(), not mistakes.found
     machines: Sequence[Machine] = () if command.address else (machine,)
     if command.tracking_uri is not None or (has_folder and not plan):
@@ -178,8 +175,6 @@ def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[Sweep
 
 def cut_neighbours(spec: SweepSpec, gallery: int) -> SweepSpec:
     """Return the spec without those choices of k that exceed the gallery, where nobody gave them; else the spec."""
-    from sweeps.packaged import is_packaged
-
     domain = spec.search.get("k")
     if not isinstance(domain, Choice):
         return spec
@@ -225,9 +220,10 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> SweepSp
     winner, which would be read on test.
 
     Raises:
-        InputError: the name belongs to a sweep of another spec, and it was not ``edited`` on purpose.
+        InputError: the name belongs to a job, or to a sweep of another spec that was not ``edited`` on purpose.
     """
     folder = out / str(spec.name)
+    require_kind(folder, "sweep")
     if edited or not is_sweep(folder):
         return spec
     file = read_file(folder)
@@ -260,10 +256,8 @@ def require_same_data(folder: Path, dataset: Dataset, *, demo: bool) -> None:
     Raises:
         InputError: images, boxes or labels under the same path have changed.
     """
-    from carcls.data.dataset import Dataset
-
     file = folder / "dataset.json"
-    if file.is_file() and Dataset.load(file).digest != dataset.digest:
+    if file.is_file() and type(dataset).load(file).digest != dataset.digest:
         if demo:
             raise InputError(
                 f"{folder.name!r} was begun on demo cars that another version of carsweep or Pillow drew, and scores "

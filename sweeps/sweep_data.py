@@ -12,7 +12,8 @@ from sweeps.space import IntDomain
 from sweeps.text import counts_text
 
 if TYPE_CHECKING:
-    from carcls.config import DataConfig, TrialConfig
+    from carcls.config import TrialConfig
+    from carcls.data.config import DataConfig
     from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
     from carcls.data.summary import DataSummary

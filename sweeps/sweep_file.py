@@ -34,7 +34,7 @@ class SweepFile(BaseModel):
     Attributes:
         path: of the file that has the specs.
         kind: a sweep, or the job ``all`` or ``reproduce``.
-        id: by which MLflow knows the sweep; a job has none, which is empty.
+        id: by which MLflow knows the sweep, whatever other sweeps of its name are there; empty for a job.
         tracking_uri: as it was given; None is the database beside the sweeps.
         is_secret: whether the tracking server's address held a password, and was not written down.
         specs: of its sweeps in their order, as plain values; a sweep has one.
@@ -145,19 +145,33 @@ def read_spec(folder: Path) -> SweepSpec:
     return read_file(folder).read_specs()[0]
 
 
-def sweep_id(folder: Path) -> str:
-    """Return what MLflow knows the sweep by: two folders may hold sweeps of one name on one server."""
-    return read_file(folder).id
-
-
 def is_sweep(folder: Path) -> bool:
     """Tell whether the folder is of a sweep; a job's is not."""
     return (folder / SWEEP).is_file() or (folder / _SPEC).is_file()
 
 
 def is_known(folder: Path) -> bool:
-    """Tell whether the folder is of a sweep or a job."""
-    return is_sweep(folder) or (folder / JOB).is_file() or (folder / _COMMAND).is_file()
+    """Tell whether the folder is of a sweep or a job; what an older version had hardly begun is neither."""
+    if is_sweep(folder) or (folder / JOB).is_file():
+        return True
+    try:
+        return bool(json.loads((folder / _COMMAND).read_text(encoding="utf-8")).get("kind", "sweep") != "sweep")
+    except OSError:
+        return False
+    except (ValueError, AttributeError):
+        return True  # whoever reads it is told what is wrong with it
+
+
+def require_kind(folder: Path, kind: Kind) -> None:
+    """Check that what runs in the folder, if anything does, is of a kind.
+
+    Raises:
+        InputError: its name belongs to something else.
+    """
+    there = read_file(folder).kind if is_known(folder) else kind
+    if there != kind:
+        what = "a sweep" if there == "sweep" else f"a job of {there}"
+        raise InputError(f"--name must be new, got {folder.name!r}, which is {what}. Give another --name.")
 
 
 def sweeps_of(out: Path) -> list[Path]:

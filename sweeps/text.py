@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
-NOTHING = "–"
+DASH = "–"
 UNLIMITED = 10_000  # characters of a line
 _LEAST = 8  # of a column that folds
 Thing = TypeVar("Thing")
@@ -52,7 +52,7 @@ class Column(Generic[Thing]):
         if self.cell is not None:
             return self.cell(thing)
         value = self.value(thing)
-        return NOTHING if value in (None, "") else self.write(value)
+        return DASH if value in (None, "") else self.write(value)
 
 
 def duration(seconds: float) -> str:
@@ -101,7 +101,7 @@ def percent(share: float | None, half_width: float | None = None, *, digits: int
     ['72.3%', '72.3% ±0.8', '72.26%', '–', '–']
     """
     if share is None or share != share:
-        return NOTHING
+        return DASH
     return f"{share:.{digits}%}" + ("" if half_width is None else f" ±{half_width * 100:.{digits}f}")
 
 
@@ -111,7 +111,7 @@ def percent_range(ends: tuple[float, float] | None) -> str:
     >>> percent_range((0.7, 0.7512))
     '70.0% to 75.1%'
     """
-    return NOTHING if ends is None else f"{ends[0]:.1%} to {ends[1]:.1%}"
+    return DASH if ends is None else f"{ends[0]:.1%} to {ends[1]:.1%}"
 
 
 def points(difference: float | None, *, digits: int = 1) -> str:
@@ -120,7 +120,7 @@ def points(difference: float | None, *, digits: int = 1) -> str:
     >>> points(0.0123), points(-0.5, digits=2)
     ('+1.2', '-50.00')
     """
-    return NOTHING if difference is None else f"{difference * 100:+.{digits}f}"
+    return DASH if difference is None else f"{difference * 100:+.{digits}f}"
 
 
 def plural(number: int, noun: str) -> str:
@@ -157,7 +157,7 @@ def size_text(size_bytes: float) -> str:
     ['–', '20 kB', '3.4 MB', '2.2 GB']
     """
     if size_bytes <= 0:
-        return NOTHING
+        return DASH
     for unit, name in _SIZES:
         if size_bytes >= unit:
             amount = size_bytes / unit

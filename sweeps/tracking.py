@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import TrackingError
 from sweeps.record import TrialRecord
-from sweeps.sweep_file import sweep_id, text_with_id
+from sweeps.sweep_file import read_file, text_with_id
 from sweeps.tracking_runs import EXPERIMENT, REASON, STATE, KnownRun, Points, SweepRuns, Update
-from sweeps.tracking_store import Tracking, check_tracking, open_tracking
+from sweeps.tracking_store import Tracking
 from sweeps.tracking_writer import Writer
 
 if TYPE_CHECKING:
     from carcls.data.summary import DataSummary
     from sweeps.spec import SweepSpec
-
-__all__ = ["LOGGED_METRICS", "Mirror", "Tracking", "check_tracking", "mirror", "mirror_of", "open_tracking"]
 
 # Few on purpose: comparing a hundred runs in MLflow's UI is slow in the number of metric names.
 LOGGED_METRICS = (
@@ -105,7 +103,7 @@ def mirror_of(
     spec: SweepSpec, folder: Path, tracking: Tracking, data: DataSummary, warn: Callable[[str], None]
 ) -> Mirror:
     """Return the mirror of the sweep in ``folder``; ``warn`` gets one line, perhaps from another thread."""
-    known = sweep_id(folder)
+    known = read_file(folder).id
     return Mirror(
         tracking,
         family=spec.family,

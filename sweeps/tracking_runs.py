@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ STATE, REASON, EXPERIMENT, WRITTEN = "carsweep.state", "carsweep.reason", "carsw
 _PARENT = "mlflow.parentRunId"
 # MLflow takes at most 1,000 metrics, parameters and tags in one request.
 _METRICS_A_BATCH = 700
+_PAGE = 1000
 _TAG_LENGTH, _PARAM_LENGTH = 4000, 1000
 
 # What a run is for: its role, and the number of the trial.
@@ -131,7 +132,7 @@ class SweepRuns:
         """
         self._experiment = self._experiment or self._tracking.experiment(self._family)
         found: defaultdict[_Key, list[Run]] = defaultdict(list)
-        for run in self._search():
+        for run in runs_of(self._client, self._experiment, self._sweep_id):
             found[run.data.tags.get(ROLE, _SURPLUS), int(run.data.tags.get(TRIAL, -1))].append(run)
         self._known = {key: self._the_one(key, runs) for key, runs in found.items() if key[0] != _SURPLUS}
         if self.parent is None:
@@ -238,18 +239,25 @@ class SweepRuns:
         self._known[key] = known(run)
         return self._known[key]
 
-    def _search(self) -> list[Run]:
-        runs: list[Run] = []
-        token = None
-        query = f"tags.`{SWEEP_ID}` = '{self._sweep_id}'"
-        while True:
-            page = self._client.search_runs(
-                [self._experiment], query, max_results=1000, order_by=["attributes.start_time ASC"], page_token=token
-            )
-            runs += page
-            token = page.token
-            if not token:
-                return runs
+
+def of_sweep(sweep_id: str) -> str:
+    """Return the filter by which MLflow finds what it has of a sweep: runs, models and versions."""
+    return f"tags.`{SWEEP_ID}` = '{sweep_id}'"
+
+
+def runs_of(client: MlflowClient, experiment: str, sweep_id: str) -> Iterator[Run]:
+    """Yield all runs of a sweep, the oldest first."""
+    token, is_last = None, False
+    while not is_last:
+        page = client.search_runs(
+            [experiment],
+            of_sweep(sweep_id),
+            max_results=_PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        yield from page
+        token, is_last = page.token, not page.token
 
 
 def known(run: Run) -> KnownRun:

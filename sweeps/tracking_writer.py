@@ -99,9 +99,10 @@ class Writer:
         close it at a time: what the first one had to say is enough.
         """
         with self._changed:
-            is_used = self._wanted
+            written = not self._wanted
             self._pending[None] = last
-        written = not is_used or any(self.flush(seconds / _TRIES) or self._closing for _ in range(_TRIES))
+        for _ in range(_TRIES):
+            written = written or self.flush(seconds / _TRIES) or self._closing
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -1,31 +1,53 @@
-"""What comes after the trials: the best by validation, read once on test, exported, registered, written down."""
+"""What comes after a search: the best once more with fresh seeds; the winner read on test, exported and registered."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carcls.config import TrialConfig
 from carcls.data.summary import DataSummary
-from carcls.disk import replacing
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.budget import prices_of, spent_dict
+from sweeps.confirm import Repeat, parse_confirm, repeats_of
 from sweeps.leaderboard import Leaderboard
 from sweeps.result import RESULT, Registered, SweepResult, TestReading
-from sweeps.sweep_file import sweep_id
+from sweeps.sweep_file import read_file
 from sweeps.sweep_session import SweepSession
 from sweeps.winner_readings import Subject, find_reading
 
 if TYPE_CHECKING:
     from sweeps.engine import EngineResult
     from sweeps.record import TrialRecord
+    from sweeps.spec import SweepSpec
     from sweeps.tracking import Mirror
 
 MODEL, TEST_PREDICTIONS = "model", "test-predictions.npz"
+
+
+def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repeat]:
+    """Return the runs that confirm a search: the N best trials, with M fresh seeds each; best first.
+
+    Of a trial and the combinations that it answered on its way the best is the candidate: they share one training, and
+    one network under three names would be no choice. So would be one settings under two numbers.
+
+    Args:
+        spec: says how many.
+        records: all trials, earlier confirming runs among them.
+    """
+    if spec.confirm is None:
+        return []
+    extent = parse_confirm(spec.confirm)
+    search = tuple(record for record in records if record.confirms is None)
+    best: dict[str, tuple[int, TrialConfig]] = {}
+    for row in Leaderboard(search, goals=spec.goals).networks:
+        config = TrialConfig.model_validate(dict(row.trial.config))
+        best.setdefault(config.digest, (row.trial.number, config))
+    chosen = list(best.values())[: extent.top]
+    return [repeat for number, config in chosen for repeat in repeats_of(number, config, spec.seed, extent.seeds)]
 
 
 def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
@@ -70,7 +92,7 @@ def _as_registered(
         found = find_registered(
             session.tracking,
             family=before.family,
-            sweep_id=sweep_id(session.folder),
+            sweep_id=read_file(session.folder).id,
             number=before.winner,
             refit=session.spec.refit,
         )
@@ -169,7 +191,8 @@ def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrup
     trials = tuple(sorted(records, key=lambda trial: trial.number))
     data = DataSummary.of(session.dataset)
     board = Leaderboard(trials, session.spec.trial_config({}).model_dump(), data.validation, session.spec.goals)
-    seconds = time.monotonic() - session.started + (session.before.seconds if session.before else 0.0)
+    before = session.before
+    seconds = time.monotonic() - session.started + (before.seconds if before else 0.0)
     return SweepResult(
         sweep=str(session.spec.name),
         family=session.spec.family,
@@ -206,7 +229,7 @@ def _register(
     return register_best(
         session.tracking,
         family=result.family,
-        sweep_id=sweep_id(session.folder),
+        sweep_id=read_file(session.folder).id,
         number=winner.number,
         export=session.folder / MODEL,
         metrics={} if test.refit else winner.metrics,
@@ -241,14 +264,6 @@ def metrics_of(result: SweepResult) -> Mapping[str, float]:
     confirmed = {"best_confirmed_accuracy": winner.mean} if winner is not None and winner.mean is not None else {}
     cost = {} if result.spent.get("cost") is None else {"cost": float(result.spent["cost"])}
     return {**(result.test.metrics if result.test else {}), **confirmed, **cost}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is whole or absent, whenever the machine stops."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def write_down(session: SweepSession, result: SweepResult) -> None:

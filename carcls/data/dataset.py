@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.config import DataConfig, digest_of
+from carcls.config import digest_of
+from carcls.data.config import DataConfig
 from carcls.data.filling import Progress
 from carcls.data.findings import duplicates_of, notes_of, require_few_losses, require_images
 from carcls.data.fingerprints import near_duplicate_groups

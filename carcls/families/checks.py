@@ -88,7 +88,7 @@ def _require_random(config: TrialConfig) -> None:
         return
     if config.backbone == SCRATCH:
         raise InputError(
-            f"weights must be random for a network that is trained from nothing, got {config.weights!r}. "
+            f"weights must be random for a network that is trained from scratch, got {config.weights!r}. "
             "Leave --weights out."
         )
     raise InputError(

@@ -1,4 +1,4 @@
-"""Convolutional networks that are trained from nothing: the documented ones, and what the search varies of them.
+"""Convolutional networks that are trained from scratch: the documented ones, and what the search varies of them.
 
 A block is a 3×3 convolution, perhaps BatchNorm, ReLU, and max pooling that halves the side; a residual block has two
 convolutions and a shortcut around both before it pools (He et al. 2016). Block i has width · 2^i channels, at most 512.

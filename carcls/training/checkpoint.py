@@ -29,8 +29,8 @@ _PARTS = {"epochs", "opened", "history", "model", "optimizer"}
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a trial stands: epochs finished, stages that ever opened, and one metrics mapping per finished epoch."""
+class TrainingProgress:
+    """How far a training has come: epochs finished, stages that ever opened, and the metrics of each finished epoch."""
 
     epochs: int
     opened: int
@@ -48,7 +48,7 @@ def trained_state(classifier: Classifier, opened: int) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in state.items() if id(tensor) in kept}
 
 
-def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, progress: Progress) -> None:
+def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, progress: TrainingProgress) -> None:
     """Write the checkpoint so that the file is always a whole one, the new or the one before.
 
     Raises:
@@ -67,8 +67,8 @@ def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, 
         os.fsync(file.fileno())
 
 
-def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) -> Progress:
-    """Bring classifier and optimizer to the last checkpoint, if there is one, and return where it stands.
+def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) -> TrainingProgress:
+    """Bring classifier and optimizer to the last checkpoint, if there is one, and return how far that is.
 
     The optimizer keeps its own learning rates: the checkpoint may be of a trial that differs in the backbone's.
 
@@ -77,12 +77,12 @@ def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) 
     """
     path = folder / CHECKPOINT
     if not path.exists():
-        return Progress(epochs=0, opened=0, history=())
+        return TrainingProgress(epochs=0, opened=0, history=())
     content = _read_whole(path)
     _load_partial(classifier, content["model"])
-    # Parameters are numbered, those of the head first; those of closed stages have no state.
+    # Parameters are numbered, those of the head first; those of frozen stages have no state.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": content["optimizer"]["state"]})
-    return Progress(content["epochs"], content["opened"], tuple(content["history"]))
+    return TrainingProgress(content["epochs"], content["opened"], tuple(content["history"]))
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

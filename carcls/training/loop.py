@@ -30,7 +30,7 @@ from carcls.models.folding import folded
 from carcls.models.unfreeze import open_backbone, trains_on_one_image
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
-from carcls.training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_model
+from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.device import NumberFormat, autocast
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource, View, batches
@@ -80,16 +80,16 @@ class Trainer:
     features: FrozenFeatures | None
     head_key: Mapping[str, Any] | None = None
     optimizer: Optimizer = field(init=False)
-    progress: Progress = field(init=False)
+    progress: TrainingProgress = field(init=False)
 
     def __post_init__(self) -> None:
         self.optimizer = build_optimizer(self.classifier, self.config)
-        self.progress = Progress(epochs=0, opened=0, history=())
+        self.progress = TrainingProgress(epochs=0, opened=0, history=())
 
     def fit(self, folder: Path, report: Report) -> NDArray[np.float32]:
         """Train to the last epoch, from the checkpoint in ``folder`` if there is one, and write the model there.
 
-        A checkpoint follows every epoch of an open backbone; of a closed one, at least every other second.
+        A checkpoint follows every epoch of an unfrozen backbone; of a frozen one, at least every other second.
         Every epoch is reported, those before the checkpoint too. Returns the validation logits, float32 [n, c].
 
         Raises:
@@ -158,7 +158,7 @@ class Trainer:
             raise NonFiniteLoss(f"the validation loss became {metrics['val_loss']} in epoch {epoch + 1}.")
         metrics = {"train_loss": train_loss, **metrics, "seconds": time.perf_counter() - start}
         history = (*self.progress.history, metrics)
-        self.progress = Progress(epoch + 1, max(opened, self.progress.opened), history)
+        self.progress = TrainingProgress(epoch + 1, max(opened, self.progress.opened), history)
         return logits
 
     def _frozen(self, epoch: int) -> bool:

@@ -23,10 +23,10 @@ def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], ahead: int =
     threads = torch.get_num_threads()
     waiting: deque[Future[Made]] = deque()
     try:
-        with ThreadPoolExecutor(ahead, "ahead", initializer=torch.set_num_threads, initargs=(1,)) as crew:
+        with ThreadPoolExecutor(ahead, "ahead", initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
                 for item in items:
-                    waiting.append(crew.submit(make, item))
+                    waiting.append(pool.submit(make, item))
                     if len(waiting) > ahead:
                         yield waiting.popleft().result()
                 while waiting:

@@ -141,7 +141,7 @@ class TrainedClassifier:
         """Return the classifier on its device with the weights that training begins with.
 
         Args:
-            later: whether the backbone may wait until images come; for trials in which it stays closed.
+            later: whether the backbone may wait until images come; for trials in which it stays frozen.
         """
         classifier = build_classifier(self.training, len(self.data.classes), later=later)
         return classifier.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -12,7 +12,7 @@ Examples:
   carsweep run transfer --data stanford_cars          a real data set
   carsweep run all                                    all three families, as one job
   carsweep run transfer --dry-run --trials 50         what it would take
-  carsweep status                                     how the latest sweep stands
+  carsweep status                                     the status of the latest sweep
   carsweep resume NAME --trials +20                   go on with a sweep, or extend it
   carsweep reproduce --data stanford_cars             the documented experiments, compared
   carsweep compare                                    sweeps side by side
@@ -39,7 +39,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         "run": ("sweeps.cli.run:run", "Run a sweep."),
         "resume": ("sweeps.cli.resume:resume", "Go on with a sweep, with more trials or other settings."),
         "stop": ("sweeps.cli.stop:stop", "Stop a running sweep so that it can go on later."),
-        "status": ("sweeps.cli.status:status", "Show how a sweep stands."),
+        "status": ("sweeps.cli.status:status", "Show the status of a sweep."),
         "runs": ("sweeps.cli.runs:runs", "List the sweeps of a folder."),
         "reproduce": ("sweeps.cli.reproduce:reproduce", "Run the documented experiments; compare with their numbers."),
         "compare": ("sweeps.cli.compare:compare", "Show sweeps side by side."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeps.cli.exits import DONE
-from sweeps.cli.options import options
+from sweeps.cli.options import existing, options
 
 if TYPE_CHECKING:
     from sweeps.clearing import Cleared
@@ -38,13 +38,11 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
     from sweeps.clearing import KEEP, clear
     from sweeps.cli.streams import Streams
 
-    if not out.is_dir():
-        raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")
     size = None if disk is None else _bytes(disk)
     if keep is not None and (size is None or keep < 1):
         raise InputError(f"--keep must be at least 1 and come with --disk, got {keep}. Give --disk, such as 20GB.")
     with Streams(as_json) as streams:
-        cleared = clear(out.absolute(), disk=size, keep=KEEP if keep is None else keep, dry_run=dry_run)
+        cleared = clear(existing(out), disk=size, keep=KEEP if keep is None else keep, dry_run=dry_run)
         if as_json:
             streams.write_json(cleared.as_dict())
         else:
@@ -55,13 +53,13 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
 def lines_of(cleared: Cleared) -> list[str]:
     """Return what a person reads."""
     from sweeps.clearing import removed_text
-    from sweeps.text import size_text
+    from sweeps.text import plural, size_text
 
     verb = "Would remove" if cleared.dry_run else "Removed"
     lines = [f"{verb} {text}" for text in removed_text(cleared)] or ["Nothing to remove."]
     if len(lines) > 1:
         lines.append(f"{verb} {size_text(cleared.size)} in all.")
-    lines.append(f"Kept: {len(cleared.kept)} stages, {size_text(sum(cleared.kept))}.")
+    lines.append(f"Kept: {plural(len(cleared.kept), 'stage')}, {size_text(sum(cleared.kept))}.")
     if cleared.is_too_much and cleared.disk is not None:
         lines.append(
             f"That is more than {size_text(cleared.disk)}: best, documented and unfinished trials need these stages. "

@@ -36,15 +36,14 @@ def nothing_feasible(result: SweepResult) -> str:
 
 def _infeasible_lines(result: SweepResult, shown: Sequence[Row]) -> list[str]:
     crossed = [row for row in shown if row.place == CROSS]
-    lines = [f"{CROSS} trial {row.trial.number}{_not_run(row)}: {row.infeasible}" for row in crossed[:_MOST]]
+    lines = [
+        f"{CROSS} trial {row.trial.number}{' was not run' if row.is_refused else ''}: {row.infeasible}"
+        for row in crossed[:_MOST]
+    ]
     refused = sum(row.is_refused for row in result.board.rows) - sum(row.is_refused for row in crossed)
     if refused:
         lines.append(f"Drawn but not run, since what is known before breaks a constraint: {refused}.")
     return lines
-
-
-def _not_run(row: Row) -> str:
-    return " was not run" if row.is_refused else ""
 
 
 def _front_lines(result: SweepResult) -> list[str]:

@@ -47,6 +47,6 @@ def _experiments() -> None:
 
 
 def _specs() -> None:
-    from sweeps.packaged import packaged_specs
+    from sweeps.spec_loading import packaged_specs
 
     click.echo("\n".join(lines_of(Grid(None, [(spec.name, spec.command) for spec in packaged_specs()]))))

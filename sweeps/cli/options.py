@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from carcls.errors import InputError
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -63,6 +65,17 @@ def _listed(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> li
 
 def _at_home(_: click.Context, __: click.Parameter, path: Path) -> Path:
     return path.expanduser()
+
+
+def existing(out: Path) -> Path:
+    """Return the folder that --out names, absolute.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not out.is_dir():
+        raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")
+    return out.absolute()
 
 
 _OPTIONS = {

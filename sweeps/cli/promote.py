@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -52,7 +53,7 @@ def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_
         with Waiting(streams.tell, "loading the models and asking them for an answer …"):
             promotion = promote_challenger(tracking, family, dry_run=dry_run)
         if as_json:
-            streams.write_json(promotion.as_dict())
+            streams.write_json(asdict(promotion))
         say(streams.shown, *lines_of(promotion))
     return DONE if promotion.accepted else FAILED
 

@@ -32,17 +32,14 @@ A setting reaches the families that it means something in: backbone never reache
 _FAMILIES = {
     "transfer": (
         "transfer learning: a pretrained backbone, a new head, optional unfreezing",
-        "Pretrained backbone, new head, optional unfreezing.",
         "backbone=efficientnet_lite0 image_size=128",
     ),
     "retrieval": (
         "retrieval: embeddings of an extractor, and the vote of the nearest training images",
-        "Embeddings; the nearest training images vote.",
         "backbone=efficientnet_lite0 whitening=lda",
     ),
     "scratch": (
-        "networks trained from nothing: depth, width, normalisation, loss, augmentation",
-        "A network trained from nothing.",
+        "networks trained from scratch: depth, width, normalisation, loss, augmentation",
         "image_size=128 epochs=20",
     ),
 }
@@ -78,8 +75,8 @@ def command_of(what: str, given: Mapping[str, Any]) -> Command:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
         from sweeps.several_specs import specs_of_all
 
-        name = name or default_name(what)
-        specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=overrides.pop("trials", None))
+        name, trials = name or default_name(what), overrides.pop("trials", None)
+        specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)
     else:
         from sweeps.spec_loading import load_spec
 
@@ -110,12 +107,12 @@ def _command(what: str, about: str, short: str, epilog: str) -> click.Command:
     return command
 
 
-for family, (about, short, example) in _FAMILIES.items():
+for family, (about, example) in _FAMILIES.items():
     _command(
         family,
         f"Sweep over {about}.\n\nThe documented experiments are the first trials; Optuna searches around them. The "
         "best trial on the validation images is read once on the test images and registered in MLflow.",
-        short,
+        f"{about[0].upper()}{about[1:]}.",
         _EPILOG.format(family=family, example=example),
     )
 _command(

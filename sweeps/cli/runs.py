@@ -22,7 +22,7 @@ _WIDE = 110
 @click.command("runs")
 @options("out", "json")
 def runs(out: Path, as_json: bool) -> None:
-    """List the sweeps under --out: how they stand and what came of them, the last written to first."""
+    """List the sweeps under --out: their status and what came of them, the last written to first."""
     from sweeps.status import COLUMNS, sweep_status, sweeps_in
 
     found: list[SweepStatus] = []

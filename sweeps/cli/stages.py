@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps import text
 from sweeps.cli.exits import DONE
-from sweeps.cli.options import options
+from sweeps.cli.options import existing, options
+from sweeps.text import Column, duration, size_text, table_of
+from sweeps.text import lines_of as lines_of_grid
 
 if TYPE_CHECKING:
     from sweeps.stage_uses import KindUse
@@ -20,7 +21,14 @@ Examples:
   carsweep stages
   carsweep stages --out /shared/runs --json"""
 
-_HEAD = ("kind", "stages", "size", "made in", "hits", "saved")
+_COLUMNS: tuple[Column[KindUse], ...] = (
+    Column("kind", lambda use: use.kind, "kind", is_word=True),
+    Column("stages", lambda use: use.stages, "stages"),
+    Column("bytes", lambda use: use.bytes, "size", size_text),
+    Column("seconds", lambda use: use.seconds, "made in", duration),
+    Column("hits", lambda use: use.hits, "hits"),
+    Column("saved", lambda use: use.saved, "saved", duration),
+)
 
 
 @click.command("stages", epilog=_EPILOG)
@@ -30,14 +38,11 @@ def stages(out: Path, as_json: bool) -> int:
 
     A hit is a trial that found what another one had made, also in another sweep, and saves the seconds of the making.
     """
-    from carcls.errors import InputError
     from sweeps.cli.streams import Streams
     from sweeps.stage_uses import use_by_kind
 
-    if not out.is_dir():
-        raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")
+    kinds = use_by_kind(existing(out))
     with Streams(as_json) as streams:
-        kinds = use_by_kind(out.absolute())
         if as_json:
             totals = {"bytes": sum(k.bytes for k in kinds), "saved": round(sum(k.saved for k in kinds), 3)}
             streams.write_json({"kinds": [asdict(kind) for kind in kinds], **totals})
@@ -50,13 +55,9 @@ def lines_of(kinds: list[KindUse]) -> list[str]:
     """Return what a person reads."""
     if not kinds:
         return ["No stages yet."]
-    rows = [
-        (k.kind, str(k.stages), text.size_text(k.bytes), text.duration(k.seconds), str(k.hits), text.duration(k.saved))
-        for k in kinds
-    ]
-    lines = text.lines_of(text.Grid(_HEAD, rows, words=("kind",)))
+    lines = lines_of_grid(table_of(_COLUMNS, kinds))
     unfinished = sum(k.unfinished for k in kinds)
     if unfinished:
         lines.append(f"Besides, {unfinished} unfinished: being made, or to go on with.")
     saved, size = sum(k.saved for k in kinds), sum(k.bytes for k in kinds)
-    return [*lines, f"{text.size_text(size)} on disk; sharing saved {text.duration(saved)}."]
+    return [*lines, f"{size_text(size)} on disk; sharing saved {duration(saved)}."]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @options("out", "json")
 def status(name: str | None, out: Path, as_json: bool) -> None:
-    """Show how the sweep or job NAME stands; without NAME, the one last written to.
+    """Show the status of the sweep or job NAME; without NAME, the one last written to.
 
     It is read from the sweep's own files, at any time, also while the sweep runs; it needs no GPU and no Ray.
     """

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sweeps.record import TrialRecord
-from sweeps.tracking import Mirror, Tracking, open_tracking
+from sweeps.tracking import Mirror
+from sweeps.tracking_store import Tracking, open_tracking
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,8 @@ from sweeps.engine import run_trials
 from sweeps.resources import Machine
 from sweeps.session import RaySession
 from sweeps.spec import SweepSpec
-from sweeps.winner_candidates import repeats_wanted
+from sweeps.spec_text import read_tree
+from sweeps.winner import repeats_wanted
 
 class Silent:
     def trial_changed(self, record):
@@ -51,7 +52,7 @@ class Silent:
             print(record.number, record.confirms, flush=True)
 
 folder = Path(sys.argv[1])
-spec = SweepSpec.from_yaml((folder / "spec.yaml").read_text())
+spec = SweepSpec.from_tree(read_tree((folder / "spec.yaml").read_text(), "spec.yaml"))
 with RaySession(machine=Machine(2)) as session:
     run_trials(
         spec, folder / "dataset.json", folder / "stages", folder / "sweep", [Silent()], session,

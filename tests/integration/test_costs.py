@@ -21,8 +21,8 @@ SMALL = TrialConfig(backbone="scratch", image_size=32, depth=2, width=8)
     "config",
     [
         SMALL,
-        SMALL.with_settings({"residual": True, "batch_norm": True, "stem": "resnet", "head_pooling": "average"}),
-        SMALL.with_settings({"image_size": 64}),
+        SMALL.model_copy(update={"residual": True, "batch_norm": True, "stem": "resnet", "head_pooling": "average"}),
+        SMALL.model_copy(update={"image_size": 64}),
         TrialConfig(backbone="efficientnet_lite0", image_size=32, weights="random"),
         TrialConfig(backbone="timm:resnet10t", image_size=32, weights="random", dropout=0.4),
     ],
@@ -33,7 +33,7 @@ def test_parameters_are_those_of_the_network_that_is_trained(config: TrialConfig
     built = sum(part.numel() for part in build_classifier(config, classes=7).parameters())
     assert known_costs(config, 7) == {"parameters": built}
     head = (build_classifier(config, classes=7).backbone.embedding + 1) * 7
-    assert known_costs(config.with_settings({"family": "retrieval"}), 7) == {"parameters": built - head}
+    assert known_costs(config.model_copy(update={"family": "retrieval"}), 7) == {"parameters": built - head}
 
 
 def test_resnet50_has_its_published_parameters() -> None:
@@ -46,7 +46,7 @@ def test_a_network_is_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     stages = StageStore(tmp_path)
     first = costs_of(SMALL, 5, stages)
     monkeypatch.setattr(costs, "build_network", lambda _: pytest.fail("a network was built again"))
-    again = costs_of(SMALL.with_settings({"dropout": 0.5, "head_lr": 0.1, "epochs": 3}), 5, stages)
+    again = costs_of(SMALL.model_copy(update={"dropout": 0.5, "head_lr": 0.1, "epochs": 3}), 5, stages)
     assert again == first
     assert first.milliseconds > 0
     assert first.parameters == count_parameters(SMALL, 5)
@@ -58,7 +58,7 @@ def test_time_grows_with_the_picture(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     try:
         stages = StageStore(tmp_path)
-        sides = [SMALL.with_settings({"width": 32, "image_size": side}) for side in (32, 256)]
+        sides = [SMALL.model_copy(update={"width": 32, "image_size": side}) for side in (32, 256)]
         small, large = (costs_of(config, 0, stages).milliseconds for config in sides)
     finally:
         torch.set_num_threads(threads)

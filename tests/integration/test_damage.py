@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from helpers import events_of
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.families import run_trial
 from carcls.outcome import Measurement
@@ -21,12 +23,12 @@ from sweeps.stage_news import DamageNews
 SIZE = 32
 # Each store measures its own number format, and trials of two stores are compared.
 COMMON = TrialConfig(image_size=SIZE, batch_size=8, precision="fp32")
-SCRATCH = COMMON.with_settings({"family": "scratch", "backbone": "scratch", "depth": 3, "width": 16, "epochs": 3})
-FROZEN = COMMON.with_settings({"backbone": "efficientnet_lite0", "epochs": 2, "unfreezing": "frozen"})
-RETRIEVAL = FROZEN.with_settings({"family": "retrieval", "k": 3})
+SCRATCH = COMMON.model_copy(update={"family": "scratch", "backbone": "scratch", "depth": 3, "width": 16, "epochs": 3})
+FROZEN = COMMON.model_copy(update={"backbone": "efficientnet_lite0", "epochs": 2, "unfreezing": "frozen"})
+RETRIEVAL = FROZEN.model_copy(update={"family": "retrieval", "k": 3})
 # What the undamaged store has answers for, and what is asked of it next: the next needs what the first has left.
 FIRST = {"transfer": FROZEN, "retrieval": RETRIEVAL}
-NEXT = {"transfer": FROZEN.with_settings({"head_lr": 0.02}), "retrieval": RETRIEVAL.with_settings({"k": 5})}
+NEXT = {"transfer": FROZEN.model_copy(update={"head_lr": 0.02}), "retrieval": RETRIEVAL.model_copy(update={"k": 5})}
 _TIMED = {"seconds", "predict_ms", "val_fit_seconds", "fit_seconds", "predict_seconds", "ms_per_query"}
 How = Literal["flip", "cut", "remove"]
 
@@ -118,13 +120,13 @@ def test_a_damaged_stage_costs_its_making_and_changes_no_number(
     news = DamageNews(stages, told.append)
     spoilt = sorted(stages.root.glob(f"{kind}/*/{name}"))[0]
     spoil(spoilt, how)
-    before = len(stages.events())
+    before = len(events_of(stages))
     data = prepare(folder, stages)
     numbers = numbers_of(NEXT[family], data, stages)
     news.check()
     assert (data.digest, numbers) == (undamaged[0], undamaged[1][family])
     digest = spoilt.parent.name
-    assert [e.event for e in stages.events()[before:] if e.digest == digest][:2] == ["dropped", "made"]
+    assert [e.event for e in events_of(stages)[before:] if e.digest == digest][:2] == ["dropped", "made"]
     (line,) = told
     assert line.startswith(f"damaged, so it is made again: {kind} {digest} (")
     assert name in line

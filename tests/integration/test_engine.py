@@ -71,6 +71,7 @@ from sweeps.engine import run_trials
 from sweeps.resources import Machine
 from sweeps.session import RaySession
 from sweeps.spec import SweepSpec
+from sweeps.spec_text import read_tree
 
 class Printer:
     known = set()
@@ -86,7 +87,7 @@ class Printer:
 folder = Path(sys.argv[1])
 with RaySession(machine=Machine(2)) as session:
     result = run_trials(
-        SweepSpec.from_yaml((folder / "spec.yaml").read_text()),
+        SweepSpec.from_tree(read_tree((folder / "spec.yaml").read_text(), "spec.yaml")),
         folder / "dataset.json", folder / "stages", folder / "sweep", [Printer()], session,
         runner="quick_runner:run", loader="quick_runner:load",
     )

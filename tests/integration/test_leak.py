@@ -46,7 +46,7 @@ CONFIG = TrialConfig(
     jitter=0.2,
     precision="fp32",
 )
-PLAIN = CONFIG.with_settings({"augmentation_strength": 0.0})
+PLAIN = CONFIG.model_copy(update={"augmentation_strength": 0.0})
 
 
 @pytest.fixture(autouse=True)
@@ -171,7 +171,7 @@ def test_every_view_of_an_image_stays_on_its_images_side(tmp_path: Path) -> None
     source = _source(_images())
     watched = WatchedSource(source.pixels, source.mean, source.std, source.device)
     train, validation = (Split(rows, labels[rows]) for rows in (splits.train, splits.validation))
-    _trainer(CONFIG.with_settings({"epochs": 2}), watched, train, validation).fit(tmp_path, lambda _: None)
+    _trainer(CONFIG.model_copy(update={"epochs": 2}), watched, train, validation).fit(tmp_path, lambda _: None)
     assert watched.changed == set(splits.train.tolist())
     assert watched.unchanged == set(splits.validation.tolist())
     assert not watched.changed & (watched.unchanged | set(splits.test.tolist()))

@@ -18,7 +18,7 @@ from carcls.errors import TrackingError
 from carcls.export import Predictor, load_export
 from sweeps.registry import PREDICTIONS, find_registered, register_best, requirements, signature_of
 from sweeps.result import Registered
-from sweeps.tracking import Tracking
+from sweeps.tracking_store import Tracking
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from mlflow.entities import ViewType
 from PIL import Image
 
-from carcls.config import DataConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.summary import DataSummary
 from carcls.outcome import Measurement
@@ -26,8 +26,9 @@ from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Study
-from sweeps.sweep_file import sweep_id, write_file
-from sweeps.tracking import Tracking, mirror_of, open_tracking
+from sweeps.sweep_file import read_file, write_file
+from sweeps.tracking import mirror_of
+from sweeps.tracking_store import Tracking, open_tracking
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -87,7 +88,7 @@ def make_sweep(out: Path, name: str, dataset: Dataset) -> Path:
 def runs_in(tracking: Tracking, folder: Path) -> dict[str, tuple[str, list[tuple[int, float]]]]:
     """Return status and (epoch, accuracy) of all runs of a sweep by name; each name is there once."""
     client = tracking.client()
-    query = f"tags.`carsweep.sweep_id` = '{sweep_id(folder)}'"
+    query = f"tags.`carsweep.sweep_id` = '{read_file(folder).id}'"
     found = client.search_runs([tracking.experiment("transfer")], query)
     said = {}
     for one in found:
@@ -130,13 +131,13 @@ def test_mlflow_s_copy_of_the_spec_in_place_of_a_damaged_file_goes_on_in_the_sam
     """The copy has the sweep's id, so there is still one parent and one run a trial."""
     folder = make_sweep(tmp_path, "mine", dataset)
     assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
-    tracking, known = open_tracking(None, tmp_path), sweep_id(folder)
+    tracking, known = open_tracking(None, tmp_path), read_file(folder).id
     (parent,) = [
         one for one in tracking.client().search_runs([tracking.experiment("transfer")]) if one.info.run_name == "mine"
     ]
     (folder / "sweep.json").unlink()
     tracking.client().download_artifacts(parent.info.run_id, "spec.yaml", str(folder))
-    assert sweep_id(folder) == known
+    assert read_file(folder).id == known
     assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
     assert runs_in(tracking, folder) == {**WHOLE, "mine": ("KILLED", [])}
 
@@ -164,7 +165,7 @@ def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -
     return register_best(
         tracking,
         family="transfer",
-        sweep_id=sweep_id(folder),
+        sweep_id=read_file(folder).id,
         number=0,
         export=export,
         metrics={},

@@ -27,7 +27,8 @@ from carcls.export import load_export
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
 from sweeps.registry import find_registered, register_best
-from sweeps.tracking import Mirror, Tracking, open_tracking
+from sweeps.tracking import Mirror
+from sweeps.tracking_store import Tracking, open_tracking
 
 # Starting the server takes most of the time: about 10 s on an idle core, thrice.
 pytestmark = pytest.mark.slow

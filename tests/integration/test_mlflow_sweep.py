@@ -21,8 +21,9 @@ from mlflow.entities import Run
 from carcls.errors import TrackingError
 from carcls.outcome import Measurement
 from sweeps.record import TrialRecord
-from sweeps.tracking import Mirror, Tracking, check_tracking, open_tracking
+from sweeps.tracking import Mirror
 from sweeps.tracking_runs import STATE, SweepRuns, Update
+from sweeps.tracking_store import Tracking, check_tracking, open_tracking
 from sweeps.tracking_together import own_store
 
 
@@ -249,7 +250,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_mlflow_sweep import mirror_of, record
-from sweeps.tracking import open_tracking
+from sweeps.tracking_store import open_tracking
 mirror = mirror_of(open_tracking(None, Path(sys.argv[1])), "killed")
 for number in (0, 1, 2):
     mirror.trial_changed(record(number, accuracies=(0.25,)))

@@ -19,8 +19,8 @@ import pytest
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.study_records import read_history
-from sweeps.sweep_file import read_spec, sweep_id
-from sweeps.tracking import open_tracking
+from sweeps.sweep_file import read_file, read_spec
+from sweeps.tracking_store import open_tracking
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "b4f6d8d"
 Run = Callable[..., tuple[int, str, str]]
@@ -93,7 +93,7 @@ def runs_in_mlflow(folder: Path) -> Runs:
     """Return what MLflow has of a sweep; no two of its runs have one name."""
     tracking = open_tracking(None, folder.parent)
     client = tracking.client()
-    query = f"tags.`carsweep.sweep_id` = '{sweep_id(folder)}'"
+    query = f"tags.`carsweep.sweep_id` = '{read_file(folder).id}'"
     said, found = {}, client.search_runs([tracking.experiment("scratch")], query)
     for one in found:
         points = client.get_metric_history(one.info.run_id, "val_accuracy")

@@ -22,7 +22,7 @@ from sweeps.cli.exits import run_command
 from sweeps.promotion import Promotion, promote
 from sweeps.promotion_checks import Judgement
 from sweeps.registry import PREDICTIONS, register_best
-from sweeps.tracking import Tracking, open_tracking
+from sweeps.tracking_store import Tracking, open_tracking
 
 NAME = "carsweep-transfer"
 IMAGES = 100

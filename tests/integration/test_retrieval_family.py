@@ -12,13 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import events_of
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.splits import Splits
 from carcls.errors import InputError, TrialFailure, WeightsError
@@ -48,7 +50,7 @@ RANKED = {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r", "r_precision
 FROZEN = TrialConfig(
     family="retrieval", backbone="efficientnet_lite0", image_size=SIZE, batch_size=8, k=5, precision="fp32"
 )
-TUNED = FROZEN.with_settings({"unfreezing": "full", "epochs": 2, "crop": "random", "flip": True, "head_lr": 1e-4})
+TUNED = FROZEN.model_copy(update={"unfreezing": "full", "epochs": 2, "crop": "random", "flip": True, "head_lr": 1e-4})
 
 
 # Fitting a whitening costs the cube of the width; this network's is 512.
@@ -95,7 +97,7 @@ def _run(config: TrialConfig, data: Dataset, stages: StageStore) -> tuple[list[M
 
 
 def _events(stages: StageStore, kind: str) -> list[str]:
-    return [event.event for event in stages.events() if event.kind == kind]
+    return [event.event for event in events_of(stages) if event.kind == kind]
 
 
 def _timeless(metrics: Any) -> dict[str, float]:
@@ -114,11 +116,11 @@ def test_trials_share_what_they_have_in_common(folder: Path, stages: StageStore)
     data = _data(folder, stages)
     _run(TUNED, data, stages)
     for settings in ({"k": 1}, {"distance": "cosine"}, {"vote": "softmax", "temperature": 0.1}):
-        _run(TUNED.with_settings(settings), data, stages)
+        _run(TUNED.model_copy(update=settings), data, stages)
     assert _events(stages, "neighbours").count("made") == 1
     others = ({"pooling": "max"}, {"pooling": "gem"}, {"l2_normalize": True}, {"whitening": "lda"})
     for settings in others:
-        _run(TUNED.with_settings(settings), data, stages)
+        _run(TUNED.model_copy(update=settings), data, stages)
     assert _events(stages, "neighbours").count("made") == 1 + len(others)
     assert _events(stages, "training").count("made") == 1
     assert _events(stages, "embeddings").count("made") == 1
@@ -130,7 +132,7 @@ def test_trials_share_what_they_have_in_common(folder: Path, stages: StageStore)
 def test_a_transfer_trial_has_trained_the_extractor(folder: Path, stages: StageStore) -> None:
     """After a transfer trial with equal training nothing is trained; epochs are reported, the last with the vote."""
     data = _data(folder, stages)
-    before, _ = _run(TUNED.with_settings({"family": "transfer"}), data, stages)
+    before, _ = _run(TUNED.model_copy(update={"family": "transfer"}), data, stages)
     reports, outcome = _run(TUNED, data, stages)
     assert _events(stages, "training") == ["made", "reused"]
     assert [report.epoch for report in reports] == [1, 2]
@@ -149,7 +151,7 @@ def test_a_frozen_extractor_trains_nothing(folder: Path, stages: StageStore) -> 
     """There is no training, no epoch and no classifier; the settings of a training make no other embedding."""
     data = _data(folder, stages)
     reports, outcome = _run(FROZEN, data, stages)
-    _run(FROZEN.with_settings({"epochs": 3, "head_lr": 0.1, "flip": True, "seed": 7}), data, stages)
+    _run(FROZEN.model_copy(update={"epochs": 3, "head_lr": 0.1, "flip": True, "seed": 7}), data, stages)
     assert (reports, outcome.epochs) == ([], 0)
     assert set(outcome.metrics) == {f"val_{name}" for name in VOTED | RANKED} | (TIMES - {"seconds"}) | {"parameters"}
     assert not _events(stages, "training")
@@ -158,9 +160,9 @@ def test_a_frozen_extractor_trains_nothing(folder: Path, stages: StageStore) -> 
 
 def test_random_weights_belong_to_a_seed(folder: Path, stages: StageStore) -> None:
     """A frozen extractor of random weights embeds anew for another seed, and the user is told that it knows nothing."""
-    data, random = _data(folder, stages), FROZEN.with_settings({"weights": "random"})
+    data, random = _data(folder, stages), FROZEN.model_copy(update={"weights": "random"})
     for seed in (0, 1, 1):
-        _run(random.with_settings({"seed": seed}), data, stages)
+        _run(random.model_copy(update={"seed": seed}), data, stages)
     assert _events(stages, "embeddings") == ["made", "made", "reused"]
     (note,), _ = preflight([random], stages.root)
     assert note == "efficientnet_lite0 starts from random weights: nothing is transferred."
@@ -171,7 +173,7 @@ def test_random_weights_belong_to_a_seed(folder: Path, stages: StageStore) -> No
 def test_measures_are_those_of_scikit_learn(folder: Path, stages: StageStore, k: int, distance: str) -> None:
     """With votes by distance, which leave no ties, accuracy, precision, recall and F1 are scikit-learn's."""
     data = _data(folder, stages)
-    config = FROZEN.with_settings({"k": k, "distance": distance, "vote": "distance", "pooling": "gem"})
+    config = FROZEN.model_copy(update={"k": k, "distance": distance, "vote": "distance", "pooling": "gem"})
     _, outcome = _run(config, data, stages)
     embeddings, count = _embeddings(stages, outcome, "gem").astype(np.float64), len(data.splits.train)
     model = KNeighborsClassifier(k, weights="distance", metric=distance, algorithm="brute")
@@ -193,7 +195,7 @@ def test_siblings_are_what_trials_of_their_own_measure(folder: Path, tmp_path: P
     """Each other k, distance and vote is a sibling, once, with the measures of a trial that was asked for just that."""
     here, elsewhere = StageStore(tmp_path / "here"), StageStore(tmp_path / "elsewhere")
     data, other = _data(folder, here), _data(folder, elsewhere)
-    config = FROZEN.with_settings({**SMALL, "k": 52, "vote": "softmax", "temperature": 0.2, "whitening": "pca"})
+    config = FROZEN.model_copy(update={**SMALL, "k": 52, "vote": "softmax", "temperature": 0.2, "whitening": "pca"})
     assert len(data.splits.train) > 52
     _, outcome = _run(config, data, here)
     found = {tuple(sibling.settings.values()): sibling for sibling in outcome.siblings}
@@ -203,7 +205,7 @@ def test_siblings_are_what_trials_of_their_own_measure(folder: Path, tmp_path: P
     assert len(outcome.siblings) == len(found)
     assert len({sibling.metrics["val_accuracy"] for sibling in outcome.siblings}) > 3
     for asked in ((1, "cosine", "uniform"), (7, "euclidean", "distance"), (52, "cosine", "softmax")):
-        _, alone = _run(config.with_settings(dict(found[asked].settings)), other, elsewhere)
+        _, alone = _run(config.model_copy(update=dict(found[asked].settings)), other, elsewhere)
         assert _timeless(found[asked].metrics) == _timeless(alone.metrics)
         assert all(found[asked].metrics[name] > 0 for name in TIMES - {"seconds"})
 
@@ -213,7 +215,7 @@ def test_siblings_know_the_training_that_they_share(folder: Path, stages: StageS
     data = _data(folder, stages)
     _, outcome = _run(TUNED, data, stages)
     sibling = outcome.siblings[0]
-    _, alone = _run(TUNED.with_settings(dict(sibling.settings)), data, stages)
+    _, alone = _run(TUNED.model_copy(update=dict(sibling.settings)), data, stages)
     assert _timeless(sibling.metrics) == _timeless(alone.metrics)
 
 
@@ -222,7 +224,7 @@ def test_two_runs_of_a_trial_give_the_same_numbers(folder: Path, tmp_path: Path)
     results = []
     for name in ("a", "b"):
         store = StageStore(tmp_path / name)
-        data, config = _data(folder, store), TUNED.with_settings({**SMALL, "whitening": "lda"})
+        data, config = _data(folder, store), TUNED.model_copy(update={**SMALL, "whitening": "lda"})
         reports, outcome = _run(config, data, store)
         score = evaluate_on_test(config, data, store, outcome.model)
         tested = {key: value for key, value in score.metrics.items() if key.removeprefix("test_") not in TIMES}
@@ -235,11 +237,11 @@ def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_p
     """Readings that share an extractor embed test images once; scores are those of scikit-learn, and are written."""
     stages = StageStore(tmp_path / "stages")
     data = _data(folder, stages)
-    config = FROZEN.with_settings({"vote": "distance"})
+    config = FROZEN.model_copy(update={"vote": "distance"})
     _, outcome = _run(config, data, stages)
     assert not _events(stages, "test-embeddings")
     score = evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
-    evaluate_on_test(FROZEN.with_settings({"k": 3, "pooling": "max"}), data, stages, outcome.model)
+    evaluate_on_test(FROZEN.model_copy(update={"k": 3, "pooling": "max"}), data, stages, outcome.model)
     assert _events(stages, "test-embeddings") == ["made", "reused"]
     timed = {f"test_{name}" for name in TIMES - {"seconds", "predict_ms"}}
     assert set(score.metrics) == {f"test_{name}" for name in VOTED | RANKED} | timed
@@ -276,7 +278,7 @@ def test_a_sibling_is_tested_with_the_model_of_its_parent(base: TrialConfig, fol
     """What a sibling scores with its parent's model is what a trial of those settings scores with its own."""
     data = _data(folder, stages)
     _, parent = _run(base, data, stages)
-    sibling = base.with_settings({"k": 9, "distance": "cosine", "vote": "softmax"})
+    sibling = base.model_copy(update={"k": 9, "distance": "cosine", "vote": "softmax"})
     _, own = _run(sibling, data, stages)
     scores = [evaluate_on_test(sibling, data, stages, model).metrics for model in (parent.model, own.model)]
     first, second = ({k: v for k, v in score.items() if k.removeprefix("test_") not in TIMES} for score in scores)
@@ -298,7 +300,7 @@ def test_the_exported_model_answers_as_it_was_tested(
 ) -> None:
     """From its folder alone, reading the test files again, the model finds the neighbours and shares of the test."""
     stages = StageStore(tmp_path / "stages")
-    data, config = _data(folder, stages), base.with_settings(settings)
+    data, config = _data(folder, stages), base.model_copy(update=settings)
     _, outcome = _run(config, data, stages)
     evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
     export_trial(config, data, stages, outcome.model, tmp_path / "model", {"seed": 0})
@@ -323,22 +325,22 @@ def test_the_exported_model_answers_as_it_was_tested(
 
 def test_a_sibling_answers_as_a_trial_of_its_own_does(folder: Path, stages: StageStore) -> None:
     """Its stored predictions are those of running it, and come from its trial's embeddings: nothing is embedded."""
-    config, data = FROZEN.with_settings(SMALL), _data(folder, stages)
+    config, data = FROZEN.model_copy(update=SMALL), _data(folder, stages)
     _, parent = _run(config, data, stages)
-    sibling = config.with_settings({"k": 3, "vote": "distance"})
+    sibling = config.model_copy(update={"k": 3, "vote": "distance"})
     stored = np.load(stages.root / answer_sibling(sibling, data, stages, parent.model))
     assert _events(stages, "embeddings") == ["made"]
     _, own = _run(sibling, data, StageStore(stages.root.with_name("other")))
     alone = np.load(stages.root.with_name("other") / own.predictions)
     assert stored["predicted"].tolist() == alone["predicted"].tolist()
     with pytest.raises(TrialFailure):
-        answer_sibling(sibling.with_settings({"k": 7}), data, stages, "embeddings/gone")
+        answer_sibling(sibling.model_copy(update={"k": 7}), data, stages, "embeddings/gone")
 
 
 @pytest.mark.parametrize("base", [FROZEN, TUNED], ids=["frozen", "tuned"])
 def test_a_refit_searches_among_validation_images_too(base: TrialConfig, folder: Path, stages: StageStore) -> None:
     """Its gallery is every image but the test's, which it answers and is exported with; asked again it is found."""
-    config = base.with_settings(SMALL)
+    config = base.model_copy(update=SMALL)
     data = _data(folder, stages).refitted()
     model = refit_trial(config, data, stages)
     score = evaluate_on_test(config, data, stages, model)
@@ -401,7 +403,7 @@ def test_a_class_with_one_image_takes_part(folder: Path, stages: StageStore) -> 
     data = _data(folder, stages)
     rows = [np.flatnonzero(data.labels == label).tolist() for label in range(CLASSES)]
     train, queries = [*rows[0][:10], *rows[1][:10], rows[2][0]], [rows[0][10], rows[1][10], rows[2][1]]
-    _, outcome = _run(FROZEN.with_settings({"k": 3}), _split_otherwise(data, train, queries), stages)
+    _, outcome = _run(FROZEN.model_copy(update={"k": 3}), _split_otherwise(data, train, queries), stages)
     assert all(np.isfinite(value) for value in outcome.metrics.values())
     assert {sibling.settings["k"] for sibling in outcome.siblings} == set(range(1, 22))
 
@@ -433,7 +435,7 @@ def test_a_gallery_of_equal_images_is_searched(tmp_path: Path, whitening: str) -
     images = enumerate(data.manifest.images)
     equal = [row for row, image in images if image.path.startswith("train") and "equal" in image.path]
     data = _split_otherwise(data, equal[2:], equal[:2])
-    config = FROZEN.with_settings({"k": 4, "vote": "distance", "whitening": whitening, "l2_normalize": True})
+    config = FROZEN.model_copy(update={"k": 4, "vote": "distance", "whitening": whitening, "l2_normalize": True})
     _, outcome = _run(config, data, stages)
     assert all(np.isfinite(value) for value in outcome.metrics.values())
     written = np.load(stages.root / outcome.predictions)
@@ -444,7 +446,7 @@ def test_a_gallery_of_equal_images_is_searched(tmp_path: Path, whitening: str) -
 def test_all_images_of_the_gallery_may_be_neighbours(folder: Path, stages: StageStore) -> None:
     """A k of the number of training images is no mistake; one above is refused by sweeps.sweep_checks."""
     data = _data(folder, stages)
-    _, outcome = _run(FROZEN.with_settings({"k": len(data.splits.train)}), data, stages)
+    _, outcome = _run(FROZEN.model_copy(update={"k": len(data.splits.train)}), data, stages)
     assert 0 <= outcome.metrics["val_accuracy"] <= 1
 
 
@@ -458,7 +460,7 @@ def _weights_file(path: Path, spoil: float | None = None) -> Path:
 
 def test_a_broken_embedding_fails_the_trial_with_its_reason(folder: Path, tmp_path: Path, stages: StageStore) -> None:
     """Weights that give NaN make the trial fail, again and again alike, and tell how many embeddings are broken."""
-    config = FROZEN.with_settings({"weights": str(_weights_file(tmp_path / "nan.safetensors", float("nan")))})
+    config = FROZEN.model_copy(update={"weights": str(_weights_file(tmp_path / "nan.safetensors", float("nan")))})
     data = _data(folder, stages)
     for _ in range(2):
         with pytest.raises(TrialFailure, match=rf"{len(data.splits.train)} of .* gallery embeddings are NaN"):
@@ -468,7 +470,7 @@ def test_a_broken_embedding_fails_the_trial_with_its_reason(folder: Path, tmp_pa
 def test_a_frozen_extractor_must_keep_its_weights(folder: Path, tmp_path: Path, stages: StageStore) -> None:
     """A weights file that was replaced is refused, since it would ask the gallery about foreign embeddings."""
     path = _weights_file(tmp_path / "some.safetensors")
-    config, data = FROZEN.with_settings({"weights": str(path)}), _data(folder, stages)
+    config, data = FROZEN.model_copy(update={"weights": str(path)}), _data(folder, stages)
     _, outcome = _run(config, data, stages)
     _weights_file(path, 0.5)
     with pytest.raises(WeightsError, match="weights must be those that the gallery was embedded with"):
@@ -477,27 +479,27 @@ def test_a_frozen_extractor_must_keep_its_weights(folder: Path, tmp_path: Path, 
 
 def test_a_backbone_without_feature_maps_pools_by_itself(folder: Path, stages: StageStore) -> None:
     """Pooling tokens is a mistake before the sweep, and a failure with a reason where the trial runs all the same."""
-    tokens = FROZEN.with_settings({"backbone": "timm:vit_tiny_patch16_224", "weights": "random", "image_size": 224})
+    tokens = FROZEN.model_copy(update={"backbone": "timm:vit_tiny_patch16_224", "weights": "random", "image_size": 224})
     with pytest.raises(InputError, match="pooling must be average for timm:vit_tiny_patch16_224"):
-        preflight([tokens, tokens.with_settings({"pooling": "max"})], stages.root)
+        preflight([tokens, tokens.model_copy(update={"pooling": "max"})], stages.root)
     data = _data(folder, stages)
     small = _split_otherwise(data, data.splits.train[::9].tolist(), data.splits.validation[:2].tolist())
     _, outcome = _run(tokens, small, stages)
     assert 0 <= outcome.metrics["val_accuracy"] <= 1
     with pytest.raises(TrialFailure, match="pooling must be average for this backbone"):
-        _run(tokens.with_settings({"pooling": "max"}), small, stages)
+        _run(tokens.model_copy(update={"pooling": "max"}), small, stages)
 
 
 def test_an_extractor_is_built_once_before_the_sweep(stages: StageStore) -> None:
     """Of a hundred trials with one extractor one builds it to check it, and the next sweep none."""
-    config = FROZEN.with_settings({**SMALL, "image_size": 96})
+    config = FROZEN.model_copy(update={**SMALL, "image_size": 96})
     for _ in range(2):
-        notes, networks = preflight((config.with_settings({"k": k}) for k in range(1, 101)), stages.root)
+        notes, networks = preflight((config.model_copy(update={"k": k}) for k in range(1, 101)), stages.root)
         assert notes == ["timm:resnet10t starts from random weights: nothing is transferred."]
         assert networks["timm:resnet10t"].embedding == 512
     assert _events(stages, "network") == ["made"]
     with pytest.raises(WeightsError, match="does not exist"):
-        preflight([config.with_settings({"weights": "no/such.pth"})], stages.root)
+        preflight([config.model_copy(update={"weights": "no/such.pth"})], stages.root)
 
 
 def test_who_waits_for_embeddings_embeds_a_part(

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import events_of
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.errors import InputError
 from carcls.export import load_export
@@ -34,8 +36,8 @@ BASIC = TrialConfig(
     flip=True,
     jitter=0.2,
 )
-RESIDUAL = BASIC.with_settings(
-    {
+RESIDUAL = BASIC.model_copy(
+    update={
         "depth": 2,
         "batch_norm": True,
         "residual": True,
@@ -86,7 +88,7 @@ def test_two_runs_of_a_trial_give_the_same_numbers(config: TrialConfig, folder: 
     assert first == second
     assert [report["epoch"] for report in first] == [1, 2, 3]
     assert first[-1]["train_loss"] < first[0]["train_loss"]
-    assert _run(config.with_settings({"seed": 1}), folder, StageStore(tmp_path / "a")) != first
+    assert _run(config.model_copy(update={"seed": 1}), folder, StageStore(tmp_path / "a")) != first
 
 
 @pytest.mark.parametrize("config", [BASIC, RESIDUAL], ids=["basic", "residual"])
@@ -113,14 +115,14 @@ def test_a_training_is_shared_with_other_families(folder: Path, tmp_path: Path) 
     """The same network in the transfer family is answered from the store: nothing is trained twice."""
     stages = StageStore(tmp_path)
     numbers = _run(BASIC, folder, stages)
-    same = BASIC.with_settings({"family": "transfer", "unfreezing": "progressive", "backbone_lr": 0.5})
+    same = BASIC.model_copy(update={"family": "transfer", "unfreezing": "progressive", "backbone_lr": 0.5})
     assert _run(same, folder, stages) == numbers
-    assert [e.event for e in stages.events() if e.kind == "training"] == ["made", "reused"]
+    assert [e.event for e in events_of(stages) if e.kind == "training"] == ["made", "reused"]
 
 
 def test_the_tints_are_learned(folder: Path, tmp_path: Path) -> None:
     """Twelve epochs of the smallest network tell three tints apart."""
-    config = BASIC.with_settings({"epochs": 12, "depth": 2, "head_lr": 3e-3, "head_pooling": "average"})
+    config = BASIC.model_copy(update={"epochs": 12, "depth": 2, "head_lr": 3e-3, "head_pooling": "average"})
     assert _run(config, folder, StageStore(tmp_path))[-1]["val_accuracy"] >= 0.9
 
 
@@ -144,14 +146,14 @@ def test_the_exported_model_answers_as_the_test_score_says(config: TrialConfig, 
 
 def test_another_network_may_be_trained_from_nothing(folder: Path, tmp_path: Path) -> None:
     """A named backbone with random weights trains whole, whatever the unfreezing says."""
-    config = BASIC.with_settings(
-        {"backbone": "timm:resnet10t", "weights": "random", "unfreezing": "frozen", "epochs": 1}
+    config = BASIC.model_copy(
+        update={"backbone": "timm:resnet10t", "weights": "random", "unfreezing": "frozen", "epochs": 1}
     )
     assert preflight([config], tmp_path)[0] == []
     stages = StageStore(tmp_path)
     (numbers,) = _run(config, folder, stages)
     assert 0 <= numbers["val_accuracy"] <= 1
-    assert not [event for event in stages.events() if event.kind == "features"]
+    assert not [event for event in events_of(stages) if event.kind == "features"]
 
 
 @pytest.mark.parametrize(
@@ -166,28 +168,28 @@ def test_another_network_may_be_trained_from_nothing(folder: Path, tmp_path: Pat
 def test_a_mistake_is_found_before_the_sweep(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     """Pretrained weights and images that are too small are refused in one line, without looking for weights."""
     with pytest.raises(InputError, match=message) as caught:
-        preflight([BASIC, BASIC.with_settings(settings)], tmp_path)
+        preflight([BASIC, BASIC.model_copy(update=settings)], tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_documented_networks_pass(tmp_path: Path) -> None:
     """The networks of the documented experiments need nothing but images."""
-    documented = [BASIC, BASIC.with_settings({"depth": 4, "batch_norm": True, "dropout": 0.5})]
+    documented = [BASIC, BASIC.model_copy(update={"depth": 4, "batch_norm": True, "dropout": 0.5})]
     assert preflight(documented, tmp_path)[0] == []
 
 
 def test_the_transfer_family_says_that_nothing_is_transferred(tmp_path: Path) -> None:
     """A scratch network in the transfer family is allowed, and noted."""
-    (note,), _ = preflight([BASIC.with_settings({"family": "transfer"})], tmp_path)
+    (note,), _ = preflight([BASIC.model_copy(update={"family": "transfer"})], tmp_path)
     assert "nothing is transferred" in note
 
 
 def test_a_scratch_network_embeds_for_retrieval(folder: Path, tmp_path: Path) -> None:
     """The retrieval family searches a scratch network's own embeddings, and takes no other pooling."""
-    config = BASIC.with_settings({"family": "retrieval", "k": 3})
+    config = BASIC.model_copy(update={"family": "retrieval", "k": 3})
     preflight([config], tmp_path)
     reports = _run(config, folder, StageStore(tmp_path))
     assert [report["epoch"] for report in reports] == [1, 2, 3]
     assert 0 <= reports[-1]["val_recall_at_1"] <= 1
     with pytest.raises(InputError, match="pooling must be average for scratch"):
-        preflight([config.with_settings({"pooling": "gem"})], tmp_path)
+        preflight([config.model_copy(update={"pooling": "gem"})], tmp_path)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.families import run_trial
 from carcls.models import classifier as classifiers
@@ -32,7 +33,7 @@ CONFIG = TrialConfig(
     flip=True,
     dropout=0.2,
 )
-LATER = CONFIG.with_settings({"unfreezing": "2:all", "clip_norm": 1.0, "optimizer": "adamw", "weight_decay": 1e-3})
+LATER = CONFIG.model_copy(update={"unfreezing": "2:all", "clip_norm": 1.0, "optimizer": "adamw", "weight_decay": 1e-3})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +91,7 @@ def test_a_head_is_trained_once_for_all_that_open_the_backbone_later(
 ) -> None:
     """The second trial trains no epoch of the common head, and measures what it would have measured alone."""
     shared, alone = StageStore(tmp_path / "shared"), StageStore(tmp_path / "alone")
-    second = LATER.with_settings(other)
+    second = LATER.model_copy(update=other)
     common = 1 if other.get("unfreezing", "").startswith("1") else 2
     first_numbers, trained = _run(LATER, _data(folder, shared), shared)
     assert (epochs, trained) == ([0, 1, 2], [True] * 3)
@@ -107,7 +108,7 @@ def test_numbers_are_those_of_a_trial_that_shares_nothing(
 ) -> None:
     """With the sharing switched off, both trials measure the same."""
     shared, alone = StageStore(tmp_path / "shared"), StageStore(tmp_path / "alone")
-    second = LATER.with_settings({"backbone_lr": 3e-4})
+    second = LATER.model_copy(update={"backbone_lr": 3e-4})
     _run(LATER, _data(folder, shared), shared)
     numbers, _ = _run(second, _data(folder, shared), shared)
     monkeypatch.setattr(Trainer, "_shares_head", lambda _self, _epoch: False)
@@ -131,17 +132,17 @@ def test_numbers_are_those_of_a_trial_that_shares_nothing(
 )
 def test_another_head_has_another_key(other: dict[str, Any]) -> None:
     """What changes the head before the backbone opens makes another stage; what does not, does not."""
-    assert LATER.with_settings(other).head_settings() != LATER.head_settings()
+    assert LATER.model_copy(update=other).head_settings() != LATER.head_settings()
     same = {"unfreezing": "progressive", "backbone_lr": 0.5, "family": "retrieval", "k": 3, "epochs": 9}
-    assert LATER.with_settings(same).head_settings() == LATER.head_settings()
+    assert LATER.model_copy(update=same).head_settings() == LATER.head_settings()
 
 
 def test_schedules_that_look_ahead_share_only_among_trials_of_equal_length() -> None:
     """A cosine over four epochs is another in its first two; steps are not."""
     longer = {"epochs": 4}
-    assert LATER.head_settings() == LATER.with_settings(longer).head_settings()
-    cosine = LATER.with_settings({"lr_schedule": "cosine"})
-    assert cosine.head_settings() != cosine.with_settings(longer).head_settings()
+    assert LATER.head_settings() == LATER.model_copy(update=longer).head_settings()
+    cosine = LATER.model_copy(update={"lr_schedule": "cosine"})
+    assert cosine.head_settings() != cosine.model_copy(update=longer).head_settings()
 
 
 def test_what_is_never_opened_makes_no_heads(folder: Path, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_what_is_never_opened_makes_no_heads(folder: Path, tmp_path: Path) -> No
     stages = StageStore(tmp_path)
     data = _data(folder, stages)
     for unfreezing in ("frozen", "3:all"):
-        _run(CONFIG.with_settings({"unfreezing": unfreezing}), data, stages)
+        _run(CONFIG.model_copy(update={"unfreezing": unfreezing}), data, stages)
     assert not (tmp_path / "heads").exists()
 
 
@@ -160,7 +161,7 @@ def test_a_frozen_trial_builds_no_backbone_where_its_views_are_known(
     stages, alone = StageStore(tmp_path / "shared"), StageStore(tmp_path / "alone")
     data = _data(folder, stages)
     _run(CONFIG, data, stages)
-    second = CONFIG.with_settings({"dropout": 0.5})
+    second = CONFIG.model_copy(update={"dropout": 0.5})
     built: list[str] = []
     build = classifiers.build_network
     monkeypatch.setattr(classifiers, "build_network", lambda config: built.append(config.backbone) or build(config))
@@ -192,7 +193,7 @@ def test_who_waits_for_a_view_makes_the_next_ones(
     folder: Path, tmp_path: Path, unfreezing: str, run_while_held: Callable[..., Any]
 ) -> None:
     """Two trials that begin together make two views, and nothing of what they say depends on it."""
-    config = CONFIG.with_settings({"unfreezing": unfreezing})
+    config = CONFIG.model_copy(update={"unfreezing": unfreezing})
     alone, shared = StageStore(tmp_path / "alone"), StageStore(tmp_path / "shared")
     expected, _ = _run(config, _data(folder, alone), alone)
     first, *later = [shared.root / view for view in _views(alone)]
@@ -215,6 +216,8 @@ def test_who_never_opens_the_backbone_answers_in_its_frozen_format(
     """Views and answers of a trial are computed alike; what opens it trains and answers in the format of training."""
     monkeypatch.setattr(trained, "resolve_precision", lambda *_, frozen=False: "bf16" if frozen else "fp32")
     stages = StageStore(tmp_path)
-    found = trained.TrainedClassifier(CONFIG.with_settings({"unfreezing": unfreezing}), _data(folder, stages), stages)
+    found = trained.TrainedClassifier(
+        CONFIG.model_copy(update={"unfreezing": unfreezing}), _data(folder, stages), stages
+    )
     assert found.precision == ("fp32" if opens else "bf16")
     assert found.frozen_precision == found.key["frozen_precision"] == "bf16"

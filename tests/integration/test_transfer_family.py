@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import events_of
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.export import load_export
 from carcls.families import evaluate_on_test, export_trial, run_trial
@@ -50,7 +52,7 @@ def test_two_runs_of_a_trial_give_the_same_numbers(folder: Path, tmp_path: Path)
     first, second = (_run(CONFIG, _data(folder, store), store) for store in stores)
     assert first == second
     assert not first[1]
-    other = _run(CONFIG.with_settings({"seed": 1}), _data(folder, stores[0]), stores[0])
+    other = _run(CONFIG.model_copy(update={"seed": 1}), _data(folder, stores[0]), stores[0])
     assert other[0] != first[0]
 
 
@@ -58,12 +60,12 @@ def test_a_trial_that_was_trained_before_is_answered_from_the_store(folder: Path
     """Settings that cannot matter do not make another trial: nothing is trained, every epoch is reported."""
     stages = StageStore(tmp_path)
     data = _data(folder, stages)
-    config = CONFIG.with_settings({"unfreezing": "frozen"})
+    config = CONFIG.model_copy(update={"unfreezing": "frozen"})
     numbers, reused = _run(config, data, stages)
-    again, reused_again = _run(config.with_settings({"backbone_lr": 0.5, "momentum": 0.1}), data, stages)
+    again, reused_again = _run(config.model_copy(update={"backbone_lr": 0.5, "momentum": 0.1}), data, stages)
     assert (reused, reused_again) == (False, True)
     assert again == numbers
-    assert [e.event for e in stages.events() if e.kind == "training"] == ["made", "reused"]
+    assert [e.event for e in events_of(stages) if e.kind == "training"] == ["made", "reused"]
 
 
 def test_the_exported_model_answers_the_test_images_as_the_test_score_says(folder: Path, tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_a_trial_says_which_numbers_it_computed_with(folder: Path, tmp_path: Pat
     """What ``auto`` came to is in the outcome, and the same trial, asked again, comes to the same."""
     stages = StageStore(tmp_path)
     data = _data(folder, stages)
-    auto = CONFIG.with_settings({"precision": "auto", "epochs": 1})
+    auto = CONFIG.model_copy(update={"precision": "auto", "epochs": 1})
     outcome = run_trial(auto, data, stages, lambda _: None)
     assert outcome.precision in ("fp32", "bf16")
     again = run_trial(auto, data, StageStore(tmp_path), lambda _: None)

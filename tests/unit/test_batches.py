@@ -61,7 +61,9 @@ def test_parts_add_up_to_the_gradient_of_the_batch(size: int, micro: int) -> Non
     """Without dropout and BatchNorm a batch has the gradient of its parts, parts of one image among them."""
     gradients = []
     for given_micro in (None, micro):
-        trainer = _trainer(PLAIN.with_settings({"batch_size": size, "micro_batch": given_micro}).training(), images=9)
+        trainer = _trainer(
+            PLAIN.model_copy(update={"batch_size": size, "micro_batch": given_micro}).training(), images=9
+        )
         trainer.classifier.double()
         (parts,) = trainer._divided([np.arange(size)])
         assert max(map(len, parts)) <= (given_micro or size)
@@ -85,17 +87,17 @@ def _refused_by_torch(classifier: Classifier, side: int) -> bool:
     ("config", "side"),
     [
         *((SMALL, side) for side in (32, 33)),
-        *((SMALL.with_settings({"backbone": name}), 32) for name in ("resnet50", "densenet121")),
-        (SMALL.with_settings({"backbone": "densenet121"}), 64),
+        *((SMALL.model_copy(update={"backbone": name}), 32) for name in ("resnet50", "densenet121")),
+        (SMALL.model_copy(update={"backbone": "densenet121"}), 64),
         (PLAIN, 32),
-        (PLAIN.with_settings({"batch_norm": True}), 32),
-        (PLAIN.with_settings({"batch_norm": True, "depth": 3, "stem": "resnet"}), 32),
-        (PLAIN.with_settings({"batch_norm": True, "depth": 3, "stem": "resnet", "residual": True}), 32),
+        (PLAIN.model_copy(update={"batch_norm": True}), 32),
+        (PLAIN.model_copy(update={"batch_norm": True, "depth": 3, "stem": "resnet"}), 32),
+        (PLAIN.model_copy(update={"batch_norm": True, "depth": 3, "stem": "resnet", "residual": True}), 32),
     ],
 )
 def test_what_trains_on_one_image_is_what_torch_trains(config: TrialConfig, side: int) -> None:
     """With any number of open stages, the answer is PyTorch's own, and neither modes nor statistics have changed."""
-    classifier = build_classifier(config.with_settings({"image_size": side}), classes=3)
+    classifier = build_classifier(config.model_copy(update={"image_size": side}), classes=3)
     for opened in range(len(classifier.backbone.stage_modules) + 1):
         open_backbone(classifier, opened)
         before = [module.training for module in classifier.modules()]
@@ -120,15 +122,15 @@ def _trainer(config: TrialConfig, images: int, store: StageStore | None = None) 
 @pytest.mark.parametrize(("size", "micro"), [(2, 1), (3, None), (3, 1), (3, 2), (5, 2)])
 def test_any_batch_of_two_or_more_trains_in_any_parts(tmp_path: Path, size: int, micro: int | None) -> None:
     """Where BatchNorm cannot take one image, batches and parts of any size train all the same; one would be left."""
-    config = SMALL.with_settings({"batch_size": size, "micro_batch": micro})
+    config = SMALL.model_copy(update={"batch_size": size, "micro_batch": micro})
     _trainer(config, 2 * size + 1).fit(tmp_path, lambda _: None)
 
 
 @pytest.mark.parametrize("micro", [None, 1])
 def test_frozen_backbones_train_on_single_images(tmp_path: Path, micro: int | None) -> None:
     """A frozen BatchNorm takes no variance, so that batches and parts of one image train the head."""
-    config = SMALL.with_settings(
-        {"unfreezing": "frozen", "batch_size": 1 if micro is None else 3, "micro_batch": micro}
+    config = SMALL.model_copy(
+        update={"unfreezing": "frozen", "batch_size": 1 if micro is None else 3, "micro_batch": micro}
     )
     preflight([config], tmp_path)
     trainer = _trainer(config, 5)
@@ -139,7 +141,7 @@ def test_frozen_backbones_train_on_single_images(tmp_path: Path, micro: int | No
 @pytest.mark.parametrize("unfreezing", ["full", "progressive"])
 def test_batches_of_one_are_refused_before_they_fail(tmp_path: Path, unfreezing: str) -> None:
     """One sentence before the sweep; the same in a trial, after the shared head's phase, as a matter of settings."""
-    config = SMALL.with_settings({"batch_size": 1, "unfreezing": unfreezing, "epochs": 3})
+    config = SMALL.model_copy(update={"batch_size": 1, "unfreezing": unfreezing, "epochs": 3})
     with pytest.raises(InputError, match=r"at least 2 images for efficientnet_lite0 at 32 pixels.*Raise batch_size"):
         preflight([config], tmp_path)
     with pytest.raises(InputError, match="at least 2 images") as refused:
@@ -152,7 +154,7 @@ def test_batches_of_one_are_refused_before_they_fail(tmp_path: Path, unfreezing:
 )
 def test_batches_that_train_are_not_refused(changes: dict[str, object], tmp_path: Path) -> None:
     """Larger maps, no BatchNorm, or two images: nothing is in the way."""
-    preflight([SMALL.with_settings({"batch_size": 1, **changes})], tmp_path)
+    preflight([SMALL.model_copy(update={"batch_size": 1, **changes})], tmp_path)
 
 
 @pytest.mark.parametrize("size", [3, 7])
@@ -160,7 +162,7 @@ def test_every_step_of_the_ladder_trains(tmp_path: Path, size: int) -> None:
     """Whatever micro-batch is tried after memory ran out, the network trains in such parts."""
     given_try: Try | None = Try(1, 1.0)
     while given_try := next_try(given_try, size, 2):
-        config = SMALL.with_settings({"batch_size": size, "micro_batch": given_try.micro_batch})
+        config = SMALL.model_copy(update={"batch_size": size, "micro_batch": given_try.micro_batch})
         folder = tmp_path / str(given_try.micro_batch)
         folder.mkdir()
         _trainer(config, size + 1).fit(folder, lambda _: None)

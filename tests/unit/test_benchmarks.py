@@ -140,7 +140,7 @@ def test_the_results_that_are_kept_are_whole(monkeypatch: pytest.MonkeyPatch) ->
     assert gathering.page(document, BENCHMARKS) == (BENCHMARKS / "RESULTS.md").read_text()
 
 
-def test_the_yardstick_is_short_and_imports_the_backbone_alone() -> None:
+def test_the_baseline_is_short_and_imports_the_backbone_alone() -> None:
     """What is compared with is a script that somebody would write: 150 lines, and of ours nothing but the network."""
     source = (BENCHMARKS / "plain_tune.py").read_text()
     assert len(source.splitlines()) <= 150
@@ -151,13 +151,13 @@ def test_the_yardstick_is_short_and_imports_the_backbone_alone() -> None:
 
 @pytest.mark.parametrize("kind", ["retrieval", "frozen", "finetune"])
 def test_both_sides_search_the_same_space(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
-    """What carsweep plans to search, and nothing more, are the domains in the yardstick's source; so are the trials."""
+    """What carsweep plans to search, and nothing more, are the domains in the baseline's source; so are the trials."""
     side_by_side = load("side_by_side", monkeypatch)
     contest = side_by_side.Contest(kind, 24, 5, 128, (96, 128), early_stopping=kind == "finetune")
     images = draw_classes(tmp_path / "images", {"train": 6, "test": 2})
     spec = side_by_side.spec_of(contest, seed=1)
     plan = load("commands", monkeypatch).sweep(spec, images, tmp_path / "runs", "plan", "--dry-run").answer
-    assert {_theirs(name): domain for name, domain in plan["search"].items()} == _domains_of_the_yardstick(kind)
+    assert {_theirs(name): domain for name, domain in plan["search"].items()} == _domains_of_the_baseline(kind)
     assert (plan["trials"], plan["experiments"]) == (24, [])
     assert plan["early_stopping"]["enabled"] is (kind == "finetune")
 
@@ -177,7 +177,7 @@ def _theirs(name: str) -> str:
     return "size" if name == "image_size" else name
 
 
-def _domains_of_the_yardstick(kind: str) -> dict[str, Any]:
+def _domains_of_the_baseline(kind: str) -> dict[str, Any]:
     """Read the domains out of plain_tune.py, which does not import where Ray Tune is not wanted."""
     source = (BENCHMARKS / "plain_tune.py").read_text()
     found: dict[str, Any] = {}
@@ -206,7 +206,7 @@ def _domain(call: ast.Call) -> Any:
 
 
 def test_both_sides_get_the_same_split(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The yardstick's folders are links to the images that carsweep trains and validates on, and to no test image."""
+    """The baseline's folders are links to the images that carsweep trains and validates on, and to no test image."""
     source = draw_classes(tmp_path / "source", {"train": 12, "test": 3})
     cars = load("cars", monkeypatch).lay_out(source, 2, tmp_path / "place")
     links = {part: list((cars.split / part).glob("*/*")) for part in ("train", "val")}
@@ -237,10 +237,10 @@ def some_cars(monkeypatch: pytest.MonkeyPatch, train: int = 4000) -> Any:
 
 
 @pytest.mark.parametrize(("ours", "met"), [(40.0, True), (60.0, False)])
-def test_time_to_the_best_is_judged_against_when_the_yardstick_had_it(
+def test_time_to_the_best_is_judged_against_when_the_baseline_had_it(
     monkeypatch: pytest.MonkeyPatch, ours: float, met: bool
 ) -> None:
-    """The share is of the seconds until the yardstick's best accuracy, not of all its seconds."""
+    """The share is of the seconds until the baseline's best accuracy, not of all its seconds."""
     side_by_side, commands = load("side_by_side", monkeypatch), load("commands", monkeypatch)
     plain = commands.Told(500.0, {"timeline": [[50.0, 0.1], [100.0, 44 / 765]]})
     lines = [(1.0, "trial 0 started"), (ours, "trial 0 epoch 1/5: val accuracy 5.8%"), (70.0, "trial 0 complete:")]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from helpers import spec_of_yaml
 
 from carcls.errors import SpecError
 from sweeps.budget import Prices, Spent, cost_of, idle_prices, parse_price, prices_of
 from sweeps.resources import Share
-from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 
 
@@ -46,7 +46,7 @@ def test_a_trial_costs_its_share_and_a_sweep_its_hours() -> None:
         ({"max_cost": 40.0}, "must come with a price"),
         ({"price": "2/day"}, "AMOUNT/gpu-hour"),
         ({"disk": "20"}, "a size in kB, MB, GB or TB"),
-        ({"epochs_budget": 0}, "at least 1"),
+        ({"epochs_budget": -1}, "at least 0"),
     ],
 )
 def test_budgets_that_cannot_be_meant_are_mistakes_of_the_spec(overrides: dict[str, object], words: str) -> None:
@@ -60,7 +60,7 @@ def test_budgets_are_no_part_of_what_a_sweep_is() -> None:
     bare = load_spec("transfer")
     spec = load_spec("transfer", overrides={"epochs_budget": 9, "price": "2/gpu-hour", "max_cost": 5.0, "disk": "20GB"})
     assert spec.digest == bare.digest
-    assert SweepSpec.from_yaml(spec.to_yaml()) == spec
+    assert spec_of_yaml(spec.to_yaml()) == spec
     assert (spec.epochs_budget, spec.max_cost, prices_of(spec)) == (9, 5.0, Prices(gpu_hour=2.0))
 
 

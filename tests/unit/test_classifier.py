@@ -40,7 +40,7 @@ def test_the_classifier_is_a_function_of_the_seed() -> None:
     first = build_classifier(SMALL, 7).state_dict()
     torch.rand(5)
     again = build_classifier(SMALL, 7).state_dict()
-    other = build_classifier(SMALL.with_settings({"seed": 1}), 7).state_dict()
+    other = build_classifier(SMALL.model_copy(update={"seed": 1}), 7).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["head.weight"], other["head.weight"])
     assert not torch.equal(first["backbone.body.conv1.0.weight"], other["backbone.body.conv1.0.weight"])
@@ -49,7 +49,7 @@ def test_the_classifier_is_a_function_of_the_seed() -> None:
 def test_the_head_does_not_depend_on_dropout() -> None:
     """Trials that differ in dropout alone start from the same head."""
     head = build_classifier(SMALL, 7).head.weight
-    assert torch.equal(head, build_classifier(SMALL.with_settings({"dropout": 0.0}), 7).head.weight)
+    assert torch.equal(head, build_classifier(SMALL.model_copy(update={"dropout": 0.0}), 7).head.weight)
 
 
 def test_building_leaves_the_random_state_alone() -> None:
@@ -63,7 +63,7 @@ def test_building_leaves_the_random_state_alone() -> None:
 
 def test_a_backbone_of_fixed_size_refuses_another() -> None:
     """A network that takes 224 pixels only says so before training starts."""
-    config = SMALL.with_settings({"backbone": "timm:mixer_s32_224"})
+    config = SMALL.model_copy(update={"backbone": "timm:mixer_s32_224"})
     with pytest.raises(InputError, match="image_size must be 224 for timm:mixer_s32_224, got 64"):
         build_classifier(config, 7)
 

@@ -1,4 +1,4 @@
-"""Conditional search spaces, near twins, and what the sampler is shown."""
+"""Conditional search spaces, near-duplicates, and what the sampler is shown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import spec_of_yaml
 from pydantic import ValidationError
 
 from carcls.config import TrialConfig
@@ -138,7 +139,7 @@ def test_a_spec_with_conditions_survives_its_yaml() -> None:
         "optimizer": Choice(("adam", "sgd"), when={"dropout": (0.25,), "k": (1, 3)}),
     }
     spec = spec_of(search=search)
-    assert SweepSpec.from_yaml(spec.to_yaml()) == spec
+    assert spec_of_yaml(spec.to_yaml()) == spec
     assert spec.search == search
     without = {**search, "dropout": FloatDomain(0.1, 0.5)}
     assert spec.digest != spec_of(search=without).digest

@@ -14,11 +14,11 @@ from carcls.config import (
     ARCHITECTURE_SETTINGS,
     NEIGHBOUR_SETTINGS,
     SCRATCH,
-    DataConfig,
     TrialConfig,
     default_of,
     digest_of,
 )
+from carcls.data.config import DataConfig
 
 # For every setting, values that differ from its default and from each other.
 OTHERS: dict[str, list[Any]] = {
@@ -167,7 +167,7 @@ def test_a_setting_that_matters_changes_the_digest(name: str) -> None:
     """Trials that differ in a setting that matters have different digests."""
     trial = TrialConfig(**{**BUSY, **WHERE_IT_MATTERS.get(name, {})})
     values = {getattr(trial, name), *OTHERS[name]}
-    assert len({trial.with_settings({name: value}).digest for value in values}) == len(values) > 1
+    assert len({trial.model_copy(update={name: value}).digest for value in values}) == len(values) > 1
 
 
 @pytest.mark.parametrize(("name", "because"), MEANINGLESS)
@@ -175,7 +175,7 @@ def test_a_setting_that_cannot_matter_does_not(name: str, because: dict[str, Any
     """Two trials that differ only where it cannot matter are one trial."""
     trial = TrialConfig(**{**BUSY, **because})
     for value in OTHERS[name]:
-        assert trial.with_settings({name: value}).digest == trial.digest
+        assert trial.model_copy(update={name: value}).digest == trial.digest
 
 
 def test_equal_trials_have_equal_digests_however_they_were_made() -> None:
@@ -229,8 +229,8 @@ def test_families_are_different_trials() -> None:
     ],
 )
 def test_what_is_trained_from_nothing(settings: dict[str, Any], expected: bool) -> None:
-    """The scratch family trains everything from nothing, whatever the network; so does every family the scratch one."""
-    assert TrialConfig(**settings).is_from_nothing is expected
+    """The scratch family trains everything from scratch, whatever the network; so does every family the scratch one."""
+    assert TrialConfig(**settings).is_from_scratch is expected
 
 
 def test_retrieval_trains_as_transfer_does() -> None:
@@ -253,7 +253,7 @@ def test_training_sees_every_setting_but_those_of_the_neighbours(name: str) -> N
     """What is not of the neighbours and matters to a trial matters to its training."""
     trial = TrialConfig(**{**BUSY, **WHERE_IT_MATTERS.get(name, {})})
     values = {getattr(trial, name), *OTHERS[name]}
-    assert len({trial.with_settings({name: value}).training().digest for value in values}) == len(values)
+    assert len({trial.model_copy(update={name: value}).training().digest for value in values}) == len(values)
 
 
 def test_what_is_trained_from_nothing_is_open_at_one_learning_rate() -> None:
@@ -284,7 +284,7 @@ def test_the_digest_is_the_same_in_another_process() -> None:
 def test_an_unknown_setting_is_refused() -> None:
     """A mistyped setting is a mistake, not a wish that is overheard."""
     with pytest.raises(ValidationError, match="dropuot"):
-        TrialConfig().with_settings({"dropuot": 0.1})
+        TrialConfig.model_validate({"dropuot": 0.1})
 
 
 def test_a_trial_cannot_be_changed() -> None:
@@ -320,9 +320,11 @@ def test_where_nothing_is_trained_no_training_setting_matters() -> None:
     """Frozen retrieval trials with other rates, epochs or augmentations are equal; with another k they are not."""
     frozen = TrialConfig(family="retrieval", unfreezing="frozen")
     changes = {"dropout": 0.4, "head_lr": 0.01, "epochs": 3, "batch_size": 8, "optimizer": "adamw", "flip": True}
-    assert frozen.with_settings(changes).digest == frozen.digest
-    assert frozen.with_settings({"k": 3}).digest != frozen.digest
-    tuned = frozen.with_settings({"unfreezing": "full"})
+    assert frozen.model_copy(update=changes).digest == frozen.digest
+    assert frozen.model_copy(update={"k": 3}).digest != frozen.digest
+    tuned = frozen.model_copy(update={"unfreezing": "full"})
     assert all(
-        tuned.with_settings({name: value}).digest != tuned.digest for name, value in changes.items() if name != "flip"
+        tuned.model_copy(update={name: value}).digest != tuned.digest
+        for name, value in changes.items()
+        if name != "flip"
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import spec_of_yaml
 from rich.console import Console
 
 from carcls.config import TrialConfig
@@ -23,7 +24,7 @@ from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
 from sweeps.sweep_checks import claim_folder
 from sweeps.sweep_file import write_file
-from sweeps.winner_candidates import repeats_wanted
+from sweeps.winner import repeats_wanted
 
 BASE = TrialConfig().model_dump()
 
@@ -62,7 +63,7 @@ def test_how_a_winner_is_chosen_is_no_part_of_the_digest() -> None:
 def test_choice_survives_the_spec_file() -> None:
     """What is written to spec.yaml is read back equal."""
     spec = SweepSpec(family="transfer", confirm="3x3", refit=True)
-    assert SweepSpec.from_yaml(spec.to_yaml()) == spec
+    assert spec_of_yaml(spec.to_yaml()) == spec
 
 
 def test_fresh_seeds_differ_from_each_other_and_from_the_searchs() -> None:
@@ -84,7 +85,7 @@ def test_fresh_seeds_follow_from_seed_and_training_alone() -> None:
 def test_trials_that_train_alike_share_their_fresh_trainings() -> None:
     """Retrieval with another k is the same extractor, also with fresh seeds."""
     one = TrialConfig(family="retrieval", unfreezing="full", k=3)
-    assert fresh_seeds(0, one, 3) == fresh_seeds(0, one.with_settings({"k": 7}), 3)
+    assert fresh_seeds(0, one, 3) == fresh_seeds(0, one.model_copy(update={"k": 7}), 3)
 
 
 def test_the_best_trials_are_repeated_best_first() -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import events_of
 from PIL import Image
 from scipy.io import savemat
 
-from carcls.config import DataConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, find_dataset, prepare_dataset, summarize
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.splits import Splits
@@ -88,7 +89,7 @@ def test_refit_trains_on_all_but_the_test_images(cars: Path, tmp_path: Path) -> 
 def test_second_preparation_decodes_nothing(cars: Path, tmp_path: Path) -> None:
     """Another sweep on the same store finds the pack and the fingerprints made, and gets the same data set."""
     first, second = prepare(cars, tmp_path), prepare(cars, tmp_path)
-    events = [(event.kind, event.event) for event in StageStore(tmp_path).events()]
+    events = [(event.kind, event.event) for event in events_of(StageStore(tmp_path))]
     assert events == [("pack", "made"), ("index", "made"), ("pack", "reused"), ("index", "reused")]
     assert first.digest == second.digest
 
@@ -96,7 +97,10 @@ def test_second_preparation_decodes_nothing(cars: Path, tmp_path: Path) -> None:
 def test_moved_copy_shares_the_stages(cars: Path, own_cars: Path, tmp_path: Path) -> None:
     """A copy of the data elsewhere needs no decoding and has the same digest."""
     original, moved = prepare(cars, tmp_path / "s"), prepare(own_cars, tmp_path / "s")
-    assert [event.event for event in StageStore(tmp_path / "s").events() if event.kind == "pack"] == ["made", "reused"]
+    assert [event.event for event in events_of(StageStore(tmp_path / "s")) if event.kind == "pack"] == [
+        "made",
+        "reused",
+    ]
     assert original.digest == moved.digest
 
 
@@ -161,7 +165,10 @@ def test_larger_max_loss_lets_it_through(own_cars: Path, tmp_path: Path) -> None
     with pytest.raises(DataError):
         prepare(own_cars, tmp_path / "s")
     assert prepare(own_cars, tmp_path / "s", max_loss=0.1).counts["train"] < 51
-    assert [event.event for event in StageStore(tmp_path / "s").events() if event.kind == "pack"] == ["made", "reused"]
+    assert [event.event for event in events_of(StageStore(tmp_path / "s")) if event.kind == "pack"] == [
+        "made",
+        "reused",
+    ]
 
 
 def test_split_that_loses_everything_stops_at_any_limit(own_cars: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from carcls.config import DataConfig
 from carcls.data import demo, demo_drawing
+from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.data.demo_catalogue import CLASSES, CarClass
 from carcls.data.demo_drawing import VIEWS, Car, viewpoint

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from carcls.errors import InputError
+from sweeps.deletion import Remains, remove
 from sweeps.lock import ask_to_stop, asked_to_stop, forget_request, holder_of, locked
 
 HOLD = """
@@ -76,3 +77,19 @@ def test_a_request_to_stop_is_read_until_it_is_forgotten(tmp_path: Path, now: bo
     forget_request(tmp_path)
     forget_request(tmp_path)
     assert asked_to_stop(tmp_path) is None
+
+
+def test_the_lock_of_a_removed_sweep_goes_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Afterwards it might be somebody else's, who would then hold a lock that nobody sees."""
+    folder, held, unlink = tmp_path / "mine", list[bool](), Path.unlink
+    folder.mkdir()
+
+    def note(path: Path, missing_ok: bool = False) -> None:
+        if path.name == ".mine.lock":
+            held.append(holder_of(folder) is not None)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", note)
+    remove(Remains(folder, 0, None))
+    assert held == [True]
+    assert not list(tmp_path.iterdir())

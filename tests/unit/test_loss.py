@@ -42,7 +42,7 @@ def test_cross_entropy_is_its_definition(smoothing: float) -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cosine_loss_is_its_definition(smoothing: float) -> None:
     """The loss is the cosine distance plus a tenth of the cross entropy; smoothing acts on the latter."""
-    loss = training_loss(LOGITS, LABELS, COSINE.with_settings({"label_smoothing": smoothing}))
+    loss = training_loss(LOGITS, LABELS, COSINE.model_copy(update={"label_smoothing": smoothing}))
     assert loss.item() == pytest.approx(cosine_by_hand() + 0.1 * cross_entropy_by_hand(smoothing), rel=1e-5)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from helpers import events_of
 
 from carcls.stages import StageStore
 from carcls.stages_disk import Stored, list_store, take_out
@@ -113,7 +114,7 @@ def test_what_is_taken_out_is_made_again(tmp_path: Path) -> None:
     assert take_out(stored)
     assert list_store(tmp_path) == []
     assert store.get_or_make("kind", {"a": 1}, fill) == folder
-    assert [event.event for event in store.events()] == ["made", "made"]
+    assert [event.event for event in events_of(store)] == ["made", "made"]
 
 
 def test_what_was_used_since_it_was_listed_stays(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from optuna.study import Study
 from optuna.trial import create_trial
 
-from sweeps.constraints import parse_constraint
-from sweeps.goals import Goals, compromise, pareto_front
+from sweeps.goals import Goals, compromise, pareto_front, parse_constraint
 from sweeps.objectives import QUANTITIES, find_quantity, parse_objectives
 
 POINTS = st.integers(1, 3).flatmap(

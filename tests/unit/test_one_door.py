@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from helpers import events_of
 from PIL import Image
 from pydantic import BaseModel
 
@@ -36,7 +37,7 @@ from sweeps.study import Study
 from sweeps.sweep import open_session
 from sweeps.sweep_checks import check_sweeps
 from sweeps.sweep_data import prepare_data
-from sweeps.sweep_file import read_file, sweep_id, text_with_id, write_file
+from sweeps.sweep_file import read_file, text_with_id, write_file
 
 ROOT = Path(__file__).resolve().parents[2]
 _BUILDS: tuple[CodeType, ...] = (BaseModel.model_validate.__func__.__code__, BaseModel.__init__.__code__)  # type: ignore[attr-defined]
@@ -155,7 +156,7 @@ def test_images_are_decoded_once_at_the_sizes_of_all_sweeps(pictures: Path, tmp_
     stages = StageStore(tmp_path / "stages")
     for wanted in (specs, specs[1:]):
         prepare_data(wanted, tmp_path, stages, Quiet(), None)
-        assert [event.kind for event in stages.events() if event.event == "made"].count("pack") == 2
+        assert [event.kind for event in events_of(stages) if event.event == "made"].count("pack") == 2
 
 
 def test_only_the_door_takes_the_lock() -> None:
@@ -221,10 +222,10 @@ def test_the_files_of_older_versions_are_read_and_replaced(tmp_path: Path) -> No
     assert (command.specs, command.tracking_uri, command.changes) == ((spec,), "http://host:5000", ())
     assert sweeps_in(tmp_path) == ["mine"]
     assert sweep_status(tmp_path, "mine").spec.trials == 3
-    assert sweep_id(folder) == "mine-0123456789ab"
+    assert read_file(folder).id == "mine-0123456789ab"
     write_file(folder, "sweep", "http://host:5000", [spec])
     assert [path.name for path in folder.iterdir()] == ["sweep.json"]
-    assert sweep_id(folder) == "mine-0123456789ab"
+    assert read_file(folder).id == "mine-0123456789ab"
     assert recall(tmp_path, "mine") == command
 
 
@@ -232,12 +233,12 @@ def test_a_spec_that_is_put_in_place_of_a_damaged_file_keeps_the_sweep_s_runs(tm
     """The copy among the artifacts of the sweep's run says by which id MLflow knows the sweep."""
     spec, folder = SweepSpec(family="transfer", name="mine"), tmp_path / "mine"
     write_file(folder, "sweep", None, [spec])
-    known = sweep_id(folder)
+    known = read_file(folder).id
     (folder / "sweep.json").unlink()
     (folder / "spec.yaml").write_text(text_with_id(spec, known))
     assert read_file(folder).read_specs() == (spec,)
     write_file(folder, "sweep", None, [spec])
-    assert sweep_id(folder) == known
+    assert read_file(folder).id == known
 
 
 def test_a_job_of_an_older_version_is_read(tmp_path: Path) -> None:
@@ -259,7 +260,7 @@ def test_what_an_older_version_had_hardly_begun_is_begun_anew(tmp_path: Path) ->
     spec = SweepSpec(family="transfer", name="mine")
     write_file(tmp_path / "mine", "sweep", None, [spec])
     assert read_file(tmp_path / "mine").read_specs() == (spec,)
-    assert sweep_id(tmp_path / "mine").startswith("mine-")
+    assert read_file(tmp_path / "mine").id.startswith("mine-")
 
 
 def test_a_spec_of_an_odd_sweep_is_read_back_from_its_file(tmp_path: Path) -> None:

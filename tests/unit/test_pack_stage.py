@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from helpers import events_of
 from PIL import Image
 
 from carcls.data.decode import read_square
@@ -88,7 +89,7 @@ def test_second_call_decodes_nothing(many: Manifest, tmp_path: Path) -> None:
     get_pack(many, 0.0, 16, store, progress=lambda *counts: calls.append(counts))
     get_pack(many, 0.0, 20, store)
     assert not calls
-    assert [event.event for event in store.events()] == ["made", "reused", "made"]
+    assert [event.event for event in events_of(store)] == ["made", "reused", "made"]
 
 
 def test_all_wanted_sizes_are_decoded_in_one_pass(many: Manifest, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_all_wanted_sizes_are_decoded_in_one_pass(many: Manifest, tmp_path: Path
     seen: list[tuple[int, int]] = []
     get_pack(many, 0.0, 24, store, also=[16, 40], progress=lambda *counts: seen.append(counts), workers=2)
     assert seen.count((MANY, MANY)) == 1
-    assert [event.event for event in store.events() if event.event == "made"] == ["made"] * 3
+    assert [event.event for event in events_of(store) if event.event == "made"] == ["made"] * 3
     for size in (16, 24, 40):
         pack = get_pack(many, 0.0, size, store, progress=lambda *_: pytest.fail("decoded again"))
         reference = get_pack(many, 0.0, size, alone)
@@ -115,7 +116,7 @@ def test_a_size_that_another_process_makes_is_left_to_it(many: Manifest, tmp_pat
     with FileLock(f"{other}.lock"):
         made = get_pack(many, 0.0, 16, store, also=[24, 40])
     assert made.size == 16
-    assert sum(event.event == "made" for event in store.events()) == 2
+    assert sum(event.event == "made" for event in events_of(store)) == 2
     assert not other.exists()
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import shlex
 
 import pytest
+from helpers import spec_of_yaml
 
 from sweeps.documented import experiments_of
-from sweeps.packaged import PackagedSpec, packaged_specs
 from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.spec_loading import load_spec
+from sweeps.spec_loading import PackagedSpec, load_spec, packaged_specs
 
 
 def spec_of(packaged: PackagedSpec) -> SweepSpec:
     """Read a packaged file as it is, with nothing laid over it."""
-    return SweepSpec.from_yaml(packaged.path.read_text(encoding="utf-8"), packaged.path.name)
+    return spec_of_yaml(packaged.path.read_text(encoding="utf-8"), packaged.path.name)
 
 
 def test_each_family_has_a_spec_and_a_demo() -> None:

@@ -190,7 +190,7 @@ def test_hidden_gpus_do_not_count(monkeypatch):
 def test_scratch_networks_cost_what_their_arithmetic_says():
     """A network of twice the multiply-accumulates takes twice the time, at every image size; AMX and GPUs count."""
     small = TrialConfig(backbone="scratch", depth=4, width=32)
-    wide, large = small.with_settings({"width": 64}), small.with_settings({"image_size": 160})
+    wide, large = small.model_copy(update={"width": 64}), small.model_copy(update={"image_size": 160})
     for other in (wide, large):
         work = architecture_of(other).macs(other.image_size) / architecture_of(small).macs(224)
         for speed in ("train", "infer"):
@@ -218,7 +218,7 @@ def test_estimates_are_within_a_factor_of_two_of_measurements(settings, train, i
 
 
 def test_a_scratch_sweep_trains_everything_and_caches_nothing():
-    """Trials from nothing have packs, trainings and a test score; the documented ones run all their epochs."""
+    """Trials from scratch have packs, trainings and a test score; the documented ones run all their epochs."""
     stages = stages_of(plan_of(family="scratch"))
     assert set(stages) == {"pack of decoded images", "training", "test score of the winner"}
     assert (stages["training"].count, stages["training"].trials) == (20, 20)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from carcls.config import DataConfig, TrialConfig
+from carcls.config import TrialConfig
+from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.data.splits import cut_splits
 from carcls.errors import InputError

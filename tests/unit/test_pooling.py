@@ -97,8 +97,8 @@ def test_a_pooling_that_the_backbone_lacks_is_refused(pooling: str, tmp_path: Pa
     with pytest.raises(InputError, match=message) as caught:
         preflight([vit], tmp_path)
     assert "\n" not in str(caught.value)
-    preflight([vit.with_settings({"pooling": "average"})], tmp_path)
-    preflight([vit.with_settings({"backbone": "timm:resnet10t", "image_size": 64})], tmp_path)
+    preflight([vit.model_copy(update={"pooling": "average"})], tmp_path)
+    preflight([vit.model_copy(update={"backbone": "timm:resnet10t", "image_size": 64})], tmp_path)
 
 
 def test_feature_maps_hold_no_parameters_of_their_own() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import events_of
 
 from carcls.config import TrialConfig
 from carcls.stages import StageStore
@@ -41,7 +42,7 @@ def test_the_faster_format_is_taken_and_remembered(tmp_path: Path, answer: Calla
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
-        other = SMALL.with_settings({"dropout": 0.5, "seed": 7, "batch_size": 4})
+        other = SMALL.model_copy(update={"dropout": 0.5, "seed": 7, "batch_size": 4})
         assert resolve_precision(other, CPU, StageStore(tmp_path)) == "bf16"
     finally:
         torch.set_num_threads(threads)
@@ -64,7 +65,7 @@ def test_what_is_timed_needs_no_more_memory_than_the_trial(
 
     monkeypatch.setattr(precision, "has_bf16", lambda _: True)
     monkeypatch.setattr(precision, "_step_seconds", time_step)
-    resolve_precision(SMALL.with_settings(settings), CPU, StageStore(tmp_path))
+    resolve_precision(SMALL.model_copy(update=settings), CPU, StageStore(tmp_path))
     assert counts == {images}
 
 
@@ -85,7 +86,7 @@ def test_another_network_is_measured_for_itself(
     calls = answer({"fp32": [1.0], "bf16": [0.5]})
     resolve_precision(SMALL, CPU, StageStore(tmp_path))
     answer({"fp32": [1.0], "bf16": [2.0]})
-    assert resolve_precision(SMALL.with_settings(change), CPU, StageStore(tmp_path)) == "fp32"
+    assert resolve_precision(SMALL.model_copy(update=change), CPU, StageStore(tmp_path)) == "fp32"
     assert calls == [1, 1]
 
 
@@ -109,15 +110,15 @@ def test_a_small_gain_is_not_worth_less_exact_numbers(tmp_path: Path, answer: Ca
 @pytest.mark.parametrize("asked", ["fp32", "bf16"])
 def test_a_format_that_is_asked_for_is_not_measured(tmp_path: Path, asked: str) -> None:
     """Nothing is put into the store."""
-    assert resolve_precision(SMALL.with_settings({"precision": asked}), CPU, StageStore(tmp_path)) == asked
-    assert StageStore(tmp_path).events() == []
+    assert resolve_precision(SMALL.model_copy(update={"precision": asked}), CPU, StageStore(tmp_path)) == asked
+    assert events_of(StageStore(tmp_path)) == []
 
 
 def test_a_device_without_bf16_computes_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without instructions for it there is nothing to measure."""
     monkeypatch.setattr(precision, "has_bf16", lambda _: False)
     assert resolve_precision(SMALL, CPU, StageStore(tmp_path)) == "fp32"
-    assert StageStore(tmp_path).events() == []
+    assert events_of(StageStore(tmp_path)) == []
 
 
 def test_the_measurement_is_real_and_leaves_the_random_numbers_alone(
@@ -127,7 +128,7 @@ def test_the_measurement_is_real_and_leaves_the_random_numbers_alone(
     monkeypatch.setattr(precision, "has_bf16", lambda _: True)
     state = torch.get_rng_state()
     store = StageStore(tmp_path)
-    taken = resolve_precision(SMALL.with_settings({"dropout": 0.5}), CPU, store)
+    taken = resolve_precision(SMALL.model_copy(update={"dropout": 0.5}), CPU, store)
     assert torch.equal(torch.get_rng_state(), state)
     (stage,) = (tmp_path / precision.KIND).glob("*/precision.json")
     said = json.loads(stage.read_text())

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ import pytest
 from carcls.config import TrialConfig
 from carcls.data.summary import DataSummary
 from carcls.errors import InputError, SpecError
+from sweeps.command import Command
 from sweeps.documented import EXPERIMENTS, LEAK_MARK, find_experiment
 from sweeps.record import TrialRecord
-from sweeps.reproduction import Reproduced, Reproduction
+from sweeps.reproduction import Reproduced, Reproduction, reproduction_of
 from sweeps.result import TestReading
 from sweeps.several_specs import chosen_experiments, specs_of_experiments
 from sweeps.spec import SweepSpec
@@ -234,6 +236,24 @@ def test_what_differs_is_told_under_its_table() -> None:
     assert "- all: epochs 2 instead of 10." in lines
     assert "- finetuned: dropout 0.1 instead of 0.5." in lines
     assert "instead of" not in reproduction(comparison("transfer/frozen")).markdown()
+
+
+def test_an_experiment_in_micro_batches_is_its_own_and_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that ran out of memory was given smaller parts: it was run, and that is said under the table."""
+    name = "transfer/frozen"
+    spec = specs_of(experiments=(name,))["transfer"]
+    ((_, config),) = spec.experiment_configs()
+    record = TrialRecord(
+        0, name, {}, {**config.model_dump(), "micro_batch": 8}, "complete", {"val_accuracy": 0.6}, 1, 1.0
+    )
+    data = DataSummary("cars", "d", 9, 2, {"train": 3, "validation": 3, "test": 3})
+    result = SimpleNamespace(sweep=spec.name, family="transfer", trials=(record,), data=data)
+    manifest = SimpleNamespace(images=())
+    monkeypatch.setattr("sweeps.reproduction.Dataset.load", lambda _: SimpleNamespace(manifest=manifest))
+    tests = {name: TestReading({"test_accuracy": 0.5}, (0.4, 0.6), 3)}
+    (row,) = reproduction_of(Command("reproduce", "mine", (spec,)), [result], tests).comparisons
+    assert row.record is record
+    assert row.changed == {"micro_batch": (None, 8)}
 
 
 @pytest.mark.parametrize(("cut", "words"), [(True, "cut to their bounding boxes here"), (False, "as they are here")])

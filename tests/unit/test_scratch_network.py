@@ -166,10 +166,10 @@ def test_the_network_is_a_function_of_the_seed() -> None:
     config = config_of(residual=True, batch_norm=True)
     first = build_classifier(config, 7).state_dict()
     state = torch.random.get_rng_state()
-    again = build_classifier(config.with_settings({"dropout": 0.5, "head_lr": 0.1}), 7).state_dict()
+    again = build_classifier(config.model_copy(update={"dropout": 0.5, "head_lr": 0.1}), 7).state_dict()
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.rand(5)
-    other = build_classifier(config.with_settings({"seed": 1}), 7).state_dict()
+    other = build_classifier(config.model_copy(update={"seed": 1}), 7).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     weights = [name for name, tensor in first.items() if tensor.ndim > 1]
     assert not any(torch.equal(first[name], other[name]) for name in weights)
@@ -196,7 +196,7 @@ def test_images_that_are_too_small_name_what_fits(stem: str, depth: int) -> None
         build_classifier(config, 2)
     assert f"--set image_size={least} or --set depth={depth - 1}." in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert isinstance(build_classifier(config.with_settings({"depth": depth - 1}), 2), Classifier)
+    assert isinstance(build_classifier(config.model_copy(update={"depth": depth - 1}), 2), Classifier)
 
 
 def test_a_flat_network_takes_its_image_size_from_the_trial() -> None:

@@ -47,7 +47,7 @@ def siblings_of(config: TrialConfig, most: int = 20) -> list[dict[str, Any]]:
     """Return what a neighbour search answers besides: every k, distance and vote."""
     found = []
     for k, distance, vote in product(range(1, most + 1), DISTANCES, VOTES):
-        other = config.with_settings({"k": k, "distance": distance, "vote": vote})
+        other = config.model_copy(update={"k": k, "distance": distance, "vote": vote})
         if other.digest != config.digest:
             settings = {"k": k, "distance": distance, "vote": vote}
             found.append({"settings": settings, "metrics": {"val_accuracy": accuracy(other)}})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from helpers import events_of
 
 from carcls.stages import StageStore, seconds_of, write_json
 
@@ -45,7 +46,7 @@ def test_a_stage_is_made_once_and_then_found(tmp_path: Path) -> None:
     second = store.get_or_make("kind", dict(reversed(KEY.items())), lambda _: pytest.fail("made again"))
     assert first == second
     assert (second / "content").read_text() == "made"
-    assert [event.event for event in store.events()] == ["made", "reused"]
+    assert [event.event for event in events_of(store)] == ["made", "reused"]
 
 
 def test_what_another_is_making_can_be_left_to_it(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_processes_that_ask_together_make_it_once(tmp_path: Path) -> None:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len((tmp_path / "makers").read_text().splitlines()) == 1
-    assert sorted(event.event for event in StageStore(tmp_path).events()) == ["made", "reused", "reused"]
+    assert sorted(event.event for event in events_of(StageStore(tmp_path))) == ["made", "reused", "reused"]
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -185,4 +186,4 @@ def test_when_all_wait_and_the_maker_is_killed_the_next_one_makes_it(tmp_path: P
         process.join(30)
     assert [process.exitcode for process in waiting] == [0, 0, 0]
     assert (tmp_path / "done").read_text() == "xxx"
-    assert sorted(event.event for event in StageStore(tmp_path).events()) == ["made", "made", "reused", "reused"]
+    assert sorted(event.event for event in events_of(StageStore(tmp_path))) == ["made", "made", "reused", "reused"]

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from carcls.config import DataConfig
 from carcls.data import devkit
+from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset, summarize
 from carcls.data.formats import EXTENSIONS
 from carcls.data.manifest import ImageRecord

@@ -13,7 +13,7 @@ from sweeps.space import FloatDomain, IntDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Asked, Study
-from sweeps.winner_candidates import repeats_wanted
+from sweeps.winner import repeats_wanted
 
 
 def spec_of(**changes: object) -> SweepSpec:

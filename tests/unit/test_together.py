@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from sweeps.result import Registered, SweepResult, TestReading
 from sweeps.several import with_share
 from sweeps.several_specs import specs_of_all
 from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.sweep_file import write_file
+from sweeps.sweep_file import read_file, write_file
 from sweeps.text import Column
 from sweeps.together import COLUMNS, NARROW_COLUMNS, Together
 
@@ -106,6 +107,15 @@ def test_families_share_what_is_left(
     assert with_share(specs()["retrieval"], hours, before, left) == specs()["retrieval"]
 
 
+def test_a_family_that_got_no_share_can_be_read_again(tmp_path: Path) -> None:
+    """What those before it have used up is written into its file as 0, which is a budget like another one."""
+    spec = specs(epochs_budget=9, price="1/hour", max_cost=2.0)["scratch"]
+    given = with_share(spec, 0.0, [result("transfer", spent={"epochs": 9, "cost": 2.0})], 1)
+    write_file(tmp_path, "sweep", None, [given])
+    assert read_file(tmp_path).read_specs() == (given,)
+    assert (given.epochs_budget, given.max_cost) == (0, 0.0)
+
+
 @pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
 def test_the_table_has_a_row_for_each_family(width: int, columns: list[Column[SweepResult]]) -> None:
     """A family without a winner has dashes, and keeps the job from being whole; a narrow terminal cuts nothing off."""
@@ -146,6 +156,8 @@ ALL, REPRODUCE = ["run", "all", "--set", "backbone=efficientnet_lite0"], ["repro
         ([*REPRODUCE, "--name", "mine"], "--name must be new, got 'mine', which is a sweep"),
         ([*REPRODUCE, "--name", "ours"], "--name must be new, got 'ours', which is a job of all"),
         (["run", "scratch", "--name", "ours"], "--name must be new, got 'ours', which is a job of all"),
+        ([*ALL, "--name", "their"], "--name must be new, got 'their-transfer', which is a job of reproduce"),
+        (["run", "scratch", "--name", "older"], "--name must be new, got 'older', which is a job of all"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -154,7 +166,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     """Each is told before anything is run: not even what the families that have none of it could."""
     write_file(Path("runs/mine"), "sweep", None, [SweepSpec(family="transfer", name="mine")])
     write_file(Path("runs/ours"), "all", None, [SweepSpec(family="transfer", name="ours-transfer")])
+    write_file(Path("runs/their-transfer"), "reproduce", None, [SweepSpec(family="transfer", name="a")])
+    older = Path("runs/older/command.json")  # as versions before job.json wrote it
+    older.parent.mkdir()
+    older.write_text(json.dumps({"kind": "all", "specs": ["family: transfer\nname: older-transfer"]}))
     code, out, err = run(*words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert told in err
-    assert {path.name for path in Path("runs").iterdir()} == {"mine", "ours"}
+    assert {path.name for path in Path("runs").iterdir()} == {"mine", "ours", "older", "their-transfer"}

@@ -19,9 +19,8 @@ from pathlib import Path
 import pytest
 
 from carcls.errors import TrackingError, mask_secrets
-from sweeps.tracking import check_tracking, open_tracking
 from sweeps.tracking_runs import as_metrics, as_params
-from sweeps.tracking_store import SERVER_SECONDS
+from sweeps.tracking_store import SERVER_SECONDS, check_tracking, open_tracking
 
 
 @pytest.fixture
@@ -126,8 +125,8 @@ def test_a_sweep_can_begin_without_mlflow(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "import sweeps.sweep, sweeps.engine, sweeps.together, sweeps.reproduction, sweeps.tracking\n"
-        "sweeps.tracking.check_tracking(None, Path(sys.argv[1]))\n"
-        "sweeps.tracking.check_tracking(f'sqlite:///{sys.argv[1]}/new/mine.db', Path(sys.argv[1]))\n"
+        "sweeps.tracking_store.check_tracking(None, Path(sys.argv[1]))\n"
+        "sweeps.tracking_store.check_tracking(f'sqlite:///{sys.argv[1]}/new/mine.db', Path(sys.argv[1]))\n"
         "print('mlflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
@@ -175,7 +174,7 @@ def test_a_copied_database_is_refused(logged: Path, tmp_path: Path) -> None:
 def test_a_model_that_the_shell_names_gets_no_metric(tmp_path: Path) -> None:
     """MLFLOW_ACTIVE_MODEL_ID of another store made every metric of a sweep fail."""
     code = (
-        "import sys; from pathlib import Path; from sweeps.tracking import open_tracking; import mlflow\n"
+        "import sys; from pathlib import Path; from sweeps.tracking_store import open_tracking; import mlflow\n"
         "tracking = open_tracking(None, Path(sys.argv[1])); client = tracking.client()\n"
         "run = client.create_run(tracking.experiment('transfer')).info.run_id\n"
         "client.log_batch(run, [mlflow.entities.Metric('m', 1.0, 0, 0)])\n"
@@ -191,7 +190,7 @@ def test_a_model_that_the_shell_names_gets_no_metric(tmp_path: Path) -> None:
 def test_processes_that_start_at_once_share_one_fresh_database(tmp_path: Path) -> None:
     """Two processes that meet no database get the same whole one."""
     code = (
-        "import sys; from pathlib import Path; from sweeps.tracking import open_tracking\n"
+        "import sys; from pathlib import Path; from sweeps.tracking_store import open_tracking\n"
         "print(open_tracking(None, Path(sys.argv[1])).experiment('transfer'))"
     )
     running = [

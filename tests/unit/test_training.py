@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import events_of
 
 from carcls.config import TrialConfig
 from carcls.errors import NonFiniteLoss
@@ -94,7 +95,7 @@ def test_cached_views_train_the_same_steps_as_computing_them(
 
     Until the step after the backbone opens: from there on BatchNorm makes much of a little rounding.
     """
-    config = SMALL.with_settings({"unfreezing": unfreezing})
+    config = SMALL.model_copy(update={"unfreezing": unfreezing})
     cached = _trainer(config, StageStore(tmp_path / "store"))
     computed = _trainer(config, None)
     losses = _losses_of_every_step(cached, _folder(tmp_path / "a"), monkeypatch)
@@ -114,12 +115,12 @@ def test_each_view_is_computed_once_for_all_frozen_trials(tmp_path: Path) -> Non
     """A second frozen trial with other head settings computes no features; one that unfreezes shares its head phase."""
     store = StageStore(tmp_path / "store")
     _trainer(SMALL, store).fit(_folder(tmp_path / "a"), lambda _: None)
-    made = [event for event in store.events() if event.event == "made"]
+    made = [event for event in events_of(store) if event.event == "made"]
     assert len(made) == 3 + 1  # one view an epoch, and the validation images as they are
     other = {"head_lr": 0.01, "dropout": 0.0, "batch_size": 5}
-    _trainer(SMALL.with_settings(other), store).fit(_folder(tmp_path / "b"), lambda _: None)
-    _trainer(SMALL.with_settings({"unfreezing": "2:1"}), store).fit(_folder(tmp_path / "c"), lambda _: None)
-    assert [event for event in store.events() if event.event == "made"] == made
+    _trainer(SMALL.model_copy(update=other), store).fit(_folder(tmp_path / "b"), lambda _: None)
+    _trainer(SMALL.model_copy(update={"unfreezing": "2:1"}), store).fit(_folder(tmp_path / "c"), lambda _: None)
+    assert [event for event in events_of(store) if event.event == "made"] == made
 
 
 @pytest.mark.parametrize("unfreezing", ["frozen", "1:1,2:all"])
@@ -130,7 +131,7 @@ def test_a_trial_killed_after_any_epoch_goes_on_to_the_same_numbers(
     """Weights and measurements after a resume are those of the uninterrupted trial, bit for bit."""
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_HEADS", 0.0)
     settings = {"unfreezing": unfreezing, "optimizer": optimizer, "lr_schedule": "onecycle", "label_smoothing": 0.1}
-    config = SMALL.with_settings(settings)
+    config = SMALL.model_copy(update=settings)
     whole_reports: list[Measurement] = []
     whole = _trainer(config, StageStore(tmp_path / "store"))
     logits = whole.fit(_folder(tmp_path / "whole"), _collect(whole_reports))
@@ -161,7 +162,7 @@ def _interrupt_after(epoch: int) -> Callable[[Measurement], None]:
 
 def test_the_written_model_answers_as_the_trained_one(tmp_path: Path) -> None:
     """Loading the trained tensors over a fresh classifier gives the validation logits of the last epoch."""
-    config = SMALL.with_settings({"unfreezing": "1:2"})
+    config = SMALL.model_copy(update={"unfreezing": "1:2"})
     trainer = _trainer(config, StageStore(tmp_path / "store"))
     logits = trainer.fit(_folder(tmp_path / "trial"), lambda _: None)
     fresh = _trainer(config, None)
@@ -173,7 +174,7 @@ def test_the_written_model_answers_as_the_trained_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("unfreezing", ["frozen", "full"])
 def test_training_without_validation_images_is_the_same_training(tmp_path: Path, unfreezing: str) -> None:
     """A refit, which measures nothing, ends with the tensors of a training that measures, and tells its loss only."""
-    config = SMALL.with_settings({"unfreezing": unfreezing})
+    config = SMALL.model_copy(update={"unfreezing": unfreezing})
     measured = _trainer(config, StageStore(tmp_path / "store"))
     measured.fit(_folder(tmp_path / "measured"), lambda _: None)
     told: list[Measurement] = []
@@ -189,7 +190,7 @@ def test_training_without_validation_images_is_the_same_training(tmp_path: Path,
 def test_a_frozen_backbone_does_not_move_and_a_full_one_does(tmp_path: Path) -> None:
     """Neither weights nor BatchNorm statistics of a frozen backbone change; in full training both do."""
     for unfreezing, moves in (("frozen", False), ("full", True)):
-        trainer = _trainer(SMALL.with_settings({"unfreezing": unfreezing}), None)
+        trainer = _trainer(SMALL.model_copy(update={"unfreezing": unfreezing}), None)
         before = {n: t.clone() for n, t in trainer.classifier.backbone.state_dict().items()}
         trainer.fit(_folder(tmp_path / unfreezing), lambda _: None)
         changed = [n for n, t in trainer.classifier.backbone.state_dict().items() if not torch.equal(t, before[n])]
@@ -202,13 +203,13 @@ def test_a_frozen_backbone_does_not_move_and_a_full_one_does(tmp_path: Path) -> 
 @pytest.mark.parametrize("unfreezing", ["frozen", "full"])
 def test_the_loss_is_what_is_minimised_and_validation_stays_cross_entropy(tmp_path: Path, unfreezing: str) -> None:
     """With the cosine loss training minimises that one; the validation loss is the cross entropy of the same logits."""
-    config = SMALL.with_settings({"unfreezing": unfreezing, "loss": "cosine", "epochs": 2, "label_smoothing": 0.1})
+    config = SMALL.model_copy(update={"unfreezing": unfreezing, "loss": "cosine", "epochs": 2, "label_smoothing": 0.1})
     trainer = _trainer(config, None)
     logits = trainer.fit(_folder(tmp_path / "cosine"), lambda _: None)
     labels = torch.from_numpy(trainer.validation.labels)
     cross_entropy = torch.nn.functional.cross_entropy(torch.from_numpy(logits), labels).item()
     assert trainer.progress.history[-1]["val_loss"] == pytest.approx(cross_entropy, rel=1e-4)
-    other = _trainer(config.with_settings({"loss": "cross_entropy"}), None)
+    other = _trainer(config.model_copy(update={"loss": "cross_entropy"}), None)
     other.fit(_folder(tmp_path / "cross entropy"), lambda _: None)
     assert trainer.progress.history[0]["train_loss"] < other.progress.history[0]["train_loss"] / 1.1
     assert not torch.equal(trainer.classifier.head.weight, other.classifier.head.weight)
@@ -216,7 +217,7 @@ def test_the_loss_is_what_is_minimised_and_validation_stays_cross_entropy(tmp_pa
 
 def test_a_head_on_frozen_features_learns_what_can_be_learned(tmp_path: Path) -> None:
     """Twenty epochs of the head alone tell the tints apart, far above chance."""
-    config = SMALL.with_settings({"augmentation_strength": 0, "dropout": 0.0, "epochs": 20, "head_lr": 0.02})
+    config = SMALL.model_copy(update={"augmentation_strength": 0, "dropout": 0.0, "epochs": 20, "head_lr": 0.02})
     reports: list[Measurement] = []
     _trainer(config, StageStore(tmp_path / "store")).fit(_folder(tmp_path / "trial"), _collect(reports))
     assert reports[-1].metrics["val_accuracy"] >= 0.75
@@ -226,7 +227,7 @@ def test_a_head_on_frozen_features_learns_what_can_be_learned(tmp_path: Path) ->
 def test_full_training_fits_the_training_images(tmp_path: Path) -> None:
     """With everything open the training loss falls to less than half."""
     settings = {"unfreezing": "full", "optimizer": "adamw", "lr_schedule": "onecycle", "dropout": 0.0}
-    config = SMALL.with_settings({**settings, "augmentation_strength": 0, "epochs": 8, "head_lr": 5e-3})
+    config = SMALL.model_copy(update={**settings, "augmentation_strength": 0, "epochs": 8, "head_lr": 5e-3})
     reports: list[Measurement] = []
     _trainer(config, None).fit(_folder(tmp_path / "trial"), _collect(reports))
     assert reports[-1].metrics["train_loss"] < reports[0].metrics["train_loss"] / 2
@@ -245,7 +246,9 @@ def test_a_loss_that_is_no_number_stops_the_trial_with_its_name(tmp_path: Path, 
 
 def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     """With SGD, a learning rate of one and no momentum, no step is longer than the clipped gradient."""
-    config = SMALL.with_settings({"optimizer": "sgd", "momentum": 0.0, "head_lr": 1.0, "clip_norm": 0.01, "epochs": 1})
+    config = SMALL.model_copy(
+        update={"optimizer": "sgd", "momentum": 0.0, "head_lr": 1.0, "clip_norm": 0.01, "epochs": 1}
+    )
     trainer = _trainer(config, None)
     before = torch.cat([p.detach().flatten() for p in trainer.classifier.head.parameters()]).clone()
     trainer.fit(_folder(tmp_path / "trial"), lambda _: None)
@@ -262,7 +265,7 @@ def test_micro_batches_step_as_the_whole_batch_does(loss: str) -> None:
     )  # fmt: skip
     steps = {}
     for size in (None, 3):
-        trainer = _trainer(config.with_settings({"micro_batch": size}).training(), None)
+        trainer = _trainer(config.model_copy(update={"micro_batch": size}).training(), None)
         trainer.classifier.double()
         parts = micro_batches(trainer.config, np.arange(7))
         assert [len(part) for part in parts] == ([7] if size is None else [3, 2, 2])

@@ -220,7 +220,7 @@ def test_our_own_classifier_is_taken_as_weights(tmp_path: Path) -> None:
     trained = build_classifier(config, 11)
     save_file(trained.state_dict(), tmp_path / "model.safetensors")
     started = build_classifier(
-        config.with_settings({"weights": str(tmp_path / "model.safetensors"), "seed": 6}), 3
+        config.model_copy(update={"weights": str(tmp_path / "model.safetensors"), "seed": 6}), 3
     ).backbone
     assert _same(started, trained.backbone.body.state_dict())
 
@@ -375,11 +375,11 @@ from carcls.errors import WeightsError
 from carcls.families import preflight
 
 config = TrialConfig(backbone="efficientnet_lite0")
-random = config.with_settings({{"backbone": "resnet50", "weights": "random"}})
+random = config.model_copy(update={{"backbone": "resnet50", "weights": "random"}})
 (note,), _ = preflight([config, random], Path("store"))
 print(note, "torch" in sys.modules)
 try:
-    preflight([config.with_settings({{"weights": {str(file)!r}}})], Path("store"))
+    preflight([config.model_copy(update={{"weights": {str(file)!r}}})], Path("store"))
 except WeightsError:
     print("refused")
 """

@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from helpers import spec_of_yaml
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
@@ -27,11 +28,10 @@ from carcls.errors import InputError
 from sweeps.cli import execute
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
-from sweeps.packaged import packaged_specs
 from sweeps.remembered import recall
 from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec
-from sweeps.spec_loading import edit_spec, load_spec
+from sweeps.spec_loading import edit_spec, load_spec, packaged_specs
 from sweeps.status import sweeps_in
 from sweeps.sweep_file import Kind, write_file
 
@@ -380,8 +380,8 @@ def escaped(text: str) -> str:
 def check_valid(spec: SweepSpec) -> None:
     """Check that what was accepted is a spec that can be kept and told from others."""
     text = spec.to_yaml()
-    assert SweepSpec.from_yaml(text.encode().decode()) == spec
-    assert SweepSpec.from_yaml(text).digest == spec.digest
+    assert spec_of_yaml(text.encode().decode()) == spec
+    assert spec_of_yaml(text).digest == spec.digest
 
 
 def test_a_thousand_wrong_specs_give_a_thousand_clear_messages(tmp_path_factory: pytest.TempPathFactory) -> None:

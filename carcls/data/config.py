@@ -1,0 +1,31 @@
+"""Which images a sweep is about."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DataConfig(BaseModel):
+    """Which images, how they are cut and how they are split. One for a whole sweep.
+
+    Attributes:
+        path: folder of the data set; None means the embedded demo cars.
+        name: what tables call the data set; None means the folder's name.
+        margin: added around the bounding box, as a fraction of its width and height; the same on every split.
+        validation_fraction: share of the training images that validate.
+        test_fraction: share cut off as test where the data set has no test split.
+        split_seed: seed of the cut.
+        max_loss: share of a split that may be unreadable before the sweep refuses to start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    path: str | None = None
+    name: str | None = None
+    margin: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.0
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
+    split_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    max_loss: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.05
