@@ -120,16 +120,15 @@ def _notes(parts: Sequence[_ClassFolders], images: int) -> Iterator[str]:
         left_out = sum(others.values())
         most = sorted(others, key=lambda extension: (-others[extension], extension))[:3]
         kinds = ", ".join(f"{others[extension]} {extension or 'without one'}" for extension in most)
+        verb, by, no = ("is", "its", "it is no image") if left_out == 1 else ("are", "their", "they are no images")
         yield (
-            f"{left_out} of {left_out + images} files are left out: by their extension "
-            f"({kinds}{', …' if len(others) > 3 else ''}) they are no images of {', '.join(FORMATS)}."
+            f"{left_out} of {left_out + images} files {verb} left out: by {by} extension "
+            f"({kinds}{', …' if len(others) > 3 else ''}) {no} of {', '.join(FORMATS)}."
         )
     for part in parts:
         if part.empty:
-            yield (
-                f"{len(part.empty)} of the folders in {part.folder.name}/ hold no images and are no classes, "
-                f"such as {part.empty[0]!r}."
-            )
+            verbs = ("holds no images and is no class", "hold no images and are no classes")[len(part.empty) > 1]
+            yield f"{len(part.empty)} of the folders in {part.folder.name}/ {verbs}, such as {part.empty[0]!r}."
 
 
 def _named(root: Path, names: set[str]) -> list[Path]:

@@ -55,13 +55,14 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
 def lines_of(cleared: Cleared) -> list[str]:
     """Return what a person reads."""
     from sweeps.clearing import removed_text
-    from sweeps.text import size_text
+    from sweeps.text import plural, size_text
 
     verb = "Would remove" if cleared.dry_run else "Removed"
     lines = [f"{verb} {text}" for text in removed_text(cleared)] or ["Nothing to remove."]
     if len(lines) > 1:
         lines.append(f"{verb} {size_text(cleared.size)} in all.")
-    lines.append(f"Kept: {len(cleared.kept)} stages, {size_text(sum(cleared.kept))}.")
+    if cleared.kept:
+        lines.append(f"Kept: {plural(len(cleared.kept), 'stage')}, {size_text(sum(cleared.kept))}.")
     if cleared.is_too_much and cleared.disk is not None:
         lines.append(
             f"That is more than {size_text(cleared.disk)}: best, documented and unfinished trials need these stages. "

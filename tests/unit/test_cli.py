@@ -96,6 +96,12 @@ MISTAKES = {
     "not a number": (["--trials", "many"], "many"),
     "unknown option": (["--trails", "3"], "--trails"),
     "a word of no option": (["--set", "dropout", "0.3"], "Settings are KEY=VALUE, such as --set dropout=0.3."),
+    "a word too many": (["extra"], "argument (extra). See 'carsweep"),
+    "a condition that never holds": (
+        ["--set", "search.dropout={low: 0.1, high: 0.5, when: {optimizer: adma}}"],
+        "search.dropout.when.optimizer: must be one of adam, adamw, sgd, got 'adma'. Did you mean adam?",
+    ),
+    "a number for a list": (["--set", "starts=3"], "must be a list of mappings from settings to values, got 3."),
     "a spec of no option": (["mine.yaml"], "A spec is given by --spec mine.yaml."),
     "a spec that is misspelt": (["--spec", "mien.yaml"], "no such file or directory. Did you mean mine.yaml?"),
     "a folder for a spec": (["--spec", "folder"], "is a directory. Name a file in it, such as folder/other.yaml."),
@@ -131,6 +137,13 @@ def test_several_mistakes_are_told_together_one_a_line(run: Run) -> None:
     """Nobody has to find mistakes one by one."""
     code, _, err = run("run", "transfer", "--set", "dropout=1.5", "epochs=0", "--trials", "0")
     assert (code, err.count("carsweep: "), err.count("\n")) == (2, 3, 3)
+
+
+@pytest.mark.parametrize("job", ["run all", "reproduce"])
+def test_a_wrong_name_of_a_job_hides_no_other_mistake(job: str, run: Run) -> None:
+    """The name is told once, not for each family, beside what else is wrong."""
+    code, _, err = run(*job.split(), "--name", "a/b", "--set", "epochs=0", "--dry-run")
+    assert (code, err.count("a/b"), err.count("epochs: must be"), err.count("\n")) == (2, 1, 1, 2)
 
 
 def test_a_name_of_another_sweep_is_refused(run: Run, data: Path, tmp_path: Path) -> None:

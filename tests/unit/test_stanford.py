@@ -355,6 +355,16 @@ def test_files_of_other_extensions_are_counted(tmp_path: Path, layout: dict[str,
     assert "JPEG, PNG" in note
 
 
+def test_one_of_a_thing_is_said_as_one(tmp_path: Path) -> None:
+    """One file that is left out, and one folder without images."""
+    write_folders(tmp_path, {"a": 5, "b": 3})
+    (tmp_path / "a" / "1.heic").write_bytes(b"x")
+    (tmp_path / "c").mkdir()
+    files, folders = read_layout(tmp_path).notes
+    assert files.startswith("1 of 9 files is left out: by its extension (1 .heic) it is no image of JPEG")
+    assert folders.endswith("holds no images and is no class, such as 'c'.")
+
+
 def test_what_is_written_as_a_devkit_is_read_as_it_was(tmp_path: Path) -> None:
     """Boxes, labels and splits come back, the box's far corner included; the same images give the same bytes."""
     images = [
