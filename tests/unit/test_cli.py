@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -157,6 +159,20 @@ def test_a_name_of_another_sweep_is_refused(run: Run, data: Path, tmp_path: Path
     assert (code, err.count("\n")) == (2, 1)
     assert "'mine'" in err
     assert file.read_text() == other.to_yaml()
+
+
+def test_a_plan_refuses_a_database_that_was_moved(run: Run, data: Path, tmp_path: Path) -> None:
+    """A folder of runs whose database lies elsewhere is refused by a plan in the words of the run."""
+    out = tmp_path / "copy"
+    out.mkdir()
+    with closing(sqlite3.connect(out / "mlflow.db")) as database:
+        database.execute("CREATE TABLE experiments (name, artifact_location)")
+        database.execute("INSERT INTO experiments VALUES ('carsweep-x', '/gone/artifacts/carsweep-x')")
+        database.commit()
+    words = ("--data", str(data), "--set", "backbone=efficientnet_lite0", "--out", str(out))
+    (code, _, err), (run_code, _, run_err) = run("run", "transfer", *words, "--dry-run"), run("run", "transfer", *words)
+    assert (code, err) == (run_code, run_err)
+    assert (code, err.count("\n"), "must lie where it was made" in err) == (2, 1, True)
 
 
 def test_a_tracking_server_that_does_not_answer_is_one_line(run: Run, data: Path) -> None:
