@@ -19,10 +19,12 @@ import pytest
 from PIL import Image
 
 from carcls.errors import DataError, SpecError
+from sweeps.cli.app import carsweep
 from sweeps.cli.execute import resume_command
 from sweeps.cli.exits import run_command
 from sweeps.cli.options import repeat_set
 from sweeps.cli.streams import callable_name
+from sweeps.spec import FAMILIES
 from sweeps.spec_loading import load_spec
 
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
@@ -246,6 +248,16 @@ def test_debugging_shows_the_traceback_of_an_internal_error(
     monkeypatch.setenv("CARSWEEP_DEBUG", "1")
     run_command(failing(RuntimeError("surprise")), [])
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_help_fits_into_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No example is too wide for a plain terminal, and no line ends in blanks."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in (*carsweep.list_commands(click.Context(carsweep)), *(f"run {it}" for it in (*FAMILIES, "all")), ""):
+        code, out, _ = run(*command.split(), "--help")
+        assert (code, [line for line in out.splitlines() if len(line) > 80 or line != line.rstrip()]) == (0, []), (
+            command
+        )
 
 
 def test_set_takes_all_the_words_that_follow_it() -> None:
