@@ -162,7 +162,7 @@ def used_up_note(which: UsedUp, spec: SweepSpec, records: Sequence[TrialRecord],
     if which == "hours":
         return f"The hours are over. {again}"
     if which == "epochs":
-        said = f"The budget of {spec.epochs_budget} epochs is used up ({spent['epochs']} are trained)."
+        said = f"The budget of {plural(spec.epochs_budget or 0, 'epoch')} is used up ({spent['epochs']} trained)."
         return f"{said} {again} --set epochs_budget=N"
     cost, most = (money_text(amount or 0.0, prices.currency) for amount in (spent["cost"], spec.max_cost))
     said = f"Another trial might cost more than --max-cost leaves ({cost} of {most} are spent)."
@@ -173,7 +173,7 @@ def status_text(status: BudgetStatus, spec: SweepSpec) -> list[str]:
     """Return the parts of a line that tell what is spent: epochs of their budget, and money where there is a price."""
     parts, prices = [], prices_of(spec)
     if spec.epochs_budget is not None:
-        parts.append(f"{status.spent.epochs} of {spec.epochs_budget} epochs")
+        parts.append(f"{status.spent.epochs} of {plural(spec.epochs_budget, 'epoch')}")
     if prices is not None and status.cost is not None:
         text = money_text(status.cost, prices.currency)
         text += f" of {money_text(spec.max_cost, prices.currency)}" if spec.max_cost is not None else ""

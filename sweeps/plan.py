@@ -99,11 +99,11 @@ class Plan:
     def lines(self, width: int = UNLIMITED) -> list[str]:
         """Return the plan as plain lines of text; its tables are not wider than ``width``."""
         searched = self.spec.trials - len(self.experiments)
-        documented = f"{len(self.experiments)} documented experiments"
+        documented = plural(len(self.experiments), "documented experiment")
         data, name = self.summary, self.spec.name or self.spec.family
         counts = f"{data.images:,} images, {data.classes} classes; {counts_text(data.splits)}"
         lines = [f"Plan of {name} on {data.name} ({counts})", *self.notes, ""]
-        lines += [f"Trials: {self.spec.trials} ({documented}, then {searched} searched)"]
+        lines += [f"Trials: {self.spec.trials} ({documented}{f', then {searched} searched' if searched else ''})"]
         lines += _experiment_lines(self.spec, self.experiments)
         lines += _afterwards(self.spec)
         lines += [f"  Note: {self.spec.note}"] if self.spec.note else []
@@ -132,7 +132,9 @@ class Plan:
         return [f"{line} The limit of {money_text(most, currency)} comes first: no trial starts that would exceed it."]
 
     def _caveat(self) -> str:
-        rough = "A rough estimate, from an example of the trials the search might draw: expect half to twice of it."
+        is_drawn = self.spec.trials > len(self.experiments)
+        drawn = ", from an example of the trials the search might draw" if is_drawn else ""
+        rough = f"A rough estimate{drawn}: expect half to twice of it."
         if self.spec.hours is None or self.seconds <= self.spec.hours * 3600:
             return rough
         return f"{rough} The limit of {self.spec.hours:g} hours comes first: no new trial starts after it."

@@ -22,6 +22,7 @@ from sweeps.space_values import TRIAL_SETTINGS
 from sweeps.sweep import plan_sweep, run_sweep
 from sweeps.sweep_checks import Checked, check_sweeps
 from sweeps.sweep_file import is_sweep, read_spec, require_kind, write_file
+from sweeps.text import plural
 from sweeps.waits import Waiting
 from sweeps.winner import conclude
 
@@ -116,7 +117,7 @@ def _run_in_turn(
             each = replace(each, spec=with_start(spec, command.root, results))
         with open_view(each.spec) as view:
             if command.is_job:
-                view.note(f"{each.spec.family}: {each.spec.trials} trials")
+                view.note(f"{each.spec.family}: {plural(each.spec.trials, 'trial')}")
             later = () if results else checked[1:]
             results.append(run_sweep(each, command, ray, view, finish=finish, later=later))
         if results[-1].interrupted:

@@ -125,11 +125,13 @@ def _load_specs(
     Raises:
         SpecError: the mistakes of all families, each once.
     """
-    _require_name(name)
     specs: list[SweepSpec] = []
     mistakes = Mistakes()
+    with mistakes:
+        _require_name(name)
+    stem = "" if mistakes.found else f"{name}-"  # a name that cannot be is told once, not in each family
     for family in families:
-        named = {**overrides_for(family, overrides), "name": f"{name}-{family}"}
+        named = {**overrides_for(family, overrides), "name": f"{stem}{family}"}
         with mistakes:
             specs.append(load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo))
     mistakes.tell()

@@ -23,9 +23,10 @@ _RULES = {
 }
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
 _TYPES |= {"dict": "a mapping", "model": "a mapping", "mapping": "a mapping", "list": "a list", "tuple": "a list"}
-# What is in a mapping or a list.
+# What is in a mapping, and what in a list.
 _HOLDS = dict.fromkeys(("config", "fixed", "starts"), " from settings to values")
-_HOLDS |= {"search": " from settings to domains", "experiments": " of names"}
+_HOLDS |= {"search": " from settings to domains"}
+_LISTS = {"experiments": " of names", "starts": " of mappings from settings to values"}
 # What was meant by a text or a truth value in place of a mapping.
 _MEANT = {
     "data": " Name the folder: data: {path: FOLDER}.",
@@ -156,4 +157,4 @@ def sentence(detail: Mapping[str, Any], location: Sequence[Any]) -> str:
     if rule == "a mapping":
         return f"must be {rule}{_HOLDS.get(str(location[0]), '')}{got}{_MEANT.get(name, '')}"
     in_brackets = f" Put it in brackets: [{shown(value)}]." if rule == "a list" and isinstance(value, str) else ""
-    return f"must be {rule}{_HOLDS.get(name, '') if rule == 'a list' else ''}{got}{in_brackets}{searched}"
+    return f"must be {rule}{_LISTS.get(name, '') if rule == 'a list' else ''}{got}{in_brackets}{searched}"

@@ -119,11 +119,12 @@ def _ask_around(
 ) -> tuple[Tracking | None, Machine, Sequence[Machine]]:
     """Return MLflow's store, this machine, and those that run the trials: none where the cluster cannot be asked.
 
-    A folder of runs that cannot be has no database, and no cluster sees it.
+    A folder of runs that cannot be has no database, and no cluster sees it. A plan makes no database.
     """
     tracking, machine, has_folder = None, this_machine(), not mistakes.found
     machines: Sequence[Machine] = () if command.address else (machine,)
-    if command.tracking_uri is not None or (has_folder and not plan):
+    is_there = has_folder and (not plan or (command.root / "mlflow.db").exists())
+    if command.tracking_uri is not None or is_there:
         from sweeps.tracking_store import check_tracking
 
         with mistakes:

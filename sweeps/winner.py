@@ -17,6 +17,7 @@ from sweeps.leaderboard import Leaderboard
 from sweeps.result import RESULT, Registered, SweepResult, TestReading
 from sweeps.sweep_file import read_file
 from sweeps.sweep_session import SweepSession
+from sweeps.text import plural
 from sweeps.winner_readings import Subject, find_reading
 
 if TYPE_CHECKING:
@@ -118,8 +119,8 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror, tell: C
         result = replace(result, comparison=compared)
         write_down(session, result)
         if refit:
-            epochs = winner.config["epochs"]
-            tell(f"refit: training trial {winner.number} anew on training and validation images, {epochs} epochs")
+            length = plural(winner.config["epochs"], "epoch")
+            tell(f"refit: training trial {winner.number} anew on training and validation images, {length}")
         test = evaluate_on_test(session, winner, tell, refit=refit)
         result = replace(result, test=test)
         write_down(session, result)

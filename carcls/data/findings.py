@@ -104,10 +104,11 @@ def notes_of(manifest: Manifest, index: Index, splits: Splits) -> list[str]:
     if ambiguous:
         many = "1 picture is" if len(ambiguous) == 1 else f"{len(ambiguous)} pictures are"
         notes.append(f"{many} in more than one class: {_some(ambiguous)}.")
-    if untrained:
-        notes.append(f"{len(untrained)} classes have no readable training image: {_some(untrained)}.")
-    if unvalidated:
-        notes.append(f"{len(unvalidated)} classes have too few distinct images to validate on: {_some(unvalidated)}.")
+    lacks = {"no readable training image": untrained, "too few distinct images to validate on": unvalidated}
+    for lack, names in lacks.items():
+        if names:
+            many = "1 class has" if len(names) == 1 else f"{len(names)} classes have"
+            notes.append(f"{many} {lack}: {_some(names)}.")
     return notes
 
 

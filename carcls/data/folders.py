@@ -6,6 +6,8 @@ They are listed the way data sets are unpacked: hidden files and archive litter 
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from carcls.errors import DataError
 _TRAIN = {"train", "training"}
 _VALIDATION = {"val", "valid", "validation"}
 _TEST = {"test", "testing"}
+_SIZES = {"images", "imgs", "thumbnails", "thumbs"}
+_CUB_SPLIT = "train_test_split.txt"
 _LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
@@ -36,8 +40,9 @@ def read_split_folders(root: Path) -> Manifest | None:
     validation = [_ClassFolders.listed(folder) for folder in _named(root, _VALIDATION)]
     test = [_ClassFolders.listed(folder) for folder in _named(root, _TEST)]
     train += validation
-    classes = sorted({name for part in train for name in part.classes})
-    unknown = sorted({name for part in test for name in part.classes} - set(classes))
+    classes = _class_names(train)
+    known = set(map(_key, classes))
+    unknown = [name for name in _class_names(test) if _key(name) not in known]
     if unknown:
         raise DataError(
             f"test classes must have training images, got {unknown[0]!r} only under {test[0].folder}"
@@ -46,7 +51,8 @@ def read_split_folders(root: Path) -> Manifest | None:
         )
     images = [record for part in train for record in part.records(root, classes, "train")]
     images += [record for part in test for record in part.records(root, classes, "test")]
-    merged = [f"{part.folder.name}/ was merged into train; validation is cut anew." for part in validation]
+    anew = "validation is" if any(part.classes for part in test) else "validation and test are"
+    merged = [f"{part.folder.name}/ was merged into train; {anew} cut anew." for part in validation]
     notes = (*merged, *_notes([*train, *test], len(images)))
     return Manifest(root, "folders", tuple(classes), tuple(images), notes=notes)
 
@@ -54,9 +60,25 @@ def read_split_folders(root: Path) -> Manifest | None:
 def read_class_folders(root: Path) -> Manifest | None:
     """Read ``<class>/*``, all as training images until test is cut from them; None where no folder holds images."""
     part = _ClassFolders.listed(root)
-    images = tuple(part.records(root, list(part.classes), "train"))
-    notes = tuple(_notes([part], len(images)))
-    return Manifest(root, "folders", tuple(part.classes), images, notes=notes) if images else None
+    classes = _class_names([part])
+    images = tuple(part.records(root, classes, "train"))
+    notes = list(_notes([part], len(images)))
+    notes += [
+        f"{place.name}/{_CUB_SPLIT} and what lies beside it is not read: boxes are left out, and test is cut anew."
+        for place in (root, root.parent)
+        if (place / _CUB_SPLIT).is_file()
+    ]
+    return Manifest(root, "folders", tuple(classes), images, notes=tuple(notes)) if images else None
+
+
+def are_splits(names: Sequence[str]) -> bool:
+    """Tell whether folders of images are the splits or the sizes of a data set, such as ``cars_train``: no classes.
+
+    >>> are_splits(["cars_test", "cars_train"]), are_splits(["images", "thumbnails"]), are_splits(["Test Car", "train"])
+    (True, True, False)
+    """
+    words = _TRAIN | _VALIDATION | _TEST | _SIZES
+    return bool(names) and all(re.split(r"[\s_.-]", name.lower())[-1] in words for name in names)
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -106,11 +128,34 @@ class _ClassFolders:
 
     def records(self, root: Path, classes: Sequence[str], split: Literal["train", "test"]) -> Iterator[ImageRecord]:
         """Yield its images; a label is a position in ``classes``."""
-        labels = {name: label for label, name in enumerate(classes)}
+        labels = {_key(name): label for label, name in enumerate(classes)}
         prefix = "" if self.folder == root else f"{self.folder.name}/"
         for name, images in self.classes.items():
             for image in images:
-                yield ImageRecord(f"{prefix}{name}/{image}", labels[name], split, None)
+                yield ImageRecord(f"{prefix}{name}/{image}", labels[_key(name)], split, None)
+
+
+def _class_names(parts: Sequence[_ClassFolders]) -> list[str]:
+    """Return the classes of all parts, sorted, each as it is spelt where it comes first."""
+    spelt: dict[str, str] = {}
+    for part in parts:
+        for name in part.classes:
+            spelt.setdefault(_key(name), _readable(name))
+    return sorted(spelt.values())
+
+
+def _key(name: str) -> str:
+    """Return what two spellings of a class have in common: composed letters (NFC) and decomposed ones (NFD)."""
+    return unicodedata.normalize("NFC", _readable(name))
+
+
+def _readable(name: str) -> str:
+    """Return the name of a folder as text; bytes that are no UTF-8 are Latin-1, as older archives have it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("latin-1")
+    return name
 
 
 def _notes(parts: Sequence[_ClassFolders], images: int) -> Iterator[str]:
@@ -120,16 +165,15 @@ def _notes(parts: Sequence[_ClassFolders], images: int) -> Iterator[str]:
         left_out = sum(others.values())
         most = sorted(others, key=lambda extension: (-others[extension], extension))[:3]
         kinds = ", ".join(f"{others[extension]} {extension or 'without one'}" for extension in most)
+        verb, by, no = ("is", "its", "it is no image") if left_out == 1 else ("are", "their", "they are no images")
         yield (
-            f"{left_out} of {left_out + images} files are left out: by their extension "
-            f"({kinds}{', …' if len(others) > 3 else ''}) they are no images of {', '.join(FORMATS)}."
+            f"{left_out} of {left_out + images} files {verb} left out: by {by} extension "
+            f"({kinds}{', …' if len(others) > 3 else ''}) {no} of {', '.join(FORMATS)}."
         )
     for part in parts:
         if part.empty:
-            yield (
-                f"{len(part.empty)} of the folders in {part.folder.name}/ hold no images and are no classes, "
-                f"such as {part.empty[0]!r}."
-            )
+            verbs = ("holds no images and is no class", "hold no images and are no classes")[len(part.empty) > 1]
+            yield f"{len(part.empty)} of the folders in {part.folder.name}/ {verbs}, such as {part.empty[0]!r}."
 
 
 def _named(root: Path, names: set[str]) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from carcls.data.contents import content_digests, known_digests
 from carcls.data.devkit import TRAIN_ANNOTATIONS, read_devkit
-from carcls.data.folders import list_files, read_class_folders, read_split_folders, subfolders
+from carcls.data.folders import are_splits, list_files, read_class_folders, read_split_folders, subfolders
 from carcls.data.manifest import Manifest
 from carcls.errors import DataError
 
@@ -75,7 +75,7 @@ def _read_inside(root: Path) -> Manifest:
     if not found:
         classes = read_class_folders(root)
         found = [classes] if classes else [listed for child in children if (listed := read_class_folders(child))]
-    if not found:
+    if all(are_splits(listed.classes) for listed in found):
         raise DataError(_unknown_layout(root, children))
     if len(found) > 1:
         names = ", ".join(listed.root.name for listed in found)
@@ -89,5 +89,5 @@ def _unknown_layout(root: Path, children: list[Path]) -> str:
     images, _ = list_files(root)
     if not children and not images:
         return f"data path must hold images, got the empty folder {str(root)!r}. Looked for {_LOOKED_FOR}."
-    found = "images without class folders" if images else f"{', '.join(c.name for c in children[:5])}"
+    found = "images without class folders" if images else ", ".join(child.name for child in children[:5])
     return f"data path must be in a known layout, got {str(root)!r} with {found}. Looked for {_LOOKED_FOR}."

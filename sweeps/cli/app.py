@@ -8,16 +8,16 @@ from sweeps.cli.lazy import LazyGroup
 
 _EPILOG = """\b
 Examples:
-  carsweep run transfer                               the embedded demo cars
-  carsweep run transfer --data stanford_cars          a real data set
-  carsweep run all                                    all three families, as one job
-  carsweep run transfer --dry-run --trials 50         what it would take
-  carsweep status                                     the status of the latest sweep
-  carsweep resume NAME --trials +20                   go on with a sweep, or extend it
-  carsweep reproduce --data stanford_cars             the documented experiments, compared
-  carsweep compare                                    sweeps side by side
-  carsweep promote transfer                           the challenger becomes the champion
-  carsweep ui                                         look at the runs in MLflow
+  carsweep run transfer                        the embedded demo cars
+  carsweep run transfer --data stanford_cars   a real data set
+  carsweep run all                             all three families, as one job
+  carsweep run transfer --dry-run --trials 50  what it would take
+  carsweep status                              the status of the latest one
+  carsweep resume NAME --trials +20            go on, or extend a sweep
+  carsweep reproduce --data stanford_cars      the documented experiments
+  carsweep compare                             sweeps side by side
+  carsweep promote transfer                    the challenger is champion
+  carsweep ui                                  look at the runs in MLflow
 
 Exit codes: 0 done, 1 no model was registered (or promoted), 2 a mistake in the input, 130 interrupted."""
 

@@ -15,7 +15,7 @@ from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
 from sweeps.cli.output import kept_in
 from sweeps.cli.streams import Streams, callable_name, say
 from sweeps.interrupts import last_words
-from sweeps.text import Grid, duration, table_of
+from sweeps.text import Grid, duration, plural, rough_duration, table_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def _views_on(streams: Streams) -> Callable[[SweepSpec], AbstractContextManager[
 def _all_together(plans: list[Plan]) -> str:
     counts = ", ".join(f"{plan.spec.trials} {plan.spec.family}" for plan in plans)
     total, seconds = sum(plan.spec.trials for plan in plans), sum(plan.seconds for plan in plans)
-    line = f"All together: {total} trials ({counts}), at most about {duration(seconds)}."
+    line = f"All together: {plural(total, 'trial')} ({counts}), at most about {rough_duration(seconds)}."
     if any(plan.spec.family == "retrieval" and plan.spec.search for plan in plans):
         line += " Retrieval's first searched trial has the training settings that won transfer."
     return line

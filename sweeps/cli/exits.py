@@ -54,7 +54,8 @@ def _explain(error: BaseException) -> tuple[list[str], int]:
             return [_one_line(str(error))], FAILED
         case click.UsageError():
             where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
-            return [_cut(_one_line(error.format_message())) + where], MISTAKE
+            said = _cut(_one_line(error.format_message()))
+            return [said + ("" if said.endswith((".", "?", "?)", "…")) else ".") + where], MISTAKE
         case click.ClickException():
             return [error.format_message()], error.exit_code
         case KeyboardInterrupt() | click.Abort():

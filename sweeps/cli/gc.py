@@ -59,7 +59,8 @@ def lines_of(cleared: Cleared) -> list[str]:
     lines = [f"{verb} {text}" for text in removed_text(cleared)] or ["Nothing to remove."]
     if len(lines) > 1:
         lines.append(f"{verb} {size_text(cleared.size)} in all.")
-    lines.append(f"Kept: {plural(len(cleared.kept), 'stage')}, {size_text(sum(cleared.kept))}.")
+    if cleared.kept:
+        lines.append(f"Kept: {plural(len(cleared.kept), 'stage')}, {size_text(sum(cleared.kept))}.")
     if cleared.is_too_much and cleared.disk is not None:
         lines.append(
             f"That is more than {size_text(cleared.disk)}: best, documented and unfinished trials need these stages. "

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from carcls.errors import nearest
+
 
 class LazyGroup(click.Group):
     """A group whose commands live in other modules.
@@ -31,6 +33,15 @@ class LazyGroup(click.Group):
         module, _, attribute = self.commands_at[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; one that is misspelt is answered with the nearest."""
+        name = args[0]
+        if name not in self.commands_at and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}.{nearest(name, self.commands_at)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of commands from their one-line helps, importing none."""

@@ -15,8 +15,8 @@ _EPILOG = """\b
 Examples:
   carsweep reproduce --data stanford_cars
   carsweep reproduce retrieval/resnet50-k10-euclidean --data stanford_cars
-  carsweep reproduce --family transfer --data stanford_cars --set backbone=efficientnet_lite0 epochs=5
-  carsweep reproduce                                  all nine, scaled down, on the demo cars"""
+  carsweep reproduce --family transfer --data stanford_cars --set epochs=5
+  carsweep reproduce              all nine, scaled down, on the demo cars"""
 _SHARES = ("cpus-per-trial", "gpus-per-trial", "concurrency")
 
 

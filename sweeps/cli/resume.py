@@ -15,9 +15,9 @@ from sweeps.cli.streams import Streams
 
 _EPILOG = """\b
 Examples:
-  carsweep resume cars                                        after Ctrl-C, a crash, a power cut
-  carsweep resume cars --trials +20 --hours +2                more of the same
-  carsweep resume cars --set space.dropout.high=0.8           a wider search; what was run stays
+  carsweep resume cars                                after Ctrl-C, or a crash
+  carsweep resume cars --trials +20 --hours +2        more of the same
+  carsweep resume cars --set space.dropout.high=0.8   a wider search
   carsweep resume cars --set early_stopping.enabled=false --concurrency 1"""
 
 

@@ -26,7 +26,7 @@ _EPILOG_OF_ALL = """\b
 Examples:
   carsweep run all
   carsweep run all --data stanford_cars --trials 60 --hours 24
-  carsweep run all --data stanford_cars --set backbone=efficientnet_lite0 image_size=128
+  carsweep run all --data stanford_cars --set epochs=5 image_size=128
 
 A setting reaches the families that it means something in: backbone never reaches scratch, k only retrieval."""
 _FAMILIES = {

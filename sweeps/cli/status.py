@@ -12,7 +12,7 @@ from sweeps.cli.execute import resume_command
 from sweeps.cli.options import options
 from sweeps.cli.streams import Streams
 from sweeps.cli.trials import accuracy_of, epoch_of, write_twins
-from sweeps.text import minute, percent
+from sweeps.text import minute, percent, plural
 
 if TYPE_CHECKING:
     from sweeps.status import SweepStatus
@@ -46,8 +46,8 @@ def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
     holder = f" by {sweep.holder}" if sweep.holder else ""
     yield f"{sweep.name} ({sweep.spec.family}): {sweep.state}{holder}"
     counts = ", ".join(f"{sweep.counts[s]} {s}" for s in ("complete", "pruned", "failed") if sweep.counts.get(s))
-    siblings = f"; {told['siblings']} combinations answered on the way" if told["siblings"] else ""
-    yield f"  {sweep.ended} of {sweep.spec.trials} trials ended{f' ({counts})' if counts else ''}{siblings}"
+    siblings = f"; {plural(told['siblings'], 'combination')} answered on the way" if told["siblings"] else ""
+    yield f"  {sweep.ended} of {plural(sweep.spec.trials, 'trial')} ended{f' ({counts})' if counts else ''}{siblings}"
     twins = write_twins(sweep.board.trials)
     if twins:
         yield f"  {twins}"
@@ -61,7 +61,7 @@ def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
     if told["registered"]:
         yield f"  registered as {told['registered']}"
     for edit in sweep.edits:
-        yield f"  changed {minute(edit['at'])}, after {edit['after']} trials: {'; '.join(edit['changes'])}"
+        yield f"  changed {minute(edit['at'])}, after {plural(edit['after'], 'trial')}: {'; '.join(edit['changes'])}"
     yield f"  last written {minute(sweep.changed)}"
     if sweep.state == "unfinished":
         yield f"  to go on: {resume_command(sweep.name, out)}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from sweeps.cli.output import Output
 
@@ -71,7 +72,13 @@ class Streams:
 def say(console: Console, *parts: RenderableType) -> None:
     """Print sentences, which the terminal wraps, and what is drawn at the console's width."""
     for part in parts:
-        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+        if console.is_terminal or isinstance(part, str | Text):
+            console.print(part, markup=False, soft_wrap=isinstance(part, str) or not console.is_terminal)
+            continue
+        with console.capture() as drawn:
+            console.print(part)
+        lines = (line.rstrip() for line in drawn.get().splitlines())  # rich fills them up to the width
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def _console(*, stderr: bool) -> Console:

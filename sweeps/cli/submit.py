@@ -12,8 +12,8 @@ from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
 
 _EPILOG = """\b
 Examples:
-  carsweep submit transfer --address http://127.0.0.1:8265 --data /shared/cars --out /shared/runs
-  carsweep submit all --address http://127.0.0.1:8265 --no-wait --out /shared/runs --trials 60
+  carsweep submit transfer --address http://head:8265 --out /shared/runs
+  carsweep submit all --address http://head:8265 --no-wait --out /shared/runs
 
 All other options are those of carsweep run; paths are paths on the cluster. carsweep must be installed there."""
 

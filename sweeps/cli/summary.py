@@ -68,9 +68,10 @@ def _left_out(result: SweepResult) -> list[str]:
     more = len(result.board.shown) - _SHOWN
     lines = [f"… and {more} more."] if more > 0 else []
     if derived:
+        verb = "was" if derived == 1 else "were"
         lines.append(
-            f"{derived} combinations of k, distance and vote were answered on the way of other trials; of each trial "
-            "and its combinations the best is shown."
+            f"{plural(derived, 'combination')} of k, distance and vote {verb} answered on the way of other trials; of "
+            "each trial and its combinations the best is shown."
         )
     twins = write_twins(result.trials)
     if twins:
@@ -82,7 +83,7 @@ def _title(result: SweepResult) -> Text:
     data, rows = result.data, result.board.rows
     run = sum(row.trial.sibling_of is None and not row.is_refused for row in rows)
     confirming = len(result.trials) - len(rows)
-    more = f" and {confirming} runs that confirm the best" if confirming else ""
+    more = f" and {plural(confirming, 'run')} to confirm the best" if confirming else ""
     return Text(
         f"{result.sweep}: {plural(run, 'trial')}{more} in {duration(result.seconds)} on {data.name} "
         f"({data.classes} classes, {counts_text(data.splits)} images)",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -17,10 +19,12 @@ import pytest
 from PIL import Image
 
 from carcls.errors import DataError, SpecError
+from sweeps.cli.app import carsweep
 from sweeps.cli.execute import resume_command
 from sweeps.cli.exits import run_command
 from sweeps.cli.options import repeat_set
 from sweeps.cli.streams import callable_name
+from sweeps.spec import FAMILIES
 from sweeps.spec_loading import load_spec
 
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
@@ -96,6 +100,12 @@ MISTAKES = {
     "not a number": (["--trials", "many"], "many"),
     "unknown option": (["--trails", "3"], "--trails"),
     "a word of no option": (["--set", "dropout", "0.3"], "Settings are KEY=VALUE, such as --set dropout=0.3."),
+    "a word too many": (["extra"], "argument (extra). See 'carsweep"),
+    "a condition that never holds": (
+        ["--set", "search.dropout={low: 0.1, high: 0.5, when: {optimizer: adma}}"],
+        "search.dropout.when.optimizer: must be one of adam, adamw, sgd, got 'adma'. Did you mean adam?",
+    ),
+    "a number for a list": (["--set", "starts=3"], "must be a list of mappings from settings to values, got 3."),
     "a spec of no option": (["mine.yaml"], "A spec is given by --spec mine.yaml."),
     "a spec that is misspelt": (["--spec", "mien.yaml"], "no such file or directory. Did you mean mine.yaml?"),
     "a folder for a spec": (["--spec", "folder"], "is a directory. Name a file in it, such as folder/other.yaml."),
@@ -133,6 +143,21 @@ def test_several_mistakes_are_told_together_one_a_line(run: Run) -> None:
     assert (code, err.count("carsweep: "), err.count("\n")) == (2, 3, 3)
 
 
+@pytest.mark.parametrize("job", ["run all", "reproduce"])
+def test_a_wrong_name_of_a_job_hides_no_other_mistake(job: str, run: Run) -> None:
+    """The name is told once, not for each family, beside what else is wrong."""
+    code, _, err = run(*job.split(), "--name", "a/b", "--set", "epochs=0", "--dry-run")
+    assert (code, err.count("a/b"), err.count("epochs: must be"), err.count("\n")) == (2, 1, 1, 2)
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest(run: Run) -> None:
+    """So is one of a group; what is like none is told what there is."""
+    assert run("statsu")[2] == "carsweep: No such command 'statsu'. Did you mean status? See 'carsweep --help'.\n"
+    assert "Did you mean 'transfer'?" in run("run", "transfr")[2]
+    code, _, err = run("xyz")
+    assert (code, "Known: compare, delete, gc, list," in err) == (2, True)
+
+
 def test_a_name_of_another_sweep_is_refused(run: Run, data: Path, tmp_path: Path) -> None:
     """A name in use with other settings is no way to go on, and nothing of the other sweep is touched."""
     other = load_spec("transfer", overrides={"data": str(data), "name": "mine", "seed": 7})
@@ -144,6 +169,20 @@ def test_a_name_of_another_sweep_is_refused(run: Run, data: Path, tmp_path: Path
     assert (code, err.count("\n")) == (2, 1)
     assert "'mine'" in err
     assert file.read_text() == other.to_yaml()
+
+
+def test_a_plan_refuses_a_database_that_was_moved(run: Run, data: Path, tmp_path: Path) -> None:
+    """A folder of runs whose database lies elsewhere is refused by a plan in the words of the run."""
+    out = tmp_path / "copy"
+    out.mkdir()
+    with closing(sqlite3.connect(out / "mlflow.db")) as database:
+        database.execute("CREATE TABLE experiments (name, artifact_location)")
+        database.execute("INSERT INTO experiments VALUES ('carsweep-x', '/gone/artifacts/carsweep-x')")
+        database.commit()
+    words = ("--data", str(data), "--set", "backbone=efficientnet_lite0", "--out", str(out))
+    (code, _, err), (run_code, _, run_err) = run("run", "transfer", *words, "--dry-run"), run("run", "transfer", *words)
+    assert (code, err) == (run_code, run_err)
+    assert (code, err.count("\n"), "must lie where it was made" in err) == (2, 1, True)
 
 
 def test_a_tracking_server_that_does_not_answer_is_one_line(run: Run, data: Path) -> None:
@@ -217,6 +256,16 @@ def test_debugging_shows_the_traceback_of_an_internal_error(
     monkeypatch.setenv("CARSWEEP_DEBUG", "1")
     run_command(failing(RuntimeError("surprise")), [])
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_help_fits_into_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No example is too wide for a plain terminal, and no line ends in blanks."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in (*carsweep.list_commands(click.Context(carsweep)), *(f"run {it}" for it in (*FAMILIES, "all")), ""):
+        code, out, _ = run(*command.split(), "--help")
+        assert (code, [line for line in out.splitlines() if len(line) > 80 or line != line.rstrip()]) == (0, []), (
+            command
+        )
 
 
 def test_set_takes_all_the_words_that_follow_it() -> None:

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from carcls.data.summary import DataSummary
 from sweeps.budget import NOTHING
+from sweeps.cli.streams import say
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import SweepView, draw_trials, open_view
 from sweeps.forecast import BudgetStatus
@@ -20,6 +22,7 @@ from sweeps.record import TrialRecord, Twin
 from sweeps.result import Registered, SweepResult, TestReading
 from sweeps.spec import SweepSpec
 from sweeps.spec_loading import load_spec
+from sweeps.text import Grid
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,27 @@ def play(view: SweepView, spec: SweepSpec) -> None:
     view.trial_changed(best)
     view.on_status(status_of(best, failed))
     view.trial_changed(failed)
+
+
+def test_no_line_of_a_pipe_ends_in_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn is as narrow as COLUMNS says, without rich's blanks; a sentence stays one line."""
+    monkeypatch.setenv("COLUMNS", "20")
+    console = Console(file=io.StringIO(), highlight=False)
+    title = Text("a title of more than twenty letters", style="bold")
+    say(
+        console,
+        title,
+        "",
+        Grid(["name", "what"], [["[a]", "some words to fold"], ["b", "–"]], ["name", "what"], ["what"]),
+    )
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "a title of more than twenty letters",
+        "",
+        "name  what",
+        "[a]   some words to",
+        "      fold",
+        "b     –",
+    ]
 
 
 def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:

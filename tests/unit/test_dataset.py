@@ -294,7 +294,7 @@ def test_test_split_is_cut_where_there_is_none(cars: Path, tmp_path: Path) -> No
 def test_class_of_one_image_is_noted(own_cars: Path, tmp_path: Path) -> None:
     """A class that cannot be validated trains all the same, and a note names it."""
     draw(own_cars / "train" / "lonely" / "0.jpg", 999)
-    assert any("1 classes" in note and "lonely" in note for note in prepare(own_cars, tmp_path / "s").notes)
+    assert any("1 class has" in note and "lonely" in note for note in prepare(own_cars, tmp_path / "s").notes)
 
 
 def test_summary_agrees_with_the_preparation(cars: Path, tmp_path: Path) -> None:

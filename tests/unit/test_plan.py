@@ -149,6 +149,13 @@ def test_lines_say_what_is_run_shared_and_guessed():
     assert "transfer/frozen, as documented" in "\n".join(plan_of().lines())
 
 
+def test_a_plan_without_a_search_tells_of_none():
+    """Where all trials are documented ones, none is searched, and no estimate comes of what might be drawn."""
+    text = "\n".join(plan_of(trials=1).lines())
+    assert "Trials: 1 (1 documented experiment)\n" in text
+    assert "A rough estimate: expect half to twice of it." in text
+
+
 def test_a_limit_that_comes_first_is_said():
     """A plan that takes longer than --hours says that the limit ends it."""
     assert "The limit of 0.5 hours comes first" in plan_of(hours=0.5).lines()[-1]

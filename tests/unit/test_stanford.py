@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,45 @@ def test_validation_folder_is_merged_into_train_and_noted(tmp_path: Path, name: 
     manifest = read_manifest(write_folders(tmp_path, {"train/a": 2, "train/b": 2, f"{name}/a": 1}))
     assert manifest.images[-1] == ImageRecord(f"{name}/a/0.jpg", 0, "train", None)
     assert name in manifest.notes[0]
+
+
+@pytest.mark.parametrize(
+    "folders", ["cars_train cars_test", "train test", "images thumbnails", "a_train/a_train a_test/a_test"]
+)
+def test_splits_of_unsorted_images_are_no_classes(tmp_path: Path, folders: str) -> None:
+    """Folders named after splits, or pictures in two sizes, are refused with the layouts that are read."""
+    write_folders(tmp_path, dict.fromkeys(folders.split(), 4))
+    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for cars_train_annos\.mat"):
+        read_layout(tmp_path)
+
+
+def test_a_class_is_one_in_either_spelling(tmp_path: Path) -> None:
+    """An archive from a Mac has decomposed letters; the class is called as its training images are."""
+    composed, decomposed = (unicodedata.normalize(form, "Citroën C4") for form in ("NFC", "NFD"))
+    write_folders(tmp_path, {f"train/{decomposed}": 2, "train/b": 2, f"test/{composed}": 1, f"val/{composed}": 1})
+    listed = read_layout(tmp_path)
+    assert listed.classes == (decomposed, "b")
+    assert [image.label for image in listed.images] == [0, 0, 1, 1, 0, 0]
+
+
+def test_a_class_in_latin_1_can_be_printed(tmp_path: Path) -> None:
+    """Bytes of a name that are no UTF-8 are read as older archives mean them; the images are found."""
+    write_folders(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1})
+    for split in ("train", "test"):
+        (tmp_path / split / "a").rename(os.fsdecode(os.fsencode(tmp_path / split) + b"/Citro\xebn"))
+    listed = read_layout(tmp_path)
+    assert listed.classes == ("Citroën", "b")
+    assert all((tmp_path / image.path).is_file() for image in listed.images)
+
+
+def test_a_split_in_a_file_of_another_layout_is_said_to_be_dropped(tmp_path: Path) -> None:
+    """CUB_200_2011 is read as class folders, and a note says what that leaves out."""
+    write_folders(tmp_path, {"images/001.a": 3, "images/002.b": 3})
+    (tmp_path / "train_test_split.txt").touch()
+    (note,) = read_layout(tmp_path).notes
+    assert note.endswith(
+        "train_test_split.txt and what lies beside it is not read: boxes are left out, and test is cut anew."
+    )
 
 
 @pytest.mark.parametrize("inner", ["stanford_cars", "cars"])
@@ -353,6 +393,16 @@ def test_files_of_other_extensions_are_counted(tmp_path: Path, layout: dict[str,
         "5 of 13 files are left out: by their extension (3 .heic, 1 without one, 1 .txt) they are no "
     )
     assert "JPEG, PNG" in note
+
+
+def test_one_of_a_thing_is_said_as_one(tmp_path: Path) -> None:
+    """One file that is left out, and one folder without images."""
+    write_folders(tmp_path, {"a": 5, "b": 3})
+    (tmp_path / "a" / "1.heic").write_bytes(b"x")
+    (tmp_path / "c").mkdir()
+    files, folders = read_layout(tmp_path).notes
+    assert files.startswith("1 of 9 files is left out: by its extension (1 .heic) it is no image of JPEG")
+    assert folders.endswith("holds no images and is no class, such as 'c'.")
 
 
 def test_what_is_written_as_a_devkit_is_read_as_it_was(tmp_path: Path) -> None:
