@@ -17,7 +17,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from sweeps.session import RaySession
+from sweeps.session import RaySession, _make_folder
 
 
 @ray.remote(num_cpus=1)
@@ -90,6 +90,32 @@ def test_what_one_thread_has_freed_the_next_one_uses(
     assert max(later) < 1.1 * first
 
 
+BEGIN = """
+import time
+import sweeps.session
+sweeps.session._LONGEST_FOLDER = 1000
+print(sweeps.session._make_folder(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_folder_of_a_process_that_was_killed_goes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders of processes that live stay, and those of which nobody knows whose they are."""
+    monkeypatch.setattr("sweeps.session._LONGEST_FOLDER", 1000)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    older = tmp_path / "carsweep-older"
+    older.mkdir()
+    with subprocess.Popen([sys.executable, "-c", BEGIN], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        theirs = Path(process.stdout.readline().strip())
+        first = Path(_make_folder())
+        assert {*tmp_path.iterdir()} == {older, theirs, first}
+        process.kill()
+    assert {Path(_make_folder()), older, first} == {*tmp_path.iterdir()}
+
+
 def test_a_session_uses_the_ray_that_it_started_ahead(tmp_path: Path) -> None:
     """Its processes have loaded what trials need and no compiler, trials get these processes, and it ends last."""
     with RaySession() as session:
@@ -150,7 +176,7 @@ import gc, threading
 from pathlib import Path
 import ray
 from sweeps.resources import Machine
-from sweeps.session import RaySession
+from sweeps.session import RaySession, _make_folder
 
 freed = []
 
