@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from carcls.errors import InputError
+from carcls.errors import InputError, OutputError
 from carcls.outcome import Measurement
 from sweeps.engine import EngineResult, run_trials
 from sweeps.forecast import BudgetStatus
@@ -26,6 +26,7 @@ from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Study
+from sweeps.study_journal import Journal
 
 RUNNER = """
 import json, os, threading, time
@@ -333,6 +334,29 @@ class TestWithASharedRay:
         with Study.open(tmp_path / "sweep", spec_of(trials=3)) as study:
             assert "failed" not in {record.status for record in study.records()}
             assert study.has_work
+
+    def test_a_journal_that_cannot_be_written_ends_the_sweep_in_its_own_words(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Tune's traceback is no part of them, whatever the study was told, and the sweep goes on later."""
+        append = Journal.append
+        for kind in ("user_attrs", "step", "user_attr"):  # a trial that is asked, an epoch, an end
+            folder = tmp_path / kind
+            folder.mkdir()
+
+            def full(journal: Journal, log: Mapping[str, Any], kind: str = kind) -> None:
+                if kind in log and (kind == "user_attrs" or "trial_id" in log):
+                    raise OutputError("no room")
+                append(journal, log)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Journal, "append", full)
+                with pytest.raises(OutputError) as raised:
+                    run(folder, spec_of(trials=2))
+            assert str(raised.value) == "no room"
+            with Study.open(folder / "sweep", spec_of(trials=2)) as study:
+                assert "failed" not in {record.status for record in study.records()}
+                assert study.has_work
 
     def test_too_much_for_the_machine_is_refused_before_anything_starts(self, tmp_path: Path) -> None:
         """More CPUs than there are is the user's mistake, said with the remedy."""
