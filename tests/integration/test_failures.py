@@ -476,6 +476,7 @@ def test_one_gpu_is_held_and_the_others_are_left(tmp_path: Path, share: float) -
     """Ray hands out GPU 0 first; what holds GPU 1 gives it back."""
     with local_ray(tmp_path, cpus=1, gpus=3):
         (holder,) = hold(Location(ray.nodes()[0]["NodeID"], "1"), {"CPU": 1.0, "GPU": 3.0}, share)
+        ray.get(holder.__ray_ready__.remote())  # comes after what it was told before: it has looked at all of them
         wait_for(lambda: ray.available_resources().get("GPU") == 2)
 
         @ray.remote(num_gpus=2, num_cpus=1)
