@@ -67,12 +67,12 @@ class Halt:
 
     def may_start(self, used_up: Callable[[], UsedUp]) -> bool:
         """Tell whether a trial may start; ``used_up`` is asked for budgets other than the hours."""
-        if self.confirming and self.used_up == "hours":
-            self.used_up = ""
-        if self.may_go_on() and not self.used_up:
-            late = not self.confirming and time.monotonic() >= self.deadline
-            self.used_up = "hours" if late else used_up()
-        return not self.cause and not self.used_up
+        if not self.may_go_on() or (self.used_up and not (self.confirming and self.used_up == "hours")):
+            return False
+        late = not self.confirming and time.monotonic() >= self.deadline
+        now: UsedUp = "hours" if late else used_up()
+        self.used_up = now or self.used_up
+        return not now
 
     def interrupt(self) -> bool:
         """A signal has come: end the sweep gently; tell whether that is news."""

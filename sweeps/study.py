@@ -128,10 +128,10 @@ class Study:
 
     @property
     def has_work(self) -> bool:
-        """Whether the search has something to run."""
+        """Whether the search, or what confirms it, has something to run."""
         # Where the space held nothing new for this budget, a larger one looks again.
         is_exhausted = self._trials.attributes.get("exhausted_at", 0) >= self._spec.trials
-        return bool(self._unfinished) or (self.left() > 0 and not is_exhausted)
+        return bool(self._unfinished or self._queue or self._repeats) or (self.left() > 0 and not is_exhausted)
 
     def confirm(self, repeats: Sequence[Repeat]) -> bool:
         """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?"""

@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
+from carcls.config import TrialConfig
 from carcls.errors import InputError, OutputError
 from carcls.outcome import Measurement
-from sweeps.engine import EngineResult, run_trials
+from sweeps.confirm import Repeat, repeats_of
+from sweeps.engine import Confirm, EngineResult, run_trials
 from sweeps.forecast import BudgetStatus
 from sweeps.record import TrialRecord
 from sweeps.resources import Machine
@@ -153,6 +155,7 @@ def run(
     spec: SweepSpec,
     observer: Any = None,
     on_status: Callable[[BudgetStatus], None] = lambda _: None,
+    confirm: Confirm | None = None,
     **data: Any,
 ) -> EngineResult:
     """Run the sweep under ``folder`` with the light runner; ``data`` is what the runner gets as its data set."""
@@ -167,7 +170,13 @@ def run(
         runner="quick_runner:run",
         loader="quick_runner:load",
         on_status=on_status,
+        confirm=confirm,
     )
+
+
+def confirmed_once(records: Sequence[TrialRecord]) -> list[Repeat]:
+    """Confirm the first trial with one fresh seed."""
+    return repeats_of(0, TrialConfig.model_validate(dict(records[0].config)), 0, 1)
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
@@ -284,6 +293,20 @@ class TestWithASharedRay:
         result = run(tmp_path, spec.model_copy(update={"trials": 4}), sleep=0.5)
         assert [record.status for record in result.records] == ["complete"] * 4
         assert not result.used_up
+
+    def test_the_budget_that_leaves_trials_is_told_whether_they_search_or_confirm(self, tmp_path: Path) -> None:
+        """The hours leave trials of the search, and none that confirms it; epochs leave those as well."""
+        hours, epochs = tmp_path / "hours", tmp_path / "epochs"
+        hours.mkdir()
+        epochs.mkdir()
+        result = run(hours, spec_of(trials=9, hours=1 / 3600), confirm=confirmed_once, sleep=0.5)
+        assert [record.confirms for record in result.records] == [None, None, 0]
+        assert (result.used_up, result.interrupted) == ("hours", False)
+        spec = spec_of(trials=2, epochs_budget=6)
+        result = run(epochs, spec, confirm=confirmed_once)
+        assert ([record.confirms for record in result.records], result.used_up) == ([None, None], "epochs")
+        result = run(epochs, spec.model_copy(update={"epochs_budget": 9}), confirm=confirmed_once)
+        assert ([record.confirms for record in result.records], result.used_up) == ([None, None, 0], "")
 
     def test_epochs_are_counted_over_sessions_and_end_the_sweep(self, tmp_path: Path) -> None:
         """With 7 epochs three trials of three start; the next session remembers 9, and a larger budget goes on."""
