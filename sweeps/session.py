@@ -100,9 +100,9 @@ class RaySession:
     def connected(self, log: Path) -> Iterator[tuple[Machine, ...]]:
         """Yield the machines of Ray, which is there now; its messages and Tune's go to the file ``log``."""
         _set_environment()
+        if self._ahead is not None:
+            self._ahead.exception()  # waits: whoever sends messages to a file puts back what was before
         with _messages_to(log):
-            if self._ahead is not None:
-                self._ahead.exception()  # waits
             if not ray.is_initialized():
                 self._start()
             yield _machines()

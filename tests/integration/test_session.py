@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import os
 import platform
 import subprocess
@@ -117,11 +118,12 @@ def test_the_folder_of_a_process_that_was_killed_goes_with_the_next_one(
 
 
 def test_a_session_uses_the_ray_that_it_started_ahead(tmp_path: Path) -> None:
-    """Its processes have loaded what trials need and no compiler, trials get these processes, and it ends last."""
+    """Its processes have loaded what trials need and no compiler, trials get them; no message gets to the terminal."""
     with RaySession() as session:
         session.start_ahead(tmp_path / "ray.log", preload=True)
         with session.connected(tmp_path / "ray.log") as machines:
             assert machines
+            assert [type(handler) for handler in logging.getLogger("ray").handlers] == [logging.FileHandler]
             processes = [Process.remote() for _ in range(machines[0].cores)]
             for loaded in ray.get([process.loaded.remote() for process in processes]):
                 assert {"sweeps.worker", "carcls.families.retrieval", "torch"} <= loaded
