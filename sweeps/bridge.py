@@ -284,9 +284,7 @@ class Bridge:
         self.account.note(record)
         if self.halt.error is not None:
             return
-        try:
+        with self.halt.catching():
             self.on_status(self.account.status(self.study.left()))
             for observer in self.observers:
                 observer.trial_changed(record)
-        except Exception as error:
-            self.halt.fail(error)

@@ -80,7 +80,9 @@ class _Searcher(_Passing, Searcher):  # type: ignore[misc]  # Tune knows searche
         """Return the next trial's order, or that there is none; None while one that runs may have to be tried again."""
         if not self._bridge.may_start():
             return str(Searcher.FINISHED)
-        trial = self._bridge.ask(trial_id)
+        trial = None
+        with self._bridge.halt.catching():
+            trial = self._bridge.ask(trial_id)
         if trial is None:
             return None if self._bridge.study.has_live else str(Searcher.FINISHED)
         share = {"cpus": trial.given.cpus, "gpus": trial.given.gpus}
@@ -88,7 +90,8 @@ class _Searcher(_Passing, Searcher):  # type: ignore[misc]  # Tune knows searche
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Pass on that the trial ended, or its process."""
-        self._bridge.end(trial_id, result or {}, died=error)
+        with self._bridge.halt.catching():
+            self._bridge.end(trial_id, result or {}, died=error)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the journal has it all."""
@@ -124,7 +127,10 @@ class _Scheduler(_Passing, FIFOScheduler):  # type: ignore[misc]  # Tune knows s
 
     def on_trial_result(self, _controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Pass a message on; answer stop or continue. The last message of a trial comes when it is complete."""
-        return str(TrialScheduler.STOP if self._bridge.hear(trial.trial_id, result) else TrialScheduler.CONTINUE)
+        stop = True
+        with self._bridge.halt.catching():
+            stop = self._bridge.hear(trial.trial_id, result)
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, _controller: Any, trial: Any) -> None:
         """Pass on why the trial's process died: Tune keeps that in a file, death after death."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +27,7 @@ class Halt:
         tell: gets a sentence when the sweep begins to stop.
         cause: why running trials end; the last epoch of each is on disk already.
         at_once: whether they end without finishing the epoch that runs.
-        error: an observer's exception, when it is why.
+        error: an exception of an observer, or of the journal, when it is why.
         stopped: the failures of trials, when they are why.
         used_up: the budget because of which a trial was refused, and from then on every other.
         confirming: whether the search is over; the hours do not hold for what confirms it.
@@ -66,12 +67,12 @@ class Halt:
 
     def may_start(self, used_up: Callable[[], UsedUp]) -> bool:
         """Tell whether a trial may start; ``used_up`` is asked for budgets other than the hours."""
-        if self.confirming and self.used_up == "hours":
-            self.used_up = ""
-        if self.may_go_on() and not self.used_up:
-            late = not self.confirming and time.monotonic() >= self.deadline
-            self.used_up = "hours" if late else used_up()
-        return not self.cause and not self.used_up
+        if not self.may_go_on() or (self.used_up and not (self.confirming and self.used_up == "hours")):
+            return False
+        late = not self.confirming and time.monotonic() >= self.deadline
+        now: UsedUp = "hours" if late else used_up()
+        self.used_up = now or self.used_up
+        return not now
 
     def interrupt(self) -> bool:
         """A signal has come: end the sweep gently; tell whether that is news."""
@@ -84,6 +85,10 @@ class Halt:
         if reason and not self.cause:
             self.cause, self.stopped = "failures", reason
 
-    def fail(self, error: Exception) -> None:
-        """End the sweep, resumably, because an observer failed."""
-        self.cause, self.error = "error", error
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """End the sweep, resumably, because of an exception inside; Tune would tell it with a traceback of its own."""
+        try:
+            yield
+        except Exception as error:
+            self.cause, self.error = "error", self.error or error

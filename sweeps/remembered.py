@@ -12,7 +12,7 @@ from carcls.errors import InputError, SpecError, nearest
 from sweeps.command import Command
 from sweeps.spec import SweepSpec
 from sweeps.spec_families import settings_for
-from sweeps.spec_loading import edit_spec
+from sweeps.spec_loading import edit_spec, with_neighbours_of
 from sweeps.spec_mistakes import Mistakes
 from sweeps.study_records import read_history
 from sweeps.sweep_file import is_known, is_sweep, read_file
@@ -80,7 +80,8 @@ def _changes_of_job(file: Path, specs: Sequence[SweepSpec]) -> Iterator[str]:
             continue
         sweep = read_file(folder)
         (own,) = sweep.read_specs()
-        jobs = spec.model_copy(update={"starts": own.starts})  # found when the sweep began
+        # Both were found when the sweep began.
+        jobs = with_neighbours_of(own, spec).model_copy(update={"starts": own.starts})
         if own.digest != jobs.digest and _is_changed_by_hand(own, sweep.path, folder):
             raise InputError(
                 f"{sweep.path} must be as carsweep wrote it, since {file} has the settings of {job.name!r}, got other "

@@ -7,6 +7,7 @@ Ray's core would end the process without a word.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import logging
 import os
@@ -16,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ _SETTINGS = {
 _PRELOAD = "RAY_preload_python_modules"  # Ray's own setting, read when it starts
 # Ray's sockets lie some 64 characters below its folder, and a socket's path has at most 107.
 _LONGEST_FOLDER = 24
+# In the folder for Ray, once its process has locked the folder. What nobody has locked any more is of a dead process.
+_OWNED = "owned"
 _IN_WORKERS = (
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
     "RAY_CHDIR_TO_TRIAL_DIR",
@@ -97,9 +100,9 @@ class RaySession:
     def connected(self, log: Path) -> Iterator[tuple[Machine, ...]]:
         """Yield the machines of Ray, which is there now; its messages and Tune's go to the file ``log``."""
         _set_environment()
+        if self._ahead is not None:
+            self._ahead.exception()  # waits: whoever sends messages to a file puts back what was before
         with _messages_to(log):
-            if self._ahead is not None:
-                self._ahead.exception()  # waits
             if not ray.is_initialized():
                 self._start()
             yield _machines()
@@ -205,15 +208,34 @@ def _lost() -> None:
 
 
 def _make_folder() -> str:
-    """Make a folder for Ray whose path leaves room for the names of its sockets; batch systems give long TMPDIRs."""
+    """Make a folder for Ray whose path leaves room for the names of its sockets; batch systems give long TMPDIRs.
+
+    What killed processes have left beside it goes.
+    """
     wanted = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     for root in (wanted, "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - mkdtemp chooses the name
         if len(os.fsencode(os.path.realpath(root))) <= _LONGEST_FOLDER and os.access(root, os.W_OK):
-            return tempfile.mkdtemp(prefix="carsweep-", dir=root)
+            _remove_orphans(Path(root))
+            folder = tempfile.mkdtemp(prefix="carsweep-", dir=root)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)  # while this process lives
+                Path(folder, _OWNED).touch()
+            return folder
     raise InputError(
         f"TMPDIR must be a folder with a path of at most {_LONGEST_FOLDER} characters that can be written, got "
         f"{wanted!r}: Ray keeps sockets there. Set TMPDIR to a shorter one."
     )
+
+
+def _remove_orphans(root: Path) -> None:
+    for owned in root.glob(f"carsweep-*/{_OWNED}"):
+        with suppress(OSError):
+            descriptor = os.open(owned.parent, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(owned.parent, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 @contextmanager

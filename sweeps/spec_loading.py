@@ -6,13 +6,13 @@ packaged YAML  <  --spec FILE  <  --set KEY=VALUE  <  options of the command lin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from carcls.config import NEIGHBOUR_SETTINGS
 from carcls.errors import SpecError, nearest, shown
-from sweeps.space import Domain
+from sweeps.space import Choice, Domain
 from sweeps.spec import FAMILIES, SweepSpec, Tree
 from sweeps.spec_layers import layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
 from sweeps.spec_text import read_packaged
@@ -117,3 +117,20 @@ def is_packaged(family: str, setting: str, domain: Domain) -> bool:
     trees = (read_packaged(packaged.path) for packaged in packaged_specs())
     specs = (SweepSpec.from_tree(tree) for tree in trees if tree["family"] == family)
     return any(spec.search.get(setting) == domain for spec in specs)
+
+
+def cut_neighbours(spec: SweepSpec, gallery: int) -> SweepSpec:
+    """Return the spec without those choices of k that exceed the gallery, where nobody gave them; else the spec."""
+    domain = spec.search.get("k")
+    if not isinstance(domain, Choice):
+        return spec
+    fitting = tuple(k for k in domain.choices if int(k) <= gallery)
+    if fitting in ((), domain.choices) or not is_packaged(spec.family, "k", domain):
+        return spec
+    return spec.model_copy(update={"search": {**spec.search, "k": replace(domain, choices=fitting)}})
+
+
+def with_neighbours_of(before: SweepSpec, spec: SweepSpec) -> SweepSpec:
+    """Return the spec with no more neighbours than those that the same sweep was begun with, which its gallery has."""
+    neighbours = before.search.get("k")
+    return spec if neighbours is None else cut_neighbours(spec, int(max(neighbours.ends())))

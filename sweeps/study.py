@@ -126,17 +126,19 @@ class Study:
 
     @property
     def has_work(self) -> bool:
-        """Whether the search has something to run."""
+        """Whether the search, or what confirms it, has something to run."""
         # Where the space held nothing new for this budget, a larger one looks again.
         is_exhausted = self._trials.attributes.get("exhausted_at", 0) >= self._spec.trials
-        return bool(self._unfinished) or (self.left() > 0 and not is_exhausted)
+        return bool(self._unfinished or self._queue or self._repeats) or (self.left() > 0 and not is_exhausted)
 
     def confirm(self, repeats: Sequence[Repeat]) -> bool:
-        """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?"""
-        known = [self._trials.digests.get(repeat.config.digest) for repeat in repeats]
-        begun = [number for number in known if number is not None]
-        self._queue = [number for number in begun if self._trials.record(number).status == "running"]
-        self._repeats = [repeat for repeat, number in zip(repeats, known, strict=True) if number is None]
+        """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?
+
+        One that was begun is ended, though another trial may be among the best by now.
+        """
+        records = self._trials.records()
+        self._queue = [r.number for r in records if r.confirms is not None and r.status == "running"]
+        self._repeats = [repeat for repeat in repeats if repeat.config.digest not in self._trials.digests]
         return bool(self._queue or self._repeats)
 
     def _begin_repeat(self, repeat: Repeat) -> Asked | None:

@@ -21,6 +21,7 @@ from carcls.outcome import Measurement
 from sweeps.budget import Spent
 from sweeps.failures import NO_FAULT
 from sweeps.goals import ACCURACY_ALONE, Goals
+from sweeps.interrupts import uninterrupted
 from sweeps.record import OBJECTIVE, Status, TrialRecord, Twin, record_from_notes, whole_outcome
 from sweeps.spending import read_older_spending
 from sweeps.study_derived import derived_record
@@ -194,8 +195,9 @@ class Trials:
         return failed
 
     def _write(self, log: dict[str, Any], spent: Spent | None = None) -> None:
-        self.journal.append(log if spent is None else {**log, "spent": spent.as_dict()})
-        self._catch_up()
+        with uninterrupted():  # a line that is written and not read would spoil the sum of the next one
+            self.journal.append(log if spent is None else {**log, "spent": spent.as_dict()})
+            self._catch_up()
 
     def _catch_up(self) -> None:
         for place, log in self.journal.read():

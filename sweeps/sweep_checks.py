@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from carcls.errors import InputError, OutputError
 from sweeps.budget import idle_prices
 from sweeps.resources import Machine, Share, least_seconds, this_machine, trial_resources
-from sweeps.space import Choice
-from sweeps.spec_loading import is_packaged
+from sweeps.spec_loading import cut_neighbours, with_neighbours_of
 from sweeps.spec_mistakes import Mistakes
 from sweeps.sweep_data import configs_to_check, expected_demo, located
 from sweeps.sweep_file import has_begun, is_sweep, read_file, require_kind
@@ -174,17 +173,6 @@ def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[Sweep
     return fitted, [f"k is searched over {fitted.search['k']} only: the gallery has {gallery} images."]
 
 
-def cut_neighbours(spec: SweepSpec, gallery: int) -> SweepSpec:
-    """Return the spec without those choices of k that exceed the gallery, where nobody gave them; else the spec."""
-    domain = spec.search.get("k")
-    if not isinstance(domain, Choice):
-        return spec
-    fitting = tuple(k for k in domain.choices if int(k) <= gallery)
-    if fitting in ((), domain.choices) or not is_packaged(spec.family, "k", domain):
-        return spec
-    return spec.model_copy(update={"search": {**spec.search, "k": replace(domain, choices=fitting)}})
-
-
 def _most_neighbours(spec: SweepSpec) -> int:
     """Return the most neighbours that a trial may ask for; 0 where there are none."""
     if spec.family != "retrieval":
@@ -235,10 +223,7 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> SweepSp
 
 
 def _require_same_spec(spec: SweepSpec, before: SweepSpec, file: Path) -> None:
-    neighbours = before.search.get("k")
-    if neighbours is not None:  # it was begun with those that its gallery has
-        spec = cut_neighbours(spec, int(max(neighbours.ends())))
-    if before.digest != spec.digest:
+    if before.digest != with_neighbours_of(before, spec).digest:
         raise InputError(
             f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
             f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may "

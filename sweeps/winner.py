@@ -69,7 +69,6 @@ def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror, tell: 
         # The trials are those that it was concluded with, and the journal's records know where their models are.
         result = _as_registered(session, replace(before, board=result.board), mirror, tell)
     elif result.winner is not None and not interrupted:
-        write_down(session, result)
         result = _publish(session, result, mirror, tell)
     write_down(session, result)
     mirror.summarise(
@@ -110,6 +109,7 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror, tell: C
     """Compare the winner, read it on the test images, once, and register it; each that is done is written down."""
     winner, refit = result.best, session.spec.refit
     assert winner is not None
+    _keep(session, result)
     if winner.sibling_of is not None:
         mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
     model = {"record": winner, "refit": refit, "folder": session.folder / MODEL}
@@ -117,13 +117,13 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror, tell: C
     try:
         compared = _compute(session, "sweeps.winner_comparison:compare_winner", result=result)
         result = replace(result, comparison=compared)
-        write_down(session, result)
+        _keep(session, result)
         if refit:
             length = plural(winner.config["epochs"], "epoch")
             tell(f"refit: training trial {winner.number} anew on training and validation images, {length}")
         test = evaluate_on_test(session, winner, tell, refit=refit)
         result = replace(result, test=test)
-        write_down(session, result)
+        _keep(session, result)
         for note in _compute(session, "sweeps.winner_readings:export", **model, details=details):
             tell(note)
     except (TrialFailure, OSError) as failure:
@@ -139,6 +139,11 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror, tell: C
     except TrackingError as error:
         tell(f"The winner is not registered: {error} Then: carsweep resume {session.called}")
         return result
+
+
+def _keep(session: SweepSession, result: SweepResult) -> None:
+    """Write down a result whose winner is not registered yet: should this process die, something is left to do."""
+    write_down(session, replace(result, interrupted=True))
 
 
 def evaluate_on_test(

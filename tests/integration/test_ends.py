@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sweeps.status import sweep_status
+
 SETTINGS = ["image_size=32", "depth=2", "width=4", "stem=none", "experiments=[]", "batch_size=16"]
 SENTENCE = "everything so far is kept"
 
@@ -112,6 +114,11 @@ def result_of(folder: Path) -> dict[str, object]:
     return result
 
 
+def state_of(folder: Path) -> str:
+    """Return what ``carsweep status`` says of the sweep."""
+    return sweep_status(folder / "runs", "mine").state
+
+
 def goes_on(folder: Path) -> None:
     """Check that the sweep goes on to its end, and leaves nothing running."""
     resumed = Command(folder, "resume", "mine")
@@ -161,8 +168,10 @@ def test_a_signal_to_the_process_group_ends_a_sweep_that_goes_on_later(
     assert "Traceback" not in command.said
     assert command.processes() == []
     assert open_runs(tmp_path) == 0
+    assert state_of(tmp_path) == "unfinished"
     if moment != "training":  # what is left of 400 epochs would take too long
         goes_on(tmp_path)
+        assert state_of(tmp_path) == "finished"
 
 
 def test_a_sweep_whose_ray_servers_are_ended_says_so_at_once(pictures: Path, tmp_path: Path) -> None:

@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from carcls.errors import InputError
+from carcls.config import TrialConfig
+from carcls.errors import InputError, OutputError
 from carcls.outcome import Measurement
-from sweeps.engine import EngineResult, run_trials
+from sweeps.confirm import Repeat, repeats_of
+from sweeps.engine import Confirm, EngineResult, run_trials
 from sweeps.forecast import BudgetStatus
 from sweeps.record import TrialRecord
 from sweeps.resources import Machine
@@ -26,6 +28,7 @@ from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import EarlyStopping
 from sweeps.study import Study
+from sweeps.study_journal import Journal
 
 RUNNER = """
 import json, os, threading, time
@@ -153,6 +156,7 @@ def run(
     spec: SweepSpec,
     observer: Any = None,
     on_status: Callable[[BudgetStatus], None] = lambda _: None,
+    confirm: Confirm | None = None,
     **data: Any,
 ) -> EngineResult:
     """Run the sweep under ``folder`` with the light runner; ``data`` is what the runner gets as its data set."""
@@ -167,7 +171,13 @@ def run(
         runner="quick_runner:run",
         loader="quick_runner:load",
         on_status=on_status,
+        confirm=confirm,
     )
+
+
+def confirmed_once(records: Sequence[TrialRecord]) -> list[Repeat]:
+    """Confirm the first trial with one fresh seed."""
+    return repeats_of(0, TrialConfig.model_validate(dict(records[0].config)), 0, 1)
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
@@ -285,6 +295,20 @@ class TestWithASharedRay:
         assert [record.status for record in result.records] == ["complete"] * 4
         assert not result.used_up
 
+    def test_the_budget_that_leaves_trials_is_told_whether_they_search_or_confirm(self, tmp_path: Path) -> None:
+        """The hours leave trials of the search, and none that confirms it; epochs leave those as well."""
+        hours, epochs = tmp_path / "hours", tmp_path / "epochs"
+        hours.mkdir()
+        epochs.mkdir()
+        result = run(hours, spec_of(trials=9, hours=1 / 3600), confirm=confirmed_once, sleep=0.5)
+        assert [record.confirms for record in result.records] == [None, None, 0]
+        assert (result.used_up, result.interrupted) == ("hours", False)
+        spec = spec_of(trials=2, epochs_budget=6)
+        result = run(epochs, spec, confirm=confirmed_once)
+        assert ([record.confirms for record in result.records], result.used_up) == ([None, None], "epochs")
+        result = run(epochs, spec.model_copy(update={"epochs_budget": 9}), confirm=confirmed_once)
+        assert ([record.confirms for record in result.records], result.used_up) == ([None, None, 0], "")
+
     def test_epochs_are_counted_over_sessions_and_end_the_sweep(self, tmp_path: Path) -> None:
         """With 7 epochs three trials of three start; the next session remembers 9, and a larger budget goes on."""
         spec = spec_of(trials=9, concurrency=1, epochs_budget=7)
@@ -334,6 +358,29 @@ class TestWithASharedRay:
         with Study.open(tmp_path / "sweep", spec_of(trials=3)) as study:
             assert "failed" not in {record.status for record in study.records()}
             assert study.has_work
+
+    def test_a_journal_that_cannot_be_written_ends_the_sweep_in_its_own_words(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Tune's traceback is no part of them, whatever the study was told, and the sweep goes on later."""
+        append = Journal.append
+        for kind in ("user_attrs", "step", "user_attr"):  # a trial that is asked, an epoch, an end
+            folder = tmp_path / kind
+            folder.mkdir()
+
+            def full(journal: Journal, log: Mapping[str, Any], kind: str = kind) -> None:
+                if kind in log and (kind == "user_attrs" or "trial_id" in log):
+                    raise OutputError("no room")
+                append(journal, log)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Journal, "append", full)
+                with pytest.raises(OutputError) as raised:
+                    run(folder, spec_of(trials=2))
+            assert str(raised.value) == "no room"
+            with Study.open(folder / "sweep", spec_of(trials=2)) as study:
+                assert "failed" not in {record.status for record in study.records()}
+                assert study.has_work
 
     def test_too_much_for_the_machine_is_refused_before_anything_starts(self, tmp_path: Path) -> None:
         """More CPUs than there are is the user's mistake, said with the remedy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import logging
 import os
 import platform
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from sweeps.session import RaySession
+from sweeps.session import RaySession, _make_folder
 
 
 @ray.remote(num_cpus=1)
@@ -90,12 +91,39 @@ def test_what_one_thread_has_freed_the_next_one_uses(
     assert max(later) < 1.1 * first
 
 
+BEGIN = """
+import time
+import sweeps.session
+sweeps.session._LONGEST_FOLDER = 1000
+print(sweeps.session._make_folder(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_folder_of_a_process_that_was_killed_goes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders of processes that live stay, and those of which nobody knows whose they are."""
+    monkeypatch.setattr("sweeps.session._LONGEST_FOLDER", 1000)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    older = tmp_path / "carsweep-older"
+    older.mkdir()
+    with subprocess.Popen([sys.executable, "-c", BEGIN], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        theirs = Path(process.stdout.readline().strip())
+        first = Path(_make_folder())
+        assert {*tmp_path.iterdir()} == {older, theirs, first}
+        process.kill()
+    assert {Path(_make_folder()), older, first} == {*tmp_path.iterdir()}
+
+
 def test_a_session_uses_the_ray_that_it_started_ahead(tmp_path: Path) -> None:
-    """Its processes have loaded what trials need and no compiler, trials get these processes, and it ends last."""
+    """Its processes have loaded what trials need and no compiler, trials get them; no message gets to the terminal."""
     with RaySession() as session:
         session.start_ahead(tmp_path / "ray.log", preload=True)
         with session.connected(tmp_path / "ray.log") as machines:
             assert machines
+            assert [type(handler) for handler in logging.getLogger("ray").handlers] == [logging.FileHandler]
             processes = [Process.remote() for _ in range(machines[0].cores)]
             for loaded in ray.get([process.loaded.remote() for process in processes]):
                 assert {"sweeps.worker", "carcls.families.retrieval", "torch"} <= loaded
@@ -150,7 +178,7 @@ import gc, threading
 from pathlib import Path
 import ray
 from sweeps.resources import Machine
-from sweeps.session import RaySession
+from sweeps.session import RaySession, _make_folder
 
 freed = []
 

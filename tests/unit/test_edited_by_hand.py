@@ -12,10 +12,12 @@ from carcls.errors import InputError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.remembered import recall
-from sweeps.space import FloatDomain
+from sweeps.space import Choice, FloatDomain
 from sweeps.spec import SweepSpec
+from sweeps.spec_loading import load_spec
 from sweeps.study import Study
 from sweeps.study_records import read_history
+from sweeps.sweep_checks import fit_to_data
 from sweeps.sweep_file import JOB, SWEEP, write_file
 
 
@@ -96,6 +98,19 @@ def test_a_job_keeps_its_settings_in_one_place(tmp_path: Path) -> None:
     edit(tmp_path / "job" / JOB, '"high": 0.5', '"high": 0.1')
     (change,) = recall(tmp_path, "job").changes
     assert change.startswith("transfer: job.json by hand")
+
+
+def test_a_job_whose_retrieval_has_few_images_was_edited_by_nobody(tmp_path: Path) -> None:
+    """The sweep leaves out choices of k that its gallery does not have; who changes them in the job's file is told."""
+    spec = load_spec("retrieval", overrides={"data": str(tmp_path), "name": "job-retrieval", "trials": 4})
+    write_file(tmp_path / "job", "all", None, [spec])
+    begun, _ = fit_to_data(spec, 32)
+    assert begun.digest != spec.digest
+    begin(tmp_path / "job-retrieval", begun)
+    assert recall(tmp_path, "job").changes == ()
+    changed = {**spec.search, "k": Choice((1, 3))}
+    write_file(tmp_path / "job", "all", None, [spec.model_copy(update={"search": changed})])
+    assert recall(tmp_path, "job").changes != ()
 
 
 def test_images_that_are_gone_are_asked_for_where_they_were_moved(

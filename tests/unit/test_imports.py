@@ -25,7 +25,7 @@ CARCLS_LAYERS: list[set[str]] = [
     {"carcls.families"},
 ]
 SWEEPS_LAYERS: list[set[str]] = [
-    {"sweeps.text"},
+    {"sweeps.text", "sweeps.interrupts"},
     {"sweeps.space", "sweeps.objectives"},
     {"sweeps.goals"},
     {
@@ -54,7 +54,6 @@ SWEEPS_LAYERS: list[set[str]] = [
         "sweeps.clearing",
         "sweeps.stage_uses",
         "sweeps.stage_news",
-        "sweeps.interrupts",
         "sweeps.ray_servers",
         "sweeps.observers",
         "sweeps.halt",

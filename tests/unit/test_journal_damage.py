@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import signal
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from carcls.errors import InputError
 from carcls.outcome import Measurement
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import MISTAKE, run_command
+from sweeps.interrupts import interruptible
 from sweeps.record import TrialRecord
 from sweeps.space import FloatDomain
 from sweeps.spec import SweepSpec
@@ -126,6 +129,30 @@ def test_half_a_line_is_cut_off_and_a_whole_one_never(runs: Path, tmp_path: Path
     assert journal.read_bytes() == before
     go_on(tmp_path, 3)
     assert plain(tmp_path) == plain(runs / "mine")
+
+
+def test_a_second_ctrl_c_while_a_line_is_written_spoils_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first asks the sweep to stop, the second raises wherever the driver is, but not between line and sum."""
+    monkeypatch.setattr("sweeps.interrupts._SAME_SECONDS", -1.0)
+    monkeypatch.setattr("sweeps.study_journal.SYNC_SECONDS", 0.0)
+    sync = os.fsync
+
+    def interrupted(descriptor: int) -> None:
+        sync(descriptor)
+        monkeypatch.setattr(os, "fsync", sync)
+        signal.raise_signal(signal.SIGINT)
+
+    with Study.open(tmp_path, spec_of(3)) as study, interruptible(lambda: False):
+        asked = study.ask()
+        assert asked is not None
+        monkeypatch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            study.report(asked.number, Measurement(1, {"val_accuracy": 0.5}))
+        study.release()
+    (record,) = read_history(tmp_path).records
+    assert record.epochs == 1
 
 
 def plain(folder: Path) -> list[TrialRecord]:

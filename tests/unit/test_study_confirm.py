@@ -87,6 +87,26 @@ def test_a_killed_driver_repeats_only_what_is_missing(tmp_path: Path) -> None:
         assert not study.confirm(wanted(study, spec))
 
 
+def test_a_run_that_was_begun_is_ended_though_others_are_the_best_by_now(tmp_path: Path) -> None:
+    """Else the sweep would stay unfinished for ever."""
+    with search(tmp_path, spec_of()) as study:
+        study.confirm(wanted(study, spec_of()))
+        begun = study.ask()
+        assert begun is not None
+    spec = spec_of(trials=6)
+    with Study.open(tmp_path, spec, edits=[]) as study:
+        while (asked := study.ask()) is not None:
+            complete(study, asked, 1.0)
+        repeats = wanted(study, spec)
+        assert begun.config.digest not in {repeat.config.digest for repeat in repeats}
+        assert study.confirm(repeats)
+        again = study.ask()
+        assert again is not None
+        assert again.number == begun.number
+        assert len([study.ask() for _ in range(4)]) == 4
+        assert study.ask() is None
+
+
 def test_confirming_runs_are_never_pruned_and_prune_nobody(tmp_path: Path) -> None:
     """A poor first epoch stops no run with a fresh seed, and good ones of theirs stop no trial of the search."""
     spec = spec_of(config={"epochs": 3})
