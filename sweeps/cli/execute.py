@@ -88,13 +88,14 @@ def run_and_show(command: Command, streams: Streams) -> int:
     with kept_in(command.out / command.name, resume_command(command.name, command.out)):
         if streams.as_json:
             streams.write_json(outcome.as_dict())
-        _show(streams.shown, command, outcome)
+        show(streams.shown, command, outcome)
     if outcome.interrupted:
         return tell_how_to_go_on(command.name, command.out)
     return DONE if outcome.is_whole else FAILED
 
 
-def _show(console: Console, command: Command, outcome: SweepResult | Together | Reproduction) -> None:
+def show(console: Console, command: Command, outcome: SweepResult | Together | Reproduction) -> None:
+    """Print what a command came to, for people."""
     from sweeps.cli.summary import print_result
     from sweeps.reproduction import Reproduction
     from sweeps.together import Together
@@ -115,7 +116,7 @@ def _show_families(console: Console, command: Command, together: Together) -> No
     for result in together.results.values():
         print_result(console, result, closing=False)
     console.print(f"\n{together.name}: the winners of all families, in {duration(together.seconds)}", style="bold")
-    console.print(draw_winners(together, console.width))
+    say(console, _winners(together, console.width))
     if together.pairs:
         print_pairs(console, together.pairs)
     if not together.interrupted:
@@ -125,7 +126,7 @@ def _show_families(console: Console, command: Command, together: Together) -> No
         say(console, written, f"Look at the runs: {ui}")
 
 
-def draw_winners(together: Together, width: int) -> Grid:
+def _winners(together: Together, width: int) -> Grid:
     """Draw the winners, a row for each family; a narrow terminal gets the columns that matter most."""
     from sweeps.together import COLUMNS, NARROW_COLUMNS
 

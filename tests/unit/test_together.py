@@ -14,7 +14,8 @@ from rich.console import Console
 
 from carcls.data.summary import DataSummary
 from carcls.errors import SpecError
-from sweeps.cli.execute import draw_winners
+from sweeps.cli.execute import show
+from sweeps.command import Command
 from sweeps.leaderboard import Leaderboard
 from sweeps.record import TrialRecord
 from sweeps.result import Registered, SweepResult, TestReading
@@ -125,12 +126,13 @@ def test_the_table_has_a_row_for_each_family(width: int, columns: list[Column[Sw
     assert not together.is_whole
     assert "| scratch | none | – | – | – | 0 | 19 h 26 min | – |" in together.markdown().splitlines()
     file = io.StringIO()
-    Console(file=file, width=width).print(draw_winners(together, width))
-    text = file.getvalue()
+    show(Console(file=file, width=width), Command("all", "job", ()), together)
+    text = file.getvalue().partition("the winners of all families, in 19 h 26 min\n")[2].partition("\n\n")[0]
     assert "…" not in text
     assert all(column.title in text.splitlines()[0] for column in columns)
     assert all(word in text for word in ("73.1% ±2.0", "73.1% ±1.0", "carsweep-retrieval 12", "–"))
     assert max(len(line) for line in text.splitlines()) <= width
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
 
 
 ALL, REPRODUCE = ["run", "all", "--set", "backbone=efficientnet_lite0"], ["reproduce"]
