@@ -63,6 +63,11 @@ class SweepStatus:
         return sum(count for status, count in self.counts.items() if status != "running")
 
     @property
+    def total(self) -> int:
+        """Trials when the sweep is done; those that ended count, though fewer may be asked for by now."""
+        return max(self.spec.trials, self.ended)
+
+    @property
     def unfinished(self) -> list[TrialRecord]:
         """Trials that run, or that the next driver begins with."""
         return [trial for trial in self.board.trials if trial.status == "running" and trial.sibling_of is None]
@@ -101,7 +106,7 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("name", lambda s: s.name, "sweep", is_word=True),
     Column("family", lambda s: s.spec.family, "family", is_word=True, room="wide"),
     Column("state", lambda s: s.state, "state", is_word=True),
-    Column("trials", lambda s: s.spec.trials, "trials", cell=lambda s: f"{s.ended}/{s.spec.trials}"),
+    Column("trials", lambda s: s.spec.trials, "trials", cell=lambda s: f"{s.ended}/{s.total}"),
     Column("best_accuracy", _best_accuracy, "best val", percent),
     Column("test_accuracy", lambda s: s.result.tested() if s.result else None, "test", percent),
     Column("registered", lambda s: str((s.result and s.result.registered) or ""), "registered as", is_word=True),

@@ -47,7 +47,7 @@ def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
     yield f"{sweep.name} ({sweep.spec.family}): {sweep.state}{holder}"
     counts = ", ".join(f"{sweep.counts[s]} {s}" for s in ("complete", "pruned", "failed") if sweep.counts.get(s))
     siblings = f"; {plural(told['siblings'], 'combination')} answered on the way" if told["siblings"] else ""
-    yield f"  {sweep.ended} of {plural(sweep.spec.trials, 'trial')} ended{f' ({counts})' if counts else ''}{siblings}"
+    yield f"  {sweep.ended} of {plural(sweep.total, 'trial')} ended{f' ({counts})' if counts else ''}{siblings}"
     twins = write_twins(sweep.board.trials)
     if twins:
         yield f"  {twins}"

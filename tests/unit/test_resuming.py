@@ -421,4 +421,7 @@ def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path)
     assert running.as_dict()["best"] in (0, 1)
     after = sweep_status(tmp_path, "mine")
     assert (after.state, after.holder) == ("unfinished", None)
+    assert any(line.startswith("  2 of 7 trials ended") for line in lines_of(after, tmp_path))
+    fewer = replace(after, spec=spec_of(trials=1))
+    assert any(line.startswith("  2 of 2 trials ended") for line in lines_of(fewer, tmp_path))
     assert sweeps_in(tmp_path) == ["mine"]
