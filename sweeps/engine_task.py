@@ -79,7 +79,7 @@ def _run(function: str, dataset: str, stages: str, cpus: float, gpus: float, arg
 class Preload:
     """An observer that has Ray keep one more process ready, which loads what trials need: the winner is tested in it.
 
-    It begins with the first trial where a core is left to load it, and else once the first trial is complete: before,
+    It begins with the first epoch where a core is left to load it, and else once the first trial is complete: before,
     the trials' own processes have much to load themselves.
 
     Args:
@@ -94,7 +94,8 @@ class Preload:
         """Begin once."""
         if self._session.preloading is not None:
             return
-        if record.status == "complete" or ray.cluster_resources().get("CPU", 0) > self._concurrency:
+        has_core = record.epochs > 0 and ray.cluster_resources().get("CPU", 0) > self._concurrency
+        if record.status == "complete" or has_core:
             self._session.preloading = ray.remote(num_cpus=0, max_retries=0)(_load).remote(dict(record.config))
 
 
