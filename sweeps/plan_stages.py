@@ -23,7 +23,7 @@ from sweeps.spec import SweepSpec
 from sweeps.spec_stopping import survival
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from carcls.data.config import DataSummary
 
 # Where only building a backbone would tell.
 _UNKNOWN_STAGES, _UNKNOWN_EMBEDDING = 5, 1024

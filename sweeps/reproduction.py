@@ -15,7 +15,7 @@ from sweeps.reproduction_tables import blocks_of, markdown_of
 from sweeps.winner import evaluate_on_test, files_of, summarize, write_down
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from carcls.data.config import DataSummary
     from sweeps.command import Command
     from sweeps.engine import EngineResult
     from sweeps.record import TrialRecord

@@ -20,7 +20,7 @@ from sweeps.tracking_store import Tracking
 from sweeps.tracking_writer import Writer
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from carcls.data.config import DataSummary
     from sweeps.spec import SweepSpec
 
 # Few on purpose: comparing a hundred runs in MLflow's UI is slow in the number of metric names.

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from sweeps.budget import NOTHING
 from sweeps.cli.streams import say
 from sweeps.cli.summary import print_result

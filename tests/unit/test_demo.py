@@ -185,6 +185,5 @@ def test_the_demo_repeats_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = prepare_dataset(DataConfig(path=str(folder)), stages, 32)
     assert found.duplicates == ()
     index = find_index(found.manifest, found.margin, stages)
-    assert index is not None
     groups = near_duplicate_groups(index.fingerprints, threshold=THRESHOLD + 2)
     assert len(set(groups.tolist())) == sum(demo.demo_counts()[1:])
