@@ -8,19 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carcls.config import digest_of
 from carcls.data.config import DataConfig, DataSummary
-from carcls.data.findings import duplicates_of, notes_of, require_few_losses, require_images
 from carcls.data.fingerprints import near_duplicate_groups
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImageRecord, ImagesNotRead, Manifest
 from carcls.data.pack import PIXELS, Index, Progress, find_index, get_index, get_pack
-from carcls.data.splits import Rows, Splits, cut_splits, quota
+from carcls.data.splits import (
+    Splits,
+    cut_splits,
+    duplicates_of,
+    notes_of,
+    quota,
+    require_few_losses,
+    require_images,
+)
 from carcls.errors import DataError
 from carcls.stages import StageStore, write_json
 
@@ -106,7 +112,7 @@ class Dataset:
     def save(self, path: Path) -> None:
         """Write everything but pixels as JSON; ``path`` is whole or absent, whenever the machine stops."""
         columns = {name: [getattr(image, name) for image in self.manifest.images] for name in _COLUMNS}
-        others = {name: getattr(self.manifest, name) for name in ("layout", "classes", "digest", "contents", "notes")}
+        others = {name: getattr(self.manifest, name) for name in ("classes", "digest", "contents", "notes")}
         splits = {name: getattr(self.splits, name).tolist() for name in self.counts}
         write_json(
             path,
@@ -138,14 +144,14 @@ class Dataset:
                 f"data file must be one that carsweep wrote, got {str(path)!r}. Start a new sweep."
             ) from error
         manifest, splits = stored["manifest"], stored["splits"]
-        columns = manifest.pop("images")
+        columns = manifest["images"]
         boxes = (None if box is None else tuple(box) for box in columns["box"])
         images = tuple(map(ImageRecord, columns["path"], columns["label"], columns["split"], boxes))
-        tuples = {name: tuple(manifest.pop(name)) for name in ("classes", "contents", "notes")}
+        classes, contents, notes = (tuple(manifest[name]) for name in ("classes", "contents", "notes"))
         unvalidated = tuple(splits.pop("unvalidated"))
         return cls(
             name=stored["name"],
-            manifest=Manifest(**{**manifest, **tuples, "root": Path(manifest["root"]), "images": images}),
+            manifest=Manifest(Path(manifest["root"]), classes, images, manifest["digest"], contents, notes),
             margin=stored["margin"],
             splits=Splits(**{name: np.array(rows, np.int64) for name, rows in splits.items()}, unvalidated=unvalidated),
             quarantined=tuple(map(tuple, stored["quarantined"])),
@@ -249,23 +255,18 @@ def _path(config: DataConfig) -> Path:
     return Path(config.path)
 
 
-def _readable(manifest: Manifest, index: Index, split: Literal["train", "test"]) -> Rows:
-    broken = {row for row, _ in index.broken}
-    rows = [row for row, image in enumerate(manifest.images) if image.split == split and row not in broken]
-    return np.array(rows, np.int64)
-
-
 def _cut(manifest: Manifest, index: Index, config: DataConfig) -> Splits:
-    train = _readable(manifest, index, "train")
-    test = _readable(manifest, index, "test") if manifest.has_test else None
-    groups = np.zeros(len(manifest.images), np.int64)
-    contents = [manifest.contents[row] for row in train] if manifest.contents else []
-    groups[train] = near_duplicate_groups(index.fingerprints[train], contents)
+    is_test = np.array([image.split == "test" for image in manifest.images])
+    is_readable = np.ones(len(is_test), bool)
+    is_readable[[row for row, _ in index.broken]] = False
+    train, test = np.flatnonzero(is_readable & ~is_test), np.flatnonzero(is_readable & is_test)
+    groups = np.zeros(len(is_test), np.int64)
+    groups[train] = near_duplicate_groups(index.fingerprints[train], [manifest.contents[row] for row in train])
     return cut_splits(
         np.array([image.label for image in manifest.images], np.int64),
         groups,
         train,
-        test,
+        test if is_test.any() else None,
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         seed=config.split_seed,

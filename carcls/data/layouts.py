@@ -117,7 +117,7 @@ def _read_split_folders(root: Path) -> Manifest | None:
     anew = "validation is" if any(part.classes for part in test) else "validation and test are"
     merged = [f"{part.folder.name}/ was merged into train; {anew} cut anew." for part in validation]
     notes = (*merged, *_notes([*train, *test], len(images)))
-    return Manifest(root, "folders", tuple(classes), tuple(images), notes=notes)
+    return Manifest(root, tuple(classes), tuple(images), notes=notes)
 
 
 def _read_class_folders(root: Path) -> Manifest | None:
@@ -131,7 +131,7 @@ def _read_class_folders(root: Path) -> Manifest | None:
         for place in (root, root.parent)
         if (place / _CUB_SPLIT).is_file()
     ]
-    return Manifest(root, "folders", tuple(classes), images, notes=tuple(notes)) if images else None
+    return Manifest(root, tuple(classes), images, notes=tuple(notes)) if images else None
 
 
 def _are_splits(names: Sequence[str]) -> bool:

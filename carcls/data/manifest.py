@@ -16,7 +16,6 @@ from typing import Literal
 from carcls.data.decode import Box, UnreadableImage, require_file
 from carcls.stages import write_json
 
-Layout = Literal["devkit", "folders"]
 UNREADABLE = "unreadable"
 _THREADS = 2
 # Size in bytes, modification time in nanoseconds, digest.
@@ -50,27 +49,20 @@ class Manifest:
 
     Attributes:
         root: the folder.
-        layout: ``devkit`` (annotations in .mat files) or ``folders`` (one folder a class).
         classes: names; an image's label is a position in it.
         images: all images of all splits; a row number anywhere else is a position in it.
-        digest: 24 hexadecimal digits of everything above and the contents of the files, except ``root`` and
-            ``layout``: a moved copy has the same one. Empty until the files have been read.
+        digest: 24 hexadecimal digits of everything above and the contents of the files, except ``root``: a moved copy
+            has the same one. Empty until the files have been read.
         contents: one digest of the file's bytes per image; ``unreadable`` where there are none. Empty as the digest.
         notes: one sentence each about what was left out or merged.
     """
 
     root: Path
-    layout: Layout
     classes: tuple[str, ...]
     images: tuple[ImageRecord, ...]
     digest: str = ""
     contents: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def has_test(self) -> bool:
-        """Whether the data set comes with a test split."""
-        return any(image.split == "test" for image in self.images)
 
     def with_contents(self, cache: Path | None = None, *, read: bool = True) -> Manifest:
         """Return it with the digests of its files, 32 hexadecimal digits of BLAKE2b each, and its own.

@@ -342,7 +342,7 @@ def test_sixteen_thousand_images_load_fast(tmp_path: Path) -> None:
     )
     classes = tuple(f"class {n}" for n in range(196))
     rows = np.arange(16_185)
-    manifest = Manifest(tmp_path, "devkit", classes, images, "0" * 24, ("0" * 32,) * len(images))
+    manifest = Manifest(tmp_path, classes, images, "0" * 24, ("0" * 32,) * len(images))
     Dataset("cars", manifest, 0.0, Splits(rows[:7000], rows[7000:8144], rows[8144:])).save(tmp_path / "d.json")
     seconds = []
     for _ in range(3):

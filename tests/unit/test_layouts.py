@@ -88,7 +88,7 @@ def test_devkit_is_found_wherever_its_archives_unpack(tmp_path: Path, place: str
             (tmp_path / "moving").rename(tmp_path / name / name)
         shutil.move(tmp_path / place / "cars_test_annos_withlabels.mat", tmp_path / "cars_test_annos_withlabels.mat")
     manifest = read_layout(tmp_path)
-    assert (manifest.layout, manifest.classes) == ("devkit", CLASSES)
+    assert manifest.classes == CLASSES
     train, test = folders
     assert [image.path for image in manifest.images] == [
         f"{train}/00001.jpg", f"{train}/00002.jpg", f"{train}/00003.jpg", f"{test}/00001.jpg",
@@ -112,7 +112,7 @@ def test_devkit_without_test_labels_leaves_test_out_and_says_so(tmp_path: Path) 
 def test_split_folders_give_sorted_classes_and_the_splits_as_found(tmp_path: Path) -> None:
     """train/<class> and test/<class> are read with classes in alphabetical order."""
     manifest = read_layout(write_folders(tmp_path, {"train/b": 2, "train/a": 3, "test/a": 1, "test/b": 1}))
-    assert (manifest.layout, manifest.classes) == ("folders", ("a", "b"))
+    assert manifest.classes == ("a", "b")
     assert [image.path for image in manifest.images if image.split == "test"] == ["test/a/0.jpg", "test/b/0.jpg"]
     assert [image.label for image in manifest.images] == [0, 0, 0, 1, 1, 0, 1]
 
