@@ -17,8 +17,8 @@ from sweeps.cli.streams import Streams, callable_name, say
 from sweeps.text import Column, counts_text, settings_text, table_of
 
 if TYPE_CHECKING:
-    from sweeps.comparison import Comparison, DataGroup, Pair
-    from sweeps.leaderboard import Row
+    from sweeps.results.leaderboard import Row
+    from sweeps.run.comparison import Comparison, DataGroup, Pair
 
 _EPILOG = """\b
 Examples:
@@ -50,7 +50,7 @@ def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
     Winners that were tested on the same images are compared in pairs: difference of accuracies with its 95% interval,
     and an exact McNemar test, corrected for the number of pairs. Different data sets are never ranked together.
     """
-    from sweeps.comparison import compare_sweeps
+    from sweeps.run.comparison import compare_sweeps
 
     with Streams(as_json) as streams:
         comparison = compare_sweeps(out, sweeps)
@@ -64,8 +64,8 @@ def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
 
 def print_comparison(console: Console, comparison: Comparison, top: int) -> None:
     """Print each data set's sweeps, the pairs of their winners, and their best rows."""
-    from sweeps.comparison import columns_of, sweep_json
-    from sweeps.leaderboard import COLUMNS
+    from sweeps.results.leaderboard import COLUMNS
+    from sweeps.run.comparison import columns_of, sweep_json
 
     keys = _ALWAYS if console.width < _WIDE else (*_ALWAYS, *_WHERE_WIDE)
     of_rows = [*(column for column in COLUMNS if column.key in _OF_ROWS), _WHAT]

@@ -20,13 +20,13 @@ from sweeps.text import Grid, duration, plural, rough_duration, table_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sweeps.command import Command
-    from sweeps.observers import Watcher
-    from sweeps.plan import Plan
-    from sweeps.reproduction import Reproduction
-    from sweeps.result import SweepResult
-    from sweeps.spec import SweepSpec
-    from sweeps.together import Together
+    from sweeps.engine.observers import Watcher
+    from sweeps.results.result import SweepResult
+    from sweeps.run.command import Command
+    from sweeps.run.plan import Plan
+    from sweeps.run.reproduction import Reproduction
+    from sweeps.run.winners import Together
+    from sweeps.spec.spec import SweepSpec
 
 # The width of a terminal from which it shows all columns of the winners.
 _WIDE = 110
@@ -41,7 +41,7 @@ def carry_out(command: Command, *, dry_run: bool, read: bool, as_json: bool) -> 
 
 
 def _plan(command: Command, streams: Streams, *, read: bool) -> int:
-    from sweeps.several import plan_sweeps
+    from sweeps.run.several import plan_sweeps
 
     plans = plan_sweeps(command, _views_on(streams) if read else None)
     if not streams.as_json:
@@ -74,7 +74,7 @@ def _all_together(plans: list[Plan]) -> str:
 
 def run_and_show(command: Command, streams: Streams) -> int:
     """Run a command, show what comes of it, and return the exit code."""
-    from sweeps.several import run_sweeps
+    from sweeps.run.several import run_sweeps
 
     try:
         with last_words(partial(tell_how_to_go_on, command.name, command.out)):
@@ -97,8 +97,8 @@ def run_and_show(command: Command, streams: Streams) -> int:
 def show(console: Console, command: Command, outcome: SweepResult | Together | Reproduction) -> None:
     """Print what a command came to, for people."""
     from sweeps.cli.summary import print_result
-    from sweeps.reproduction import Reproduction
-    from sweeps.together import Together
+    from sweeps.run.reproduction import Reproduction
+    from sweeps.run.winners import Together
 
     match outcome:
         case Together():
@@ -128,7 +128,7 @@ def _show_families(console: Console, command: Command, together: Together) -> No
 
 def _winners(together: Together, width: int) -> Grid:
     """Draw the winners, a row for each family; a narrow terminal gets the columns that matter most."""
-    from sweeps.together import COLUMNS, NARROW_COLUMNS
+    from sweeps.run.winners import COLUMNS, NARROW_COLUMNS
 
     columns = COLUMNS if width >= _WIDE else NARROW_COLUMNS
     return table_of(columns, together.results.values(), fold=("model",))
@@ -137,7 +137,7 @@ def _winners(together: Together, width: int) -> Grid:
 def _show_experiments(console: Console, command: Command, reproduction: Reproduction) -> None:
     from rich.markdown import Markdown
 
-    from sweeps.reproduction_tables import blocks_of
+    from sweeps.run.reproduction_tables import blocks_of
 
     for block in blocks_of(reproduction) if console.is_terminal else ():
         console.print(Markdown(block) if isinstance(block, str) else block, "")
@@ -149,7 +149,7 @@ def _show_experiments(console: Console, command: Command, reproduction: Reproduc
 
 def tell_how_to_go_on(name: str, out: Path) -> int:
     """Tell a person who stopped a sweep how it goes on; return the exit code."""
-    from sweeps.sweep_file import is_known
+    from sweeps.spec.sweep_file import is_known
 
     if is_known(out / name):
         click.echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sweeps.goals import Goals
-from sweeps.leaderboard import CROSS, STAR, Row
-from sweeps.objectives import Quantity
-from sweeps.result import SweepResult
+from sweeps.results.leaderboard import CROSS, STAR, Row
+from sweeps.results.result import SweepResult
+from sweeps.spec.goals import Goals
+from sweeps.spec.objectives import Quantity
 
 _MOST = 12
 

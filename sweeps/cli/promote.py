@@ -18,7 +18,7 @@ from sweeps.text import percent, points
 
 if TYPE_CHECKING:
     from carcls.evaluation.significance import PairedComparison
-    from sweeps.promotion import Promotion
+    from sweeps.tracking.promotion import Promotion
 
 _EPILOG = """\b
 Examples:
@@ -44,12 +44,14 @@ def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_
     uri = tracking_uri or store_of(out)
     _require_database(uri)
     with Streams(as_json) as streams:
-        from sweeps.tracking_store import open_tracking
+        from sweeps.tracking.store import open_tracking
         from sweeps.waits import Waiting
 
         with Waiting(streams.tell, "opening MLflow's store …"):
             tracking = open_tracking(uri, out)
-            from sweeps.promotion import promote as promote_challenger  # after what MLflow reads when it is imported
+            from sweeps.tracking.promotion import (
+                promote as promote_challenger,  # after what MLflow reads when it is imported
+            )
         with Waiting(streams.tell, "loading the models and asking them for an answer …"):
             promotion = promote_challenger(tracking, family, dry_run=dry_run)
         if as_json:

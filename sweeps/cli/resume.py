@@ -46,7 +46,7 @@ def resume(
     search changed: the trials there are stay on the leaderboard, and those that lie in the changed space still teach
     the search. The images, the seed and the family stay what they were.
     """
-    from sweeps.remembered import extended, recall
+    from sweeps.run.remembered import extended, recall
 
     known = replace(recall(out, name, tracking_uri), address=address)
     command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)

@@ -12,7 +12,7 @@ from sweeps.cli.execute import carry_out
 from sweeps.cli.options import OF_A_RUN, SettingsCommand, options
 
 if TYPE_CHECKING:
-    from sweeps.command import Command
+    from sweeps.run.command import Command
 
 _EPILOG = """\b
 Examples:
@@ -66,19 +66,19 @@ def command_of(what: str, given: Mapping[str, Any]) -> Command:
     Raises:
         SpecError: they make no sweep; all mistakes together.
     """
-    from sweeps.command import Command
+    from sweeps.run.command import Command
 
     overrides = {option: value for option, value in given.items() if option not in _ASIDE and value is not None}
     name, sets = given["name"], given["sets"]
     if what == "all":
         if given["spec_file"] is not None:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
-        from sweeps.several_specs import specs_of_all
+        from sweeps.run.specs import specs_of_all
 
         name, trials = name or default_name(what), overrides.pop("trials", None)
         specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)
     else:
-        from sweeps.spec_loading import load_spec
+        from sweeps.spec.loading import load_spec
 
         spec = load_spec(what, spec_file=given["spec_file"], sets=sets, overrides={**overrides, "name": name})
         name = spec.name or default_name(what)

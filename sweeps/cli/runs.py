@@ -13,7 +13,7 @@ from sweeps.cli.streams import Streams
 from sweeps.text import table_of
 
 if TYPE_CHECKING:
-    from sweeps.status import SweepStatus
+    from sweeps.run.status import SweepStatus
 
 # The width of a terminal from which it shows all columns.
 _WIDE = 110
@@ -23,7 +23,7 @@ _WIDE = 110
 @options("out", "json")
 def runs(out: Path, as_json: bool) -> None:
     """List the sweeps under --out: their status and what came of them, the last written to first."""
-    from sweeps.status import COLUMNS, sweep_status, sweeps_in
+    from sweeps.run.status import COLUMNS, sweep_status, sweeps_in
 
     found: list[SweepStatus] = []
     for name in sweeps_in(out):

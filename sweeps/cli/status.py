@@ -15,7 +15,7 @@ from sweeps.cli.trials import accuracy_of, epoch_of, write_twins
 from sweeps.text import minute, percent, plural
 
 if TYPE_CHECKING:
-    from sweeps.status import SweepStatus
+    from sweeps.run.status import SweepStatus
 
 
 @click.command("status")
@@ -27,7 +27,7 @@ def status(name: str | None, out: Path, as_json: bool) -> None:
     It is read from the sweep's own files, at any time, also while the sweep runs; it needs no GPU and no Ray.
     """
     from carcls.errors import InputError
-    from sweeps.status import sweep_status, sweeps_in
+    from sweeps.run.status import sweep_status, sweeps_in
 
     names = sweeps_in(out, name) if name else sweeps_in(out)[:1]
     if not names:

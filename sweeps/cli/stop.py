@@ -26,7 +26,7 @@ def stop(name: str, now: bool, wait: float, out: Path) -> int:
     nothing runs any more, 1 when it still runs after --wait seconds.
     """
     from sweeps.lock import ask_to_stop, holder_of
-    from sweeps.status import sweeps_in
+    from sweeps.run.status import sweeps_in
 
     folders = [out / sweep for sweep in sweeps_in(out, name)]
     running = {folder: holder for folder in folders if (holder := holder_of(folder)) is not None}

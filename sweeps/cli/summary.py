@@ -10,13 +10,13 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from sweeps.budget import spent_text
 from sweeps.cli.goals import goals_lines, nothing_feasible
 from sweeps.cli.streams import callable_name, say
 from sweeps.cli.trials import write_twins
 from sweeps.cli.verdict import draw_confirmed, verdict_lines
-from sweeps.leaderboard import shown_columns
-from sweeps.result import SweepResult, TestReading
+from sweeps.results.leaderboard import shown_columns
+from sweeps.results.result import SweepResult, TestReading
+from sweeps.results.spending import spent_text
 from sweeps.text import Grid, counts_text, duration, percent, percent_range, plural, settings_text, table_of
 
 _SHOWN = 20

@@ -15,7 +15,7 @@ from sweeps.cli.streams import Streams
 from sweeps.text import plural
 
 if TYPE_CHECKING:
-    from sweeps.repair import Repaired
+    from sweeps.run.repair import Repaired
 
 _EPILOG = """\b
 Examples:
@@ -37,9 +37,9 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
     Each trial has one run then, with every epoch once, under one parent; what is there already stays, and what should
     not be there is closed and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
     """
-    from sweeps.remembered import recall
-    from sweeps.repair import repair as repair_sweep
-    from sweeps.status import sweeps_in
+    from sweeps.run.remembered import recall
+    from sweeps.run.repair import repair as repair_sweep
+    from sweeps.run.status import sweeps_in
 
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sweeps.text import percent, plural
 
 if TYPE_CHECKING:
-    from sweeps.record import TrialRecord
+    from sweeps.trial import TrialRecord
 
 
 def epoch_of(record: TrialRecord) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from carcls.evaluation.significance import NO_DIFFERENCE
-from sweeps.confirm import Confirmed
-from sweeps.result import Compared, SweepResult
+from sweeps.results.result import Compared, SweepResult
+from sweeps.study.confirmation import Confirmed
 from sweeps.text import Grid, percent, points
 
 # Words in names of metrics that are times: the same model takes others each time.

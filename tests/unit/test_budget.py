@@ -6,9 +6,9 @@ import pytest
 from helpers import spec_of_yaml
 
 from carcls.errors import SpecError
-from sweeps.budget import Prices, Spent, cost_of, idle_prices, parse_price, prices_of
-from sweeps.resources import Share
-from sweeps.spec_loading import load_spec
+from sweeps.engine.resources import Share
+from sweeps.spec.loading import load_spec
+from sweeps.spec.prices import Prices, cost_of, idle_prices, parse_price, prices_of
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_what_is_no_price_is_a_mistake(text: str) -> None:
 
 def test_a_trial_costs_its_share_and_a_sweep_its_hours() -> None:
     """Half an hour on half a GPU and four cores, in a sweep of two hours: 0.25, 2 and 2 hours are paid."""
-    spent = Spent.of(Share(cpus=4, gpus=0.5, concurrency=2), 1800, epochs=3, wall=7200)
+    spent = Share(cpus=4, gpus=0.5, concurrency=2).spend(1800, epochs=3, wall=7200)
     assert cost_of(Prices(gpu_hour=8, cpu_hour=0.5, hour=10), spent) == pytest.approx(0.25 * 8 + 2 * 0.5 + 2 * 10)
 
 

@@ -16,14 +16,14 @@ import pytest
 from carcls.data.summary import DataSummary
 from sweeps.cli.app import carsweep
 from sweeps.cli.options import repeat_set
-from sweeps.comparison import COLUMNS as SWEEP_COLUMNS
-from sweeps.confirm import Confirmed
-from sweeps.leaderboard import COLUMNS, Leaderboard
-from sweeps.record import TrialRecord
-from sweeps.result import Compared, Registered, SweepResult, TestReading
-from sweeps.spec_loading import edit_spec, load_spec
-from sweeps.status import COLUMNS as STATUS_COLUMNS
+from sweeps.results.leaderboard import COLUMNS, Leaderboard
+from sweeps.results.result import Compared, Registered, SweepResult, TestReading
+from sweeps.run.comparison import COLUMNS as SWEEP_COLUMNS
+from sweeps.run.status import COLUMNS as STATUS_COLUMNS
+from sweeps.spec.loading import edit_spec, load_spec
+from sweeps.study.confirmation import Confirmed
 from sweeps.text import Column
+from sweeps.trial import TrialRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL = TrialRecord(0, None, {}, {}, "complete", {}, 1, 1.0)

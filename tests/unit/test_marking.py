@@ -11,7 +11,7 @@ from helpers import events_of
 
 from carcls.stages import StageStore
 from carcls.stages_disk import Stored, list_store, take_out
-from sweeps.marking import USELESS, Judged, Marks, Reason, choose, judge
+from sweeps.run.marking import USELESS, Judged, Marks, Reason, choose, judge
 
 NOW = 1_000_000.0
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from optuna.study import Study
 from optuna.trial import create_trial
 
-from sweeps.goals import Goals, compromise, pareto_front, parse_constraint
-from sweeps.objectives import QUANTITIES, find_quantity, parse_objectives
+from sweeps.spec.goals import Goals, compromise, pareto_front, parse_constraint
+from sweeps.spec.objectives import QUANTITIES, find_quantity, parse_objectives
 
 POINTS = st.integers(1, 3).flatmap(
     lambda width: st.lists(st.tuples(*[st.integers(0, 6).map(float)] * width), min_size=1, max_size=25)
