@@ -32,7 +32,7 @@ from sweeps.spec.stopping import survival
 from sweeps.study.confirmation import repeats_of
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from carcls.data.config import DataSummary
 
 # Where only building a backbone would tell.
 _UNKNOWN_STAGES, _UNKNOWN_EMBEDDING = 5, 1024

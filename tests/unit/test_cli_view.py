@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from sweeps.cli.streams import say
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import SweepView, draw_trials, open_view

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import pytest
 
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from sweeps.cli.app import carsweep
 from sweeps.cli.options import repeat_set
 from sweeps.results.leaderboard import COLUMNS, Leaderboard
