@@ -11,7 +11,7 @@ from sweeps.cli.exits import DONE
 from sweeps.cli.options import existing, options
 
 if TYPE_CHECKING:
-    from sweeps.run.clearing import Cleared
+    from sweeps.run.cleaning import Cleared
 
 _EPILOG = """\b
 Examples:
@@ -36,7 +36,7 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
     """
     from carcls.errors import InputError
     from sweeps.cli.streams import Streams
-    from sweeps.run.clearing import KEEP, clear
+    from sweeps.run.cleaning import KEEP, clear
 
     size = None if disk is None else _bytes(disk)
     if keep is not None and (size is None or keep < 1):
@@ -52,7 +52,7 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
 
 def lines_of(cleared: Cleared) -> list[str]:
     """Return what a person reads."""
-    from sweeps.run.clearing import removed_text
+    from sweeps.run.cleaning import removed_text
     from sweeps.text import plural, size_text
 
     verb = "Would remove" if cleared.dry_run else "Removed"

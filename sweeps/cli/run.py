@@ -73,7 +73,7 @@ def command_of(what: str, given: Mapping[str, Any]) -> Command:
     if what == "all":
         if given["spec_file"] is not None:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
-        from sweeps.run.specs import specs_of_all
+        from sweeps.run.command import specs_of_all
 
         name, trials = name or default_name(what), overrides.pop("trials", None)
         specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)

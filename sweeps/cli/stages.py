@@ -14,7 +14,7 @@ from sweeps.text import Column, duration, size_text, table_of
 from sweeps.text import lines_of as lines_of_grid
 
 if TYPE_CHECKING:
-    from sweeps.run.stage_uses import KindUse
+    from sweeps.run.stages import KindUse
 
 _EPILOG = """\b
 Examples:
@@ -39,7 +39,7 @@ def stages(out: Path, as_json: bool) -> int:
     A hit is a trial that found what another one had made, also in another sweep, and saves the seconds of the making.
     """
     from sweeps.cli.streams import Streams
-    from sweeps.run.stage_uses import use_by_kind
+    from sweeps.run.stages import use_by_kind
 
     kinds = use_by_kind(existing(out))
     with Streams(as_json) as streams:

@@ -18,10 +18,10 @@ from sweeps.interrupts import last_words, uninterrupted
 from sweeps.lock import forget_request, locked
 from sweeps.results.spending import used_up_note
 from sweeps.run.check import Checked, fit_to_data, notes_of_spec, require_same_data
-from sweeps.run.clearing import DiskKeeper
+from sweeps.run.cleaning import DiskKeeper
 from sweeps.run.data import NOT_READ, data_notes, located, prepare_data
 from sweeps.run.session import SweepSession
-from sweeps.run.stage_news import DamageNews
+from sweeps.run.stages import DamageNews
 from sweeps.run.winner import conclude, repeats_wanted
 from sweeps.spec.prices import cost_of, prices_of
 from sweeps.spec.sweep_file import forget, has_begun, write_file
