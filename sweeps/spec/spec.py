@@ -18,9 +18,8 @@ from carcls.errors import SpecError, shown
 from sweeps.spec.conditions import settle, when_mistakes
 from sweeps.spec.documented import find_experiment
 from sweeps.spec.fields import Confirmation, Experiment, FolderName, GpuShare, Price, Size, parse_confirm
-from sweeps.spec.goals import Goals, parse_constraint
 from sweeps.spec.mistakes import sentences, shortened
-from sweeps.spec.objectives import ACCURACY, parse_objectives
+from sweeps.spec.objectives import ACCURACY, Goals, parse_constraint, parse_objectives
 from sweeps.spec.space import Search
 from sweeps.spec.stopping import EarlyStopping
 from sweeps.spec.values import PartError, Settings
