@@ -26,9 +26,8 @@ from sweeps.engine.rates import (
     search_seconds,
     whitening_seconds,
 )
-from sweeps.spec.fields import Extent, parse_confirm
+from sweeps.spec.fields import survival
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import survival
 from sweeps.study.confirmation import repeats_of
 
 if TYPE_CHECKING:
@@ -265,11 +264,10 @@ def _example(spec: SweepSpec, expected: Callable[..., _PlannedTrial]) -> list[_P
 def _afterwards(spec: SweepSpec, trials: Sequence[_PlannedTrial]) -> list[TrialConfig]:
     """Return the trainings that follow the search: of the longest trials, since which are the best is not known."""
     longest = sorted(trials, key=lambda trial: trial.config.epochs * trial.config.image_size**2, reverse=True)
-    extent = parse_confirm(spec.confirm) if spec.confirm else Extent(0, 0)
     configs = [
         repeat.config
-        for place, trial in enumerate(longest[: extent.top])
-        for repeat in repeats_of(place, trial.config, spec.seed, extent.seeds)
+        for place, trial in enumerate(longest[: spec.extent.top])
+        for repeat in repeats_of(place, trial.config, spec.seed, spec.extent.seeds)
     ]
     if spec.refit:
         configs += [repeat.config for repeat in repeats_of(0, longest[0].config, spec.seed + 1, 1)]

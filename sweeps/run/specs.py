@@ -8,11 +8,10 @@ from typing import Any
 from carcls.errors import InputError, SpecError
 from sweeps.spec.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
 from sweeps.spec.families import overrides_for, setting_of, settings_for
-from sweeps.spec.fields import usable_as_folder
+from sweeps.spec.fields import EarlyStopping, usable_as_folder
 from sweeps.spec.loading import load_spec
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import FAMILIES, SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.
 _SEARCH_ONLY = ("family", "name", "trials", "experiments", "starts", "search", "config", "early_stopping")
@@ -64,7 +63,7 @@ def chosen_experiments(names: Sequence[str], family: str | None) -> tuple[Docume
     try:
         wanted = [find_experiment(name) for name in names]
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"experiment {error}") from None
     strangers = [experiment.name for experiment in wanted if family not in (None, experiment.family)]
     if strangers:
         raise InputError(
