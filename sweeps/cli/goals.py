@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sweeps.results.leaderboard import CROSS, STAR, Row
 from sweeps.results.result import SweepResult
-from sweeps.spec.goals import Goals
-from sweeps.spec.objectives import Quantity
+from sweeps.spec.objectives import Goals, Quantity
 
 _MOST = 12
 

@@ -17,7 +17,7 @@ from sweeps.spec.fields import usable_as_folder
 from sweeps.spec.loading import load_spec
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import FAMILIES, SweepSpec
-from sweeps.spec.stopping import EarlyStopping
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.sweep_file import Kind
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.

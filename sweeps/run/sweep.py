@@ -23,7 +23,6 @@ from sweeps.run.data import NOT_READ, data_notes, located, prepare_data
 from sweeps.run.session import SweepSession
 from sweeps.run.stages import DamageNews
 from sweeps.run.winner import conclude, repeats_wanted
-from sweeps.spec.prices import cost_of, prices_of
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
 
@@ -230,13 +229,13 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
     summary = checked.listed if dataset is None else dataset.summary
     spec, changed = fit_to_data(spec, summary.train)
     found = [NOT_READ] if dataset is None else data_notes(dataset)
-    prices, share = prices_of(spec), checked.share
+    prices, share = spec.prices, checked.share
     hour = share.spend(3600.0 * share.concurrency, wall=3600.0)
     return Plan(
         spec,
         summary,
         checked.machine,
-        hourly=cost_of(prices, hour) if prices else None,
+        hourly=prices.cost_of(hour) if prices else None,
         networks=checked.networks,
         notes=(*checked.notes, *found, *changed),
         images_read=dataset is not None,

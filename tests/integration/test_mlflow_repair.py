@@ -20,9 +20,9 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.lock import locked
 from sweeps.results.result import Registered
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import FloatDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
 from sweeps.tracking.mirror import mirror_of

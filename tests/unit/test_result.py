@@ -15,7 +15,7 @@ from carcls.data.config import DataSummary
 from carcls.errors import InputError
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Compared, Registered, SweepResult, TestReading, read_result
-from sweeps.spec.goals import Goals
+from sweeps.spec.objectives import Goals
 from sweeps.study.journal import EpochHistory
 from sweeps.trial import TrialRecord, Twin
 
