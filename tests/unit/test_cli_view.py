@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from carcls.data.config import DataSummary
-from sweeps.cli.streams import say
+from sweeps.cli.output import say
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import SweepView, draw_trials, open_view
 from sweeps.engine.forecast import BudgetStatus

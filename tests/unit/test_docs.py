@@ -155,7 +155,7 @@ def test_each_column_is_documented(begins: str, ends: str, columns: Sequence[Col
     assert [column.key for column in columns if f"`{column.key}`" not in part] == []
 
 
-@pytest.mark.parametrize("source", ["README.md", "docs/cli.md", "sweeps/cli/resume.py"])
+@pytest.mark.parametrize("source", ["README.md", "docs/cli.md", "sweeps/cli/run.py"])
 def test_settings_that_resume_is_shown_with_change_a_sweep(source: str) -> None:
     """What an example sets is not what a sweep has anyway."""
     shown = re.findall(r"^ +carsweep resume .*--set (\S+(?: \S+=\S+)*)", read(source), flags=re.MULTILINE)
