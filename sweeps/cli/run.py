@@ -207,7 +207,7 @@ def reproduce(
     differs from the documentation.
     """
     from sweeps.run.command import Command
-    from sweeps.run.specs import chosen_experiments, specs_of_experiments
+    from sweeps.run.command import chosen_experiments, specs_of_experiments
 
     name = name or _default_name("reproduce")
     specs = specs_of_experiments(

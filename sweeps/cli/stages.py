@@ -15,7 +15,7 @@ from sweeps.cli.output import Streams
 from sweeps.text import Column, duration, lines_of, parse_size, plural, size_text, table_of
 
 if TYPE_CHECKING:
-    from sweeps.run.clearing import Cleared
+    from sweeps.run.cleaning import Cleared
     from sweeps.run.stages import KindUse
 
 _STAGES_EPILOG = """\b
@@ -73,7 +73,7 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
     died left behind. With --disk, models of trials that are not among a sweep's best and stages not used for longest go
     too, until the rest fits. Sweeps may run meanwhile.
     """
-    from sweeps.run.clearing import KEEP, clear
+    from sweeps.run.cleaning import KEEP, clear
 
     try:
         size = None if disk is None else parse_size("--disk", disk)
@@ -88,7 +88,7 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
 
 
 def _cleared_lines(cleared: Cleared) -> list[str]:
-    from sweeps.run.clearing import removed_text
+    from sweeps.run.cleaning import removed_text
 
     verb = "Would remove" if cleared.dry_run else "Removed"
     lines = [f"{verb} {text}" for text in removed_text(cleared)] or ["Nothing to remove."]
