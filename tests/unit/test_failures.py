@@ -40,9 +40,9 @@ from sweeps.failures import (
     is_broken_device,
     next_try,
 )
-from sweeps.space import FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.study import Study
+from sweeps.spec.space import FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.study import Study
 
 # What Ray says of every process that was killed, whoever did it.
 KILLED = (
