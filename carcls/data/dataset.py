@@ -90,8 +90,7 @@ class Dataset:
     def refitted(self) -> Dataset:
         """Return the data set as a refit sees it: the validation images train too, and none are left to validate."""
         train = np.sort(np.concatenate([self.splits.train, self.splits.validation]))
-        splits = replace(self.splits, train=train, validation=np.zeros(0, np.int64), unvalidated=())
-        return replace(self, splits=splits)
+        return replace(self, splits=Splits(train, np.zeros(0, np.int64), self.splits.test))
 
     @property
     def summary(self) -> DataSummary:
@@ -121,7 +120,7 @@ class Dataset:
                 "name": self.name,
                 "margin": self.margin,
                 "manifest": {**others, "root": str(self.manifest.root), "images": columns},
-                "splits": {**splits, "unvalidated": self.splits.unvalidated},
+                "splits": splits,
                 "quarantined": self.quarantined,
                 "duplicates": self.duplicates,
                 "notes": self.notes,
@@ -148,12 +147,11 @@ class Dataset:
         boxes = (None if box is None else tuple(box) for box in columns["box"])
         images = tuple(map(ImageRecord, columns["path"], columns["label"], columns["split"], boxes))
         classes, contents, notes = (tuple(manifest[name]) for name in ("classes", "contents", "notes"))
-        unvalidated = tuple(splits.pop("unvalidated"))
         return cls(
             name=stored["name"],
             manifest=Manifest(Path(manifest["root"]), classes, images, manifest["digest"], contents, notes),
             margin=stored["margin"],
-            splits=Splits(**{name: np.array(rows, np.int64) for name, rows in splits.items()}, unvalidated=unvalidated),
+            splits=Splits(*(np.array(splits[name], np.int64) for name in ("train", "validation", "test"))),
             quarantined=tuple(map(tuple, stored["quarantined"])),
             duplicates=tuple(map(tuple, stored["duplicates"])),
             notes=tuple(stored["notes"]),

@@ -54,7 +54,8 @@ def near_pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], threshold: i
     Of threshold + 1 bands of bits two such fingerprints have one in common, so only those that share one are compared.
     """
     found = np.zeros((2, 0), np.int64)
-    for shift, mask in _bands(threshold + 1):
+    for low, high in pairwise([64 * place // (threshold + 1) for place in range(threshold + 2)]):
+        shift, mask = np.uint64(low), np.uint64(2 ** (high - low) - 1)
         shared = [found, *_sharing((left >> shift) & mask, (right >> shift) & mask, left, right, threshold)]
         found = np.unique(np.concatenate(shared, axis=1), axis=1)
     return found[0], found[1]
@@ -102,13 +103,6 @@ def _components(nodes: int, source: NDArray[np.int64], target: NDArray[np.int64]
         if np.array_equal(lower, least):
             return least
         least = lower
-
-
-def _bands(count: int) -> Iterator[tuple[np.uint64, np.uint64]]:
-    """Yield shift and mask of ``count`` bands that hold all 64 bits between them."""
-    edges = [64 * place // count for place in range(count + 1)]
-    for low, high in pairwise(edges):
-        yield np.uint64(low), np.uint64(2 ** (high - low) - 1)
 
 
 def _sharing(

@@ -29,17 +29,11 @@ three at 4, one is.
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Rows of ``Manifest.images`` per split, int64, sorted, disjoint; unreadable images are in none.
-
-    Attributes:
-        train, validation, test: the rows.
-        unvalidated: labels that have no validation image, because their images are too few or near-duplicates.
-    """
+    """Rows of ``Manifest.images`` per split, int64, sorted, disjoint; unreadable images are in none."""
 
     train: Rows
     validation: Rows
     test: Rows
-    unvalidated: tuple[int, ...] = ()
 
 
 def quota(images: int, fraction: float) -> int:
@@ -77,8 +71,7 @@ def cut_splits(
     if test is None:
         rest, test = cut(labels, groups, rest, test_fraction, seed)
     kept, validation = cut(labels, groups, rest, validation_fraction, seed + 1)
-    unvalidated = np.setdiff1d(labels[kept], labels[validation])
-    return Splits(kept, validation, np.sort(test), tuple(int(label) for label in unvalidated))
+    return Splits(kept, validation, np.sort(test))
 
 
 def cut(labels: Rows, groups: Rows, rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -201,9 +194,9 @@ def ambiguous_pictures(manifest: Manifest, index: Index, splits: Splits) -> list
 
 def notes_of(manifest: Manifest, index: Index, splits: Splits) -> list[str]:
     """Return a sentence each about what the user should know of the classes' images."""
-    trained = {manifest.images[row].label for row in splits.train}
+    trained, validated = ({manifest.images[row].label for row in rows} for rows in (splits.train, splits.validation))
     untrained = [name for label, name in enumerate(manifest.classes) if label not in trained]
-    unvalidated = [manifest.classes[label] for label in splits.unvalidated]
+    unvalidated = [name for label, name in enumerate(manifest.classes) if label in trained - validated]
     ambiguous = [f"{first} = {second}" for first, second in ambiguous_pictures(manifest, index, splits)]
     notes = []
     if ambiguous:

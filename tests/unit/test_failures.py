@@ -422,7 +422,7 @@ def test_a_stage_that_does_not_fit_leaves_nothing(small_disk: Path) -> None:
 
     with pytest.raises(DiskFull):
         store.get_or_make("kind", {"a": 2}, careful, keep=True)
-    assert not list(store.workshop("kind", {"a": 2}).iterdir())
+    assert not list(store.folder("kind", {"a": 2}).with_suffix(".unfinished").iterdir())
     folder = store.get_or_make("kind", {"a": 1}, lambda folder: (folder / "c").touch() or None)
     assert (folder / "c").exists()
 
