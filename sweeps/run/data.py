@@ -81,9 +81,9 @@ def located(data: DataConfig, out: Path) -> DataConfig:
 
 
 def _demo_folder(out: Path) -> Path:
-    from carcls.data.demo import demo_folder_name
+    from carcls.data.demo import FOLDER_NAME
 
-    return out / "data" / demo_folder_name()
+    return out / "data" / FOLDER_NAME
 
 
 def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:

@@ -1,4 +1,4 @@
-"""The embedded demo data set: its layout, its variety, and that the same seed draws the same bytes."""
+"""The embedded demo data set: its layout, its variety, and that it is the same everywhere."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_devkit_files_read_as_the_original_ones(folder: Path) -> None:
             assert max((x2 - x1) / width, (y2 - y1) / height) > 0.5
 
 
-def test_same_seed_draws_the_same_bytes_on_other_processes(
+def test_the_same_bytes_are_drawn_on_other_processes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process and three write byte for byte what as many as there are CPUs wrote."""
@@ -94,10 +94,9 @@ def test_same_seed_draws_the_same_bytes_on_other_processes(
         assert _contents(demo.write_demo(tmp_path / f"cars-{count}")) == _contents(folder)
 
 
-def test_other_seeds_draw_other_pictures() -> None:
-    """The seed, the class and the index each change the picture."""
-    pictures = {demo.draw_image(*key)[1] for key in ((0, 3, 0), (1, 3, 0), (0, 4, 0), (0, 3, 1))}
-    assert len(pictures) == 4
+def test_no_two_pictures_are_alike() -> None:
+    """The class and the index each change the picture."""
+    assert len({demo.draw_image(*key)[1] for key in ((3, 0), (4, 0), (3, 1))}) == 3
 
 
 def test_views_take_turns() -> None:
@@ -115,7 +114,7 @@ def test_colour_tells_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
     paints: list[np.ndarray] = []
     monkeypatch.setattr(demo.Car.__wrapped__, "draw", lambda *given: paints.append(given[3]))
     for index in range(8):
-        demo.draw_image(0, 5, index)
+        demo.draw_image(5, index)
     assert len(np.unique(np.round(paints, 2), axis=0)) == 8
 
 
@@ -154,7 +153,6 @@ def test_counts_are_known_before_drawing(folder: Path) -> None:
     assert demo.demo_counts() == (len(CLASSES), *written)
     assert len(CLASSES) * sum(WHOLE.values()) == 936
     assert WHOLE["train"] == 3 * WHOLE["test"]
-    assert len({demo.demo_folder_name(0), demo.demo_folder_name(1)}) == 2
 
 
 @pytest.mark.slow
