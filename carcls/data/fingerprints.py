@@ -11,27 +11,28 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-
-from carcls.data.decode import GRAY_SIDE
+from PIL import Image
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
+SIDE = 32
 _KEPT = 8
 _PAIRS_AT_A_TIME = 2**21
 
-_frequencies = np.arange(_KEPT)[:, None] * (2 * np.arange(GRAY_SIDE)[None, :] + 1)
-_COSINES = np.cos(np.pi * _frequencies / (2 * GRAY_SIDE))
+_frequencies = np.arange(_KEPT)[:, None] * (2 * np.arange(SIDE)[None, :] + 1)
+_COSINES = np.cos(np.pi * _frequencies / (2 * SIDE))
 """The first rows of the type-II discrete cosine transform [8, 32]; its scale does not matter to a comparison of signs
 around the median as long as every frequency has the same one."""
 _COSINES[0] /= np.sqrt(2.0)
 
 
-def fingerprint(gray: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return the fingerprints uint64 [b] of thumbnails uint8 [b, 32, 32].
+def fingerprint(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return the fingerprints uint64 [b] of thumbnails uint8 [b, 32, 32, 3] in RGB.
 
     Flat thumbnails get the fingerprint of no frequency at all, not that of rounding noise.
     """
-    frequencies = np.einsum("fh,bhw,gw->bfg", _COSINES, gray.astype(np.float64), _COSINES, optimize=True)
+    gray = np.stack([np.asarray(Image.fromarray(thumbnail).convert("L"), np.float64) for thumbnail in thumbnails])
+    frequencies = np.einsum("fh,bhw,gw->bfg", _COSINES, gray, _COSINES, optimize=True)
     low = np.round(frequencies.reshape(len(gray), -1), 3)
     above = low > np.median(low[:, 1:], axis=1, keepdims=True)
     return np.packbits(above, axis=1).view(">u8")[:, 0].astype(np.uint64)

@@ -153,12 +153,13 @@ def test_fingerprint_survives_brightness_and_noise_but_not_another_picture() -> 
     rng = np.random.default_rng(2)
     smooth = np.kron(rng.integers(40, 200, size=(2, 8, 8)), np.ones((1, 4, 4)))
     copy = smooth[0] * 1.1 + 10 + rng.normal(0, 2, size=(32, 32))
-    original, other, changed = fingerprint(np.stack([*smooth, copy]).clip(0, 255).astype(np.uint8))
+    thumbnails = np.stack([*smooth, copy]).clip(0, 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    original, other, changed = fingerprint(thumbnails)
     assert int(original ^ changed).bit_count() <= 4
     assert int(original ^ other).bit_count() >= 16
 
 
 def test_flat_pictures_have_one_fingerprint() -> None:
     """Rounding noise of a picture without structure decides no bit."""
-    flat = np.stack([np.full((32, 32), shade, np.uint8) for shade in (0, 1, 77, 255)])
+    flat = np.stack([np.full((32, 32, 3), shade, np.uint8) for shade in (0, 1, 77, 255)])
     assert len(set(fingerprint(flat).tolist()) - {0}) <= 1
