@@ -55,7 +55,7 @@ def write_demo(folder: Path) -> Path:
     """Draw the demo data set into ``folder``; returns at once when it is already there.
 
     The folder appears complete or not at all: it is written under another name beside its place and then renamed. The
-    bytes are the same with the same version of Pillow, on however many processes.
+    pictures are the same with the same version of Pillow, on however many processes.
 
     Args:
         folder: where to; its parents are made.

@@ -311,17 +311,14 @@ def test_one_of_a_thing_is_said_as_one(tmp_path: Path) -> None:
 
 
 def test_what_is_written_as_a_devkit_is_read_as_it_was(tmp_path: Path) -> None:
-    """Boxes, labels and splits come back, the box's far corner included; the same images give the same bytes."""
+    """Boxes, labels and splits come back, the box's far corner included."""
     images = [
         ImageRecord("cars_train/a.jpg", 1, "train", (0, 0, 24, 16)),
         ImageRecord("cars_train/b.jpg", 0, "train", (2, 1, 20, 15)),
         ImageRecord("cars_test/a.jpg", 0, "test", (3, 4, 5, 6)),
     ]
-    for root in (tmp_path / "one", tmp_path / "two"):
-        for image in images:
-            picture(root / image.path)
-        devkit.write_devkit(root, CLASSES, images)
-        reading = devkit.read_devkit(root)
-        assert (list(reading.images), reading.classes, reading.notes) == (images, tuple(CLASSES), ())
-    one, two = (sorted((tmp_path / name / "devkit").iterdir()) for name in ("one", "two"))
-    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    for image in images:
+        picture(tmp_path / image.path)
+    devkit.write_devkit(tmp_path, CLASSES, images)
+    reading = devkit.read_devkit(tmp_path)
+    assert (list(reading.images), reading.classes, reading.notes) == (images, tuple(CLASSES), ())
