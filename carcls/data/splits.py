@@ -162,8 +162,6 @@ def require_images(counts: Mapping[str, int], images: int, root: Path) -> None:
 def duplicates_of(manifest: Manifest, index: Index, splits: Splits) -> tuple[tuple[str, str], ...]:
     """Pair every test image with the training or validation image that it equals or nearly equals, if there is one."""
     seen = np.sort(np.concatenate([splits.train, splits.validation]))
-    if not len(seen) or not len(splits.test):
-        return ()
     tested, near = near_pairs(index.fingerprints[splits.test], index.fingerprints[seen])
     # Of several it is the first one, so the others are overwritten.
     twins = {int(splits.test[query]): int(seen[twin]) for query, twin in zip(tested[::-1], near[::-1], strict=True)}
@@ -198,17 +196,13 @@ def notes_of(manifest: Manifest, index: Index, splits: Splits) -> list[str]:
     untrained = [name for label, name in enumerate(manifest.classes) if label not in trained]
     unvalidated = [name for label, name in enumerate(manifest.classes) if label in trained - validated]
     ambiguous = [f"{first} = {second}" for first, second in ambiguous_pictures(manifest, index, splits)]
-    notes = []
-    if ambiguous:
-        many = "1 picture is" if len(ambiguous) == 1 else f"{len(ambiguous)} pictures are"
-        notes.append(f"{many} in more than one class: {_some(ambiguous)}.")
-    lacks = {"no readable training image": untrained, "too few distinct images to validate on": unvalidated}
-    for lack, names in lacks.items():
-        if names:
-            many = "1 class has" if len(names) == 1 else f"{len(names)} classes have"
-            notes.append(f"{many} {lack}: {_some(names)}.")
-    return notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    found = (
+        (ambiguous, "picture is", "pictures are", "in more than one class"),
+        (untrained, "class has", "classes have", "no readable training image"),
+        (unvalidated, "class has", "classes have", "too few distinct images to validate on"),
+    )
+    return [
+        f"{len(names)} {one if len(names) == 1 else many} {what}: {', '.join(names[:3])}{' …' * (len(names) > 3)}."
+        for names, one, many, what in found
+        if names
+    ]
