@@ -9,16 +9,22 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PlainSerializer, PlainValidator
 
 from carcls.data.fingerprints import near_duplicate_groups, near_pairs
 from carcls.data.manifest import Manifest
 from carcls.data.pack import Index
 from carcls.errors import DataError
 
-Rows = NDArray[np.int64]
+Rows = Annotated[
+    NDArray[np.int64],
+    PlainValidator(lambda rows: np.array(rows, np.int64)),
+    PlainSerializer(lambda rows: rows.tolist()),
+]
 SAME_PICTURE = 2
 """Bits in which the fingerprints of one picture's copies may differ, where nothing but their classes tells them apart.
 
