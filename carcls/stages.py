@@ -205,12 +205,8 @@ class StageStore:
         said = {"kind": final.parent.name, "digest": final.name, "event": event, "seconds": seconds, "pid": os.getpid()}
         line = json.dumps({**said, "reason": reason} if reason else said)
         # One write of less than a page to a file opened for appending is not torn by other writers.
-        descriptor = os.open(self.root / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            with full_disk_named(self.root):
-                os.write(descriptor, (line + "\n").encode())
-        finally:
-            os.close(descriptor)
+        with full_disk_named(self.root), (self.root / LOG).open("ab", buffering=0) as log:
+            log.write((line + "\n").encode())
 
 
 def _prepare(work: Path, *, keep: bool) -> None:

@@ -72,19 +72,13 @@ def near_duplicate_groups(
         contents: digests of the files [n], when known: equal files are grouped even where their boxes differ.
         threshold: bits that near-duplicates may differ in.
     """
-    # Equal fingerprints are merged first, so that a thousand equal images do not make half a million pairs.
+    # Equal fingerprints are one node, so that a thousand equal images do not make half a million pairs.
     distinct, of_image = np.unique(fingerprints, return_inverse=True)
-    first, second = near_pairs(distinct, distinct, threshold)
-    count, images = len(distinct), np.arange(len(fingerprints))
-    edges = [np.stack([first, second]), np.stack([of_image, count + images])]
-    total = count + len(images)
+    source, target = near_pairs(distinct, distinct, threshold)
     if contents:
-        _, of_content = np.unique(np.asarray(contents), return_inverse=True)
-        edges.append(np.stack([count + images, total + of_content]))
-        total += int(of_content.max(initial=-1)) + 1
-    source, target = np.concatenate(edges, axis=1)
-    component = _components(total, source, target)
-    _, groups = np.unique(component[count : count + len(images)], return_inverse=True)
+        _, first, of_content = np.unique(np.asarray(contents), return_index=True, return_inverse=True)
+        source, target = np.append(source, of_image), np.append(target, of_image[first[of_content]])
+    _, groups = np.unique(_components(len(distinct), source, target)[of_image], return_inverse=True)
     return groups.astype(np.int64)
 
 

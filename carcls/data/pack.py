@@ -186,23 +186,21 @@ class _SquaresFile:
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, side, side, 3))
         reserve(path)
         self._offset = int(array.offset)
-        self._file = os.open(path, os.O_WRONLY)
+        self._file = path.open("r+b", buffering=0)
 
     def __enter__(self) -> _SquaresFile:
         return self
 
     def __exit__(self, failed: object, *_: object) -> None:
-        try:
+        with self._file:
             if not failed:
                 os.fsync(self._file)
-        finally:
-            os.close(self._file)
 
     def write(self, row: int, pixels: NDArray[np.uint8]) -> None:
         """Write a square at its row."""
         left, position = memoryview(pixels.tobytes()), self._offset + row * pixels.nbytes
         while left:
-            written = os.pwrite(self._file, left, position)
+            written = os.pwrite(self._file.fileno(), left, position)
             position, left = position + written, left[written:]
 
 
