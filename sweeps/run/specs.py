@@ -6,8 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from carcls.errors import InputError, SpecError
-from sweeps.spec.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
-from sweeps.spec.families import overrides_for, setting_of, settings_for
+from sweeps.spec.documented import (
+    EXPERIMENTS,
+    DocumentedExperiment,
+    applies_to,
+    find_experiment,
+    setting_of,
+    settings_for,
+)
 from sweeps.spec.fields import EarlyStopping, usable_as_folder
 from sweeps.spec.loading import load_spec
 from sweeps.spec.mistakes import Mistakes
@@ -130,7 +136,8 @@ def _load_specs(
         _require_name(name)
     stem = "" if mistakes.found else f"{name}-"  # a name that cannot be is told once, not in each family
     for family in families:
-        named = {**overrides_for(family, overrides), "name": f"{stem}{family}"}
+        own = {setting: value for setting, value in overrides.items() if applies_to(family, setting)}
+        named = {**own, "name": f"{stem}{family}"}
         with mistakes:
             specs.append(load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo))
     mistakes.tell()

@@ -5,8 +5,7 @@ config  <  documented experiment  <  searched settings  <  fixed                
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -232,13 +231,12 @@ class SweepSpec(BaseModel):
         return write_tree(self.to_tree())
 
     @classmethod
-    def from_tree(cls, tree: Tree, *, bare: Collection[str] = (), mistakes: Sequence[str] = ()) -> SweepSpec:
+    def from_tree(cls, tree: Tree, *, bare: Collection[str] = ()) -> SweepSpec:
         """Return the spec that plain values say, all of them checked in one pass.
 
         Args:
             tree: plain values, as YAML says them.
             bare: fixed settings that the user named without ``fixed.`` in front.
-            mistakes: found before.
 
         Raises:
             SpecError: all mistakes together, each beginning with its path.
@@ -246,12 +244,9 @@ class SweepSpec(BaseModel):
         optional = (*SECTIONS, "experiments", "starts")
         said = {name: value for name, value in tree.items() if value is not None or name not in optional}
         try:
-            spec = cls.model_validate(said)
+            return cls.model_validate(said)
         except ValidationError as error:
-            raise SpecError(shortened(itertools.chain(mistakes, sentences(error, cls, bare)))) from None
-        if mistakes:
-            raise SpecError(shortened(mistakes))
-        return spec
+            raise SpecError(shortened(sentences(error, cls, bare))) from None
 
 
 SWEEP_SETTINGS = tuple(name for name in SweepSpec.model_fields if name not in SECTIONS)

@@ -43,7 +43,7 @@ PLACE = re.compile(r"\S.*?(: must | must |: line |Invalid value for)|Invalid val
 NOISE = ("Traceback", "internal error", "pydantic", "Input should", "validation error", "Error:", "0x7f", "yaml.org")
 MANY = "… and more mistakes: mend these first."
 
-PACKAGED = {packaged.name: packaged.path.read_text(encoding="utf-8") for packaged in packaged_specs()}
+PACKAGED = packaged_specs()
 TREES = {name: yaml.safe_load(text) for name, text in PACKAGED.items()}
 
 
