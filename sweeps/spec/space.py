@@ -3,6 +3,10 @@
 A domain in YAML is a range, ``{low: 0.0, high: 0.7}`` (``log: true``, ``int: true`` and ``step: 2`` as needed), or a
 list of choices, ``[adam, adamw]``, which may also be written ``{choices: [adam, adamw]}``. A domain in a mapping may
 say ``when: {unfreezing: [full, "1:all"]}``: it is searched only in trials where the other setting has one of these.
+
+A setting is no parameter of a trial where that does not hold, nor where it cannot matter, which ``TrialConfig.neutral``
+knows: the learning rate of a frozen backbone. It has its base value then, is not shown, and teaches the sampler
+nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import field
 from functools import cache, partial
+from graphlib import CycleError, TopologicalSorter
 from random import Random
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
+from carcls.config import TrialConfig
 from carcls.errors import nearest, shown
 from sweeps.spec.values import TRIAL_SETTINGS, PartError, When, kind_of, mapping_of, value_of
 
@@ -218,6 +224,52 @@ else:
     _READERS = {name: PlainValidator(partial(read_domain, name)) for name in TRIAL_SETTINGS}
     _DOMAINS = {name: Annotated[Any, reader] for name, reader in _READERS.items()}
     Search = mapping_of("Search", _DOMAINS, plain=lambda domain: domain.plain())
+
+
+def parameters_of(config: TrialConfig, search: Mapping[str, Domain]) -> dict[str, Any]:
+    """Return the searched settings that are parameters of this trial, with their values."""
+    neutral = config.neutral()
+    return {
+        name: getattr(config, name)
+        for name, domain in search.items()
+        if name not in neutral and all(getattr(config, parent) in values for parent, values in domain.when.items())
+    }
+
+
+def fits(domain: Domain, value: Any) -> bool:
+    """Tell whether ``value`` is one that the domain could have given."""
+    if isinstance(domain, Choice):
+        return any(value == choice and type(value) is type(choice) for choice in domain.choices)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not domain.low <= value <= domain.high:
+        return False
+    return isinstance(domain, FloatDomain) or (value - domain.low) % domain.step == 0
+
+
+def require_fitting_conditions(search: Mapping[str, Domain]) -> None:
+    """Check that conditions name values that are searched, and lead to no circle.
+
+    Raises:
+        PartError: they do not.
+    """
+    found = [
+        f"search.{name}.when.{parent}: must be among the values searched for {parent} ({search[parent]}), got "
+        f"{shown(value)}."
+        for name, domain in search.items()
+        for parent, values in domain.when.items()
+        for value in dict.fromkeys(values)
+        if parent in search and not _is_searched(search[parent], value)
+    ]
+    try:
+        TopologicalSorter({name: domain.when for name, domain in search.items()}).prepare()
+    except CycleError as error:
+        way = list(reversed(error.args[1]))
+        found = found or [f"search.{way[0]}.when: must not depend on {way[0]} itself, got {' -> '.join(way)}."]
+    if found:
+        raise PartError(found)
+
+
+def _is_searched(domain: Domain, value: Any) -> bool:
+    return value in domain.choices if isinstance(domain, Choice) else fits(domain, value)
 
 
 def _plain_when(when: When) -> dict[str, Any]:

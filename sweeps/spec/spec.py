@@ -14,7 +14,6 @@ from carcls.config import Family as TrialFamily
 from carcls.config import TrialConfig, digest_of
 from carcls.data.config import DataConfig
 from carcls.errors import SpecError, shown
-from sweeps.spec.conditions import settle, when_mistakes
 from sweeps.spec.documented import Experiment, find_experiment
 from sweeps.spec.fields import (
     Confirmation,
@@ -30,7 +29,7 @@ from sweeps.spec.fields import (
 )
 from sweeps.spec.mistakes import sentences, shortened
 from sweeps.spec.objectives import ACCURACY, Goals, parse_constraint, parse_objectives
-from sweeps.spec.space import Search
+from sweeps.spec.space import Search, parameters_of, require_fitting_conditions
 from sweeps.spec.values import PartError, Settings
 from sweeps.spec.yaml_text import write_tree
 
@@ -135,9 +134,7 @@ class SweepSpec(BaseModel):
     @field_validator("search")
     @classmethod
     def _under_fitting_conditions(cls, search: Search) -> Search:
-        mistakes = when_mistakes(search)
-        if mistakes:
-            raise PartError(mistakes)
+        require_fitting_conditions(search)
         return search
 
     @field_validator("objectives")
@@ -181,8 +178,13 @@ class SweepSpec(BaseModel):
         return TrialConfig.model_validate(values) if settings else TrialConfig.model_construct(**values)
 
     def searched_config(self, drawn: Mapping[str, Any]) -> TrialConfig:
-        """Return the trial that drawn values make; what is no parameter of it (see ``when``) has its base value."""
-        return settle(drawn, self.search, self.trial_config)
+        """Return the trial that drawn values make; what is no parameter of it has its base value (see ``space``)."""
+        while True:
+            config = self.trial_config(drawn)
+            active = parameters_of(config, self.search)
+            if active.keys() >= drawn.keys():
+                return config
+            drawn = {name: value for name, value in drawn.items() if name in active}
 
     def experiment_configs(self) -> list[tuple[str, TrialConfig]]:
         """Return the documented experiments by name, as this sweep runs them."""

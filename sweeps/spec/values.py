@@ -7,7 +7,7 @@ put together without another check.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import (
@@ -85,19 +85,17 @@ def mapping_of(title: str, types: Mapping[str, Any], plain: Callable[[Any], Any]
     return Annotated[model, WrapValidator(as_mapping), PlainSerializer(as_plain)]
 
 
-def _several(name: str, said: Any, read: Callable[[Any], Any]) -> Any:
-    if not isinstance(said, list | tuple):
-        return (TypeAdapter(value_of(name)).validate_python(said),)
-    if not said:
-        raise ValueError(f"must be a value or a list of values, got {shown(said)}.")
-    return read(said)
-
-
 @cache
 def _conditions() -> TypeAdapter[Any]:
     """Return what reads the values of conditions; few searches have one."""
-    readers = {name: WrapValidator(partial(_several, name)) for name in TRIAL_SETTINGS}
-    several = {name: Annotated[tuple[value_of(name), ...], reader] for name, reader in readers.items()}  # type: ignore[misc]
+
+    def as_several(said: Any) -> Any:
+        if said in ([], ()):
+            raise ValueError(f"must be a value or a list of values, got {shown(said)}.")
+        return said if isinstance(said, list | tuple) else (said,)
+
+    reader = BeforeValidator(as_several)
+    several = {name: Annotated[tuple[value_of(name), ...], reader] for name in TRIAL_SETTINGS}  # type: ignore[misc]
     return TypeAdapter(mapping_of("When", several))
 
 

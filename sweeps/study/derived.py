@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
-from sweeps.spec.conditions import fits, parameters_of
-from sweeps.spec.space import Domain, FloatDomain
+from sweeps.spec.space import Domain, FloatDomain, fits, parameters_of
 from sweeps.trial import TrialRecord, what_is_broken
 
 if TYPE_CHECKING:

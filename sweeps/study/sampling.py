@@ -22,9 +22,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from carcls.config import TrialConfig, digest_of
-from sweeps.spec.conditions import fits, parameters_of
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals
-from sweeps.spec.space import Choice, Domain, IntDomain
+from sweeps.spec.space import Choice, Domain, IntDomain, fits, parameters_of
 from sweeps.study.derived import find_near_duplicate
 from sweeps.trial import OBJECTIVE, Status, TrialRecord
 

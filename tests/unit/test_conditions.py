@@ -14,10 +14,9 @@ from pydantic import ValidationError
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from carcls.outcome import Measurement
-from sweeps.spec.conditions import parameters_of, settle
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.loading import load_spec
-from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.space import Choice, FloatDomain, IntDomain, parameters_of
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler
@@ -125,7 +124,7 @@ def test_conditions_in_a_row_fall_together() -> None:
         "dropout": FloatDomain(0.1, 0.5, when={"optimizer": ("sgd",)}),
     }
     drawn = {"unfreezing": "frozen", "optimizer": "sgd", "dropout": 0.3}
-    config = settle(drawn, search, spec_of(search=search).trial_config)
+    config = spec_of(search=search).searched_config(drawn)
     assert (config.optimizer, config.dropout) == ("adam", 0.0)
     assert parameters_of(config, search) == {"unfreezing": "frozen"}
 

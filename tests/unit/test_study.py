@@ -13,9 +13,8 @@ import pytest
 
 from carcls.errors import InputError
 from carcls.outcome import Measurement
-from sweeps.spec.conditions import fits
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.space import Choice, FloatDomain, IntDomain, fits
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.journal import sealed
 from sweeps.study.records import read_history
