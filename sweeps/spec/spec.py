@@ -29,7 +29,7 @@ from sweeps.spec.fields import (
 )
 from sweeps.spec.mistakes import sentences, shortened
 from sweeps.spec.objectives import ACCURACY, Goals, parse_constraint, parse_objectives
-from sweeps.spec.space import Search, parameters_of, require_fitting_conditions
+from sweeps.spec.space import Search, parameters_of
 from sweeps.spec.values import PartError, Settings
 from sweeps.spec.yaml_text import write_tree
 
@@ -130,12 +130,6 @@ class SweepSpec(BaseModel):
     def _as_said(cls, starts: Any, read: Callable[[Any], Any]) -> tuple[dict[str, Any], ...]:
         read(starts)  # a 0 stays one where 0.0 is meant: digests of sweeps have it
         return tuple(dict(settings) for settings in starts)
-
-    @field_validator("search")
-    @classmethod
-    def _under_fitting_conditions(cls, search: Search) -> Search:
-        require_fitting_conditions(search)
-        return search
 
     @field_validator("objectives")
     @classmethod

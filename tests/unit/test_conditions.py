@@ -16,13 +16,13 @@ from carcls.errors import SpecError
 from carcls.outcome import Measurement
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.loading import load_spec
-from sweeps.spec.space import Choice, FloatDomain, IntDomain, parameters_of
+from sweeps.spec.space import Choice, Range, parameters_of
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler
 from sweeps.study.study import Asked, Study
 
-BACKBONE_LR = FloatDomain(1e-5, 1e-2, log=True)
+BACKBONE_LR = Range(1e-5, 1e-2, log=True)
 
 
 def spec_of(**changes: Any) -> SweepSpec:
@@ -33,7 +33,7 @@ def spec_of(**changes: Any) -> SweepSpec:
         "config": {"backbone_lr": 5e-4},
         "search": {
             "unfreezing": Choice(("frozen", "full")),
-            "dropout": FloatDomain(0.0, 0.5),
+            "dropout": Range(0.0, 0.5),
             "backbone_lr": BACKBONE_LR,
         },
         "early_stopping": EarlyStopping(enabled=False),
@@ -91,10 +91,10 @@ def test_what_cannot_matter_is_no_parameter_and_the_rest_is_learned(tmp_path: Pa
     [
         ({"family": "retrieval", "vote": "uniform"}, {"temperature": Choice((0.1, 0.2))}, set()),
         ({"family": "retrieval", "vote": "softmax"}, {"temperature": Choice((0.1, 0.2))}, {"temperature"}),
-        ({"family": "retrieval", "whitening": "none"}, {"whitening_dim": IntDomain(8, 64)}, set()),
-        ({"family": "retrieval", "whitening": "pca"}, {"whitening_dim": IntDomain(8, 64)}, {"whitening_dim"}),
-        ({"optimizer": "adam"}, {"momentum": FloatDomain(0.8, 0.99)}, set()),
-        ({"optimizer": "sgd"}, {"momentum": FloatDomain(0.8, 0.99)}, {"momentum"}),
+        ({"family": "retrieval", "whitening": "none"}, {"whitening_dim": Range(8, 64, step=1)}, set()),
+        ({"family": "retrieval", "whitening": "pca"}, {"whitening_dim": Range(8, 64, step=1)}, {"whitening_dim"}),
+        ({"optimizer": "adam"}, {"momentum": Range(0.8, 0.99)}, set()),
+        ({"optimizer": "sgd"}, {"momentum": Range(0.8, 0.99)}, {"momentum"}),
         ({"family": "scratch", "backbone": "scratch"}, {"backbone_lr": BACKBONE_LR}, set()),
     ],
 )
@@ -107,7 +107,7 @@ def test_conditions_follow_from_the_config_itself(
 
 def test_a_condition_of_the_spec_holds(tmp_path: Path) -> None:
     """A setting with ``when`` is searched where the other has one of the values, and has its base value elsewhere."""
-    search = {**spec_of().search, "dropout": FloatDomain(0.1, 0.5, when={"unfreezing": ("full",)})}
+    search = {**spec_of().search, "dropout": Range(0.1, 0.5, when={"unfreezing": ("full",)})}
     with Study.open(tmp_path, spec_of(search=search)) as study:
         done = run_all(study)
     assert {asked.config.unfreezing for asked in done} == {"frozen", "full"}
@@ -121,7 +121,7 @@ def test_conditions_in_a_row_fall_together() -> None:
     search = {
         "unfreezing": Choice(("frozen", "full")),
         "optimizer": Choice(("adam", "sgd"), when={"unfreezing": ("full",)}),
-        "dropout": FloatDomain(0.1, 0.5, when={"optimizer": ("sgd",)}),
+        "dropout": Range(0.1, 0.5, when={"optimizer": ("sgd",)}),
     }
     drawn = {"unfreezing": "frozen", "optimizer": "sgd", "dropout": 0.3}
     config = spec_of(search=search).searched_config(drawn)
@@ -133,14 +133,14 @@ def test_a_spec_with_conditions_survives_its_yaml() -> None:
     """The spec that is read back is equal; without the condition it is another one."""
     search = {
         **spec_of().search,
-        "dropout": FloatDomain(0.1, 0.5, when={"unfreezing": ("full", "frozen")}),
-        "epochs": IntDomain(1, 4, when={"residual": (True,)}),
+        "dropout": Range(0.1, 0.5, when={"unfreezing": ("full", "frozen")}),
+        "epochs": Range(1, 4, step=1, when={"residual": (True,)}),
         "optimizer": Choice(("adam", "sgd"), when={"dropout": (0.25,), "k": (1, 3)}),
     }
     spec = spec_of(search=search)
     assert spec_of_yaml(spec.to_yaml()) == spec
     assert spec.search == search
-    without = {**search, "dropout": FloatDomain(0.1, 0.5)}
+    without = {**search, "dropout": Range(0.1, 0.5)}
     assert spec.digest != spec_of(search=without).digest
 
 
@@ -165,7 +165,7 @@ def test_mistaken_conditions_say_where_and_what(sets: str, message: str) -> None
 def test_conditions_in_a_circle_are_refused() -> None:
     """The way round is told."""
     search = {
-        "dropout": FloatDomain(0.0, 0.5, when={"optimizer": ("sgd",)}),
+        "dropout": Range(0.0, 0.5, when={"optimizer": ("sgd",)}),
         "optimizer": Choice(("adam", "sgd"), when={"dropout": (0.25,)}),
     }
     with pytest.raises(ValidationError, match="dropout -> optimizer -> dropout"):
@@ -174,13 +174,13 @@ def test_conditions_in_a_circle_are_refused() -> None:
 
 def near_spec(low: float, high: float, **changes: Any) -> SweepSpec:
     """A range of numbers so narrow on its own scale, or not, that all of it is near; 2 trials are given."""
-    search = {"dropout": FloatDomain(low, high), "optimizer": Choice(("adam",))}
+    search = {"dropout": Range(low, high), "optimizer": Choice(("adam",))}
     return spec_of(search=search, starts=({"dropout": 0.2}, {"dropout": 0.2001}), **changes)
 
 
 def test_a_find_near_duplicate_takes_over_the_result_and_costs_nothing(tmp_path: Path) -> None:
     """In [0, 1] at 10% only some eleven trials differ: the others are marked, and the space ends before the budget."""
-    search = {"dropout": FloatDomain(0.0, 0.9)}
+    search = {"dropout": Range(0.0, 0.9)}
     with Study.open(tmp_path, spec_of(search=search, near=0.1, trials=40)) as study:
         done = run_all(study)
         listed = study.records()
@@ -197,7 +197,7 @@ def test_a_find_near_duplicate_takes_over_the_result_and_costs_nothing(tmp_path:
 
 def test_nearness_is_measured_on_the_scale_of_the_range(tmp_path: Path) -> None:
     """On a logarithmic range 1% is a factor, and is the same at both ends."""
-    search = {"head_lr": FloatDomain(1e-4, 1e-2, log=True)}
+    search = {"head_lr": Range(1e-4, 1e-2, log=True)}
     with Study.open(tmp_path, spec_of(search=search, near=0.1, trials=40)) as study:
         rates = sorted(math.log10(asked.config.head_lr) / 2 for asked in run_all(study))
     assert min(b - a for a, b in pairwise(rates)) > 0.1
@@ -207,14 +207,14 @@ def test_what_is_asked_for_by_name_is_run_however_near(tmp_path: Path) -> None:
     """Two starts 0.0001 apart are both run; with 0 so is everything that is not equal."""
     with Study.open(tmp_path / "a", near_spec(0.0, 0.5, trials=2)) as study:
         assert [asked.config.dropout for asked in run_all(study)] == [0.2, 0.2001]
-    with Study.open(tmp_path / "b", spec_of(search={"dropout": FloatDomain(0.0, 0.5)}, near=0.0, trials=60)) as study:
+    with Study.open(tmp_path / "b", spec_of(search={"dropout": Range(0.0, 0.5)}, near=0.0, trials=60)) as study:
         assert len(run_all(study)) == 60
         assert not [twin for record in study.records() for twin in record.twins]
 
 
 def test_other_choices_and_running_trials_are_no_find_near_duplicates(tmp_path: Path) -> None:
     """A difference in a choice is a difference; what still runs has nothing to take over."""
-    search = {"dropout": FloatDomain(0.0, 0.9), "optimizer": Choice(("adam", "adamw"))}
+    search = {"dropout": Range(0.0, 0.9), "optimizer": Choice(("adam", "adamw"))}
     with Study.open(tmp_path, spec_of(search=search, near=0.5, trials=12)) as study:
         asked = [ask(study) for _ in range(6)]
         assert len({a.config.digest for a in asked}) == 6
@@ -227,7 +227,7 @@ def test_other_choices_and_running_trials_are_no_find_near_duplicates(tmp_path: 
 
 def test_trials_in_flight_differ_and_are_seen_by_the_sampler(tmp_path: Path) -> None:
     """Asks without an answer between them give different trials, further from those that run than without them."""
-    spec = spec_of(search={"dropout": FloatDomain(0.0, 0.5)}, trials=100, near=0.0)
+    spec = spec_of(search={"dropout": Range(0.0, 0.5)}, trials=100, near=0.0)
     with Study.open(tmp_path, spec) as study:
         for _ in range(20):
             asked = ask(study)
@@ -252,9 +252,7 @@ def test_the_sampler_sees_old_trials_in_todays_domains(tmp_path: Path) -> None:
     """After a change, values outside of a domain are left out, and values that now fit come in; nothing is lost."""
     with Study.open(tmp_path, spec_of()) as study:
         run_all(study)
-    narrow = spec_of(
-        trials=30, search={"dropout": FloatDomain(0.0, 0.1), "unfreezing": Choice(("full", "progressive"))}
-    )
+    narrow = spec_of(trials=30, search={"dropout": Range(0.0, 0.1), "unfreezing": Choice(("full", "progressive"))})
     with Study.open(tmp_path, narrow, edits=["search"]) as study:
         later = run_all(study)
         assert len(later) == 10

@@ -38,7 +38,7 @@ from sweeps.failures import (
     is_broken_device,
     next_try,
 )
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.study import Study
 
@@ -231,7 +231,7 @@ def test_a_gpu_is_to_blame_where_it_was_always_the_same_and_else_its_machine() -
 
 
 SPEC = SweepSpec.model_validate(
-    {"family": "transfer", "trials": 2, "config": {"epochs": 3}, "search": {"dropout": FloatDomain(0.1, 0.9)}}
+    {"family": "transfer", "trials": 2, "config": {"epochs": 3}, "search": {"dropout": Range(0.1, 0.9)}}
 )
 
 

@@ -15,7 +15,7 @@ from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.loading import load_spec
-from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.space import Choice, Range
 from sweeps.spec.spec import SweepSpec
 
 
@@ -64,7 +64,7 @@ def test_a_partial_file_changes_only_what_it_says(spec_file):
     file = spec_file("trials: 5\nsearch:\n  dropout: {high: 0.4}\n  optimizer: null\nearly_stopping: {reduction: 4}\n")
     mine, packaged = load_spec("transfer", spec_file=file), load_spec("transfer", overrides={"data": "/cars"})
     assert mine.trials == 5
-    assert mine.search["dropout"] == FloatDomain(0.0, 0.4)
+    assert mine.search["dropout"] == Range(0.0, 0.4)
     assert set(packaged.search) - set(mine.search) == {"optimizer"}
     assert mine.early_stopping == EarlyStopping(min_epochs=packaged.early_stopping.min_epochs, reduction=4)
     assert mine.config == packaged.config
@@ -89,7 +89,7 @@ def test_a_dotted_key_addresses_the_tree():
     """Dots reach a domain's end, a data setting, early stopping, and the base of the searched trials."""
     keys = ["search.dropout.high=0.5", "data.margin=0.1", "early_stopping.reduction=5", "config.head_lr=0.01"]
     spec = load_spec("transfer", sets=keys)
-    assert spec.search["dropout"] == FloatDomain(0.0, 0.5)
+    assert spec.search["dropout"] == Range(0.0, 0.5)
     assert spec.data.margin == 0.1
     assert spec.early_stopping.reduction == 5
     assert spec.trial_config({}).head_lr == 0.01
@@ -101,13 +101,13 @@ def test_a_domain_can_be_set_in_one_value():
     spec = load_spec("transfer", sets=["search.dropout=[0, 0.5]", "search.label_smoothing={low: 0, high: 0.2}"])
     assert spec.search["dropout"].choices == (0.0, 0.5)
     assert isinstance(spec.search["dropout"].choices[0], float)
-    assert spec.search["label_smoothing"] == FloatDomain(0.0, 0.2)
+    assert spec.search["label_smoothing"] == Range(0.0, 0.2)
 
 
 def test_a_whole_number_setting_gets_a_domain_of_whole_numbers():
     """A range of epochs is one of whole numbers without saying so."""
     spec = load_spec("transfer", sets=["fixed.epochs=null", "search.epochs={low: 4, high: 8}"])
-    assert spec.search["epochs"] == IntDomain(4, 8)
+    assert spec.search["epochs"] == Range(4, 8, step=1)
 
 
 def test_searching_what_a_preset_fixes_keeps_the_experiments_scaled_down():
@@ -409,7 +409,7 @@ def test_a_name_must_be_usable_as_a_folder(name):
 
 def test_a_spec_built_in_code_is_checked_too():
     """A spec cannot be built around a domain that leaves what a trial accepts, nor with a wrong field."""
-    wrong = {"search": {"dropout": FloatDomain(0.0, 2.0)}, "experiments": ("nothing",), "trials": 0}
+    wrong = {"search": {"dropout": Range(0.0, 2.0)}, "experiments": ("nothing",), "trials": 0}
     for name, value in wrong.items():
         with pytest.raises(ValidationError, match=name):
             SweepSpec(family="transfer", **{name: value})
