@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
-from sweeps.cli.streams import say
-from sweeps.cli.trials import accuracy_of, epoch_of
+from sweeps.cli.output import accuracy_of, epoch_of, say
 from sweeps.engine.forecast import status_text
 from sweeps.interrupts import last_words
 from sweeps.results.leaderboard import differing_settings

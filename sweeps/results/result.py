@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import InputError
 from carcls.stages import write_json
 from sweeps.results.leaderboard import Leaderboard

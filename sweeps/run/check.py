@@ -17,10 +17,9 @@ from sweeps.spec.sweep_file import has_begun, is_sweep, read_file, require_kind
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
-    from carcls.data.config import DataConfig
+    from carcls.data.config import DataConfig, DataSummary
     from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
-    from carcls.data.summary import DataSummary
     from sweeps.run.command import Command
     from sweeps.spec.spec import SweepSpec
     from sweeps.tracking.store import Tracking
@@ -104,7 +103,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
 def _list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
     """Return the numbers of a data set by its listing, and the listing."""
     from carcls.data.dataset import summarize
-    from carcls.data.stanford import read_layout
+    from carcls.data.layouts import read_layout
 
     if data.path is None:
         return expected_demo(data), None

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.results.holdout import Subject, find_reading
@@ -195,7 +194,7 @@ def files_of(record: TrialRecord) -> tuple[str, str]:
 def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     trials = tuple(sorted(records, key=lambda trial: trial.number))
-    data = DataSummary.of(session.dataset)
+    data = session.dataset.summary
     board = Leaderboard(trials, session.spec.trial_config({}).model_dump(), data.validation, session.spec.goals)
     before = session.before
     seconds = time.monotonic() - session.started + (before.seconds if before else 0.0)

@@ -14,7 +14,6 @@ from PIL import Image
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
-from carcls.data.summary import DataSummary
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
@@ -159,7 +158,7 @@ def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -
     from sweeps.spec.sweep_file import read_spec
     from sweeps.study.records import read_history
 
-    mirror = mirror_of(read_spec(folder), folder, tracking, DataSummary.of(dataset), print)
+    mirror = mirror_of(read_spec(folder), folder, tracking, dataset.summary, print)
     mirror.bring_in_line(read_history(folder).records)
     assert mirror.close("complete")
     return register_best(

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from carcls.data.summary import DataSummary
-from sweeps.cli.streams import say
+from carcls.data.config import DataSummary
+from sweeps.cli.output import say
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import SweepView, draw_trials, open_view
 from sweeps.engine.forecast import BudgetStatus

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import InputError
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Compared, Registered, SweepResult, TestReading, read_result

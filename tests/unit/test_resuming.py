@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from carcls.errors import InputError, OutputError, SpecError
 from carcls.outcome import Measurement
-from sweeps.cli.status import lines_of
+from sweeps.cli.folder import lines_of
 from sweeps.lock import locked
 from sweeps.run.command import Command
 from sweeps.run.remembered import extended, recall
