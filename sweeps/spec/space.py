@@ -17,14 +17,14 @@ from dataclasses import field
 from functools import cache, partial
 from graphlib import CycleError, TopologicalSorter
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from carcls.config import TrialConfig
 from carcls.errors import nearest, shown
-from sweeps.spec.values import TRIAL_SETTINGS, PartError, When, kind_of, mapping_of, value_of
+from sweeps.spec.values import TRIAL_SETTINGS, PartError, When, kind_of, mapping_reader, value_of
 
 Value = TypeVar("Value", bound=str | int | float | bool)
 Real = TypeVar("Real", bound=float)
@@ -212,8 +212,13 @@ def fits(domain: Domain, value: Any) -> bool:
     return domain.step is None or (value - domain.low) % domain.step == 0
 
 
-def _under_fitting_conditions(search: dict[str, Domain]) -> dict[str, Domain]:
-    """Return a search whose conditions name values that are searched, and lead to no circle; raise a PartError else."""
+_READERS = {name: Annotated[Any, PlainValidator(partial(read_domain, name))] for name in TRIAL_SETTINGS}
+_read_domains = mapping_reader("Search", _READERS)
+
+
+def _read_search(said: Any) -> dict[str, Domain]:
+    """Return the domains that YAML says, whose conditions name values that are searched, and lead to no circle."""
+    search = _read_domains(said)
     found = [
         f"search.{name}.when.{parent}: must be among the values searched for {parent} ({search[parent]}), got "
         f"{shown(value)}."
@@ -236,11 +241,8 @@ def _is_searched(domain: Domain, value: Any) -> bool:
     return value in domain.choices if isinstance(domain, Choice) else fits(domain, value)
 
 
-if TYPE_CHECKING:
-    Search = dict[str, Domain]
-else:
-    _READERS = {name: PlainValidator(partial(read_domain, name)) for name in TRIAL_SETTINGS}
-    _DOMAINS = {name: Annotated[Any, reader] for name, reader in _READERS.items()}
-    Search = Annotated[
-        mapping_of("Search", _DOMAINS, plain=lambda domain: domain.plain()), AfterValidator(_under_fitting_conditions)
-    ]
+Search = Annotated[
+    dict[str, Domain],
+    PlainValidator(_read_search),
+    PlainSerializer(lambda search: {name: domain.plain() for name, domain in search.items()}),
+]
