@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import spec_of_yaml
 from pydantic import ValidationError
 
 from carcls.config import TrialConfig
@@ -127,21 +126,6 @@ def test_conditions_in_a_row_fall_together() -> None:
     config = spec_of(search=search).searched_config(drawn)
     assert (config.optimizer, config.dropout) == ("adam", 0.0)
     assert parameters_of(config, search) == {"unfreezing": "frozen"}
-
-
-def test_a_spec_with_conditions_survives_its_yaml() -> None:
-    """The spec that is read back is equal; without the condition it is another one."""
-    search = {
-        **spec_of().search,
-        "dropout": Range(0.1, 0.5, when={"unfreezing": ("full", "frozen")}),
-        "epochs": Range(1, 4, step=1, when={"residual": (True,)}),
-        "optimizer": Choice(("adam", "sgd"), when={"dropout": (0.25,), "k": (1, 3)}),
-    }
-    spec = spec_of(search=search)
-    assert spec_of_yaml(spec.to_yaml()) == spec
-    assert spec.search == search
-    without = {**search, "dropout": Range(0.1, 0.5)}
-    assert spec.digest != spec_of(search=without).digest
 
 
 @pytest.mark.parametrize(

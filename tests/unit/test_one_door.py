@@ -261,12 +261,3 @@ def test_what_an_older_version_had_hardly_begun_is_begun_anew(tmp_path: Path) ->
     write_file(tmp_path / "mine", "sweep", None, [spec])
     assert read_file(tmp_path / "mine").read_specs() == (spec,)
     assert read_file(tmp_path / "mine").id.startswith("mine-")
-
-
-def test_a_spec_of_an_odd_sweep_is_read_back_from_its_file(tmp_path: Path) -> None:
-    """Conditions, steps, odd texts and every kind of domain, equal and with the same digest."""
-    sets = ["search.epochs={low: 1, high: 9, step: 4, when: {optimizer: [adam]}}", "fixed.epochs=null", "name=1e-4"]
-    spec = load_spec("transfer", sets=sets, overrides={"data": "/a: b/#ü", "objectives": ["accuracy", "f1"]})
-    write_file(tmp_path / "mine", "sweep", None, [spec])
-    (read,) = read_file(tmp_path / "mine").read_specs()
-    assert (read, read.digest) == (spec, spec.digest)

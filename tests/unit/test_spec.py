@@ -17,6 +17,7 @@ from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.loading import load_spec
 from sweeps.spec.space import Choice, Range
 from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import read_file, write_file
 
 
 def mistakes_of(**arguments):
@@ -155,27 +156,28 @@ def test_packaged_search_covers_what_the_documentation_promises(family):
     assert set(load_spec(family, sets=["data=/cars"]).search) >= _PROMISED[family]
 
 
-def test_yaml_round_trip_gives_an_equal_spec():
-    """What a sweep stores of its spec is read back equal, odd texts included, by any safe YAML reader."""
-    odd = [
-        "name=1e-4",
-        "unfreezing=2:1,4:all",
-        "search.epochs={low: 1, high: 9, step: 4}",
-        "fixed.epochs=null",
-        "hours=1",
-    ]
-    for spec in (load_spec("transfer"), load_spec("transfer", sets=odd, overrides={"data": "/a: b/#c"})):
-        text = spec.to_yaml()
-        assert spec_of_yaml(text) == spec
-        assert spec_of_yaml(text).digest == spec.digest
-        assert yaml.safe_load(text)["name"] == spec.name
-        assert "!!" not in text
+ODD = ["name=1e-4", "unfreezing=2:1,4:all", "search.epochs={low: 1, high: 9, step: 4}", "fixed.epochs=null", "hours=1"]
+ODD += ["data.path='/a: b/#ü'"]
+CONDITIONAL = [
+    "search.dropout.when.unfreezing=[full, frozen]",
+    "fixed.epochs=null",
+    "search.epochs={low: 1, high: 4, when: {residual: true}}",
+    "search.optimizer={choices: [adam, sgd], when: {crop_scale: [1], batch_size: [8, 16]}}",
+]
+GOALS = ["objectives=[accuracy, f1]", "constraints=[parameters<=10000k]", "price=2/gpu-hour", "max_cost=5", "disk=20GB"]
 
 
-def test_spec_survives_a_pickle():
-    """A spec can be handed to another process."""
-    spec = load_spec("transfer")
-    assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301 - our own bytes
+@pytest.mark.parametrize("sets", [[], ODD, CONDITIONAL, GOALS], ids=["", "odd", "when", "goals"])
+def test_what_is_kept_of_a_spec_gives_an_equal_one(sets, tmp_path):
+    """Its YAML, by any safe reader, its file, and a pickle for another process: equal, and with the same digest."""
+    spec = load_spec("transfer", sets=sets)
+    text = spec.to_yaml()
+    write_file(tmp_path / "mine", "sweep", None, [spec])
+    kept = pickle.loads(pickle.dumps(spec))  # noqa: S301 - our own bytes
+    for read in (spec_of_yaml(text), kept, *read_file(tmp_path / "mine").read_specs()):
+        assert (read, read.digest) == (spec, spec.digest)
+    assert yaml.safe_load(text)["name"] == spec.name
+    assert "!!" not in text
 
 
 def test_digest_is_of_what_determines_trials():
@@ -184,7 +186,8 @@ def test_digest_is_of_what_determines_trials():
     same = {"trials": 99, "hours": 2.0, "concurrency": 3, "cpus_per_trial": 2.0, "gpus_per_trial": 0.5, "name": "a"}
     assert load_spec("transfer", overrides=same).digest == digest
     others = [["seed=1"], ["search.dropout.high=0.6"], ["data.margin=0.1"], ["dropout=0.5"], ["experiments=[]"]]
-    assert len({digest, *(load_spec("transfer", sets=sets).digest for sets in others)}) == 6
+    others.append(["search.dropout.when.unfreezing=[full]"])
+    assert len({digest, *(load_spec("transfer", sets=sets).digest for sets in others)}) == 7
 
 
 # --- how a spec complains
