@@ -74,7 +74,7 @@ KILLED = (
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_each_exception_has_its_kind_and_its_words(error: Exception, kind: str, said: str) -> None:
-    """It is told in one line. A CUDA error leaves a context that no later trial can use; only memory is called so."""
+    """It is told in one line. A CUDA error leaves a context that no later trial can use; watches let others pass."""
     failure = failure_of(error)
     assert (failure.kind, "\n" in failure.reason) == (kind, False)
     assert said in failure.reason
@@ -82,6 +82,10 @@ def test_each_exception_has_its_kind_and_its_words(error: Exception, kind: str, 
     with pytest.raises(type(error)) as passed, memory_errors_named(TrialConfig()):
         raise error
     assert passed.value is error
+    if kind != "full_disk":
+        with pytest.raises(type(error)) as passed, full_disk_named(Path("runs")):
+            raise error
+        assert passed.value is error
 
 
 def test_a_bug_is_known_again_by_its_type_and_place() -> None:
@@ -193,30 +197,26 @@ def test_three_of_a_kind_in_a_row_stop_the_sweep() -> None:
     assert "same error, E in a.py:1: E: 1" in breaker.note(bug)
     breaker = CircuitBreaker()
     assert not any(breaker.note(Failure("diverged", "NaN")) for _ in range(9))
-    said = [breaker.note(Failure(data, f"{n}.jpg cannot be read")) for n in range(3)]  # type: ignore[arg-type]
+    said = [breaker.note(Failure(data, f"{n}.jpg cannot be read")) for n in range(3)]
     assert [bool(s) for s in said] == [False, False, True]
     assert "2.jpg" in said[-1]
 
 
-def test_a_machine_is_put_out_after_three_failures_in_a_row() -> None:
-    """A trial that gets on there clears it; other machines have counts of their own."""
+def test_a_place_is_to_blame_after_three_failures_in_a_row() -> None:
+    """A trial that gets on there clears it; other machines have counts of their own.
+
+    A GPU is to blame where it was always the same, and else its machine: another GPU of it clears the machine alone.
+    """
     suspects, a, b = Suspects(), Location("a"), Location("b")
-    assert suspects.note(a, 1) is None
-    assert suspects.note(a, 1) is None
+    assert [suspects.note(a, 1), suspects.note(a, 1)] == [None] * 2
     suspects.clear(a)
-    assert [suspects.note(a, 2), suspects.note(b, 3), suspects.note(a, 2)] == [None] * 3
-    assert suspects.note(a, 2) == a
+    assert [suspects.note(place, 2) for place in (a, b, a, a)] == [None, None, None, a]
     assert not suspects.are_many(a)
     assert suspects.note(a, 4) == a
     assert suspects.are_many(a)
     assert suspects.note(NOWHERE, 5) is None
-
-
-def test_a_gpu_is_to_blame_where_it_was_always_the_same_and_else_its_machine() -> None:
-    """What gets on on another GPU of the machine clears the machine, not the GPU."""
     suspects, first, second = Suspects(), Location("a", "0"), Location("a", "1")
-    assert [suspects.note(first, 1), suspects.note(second, 2)] == [None, None]
-    assert suspects.note(first, 3) == Location("a")
+    assert [suspects.note(first, 1), suspects.note(second, 2), suspects.note(first, 3)] == [None, None, a]
     suspects.clear(second)
     assert suspects.note(first, 4) == first
     suspects.clear(first)
@@ -415,12 +415,6 @@ def test_a_stage_that_does_not_fit_leaves_nothing(small_disk: Path) -> None:
     assert not list(store.workshop("kind", {"a": 2}).iterdir())
     folder = store.get_or_make("kind", {"a": 1}, lambda folder: (folder / "c").touch() or None)
     assert (folder / "c").exists()
-
-
-def test_other_errors_pass_a_watch_for_full_disks(tmp_path: Path) -> None:
-    """Only a full disk is called one."""
-    with pytest.raises(ZeroDivisionError), full_disk_named(tmp_path):
-        raise ZeroDivisionError
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])

@@ -209,6 +209,7 @@ def test_digest_is_of_what_determines_trials():
         ("trials=true", "trials: must be a whole number, got True."),
         ("trials=many", "trials: must be a whole number, got 'many'."),
         ("hours=0", "hours: must be above 0.0, got 0."),
+        ("near=0.7", "near: must be at most 0.5, got 0.7."),
         ("hours=.inf", "hours: must be a finite number, got inf."),
         ("seed=-1", "seed: must be at least 0, got -1."),
         ("concurrency=0", "concurrency: must be at least 1, got 0."),
