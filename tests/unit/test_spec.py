@@ -132,28 +132,19 @@ def test_changed_settings_ignore_what_cannot_matter():
     assert spec.changed_settings("transfer/finetuned") == {"backbone_lr": (0.001, 0.01), "epochs": (10, 4)}
 
 
-_TRAINING = {
-    "dropout",
-    "optimizer",
-    "head_lr",
-    "weight_decay",
-    "lr_schedule",
-    "label_smoothing",
-    "augmentation_strength",
-}
+_TRAINING = "dropout optimizer head_lr weight_decay lr_schedule label_smoothing augmentation_strength"
+_VOTES = "whitening k distance vote temperature"
 _PROMISED = {
-    "transfer": _TRAINING | {"unfreezing", "backbone_lr"},
-    "retrieval": _TRAINING
-    | {"backbone", "unfreezing", "backbone_lr", "pooling", "l2_normalize", "whitening"}
-    | {"k", "distance", "vote", "temperature"},
-    "scratch": _TRAINING | {"depth", "width", "batch_norm", "residual", "stem", "head_pooling", "loss", "image_size"},
+    "transfer": f"{_TRAINING} unfreezing backbone_lr",
+    "retrieval": f"{_TRAINING} unfreezing backbone_lr backbone pooling l2_normalize {_VOTES}",
+    "scratch": f"{_TRAINING} depth width batch_norm residual stem head_pooling loss image_size",
 }
 
 
 @pytest.mark.parametrize("family", _PROMISED)
 def test_packaged_search_covers_what_the_documentation_promises(family):
     """At full scale, each family searches around its experiments over everything that is documented as searched."""
-    assert set(load_spec(family, sets=["data=/cars"]).search) >= _PROMISED[family]
+    assert set(load_spec(family, sets=["data=/cars"]).search) >= set(_PROMISED[family].split())
 
 
 ODD = ["name=1e-4", "unfreezing=2:1,4:all", "search.epochs={low: 1, high: 9, step: 4}", "fixed.epochs=null", "hours=1"]
