@@ -25,7 +25,7 @@ from sweeps.engine.tune import run_tune
 from sweeps.interrupts import interruptible
 from sweeps.results.spending import UsedUp
 from sweeps.study.confirmation import Repeat
-from sweeps.study.sampling import Costs
+from sweeps.study.proposals import Costs
 from sweeps.study.study import Study
 from sweeps.trial import TrialRecord
 

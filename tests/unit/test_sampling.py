@@ -16,8 +16,8 @@ from sweeps.study.sampling import (
     STATES,
     Sampler,
     _most_telling,
-    _seed_of,
     _tpe,
+    seed_of,
     to_distribution,
 )
 from sweeps.trial import Status, TrialRecord
@@ -67,7 +67,7 @@ def test_draws_are_those_of_a_study_that_holds_the_trials() -> None:
     records = _records(60)
     sampler = Sampler(SEARCH, 3)
     for count in (0, 5, 30, 45, 60):
-        study = optuna.create_study(direction="maximize", sampler=_tpe(_seed_of(3, count), STARTUP_TRIALS))
+        study = optuna.create_study(direction="maximize", sampler=_tpe(seed_of(3, count), STARTUP_TRIALS))
         study.add_trials([_trial(record) for record in records[:count]])
         expected = study.ask(dict(DISTRIBUTIONS)).params
         assert sampler.draw(records[:count], count) == expected

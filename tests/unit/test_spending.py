@@ -17,8 +17,7 @@ from sweeps.spec.loading import load_spec
 from sweeps.spec.prices import Prices
 from sweeps.spec.space import FloatDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.study.older import read_older_spending
-from sweeps.study.records import read_history
+from sweeps.study.records import read_history, read_older_spending
 from sweeps.study.study import Asked, Study
 from sweeps.trial import NOTHING, Spent, Status, TrialRecord
 
