@@ -13,15 +13,20 @@ import carcls.families
 from carcls.config import TrialConfig
 from carcls.families import TestScore
 from carcls.stages import StageStore
-from sweeps.results.holdout import Subject, count_readings, find_reading, read_test
+from sweeps.results.models import count_readings, evaluate, find_reading
 from sweeps.results.result import TestReading
+from sweeps.trial import TrialRecord
 
 
-@dataclass
+@dataclass(frozen=True)
 class Images:
-    """What of a data set a reading asks for."""
+    """What of a data set an evaluation asks for."""
 
     digest: str = "images"
+
+    def refitted(self) -> Images:
+        """Return what a refit is trained on."""
+        return Images("images and validation")
 
 
 @dataclass
@@ -44,17 +49,21 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     """Take the place of reading images with a network."""
     reader = Reader()
     monkeypatch.setattr(carcls.families, "evaluate_on_test", reader)
+    monkeypatch.setattr(carcls.families, "refit_trial", lambda config, *_: f"refit-{config.dropout}")
+    monkeypatch.setattr("sweeps.results.models.model_on_disk", lambda _stages, _data, record, _tell: record.model)
     return reader
 
 
 def read(folder: Path, dropout: float, *, file: str = "test.json", refit: bool = False) -> TestReading:
     """Read the model of a trial that is known by its dropout."""
-    data: Any = Images("images and validation" if refit else "images")
-    subject = Subject(0, TrialConfig(dropout=dropout), data, refit)
+    config = TrialConfig(dropout=dropout).model_dump()
+    record = TrialRecord(0, None, {}, config, "complete", {}, 1, 1.0, model=f"model-{dropout}")
+    data: Any = Images()
+    known = find_reading(record, data, folder / file, refit=refit)
+    if known is not None:
+        return known
     stages, answers = StageStore(folder / "stages"), folder / "predictions.npz"
-    return find_reading(subject, folder / file) or read_test(
-        subject, f"model-{dropout}", stages, folder / file, answers
-    )
+    return evaluate(data, stages, record=record, refit=refit, path=folder / file, predictions=answers)[0]
 
 
 def test_a_model_is_read_once(tmp_path: Path, reader: Reader) -> None:

@@ -17,8 +17,8 @@ from carcls.data.summary import DataSummary
 from carcls.stages import StageStore
 from sweeps.cli.verdict import verdict_lines
 from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.models import compare_winner
 from sweeps.results.result import Compared, SweepResult
-from sweeps.results.winner_comparison import compare_winner
 from sweeps.trial import TrialRecord
 
 IMAGES = 200
