@@ -1,4 +1,9 @@
-"""What to try next: documented experiments, then starts, then settings drawn by a sampler that learns, or at random.
+"""What to try next, and what need not be run, since another trial answers it.
+
+Documented experiments come first, then starts, then settings drawn by a sampler that learns, or at random.
+
+One neighbour search answers every k, distance and vote. What a trial answered besides its own settings is written down
+as a list in its end; each becomes a trial for whoever reads the study, and the sampler learns from the best.
 
 A learning rate of 0.00100 and one of 0.00101 train the same network but for luck. What is drawn that close to a
 finished trial takes over its result, as equal trials do; what was asked for by name (documented experiments, starts)
@@ -8,7 +13,7 @@ never does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +22,7 @@ from sweeps.spec.conditions import fits, parameters_of
 from sweeps.spec.space import FloatDomain
 from sweeps.study.records import History
 from sweeps.study.sampling import Sampler, seed_of
-from sweeps.trial import TrialRecord
+from sweeps.trial import TrialRecord, what_is_broken
 
 if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
@@ -83,6 +88,38 @@ class Proposals:
         return self._history.next_number - self._history.confirming
 
 
+def derived_of(
+    config: TrialConfig, answers: Iterable[Mapping[str, Any]], spec: SweepSpec, known: Iterable[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the ``digest``, ``settings`` and ``metrics`` of what a trial answered besides.
+
+    Only settings that the sweep searches may differ from the trial's, by values that it could have drawn; what a known
+    trial has answered, or a documented experiment will, is left out.
+
+    Args:
+        config: of the trial.
+        answers: ``settings`` that differ from it, and ``metrics``, of each.
+        spec: of the sweep.
+        known: digests of all known trials.
+    """
+    seen = {*known, *(experiment.digest for _, experiment in spec.experiment_configs())}
+    for answer in answers:
+        if not _is_searched(answer["settings"], config, spec) or what_is_broken(answer["metrics"]):
+            continue
+        other = config.model_copy(update=answer["settings"])
+        if other.digest not in seen:
+            seen.add(other.digest)
+            settings = parameters_of(other, spec.search)
+            yield {"digest": other.digest, "settings": settings, "metrics": dict(answer["metrics"])}
+
+
+def _is_searched(settings: Mapping[str, Any], config: TrialConfig, spec: SweepSpec) -> bool:
+    return all(
+        value == getattr(config, name) or (name in spec.search and fits(spec.search[name], value))
+        for name, value in settings.items()
+    )
+
+
 def find_near_duplicate(records: Sequence[TrialRecord], config: TrialConfig, spec: SweepSpec) -> int | None:
     """Return the number of the closest finished trial that ``config`` needs not be run beside, or None.
 
@@ -96,33 +133,23 @@ def find_near_duplicate(records: Sequence[TrialRecord], config: TrialConfig, spe
     ranges = {name: domain for name, domain in floats.items() if domain.low < domain.high}
     if not near or not ranges:
         return None
-    left_out = {*ranges, "micro_batch"}  # which a trial may have been given when it ran out of memory
-    rest = _without(config.canonical(), left_out)
+    # A trial may have been given other micro-batches when it ran out of memory.
+    own, ended = dict(config), [record for record in records if record.status in ("complete", "pruned")]
+    apart = {name: own[name] for name in (*ranges, "micro_batch")}
     found = [
         (distance, record.number)
-        for record in records
-        if record.status in ("complete", "pruned")
-        if (distance := _distance(record.config, config, ranges, near)) <= near
-        if _without(TrialConfig.model_validate(dict(record.config)).canonical(), left_out) == rest
+        for record in ended
+        if (distance := _distance(own, record.config, ranges)) <= near
+        if TrialConfig.model_validate({**record.config, **apart}).digest == config.digest
     ]
     return min(found)[1] if found else None
 
 
-def _distance(
-    other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str, FloatDomain[float]], near: float
-) -> float:
-    """Return the largest difference in any of the ranges, as a share of the range; infinite outside of one.
-
-    Infinite as well as soon as one is above ``near``: most trials differ in the first range already.
-    """
-    largest = 0.0
-    for name, domain in ranges.items():
-        if not fits(domain, other[name]):
-            return math.inf
-        largest = max(largest, abs(_place(other[name], domain) - _place(getattr(config, name), domain)))
-        if largest > near:
-            return math.inf
-    return largest
+def _distance(one: Mapping[str, Any], other: Mapping[str, Any], ranges: Mapping[str, FloatDomain[float]]) -> float:
+    """Return the largest difference in any of the ranges, as a share of the range; infinite outside of one."""
+    if not all(fits(domain, other[name]) for name, domain in ranges.items()):
+        return math.inf
+    return max(abs(_place(one[name], domain) - _place(other[name], domain)) for name, domain in ranges.items())
 
 
 def _place(value: float, domain: FloatDomain[float]) -> float:
@@ -130,7 +157,3 @@ def _place(value: float, domain: FloatDomain[float]) -> float:
     if domain.log:
         return math.log(value / domain.low) / math.log(domain.high / domain.low)
     return (value - domain.low) / (domain.high - domain.low)
-
-
-def _without(settings: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in names}

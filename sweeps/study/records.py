@@ -22,7 +22,6 @@ from carcls.outcome import Measurement
 from sweeps.interrupts import uninterrupted
 from sweeps.spec.goals import ACCURACY_ALONE, Goals
 from sweeps.spec.stopping import EarlyStopping
-from sweeps.study.derived import derived_record
 from sweeps.study.journal import JOURNAL, EpochHistory, Journal, measurement_in
 from sweeps.trial import OBJECTIVE, Spent, TrialRecord, Twin, record_from_notes
 
@@ -242,7 +241,7 @@ class History:
         number = noted["asked"].get("number", place)
         self._ended.pop(number, None)
         for derived in (noted["outcome"] or {}).get("derived", ()):
-            self._ended[derived["number"]] = derived_record(self.record(number), derived)
+            self._ended[derived["number"]] = _derived_record(self.record(number), derived)
             self.digests.setdefault(derived["digest"], derived["number"])
             self.next_number = max(self.next_number, derived["number"] + 1)
 
@@ -256,6 +255,29 @@ def read_history(folder: Path) -> History:
     return History(folder)
 
 
+def _derived_record(parent: TrialRecord, derived: Mapping[str, Any]) -> TrialRecord:
+    """Return the record of a trial that ``parent`` answered besides: its own settings with its parent's model.
+
+    Args:
+        parent: a complete trial.
+        derived: as ``sweeps.study.proposals.derived_of`` yields it, with its ``number``.
+    """
+    return TrialRecord(
+        number=derived["number"],
+        experiment=None,
+        settings=derived["settings"],
+        config={**parent.config, **derived["settings"]},
+        status="complete",
+        metrics=derived["metrics"],
+        epochs=parent.epochs,
+        seconds=0.0,
+        reason=f"answered by trial {parent.number}",
+        reused=True,
+        model=parent.model,
+        sibling_of=parent.number,
+    )
+
+
 def read_older_spending(folder: Path) -> dict[int, Spent]:
     """Return what trials took by the file of older versions, whose journals did not have it; by number.
 
@@ -263,18 +285,16 @@ def read_older_spending(folder: Path) -> dict[int, Spent]:
     left torn do not count.
     """
     path = folder / "spending.jsonl"
-    parts: dict[tuple[int, int], Spent] = {}
-    walls: dict[int, float] = {}
+    last: dict[tuple[int, int], Spent] = {}
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
-            session, wall = line["sitting"], line["wall"]
-            spent = Spent(line["seconds"], line["epochs"], line["cpu_seconds"], line["gpu_seconds"])
-            parts[line["trial"], session] = spent
+            spent = Spent(line["seconds"], line["epochs"], line["cpu_seconds"], line["gpu_seconds"], line["wall"])
+            last[line["trial"], line["sitting"]] = spent
         except (ValueError, KeyError, TypeError):
             continue
-        walls[session] = max(walls.get(session, 0.0), wall)
+    walls = {session: max(spent.wall for (_, s), spent in last.items() if s == session) for _, session in last}
     trials: dict[int, Spent] = {}
-    for (number, _), spent in parts.items():
+    for (number, _), spent in last.items():
         trials[number] = trials.get(number, Spent(wall=sum(walls.values()))) + spent
     return trials

@@ -25,14 +25,8 @@ from sweeps.spec.conditions import fits
 from sweeps.spec.goals import ACCURACY_ALONE, Goals
 from sweeps.spec.objectives import values_of
 from sweeps.spec.space import Choice, Domain, IntDomain
-from sweeps.trial import OBJECTIVE, Status, TrialRecord
+from sweeps.trial import OBJECTIVE, TrialRecord
 
-STATES: Mapping[Status, TrialState] = {
-    "running": TrialState.RUNNING,
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
 STARTUP_TRIALS = 8
 # So many trials are shown to the sampler; a draw takes as long as it sees trials.
 MOST_SHOWN, BEST_SHOWN = 250, 50
@@ -101,7 +95,7 @@ class Sampler:
         settings = {n: v for n, v in record.settings.items() if n in self._search and fits(self._search[n], v)}
         limits = {str(c): c.excess(metrics.get(c.quantity.metric, math.nan)) for c in goals.constraints}
         return create_trial(
-            state=STATES[record.status],
+            state=TrialState[record.status.upper()],
             values=values,
             params={name: settings[name] for name in self._search if name in settings},
             distributions={name: d for name, d in self._distributions.items() if name in settings},

@@ -16,8 +16,7 @@ from carcls.outcome import Measurement
 from sweeps.failures import NO_FAULT
 from sweeps.spec.conditions import parameters_of
 from sweeps.study.confirmation import Repeat
-from sweeps.study.derived import derived_of
-from sweeps.study.proposals import Costs, Proposals
+from sweeps.study.proposals import Costs, Proposals, derived_of
 from sweeps.study.records import History
 from sweeps.trial import Spent, Status, TrialRecord, what_is_broken, whole_outcome
 

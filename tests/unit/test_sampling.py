@@ -13,7 +13,6 @@ from sweeps.spec.space import Choice, Domain, FloatDomain
 from sweeps.study.sampling import (
     MOST_SHOWN,
     STARTUP_TRIALS,
-    STATES,
     Sampler,
     _most_telling,
     _tpe,
@@ -52,7 +51,7 @@ def _trial(record: TrialRecord) -> FrozenTrial:
     """Return the trial as a study of Optuna would have it, with all it has measured."""
     value = record.metrics["val_accuracy"]
     trial = create_trial(
-        state=STATES[record.status],
+        state=TrialState["FAIL" if record.status == "failed" else record.status.upper()],
         value=value if record.status == "complete" else None,
         params=dict(record.settings),
         distributions={name: DISTRIBUTIONS[name] for name in record.settings},
