@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from sweeps.results.leaderboard import Leaderboard, differing_settings, find_best
+from sweeps.results.leaderboard import Leaderboard, differing_settings, find_best, varying_settings
 from sweeps.spec.goals import ACCURACY_ALONE, Goals
 from sweeps.trial import Status, TrialRecord, Twin
 
@@ -86,7 +86,7 @@ def test_settings_that_cannot_matter_are_not_shown() -> None:
 def test_varying_settings_are_those_in_which_trials_differ() -> None:
     """A setting that all trials share is no column, and neither is the seed."""
     trials = [trial(0, 0.1, dropout=0.1, epochs=3, seed=1), trial(1, 0.2, dropout=0.2, epochs=3, seed=2)]
-    assert board_of(*trials).varying == ("dropout",)
+    assert varying_settings([board_of(*trials)]) == ("dropout",)
 
 
 def test_half_width_is_that_of_the_wilson_interval() -> None:
