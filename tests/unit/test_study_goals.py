@@ -6,10 +6,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers import spec_of_yaml
+from helpers import run_study, spec_of_yaml
 
 from carcls.config import TrialConfig
-from carcls.outcome import Measurement
 from sweeps.spec.goals import Goals
 from sweeps.spec.space import Choice, FloatDomain
 from sweeps.spec.spec import SweepSpec
@@ -32,13 +31,7 @@ def by_backbone(config: TrialConfig) -> dict[str, float]:
 
 def run(study: Study, measure: Callable[[TrialConfig], dict[str, float]]) -> list[Asked]:
     """Complete all that the study owes with what ``measure`` says."""
-    done = []
-    while (asked := study.ask()) is not None:
-        metrics = measure(asked.config)
-        study.report(asked.number, Measurement(1, {"val_accuracy": metrics["val_accuracy"]}))
-        study.tell_complete(asked.number, metrics, 1, 0.1, {})
-        done.append(asked)
-    return done
+    return run_study(study, lambda asked: measure(asked.config))
 
 
 def toy(config: TrialConfig) -> dict[str, float]:
