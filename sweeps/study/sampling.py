@@ -6,7 +6,6 @@ training would outweigh everything else it knows: it would search around one net
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -106,13 +105,9 @@ class Sampler:
 
 def _seen(records: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
     """Yield what the sampler learns from, in the order of asking: trials, their twins, and each one's best derived."""
-    best: dict[int, TrialRecord] = {}
-    for record in records:
-        if record.sibling_of is not None:
-            rival = best.setdefault(record.sibling_of, record)
-            if record.metrics[OBJECTIVE] > rival.metrics[OBJECTIVE]:
-                best[record.sibling_of] = record
     own = [record for record in records if record.sibling_of is None]
+    derived = sorted((r for r in records if r.sibling_of is not None), key=lambda r: (r.metrics[OBJECTIVE], -r.number))
+    best = {record.sibling_of: record for record in derived}  # the last of each, which is the best
     twins = [replace(record, number=t.number, settings=t.settings) for record in own for t in record.twins]
     yield from sorted([*own, *twins, *best.values()], key=lambda record: record.number)
 
@@ -125,11 +120,10 @@ def _most_telling(trials: list[FrozenTrial], goals: Goals) -> list[FrozenTrial]:
     """
     if len(trials) <= MOST_SHOWN or len(goals.objectives) > 1 or goals.constraints:
         return trials
-    sign = -1.0 if goals.first.direction == "maximize" else 1.0
     recent = MOST_SHOWN - BEST_SHOWN
     old, latest = trials[:-recent], trials[-recent:]
     complete = [trial for trial in old if trial.state is TrialState.COMPLETE]
-    best = {id(trial) for trial in sorted(complete, key=lambda trial: sign * trial.values[0])[:BEST_SHOWN]}
+    best = {id(trial) for trial in sorted(complete, key=lambda trial: goals.first.loss(trial.values[0]))[:BEST_SHOWN]}
     return [trial for trial in old if id(trial) in best or trial.state is TrialState.RUNNING] + latest
 
 
@@ -147,10 +141,9 @@ class _Shelf(InMemoryStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the trials that are shown, and after them those that are stored."""
+        """Return the trials that are shown, which are never copied, and after them those that are stored."""
         shown = [trial for trial in self._shown if states is None or trial.state in states]
-        own = super().get_all_trials(study_id, deepcopy, states)
-        return [*(copy.deepcopy(shown) if deepcopy else shown), *own]
+        return [*shown, *super().get_all_trials(study_id, deepcopy, states)]
 
 
 def seed_of(seed: int, number: int) -> int:

@@ -122,8 +122,13 @@ def test_the_front_is_marked_where_there_are_several_objectives() -> None:
     assert {row.trial.number for row in board_of(*trials, goals=LIMITED).shown} == {0, 1, 2}
 
 
-def test_shown_ranks_count_what_is_shown() -> None:
-    """Where siblings are left out, the rows that stay are 1, 2, 3."""
-    siblings = [replace(trial(number, 0.9 - number / 100), sibling_of=0) for number in range(2, 30)]
-    shown = board_of(trial(0, 0.95), trial(1, 0.3), *siblings).shown
-    assert [(row.trial.number, row.rank) for row in shown] == [(0, 1), (1, 2)]
+def test_of_a_trial_and_its_siblings_the_best_is_shown() -> None:
+    """And documented experiments; the rows that stay have ranks 1, 2, 3, and all are in the rows."""
+    siblings = [replace(trial(number, 0.9 - number / 100), sibling_of=number % 2) for number in range(3, 30)]
+    documented = replace(trial(2, 0.1), experiment="transfer/frozen")
+    worse = replace(trial(30, 0.05), sibling_of=2)
+    board = board_of(
+        trial(0, 0.95), replace(trial(1, 0.3), experiment="transfer/finetuned"), documented, worse, *siblings
+    )
+    assert [(row.trial.number, row.rank) for row in board.shown] == [(0, 1), (3, 2), (1, 3), (2, 4)]
+    assert len(board.rows) == 31

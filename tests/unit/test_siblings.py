@@ -10,7 +10,6 @@ import helpers
 from helpers import ask, asked_of, rewrite_journal
 
 from carcls.config import TrialConfig
-from sweeps.results.leaderboard import Leaderboard
 from sweeps.spec.space import Choice, FloatDomain, IntDomain
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.stopping import EarlyStopping
@@ -192,21 +191,6 @@ def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
         rest = run(study)
     assert len(rest) == 2
     assert all(asked.config.dropout != 0.33 for asked in rest)
-
-
-def test_the_leaderboard_shows_the_best_of_each_trial_and_its_siblings(tmp_path: Path) -> None:
-    """All are ranked; condensed, each search and its siblings are one row, and experiments keep theirs."""
-    names = ("retrieval/resnet50-k3-euclidean",)
-    with Study.open(tmp_path, spec_of(experiments=names, trials=2)) as study:
-        run(study)
-        trials = study.records()
-    base = spec_of().trial_config({}).model_dump()
-    board = Leaderboard(tuple(trials), base, 100)
-    rows = board.shown
-    assert len(board.rows) == len(trials) > 20
-    assert [row.trial.experiment for row in rows if row.trial.experiment] == list(names)
-    assert len(rows) <= 3
-    assert rows[0] == board.rows[0]
 
 
 def test_the_sampler_sees_the_best_sibling_of_each_trial_only(tmp_path: Path) -> None:

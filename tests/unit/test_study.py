@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
-from helpers import ask, complete, rewrite_journal, run_study
+from helpers import ask, asked_of, complete, rewrite_journal, run_study
 
 from carcls.errors import InputError
 from carcls.outcome import Measurement
@@ -19,7 +19,7 @@ from sweeps.spec.conditions import fits
 from sweeps.spec.space import Choice, FloatDomain, IntDomain
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.stopping import EarlyStopping
-from sweeps.study.journal import sealed
+from sweeps.study.journal import JOURNAL
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler, to_distribution
 from sweeps.study.study import MAX_ATTEMPTS, Asked, Study
@@ -75,59 +75,45 @@ def test_a_record_names_the_stages_that_its_trial_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "domain",
+    ("domain", "never"),
     [
-        FloatDomain(0.0, 0.5),
-        FloatDomain(1e-5, 1e-1, log=True),
-        IntDomain(2, 8, step=3),
-        IntDomain(1, 64, log=True),
-        Choice(("adam", "sgd")),
-        Choice((True, False)),
-        Choice((1, 2.5, "x")),
+        (FloatDomain(0.0, 0.5), "0.5"),
+        (FloatDomain(1e-5, 1e-1, log=True), 0.0),
+        (IntDomain(2, 8, step=3), 4),
+        (IntDomain(1, 64, log=True), True),
+        (Choice(("adam", "sgd")), "SGD"),
+        (Choice((True, False)), 1),
+        (Choice((1, 2.5, "x")), 2),
     ],
     ids=str,
 )
-def test_distributions_hold_what_their_domains_draw(domain: FloatDomain | IntDomain | Choice) -> None:
-    """Optuna takes the ends of a domain and whatever is drawn from it, and draws itself what fits into it."""
+def test_distributions_hold_what_their_domains_draw(domain: FloatDomain | IntDomain | Choice, never: object) -> None:
+    """Optuna takes the ends of a domain and whatever is drawn from it, and draws itself what fits into it.
+
+    A value outside of a range, between its steps or of another type does not fit.
+    """
     distributions = {"it": to_distribution(domain)}
     assert all(fits(domain, end) for end in domain.ends())
+    assert not fits(domain, never)
     for value in (*domain.ends(), *(domain.draw(random.Random(seed)) for seed in range(20))):
         optuna.trial.create_trial(value=0.0, params={"it": value}, distributions=distributions)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     assert all(fits(domain, study.ask(distributions).params["it"]) for _ in range(20))
 
 
-@pytest.mark.parametrize(
-    ("domain", "value"),
-    [
-        (FloatDomain(1e-6, 1.0, log=True), 0.0),
-        (IntDomain(2, 8, step=3), 4),
-        (IntDomain(0, 1), True),
-        (Choice((True, False)), 1),
-        (FloatDomain(0.0, 1.0), "0.5"),
-    ],
-)
-def test_values_that_a_domain_never_gives_do_not_fit(domain: FloatDomain | IntDomain | Choice, value: object) -> None:
-    """A value outside of a range, between its steps or of another type does not fit."""
-    assert not fits(domain, value)
+def test_documented_experiments_come_first_and_teach_what_fits(tmp_path: Path) -> None:
+    """In their order, with exactly the configs that the spec gives them.
 
-
-def test_documented_experiments_come_first_in_their_order(tmp_path: Path) -> None:
-    """The first trials are the documented experiments with exactly the configs that the spec gives them."""
+    Weight decay 0 is in no logarithmic domain: the sampler gets the other settings, the record gets all.
+    """
     spec = spec_of()
     with Study.open(tmp_path, spec) as study:
         asked = run_all(study)
+        record = study.record(0)
     assert [(a.experiment, a.config) for a in asked[:2]] == spec.experiment_configs()
     assert [a.experiment for a in asked[2:]] == [None] * 4
-
-
-def test_an_experiment_outside_of_the_domains_teaches_what_fits(tmp_path: Path) -> None:
-    """Weight decay 0 is in no logarithmic domain: the sampler gets the other settings, the record gets all."""
-    with Study.open(tmp_path, spec_of()) as study:
-        complete(study, ask(study), {"val_accuracy": 0.5})
-        record = study.record(0)
     assert record.settings == {"dropout": 0.0, "head_lr": 1e-3, "weight_decay": 0.0}
-    seen = Sampler(spec_of().search, seed=0)._trial_of(record)
+    seen = Sampler(spec.search, seed=0)._trial_of(record)
     assert seen is not None
     assert seen.params == {"dropout": 0.0, "head_lr": 1e-3}
 
@@ -250,15 +236,17 @@ def test_what_costs_no_attempt_may_happen_any_number_of_times(tmp_path: Path, wa
 
 def test_a_driver_that_died_while_asking_leaves_no_trial(tmp_path: Path) -> None:
     """A trial that an older version began but never handed out is not shown and costs no budget."""
-    line, _ = sealed({"op_code": 4, "study_id": 0})
-    (tmp_path / "study.journal").write_bytes(line)
+    (tmp_path / JOURNAL).touch()
+    rewrite_journal(tmp_path, lambda _: [{"op_code": 4, "study_id": 0}])
     with Study.open(tmp_path, spec_of(experiments=())) as study:
-        assert len(run_all(study)) == 6
-        assert len(study.records()) == 6
+        assert len(run_all(study)) == len(study.records()) == 6
 
 
 def test_a_config_that_was_complete_before_is_not_computed_again(tmp_path: Path) -> None:
-    """A small space is exhausted: each config is handed out, listed and announced once, with those drawn again."""
+    """A small space is exhausted: each config is handed out, listed and announced once, with those drawn again.
+
+    It has no more work then, also for the next driver; only a larger budget looks again.
+    """
     spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1, 0.2))})
     with Study.open(tmp_path, spec) as study:
         asked = run_all(study)
@@ -270,20 +258,11 @@ def test_a_config_that_was_complete_before_is_not_computed_again(tmp_path: Path)
     assert drawn
     assert all((twin.settings, twin.near) == (record.settings, False) for twin, record in drawn)
     assert sorted([*numbers, *(twin.number for twin, _ in drawn)]) == list(range(len(numbers) + len(drawn)))
-
-
-def test_an_exhausted_space_is_not_searched_again(tmp_path: Path) -> None:
-    """What holds nothing new has no more work, also for the next driver; only a larger budget looks again."""
-    small = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1))})
-    with Study.open(tmp_path, small) as study:
-        run_all(study)
-        assert not study.has_work
-        drawn = study.records()
-    with Study.open(tmp_path, small) as study:
+    with Study.open(tmp_path, spec) as study:
         assert not study.has_work
         assert study.ask() is None
-        assert study.records() == drawn
-    with Study.open(tmp_path, small.model_copy(update={"trials": 11})) as study:
+        assert study.records() == records
+    with Study.open(tmp_path, spec.model_copy(update={"trials": 11})) as study:
         assert study.has_work
 
 
@@ -291,7 +270,7 @@ def test_a_duplicate_of_a_running_trial_is_not_run(tmp_path: Path) -> None:
     """While its twin runs a duplicate is not computed; what comes of the twin, also of a failed one, is its result."""
     spec = spec_of(experiments=(), trials=10, search={"dropout": Choice((0.0, 0.1, 0.2))})
     with Study.open(tmp_path, spec) as study:
-        asked = [a for a in iter(study.ask, None) if a is not None]
+        asked = list(asked_of(study))
         assert len(asked) == 3
         assert {r.status for r in study.records()} == {"running"}
         assert not study.report(asked[0].number, Measurement(1, {"val_accuracy": 0.9}))
@@ -322,12 +301,12 @@ def test_an_epoch_costs_one_line_of_its_metrics(tmp_path: Path) -> None:
     metrics = {f"metric_{i}": 0.123456789 for i in range(20)} | {"val_accuracy": 0.5}
     with Study.open(tmp_path, spec_of(experiments=(), early_stopping=EarlyStopping(enabled=False))) as study:
         asked = ask(study)
-        before = (tmp_path / "study.journal").stat().st_size
+        before = (tmp_path / JOURNAL).stat().st_size
         for epoch in (*range(1, 101), 100):
             study.report(asked.number, Measurement(epoch, metrics))
-        grown = (tmp_path / "study.journal").stat().st_size - before
+        grown = (tmp_path / JOURNAL).stat().st_size - before
     assert grown < 100 * (len(json.dumps(metrics)) + 200)
-    lines = (tmp_path / "study.journal").read_text().splitlines()
+    lines = (tmp_path / JOURNAL).read_text().splitlines()
     assert sum("measured" in json.loads(line) for line in lines) == 100
 
 
@@ -350,7 +329,7 @@ def test_a_trial_has_its_epochs_whoever_reads_it(tmp_path: Path) -> None:
         assert study.record(second.number).history[1:] == tuple(told[1:])
     seen = read_history(tmp_path).records[0].history
     assert list(seen) == told
-    (tmp_path / "study.journal").write_text("another one\n")
+    (tmp_path / JOURNAL).write_text("another one\n")
     with pytest.raises(InputError, match="written anew"):
         list(seen)
 
