@@ -20,8 +20,8 @@ from carcls.config import SCRATCH
 from carcls.errors import InputError
 from carcls.outcome import Measurement
 from sweeps.interrupts import uninterrupted
-from sweeps.spec.goals import ACCURACY_ALONE, Goals
-from sweeps.spec.stopping import EarlyStopping
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.objectives import ACCURACY_ALONE, Goals
 from sweeps.study.journal import JOURNAL, EpochHistory, Journal, measurement_in
 from sweeps.trial import OBJECTIVE, Spent, TrialRecord, Twin, record_from_notes
 

@@ -10,9 +10,9 @@ import helpers
 from helpers import ask, asked_of, rewrite_journal
 
 from carcls.config import TrialConfig
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, FloatDomain, IntDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler
 from sweeps.study.study import Asked, Study

@@ -16,9 +16,9 @@ from helpers import ask, asked_of, complete, rewrite_journal, run_study
 from carcls.errors import InputError
 from carcls.outcome import Measurement
 from sweeps.spec.conditions import fits
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, FloatDomain, IntDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.study.journal import JOURNAL
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler, to_distribution

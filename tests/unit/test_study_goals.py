@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers import run_study, spec_of_yaml
 
 from carcls.config import TrialConfig
-from sweeps.spec.goals import Goals
+from sweeps.spec.objectives import Goals
 from sweeps.spec.space import Choice, FloatDomain
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.study import Asked, Study

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.stages import StageStore
-from sweeps.cli.verdict import verdict_lines
+from sweeps.cli.summary import verdict_lines
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.models import compare_winner
 from sweeps.results.result import Compared, SweepResult
@@ -60,7 +60,8 @@ class Sweep:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    """Return a sweep without trials."""
+    """Return a sweep without trials, whose folder is the cached stage of their answers."""
+    (tmp_path / "key.json").touch()
     return Sweep(tmp_path)
 
 
