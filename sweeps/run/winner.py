@@ -12,8 +12,7 @@ from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.models import find_reading
-from sweeps.results.result import RESULT, Registered, SweepResult, TestReading
-from sweeps.results.spending import spent_dict
+from sweeps.results.result import RESULT, Registered, SweepResult, TestReading, spent_dict
 from sweeps.run.session import SweepSession
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of

@@ -12,7 +12,7 @@ from carcls.outcome import Measurement
 from sweeps.engine.forecast import Account, BudgetStatus
 from sweeps.engine.meter import Meter
 from sweeps.engine.resources import Share
-from sweeps.results.spending import spent_dict
+from sweeps.results.result import spent_dict
 from sweeps.spec.fields import Prices
 from sweeps.spec.loading import load_spec
 from sweeps.spec.space import FloatDomain
