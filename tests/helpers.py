@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from carcls.outcome import Measurement
 from carcls.stages import LOG, StageStore
+from sweeps.spec.space import FloatDomain
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.yaml_text import read_tree
 from sweeps.study.journal import JOURNAL, sealed
@@ -27,6 +28,12 @@ def events_of(store: StageStore) -> list[SimpleNamespace]:
 def spec_of_yaml(text: str, source: str = "spec.yaml") -> SweepSpec:
     """Return the spec that ``SweepSpec.to_yaml`` wrote."""
     return SweepSpec.from_tree(read_tree(text, source))
+
+
+def study_spec(**changes: Any) -> SweepSpec:
+    """Return a sweep over the dropout in which no trial is stopped early; with changes."""
+    fields = {"family": "transfer", "search": {"dropout": FloatDomain(0.0, 0.5)}, "early_stopping": {"enabled": False}}
+    return SweepSpec.model_validate({**fields, **changes})
 
 
 def ask(study: Study) -> Asked:

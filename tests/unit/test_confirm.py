@@ -7,7 +7,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers import spec_of_yaml
 from rich.console import Console
@@ -149,32 +148,6 @@ def test_leaderboard_puts_confirmed_trials_first_and_keeps_their_runs_inside() -
     assert [None if row.confirmed is None else row.confirmed.mean for row in board.rows] == [0.7, 0.6, None]
     assert board.rows[0].trial.metrics["val_accuracy"] == 0.8
     assert board.best is trials[4]  # stands for trial 1, in the result as in the status
-
-
-def test_the_luck_of_the_best_of_thirty_equal_trials_is_gone_after_confirmation() -> None:
-    """Thirty settings are equally good (70%), each run is off by 2 points: the best search score lies about two
-    standard deviations too high, its fresh seeds at the truth, and the shrinkage is that luck.
-    """
-    rng = np.random.default_rng(0)
-    winners, means, shrinkages = [], [], []
-    for _ in range(300):
-        search = [record(number, float(score)) for number, score in enumerate(rng.normal(0.70, 0.02, 30))]
-        best = sorted(search, key=lambda one: -one.metrics["val_accuracy"])[:3]
-        runs = [
-            fresh(30 + 3 * place + run, float(rng.normal(0.70, 0.02)), one.number)
-            for place, one in enumerate(best)
-            for run in range(3)
-        ]
-        confirmed = {one.number: one for one in confirmed_of([*search, *runs])}
-        top = confirmed[best[0].number]
-        assert top.mean is not None
-        assert top.shrinkage is not None
-        winners.append(top.search)
-        means.append(top.mean)
-        shrinkages.append(top.shrinkage)
-    assert np.mean(winners) == pytest.approx(0.70 + 2.04 * 0.02, abs=0.002)  # expected largest of 30 normal draws
-    assert np.mean(means) == pytest.approx(0.70, abs=0.002)
-    assert np.mean(shrinkages) == pytest.approx(-2.04 * 0.02, abs=0.003)
 
 
 def test_a_command_that_goes_on_keeps_the_choice_of_the_sweep(tmp_path: Path) -> None:

@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import ask, asked_of
+from helpers import ask, asked_of, study_spec
 
 from carcls.errors import InputError
 from carcls.outcome import Measurement
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import MISTAKE, run_command
 from sweeps.interrupts import interruptible
-from sweeps.spec.space import FloatDomain
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.journal import JOURNAL
@@ -32,8 +31,7 @@ COMMANDS = ("status mine", "status mine --json", "resume mine --dry-run", "gc --
 
 def spec_of(trials: int) -> SweepSpec:
     """Return the spec of a sweep over the dropout."""
-    search = {"dropout": FloatDomain(0.0, 0.5)}
-    return SweepSpec.model_validate({"family": "transfer", "name": "mine", "trials": trials, "search": search})
+    return study_spec(name="mine", trials=trials)
 
 
 def go_on(folder: Path, trials: int) -> None:

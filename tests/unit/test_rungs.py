@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
+from helpers import ask, asked_of, study_spec
 from optuna.pruners import SuccessiveHalvingPruner
 
 from carcls.outcome import Measurement
-from sweeps.spec.space import FloatDomain
-from sweeps.spec.spec import SweepSpec
 from sweeps.study.study import Study
-
-
-def spec_of(epochs: int, stopping: dict[str, Any], **changes: Any) -> SweepSpec:
-    """Return a search over the dropout."""
-    fields = {"family": "transfer", "trials": 12, "near": 0.0, "search": {"dropout": FloatDomain(0.0, 0.5)}, **changes}
-    return SweepSpec.model_validate({**fields, "config": {"epochs": epochs}, "early_stopping": stopping})
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -32,9 +24,10 @@ def test_verdicts_are_those_of_optunas_successive_halving(
     pruner = SuccessiveHalvingPruner(min_epochs, reduction, min_early_stopping_rate=0)
     theirs = optuna.create_study(direction="maximize", pruner=pruner)
     order, stopped = random.Random(seed), 0
-    spec = spec_of(100, {"min_epochs": min_epochs, "reduction": reduction, "within_kind": 0.0})
+    stopping = {"min_epochs": min_epochs, "reduction": reduction, "within_kind": 0.0}
+    spec = study_spec(trials=12, near=0.0, config={"epochs": 100}, early_stopping=stopping)
     with Study.open(tmp_path, spec) as study:
-        running = {asked.number: theirs.ask() for asked in iter(study.ask, None) if asked is not None}
+        running = {asked.number: theirs.ask() for asked in asked_of(study)}
         epochs = dict.fromkeys(running, 0)
         while running:
             number, accuracy = order.choice(sorted(running)), order.random()
@@ -52,8 +45,8 @@ def test_early_epochs_are_compared_within_their_kind(tmp_path: Path) -> None:
     """A trial that opens its backbone is not stopped by frozen ones in its first half, and is later."""
     starts = ({"unfreezing": "frozen"}, {"unfreezing": "full"}, {"unfreezing": "full", "dropout": 0.1})
     stopping = {"min_epochs": 2, "reduction": 3, "within_kind": 0.5}
-    with Study.open(tmp_path, spec_of(10, stopping, starts=starts)) as study:
-        frozen, lower, higher = (asked.number for asked in (study.ask() for _ in starts) if asked is not None)
+    with Study.open(tmp_path, study_spec(config={"epochs": 10}, starts=starts, early_stopping=stopping)) as study:
+        frozen, lower, higher = (ask(study).number for _ in starts)
 
         def report(number: int, epoch: int, accuracy: float) -> bool:
             return study.report(number, Measurement(epoch, {"val_accuracy": accuracy}))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import helpers
-from helpers import ask, asked_of, rewrite_journal
+from helpers import ask, asked_of, rewrite_journal, study_spec
 
 from carcls.config import TrialConfig
-from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, FloatDomain, IntDomain
-from sweeps.spec.spec import SweepSpec
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler
 from sweeps.study.study import Asked, Study
@@ -22,20 +21,13 @@ KS, DISTANCES = (1, 3, 10), ("euclidean", "cosine")
 VOTES = ("uniform", "distance", "softmax")
 
 
-def spec_of(**changes: Any) -> SweepSpec:
-    """Two extractors, and twelve ways to ask their neighbours."""
-    fields: dict[str, Any] = {
-        "family": "retrieval",
-        "trials": 24,
-        "config": {"unfreezing": "full"},
-        "search": {
-            "dropout": Choice((0.0, 0.5)),
-            "k": Choice((1, 3, 5, 7, 10, 20)),
-            "distance": Choice(("euclidean", "cosine")),
-        },
-        "early_stopping": EarlyStopping(enabled=False),
-    }
-    return SweepSpec.model_validate({**fields, **changes})
+# Two extractors, and twelve ways to ask their neighbours.
+SEARCH = {
+    "dropout": Choice((0.0, 0.5)),
+    "k": Choice((1, 3, 5, 7, 10, 20)),
+    "distance": Choice(("euclidean", "cosine")),
+}
+spec_of = partial(study_spec, family="retrieval", trials=24, config={"unfreezing": "full"}, search=SEARCH)
 
 
 def accuracy(config: TrialConfig) -> float:
@@ -90,7 +82,7 @@ def test_two_extractors_are_two_trials_whatever_is_asked_of_their_neighbours(tmp
 
 def test_siblings_cost_no_budget(tmp_path: Path) -> None:
     """A budget of five trials with many values of dropout runs five trials."""
-    search = {**spec_of().search, "dropout": Choice(tuple(step / 100 for step in range(50)))}
+    search = {**SEARCH, "dropout": Choice(tuple(step / 100 for step in range(50)))}
     with Study.open(tmp_path, spec_of(search=search, trials=5)) as study:
         assert len(run(study)) == 5
         assert len(study.records()) == 5 * 12
@@ -179,7 +171,7 @@ def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
         experiments=("retrieval/resnet50-k3-euclidean",),
         starts=({"dropout": 0.33, "epochs": 4},),
         trials=4,
-        search={**spec_of().search, "dropout": Choice(tuple(step / 100 for step in range(30)))},
+        search={**SEARCH, "dropout": Choice(tuple(step / 100 for step in range(30)))},
     )
     with Study.open(tmp_path, spec) as study:
         first, second = ask(study), ask(study)
@@ -195,7 +187,7 @@ def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
 
 def test_the_sampler_sees_the_best_sibling_of_each_trial_only(tmp_path: Path) -> None:
     """Hundreds of answers of one network would outweigh all else: draws are equal with and without the lesser ones."""
-    search = {**spec_of().search, "dropout": FloatDomain(0.0, 0.5), "k": IntDomain(1, 20)}
+    search = {**SEARCH, "dropout": FloatDomain(0.0, 0.5), "k": IntDomain(1, 20)}
     with Study.open(tmp_path, spec_of(search=search, trials=12)) as study:
         run(study)
         records = study.records()

@@ -6,41 +6,36 @@ import json
 import math
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from helpers import ask, asked_of, complete, rewrite_journal, run_study
+from helpers import ask, asked_of, complete, rewrite_journal, run_study, study_spec
 
 from carcls.errors import InputError
 from carcls.outcome import Measurement
 from sweeps.spec.conditions import fits
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, FloatDomain, IntDomain
-from sweeps.spec.spec import SweepSpec
 from sweeps.study.journal import JOURNAL
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler, to_distribution
 from sweeps.study.study import MAX_ATTEMPTS, Asked, Study
 
-FROZEN = ("transfer/frozen", "transfer/frozen-augmented")
-
-
-def spec_of(**changes: object) -> SweepSpec:
-    """Two documented experiments and four searched trials; with changes."""
-    fields = {
-        "family": "transfer",
-        "trials": 6,
-        "experiments": FROZEN,
-        "search": {
-            "dropout": FloatDomain(0.0, 0.5),
-            "head_lr": FloatDomain(1e-4, 1e-2, log=True),
-            "weight_decay": FloatDomain(1e-6, 1e-2, log=True),
-        },
-        "early_stopping": EarlyStopping(min_epochs=1, reduction=3, within_kind=0.0),
-    }
-    return SweepSpec.model_validate({**fields, **changes})
+# Two documented experiments and four searched trials.
+spec_of = partial(
+    study_spec,
+    trials=6,
+    experiments=("transfer/frozen", "transfer/frozen-augmented"),
+    search={
+        "dropout": FloatDomain(0.0, 0.5),
+        "head_lr": FloatDomain(1e-4, 1e-2, log=True),
+        "weight_decay": FloatDomain(1e-6, 1e-2, log=True),
+    },
+    early_stopping={"min_epochs": 1, "reduction": 3, "within_kind": 0.0},
+)
 
 
 def score(asked: Asked) -> float:

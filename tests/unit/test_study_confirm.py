@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import helpers
 import pytest
-from helpers import ask, asked_of, run_study
+from helpers import ask, asked_of, run_study, study_spec
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
 from sweeps.run.winner import repeats_wanted
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import FloatDomain, IntDomain
+from sweeps.spec.space import IntDomain
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.study.study import Asked, Study
 
-
-def spec_of(**changes: object) -> SweepSpec:
-    """Four searched trials, of which the two best get two fresh seeds; with changes."""
-    fields = {
-        "family": "transfer",
-        "trials": 4,
-        "confirm": "2x2",
-        "search": {"dropout": FloatDomain(0.0, 0.5)},
-        "early_stopping": EarlyStopping(enabled=False),
-    }
-    return SweepSpec.model_validate({**fields, **changes})
+# Four searched trials, of which the two best get two fresh seeds.
+spec_of = partial(study_spec, trials=4, confirm="2x2")
 
 
 def complete(study: Study, asked: Asked, accuracy: float | None = None) -> None:

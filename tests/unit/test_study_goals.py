@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from helpers import run_study, spec_of_yaml
+from helpers import run_study, spec_of_yaml, study_spec
 
 from carcls.config import TrialConfig
 from sweeps.spec.objectives import Goals
@@ -18,10 +19,8 @@ COSTS = {"resnet50": 23.9e6, "densenet121": 7.2e6}
 SEEDS = 8
 
 
-def spec_of(**changes: object) -> SweepSpec:
-    """A search over two numbers; with changes."""
-    search = {"dropout": FloatDomain(0.0, 0.9), "label_smoothing": FloatDomain(0.0, 0.9)}
-    return SweepSpec.model_validate({"family": "transfer", "trials": 30, "search": search, **changes})
+SEARCH = {"dropout": FloatDomain(0.0, 0.9), "label_smoothing": FloatDomain(0.0, 0.9)}
+spec_of = partial(study_spec, trials=30, search=SEARCH, early_stopping={})
 
 
 def by_backbone(config: TrialConfig) -> dict[str, float]:
