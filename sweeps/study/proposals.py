@@ -57,7 +57,7 @@ class Proposals:
         known, spec, dice = self._searched(), self._spec, Random(seed_of(self._spec.seed, self._place()))
         for _ in range(RANDOM_DRAWS):
             config = spec.searched_config({name: domain.draw(dice) for name, domain in spec.search.items()})
-            is_answered = config.digest in self._history.digests or self._is_refused(config)
+            is_answered = config.digest in self._history.digests or self._refusal(config)
             if not is_answered and find_near_duplicate(known, config, spec) is None:
                 return config
         return None
@@ -74,11 +74,12 @@ class Proposals:
         twin = None if is_named else find_near_duplicate(self._searched(), config, self._spec)
         if twin is not None:
             return {"duplicate_of": twin, "near": True}
-        return {"refused": dict(self._costs(config))} if self._is_refused(config) else {}
+        return self._refusal(config)
 
-    def _is_refused(self, config: TrialConfig) -> bool:
+    def _refusal(self, config: TrialConfig) -> dict[str, Any]:
         goals = self._spec.goals
-        return bool(goals.constraints and goals.broken_by(self._costs(config)))
+        known = dict(self._costs(config)) if goals.constraints else {}
+        return {"refused": known} if goals.broken_by(known) else {}
 
     def _searched(self) -> list[TrialRecord]:
         return [record for record in self._history.records if record.confirms is None]
