@@ -14,7 +14,7 @@ from sweeps.cli.options import options
 from sweeps.cli.streams import Streams
 
 if TYPE_CHECKING:
-    from sweeps.run.deletion import Remains
+    from sweeps.run.tracked import Remains
 
 _EPILOG = """\b
 Examples:
@@ -38,9 +38,9 @@ def delete(name: str, out: Path, tracking_uri: str | None, yes: bool, dry_run: b
     """
     from carcls.errors import InputError
     from sweeps.lock import holder_of
-    from sweeps.run.deletion import find_remains, remove
     from sweeps.run.remembered import recall
     from sweeps.run.status import sweeps_in
+    from sweeps.run.tracked import find_remains, remove
 
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from sweeps.engine.observers import Watcher
     from sweeps.results.result import SweepResult
     from sweeps.run.command import Command
+    from sweeps.run.comparison import Together
     from sweeps.run.plan import Plan
     from sweeps.run.reproduction import Reproduction
-    from sweeps.run.winners import Together
     from sweeps.spec.spec import SweepSpec
 
 # The width of a terminal from which it shows all columns of the winners.
@@ -97,8 +97,8 @@ def run_and_show(command: Command, streams: Streams) -> int:
 def show(console: Console, command: Command, outcome: SweepResult | Together | Reproduction) -> None:
     """Print what a command came to, for people."""
     from sweeps.cli.summary import print_result
+    from sweeps.run.comparison import Together
     from sweeps.run.reproduction import Reproduction
-    from sweeps.run.winners import Together
 
     match outcome:
         case Together():
@@ -128,18 +128,16 @@ def _show_families(console: Console, command: Command, together: Together) -> No
 
 def _winners(together: Together, width: int) -> Grid:
     """Draw the winners, a row for each family; a narrow terminal gets the columns that matter most."""
-    from sweeps.run.winners import COLUMNS, NARROW_COLUMNS
+    from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS
 
-    columns = COLUMNS if width >= _WIDE else NARROW_COLUMNS
+    columns = WINNER_COLUMNS if width >= _WIDE else NARROW_COLUMNS
     return table_of(columns, together.results.values(), fold=("model",))
 
 
 def _show_experiments(console: Console, command: Command, reproduction: Reproduction) -> None:
     from rich.markdown import Markdown
 
-    from sweeps.run.reproduction_tables import blocks_of
-
-    for block in blocks_of(reproduction) if console.is_terminal else ():
+    for block in reproduction.blocks() if console.is_terminal else ():
         console.print(Markdown(block) if isinstance(block, str) else block, "")
     if not console.is_terminal:
         say(console, reproduction.markdown())

@@ -15,7 +15,7 @@ from sweeps.cli.streams import Streams
 from sweeps.text import plural
 
 if TYPE_CHECKING:
-    from sweeps.run.repair import Repaired
+    from sweeps.run.tracked import Repaired
 
 _EPILOG = """\b
 Examples:
@@ -38,8 +38,8 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
     not be there is closed and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
     """
     from sweeps.run.remembered import recall
-    from sweeps.run.repair import repair as repair_sweep
     from sweeps.run.status import sweeps_in
+    from sweeps.run.tracked import repair as repair_sweep
 
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri

@@ -93,7 +93,7 @@ def store_of(out: Path) -> str:
 
 def _recorded_uri(out: Path, sweep: str) -> str | None:
     from sweeps.results.result import read_result
-    from sweeps.run.remembered import require_known
+    from sweeps.run.status import require_known
 
     result = read_result(require_known(out, sweep))
     return result.tracking_uri if result else None

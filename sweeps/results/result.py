@@ -217,3 +217,11 @@ def read_result(folder: Path) -> SweepResult | None:
             f"{RESULT} must be one that this carsweep wrote, got {type(error).__name__}: {said}. "
             f"Move it away and run the sweep with --name {folder.name}: nothing is computed twice."
         ) from error
+
+
+def find_result(folder: Path) -> SweepResult | None:
+    """Return what the sweep in ``folder`` left; a damaged file is none, for the next driver writes it anew."""
+    try:
+        return read_result(folder)
+    except InputError:
+        return None

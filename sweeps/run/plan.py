@@ -8,10 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from carcls.catalog import BackboneRecord
+from carcls.data.summary import DataSummary
+from carcls.stages import StageStore
 from sweeps.engine.rates import Machine
+from sweeps.run.check import Checked, fit_to_data, require_same_data
+from sweeps.run.data import NOT_READ, data_notes, located, prepare_data
 from sweeps.run.plan_stages import PlannedStage, planned_stages
 from sweeps.spec.fields import parse_confirm
-from sweeps.spec.prices import parse_price
+from sweeps.spec.prices import cost_of, parse_price, prices_of
 from sweeps.spec.spec import SweepSpec
 from sweeps.text import (
     UNLIMITED,
@@ -28,7 +32,8 @@ from sweeps.text import (
 )
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from sweeps.engine.observers import Progress
+    from sweeps.run.command import Command
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0
@@ -98,29 +103,35 @@ class Plan:
 
     def lines(self, width: int = UNLIMITED) -> list[str]:
         """Return the plan as plain lines of text; its tables are not wider than ``width``."""
-        searched = self.spec.trials - len(self.experiments)
-        documented = plural(len(self.experiments), "documented experiment")
-        data, name = self.summary, self.spec.name or self.spec.family
+        spec, data = self.spec, self.summary
+        searched = f", then {spec.trials - len(self.experiments)} searched" if self._is_drawn else ""
         counts = f"{data.images:,} images, {data.classes} classes; {counts_text(data.splits)}"
-        lines = [f"Plan of {name} on {data.name} ({counts})", *self.notes, ""]
-        lines += [f"Trials: {self.spec.trials} ({documented}{f', then {searched} searched' if searched else ''})"]
-        lines += _experiment_lines(self.spec, self.experiments)
-        lines += _afterwards(self.spec)
-        lines += [f"  Note: {self.spec.note}"] if self.spec.note else []
-        lines += ["", "Search:" if self.spec.search else "Search: nothing"]
-        lines += lines_of(
-            Grid(None, [(n, str(domain)) for n, domain in self.spec.search.items()]), width=width, indent="  "
-        )
-        lines += [
-            *self.spec.goals.lines(),
-            _stopping(self.spec),
+        search = Grid(None, [(name, str(domain)) for name, domain in spec.search.items()])
+        return [
+            f"Plan of {spec.name or spec.family} on {data.name} ({counts})",
+            *self.notes,
+            "",
+            f"Trials: {spec.trials} ({plural(len(self.experiments), 'documented experiment')}{searched})",
+            *_experiment_lines(spec, self.experiments),
+            *_afterwards(spec),
+            *([f"  Note: {spec.note}"] if spec.note else []),
+            "",
+            "Search:" if spec.search else "Search: nothing",
+            *lines_of(search, width=width, indent="  "),
+            *spec.goals.lines(),
+            _stopping(spec),
             "",
             "Stages (each is computed once, then shared by all trials, and by later sweeps):",
+            *lines_of(table_of(_STAGES, self.stages, fold=("shared",)), width=width, indent="  "),
+            "",
+            f"Disk: about {size_text(self.disk_bytes)}.",
+            f"Time: about {rough_duration(self.seconds)} on {self.used}. {self._caveat()}",
+            *self._cost_lines(),
         ]
-        lines += lines_of(table_of(_STAGES, self.stages, fold=("shared",)), width=width, indent="  ")
-        lines += ["", f"Disk: about {size_text(self.disk_bytes)}."]
-        lines += [f"Time: about {rough_duration(self.seconds)} on {self.used}. {self._caveat()}"]
-        return lines + self._cost_lines()
+
+    @property
+    def _is_drawn(self) -> bool:
+        return self.spec.trials > len(self.experiments)
 
     def _cost_lines(self) -> list[str]:
         if self.cost is None or self.spec.price is None:
@@ -132,8 +143,7 @@ class Plan:
         return [f"{line} The limit of {money_text(most, currency)} comes first: no trial starts that would exceed it."]
 
     def _caveat(self) -> str:
-        is_drawn = self.spec.trials > len(self.experiments)
-        drawn = ", from an example of the trials the search might draw" if is_drawn else ""
+        drawn = ", from an example of the trials the search might draw" if self._is_drawn else ""
         rough = f"A rough estimate{drawn}: expect half to twice of it."
         if self.spec.hours is None or self.seconds <= self.spec.hours * 3600:
             return rough
@@ -141,13 +151,16 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values for JSON; times in seconds, space in bytes."""
-        data = self.summary
+        data, changed = self.summary, dict[str, Any]()
+        for name in self.experiments:
+            changes = self.spec.changed_settings(name).items()
+            changed[name] = {setting: {"documented": own, "used": used} for setting, (own, used) in changes}
         return {
             "family": self.spec.family,
             "data": {"name": data.name, "images": data.images, "classes": data.classes, **data.splits},
             "trials": self.spec.trials,
             "experiments": list(self.experiments),
-            "changed": {name: _changes_json(self.spec.changed_settings(name)) for name in self.experiments},
+            "changed": changed,
             "search": {name: domain.plain() for name, domain in self.spec.search.items()},
             "early_stopping": self.spec.early_stopping.model_dump(),
             "objectives": list(self.spec.objectives),
@@ -163,6 +176,42 @@ class Plan:
             "confirming_runs": self.spec.confirming_runs,
             "refit": self.spec.refit,
         }
+
+
+def plan_sweep(checked: Checked, command: Command, reading: Progress | None = None) -> Plan:
+    """Return what a sweep would take; of images that were read before it tells what the run does.
+
+    Args:
+        checked: the sweep, as ``check_sweeps`` lets it pass. The time is told for this machine.
+        command: that it would be run by.
+        reading: told while the images are read into the store, as the run does; None counts them by their listing.
+
+    Raises:
+        InputError: as the run does.
+    """
+    from carcls.data.dataset import find_dataset
+
+    spec, out, dataset = checked.spec, command.root, None
+    if reading is not None:
+        dataset = prepare_data((spec, *command.specs), out, StageStore(out / "stages"), reading, checked.listing)
+    elif checked.listing is not None and (out / "stages").is_dir():
+        dataset = find_dataset(located(spec.data, out), checked.listing, StageStore(out / "stages"))
+    if dataset is not None:
+        require_same_data(out / str(spec.name), dataset, demo=spec.data.path is None)
+    summary = checked.listed if dataset is None else DataSummary.of(dataset)
+    spec, changed = fit_to_data(spec, summary.train)
+    found = [NOT_READ] if dataset is None else data_notes(dataset)
+    prices, share = prices_of(spec), checked.share
+    hour = share.spend(3600.0 * share.concurrency, wall=3600.0)
+    return Plan(
+        spec,
+        summary,
+        checked.machine,
+        hourly=cost_of(prices, hour) if prices else None,
+        networks=checked.networks,
+        notes=(*checked.notes, *found, *changed),
+        images_read=dataset is not None,
+    )
 
 
 def _experiment_lines(spec: SweepSpec, names: Sequence[str]) -> list[str]:
@@ -188,10 +237,6 @@ def _afterwards(spec: SweepSpec) -> list[str]:
     if spec.refit:
         lines.append("At last the winner once more, on training and validation images.")
     return lines
-
-
-def _changes_json(changed: dict[str, tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: {"documented": documented, "used": used} for name, (documented, used) in changed.items()}
 
 
 def _stopping(spec: SweepSpec) -> str:

@@ -8,39 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from carcls.errors import InputError, SpecError, nearest
+from carcls.errors import InputError, SpecError
 from sweeps.run.command import Command, divided
+from sweeps.run.status import require_known
 from sweeps.spec.families import settings_for
 from sweeps.spec.loading import edit_spec, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import SweepFile, is_known, is_sweep, read_file
+from sweeps.spec.sweep_file import SweepFile, is_sweep, read_file
 from sweeps.study.records import read_history
 
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
 # Whether the same images lie there is asked when they are read.
 _MAY_MOVE = "data.path"
-
-
-def names_in(out: Path) -> list[str]:
-    """Return the sweeps and jobs in ``out`` by name."""
-    if not out.is_dir():
-        return []
-    return sorted(entry.name for entry in out.iterdir() if is_known(entry))
-
-
-def require_known(out: Path, name: str) -> Path:
-    """Return the folder of a sweep or a job.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    folder = out / name
-    if name and is_known(folder):
-        return folder
-    known = nearest(name, names_in(out)) if names_in(out) else f" There is none in {out}: give --out."
-    raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")
 
 
 def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:

@@ -9,13 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from carcls.errors import InputError
+from carcls.errors import InputError, nearest
 from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.result import SweepResult, read_result
-from sweeps.run.remembered import names_in, require_known
+from sweeps.results.result import SweepResult, find_result
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import is_sweep, read_file, read_spec
+from sweeps.spec.sweep_file import is_known, is_sweep, read_file
 from sweeps.study.records import read_history
 from sweeps.text import Column, json_of, minute, percent
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from sweeps.trial import TrialRecord
 
 State = Literal["running", "stopping", "unfinished", "finished"]
-JOBS = ("all", "reproduce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +120,26 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
 )
 
 
+def names_in(out: Path) -> list[str]:
+    """Return the sweeps and jobs in ``out`` by name."""
+    if not out.is_dir():
+        return []
+    return sorted(entry.name for entry in out.iterdir() if is_known(entry))
+
+
+def require_known(out: Path, name: str) -> Path:
+    """Return the folder of a sweep or a job.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    folder = out / name
+    if name and is_known(folder):
+        return folder
+    known = nearest(name, names_in(out)) if names_in(out) else f" There is none in {out}: give --out."
+    raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")
+
+
 def sweep_status(out: Path, name: str) -> SweepStatus:
     """Return the status of one sweep.
 
@@ -129,17 +147,29 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         InputError: there is none of that name, or its files are damaged.
     """
     folder = require_known(out, name)
-    spec, holder, history, result = read_spec(folder), holder_of(folder), read_history(folder), _result_of(folder)
+    spec, history, result = read_file(folder).read_specs()[0], read_history(folder), find_result(folder)
+    holder = holder_of(folder)
+    if holder is not None:
+        state: State = "running" if asked_to_stop(folder) is None else "stopping"
+    else:
+        state = "finished" if result is not None and _has_all(result, history.records) else "unfinished"
     return SweepStatus(
         name=name,
         spec=spec,
-        state=_state(folder, holder, history.records, result),
+        state=state,
         holder=holder,
         board=Leaderboard(history.records, goals=spec.goals),
         result=result,
         edits=history.edits,
         changed=datetime.fromtimestamp(_last_change(folder)).astimezone().isoformat(timespec="seconds"),
     )
+
+
+def _has_all(result: SweepResult, records: Sequence[TrialRecord]) -> bool:
+    """Tell whether a sweep left all its trials ended, and has none that it did not know of."""
+    then = {trial.number: trial.status for trial in result.trials}
+    same = all(then.get(record.number) == record.status for record in records if record.sibling_of is None)
+    return same and "running" not in then.values() and not result.interrupted
 
 
 def sweeps_in(out: Path, name: str | None = None) -> list[str]:
@@ -151,30 +181,12 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     if name is not None:
         require_known(out, name)
         file = read_file(out / name)
-        if file.kind not in JOBS:
+        if file.kind == "sweep":
             return [name]
         members = [f"{name}-{spec.family}" for spec in file.read_specs()]
         return [member for member in members if is_sweep(out / member)]
     found = [known for known in names_in(out) if is_sweep(out / known)]
     return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
-
-
-def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], result: SweepResult | None) -> State:
-    if holder is not None:
-        return "running" if asked_to_stop(folder) is None else "stopping"
-    if result is None or result.interrupted:
-        return "unfinished"
-    then = {trial.number: trial.status for trial in result.trials}
-    same = all(then.get(record.number) == record.status for record in records if record.sibling_of is None)
-    return "finished" if same and "running" not in then.values() else "unfinished"
-
-
-def _result_of(folder: Path) -> SweepResult | None:
-    """Return what the sweep left; a damaged file is none, for the next driver writes it anew."""
-    try:
-        return read_result(folder)
-    except InputError:
-        return None
 
 
 def _last_change(folder: Path) -> float:

@@ -18,13 +18,12 @@ from carcls.stages import StageStore
 from sweeps.interrupts import last_words, uninterrupted
 from sweeps.lock import forget_request, locked
 from sweeps.results.spending import used_up_note
-from sweeps.run.check import Checked, fit_to_data, notes_of_spec, require_same_data
+from sweeps.run.check import Checked, fit_to_data, require_same_data
 from sweeps.run.cleaning import DiskKeeper
-from sweeps.run.data import NOT_READ, data_notes, located, prepare_data
+from sweeps.run.data import data_notes, prepare_data
 from sweeps.run.session import SweepSession
 from sweeps.run.stages import DamageNews
 from sweeps.run.winner import conclude, repeats_wanted
-from sweeps.spec.prices import cost_of, prices_of
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
 
@@ -35,25 +34,18 @@ if TYPE_CHECKING:
     from sweeps.engine.session import RaySession
     from sweeps.results.result import SweepResult
     from sweeps.run.command import Command
-    from sweeps.run.plan import Plan
     from sweeps.spec.spec import SweepSpec
     from sweeps.tracking.mirror import Mirror
 
     # What is done with the trials of a sweep once they are over.
-    Finish = Callable[[SweepSession, EngineResult, Mirror, Callable[[str], None]], SweepResult]
+    Finish = Callable[[SweepSession, EngineResult, Mirror], SweepResult]
 
 # So long MLflow gets to hear of the end when this process cannot go on.
 LAST_SECONDS = 15.0
 
 
 def run_sweep(
-    checked: Checked,
-    command: Command,
-    ray: RaySession,
-    watcher: Watcher,
-    *,
-    finish: Finish = conclude,
-    later: Sequence[Checked] = (),
+    checked: Checked, command: Command, ray: RaySession, watcher: Watcher, finish: Finish = conclude
 ) -> SweepResult:
     """Run the trials that a sweep still owes; choose, test and register the winner.
 
@@ -63,7 +55,6 @@ def run_sweep(
         ray: runs the trials.
         watcher: told of what happens.
         finish: makes the result of what the trials left, and writes it down.
-        later: sweeps of the same images, which must fit them too.
 
     Raises:
         InputError: the images cannot be used, or another process runs the sweep.
@@ -72,11 +63,8 @@ def run_sweep(
     from sweeps.tracking.mirror import mirror_of
 
     with open_session(checked, command, ray, watcher) as session:
-        for each in later:
-            fit_to_data(each.spec, len(session.dataset.splits.train))
-        mirror = mirror_of(
-            session.spec, session.folder, session.tracking, DataSummary.of(session.dataset), watcher.note
-        )
+        data = DataSummary.of(session.dataset)
+        mirror = mirror_of(session.spec, session.folder, session.tracking, data, watcher.note)
         status: Literal["complete", "interrupted", "failed"] = "failed"
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
             try:
@@ -100,9 +88,10 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
     Raises:
         InputError: the images cannot be used, or another process runs the sweep.
     """
-    started, folder = time.monotonic(), command.root / str(checked.spec.name)
-    for note in (*notes_of_spec(checked.spec), *checked.notes):
-        watcher.note(note)
+    started, spec, folder = time.monotonic(), checked.spec, command.root / str(checked.spec.name)
+    for note in (spec.note, *spec.goals.lines(), *spec.goals.notes, *checked.notes):
+        if note:
+            watcher.note(note)
     with locked(folder):
         forget_request(folder)
         if command.address is None and (command.changes or not (folder / "result.json").is_file()):
@@ -111,7 +100,7 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
             ray.start_ahead(folder / "ray.log", preload=not share.gpus and 2 * share.concurrency >= cores)
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
-            write_file(folder, "sweep", command.tracking_uri, [checked.spec])
+            write_file(folder, "sweep", command.tracking_uri, [spec])
         stages = StageStore(command.root / "stages")
         try:
             spec, dataset = _read_images(checked, command, stages, watcher)
@@ -122,16 +111,19 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
         write_file(folder, "sweep", command.tracking_uri, [spec], stages.take_used())
         dataset.save(folder / "dataset.json")
         assert checked.tracking is not None
-        yield SweepSession(spec, command, checked.tracking, checked.share, stages, dataset, ray, started)
+        yield SweepSession(spec, command, checked.tracking, checked.share, stages, dataset, ray, watcher.note, started)
 
 
 def _read_images(
     checked: Checked, command: Command, stages: StageStore, watcher: Progress
 ) -> tuple[SweepSpec, Dataset]:
-    """Return the spec as it fits the images, and these, read and packed."""
+    """Return the spec as it fits the images, and these, read and packed; all sweeps of the command must fit them."""
     damage = DamageNews(stages, watcher.note)
-    dataset = prepare_data((checked.spec, *command.specs), command.root, stages, watcher, checked.reading)
-    spec, changed = fit_to_data(checked.spec, len(dataset.splits.train))
+    dataset = prepare_data((checked.spec, *command.specs), command.root, stages, watcher, checked.listing)
+    images = len(dataset.splits.train)
+    for other in command.specs:
+        fit_to_data(other, images)
+    spec, changed = fit_to_data(checked.spec, images)
     for note in (*data_notes(dataset), *changed):
         watcher.note(note)
     damage.check()
@@ -150,24 +142,30 @@ def _loss_told(session: SweepSession) -> Iterator[None]:
         said = " ".join(str(error).split())
         raise SweepStopped(
             f"{str(session.folder)!r} cannot be written or read ({said}). All that was written is kept. Once that is "
-            f"mended: carsweep resume {session.called}"
+            f"mended: carsweep resume {session.command.name}"
         ) from error
 
 
 def _run_and_finish(session: SweepSession, watcher: Watcher, finish: Finish, mirror: Mirror) -> SweepResult:
-    keeper = DiskKeeper(session.spec, session.out, watcher.note)
-    damage = DamageNews(session.stages, watcher.note)
+    keeper = DiskKeeper(session.spec, session.command.root, session.tell)
+    damage = DamageNews(session.stages, session.tell)
     engine = _run_trials(session, watcher, [mirror, watcher, keeper, damage])
-    with Waiting(watcher.note, "writing to MLflow …"):
+    with Waiting(session.tell, "writing to MLflow …"):
         mirror.bring_in_line(engine.records)
-    _tell_what_is_left(session, engine, watcher.note)
-    result = finish(session, engine, mirror, watcher.note)
+    spec = session.spec
+    run_here = sum(r.sibling_of is None and r.confirms is None and not r.refused for r in engine.records)
+    if engine.used_up:
+        session.tell(used_up_note(engine.used_up, spec, engine.records, session.command.name))
+    elif not engine.interrupted and run_here < spec.trials:
+        kept = " that keeps the constraints" if spec.constraints else ""
+        session.tell(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
+    result = finish(session, engine, mirror)
     damage.check()
     keeper.check(last=True)
     if engine.stopped:
         raise SweepStopped(
             f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: carsweep resume "
-            f"{session.called}"
+            f"{session.command.name}"
         )
     return result
 
@@ -196,51 +194,3 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
             costs=lambda config: known_costs(config, len(dataset.classes)),
             images=dataset.counts["train"] + dataset.counts["validation"],
         )
-
-
-def _tell_what_is_left(session: SweepSession, engine: EngineResult, tell: Callable[[str], None]) -> None:
-    spec = session.spec
-    if engine.used_up:
-        tell(used_up_note(engine.used_up, spec, engine.records, session.called))
-        return
-    run_here = sum(r.sibling_of is None and r.confirms is None and not r.refused for r in engine.records)
-    if not engine.interrupted and run_here < spec.trials:
-        kept = " that keeps the constraints" if spec.constraints else ""
-        tell(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
-
-
-def plan_sweep(checked: Checked, command: Command, reading: Progress | None = None) -> Plan:
-    """Return what a sweep would take; of images that were read before it tells what the run does.
-
-    Args:
-        checked: the sweep, as ``check_sweeps`` lets it pass. The time is told for this machine.
-        command: that it would be run by.
-        reading: told while the images are read into the store, as the run does; None counts them by their listing.
-
-    Raises:
-        InputError: as the run does.
-    """
-    from carcls.data.dataset import find_dataset
-    from sweeps.run.plan import Plan
-
-    spec, out, dataset = checked.spec, command.root, None
-    if reading is not None:
-        dataset = prepare_data((spec, *command.specs), out, StageStore(out / "stages"), reading, checked.reading)
-    elif checked.reading is not None and (out / "stages").is_dir():
-        dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
-    if dataset is not None:
-        require_same_data(out / str(spec.name), dataset, demo=spec.data.path is None)
-    summary = checked.listed if dataset is None else DataSummary.of(dataset)
-    spec, changed = fit_to_data(spec, summary.train)
-    found = [NOT_READ] if dataset is None else data_notes(dataset)
-    prices, share = prices_of(spec), checked.share
-    hour = share.spend(3600.0 * share.concurrency, wall=3600.0)
-    return Plan(
-        spec,
-        summary,
-        checked.machine,
-        hourly=cost_of(prices, hour) if prices else None,
-        networks=checked.networks,
-        notes=(*checked.notes, *found, *changed),
-        images_read=dataset is not None,
-    )

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
 from carcls.errors import TrackingError, TrialFailure
-from carcls.stages import write_json
-from sweeps.results.holdout import Subject, find_reading
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.result import RESULT, Registered, SweepResult, TestReading
-from sweeps.results.spending import spent_dict
-from sweeps.run.session import SweepSession
+from sweeps.results.result import RESULT, Registered, SweepResult, TestReading, find_result
+from sweeps.run.session import LEADERBOARD, TEST_PREDICTIONS, SweepSession
 from sweeps.spec.fields import parse_confirm
-from sweeps.spec.prices import prices_of
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.text import plural
@@ -28,7 +22,7 @@ if TYPE_CHECKING:
     from sweeps.tracking.mirror import Mirror
     from sweeps.trial import TrialRecord
 
-MODEL, TEST_PREDICTIONS = "model", "test-predictions.npz"
+MODEL = "model"
 
 
 def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repeat]:
@@ -53,7 +47,7 @@ def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repe
     return [repeat for number, config in chosen for repeat in repeats_of(number, config, spec.seed, extent.seeds)]
 
 
-def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
+def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror) -> SweepResult:
     """Return the result and write it down; an interrupted sweep has no test reading and registers nothing yet.
 
     What fails once the trials are over costs no result: a winner that MLflow does not take, or that cannot be trained
@@ -63,159 +57,17 @@ def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror, tell: 
     the mean of its settings (``sweeps.study.confirmation.typical_run``); with ``--refit`` a new one of those settings.
     """
     records, interrupted = engine.records, engine.interrupted
-    result = summarize(session, records, interrupted=interrupted)
-    before = session.before
+    result, before = session.summarize(records, interrupted=interrupted), find_result(session.folder)
     if before is None and (session.folder / RESULT).is_file():
-        tell(f"{RESULT} cannot be read; it is written anew from the sweep's journal.")
+        session.tell(f"{RESULT} cannot be read; it is written anew from the sweep's journal.")
     if before is not None and not interrupted and _same_outcome(before, result, refit=session.spec.refit):
         # The trials are those that it was concluded with, and the journal's records know where their models are.
-        result = _as_registered(session, replace(before, board=result.board), mirror, tell)
+        result = _as_registered(session, replace(before, board=result.board), mirror)
     elif result.winner is not None and not interrupted:
-        result = _publish(session, result, mirror, tell)
-    write_down(session, result)
-    mirror.summarise(
-        records,
-        best=result.winner,
-        metrics=metrics_of(result),
-        leaderboard=session.folder / "leaderboard.json",
-    )
+        result = _publish(session, result, mirror)
+    session.save(result)
+    mirror.summarise(records, best=result.winner, metrics=metrics_of(result), leaderboard=session.folder / LEADERBOARD)
     return result
-
-
-def _as_registered(
-    session: SweepSession, before: SweepResult, mirror: Mirror, tell: Callable[[str], None]
-) -> SweepResult:
-    """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
-    from sweeps.tracking.registry import find_registered
-
-    if before.winner is None:
-        return before
-    try:
-        found = find_registered(
-            session.tracking,
-            family=before.family,
-            sweep_id=read_file(session.folder).id,
-            number=before.winner,
-            refit=session.spec.refit,
-        )
-    except TrackingError as error:
-        tell(f"Whether the winner is registered is not known: {error} Then: carsweep resume {session.called}")
-        return replace(before, registered=None)
-    if found is not None:
-        return replace(before, registered=found)
-    tell("The model registry does not have the winner any more; it is registered again.")
-    return _publish(session, replace(before, registered=None), mirror, tell)
-
-
-def _publish(session: SweepSession, result: SweepResult, mirror: Mirror, tell: Callable[[str], None]) -> SweepResult:
-    """Compare the winner, read it on the test images, once, and register it; each that is done is written down."""
-    winner, refit = result.best, session.spec.refit
-    assert winner is not None
-    _keep(session, result)
-    if winner.sibling_of is not None:
-        mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
-    model = {"record": winner, "refit": refit, "folder": session.folder / MODEL}
-    details = {**_origin(session), "trial": winner.number}
-    try:
-        compared = _compute(session, "sweeps.results.winner_comparison:compare_winner", result=result)
-        result = replace(result, comparison=compared)
-        _keep(session, result)
-        if refit:
-            length = plural(winner.config["epochs"], "epoch")
-            tell(f"refit: training trial {winner.number} anew on training and validation images, {length}")
-        test = evaluate_on_test(session, winner, tell, refit=refit)
-        result = replace(result, test=test)
-        _keep(session, result)
-        for note in _compute(session, "sweeps.results.holdout:export", **model, details=details):
-            tell(note)
-    except (TrialFailure, OSError) as failure:
-        why = " ".join(str(failure).split()).rstrip(".")
-        tell(
-            f"The winner is not registered: its model could not be made, tested or written ({why}). "
-            f"Then: carsweep resume {session.called}"
-        )
-        return result
-    tell(f"registering trial {winner.number} in {session.tracking.shown_uri}")
-    try:
-        return replace(result, registered=_register(session, result, winner, test, mirror))
-    except TrackingError as error:
-        tell(f"The winner is not registered: {error} Then: carsweep resume {session.called}")
-        return result
-
-
-def _keep(session: SweepSession, result: SweepResult) -> None:
-    """Write down a result whose winner is not registered yet: should this process die, something is left to do."""
-    write_down(session, replace(result, interrupted=True))
-
-
-def evaluate_on_test(
-    session: SweepSession,
-    record: TrialRecord,
-    tell: Callable[[str], None],
-    *,
-    refit: bool = False,
-    files: tuple[str, str] = ("test.json", TEST_PREDICTIONS),
-) -> TestReading:
-    """Return the test score of a complete trial; what is known already is not computed again.
-
-    Args:
-        session: of its sweep.
-        record: of the trial.
-        tell: gets what a person should know.
-        refit: evaluate its settings, trained on the validation images too.
-        files: names in the sweep's folder of the score and of the answers to the images.
-
-    Raises:
-        TrialFailure: the model is gone and cannot be made again.
-        OSError: there is no room, or the process died.
-    """
-    path, predictions = (session.folder / name for name in files)
-    known = find_reading(Subject.of(record, session.dataset, refit=refit), path)
-    if known is not None:
-        return known
-    tell(f"evaluating trial {record.number} on the {len(session.dataset.splits.test)} test images")
-    work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
-    test: TestReading
-    test, notes = _compute(session, "sweeps.results.holdout:evaluate", **work)
-    for note in notes:
-        tell(note)
-    return test
-
-
-def _compute(session: SweepSession, function: str, **arguments: Any) -> Any:
-    """Return what a function returns, in a trial's process."""
-    from sweeps.engine.task import run_task
-
-    return run_task(function, arguments, session.spec, session.folder, session.stages.root, session.ray)
-
-
-def files_of(record: TrialRecord) -> tuple[str, str]:
-    """Return where the test score of a trial that is no winner is kept, such as a documented experiment."""
-    return f"test-{record.number:04d}.json", f"test-predictions-{record.number:04d}.npz"
-
-
-def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
-    """Return the result without a test reading and a registered model."""
-    trials = tuple(sorted(records, key=lambda trial: trial.number))
-    data = DataSummary.of(session.dataset)
-    board = Leaderboard(trials, session.spec.trial_config({}).model_dump(), data.validation, session.spec.goals)
-    before = session.before
-    seconds = time.monotonic() - session.started + (before.seconds if before else 0.0)
-    return SweepResult(
-        sweep=str(session.spec.name),
-        family=session.spec.family,
-        out=str(session.out),
-        data=data,
-        board=board,
-        winner=board.best.number if board.best else None,
-        test=None,
-        registered=None,
-        tracking_uri=session.tracking.shown_uri,
-        seconds=round(seconds, 3),
-        interrupted=interrupted,
-        spent=spent_dict(records, prices_of(session.spec)),
-        saved_seconds=round(sum(record.saved for record in records), 3),
-    )
 
 
 def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool:
@@ -227,12 +79,77 @@ def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool
     return same and before.data.digest == now.data.digest and not before.interrupted
 
 
+def _as_registered(session: SweepSession, before: SweepResult, mirror: Mirror) -> SweepResult:
+    """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
+    from sweeps.tracking.registry import find_registered
+
+    if before.winner is None:
+        return before
+    sweep_id, refit = read_file(session.folder).id, session.spec.refit
+    try:
+        found = find_registered(
+            session.tracking, family=before.family, sweep_id=sweep_id, number=before.winner, refit=refit
+        )
+    except TrackingError as error:
+        session.tell(f"Whether the winner is registered is not known: {error} {_then(session)}")
+        return replace(before, registered=None)
+    if found is not None:
+        return replace(before, registered=found)
+    session.tell("The model registry does not have the winner any more; it is registered again.")
+    return _publish(session, replace(before, registered=None), mirror)
+
+
+def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> SweepResult:
+    """Compare the winner, read it on the test images, once, and register it."""
+    winner, refit, tell = result.best, session.spec.refit, session.tell
+    assert winner is not None
+    session.save(replace(result, interrupted=True))  # should this process die, something is left to do
+    if winner.sibling_of is not None:
+        mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
+    try:
+        compared = session.compute("sweeps.results.winner_comparison:compare_winner", result=result)
+        result = replace(result, comparison=compared)
+        if refit:
+            length = plural(winner.config["epochs"], "epoch")
+            tell(f"refit: training trial {winner.number} anew on training and validation images, {length}")
+        test = session.evaluate_on_test(winner, refit=refit)
+        result = replace(result, test=test)
+        work = {"record": winner, "refit": refit, "folder": session.folder / MODEL}
+        details = {**_origin(session), "trial": winner.number}
+        for note in session.compute("sweeps.results.holdout:export", **work, details=details):
+            tell(note)
+    except (TrialFailure, OSError) as failure:
+        why = " ".join(str(failure).split()).rstrip(".")
+        tell(f"The winner is not registered: its model could not be made, tested or written ({why}). {_then(session)}")
+        return result
+    tell(f"registering trial {winner.number} in {session.tracking.shown_uri}")
+    try:
+        return replace(result, registered=_register(session, result, winner, test, mirror))
+    except TrackingError as error:
+        tell(f"The winner is not registered: {error} {_then(session)}")
+        return result
+
+
+def _then(session: SweepSession) -> str:
+    return f"Then: carsweep resume {session.command.name}"
+
+
 def _register(
     session: SweepSession, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
 ) -> Registered:
-    """Make the winner the registry's challenger; a trial that is registered keeps its version."""
+    """Make the winner the registry's challenger; a trial that is registered keeps its version.
+
+    Tags say how often the test images were looked at, and what the winner's validation score is worth.
+    """
     from sweeps.tracking.registry import register_best
 
+    tags = {"test_readings": str(test.readings), "test_models_read": str(test.models)}
+    confirmed = result.board.best_confirmed
+    if confirmed is not None:
+        spread = "" if confirmed.spread is None else f" ±{confirmed.spread:.4f}"
+        tags["confirmed_val_accuracy"] = f"{confirmed.mean:.4f}{spread} over {len(confirmed.runs)} fresh seeds"
+    if test.refit:
+        tags["refit"] = "true"
     mirror.flush()
     return register_best(
         session.tracking,
@@ -246,7 +163,7 @@ def _register(
             **_origin(session),
             "backbone": winner.config["backbone"],
             "test_images": session.dataset.test_digest,
-            **_counted(result, test),
+            **tags,
         },
         predictions=session.folder / TEST_PREDICTIONS,
     )
@@ -256,25 +173,12 @@ def _origin(session: SweepSession) -> dict[str, str]:
     return {"sweep": str(session.spec.name), "data": session.dataset.name, "data_digest": session.dataset.digest}
 
 
-def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:
-    """Return tags of the version: how often the test images were looked at, and what its validation score is worth."""
-    tags = {"test_readings": str(test.readings), "test_models_read": str(test.models)}
-    winner = result.board.best_confirmed
-    if winner is not None and winner.mean is not None:
-        spread = "" if winner.spread is None else f" ±{winner.spread:.4f}"
-        tags["confirmed_val_accuracy"] = f"{winner.mean:.4f}{spread} over {len(winner.runs)} fresh seeds"
-    return {**tags, "refit": "true"} if test.refit else tags
-
-
 def metrics_of(result: SweepResult) -> Mapping[str, float]:
     """Return what the sweep's run in MLflow shows besides its counts."""
+    found = dict(result.test.metrics) if result.test else {}
     winner = result.board.best_confirmed
-    confirmed = {"best_confirmed_accuracy": winner.mean} if winner is not None and winner.mean is not None else {}
-    cost = {} if result.spent.get("cost") is None else {"cost": float(result.spent["cost"])}
-    return {**(result.test.metrics if result.test else {}), **confirmed, **cost}
-
-
-def write_down(session: SweepSession, result: SweepResult) -> None:
-    """Write ``leaderboard.json`` and ``result.json``."""
-    write_json(session.folder / "leaderboard.json", result.board.as_dict())
-    result.save(session.folder / RESULT)
+    if winner is not None and winner.mean is not None:
+        found["best_confirmed_accuracy"] = winner.mean
+    if result.spent.get("cost") is not None:
+        found["cost"] = float(result.spent["cost"])
+    return found

@@ -17,10 +17,9 @@ from carcls.errors import SpecError
 from sweeps.cli.execute import show
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Registered, SweepResult, TestReading
-from sweeps.run.command import Command
+from sweeps.run.command import Command, specs_of_all
+from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Together
 from sweeps.run.several import with_share
-from sweeps.run.command import specs_of_all
-from sweeps.run.winners import COLUMNS, NARROW_COLUMNS, Together
 from sweeps.spec.spec import FAMILIES, SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.text import Column
@@ -117,7 +116,7 @@ def test_a_family_that_got_no_share_can_be_read_again(tmp_path: Path) -> None:
     assert (given.epochs_budget, given.max_cost) == (0, 0.0)
 
 
-@pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
+@pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, WINNER_COLUMNS)])
 def test_the_table_has_a_row_for_each_family(width: int, columns: list[Column[SweepResult]]) -> None:
     """A family without a winner has dashes, and keeps the job from being whole; a narrow terminal cuts nothing off."""
     results = {"transfer": result("transfer", 0.731), "retrieval": result("retrieval", 0.7)}
