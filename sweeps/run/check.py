@@ -13,14 +13,13 @@ from sweeps.engine.resources import Machine, Share, least_seconds, this_machine,
 from sweeps.run.data import configs_to_check, list_images, located
 from sweeps.spec.loading import cut_neighbours, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
-from sweeps.spec.prices import idle_prices
 from sweeps.spec.sweep_file import has_begun, is_sweep, read_file, require_kind
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
+    from carcls.data.config import DataSummary
     from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
-    from carcls.data.summary import DataSummary
     from sweeps.run.command import Command
     from sweeps.spec.spec import SweepSpec
     from sweeps.tracking.store import Tracking
@@ -93,8 +92,8 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     for spec, share in ready:
         with mistakes:  # last, since weights may have to be asked for on the internet
             found, networks = preflight(configs_to_check(spec, *_OF_NETWORKS), out / "stages", download=not plan)
-            notes = (*found, *idle_prices(spec, share.gpus))
-            checked.append(Checked(spec, notes, machine, share, networks, tracking, listed, listing))
+            idle = spec.prices.idle_notes(share.gpus, limited=spec.max_cost is not None) if spec.prices else []
+            checked.append(Checked(spec, (*found, *idle), machine, share, networks, tracking, listed, listing))
     mistakes.tell()
     return tuple(checked)
 

@@ -13,11 +13,10 @@ from typing import Any
 from carcls.errors import InputError, SpecError
 from sweeps.spec.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
 from sweeps.spec.families import overrides_for, setting_of, settings_for
-from sweeps.spec.fields import usable_as_folder
+from sweeps.spec.fields import EarlyStopping, usable_as_folder
 from sweeps.spec.loading import load_spec
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import FAMILIES, SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.spec.sweep_file import Kind
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.

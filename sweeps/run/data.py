@@ -13,10 +13,9 @@ from sweeps.text import counts_text
 
 if TYPE_CHECKING:
     from carcls.config import TrialConfig
-    from carcls.data.config import DataConfig
+    from carcls.data.config import DataConfig, DataSummary
     from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
-    from carcls.data.summary import DataSummary
     from carcls.stages import StageStore
     from sweeps.spec.spec import SweepSpec
 
@@ -104,7 +103,7 @@ def list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
     if data.path is None:
         return expected_demo(data), None
     from carcls.data.dataset import summarize
-    from carcls.data.stanford import read_layout
+    from carcls.data.layouts import read_layout
 
     listing = read_layout(Path(data.path))
     return summarize(data, listing), listing
@@ -112,9 +111,9 @@ def list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
 
 def expected_demo(data: DataConfig) -> DataSummary:
     """Count the demo cars before they are drawn."""
+    from carcls.data.config import DataSummary
     from carcls.data.demo import demo_counts
     from carcls.data.splits import quota
-    from carcls.data.summary import DataSummary
 
     classes, train, test = demo_counts()
     validation = classes * quota(train // classes, data.validation_fraction)

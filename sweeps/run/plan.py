@@ -8,14 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from carcls.catalog import BackboneRecord
-from carcls.data.summary import DataSummary
 from carcls.stages import StageStore
 from sweeps.engine.rates import Machine
 from sweeps.run.check import Checked, fit_to_data, require_same_data
 from sweeps.run.data import NOT_READ, data_notes, located, prepare_data
 from sweeps.run.plan_stages import PlannedStage, planned_stages
-from sweeps.spec.fields import parse_confirm
-from sweeps.spec.prices import cost_of, parse_price, prices_of
 from sweeps.spec.spec import SweepSpec
 from sweeps.text import (
     UNLIMITED,
@@ -32,6 +29,7 @@ from sweeps.text import (
 )
 
 if TYPE_CHECKING:
+    from carcls.data.config import DataSummary
     from sweeps.engine.observers import Progress
     from sweeps.run.command import Command
 
@@ -98,7 +96,7 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Rough time of the whole sweep, from start to the registered model."""
-        runs = self.spec.trials + self.spec.confirming_runs
+        runs = self.spec.trials + self.spec.extent.runs
         return _STARTING + _PER_TRIAL * runs + sum(stage.seconds for stage in self.stages)
 
     def lines(self, width: int = UNLIMITED) -> list[str]:
@@ -134,9 +132,9 @@ class Plan:
         return self.spec.trials > len(self.experiments)
 
     def _cost_lines(self) -> list[str]:
-        if self.cost is None or self.spec.price is None:
+        if self.cost is None or self.spec.prices is None:
             return []
-        currency, most = parse_price(self.spec.price).currency, self.spec.max_cost
+        currency, most = self.spec.prices.currency, self.spec.max_cost
         line = f"Cost: about {money_text(self.cost, currency)} at {self.spec.price}, as rough as the time."
         if most is None or self.cost <= most:
             return [line]
@@ -173,7 +171,7 @@ class Plan:
             "note": self.spec.note,
             "notes": list(self.notes),
             "images_read": self.images_read,
-            "confirming_runs": self.spec.confirming_runs,
+            "confirming_runs": self.spec.extent.runs,
             "refit": self.spec.refit,
         }
 
@@ -198,16 +196,16 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
         dataset = find_dataset(located(spec.data, out), checked.listing, StageStore(out / "stages"))
     if dataset is not None:
         require_same_data(out / str(spec.name), dataset, demo=spec.data.path is None)
-    summary = checked.listed if dataset is None else DataSummary.of(dataset)
+    summary = checked.listed if dataset is None else dataset.summary
     spec, changed = fit_to_data(spec, summary.train)
     found = [NOT_READ] if dataset is None else data_notes(dataset)
-    prices, share = prices_of(spec), checked.share
+    prices, share = spec.prices, checked.share
     hour = share.spend(3600.0 * share.concurrency, wall=3600.0)
     return Plan(
         spec,
         summary,
         checked.machine,
-        hourly=cost_of(prices, hour) if prices else None,
+        hourly=prices.cost_of(hour) if prices else None,
         networks=checked.networks,
         notes=(*checked.notes, *found, *changed),
         images_read=dataset is not None,
@@ -228,9 +226,8 @@ def _experiment_lines(spec: SweepSpec, names: Sequence[str]) -> list[str]:
 
 
 def _afterwards(spec: SweepSpec) -> list[str]:
-    lines = []
-    if spec.confirm:
-        extent = parse_confirm(spec.confirm)
+    lines, extent = [], spec.extent
+    if extent.runs:
         best = "best" if extent.top == 1 else f"{extent.top} best"
         runs = plural(extent.runs, "more training")
         lines.append(f"Then the {best}, with {extent.seeds} fresh seeds each: {runs}, which choose the winner.")

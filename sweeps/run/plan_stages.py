@@ -18,13 +18,12 @@ from carcls.catalog import BackboneRecord, find_backbone
 from carcls.config import SCRATCH, TrialConfig
 from carcls.unfreezing import open_stages
 from sweeps.engine.rates import Machine, Rates, rates_of
-from sweeps.spec.fields import parse_confirm
+from sweeps.spec.fields import survival
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import survival
 from sweeps.study.confirmation import repeats_of
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from carcls.data.config import DataSummary
 
 # Images decoded and resized in a second, and multiply-accumulates of a head and of a neighbour search, by one core.
 _PACKED, _HEAD_MACS, _SEARCH_MACS = 135.0, 2.5e10, 4.5e9
@@ -227,10 +226,8 @@ def _example(spec: SweepSpec) -> list[tuple[TrialConfig, tuple[float, ...]]]:
         trials.append((config, tuple(survival(spec.early_stopping, config.epochs))))
     longest = sorted((c for c, _ in trials), key=lambda c: c.epochs * c.image_size**2, reverse=True)
     more = []
-    if spec.confirm:
-        extent = parse_confirm(spec.confirm)
-        for config in longest[: extent.top]:
-            more += repeats_of(0, config, spec.seed, extent.seeds)
+    for config in longest[: spec.extent.top]:
+        more += repeats_of(0, config, spec.seed, spec.extent.seeds)
     if spec.refit:
         more += repeats_of(0, longest[0], spec.seed + 1, 1)
     return [*trials, *((repeat.config, (1.0,) * repeat.config.epochs) for repeat in more)]

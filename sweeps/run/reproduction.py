@@ -14,7 +14,7 @@ from sweeps.spec.documented import LEAK_MARK, DocumentedExperiment, experiments_
 from sweeps.text import DASH, Grid, changes_text, counts_text, markdown_table, percent, percent_range
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from carcls.data.config import DataSummary
     from sweeps.engine.engine import EngineResult
     from sweeps.results.result import SweepResult, TestReading
     from sweeps.run.command import Command

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carcls.data.summary import DataSummary
 from carcls.stages import StageStore, write_json
 from sweeps.results.holdout import Subject, find_reading
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import RESULT, SweepResult, TestReading, find_result
 from sweeps.results.spending import spent_dict
-from sweeps.spec.prices import prices_of
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -94,7 +92,7 @@ class SweepSession:
     def summarize(self, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
         """Return the result without a test reading and a registered model."""
         trials = tuple(sorted(records, key=lambda trial: trial.number))
-        data, before = DataSummary.of(self.dataset), find_result(self.folder)
+        data, before = self.dataset.summary, find_result(self.folder)
         board = Leaderboard(trials, self.spec.trial_config({}).model_dump(), data.validation, self.spec.goals)
         seconds = time.monotonic() - self.started + (before.seconds if before else 0.0)
         return SweepResult(
@@ -109,7 +107,7 @@ class SweepSession:
             tracking_uri=self.tracking.shown_uri,
             seconds=round(seconds, 3),
             interrupted=interrupted,
-            spent=spent_dict(records, prices_of(self.spec)),
+            spent=spent_dict(records, self.spec.prices),
             saved_seconds=round(sum(record.saved for record in records), 3),
         )
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from carcls.data.summary import DataSummary
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
 from carcls.stages import StageStore
@@ -63,8 +62,7 @@ def run_sweep(
     from sweeps.tracking.mirror import mirror_of
 
     with open_session(checked, command, ray, watcher) as session:
-        data = DataSummary.of(session.dataset)
-        mirror = mirror_of(session.spec, session.folder, session.tracking, data, watcher.note)
+        mirror = mirror_of(session.spec, session.folder, session.tracking, session.dataset.summary, watcher.note)
         status: Literal["complete", "interrupted", "failed"] = "failed"
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
             try:

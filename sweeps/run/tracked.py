@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.data.dataset import Dataset
-from carcls.data.summary import DataSummary
 from carcls.errors import InputError
 from sweeps.lock import locked
 from sweeps.results.result import read_result
@@ -67,7 +66,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         (spec,) = file.read_specs()
         best = result.winner if result else None
         tracking = open_tracking(tracking_uri, folder.parent)
-        mirror = mirror_of(spec, folder, tracking, DataSummary.of(Dataset.load(folder / "dataset.json")), tell)
+        mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, tell)
         mirror.bring_in_line(records, winner=best)
         if result is not None:
             board = folder / LEADERBOARD

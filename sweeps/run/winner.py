@@ -11,7 +11,6 @@ from carcls.errors import TrackingError, TrialFailure
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import RESULT, Registered, SweepResult, TestReading, find_result
 from sweeps.run.session import LEADERBOARD, TEST_PREDICTIONS, SweepSession
-from sweeps.spec.fields import parse_confirm
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.text import plural
@@ -35,9 +34,9 @@ def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repe
         spec: says how many.
         records: all trials, earlier confirming runs among them.
     """
-    if spec.confirm is None:
+    extent = spec.extent
+    if not extent.runs:
         return []
-    extent = parse_confirm(spec.confirm)
     search = tuple(record for record in records if record.confirms is None)
     best: dict[str, tuple[int, TrialConfig]] = {}
     for row in Leaderboard(search, goals=spec.goals).networks:

@@ -20,7 +20,7 @@ from sweeps.tracking.writer import Writer
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from carcls.data.config import DataSummary
     from sweeps.spec.spec import SweepSpec
 
 # Few on purpose: comparing a hundred runs in MLflow's UI is slow in the number of metric names.

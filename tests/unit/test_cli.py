@@ -20,10 +20,9 @@ from PIL import Image
 
 from carcls.errors import DataError, SpecError
 from sweeps.cli.app import carsweep
-from sweeps.cli.execute import resume_command
 from sweeps.cli.exits import run_command
 from sweeps.cli.options import repeat_set
-from sweeps.cli.streams import callable_name
+from sweeps.cli.output import callable_name, resume_command
 from sweeps.spec.loading import load_spec
 from sweeps.spec.spec import FAMILIES
 

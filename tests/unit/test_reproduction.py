@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import InputError, SpecError
 from sweeps.results.result import TestReading
 from sweeps.run.check import claim_folder

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import SpecError
 from sweeps.cli.execute import show
 from sweeps.results.leaderboard import Leaderboard

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.stages import StageStore
-from sweeps.cli.verdict import verdict_lines
+from sweeps.cli.summary import verdict_lines
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Compared, SweepResult
 from sweeps.results.winner_comparison import compare_winner
