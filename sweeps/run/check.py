@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from carcls.errors import InputError, OutputError
 from sweeps.engine.resources import Machine, Share, least_seconds, this_machine, trial_resources
-from sweeps.run.data import configs_to_check, list_images, located
+from sweeps.run.data import configs_to_check, data_notes, list_images, located
 from sweeps.spec.loading import cut_neighbours, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.sweep_file import has_begun, is_sweep, read_file, require_kind
@@ -142,6 +142,20 @@ def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[Sweep
     if fitted is spec:
         return spec, []
     return fitted, [f"k is searched over {fitted.search['k']} only: the gallery has {gallery} images."]
+
+
+def fit_to_images(checked: Checked, command: Command, dataset: Dataset) -> tuple[SweepSpec, list[str]]:
+    """Return the spec as it fits images that were read, and what is to be told of these and of it, a sentence each.
+
+    Raises:
+        InputError: it was begun with other images, or a sweep of the command does not fit these.
+    """
+    spec, images = checked.spec, len(dataset.splits.train)
+    require_same_data(command.root / str(spec.name), dataset, demo=spec.data.path is None)
+    for other in command.specs:
+        fit_to_data(other, images)
+    spec, changed = fit_to_data(spec, images)
+    return spec, [*data_notes(dataset), *changed]
 
 
 def require_writable(out: Path, *, make: bool) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from carcls.catalog import BackboneRecord
 from carcls.stages import StageStore
 from sweeps.engine.rates import Machine
-from sweeps.run.check import Checked, fit_to_data, require_same_data
-from sweeps.run.data import NOT_READ, data_notes, located, prepare_data
+from sweeps.run.check import Checked, fit_to_data, fit_to_images
+from sweeps.run.data import NOT_READ, located, prepare_data
 from sweeps.run.plan_stages import PlannedStage, planned_stages
 from sweeps.spec.spec import SweepSpec
 from sweeps.text import (
@@ -195,10 +195,10 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
     elif checked.listing is not None and (out / "stages").is_dir():
         dataset = find_dataset(located(spec.data, out), checked.listing, StageStore(out / "stages"))
     if dataset is not None:
-        require_same_data(out / str(spec.name), dataset, demo=spec.data.path is None)
-    summary = checked.listed if dataset is None else dataset.summary
-    spec, changed = fit_to_data(spec, summary.train)
-    found = [NOT_READ] if dataset is None else data_notes(dataset)
+        summary, (spec, found) = dataset.summary, fit_to_images(checked, command, dataset)
+    else:
+        summary, (spec, changed) = checked.listed, fit_to_data(spec, checked.listed.train)
+        found = [NOT_READ, *changed]
     prices, share = spec.prices, checked.share
     hour = share.spend(3600.0 * share.concurrency, wall=3600.0)
     return Plan(
@@ -207,7 +207,7 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
         checked.machine,
         hourly=prices.cost_of(hour) if prices else None,
         networks=checked.networks,
-        notes=(*checked.notes, *found, *changed),
+        notes=(*checked.notes, *found),
         images_read=dataset is not None,
     )
 

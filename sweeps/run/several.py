@@ -19,8 +19,8 @@ from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.stages import write_json, write_text
 from sweeps.results.result import SweepResult
 from sweeps.run.check import check_sweeps
+from sweeps.run.session import conclude
 from sweeps.run.sweep import run_sweep
-from sweeps.run.winner import conclude
 from sweeps.spec.sweep_file import is_sweep, read_spec, require_kind, write_file
 from sweeps.spec.values import TRIAL_SETTINGS
 from sweeps.text import plural
@@ -115,11 +115,14 @@ def _prepared(command: Command) -> Command:
     Raises:
         InputError: something else has its name.
     """
-    command = command.with_absolute_data()
     require_kind(command.root / command.name, command.kind)
-    if command.kind != "all":
-        return command
-    return replace(command, specs=tuple(with_start(spec, command.root) for spec in command.specs))
+    specs = []
+    for spec in command.specs:
+        if spec.data.path is not None:  # absolute, it means the same wherever the sweep goes on
+            path = str(Path(spec.data.path).expanduser().absolute())
+            spec = spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
+        specs.append(with_start(spec, command.root) if command.kind == "all" else spec)
+    return replace(command, specs=tuple(specs))
 
 
 def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult], left: int) -> SweepSpec:

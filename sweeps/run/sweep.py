@@ -17,23 +17,20 @@ from carcls.stages import StageStore
 from sweeps.interrupts import last_words, uninterrupted
 from sweeps.lock import forget_request, locked
 from sweeps.results.spending import used_up_note
-from sweeps.run.check import Checked, fit_to_data, require_same_data
+from sweeps.run.check import Checked, fit_to_images
 from sweeps.run.cleaning import DiskKeeper
-from sweeps.run.data import data_notes, prepare_data
-from sweeps.run.session import SweepSession
+from sweeps.run.data import prepare_data
+from sweeps.run.session import SweepSession, conclude, repeats_wanted
 from sweeps.run.stages import DamageNews
-from sweeps.run.winner import conclude, repeats_wanted
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
-    from carcls.data.dataset import Dataset
     from sweeps.engine.engine import EngineResult
     from sweeps.engine.observers import Observer, Progress, Watcher
     from sweeps.engine.session import RaySession
     from sweeps.results.result import SweepResult
     from sweeps.run.command import Command
-    from sweeps.spec.spec import SweepSpec
     from sweeps.tracking.mirror import Mirror
 
     # What is done with the trials of a sweep once they are over.
@@ -100,33 +97,21 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
             write_file(folder, "sweep", command.tracking_uri, [spec])
         stages = StageStore(command.root / "stages")
+        damage = DamageNews(stages, watcher.note)
         try:
-            spec, dataset = _read_images(checked, command, stages, watcher)
+            dataset = prepare_data((spec, *command.specs), command.root, stages, watcher, checked.listing)
+            spec, notes = fit_to_images(checked, command, dataset)
         except InputError:
             if is_new:
                 forget(folder)
             raise
+        for note in notes:
+            watcher.note(note)
+        damage.check()
         write_file(folder, "sweep", command.tracking_uri, [spec], stages.take_used())
         dataset.save(folder / "dataset.json")
         assert checked.tracking is not None
         yield SweepSession(spec, command, checked.tracking, checked.share, stages, dataset, ray, watcher.note, started)
-
-
-def _read_images(
-    checked: Checked, command: Command, stages: StageStore, watcher: Progress
-) -> tuple[SweepSpec, Dataset]:
-    """Return the spec as it fits the images, and these, read and packed; all sweeps of the command must fit them."""
-    damage = DamageNews(stages, watcher.note)
-    dataset = prepare_data((checked.spec, *command.specs), command.root, stages, watcher, checked.listing)
-    images = len(dataset.splits.train)
-    for other in command.specs:
-        fit_to_data(other, images)
-    spec, changed = fit_to_data(checked.spec, images)
-    for note in (*data_notes(dataset), *changed):
-        watcher.note(note)
-    damage.check()
-    require_same_data(command.root / str(spec.name), dataset, demo=spec.data.path is None)
-    return spec, dataset
 
 
 @contextmanager

@@ -12,8 +12,7 @@ from carcls.data.dataset import Dataset
 from carcls.errors import InputError
 from sweeps.lock import locked
 from sweeps.results.result import read_result
-from sweeps.run.session import LEADERBOARD
-from sweeps.run.winner import metrics_of
+from sweeps.run.session import LEADERBOARD, metrics_of
 from sweeps.spec.sweep_file import has_begun, read_file
 from sweeps.study.records import read_history
 from sweeps.tracking.mirror import mirror_of

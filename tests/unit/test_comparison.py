@@ -115,11 +115,8 @@ def test_interrupted_and_failed_sweeps_show_as_such_after_those_with_a_score() -
         sweep("done", trial(0, 0.2), test=0.1),
     ]
     sweeps = compare(results, {})[0].sweeps
-    assert [(one.sweep, one.status) for one in sweeps] == [
-        ("done", "complete"),
-        ("stopped", "interrupted"),
-        ("broken", "failed"),
-    ]
+    statuses = {"done": "complete", "stopped": "interrupted", "broken": "failed"}
+    assert [(one.sweep, one.status) for one in sweeps] == list(statuses.items())
     done, stopped, broken = map(sweep_json, sweeps)
     assert broken["reason"] == "the loss became NaN"
     assert (broken["val_accuracy"], stopped["test_accuracy"], stopped["registered"]) == (None, None, "")
@@ -132,16 +129,16 @@ def test_a_line_names_the_experiment_that_won() -> None:
     """The documented experiment, also where a run of it with a fresh seed stands for it; the search; or nothing."""
     named, searched = replace(trial(0, 0.5), experiment="transfer/frozen"), trial(1, 0.4)
     repeated = replace(trial(2, 0.6), confirms=0)
-    models = [sweep("a", *trials).model for trials in ([named, searched], [named, repeated], [searched])]
-    assert models == ["transfer/frozen", "transfer/frozen", "search"]
-    assert sweep("a", trial(0, None)).model == "none"
+    trials = ([named, searched], [named, repeated], [searched], [trial(0, None)])
+    assert [sweep("a", *some).model for some in trials] == ["transfer/frozen", "transfer/frozen", "search", "none"]
 
 
 def test_siblings_are_neither_counted_nor_repeated() -> None:
-    """Of a trial and what it answered on its way the best is shown, and only trials that ran are counted."""
+    """Of a trial and what it answered on its way the best is shown, only trials that ran are counted; a NaN is null."""
     trials = [trial(0, 0.5, k=10), trial(1, 0.6, k=5, sibling_of=0), trial(2, 0.4, k=1, sibling_of=0)]
-    (group,) = compare([sweep("r", *trials, trial(3, 0.55, k=7))], {})
-    (told,) = group.as_dict()["sweeps"]
+    (group,) = compare([sweep("r", *trials, trial(3, 0.55, k=7), test=float("nan"))], {"r": answers(range(0))})
+    (told,) = json.loads(json.dumps(group.as_dict(), allow_nan=False))["sweeps"]
+    assert told["test_accuracy"] is None
     assert told["trials"] == 2
     assert [row["number"] for row in told["top"]] == [1, 3]
 
@@ -155,10 +152,3 @@ def test_top_rows_tell_the_settings_by_which_the_sweeps_differ() -> None:
         [{"dropout": 0.3}],
         [{"optimizer": "sgd"}],
     ]
-
-
-def test_comparison_becomes_plain_json() -> None:
-    """What --json writes needs no conversion, and a NaN is null."""
-    result = sweep("a", trial(0, 0.5), test=float("nan"))
-    text = json.dumps(compare([result], {"a": answers(range(0))})[0].as_dict(), allow_nan=False)
-    assert json.loads(text)["sweeps"][0]["test_accuracy"] is None

@@ -8,7 +8,7 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
-from sweeps.run.winner import repeats_wanted
+from sweeps.run.session import repeats_wanted
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import FloatDomain, IntDomain
 from sweeps.spec.spec import SweepSpec

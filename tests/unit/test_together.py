@@ -47,30 +47,19 @@ def test_every_family_gets_a_trial_when_nothing_documented_is_run() -> None:
         specs("experiments=[]", trials=2)
 
 
-def test_settings_reach_the_families_that_they_mean_something_in() -> None:
-    """A backbone never reaches scratch, neighbours only retrieval, architecture only scratch, epochs all."""
+def test_settings_and_experiments_reach_the_families_that_they_mean_something_in() -> None:
+    """A backbone never reaches scratch, neighbours only retrieval, epochs all; names are of job and family."""
     given = {"backbone": "densenet121", "k": 3, "width": 24, "epochs": 2}
-    found = specs(*(f"{name}={value}" for name, value in given.items()), weights="random")
+    experiments = "experiments=[scratch/basic,transfer/frozen,transfer/finetuned]"
+    found = specs(*(f"{name}={value}" for name, value in given.items()), experiments, weights="random")
+    assert [spec.name for spec in found.values()] == [f"job-{family}" for family in FAMILIES]
     names = (*given, "weights")
     fixed = {f: {name: spec.fixed[name] for name in names if name in spec.fixed} for f, spec in found.items()}
     assert fixed["transfer"] == {"backbone": "densenet121", "weights": "random", "epochs": 2}
     assert fixed["retrieval"] == {"backbone": "densenet121", "weights": "random", "epochs": 2, "k": 3}
     assert fixed["scratch"] == {"width": 24, "epochs": 2}
-
-
-def test_each_family_takes_its_own_experiments() -> None:
-    """One list of experiments of several families is divided among them."""
-    found = specs("experiments=[scratch/basic,transfer/frozen,transfer/finetuned]")
-    assert {family: spec.experiments for family, spec in found.items()} == {
-        "transfer": ("transfer/frozen", "transfer/finetuned"),
-        "retrieval": (),
-        "scratch": ("scratch/basic",),
-    }
-
-
-def test_sweeps_are_named_after_the_job() -> None:
-    """The name and the family are the name of the sweep."""
-    assert [spec.name for spec in specs().values()] == [f"job-{family}" for family in FAMILIES]
+    own = [spec.experiments for spec in found.values()]
+    assert own == [("transfer/frozen", "transfer/finetuned"), (), ("scratch/basic",)]
 
 
 def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepResult:
@@ -96,7 +85,7 @@ def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepR
     ],
 )
 def test_families_share_what_is_left(
-    spent: tuple[float, int, float], left: int, share: tuple[float, int, float]
+    spent: tuple[float, int, float], left: int, share: tuple[float, int, float], tmp_path: Path
 ) -> None:
     """Of 6 hours, 100 epochs and 10 in money each family gets an equal part of what is left when it begins."""
     hours, epochs, cost = spent
@@ -105,15 +94,8 @@ def test_families_share_what_is_left(
     given = with_share(spec, hours, before, left)
     assert (given.hours, given.epochs_budget, given.max_cost) == share
     assert with_share(specs()["retrieval"], hours, before, left) == specs()["retrieval"]
-
-
-def test_a_family_that_got_no_share_can_be_read_again(tmp_path: Path) -> None:
-    """What those before it have used up is written into its file as 0, which is a budget like another one."""
-    spec = specs(epochs_budget=9, price="1/hour", max_cost=2.0)["scratch"]
-    given = with_share(spec, 0.0, [result("transfer", spent={"epochs": 9, "cost": 2.0})], 1)
-    write_file(tmp_path, "sweep", None, [given])
+    write_file(tmp_path, "sweep", None, [given])  # a share of 0 is a budget like another one, and is read again
     assert read_file(tmp_path).read_specs() == (given,)
-    assert (given.epochs_budget, given.max_cost) == (0, 0.0)
 
 
 @pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, WINNER_COLUMNS)])
