@@ -1,8 +1,11 @@
-"""The status of sweeps, read from what they have written: at any time, from any terminal, without Ray or a GPU."""
+"""The status of sweeps, and what their stages are worth, read from what they have written: at any time, from anywhere.
+
+It takes neither Ray nor a GPU.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -10,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.errors import InputError, nearest
+from carcls.stages import seconds_of
+from carcls.stages_disk import list_store
 from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import SweepResult, find_result
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import is_known, is_sweep, read_file
+from sweeps.spec.sweep_file import is_known, is_sweep, read_file, sweeps_of
 from sweeps.study.records import read_history
 from sweeps.text import Column, json_of, minute, percent
 
@@ -192,3 +197,48 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
 def _last_change(folder: Path) -> float:
     names = ("sweep.json", "spec.yaml", "study.journal")
     return max(path.stat().st_mtime for name in names if (path := folder / name).exists())
+
+
+@dataclass(frozen=True, slots=True)
+class KindUse:
+    """The stages of one kind in a store.
+
+    Attributes:
+        kind: of stage.
+        stages: whole ones.
+        unfinished: those that go on some day, or are being made.
+        bytes: that all of them take on disk.
+        seconds: that the whole ones took to make.
+        hits: how often a trial of any sweep found one that it had not made.
+        saved: seconds of making that the hits took nobody.
+    """
+
+    kind: str
+    stages: int
+    unfinished: int
+    bytes: int
+    seconds: float
+    hits: int
+    saved: float
+
+
+def use_by_kind(out: Path) -> list[KindUse]:
+    """Return what the stages in ``out/stages`` are worth to the sweeps under ``out``, by kind in alphabetical order.
+
+    Raises:
+        InputError: the journal of a sweep is damaged.
+    """
+    listing = [stored for stored in list_store(out / "stages") if stored.state != "trash"]
+    saved: defaultdict[str, list[float]] = defaultdict(list)
+    for record in (record for folder in sweeps_of(out) for record in read_history(folder).records):
+        for name, seconds in record.stages.items():
+            if seconds is not None:
+                saved[name.partition("/")[0]].append(seconds)
+    found = []
+    for kind in sorted({stored.kind for stored in listing}):
+        stages = [stored for stored in listing if stored.kind == kind]
+        whole = [stored.path for stored in stages if stored.state == "made"]
+        made = round(sum(map(seconds_of, whole)), 3)
+        size, hits = sum(stored.size for stored in stages), len(saved[kind])
+        found.append(KindUse(kind, len(whole), len(stages) - len(whole), size, made, hits, round(sum(saved[kind]), 3)))
+    return found

@@ -5,15 +5,16 @@ The expensive libraries are imported where they are used, so that a mistake is a
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
-from carcls.stages import StageStore
+from carcls.stages import LOG, StageStore
 from sweeps.interrupts import last_words, uninterrupted
 from sweeps.lock import forget_request, locked
 from sweeps.results.spending import used_up_note
@@ -21,7 +22,6 @@ from sweeps.run.check import Checked, fit_to_images
 from sweeps.run.cleaning import DiskKeeper
 from sweeps.run.data import prepare_data
 from sweeps.run.session import SweepSession, conclude, repeats_wanted
-from sweeps.run.stages import DamageNews
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
 
@@ -177,3 +177,35 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
             costs=lambda config: known_costs(config, len(dataset.classes)),
             images=dataset.counts["train"] + dataset.counts["validation"],
         )
+
+
+class DamageNews:
+    """An Observer that reads on in the store's log, one line for each stage dropped since it was made.
+
+    Args:
+        stages: the store.
+        tell: gets the line.
+    """
+
+    def __init__(self, stages: StageStore, tell: Callable[[str], None]) -> None:
+        self._log = stages.root / LOG
+        self._tell = tell
+        self._read = self._log.stat().st_size if self._log.exists() else 0
+
+    def trial_changed(self, _record: object) -> None:
+        """Look for news."""
+        self.check()
+
+    def check(self) -> None:
+        """Tell what was dropped since the last time."""
+        with suppress(FileNotFoundError), self._log.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):  # the rest is still being written
+                    break
+                self._read += len(line)
+                with suppress(ValueError, KeyError, TypeError):  # the log itself may be damaged
+                    event = json.loads(line)
+                    if event["event"] == "dropped":
+                        what = f"{event['kind']} {event['digest']} ({event['reason']})"
+                        self._tell(f"damaged, so it is made again: {what}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-from helpers import draw_pictures
+from helpers import Done, draw_pictures, run_carsweep
 
 WORDS = ("--set", "backbone=efficientnet_lite0", "image_size=32", "unfreezing=frozen", "experiments=[]")
 
@@ -14,10 +12,9 @@ WORDS = ("--set", "backbone=efficientnet_lite0", "image_size=32", "unfreezing=fr
 BEGINNINGS = ("base: ", "left out", "test image", "1 picture is in more than one class", "k is ")
 
 
-def carsweep(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command beside the images, to its end."""
-    command = [sys.executable, "-m", "sweeps.cli", "run", "retrieval", "--data", "base", "--name", "mine", *WORDS]
-    return subprocess.run([*command, *words], cwd=folder, capture_output=True, text=True, check=False)
+def run(folder: Path, *words: str) -> Done:
+    """Run the command beside the images."""
+    return run_carsweep(folder, ["run", "retrieval", "--data", "base", "--name", "mine", *WORDS, *words])
 
 
 def test_a_plan_tells_what_the_run_told_of_its_images(tmp_path: Path) -> None:
@@ -28,13 +25,13 @@ def test_a_plan_tells_what_the_run_told_of_its_images(tmp_path: Path) -> None:
     base = draw_pictures(tmp_path / "base")
     (base / "test" / "Make Model 1" / "00000.jpg").write_bytes((base / "train/Make Model 0/00000.jpg").read_bytes())
     (base / "train" / "Make Model 2" / "00000.jpg").write_bytes(b"torn")
-    first = carsweep(tmp_path, "--trials", "2", "--dry-run", "--read", "--out", "planned")
-    ran = carsweep(tmp_path, "--trials", "2", "--out", "runs")
-    assert ran.returncode == 0
-    told = [line for line in ran.stderr.splitlines() if line.startswith(BEGINNINGS)]
+    first = run(tmp_path, "--trials", "2", "--dry-run", "--read", "--out", "planned")
+    ran = run(tmp_path, "--trials", "2", "--out", "runs")
+    assert ran.code == 0
+    told = [line for line in ran.err.splitlines() if line.startswith(BEGINNINGS)]
     assert {line.split()[0] for line in told} == {"base:", "left", "test", "k", "1"}
     assert told[-1] == "k is searched over 1 | 3 | 5 | 7 | 10 | 15 | 20 | 30 only: the gallery has 32 images."
-    again = carsweep(tmp_path, "--trials", "2", "--dry-run", "--out", "runs")
+    again = run(tmp_path, "--trials", "2", "--dry-run", "--out", "runs")
     for plan in (first, again):
-        assert plan.returncode == 0
-        assert plan.stdout.splitlines()[1:6] == told
+        assert plan.code == 0
+        assert plan.out.splitlines()[1:6] == told
