@@ -44,10 +44,6 @@ def _test_text(result: SweepResult) -> str:
     return percent(result.tested(), (high - low) / 2)
 
 
-def _trials_run(result: SweepResult) -> int:
-    return sum(trial.sibling_of is None and trial.confirms is None for trial in result.trials)
-
-
 COLUMNS: tuple[Column[SweepResult], ...] = (
     Column("sweep", lambda r: r.sweep, "sweep", is_word=True),
     Column("family", lambda r: r.family, "family", is_word=True),
@@ -56,7 +52,7 @@ COLUMNS: tuple[Column[SweepResult], ...] = (
     Column("val_accuracy", _validated, "val accuracy", cell=lambda r: percent(_validated(r), _val_half_width(r))),
     Column("test_accuracy", SweepResult.tested, "test accuracy", cell=_test_text),
     Column("test_f1", lambda r: r.tested("test_f1"), "test F1", percent),
-    Column("trials", _trials_run, "trials"),
+    Column("trials", lambda r: sum(t.sibling_of is None and t.confirms is None for t in r.trials), "trials"),
     Column("seconds", lambda r: r.seconds, "time", duration),
     Column("registered", lambda r: str(r.registered or ""), "registered", is_word=True),
     Column("val_half_width", _val_half_width),

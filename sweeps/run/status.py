@@ -80,10 +80,6 @@ class SweepStatus:
         return json_of(COLUMNS, self)
 
 
-def _best_accuracy(sweep: SweepStatus) -> float | None:
-    return sweep.board.best.measured("val_accuracy") if sweep.board.best else None
-
-
 def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
     twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.twins]
     told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
@@ -110,7 +106,7 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("family", lambda s: s.spec.family, "family", is_word=True, room="wide"),
     Column("state", lambda s: s.state, "state", is_word=True),
     Column("trials", lambda s: s.spec.trials, "trials", cell=lambda s: f"{s.ended}/{s.total}"),
-    Column("best_accuracy", _best_accuracy, "best val", percent),
+    Column("best_accuracy", lambda s: s.board.best and s.board.best.measured("val_accuracy"), "best val", percent),
     Column("test_accuracy", lambda s: s.result.tested() if s.result else None, "test", percent),
     Column("registered", lambda s: str((s.result and s.result.registered) or ""), "registered as", is_word=True),
     Column("changed", lambda s: s.changed, "last written", minute, is_word=True, room="wide"),
