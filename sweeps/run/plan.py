@@ -31,6 +31,7 @@ from sweeps.text import (
 if TYPE_CHECKING:
     from carcls.data.config import DataSummary
     from sweeps.engine.observers import Progress
+    from sweeps.engine.resources import Share
     from sweeps.run.command import Command
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
@@ -54,7 +55,7 @@ class Plan:
         spec: the sweep.
         summary: the numbers of its data set.
         machine: what its trials run on; GPUs that they do not take are none.
-        hourly: what an hour of all trials at work costs; None where no price is known.
+        share: of a trial, by which its cost is reckoned; None reckons none.
         networks: figures of backbones by name, where they are known better than from the catalog.
         notes: what was found on the way, a sentence each.
         images_read: whether the numbers are those of images that were read.
@@ -63,7 +64,7 @@ class Plan:
     spec: SweepSpec
     summary: DataSummary
     machine: Machine
-    hourly: float | None = None
+    share: Share | None = None
     networks: Mapping[str, BackboneRecord] = field(default_factory=dict)
     notes: Sequence[str] = ()
     images_read: bool = False
@@ -81,7 +82,9 @@ class Plan:
     @property
     def cost(self) -> float | None:
         """Rough cost of the trials; None without a price."""
-        return None if self.hourly is None else self.hourly * self.seconds / 3600
+        if self.share is None or self.spec.prices is None:
+            return None
+        return self.spec.prices.cost_of(self.share.spend(self.seconds * self.share.concurrency, wall=self.seconds))
 
     @property
     def experiments(self) -> tuple[str, ...]:
@@ -199,17 +202,8 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
     else:
         summary, (spec, changed) = checked.listed, fit_to_data(spec, checked.listed.train)
         found = [NOT_READ, *changed]
-    prices, share = spec.prices, checked.share
-    hour = share.spend(3600.0 * share.concurrency, wall=3600.0)
-    return Plan(
-        spec,
-        summary,
-        checked.machine,
-        hourly=prices.cost_of(hour) if prices else None,
-        networks=checked.networks,
-        notes=(*checked.notes, *found),
-        images_read=dataset is not None,
-    )
+    notes = (*checked.notes, *found)
+    return Plan(spec, summary, checked.machine, checked.share, checked.networks, notes, images_read=dataset is not None)
 
 
 def _experiment_lines(spec: SweepSpec, names: Sequence[str]) -> list[str]:

@@ -218,6 +218,7 @@ def test_one_end_of_a_domain_is_moved_and_a_fixed_setting_leaves_the_search() ->
         (["space.dropout.high=7"], {}, "search.dropout"),
         ([], {"trials": "+"}, "--trials"),
         ([], {"trials": "-3"}, "--trials"),
+        ([], {"trials": "+0.5"}, "--trials"),
         ([], {"hours": "never"}, "--hours"),
     ],
 )
