@@ -124,7 +124,7 @@ def test_a_sweep_can_begin_without_mlflow(tmp_path: Path) -> None:
     """What runs before the first trial loads no MLflow, whose import takes seconds, and leaves no empty database."""
     code = (
         "import sys; from pathlib import Path\n"
-        "import sweeps.run.sweep, sweeps.engine.engine, sweeps.run.winners, sweeps.run.reproduction\n"
+        "import sweeps.run.sweep, sweeps.engine.engine, sweeps.run.comparison, sweeps.run.reproduction\n"
         "import sweeps.tracking.mirror\n"
         "sweeps.tracking.store.check_tracking(None, Path(sys.argv[1]))\n"
         "sweeps.tracking.store.check_tracking(f'sqlite:///{sys.argv[1]}/new/mine.db', Path(sys.argv[1]))\n"
