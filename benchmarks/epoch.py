@@ -27,8 +27,8 @@ from carcls.stages import StageStore
 from carcls.training.device import NumberFormat, autocast, pick_device
 from carcls.training.images import ImageSource
 from carcls.training.loop import Split, Trainer
+from carcls.training.measured import resolve_precision
 from carcls.training.optim import build_optimizer
-from carcls.training.precision import resolve_precision
 
 TARGET = 1.05
 CLASSES = 196

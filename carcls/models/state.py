@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from carcls.catalog import TIMM_PREFIX
@@ -18,7 +17,6 @@ from carcls.models.backbones import Backbone
 State = Mapping[str, torch.Tensor]
 
 _PREFIXES = ("module.", "backbone.", "body.")
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 _HEADS = ("fc.", "_fc.", "classifier.", "head.", "last_linear.")
 _COUNTER = "num_batches_tracked"
 _PACKAGED_MARK = "_conv_stem.weight"
@@ -32,17 +30,17 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: the file is no such file, or holds more than tensors.
     """
+    from timm.models import load_state_dict
+
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        # Takes a state dict out of the checkpoint around it, the averaged weights first.
+        content = load_state_dict(str(path), weights_only=True)
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
     except Exception as error:  # each format and each way of being broken has its own
         raise _unreadable(path) from error
-    for name in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    if not isinstance(content, Mapping) or not any(isinstance(value, torch.Tensor) for value in content.values()):
+    if not tensors:
         raise _unreadable(path)
-    return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    return tensors
 
 
 def load_weights(backbone: Backbone, path: Path | None) -> None:
@@ -65,7 +63,11 @@ def load_weights(backbone: Backbone, path: Path | None) -> None:
         given = _converted_by_timm(backbone.body, given)
     faults = _faults(expected, given)
     if faults:
-        raise _misfit(backbone, path, faults)
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise WeightsError(
+            f"weights must fit {backbone.name}, got {str(path)!r}: {'; '.join(faults[:3])}{more}. "
+            "Name the file of this backbone, or use --weights random."
+        )
     backbone.body.load_state_dict({name: given[name] for name in expected if name in given}, strict=False)
 
 
@@ -121,12 +123,4 @@ def _unreadable(path: Path) -> WeightsError:
         f"weights must be a state dict of tensors (.safetensors, or .pth loadable with weights_only), "
         f"got {str(path)!r}. "
         "Save model.state_dict() instead of the whole model, or name another file."
-    )
-
-
-def _misfit(backbone: Backbone, path: Path, faults: Sequence[str]) -> WeightsError:
-    more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-    return WeightsError(
-        f"weights must fit {backbone.name}, got {str(path)!r}: {'; '.join(faults[:3])}{more}. "
-        "Name the file of this backbone, or use --weights random."
     )

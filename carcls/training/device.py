@@ -9,19 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from carcls.config import TrialConfig
 from carcls.errors import NoDevice, OutOfMemory
 from carcls.machine import held_gpus, is_lack_of_memory
 
 NumberFormat = Literal["fp32", "bf16"]
-PACK_SHARE = 0.25
-"""Of a GPU's memory, that decoded images may take; a network that trains needs the rest."""
-COPIED_AT_ONCE = 1024
 
 
 def pick_device() -> torch.device:
@@ -52,22 +46,6 @@ def _why_no_gpu() -> str:
     except (RuntimeError, AssertionError) as error:
         return f"{str(error).strip().partition('. ')[0].rstrip('.')}."
     return "CUDA found no device."
-
-
-def pixels_on_gpu(pixels: NDArray[np.uint8], device: torch.device) -> Tensor | None:
-    """Return the pixels copied into the GPU's memory, or None when they are too many for it.
-
-    That is more than a quarter of what is free, or of what the trial may use of it.
-    """
-    free, total = torch.cuda.mem_get_info(device)
-    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
-    if pixels.nbytes > PACK_SHARE * min(free, allowed):
-        return None
-    resident = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
-    for start in range(0, len(pixels), COPIED_AT_ONCE):
-        block = slice(start, start + COPIED_AT_ONCE)
-        resident[block] = torch.from_numpy(np.ascontiguousarray(pixels[block]))
-    return resident
 
 
 def has_bf16(device: torch.device) -> bool:

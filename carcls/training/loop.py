@@ -25,17 +25,15 @@ from carcls.config import TrialConfig
 from carcls.data.augment import augmentation_of
 from carcls.errors import InputError, NonFiniteLoss
 from carcls.evaluation.classification import classification_metrics
-from carcls.models.classifier import Classifier
+from carcls.models.classifier import Classifier, trains_on_one_image
 from carcls.models.folding import folded
-from carcls.models.unfreeze import open_backbone, trains_on_one_image
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.device import NumberFormat, autocast
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource, View, batches
-from carcls.training.loss import training_loss
-from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
+from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
 from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages
 
 HEADS, HEADS_VERSION = "heads", 3
@@ -84,7 +82,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.optimizer = build_optimizer(self.classifier, self.config)
-        self.progress = TrainingProgress(epochs=0, opened=0, history=())
+        self.progress = TrainingProgress()
 
     def fit(self, folder: Path, report: Report) -> NDArray[np.float32]:
         """Train to the last epoch, from the checkpoint in ``folder`` if there is one, and write the model there.
@@ -101,7 +99,7 @@ class Trainer:
             report(Measurement(epoch + 1, metrics, trained=False))
         logits: NDArray[np.float32] | None = None
         saved = time.perf_counter()
-        for epoch in range(self.progress.epochs, self.config.epochs):
+        for epoch in range(len(self.progress.history), self.config.epochs):
             trained = True
             if self._shares_head(epoch):
                 trained = self._share_head(epoch)
@@ -150,15 +148,14 @@ class Trainer:
         """
         start = time.perf_counter()
         opened = self._open_count(epoch)
-        open_backbone(self.classifier, opened)
+        self.classifier.open_backbone(opened)
         train_loss = self._train_epoch(epoch)
         logits = self.validation_logits(epoch)
         metrics = classification_metrics(logits, self.validation.labels, prefix="val_") if len(logits) else {}
         if metrics and not math.isfinite(metrics["val_loss"]):
             raise NonFiniteLoss(f"the validation loss became {metrics['val_loss']} in epoch {epoch + 1}.")
         metrics = {"train_loss": train_loss, **metrics, "seconds": time.perf_counter() - start}
-        history = (*self.progress.history, metrics)
-        self.progress = TrainingProgress(epoch + 1, max(opened, self.progress.opened), history)
+        self.progress = TrainingProgress(max(opened, self.progress.opened), (*self.progress.history, metrics))
         return logits
 
     def _frozen(self, epoch: int) -> bool:
@@ -177,7 +174,7 @@ class Trainer:
         labels = torch.from_numpy(self.train.labels)
         seed_epoch(self.config.seed, epoch)
         total = torch.zeros((), device=self.images.device)
-        all_parts = self._divided(all_batches)
+        all_parts = self._divided(epoch, all_batches)
         with closing(self._embeddings(epoch, [part for parts in all_parts for part in parts])) as embedded:
             for index, batch in enumerate(all_batches):
                 step = epoch * len(all_batches) + index
@@ -188,7 +185,7 @@ class Trainer:
                     self._check(total, epoch, index)
         return float(total / len(all_batches))
 
-    def _divided(self, all_batches: list[NDArray[np.int64]]) -> list[list[NDArray[np.int64]]]:
+    def _divided(self, epoch: int, all_batches: list[NDArray[np.int64]]) -> list[list[NDArray[np.int64]]]:
         """Return the parts of each batch; a part has one image only where the network can train on it.
 
         Raises:
@@ -196,7 +193,7 @@ class Trainer:
         """
         for least in (1, 2):
             all_parts = [micro_batches(self.config, batch, least) for batch in all_batches]
-            if all(len(part) > 1 for parts in all_parts for part in parts):
+            if self._frozen(epoch) or all(len(part) > 1 for parts in all_parts for part in parts):
                 return all_parts
             if least == 1 and trains_on_one_image(self.classifier.backbone, self.images.side):
                 return all_parts

@@ -15,8 +15,6 @@ from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.families import run_trial
 from carcls.models import classifier as classifiers
-from carcls.models.classifier import build_classifier
-from carcls.models.folding import folded
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.training import trained
@@ -169,23 +167,6 @@ def test_a_frozen_trial_builds_no_backbone_where_its_views_are_known(
     assert built == []
     assert numbers == _run(second, _data(folder, alone), alone)[0]
     assert built == ["efficientnet_lite0"]
-
-
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "efficientnet_lite0"])
-def test_a_backbone_that_waits_is_the_one_that_is_built(name: str) -> None:
-    """Width, colours, head and embeddings are those of the classifier that is built at once, and folded."""
-    config = TrialConfig(backbone=name, weights="random", image_size=32, seed=3)
-    now, later = (build_classifier(config, 5, later=late).eval() for late in (False, True))
-    now.to(memory_format=torch.channels_last)
-    assert list(later.backbone.parameters()) == []
-    for trait in ("name", "embedding", "mean", "std"):
-        assert getattr(later.backbone, trait) == getattr(now.backbone, trait)
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    whole = folded(now.backbone, 32)
-    assert whole is not now.backbone
-    with torch.inference_mode():
-        assert torch.equal(later(images), now.classify(whole(images)))
-    assert list(later.backbone.parameters()) == []
 
 
 @pytest.mark.parametrize("unfreezing", ["frozen", "2:all"])

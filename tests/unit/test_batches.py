@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,7 @@ from hypothesis import strategies as st
 from carcls.config import TrialConfig
 from carcls.errors import InputError
 from carcls.families import preflight
-from carcls.models.classifier import Classifier, build_classifier
-from carcls.models.unfreeze import open_backbone, trains_on_one_image
+from carcls.models.classifier import Classifier, build_backbone_of, build_classifier, stand_in, trains_on_one_image
 from carcls.stages import StageStore
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource, batches
@@ -65,7 +65,7 @@ def test_parts_add_up_to_the_gradient_of_the_batch(size: int, micro: int) -> Non
             PLAIN.model_copy(update={"batch_size": size, "micro_batch": given_micro}).training(), images=9
         )
         trainer.classifier.double()
-        (parts,) = trainer._divided([np.arange(size)])
+        (parts,) = trainer._divided(0, [np.arange(size)])
         assert max(map(len, parts)) <= (given_micro or size)
         labels = torch.from_numpy(trainer.train.labels)
         trainer._step(((trainer.classifier.embed(trainer.images.batch(p).double()), labels[p]) for p in parts), size)
@@ -99,7 +99,7 @@ def test_what_trains_on_one_image_is_what_torch_trains(config: TrialConfig, side
     """With any number of open stages, the answer is PyTorch's own, and neither modes nor statistics have changed."""
     classifier = build_classifier(config.model_copy(update={"image_size": side}), classes=3)
     for opened in range(len(classifier.backbone.stage_modules) + 1):
-        open_backbone(classifier, opened)
+        classifier.open_backbone(opened)
         before = [module.training for module in classifier.modules()]
         state = {name: value.clone() for name, value in classifier.backbone.state_dict().items()}
         answer = trains_on_one_image(classifier.backbone, side)
@@ -109,12 +109,16 @@ def test_what_trains_on_one_image_is_what_torch_trains(config: TrialConfig, side
 
 
 def _trainer(config: TrialConfig, images: int, store: StageStore | None = None) -> Trainer:
-    classifier = build_classifier(config, classes=2)
+    bare = stand_in(config.backbone) if store and config.unfreezing == "frozen" else None
+    classifier = build_classifier(config, 2, bare)
     pixels = np.random.default_rng(0).integers(0, 256, (images + 4, 32, 32, 3), np.uint8)
     source = ImageSource(pixels, classifier.backbone.mean, classifier.backbone.std, torch.device("cpu"))
     labels = np.arange(images + 4) % 2
     train, validation = np.arange(images), np.arange(images, images + 4)
-    features = FrozenFeatures(store, classifier.backbone, source, "fp32", {"data": "noise"}) if store else None
+    features = None
+    if store:
+        build = partial(build_backbone_of, config)
+        features = FrozenFeatures(store, build, source, "fp32", {"data": "noise"})
     splits = Split(train, labels[train]), Split(validation, labels[validation])
     return Trainer(config, classifier, source, *splits, "fp32", features, config.head_settings() if store else None)
 
@@ -133,9 +137,10 @@ def test_frozen_backbones_train_on_single_images(tmp_path: Path, micro: int | No
         update={"unfreezing": "frozen", "batch_size": 1 if micro is None else 3, "micro_batch": micro}
     )
     preflight([config], tmp_path)
-    trainer = _trainer(config, 5)
-    trainer.fit(tmp_path, lambda _: None)
-    assert len(trainer._divided([np.arange(3)])[0]) == (1 if micro is None else 3)
+    for store in (None, StageStore(tmp_path / "store")):
+        trainer = _trainer(config, 5, store)
+        trainer.fit(tmp_path, lambda _: None)
+        assert len(trainer._divided(0, [np.arange(3)])[0]) == (1 if micro is None else 3)
 
 
 @pytest.mark.parametrize("unfreezing", ["full", "progressive"])

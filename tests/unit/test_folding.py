@@ -10,7 +10,6 @@ from carcls.config import TrialConfig
 from carcls.models.backbones import Backbone, build_backbone
 from carcls.models.classifier import build_network
 from carcls.models.folding import folded
-from carcls.models.pooling import pooled_embeddings
 
 SIDE = 64
 
@@ -37,7 +36,7 @@ def _shake(network: nn.Module) -> None:
 
 def _same(backbone: Backbone, other: Backbone) -> bool:
     with torch.inference_mode():
-        expected, found = pooled_embeddings(backbone, _images()), pooled_embeddings(other, _images())
+        expected, found = backbone.every_pooling(_images()), other.every_pooling(_images())
     assert expected.keys() == found.keys()
     return all(_close(expected[name], found[name]) for name in expected)
 

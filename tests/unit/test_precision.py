@@ -12,9 +12,9 @@ from helpers import events_of
 
 from carcls.config import TrialConfig
 from carcls.stages import StageStore
-from carcls.training import precision
+from carcls.training import measured
 from carcls.training.device import NumberFormat
-from carcls.training.precision import compare, resolve_precision
+from carcls.training.measured import compare, resolve_precision
 
 CPU = torch.device("cpu")
 SMALL = TrialConfig(family="scratch", backbone="scratch", image_size=32, depth=2, width=8)
@@ -24,11 +24,11 @@ Times = dict[NumberFormat, list[float]]
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Times], list[int]]:
     """Make the measurement say what a test wants; the list that is returned grows with each measurement."""
-    monkeypatch.setattr(precision, "has_bf16", lambda _: True)
+    monkeypatch.setattr(measured, "has_bf16", lambda _: True)
     calls: list[int] = []
 
     def say(times: Times) -> list[int]:
-        monkeypatch.setattr(precision, "compare", lambda _: (calls.append(1), times)[1])
+        monkeypatch.setattr(measured, "compare", lambda _: (calls.append(1), times)[1])
         return calls
 
     return say
@@ -63,8 +63,8 @@ def test_what_is_timed_needs_no_more_memory_than_the_trial(
         counts.add(len(batch))
         return 1.0
 
-    monkeypatch.setattr(precision, "has_bf16", lambda _: True)
-    monkeypatch.setattr(precision, "_step_seconds", time_step)
+    monkeypatch.setattr(measured, "has_bf16", lambda _: True)
+    monkeypatch.setattr(measured, "_step_seconds", time_step)
     resolve_precision(SMALL.model_copy(update=settings), CPU, StageStore(tmp_path))
     assert counts == {images}
 
@@ -96,7 +96,7 @@ def test_another_machine_measures_for_itself(
     """A store that machines of two kinds share holds an answer for each."""
     answer({"fp32": [1.0], "bf16": [0.5]})
     resolve_precision(SMALL, CPU, StageStore(tmp_path))
-    monkeypatch.setattr(precision, "machine_name", lambda _: "another")
+    monkeypatch.setattr(measured, "machine_name", lambda _: "another")
     answer({"fp32": [1.0], "bf16": [2.0]})
     assert resolve_precision(SMALL, CPU, StageStore(tmp_path)) == "fp32"
 
@@ -116,7 +116,7 @@ def test_a_format_that_is_asked_for_is_not_measured(tmp_path: Path, asked: str) 
 
 def test_a_device_without_bf16_computes_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without instructions for it there is nothing to measure."""
-    monkeypatch.setattr(precision, "has_bf16", lambda _: False)
+    monkeypatch.setattr(measured, "has_bf16", lambda _: False)
     assert resolve_precision(SMALL, CPU, StageStore(tmp_path)) == "fp32"
     assert events_of(StageStore(tmp_path)) == []
 
@@ -125,12 +125,12 @@ def test_the_measurement_is_real_and_leaves_the_random_numbers_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both formats are timed on the network itself, and training afterwards draws what it would have drawn."""
-    monkeypatch.setattr(precision, "has_bf16", lambda _: True)
+    monkeypatch.setattr(measured, "has_bf16", lambda _: True)
     state = torch.get_rng_state()
     store = StageStore(tmp_path)
     taken = resolve_precision(SMALL.model_copy(update={"dropout": 0.5}), CPU, store)
     assert torch.equal(torch.get_rng_state(), state)
-    (stage,) = (tmp_path / precision.KIND).glob("*/precision.json")
+    (stage,) = (tmp_path / measured.PRECISION).glob("*/precision.json")
     said = json.loads(stage.read_text())
     assert said["precision"] == taken
     assert set(said["milliseconds_per_image"]) == {"fp32", "bf16"}
@@ -158,6 +158,6 @@ def test_formats_take_turns_and_the_first_step_does_not_count() -> None:
 def test_rounds_that_disagree_are_repeated_until_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where neither is clearly faster, two seconds decide."""
     clock = iter(0.3 * tick for tick in range(100))
-    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(measured.time, "perf_counter", lambda: next(clock))
     seconds = compare(_scripted([1] * 50, [5, *[0.5, 2] * 25], []))
     assert len(seconds["fp32"]) == 7  # 0.3 s a round: the first reading over two seconds is the seventh

@@ -44,15 +44,13 @@ def _pixels() -> np.ndarray:
     return (pixels + tints[np.arange(IMAGES) % CLASSES][:, None, None, :]).astype(np.uint8)
 
 
-def _trainer(config: TrialConfig, store: StageStore | None, cached: bool = True) -> Trainer:
+def _trainer(config: TrialConfig, store: StageStore | None) -> Trainer:
     torch.manual_seed(0)
     classifier = build_classifier(config, CLASSES).to(memory_format=torch.channels_last)
     images = ImageSource(_pixels(), classifier.backbone.mean, classifier.backbone.std, torch.device("cpu"))
     labels = np.arange(IMAGES) % CLASSES
     train, validation = np.arange(0, 28), np.arange(28, IMAGES)
-    features = (
-        FrozenFeatures(store, classifier.backbone, images, "fp32", {"data": "blobs"}) if store and cached else None
-    )
+    features = FrozenFeatures(store, lambda: classifier.backbone, images, "fp32", {"data": "blobs"}) if store else None
     return Trainer(
         config=config,
         classifier=classifier,

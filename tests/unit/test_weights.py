@@ -26,7 +26,7 @@ from carcls.errors import InputError, WeightsError
 from carcls.models.backbones import Backbone, build_backbone
 from carcls.models.classifier import build_classifier
 from carcls.models.state import load_weights
-from carcls.models.weights import WeightsSource, are_official, reachable, resolve_weights
+from carcls.models.weights import RANDOM, are_official, reachable, resolve_weights
 
 PROBE_LIMIT = 10.0
 
@@ -75,7 +75,7 @@ def _loaded(name: str, path: Path) -> Backbone:
 def test_random_needs_no_file() -> None:
     """Random weights are found without a file and leave the backbone as it was built."""
     source = resolve_weights("resnet50", "random")
-    assert source == WeightsSource("random", None, "random")
+    assert source == RANDOM
     backbone = build_backbone("efficientnet_lite0", 4)
     load_weights(backbone, source.path)
     assert _same(backbone, build_backbone("efficientnet_lite0", 4).body.state_dict())
