@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -188,19 +189,18 @@ def _stage_paths(body: nn.Module, known: Sequence[str]) -> StagePaths:
         body: the model.
         known: names of the stages where the catalog has them: stages are what is called so, and nothing else is.
     """
-    stages: list[tuple[str, list[str]]] = []
-    for path, module in _units(body):
-        name = path.removeprefix("features.") if known else path
-        if name in known or (not known and _is_stage(module)):
-            stages.append(("top" if path == "head" else name, [path]))
-        elif not stages:
-            stages.append(("stem", [path]))
-        else:
-            stages[-1][1].append(path)
-    if not known or "top" in known:
-        stages = _split_top(body, stages)
-    stages[0][1][:0] = [name for name, _ in body.named_parameters(recurse=False)]
-    return tuple((name, tuple(paths)) for name, paths in stages)
+    units = list(_units(body))
+    called = [path.removeprefix("features.") if known else path for path, _ in units]
+    starts = [i for i, (_, module) in enumerate(units) if called[i] in known or (not known and _is_stage(module))]
+    names = ["top" if called[i] == "head" else called[i] for i in starts]
+    if 0 not in starts:
+        starts, names = [0, *starts], ["stem", *names]
+    after = starts[-1] + 1
+    if len(starts) > 1 and (not known or "top" in known) and any(_has_parameters(unit) for _, unit in units[after:]):
+        starts, names = [*starts, after], [*names, "top"]
+    pieces = [[path for path, _ in units[start:end]] for start, end in pairwise([*starts, len(units)])]
+    pieces[0][:0] = [name for name, _ in body.named_parameters(recurse=False)]
+    return tuple((name, tuple(piece)) for name, piece in zip(names, pieces, strict=True))
 
 
 def _units(body: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -212,12 +212,8 @@ def _units(body: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _is_stage(module: nn.Module) -> bool:
-    return any(next(child.parameters(), None) is not None for child in module.children())
+    return any(_has_parameters(child) for child in module.children())
 
 
-def _split_top(body: nn.Module, stages: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
-    """Move the small modules that follow the last stage into a stage of their own, if they hold parameters."""
-    name, (first, *rest) = stages[-1]
-    if len(stages) == 1 or not any(next(body.get_submodule(path).parameters(), None) is not None for path in rest):
-        return stages
-    return [*stages[:-1], (name, [first]), ("top", rest)]
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None

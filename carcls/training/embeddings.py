@@ -27,7 +27,7 @@ from carcls.models.classifier import Classifier
 from carcls.models.folding import folded
 from carcls.outcome import Report
 from carcls.stages import StageStore, note_made, write_json
-from carcls.training.device import pick_device
+from carcls.training.images import pick_device
 from carcls.training.trained import TrainedClassifier
 
 KIND = "embeddings"

@@ -20,8 +20,7 @@ from carcls.disk import reserve
 from carcls.models.backbones import Backbone
 from carcls.models.folding import folded
 from carcls.stages import StageStore
-from carcls.training.device import NumberFormat
-from carcls.training.images import ImageSource, View
+from carcls.training.images import ImageSource, NumberFormat, View
 
 KIND = "features"
 FILE = "features.npy"

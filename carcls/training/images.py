@@ -1,26 +1,30 @@
-"""From a pack to batches on the device: what is needed next is made while what is here is used.
+"""Where a trial computes, with which numbers, and how images get there: from a pack to batches on the device.
 
 Letters: b batch, s side in pixels, n images of a split.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from carcls.config import TrialConfig
 from carcls.data.augment import Augmentation, augment, draw_view
-from carcls.training.device import NumberFormat, autocast
+from carcls.errors import NoDevice, OutOfMemory
+from carcls.machine import held_gpus, is_lack_of_memory
 
+NumberFormat = Literal["fp32", "bf16"]
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -39,6 +43,61 @@ PACK_SHARE = 0.25
 """Of a GPU's memory, that decoded images may take; a network that trains needs the rest."""
 
 COPIED_AT_ONCE = 1024
+
+
+def pick_device() -> torch.device:
+    """Return the GPU that this process's trial was given, or the CPU for one that was given none.
+
+    Where nobody said (``carcls.machine.hold_gpus``), such as outside trials, it is a GPU if there is one.
+
+    Raises:
+        NoDevice: the trial was given a GPU, and none can be used.
+    """
+    share = held_gpus()
+    if share == 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if share is None:
+        return torch.device("cpu")
+    raise NoDevice(
+        f"the trial was given a GPU (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')!r}), but "
+        f"PyTorch {torch.__version__} can use none: {_why_no_gpu()} See what nvidia-smi says; without GPUs: "
+        "--gpus-per-trial 0."
+    )
+
+
+def _why_no_gpu() -> str:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return f"{str(error).strip().partition('. ')[0].rstrip('.')}."
+    return "CUDA found no device."
+
+
+def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
+    """Return the context in which the backbone runs."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def memory_errors_named(config: TrialConfig) -> Iterator[None]:
+    """Turn a lack of memory, in any words, into a failure that says what to change.
+
+    Raises:
+        OutOfMemory: the body ran out of the memory of the GPU or of the machine.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        torch.cuda.empty_cache()
+        whose = "machine" if isinstance(error, MemoryError) or "CPUAllocator" in str(error) else "GPU"
+        raise OutOfMemory(
+            f"out of the {whose}'s memory at batch_size {config.batch_size} and image_size {config.image_size}; "
+            f"lower one of them, or give each trial more of the {whose}."
+        ) from error
 
 
 @dataclass(frozen=True)

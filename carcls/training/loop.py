@@ -30,9 +30,8 @@ from carcls.models.folding import folded
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.device import NumberFormat, autocast
 from carcls.training.features import FrozenFeatures
-from carcls.training.images import ImageSource, View, batches
+from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
 from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages
 

@@ -12,6 +12,7 @@ Letters: b batch, c classes, s side in pixels.
 from __future__ import annotations
 
 import json
+import platform
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -30,8 +31,7 @@ from carcls.models.classifier import Classifier, build_network
 from carcls.models.folding import folded
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, note_made, write_json
-from carcls.training.device import NumberFormat, autocast, has_bf16, machine_name, pick_device
-from carcls.training.images import ImageSource, answering_batch
+from carcls.training.images import ImageSource, NumberFormat, answering_batch, autocast, pick_device
 from carcls.training.loop import head_logits
 from carcls.unfreezing import stays_frozen
 
@@ -54,14 +54,16 @@ def resolve_precision(
 ) -> NumberFormat:
     """Return the format of the backbone's arithmetic; ``auto`` takes bf16 where that is faster.
 
-    Faster at training it or, where it is ``frozen``, at embedding. The answer is kept in the store for the backbone,
-    the image size and the kind of machine. So all trials on a machine agree and share their stages, whatever their
-    share of its cores, and whoever comes later gets the same numbers.
+    Faster at training it or, where it is ``frozen`` or the trial never opens it, at embedding. The answer is kept in
+    the store for the backbone, the image size and the kind of machine. So all trials on a machine agree and share their
+    stages, whatever their share of its cores, and whoever comes later gets the same numbers.
     """
     if config.precision != "auto":
         return config.precision
     if not has_bf16(device):
         return "fp32"
+    training = config.training()
+    frozen = frozen or stays_frozen(training.unfreezing, training.epochs)
     key = {**_of_network(config, device), "frozen": frozen, "torch": torch.__version__, "version": PRECISION_VERSION}
     # Nobody would measure it for a single trial, so that finding it saves nobody anything.
     found = _found(stages, PRECISION, key, partial(_probe, config, device, frozen), worth=0.0)
@@ -153,6 +155,25 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether the device can multiply bf16 matrices; not whether it gains by that."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch._C._has_mkldnn) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def machine_name(device: torch.device) -> str:
+    """Return what the GPU or the processor calls itself."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 @dataclass(frozen=True, slots=True)
 class Costs:
     """Of one answer.
@@ -175,9 +196,7 @@ def costs_of(config: TrialConfig, classes: int, stages: StageStore) -> Costs:
         stages: the store.
     """
     device = pick_device()
-    training = config.training()
-    frozen = stays_frozen(training.unfreezing, training.epochs)
-    precision = resolve_precision(config, device, stages, frozen=frozen)
+    precision = resolve_precision(config, device, stages)
     machine = {"precision": precision, "threads": torch.get_num_threads()}
     key = {**_of_network(config, device), **machine, "classes": classes, "version": COSTS_VERSION}
     return Costs(**_found(stages, COSTS, key, partial(_measure_costs, config, classes, device, precision)))

@@ -27,12 +27,11 @@ from carcls.outcome import Measurement, Report
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
-from carcls.training.device import NumberFormat, memory_errors_named, pick_device
 from carcls.training.features import FrozenFeatures
-from carcls.training.images import ImageSource
+from carcls.training.images import ImageSource, NumberFormat, memory_errors_named, pick_device
 from carcls.training.loop import Split, Trainer, image_logits
 from carcls.training.measured import resolve_precision
-from carcls.unfreezing import open_stages, stays_frozen
+from carcls.unfreezing import open_stages
 
 KIND = "training"
 HISTORY = "history.json"
@@ -67,8 +66,6 @@ class TrainedClassifier:
     @cached_property
     def precision(self) -> NumberFormat:
         """The format of the backbone's arithmetic on this device, once it trains if it ever does."""
-        if stays_frozen(self.training.unfreezing, self.training.epochs):
-            return self.frozen_precision
         return resolve_precision(self.config, self.device, self.stages)
 
     @cached_property

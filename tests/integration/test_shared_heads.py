@@ -17,8 +17,9 @@ from carcls.families import run_trial
 from carcls.models import classifier as classifiers
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
-from carcls.training import trained
+from carcls.training import measured
 from carcls.training.loop import Trainer
+from carcls.training.trained import TrainedClassifier
 
 SIZE = 32
 CONFIG = TrialConfig(
@@ -195,10 +196,13 @@ def test_who_never_opens_the_backbone_answers_in_its_frozen_format(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unfreezing: str, opens: bool
 ) -> None:
     """Views and answers of a trial are computed alike; what opens it trains and answers in the format of training."""
-    monkeypatch.setattr(trained, "resolve_precision", lambda *_, frozen=False: "bf16" if frozen else "fp32")
+    monkeypatch.setattr(measured, "has_bf16", lambda _: True)
+    monkeypatch.setattr(
+        measured, "_probe", lambda _config, _device, frozen: {"precision": "bf16" if frozen else "fp32"}
+    )
     stages = StageStore(tmp_path)
-    found = trained.TrainedClassifier(
-        CONFIG.model_copy(update={"unfreezing": unfreezing}), _data(folder, stages), stages
+    found = TrainedClassifier(
+        CONFIG.model_copy(update={"unfreezing": unfreezing, "precision": "auto"}), _data(folder, stages), stages
     )
     assert found.precision == ("fp32" if opens else "bf16")
     assert found.frozen_precision == found.key["frozen_precision"] == "bf16"

@@ -23,7 +23,7 @@ from carcls.models.classifier import build_classifier
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.training.checkpoint import CHECKPOINT, TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.device import memory_errors_named
+from carcls.training.images import memory_errors_named
 from carcls.training.optim import build_optimizer
 from sweeps.failures import (
     NOWHERE,

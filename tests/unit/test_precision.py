@@ -13,7 +13,7 @@ from helpers import events_of
 from carcls.config import TrialConfig
 from carcls.stages import StageStore
 from carcls.training import measured
-from carcls.training.device import NumberFormat
+from carcls.training.images import NumberFormat
 from carcls.training.measured import compare, resolve_precision
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from carcls.training import loop
 from carcls.training.checkpoint import load_model
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource
-from carcls.training.loop import Split, Trainer, micro_batches
+from carcls.training.loop import Split, Trainer
 
 CLASSES = 4
 IMAGES = 40
@@ -252,26 +252,3 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     trainer.fit(_folder(tmp_path / "trial"), lambda _: None)
     after = torch.cat([p.detach().flatten() for p in trainer.classifier.head.parameters()])
     assert 0 < float((after - before).norm()) <= 4 * 0.01 + 1e-6
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "cosine"])
-def test_micro_batches_step_as_the_whole_batch_does(loss: str) -> None:
-    """Without dropout and BatchNorm the gradients of batches of 7 in parts of at most 3 are those of whole batches."""
-    config = TrialConfig(
-        family="scratch", backbone="scratch", depth=2, width=4, image_size=SIDE, epochs=1, batch_size=7,
-        optimizer="sgd", momentum=0.0, head_lr=0.1, label_smoothing=0.1, loss=loss, precision="fp32",
-    )  # fmt: skip
-    steps = {}
-    for size in (None, 3):
-        trainer = _trainer(config.model_copy(update={"micro_batch": size}).training(), None)
-        trainer.classifier.double()
-        parts = micro_batches(trainer.config, np.arange(7))
-        assert [len(part) for part in parts] == ([7] if size is None else [3, 2, 2])
-        labels = torch.from_numpy(trainer.train.labels)
-        embedded = ((trainer.classifier.embed(trainer.images.batch(p).double()), labels[p]) for p in parts)
-        value = trainer._step(embedded, 7)
-        steps[size] = (value, [p.grad for p in trainer.classifier.parameters() if p.grad is not None])
-    assert float(steps[3][0]) == pytest.approx(float(steps[None][0]), rel=1e-12)
-    assert steps[None][1]
-    for whole, added in zip(steps[None][1], steps[3][1], strict=True):
-        torch.testing.assert_close(added, whole, rtol=1e-10, atol=1e-12)
