@@ -78,27 +78,18 @@ def test_finding_the_measurement_counts_as_no_saving(tmp_path: Path, answer: Cal
     assert list(later.take_used().values()) == [0.0]
 
 
-@pytest.mark.parametrize("change", [{"image_size": 64}, {"width": 16}, {"backbone": "efficientnet_lite0"}])
-def test_another_network_is_measured_for_itself(
-    tmp_path: Path, answer: Callable[[Times], list[int]], change: dict[str, object]
+@pytest.mark.parametrize("change", [{"image_size": 64}, {"width": 16}, {"backbone": "efficientnet_lite0"}, {}])
+def test_another_network_or_machine_is_measured_for_itself(
+    tmp_path: Path, answer: Callable[[Times], list[int]], monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
 ) -> None:
-    """What was found for one network or image size says nothing of another."""
+    """What was found for one network, image size or kind of machine says nothing of another."""
     calls = answer({"fp32": [1.0], "bf16": [0.5]})
     resolve_precision(SMALL, CPU, StageStore(tmp_path))
+    if not change:
+        monkeypatch.setattr(measured, "machine_name", lambda _: "another")
     answer({"fp32": [1.0], "bf16": [2.0]})
     assert resolve_precision(SMALL.model_copy(update=change), CPU, StageStore(tmp_path)) == "fp32"
     assert calls == [1, 1]
-
-
-def test_another_machine_measures_for_itself(
-    tmp_path: Path, answer: Callable[[Times], list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A store that machines of two kinds share holds an answer for each."""
-    answer({"fp32": [1.0], "bf16": [0.5]})
-    resolve_precision(SMALL, CPU, StageStore(tmp_path))
-    monkeypatch.setattr(measured, "machine_name", lambda _: "another")
-    answer({"fp32": [1.0], "bf16": [2.0]})
-    assert resolve_precision(SMALL, CPU, StageStore(tmp_path)) == "fp32"
 
 
 def test_a_small_gain_is_not_worth_less_exact_numbers(tmp_path: Path, answer: Callable[[Times], list[int]]) -> None:
@@ -107,17 +98,14 @@ def test_a_small_gain_is_not_worth_less_exact_numbers(tmp_path: Path, answer: Ca
     assert resolve_precision(SMALL, CPU, StageStore(tmp_path)) == "fp32"
 
 
-@pytest.mark.parametrize("asked", ["fp32", "bf16"])
-def test_a_format_that_is_asked_for_is_not_measured(tmp_path: Path, asked: str) -> None:
-    """Nothing is put into the store."""
-    assert resolve_precision(SMALL.model_copy(update={"precision": asked}), CPU, StageStore(tmp_path)) == asked
-    assert events_of(StageStore(tmp_path)) == []
-
-
-def test_a_device_without_bf16_computes_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without instructions for it there is nothing to measure."""
-    monkeypatch.setattr(measured, "has_bf16", lambda _: False)
-    assert resolve_precision(SMALL, CPU, StageStore(tmp_path)) == "fp32"
+@pytest.mark.parametrize(("asked", "able"), [("fp32", True), ("bf16", True), ("auto", False)])
+def test_nothing_is_measured_where_nothing_is_to_be_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, able: bool
+) -> None:
+    """A format that is asked for is taken; a device without bf16 computes in fp32. Nothing is put into the store."""
+    monkeypatch.setattr(measured, "has_bf16", lambda _: able)
+    taken = resolve_precision(SMALL.model_copy(update={"precision": asked}), CPU, StageStore(tmp_path))
+    assert taken == (asked if able else "fp32")
     assert events_of(StageStore(tmp_path)) == []
 
 
