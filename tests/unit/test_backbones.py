@@ -19,7 +19,7 @@ from carcls.config import TrialConfig
 from carcls.errors import InputError
 from carcls.families import preflight
 from carcls.models.backbones import Backbone, build_backbone, generalized_mean
-from carcls.models.classifier import stand_in
+from carcls.models.classifier import build_network, stand_in
 from carcls.seeding import derived_seed
 
 CATALOG = [record.name for record in BACKBONES if record.source != "scratch"]
@@ -39,10 +39,11 @@ LAST = {
 WITHOUT_MAPS = ["timm:vit_tiny_patch16_224", "timm:mobilenetv3_small_050"]
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=[*NAMES, "scratch"])
 def backbone(request: pytest.FixtureRequest) -> Backbone:
-    """Each backbone of the catalog, and some of timm's."""
-    return build_backbone(request.param).eval()
+    """Each backbone of the catalog, some of timm's, and a scratch network."""
+    config = TrialConfig(backbone=request.param, image_size=64, depth=3, stem="resnet", batch_norm=True)
+    return build_network(config).eval()
 
 
 def _norms(module: nn.Module) -> list[nn.Module]:
