@@ -77,7 +77,7 @@ def _trains_on_one_image(network: TrialConfig, unfreezing: str, epochs: int) -> 
     from carcls.models.classifier import build_classifier, trains_on_one_image
 
     classifier = build_classifier(network, classes=1)
-    stages = len(classifier.backbone.stage_modules)
+    stages = len(classifier.backbone.stage_paths)
     classifier.open_backbone(open_stages(unfreezing, epochs - 1, epochs, stages))
     return trains_on_one_image(classifier.backbone, network.image_size)
 

@@ -22,7 +22,6 @@ from carcls.config import Pooling
 from carcls.errors import InputError
 from carcls.seeding import derived_seed
 
-Stage = tuple[str, tuple[nn.Module, ...]]
 StagePaths = tuple[tuple[str, tuple[str, ...]], ...]
 Colour = tuple[float, float, float]
 
@@ -76,14 +75,14 @@ class Backbone(nn.Module):
         self.fixed_size = fixed_size
         self.has_maps = has_maps
 
-    @property
-    def stage_modules(self) -> tuple[Stage, ...]:
-        """The stages, input first: together they hold every parameter and every BatchNorm exactly once."""
-        return tuple((name, tuple(self._part(path) for path in paths)) for name, paths in self.stage_paths)
+    def last_stages(self, count: int) -> list[nn.Module]:
+        """Return the modules of the last ``count`` stages, in the order of the computation.
 
-    def _part(self, path: str) -> nn.Module:
+        All stages together hold every parameter and every BatchNorm exactly once.
+        """
         own = dict(self.body.named_parameters(recurse=False))
-        return nn.ParameterList([own[path]]) if path in own else self.body.get_submodule(path)
+        paths = [path for _, paths in self.stage_paths[len(self.stage_paths) - count :] for path in paths]
+        return [nn.ParameterList([own[path]]) if path in own else self.body.get_submodule(path) for path in paths]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return embeddings [b, d], globally pooled, of normalised images float [b, 3, h, w]."""
@@ -163,18 +162,18 @@ def check_timm_name(model: str) -> None:
     """Raise InputError, naming the nearest models, unless timm has ``model`` (``resnet18`` or ``resnet18.a1_in1k``)."""
     import timm
 
-    architecture, _, tag = model.partition(".")
-    if not timm.is_model(architecture):
-        raise _unknown_timm(architecture, timm.list_models())
-    if tag and model not in timm.list_pretrained(f"{architecture}.*"):
-        raise _unknown_timm(model, timm.list_pretrained(f"{architecture}.*"))
-
-
-def _unknown_timm(model: str, known: list[str]) -> InputError:
-    close = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
+    named, _, tag = model.partition(".")
+    if timm.is_model(named):
+        known = timm.list_pretrained(f"{named}.*")
+        if not tag or model in known:
+            return
+        named = model
+    else:
+        known = timm.list_models()
+    close = difflib.get_close_matches(named, known, n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(TIMM_PREFIX + near for near in close)}?" if close else ""
-    return InputError(
-        f"backbone must name a model that timm has, got {TIMM_PREFIX + model!r}.{hint} "
+    raise InputError(
+        f"backbone must name a model that timm has, got {TIMM_PREFIX + named!r}.{hint} "
         "timm.list_models() lists them all."
     )
 

@@ -67,15 +67,13 @@ class Classifier(nn.Module):
         Args:
             count: from 0 (only the head trains) to the number of stages (everything trains).
         """
-        stages = self.backbone.stage_modules
-        assert 0 <= count <= len(stages)
+        assert 0 <= count <= len(self.backbone.stage_paths)
         self.train()
         self.backbone.eval()
         self.backbone.requires_grad_(False)
-        for _, modules in stages[len(stages) - count :]:
-            for module in modules:
-                module.train()
-                module.requires_grad_(True)
+        for module in self.backbone.last_stages(count):
+            module.train()
+            module.requires_grad_(True)
         self.head.requires_grad_(True)
 
 

@@ -38,11 +38,8 @@ class TrainingProgress:
 
 def trained_state(classifier: Classifier, opened: int) -> dict[str, Tensor]:
     """Return the head and the last ``opened`` stages: parameters and buffers, by their names in the classifier."""
-    kept = {id(tensor) for tensor in classifier.head.state_dict(keep_vars=True).values()}
-    stages = classifier.backbone.stage_modules
-    for _, modules in stages[len(stages) - opened :]:
-        for module in modules:
-            kept |= {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+    modules = [classifier.head, *classifier.backbone.last_stages(opened)]
+    kept = {id(tensor) for module in modules for tensor in module.state_dict(keep_vars=True).values()}
     state = classifier.state_dict(keep_vars=True)
     return {name: tensor.detach() for name, tensor in state.items() if id(tensor) in kept}
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +123,15 @@ class Trainer:
         assert self.head_key is not None
         assert self.features is not None
         stages, key = self.features.stages, {**self.head_key, "epochs": epoch + 1, "version": HEADS_VERSION}
-        trained = False
 
         def train(folder: Path) -> None:
-            nonlocal trained
-            trained = True
             self.run_epoch(epoch)
             save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
 
         if not stages.has(HEADS, key):
             self._cached(epoch, self.features)  # two trials that come here at once make two views, not one
         folder = stages.get_or_make(HEADS, key, train)
+        trained = len(self.progress.history) > epoch
         if not trained:
             self.progress = load_checkpoint(folder, self.classifier, self.optimizer)
         return trained
@@ -162,7 +159,7 @@ class Trainer:
         return self._open_count(epoch) == 0 and self.progress.opened == 0
 
     def _open_count(self, epoch: int) -> int:
-        stages = len(self.classifier.backbone.stage_modules)
+        stages = len(self.classifier.backbone.stage_paths)
         return open_stages(self.config.unfreezing, epoch, self.config.epochs, stages)
 
     def _train_epoch(self, epoch: int) -> float:
@@ -175,11 +172,11 @@ class Trainer:
         total = torch.zeros((), device=self.images.device)
         all_parts = self._divided(epoch, all_batches)
         with closing(self._embeddings(epoch, [part for parts in all_parts for part in parts])) as embedded:
-            for index, batch in enumerate(all_batches):
+            for index, (batch, parts) in enumerate(zip(all_batches, all_parts, strict=True)):
                 step = epoch * len(all_batches) + index
                 set_learning_rates(self.optimizer, lr_factor(self.config, step, len(all_batches)))
-                parts = islice(embedded, len(all_parts[index]))
-                total += self._step(((found, labels[part].to(self.images.device)) for part, found in parts), len(batch))
+                pairs = zip(parts, embedded, strict=False)  # takes no more than the batch's parts
+                total += self._step(((found, labels[part].to(self.images.device)) for part, found in pairs), len(batch))
                 if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
                     self._check(total, epoch, index)
         return float(total / len(all_batches))
@@ -225,22 +222,19 @@ class Trainer:
                 "lower the learning rates or set clip_norm."
             )
 
-    def _embeddings(
-        self, epoch: int, all_batches: list[NDArray[np.int64]]
-    ) -> Generator[tuple[NDArray[np.int64], Tensor]]:
-        """Yield each part's positions and embeddings, float32 [b, d]: looked up, or computed by the backbone."""
+    def _embeddings(self, epoch: int, parts: list[NDArray[np.int64]]) -> Generator[Tensor]:
+        """Yield the embeddings of each part, float32 [b, d]: looked up, or computed by the backbone."""
         frozen = self._frozen(epoch)
         if frozen and self.features is not None:
             cached = self._cached(epoch, self.features)
-            for positions in all_batches:
-                yield positions, torch.from_numpy(cached[positions]).to(self.images.device)
+            yield from (torch.from_numpy(cached[positions]).to(self.images.device) for positions in parts)
             return
-        rows = [self.train.rows[positions] for positions in all_batches]
+        rows = [self.train.rows[positions] for positions in parts]
         with closing(self.images.stream(rows, self._view(epoch))) as stream:
-            for positions, images in zip(all_batches, stream, strict=True):
+            for images in stream:
                 with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
                     embeddings = self.classifier.embed(images)
-                yield positions, embeddings.float()
+                yield embeddings.float()
 
     def _view(self, epoch: int) -> View | None:
         augmentation = augmentation_of(self.config)

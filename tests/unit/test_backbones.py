@@ -73,7 +73,7 @@ def test_a_transformer_takes_other_sizes_than_it_was_trained_on(name: str) -> No
 
 def test_stages_hold_everything_once(backbone: Backbone) -> None:
     """The stages together hold every parameter and every BatchNorm of the backbone exactly once."""
-    modules = [module for _, modules in backbone.stage_modules for module in modules]
+    modules = backbone.last_stages(len(backbone.stage_paths))
     for found in (lambda module: [*module.parameters()], _norms):
         held = [id(part) for module in modules for part in found(module)]
         assert sorted(held) == sorted(id(part) for part in found(backbone))
@@ -81,18 +81,16 @@ def test_stages_hold_everything_once(backbone: Backbone) -> None:
 
 def test_stages_follow_the_way_of_the_image(backbone: Backbone) -> None:
     """The stages are named once each and are run from the first to the last."""
-    order: list[str] = []
+    order, names = list[str](), [name for name, _ in backbone.stage_paths]
     hooks = [
-        modules[-1].register_forward_hook(lambda *_, name=name: order.append(name))
-        for name, modules in backbone.stage_modules
-        if not isinstance(modules[-1], nn.ParameterList)
+        backbone.body.get_submodule(paths[-1]).register_forward_hook(lambda *_, name=name: order.append(name))
+        for name, paths in backbone.stage_paths
     ]
     side = backbone.fixed_size or 64
     with torch.no_grad():
         backbone(torch.zeros(1, 3, side, side))
     for hook in hooks:
         hook.remove()
-    names = [name for name, _ in backbone.stage_modules]
     assert len(set(names)) == len(names)
     assert order == names
 
@@ -102,7 +100,7 @@ def test_the_catalog_tells_the_truth(name: str) -> None:
     """What the catalog says of a backbone is what building it gives."""
     record, backbone = find_backbone(name), build_backbone(name)
     assert backbone.embedding == record.embedding
-    assert tuple(stage for stage, _ in backbone.stage_modules) == record.stages
+    assert tuple(stage for stage, _ in backbone.stage_paths) == record.stages
     assert sum(p.numel() for p in backbone.parameters()) / 1e6 == pytest.approx(record.parameters, abs=0.06)
 
 

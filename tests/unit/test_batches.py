@@ -99,7 +99,7 @@ def _refused_by_torch(classifier: Classifier, side: int) -> bool:
 def test_what_trains_on_one_image_is_what_torch_trains(config: TrialConfig, side: int) -> None:
     """With any number of open stages, the answer is PyTorch's own, and neither modes nor statistics have changed."""
     classifier = build_classifier(config.model_copy(update={"image_size": side}), classes=3)
-    for opened in range(len(classifier.backbone.stage_modules) + 1):
+    for opened in range(len(classifier.backbone.stage_paths) + 1):
         classifier.open_backbone(opened)
         before = [module.training for module in classifier.modules()]
         state = {name: value.clone() for name, value in classifier.backbone.state_dict().items()}

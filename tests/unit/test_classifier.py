@@ -93,15 +93,14 @@ def _train_two_steps(classifier: Classifier) -> None:
 @pytest.mark.parametrize("count", range(STAGES + 1))
 def test_only_open_stages_and_the_head_train(classifier: Classifier, count: int) -> None:
     """Training steps move parameters and running statistics of the last stages and the head, and nothing else."""
-    stages = classifier.backbone.stage_modules
-    assert len(stages) == STAGES
+    assert len(classifier.backbone.stage_paths) == STAGES
     classifier.open_backbone(STAGES)
     classifier.open_backbone(count)
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     _train_two_steps(classifier)
     after = classifier.state_dict(keep_vars=True)
     moved = {name for name in before if not torch.equal(after[name], before[name])}
-    opened = [*(module for _, modules in stages[STAGES - count :] for module in modules), classifier.head]
+    opened = [*classifier.backbone.last_stages(count), classifier.head]
     held = {id(tensor) for module in opened for tensor in module.state_dict(keep_vars=True).values()}
     assert moved == {name for name, tensor in after.items() if id(tensor) in held}
     assert any(name.endswith("running_mean") for name in moved) == (count > 0)
@@ -123,7 +122,7 @@ def test_tokens_of_a_transformer_open_with_its_first_stage() -> None:
     transformer = Classifier(build_backbone("timm:vit_tiny_patch16_224"), dropout=0.0, classes=2)
     token = transformer.backbone.body.cls_token
     assert isinstance(token, nn.Parameter)
-    stages = len(transformer.backbone.stage_modules)
+    stages = len(transformer.backbone.stage_paths)
     for count in (stages - 1, stages):
         transformer.open_backbone(count)
         assert token.requires_grad == (count == stages)
