@@ -355,17 +355,15 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 0), (signal.SIGHUP, 129)], ids=lambda v: str(v)
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda signal: signal.name)
 def test_ui_ends_its_server(
-    number: signal.Signals, code: int, ui: Callable[[], tuple[subprocess.Popen[bytes], list[int]]]
+    number: signal.Signals, ui: Callable[[], tuple[subprocess.Popen[bytes], list[int]]]
 ) -> None:
-    """Whatever asks it to end, no process that it started is left."""
+    """Whatever asks it to end, it ends well, and no process that it started is left."""
     shown, below = ui()
     assert len(below) >= 2
     shown.send_signal(number)
-    assert shown.wait(30) == code
+    assert shown.wait(30) == 0
     assert [pid for pid in below if is_alive(pid)] == []
 
 

@@ -21,9 +21,10 @@ from mlflow.entities import Run
 from carcls.errors import TrackingError
 from carcls.outcome import Measurement
 from sweeps.tracking.mirror import Mirror
-from sweeps.tracking.runs import STATE, SweepRuns, Update
+from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.store import Tracking, check_tracking, open_tracking
 from sweeps.tracking.transactions import own_store
+from sweeps.tracking.updates import STATE, Update
 from sweeps.trial import TrialRecord
 
 
@@ -184,18 +185,6 @@ def test_a_sweep_in_which_nothing_began_leaves_no_database(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_database_is_opened_though_the_first_trial_takes_long_to_begin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a while MLflow shows the sweep, whatever it waits for."""
-    monkeypatch.setattr("sweeps.tracking.writer.BEGIN_SECONDS", 0.05)
-    tracking = check_tracking(None, tmp_path)
-    mirror = mirror_of(tracking, "waiting")
-    time.sleep(0.2)
-    assert mirror.close("failed")
-    assert runs_of(tracking, "waiting")[0].info.status == "FAILED"
-
-
 def test_a_deleted_experiment_is_told_at_the_next_event(tmp_path: Path) -> None:
     """A database that turns out to be unusable ends the sweep with the reason; closing is quick and raises nothing."""
     tracking, warnings = open_tracking(None, tmp_path), list[str]()
@@ -304,7 +293,7 @@ def test_run_deleted_by_hand_does_not_stop_the_others(tracking: Tracking) -> Non
 
 def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be written waits; one warning; when MLflow answers again everything is there, once."""
-    monkeypatch.setattr("sweeps.tracking.writer.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("sweeps.tracking.mirror.RETRY_SECONDS", 0.05)
     warnings: list[str] = []
     mirror = mirror_of(tracking, "outage", warnings)
     assert mirror.flush()

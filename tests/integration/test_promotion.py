@@ -19,8 +19,7 @@ from carcls.errors import InputError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.tracking import promotion, registry
-from sweeps.tracking.gates import Judgement
-from sweeps.tracking.promotion import Promotion, promote
+from sweeps.tracking.promotion import Judgement, Promotion, promote
 from sweeps.tracking.registry import PREDICTIONS, register_best
 from sweeps.tracking.store import Tracking, open_tracking
 
@@ -217,7 +216,7 @@ def test_champion_that_changes_meanwhile_is_not_overwritten(
         crown(tracking, other)
         return Judgement("better", "It is.")
 
-    monkeypatch.setattr(promotion, "judge", judge_while_another_moves)
+    monkeypatch.setattr(promotion, "_judge", judge_while_another_moves)
     outcome = promote(tracking, "transfer")
     assert not outcome.accepted
     assert "meanwhile" in outcome.reason

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from carcls.errors import TrackingError, mask_secrets
-from sweeps.tracking.runs import as_metrics, as_params
 from sweeps.tracking.store import SERVER_SECONDS, check_tracking, open_tracking
+from sweeps.tracking.updates import as_metrics, as_params
 
 
 @pytest.fixture
