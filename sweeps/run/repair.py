@@ -15,7 +15,7 @@ from sweeps.run.winner import metrics_of
 from sweeps.spec.sweep_file import has_begun, read_file
 from sweeps.study.records import read_history
 from sweeps.tracking.mirror import mirror_of
-from sweeps.tracking.registry import find_registered
+from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import open_tracking
 
 
@@ -71,9 +71,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         written = mirror.close(("complete" if best is not None else "failed") if whole else "interrupted")
         found = None
         if best is not None and result is not None and result.registered is not None:
-            found = find_registered(
-                tracking, family=spec.family, sweep_id=read_file(folder).id, number=best, refit=spec.refit
-            )
+            found = TrialModel(tracking, spec.family, read_file(folder).id, best, spec.refit).find()
     with_runs = [record for record in records if record.sibling_of is None or record.number == best]
     return Repaired(
         sweep=folder.name,

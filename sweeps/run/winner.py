@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sweeps.engine.engine import EngineResult
     from sweeps.spec.spec import SweepSpec
     from sweeps.tracking.mirror import Mirror
+    from sweeps.tracking.registry import TrialModel
     from sweeps.trial import TrialRecord
 
 MODEL, TEST_PREDICTIONS = "model", "test-predictions.npz"
@@ -86,18 +87,10 @@ def _as_registered(
     session: SweepSession, before: SweepResult, mirror: Mirror, tell: Callable[[str], None]
 ) -> SweepResult:
     """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
-    from sweeps.tracking.registry import find_registered
-
     if before.winner is None:
         return before
     try:
-        found = find_registered(
-            session.tracking,
-            family=before.family,
-            sweep_id=read_file(session.folder).id,
-            number=before.winner,
-            refit=session.spec.refit,
-        )
+        found = _model_of(session, before.winner, refit=session.spec.refit).find()
     except TrackingError as error:
         tell(f"Whether the winner is registered is not known: {error} Then: carsweep resume {session.called}")
         return replace(before, registered=None)
@@ -231,15 +224,9 @@ def _register(
     session: SweepSession, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
 ) -> Registered:
     """Make the winner the registry's challenger; a trial that is registered keeps its version."""
-    from sweeps.tracking.registry import register_best
-
     mirror.flush()
-    return register_best(
-        session.tracking,
-        family=result.family,
-        sweep_id=read_file(session.folder).id,
-        number=winner.number,
-        export=session.folder / MODEL,
+    return _model_of(session, winner.number, refit=test.refit).register(
+        session.folder / MODEL,
         metrics={} if test.refit else winner.metrics,
         test=test.metrics,
         details={
@@ -250,6 +237,12 @@ def _register(
         },
         predictions=session.folder / TEST_PREDICTIONS,
     )
+
+
+def _model_of(session: SweepSession, number: int, *, refit: bool) -> TrialModel:
+    from sweeps.tracking.registry import TrialModel
+
+    return TrialModel(session.tracking, session.spec.family, read_file(session.folder).id, number, refit)
 
 
 def _origin(session: SweepSession) -> dict[str, str]:
@@ -263,7 +256,7 @@ def _counted(result: SweepResult, test: TestReading) -> dict[str, str]:
     if winner is not None and winner.mean is not None:
         spread = "" if winner.spread is None else f" ±{winner.spread:.4f}"
         tags["confirmed_val_accuracy"] = f"{winner.mean:.4f}{spread} over {len(winner.runs)} fresh seeds"
-    return {**tags, "refit": "true"} if test.refit else tags
+    return tags
 
 
 def metrics_of(result: SweepResult) -> Mapping[str, float]:

@@ -17,7 +17,7 @@ from PIL import Image
 from carcls.errors import TrackingError
 from carcls.export import Predictor, load_export
 from sweeps.results.result import Registered
-from sweeps.tracking.registry import PREDICTIONS, find_registered, register_best, requirements, signature_of
+from sweeps.tracking.registry import PREDICTIONS, TrialModel, requirements, signature_of
 from sweeps.tracking.store import Tracking
 
 
@@ -49,15 +49,11 @@ def register(tracking: Tracking, export: Path, number: int = 1, *, refit: bool =
     details = {"data_digest": "abc", "backbone": "efficientnet_lite0", "test_images": "123"}
     predictions = export.parent / PREDICTIONS
     np.savez(predictions, rows=np.arange(3), labels=np.arange(3), predicted=np.array([0, 1, 1]))
-    return register_best(
-        tracking,
-        family="transfer",
-        sweep_id="s1",
-        number=number,
-        export=export,
+    return TrialModel(tracking, "transfer", "s1", number, refit).register(
+        export,
         metrics={} if refit else {"val_accuracy": 0.75, "val_loss": 0.5},
         test={"test_accuracy": 0.8 if refit else 0.7, "test_loss": 0.6},
-        details=details | ({"refit": "true"} if refit else {}),
+        details=details,
         predictions=predictions,
     )
 
@@ -156,7 +152,7 @@ def test_earlier_sweep_run_again_does_not_take_the_alias_back(tracking: Tracking
 
 def find(tracking: Tracking, number: int = 1, *, refit: bool = False) -> Registered | None:
     """Ask where a trial's model is, as a finished sweep does."""
-    return find_registered(tracking, family="transfer", sweep_id="s1", number=number, refit=refit)
+    return TrialModel(tracking, "transfer", "s1", number, refit).find()
 
 
 def test_a_registered_trial_is_found_as_the_registry_has_it_now(tracking: Tracking, export: Path) -> None:

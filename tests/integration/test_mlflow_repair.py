@@ -27,7 +27,7 @@ from sweeps.spec.stopping import EarlyStopping
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
 from sweeps.tracking.mirror import mirror_of
-from sweeps.tracking.registry import CHALLENGER, register_best
+from sweeps.tracking.registry import CHALLENGER, TrialModel
 from sweeps.tracking.store import Tracking, open_tracking
 
 Run = Callable[..., tuple[int, str, str]]
@@ -162,17 +162,8 @@ def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -
     mirror = mirror_of(read_spec(folder), folder, tracking, DataSummary.of(dataset), print)
     mirror.bring_in_line(read_history(folder).records)
     assert mirror.close("complete")
-    return register_best(
-        tracking,
-        family="transfer",
-        sweep_id=read_file(folder).id,
-        number=0,
-        export=export,
-        metrics={},
-        test={},
-        details={},
-        predictions=folder / "test-predictions.npz",
-    )
+    model, predictions = TrialModel(tracking, "transfer", read_file(folder).id, 0), folder / "test-predictions.npz"
+    return model.register(export, metrics={}, test={}, details={}, predictions=predictions)
 
 
 def test_a_sweep_goes_with_its_runs_and_models_but_for_those_in_use(

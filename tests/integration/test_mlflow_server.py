@@ -26,7 +26,7 @@ from mlflow.entities import Run
 from carcls.export import load_export
 from carcls.outcome import Measurement
 from sweeps.tracking.mirror import Mirror
-from sweeps.tracking.registry import find_registered, register_best
+from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, open_tracking
 from sweeps.trial import TrialRecord
 
@@ -119,17 +119,9 @@ def test_sweep_and_model_reach_the_server(tmp_path: Path, export: Path) -> None:
         mirror.trial_changed(record(0, 2, "complete"))
         assert mirror.flush()
 
-        registered = register_best(
-            tracking,
-            family="transfer",
-            sweep_id="s1",
-            number=0,
-            export=export,
-            metrics={},
-            test={},
-            details={},
-            predictions=tmp_path / "test-predictions.npz",
-        )
+        model = TrialModel(tracking, "transfer", "s1", 0)
+        predictions = tmp_path / "test-predictions.npz"
+        registered = model.register(export, metrics={}, test={}, details={}, predictions=predictions)
         assert mirror.close("complete")
         assert states(tracking) == {"s1": "FINISHED", "trial-0000": "FINISHED"}
         (run,) = [r for r in tracking.client().search_runs([tracking.experiment("transfer")]) if r.data.metrics]
@@ -139,11 +131,10 @@ def test_sweep_and_model_reach_the_server(tmp_path: Path, export: Path) -> None:
         answer = mlflow.pyfunc.load_model(registered.uri).predict(pixels)
         assert answer["label"].tolist() == [one.label for one in load_export(export).predict(pixels)]
         client = tracking.client()
-        known: Any = {"family": "transfer", "sweep_id": "s1", "number": 0}
         client.delete_registered_model_alias(registered.name, "challenger")
-        assert find_registered(tracking, **known) == registered
+        assert model.find() == registered
         client.delete_registered_model(registered.name)
-        assert find_registered(tracking, **known) is None
+        assert model.find() is None
     assert warnings == []
     assert not (tmp_path / "elsewhere").exists()
 
@@ -357,17 +348,9 @@ def test_a_model_is_uploaded_in_few_requests(proxy: Proxy, tracking: Tracking, t
     """What a model is loaded with is one file, not each file of a package."""
     bring_in_line(tracking, "few requests")
     before = proxy.requests
-    registered = register_best(
-        tracking,
-        family="transfer",
-        sweep_id="few requests",
-        number=0,
-        export=export,
-        metrics={},
-        test={},
-        details={},
-        predictions=tmp_path / "test-predictions.npz",
-    )
+    model = TrialModel(tracking, "transfer", "few requests", 0)
+    predictions = tmp_path / "test-predictions.npz"
+    registered = model.register(export, metrics={}, test={}, details={}, predictions=predictions)
     assert proxy.requests - before <= 40
     assert registered.alias == "challenger"
 

@@ -20,7 +20,7 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.tracking import promotion, registry
 from sweeps.tracking.promotion import Judgement, Promotion, promote
-from sweeps.tracking.registry import PREDICTIONS, register_best
+from sweeps.tracking.registry import PREDICTIONS, TrialModel
 from sweeps.tracking.store import Tracking, open_tracking
 
 NAME = "carsweep-transfer"
@@ -59,12 +59,9 @@ def register(
     predicted[list(wrong)] = 7
     file = folder / PREDICTIONS
     np.savez(file, rows=np.arange(first_row, first_row + IMAGES), labels=labels, predicted=predicted)
-    return register_best(
-        tracking,
-        family="transfer",
-        sweep_id="s1",
-        number=number,
-        export=export,
+    model = TrialModel(tracking, "transfer", "s1", number)
+    return model.register(
+        export,
         metrics={},
         test={"test_accuracy": 1 - len(wrong) / IMAGES},
         details={"data": "cars", "test_images": test_images},
