@@ -24,8 +24,8 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from carcls.outcome import Measurement
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.study.sampling import to_distribution
 from sweeps.study.study import Study
 

@@ -29,8 +29,9 @@ from carcls.data.dataset import prepare_dataset
 from carcls.stages import StageStore
 from sweeps.engine.engine import run_trials
 from sweeps.engine.session import RaySession
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import FloatDomain
-from sweeps.spec.spec import EarlyStopping, SweepSpec
+from sweeps.spec.spec import SweepSpec
 from sweeps.trial import TrialRecord
 
 VARIABLE = "MALLOC_ARENA_MAX"

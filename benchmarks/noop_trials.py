@@ -15,8 +15,9 @@ from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement, Outcome
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, Domain, FloatDomain
-from sweeps.spec.spec import EarlyStopping, SweepSpec
+from sweeps.spec.spec import SweepSpec
 from sweeps.trial import TrialRecord
 
 # The space of specs/transfer.yaml: nine settings, of which five are ranges of numbers.

@@ -18,14 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from carcls.config import TrialConfig
-from carcls.disk import replacing
+from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
 from carcls.export_answers import Prediction, named_prediction, require_top
 from carcls.export_gallery import GALLERY_NAME, GalleryIndex, GalleryPredictor
 from carcls.export_images import Images, Preprocessing
 from carcls.models.classifier import Classifier, build_network
 from carcls.stages import write_json
-from carcls.stages_checks import damage_of, describe
 
 FORMAT = 1
 WEIGHTS_NAME = "model.safetensors"

@@ -96,7 +96,7 @@ def _command_of(
     if what == "all":
         if spec_file is not None:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
-        from sweeps.run.specs import specs_of_all
+        from sweeps.run.command import specs_of_all
 
         name, trials = name or _default_name(what), overrides.pop("trials", None)
         specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)
@@ -207,7 +207,7 @@ def reproduce(
     differs from the documentation.
     """
     from sweeps.run.command import Command
-    from sweeps.run.specs import chosen_experiments, specs_of_experiments
+    from sweeps.run.command import chosen_experiments, specs_of_experiments
 
     name = name or _default_name("reproduce")
     specs = specs_of_experiments(

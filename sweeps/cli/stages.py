@@ -15,8 +15,8 @@ from sweeps.cli.output import Streams
 from sweeps.text import Column, duration, lines_of, parse_size, plural, size_text, table_of
 
 if TYPE_CHECKING:
-    from sweeps.run.clearing import Cleared
-    from sweeps.run.stage_uses import KindUse
+    from sweeps.run.cleaning import Cleared
+    from sweeps.run.stages import KindUse
 
 _STAGES_EPILOG = """\b
 Examples:
@@ -47,7 +47,7 @@ def stages(out: Path, as_json: bool) -> int:
 
     A hit is a trial that found what another one had made, also in another sweep, and saves the seconds of the making.
     """
-    from sweeps.run.stage_uses import use_by_kind
+    from sweeps.run.stages import use_by_kind
 
     kinds = use_by_kind(existing(out))
     size, saved = sum(kind.bytes for kind in kinds), sum(kind.saved for kind in kinds)
@@ -73,7 +73,7 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
     died left behind. With --disk, models of trials that are not among a sweep's best and stages not used for longest go
     too, until the rest fits. Sweeps may run meanwhile.
     """
-    from sweeps.run.clearing import KEEP, clear
+    from sweeps.run.cleaning import KEEP, clear
 
     try:
         size = None if disk is None else parse_size("--disk", disk)
@@ -88,7 +88,7 @@ def gc(out: Path, disk: str | None, keep: int | None, dry_run: bool, as_json: bo
 
 
 def _cleared_lines(cleared: Cleared) -> list[str]:
-    from sweeps.run.clearing import removed_text
+    from sweeps.run.cleaning import removed_text
 
     verb = "Would remove" if cleared.dry_run else "Removed"
     lines = [f"{verb} {text}" for text in removed_text(cleared)] or ["Nothing to remove."]

@@ -121,7 +121,7 @@ class SweepView:
     def how_far(self) -> str:
         """Write how far the sweep is: trials of all sessions, the best of them, time, and budgets."""
         status, first = self.status, self._spec.goals.first
-        total = self._spec.trials + self._spec.confirming_runs
+        total = self._spec.trials + self._spec.extent.runs
         parts = [f"{status.ended if status else 0} of {plural(total, 'trial')}"]
         if status and status.best:
             named = "" if first.name == "accuracy" else f"{first.name} "

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 from sweeps.engine.meter import Meter
 from sweeps.results.leaderboard import find_best
 from sweeps.results.spending import UsedUp
-from sweeps.spec.prices import cost_of, prices_of
-from sweeps.spec.stopping import EarlyStopping, survival
+from sweeps.spec.fields import EarlyStopping, survival
 from sweeps.text import money_text, plural
 from sweeps.trial import NOTHING, Spent
 
@@ -139,7 +138,7 @@ class Account:
     ) -> None:
         self._spec, self._share, self._deadline, self._clock = spec, share, deadline, clock
         self.meter = Meter(records, clock)
-        self._prices, self._goals, self._planned = prices_of(spec), spec.goals, spec.trial_config({}).epochs
+        self._prices, self._goals, self._planned = spec.prices, spec.goals, spec.trial_config({}).epochs
         self._ended, self._spent_by_ended, self._pace = 0, NOTHING, _Pace(spec.early_stopping)
         self._best: TrialRecord | None = None
         self._waiting: dict[int, TrialRecord] = {}
@@ -167,7 +166,7 @@ class Account:
         waiting = [(record, record.spent) for record in self._waiting.values()]
         unfinished = [taken for _, taken in (*running, *waiting)]
         spent = replace(sum(unfinished, self._spent_by_ended), wall=self.meter.wall)
-        cost = None if self._prices is None else cost_of(self._prices, spent)
+        cost = None if self._prices is None else self._prices.cost_of(spent)
         status = BudgetStatus(spent, cost, self._ended, self._best)
         pace = replace(self._pace, trained=sum((taken for taken in unfinished if taken.epochs), self._pace.trained))
         if not pace.epoch and not pace.trial:
@@ -204,7 +203,7 @@ class Account:
     def _cost(self, seconds: float, parts: Sequence[float] = ()) -> float | None:
         if self._prices is None:
             return None
-        return cost_of(self._prices, self._share.spend(seconds, wall=self._wall(seconds, parts)))
+        return self._prices.cost_of(self._share.spend(seconds, wall=self._wall(seconds, parts)))
 
     def _new_trials(self, left: int, new: float, pending: float, spent: Spent, epoch: float) -> int:
         """Return how many new trials of ``new`` seconds the budgets allow after ``pending`` seconds of others.
@@ -221,14 +220,14 @@ class Account:
             allowed = max(0.0, seconds_left) * self._share.concurrency
             limits.append(math.ceil((allowed - pending) / new - _ROUNDING))
         if spec.max_cost is not None and self._prices is not None and each:
-            allowed = (spec.max_cost - cost_of(self._prices, spent)) / each
+            allowed = (spec.max_cost - self._prices.cost_of(spent)) / each
             limits.append(math.floor((allowed - pending) / new + _ROUNDING))
         return max(0, int(min(limits)))
 
 
 def status_text(status: BudgetStatus, spec: SweepSpec) -> list[str]:
     """Return the parts of a line that tell what is spent: epochs of their budget, and money where there is a price."""
-    parts, prices = [], prices_of(spec)
+    parts, prices = [], spec.prices
     if spec.epochs_budget is not None:
         parts.append(f"{status.spent.epochs} of {plural(spec.epochs_budget, 'epoch')}")
     if prices is not None and status.cost is not None:

@@ -38,11 +38,6 @@ _FP32_SHARE = 0.36
 _SCRATCH_SHARE = 0.7
 # What an A100 trains of ResNet-50 against two cores: 2,500 against 18.5 images per second.
 _GPU_GAIN = 2_500 / 18.5
-_PACKED_PER_CORE = 135.0
-_HEAD_MACS_PER_CORE = 2.5e10
-# A neighbour search takes 5–10·10⁹ on two cores, PCA and LDA of 2048 dimensions 2.5–9.5·10¹⁰.
-_SEARCH_MACS_PER_CORE = 4.5e9
-_WHITENING_MACS_PER_CORE = 1.5e10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +68,6 @@ def _relative_speed(record: BackboneRecord, config: TrialConfig) -> float:
         return reference * _SCRATCH_SHARE / architecture_of(config).macs(config.image_size)
     scale = (224 / config.image_size) ** 2
     return scale if record.name in _TWO_CORES else scale * reference / (record.gmacs * 1e9)
-
-
-def packing_seconds(images: int, machine: Machine) -> float:
-    """Return how long decoding and resizing ``images`` takes."""
-    return images / (_PACKED_PER_CORE * machine.cores)
-
-
-def head_seconds(images: int, embedding: int, classes: int, machine: Machine) -> float:
-    """Return how long one epoch of a linear head on ``images`` cached features takes."""
-    return images * embedding * classes / (_HEAD_MACS_PER_CORE * machine.cores)
-
-
-def search_seconds(queries: int, gallery: int, embedding: int, machine: Machine) -> float:
-    """Return how long finding the neighbours of ``queries`` among ``gallery`` images takes, by one distance."""
-    return queries * gallery * embedding / (_SEARCH_MACS_PER_CORE * machine.cores)
-
-
-def whitening_seconds(gallery: int, embedding: int, machine: Machine) -> float:
-    """Return how long fitting PCA or LDA on ``gallery`` images takes: their scatter, then its eigenvectors."""
-    return embedding**2 * (gallery + 10 * embedding) / (_WHITENING_MACS_PER_CORE * machine.cores)
 
 
 def this_machine() -> Machine:

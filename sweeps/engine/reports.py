@@ -10,7 +10,7 @@ from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.unfreezing import open_stages
-from sweeps.spec.stopping import EarlyStopping
+from sweeps.spec.fields import EarlyStopping
 
 # So long a measurement may wait for the next one; epochs that take longer are told at once.
 GROUP_SECONDS = 0.5

@@ -23,7 +23,7 @@ from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
 from sweeps.engine.reports import Reports, last_told, told_at_once
 from sweeps.failures import Failure, Location, failure_of, is_broken_device
-from sweeps.spec.stopping import EarlyStopping
+from sweeps.spec.fields import EarlyStopping
 
 TRACEBACK = "error.txt"
 Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]], Outcome]

@@ -12,8 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from carcls.config import TrialConfig
-from sweeps.spec.goals import ACCURACY_ALONE, Goals
-from sweeps.spec.objectives import find_quantity
+from sweeps.spec.objectives import ACCURACY_ALONE, Goals, find_quantity
 from sweeps.study.confirmation import Confirmed, confirmed_of, typical_run
 from sweeps.text import Column, duration, json_of, percent
 from sweeps.trial import TrialRecord

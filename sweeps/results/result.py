@@ -14,11 +14,11 @@ from pydantic import BeforeValidator, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import InputError
 from carcls.stages import write_json
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.spec.goals import Goals
+from sweeps.spec.objectives import Goals
 from sweeps.trial import TrialRecord, record_from_json, to_json
 
 RESULT = "result.json"

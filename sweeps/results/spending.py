@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeps.spec.prices import Prices, cost_of, prices_of
+from sweeps.spec.fields import Prices
 from sweeps.text import money_text, plural, rough_duration
 from sweeps.trial import NOTHING, Spent
 
@@ -36,7 +36,7 @@ def spent_dict(records: Iterable[TrialRecord], prices: Prices | None) -> dict[st
 
 
 def _plain(spent: Spent, prices: Prices | None) -> dict[str, Any]:
-    cost = None if prices is None else round(cost_of(prices, spent), 6)
+    cost = None if prices is None else round(prices.cost_of(spent), 6)
     return {"seconds": round(spent.seconds, 3), "epochs": spent.epochs, "cost": cost}
 
 
@@ -49,7 +49,7 @@ def used_up_note(which: UsedUp, spec: SweepSpec, records: Sequence[TrialRecord],
         records: of its trials.
         name: to go on with.
     """
-    prices = prices_of(spec) or Prices()
+    prices = spec.prices or Prices()
     spent = spent_dict(records, prices)
     again = f"To run the other trials: carsweep resume {name}"
     if which == "hours":

@@ -13,15 +13,13 @@ from sweeps.engine.resources import Machine, Share, least_seconds, this_machine,
 from sweeps.run.data import configs_to_check, expected_demo, located
 from sweeps.spec.loading import cut_neighbours, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
-from sweeps.spec.prices import idle_prices
 from sweeps.spec.sweep_file import has_begun, is_sweep, read_file, require_kind
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
-    from carcls.data.config import DataConfig
+    from carcls.data.config import DataConfig, DataSummary
     from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
-    from carcls.data.summary import DataSummary
     from sweeps.run.command import Command
     from sweeps.spec.spec import SweepSpec
     from sweeps.tracking.store import Tracking
@@ -105,7 +103,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
 def _list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
     """Return the numbers of a data set by its listing, and the listing."""
     from carcls.data.dataset import summarize
-    from carcls.data.stanford import read_layout
+    from carcls.data.layouts import read_layout
 
     if data.path is None:
         return expected_demo(data), None
@@ -142,7 +140,8 @@ def _with_networks(checked: Checked, stages: Path, *, download: bool) -> Checked
 
     spec = checked.spec
     notes, networks = preflight(configs_to_check(spec, *_OF_NETWORKS), stages, download=download)
-    return replace(checked, notes=(*notes, *idle_prices(spec, checked.share.gpus)), networks=networks)
+    idle = spec.prices.idle_notes(checked.share.gpus, limited=spec.max_cost is not None) if spec.prices else []
+    return replace(checked, notes=(*notes, *idle), networks=networks)
 
 
 def notes_of_spec(spec: SweepSpec) -> list[str]:

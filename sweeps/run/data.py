@@ -13,10 +13,9 @@ from sweeps.text import counts_text
 
 if TYPE_CHECKING:
     from carcls.config import TrialConfig
-    from carcls.data.config import DataConfig
+    from carcls.data.config import DataConfig, DataSummary
     from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
-    from carcls.data.summary import DataSummary
     from carcls.stages import StageStore
     from sweeps.spec.spec import SweepSpec
 
@@ -101,9 +100,9 @@ def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
 
 def expected_demo(data: DataConfig) -> DataSummary:
     """Count the demo cars before they are drawn."""
+    from carcls.data.config import DataSummary
     from carcls.data.demo import demo_counts
     from carcls.data.splits import quota
-    from carcls.data.summary import DataSummary
 
     classes, train, test = demo_counts()
     validation = classes * quota(train // classes, data.validation_fraction)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from carcls.catalog import BackboneRecord
 from sweeps.engine.rates import Machine
 from sweeps.run.plan_stages import PlannedStage, planned_stages
-from sweeps.spec.fields import parse_confirm
-from sweeps.spec.prices import parse_price
 from sweeps.spec.spec import SweepSpec
 from sweeps.text import (
     UNLIMITED,
@@ -28,7 +26,7 @@ from sweeps.text import (
 )
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from carcls.data.config import DataSummary
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0
@@ -93,7 +91,7 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Rough time of the whole sweep, from start to the registered model."""
-        runs = self.spec.trials + self.spec.confirming_runs
+        runs = self.spec.trials + self.spec.extent.runs
         return _STARTING + _PER_TRIAL * runs + sum(stage.seconds for stage in self.stages)
 
     def lines(self, width: int = UNLIMITED) -> list[str]:
@@ -123,9 +121,9 @@ class Plan:
         return lines + self._cost_lines()
 
     def _cost_lines(self) -> list[str]:
-        if self.cost is None or self.spec.price is None:
+        if self.cost is None or self.spec.prices is None:
             return []
-        currency, most = parse_price(self.spec.price).currency, self.spec.max_cost
+        currency, most = self.spec.prices.currency, self.spec.max_cost
         line = f"Cost: about {money_text(self.cost, currency)} at {self.spec.price}, as rough as the time."
         if most is None or self.cost <= most:
             return [line]
@@ -160,7 +158,7 @@ class Plan:
             "note": self.spec.note,
             "notes": list(self.notes),
             "images_read": self.images_read,
-            "confirming_runs": self.spec.confirming_runs,
+            "confirming_runs": self.spec.extent.runs,
             "refit": self.spec.refit,
         }
 
@@ -179,9 +177,8 @@ def _experiment_lines(spec: SweepSpec, names: Sequence[str]) -> list[str]:
 
 
 def _afterwards(spec: SweepSpec) -> list[str]:
-    lines = []
-    if spec.confirm:
-        extent = parse_confirm(spec.confirm)
+    lines, extent = [], spec.extent
+    if extent.runs:
         best = "best" if extent.top == 1 else f"{extent.top} best"
         runs = plural(extent.runs, "more training")
         lines.append(f"Then the {best}, with {extent.seeds} fresh seeds each: {runs}, which choose the winner.")

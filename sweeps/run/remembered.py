@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from carcls.errors import InputError, SpecError, nearest
-from sweeps.run.command import Command
+from sweeps.run.command import Command, divided
 from sweeps.spec.families import settings_for
 from sweeps.spec.loading import edit_spec, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import is_known, is_sweep, read_file
+from sweeps.spec.sweep_file import SweepFile, is_known, is_sweep, read_file
 from sweeps.study.records import read_history
 
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
 # Whether the same images lie there is asked when they are read.
 _MAY_MOVE = "data.path"
-_BY_HAND = "{} by hand: trials from now on have its settings, those there are keep theirs"
 
 
 def names_in(out: Path) -> list[str]:
@@ -57,38 +56,34 @@ def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
             "which is not written down."
         )
     specs = file.read_specs()
-    by_hand = _changes_of_sweep if file.kind == "sweep" else _changes_of_job
-    return Command(file.kind, name, specs, tracking_uri or file.tracking_uri, tuple(by_hand(file.path, specs)), out)
+    changes = tuple(_changes_by_hand(file, specs, out))
+    return Command(file.kind, name, specs, tracking_uri or file.tracking_uri, changes, out)
 
 
-def _changes_of_sweep(file: Path, specs: Sequence[SweepSpec]) -> Iterator[str]:
-    """Yield what was changed in the sweep's file by hand; errors as ``_is_changed_by_hand``."""
-    if _is_changed_by_hand(specs[0], file, file.parent):
-        yield _BY_HAND.format(file.name)
-
-
-def _changes_of_job(file: Path, specs: Sequence[SweepSpec]) -> Iterator[str]:
-    """Yield what was changed in the job's file by hand.
+def _changes_by_hand(file: SweepFile, specs: Sequence[SweepSpec], out: Path) -> Iterator[str]:
+    """Yield what was changed by hand in the file of a sweep or a job.
 
     Raises:
-        InputError: a spec of one of its sweeps was, which the job does not read.
+        InputError: the change would make scores incomparable, or is in the file of a job's sweep, which no job reads.
     """
-    job = file.parent
+    job = file.path.parent.name
     for spec in specs:
-        folder = job.parent / str(spec.name)
-        if not is_sweep(folder):
-            continue
-        sweep = read_file(folder)
-        (own,) = sweep.read_specs()
-        # Both were found when the sweep began.
-        jobs = with_neighbours_of(own, spec).model_copy(update={"starts": own.starts})
-        if own.digest != jobs.digest and _is_changed_by_hand(own, sweep.path, folder):
-            raise InputError(
-                f"{sweep.path} must be as carsweep wrote it, since {file} has the settings of {job.name!r}, got other "
-                f"ones. Put it back; carsweep resume {job.name} --set … changes a job."
-            )
-        if _is_changed_by_hand(jobs, file, folder):
-            yield f"{spec.family}: {_BY_HAND.format(file.name)}"
+        folder, begun, family = file.path.parent, spec, ""
+        if file.kind != "sweep":
+            folder, family = out / str(spec.name), f"{spec.family}: "
+            if not is_sweep(folder):
+                continue
+            own = read_file(folder)
+            (before,) = own.read_specs()
+            # Both were found when the sweep began.
+            begun = with_neighbours_of(before, spec).model_copy(update={"starts": before.starts})
+            if before.digest != begun.digest and _is_changed_by_hand(before, own.path, folder):
+                raise InputError(
+                    f"{own.path} must be as carsweep wrote it, since {file.path} has the settings of {job!r}, got "
+                    f"other ones. Put it back; carsweep resume {job} --set … changes a job."
+                )
+        if _is_changed_by_hand(begun, file.path, folder):
+            yield f"{family}{file.path.name} by hand: trials from now on have its settings, those there are keep theirs"
 
 
 def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
@@ -130,16 +125,14 @@ def extended(
     """
     if command.kind == "reproduce" and (trials or sets):
         raise SpecError(["reproduce: has the documented trials with their settings; run a sweep to try others."])
-    overrides: dict[str, Any] = {name: value for name, value in resources.items() if value is not None}
-    if hours is not None:
-        overrides["hours"] = _number("--hours", hours, float, 0.0)
+    overrides = {**resources, "hours": None if hours is None else _number("--hours", hours, float, 0.0)}
     specs: list[SweepSpec] = []
     changes, mistakes = list(command.changes or ()), Mistakes()
-    for place, spec in enumerate(command.specs):
-        added = {} if trials is None else {"trials": _trials(spec, trials, place, len(command.specs))}
+    counts = [None for _ in command.specs] if trials is None else _trials(command.specs, trials)
+    for spec, count in zip(command.specs, counts, strict=True):
         own_sets = sets if command.kind == "sweep" else settings_for(spec.family, sets)
         with mistakes:
-            specs.append(edit_spec(spec, own_sets, {**overrides, **added}))
+            specs.append(edit_spec(spec, own_sets, {**overrides, "trials": count}))
             own_changes = _changes(spec, specs[-1])
             _check_lasting(own_changes)
             changes += [f"{spec.family}: {text}" for text in own_changes] if command.is_job else own_changes
@@ -160,13 +153,14 @@ def _require_data(spec: SweepSpec, command: Command) -> None:
         )
 
 
-def _trials(spec: SweepSpec, text: str, place: int, families: int) -> int:
-    number: int = _number("--trials", text, int, spec.trials if families == 1 else 0)
-    if families == 1:
-        return number
+def _trials(specs: Sequence[SweepSpec], text: str) -> list[int]:
+    """Return how many trials each sweep has in all."""
+    if len(specs) == 1:
+        return [_number("--trials", text, int, specs[0].trials)]
+    number: int = _number("--trials", text, int, 0)
     if not text.strip().startswith("+"):
         raise SpecError([f"--trials: must be +N for a job of several sweeps, which shares N among them, got {text!r}."])
-    return spec.trials + number // families + (place < number % families)
+    return [spec.trials + more for spec, more in zip(specs, divided(number, len(specs)), strict=True)]
 
 
 def _number(option: str, text: str, kind: type[int] | type[float], base: float) -> Any:

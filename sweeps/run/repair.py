@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carcls.data.dataset import Dataset
-from carcls.data.summary import DataSummary
 from carcls.errors import InputError
 from sweeps.lock import locked
 from sweeps.results.result import read_result
@@ -59,7 +58,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         records = read_history(folder).records
         result = read_result(folder)
         best = result.winner if result else None
-        data = DataSummary.of(Dataset.load(folder / "dataset.json"))
+        data = Dataset.load(folder / "dataset.json").summary
         tracking = open_tracking(tracking_uri, folder.parent)
         mirror = mirror_of(spec, folder, tracking, data, tell)
         mirror.bring_in_line(records, winner=best)

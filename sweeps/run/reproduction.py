@@ -15,7 +15,7 @@ from sweeps.run.winner import evaluate_on_test, files_of, summarize, write_down
 from sweeps.spec.documented import DocumentedExperiment, find_experiment
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from carcls.data.config import DataSummary
     from sweeps.engine.engine import EngineResult
     from sweeps.results.result import SweepResult, TestReading
     from sweeps.run.command import Command

@@ -1,6 +1,6 @@
 """One sweep, or several as one job: checked as a whole, run one after the other in one session of Ray, then compared.
 
-Jobs differ in where their specs come from (``sweeps.run.specs``) and in what is compared at the end: the winners of
+Jobs differ in where their specs come from (``sweeps.run.command``) and in what is compared at the end: the winners of
 all families (``winners``), or documented experiments with their documented numbers (``reproduction``).
 """
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from carcls.data.summary import DataSummary
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
 from carcls.stages import StageStore
@@ -19,12 +18,11 @@ from sweeps.interrupts import last_words, uninterrupted
 from sweeps.lock import forget_request, locked
 from sweeps.results.spending import used_up_note
 from sweeps.run.check import Checked, fit_to_data, notes_of_spec, require_same_data
-from sweeps.run.clearing import DiskKeeper
+from sweeps.run.cleaning import DiskKeeper
 from sweeps.run.data import NOT_READ, data_notes, located, prepare_data
 from sweeps.run.session import SweepSession
-from sweeps.run.stage_news import DamageNews
+from sweeps.run.stages import DamageNews
 from sweeps.run.winner import conclude, repeats_wanted
-from sweeps.spec.prices import cost_of, prices_of
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
 
@@ -74,9 +72,7 @@ def run_sweep(
     with open_session(checked, command, ray, watcher) as session:
         for each in later:
             fit_to_data(each.spec, len(session.dataset.splits.train))
-        mirror = mirror_of(
-            session.spec, session.folder, session.tracking, DataSummary.of(session.dataset), watcher.note
-        )
+        mirror = mirror_of(session.spec, session.folder, session.tracking, session.dataset.summary, watcher.note)
         status: Literal["complete", "interrupted", "failed"] = "failed"
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
             try:
@@ -230,16 +226,16 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
         dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
     if dataset is not None:
         require_same_data(out / str(spec.name), dataset, demo=spec.data.path is None)
-    summary = checked.listed if dataset is None else DataSummary.of(dataset)
+    summary = checked.listed if dataset is None else dataset.summary
     spec, changed = fit_to_data(spec, summary.train)
     found = [NOT_READ] if dataset is None else data_notes(dataset)
-    prices, share = prices_of(spec), checked.share
+    prices, share = spec.prices, checked.share
     hour = share.spend(3600.0 * share.concurrency, wall=3600.0)
     return Plan(
         spec,
         summary,
         checked.machine,
-        hourly=cost_of(prices, hour) if prices else None,
+        hourly=prices.cost_of(hour) if prices else None,
         networks=checked.networks,
         notes=(*checked.notes, *found, *changed),
         images_read=dataset is not None,

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
 from sweeps.results.holdout import Subject, find_reading
@@ -16,8 +15,6 @@ from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import RESULT, Registered, SweepResult, TestReading
 from sweeps.results.spending import spent_dict
 from sweeps.run.session import SweepSession
-from sweeps.spec.fields import parse_confirm
-from sweeps.spec.prices import prices_of
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.text import plural
@@ -42,9 +39,9 @@ def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repe
         spec: says how many.
         records: all trials, earlier confirming runs among them.
     """
-    if spec.confirm is None:
+    extent = spec.extent
+    if not extent.runs:
         return []
-    extent = parse_confirm(spec.confirm)
     search = tuple(record for record in records if record.confirms is None)
     best: dict[str, tuple[int, TrialConfig]] = {}
     for row in Leaderboard(search, goals=spec.goals).networks:
@@ -190,7 +187,7 @@ def files_of(record: TrialRecord) -> tuple[str, str]:
 def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
     """Return the result without a test reading and a registered model."""
     trials = tuple(sorted(records, key=lambda trial: trial.number))
-    data = DataSummary.of(session.dataset)
+    data = session.dataset.summary
     board = Leaderboard(trials, session.spec.trial_config({}).model_dump(), data.validation, session.spec.goals)
     before = session.before
     seconds = time.monotonic() - session.started + (before.seconds if before else 0.0)
@@ -206,7 +203,7 @@ def summarize(session: SweepSession, records: Sequence[TrialRecord], *, interrup
         tracking_uri=session.tracking.shown_uri,
         seconds=round(seconds, 3),
         interrupted=interrupted,
-        spent=spent_dict(records, prices_of(session.spec)),
+        spent=spent_dict(records, session.spec.prices),
         saved_seconds=round(sum(record.saved for record in records), 3),
     )
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from carcls.errors import nearest, shown
 from sweeps.spec.yaml_text import read_packaged
@@ -78,4 +80,8 @@ def find_experiment(name: str) -> DocumentedExperiment:
         if experiment.name == name:
             return experiment
     known = [experiment.name for experiment in EXPERIMENTS]
-    raise ValueError(f"experiment must be a documented one, got {shown(name)}." + nearest(str(name), known))
+    raise ValueError(f"must be a documented one, got {shown(name)}." + nearest(str(name), known))
+
+
+# The name of one, as a spec has it.
+Experiment = Annotated[str, AfterValidator(lambda name: find_experiment(name).name)]

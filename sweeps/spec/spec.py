@@ -16,13 +16,22 @@ from carcls.config import TrialConfig, digest_of
 from carcls.data.config import DataConfig
 from carcls.errors import SpecError, shown
 from sweeps.spec.conditions import settle, when_mistakes
-from sweeps.spec.documented import find_experiment
-from sweeps.spec.fields import Confirmation, Experiment, FolderName, GpuShare, Price, Size, parse_confirm
-from sweeps.spec.goals import Goals, parse_constraint
+from sweeps.spec.documented import Experiment, find_experiment
+from sweeps.spec.fields import (
+    Confirmation,
+    EarlyStopping,
+    Extent,
+    FolderName,
+    GpuShare,
+    Price,
+    Prices,
+    Size,
+    parse_confirm,
+    parse_price,
+)
 from sweeps.spec.mistakes import sentences, shortened
-from sweeps.spec.objectives import ACCURACY, parse_objectives
+from sweeps.spec.objectives import ACCURACY, Goals, parse_constraint, parse_objectives
 from sweeps.spec.space import Search
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.spec.values import PartError, Settings
 from sweeps.spec.yaml_text import write_tree
 
@@ -58,7 +67,7 @@ class SweepSpec(BaseModel):
             most this share of the range (on its own scale); 0 takes over from equal trials only. Not in the digest.
         epochs_budget: no trial starts once all trials together have trained so many epochs, over the sweep's whole
             life; what comes from the store is free. None is no limit. Like the next three no part of the digest.
-        price: what an hour costs, such as ``2.5/gpu-hour``; see ``sweeps.spec.prices.parse_price``.
+        price: what an hour costs, such as ``2.5/gpu-hour``; see ``sweeps.spec.fields.parse_price``.
         max_cost: no trial starts that would, by the forecast, bring the sweep's cost above it.
         disk: room for the stages of all sweeps in the folder of runs, such as ``20GB``; checked as trials end.
         objectives: what trials are optimized for; the first decides the winner. Names are in
@@ -191,9 +200,14 @@ class SweepSpec(BaseModel):
         return {name: (documented[name], used[name]) for name in settings if documented[name] != used[name]}
 
     @property
-    def confirming_runs(self) -> int:
-        """How many runs with fresh seeds come after the search."""
-        return parse_confirm(self.confirm).runs if self.confirm else 0
+    def extent(self) -> Extent:
+        """How many trials are run again after the search, with how many fresh seeds each."""
+        return parse_confirm(self.confirm) if self.confirm else Extent(0, 0)
+
+    @property
+    def prices(self) -> Prices | None:
+        """What an hour costs; None where nobody said it."""
+        return parse_price(self.price) if self.price else None
 
     @property
     def goals(self) -> Goals:

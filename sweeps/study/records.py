@@ -20,7 +20,7 @@ from carcls.errors import InputError
 from carcls.outcome import Measurement
 from sweeps.failures import NO_FAULT
 from sweeps.interrupts import uninterrupted
-from sweeps.spec.goals import ACCURACY_ALONE, Goals
+from sweeps.spec.objectives import ACCURACY_ALONE, Goals
 from sweeps.study.derived import derived_record
 from sweeps.study.journal import JOURNAL, EpochHistory, Journal, measurement_in
 from sweeps.study.older import read_older_spending

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from carcls.config import SCRATCH
-from sweeps.spec.stopping import EarlyStopping
+from sweeps.spec.fields import EarlyStopping
 
 
 class Curve(NamedTuple):

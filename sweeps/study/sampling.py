@@ -23,8 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from carcls.config import TrialConfig, digest_of
 from sweeps.spec.conditions import fits, parameters_of
-from sweeps.spec.goals import ACCURACY_ALONE, Goals
-from sweeps.spec.objectives import values_of
+from sweeps.spec.objectives import ACCURACY_ALONE, Goals
 from sweeps.spec.space import Choice, Domain, IntDomain
 from sweeps.study.derived import find_near_duplicate
 from sweeps.trial import OBJECTIVE, Status, TrialRecord
@@ -179,7 +178,7 @@ class Sampler:
         of its bound.
         """
         metrics, goals = record.metrics, self._goals
-        values = values_of(metrics, goals.objectives) if record.status == "complete" else None
+        values = goals.values(metrics) if record.status == "complete" else None
         unknown = values is None or any(c.quantity.metric not in metrics for c in goals.constraints)
         if record.status == "failed" or (record.status == "complete" and unknown):
             return None

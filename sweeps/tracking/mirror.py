@@ -24,7 +24,7 @@ from sweeps.tracking.updates import INTERRUPTED, STATE, STATUS, Update
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
-    from carcls.data.summary import DataSummary
+    from carcls.data.config import DataSummary
     from sweeps.spec.spec import SweepSpec
 
 RETRY_SECONDS = 3.0

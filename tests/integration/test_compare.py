@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.results.leaderboard import Leaderboard

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import FloatDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.study.records import read_history
 
 RUNNER = """

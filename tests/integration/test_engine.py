@@ -22,9 +22,9 @@ from sweeps.engine.engine import Confirm, EngineResult, run_trials
 from sweeps.engine.forecast import BudgetStatus
 from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, FloatDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.study.journal import Journal
 from sweeps.study.study import Study

@@ -28,9 +28,9 @@ from sweeps.engine.quarantine import hold
 from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
 from sweeps.failures import Location
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.trial import TrialRecord
 
 # Of an epoch: trials shorter than the start of a process would all run in the first one.

@@ -14,16 +14,15 @@ from PIL import Image
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
-from carcls.data.summary import DataSummary
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.lock import locked
 from sweeps.results.result import Registered
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import FloatDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
 from sweeps.tracking.mirror import mirror_of
@@ -159,7 +158,7 @@ def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -
     from sweeps.spec.sweep_file import read_spec
     from sweeps.study.records import read_history
 
-    mirror = mirror_of(read_spec(folder), folder, tracking, DataSummary.of(dataset), print)
+    mirror = mirror_of(read_spec(folder), folder, tracking, dataset.summary, print)
     mirror.bring_in_line(read_history(folder).records)
     assert mirror.close("complete")
     model, predictions = TrialModel(tracking, "transfer", read_file(folder).id, 0), folder / "test-predictions.npz"

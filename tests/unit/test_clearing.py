@@ -19,8 +19,7 @@ from carcls.stages_disk import list_store
 from sweeps.cli.app import carsweep
 from sweeps.lock import locked
 from sweeps.results.models import answers_on_disk, model_on_disk, ranked_models, wanted_models
-from sweeps.run.clearing import DiskKeeper, clear
-from sweeps.run.marking import read_marks
+from sweeps.run.cleaning import DiskKeeper, clear, read_marks
 from sweeps.spec.space import FloatDomain
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file

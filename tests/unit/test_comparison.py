@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binomtest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
 from sweeps.results.leaderboard import Leaderboard

@@ -15,10 +15,10 @@ from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from carcls.outcome import Measurement
 from sweeps.spec.conditions import parameters_of, settle
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.loading import load_spec
 from sweeps.spec.space import Choice, FloatDomain, IntDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler
 from sweeps.study.study import Asked, Study

@@ -18,7 +18,7 @@ from carcls.errors import SpecError
 from sweeps.cli.view import SweepView
 from sweeps.results.leaderboard import Leaderboard, find_best
 from sweeps.run.check import claim_folder
-from sweeps.run.specs import specs_of_all
+from sweeps.run.command import specs_of_all
 from sweeps.run.winner import repeats_wanted
 from sweeps.spec.loading import load_spec
 from sweeps.spec.spec import SweepSpec

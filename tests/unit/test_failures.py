@@ -340,7 +340,7 @@ def test_stages_older_than_checksums_are_used_as_they_are(tmp_path: Path) -> Non
 
 def test_large_files_are_checked_in_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limit the first and the last block still count, and so does the size."""
-    monkeypatch.setattr("carcls.stages_checks.WHOLE_BYTES", 2**20)
+    monkeypatch.setattr("carcls.disk.WHOLE_BYTES", 2**20)
     store = StageStore(tmp_path)
 
     def make(folder: Path) -> None:

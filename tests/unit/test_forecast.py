@@ -8,9 +8,9 @@ import pytest
 
 from sweeps.engine.forecast import Account, BudgetStatus
 from sweeps.engine.resources import Share
+from sweeps.spec.fields import EarlyStopping, survival
 from sweeps.spec.space import FloatDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping, survival
 from sweeps.trial import Spent, Status, TrialRecord
 
 STOPPING = EarlyStopping(min_epochs=1)  # rungs at 1 and 3 of 9 epochs

@@ -61,7 +61,7 @@ LIBRARY_USERS = {
     "rich": {"sweeps.cli", "sweeps.text"},
 }
 TORCH = {"torch", "torchvision", "timm"}
-TORCH_FREE_DATA = {"manifest", "stanford", "splits", "pack", "dataset", "findings", "demo"}
+TORCH_FREE_DATA = {"manifest", "layouts", "splits", "pack", "dataset", "demo"}
 
 
 @cache

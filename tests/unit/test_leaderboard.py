@@ -9,7 +9,7 @@ import pytest
 
 from carcls.config import TrialConfig
 from sweeps.results.leaderboard import Leaderboard, differing_settings, find_best
-from sweeps.spec.goals import ACCURACY_ALONE, Goals
+from sweeps.spec.objectives import ACCURACY_ALONE, Goals
 from sweeps.trial import Status, TrialRecord, Twin
 
 BASE = TrialConfig().model_dump()

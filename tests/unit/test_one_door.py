@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from carcls.config import TrialConfig
-from carcls.data.stanford import read_layout
+from carcls.data.layouts import read_layout
 from carcls.errors import SpecError
 from carcls.machine import usable_cores, visible_gpus
 from carcls.stages import StageStore

@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import InputError, SpecError
 from sweeps.results.result import TestReading
 from sweeps.run.check import claim_folder
-from sweeps.run.command import Command
+from sweeps.run.command import Command, chosen_experiments, specs_of_experiments
 from sweeps.run.reproduction import Reproduced, Reproduction, reproduction_of
-from sweeps.run.specs import chosen_experiments, specs_of_experiments
 from sweeps.spec.documented import EXPERIMENTS, LEAK_MARK, find_experiment
 from sweeps.spec.spec import SweepSpec
 from sweeps.trial import TrialRecord

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import InputError
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Compared, Registered, SweepResult, TestReading, read_result
-from sweeps.spec.goals import Goals
+from sweeps.spec.objectives import Goals
 from sweeps.study.journal import EpochHistory
 from sweeps.trial import TrialRecord, Twin
 

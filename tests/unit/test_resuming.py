@@ -20,9 +20,9 @@ from sweeps.lock import locked
 from sweeps.run.command import Command
 from sweeps.run.remembered import extended, recall
 from sweeps.run.status import sweep_status, sweeps_in
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, FloatDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.records import read_history
 from sweeps.study.study import Asked, Study

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 
-from sweeps.spec.stopping import EarlyStopping
+from sweeps.spec.fields import EarlyStopping
 from sweeps.study.rungs import Curve, is_beaten
 
 

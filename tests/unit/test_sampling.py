@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.spec.goals import ACCURACY_ALONE
+from sweeps.spec.objectives import ACCURACY_ALONE
 from sweeps.spec.space import Choice, Domain, FloatDomain
 from sweeps.study.sampling import (
     MOST_SHOWN,

@@ -9,9 +9,9 @@ from typing import Any
 
 from carcls.config import TrialConfig
 from sweeps.results.leaderboard import Leaderboard
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, FloatDomain, IntDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.study.journal import sealed
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler

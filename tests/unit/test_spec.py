@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.loading import load_spec
 from sweeps.spec.space import Choice, FloatDomain, IntDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 
 
 def mistakes_of(**arguments):

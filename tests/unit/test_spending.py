@@ -13,8 +13,8 @@ from sweeps.engine.forecast import Account, BudgetStatus
 from sweeps.engine.meter import Meter
 from sweeps.engine.resources import Share
 from sweeps.results.spending import spent_dict
+from sweeps.spec.fields import Prices
 from sweeps.spec.loading import load_spec
-from sweeps.spec.prices import Prices
 from sweeps.spec.space import FloatDomain
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.older import read_older_spending

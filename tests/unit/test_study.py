@@ -14,9 +14,9 @@ import pytest
 from carcls.errors import InputError
 from carcls.outcome import Measurement
 from sweeps.spec.conditions import fits
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, FloatDomain, IntDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.study.journal import sealed
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler, to_distribution

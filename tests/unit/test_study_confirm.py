@@ -9,9 +9,9 @@ import pytest
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
 from sweeps.run.winner import repeats_wanted
+from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import FloatDomain, IntDomain
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.stopping import EarlyStopping
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.study.study import Asked, Study
 

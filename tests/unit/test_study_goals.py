@@ -10,7 +10,7 @@ from helpers import spec_of_yaml
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
-from sweeps.spec.goals import Goals
+from sweeps.spec.objectives import Goals
 from sweeps.spec.space import Choice, FloatDomain
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.study import Asked, Study

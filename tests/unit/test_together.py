@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import SpecError
 from sweeps.cli.execute import show
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Registered, SweepResult, TestReading
-from sweeps.run.command import Command
+from sweeps.run.command import Command, specs_of_all
 from sweeps.run.several import with_share
-from sweeps.run.specs import specs_of_all
 from sweeps.run.winners import COLUMNS, NARROW_COLUMNS, Together
 from sweeps.spec.spec import FAMILIES, SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.stages import StageStore
 from sweeps.cli.summary import verdict_lines
 from sweeps.results.leaderboard import Leaderboard

@@ -9,7 +9,7 @@ import pytest
 
 from carcls.config import TrialConfig
 from sweeps.engine.reports import Reports, told_at_once
-from sweeps.spec.stopping import EarlyStopping
+from sweeps.spec.fields import EarlyStopping
 
 
 class Post:

@@ -1,6 +1,6 @@
-"""Class folders: ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*`` without a split.
+"""What a folder holds: the devkit, ``train/<class>/*`` with ``test/<class>/*``, or ``<class>/*`` without a split.
 
-They are listed the way data sets are unpacked: hidden files and archive litter do not count.
+Folders are listed the way data sets are unpacked: hidden files and archive litter do not count.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from carcls.data.formats import EXTENSIONS, FORMATS
+from carcls.data.decode import EXTENSIONS, FORMATS
+from carcls.data.devkit import TRAIN_ANNOTATIONS, read_devkit
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.errors import DataError
 
@@ -24,9 +25,71 @@ _TEST = {"test", "testing"}
 _SIZES = {"images", "imgs", "thumbnails", "thumbs"}
 _CUB_SPLIT = "train_test_split.txt"
 _LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+_LOOKED_FOR = (
+    f"{TRAIN_ANNOTATIONS} (the devkit), train/<class>/*.jpg with test/<class>/*.jpg, or <class>/*.jpg; "
+    "in the folder itself or in the only such folder inside it"
+)
 
 
-def read_split_folders(root: Path) -> Manifest | None:
+def read_layout(root: Path) -> Manifest:
+    """Detect the layout of ``root`` and list its images; none is read, so that there is no digest.
+
+    Args:
+        root: the devkit's folder, a folder with train/ and test/, class folders, or one that holds one such.
+
+    Raises:
+        DataError: ``root`` is missing, a file, empty, of no known layout, has fewer than 2 classes, or its annotations
+            cannot be used.
+    """
+    root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100 - tidies .. without following links
+    if not root.exists():
+        raise DataError(
+            f"data path must exist, got {str(root)!r}. Check the spelling, or leave out --data for the demo."
+        )
+    if not root.is_dir():
+        raise DataError(f"data path must be a folder, got the file {str(root)!r}. Unpack it, or give its folder.")
+    try:
+        listed = _read_here(root) or _read_inside(root)
+    except PermissionError as error:
+        raise DataError(f"data path must be readable, got {error.filename!r}. Change its permissions.") from error
+    if len(listed.classes) < 2:
+        raise DataError(
+            f"data must have at least 2 classes, got {len(listed.classes)} in {str(listed.root)!r}. "
+            "Give the folder that holds the class folders."
+        )
+    return listed
+
+
+def _read_here(root: Path) -> Manifest | None:
+    return read_devkit(root) or _read_split_folders(root)
+
+
+def _read_inside(root: Path) -> Manifest:
+    """Read the only folder in ``root`` that holds a layout, else ``root`` as a folder of class folders."""
+    children = _subfolders(root)
+    found = [listed for child in children if (listed := _read_here(child))]
+    if not found:
+        classes = _read_class_folders(root)
+        found = [classes] if classes else [listed for child in children if (listed := _read_class_folders(child))]
+    if all(_are_splits(listed.classes) for listed in found):
+        raise DataError(_unknown_layout(root, children))
+    if len(found) > 1:
+        names = ", ".join(listed.root.name for listed in found)
+        raise DataError(
+            f"data path must hold one data set, got {len(found)} in {str(root)!r} ({names}). Give one of them."
+        )
+    return found[0]
+
+
+def _unknown_layout(root: Path, children: list[Path]) -> str:
+    images, _ = _list_files(root)
+    if not children and not images:
+        return f"data path must hold images, got the empty folder {str(root)!r}. Looked for {_LOOKED_FOR}."
+    found = "images without class folders" if images else ", ".join(child.name for child in children[:5])
+    return f"data path must be in a known layout, got {str(root)!r} with {found}. Looked for {_LOOKED_FOR}."
+
+
+def _read_split_folders(root: Path) -> Manifest | None:
     """Read ``train/<class>/*`` and ``test/<class>/*``; a validation folder is merged into train.
 
     None where ``root`` holds no train folder with class folders.
@@ -54,10 +117,10 @@ def read_split_folders(root: Path) -> Manifest | None:
     anew = "validation is" if any(part.classes for part in test) else "validation and test are"
     merged = [f"{part.folder.name}/ was merged into train; {anew} cut anew." for part in validation]
     notes = (*merged, *_notes([*train, *test], len(images)))
-    return Manifest(root, "folders", tuple(classes), tuple(images), notes=notes)
+    return Manifest(root, tuple(classes), tuple(images), notes=notes)
 
 
-def read_class_folders(root: Path) -> Manifest | None:
+def _read_class_folders(root: Path) -> Manifest | None:
     """Read ``<class>/*``, all as training images until test is cut from them; None where no folder holds images."""
     part = _ClassFolders.listed(root)
     classes = _class_names([part])
@@ -68,26 +131,26 @@ def read_class_folders(root: Path) -> Manifest | None:
         for place in (root, root.parent)
         if (place / _CUB_SPLIT).is_file()
     ]
-    return Manifest(root, "folders", tuple(classes), images, notes=tuple(notes)) if images else None
+    return Manifest(root, tuple(classes), images, notes=tuple(notes)) if images else None
 
 
-def are_splits(names: Sequence[str]) -> bool:
+def _are_splits(names: Sequence[str]) -> bool:
     """Tell whether folders of images are the splits or the sizes of a data set, such as ``cars_train``: no classes.
 
-    >>> are_splits(["cars_test", "cars_train"]), are_splits(["images", "thumbnails"]), are_splits(["Test Car", "train"])
-    (True, True, False)
+    >>> [_are_splits(names) for names in (["cars_test", "cars_train"], ["images", "thumbs"], ["Test Car", "train"])]
+    [True, True, False]
     """
     words = _TRAIN | _VALIDATION | _TEST | _SIZES
     return bool(names) and all(re.split(r"[\s_.-]", name.lower())[-1] in words for name in names)
 
 
-def subfolders(folder: Path) -> list[Path]:
+def _subfolders(folder: Path) -> list[Path]:
     """Return the folders directly inside, sorted by name."""
     with os.scandir(folder) as entries:
         return sorted(folder / entry.name for entry in entries if _counts(entry.name) and _is_folder(entry))
 
 
-def list_files(folder: Path) -> tuple[list[str], Counter[str]]:
+def _list_files(folder: Path) -> tuple[list[str], Counter[str]]:
     """Return the names of the image files directly inside, sorted, and how many others there are, by extension."""
     images, others = list[str](), Counter[str]()
     with os.scandir(folder) as entries:
@@ -121,7 +184,7 @@ class _ClassFolders:
     @classmethod
     def listed(cls, folder: Path) -> _ClassFolders:
         """List it; classes and images come sorted."""
-        found = {child.name: list_files(child) for child in subfolders(folder)}
+        found = {child.name: _list_files(child) for child in _subfolders(folder)}
         others = sum((others for _, others in found.values()), Counter[str]())
         classes = {name: images for name, (images, _) in found.items() if images}
         return cls(folder, classes, others, [name for name in found if name not in classes])
@@ -177,7 +240,7 @@ def _notes(parts: Sequence[_ClassFolders], images: int) -> Iterator[str]:
 
 
 def _named(root: Path, names: set[str]) -> list[Path]:
-    return [folder for folder in subfolders(root) if folder.name.lower() in names]
+    return [folder for folder in _subfolders(root) if folder.name.lower() in names]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
