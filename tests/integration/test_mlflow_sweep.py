@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,78 +15,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlflow.entities import Run
+from tracked import history, mirror_of, record, runs_of
 
 from carcls.errors import TrackingError
-from carcls.outcome import Measurement
-from sweeps.tracking.mirror import Mirror
 from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.store import Tracking, check_tracking, open_tracking
 from sweeps.tracking.transactions import own_store
-from sweeps.tracking.updates import STATE, Update
-from sweeps.trial import TrialRecord
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     """One database for all tests here; each test has a sweep of its own."""
     return open_tracking(None, tmp_path_factory.mktemp("runs with space"))
-
-
-def mirror_of(tracking: Tracking, sweep_id: str, warnings: list[str] | None = None) -> Mirror:
-    """Return the mirror of a small sweep."""
-    return Mirror(
-        tracking,
-        family="transfer",
-        sweep_id=sweep_id,
-        name=f"name of {sweep_id}",
-        spec_yaml="trials: 3\n",
-        details={"data_digest": "abc", "seed": 0},
-        warn=(warnings if warnings is not None else []).append,
-        note="scaled down",
-    )
-
-
-def measurement(epoch: int, accuracy: float) -> Measurement:
-    """Return a measurement with a metric that is logged and one that is not."""
-    return Measurement(epoch, {"val_accuracy": accuracy, "val_loss": 1.0, "val_recall_macro": 0.1, "seconds": 2.0})
-
-
-def record(
-    number: int, status: Any = "running", *, accuracies: Sequence[float] = (0.25, 0.5), reason: str = ""
-) -> TrialRecord:
-    """Return what the study knows of a trial, with an accuracy for each epoch."""
-    told = tuple(measurement(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, start=1))
-    return TrialRecord(
-        number=number,
-        experiment="transfer/frozen" if number == 0 else None,
-        settings={"dropout": 0.1 * number},
-        config={"epochs": 2, "dropout": 0.1 * number},
-        status=status,
-        metrics=told[-1].metrics if told else {},
-        epochs=len(told),
-        seconds=4.0,
-        reason=reason,
-        history=told,
-    )
-
-
-def runs_of(tracking: Tracking, sweep_id: str) -> tuple[Run, dict[int, Run]]:
-    """Return the parent run and the child runs by number, and insist that none is there twice."""
-    found = tracking.client().search_runs(
-        [tracking.experiment("transfer")], f"tags.`carsweep.sweep_id` = '{sweep_id}'", max_results=1000
-    )
-    parents = [run for run in found if run.data.tags["carsweep.role"] == "sweep"]
-    children = [run for run in found if run.data.tags["carsweep.role"] == "trial"]
-    assert len(parents) == 1
-    numbers = {int(run.data.tags["carsweep.trial"]): run for run in children}
-    assert len(numbers) == len(children)
-    return parents[0], numbers
-
-
-def history(tracking: Tracking, run: Run, metric: str) -> list[tuple[int, float]]:
-    """Return (step, value) of every stored point."""
-    return [(m.step, m.value) for m in tracking.client().get_metric_history(run.info.run_id, metric)]
 
 
 def test_sweep_becomes_a_parent_run_and_a_child_run_for_each_trial(tracking: Tracking, tmp_path: Path) -> None:
@@ -238,7 +177,7 @@ KILLED_SWEEP = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_mlflow_sweep import mirror_of, record
+from tracked import mirror_of, record
 from sweeps.tracking.store import open_tracking
 mirror = mirror_of(open_tracking(None, Path(sys.argv[1])), "killed")
 for number in (0, 1, 2):
@@ -253,7 +192,7 @@ time.sleep(600)
 def test_kill_leaves_no_run_open_once_the_sweep_is_run_again(tracking: Tracking) -> None:
     """kill -9 leaves open runs; the mirror makes the missing ones, closes the open ones, and doubles none."""
     out = Path(tracking.uri.removeprefix("sqlite:///")).parent
-    command = [sys.executable, "-c", KILLED_SWEEP, str(out), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", KILLED_SWEEP, str(out), str(Path(__file__).parents[1])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "written\n"
@@ -320,42 +259,29 @@ def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: p
     assert history(tracking, trials[0], "val_accuracy") == [(e, e / 10) for e in range(1, 6)]
 
 
-def _runs_of(tracking: Tracking, sweep_id: str) -> SweepRuns:
+def _store_of(tracking: Tracking, sweep_id: str) -> SweepRuns:
     runs = SweepRuns(tracking, family="transfer", sweep_id=sweep_id, name=sweep_id)
     runs.read()
     return runs
 
 
-def _whole(number: int, **changes: Any) -> Update:
-    """Return all that is to be said of a trial."""
-    points = ((1, {"val_accuracy": 0.25}), (2, {"val_accuracy": 0.5}))
-    said = {"tags": {STATE: "complete"}, "params": {"epochs": 2, "number": number}, "points": points}
-    return Update(f"trial-{number}", **{**said, "status": "FINISHED", **changes})
-
-
-def _seen(tracking: Tracking, sweep_id: str) -> dict[int, tuple[str, dict[str, Any], dict[str, str], int]]:
-    """Return status, metrics, parameters and points of accuracy by trial, as MLflow has them."""
-    client, runs = tracking.client(), _runs_of(tracking, sweep_id)
-    found = {number: client.get_run(run.run_id) for number, run in runs.trials.items()}
+def _seen(tracking: Tracking, sweep_id: str) -> dict[int, tuple[Any, ...]]:
+    """Return status, metrics, parameters and accuracies by trial, as MLflow has them."""
     return {
-        number: (
-            run.info.status,
-            run.data.metrics,
-            run.data.params,
-            len(client.get_metric_history(run.info.run_id, "val_accuracy")),
-        )
-        for number, run in found.items()
+        number: (run.info.status, run.data.metrics, run.data.params, history(tracking, run))
+        for number, run in runs_of(tracking, sweep_id)[1].items()
     }
 
 
 def test_runs_written_together_are_as_if_written_one_by_one(tracking: Tracking) -> None:
     """One transaction for all leaves what a request for each does; a database can do it."""
-    alone, together = _runs_of(tracking, "alone"), _runs_of(tracking, "together")
-    for number in range(5):
-        alone.write(number, _whole(number))
-    assert together.write_together([partial(together.write, number, _whole(number)) for number in range(5)])
+    alone, together = _store_of(tracking, "alone"), _store_of(tracking, "together")
+    records = [record(number, "complete") for number in range(5)]
+    for one in records:
+        alone.mirror(one)
+    assert together.write_together([partial(together.mirror, one) for one in records])
     assert _seen(tracking, "together") == _seen(tracking, "alone")
-    assert _seen(tracking, "together")[3] == ("FINISHED", {"val_accuracy": 0.5}, {"epochs": "2", "number": "3"}, 2)
+    assert _seen(tracking, "together")[3][3] == [(1, 0.25), (2, 0.5)]
 
 
 def test_a_later_mlflow_with_other_names_is_written_to_one_by_one(tracking: Tracking) -> None:
@@ -366,17 +292,14 @@ def test_a_later_mlflow_with_other_names_is_written_to_one_by_one(tracking: Trac
 
 def test_a_point_that_is_there_already_loses_nothing_of_what_is_written_with_it(tracking: Tracking) -> None:
     """MLflow would roll the transaction back over it; then nothing is written together, and all of it one by one."""
-    runs = _runs_of(tracking, "again")
-    runs.write(1, _whole(1, status="RUNNING"))
-    updates = {0: _whole(0), 1: _whole(1, params={}), 2: _whole(2)}
-    writes = [partial(runs.write, number, update) for number, update in updates.items()]
+    _store_of(tracking, "again").mirror(record(1), runs_now=True)
+    runs = _store_of(tracking, "again")
+    writes = [partial(runs.mirror, record(number, "complete")) for number in range(3)]
     assert not runs.write_together(writes)
     assert set(_seen(tracking, "again")) == set(runs.trials) == {1}
     for write in writes:
         write()
-    assert {n: (status, points) for n, (status, _, _, points) in _seen(tracking, "again").items()} == dict.fromkeys(
-        range(3), ("FINISHED", 2)
-    )
+    assert {(status, len(points)) for status, _, _, points in _seen(tracking, "again").values()} == {("FINISHED", 2)}
 
 
 def test_one_refused_update_holds_up_no_other(tracking: Tracking) -> None:

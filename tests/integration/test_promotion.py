@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from scipy.stats import binomtest
+from tracked import tracked_sweep
 
 from carcls.errors import InputError
 from sweeps.cli.app import carsweep
@@ -28,7 +28,7 @@ IMAGES = 100
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, tracked_sweep: Callable[[Path, int], Tracking]) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs whose database has a sweep of four trials; the artifacts of all tests lie there."""
     out = tmp_path_factory.mktemp("template")
     tracked_sweep(out, 4)
