@@ -260,21 +260,3 @@ def test_command_tells_the_numbers_and_the_exit_code(
     value = json.loads(capfd.readouterr().out)
     assert (value["verdict"], value["champion"], value["challenger"], value["dry_run"]) == ("worse", "1", "2", True)
     assert value["comparison"]["second_only"] == 10
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["transfr"], "FAMILY must be one that carsweep has, got 'transfr'. Did you mean transfer?"),
-        (["transfer", "--out", "nowhere"], "--out must be a folder with runs, got 'nowhere'"),
-        (["transfer", "--tracking-uri", "sqlite:///no.db"], "--tracking-uri must name an existing database"),
-    ],
-)
-def test_mistakes_end_with_exit_code_2_and_leave_nothing_behind(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An unknown family and a store that is not there are told in a line; no database is made."""
-    monkeypatch.chdir(tmp_path)
-    assert run_command(carsweep, ["promote", *arguments]) == 2
-    assert said in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
