@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from types import SimpleNamespace
+
+import click
 
 from carcls.stages import LOG, StageStore
 from sweeps.spec.spec import SweepSpec
@@ -19,3 +22,15 @@ def events_of(store: StageStore) -> list[SimpleNamespace]:
 def spec_of_yaml(text: str, source: str = "spec.yaml") -> SweepSpec:
     """Return the spec that ``SweepSpec.to_yaml`` wrote."""
     return SweepSpec.from_tree(read_tree(text, source))
+
+
+def commands_of(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command of a group that does something, with its words."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
+from helpers import commands_of
 from PIL import Image
 
 from sweeps.cli.app import carsweep as root
@@ -77,6 +77,7 @@ CASES = {
     "submit": Case(["transfer", "--address", "http://127.0.0.1:9"], ["transfer"], json=False, code=2),
 }
 
+COMMANDS = [words for words, _ in commands_of(root)]
 # Where their words go, commands are alike: each in its typical use, some as JSON, one for its help.
 PRINTED = [
     *((words, []) for words, case in CASES.items() if not case.code),
@@ -129,23 +130,12 @@ def assert_quiet(text: str) -> None:
         assert cry not in text
 
 
-def commands(group: click.Group = root, path: str = "") -> Iterator[str]:
-    """Yield the words of every command that there is."""
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{path}{name} ")
-        else:
-            yield f"{path}{name}"
-
-
 def test_no_command_is_left_out() -> None:
     """A new command gets its case here; ``ui`` has tests of its own."""
-    assert set(commands()) == {*CASES, "ui"}
+    assert set(COMMANDS) == {*CASES, "ui"}
 
 
-@pytest.mark.parametrize("words", list(commands()))
+@pytest.mark.parametrize("words", COMMANDS)
 def test_help_is_on_stdout_and_nothing_else_anywhere(words: str, tmp_path: Path) -> None:
     """Help ends well, in a narrow terminal of a poor locale too."""
     done = carsweep(tmp_path, *words.split(), "--help", environment=POOR)
@@ -184,33 +174,28 @@ def test_json_is_one_object_on_stdout(words: str, place: Path) -> None:
         assert_quiet(done.stderr)
 
 
+@pytest.mark.parametrize("where", ["a reader that has gone", "a full disk"])
 @pytest.mark.parametrize(("words", "more"), PRINTED, ids=str)
-def test_a_reader_that_has_gone_gets_no_tracebacks(words: str, more: list[str], place: Path) -> None:
-    """With stdout closed by its reader, as ``head`` does, a result is named in one line and a list in none."""
-    reader, writer = os.pipe()
-    os.close(reader)
+def test_what_cannot_be_printed_is_no_traceback(words: str, more: list[str], where: str, place: Path) -> None:
+    """It is told on stderr in one line, with where a result is kept; a list that ``head`` has cut short in none."""
+    if where == "a full disk":
+        if not Path("/dev/full").exists():
+            pytest.skip("the system has no /dev/full")
+        writer = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
     command = [ENTRY, *words.split(), *CASES[words].typical, *more]
     done = subprocess.run(command, cwd=place, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert done.returncode == 1
     assert_quiet(done.stderr)
-    result = words in ("run transfer", "resume") and "--help" not in more
-    assert ("stdout cannot be written (Broken pipe). The result is kept in runs/mine" in done.stderr) == result
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-@pytest.mark.parametrize(("words", "more"), PRINTED, ids=str)
-def test_a_full_disk_behind_stdout_is_one_line(words: str, more: list[str], place: Path) -> None:
-    """What cannot be printed is told on stderr, with a code that is not 0, and where a result is kept."""
-    command = [ENTRY, *words.split(), *CASES[words].typical, *more]
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, cwd=place, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 1
-    assert_quiet(done.stderr)
     told = [line for line in done.stderr.splitlines() if line.startswith("carsweep: ")]
-    assert len(told) == 1
-    assert "No space left on device" in told[0]
-    if words in ("run transfer", "resume") and "--help" not in more:
+    is_result = words in ("run transfer", "resume") and "--help" not in more
+    assert len(told) == (1 if is_result or where == "a full disk" else 0)
+    if told:
+        assert ("No space left on device" if where == "a full disk" else "Broken pipe") in told[0]
+    if is_result:
         assert "kept in runs/mine" in told[0]
         assert told[0].endswith("resume mine")
 
