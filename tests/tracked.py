@@ -10,22 +10,22 @@ from mlflow.entities import Run
 
 from carcls.outcome import Measurement
 from sweeps.tracking.mirror import Mirror
+from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.store import Tracking, open_tracking
+from sweeps.tracking.updates import Update
 from sweeps.trial import TrialRecord
 
 
 def mirror_of(tracking: Tracking, sweep_id: str, warnings: list[str] | None = None) -> Mirror:
     """Return the mirror of a small sweep, which is warned by a line in ``warnings``."""
-    return Mirror(
-        tracking,
-        family="transfer",
-        sweep_id=sweep_id,
-        name=sweep_id,
-        spec_yaml="trials: 3\n",
-        details={"data_digest": "abc", "seed": 0},
-        warn=(warnings if warnings is not None else []).append,
-        note="scaled down",
+    sweep = Update(
+        sweep_id,
+        tags={"mlflow.note.content": "scaled down"},
+        params={"data_digest": "abc", "seed": 0},
+        files={"spec.yaml": "trials: 3\n"},
     )
+    runs = SweepRuns(tracking, family="transfer", sweep_id=sweep_id, name=sweep_id)
+    return Mirror(runs, sweep, (warnings if warnings is not None else []).append)
 
 
 def record(

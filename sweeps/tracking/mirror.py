@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from carcls.errors import TrackingError
 from sweeps.spec.sweep_file import read_file, text_with_id
@@ -45,17 +45,14 @@ def mirror_of(
     spec: SweepSpec, folder: Path, tracking: Tracking, data: DataSummary, warn: Callable[[str], None]
 ) -> Mirror:
     """Return the mirror of the sweep in ``folder``; ``warn`` gets one line, perhaps from another thread."""
-    known = read_file(folder).id
-    return Mirror(
-        tracking,
-        family=spec.family,
-        sweep_id=known,
-        name=str(spec.name),
-        spec_yaml=text_with_id(spec, known),
-        details={"data": data.name, "data_digest": data.digest, "seed": spec.seed, "spec_digest": spec.digest},
-        warn=warn,
-        note=spec.note,
+    known, name = read_file(folder).id, str(spec.name)
+    sweep = Update(
+        name,
+        tags={"carsweep.family": spec.family} | ({"mlflow.note.content": spec.note} if spec.note else {}),
+        params={"data": data.name, "data_digest": data.digest, "seed": spec.seed, "spec_digest": spec.digest},
+        files={"spec.yaml": text_with_id(spec, known)},
     )
+    return Mirror(SweepRuns(tracking, family=spec.family, sweep_id=known, name=name), sweep, warn)
 
 
 class Mirror:
@@ -71,33 +68,14 @@ class Mirror:
     mirror something next raises the TrackingError; ``flush`` and ``close`` return False.
 
     Args:
-        tracking: from ``check_tracking`` or ``open_tracking``.
-        family: the experiment is ``carsweep-<family>``.
-        sweep_id: what makes it the same sweep; no quotes.
-        name: of the parent run.
-        spec_yaml: kept as the artifact ``spec.yaml``.
-        details: parameters of the parent run: data set, digest, seed, …
+        runs: of the sweep.
+        sweep: what the parent run says at first; its files are written once.
         warn: gets one line, for an outage, a refusal and a missing end once each; may be called from another thread.
-        note: shown on the parent's page.
     """
 
-    def __init__(
-        self,
-        tracking: Tracking,
-        *,
-        family: str,
-        sweep_id: str,
-        name: str,
-        spec_yaml: str,
-        details: Mapping[str, Any],
-        warn: Callable[[str], None],
-        note: str | None = None,
-    ) -> None:
-        self._tracking, self._warn = tracking, warn
-        self._runs = SweepRuns(tracking, family=family, sweep_id=sweep_id, name=name)
-        tags = {"carsweep.family": family, STATE: "running"} | ({"mlflow.note.content": note} if note else {})
-        self._sweep = Update(name, tags=tags, params=details, status="RUNNING")
-        self._spec = {"spec.yaml": spec_yaml}
+    def __init__(self, runs: SweepRuns, sweep: Update, warn: Callable[[str], None]) -> None:
+        self._runs, self._warn, self._files = runs, warn, sweep.files
+        self._sweep = replace(sweep, tags={**sweep.tags, STATE: "running"}, files={}, status="RUNNING")
         self._thread = threading.Thread(target=self._work, name="carsweep-mlflow", daemon=True)
         self._changed = threading.Condition()
         self._pending: dict[int | None, _Write] = {}  # by number of the trial; None is the sweep
@@ -112,7 +90,7 @@ class Mirror:
         Raises:
             TrackingError: a server's parent run cannot be made, or its artifacts cannot be written.
         """
-        if self._tracking.file is None:
+        if self._runs.tracking.file is None:
             self._open()
 
     def trial_changed(self, record: TrialRecord) -> None:
@@ -231,9 +209,9 @@ class Mirror:
         error: TrackingError | None = None
         for _ in range(_TRIES):
             try:
-                with explained(self._tracking):
+                with explained(self._runs.tracking):
                     self._runs.read()
-                    self._runs.write(None, replace(self._sweep, files=self._spec))
+                    self._runs.write(None, replace(self._sweep, files=self._files))
                 error = None
                 break
             except TrackingError as raised:
@@ -277,7 +255,7 @@ class Mirror:
             if is_failing:
                 self._warn_once(
                     "outage",
-                    f"MLflow at {self._tracking.shown_uri} cannot be written ({one_line(error)}). "
+                    f"MLflow at {self._runs.tracking.shown_uri} cannot be written ({one_line(error)}). "
                     "The sweep goes on, and MLflow is brought in line when it answers again.",
                 )
             return False

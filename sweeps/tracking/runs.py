@@ -79,13 +79,13 @@ class SweepRuns:
 
     def __init__(self, tracking: Tracking, *, family: str, sweep_id: str, name: str) -> None:
         assert not set("'\"`") & set(sweep_id), sweep_id
-        self._tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
+        self.tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
         self._experiment = ""
         self._known: dict[_Key, KnownRun] = {}
 
     @cached_property
     def _client(self) -> MlflowClient:
-        return self._tracking.client()
+        return self.tracking.client()
 
     @cached_property
     def _store(self) -> Any | None:
@@ -111,7 +111,7 @@ class SweepRuns:
         Of several runs for the same the one in use is kept, or the first that is complete; the others are closed and
         marked. MLflow makes them when a request is sent again because its answer was lost.
         """
-        self._experiment = self._experiment or self._tracking.experiment(self._family)
+        self._experiment = self._experiment or self.tracking.experiment(self._family)
         found: defaultdict[_Key, list[Run]] = defaultdict(list)
         for run in runs_of(self._client, self._experiment, self._sweep_id):
             found[run.data.tags.get(ROLE, _SURPLUS), int(run.data.tags.get(TRIAL, -1))].append(run)

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -285,51 +285,10 @@ def test_the_lines_after_next_can_be_pasted(place: Path) -> None:
     assert shutil.which(block[end + 1].split()[0].strip("'"))
 
 
-@pytest.fixture
-def ui(place: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[bytes], list[int]]]]:
-    """Return what starts ``carsweep ui`` until it answers; gives the process and those that it started."""
-    started: list[int] = []
-
-    def start() -> tuple[subprocess.Popen[bytes], list[int]]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        shown = subprocess.Popen(
-            [ENTRY, "ui", "--port", str(port)], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        started.append(shown.pid)
-        deadline = time.monotonic() + 180
-        while True:
-            with contextlib.suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            assert shown.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        below = children_of(shown.pid)
-        started.extend(below)
-        return shown, below
-
-    yield start
-    for pid in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
 def children_of(pid: int) -> list[int]:
     """Return all processes below one, by the system's own table."""
-    parents: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            parents.setdefault(parent, []).append(int(stat.parent.name))
-    found: list[int] = []
-    waiting = [pid]
-    while waiting:
-        below = parents.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
+    direct = [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+    return [*direct, *(below for child in direct for below in children_of(child))]
 
 
 def is_alive(pid: int) -> bool:
@@ -341,15 +300,31 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda signal: signal.name)
-def test_ui_ends_its_server(
-    number: signal.Signals, ui: Callable[[], tuple[subprocess.Popen[bytes], list[int]]]
-) -> None:
+def test_ui_ends_its_server(number: signal.Signals, place: Path) -> None:
     """Whatever asks it to end, it ends well, and no process that it started is left."""
-    shown, below = ui()
-    assert len(below) >= 2
-    shown.send_signal(number)
-    assert shown.wait(30) == 0
-    assert [pid for pid in below if is_alive(pid)] == []
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nowhere = subprocess.DEVNULL
+    shown = subprocess.Popen([ENTRY, "ui", "--port", str(port)], cwd=place, stdout=nowhere, stderr=nowhere)
+    below: list[int] = []
+    try:
+        deadline = time.monotonic() + 180
+        while not below:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                below = children_of(shown.pid)
+            assert shown.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert len(below) >= 2
+        shown.send_signal(number)
+        assert shown.wait(30) == 0
+        assert [pid for pid in below if is_alive(pid)] == []
+    finally:
+        for pid in (shown.pid, *below):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_a_long_tmpdir_costs_no_sweep(place: Path, tmp_path: Path) -> None:
