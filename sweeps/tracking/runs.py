@@ -92,11 +92,6 @@ class SweepRuns:
         return own_store(self._client)
 
     @property
-    def parent(self) -> KnownRun | None:
-        """The sweep's own run."""
-        return self._known.get(_SWEEP)
-
-    @property
     def trials(self) -> dict[int, KnownRun]:
         """The runs of trials by their numbers."""
         return {number: run for (role, number), run in self._known.items() if role == "trial"}
@@ -116,7 +111,7 @@ class SweepRuns:
         for run in runs_of(self._client, self._experiment, self._sweep_id):
             found[run.data.tags.get(ROLE, _SURPLUS), int(run.data.tags.get(TRIAL, -1))].append(run)
         self._known = {key: self._the_one(key, runs) for key, runs in found.items() if key[0] != _SURPLUS}
-        if self.parent is None:
+        if _SWEEP not in self._known:
             self._make(_SWEEP, Update(self._name))
 
     def mirror(self, record: TrialRecord, *, runs_now: bool = False) -> None:

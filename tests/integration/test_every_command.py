@@ -237,14 +237,6 @@ def test_who_only_looks_needs_no_right_to_write(words: str, place: Path) -> None
     assert done.stdout == carsweep(place, *words.split(), *CASES[words].typical, environment=wide).stdout
 
 
-@pytest.mark.parametrize("more", [["--dry-run"], ["--disk", "1GB", "--keep", "1"], ["--json"], []], ids=str)
-def test_gc_ends_with_its_own_exit_code(more: list[str], place: Path, tmp_path: Path) -> None:
-    """Whatever is asked of it, gc ends well: what ends the process is not its namesake."""
-    shutil.copytree(place / "runs", tmp_path / "runs")
-    done = carsweep(tmp_path, "gc", *more)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 @pytest.mark.parametrize(
     "words",
     [
