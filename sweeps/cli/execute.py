@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,11 +72,9 @@ def run_and_show(command: Command, streams: Streams) -> int:
     """Run a command, show what comes of it, and return the exit code."""
     from sweeps.run.several import run_sweeps
 
-    try:
-        with last_words(partial(tell_how_to_go_on, command.name, command.out)):
-            outcome = run_sweeps(command, _views_on(streams), streams.tell)
-    except KeyboardInterrupt:
-        outcome = None
+    outcome = None
+    with suppress(KeyboardInterrupt), last_words(partial(tell_how_to_go_on, command.name, command.out)):
+        outcome = run_sweeps(command, _views_on(streams), streams.tell)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return tell_how_to_go_on(command.name, command.out)

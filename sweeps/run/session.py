@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sweeps.run.command import Command
     from sweeps.spec.spec import SweepSpec
     from sweeps.tracking.mirror import Mirror
+    from sweeps.tracking.registry import TrialModel
     from sweeps.tracking.store import Tracking
     from sweeps.trial import TrialRecord
 
@@ -179,15 +180,10 @@ def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool
 
 def _as_registered(session: SweepSession, before: SweepResult, mirror: Mirror) -> SweepResult:
     """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
-    from sweeps.tracking.registry import find_registered
-
     if before.winner is None:
         return before
-    sweep_id, refit = read_file(session.folder).id, session.spec.refit
     try:
-        found = find_registered(
-            session.tracking, family=before.family, sweep_id=sweep_id, number=before.winner, refit=refit
-        )
+        found = _model_of(session, before.winner, refit=session.spec.refit).find()
     except TrackingError as error:
         session.tell(f"Whether the winner is registered is not known: {error} {_then(session)}")
         return replace(before, registered=None)
@@ -239,22 +235,14 @@ def _register(
 
     Tags say how often the test images were looked at, and what the winner's validation score is worth.
     """
-    from sweeps.tracking.registry import register_best
-
     tags = {"test_readings": str(test.readings), "test_models_read": str(test.models)}
     confirmed = result.board.best_confirmed
     if confirmed is not None:
         spread = "" if confirmed.spread is None else f" ±{confirmed.spread:.4f}"
         tags["confirmed_val_accuracy"] = f"{confirmed.mean:.4f}{spread} over {len(confirmed.runs)} fresh seeds"
-    if test.refit:
-        tags["refit"] = "true"
     mirror.flush()
-    return register_best(
-        session.tracking,
-        family=result.family,
-        sweep_id=read_file(session.folder).id,
-        number=winner.number,
-        export=session.folder / MODEL,
+    return _model_of(session, winner.number, refit=test.refit).register(
+        session.folder / MODEL,
         metrics={} if test.refit else winner.metrics,
         test=test.metrics,
         details={
@@ -265,6 +253,12 @@ def _register(
         },
         predictions=session.folder / TEST_PREDICTIONS,
     )
+
+
+def _model_of(session: SweepSession, number: int, *, refit: bool) -> TrialModel:
+    from sweeps.tracking.registry import TrialModel
+
+    return TrialModel(session.tracking, session.spec.family, read_file(session.folder).id, number, refit)
 
 
 def _origin(session: SweepSession) -> dict[str, str]:

@@ -16,7 +16,7 @@ from sweeps.run.session import LEADERBOARD, metrics_of
 from sweeps.spec.sweep_file import has_begun, read_file
 from sweeps.study.records import read_history
 from sweeps.tracking.mirror import mirror_of
-from sweeps.tracking.registry import find_registered, held_versions, model_name
+from sweeps.tracking.registry import TrialModel, held_versions, model_name
 from sweeps.tracking.runs import of_sweep, runs_of
 from sweeps.tracking.store import Tracking, check_tracking, explained, open_tracking, remove_files
 
@@ -75,7 +75,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         written = mirror.close(("complete" if best is not None else "failed") if whole else "interrupted")
         was_registered, found = result is not None and result.registered is not None, None
         if best is not None and was_registered:
-            found = find_registered(tracking, family=spec.family, sweep_id=file.id, number=best, refit=spec.refit)
+            found = TrialModel(tracking, spec.family, file.id, best, spec.refit).find()
     with_runs = [record for record in records if record.sibling_of is None or record.number == best]
     return Repaired(
         sweep=folder.name,
