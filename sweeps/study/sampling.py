@@ -22,9 +22,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from carcls.config import TrialConfig, digest_of
-from sweeps.spec.conditions import fits, parameters_of
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals
-from sweeps.spec.space import Choice, Domain, IntDomain
+from sweeps.spec.space import Choice, Domain, fits, parameters_of
 from sweeps.study.derived import find_near_duplicate
 from sweeps.trial import OBJECTIVE, Status, TrialRecord
 
@@ -122,15 +121,15 @@ def asked_value(config: TrialConfig, settings: Mapping[str, Any], experiment: st
 def to_distribution(domain: Domain) -> BaseDistribution:
     """Return optuna's distribution over the same values.
 
-    >>> from sweeps.spec.space import FloatDomain
-    >>> to_distribution(FloatDomain(low=0.0, high=0.5, log=False))
+    >>> from sweeps.spec.space import Range
+    >>> to_distribution(Range(low=0.0, high=0.5, log=False))
     FloatDistribution(high=0.5, log=False, low=0.0, step=None)
     """
     if isinstance(domain, Choice):
         return CategoricalDistribution(tuple(domain.choices))
-    if isinstance(domain, IntDomain):
-        return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
-    return FloatDistribution(domain.low, domain.high, log=domain.log)
+    if domain.step is None:
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
+    return IntDistribution(int(domain.low), int(domain.high), log=domain.log, step=domain.step)
 
 
 class Sampler:

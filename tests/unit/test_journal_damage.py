@@ -18,7 +18,7 @@ from carcls.outcome import Measurement
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import MISTAKE, run_command
 from sweeps.interrupts import interruptible
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.journal import JOURNAL
@@ -31,7 +31,7 @@ COMMANDS = ("status mine", "status mine --json", "resume mine --dry-run", "gc --
 
 def spec_of(trials: int) -> SweepSpec:
     """Return the spec of a sweep over the dropout."""
-    search = {"dropout": FloatDomain(0.0, 0.5)}
+    search = {"dropout": Range(0.0, 0.5)}
     return SweepSpec.model_validate({"family": "transfer", "name": "mine", "trials": trials, "search": search})
 
 

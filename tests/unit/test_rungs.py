@@ -43,3 +43,10 @@ def test_early_epochs_are_compared_within_their_kind() -> None:
     stopping = EarlyStopping(min_epochs=2, reduction=3, within_kind=0.5)
     assert not is_beaten(curves, 1, 2, 10, stopping)
     assert is_beaten(curves, 2, 6, 10, stopping)
+
+
+def test_rungs_are_powers_of_the_reduction() -> None:
+    """They rise by the reduction and end before the last epoch; none when stopping is off."""
+    assert EarlyStopping(min_epochs=2, reduction=3).rungs(20) == (2, 6, 18)
+    assert EarlyStopping(min_epochs=1, reduction=2).rungs(4) == (1, 2)
+    assert EarlyStopping(enabled=False).rungs(10) == ()

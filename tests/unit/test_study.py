@@ -13,9 +13,8 @@ import pytest
 
 from carcls.errors import InputError
 from carcls.outcome import Measurement
-from sweeps.spec.conditions import fits
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.space import Choice, Range, fits
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.journal import sealed
 from sweeps.study.records import read_history
@@ -32,9 +31,9 @@ def spec_of(**changes: object) -> SweepSpec:
         "trials": 6,
         "experiments": FROZEN,
         "search": {
-            "dropout": FloatDomain(0.0, 0.5),
-            "head_lr": FloatDomain(1e-4, 1e-2, log=True),
-            "weight_decay": FloatDomain(1e-6, 1e-2, log=True),
+            "dropout": Range(0.0, 0.5),
+            "head_lr": Range(1e-4, 1e-2, log=True),
+            "weight_decay": Range(1e-6, 1e-2, log=True),
         },
         "early_stopping": EarlyStopping(min_epochs=1, reduction=3, within_kind=0.0),
     }
@@ -93,17 +92,17 @@ def test_a_record_names_the_stages_that_its_trial_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "domain",
     [
-        FloatDomain(0.0, 0.5),
-        FloatDomain(1e-5, 1e-1, log=True),
-        IntDomain(2, 8, step=3),
-        IntDomain(1, 64, log=True),
+        Range(0.0, 0.5),
+        Range(1e-5, 1e-1, log=True),
+        Range(2, 8, step=3),
+        Range(1, 64, step=1, log=True),
         Choice(("adam", "sgd")),
         Choice((True, False)),
         Choice((1, 2.5, "x")),
     ],
     ids=str,
 )
-def test_distributions_hold_what_their_domains_draw(domain: FloatDomain | IntDomain | Choice) -> None:
+def test_distributions_hold_what_their_domains_draw(domain: Range | Choice) -> None:
     """Optuna takes the ends of a domain and whatever is drawn from it, and draws itself what fits into it."""
     distributions = {"it": to_distribution(domain)}
     assert all(fits(domain, end) for end in domain.ends())
@@ -116,14 +115,14 @@ def test_distributions_hold_what_their_domains_draw(domain: FloatDomain | IntDom
 @pytest.mark.parametrize(
     ("domain", "value"),
     [
-        (FloatDomain(1e-6, 1.0, log=True), 0.0),
-        (IntDomain(2, 8, step=3), 4),
-        (IntDomain(0, 1), True),
+        (Range(1e-6, 1.0, log=True), 0.0),
+        (Range(2, 8, step=3), 4),
+        (Range(0, 1, step=1), True),
         (Choice((True, False)), 1),
-        (FloatDomain(0.0, 1.0), "0.5"),
+        (Range(0.0, 1.0), "0.5"),
     ],
 )
-def test_values_that_a_domain_never_gives_do_not_fit(domain: FloatDomain | IntDomain | Choice, value: object) -> None:
+def test_values_that_a_domain_never_gives_do_not_fit(domain: Range | Choice, value: object) -> None:
     """A value outside of a range, between its steps or of another type does not fit."""
     assert not fits(domain, value)
 
