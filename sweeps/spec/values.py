@@ -6,24 +6,20 @@ put together without another check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, ConfigDict, PlainValidator, create_model
 
 from carcls.config import TrialConfig
-from carcls.errors import shown
+from carcls.errors import SpecError, shown
 
 # The seed is the sweep's, and the family is what is run.
 TRIAL_SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("family", "seed"))
 
 
-class PartError(ValueError):
-    """Several mistakes of one part of a spec, each beginning with its path."""
-
-    def __init__(self, mistakes: Sequence[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
+class PartError(SpecError, ValueError):
+    """Mistakes of one part of a spec, for pydantic to collect."""
 
 
 def kind_of(name: str) -> Any:
