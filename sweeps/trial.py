@@ -19,7 +19,7 @@ OBJECTIVE = "val_accuracy"
 # Attributes of a record that both the line of a trial's end and ``result.json`` tell, and what else each of them does.
 _TOLD = ("status", "metrics", "epochs", "seconds", "reason", "failure")
 _IN_JOURNAL = (*_TOLD, "reused", "model", "predictions", "late_stages", "precision")
-_IN_JSON = (*_TOLD, "number", "experiment", "sibling_of", "confirms")
+_IN_JSON = ("number", "experiment", *_TOLD, "sibling_of", "confirms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Spent:
 
     def as_dict(self) -> dict[str, float]:
         """Return plain JSON values, to a thousandth of a second; ``Spent(**values)`` reads them back."""
-        return {name: round(getattr(self, name), 3) for name in self.__slots__}
+        return {name: round(value, 3) for name, value in asdict(self).items()}
 
 
 NOTHING = Spent()
@@ -217,17 +217,11 @@ def _told_spent(asked: Mapping[str, Any], outcome: Mapping[str, Any]) -> Spent:
 def to_json(record: TrialRecord) -> dict[str, Any]:
     """Return what ``result.json`` tells of a trial; numbers that JSON has no word for are still in it."""
     return {
-        "number": record.number,
-        "experiment": record.experiment,
-        "status": record.status,
-        "params": dict(record.config),
+        **{name: getattr(record, name) for name in _IN_JSON},
         "metrics": dict(record.metrics),
-        "epochs": record.epochs,
         "seconds": round(record.seconds, 3),
         "reason": record.why,
-        "sibling_of": record.sibling_of,
-        "confirms": record.confirms,
-        "failure": record.failure,
+        "params": dict(record.config),
         "twins": [asdict(twin) for twin in record.twins],
     }
 

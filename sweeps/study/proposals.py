@@ -18,8 +18,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
-from sweeps.spec.conditions import fits, parameters_of
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range, fits, parameters_of
 from sweeps.study.records import History
 from sweeps.study.sampling import Sampler, seed_of
 from sweeps.trial import TrialRecord, what_is_broken
@@ -130,8 +129,8 @@ def find_near_duplicate(records: Sequence[TrialRecord], config: TrialConfig, spe
         spec: its ``near`` is the largest difference in a range of numbers, as a share of it on its own scale.
     """
     near, domains = spec.near, {name: spec.search[name] for name in parameters_of(config, spec.search)}
-    floats = {name: domain for name, domain in domains.items() if isinstance(domain, FloatDomain)}
-    ranges = {name: domain for name, domain in floats.items() if domain.low < domain.high}
+    numbers = {name: domain for name, domain in domains.items() if isinstance(domain, Range)}
+    ranges = {name: domain for name, domain in numbers.items() if domain.step is None and domain.low < domain.high}
     if not near or not ranges:
         return None
     # A trial may have been given other micro-batches when it ran out of memory.
@@ -140,20 +139,30 @@ def find_near_duplicate(records: Sequence[TrialRecord], config: TrialConfig, spe
     found = [
         (distance, record.number)
         for record in ended
-        if (distance := _distance(own, record.config, ranges)) <= near
+        if (distance := _distance(own, record.config, ranges, near)) <= near
         if TrialConfig.model_validate({**record.config, **apart}).digest == config.digest
     ]
     return min(found)[1] if found else None
 
 
-def _distance(one: Mapping[str, Any], other: Mapping[str, Any], ranges: Mapping[str, FloatDomain[float]]) -> float:
-    """Return the largest difference in any of the ranges, as a share of the range; infinite outside of one."""
-    if not all(fits(domain, other[name]) for name, domain in ranges.items()):
-        return math.inf
-    return max(abs(_place(one[name], domain) - _place(other[name], domain)) for name, domain in ranges.items())
+def _distance(
+    one: Mapping[str, Any], other: Mapping[str, Any], ranges: Mapping[str, Range[float]], near: float
+) -> float:
+    """Return the largest difference in any of the ranges, as a share of the range; infinite outside of one.
+
+    Infinite as well as soon as one is above ``near``: most trials differ in the first range already.
+    """
+    largest = 0.0
+    for name, domain in ranges.items():
+        if not fits(domain, other[name]):
+            return math.inf
+        largest = max(largest, abs(_place(one[name], domain) - _place(other[name], domain)))
+        if largest > near:
+            return math.inf
+    return largest
 
 
-def _place(value: float, domain: FloatDomain[float]) -> float:
+def _place(value: float, domain: Range[float]) -> float:
     """Return where in the range a value lies, from 0 to 1, on the range's own scale."""
     if domain.log:
         return math.log(value / domain.low) / math.log(domain.high / domain.low)

@@ -20,9 +20,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from carcls.config import digest_of
-from sweeps.spec.conditions import fits
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals
-from sweeps.spec.space import Choice, Domain, IntDomain
+from sweeps.spec.space import Choice, Domain, fits
 from sweeps.trial import OBJECTIVE, TrialRecord
 
 STARTUP_TRIALS = 8
@@ -33,15 +32,15 @@ MOST_SHOWN, BEST_SHOWN = 250, 50
 def to_distribution(domain: Domain) -> BaseDistribution:
     """Return optuna's distribution over the same values.
 
-    >>> from sweeps.spec.space import FloatDomain
-    >>> to_distribution(FloatDomain(low=0.0, high=0.5, log=False))
+    >>> from sweeps.spec.space import Range
+    >>> to_distribution(Range(low=0.0, high=0.5, log=False))
     FloatDistribution(high=0.5, log=False, low=0.0, step=None)
     """
     if isinstance(domain, Choice):
         return CategoricalDistribution(tuple(domain.choices))
-    if isinstance(domain, IntDomain):
-        return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
-    return FloatDistribution(domain.low, domain.high, log=domain.log)
+    if domain.step is None:
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
+    return IntDistribution(int(domain.low), int(domain.high), log=domain.log, step=domain.step)
 
 
 class Sampler:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
 from sweeps.failures import NO_FAULT
-from sweeps.spec.conditions import parameters_of
+from sweeps.spec.space import parameters_of
 from sweeps.study.confirmation import Repeat
 from sweeps.study.proposals import Costs, Proposals, derived_of
 from sweeps.study.records import History

@@ -11,6 +11,7 @@ from helpers import ask, asked_of, study_spec
 from optuna.pruners import SuccessiveHalvingPruner
 
 from carcls.outcome import Measurement
+from sweeps.spec.fields import EarlyStopping
 from sweeps.study.study import Study
 
 
@@ -55,3 +56,10 @@ def test_early_epochs_are_compared_within_their_kind(tmp_path: Path) -> None:
         assert not report(lower, 2, 0.5)
         assert not report(higher, 2, 0.5)
         assert report(higher, 6, 0.6)
+
+
+def test_rungs_are_powers_of_the_reduction() -> None:
+    """They rise by the reduction and end before the last epoch; none when stopping is off."""
+    assert EarlyStopping(min_epochs=2, reduction=3).rungs(20) == (2, 6, 18)
+    assert EarlyStopping(min_epochs=1, reduction=2).rungs(4) == (1, 2)
+    assert EarlyStopping(enabled=False).rungs(10) == ()

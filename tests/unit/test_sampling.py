@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweeps.spec.objectives import ACCURACY_ALONE
-from sweeps.spec.space import Choice, Domain, FloatDomain
+from sweeps.spec.space import Choice, Domain, Range
 from sweeps.study.sampling import (
     MOST_SHOWN,
     STARTUP_TRIALS,
@@ -22,8 +22,8 @@ from sweeps.study.sampling import (
 from sweeps.trial import Status, TrialRecord
 
 SEARCH: dict[str, Domain] = {
-    "dropout": FloatDomain(0.0, 0.7),
-    "head_lr": FloatDomain(1e-4, 1e-2, log=True),
+    "dropout": Range(0.0, 0.7),
+    "head_lr": Range(1e-4, 1e-2, log=True),
     "optimizer": Choice(("adam", "adamw")),
 }
 DISTRIBUTIONS = {name: to_distribution(domain) for name, domain in SEARCH.items()}

@@ -11,7 +11,7 @@ import helpers
 from helpers import ask, asked_of, rewrite_journal, study_spec
 
 from carcls.config import TrialConfig
-from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.space import Choice, Range
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler
 from sweeps.study.study import Asked, Study
@@ -90,7 +90,7 @@ def test_siblings_cost_no_budget(tmp_path: Path) -> None:
 
 def test_only_what_the_sweep_searches_becomes_a_sibling(tmp_path: Path) -> None:
     """A vote that is not searched and a k outside of its domain are left out."""
-    search = {"dropout": Choice((0.0, 0.5)), "k": IntDomain(2, 4)}
+    search = {"dropout": Choice((0.0, 0.5)), "k": Range(2, 4, step=1)}
     with Study.open(tmp_path, spec_of(search=search)) as study:
         asked = ask(study)
         complete(study, asked)
@@ -187,7 +187,7 @@ def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
 
 def test_the_sampler_sees_the_best_sibling_of_each_trial_only(tmp_path: Path) -> None:
     """Hundreds of answers of one network would outweigh all else: draws are equal with and without the lesser ones."""
-    search = {**SEARCH, "dropout": FloatDomain(0.0, 0.5), "k": IntDomain(1, 20)}
+    search = {**SEARCH, "dropout": Range(0.0, 0.5), "k": Range(1, 20, step=1)}
     with Study.open(tmp_path, spec_of(search=search, trials=12)) as study:
         run(study)
         records = study.records()
@@ -200,7 +200,7 @@ def test_the_sampler_sees_the_best_sibling_of_each_trial_only(tmp_path: Path) ->
 
 def test_what_was_not_run_answers_nothing(tmp_path: Path) -> None:
     """A near-duplicate takes over a result, not what else was answered: no derived trial has another one's dropout."""
-    search = {"dropout": FloatDomain(0.0, 0.5), "k": IntDomain(1, 20)}
+    search = {"dropout": Range(0.0, 0.5), "k": Range(1, 20, step=1)}
     with Study.open(tmp_path, spec_of(search=search, trials=12, near=0.1)) as study:
         run(study)
         records = {record.number: record for record in study.records()}
@@ -211,7 +211,7 @@ def test_what_was_not_run_answers_nothing(tmp_path: Path) -> None:
 
 def test_what_nobody_has_answered_is_found_where_the_sampler_repeats_itself(tmp_path: Path) -> None:
     """In a space of twenty networks with forty answers each, a budget of more than twenty trials runs every one."""
-    search = {"dropout": Choice(tuple(step / 100 for step in range(20))), "k": IntDomain(1, 20)}
+    search = {"dropout": Choice(tuple(step / 100 for step in range(20))), "k": Range(1, 20, step=1)}
     with Study.open(tmp_path, spec_of(search=search, trials=25)) as study:
         done = run(study)
     assert len({asked.config.dropout for asked in done}) == len(done) == 20

@@ -15,7 +15,7 @@ from sweeps.engine.resources import Share
 from sweeps.results.result import spent_dict
 from sweeps.spec.fields import Prices
 from sweeps.spec.loading import load_spec
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.records import read_history, read_older_spending
 from sweeps.study.study import Asked, Study
@@ -23,7 +23,7 @@ from sweeps.trial import NOTHING, Spent, Status, TrialRecord
 
 SHARE = Share(cpus=2, gpus=0.5, concurrency=2)
 HELD = (SHARE.cpus, SHARE.gpus)
-SPEC = SweepSpec(family="transfer", trials=3, config={"epochs": 4}, search={"dropout": FloatDomain(0.0, 0.9)})
+SPEC = SweepSpec(family="transfer", trials=3, config={"epochs": 4}, search={"dropout": Range(0.0, 0.9)})
 
 
 @dataclass

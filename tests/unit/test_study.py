@@ -16,9 +16,8 @@ from helpers import ask, asked_of, complete, rewrite_journal, run_study, study_s
 
 from carcls.errors import InputError
 from carcls.outcome import Measurement
-from sweeps.spec.conditions import fits
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.space import Choice, Range, fits
 from sweeps.study.journal import JOURNAL
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler, to_distribution
@@ -30,9 +29,9 @@ spec_of = partial(
     trials=6,
     experiments=("transfer/frozen", "transfer/frozen-augmented"),
     search={
-        "dropout": FloatDomain(0.0, 0.5),
-        "head_lr": FloatDomain(1e-4, 1e-2, log=True),
-        "weight_decay": FloatDomain(1e-6, 1e-2, log=True),
+        "dropout": Range(0.0, 0.5),
+        "head_lr": Range(1e-4, 1e-2, log=True),
+        "weight_decay": Range(1e-6, 1e-2, log=True),
     },
     early_stopping={"min_epochs": 1, "reduction": 3, "within_kind": 0.0},
 )
@@ -72,17 +71,17 @@ def test_a_record_names_the_stages_that_its_trial_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("domain", "never"),
     [
-        (FloatDomain(0.0, 0.5), "0.5"),
-        (FloatDomain(1e-5, 1e-1, log=True), 0.0),
-        (IntDomain(2, 8, step=3), 4),
-        (IntDomain(1, 64, log=True), True),
+        (Range(0.0, 0.5), "0.5"),
+        (Range(1e-5, 1e-1, log=True), 0.0),
+        (Range(2, 8, step=3), 4),
+        (Range(1, 64, step=1, log=True), True),
         (Choice(("adam", "sgd")), "SGD"),
         (Choice((True, False)), 1),
         (Choice((1, 2.5, "x")), 2),
     ],
     ids=str,
 )
-def test_distributions_hold_what_their_domains_draw(domain: FloatDomain | IntDomain | Choice, never: object) -> None:
+def test_distributions_hold_what_their_domains_draw(domain: Range | Choice, never: object) -> None:
     """Optuna takes the ends of a domain and whatever is drawn from it, and draws itself what fits into it.
 
     A value outside of a range, between its steps or of another type does not fit.

@@ -11,9 +11,9 @@ from helpers import ask, asked_of, run_study, study_spec
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
-from sweeps.run.winner import repeats_wanted
+from sweeps.run.session import repeats_wanted
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import IntDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.study.study import Asked, Study
@@ -128,7 +128,7 @@ def test_the_search_goes_on_as_if_nothing_was_confirmed(tmp_path: Path) -> None:
 
 def test_siblings_of_a_confirming_run_are_told_to_nobody(tmp_path: Path) -> None:
     """What a run with a fresh seed answers on its way becomes no trial."""
-    spec = spec_of(family="retrieval", search={"k": IntDomain(1, 9)})
+    spec = spec_of(family="retrieval", search={"k": Range(1, 9, step=1)})
     with search(tmp_path, spec) as study:
         before = len(study.records())
         study.confirm(wanted(study, spec)[:1])
