@@ -49,6 +49,7 @@ def _at_work(maker: Callable[[Path], None], root: Path) -> BaseProcess:
     """Return a process that makes a stage and will not get done."""
     process = _started(maker, root)
     while not (root / "at work").exists():
+        assert process.exitcode is None
         time.sleep(0.02)
     return process
 
