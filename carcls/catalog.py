@@ -33,12 +33,12 @@ class BackboneRecord:
 
     name: str
     source: Source
-    embedding: int
-    stages: tuple[str, ...]
-    gmacs: float
-    weights_file: str
-    parameters: float
-    bf16: bool
+    embedding: int = 0
+    stages: tuple[str, ...] = ()
+    gmacs: float = 4.0
+    weights_file: str = ""
+    parameters: float = 25.0
+    bf16: bool = True
 
 
 BACKBONES: tuple[BackboneRecord, ...] = (
@@ -51,7 +51,6 @@ BACKBONES: tuple[BackboneRecord, ...] = (
         gmacs=4.09,
         weights_file="resnet50-0676ba61.pth",
         parameters=23.5,
-        bf16=True,
     ),
     BackboneRecord(
         name="densenet121",
@@ -61,7 +60,6 @@ BACKBONES: tuple[BackboneRecord, ...] = (
         gmacs=2.83,
         weights_file="densenet121-a639ec97.pth",
         parameters=7.0,
-        bf16=True,
     ),
     BackboneRecord(
         name="efficientnet_lite0",
@@ -74,16 +72,7 @@ BACKBONES: tuple[BackboneRecord, ...] = (
         bf16=False,
     ),
     # The trial's settings say what it is made of (see carcls.architecture); the figures are those of their defaults.
-    BackboneRecord(
-        name="scratch",
-        source="scratch",
-        embedding=0,
-        stages=(),
-        gmacs=0.74,
-        weights_file="",
-        parameters=0.4,
-        bf16=True,
-    ),
+    BackboneRecord(name="scratch", source="scratch", gmacs=0.74, parameters=0.4),
 )
 
 TIMM_PREFIX = "timm:"
@@ -99,7 +88,7 @@ def find_backbone(name: str) -> BackboneRecord:
         if record.name == name:
             return record
     if name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX):
-        return BackboneRecord(name, "timm", 0, (), 4.0, "", 25.0, bf16=True)
+        return BackboneRecord(name, "timm")
     raise InputError(
         f"backbone must be a known name or timm:<model>, got {shown(name)}."
         + nearest(name, [record.name for record in BACKBONES])

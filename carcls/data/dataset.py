@@ -19,15 +19,7 @@ from carcls.data.fingerprints import near_duplicate_groups
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImagesNotRead, Manifest
 from carcls.data.pack import PIXELS, Index, Progress, find_index, get_index, get_pack
-from carcls.data.splits import (
-    Splits,
-    cut_splits,
-    duplicates_of,
-    notes_of,
-    quota,
-    require_few_losses,
-    require_images,
-)
+from carcls.data.splits import Splits, cut_splits, duplicates_of, notes_of, quota, require_few_losses, require_images
 from carcls.errors import DataError
 from carcls.stages import StageStore, write_json
 

@@ -101,20 +101,16 @@ def _records(file: Path, folder: str, split: Literal["train", "test"], classes: 
         raise DataError(
             f"{file} must hold whole numbers as boxes and classes. Take the file from the devkit."
         ) from error
-    _check_classes(file, columns[4], classes)
-    return [
-        ImageRecord(f"{folder}/{name}", label - 1, split, (x1 - 1, y1 - 1, x2, y2))
-        for x1, y1, x2, y2, label, name in zip(*columns, map(str, annotations["fname"]), strict=True)
-    ]
-
-
-def _check_classes(file: Path, labels: list[int], classes: tuple[str, ...]) -> None:
-    wrong = next((label for label in labels if not 1 <= label <= len(classes)), None)
+    wrong = next((label for label in columns[4] if not 1 <= label <= len(classes)), None)
     if wrong is not None:
         raise DataError(
             f"class in {file} must lie in 1..{len(classes)}, the classes of {CLASS_NAMES}, got {wrong}. "
             "Take both files from the same devkit."
         )
+    return [
+        ImageRecord(f"{folder}/{name}", label - 1, split, (x1 - 1, y1 - 1, x2, y2))
+        for x1, y1, x2, y2, label, name in zip(*columns, map(str, annotations["fname"]), strict=True)
+    ]
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -85,18 +85,24 @@ def cut(labels: Rows, groups: Rows, rows: Rows, fraction: float, seed: int) -> t
     Groups are taken in random order as long as no class gets more than its quota. A class that got nothing that way
     then takes its smallest group, if every class in that group keeps an image.
     """
-    members = _members(groups, rows, seed)
+    members = [(group, Counter(labels[group].tolist())) for group in _members(groups, rows, seed)]
     held = Counter(labels[rows].tolist())
     quotas = {label: quota(count, fraction) for label, count in held.items()}
     taken: Counter[int] = Counter()
-    chosen: list[Rows] = []
-    for group in members:
-        counts = Counter(labels[group].tolist())
+    chosen = [np.zeros(0, np.int64)]
+    for group, counts in members:
         if all(taken[label] + count <= quotas[label] for label, count in counts.items()):
             chosen.append(group)
             taken += counts
-    chosen += _for_the_empty_handed(members, labels, quotas, held, taken)
-    cut_off = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
+    members.sort(key=lambda member: len(member[0]))
+    for label in sorted(quotas):
+        if quotas[label] and not taken[label]:
+            for group, counts in members:
+                if counts[label] and all(taken[other] + count < held[other] for other, count in counts.items()):
+                    chosen.append(group)
+                    taken += counts
+                    break
+    cut_off = np.sort(np.concatenate(chosen))
     return np.setdiff1d(rows, cut_off), cut_off
 
 
@@ -107,23 +113,6 @@ def _members(groups: Rows, rows: Rows, seed: int) -> list[Rows]:
     members = np.split(order, starts)
     shuffled = np.random.default_rng(seed).permutation(len(members))
     return [members[position] for position in shuffled]
-
-
-def _for_the_empty_handed(
-    members: list[Rows], labels: Rows, quotas: dict[int, int], held: Counter[int], taken: Counter[int]
-) -> list[Rows]:
-    """Return one group for each class whose quota is not zero and that got none; updates ``taken``."""
-    extra = []
-    for label in sorted(label for label, wanted in quotas.items() if wanted and not taken[label]):
-        if taken[label]:
-            continue  # got one with an earlier class
-        for group in sorted((group for group in members if label in labels[group]), key=len):
-            counts = Counter(labels[group].tolist())
-            if all(taken[other] + count < held[other] for other, count in counts.items()):
-                extra.append(group)
-                taken.update(counts)
-                break
-    return extra
 
 
 def require_few_losses(manifest: Manifest, index: Index, max_loss: float) -> None:

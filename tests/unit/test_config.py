@@ -10,14 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from carcls.config import (
-    ARCHITECTURE_SETTINGS,
-    NEIGHBOUR_SETTINGS,
-    SCRATCH,
-    TrialConfig,
-    default_of,
-    digest_of,
-)
+from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS, SCRATCH, TrialConfig, default_of, digest_of
 from carcls.data.config import DataConfig
 
 # For every setting, values that differ from its default and from each other, and values that it cannot have.
