@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import doctest
 from collections import Counter
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from sweeps import text
 
+ROOT = Path(__file__).resolve().parents[2]
+SHOWN = [
+    path for pattern in ("sweeps/*.py", "sweeps/spec/*.py") for path in ROOT.glob(pattern) if ">>>" in path.read_text()
+]
 
-def test_examples_of_every_writer_hold() -> None:
-    """What the docstrings show is what the functions return."""
-    outcome = doctest.testmod(text)
-    assert outcome.attempted > 10
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.name)
+def test_examples_hold(path: Path) -> None:
+    """What the docstrings of writers, of other base modules and of specs show is what the functions return."""
+    outcome = doctest.testmod(import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)))
+    assert outcome.attempted > (10 if path.name == "text.py" else 0)
     assert outcome.failed == 0
 
 
