@@ -157,7 +157,8 @@ class Leaderboard:
         """
         if not self.goals.are_several:
             return ()
-        return self.goals.front({t.number: t.metrics for t in _ranked(self.trials, self.goals) if _is_measured(t)})
+        complete = [trial for trial in _ranked(self.trials, self.goals) if trial.status == "complete"]
+        return self.goals.front({t.number: t.metrics for t in complete if t.measured("val_accuracy") is not None})
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -263,10 +264,6 @@ def _ranked(trials: Iterable[TrialRecord], goals: Goals) -> list[TrialRecord]:
         return _ORDER[trial.status], is_infeasible, *goals.order(trial.number, trial.metrics)
 
     return sorted((trial for trial in trials if trial.confirms is None), key=order)
-
-
-def _is_measured(trial: TrialRecord) -> bool:
-    return trial.status == "complete" and trial.measured("val_accuracy") is not None
 
 
 def _may_win(trial: TrialRecord, goals: Goals) -> bool:

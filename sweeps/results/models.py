@@ -180,7 +180,7 @@ def evaluate(
 
     model, trained_on, notes = _made(data, stages, record, refit=refit)
     written, key = _written(path), _key(record, data, refit=refit)
-    models = dict.fromkeys([*_models(written), "/".join(key.values())])
+    models = dict.fromkeys([*written["models"], "/".join(key.values())])
     counted = {"readings": written["readings"] + 1, "models": list(models)}
     write_json(path, counted)
     score = evaluate_on_test(_config_of(record), trained_on, stages, model, predictions)
@@ -211,7 +211,7 @@ def export(
 def count_readings(folder: Path) -> tuple[int, int]:
     """Return how often a test score was computed in a sweep, and for how many of its models."""
     files = [_written(path) for path in sorted(folder.glob("test*.json"))]
-    models = {model for file in files for model in _models(file)}
+    models = {model for file in files for model in file["models"]}
     return sum(file["readings"] for file in files), len(models)
 
 
@@ -232,19 +232,17 @@ def _key(record: TrialRecord, data: Dataset, *, refit: bool) -> dict[str, str]:
 
 
 def _written(path: Path) -> dict[str, Any]:
-    """Return what was written of earlier evaluations; a damaged file held one at least."""
+    """Return what was written of earlier evaluations: ``readings``, ``models``, and perhaps the score of the last.
+
+    A damaged file held one at least; one that names no models may have counted another model each time.
+    """
     if not path.is_file():
-        return {"readings": 0}
+        return {"readings": 0, "models": []}
     try:
         written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {**written, "readings": int(written["readings"])}
+        readings = int(written["readings"])
     except (ValueError, KeyError, TypeError):
-        return {"readings": 1}
-
-
-def _models(written: Mapping[str, Any]) -> list[str]:
-    """Return the models that a file counts; one that names none may have counted another model each time."""
-    if "models" in written:
-        return list(written["models"])
+        written, readings = {}, 1
     last = [f"{written['trial']}/{written['data']}"] if "trial" in written else []
-    return [*(f"unknown {place}" for place in range(written["readings"] - len(last))), *last]
+    unknown = [f"unknown {place}" for place in range(readings - len(last))]
+    return {"models": [*unknown, *last], **written, "readings": readings}

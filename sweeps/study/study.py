@@ -102,7 +102,7 @@ class Study:
             if asked is not None:
                 return asked
         if self._repeats is not None:
-            return self._next_repeat()
+            return self._add_repeat(self._repeats.pop(0)) if self._repeats else None
         for _ in range(MAX_DUPLICATES):
             if not self.has_work:
                 return None
@@ -135,14 +135,11 @@ class Study:
         self._repeats = [repeat for repeat in repeats if repeat.config.digest not in self._history.digests]
         return bool(self._queue or self._repeats)
 
-    def _next_repeat(self) -> Asked | None:
-        """Add the next run with a fresh seed. Its settings are all of its config's, with the seed.
+    def _add_repeat(self, repeat: Repeat) -> Asked | None:
+        """Add a run with a fresh seed. Its settings are all of its config's, with the seed.
 
         Of a documented experiment, whose name it does not have, the sweep's own would not be those that were run.
         """
-        if not self._repeats:
-            return None
-        repeat = self._repeats.pop(0)
         return self._add(repeat.config, confirms=repeat.confirms, settings=repeat.config.model_dump(exclude={"family"}))
 
     def _add(self, config: TrialConfig, **named: Any) -> Asked | None:
