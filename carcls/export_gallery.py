@@ -25,7 +25,6 @@ from carcls.evaluation.whitening import Projection
 from carcls.export_answers import Neighbour, Prediction, named_prediction, require_top
 from carcls.export_images import Images, Preprocessing
 from carcls.models.classifier import Classifier
-from carcls.models.pooling import pooled_embeddings
 
 GALLERY_NAME = "gallery.safetensors"
 _SETTINGS = ("pooling", "k", "distance", "vote", "temperature")
@@ -167,7 +166,7 @@ class GalleryPredictor:
     def embed(self, images: Images, *, batch_size: int = 64) -> NDArray[np.float32]:
         """Return embeddings as they are compared, float32 [b, m]."""
         rows = [
-            pooled_embeddings(self._extractor.backbone, batch)[self.index.pooling].numpy()
+            self._extractor.backbone.every_pooling(batch)[self.index.pooling].numpy()
             for batch in self._preprocessing.batches(images, batch_size)
         ]
         if not rows:

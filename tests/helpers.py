@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGINT
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
+from PIL import Image
 
+from carcls.outcome import Measurement
 from carcls.stages import LOG, StageStore
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.yaml_text import read_tree
+from sweeps.study.journal import JOURNAL, sealed
+
+if TYPE_CHECKING:
+    from sweeps.study.study import Asked, Study
 
 
 def events_of(store: StageStore) -> list[SimpleNamespace]:
@@ -34,3 +50,97 @@ def commands_of(group: click.Group, path: str = "") -> Iterator[tuple[str, click
             yield from commands_of(command, f"{path}{name} ")
         else:
             yield f"{path}{name}", command
+
+
+def study_spec(**changes: Any) -> SweepSpec:
+    """Return a sweep over the dropout in which no trial is stopped early; with changes."""
+    fields = {"family": "transfer", "search": {"dropout": Range(0.0, 0.5)}, "early_stopping": {"enabled": False}}
+    return SweepSpec.model_validate({**fields, **changes})
+
+
+def ask(study: Study) -> Asked:
+    """Ask for a trial that must be there."""
+    asked = study.ask()
+    assert asked is not None
+    return asked
+
+
+def asked_of(study: Study) -> Iterator[Asked]:
+    """Yield what the study hands out until it has nothing."""
+    while (asked := study.ask()) is not None:
+        yield asked
+
+
+def complete(study: Study, asked: Asked, metrics: Mapping[str, float], **more: Any) -> None:
+    """Report the last epoch of a trial, at which nobody is stopped, and close the trial with it."""
+    assert not study.report(asked.number, Measurement(asked.config.epochs, metrics))
+    study.tell_complete(asked.number, metrics, asked.config.epochs, 0.5, {"model": "m", **more})
+
+
+def run_study(study: Study, measure: Callable[[Asked], Mapping[str, float]]) -> list[Asked]:
+    """Complete all that the study still owes; return it."""
+    done = []
+    for asked in asked_of(study):
+        complete(study, asked, measure(asked))
+        done.append(asked)
+    return done
+
+
+def rewrite_journal(folder: Path, change: Callable[[list[dict[str, Any]]], Iterable[dict[str, Any]]]) -> None:
+    """Write a study's journal anew, with what ``change`` makes of its lines; each gets its sum."""
+    content, total = b"", 0
+    for log in change([json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]):
+        line, total = sealed({name: value for name, value in log.items() if name != "sum"}, total)
+        content += line
+    (folder / JOURNAL).write_bytes(content)
+
+
+def draw_pictures(root: Path, classes: int = 4, train: int = 10, test: int = 4) -> Path:
+    """Draw class folders with a test split: every picture another one, 96 x 64 pixels."""
+    for label in range(classes):
+        for split, first, count in (("train", 0, train), ("test", 500, test)):
+            folder = root / split / f"Make Model {label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                coarse = np.random.default_rng(1000 * label + first + number).integers(0, 256, (6, 9, 3), np.uint8)
+                picture = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
+                picture.save(folder / f"{number:05d}.jpg")
+    return root
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The one object on stdout."""
+        value: dict[str, Any] = json.loads(self.out)
+        return value
+
+
+def run_carsweep(folder: Path, words: Sequence[str], *, stop_at: str | None = None) -> Done:
+    """Run a command in ``folder`` to its end; with ``stop_at``, a pattern, send SIGINT once stderr has it."""
+    errors = folder / "errors.txt"
+    with errors.open("w") as stderr:
+        command = [sys.executable, "-m", "sweeps.cli", *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, cwd=folder, text=True)
+        deadline = time.monotonic() + 300
+        while stop_at is not None and not re.search(stop_at, errors.read_text(), re.DOTALL):
+            assert process.poll() is None, errors.read_text()
+            assert time.monotonic() < deadline, errors.read_text()
+            time.sleep(0.1)
+        if stop_at is not None:
+            process.send_signal(SIGINT)
+        out, _ = process.communicate(timeout=600)
+    return Done(process.returncode, out, errors.read_text())
+
+
+def stages_made(out: Path, kind: str = "") -> int:
+    """Return how many stages, or of those of a kind, were computed under a folder of runs."""
+    events = events_of(StageStore(out / "stages"))
+    return sum(event.event == "made" and kind in ("", event.kind) for event in events)

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from carcls.config import Family, TrialConfig
+from carcls.config import SCRATCH, Family, TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.families.checks import preflight
 from carcls.outcome import Outcome, Report
@@ -74,7 +74,7 @@ def known_costs(config: TrialConfig, classes: int) -> dict[str, float]:
     Raises:
         InputError: the network cannot be built.
     """
-    from carcls.training.costs import count_parameters
+    from carcls.training.measured import count_parameters
 
     return {"parameters": float(count_parameters(config, 0 if config.family == "retrieval" else classes))}
 
@@ -90,10 +90,9 @@ def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Re
 
 def load_libraries(config: TrialConfig) -> None:
     """Load what answering images with a trial's model takes, for seconds, so that it is there when it is needed."""
-    from carcls.models.backbones import load_library
-
     _module(config.family)
-    load_library(config.backbone)
+    if config.backbone != SCRATCH:
+        import_module("timm")
 
 
 def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:

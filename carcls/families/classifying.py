@@ -9,14 +9,14 @@ from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
-from carcls.evaluation.classification import classification_metrics
+from carcls.evaluation.classification import classification_metrics, softmax
 from carcls.evaluation.significance import wilson_interval
 from carcls.export import write_export
 from carcls.families import TestScore
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
-from carcls.training.costs import costs_of
-from carcls.training.trained import PREDICTIONS, TrainedClassifier, read_history, write_predictions
+from carcls.training.measured import costs_of
+from carcls.training.trained import PREDICTIONS, TrainedClassifier, read_history, save_predictions
 
 
 def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
@@ -53,7 +53,7 @@ def evaluate_on_test(
     labels = data.labels[rows]
     logits = TrainedClassifier(config, data, stages).logits(model, rows)
     if predictions is not None:
-        write_predictions(predictions, rows, labels, logits)
+        save_predictions(predictions, rows, labels, logits.argmax(axis=1), softmax(logits))
     metrics = classification_metrics(logits, labels, prefix="test_")
     hits = round(metrics["test_accuracy"] * len(rows))
     return TestScore(metrics, wilson_interval(hits, len(rows)), len(rows))

@@ -24,9 +24,8 @@ from carcls.evaluation.retrieval import neighbours_needed, relevant_of, retrieva
 from carcls.evaluation.votes import answers, votes_by_k
 from carcls.outcome import Sibling
 from carcls.stages import StageStore, write_json
-from carcls.training.costs import Costs, costs_of
-from carcls.training.embeddings import read_embeddings
-from carcls.training.ranking import Gallery, Ranking
+from carcls.training.embeddings import Gallery, Ranking, read_embeddings
+from carcls.training.measured import Costs, costs_of
 from carcls.training.trained import PREDICTIONS, save_predictions
 
 VOTES, VOTES_VERSION = "votes", 1

@@ -23,8 +23,7 @@ from carcls.families import TestScore
 from carcls.families.queries import VOTES, Queries, answers_of, timing, vote_metrics
 from carcls.outcome import Measurement, Outcome, Report
 from carcls.stages import StageStore
-from carcls.training.embeddings import Extractor, read_embeddings
-from carcls.training.ranking import Gallery
+from carcls.training.embeddings import Extractor, Gallery, read_embeddings
 from carcls.training.trained import PREDICTIONS, save_predictions
 
 

@@ -1,6 +1,6 @@
-"""Embeddings as stages: an extractor looks at each image once, whatever is done with its embeddings afterwards.
+"""Embeddings as stages, and as a gallery: an extractor looks at each image once, whatever is done with it afterwards.
 
-Letters: n images of a split, b batch, d embedding.
+Letters: n images of a split, b batch, q queries, g gallery, d embedding, k neighbours.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.config import Pooling, TrialConfig
+from carcls.config import Distance, Pooling, TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.errors import TrialFailure, WeightsError
+from carcls.evaluation.neighbours import Neighbours, find_neighbours, require_finite
+from carcls.evaluation.whitening import Projection, fit_projection
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier
 from carcls.models.folding import folded
-from carcls.models.pooling import pooled_embeddings
 from carcls.outcome import Report
 from carcls.stages import StageStore, note_made, write_json
+from carcls.training.images import pick_device
 from carcls.training.trained import TrainedClassifier
 
 KIND = "embeddings"
@@ -68,22 +70,13 @@ class Extractor:
         Raises:
             TrialFailure: training cannot go on.
         """
+        training = None
         if self.trained.training.unfreezing == "frozen":
             key = {**self.trained.frozen_key, "precision": self.trained.precision, "version": VERSION}
-            return self._get_or_embed(key, None)
-        training = self.trained.get_or_train(report)
-        model = training.relative_to(self.stages.root).as_posix()
-        return self._get_or_embed({"training": self.trained.key, "version": VERSION}, model)
-
-    def _get_or_embed(self, key: dict[str, Any], training: str | None) -> Path:
-        """Return the stage; all trials that want it at once embed parts of the images, and one puts them together."""
-        whole = self.stages.folder(KIND, key).name
-        rows = np.concatenate([self.data.splits.train, self.data.splits.validation])  # the gallery, then the queries
-        backbone = cache(lambda: self._folded(self._extractor(training)))
-        parts: list[PartStage] = [
-            ({"of": whole, "first": first}, partial(self._embed_part, backbone, rows[first : first + PART]))
-            for first in range(0, len(rows), PART)
-        ]
+        else:
+            training = self.trained.get_or_train(report).relative_to(self.stages.root).as_posix()
+            key = {"training": self.trained.key, "version": VERSION}
+        parts = self._parts(self.stages.folder(KIND, key).name, training)
         for part in parts:  # those that nobody else is at
             if self.stages.has(KIND, key):
                 break
@@ -94,11 +87,18 @@ class Extractor:
                 self.stages.forget(PART_KIND, part_key)
         return found
 
-    def _embed_part(self, backbone: Callable[[], Backbone], rows: NDArray[np.int64], folder: Path) -> None:
-        start = time.perf_counter()
-        self._embed(folder, backbone(), rows)
-        (folder / SECONDS).write_text(repr(time.perf_counter() - start), encoding="utf-8")
-        note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
+    def _parts(self, whole: str, training: str | None) -> list[PartStage]:
+        """Return the stages of parts of the images, which all trials that want them at once make together."""
+        rows = np.concatenate([self.data.splits.train, self.data.splits.validation])  # the gallery, then the queries
+        backbone = cache(lambda: self._folded(self._extractor(training)))
+
+        def embed(first: int, folder: Path) -> None:
+            start = time.perf_counter()
+            self._embed(folder, backbone(), rows[first : first + PART])
+            (folder / SECONDS).write_text(repr(time.perf_counter() - start), encoding="utf-8")
+            note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
+
+        return [({"of": whole, "first": first}, partial(embed, first)) for first in range(0, len(rows), PART)]
 
     def _join(self, folder: Path, parts: Sequence[PartStage], training: str | None) -> None:
         """Put the embeddings of the parts together, by pooling, and note how long embedding all of them took."""
@@ -141,16 +141,12 @@ class Extractor:
             return folded(extractor.backbone, self.config.image_size)
 
     def _embed(self, folder: Path, backbone: Backbone, rows: NDArray[np.int64]) -> None:
-        found: dict[Pooling, list[NDArray[np.float32]]] = {}
         with self.trained.reproducibly():
             images = self.trained.images(backbone)
-            pooled = partial(pooled_embeddings, backbone)
-            with closing(images.through(pooled, rows, self.trained.precision)) as parts:
-                for embeddings in parts:  # each [b, d]
-                    for pooling, part in embeddings.items():
-                        found.setdefault(pooling, []).append(part.cpu().numpy())
-        for pooling, rows_found in found.items():
-            np.save(folder / f"{pooling}.npy", np.concatenate(rows_found))
+            with closing(images.through(backbone.every_pooling, rows, self.trained.precision)) as parts:
+                found = [{name: part.cpu().numpy() for name, part in poolings.items()} for poolings in parts]
+        for name in found[0]:  # each part [b, d]
+            np.save(folder / f"{name}.npy", np.concatenate([part[name] for part in found]))
 
 
 def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:
@@ -164,3 +160,55 @@ def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:
         raise TrialFailure(f"pooling must be average for this backbone, which has no feature maps, got {pooling!r}.")
     embeddings: NDArray[np.float32] = np.load(path, allow_pickle=False)
     return embeddings
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The gallery as each query sees it.
+
+    Attributes:
+        neighbours: of all queries.
+        fit_seconds: for fitting the projection and bringing the gallery into it.
+        search_seconds: for projecting the queries and finding their neighbours.
+    """
+
+    neighbours: Neighbours
+    fit_seconds: float
+    search_seconds: float
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A gallery that is ready to be asked.
+
+    Attributes:
+        embeddings: projected, float32 [g, d].
+        labels: int64 [g].
+        projection: to be applied to queries.
+        fit_seconds: how long it took to get here.
+    """
+
+    embeddings: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    projection: Projection
+    fit_seconds: float
+
+    @classmethod
+    def fitted(cls, config: TrialConfig, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Gallery:
+        """Fit the trial's projection on the gallery's embeddings, float32 [g, d], and apply it.
+
+        Raises:
+            BrokenEmbedding: they are not finite.
+        """
+        require_finite(embeddings, "gallery")
+        start = time.perf_counter()
+        projection = fit_projection(
+            embeddings, labels, whitening=config.whitening, dim=config.whitening_dim, l2_normalize=config.l2_normalize
+        )
+        return cls(projection.apply(embeddings), labels, projection, time.perf_counter() - start)
+
+    def rank(self, queries: NDArray[np.float32], k: int, distance: Distance) -> Ranking:
+        """Return the k nearest of the gallery for each query, float32 [q, d] as the extractor gave it."""
+        start = time.perf_counter()
+        found = find_neighbours(self.projection.apply(queries), self.embeddings, k, distance, device=pick_device())
+        return Ranking(found, self.fit_seconds, time.perf_counter() - start)

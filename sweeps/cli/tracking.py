@@ -24,7 +24,7 @@ from sweeps.text import percent, plural, points
 
 if TYPE_CHECKING:
     from carcls.evaluation.significance import PairedComparison
-    from sweeps.run.repair import Repaired
+    from sweeps.run.tracked import Repaired
     from sweeps.tracking.promotion import Promotion
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -56,8 +56,8 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
     not be there is closed and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
     """
     from sweeps.run.remembered import recall
-    from sweeps.run.repair import repair as repair_sweep
     from sweeps.run.status import sweeps_in
+    from sweeps.run.tracked import repair as repair_sweep
 
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
@@ -139,7 +139,7 @@ def _store_of(out: Path) -> str:
 
 def _recorded_uri(out: Path, sweep: str) -> str | None:
     from sweeps.results.result import read_result
-    from sweeps.run.remembered import require_known
+    from sweeps.run.status import require_known
 
     result = read_result(require_known(out, sweep))
     return result.tracking_uri if result else None
@@ -175,11 +175,11 @@ def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_
     if is_file and not Path(path).expanduser().is_file():  # opening it would make it
         raise InputError(f"--tracking-uri must name an existing database, got {uri!r}. Name the one of a sweep.")
     with Streams(as_json) as streams:
-        from sweeps.tracking.store import open_tracking
+        from sweeps.tracking.store import check_tracking
         from sweeps.waits import Waiting
 
         with Waiting(streams.tell, "opening MLflow's store …"):
-            store = open_tracking(uri, out)
+            store = check_tracking(uri, out)
             from sweeps.tracking.promotion import promote as promote_challenger
         with Waiting(streams.tell, "loading the models and asking them for an answer …"):
             promotion = promote_challenger(store, family, dry_run=dry_run)

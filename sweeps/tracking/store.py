@@ -104,15 +104,6 @@ class Tracking:
         return str(found.experiment_id)
 
 
-def open_tracking(uri: str | None, out: Path) -> Tracking:
-    """Open the tracking store, and prove that it answers.
-
-    Arguments and errors as ``check_tracking``. A fresh SQLite database is made here, alone and atomically.
-    """
-    tracking = check_tracking(uri, out)
-    return tracking if tracking.file is None else _answering(tracking)
-
-
 def check_tracking(uri: str | None, out: Path) -> Tracking:
     """Return the tracking store. A server has answered; a database file can be written, though MLflow saw it not yet.
 

@@ -18,7 +18,7 @@ from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.training.checkpoint import CHECKPOINT
 from carcls.training.trained import TrainedClassifier
-from sweeps.run.stages import DamageNews
+from sweeps.run.sweep import DamageNews
 
 SIZE = 32
 # Each store measures its own number format, and trials of two stores are compared.
@@ -166,7 +166,7 @@ def test_a_rotten_checkpoint_starts_the_trial_anew(
     with pytest.raises(KeyboardInterrupt):
         run_trial(SCRATCH, data, stages, stop)
     key = TrainedClassifier(SCRATCH, data, stages).key
-    checkpoint = stages.workshop("training", key) / CHECKPOINT
+    checkpoint = stages.folder("training", key).with_suffix(".unfinished") / CHECKPOINT
     if how == "empty":
         checkpoint.write_bytes(b"")
     else:

@@ -19,13 +19,13 @@ from carcls.stages import StageStore
 from sweeps.lock import locked
 from sweeps.results.result import Registered
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
 from sweeps.tracking.mirror import mirror_of
 from sweeps.tracking.registry import CHALLENGER, TrialModel
-from sweeps.tracking.store import Tracking, open_tracking
+from sweeps.tracking.store import Tracking, check_tracking
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -50,7 +50,7 @@ def make_sweep(out: Path, name: str, dataset: Dataset) -> Path:
         name=name,
         trials=3,
         experiments=(),
-        search={"dropout": FloatDomain(0.0, 0.5)},
+        search={"dropout": Range(0.0, 0.5)},
         near=0.0,
         early_stopping=EarlyStopping(enabled=False),
     )
@@ -89,7 +89,7 @@ def test_a_database_that_is_gone_is_made_again_from_the_journal(tmp_path: Path, 
     folder = make_sweep(tmp_path, "mine", dataset)
     code, out, err = run("tracking", "repair", "mine", "--out", str(tmp_path))
     assert (code, out, err) == (0, "mine: MLflow has 3 trials with 6 epochs.\n", "")
-    tracking = open_tracking(None, tmp_path)
+    tracking = check_tracking(None, tmp_path)
     assert runs_in(tracking, folder) == {**WHOLE, "mine": ("KILLED", [])}
     client = tracking.client()
     for one in client.search_runs([tracking.experiment("transfer")]):
@@ -101,7 +101,7 @@ def test_a_database_that_is_gone_is_made_again_from_the_journal(tmp_path: Path, 
     folder.rename(other.mkdir() or other / "mine")
     code, out, _ = run("tracking", "repair", "mine", "--out", str(other), "--json")
     assert (code, json.loads(out)["sweeps"][0]["epochs"]) == (0, 6)
-    assert runs_in(open_tracking(None, other), other / "mine") == {**WHOLE, "mine": ("KILLED", [])}
+    assert runs_in(check_tracking(None, other), other / "mine") == {**WHOLE, "mine": ("KILLED", [])}
 
 
 def test_mlflow_s_copy_of_the_spec_in_place_of_a_damaged_file_goes_on_in_the_same_runs(
@@ -110,7 +110,7 @@ def test_mlflow_s_copy_of_the_spec_in_place_of_a_damaged_file_goes_on_in_the_sam
     """The copy has the sweep's id, so there is still one parent and one run a trial."""
     folder = make_sweep(tmp_path, "mine", dataset)
     assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
-    tracking, known = open_tracking(None, tmp_path), read_file(folder).id
+    tracking, known = check_tracking(None, tmp_path), read_file(folder).id
     (parent,) = [
         one for one in tracking.client().search_runs([tracking.experiment("transfer")]) if one.info.run_name == "mine"
     ]
@@ -150,7 +150,7 @@ def test_a_sweep_goes_with_its_runs_and_models_but_for_those_in_use(
 ) -> None:
     """Folder, runs and versions go; a version that an alias holds stays with the run it came from, and says so."""
     old, new = make_sweep(tmp_path, "old", dataset), make_sweep(tmp_path, "new", dataset)
-    tracking = open_tracking(None, tmp_path)
+    tracking = check_tracking(None, tmp_path)
     first, second = register(tracking, old, dataset, export), register(tracking, new, dataset, export)
     client, files = tracking.client(), tmp_path / "artifacts" / "carsweep-transfer"
 

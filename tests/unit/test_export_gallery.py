@@ -25,7 +25,6 @@ from carcls.evaluation.whitening import Projection
 from carcls.export import GalleryPredictor, Predictor, load_export, write_export
 from carcls.export_gallery import GalleryIndex
 from carcls.models.classifier import Classifier, build_classifier
-from carcls.models.pooling import pooled_embeddings
 
 SIZE = 64
 CLASSES = ("Aero Coupe 2001", "Boxer Van 2007", "Corsa Wagon 2012")
@@ -59,7 +58,7 @@ def _embed(extractor: Classifier, pixels: NDArray[np.uint8], pooling: str) -> ND
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (extractor.backbone.mean, extractor.backbone.std))
     with torch.inference_mode():
-        return pooled_embeddings(extractor.backbone, (images - mean) / std)[pooling].numpy()
+        return extractor.backbone.every_pooling((images - mean) / std)[pooling].numpy()
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-import numpy as np
 import pytest
 from filelock import FileLock
-from helpers import events_of
-from PIL import Image
+from helpers import draw_pictures, events_of
 from pydantic import BaseModel
 
 from carcls.config import TrialConfig
@@ -66,13 +64,7 @@ def counted(*functions: Callable[..., Any]) -> Iterator[Counter[str]]:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Return class folders of pictures, each another one."""
-    root = tmp_path / "pictures"
-    for label in range(2):
-        (root / f"class {label}").mkdir(parents=True)
-        for number in range(20):
-            noise = np.random.default_rng(100 * label + number).integers(0, 256, (6, 9, 3), np.uint8)
-            Image.fromarray(noise).resize((48, 48)).save(root / f"class {label}" / f"{number}.png")
-    return root
+    return draw_pictures(tmp_path / "pictures", classes=2, train=20, test=10)
 
 
 class Quiet:
@@ -88,37 +80,31 @@ class Quiet:
         """Hear what is spent."""
 
 
-@pytest.mark.parametrize("given", [[], ["--set", "search.head_lr={low: 0.001, high: 0.003}", "epochs=2"]])
-def test_a_plan_asks_everything_once(
-    given: list[str], pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """One setting on the command line costs few trials built, one spec, one look at the machine, one listing."""
-    words = ["run", "transfer", "--set", "dropout=0.3", "weights=random", *given, "--out", str(tmp_path / "runs")]
-    with counted(usable_cores, visible_gpus, read_layout, read_packaged) as calls:
-        assert run_command(carsweep, [*words, "--trials", "8", "--data", str(pictures), "--dry-run"]) == DONE
-    capfd.readouterr()
-    assert calls["TrialConfig"] <= 10
-    once = ("SweepSpec", "usable_cores", "visible_gpus", "read_layout", "read_packaged")
-    assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
+_SET = ["--set", "dropout=0.3", "weights=random"]
+_MORE = ["search.head_lr={low: 0.001, high: 0.003}", "epochs=2"]
 
 
 @pytest.mark.parametrize(
     ("words", "most", "specs"),
-    [(["run", "all", "--trials", "12"], 30, 3), (["reproduce"], 0, 3), (["reproduce", "scratch/basic"], 0, 1)],
+    [
+        (["run", "transfer", "--trials", "8", *_SET], 10, 1),
+        (["run", "transfer", "--trials", "8", *_SET, *_MORE], 10, 1),
+        (["run", "all", "--trials", "12", *_SET, "k=3"], 30, 3),
+        (["reproduce", "--weights", "random"], 0, 3),
+        (["reproduce", "scratch/basic", "--weights", "random"], 0, 1),
+    ],
 )
-def test_a_plan_of_a_job_asks_once_for_all_its_sweeps(
+def test_a_plan_asks_everything_once(
     words: list[str], most: int, specs: int, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """One listing, one look at the machine; each family is read and checked once."""
-    places = ["--data", str(pictures), "--out", str(tmp_path / "runs"), "--dry-run", "--name", "job"]
-    sets = ["--set", "dropout=0.3", "k=3", "weights=random"] if "reproduce" not in words else ["--weights", "random"]
-    with counted(usable_cores, visible_gpus, read_layout, load_spec, check_sweeps) as calls:
-        assert run_command(carsweep, [*words, *places, *sets]) == DONE, capfd.readouterr().err
-    capfd.readouterr()
+    """Few trials are built, each family is read and checked once; one look at the machine, one listing for all."""
+    places = ["--data", str(pictures), "--out", str(tmp_path / "runs"), "--dry-run", "--name", "planned"]
+    with counted(usable_cores, visible_gpus, read_layout, load_spec, check_sweeps, read_packaged) as calls:
+        assert run_command(carsweep, [*words, *places]) == DONE, capfd.readouterr().err
     assert calls["TrialConfig"] <= most
     once = ("usable_cores", "visible_gpus", "read_layout", "check_sweeps")
     assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
-    assert (calls["SweepSpec"], calls["load_spec"]) == (specs, specs)
+    assert [calls[name] for name in ("SweepSpec", "load_spec", "read_packaged")] == [specs] * 3
 
 
 def test_a_sweep_lists_its_images_and_takes_its_lock_once(
@@ -166,7 +152,7 @@ def test_only_the_door_takes_the_lock() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module == "sweeps.lock":
                 users |= {path.name for alias in node.names if alias.name == "locked"}
-    assert users == {"sweep.py", "deletion.py", "repair.py"}
+    assert users == {"sweep.py", "tracked.py"}
 
 
 def test_a_spec_is_checked_as_a_whole_by_one_pass() -> None:
@@ -232,22 +218,19 @@ def test_the_files_of_older_versions_are_read_and_replaced(tmp_path: Path) -> No
 def test_a_spec_that_is_put_in_place_of_a_damaged_file_keeps_the_sweep_s_runs(tmp_path: Path) -> None:
     """The copy among the artifacts of the sweep's run says by which id MLflow knows the sweep."""
     spec, folder = SweepSpec(family="transfer", name="mine"), tmp_path / "mine"
-    write_file(folder, "sweep", None, [spec])
-    known = read_file(folder).id
-    (folder / "sweep.json").unlink()
-    (folder / "spec.yaml").write_text(text_with_id(spec, known))
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(text_with_id(spec, "mine-0123456789ab"))
     assert read_file(folder).read_specs() == (spec,)
     write_file(folder, "sweep", None, [spec])
-    assert read_file(folder).id == known
+    assert read_file(folder).id == "mine-0123456789ab"
 
 
 def test_a_job_of_an_older_version_is_read(tmp_path: Path) -> None:
     """It kept the specs of its sweeps as texts."""
     spec = SweepSpec(family="transfer", name="job-transfer")
     older(tmp_path / "job-transfer", spec)
-    (tmp_path / "job").mkdir()
-    said = {"kind": "all", "tracking_uri": None, "tracking_uri_is_secret": True, "specs": [spec.to_yaml()]}
-    (tmp_path / "job" / "command.json").write_text(json.dumps(said))
+    older(tmp_path / "job", spec, kind="all", tracking_uri_is_secret=True, specs=[spec.to_yaml()])
+    (tmp_path / "job" / "spec.yaml").unlink()
     assert sweeps_in(tmp_path, "job") == ["job-transfer"]
     assert recall(tmp_path, "job", "http://b").specs == (spec,)
     assert read_file(tmp_path / "job").is_secret
@@ -261,12 +244,3 @@ def test_what_an_older_version_had_hardly_begun_is_begun_anew(tmp_path: Path) ->
     write_file(tmp_path / "mine", "sweep", None, [spec])
     assert read_file(tmp_path / "mine").read_specs() == (spec,)
     assert read_file(tmp_path / "mine").id.startswith("mine-")
-
-
-def test_a_spec_of_an_odd_sweep_is_read_back_from_its_file(tmp_path: Path) -> None:
-    """Conditions, steps, odd texts and every kind of domain, equal and with the same digest."""
-    sets = ["search.epochs={low: 1, high: 9, step: 4, when: {optimizer: [adam]}}", "fixed.epochs=null", "name=1e-4"]
-    spec = load_spec("transfer", sets=sets, overrides={"data": "/a: b/#ü", "objectives": ["accuracy", "f1"]})
-    write_file(tmp_path / "mine", "sweep", None, [spec])
-    (read,) = read_file(tmp_path / "mine").read_specs()
-    assert (read, read.digest) == (spec, spec.digest)
