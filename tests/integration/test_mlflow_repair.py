@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from helpers import draw_pictures, study_spec
 from mlflow.entities import ViewType
-from PIL import Image
 from tracked import all_runs_of, history
 
 from carcls.data.config import DataConfig
@@ -18,9 +17,6 @@ from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.lock import locked
 from sweeps.results.result import Registered
-from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import Range
-from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
 from sweeps.tracking.mirror import mirror_of
@@ -33,27 +29,13 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Two classes of noise."""
-    folder = tmp_path_factory.mktemp("data")
-    for split, count in (("train", 8), ("test", 2)):
-        for label in ("a", "b"):
-            (folder / split / label).mkdir(parents=True)
-            for image in range(count):
-                pixels = np.random.default_rng([ord(label), image, count]).integers(0, 256, (40, 60, 3), np.uint8)
-                Image.fromarray(pixels).save(folder / split / label / f"{image}.png")
-    return prepare_dataset(DataConfig(path=str(folder)), StageStore(folder / "stages"), 32)
+    folder = draw_pictures(tmp_path_factory.mktemp("data") / "pictures", classes=2, train=8, test=2)
+    return prepare_dataset(DataConfig(path=str(folder)), StageStore(folder.parent / "stages"), 32)
 
 
 def make_sweep(out: Path, name: str, dataset: Dataset) -> Path:
     """Write the folder of a sweep with a complete, a failed and an unfinished trial, which MLflow knows nothing of."""
-    spec = SweepSpec(
-        family="transfer",
-        name=name,
-        trials=3,
-        experiments=(),
-        search={"dropout": Range(0.0, 0.5)},
-        near=0.0,
-        early_stopping=EarlyStopping(enabled=False),
-    )
+    spec = study_spec(name=name, trials=3, experiments=(), near=0.0)
     folder = out / name
     write_file(folder, "sweep", None, [spec])
     dataset.save(folder / "dataset.json")
