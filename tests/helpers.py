@@ -40,18 +40,6 @@ def spec_of_yaml(text: str, source: str = "spec.yaml") -> SweepSpec:
     return SweepSpec.from_tree(read_tree(text, source))
 
 
-def commands_of(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Yield every command of a group that does something, with its words."""
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from commands_of(command, f"{path}{name} ")
-        else:
-            yield f"{path}{name}", command
-
-
 def study_spec(**changes: Any) -> SweepSpec:
     """Return a sweep over the dropout in which no trial is stopped early; with changes."""
     fields = {"family": "transfer", "search": {"dropout": Range(0.0, 0.5)}, "early_stopping": {"enabled": False}}
@@ -144,3 +132,15 @@ def stages_made(out: Path, kind: str = "") -> int:
     """Return how many stages, or of those of a kind, were computed under a folder of runs."""
     events = events_of(StageStore(out / "stages"))
     return sum(event.event == "made" and kind in ("", event.kind) for event in events)
+
+
+def commands_of(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command of a group that does something, with its words."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
