@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers import commands_of, draw_pictures
+from helpers import commands_of, draw_pictures, free_port
 
 from sweeps.cli.app import carsweep as root
 
@@ -274,10 +273,7 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda signal: signal.name)
 def test_ui_ends_its_server(number: signal.Signals, place: Path) -> None:
     """Whatever asks it to end, it ends well, and no process that it started is left."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    nowhere = subprocess.DEVNULL
+    port, nowhere = free_port(), subprocess.DEVNULL
     shown = subprocess.Popen([ENTRY, "ui", "--port", str(port)], cwd=place, stdout=nowhere, stderr=nowhere)
     below: list[int] = []
     try:

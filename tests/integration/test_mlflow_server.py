@@ -12,15 +12,16 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
+from helpers import free_port
 from tracked import all_runs_of, history, mirror_of, record, runs_of
 
 from carcls.export import load_export
@@ -30,13 +31,6 @@ from sweeps.trial import TrialRecord
 
 # Starting the server takes most of the time: about 10 s on an idle core, thrice.
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    """Return a port of this machine on which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager
@@ -61,13 +55,9 @@ def wait_for(port: int, server: subprocess.Popen[Any], log: Path) -> None:
     """Wait until the server answers."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and server.poll() is None:
-        with (
-            suppress(OSError, http.client.HTTPException),
-            closing(http.client.HTTPConnection("127.0.0.1", port)) as link,
-        ):
-            link.request("GET", "/health")
-            if link.getresponse().status == HTTPStatus.OK:
-                return
+        with suppress(OSError, http.client.HTTPException):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
+            return
         time.sleep(0.2)
     raise AssertionError(log.read_text())
 

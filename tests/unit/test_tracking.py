@@ -18,18 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from helpers import free_port
 
 from carcls.errors import TrackingError, mask_secrets
 from sweeps.tracking.store import SERVER_SECONDS, check_tracking
 from sweeps.tracking.updates import as_metrics, as_params
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port of this machine on which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -63,12 +56,10 @@ def test_unknown_kind_of_store_is_refused_with_the_remedy(uri: str, tmp_path: Pa
     ("scheme", "said"),
     [("http", "must answer within"), ("postgresql", "must be readable and writable")],
 )
-def test_silent_server_is_refused_without_showing_its_password(
-    scheme: str, said: str, tmp_path: Path, closed_port: int
-) -> None:
+def test_silent_server_is_refused_without_showing_its_password(scheme: str, said: str, tmp_path: Path) -> None:
     """A server that does not answer is told at once, in one line that names no password."""
     with pytest.raises(TrackingError, match=said) as caught:
-        check_tracking(f"{scheme}://ann:s3cret@127.0.0.1:{closed_port}/mlflow", tmp_path)
+        check_tracking(f"{scheme}://ann:s3cret@127.0.0.1:{free_port()}/mlflow", tmp_path)
     assert "s3cret" not in str(caught.value)
     assert "***@127.0.0.1" in str(caught.value)
     assert "\n" not in str(caught.value)
