@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
-from sweeps.cli.output import Streams, callable_name, kept_in, resume_command, say
+from sweeps.cli.exits import DONE, FAILED, INTERRUPTED, kept_in
+from sweeps.cli.output import Streams, callable_name, resume_command, say
 from sweeps.interrupts import last_words
 from sweeps.text import duration, plural, rough_duration, table_of
 
