@@ -19,7 +19,6 @@ from typing import Any
 
 import click
 
-from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SpecError, SweepStopped, TrialFailure, mask_secrets
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -131,6 +130,8 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> int:
 
 
 def _explain(error: BaseException) -> tuple[list[str], int]:
+    from carcls.disk import is_out_of_reach  # help needs it not
+
     said = " ".join(str(error).split())
     short = _cut(said)
     match error:
