@@ -270,7 +270,7 @@ def test_list_names_what_there_is(kind: str, expected: str, run: Run) -> None:
     ("words", "said"),
     [
         ("ui", "--out must be a folder with runs, got 'runs'"),
-        ("promote transfr", "FAMILY must be one that carsweep has, got 'transfr'. Did you mean transfer?"),
+        ("promote transfr", "'transfr' is not one of 'transfer', 'retrieval', 'scratch'"),
         ("promote transfer --out nowhere", "--out must be a folder with runs, got 'nowhere'"),
         ("promote transfer --tracking-uri sqlite:///no.db", "--tracking-uri must name an existing database"),
     ],
