@@ -103,14 +103,18 @@ def callable_name(program: str) -> str:
     return str(place.relative_to(here) if place.is_relative_to(here) else place)
 
 
+def carsweep_command(*words: str) -> str:
+    """Return a command line of carsweep as a person types it."""
+    return shlex.join([callable_name("carsweep"), *words])
+
+
 def resume_command(name: str, out: Path) -> str:
     """Return the command line that goes on with a sweep or a job.
 
     >>> resume_command("mine", Path("runs")).partition("carsweep")[2]
     ' resume mine'
     """
-    place = [] if out == Path("runs") else ["--out", str(out)]
-    return shlex.join([callable_name("carsweep"), "resume", name, *place])
+    return carsweep_command("resume", name, *([] if out == Path("runs") else ["--out", str(out)]))
 
 
 def epoch_of(record: TrialRecord) -> str:
