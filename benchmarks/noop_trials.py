@@ -91,6 +91,7 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
 
     spec, tracking = noop_spec(trials, epochs), check_tracking(None, folder)
     (folder / "dataset.json").write_text("{}")
+    tracking.client()  # loads MLflow and makes its database
     start = time.perf_counter()
     runs = SweepRuns(tracking, family="transfer", sweep_id="noop", name="noop")
     mirror = Mirror(runs, Update("noop", files={"spec.yaml": spec.to_yaml()}), print)
