@@ -86,11 +86,12 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
     from sweeps.engine.session import RaySession
     from sweeps.tracking.mirror import Mirror
     from sweeps.tracking.runs import SweepRuns
-    from sweeps.tracking.store import open_tracking
+    from sweeps.tracking.store import check_tracking
     from sweeps.tracking.updates import Update
 
-    spec, tracking = noop_spec(trials, epochs), open_tracking(None, folder)
+    spec, tracking = noop_spec(trials, epochs), check_tracking(None, folder)
     (folder / "dataset.json").write_text("{}")
+    tracking.client()  # loads MLflow and makes its database
     start = time.perf_counter()
     runs = SweepRuns(tracking, family="transfer", sweep_id="noop", name="noop")
     mirror = Mirror(runs, Update("noop", files={"spec.yaml": spec.to_yaml()}), print)

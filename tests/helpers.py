@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -144,3 +145,10 @@ def commands_of(group: click.Group, path: str = "") -> Iterator[tuple[str, click
             yield from commands_of(command, f"{path}{name} ")
         else:
             yield f"{path}{name}", command
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

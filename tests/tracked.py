@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from carcls.outcome import Measurement
 from sweeps.tracking.mirror import Mirror
 from sweeps.tracking.runs import SweepRuns
-from sweeps.tracking.store import Tracking, open_tracking
+from sweeps.tracking.store import Tracking, check_tracking
 from sweeps.tracking.updates import Update
 from sweeps.trial import TrialRecord
 
@@ -74,7 +74,7 @@ def history(tracking: Tracking, run: Run, metric: str = "val_accuracy") -> list[
 
 def tracked_sweep(folder: Path, trials: int) -> Tracking:
     """Make a database in a folder that has the interrupted trials of a sweep ``s1``; its runs are closed."""
-    tracking = open_tracking(None, folder)
+    tracking = check_tracking(None, folder)
     mirror = mirror_of(tracking, "s1")
     for number in range(trials):
         mirror.trial_changed(record(number, accuracies=()))

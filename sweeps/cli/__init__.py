@@ -8,8 +8,7 @@ import os
 import sys
 
 from sweeps.cli.app import carsweep
-from sweeps.cli.exits import run_command
-from sweeps.cli.output import open_streams
+from sweeps.cli.exits import open_streams, run_command
 from sweeps.interrupts import interruptible
 
 __all__ = ["main"]

@@ -66,14 +66,6 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in self.commands_at.items()])
 
 
-def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
-        from importlib.metadata import version
-
-        click.echo(f"carsweep {version('carsweep')}")
-        ctx.exit()
-
-
 @click.group(
     "carsweep",
     cls=LazyGroup,
@@ -98,14 +90,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     epilog=_EPILOG,
     no_args_is_help=True,
 )
-@click.option(
-    "--version",
-    is_flag=True,
-    expose_value=False,
-    is_eager=True,
-    callback=_print_version,
-    help="Show the version and exit.",
-)
+@click.version_option(package_name="carsweep", message="carsweep %(version)s")
 def carsweep() -> None:
     """Hyperparameter sweeps for fine-grained image recognition.
 

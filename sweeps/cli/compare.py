@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
-from sweeps.cli.output import Streams, callable_name, say
+from sweeps.cli.output import Streams, carsweep_command, say
 from sweeps.text import Column, counts_text, settings_text, table_of
 
 if TYPE_CHECKING:
@@ -101,5 +100,5 @@ def pair_lines(pairs: Sequence[Pair]) -> list[str]:
 
 def _rest(comparison: Comparison, out: Path) -> list[str]:
     lines = [f"{name}: unfinished, no result yet." for name in comparison.unfinished]
-    ui = shlex.join([callable_name("carsweep"), "ui", "--out", str(out)])
+    ui = carsweep_command("ui", "--out", str(out))
     return [*lines, *comparison.unreadable, "", f"The same runs in MLflow: {ui}"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
-from sweeps.cli.output import Streams, callable_name, kept_in, resume_command, say
+from sweeps.cli.exits import DONE, FAILED, INTERRUPTED, kept_in
+from sweeps.cli.output import Streams, carsweep_command, resume_command, say
 from sweeps.interrupts import last_words
 from sweeps.text import duration, plural, rough_duration, table_of
 
@@ -113,7 +112,7 @@ def _show_families(console: Console, command: Command, together: Together) -> No
     say(console, table_of(columns, together.results.values(), fold=("model",)), *pair_lines(together.pairs))
     if not together.interrupted:
         folder = command.out / command.name
-        ui = shlex.join([callable_name("carsweep"), "ui", "--out", str(command.out)])
+        ui = carsweep_command("ui", "--out", str(command.out))
         written = f"\nWritten to {folder / 'comparison.md'} and comparison.json."
         say(console, written, f"Look at the runs: {ui}")
 

@@ -12,6 +12,7 @@ import click
 from carcls.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+FAMILY = click.Choice(["transfer", "retrieval", "scratch"])
 
 
 class SettingsCommand(click.Command):

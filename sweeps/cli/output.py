@@ -1,22 +1,18 @@
-"""What a command prints, and where: results to stdout, progress to stderr, whatever these lead to.
-
-Full disks, closed pipes and narrow encodings cost neither a sweep nor a result. Nothing heavy is loaded to print help.
-"""
+"""What a command prints, and where: results to stdout, progress to stderr; and words that several commands print."""
 
 from __future__ import annotations
 
-import codecs
 import io
 import json
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from sweeps.cli.exits import Output
 from sweeps.text import percent, plural
 
 if TYPE_CHECKING:
@@ -25,88 +21,6 @@ if TYPE_CHECKING:
     from sweeps.trial import TrialRecord
 
 _WIDTH_OF_A_FILE = 120
-# What stands for the signs that tables and sentences use, where the encoding has none of them.
-_PLAIN = {"±": "+/-", "–": "-", "−": "-", "≤": "<=", "…": "...", "★": "*", "✗": "x", "×": "x", "†": "+"}
-_ERRORS = "carsweep-plain"
-
-
-class StdoutLost(Exception):  # noqa: N818 - says what happened
-    """What a command has to say cannot be printed.
-
-    Args:
-        reason: the system's words.
-        closed: whether the reader has gone, as ``head`` does once it has seen enough.
-
-    Attributes:
-        advice: where the words are kept, and how to see them.
-    """
-
-    def __init__(self, reason: str, *, closed: bool) -> None:
-        super().__init__(f"stdout cannot be written ({reason}).")
-        self.closed, self.advice = closed, ""
-
-
-class Output(io.FileIO):
-    """A file descriptor to write to. The first write that fails raises ``StdoutLost``; later ones go nowhere.
-
-    Args:
-        fd: stays open.
-        must: whether a write that fails is told at all; what only tells of progress ends no sweep.
-    """
-
-    def __init__(self, fd: int, *, must: bool) -> None:
-        super().__init__(fd, "wb", closefd=False)
-        self._must = must
-
-    def write(self, data: Any, /) -> int:
-        """Write bytes."""
-        try:
-            return super().write(data)
-        except OSError as error:
-            if not self._must:
-                return len(data)
-            self._must = False
-            raise StdoutLost(error.strerror or str(error), closed=isinstance(error, BrokenPipeError)) from None
-
-
-def open_streams() -> None:
-    """Let ``sys.stdout`` and ``sys.stderr`` of this process be such outputs, also where they were closed."""
-    codecs.register_error(_ERRORS, _plain)
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:  # else the next file that is opened gets its number, and is printed into
-            os.open(os.devnull, os.O_WRONLY if fd == 2 else os.O_RDONLY)
-    sys.stdout, sys.stderr = _stream(sys.stdout, 1, must=True), _stream(sys.stderr, 2, must=False)
-
-
-def _stream(before: Any, fd: int, *, must: bool) -> io.TextIOWrapper:
-    return io.TextIOWrapper(
-        io.BufferedWriter(Output(fd, must=must)),
-        encoding=getattr(before, "encoding", "utf-8"),
-        errors=_ERRORS,
-        line_buffering=getattr(before, "line_buffering", True),
-        write_through=getattr(before, "write_through", False),
-    )
-
-
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    """Write what an encoding lacks with letters that it has."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    sign = error.object[error.start]
-    return _PLAIN.get(sign) or sign.encode("ascii", "backslashreplace").decode("ascii"), error.start + 1
-
-
-@contextmanager
-def kept_in(folder: Path, again: str) -> Iterator[None]:
-    """Print a result that is on disk: when that fails, say where it is and which command prints it again."""
-    try:
-        yield
-        sys.stdout.flush()
-    except StdoutLost as lost:
-        lost.advice = f" The result is kept in {folder}. To print it again: {again}"
-        raise
 
 
 class Streams:
@@ -189,14 +103,18 @@ def callable_name(program: str) -> str:
     return str(place.relative_to(here) if place.is_relative_to(here) else place)
 
 
+def carsweep_command(*words: str) -> str:
+    """Return a command line of carsweep as a person types it."""
+    return shlex.join([callable_name("carsweep"), *words])
+
+
 def resume_command(name: str, out: Path) -> str:
     """Return the command line that goes on with a sweep or a job.
 
     >>> resume_command("mine", Path("runs")).partition("carsweep")[2]
     ' resume mine'
     """
-    place = [] if out == Path("runs") else ["--out", str(out)]
-    return shlex.join([callable_name("carsweep"), "resume", name, *place])
+    return carsweep_command("resume", name, *([] if out == Path("runs") else ["--out", str(out)]))
 
 
 def epoch_of(record: TrialRecord) -> str:

@@ -13,7 +13,7 @@ import click
 from carcls.errors import mask_secrets
 from sweeps.cli.execute import carry_out, run_and_show
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
-from sweeps.cli.options import OF_A_RUN, SettingsCommand, options
+from sweeps.cli.options import FAMILY, OF_A_RUN, SettingsCommand, options
 from sweeps.cli.output import Streams
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def resume(
 
 @click.command("reproduce", cls=SettingsCommand, epilog=_REPRODUCE_EPILOG)
 @click.argument("experiments", metavar="[EXPERIMENT]…", nargs=-1)
-@click.option("--family", type=click.Choice(["transfer", "retrieval", "scratch"]), help="Only this family's.")
+@click.option("--family", type=FAMILY, help="Only this family's.")
 @click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
 @options("data", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")
 @options("seed", "weights", "address", "dry-run", "read", "json")
@@ -218,7 +218,7 @@ def reproduce(
 
 
 @click.command("submit", epilog=_SUBMIT_EPILOG, context_settings={"ignore_unknown_options": True})
-@click.argument("family", type=click.Choice(["transfer", "retrieval", "scratch", "all"]))
+@click.argument("family", type=click.Choice([*FAMILY.choices, "all"]))
 @click.option("--address", required=True, metavar="URL", help="Dashboard of the cluster: http://HOST:8265.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Follow the job until it ends.")
 @click.option("--working-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder to upload.")

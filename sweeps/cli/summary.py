@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from carcls.evaluation.significance import NO_DIFFERENCE
-from sweeps.cli.output import callable_name, say, write_twins
+from sweeps.cli.output import callable_name, carsweep_command, say, write_twins
 from sweeps.results.leaderboard import CROSS, STAR, Row, shown_columns
 from sweeps.results.result import Compared, SweepResult, TestReading, spent_text
 from sweeps.spec.objectives import Quantity
@@ -123,7 +123,7 @@ def _closing_lines(result: SweepResult) -> list[str]:
             f"model = mlflow.pyfunc.load_model({model.uri!r})",
             f"print(model.predict([{_test_image(result)!r}]))",
             "END",
-            shlex.join([callable_name("carsweep"), "ui", result.sweep, "--out", result.out]),
+            carsweep_command("ui", result.sweep, "--out", result.out),
         ]
     return lines
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
-from carcls.errors import InputError, mask_secrets, nearest
+from carcls.errors import InputError, mask_secrets
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.options import options
+from sweeps.cli.options import FAMILY, options
 from sweeps.cli.output import Streams, resume_command
 from sweeps.interrupts import uninterrupted
 from sweeps.text import percent, plural, points
@@ -156,7 +156,7 @@ def _require_free(host: str, port: int) -> None:
 
 
 @click.command("promote", epilog=_PROMOTE_EPILOG)
-@click.argument("family")
+@click.argument("family", metavar="FAMILY", type=FAMILY)
 @options("out", "tracking-uri", "json")
 @click.option("--dry-run", is_flag=True, help="Judge, but neither move the alias nor record anything.")
 def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_json: bool) -> int:
@@ -165,21 +165,16 @@ def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_
     It must load and answer an image, have the champion's signature, and not be shown to be worse on the same test
     images (exact McNemar test at 5%). The answers that each sweep stored are compared; no test image is read again.
     """
-    from carcls.config import Family
-
-    families = get_args(Family)
-    if family not in families:
-        raise InputError(f"FAMILY must be one that carsweep has, got {family!r}.{nearest(family, families)}")
     uri = tracking_uri or _store_of(out)
     _, is_file, path = uri.partition("sqlite:///")
     if is_file and not Path(path).expanduser().is_file():  # opening it would make it
         raise InputError(f"--tracking-uri must name an existing database, got {uri!r}. Name the one of a sweep.")
     with Streams(as_json) as streams:
-        from sweeps.tracking.store import open_tracking
+        from sweeps.tracking.store import check_tracking
         from sweeps.waits import Waiting
 
         with Waiting(streams.tell, "opening MLflow's store …"):
-            store = open_tracking(uri, out)
+            store = check_tracking(uri, out)
             from sweeps.tracking.promotion import promote as promote_challenger
         with Waiting(streams.tell, "loading the models and asking them for an answer …"):
             promotion = promote_challenger(store, family, dry_run=dry_run)

@@ -18,7 +18,7 @@ from sweeps.study.records import read_history
 from sweeps.tracking.mirror import mirror_of
 from sweeps.tracking.registry import TrialModel, held_versions, model_name
 from sweeps.tracking.runs import of_sweep, runs_of
-from sweeps.tracking.store import Tracking, check_tracking, explained, open_tracking, remove_files
+from sweeps.tracking.store import Tracking, check_tracking, explained, remove_files
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -64,7 +64,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         file, records, result = read_file(folder), read_history(folder).records, read_result(folder)
         (spec,) = file.read_specs()
         best = result.winner if result else None
-        tracking = open_tracking(tracking_uri, folder.parent)
+        tracking = check_tracking(tracking_uri, folder.parent)
         mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, tell)
         mirror.bring_in_line(records, winner=best)
         if result is not None:

@@ -93,7 +93,7 @@ def promote(tracking: Tracking, family: str, *, dry_run: bool = False) -> Promot
     own code in another process.
 
     Args:
-        tracking: from ``open_tracking``.
+        tracking: from ``check_tracking``.
         family: whose challenger.
         dry_run: judge, but neither move nor record.
 

@@ -55,7 +55,7 @@ class TrialModel:
     """What MLflow has of the model of a sweep's best trial.
 
     Attributes:
-        tracking: from ``open_tracking``.
+        tracking: from ``check_tracking``.
         family: the model is called ``carsweep-<family>``.
         sweep_id, number: the trial.
         refit: whether it is the trial's settings trained on the validation images too, which is another model.

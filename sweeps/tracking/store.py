@@ -104,15 +104,6 @@ class Tracking:
         return str(found.experiment_id)
 
 
-def open_tracking(uri: str | None, out: Path) -> Tracking:
-    """Open the tracking store, and prove that it answers.
-
-    Arguments and errors as ``check_tracking``. A fresh SQLite database is made here, alone and atomically.
-    """
-    tracking = check_tracking(uri, out)
-    return tracking if tracking.file is None else _answering(tracking)
-
-
 def check_tracking(uri: str | None, out: Path) -> Tracking:
     """Return the tracking store. A server has answered; a database file can be written, though MLflow saw it not yet.
 
@@ -134,17 +125,21 @@ def check_tracking(uri: str | None, out: Path) -> Tracking:
     if scheme == "sqlite":
         return _check_sqlite(_sqlite_path(uri))
     if scheme in ("http", "https") and parts.netloc:
-        return _answering(Tracking(uri.rstrip("/"), None))
-    if scheme in _PORTS:
+        tracking = Tracking(uri.rstrip("/"), None)
+    elif scheme in _PORTS:
         tracking = Tracking(uri, str(Path(out).absolute() / "artifacts"))
         with explained(tracking):  # knocks at its port, because MLflow would ask a silent one for 100 seconds
             address = (parts.hostname or "localhost", parts.port or _PORTS[scheme])
             socket.create_connection(address, timeout=SERVER_SECONDS).close()
-        return _answering(tracking)
-    raise TrackingError(
-        f"tracking URI must be http://…, https://…, sqlite:///path/mlflow.db or another database that MLflow knows, "
-        f"got {mask_secrets(uri)!r}. Correct --tracking-uri, or {_WAYS_OUT}."
-    )
+    else:
+        raise TrackingError(
+            "tracking URI must be http://…, https://…, sqlite:///path/mlflow.db or another database that MLflow knows, "
+            f"got {mask_secrets(uri)!r}. Correct --tracking-uri, or {_WAYS_OUT}."
+        )
+    # One real question, so that wrong credentials and wrong servers show now.
+    with explained(tracking), patience(SERVER_SECONDS, 0):
+        tracking.client().search_experiments(max_results=1)
+    return tracking
 
 
 def remove_files(tracking: Tracking, place: str) -> None:
@@ -203,13 +198,6 @@ def _server_problem(message: str) -> tuple[str, str]:
     if re.search(r"Max retries exceeded|timed out|Connection|NameResolution", message):
         return f"answer within {SERVER_SECONDS} s", "Start it (see mlflow/README.md), correct --tracking-uri"
     return "", "Look at the server's log"
-
-
-def _answering(tracking: Tracking) -> Tracking:
-    """Ask one real question, so that wrong credentials and wrong servers show now."""
-    with explained(tracking), patience(SERVER_SECONDS, 0):
-        tracking.client().search_experiments(max_results=1)
-    return tracking
 
 
 @contextmanager

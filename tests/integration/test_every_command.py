@@ -7,20 +7,17 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from helpers import commands_of
-from PIL import Image
+from helpers import commands_of, draw_pictures, free_port
 
 from sweeps.cli.app import carsweep as root
 
@@ -90,13 +87,7 @@ PRINTED = [
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with pictures and ``runs``, where a sweep was run in the poorest surroundings there are."""
     folder = tmp_path_factory.mktemp("every command")
-    for number, name in enumerate(("red", "green", "blue")):
-        for split, count in (("train", 10), ("test", 4)):
-            (folder / "pictures" / split / name).mkdir(parents=True)
-            for image in range(count):
-                pixels = np.random.default_rng([number, count, image]).integers(0, 256, (6, 9, 3), np.uint8)
-                large = Image.fromarray(pixels).resize((96, 64), Image.Resampling.BICUBIC)
-                large.save(folder / "pictures" / split / name / f"{image}.jpg")
+    draw_pictures(folder / "pictures", classes=3)
     done = carsweep(folder, "run", "transfer", *FAST, environment=POOR)
     assert done.returncode == 0, done.stderr
     assert_quiet(done.stdout + done.stderr)
@@ -104,19 +95,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def surroundings(changes: Environment) -> dict[str, str]:
-    """Return this process's environment with changes; None takes a name away."""
-    whole = {**os.environ, **changes}
-    return {name: value for name, value in whole.items() if value is not None}
-
-
-def carsweep(folder: Path, *words: str, environment: Environment = {}) -> subprocess.CompletedProcess[str]:  # noqa: B006
-    """Run a command to its end."""
+def carsweep(
+    folder: Path,
+    *words: str,
+    environment: Environment = {},  # noqa: B006
+    through: Sequence[str] = (),
+    stdout: int = subprocess.PIPE,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, perhaps through another; an environment's None takes a name away."""
+    whole = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
     return subprocess.run(
-        [ENTRY, *words],
+        [*through, str(ENTRY), *words],
         cwd=folder,
-        env=surroundings(environment),
-        capture_output=True,
+        env=whole,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
         check=False,
@@ -185,8 +178,7 @@ def test_what_cannot_be_printed_is_no_traceback(words: str, more: list[str], whe
     else:
         reader, writer = os.pipe()
         os.close(reader)
-    command = [ENTRY, *words.split(), *CASES[words].typical, *more]
-    done = subprocess.run(command, cwd=place, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    done = carsweep(place, *words.split(), *CASES[words].typical, *more, stdout=writer)
     os.close(writer)
     assert done.returncode == 1
     assert_quiet(done.stderr)
@@ -202,16 +194,11 @@ def test_what_cannot_be_printed_is_no_traceback(words: str, more: list[str], whe
 
 def test_a_closed_stdout_and_a_full_stderr_cost_no_result(place: Path) -> None:
     """What tells of progress may go nowhere; a stdout that was never there is told as one that is full."""
-    entry, words = str(ENTRY), ["resume", "mine"]
-    closed = subprocess.run(
-        ["sh", "-c", '"$0" "$@" >&-', entry, *words], cwd=place, capture_output=True, text=True, check=False
-    )
+    closed = carsweep(place, "resume", "mine", through=("sh", "-c", '"$0" "$@" >&-'))
     assert closed.returncode == 1
     assert "stdout cannot be written (Bad file descriptor). The result is kept" in closed.stderr
     for where in ("2>&-", "2>/dev/full"):
-        quiet = subprocess.run(
-            ["sh", "-c", f'"$0" "$@" {where}', entry, *words], cwd=place, capture_output=True, text=True, check=False
-        )
+        quiet = carsweep(place, "resume", "mine", through=("sh", "-c", f'"$0" "$@" {where}'))
         assert quiet.returncode == 0
         assert "Registered as carsweep-transfer" in quiet.stdout
 
@@ -219,22 +206,14 @@ def test_a_closed_stdout_and_a_full_stderr_cost_no_result(place: Path) -> None:
 @pytest.mark.parametrize("words", [words for words, case in CASES.items() if case.looks])
 def test_who_only_looks_needs_no_right_to_write(words: str, place: Path) -> None:
     """On a folder that is mounted read-only, commands that only look answer as they do elsewhere."""
-    command = [str(ENTRY), *words.split(), *CASES[words].typical]
     mount = "mount --bind runs runs && mount -o remount,ro,bind runs && ! touch runs/new 2>/dev/null"
-    if subprocess.run(["unshare", "-m", "sh", "-c", mount], cwd=place, capture_output=True, check=False).returncode:
+    inside = ("unshare", "-m", "sh", "-c")
+    if subprocess.run([*inside, mount], cwd=place, capture_output=True, check=False).returncode:
         pytest.skip("no folder can be mounted read-only here: that needs root")
-    script = f'{mount} && "$0" "$@"'
-    wide = {"COLUMNS": "100"}
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, *command],
-        cwd=place,
-        env=surroundings(wide),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command, wide = [*words.split(), *CASES[words].typical], {"COLUMNS": "100"}
+    done = carsweep(place, *command, environment=wide, through=(*inside, f'{mount} && "$0" "$@"'))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == carsweep(place, *words.split(), *CASES[words].typical, environment=wide).stdout
+    assert done.stdout == carsweep(place, *command, environment=wide).stdout
 
 
 @pytest.mark.parametrize(
@@ -272,7 +251,7 @@ def test_the_lines_after_next_can_be_pasted(place: Path) -> None:
         ["sh"], input="\n".join(block[: end + 1]) + "\n", cwd="/", capture_output=True, text=True, check=False
     )
     assert pasted.returncode == 0, pasted.stderr
-    assert any(name in pasted.stdout for name in ("red", "green", "blue"))
+    assert "Make Model" in pasted.stdout
     assert block[end + 1].endswith(f"carsweep ui mine --out '{place / 'runs'}'")
     assert shutil.which(block[end + 1].split()[0].strip("'"))
 
@@ -294,10 +273,7 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda signal: signal.name)
 def test_ui_ends_its_server(number: signal.Signals, place: Path) -> None:
     """Whatever asks it to end, it ends well, and no process that it started is left."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    nowhere = subprocess.DEVNULL
+    port, nowhere = free_port(), subprocess.DEVNULL
     shown = subprocess.Popen([ENTRY, "ui", "--port", str(port)], cwd=place, stdout=nowhere, stderr=nowhere)
     below: list[int] = []
     try:

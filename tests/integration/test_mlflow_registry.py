@@ -15,27 +15,10 @@ from PIL import Image
 from tracked import tracked_sweep
 
 from carcls.errors import TrackingError
-from carcls.export import Predictor, load_export
+from carcls.export import load_export
 from sweeps.results.result import Registered
 from sweeps.tracking.registry import PREDICTIONS, TrialModel, requirements, signature_of
 from sweeps.tracking.store import Tracking
-
-
-@pytest.fixture(scope="module")
-def predictor(export: Path) -> Predictor:
-    """The export itself, whose answers the registered model must give."""
-    return load_export(export)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, list[str]]:
-    """Three images as uint8 [b, h, w, 3] and the paths of the same images."""
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    folder = tmp_path_factory.mktemp("pictures")
-    paths = [str(folder / f"{row}.png") for row in range(len(pixels))]
-    for image, path in zip(pixels, paths, strict=True):
-        Image.fromarray(image).save(path)
-    return pixels, paths
 
 
 @pytest.fixture(scope="module")
@@ -97,24 +80,23 @@ print(json.dumps(answers))
 
 
 def test_registered_model_answers_as_the_export_does_whatever_it_is_given(
-    tracking: Tracking,
-    export: Path,
-    predictor: Predictor,
-    pictures: tuple[np.ndarray, list[str]],
-    tmp_path: Path,
+    tracking: Tracking, export: Path, tmp_path: Path
 ) -> None:
     """Loaded in another process from its alias, with its own copy of carcls, it gives the Predictor's answers."""
     registered = register(tracking, export)
     assert registered.uri == "models:/carsweep-transfer@challenger"
-    pixels, paths = pictures
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
+    paths = [str(tmp_path / f"{row}.png") for row in range(len(pixels))]
+    for image, path in zip(pixels, paths, strict=True):
+        Image.fromarray(image).save(path)
     command = [sys.executable, "-c", ASK, tracking.uri, registered.uri, str(tmp_path / "pixels.npy"), *paths]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     answers = json.loads(done.stdout)
 
-    wanted = predictor.predict(paths)
+    wanted = load_export(export).predict(paths)
     assert answers.pop("sweeps") is False
     assert not Path(answers.pop("carcls")).is_relative_to(Path(__file__).parents[2])
     assert answers.pop("none") == {"label": [], "probability": [], "top_labels": [], "top_probabilities": []}

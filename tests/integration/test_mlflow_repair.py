@@ -6,10 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from helpers import draw_pictures, study_spec
 from mlflow.entities import ViewType
-from PIL import Image
 from tracked import all_runs_of, history
 
 from carcls.data.config import DataConfig
@@ -18,14 +17,11 @@ from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.lock import locked
 from sweeps.results.result import Registered
-from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import Range
-from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
 from sweeps.tracking.mirror import mirror_of
 from sweeps.tracking.registry import CHALLENGER, TrialModel
-from sweeps.tracking.store import Tracking, open_tracking
+from sweeps.tracking.store import Tracking, check_tracking
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -33,27 +29,13 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Two classes of noise."""
-    folder = tmp_path_factory.mktemp("data")
-    for split, count in (("train", 8), ("test", 2)):
-        for label in ("a", "b"):
-            (folder / split / label).mkdir(parents=True)
-            for image in range(count):
-                pixels = np.random.default_rng([ord(label), image, count]).integers(0, 256, (40, 60, 3), np.uint8)
-                Image.fromarray(pixels).save(folder / split / label / f"{image}.png")
-    return prepare_dataset(DataConfig(path=str(folder)), StageStore(folder / "stages"), 32)
+    folder = draw_pictures(tmp_path_factory.mktemp("data") / "pictures", classes=2, train=8, test=2)
+    return prepare_dataset(DataConfig(path=str(folder)), StageStore(folder.parent / "stages"), 32)
 
 
 def make_sweep(out: Path, name: str, dataset: Dataset) -> Path:
     """Write the folder of a sweep with a complete, a failed and an unfinished trial, which MLflow knows nothing of."""
-    spec = SweepSpec(
-        family="transfer",
-        name=name,
-        trials=3,
-        experiments=(),
-        search={"dropout": Range(0.0, 0.5)},
-        near=0.0,
-        early_stopping=EarlyStopping(enabled=False),
-    )
+    spec = study_spec(name=name, trials=3, experiments=(), near=0.0)
     folder = out / name
     write_file(folder, "sweep", None, [spec])
     dataset.save(folder / "dataset.json")
@@ -89,7 +71,7 @@ def test_a_database_that_is_gone_is_made_again_from_the_journal(tmp_path: Path, 
     folder = make_sweep(tmp_path, "mine", dataset)
     code, out, err = run("tracking", "repair", "mine", "--out", str(tmp_path))
     assert (code, out, err) == (0, "mine: MLflow has 3 trials with 6 epochs.\n", "")
-    tracking = open_tracking(None, tmp_path)
+    tracking = check_tracking(None, tmp_path)
     assert runs_in(tracking, folder) == {**WHOLE, "mine": ("KILLED", [])}
     client = tracking.client()
     for one in client.search_runs([tracking.experiment("transfer")]):
@@ -101,7 +83,7 @@ def test_a_database_that_is_gone_is_made_again_from_the_journal(tmp_path: Path, 
     folder.rename(other.mkdir() or other / "mine")
     code, out, _ = run("tracking", "repair", "mine", "--out", str(other), "--json")
     assert (code, json.loads(out)["sweeps"][0]["epochs"]) == (0, 6)
-    assert runs_in(open_tracking(None, other), other / "mine") == {**WHOLE, "mine": ("KILLED", [])}
+    assert runs_in(check_tracking(None, other), other / "mine") == {**WHOLE, "mine": ("KILLED", [])}
 
 
 def test_mlflow_s_copy_of_the_spec_in_place_of_a_damaged_file_goes_on_in_the_same_runs(
@@ -110,7 +92,7 @@ def test_mlflow_s_copy_of_the_spec_in_place_of_a_damaged_file_goes_on_in_the_sam
     """The copy has the sweep's id, so there is still one parent and one run a trial."""
     folder = make_sweep(tmp_path, "mine", dataset)
     assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
-    tracking, known = open_tracking(None, tmp_path), read_file(folder).id
+    tracking, known = check_tracking(None, tmp_path), read_file(folder).id
     (parent,) = [
         one for one in tracking.client().search_runs([tracking.experiment("transfer")]) if one.info.run_name == "mine"
     ]
@@ -150,7 +132,7 @@ def test_a_sweep_goes_with_its_runs_and_models_but_for_those_in_use(
 ) -> None:
     """Folder, runs and versions go; a version that an alias holds stays with the run it came from, and says so."""
     old, new = make_sweep(tmp_path, "old", dataset), make_sweep(tmp_path, "new", dataset)
-    tracking = open_tracking(None, tmp_path)
+    tracking = check_tracking(None, tmp_path)
     first, second = register(tracking, old, dataset, export), register(tracking, new, dataset, export)
     client, files = tracking.client(), tmp_path / "artifacts" / "carsweep-transfer"
 

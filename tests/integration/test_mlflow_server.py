@@ -12,37 +12,31 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
+from helpers import free_port
 from tracked import all_runs_of, history, mirror_of, record, runs_of
 
 from carcls.export import load_export
 from sweeps.tracking.registry import TrialModel
-from sweeps.tracking.store import Tracking, open_tracking
+from sweeps.tracking.store import Tracking, check_tracking
 from sweeps.trial import TrialRecord
 
 # Starting the server takes most of the time: about 10 s on an idle core, thrice.
 pytestmark = pytest.mark.slow
 
 
-def free_port() -> int:
-    """Return a port of this machine on which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def server_on(port: int, folder: Path) -> Iterator[None]:
     """Run ``mlflow server`` until the end of the block, then kill it with its workers."""
-    database = open_tracking(None, folder)
+    database = check_tracking(None, folder)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", database.uri, "--artifacts-destination", str(folder / "artifacts")]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -61,13 +55,9 @@ def wait_for(port: int, server: subprocess.Popen[Any], log: Path) -> None:
     """Wait until the server answers."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and server.poll() is None:
-        with (
-            suppress(OSError, http.client.HTTPException),
-            closing(http.client.HTTPConnection("127.0.0.1", port)) as link,
-        ):
-            link.request("GET", "/health")
-            if link.getresponse().status == HTTPStatus.OK:
-                return
+        with suppress(OSError, http.client.HTTPException):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health").close()
+            return
         time.sleep(0.2)
     raise AssertionError(log.read_text())
 
@@ -162,7 +152,7 @@ def proxy(one_proxy: Proxy) -> Proxy:
 @pytest.fixture
 def tracking(proxy: Proxy, tmp_path: Path) -> Tracking:
     """The server behind the proxy."""
-    return open_tracking(proxy.uri, tmp_path)
+    return check_tracking(proxy.uri, tmp_path)
 
 
 def bring_in_line(tracking: Tracking, sweep_id: str) -> None:
@@ -189,7 +179,7 @@ RECORDS = [trial(number, 4 + number, status) for number, status in enumerate(("c
 
 def test_sweep_and_model_reach_the_server(proxy: Proxy, tmp_path: Path, export: Path) -> None:
     """Runs, artifacts and the registered model go through the server, and the model loads from it."""
-    tracking, warnings = open_tracking(proxy.uri, tmp_path / "elsewhere"), list[str]()
+    tracking, warnings = check_tracking(proxy.uri, tmp_path / "elsewhere"), list[str]()
     mirror = mirror_of(tracking, "whole", warnings)
     for epochs in (0, 1, 2, 2):
         mirror.trial_changed(trial(0, epochs))
@@ -218,7 +208,7 @@ def test_sweep_outlives_its_server_and_is_mended_later(tmp_path: Path) -> None:
     port, warnings = free_port(), list[str]()
     uri = f"http://ann:s3cret@127.0.0.1:{port}"
     with server_on(port, tmp_path):
-        mirror = mirror_of(open_tracking(uri, tmp_path), "s1", warnings)
+        mirror = mirror_of(check_tracking(uri, tmp_path), "s1", warnings)
         mirror.trial_changed(trial(0, 1))
         assert mirror.flush()
 
@@ -237,7 +227,7 @@ def test_sweep_outlives_its_server_and_is_mended_later(tmp_path: Path) -> None:
     assert not any("s3cret" in line for line in warnings)
 
     with server_on(port, tmp_path):
-        tracking = open_tracking(uri, tmp_path)
+        tracking = check_tracking(uri, tmp_path)
         assert {run.info.status for run in all_runs_of(tracking, "s1")} == {"RUNNING"}
         again = mirror_of(tracking, "s1", warnings)
         again.bring_in_line(records)

@@ -19,14 +19,14 @@ from tracked import history, mirror_of, record, runs_of
 
 from carcls.errors import TrackingError
 from sweeps.tracking.runs import SweepRuns
-from sweeps.tracking.store import Tracking, check_tracking, open_tracking
+from sweeps.tracking.store import Tracking, check_tracking
 from sweeps.tracking.transactions import own_store
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     """One database for all tests here; each test has a sweep of its own."""
-    return open_tracking(None, tmp_path_factory.mktemp("runs with space"))
+    return check_tracking(None, tmp_path_factory.mktemp("runs with space"))
 
 
 def test_sweep_becomes_a_parent_run_and_a_child_run_for_each_trial(tracking: Tracking, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_fresh_database_is_made_when_the_first_trial_has_begun(tmp_path: Path)
 
 def test_a_deleted_experiment_is_told_at_the_next_event(tmp_path: Path) -> None:
     """A database that turns out to be unusable ends the sweep with the reason; closing is quick and raises nothing."""
-    tracking, warnings = open_tracking(None, tmp_path), list[str]()
+    tracking, warnings = check_tracking(None, tmp_path), list[str]()
     tracking.client().delete_experiment(tracking.experiment("transfer"))
     mirror = mirror_of(check_tracking(None, tmp_path), "undone", warnings)
     mirror.trial_changed(record(0, accuracies=()))
@@ -158,8 +158,8 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tracked import mirror_of, record
-from sweeps.tracking.store import open_tracking
-mirror = mirror_of(open_tracking(None, Path(sys.argv[1])), "killed")
+from sweeps.tracking.store import check_tracking
+mirror = mirror_of(check_tracking(None, Path(sys.argv[1])), "killed")
 for number in (0, 1, 2):
     mirror.trial_changed(record(number, accuracies=(0.25,)))
 mirror.trial_changed(record(0, "complete"))

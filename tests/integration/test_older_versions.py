@@ -20,7 +20,7 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.spec.sweep_file import read_file, read_spec
 from sweeps.study.records import read_history
-from sweeps.tracking.store import open_tracking
+from sweeps.tracking.store import check_tracking
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "b4f6d8d"
 Run = Callable[..., tuple[int, str, str]]
@@ -91,7 +91,7 @@ def resume(name: str, out: Path) -> tuple[dict[str, Any], str]:
 
 def runs_in_mlflow(folder: Path) -> Runs:
     """Return what MLflow has of a sweep; no two of its runs have one name."""
-    tracking = open_tracking(None, folder.parent)
+    tracking = check_tracking(None, folder.parent)
     client = tracking.client()
     query = f"tags.`carsweep.sweep_id` = '{read_file(folder).id}'"
     said, found = {}, client.search_runs([tracking.experiment("scratch")], query)
@@ -104,7 +104,7 @@ def runs_in_mlflow(folder: Path) -> Runs:
 
 def versions_in(out: Path) -> dict[int, set[str]]:
     """Return the aliases of each registered version."""
-    client = open_tracking(None, out).client()
+    client = check_tracking(None, out).client()
     aliases = client.get_registered_model("carsweep-scratch").aliases.items()
     found = client.search_model_versions("name = 'carsweep-scratch'")
     return {int(v.version): {alias for alias, of in aliases if int(of) == int(v.version)} for v in found}

@@ -20,7 +20,7 @@ from carcls.errors import InputError
 from sweeps.tracking import promotion, registry
 from sweeps.tracking.promotion import Judgement, Promotion, promote
 from sweeps.tracking.registry import PREDICTIONS, TrialModel
-from sweeps.tracking.store import Tracking, open_tracking
+from sweeps.tracking.store import Tracking, check_tracking
 
 NAME = "carsweep-transfer"
 IMAGES = 100
@@ -39,7 +39,7 @@ def tracking(template: Path, tmp_path: Path) -> Tracking:
     """A database of its own with that sweep."""
     shutil.copy(template / "mlflow.db", tmp_path / "mlflow.db")
     (tmp_path / "artifacts").symlink_to(template / "artifacts")
-    return open_tracking(None, tmp_path)
+    return check_tracking(None, tmp_path)
 
 
 def register(

@@ -13,9 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import click
-import numpy as np
 import pytest
-from PIL import Image
+from helpers import commands_of, draw_pictures
 
 from carcls.errors import DataError, SpecError
 from sweeps.cli.app import carsweep
@@ -23,7 +22,6 @@ from sweeps.cli.exits import run_command
 from sweeps.cli.options import repeat_set
 from sweeps.cli.output import callable_name, resume_command
 from sweeps.spec.loading import load_spec
-from sweeps.spec.spec import FAMILIES
 
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
 
@@ -32,13 +30,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Return two class folders of tiny pictures."""
-    for name in ("red", "blue"):
-        folder = tmp_path / "pictures" / name
-        folder.mkdir(parents=True)
-        for number in range(4):
-            Image.fromarray(np.full((8, 8, 3), 60 * number, np.uint8)).save(folder / f"{number}.png")
-    return tmp_path / "pictures"
+    """Return two class folders of pictures."""
+    return draw_pictures(tmp_path / "pictures", classes=2, train=4, test=2)
 
 
 def loaded_by(*arguments: str) -> tuple[set[str], int]:
@@ -234,11 +227,10 @@ def test_exit_code_tells_whose_fault_it_was(
 def test_help_fits_into_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """No example is too wide for a plain terminal, and no line ends in blanks."""
     monkeypatch.setenv("COLUMNS", "80")
-    for command in (*carsweep.list_commands(click.Context(carsweep)), *(f"run {it}" for it in (*FAMILIES, "all")), ""):
+    for command in (*(words for words, _ in commands_of(carsweep)), "run", "tracking", ""):
         code, out, _ = run(*command.split(), "--help")
-        assert (code, [line for line in out.splitlines() if len(line) > 80 or line != line.rstrip()]) == (0, []), (
-            command
-        )
+        wrong = [line for line in out.splitlines() if len(line) > 80 or line != line.rstrip()]
+        assert (command, code, wrong) == (command, 0, [])
 
 
 def test_set_takes_all_the_words_that_follow_it() -> None:
@@ -270,7 +262,7 @@ def test_list_names_what_there_is(kind: str, expected: str, run: Run) -> None:
     ("words", "said"),
     [
         ("ui", "--out must be a folder with runs, got 'runs'"),
-        ("promote transfr", "FAMILY must be one that carsweep has, got 'transfr'. Did you mean transfer?"),
+        ("promote transfr", "'transfr' is not one of 'transfer', 'retrieval', 'scratch'"),
         ("promote transfer --out nowhere", "--out must be a folder with runs, got 'nowhere'"),
         ("promote transfer --tracking-uri sqlite:///no.db", "--tracking-uri must name an existing database"),
     ],

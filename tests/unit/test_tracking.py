@@ -18,18 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from helpers import free_port
 
 from carcls.errors import TrackingError, mask_secrets
-from sweeps.tracking.store import SERVER_SECONDS, check_tracking, open_tracking
+from sweeps.tracking.store import SERVER_SECONDS, check_tracking
 from sweeps.tracking.updates import as_metrics, as_params
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port of this machine on which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -55,7 +48,7 @@ def test_masking_hides_credentials_and_nothing_else(text: str, shown: str) -> No
 def test_unknown_kind_of_store_is_refused_with_the_remedy(uri: str, tmp_path: Path) -> None:
     """A URI that is no server and no database is refused in one line that says what to give."""
     with pytest.raises(TrackingError, match=r"--tracking-uri") as caught:
-        open_tracking(uri, tmp_path)
+        check_tracking(uri, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -63,12 +56,10 @@ def test_unknown_kind_of_store_is_refused_with_the_remedy(uri: str, tmp_path: Pa
     ("scheme", "said"),
     [("http", "must answer within"), ("postgresql", "must be readable and writable")],
 )
-def test_silent_server_is_refused_without_showing_its_password(
-    scheme: str, said: str, tmp_path: Path, closed_port: int
-) -> None:
+def test_silent_server_is_refused_without_showing_its_password(scheme: str, said: str, tmp_path: Path) -> None:
     """A server that does not answer is told at once, in one line that names no password."""
     with pytest.raises(TrackingError, match=said) as caught:
-        open_tracking(f"{scheme}://ann:s3cret@127.0.0.1:{closed_port}/mlflow", tmp_path)
+        check_tracking(f"{scheme}://ann:s3cret@127.0.0.1:{free_port()}/mlflow", tmp_path)
     assert "s3cret" not in str(caught.value)
     assert "***@127.0.0.1" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -81,7 +72,7 @@ def test_server_that_accepts_and_says_nothing_is_refused_in_seconds(tmp_path: Pa
         listener.listen()
         start = time.perf_counter()
         with pytest.raises(TrackingError, match="must answer within"):
-            open_tracking(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
+            check_tracking(f"http://127.0.0.1:{listener.getsockname()[1]}", tmp_path)
     assert time.perf_counter() - start < 5 * SERVER_SECONDS
 
 
@@ -91,7 +82,7 @@ def test_another_web_server_is_refused_as_no_mlflow_server(tmp_path: Path) -> No
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             with pytest.raises(TrackingError, match="must be an MLflow server"):
-                open_tracking(f"http://127.0.0.1:{server.server_port}", tmp_path)
+                check_tracking(f"http://127.0.0.1:{server.server_port}", tmp_path)
         finally:
             server.shutdown()
 
@@ -135,7 +126,7 @@ def test_a_sweep_can_begin_without_mlflow(tmp_path: Path) -> None:
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs whose database has an experiment, and one of somebody else's."""
     out = tmp_path_factory.mktemp("place") / "runs"
-    tracking = open_tracking(None, out)
+    tracking = check_tracking(None, out)
     tracking.experiment("transfer")
     tracking.client().create_experiment("mine", artifact_location="/nowhere/artifacts/mine")
     return out
@@ -145,7 +136,7 @@ def test_a_database_that_was_moved_is_refused_until_its_models_are_found(logged:
     """One line with both folders and the remedy; a link in the old place is one, and nothing is written meanwhile."""
     old, new = tmp_path / "old", tmp_path / "new"
     check_tracking(None, logged)
-    open_tracking(None, old).experiment("transfer")
+    check_tracking(None, old).experiment("transfer")
     old.rename(new)
     content = (new / "mlflow.db").read_bytes()
     with pytest.raises(TrackingError, match=re.escape(f"leave a link in the old place (ln -s {new} {old})")) as caught:
@@ -171,8 +162,8 @@ def test_a_copied_database_is_refused(logged: Path, tmp_path: Path) -> None:
 def test_a_model_that_the_shell_names_gets_no_metric(tmp_path: Path) -> None:
     """MLFLOW_ACTIVE_MODEL_ID of another store made every metric of a sweep fail."""
     code = (
-        "import sys; from pathlib import Path; from sweeps.tracking.store import open_tracking; import mlflow\n"
-        "tracking = open_tracking(None, Path(sys.argv[1])); client = tracking.client()\n"
+        "import sys; from pathlib import Path; from sweeps.tracking.store import check_tracking; import mlflow\n"
+        "tracking = check_tracking(None, Path(sys.argv[1])); client = tracking.client()\n"
         "run = client.create_run(tracking.experiment('transfer')).info.run_id\n"
         "client.log_batch(run, [mlflow.entities.Metric('m', 1.0, 0, 0)])\n"
         "mlflow.set_tracking_uri(tracking.uri); mlflow.log_metric('n', 1.0, run_id=run)\n"
@@ -187,8 +178,8 @@ def test_a_model_that_the_shell_names_gets_no_metric(tmp_path: Path) -> None:
 def test_processes_that_start_at_once_share_one_fresh_database(tmp_path: Path) -> None:
     """Two processes that meet no database get the same whole one."""
     code = (
-        "import sys; from pathlib import Path; from sweeps.tracking.store import open_tracking\n"
-        "print(open_tracking(None, Path(sys.argv[1])).experiment('transfer'))"
+        "import sys; from pathlib import Path; from sweeps.tracking.store import check_tracking\n"
+        "print(check_tracking(None, Path(sys.argv[1])).experiment('transfer'))"
     )
     running = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
