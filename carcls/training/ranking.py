@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carcls.config import Distance, TrialConfig
-from carcls.evaluation.neighbours import Neighbours, find_neighbours, require_finite
-from carcls.evaluation.whitening import Projection, fit_projection
+from carcls.neighbours.search import Neighbours, find_neighbours, require_finite
+from carcls.neighbours.whitening import Projection, fit_projection
 from carcls.training.device import pick_device
 
 

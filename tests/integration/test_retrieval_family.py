@@ -307,7 +307,7 @@ def test_the_exported_model_answers_as_it_was_tested(
     predictor = load_export(tmp_path / "model")
     assert isinstance(predictor, GalleryPredictor)
     images = data.manifest.images
-    answers = predictor.neighbours([data.manifest.root / images[row].path for row in data.splits.test])
+    answers = predictor.predict([data.manifest.root / images[row].path for row in data.splits.test])
     written = np.load(tmp_path / "test.npz")
     for answer, label, shares in zip(answers, written["predicted"], written["probabilities"], strict=True):
         assert answer.label == data.classes[label]

@@ -18,6 +18,7 @@ from carcls.evaluation.significance import (
     flip_test,
     holm,
     paired_bootstrap,
+    wilson_interval,
 )
 
 Hits = NDArray[np.bool_]
@@ -261,3 +262,12 @@ def test_comparison_of_several_runs_is_of_their_means() -> None:
     assert (comparison.first_only, comparison.second_only) == (1, 1)
     assert comparison.interval == paired_bootstrap(first, second)
     assert comparison.p_value == flip_test(first, second)
+
+
+@pytest.mark.parametrize(("hits", "images"), [(0, 10), (10, 10), (1, 3), (5933, 8041)])
+def test_wilson_interval_solves_its_equation(hits: int, images: int) -> None:
+    """Each end of the interval is a share that the observed one is exactly 1.96 standard errors away from."""
+    share = hits / images
+    for end in wilson_interval(hits, images):
+        if 1e-9 < end < 1 - 1e-9:
+            assert abs(share - end) == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / images), rel=1e-6)

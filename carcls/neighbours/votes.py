@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carcls.config import Vote
-from carcls.evaluation.neighbours import Neighbours
+from carcls.neighbours.search import Neighbours
 
 
 def weights_of(distances: NDArray[np.float64], vote: Vote, temperature: float) -> NDArray[np.float64]:
@@ -32,15 +32,7 @@ def weights_of(distances: NDArray[np.float64], vote: Vote, temperature: float) -
 def answers(
     neighbours: Neighbours, labels: NDArray[np.int64], classes: int, *, vote: Vote, temperature: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return what all k neighbours say, int64 [q], and each class's share of their votes, float32 [q, c]."""
-    said = votes_by_k(neighbours, labels, classes, vote=vote, temperature=temperature)
-    return said[-1], vote_shares(neighbours, labels, classes, vote=vote, temperature=temperature)
-
-
-def vote_shares(
-    neighbours: Neighbours, labels: NDArray[np.int64], classes: int, *, vote: Vote, temperature: float
-) -> NDArray[np.float32]:
-    """Return each class's share of the votes of all k neighbours, float32 [q, c]; rows sum to 1.
+    """Return what all k neighbours say, int64 [q], and each class's share of their votes, float32 [q, c].
 
     Args:
         neighbours: k for each query.
@@ -50,9 +42,9 @@ def vote_shares(
     """
     weights = weights_of(neighbours.distances, vote, temperature)
     shares = np.zeros((len(weights), classes))
-    rows = np.arange(len(weights))[:, None]
-    np.add.at(shares, (rows, labels[neighbours.indices]), weights)
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)
+    np.add.at(shares, (np.arange(len(weights))[:, None], labels[neighbours.indices]), weights)
+    said = votes_by_k(neighbours, labels, classes, vote=vote, temperature=temperature)
+    return said[-1], np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)
 
 
 def votes_by_k(

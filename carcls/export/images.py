@@ -16,6 +16,7 @@ from carcls.errors import InputError
 
 ImageLike = str | Path | Image.Image | np.ndarray
 Images = Sequence[ImageLike] | ImageLike
+BATCH = 64
 
 
 class Preprocessing:
@@ -27,22 +28,17 @@ class Preprocessing:
     """
 
     def __init__(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.image_size = image_size
-        self._mean = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+        self._size = image_size
+        self._mean, self._std = (torch.tensor(each, dtype=torch.float32).view(1, 3, 1, 1) for each in (mean, std))
 
-    def batches(self, images: Images, batch_size: int) -> Iterator[torch.Tensor]:
+    def batches(self, images: Images) -> Iterator[torch.Tensor]:
         """Yield normalised batches float32 [b, 3, s, s] of whatever ``Predictor.predict`` accepts.
 
         Raises:
             InputError: an image cannot be read, or an array is of another kind; names which.
         """
-        if batch_size < 1:
-            raise InputError(
-                f"batch_size must be at least 1, got {batch_size!r}. Give how many images to take at a time."
-            )
-        squares = (_square(position, image, self.image_size) for position, image in enumerate(_one_by_one(images)))
-        while batch := list(islice(squares, batch_size)):
+        squares = (_square(position, image, self._size) for position, image in enumerate(_one_by_one(images)))
+        while batch := list(islice(squares, BATCH)):
             pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 255  # [b, 3, s, s] in 0..1
             yield (pixels - self._mean) / self._std
 
