@@ -10,8 +10,8 @@ from PIL import Image
 from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.demo import write_demo
+from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImageRecord
-from carcls.data.stanford import read_manifest
 from carcls.stages import StageStore
 
 _SIDE = 64
@@ -50,7 +50,7 @@ def lay_out(source: Path | None, classes: int | None, place: Path) -> Cars:
         classes: how many; None takes all.
         place: an empty folder.
     """
-    manifest = read_manifest(source or write_demo(place / "demo"))
+    manifest = read_layout(source or write_demo(place / "demo"))
     step = max(1, len(manifest.classes) // (classes or len(manifest.classes)))
     kept = dict.fromkeys(range(0, step * (classes or len(manifest.classes)), step))
     folder = place / (source.name if source else "demo-cars")

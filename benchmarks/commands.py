@@ -79,7 +79,7 @@ def sweep(spec: Mapping[str, Any], data: Path, out: Path, name: str = "sweep", *
     Nothing but what ``spec`` searches is searched: what the family's packaged spec searches besides is taken out.
     """
     family, file = spec["family"], out / f"{name}.yaml"
-    packaged = yaml.safe_load((ROOT / "sweeps" / "specs" / f"{family}.yaml").read_text(encoding="utf-8"))
+    packaged = yaml.safe_load((ROOT / "sweeps" / "spec" / "presets" / f"{family}.yaml").read_text(encoding="utf-8"))
     whole = {**spec, "search": {**dict.fromkeys(packaged["search"]), **spec["search"]}}
     out.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")

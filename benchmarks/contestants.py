@@ -24,10 +24,10 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from carcls.outcome import Measurement
-from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.study import Study
-from sweeps.study_sampling import to_distribution
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.sampling import to_distribution
+from sweeps.study.study import Study
 
 METRIC = "val_accuracy"
 EXPERIMENTS = ("transfer/frozen", "transfer/finetuned")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.space import Choice, Domain, FloatDomain
+from sweeps.spec.space import Choice, Domain, FloatDomain
 
 Settings = Mapping[str, Any]
 

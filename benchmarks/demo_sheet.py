@@ -9,14 +9,14 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from carcls.data.demo import write_demo
-from carcls.data.stanford import read_manifest
+from carcls.data.layouts import read_layout
 
 _COLUMNS, _WIDTH, _HEIGHT, _CAPTION = 7, 160, 115, 17
 
 
 def sheet(folder: Path) -> Image.Image:
     """Return the first test image of each class in a demo folder, with the class's name below."""
-    manifest = read_manifest(folder)
+    manifest = read_layout(folder)
     chosen = {image.label: image.path for image in reversed(manifest.images) if image.split == "test"}
     rows = -(-len(chosen) // _COLUMNS)
     picture = Image.new("RGB", (_COLUMNS * _WIDTH, rows * (_HEIGHT + _CAPTION)), "white")

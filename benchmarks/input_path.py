@@ -122,7 +122,7 @@ def our_epoch(folder: Path, stages: StageStore) -> tuple[Epoch, float]:
     """Return what runs an epoch over the pack of a folder, and the seconds that packing took."""
     start = time.perf_counter()
     data = prepare_dataset(DataConfig(path=str(folder), name=folder.name), stages, SIZE, workers=WORKERS)
-    pixels = data.pack(stages, SIZE).pixels
+    pixels = data.pixels(stages, SIZE)
     seconds = time.perf_counter() - start
     source = ImageSource(pixels, IMAGENET_MEAN, IMAGENET_STD, torch.device("cpu"))
     augmentation = augmentation_of(CONFIG)

@@ -27,11 +27,12 @@ from rows import Row, write_rows
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.stages import StageStore
-from sweeps.engine import run_trials
-from sweeps.record import TrialRecord
-from sweeps.session import RaySession
-from sweeps.space import FloatDomain
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.engine.engine import run_trials
+from sweeps.engine.session import RaySession
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.space import FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.trial import TrialRecord
 
 VARIABLE = "MALLOC_ARENA_MAX"
 FLAT, SLOWER = 1.10, 1.03

@@ -15,9 +15,10 @@ from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement, Outcome
-from sweeps.record import TrialRecord
-from sweeps.space import Choice, Domain, FloatDomain
-from sweeps.spec import EarlyStopping, SweepSpec
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.space import Choice, Domain, FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.trial import TrialRecord
 
 # The space of specs/transfer.yaml: nine settings, of which five are ranges of numbers.
 SPACE: dict[str, Domain] = {
@@ -81,10 +82,10 @@ def noop_spec(trials: int, epochs: int) -> SweepSpec:
 
 def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watched]:
     """Return the seconds of a sweep from an open Ray to the last line in MLflow, and what was seen on the way."""
-    from sweeps.engine import run_trials
-    from sweeps.session import RaySession
-    from sweeps.tracking import Mirror
-    from sweeps.tracking_store import open_tracking
+    from sweeps.engine.engine import run_trials
+    from sweeps.engine.session import RaySession
+    from sweeps.tracking.mirror import Mirror
+    from sweeps.tracking.store import open_tracking
 
     spec, tracking = noop_spec(trials, epochs), open_tracking(None, folder)
     (folder / "dataset.json").write_text("{}")

@@ -117,8 +117,8 @@ def _judged(row: Row, scale: float) -> Row:
 @contextmanager
 def _ray() -> Iterator[Path]:
     """Start Ray with room for two trials, and yield a folder."""
-    from sweeps.resources import Machine
-    from sweeps.session import RaySession
+    from sweeps.engine.resources import Machine
+    from sweeps.engine.session import RaySession
 
     here = Path(__file__).resolve()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(here.parent), str(here.parents[1])])

@@ -29,7 +29,7 @@ from typing import Any
 
 from endings import SETTINGS, make_images, processes_of
 
-from sweeps.study_records import read_history
+from sweeps.study.records import read_history
 
 EVERY_SECONDS = 20
 TRIALS = 12

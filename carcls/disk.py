@@ -1,18 +1,29 @@
-"""A full disk, named: what ran into it says which folder it was and what to do, and leaves nothing half-written."""
+"""Files that are whole, or known not to be: a full disk leaves no half of one, and checksums tell a damaged one.
+
+Of a file above WHOLE_BYTES the checksum is of SAMPLES blocks of a MiB, the first, the last, and others at equal
+distances: reading gigabytes of decoded images at each start would cost more than it saves (255 MiB take 0.32 s on one
+core here; a pack of 2.4 GB 0.1 s in samples, and 3 s whole). So a lost end or a bad stretch of such a file is noticed,
+a single bit mostly not.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from carcls.errors import DiskFull
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NUMPYS_WORDS = re.compile(r"\d+ requested and \d+ written")
+WHOLE_BYTES = 256 * 2**20
+SAMPLES = 64
+_BLOCK = 2**20
 
 
 @contextmanager
@@ -86,3 +97,27 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return the size of a file and the checksum (BLAKE2b) of its content, as JSON can hold them."""
+    size = path.stat().st_size
+    starts: Sequence[int] = range(0, size, _BLOCK)
+    if size > WHOLE_BYTES:
+        starts = [(size - _BLOCK) * place // (SAMPLES - 1) for place in range(SAMPLES)]
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb", buffering=0) as file:
+        for start in starts:
+            file.seek(start)
+            digest.update(file.read(_BLOCK))
+    return {"bytes": size, "blake2b": digest.hexdigest()}
+
+
+def damage_of(path: Path, known: Mapping[str, Any]) -> str:
+    """Return what is wrong with a file of which ``known`` is what ``describe`` returned, or nothing."""
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if size != known["bytes"]:
+        return f"has {size} bytes instead of {known['bytes']}"
+    return "" if describe(path)["blake2b"] == known["blake2b"] else "has another content than was written"

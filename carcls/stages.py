@@ -6,8 +6,8 @@ the end. One maker at a time holds the stage's lock; others wait and then find i
 ``reused``, ``dropped``) is a line of ``<root>/LOG``, and a store object knows the names of all stages that were asked
 for through it.
 
-Each process checks a stage against its checksums when it first uses it (see carcls.stages_checks). One that is damaged
-is dropped, and made again.
+Each process checks a stage against its checksums, ``files.json``, when it first uses it. One that is damaged is
+dropped, and made again.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from carcls.config import digest_of
-from carcls.disk import full_disk_named, replacing
-from carcls.stages_checks import find_damage, seal
+from carcls.disk import damage_of, describe, full_disk_named, replacing
 from carcls.stages_disk import throw_away
 
 LOG = "log.jsonl"
 WAIT_SECONDS = 10.0
-_KEY, _MADE = "key.json", "made.json"
+_KEY, _MADE, _FILES = "key.json", "made.json", "files.json"
 Key = Mapping[str, Any]
 Make = Callable[[Path], None]
 # Stages that this process has found to be whole.
@@ -60,6 +59,11 @@ class StageStore:
         """Tell whether the stage is made."""
         return (self.folder(kind, key) / _KEY).is_file()
 
+    def workshop(self, kind: str, key: Key) -> Path:
+        """Return the folder that ``get_or_make`` keeps as long as the stage is unfinished."""
+        final = self.folder(kind, key)
+        return final.with_name(final.name + ".unfinished")
+
     def get_or_make(self, kind: str, key: Key, make: Make, *, keep: bool = False) -> Path:
         """Return the stage's folder; when it is not there yet, ``make`` fills an empty folder that becomes it.
 
@@ -69,17 +73,50 @@ class StageStore:
             keep: the folder survives its maker's death, and the next maker finds what was written. It must write each
                 file to a temporary name and rename it, and must accept a folder in any such state.
         """
-        self._answer(kind, key, make, keep=keep)
+        with self.making(kind, key, keep=keep) as work:
+            if work is not None:
+                make(work)
         return self.folder(kind, key)
 
     def make_if_free(self, kind: str, key: Key, make: Make) -> bool:
         """As ``get_or_make``, but leaves it to another process that is making it; tell whether it is there."""
-        return self._answer(kind, key, make, wait=False)
+        with self.making(kind, key, wait=False) as work:
+            if work is not None:
+                make(work)
+        return self.has(kind, key)
 
-    def workshop(self, kind: str, key: Key) -> Path:
-        """Return the folder that ``get_or_make`` keeps as long as the stage is unfinished."""
-        final = self.folder(kind, key)
-        return final.with_name(final.name + ".unfinished")
+    @contextmanager
+    def making(self, kind: str, key: Key, *, keep: bool = False, wait: bool = True) -> Iterator[Path | None]:
+        """Yield a folder that becomes the stage once the body has filled it; None where there is nothing to make.
+
+        That is where it is made, or, if we do not ``wait``, where another process makes it. ``keep`` as in
+        ``get_or_make``.
+        """
+        final, start = self.folder(kind, key), time.perf_counter()
+        if self._reuse(final, start):
+            yield None
+            return
+        with self._lock(final, wait=wait) as is_ours:
+            if not is_ours or self._reuse(final, start, locked=True):
+                yield None
+                return
+            self._note(final, made=True)
+            work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
+            try:
+                with full_disk_named(self.root):
+                    _prepare(work, keep=keep)
+                    begun = time.perf_counter()
+                    yield work
+                    if not (work / _MADE).exists():  # the maker may know better what finding it is worth
+                        note_made(work, time.perf_counter() - begun)
+                    _seal(work, key)
+            except BaseException:
+                if not keep:
+                    shutil.rmtree(work, ignore_errors=True)
+                raise
+            work.rename(final)
+            _whole.add(final)
+            self._log(final, "made", start)
 
     def take_used(self) -> dict[str, float | None]:
         """Return the names of the stages that were used first since the last call, each with what finding it saved.
@@ -97,7 +134,7 @@ class StageStore:
         """Remove a stage that nobody will ask for any more."""
         final = self.folder(kind, key)
         self._news.pop(self._name_of(final), None)
-        with self._maker(final):
+        with self._lock(final):
             if final.exists():
                 _remove(final)
 
@@ -106,59 +143,25 @@ class StageStore:
 
         One that is damaged is made again when it is next asked for.
         """
-        damage = find_damage(self.root / name)
+        damage = _find_damage(self.root / name)
         if damage:
             _whole.discard(self.root / name)
         return damage
-
-    def _answer(self, kind: str, key: Key, make: Make, *, keep: bool = False, wait: bool = True) -> bool:
-        """Find the stage or make it; tell whether it is there: not if another makes it, and we do not wait."""
-        final, start = self.folder(kind, key), time.perf_counter()
-        if self._reuse(final, start):
-            return True
-        with self._maker(final, wait=wait) as is_ours:
-            if not is_ours:
-                return False
-            if not self._reuse(final, start, locked=True):
-                self._note(final, made=True)
-                work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
-                self._make(work, key, make, keep=keep)
-                work.rename(final)
-                _whole.add(final)
-                self._log(final, "made", start)
-        return True
-
-    def _make(self, work: Path, key: Key, make: Make, *, keep: bool) -> None:
-        """Fill the folder that becomes the stage."""
-        if not keep:
-            shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True, exist_ok=True)
-        for leftover in work.glob(".*.tmp"):  # of a maker that was killed while it wrote
-            leftover.unlink()
-        start = time.perf_counter()
-        try:
-            with full_disk_named(self.root):
-                make(work)
-                if not (work / _MADE).exists():  # the maker may know better what finding it is worth
-                    note_made(work, time.perf_counter() - start)
-                seal(work)
-                write_json(work / _KEY, dict(key))
-        except BaseException:
-            if not keep:
-                shutil.rmtree(work, ignore_errors=True)
-            raise
 
     def _reuse(self, final: Path, start: float, *, locked: bool = False) -> bool:
         """Tell whether the stage is made and whole, and note that it is used: key.json has the time of the last use.
 
         One that is damaged is taken out if the caller holds its lock.
         """
-        damage = _damage_of(final) if final.exists() else None
-        if damage and locked:
-            _remove(final)
-            self._log(final, "dropped", start, damage)
-        if damage != "":
+        if not final.exists():
             return False
+        damage = "" if final in _whole and (final / _KEY).is_file() else _find_damage(final)
+        if damage:
+            if locked:
+                _remove(final)
+                self._log(final, "dropped", start, damage)
+            return False
+        _whole.add(final)
         with suppress(PermissionError):  # another user's store
             os.utime(final / _KEY)
         self._note(final)
@@ -175,7 +178,7 @@ class StageStore:
         return final.relative_to(self.root).as_posix()
 
     @contextmanager
-    def _maker(self, final: Path, *, wait: bool = True) -> Iterator[bool]:
+    def _lock(self, final: Path, *, wait: bool = True) -> Iterator[bool]:
         """Hold the stage's lock; tell whether it is held, which it is not if another has it and we do not wait."""
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{final}.lock")
@@ -203,14 +206,38 @@ class StageStore:
             os.close(descriptor)
 
 
-def _damage_of(final: Path) -> str:
-    """Return what is wrong with a stage, or nothing; what is whole is looked at once in a process."""
-    if not (final / _KEY).is_file():
+def _prepare(work: Path, *, keep: bool) -> None:
+    """Make the folder that a stage is made in; one that is kept has lost what its last maker was killed at."""
+    if not keep:
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    for leftover in work.glob(".*.tmp"):
+        leftover.unlink()
+
+
+def _seal(work: Path, key: Key) -> None:
+    """Write the checksums of what the folder holds, and last its key."""
+    files = sorted(path for path in work.rglob("*") if path.is_file() and path.name not in (_FILES, _KEY))
+    listing = {path.relative_to(work).as_posix(): describe(path) for path in files}
+    (work / _FILES).write_text(json.dumps(listing, indent=1), encoding="utf-8")
+    write_json(work / _KEY, dict(key))
+
+
+def _find_damage(folder: Path) -> str:
+    """Return which file is not as it was sealed, and why; nothing for a whole stage, or one older than checksums."""
+    if not (folder / _KEY).is_file():
         return f"{_KEY} is missing"
-    damage = "" if final in _whole else find_damage(final)
-    if not damage:
-        _whole.add(final)
-    return damage
+    try:
+        listing: Mapping[str, Mapping[str, Any]] = json.loads((folder / _FILES).read_text(encoding="utf-8"))
+        for name, known in listing.items():
+            damage = damage_of(folder / name, known)
+            if damage:
+                return f"{name} {damage}"
+    except FileNotFoundError:
+        return ""
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return f"{_FILES} cannot be read"
+    return ""
 
 
 def _remove(final: Path) -> None:

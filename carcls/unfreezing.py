@@ -15,48 +15,40 @@ from __future__ import annotations
 import math
 import re
 from itertools import pairwise
-from typing import Literal
 
 from carcls.errors import shown
 
-OpenStages = int | Literal["all"]
-# An epoch, and how many stages are open from it on.
+# Epochs, and how many stages are open from each on; infinitely many are all.
+Schedule = tuple[tuple[int, float], ...]
 _PAIR = re.compile(r"\s*([0-9]{1,9})\s*:\s*(all|0*[1-9][0-9]{0,8})\s*", re.ASCII)
-NAMED = ("frozen", "full", "progressive")
+# The third one depends on how many epochs there are.
+NAMED: dict[str, Schedule | None] = {"frozen": (), "full": ((0, math.inf),), "progressive": None}
 ONE_IMAGE_REFUSED = (
     "batches must hold at least 2 images for {backbone} at {side} pixels, got 1: where its maps have shrunk to one "
     "place, BatchNorm cannot take the variance of one value. Raise batch_size or image_size."
 )
 
 
-def parse_unfreezing(text: str) -> tuple[tuple[int, OpenStages], ...] | str:
-    """Return the name as it is, or the written-out schedule as (epoch, open stages) pairs.
+def parse_unfreezing(text: str) -> Schedule | None:
+    """Return the schedule that a text names or writes out; None for ``progressive``.
 
     Raises:
         ValueError: the text is neither, or its epochs or stages do not rise.
+
+    >>> parse_unfreezing("2:1,4:3,6:all")
+    ((2, 1), (4, 3), (6, inf))
     """
     if text in NAMED:
-        return text
-    try:
-        pairs = tuple(_parse_pair(part) for part in text.split(","))
-    except ValueError:
+        return NAMED[text]
+    pairs = [_PAIR.fullmatch(part) for part in text.split(",")]
+    schedule = tuple((int(pair[1]), math.inf if pair[2] == "all" else int(pair[2])) for pair in pairs if pair)
+    if len(schedule) < len(pairs):
         raise ValueError(
             f"unfreezing must be frozen, full, progressive or like '2:1,4:all' (epoch:open stages), got {shown(text)}."
-        ) from None
-    epochs = [epoch for epoch, _ in pairs]
-    counts = [math.inf if count == "all" else count for _, count in pairs]
-    rising = all(a < b for a, b in pairwise(epochs)) and all(a < b for a, b in pairwise(counts))
-    if not rising:
+        )
+    if not all(epoch < later and count < more for (epoch, count), (later, more) in pairwise(schedule)):
         raise ValueError(f"unfreezing must name rising epochs and rising numbers of open stages, got {shown(text)}.")
-    return pairs
-
-
-def _parse_pair(part: str) -> tuple[int, OpenStages]:
-    found = _PAIR.fullmatch(part)
-    if found is None:
-        raise ValueError(part)
-    epoch, count = found.groups()
-    return int(epoch), "all" if count == "all" else int(count)
+    return schedule
 
 
 def stays_frozen(text: str, epochs: int) -> bool:
@@ -77,15 +69,9 @@ def open_stages(text: str, epoch: int, epochs: int, stages: int) -> int:
     [0, 0, 1, 5, 5]
     """
     schedule = parse_unfreezing(text)
-    if schedule == "frozen":
-        return 0
-    if schedule == "full":
-        return stages
-    if schedule == "progressive":
+    if schedule is None:
         return _progressive(epoch, epochs, stages)
-    assert not isinstance(schedule, str)
-    reached: list[OpenStages] = [0, *(count for start, count in schedule if epoch >= start)]
-    return stages if reached[-1] == "all" else min(reached[-1], stages)
+    return int(min(stages, max((count for start, count in schedule if epoch >= start), default=0)))
 
 
 def _progressive(epoch: int, epochs: int, stages: int) -> int:

@@ -34,6 +34,7 @@ class _State:
     uninterrupted: int = 0
     first: list[Callable[[], bool]] = field(default_factory=list)
     last_words: list[Callable[[], object]] = field(default_factory=list)
+    arrivals: int | None = None  # a pipe with the number of each signal, also of those not answered yet
 
 
 _state = _State()
@@ -56,12 +57,40 @@ def interruptible(first: Callable[[], bool] | None = None) -> Iterator[None]:
         for number in before:
             if number != signal.SIGHUP or before[number] != signal.SIG_IGN:
                 signal.signal(number, _answer)
-        yield
+        with _arrivals_noted():
+            yield
     finally:
         if first is not None:
             _state.first.remove(first)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _arrivals_noted() -> Iterator[None]:
+    """Have Python's own handler, which waits for nobody, note each signal: the main thread may hang in foreign code."""
+    if _state.arrivals is not None:
+        yield
+        return
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    _state.arrivals = read
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        _state.arrivals = None
+        os.close(write)
+        os.close(read)
+
+
+def _has_arrived() -> bool:
+    """Tell whether a signal has ever come."""
+    with suppress(OSError):  # nothing has
+        return _state.arrivals is not None and any(n in SIGNALS for n in os.read(_state.arrivals, 4096))
+    return False
 
 
 def _answer(number: int, frame: FrameType | None) -> None:
@@ -121,7 +150,7 @@ def end_now(reason: str) -> None:
         reason: one sentence, told if no signal has come: whoever sent one knows.
     """
     time.sleep(_TOGETHER_SECONDS)
-    signalled = _state.last > float("-inf")
+    signalled = _has_arrived()
     if not signalled:
         sys.stderr.write(f"carsweep: {reason}\n")
     for act in reversed(_state.last_words):

@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-import sweeps.tracking_store  # what it sets in the environment is there before every test
+import sweeps.tracking.store  # what it sets in the environment is there before every test
 import sweeps.waits
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command

@@ -6,8 +6,8 @@ import json
 from types import SimpleNamespace
 
 from carcls.stages import LOG, StageStore
-from sweeps.spec import SweepSpec
-from sweeps.spec_text import read_tree
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.yaml_text import read_tree
 
 
 def events_of(store: StageStore) -> list[SimpleNamespace]:

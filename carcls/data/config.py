@@ -1,7 +1,9 @@
-"""Which images a sweep is about."""
+"""Which images a sweep is about, and how many they are."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,3 +31,37 @@ class DataConfig(BaseModel):
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
     split_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
     max_loss: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """The numbers of a data set: about right before its images are read, exact after that.
+
+    Attributes:
+        name: what tables call it.
+        digest: of what trials see; the same digest means the same images, crops and splits. Empty before they are read.
+        images: readable images in all splits together.
+        classes: how many.
+        splits: images of ``train``, ``validation`` and ``test``.
+    """
+
+    name: str
+    digest: str
+    images: int
+    classes: int
+    splits: Mapping[str, int]
+
+    @property
+    def train(self) -> int:
+        """Images to train on."""
+        return self.splits["train"]
+
+    @property
+    def validation(self) -> int:
+        """Images to validate on."""
+        return self.splits["validation"]
+
+    @property
+    def test(self) -> int:
+        """Images to test the winner on."""
+        return self.splits["test"]

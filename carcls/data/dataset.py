@@ -8,21 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carcls.config import digest_of
-from carcls.data.config import DataConfig
-from carcls.data.filling import Progress
-from carcls.data.findings import duplicates_of, notes_of, require_few_losses, require_images
+from carcls.data.config import DataConfig, DataSummary
 from carcls.data.fingerprints import near_duplicate_groups
-from carcls.data.manifest import ImageRecord, Manifest
-from carcls.data.pack import Index, Pack, find_index, get_index, get_pack
-from carcls.data.splits import Rows, Splits, cut_splits, quota
-from carcls.data.stanford import known_manifest, read_manifest
-from carcls.data.summary import DataSummary
+from carcls.data.layouts import read_layout
+from carcls.data.manifest import ImageRecord, ImagesNotRead, Manifest
+from carcls.data.pack import PIXELS, Index, Progress, find_index, get_index, get_pack
+from carcls.data.splits import (
+    Splits,
+    cut_splits,
+    duplicates_of,
+    notes_of,
+    quota,
+    require_few_losses,
+    require_images,
+)
 from carcls.errors import DataError
 from carcls.stages import StageStore, write_json
 
@@ -89,18 +93,26 @@ class Dataset:
         splits = replace(self.splits, train=train, validation=np.zeros(0, np.int64), unvalidated=())
         return replace(self, splits=splits)
 
-    def pack(self, stages: StageStore, size: int) -> Pack:
-        """Return the pixels at ``size``, decoding them if no process has done so before.
+    @property
+    def summary(self) -> DataSummary:
+        """The data set in numbers."""
+        return DataSummary(self.name, self.digest, sum(self.counts.values()), len(self.classes), self.counts)
+
+    def pixels(self, stages: StageStore, size: int) -> NDArray[np.uint8]:
+        """Return all images, uint8 [n, size, size, 3] RGB in 0..255, decoding them if no process has done so before.
+
+        A read-only memory map; row i is ``manifest.images[i]``, zeros where that cannot be read.
 
         Raises:
             OutputError: the disk has no room for them.
         """
-        return get_pack(self.manifest, self.margin, size, stages)
+        pixels: NDArray[np.uint8] = np.load(get_pack(self.manifest, self.margin, size, stages) / PIXELS, mmap_mode="r")
+        return pixels
 
     def save(self, path: Path) -> None:
         """Write everything but pixels as JSON; ``path`` is whole or absent, whenever the machine stops."""
         columns = {name: [getattr(image, name) for image in self.manifest.images] for name in _COLUMNS}
-        others = {name: getattr(self.manifest, name) for name in ("layout", "classes", "digest", "contents", "notes")}
+        others = {name: getattr(self.manifest, name) for name in ("classes", "digest", "contents", "notes")}
         splits = {name: getattr(self.splits, name).tolist() for name in self.counts}
         write_json(
             path,
@@ -131,19 +143,19 @@ class Dataset:
             raise DataError(
                 f"data file must be one that carsweep wrote, got {str(path)!r}. Start a new sweep."
             ) from error
-        splits = stored["splits"]
+        manifest, splits = stored["manifest"], stored["splits"]
+        columns = manifest["images"]
+        boxes = (None if box is None else tuple(box) for box in columns["box"])
+        images = tuple(map(ImageRecord, columns["path"], columns["label"], columns["split"], boxes))
+        classes, contents, notes = (tuple(manifest[name]) for name in ("classes", "contents", "notes"))
+        unvalidated = tuple(splits.pop("unvalidated"))
         return cls(
             name=stored["name"],
-            manifest=_manifest_from(stored["manifest"]),
+            manifest=Manifest(Path(manifest["root"]), classes, images, manifest["digest"], contents, notes),
             margin=stored["margin"],
-            splits=Splits(
-                train=np.array(splits["train"], np.int64),
-                validation=np.array(splits["validation"], np.int64),
-                test=np.array(splits["test"], np.int64),
-                unvalidated=tuple(splits["unvalidated"]),
-            ),
-            quarantined=_pairs(stored["quarantined"]),
-            duplicates=_pairs(stored["duplicates"]),
+            splits=Splits(**{name: np.array(rows, np.int64) for name, rows in splits.items()}, unvalidated=unvalidated),
+            quarantined=tuple(map(tuple, stored["quarantined"])),
+            duplicates=tuple(map(tuple, stored["duplicates"])),
             notes=tuple(stored["notes"]),
         )
 
@@ -174,7 +186,7 @@ def prepare_dataset(
         OutputError: the disk has no room for the pack.
     """
     root = _path(config)
-    manifest = read_manifest(root, _contents_file(root, stages), listed)
+    manifest = (listed or read_layout(root)).with_contents(_contents_file(root, stages))
     pack = get_pack(manifest, config.margin, size, stages, also=also, progress=progress, workers=workers)
     return _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
 
@@ -190,9 +202,11 @@ def find_dataset(config: DataConfig, listed: Manifest, stages: StageStore) -> Da
     Raises:
         DataError: as there.
     """
-    manifest = known_manifest(listed, _contents_file(_path(config), stages))
-    index = None if manifest is None else find_index(manifest, config.margin, stages)
-    return None if manifest is None or index is None else _put_together(config, manifest, index)
+    try:
+        manifest = listed.with_contents(_contents_file(_path(config), stages), read=False)
+        return _put_together(config, manifest, find_index(manifest, config.margin, stages))
+    except ImagesNotRead:
+        return None
 
 
 def _contents_file(root: Path, stages: StageStore) -> Path:
@@ -241,36 +255,19 @@ def _path(config: DataConfig) -> Path:
     return Path(config.path)
 
 
-def _readable(manifest: Manifest, index: Index, split: Literal["train", "test"]) -> Rows:
-    broken = {row for row, _ in index.broken}
-    rows = [row for row, image in enumerate(manifest.images) if image.split == split and row not in broken]
-    return np.array(rows, np.int64)
-
-
 def _cut(manifest: Manifest, index: Index, config: DataConfig) -> Splits:
-    train = _readable(manifest, index, "train")
-    test = _readable(manifest, index, "test") if manifest.has_test else None
-    groups = np.zeros(len(manifest.images), np.int64)
-    contents = [manifest.contents[row] for row in train] if manifest.contents else []
-    groups[train] = near_duplicate_groups(index.fingerprints[train], contents)
+    is_test = np.array([image.split == "test" for image in manifest.images])
+    is_readable = np.ones(len(is_test), bool)
+    is_readable[[row for row, _ in index.broken]] = False
+    train, test = np.flatnonzero(is_readable & ~is_test), np.flatnonzero(is_readable & is_test)
+    groups = np.zeros(len(is_test), np.int64)
+    groups[train] = near_duplicate_groups(index.fingerprints[train], [manifest.contents[row] for row in train])
     return cut_splits(
         np.array([image.label for image in manifest.images], np.int64),
         groups,
         train,
-        test,
+        test if is_test.any() else None,
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         seed=config.split_seed,
     )
-
-
-def _manifest_from(stored: dict[str, Any]) -> Manifest:
-    columns = stored.pop("images")
-    boxes = (None if box is None else tuple(box) for box in columns["box"])
-    images = tuple(map(ImageRecord, columns["path"], columns["label"], columns["split"], boxes))
-    tuples = {name: tuple(stored.pop(name)) for name in ("classes", "contents", "notes")}
-    return Manifest(**{**stored, **tuples, "root": Path(stored["root"]), "images": images})
-
-
-def _pairs(stored: list[list[str]]) -> tuple[tuple[str, str], ...]:
-    return tuple((first, second) for first, second in stored)

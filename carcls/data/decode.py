@@ -9,7 +9,7 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from carcls.data.formats import FORMATS
 from carcls.errors import DataError
 
 Box = tuple[int, int, int, int]
@@ -25,6 +24,23 @@ Window = tuple[float, float, float, float]
 
 LEAST_PIXELS = 448
 """A crop never has fewer pixels a side than this, or twice the wanted side, because of a reduced JPEG decode."""
+
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+"""The formats that are read: Pillow's names of them, and the extensions that their files have.
+
+Pillow knows some forty. Those that nobody photographs in are not tried, whatever a file's extension says: one of them
+hands the file to another program (EPS to Ghostscript), and each is code that a broken file could trip.
+"""
+EXTENSIONS = frozenset(extension for extensions in FORMATS.values() for extension in extensions)
 
 GRAY_SIDE = 32
 """Side of the gray thumbnail from which the fingerprint is computed, whatever the size of the pack."""

@@ -52,7 +52,7 @@ def read_devkit(root: Path) -> Manifest | None:
         notes = (f"cars_test/ is left out: its labels are not known. Put {TEST_ANNOTATIONS} beside {CLASS_NAMES}.",)
     elif test_file is not None:
         notes = (f"{TEST_ANNOTATIONS} is left out: there is no cars_test/ folder.",)
-    return Manifest(root, "devkit", classes, tuple(images), notes=notes)
+    return Manifest(root, classes, tuple(images), notes=notes)
 
 
 def write_devkit(root: Path, classes: Sequence[str], images: Iterable[ImageRecord]) -> None:

@@ -60,19 +60,6 @@ def near_pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], threshold: i
     return found[0], found[1]
 
 
-def nearest_pairs(
-    queries: NDArray[np.uint64], gallery: NDArray[np.uint64], threshold: int = THRESHOLD
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the positions of the queries [n] that have a near-duplicate in ``gallery`` [m], and of their nearest ones.
-
-    Of several that are equally near it is the first.
-    """
-    first, second = near_pairs(queries, gallery, threshold)
-    order = np.lexsort((second, np.bitwise_count(queries[first] ^ gallery[second]), first))
-    asked, places = np.unique(first[order], return_index=True)
-    return asked, second[order][places]
-
-
 def near_duplicate_groups(
     fingerprints: NDArray[np.uint64], contents: Sequence[str] = (), threshold: int = THRESHOLD
 ) -> NDArray[np.int64]:

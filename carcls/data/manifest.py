@@ -1,16 +1,29 @@
-"""What a data set is before any pixel is read: paths, labels, splits, boxes, class names, and a digest of it all."""
+"""What a data set is before any pixel is read: paths, labels, splits, boxes, class names, and a digest of it all.
+
+Digests of files are remembered by size and modification time, so that no file is read twice.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from carcls.data.decode import Box
+from carcls.data.decode import Box, UnreadableImage, require_file
+from carcls.stages import write_json
 
-Layout = Literal["devkit", "folders"]
+UNREADABLE = "unreadable"
+_THREADS = 2
+# Size in bytes, modification time in nanoseconds, digest.
+_Entry = tuple[int, int, str]
+
+
+class ImagesNotRead(Exception):  # noqa: N818 - an answer, of which nobody has made a mistake
+    """What is asked for could only be told by reading images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +49,67 @@ class Manifest:
 
     Attributes:
         root: the folder.
-        layout: ``devkit`` (annotations in .mat files) or ``folders`` (one folder a class).
         classes: names; an image's label is a position in it.
         images: all images of all splits; a row number anywhere else is a position in it.
-        digest: 24 hexadecimal digits of everything above and the contents of the files, except ``root`` and
-            ``layout``: a moved copy has the same one. Empty until the files have been read.
+        digest: 24 hexadecimal digits of everything above and the contents of the files, except ``root``: a moved copy
+            has the same one. Empty until the files have been read.
         contents: one digest of the file's bytes per image; ``unreadable`` where there are none. Empty as the digest.
         notes: one sentence each about what was left out or merged.
     """
 
     root: Path
-    layout: Layout
     classes: tuple[str, ...]
     images: tuple[ImageRecord, ...]
     digest: str = ""
     contents: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    @property
-    def has_test(self) -> bool:
-        """Whether the data set comes with a test split."""
-        return any(image.split == "test" for image in self.images)
+    def with_contents(self, cache: Path | None = None, *, read: bool = True) -> Manifest:
+        """Return it with the digests of its files, 32 hexadecimal digits of BLAKE2b each, and its own.
 
-    def with_contents(self, contents: tuple[str, ...]) -> Manifest:
-        """Return it with the digests of its files, and its own."""
+        Args:
+            cache: a JSON file of what is known already, read first and rewritten when something was added.
+            read: whether files may be read that are not known.
+
+        Raises:
+            ImagesNotRead: one would have to be, and may not.
+        """
+        known = _read_cache(cache)
+        with ThreadPoolExecutor(_THREADS) as threads:
+            paths = [image.path for image in self.images]
+            entries = list(threads.map(lambda path: _entry(self.root / path, known.get(path), read=read), paths))
+        fresh = {path: entry for path, entry in zip(paths, entries, strict=True) if entry is not None}
+        if cache is not None and read and fresh != known:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_json(cache, fresh)
+        contents = tuple(UNREADABLE if entry is None else entry[2] for entry in entries)
         state = hashlib.blake2b(digest_size=12)
         state.update(json.dumps(list(self.classes)).encode())
         for image, content in zip(self.images, contents, strict=True):
             state.update(json.dumps([image.path, image.label, image.split, image.box, content]).encode())
         return replace(self, digest=state.hexdigest(), contents=contents)
+
+
+def _entry(path: Path, known: _Entry | None, *, read: bool) -> _Entry | None:
+    """Return size, modification time and digest of a file, which may be known; None where there is none to read."""
+    try:
+        state = require_file(path)
+        if known is not None and known[:2] == (state.st_size, state.st_mtime_ns):
+            return known
+        if not read and os.access(path, os.R_OK):
+            raise ImagesNotRead
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return state.st_size, state.st_mtime_ns, digest
+    except (OSError, ValueError, UnreadableImage):  # ValueError: a name that no file can have
+        return None
+
+
+def _read_cache(cache: Path | None) -> dict[str, _Entry]:
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        stored = json.loads(cache.read_text(encoding="utf-8"))
+        return {path: (int(size), int(time), str(digest)) for path, (size, time, digest) in stored.items()}
+    except (ValueError, TypeError, AttributeError, OSError):
+        return {}  # only a memory: what it does not know is read again

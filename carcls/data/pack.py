@@ -1,4 +1,7 @@
-"""Decode once: every image of a manifest, cropped and squashed to one size, in one memory map that all share."""
+"""Decode once: every image of a manifest, cropped and squashed to one size, in one memory map that all share.
+
+Threads decode: Pillow lets others work meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,33 +20,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.data.decode import GRAY_SIDE
-from carcls.data.filling import Progress, Target, fill
+from carcls.data.decode import UnreadableImage, read_squares_and_gray
 from carcls.data.fingerprints import fingerprint
-from carcls.data.manifest import Manifest
+from carcls.data.manifest import ImagesNotRead, Manifest
 from carcls.disk import reserve
 from carcls.errors import OutputError
+from carcls.machine import usable_cores
 from carcls.stages import StageStore, note_made, write_json
 
 PIXELS = "pixels.npy"
+_INDEX_FILES = _FINGERPRINTS, _BROKEN = "fingerprints.npy", "index.json"
 _VERSION = 1
 """Raise it when the same key would give other pixels or fingerprints."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pack:
-    """Decoded images.
-
-    Attributes:
-        folder: the stage that holds them.
-        pixels: uint8 [n, size, size, 3] RGB in 0..255, a read-only memory map; row i is ``manifest.images[i]``,
-            zeros where it cannot be read.
-        size: side in pixels.
-    """
-
-    folder: Path
-    pixels: NDArray[np.uint8]
-    size: int
+_CHUNK = 32
+Progress = Callable[[int, int], None]
+Broken = tuple[int, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +47,7 @@ class Index:
     """
 
     fingerprints: NDArray[np.uint64]
-    broken: tuple[tuple[int, str], ...]
+    broken: tuple[Broken, ...]
 
 
 def get_pack(
@@ -65,46 +59,64 @@ def get_pack(
     also: Sequence[int] = (),
     progress: Progress | None = None,
     workers: int | None = None,
-) -> Pack:
-    """Return the pack of a manifest, decoding it if no process has done so before.
+) -> Path:
+    """Return the stage that holds the pixels of a manifest, decoding them if no process has done so before.
+
+    Its file PIXELS is uint8 [n, size, size, 3] RGB in 0..255; row i is ``manifest.images[i]``, zeros where that cannot
+    be read.
 
     Args:
         manifest: what to decode; keyed by its digest.
         margin: around the boxes, as a fraction of their sides.
         size: side in pixels.
         stages: where the pack is kept.
-        also: other sizes that will be wanted; packs of them are made in the same pass over the files.
+        also: other sizes that will be wanted. Those of all that are not there, and that no other process is making, are
+            made in one pass over the files.
         progress: called with images done and images in all while decoding.
         workers: decoding threads; None means one per usable core.
 
     Raises:
         OutputError: the disk has no room for the pack.
     """
-    packing = _Packing(manifest, margin, stages, progress, workers)
-    packing.make_free_ones([size, *also])
-    folder = stages.get_or_make("pack", packing.key(size), lambda work: packing.fill({size: work}))
-    return Pack(folder, np.load(folder / PIXELS, mmap_mode="r"), size)
+
+    def make(sizes: Sequence[int], *, wait: bool) -> None:
+        with ExitStack() as stack:
+            folders = {each: stack.enter_context(stages.making("pack", keys[each], wait=wait)) for each in sizes}
+            works = {each: work for each, work in folders.items() if work is not None}
+            if works:
+                _fill(works, manifest, margin, progress, workers or usable_cores())
+
+    keys = {each: {**_index_key(manifest, margin), "size": each} for each in (size, *also)}
+    missing = [each for each, key in keys.items() if not stages.has("pack", key)]
+    if len(missing) > 1:
+        make(missing, wait=False)
+    make([size], wait=True)
+    return stages.folder("pack", keys[size])
 
 
-def get_index(manifest: Manifest, margin: float, pack: Pack, stages: StageStore) -> Index:
+def get_index(manifest: Manifest, margin: float, pack: Path, stages: StageStore) -> Index:
     """Return fingerprints and unreadable images of a manifest, taken from whichever of its packs is made first.
 
     A stage of its own, so that splits do not change with the size of the pack nor go with it.
     """
 
     def copy(work: Path) -> None:
-        shutil.copyfile(pack.folder / "fingerprints.npy", work / "fingerprints.npy")
-        shutil.copyfile(pack.folder / "index.json", work / "index.json")
+        for name in _INDEX_FILES:
+            shutil.copyfile(pack / name, work / name)
 
     return _load_index(stages.get_or_make("index", _index_key(manifest, margin), copy))
 
 
-def find_index(manifest: Manifest, margin: float, stages: StageStore) -> Index | None:
-    """Return what ``get_index`` would where it is there; None where the images were not decoded yet."""
+def find_index(manifest: Manifest, margin: float, stages: StageStore) -> Index:
+    """Return what ``get_index`` would where it is there.
+
+    Raises:
+        ImagesNotRead: the images were not decoded yet.
+    """
     try:
         return _load_index(stages.folder("index", _index_key(manifest, margin)))
-    except (OSError, ValueError, KeyError):
-        return None
+    except (OSError, ValueError, KeyError) as error:
+        raise ImagesNotRead from error
 
 
 def _index_key(manifest: Manifest, margin: float) -> dict[str, Any]:
@@ -112,75 +124,86 @@ def _index_key(manifest: Manifest, margin: float) -> dict[str, Any]:
 
 
 def _load_index(folder: Path) -> Index:
-    broken = json.loads((folder / "index.json").read_text(encoding="utf-8"))["broken"]
-    return Index(np.load(folder / "fingerprints.npy"), tuple((int(row), str(reason)) for row, reason in broken))
+    broken = json.loads((folder / _BROKEN).read_text(encoding="utf-8"))["broken"]
+    return Index(np.load(folder / _FINGERPRINTS), tuple((int(row), str(reason)) for row, reason in broken))
 
 
-@dataclass(frozen=True)
-class _Packing:
-    """Makes packs of one manifest that differ in their size."""
-
-    manifest: Manifest
-    margin: float
-    stages: StageStore
-    progress: Progress | None
-    workers: int | None
-
-    def key(self, size: int) -> dict[str, Any]:
-        return {"manifest": self.manifest.digest, "margin": self.margin, "size": size, "version": _VERSION}
-
-    def make_free_ones(self, sizes: Sequence[int]) -> None:
-        """Make the packs that are not there and that no other process is making, all in one pass over the files."""
-        missing = [size for size in dict.fromkeys(sizes) if not self.stages.has("pack", self.key(size))]
-        if len(missing) > 1:
-            self._claim({}, missing)
-
-    def _claim(self, works: Mapping[int, Path], sizes: Sequence[int]) -> None:
-        """Become the maker of one size after the other, each within the making of the one before, then fill them."""
-        if not sizes:
-            if works:
-                self.fill(works)
-            return
-        size, *others = sizes
-        claimed = False
-
-        def make(work: Path) -> None:
-            nonlocal claimed
-            claimed = True
-            self._claim({**works, size: work}, others)
-
-        self.stages.make_if_free("pack", self.key(size), make)
-        if not claimed:
-            self._claim(works, others)
-
-    def fill(self, works: Mapping[int, Path]) -> None:
-        """Decode every image once into the folders of all sizes."""
-        start, count = time.perf_counter(), len(self.manifest.images)
-        _check_room(next(iter(works.values())), sum(count * size * size * 3 for size in works))
-        squares = [_preallocate(work / PIXELS, count, size, 3) for size, work in works.items()]
-        grays = _preallocate(next(iter(works.values())) / "grays.npy", count, GRAY_SIDE)
-        broken = fill(self.manifest, self.margin, squares, grays, workers=self.workers, progress=self.progress)
-        prints = _fingerprints(np.load(grays.path, mmap_mode="r"))
-        prints[[row for row, _ in broken]] = 0
-        grays.path.unlink()
-        for work in works.values():
-            np.save(work / "fingerprints.npy", prints)
-            write_json(work / "index.json", {"broken": broken})
-            _flush(work / PIXELS)
-        for work in works.values():
-            note_made(work, (time.perf_counter() - start) / len(works))
+def _fill(
+    works: Mapping[int, Path], manifest: Manifest, margin: float, progress: Progress | None, workers: int
+) -> None:
+    """Decode every image once into the folders of all sizes; bytes of those that cannot be read stay zero."""
+    start, total, done = time.perf_counter(), len(manifest.images), 0
+    tell = progress or (lambda _done, _total: None)
+    _check_room(next(iter(works.values())), sum(total * size * size * 3 for size in works))
+    prints, broken = np.zeros(total, np.uint64), list[Broken]()
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings(action="ignore"))  # Pillow's, about metadata
+        files = {size: stack.enter_context(_SquaresFile(work / PIXELS, total, size)) for size, work in works.items()}
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        # Only what has begun is waited for when this is interrupted.
+        stack.callback(pool.shutdown, cancel_futures=True)
+        chunks = [range(begin, min(begin + _CHUNK, total)) for begin in range(0, total, _CHUNK)]
+        tell(0, total)
+        found = pool.map(lambda rows: _decode(rows, manifest, margin, files, prints), chunks)
+        for rows, lost in zip(chunks, found, strict=True):
+            broken += lost
+            done += len(rows)
+            tell(done, total)
+    for work in works.values():
+        np.save(work / _FINGERPRINTS, prints)
+        write_json(work / _BROKEN, {"broken": broken})
+        note_made(work, (time.perf_counter() - start) / len(works))
 
 
-def _fingerprints(grays: NDArray[np.uint8], block: int = 1024) -> NDArray[np.uint64]:
-    parts = [fingerprint(grays[start : start + block]) for start in range(0, len(grays), block)]
-    return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+def _decode(
+    rows: range, manifest: Manifest, margin: float, files: Mapping[int, _SquaresFile], prints: NDArray[np.uint64]
+) -> list[Broken]:
+    """Write the squares and the fingerprints of some rows; return those that cannot be read, with reasons."""
+    broken, read, grays = list[Broken](), list[int](), list[NDArray[np.uint8]]()
+    for row in rows:
+        image = manifest.images[row]
+        try:
+            squares, gray = read_squares_and_gray(manifest.root / image.path, list(files), image.box, margin)
+        except UnreadableImage as error:
+            broken.append((row, str(error)))
+            continue
+        read.append(row)
+        grays.append(gray)
+        for file, pixels in zip(files.values(), squares, strict=True):
+            file.write(row, pixels)
+    if read:
+        prints[read] = fingerprint(np.stack(grays))
+    return broken
 
 
-def _preallocate(path: Path, count: int, side: int, *channels: int) -> Target:
-    """Write an .npy file of ``count`` squares of zeros."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, side, side, *channels))
-    reserve(path)
-    return Target(side, path, int(array.offset))
+class _SquaresFile:
+    """An .npy file of zeros, uint8 [n, side, side, 3], whose room on the disk is taken; on disk when it is closed.
+
+    It is written with pwrite: pages dirtied through a memory map would count as resident memory.
+    """
+
+    def __init__(self, path: Path, count: int, side: int) -> None:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, side, side, 3))
+        reserve(path)
+        self._offset = int(array.offset)
+        self._file = os.open(path, os.O_WRONLY)
+
+    def __enter__(self) -> _SquaresFile:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        try:
+            if not failed:
+                os.fsync(self._file)
+        finally:
+            os.close(self._file)
+
+    def write(self, row: int, pixels: NDArray[np.uint8]) -> None:
+        """Write a square at its row."""
+        left, position = memoryview(pixels.tobytes()), self._offset + row * pixels.nbytes
+        while left:
+            written = os.pwrite(self._file, left, position)
+            position, left = position + written, left[written:]
 
 
 def _check_room(folder: Path, needed: int) -> None:
@@ -190,12 +213,3 @@ def _check_room(folder: Path, needed: int) -> None:
             f"disk of {str(folder.parent.parent)!r} must have {needed / 2**30:.1f} GiB free for decoded images, "
             f"got {free / 2**30:.1f} GiB. Make room, or give another --out."
         )
-
-
-def _flush(path: Path) -> None:
-    """Make sure that the pixels are on disk before the stage appears."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

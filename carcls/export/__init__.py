@@ -16,14 +16,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from carcls.config import TrialConfig
-from carcls.disk import replacing
+from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
 from carcls.export.gallery import GALLERY_NAME, GalleryIndex
 from carcls.export.images import Preprocessing
 from carcls.export.predictors import GalleryPredictor, Prediction, Predictor
 from carcls.models.classifier import Classifier, build_network
 from carcls.stages import write_json
-from carcls.stages_checks import damage_of, describe
 
 FORMAT = 1
 WEIGHTS_NAME = "model.safetensors"

@@ -148,7 +148,7 @@ class TrainedClassifier:
 
     def images(self, backbone: Backbone) -> ImageSource:
         """Return the data set's pixels as the backbone wants them."""
-        pixels = self.data.pack(self.stages, self.config.image_size).pixels
+        pixels = self.data.pixels(self.stages, self.config.image_size)
         return ImageSource(pixels, backbone.mean, backbone.std, self.device)
 
     def _train(self, folder: Path, report: Report) -> None:

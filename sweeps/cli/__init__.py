@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
-from gc import freeze, set_threshold  # by name: this package has a module gc of its own
 
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
@@ -23,8 +23,8 @@ def main() -> None:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # The collector would look through all objects of a sweep's libraries again and again while they load, a sixth of
     # that time, and once more at the end, for more than a second.
-    set_threshold(50_000, 20, 100)
+    gc.set_threshold(50_000, 20, 100)
     with interruptible():
         code = run_command(carsweep, sys.argv[1:])
-    freeze()
+    gc.freeze()
     sys.exit(code)

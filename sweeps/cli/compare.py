@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
-from sweeps.cli.streams import Streams, callable_name, say
+from sweeps.cli.output import Streams, callable_name, say
 from sweeps.text import Column, counts_text, settings_text, table_of
 
 if TYPE_CHECKING:
-    from sweeps.comparison import Comparison, DataGroup, Pair
-    from sweeps.leaderboard import Row
+    from rich.console import RenderableType
+
+    from sweeps.results.leaderboard import Row
+    from sweeps.run.comparison import Comparison, DataGroup, Pair
 
 _EPILOG = """\b
 Examples:
@@ -50,37 +51,34 @@ def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
     Winners that were tested on the same images are compared in pairs: difference of accuracies with its 95% interval,
     and an exact McNemar test, corrected for the number of pairs. Different data sets are never ranked together.
     """
-    from sweeps.comparison import compare_sweeps
+    from sweeps.run.comparison import compare_sweeps
 
     with Streams(as_json) as streams:
         comparison = compare_sweeps(out, sweeps)
-        if as_json:
-            streams.write_json(comparison.as_dict(top))
-        else:
-            print_comparison(streams.result, comparison, top)
-        say(streams.shown, *_rest(comparison, out))
+        streams.answer(comparison.as_dict(top), *_parts(comparison, top, wide=streams.result.width >= _WIDE))
+        say(streams.result, *_rest(comparison, out))
     return DONE
 
 
-def print_comparison(console: Console, comparison: Comparison, top: int) -> None:
-    """Print each data set's sweeps, the pairs of their winners, and their best rows."""
-    from sweeps.comparison import columns_of, sweep_json
-    from sweeps.leaderboard import COLUMNS
+def _parts(comparison: Comparison, top: int, *, wide: bool) -> Iterator[RenderableType]:
+    """Yield each data set's sweeps, the pairs of their winners, and their best rows."""
+    from sweeps.results.leaderboard import COLUMNS
+    from sweeps.run.comparison import columns_of, sweep_json
 
-    keys = _ALWAYS if console.width < _WIDE else (*_ALWAYS, *_WHERE_WIDE)
+    keys = (*_ALWAYS, *_WHERE_WIDE) if wide else _ALWAYS
     of_rows = [*(column for column in COLUMNS if column.key in _OF_ROWS), _WHAT]
     for group in comparison.groups:
-        say(console, _title(group), table_of(columns_of(*keys), group.sweeps, fold=("sweep",)))
+        yield _title(group)
+        yield table_of(columns_of(*keys), group.sweeps, fold=("sweep",))
         for result in group.sweeps:
             reason = sweep_json(result)["reason"]
             if result.status == "failed" and reason:
-                say(console, f"{result.sweep} failed: {reason}")
-        if group.pairs:
-            print_pairs(console, group.pairs)
+                yield f"{result.sweep} failed: {reason}"
+        yield from pair_lines(group.pairs)
         for result in group.sweeps:
             if result.trials:
-                rows = table_of(of_rows, group.top(result, top), fold=("what",))
-                say(console, Text(f"\n{result.sweep}", style="bold"), rows)
+                yield Text(f"\n{result.sweep}", style="bold")
+                yield table_of(of_rows, group.top(result, top), fold=("what",))
 
 
 def _title(group: DataGroup) -> Text:
@@ -89,14 +87,16 @@ def _title(group: DataGroup) -> Text:
     return Text(f"\n{title}", style="bold")
 
 
-def print_pairs(console: Console, pairs: Sequence[Pair]) -> None:
-    """Print what the tests of pairs say; there must be one at least."""
+def pair_lines(pairs: Sequence[Pair]) -> list[str]:
+    """Return what the tests of pairs say; nothing where there are none."""
+    if not pairs:
+        return []
     images = pairs[0].numbers.images
     corrected = f", Holm's correction over {len(pairs)} pairs" if len(pairs) > 1 else ""
-    say(console, f"\nWinners on the same {images} test images, in points (exact McNemar test{corrected}):")
-    say(console, *(f"  {pair}" for pair in pairs[:_SHOWN_PAIRS]))
-    if len(pairs) > _SHOWN_PAIRS:
-        say(console, f"  … and {len(pairs) - _SHOWN_PAIRS} more pairs; --json has them all.")
+    title = f"\nWinners on the same {images} test images, in points (exact McNemar test{corrected}):"
+    left_out = len(pairs) - _SHOWN_PAIRS
+    more = [f"  … and {left_out} more pairs; --json has them all."] if left_out > 0 else []
+    return [title, *(f"  {pair}" for pair in pairs[:_SHOWN_PAIRS]), *more]
 
 
 def _rest(comparison: Comparison, out: Path) -> list[str]:

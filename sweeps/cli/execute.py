@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING
 import click
 
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
-from sweeps.cli.output import kept_in
-from sweeps.cli.streams import Streams, callable_name, say
+from sweeps.cli.output import Streams, callable_name, kept_in, resume_command, say
 from sweeps.interrupts import last_words
-from sweeps.text import Grid, duration, plural, rough_duration, table_of
+from sweeps.text import duration, plural, rough_duration, table_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sweeps.command import Command
-    from sweeps.observers import Watcher
-    from sweeps.plan import Plan
-    from sweeps.reproduction import Reproduction
-    from sweeps.result import SweepResult
-    from sweeps.spec import SweepSpec
-    from sweeps.together import Together
+    from sweeps.engine.observers import Watcher
+    from sweeps.results.result import SweepResult
+    from sweeps.run.command import Command
+    from sweeps.run.plan import Plan
+    from sweeps.run.reproduction import Reproduction
+    from sweeps.run.winners import Together
+    from sweeps.spec.spec import SweepSpec
 
 # The width of a terminal from which it shows all columns of the winners.
 _WIDE = 110
@@ -41,18 +40,15 @@ def carry_out(command: Command, *, dry_run: bool, read: bool, as_json: bool) -> 
 
 
 def _plan(command: Command, streams: Streams, *, read: bool) -> int:
-    from sweeps.several import plan_sweeps
+    from sweeps.run.several import plan_sweeps
 
     plans = plan_sweeps(command, _views_on(streams) if read else None)
-    if not streams.as_json:
-        click.echo("\n\n".join("\n".join(plan.lines(streams.result.width)) for plan in plans))
-        if command.is_job:
-            click.echo(f"\n{_all_together(plans)}")
-    elif command.is_job:
-        seconds = round(sum(plan.seconds for plan in plans))
-        streams.write_json({"plans": [plan.to_dict() for plan in plans], "seconds": seconds})
-    else:
-        streams.write_json(plans[0].to_dict())
+    parts = ["\n".join(plan.lines(streams.result.width)) for plan in plans]
+    told = plans[0].to_dict()
+    if command.is_job:
+        parts.append(_all_together(plans))
+        told = {"plans": [plan.to_dict() for plan in plans], "seconds": round(sum(plan.seconds for plan in plans))}
+    streams.answer(told, "\n\n".join(parts))
     return DONE
 
 
@@ -74,7 +70,7 @@ def _all_together(plans: list[Plan]) -> str:
 
 def run_and_show(command: Command, streams: Streams) -> int:
     """Run a command, show what comes of it, and return the exit code."""
-    from sweeps.several import run_sweeps
+    from sweeps.run.several import run_sweeps
 
     try:
         with last_words(partial(tell_how_to_go_on, command.name, command.out)):
@@ -82,13 +78,11 @@ def run_and_show(command: Command, streams: Streams) -> int:
     except KeyboardInterrupt:
         outcome = None
     if outcome is None:
-        if streams.as_json:
-            streams.write_json({"error": "interrupted"})
+        streams.answer({"error": "interrupted"})
         return tell_how_to_go_on(command.name, command.out)
     with kept_in(command.out / command.name, resume_command(command.name, command.out)):
-        if streams.as_json:
-            streams.write_json(outcome.as_dict())
-        show(streams.shown, command, outcome)
+        streams.answer(outcome.as_dict())
+        show(streams.result, command, outcome)
     if outcome.interrupted:
         return tell_how_to_go_on(command.name, command.out)
     return DONE if outcome.is_whole else FAILED
@@ -97,8 +91,8 @@ def run_and_show(command: Command, streams: Streams) -> int:
 def show(console: Console, command: Command, outcome: SweepResult | Together | Reproduction) -> None:
     """Print what a command came to, for people."""
     from sweeps.cli.summary import print_result
-    from sweeps.reproduction import Reproduction
-    from sweeps.together import Together
+    from sweeps.run.reproduction import Reproduction
+    from sweeps.run.winners import Together
 
     match outcome:
         case Together():
@@ -110,15 +104,15 @@ def show(console: Console, command: Command, outcome: SweepResult | Together | R
 
 
 def _show_families(console: Console, command: Command, together: Together) -> None:
-    from sweeps.cli.compare import print_pairs
+    from sweeps.cli.compare import pair_lines
     from sweeps.cli.summary import print_result
+    from sweeps.run.winners import COLUMNS, NARROW_COLUMNS
 
     for result in together.results.values():
         print_result(console, result, closing=False)
     console.print(f"\n{together.name}: the winners of all families, in {duration(together.seconds)}", style="bold")
-    say(console, _winners(together, console.width))
-    if together.pairs:
-        print_pairs(console, together.pairs)
+    columns = COLUMNS if console.width >= _WIDE else NARROW_COLUMNS
+    say(console, table_of(columns, together.results.values(), fold=("model",)), *pair_lines(together.pairs))
     if not together.interrupted:
         folder = command.out / command.name
         ui = shlex.join([callable_name("carsweep"), "ui", "--out", str(command.out)])
@@ -126,18 +120,10 @@ def _show_families(console: Console, command: Command, together: Together) -> No
         say(console, written, f"Look at the runs: {ui}")
 
 
-def _winners(together: Together, width: int) -> Grid:
-    """Draw the winners, a row for each family; a narrow terminal gets the columns that matter most."""
-    from sweeps.together import COLUMNS, NARROW_COLUMNS
-
-    columns = COLUMNS if width >= _WIDE else NARROW_COLUMNS
-    return table_of(columns, together.results.values(), fold=("model",))
-
-
 def _show_experiments(console: Console, command: Command, reproduction: Reproduction) -> None:
     from rich.markdown import Markdown
 
-    from sweeps.reproduction_tables import blocks_of
+    from sweeps.run.reproduction_tables import blocks_of
 
     for block in blocks_of(reproduction) if console.is_terminal else ():
         console.print(Markdown(block) if isinstance(block, str) else block, "")
@@ -149,20 +135,10 @@ def _show_experiments(console: Console, command: Command, reproduction: Reproduc
 
 def tell_how_to_go_on(name: str, out: Path) -> int:
     """Tell a person who stopped a sweep how it goes on; return the exit code."""
-    from sweeps.sweep_file import is_known
+    from sweeps.spec.sweep_file import is_known
 
     if is_known(out / name):
         click.echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)
     else:
         click.echo("Interrupted before the first trial. To begin: the same command again.", err=True)
     return INTERRUPTED
-
-
-def resume_command(name: str, out: Path) -> str:
-    """Return the command line that goes on with a sweep or a job.
-
-    >>> resume_command("mine", Path("runs")).partition("carsweep")[2]
-    ' resume mine'
-    """
-    place = [] if out == Path("runs") else ["--out", str(out)]
-    return shlex.join([callable_name("carsweep"), "resume", name, *place])

@@ -35,7 +35,7 @@ def _weights(source: str) -> str:
 
 
 def _experiments() -> None:
-    from sweeps.documented import EXPERIMENTS, LEAK_MARK
+    from sweeps.spec.documented import EXPERIMENTS, LEAK_MARK
 
     for experiment in EXPERIMENTS:
         about = "about " if experiment.approximate else ""
@@ -47,6 +47,6 @@ def _experiments() -> None:
 
 
 def _specs() -> None:
-    from sweeps.spec_loading import packaged_specs
+    from sweeps.spec.loading import packaged_specs
 
     click.echo("\n".join(lines_of(Grid(None, [(spec.name, spec.command) for spec in packaged_specs()]))))

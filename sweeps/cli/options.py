@@ -46,13 +46,10 @@ def repeat_set(arguments: list[str]) -> list[str]:
     """
     repeated: list[str] = []
     inside = False
-    for position, word in enumerate(arguments):
-        first = position > 0 and arguments[position - 1] == "--set"
-        if word == "--set" or word.startswith("--set="):
-            inside = True
-        elif word.startswith("-"):
-            inside = first
-        elif inside and not first and "=" in word:
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        is_option = word.startswith("-")
+        inside = before == "--set" or word.partition("=")[0] == "--set" or (inside and not is_option)
+        if inside and before != "--set" and "=" in word and not is_option:
             repeated.append("--set")
         repeated.append(word)
     return repeated

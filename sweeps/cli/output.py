@@ -1,16 +1,30 @@
-"""Stdout and stderr that a command can write to, whatever they lead to: full disks, closed pipes, narrow encodings."""
+"""What a command prints, and where: results to stdout, progress to stderr, whatever these lead to.
+
+Full disks, closed pipes and narrow encodings cost neither a sweep nor a result. Nothing heavy is loaded to print help.
+"""
 
 from __future__ import annotations
 
 import codecs
 import io
+import json
 import os
+import shlex
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
+from sweeps.text import percent, plural
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from sweeps.trial import TrialRecord
+
+_WIDTH_OF_A_FILE = 120
 # What stands for the signs that tables and sentences use, where the encoding has none of them.
 _PLAIN = {"±": "+/-", "–": "-", "−": "-", "≤": "<=", "…": "...", "★": "*", "✗": "x", "×": "x", "†": "+"}
 _ERRORS = "carsweep-plain"
@@ -91,3 +105,117 @@ def kept_in(folder: Path, again: str) -> Iterator[None]:
     except StdoutLost as lost:
         advice = f"The result is kept in {folder}. To print it again: {again}"
         raise StdoutLost(lost.reason, closed=lost.closed, advice=advice) from None
+
+
+class Streams:
+    """Progress to stderr, results to stdout; with ``--json``, stdout carries one JSON object and nothing else.
+
+    Libraries and their child processes print where they like, so with ``--json`` the file descriptor itself is led to
+    stderr until the end.
+
+    Args:
+        as_json: whether ``--json`` was given.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.progress = _console(stderr=True)
+        # Where a person reads a result.
+        self.result = self.progress if as_json else _console(stderr=False)
+        self._printed, self._stdout = sys.stdout, -1
+
+    def __enter__(self) -> Self:
+        """Lead stdout to stderr when JSON is wanted."""
+        if self.as_json:
+            sys.stdout.flush()
+            self._stdout = os.dup(1)
+            os.dup2(2, 1)
+            sys.stdout = sys.stderr
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give stdout back."""
+        if self.as_json:
+            sys.stdout.flush()
+            sys.stdout = self._printed
+            os.dup2(self._stdout, 1)
+            os.close(self._stdout)
+
+    def tell(self, text: str) -> None:
+        """Print a sentence on progress."""
+        say(self.progress, text)
+
+    def answer(self, value: dict[str, Any], *parts: RenderableType) -> None:
+        """Write the one object with ``--json``, else what a person reads."""
+        if not self.as_json:
+            say(self.result, *parts)
+            return
+        with io.BufferedWriter(Output(self._stdout, must=True)) as file:
+            file.write(json.dumps(value, indent=1).encode() + b"\n")
+
+
+def say(console: Console, *parts: RenderableType) -> None:
+    """Print sentences, which the terminal wraps, and what is drawn at the console's width."""
+    from rich.text import Text
+
+    for part in parts:
+        if console.is_terminal or isinstance(part, str | Text):
+            console.print(part, markup=False, soft_wrap=isinstance(part, str) or not console.is_terminal)
+            continue
+        with console.capture() as drawn:
+            console.print(part)
+        lines = (line.rstrip() for line in drawn.get().splitlines())  # rich fills them up to the width
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_FILE
+    return Console(stderr=stderr, width=width, highlight=False, emoji=False)
+
+
+def callable_name(program: str) -> str:
+    """Return how a person calls a program of this installation: its name, or its path when it is not on the PATH."""
+    place = Path(sys.executable).parent / program
+    found = shutil.which(program)
+    # Not where a link leads: the Python of a virtual environment is one to a Python that lacks its libraries.
+    if found and Path(found).parent.resolve() == place.parent.resolve():
+        return program
+    here = Path.cwd()
+    return str(place.relative_to(here) if place.is_relative_to(here) else place)
+
+
+def resume_command(name: str, out: Path) -> str:
+    """Return the command line that goes on with a sweep or a job.
+
+    >>> resume_command("mine", Path("runs")).partition("carsweep")[2]
+    ' resume mine'
+    """
+    place = [] if out == Path("runs") else ["--out", str(out)]
+    return shlex.join([callable_name("carsweep"), "resume", name, *place])
+
+
+def epoch_of(record: TrialRecord) -> str:
+    """Write how many epochs a trial has finished, and of how many."""
+    return f"{record.epochs}/{record.config['epochs']}"
+
+
+def accuracy_of(record: TrialRecord) -> str:
+    """Write the last validation accuracy of a trial; a dash before there is one."""
+    return percent(record.metrics.get("val_accuracy"))
+
+
+def write_twins(records: Iterable[TrialRecord], most: int = 10) -> str:
+    """Write which trials were not run since others answer them; nothing without any.
+
+    Such as: 2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)
+    """
+    twins = sorted((twin.number, record.number, twin.near) for record in records for twin in record.twins)
+    if not twins:
+        return ""
+    named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in twins[:most]]
+    more = f" and {len(twins) - most} more" if len(twins) > most else ""
+    what = f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'}"
+    return f"{what} not run: {', '.join(named)}{more}"

@@ -1,20 +1,26 @@
-"""``carsweep run``: one command a family, and one for all."""
+"""Commands that run sweeps: of one family or of all, the rest of one, documented experiments, and jobs of a cluster."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeps.cli.execute import carry_out
+from carcls.errors import mask_secrets
+from sweeps.cli.execute import carry_out, run_and_show
+from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
 from sweeps.cli.options import OF_A_RUN, SettingsCommand, options
+from sweeps.cli.output import Streams
 
 if TYPE_CHECKING:
-    from sweeps.command import Command
+    from sweeps.run.command import Command
+    from sweeps.spec.sweep_file import Kind
 
-_EPILOG = """\b
+_RUN_EPILOG = """\b
 Examples:
   carsweep run {family}
   carsweep run {family} --data stanford_cars --trials 30 --hours 8
@@ -22,13 +28,31 @@ Examples:
   carsweep run {family} --spec my.yaml --dry-run
 
 Each setting of a trial, of the data and of the search can be set with --set; docs/cli.md has the list."""
-_EPILOG_OF_ALL = """\b
+_ALL_EPILOG = """\b
 Examples:
   carsweep run all
   carsweep run all --data stanford_cars --trials 60 --hours 24
   carsweep run all --data stanford_cars --set epochs=5 image_size=128
 
 A setting reaches the families that it means something in: backbone never reaches scratch, k only retrieval."""
+_RESUME_EPILOG = """\b
+Examples:
+  carsweep resume cars                                after Ctrl-C, or a crash
+  carsweep resume cars --trials +20 --hours +2        more of the same
+  carsweep resume cars --set space.dropout.high=0.8   a wider search
+  carsweep resume cars --set early_stopping.enabled=false --concurrency 1"""
+_REPRODUCE_EPILOG = """\b
+Examples:
+  carsweep reproduce --data stanford_cars
+  carsweep reproduce retrieval/resnet50-k10-euclidean --data stanford_cars
+  carsweep reproduce --family transfer --data stanford_cars --set epochs=5
+  carsweep reproduce              all nine, scaled down, on the demo cars"""
+_SUBMIT_EPILOG = """\b
+Examples:
+  carsweep submit transfer --address http://head:8265 --out /shared/runs
+  carsweep submit all --address http://head:8265 --no-wait --out /shared/runs
+
+All other options are those of carsweep run; paths are paths on the cluster. carsweep must be installed there."""
 _FAMILIES = {
     "transfer": (
         "transfer learning: a pretrained backbone, a new head, optional unfreezing",
@@ -43,83 +67,220 @@ _FAMILIES = {
         "image_size=128 epochs=20",
     ),
 }
-# Options that say nothing of what is swept over.
-_ASIDE = ("spec_file", "sets", "name", "out", "tracking_uri", "address", "dry_run", "read", "as_json")
 
 
-class _InOrder(click.Group):
-    """A group that lists its commands as they were added."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return their names."""
-        return list(self.commands)
-
-
-@click.group("run", cls=_InOrder, no_args_is_help=True)
+@click.group("run", no_args_is_help=True)
 def run() -> None:
     """Run a sweep of one family of trials, or of all."""
 
 
-def command_of(what: str, given: Mapping[str, Any]) -> Command:
+def _command_of(
+    what: str,
+    *,
+    spec_file: Path | None,
+    sets: Sequence[str],
+    name: str | None,
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    **swept: Any,
+) -> Command:
     """Return what the options of ``carsweep run WHAT`` ask for.
 
     Raises:
         SpecError: they make no sweep; all mistakes together.
     """
-    from sweeps.command import Command
+    from sweeps.run.command import Command
 
-    overrides = {option: value for option, value in given.items() if option not in _ASIDE and value is not None}
-    name, sets = given["name"], given["sets"]
+    overrides = {option: value for option, value in swept.items() if value is not None}
     if what == "all":
-        if given["spec_file"] is not None:
+        if spec_file is not None:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
-        from sweeps.several_specs import specs_of_all
+        from sweeps.run.command import specs_of_all
 
-        name, trials = name or default_name(what), overrides.pop("trials", None)
+        name, trials = name or _default_name(what), overrides.pop("trials", None)
         specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)
     else:
-        from sweeps.spec_loading import load_spec
+        from sweeps.spec.loading import load_spec
 
-        spec = load_spec(what, spec_file=given["spec_file"], sets=sets, overrides={**overrides, "name": name})
-        name = spec.name or default_name(what)
+        spec = load_spec(what, spec_file=spec_file, sets=sets, overrides={**overrides, "name": name})
+        name = spec.name or _default_name(what)
         specs = (spec.model_copy(update={"name": name}),)
-    return Command(
-        "all" if what == "all" else "sweep",
-        name,
-        specs,
-        given["tracking_uri"],
-        out=given["out"],
-        address=given["address"],
-    )
+    kind: Kind = "all" if what == "all" else "sweep"
+    return Command(kind, name, specs, tracking_uri, out=out, address=address)
 
 
-def default_name(what: str) -> str:
+def _default_name(what: str) -> str:
     """Return the name of a sweep or job that was given none: what it is, and when it began."""
     return f"{what}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _command(what: str, about: str, short: str, epilog: str) -> click.Command:
+def _add(what: str, about: str, short: str, epilog: str) -> None:
     @run.command(what, cls=SettingsCommand, help=about, short_help=short, epilog=epilog)
     @options(*OF_A_RUN)
-    def command(dry_run: bool, read: bool, as_json: bool, **given: Any) -> int:
-        return carry_out(command_of(what, given), dry_run=dry_run, read=read, as_json=as_json)
-
-    return command
+    def _(dry_run: bool, read: bool, as_json: bool, **given: Any) -> int:
+        return carry_out(_command_of(what, **given), dry_run=dry_run, read=read, as_json=as_json)
 
 
 for family, (about, example) in _FAMILIES.items():
-    _command(
+    _add(
         family,
         f"Sweep over {about}.\n\nThe documented experiments are the first trials; Optuna searches around them. The "
         "best trial on the validation images is read once on the test images and registered in MLflow.",
         f"{about[0].upper()}{about[1:]}.",
-        _EPILOG.format(family=family, example=example),
+        _RUN_EPILOG.format(family=family, example=example),
     )
-_command(
+_add(
     "all",
     "Sweep over all three families as one job.\n\nThey share data, stages and one budget: --trials and --hours are for "
     "all together. Retrieval begins with the network that won the transfer family. Three models are registered, and "
     "their winners are compared.",
     "All three, as one job with one budget and one comparison.",
-    _EPILOG_OF_ALL,
+    _ALL_EPILOG,
 )
+
+
+@click.command("resume", cls=SettingsCommand, epilog=_RESUME_EPILOG)
+@click.argument("name")
+@click.option("--trials", metavar="N|+N", help="How many trials in all, or how many more.")
+@click.option("--hours", metavar="H|+H", help="Start no trial after so many hours from now.")
+@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting; space.X is the search's.")
+@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "dry-run", "json")
+def resume(
+    name: str,
+    trials: str | None,
+    hours: str | None,
+    sets: tuple[str, ...],
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    dry_run: bool,
+    as_json: bool,
+    **resources: Any,
+) -> int:
+    """Go on with the sweep or job NAME, wherever it was stopped.
+
+    Unfinished trials go on from their last epoch, and so do those that failed because the disk was full or their
+    process or machine was lost; nothing that ended otherwise is run twice. A finished sweep can be extended, and its
+    search changed: the trials there are stay on the leaderboard, and those that lie in the changed space still teach
+    the search. The images, the seed and the family stay what they were.
+    """
+    from sweeps.run.remembered import extended, recall
+
+    known = replace(recall(out, name, tracking_uri), address=address)
+    command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)
+    changes = command.changes or ()
+    with Streams(as_json) as streams:
+        for change in changes:
+            streams.tell(f"changed: {change}")
+        if not dry_run:
+            return run_and_show(command, streams)
+        unchanged = [] if changes else [f"{name} would go on as it is."]
+        streams.answer({"name": name, "changes": list(changes)}, *unchanged)
+    return DONE
+
+
+@click.command("reproduce", cls=SettingsCommand, epilog=_REPRODUCE_EPILOG)
+@click.argument("experiments", metavar="[EXPERIMENT]…", nargs=-1)
+@click.option("--family", type=click.Choice(["transfer", "retrieval", "scratch"]), help="Only this family's.")
+@click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
+@options("data", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")
+@options("seed", "weights", "address", "dry-run", "read", "json")
+def reproduce(
+    experiments: tuple[str, ...],
+    family: str | None,
+    scale: str,
+    sets: tuple[str, ...],
+    name: str | None,
+    out: Path,
+    tracking_uri: str | None,
+    address: str | None,
+    dry_run: bool,
+    read: bool,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Run documented experiments with their exact settings and compare with their documented numbers.
+
+    All nine are run when none is named. Each is read once on the test images; nothing is searched and nothing is
+    registered. The tables are printed and written to OUT/NAME/reproduction.md and reproduction.json; they say whatever
+    differs from the documentation.
+    """
+    from sweeps.run.command import Command
+    from sweeps.run.command import chosen_experiments, specs_of_experiments
+
+    name = name or _default_name("reproduce")
+    specs = specs_of_experiments(
+        chosen_experiments(experiments, family),
+        name=name,
+        sets=sets,
+        overrides={option: value for option, value in given.items() if value is not None},
+        demo_scale=scale == "demo",
+    )
+    command = Command("reproduce", name, specs, tracking_uri, out=out, address=address)
+    return carry_out(command, dry_run=dry_run, read=read, as_json=as_json)
+
+
+@click.command("submit", epilog=_SUBMIT_EPILOG, context_settings={"ignore_unknown_options": True})
+@click.argument("family", type=click.Choice(["transfer", "retrieval", "scratch", "all"]))
+@click.option("--address", required=True, metavar="URL", help="Dashboard of the cluster: http://HOST:8265.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Follow the job until it ends.")
+@click.option("--working-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder to upload.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF run]…")
+def submit(family: str, address: str, wait: bool, working_dir: Path | None, options: tuple[str, ...]) -> int:
+    """Run a sweep as a job on a Ray cluster.
+
+    The cluster's head runs carsweep run FAMILY with these options on all of the cluster. --out must be a folder that
+    every machine of the cluster sees.
+    """
+    from sweeps.engine.jobs import follow_job, job_command, submit_job
+    from sweeps.waits import Waiting
+
+    words = [family, *options, *_own_name(family, options)]
+    with Waiting(_tell, "waiting for the cluster to take the job …"):
+        job = submit_job(address, words, working_dir=working_dir)
+    shown = mask_secrets(address)
+    _tell(f"Job {job} runs: {mask_secrets(job_command(words))}\nIts page: {shown}/#/jobs/{job}")
+    look = f"ray job logs --address {shown} --follow {job}"
+    if not wait:
+        _tell(f"To follow it: {look}")
+        click.echo(job)
+        return DONE
+    try:
+        code, reason = follow_job(address, job, lambda text: click.echo(text, nl=False))
+    except KeyboardInterrupt:
+        _tell(f"No longer following; the job goes on. To follow it again:\n  {look}")
+        _tell(f"To stop it:\n  ray job stop --address {shown} {job}")
+        return INTERRUPTED
+    except ConnectionError as error:
+        _tell(f"carsweep: lost sight of job {job}: {mask_secrets(str(error))} To follow it again: {look}")
+        return FAILED
+    if code:
+        _tell(f"carsweep: job {job} failed: {mask_secrets(reason)}")
+    return code
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _own_name(family: str, options: tuple[str, ...]) -> list[str]:
+    """Return the ``--name`` that the job gets where it has none: what goes on with the sweep, should the job die.
+
+    The options are parsed as ``carsweep run FAMILY`` would, so that a slip is found here and not on the cluster.
+
+    Raises:
+        click.UsageError: an option is unknown, or its value is of another kind.
+        SpecError: the settings make no sweep; those in a file are left for the cluster, which has it.
+    """
+    given = run.commands[family].make_context(f"carsweep run {family}", list(options)).params
+    if given["as_json"]:
+        raise click.UsageError(
+            "--json is of carsweep run: a job's log has all it prints; OUT/NAME/result.json is there."
+        )
+    if given["spec_file"] is not None and family != "all":
+        return []
+    for option in ("dry_run", "read", "as_json"):
+        del given[option]
+    command = _command_of(family, **given)
+    return [] if given["name"] else ["--name", command.name]

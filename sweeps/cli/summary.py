@@ -1,26 +1,38 @@
-"""The end of a sweep, for a person: leaderboard, the winner on the test images, next steps."""
+"""The end of a sweep, for a person: leaderboard, what it is worth, the winner on the test images, next steps."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from sweeps.budget import spent_text
-from sweeps.cli.goals import goals_lines, nothing_feasible
-from sweeps.cli.streams import callable_name, say
-from sweeps.cli.trials import write_twins
-from sweeps.cli.verdict import draw_confirmed, verdict_lines
-from sweeps.leaderboard import shown_columns
-from sweeps.result import SweepResult, TestReading
-from sweeps.text import Grid, counts_text, duration, percent, percent_range, plural, settings_text, table_of
+from carcls.evaluation.significance import NO_DIFFERENCE
+from sweeps.cli.output import callable_name, say, write_twins
+from sweeps.results.leaderboard import CROSS, STAR, Row, shown_columns
+from sweeps.results.result import Compared, SweepResult, TestReading
+from sweeps.results.spending import spent_text
+from sweeps.spec.objectives import Quantity
+from sweeps.study.confirmation import Confirmed
+from sweeps.text import (
+    Grid,
+    counts_text,
+    duration,
+    percent,
+    percent_range,
+    plural,
+    points,
+    settings_text,
+    table_of,
+)
 
-_SHOWN = 20
+_SHOWN, _SHOWN_GOALS = 20, 12
 _WIDE = 95
+# Words in names of metrics that are times: the same model takes others each time.
+_TIMES = {"ms", "seconds"}
 
 
 def print_result(console: Console, result: SweepResult, *, closing: bool = True) -> None:
@@ -50,11 +62,12 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
             "\nConfirmed with fresh seeds, best first; ± is their standard deviation, above too, where the other "
             "columns are of the search:"
         )
-        yield draw_confirmed(board.confirmed)
+        yield _confirmed(board.confirmed)
     yield from verdict_lines(result)
     if board.confirmed and result.best and not closing:
         yield _winner_line(result)
-    yield from goals_lines(result, shown)
+    yield from _infeasible_lines(result, shown)
+    yield from _front_lines(result)
     if result.spent:
         yield spent_text(result.spent)
     if result.saved_seconds:
@@ -93,7 +106,7 @@ def _title(result: SweepResult) -> Text:
 
 def _closing_lines(result: SweepResult) -> list[str]:
     if result.best is None:
-        return [] if result.interrupted else [nothing_feasible(result) or "No trial finished, so there is no winner."]
+        return [] if result.interrupted else [_why_no_winner(result)]
     lines = [""]
     if result.test:
         lines += [_winner_line(result), _test_line(result.test)]
@@ -155,3 +168,113 @@ def _test_line(test: TestReading) -> str:
     times = "once" if test.readings == 1 else f"{test.readings} times, for {plural(test.models, 'model')} of this sweep"
     interval = percent_range(test.interval)
     return f"Test accuracy {accuracy} (95% interval {interval}, {test.images} images, read {times})."
+
+
+def _confirmed(confirmed: Sequence[Confirmed]) -> Grid:
+    """Draw one row for each trial that was confirmed, best first; accuracies in percent, shrinkage in points."""
+    rows = [
+        (
+            str(one.number),
+            str(one.asked) if one.is_whole else f"{len(one.runs)} of {one.asked}",
+            percent(one.mean, one.spread),
+            percent(one.search),
+            points(one.shrinkage),
+        )
+        for one in confirmed
+    ]
+    return Grid(("trial", "fresh seeds", "mean ± spread", "search score", "shrinkage"), rows)
+
+
+def verdict_lines(result: SweepResult) -> list[str]:
+    """Return what is to be said after the leaderboard; nothing where there is nothing to compare."""
+    winner = result.board.best_confirmed
+    lines = []
+    if result.board.confirmed and winner is None:
+        lines.append("No run with a fresh seed finished, so that nothing is confirmed: the search chose the winner.")
+    if winner is not None and _seeds_are_idle(winner, result):
+        lines.append(f"The seed changes nothing in trial {winner.number}: all its runs are the same model.")
+    return [*lines, *(_compared_line(compared, result) for compared in result.comparison)]
+
+
+def _seeds_are_idle(one: Confirmed, result: SweepResult) -> bool:
+    """Tell whether all runs measured the same to the last digit, as they do where nothing is trained."""
+    runs = [trial.metrics for trial in result.trials if trial.number in one.runs]
+    timeless = [{name: x for name, x in metrics.items() if not _TIMES & set(name.split("_"))} for metrics in runs]
+    return len(runs) > 1 and all(metrics == timeless[0] for metrics in timeless)
+
+
+def _compared_line(compared: Compared, result: SweepResult) -> str:
+    """Say how the winner stands to another trial.
+
+    The words are those of a test: what is not shown may still be there.
+    """
+    winner = result.board.best_confirmed
+    assert result.best is not None
+    if winner is None:
+        sides = f"Trial {result.best.number} against the runner-up, trial {compared.against}"
+    else:
+        sides = f"Trial {winner.number} against trial {compared.against}, both with fresh seeds"
+    low, high = map(points, compared.interval)
+    difference = f"{points(compared.difference)} points (95% {low} to {high})"
+    corrected = ", by Holm" if len(result.comparison) > 1 else ""
+    verdict = "a difference is shown" if compared.shown else NO_DIFFERENCE
+    chance = "< 0.001" if compared.p < 0.001 else f"{compared.p:.3f}"
+    images = result.data.splits["validation"]
+    return f"{sides}, on {images} validation images: {difference}, p {chance}{corrected}: {verdict}."
+
+
+def _why_no_winner(result: SweepResult) -> str:
+    """Say why a sweep has none; where constraints are the reason, with the trial that came nearest."""
+    goals = result.board.goals
+    broken = [row for row in result.board.rows if row.infeasible and row.trial.status in ("complete", "pruned")]
+    if not broken:
+        return "No trial finished, so there is no winner."
+    near = min(
+        broken, key=lambda row: (row.trial.status != "complete", goals.excess(row.trial.metrics), row.trial.number)
+    )
+    limits = ", ".join(map(str, goals.constraints))
+    return (
+        f"No trial keeps the constraints ({limits}), so there is no winner and nothing is registered. The nearest was "
+        f"trial {near.trial.number}: {near.infeasible}."
+    )
+
+
+def _infeasible_lines(result: SweepResult, shown: Sequence[Row]) -> list[str]:
+    crossed = [row for row in shown if row.place == CROSS]
+    lines = [
+        f"{CROSS} trial {row.trial.number}{' was not run' if row.is_refused else ''}: {row.infeasible}"
+        for row in crossed[:_SHOWN_GOALS]
+    ]
+    refused = sum(row.is_refused for row in result.board.rows) - sum(row.is_refused for row in crossed)
+    if refused:
+        lines.append(f"Drawn but not run, since what is known before breaks a constraint: {refused}.")
+    return lines
+
+
+def _front_lines(result: SweepResult) -> list[str]:
+    goals = result.board.goals
+    if not result.board.pareto:
+        return []
+    metrics = {trial.number: trial.metrics for trial in result.trials if trial.number in result.board.pareto}
+    names = " and ".join(objective.name for objective in goals.objectives)
+    lines = ["", f"Pareto front of {names} ({STAR}): nothing is better in one without being worse in another."]
+    best = {o: min(metrics, key=lambda n: (o.loss(metrics[n][o.metric]), n)) for o in goals.objectives}
+    titles: dict[int, list[str]] = {number: [] for number in metrics}
+    for objective, number in best.items():
+        titles[number].append(_best_in(objective))
+    middle = goals.compromise(metrics)
+    if middle is not None and len(metrics) > 2:
+        titles[middle].append("compromise")
+    ranked = sorted(metrics, key=lambda number: goals.first.loss(metrics[number][goals.first.metric]))
+    named = [number for number in ranked if titles[number]]
+    told = sorted({*named, *ranked[:_SHOWN_GOALS]}, key=ranked.index)
+    for number in told:
+        values = ", ".join(f"{o.name} {o.write(metrics[number][o.metric])}" for o in goals.objectives)
+        lines.append(f"  trial {number}: {values}" + (f"  ({', '.join(titles[number])})" if titles[number] else ""))
+    return lines + ([f"  … and {len(ranked) - len(told)} more."] if len(ranked) > len(told) else [])
+
+
+def _best_in(objective: Quantity) -> str:
+    if objective.name == "predict_time":
+        return "best for speed"
+    return "best model" if objective.name == "accuracy" else f"best in {objective.name}"

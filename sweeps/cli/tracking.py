@@ -1,26 +1,44 @@
-"""``carsweep tracking``: what MLflow has of a sweep."""
+"""What MLflow has of the sweeps: brought in line, looked at, and its challengers promoted."""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
-from sweeps.cli.execute import resume_command
+from carcls.errors import InputError, mask_secrets, nearest
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.options import options
-from sweeps.cli.streams import Streams
-from sweeps.text import plural
+from sweeps.cli.output import Streams, resume_command
+from sweeps.interrupts import uninterrupted
+from sweeps.text import percent, plural, points
 
 if TYPE_CHECKING:
-    from sweeps.repair import Repaired
+    from carcls.evaluation.significance import PairedComparison
+    from sweeps.run.repair import Repaired
+    from sweeps.tracking.promotion import Promotion
 
-_EPILOG = """\b
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+_END_SECONDS = 10.0
+_REPAIR_EPILOG = """\b
 Examples:
   carsweep tracking repair cars
   carsweep tracking repair cars --tracking-uri http://127.0.0.1:5000"""
+_PROMOTE_EPILOG = """\b
+Examples:
+  carsweep promote transfer --dry-run
+  carsweep promote retrieval --tracking-uri http://127.0.0.1:5000
+
+Exit codes: 0 moved, or champion already; 1 not moved, and why; 2 a mistake in the input."""
 
 
 @click.group("tracking", no_args_is_help=True)
@@ -28,7 +46,7 @@ def tracking() -> None:
     """Keep MLflow in line with the sweeps."""
 
 
-@tracking.command("repair", short_help="Bring MLflow in line with a sweep.", epilog=_EPILOG)
+@tracking.command("repair", short_help="Bring MLflow in line with a sweep.", epilog=_REPAIR_EPILOG)
 @click.argument("name")
 @options("out", "known-tracking-uri", "json")
 def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int:
@@ -37,22 +55,19 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
     Each trial has one run then, with every epoch once, under one parent; what is there already stays, and what should
     not be there is closed and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
     """
-    from sweeps.remembered import recall
-    from sweeps.repair import repair as repair_sweep
-    from sweeps.status import sweeps_in
+    from sweeps.run.remembered import recall
+    from sweeps.run.repair import repair as repair_sweep
+    from sweeps.run.status import sweeps_in
 
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
     with Streams(as_json) as streams:
         repaired = [repair_sweep(out / sweep, uri, streams.tell) for sweep in sweeps_in(out, name)]
-        if as_json:
-            streams.write_json({"sweeps": [asdict(one) for one in repaired]})
-        else:
-            click.echo("\n".join(_line(one, out) for one in repaired))
+        streams.answer({"sweeps": list(map(asdict, repaired))}, *(_repaired_line(one, out) for one in repaired))
     return DONE if all(one.written for one in repaired) else FAILED
 
 
-def _line(one: Repaired, out: Path) -> str:
+def _repaired_line(one: Repaired, out: Path) -> str:
     has = f"{plural(one.trials, 'trial')} with {plural(one.epochs, 'epoch')}"
     if not one.written:
         return f"{one.sweep}: MLflow did not take all of {has}; give the command again when it answers."
@@ -60,3 +75,147 @@ def _line(one: Repaired, out: Path) -> str:
         again = resume_command(one.sweep, out)
         return f"{one.sweep}: MLflow has {has}. The registry does not have the winner; it is registered by:\n  {again}"
     return f"{one.sweep}: MLflow has {has}" + (f", and the winner as {one.version}." if one.version else ".")
+
+
+@click.command("ui")
+@click.argument("sweep", required=False)
+@options("out")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store to show instead; needed when it has a password.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: str) -> int:
+    """Open MLflow's pages on the runs under --out, or on the tracking server that SWEEP logged to."""
+    uri = tracking_uri or (_recorded_uri(out, sweep) if sweep else None) or _store_of(out)
+    if uri.startswith(("http://", "https://")):
+        click.echo(f"The runs are on a tracking server: {mask_secrets(uri)}")
+        return DONE
+    _require_free(host, port)
+    click.echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
+    click.echo(f"Open http://{host}:{port} (Ctrl-C stops it).")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--default-artifact-root", (out.resolve() / "artifacts").as_uri()]
+    # The address may hold a password, which no command line should show.
+    return _serve(command, {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri})
+
+
+def _serve(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a server until a signal ends it and all the processes that it started; return the exit code.
+
+    Raises:
+        click.ClickException: the server ended by itself.
+    """
+    # The interpreter of this very process, with arguments that went through click.
+    server = subprocess.Popen(command, env=dict(environment), start_new_session=True)  # noqa: S603
+    try:
+        code = server.wait()
+    except KeyboardInterrupt:
+        return DONE
+    finally:
+        with uninterrupted():
+            _end_group(server)
+    raise click.ClickException(f"MLflow's server stopped with exit code {code}.")
+
+
+def _end_group(server: subprocess.Popen[bytes]) -> None:
+    """End the server's process group: with a word first, then without one."""
+    for number, seconds in ((signal.SIGTERM, _END_SECONDS), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(seconds)
+
+
+def _store_of(out: Path) -> str:
+    """Return the URI of the store that sweeps make under ``out``.
+
+    Raises:
+        InputError: there is none.
+    """
+    database = out.resolve() / "mlflow.db"
+    if not database.is_file():
+        raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")
+    return f"sqlite:///{database}"
+
+
+def _recorded_uri(out: Path, sweep: str) -> str | None:
+    from sweeps.results.result import read_result
+    from sweeps.run.remembered import require_known
+
+    result = read_result(require_known(out, sweep))
+    return result.tracking_uri if result else None
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"--port must be free, got {port} ({reason}). Choose another with --port.") from None
+
+
+@click.command("promote", epilog=_PROMOTE_EPILOG)
+@click.argument("family")
+@options("out", "tracking-uri", "json")
+@click.option("--dry-run", is_flag=True, help="Judge, but neither move the alias nor record anything.")
+def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_json: bool) -> int:
+    """Move the alias `champion` of FAMILY's model to its challenger, if that one holds up.
+
+    It must load and answer an image, have the champion's signature, and not be shown to be worse on the same test
+    images (exact McNemar test at 5%). The answers that each sweep stored are compared; no test image is read again.
+    """
+    from carcls.config import Family
+
+    families = get_args(Family)
+    if family not in families:
+        raise InputError(f"FAMILY must be one that carsweep has, got {family!r}.{nearest(family, families)}")
+    uri = tracking_uri or _store_of(out)
+    _, is_file, path = uri.partition("sqlite:///")
+    if is_file and not Path(path).expanduser().is_file():  # opening it would make it
+        raise InputError(f"--tracking-uri must name an existing database, got {uri!r}. Name the one of a sweep.")
+    with Streams(as_json) as streams:
+        from sweeps.tracking.store import open_tracking
+        from sweeps.waits import Waiting
+
+        with Waiting(streams.tell, "opening MLflow's store …"):
+            store = open_tracking(uri, out)
+            from sweeps.tracking.promotion import promote as promote_challenger
+        with Waiting(streams.tell, "loading the models and asking them for an answer …"):
+            promotion = promote_challenger(store, family, dry_run=dry_run)
+        streams.answer(asdict(promotion), *_promotion_lines(promotion))
+    return DONE if promotion.accepted else FAILED
+
+
+def _promotion_lines(promotion: Promotion) -> list[str]:
+    """Write what became of the challenger, for a person."""
+    lines = [_headline(promotion)]
+    if promotion.comparison:
+        lines += _numbers(promotion, promotion.comparison)
+    if promotion.moved:
+        lines.append(f"Load it with mlflow.pyfunc.load_model('models:/{promotion.model}@champion').")
+    return lines
+
+
+def _headline(promotion: Promotion) -> str:
+    model, version = promotion.model, promotion.challenger
+    if promotion.verdict == "already champion":
+        return promotion.reason
+    if not promotion.accepted:
+        return f"Not promoted{' (dry run)' if promotion.dry_run else ''}: {promotion.reason}"
+    done = "would become" if promotion.dry_run else "is now"
+    before = f", after version {promotion.champion}" if promotion.champion else ""
+    return f"Version {version} of {model} {done} the champion{before}. {promotion.reason}"
+
+
+def _numbers(promotion: Promotion, comparison: PairedComparison) -> list[str]:
+    low, high = (points(end, digits=2) for end in comparison.interval)
+    return [
+        f"On the same {comparison.images} test images, as each sweep's counted reading stored it (none is read again):",
+        f"  version {promotion.challenger} (challenger)  {percent(comparison.first_accuracy, digits=2)}, "
+        f"{comparison.first_only} right that the other has wrong",
+        f"  version {promotion.champion} (champion)    {percent(comparison.second_accuracy, digits=2)}, "
+        f"{comparison.second_only} right that the other has wrong",
+        f"  difference {points(comparison.difference, digits=2)} points (95% interval {low} to {high}), "
+        f"exact McNemar p = {comparison.p_value:.3g}: {promotion.verdict}",
+    ]

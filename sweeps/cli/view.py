@@ -14,17 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from carcls.errors import mask_secrets
-from sweeps.budget import status_text
-from sweeps.cli.streams import say
-from sweeps.cli.trials import accuracy_of, epoch_of
+from sweeps.cli.output import accuracy_of, epoch_of, say
+from sweeps.engine.forecast import status_text
 from sweeps.interrupts import last_words
-from sweeps.leaderboard import differing_settings
+from sweeps.results.leaderboard import differing_settings
 from sweeps.text import duration, plural, settings_text
 
 if TYPE_CHECKING:
-    from sweeps.forecast import BudgetStatus
-    from sweeps.record import TrialRecord
-    from sweeps.spec import SweepSpec
+    from sweeps.engine.forecast import BudgetStatus
+    from sweeps.spec.spec import SweepSpec
+    from sweeps.trial import TrialRecord
 
 _COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed": "red"}
 _NEWEST = 12
@@ -122,7 +121,7 @@ class SweepView:
     def how_far(self) -> str:
         """Write how far the sweep is: trials of all sessions, the best of them, time, and budgets."""
         status, first = self.status, self._spec.goals.first
-        total = self._spec.trials + self._spec.confirming_runs
+        total = self._spec.trials + self._spec.extent.runs
         parts = [f"{status.ended if status else 0} of {plural(total, 'trial')}"]
         if status and status.best:
             named = "" if first.name == "accuracy" else f"{first.name} "

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.record import TrialRecord
-from sweeps.tracking import Mirror
-from sweeps.tracking_store import Tracking, open_tracking
+from sweeps.tracking.mirror import Mirror
+from sweeps.tracking.store import Tracking, open_tracking
+from sweeps.trial import TrialRecord
 
 
 @pytest.fixture(scope="session")

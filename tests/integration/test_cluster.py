@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.cluster import mistake_of
+from sweeps.engine.cluster import mistake_of
 
 CARSWEEP = str(Path(sys.executable).with_name("carsweep"))
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -120,7 +120,7 @@ def test_each_machine_tells_whether_it_can_run_trials(head: tuple[str, str], tmp
     """A machine tells its cores and whether it sees a file; one that does not see it is refused with its address."""
     (tmp_path / "seen").touch()
     for name, seen in (("seen", True), ("unseen", False)):
-        command = [sys.executable, "-m", "sweeps.cluster", head[0], str(tmp_path / name)]
+        command = [sys.executable, "-m", "sweeps.engine.cluster", head[0], str(tmp_path / name)]
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=True)
         (machine,) = json.loads(done.stdout.splitlines()[-1])
         assert (machine["cores"], machine["sees"], machine["carsweep"]) == (2, seen, version("carsweep"))

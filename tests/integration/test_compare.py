@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.leaderboard import Leaderboard
-from sweeps.record import TrialRecord
-from sweeps.result import SweepResult, TestReading
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.result import SweepResult, TestReading
+from sweeps.trial import TrialRecord
 
 IMAGES = 100
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from sweeps.space import FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.study_records import read_history
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.space import FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.records import read_history
 
 RUNNER = """
 import json, time
@@ -39,12 +39,12 @@ DRIVER = """
 import sys
 from functools import partial
 from pathlib import Path
-from sweeps.engine import run_trials
-from sweeps.resources import Machine
-from sweeps.session import RaySession
-from sweeps.spec import SweepSpec
-from sweeps.spec_text import read_tree
-from sweeps.winner import repeats_wanted
+from sweeps.engine.engine import run_trials
+from sweeps.engine.resources import Machine
+from sweeps.engine.session import RaySession
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.yaml_text import read_tree
+from sweeps.run.winner import repeats_wanted
 
 class Silent:
     def trial_changed(self, record):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeps.status import sweep_status
+from sweeps.run.status import sweep_status
 
 SETTINGS = ["image_size=32", "depth=2", "width=4", "stem=none", "experiments=[]", "batch_size=16"]
 SENTENCE = "everything so far is kept"

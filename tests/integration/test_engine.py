@@ -18,17 +18,17 @@ import ray
 from carcls.config import TrialConfig
 from carcls.errors import InputError, OutputError
 from carcls.outcome import Measurement
-from sweeps.confirm import Repeat, repeats_of
-from sweeps.engine import Confirm, EngineResult, run_trials
-from sweeps.forecast import BudgetStatus
-from sweeps.record import TrialRecord
-from sweeps.resources import Machine
-from sweeps.session import RaySession
-from sweeps.space import Choice, FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.study import Study
-from sweeps.study_journal import Journal
+from sweeps.engine.engine import Confirm, EngineResult, run_trials
+from sweeps.engine.forecast import BudgetStatus
+from sweeps.engine.resources import Machine
+from sweeps.engine.session import RaySession
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.space import Choice, FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.confirmation import Repeat, repeats_of
+from sweeps.study.journal import Journal
+from sweeps.study.study import Study
+from sweeps.trial import TrialRecord
 
 RUNNER = """
 import json, os, threading, time
@@ -70,11 +70,11 @@ def run(config, data, stages, report):
 DRIVER = """
 import sys
 from pathlib import Path
-from sweeps.engine import run_trials
-from sweeps.resources import Machine
-from sweeps.session import RaySession
-from sweeps.spec import SweepSpec
-from sweeps.spec_text import read_tree
+from sweeps.engine.engine import run_trials
+from sweeps.engine.resources import Machine
+from sweeps.engine.session import RaySession
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.yaml_text import read_tree
 
 class Printer:
     known = set()

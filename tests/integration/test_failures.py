@@ -23,15 +23,15 @@ from filelock import FileLock
 from ray.cluster_utils import Cluster
 
 from carcls.stages import StageStore
-from sweeps.bridge_quarantine import hold
-from sweeps.engine import EngineResult, run_trials
+from sweeps.engine.engine import EngineResult, run_trials
+from sweeps.engine.quarantine import hold
+from sweeps.engine.resources import Machine
+from sweeps.engine.session import RaySession
 from sweeps.failures import Location
-from sweeps.record import TrialRecord
-from sweeps.resources import Machine
-from sweeps.session import RaySession
-from sweeps.space import Choice
-from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.space import Choice
+from sweeps.spec.spec import SweepSpec
+from sweeps.trial import TrialRecord
 
 # Of an epoch: trials shorter than the start of a process would all run in the first one.
 LONG = 4.0

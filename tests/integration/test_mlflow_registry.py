@@ -16,9 +16,9 @@ from PIL import Image
 
 from carcls.errors import TrackingError
 from carcls.export import Predictor, load_export
-from sweeps.registry import PREDICTIONS, find_registered, register_best, requirements, signature_of
-from sweeps.result import Registered
-from sweeps.tracking_store import Tracking
+from sweeps.results.result import Registered
+from sweeps.tracking.registry import PREDICTIONS, find_registered, register_best, requirements, signature_of
+from sweeps.tracking.store import Tracking
 
 
 @pytest.fixture(scope="module")

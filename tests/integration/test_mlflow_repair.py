@@ -14,21 +14,20 @@ from PIL import Image
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
-from carcls.data.summary import DataSummary
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
 from sweeps.lock import locked
-from sweeps.registry import CHALLENGER, register_best
-from sweeps.result import Registered
-from sweeps.space import FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.study import Study
-from sweeps.sweep_file import read_file, write_file
-from sweeps.tracking import mirror_of
-from sweeps.tracking_store import Tracking, open_tracking
+from sweeps.results.result import Registered
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.space import FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import read_file, write_file
+from sweeps.study.study import Study
+from sweeps.tracking.mirror import mirror_of
+from sweeps.tracking.registry import CHALLENGER, register_best
+from sweeps.tracking.store import Tracking, open_tracking
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -156,10 +155,10 @@ def test_a_sweep_that_runs_is_neither_repaired_nor_removed(tmp_path: Path, datas
 
 def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -> Registered:
     """Put the sweep's runs into MLflow, and register its best trial."""
-    from sweeps.study_records import read_history
-    from sweeps.sweep_file import read_spec
+    from sweeps.spec.sweep_file import read_spec
+    from sweeps.study.records import read_history
 
-    mirror = mirror_of(read_spec(folder), folder, tracking, DataSummary.of(dataset), print)
+    mirror = mirror_of(read_spec(folder), folder, tracking, dataset.summary, print)
     mirror.bring_in_line(read_history(folder).records)
     assert mirror.close("complete")
     return register_best(

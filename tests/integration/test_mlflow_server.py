@@ -25,10 +25,10 @@ from mlflow.entities import Run
 
 from carcls.export import load_export
 from carcls.outcome import Measurement
-from sweeps.record import TrialRecord
-from sweeps.registry import find_registered, register_best
-from sweeps.tracking import Mirror
-from sweeps.tracking_store import Tracking, open_tracking
+from sweeps.tracking.mirror import Mirror
+from sweeps.tracking.registry import find_registered, register_best
+from sweeps.tracking.store import Tracking, open_tracking
+from sweeps.trial import TrialRecord
 
 # Starting the server takes most of the time: about 10 s on an idle core, thrice.
 pytestmark = pytest.mark.slow

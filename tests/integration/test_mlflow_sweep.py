@@ -20,11 +20,11 @@ from mlflow.entities import Run
 
 from carcls.errors import TrackingError
 from carcls.outcome import Measurement
-from sweeps.record import TrialRecord
-from sweeps.tracking import Mirror
-from sweeps.tracking_runs import STATE, SweepRuns, Update
-from sweeps.tracking_store import Tracking, check_tracking, open_tracking
-from sweeps.tracking_together import own_store
+from sweeps.tracking.mirror import Mirror
+from sweeps.tracking.runs import STATE, SweepRuns, Update
+from sweeps.tracking.store import Tracking, check_tracking, open_tracking
+from sweeps.tracking.transactions import own_store
+from sweeps.trial import TrialRecord
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_the_database_is_opened_though_the_first_trial_takes_long_to_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a while MLflow shows the sweep, whatever it waits for."""
-    monkeypatch.setattr("sweeps.tracking_writer.BEGIN_SECONDS", 0.05)
+    monkeypatch.setattr("sweeps.tracking.writer.BEGIN_SECONDS", 0.05)
     tracking = check_tracking(None, tmp_path)
     mirror = mirror_of(tracking, "waiting")
     time.sleep(0.2)
@@ -250,7 +250,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_mlflow_sweep import mirror_of, record
-from sweeps.tracking_store import open_tracking
+from sweeps.tracking.store import open_tracking
 mirror = mirror_of(open_tracking(None, Path(sys.argv[1])), "killed")
 for number in (0, 1, 2):
     mirror.trial_changed(record(number, accuracies=(0.25,)))
@@ -304,7 +304,7 @@ def test_run_deleted_by_hand_does_not_stop_the_others(tracking: Tracking) -> Non
 
 def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be written waits; one warning; when MLflow answers again everything is there, once."""
-    monkeypatch.setattr("sweeps.tracking_writer.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("sweeps.tracking.writer.RETRY_SECONDS", 0.05)
     warnings: list[str] = []
     mirror = mirror_of(tracking, "outage", warnings)
     assert mirror.flush()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.goals import Goals
+from sweeps.spec.objectives import Goals
 
 pytestmark = pytest.mark.slow
 SMALL = ["--set", "epochs=1", "image_size=32", "unfreezing=frozen", "search.backbone=[efficientnet_lite0,resnet50]"]

@@ -18,9 +18,9 @@ import pytest
 
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.study_records import read_history
-from sweeps.sweep_file import read_file, read_spec
-from sweeps.tracking_store import open_tracking
+from sweeps.spec.sweep_file import read_file, read_spec
+from sweeps.study.records import read_history
+from sweeps.tracking.store import open_tracking
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "b4f6d8d"
 Run = Callable[..., tuple[int, str, str]]

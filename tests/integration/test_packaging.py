@@ -43,7 +43,7 @@ def test_wheel_has_every_module_spec_and_type_marker(wheel: zipfile.ZipFile) -> 
     """What is in the tree is in the wheel."""
     files = {path for package in ("carcls", "sweeps") for path in (ROOT / package).rglob("*") if path.is_file()}
     wanted = {p.relative_to(ROOT).as_posix() for p in files if p.suffix in (".py", ".yaml") or p.name == "py.typed"}
-    assert "sweeps/specs/transfer.yaml" in wanted
+    assert "sweeps/spec/presets/transfer.yaml" in wanted
     assert wanted <= set(wheel.namelist())
 
 

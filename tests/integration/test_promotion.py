@@ -16,13 +16,13 @@ from mlflow.types import ColSpec, DataType, Schema
 from scipy.stats import binomtest
 
 from carcls.errors import InputError
-from sweeps import promotion, registry
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import run_command
-from sweeps.promotion import Promotion, promote
-from sweeps.promotion_checks import Judgement
-from sweeps.registry import PREDICTIONS, register_best
-from sweeps.tracking_store import Tracking, open_tracking
+from sweeps.tracking import promotion, registry
+from sweeps.tracking.gates import Judgement
+from sweeps.tracking.promotion import Promotion, promote
+from sweeps.tracking.registry import PREDICTIONS, register_best
+from sweeps.tracking.store import Tracking, open_tracking
 
 NAME = "carsweep-transfer"
 IMAGES = 100

@@ -37,8 +37,8 @@ from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore, seconds_of
 from carcls.training import embeddings
-from sweeps import registry_pyfunc
-from sweeps.registry import signature_of
+from sweeps.tracking import model_code as registry_pyfunc
+from sweeps.tracking.registry import signature_of
 
 SIZE = 32
 CLASSES = 3
@@ -444,7 +444,7 @@ def test_a_gallery_of_equal_images_is_searched(tmp_path: Path, whitening: str) -
 
 
 def test_all_images_of_the_gallery_may_be_neighbours(folder: Path, stages: StageStore) -> None:
-    """A k of the number of training images is no mistake; one above is refused by sweeps.sweep_checks."""
+    """A k of the number of training images is no mistake; one above is refused by sweeps.run.check."""
     data = _data(folder, stages)
     _, outcome = _run(FROZEN.model_copy(update={"k": len(data.splits.train)}), data, stages)
     assert 0 <= outcome.metrics["val_accuracy"] <= 1

@@ -16,7 +16,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from sweeps.sweep_file import read_spec
+from sweeps.spec.sweep_file import read_spec
 
 CARSWEEP = str(Path(sys.executable).with_name("carsweep"))
 SMALL = ["backbone=efficientnet_lite0", "image_size=32", "epochs=1", "batch_size=16"]

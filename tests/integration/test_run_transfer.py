@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from carcls.stages_disk import list_store
-from sweeps.study_records import read_history
+from sweeps.study.records import read_history
 
 SETTINGS = ["backbone=efficientnet_lite0", "image_size=64", "batch_size=8"]
 

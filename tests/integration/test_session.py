@@ -18,7 +18,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from sweeps.session import RaySession, _make_folder
+from sweeps.engine.session import RaySession, _make_folder
 
 
 @ray.remote(num_cpus=1)
@@ -93,9 +93,9 @@ def test_what_one_thread_has_freed_the_next_one_uses(
 
 BEGIN = """
 import time
-import sweeps.session
-sweeps.session._LONGEST_FOLDER = 1000
-print(sweeps.session._make_folder(), flush=True)
+import sweeps.engine.session
+sweeps.engine.session._LONGEST_FOLDER = 1000
+print(sweeps.engine.session._make_folder(), flush=True)
 time.sleep(600)
 """
 
@@ -104,7 +104,7 @@ def test_the_folder_of_a_process_that_was_killed_goes_with_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folders of processes that live stay, and those of which nobody knows whose they are."""
-    monkeypatch.setattr("sweeps.session._LONGEST_FOLDER", 1000)
+    monkeypatch.setattr("sweeps.engine.session._LONGEST_FOLDER", 1000)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     older = tmp_path / "carsweep-older"
     older.mkdir()
@@ -126,7 +126,7 @@ def test_a_session_uses_the_ray_that_it_started_ahead(tmp_path: Path) -> None:
             assert [type(handler) for handler in logging.getLogger("ray").handlers] == [logging.FileHandler]
             processes = [Process.remote() for _ in range(machines[0].cores)]
             for loaded in ray.get([process.loaded.remote() for process in processes]):
-                assert {"sweeps.worker", "carcls.families.retrieval", "torch"} <= loaded
+                assert {"sweeps.engine.worker", "carcls.families.retrieval", "torch"} <= loaded
                 assert not {"torch._dynamo", "timm", "mlflow", "sklearn"} & loaded
             for enabled, frozen in ray.get([process.collects.remote() for process in processes]):
                 assert enabled
@@ -177,8 +177,8 @@ def test_no_thread_may_free_a_handle_of_ray_while_it_ends(tmp_path: Path) -> Non
 import gc, threading
 from pathlib import Path
 import ray
-from sweeps.resources import Machine
-from sweeps.session import RaySession, _make_folder
+from sweeps.engine.resources import Machine
+from sweeps.engine.session import RaySession, _make_folder
 
 freed = []
 

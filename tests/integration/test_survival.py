@@ -88,7 +88,7 @@ def finished_in_journal(folder: Path) -> dict[int, tuple[str, float | None]]:
     if done.returncode:
         assert "NAME must be of a sweep" in done.stderr, done.stderr  # killed before it had begun
         return {}
-    from sweeps.study_records import read_history
+    from sweeps.study.records import read_history
 
     records = read_history(folder / "runs" / "mine").records
     return {r.number: (r.status, r.metrics.get("val_accuracy")) for r in records if r.status != "running"}

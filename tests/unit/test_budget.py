@@ -6,9 +6,9 @@ import pytest
 from helpers import spec_of_yaml
 
 from carcls.errors import SpecError
-from sweeps.budget import Prices, Spent, cost_of, idle_prices, parse_price, prices_of
-from sweeps.resources import Share
-from sweeps.spec_loading import load_spec
+from sweeps.engine.resources import Share
+from sweeps.spec.fields import Prices, parse_price
+from sweeps.spec.loading import load_spec
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_what_is_no_price_is_a_mistake(text: str) -> None:
 
 def test_a_trial_costs_its_share_and_a_sweep_its_hours() -> None:
     """Half an hour on half a GPU and four cores, in a sweep of two hours: 0.25, 2 and 2 hours are paid."""
-    spent = Spent.of(Share(cpus=4, gpus=0.5, concurrency=2), 1800, epochs=3, wall=7200)
-    assert cost_of(Prices(gpu_hour=8, cpu_hour=0.5, hour=10), spent) == pytest.approx(0.25 * 8 + 2 * 0.5 + 2 * 10)
+    spent = Share(cpus=4, gpus=0.5, concurrency=2).spend(1800, epochs=3, wall=7200)
+    assert Prices(gpu_hour=8, cpu_hour=0.5, hour=10).cost_of(spent) == pytest.approx(0.25 * 8 + 2 * 0.5 + 2 * 10)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_budgets_are_no_part_of_what_a_sweep_is() -> None:
     spec = load_spec("transfer", overrides={"epochs_budget": 9, "price": "2/gpu-hour", "max_cost": 5.0, "disk": "20GB"})
     assert spec.digest == bare.digest
     assert spec_of_yaml(spec.to_yaml()) == spec
-    assert (spec.epochs_budget, spec.max_cost, prices_of(spec)) == (9, 5.0, Prices(gpu_hour=2.0))
+    assert (spec.epochs_budget, spec.max_cost, spec.prices) == (9, 5.0, Prices(gpu_hour=2.0))
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_budgets_are_no_part_of_what_a_sweep_is() -> None:
 )
 def test_a_price_of_gpus_that_are_not_used_is_said(price: str, gpus: float, is_said: bool) -> None:
     """Whoever prices GPUs that no trial uses is told that their sweep will seem to cost nothing."""
-    assert bool(idle_prices(load_spec("transfer", overrides={"price": price}), gpus)) == is_said
+    assert bool(parse_price(price).idle_notes(gpus, limited=True)) == is_said

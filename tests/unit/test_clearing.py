@@ -16,16 +16,15 @@ from carcls.errors import InputError
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.stages_disk import list_store
-from sweeps.clearing import DiskKeeper, clear
 from sweeps.cli.app import carsweep
 from sweeps.lock import locked
-from sweeps.marking import read_marks
-from sweeps.record import TrialRecord
-from sweeps.space import FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.stored_models import answers_on_disk, model_on_disk, ranked_models, wanted_models
-from sweeps.study import Study
-from sweeps.sweep_file import write_file
+from sweeps.results.models import answers_on_disk, model_on_disk, ranked_models, wanted_models
+from sweeps.run.cleaning import DiskKeeper, clear, read_marks
+from sweeps.spec.space import FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import write_file
+from sweeps.study.study import Study
+from sweeps.trial import TrialRecord
 
 
 def spec_of(**changes: object) -> SweepSpec:

@@ -20,12 +20,11 @@ from PIL import Image
 
 from carcls.errors import DataError, SpecError
 from sweeps.cli.app import carsweep
-from sweeps.cli.execute import resume_command
 from sweeps.cli.exits import run_command
 from sweeps.cli.options import repeat_set
-from sweeps.cli.streams import callable_name
-from sweeps.spec import FAMILIES
-from sweeps.spec_loading import load_spec
+from sweeps.cli.output import callable_name, resume_command
+from sweeps.spec.loading import load_spec
+from sweeps.spec.spec import FAMILIES
 
 HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas"}
 
@@ -302,7 +301,7 @@ def test_ui_without_runs_says_so(run: Run) -> None:
 
 def test_what_is_told_of_a_job_has_no_password(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the cluster's address nor the job's command shows the password that is in it."""
-    from sweeps import submit
+    from sweeps.engine import jobs as submit
 
     monkeypatch.setattr(submit, "submit_job", lambda *_, **__: "job-1")
     words = ["--address", "http://ann:s3cret@host:8265", "--tracking-uri", "http://ann:s3cret@other:5000"]

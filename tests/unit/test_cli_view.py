@@ -10,19 +10,18 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from carcls.data.summary import DataSummary
-from sweeps.budget import NOTHING
-from sweeps.cli.streams import say
+from carcls.data.config import DataSummary
+from sweeps.cli.output import say
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import SweepView, draw_trials, open_view
-from sweeps.forecast import BudgetStatus
-from sweeps.goals import ACCURACY_ALONE, Goals
-from sweeps.leaderboard import Leaderboard, find_best
-from sweeps.record import TrialRecord, Twin
-from sweeps.result import Registered, SweepResult, TestReading
-from sweeps.spec import SweepSpec
-from sweeps.spec_loading import load_spec
+from sweeps.engine.forecast import BudgetStatus
+from sweeps.results.leaderboard import Leaderboard, find_best
+from sweeps.results.result import Registered, SweepResult, TestReading
+from sweeps.spec.loading import load_spec
+from sweeps.spec.objectives import ACCURACY_ALONE, Goals
+from sweeps.spec.spec import SweepSpec
 from sweeps.text import Grid
+from sweeps.trial import NOTHING, TrialRecord, Twin
 
 
 @pytest.fixture(scope="module")

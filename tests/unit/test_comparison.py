@@ -11,13 +11,13 @@ import pytest
 from scipy.stats import binomtest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
-from sweeps.comparison import compare, sweep_json
-from sweeps.leaderboard import Leaderboard
-from sweeps.record import Status, TrialRecord
-from sweeps.result import Registered, SweepResult, TestReading
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.result import Registered, SweepResult, TestReading
+from sweeps.run.comparison import compare, sweep_json
+from sweeps.trial import Status, TrialRecord
 
 IMAGES = 200
 

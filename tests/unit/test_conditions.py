@@ -14,14 +14,14 @@ from pydantic import ValidationError
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from carcls.outcome import Measurement
-from sweeps.space import Choice, FloatDomain, IntDomain
-from sweeps.space_conditions import parameters_of, settle
-from sweeps.spec import SweepSpec
-from sweeps.spec_loading import load_spec
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.study import Asked, Study
-from sweeps.study_records import read_history
-from sweeps.study_sampling import Sampler
+from sweeps.spec.conditions import parameters_of, settle
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.loading import load_spec
+from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.records import read_history
+from sweeps.study.sampling import Sampler
+from sweeps.study.study import Asked, Study
 
 BACKBONE_LR = FloatDomain(1e-5, 1e-2, log=True)
 

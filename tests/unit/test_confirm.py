@@ -16,15 +16,15 @@ from rich.console import Console
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from sweeps.cli.view import SweepView
-from sweeps.confirm import confirmed_of, fresh_seeds, typical_run
-from sweeps.leaderboard import Leaderboard, find_best
-from sweeps.record import Status, TrialRecord
-from sweeps.several_specs import specs_of_all
-from sweeps.spec import SweepSpec
-from sweeps.spec_loading import load_spec
-from sweeps.sweep_checks import claim_folder
-from sweeps.sweep_file import write_file
-from sweeps.winner import repeats_wanted
+from sweeps.results.leaderboard import Leaderboard, find_best
+from sweeps.run.check import claim_folder
+from sweeps.run.command import specs_of_all
+from sweeps.run.winner import repeats_wanted
+from sweeps.spec.loading import load_spec
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import write_file
+from sweeps.study.confirmation import confirmed_of, fresh_seeds, typical_run
+from sweeps.trial import Status, TrialRecord
 
 BASE = TrialConfig().model_dump()
 

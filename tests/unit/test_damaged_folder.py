@@ -11,11 +11,11 @@ import pytest
 
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
-from sweeps.space import FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.study import Study
-from sweeps.study_journal import JOURNAL
-from sweeps.sweep_file import SWEEP, write_file
+from sweeps.spec.space import FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import SWEEP, write_file
+from sweeps.study.journal import JOURNAL
+from sweeps.study.study import Study
 
 COMMANDS = ("status mine", "runs", "resume mine --dry-run", "gc --dry-run", "stop mine", "status mine --json")
 

@@ -19,10 +19,9 @@ from scipy.io import savemat
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, find_dataset, prepare_dataset, summarize
+from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.splits import Splits
-from carcls.data.stanford import read_layout
-from carcls.data.summary import DataSummary
 from carcls.errors import DataError
 from carcls.stages import StageStore
 
@@ -117,9 +116,7 @@ def test_splits_do_not_depend_on_the_size(cars: Path, tmp_path: Path) -> None:
 def test_pack_of_another_size_is_made_on_request(cars: Path, tmp_path: Path) -> None:
     """A trial may want its own image size; the rows are the same images."""
     data = prepare(cars, tmp_path)
-    pack = data.pack(StageStore(tmp_path), 20)
-    assert pack.pixels.shape == (72, 20, 20, 3)
-    assert pack.size == 20
+    assert data.pixels(StageStore(tmp_path), 20).shape == (72, 20, 20, 3)
 
 
 def test_seed_and_fraction_change_the_digest_and_the_name_does_not(cars: Path, tmp_path: Path) -> None:
@@ -301,7 +298,7 @@ def test_summary_agrees_with_the_preparation(cars: Path, tmp_path: Path) -> None
     """Without near-duplicates and broken files, the plan's counts are the real ones, in both cases of test."""
     for root in (cars, cars / "train"):
         summary = summarize(DataConfig(path=str(root)), read_layout(root))
-        assert replace(DataSummary.of(prepare(root, tmp_path)), digest="") == summary
+        assert replace(prepare(root, tmp_path).summary, digest="") == summary
 
 
 def test_a_data_set_that_was_read_is_found_without_reading_an_image(own_cars: Path, tmp_path: Path) -> None:
@@ -333,8 +330,8 @@ def test_saved_data_set_loads_the_same(own_cars: Path, tmp_path: Path) -> None:
     assert (loaded.quarantined, loaded.duplicates, loaded.notes) == (data.quarantined, data.duplicates, data.notes)
     assert np.array_equal(loaded.splits.test, data.splits.test)
     assert np.array_equal(loaded.labels, data.labels)
-    pixels = loaded.pack(StageStore(tmp_path / "s"), SIZE).pixels
-    assert np.array_equal(pixels, data.pack(StageStore(tmp_path / "s"), SIZE).pixels)
+    pixels = loaded.pixels(StageStore(tmp_path / "s"), SIZE)
+    assert np.array_equal(pixels, data.pixels(StageStore(tmp_path / "s"), SIZE))
 
 
 def test_sixteen_thousand_images_load_fast(tmp_path: Path) -> None:
@@ -345,7 +342,7 @@ def test_sixteen_thousand_images_load_fast(tmp_path: Path) -> None:
     )
     classes = tuple(f"class {n}" for n in range(196))
     rows = np.arange(16_185)
-    manifest = Manifest(tmp_path, "devkit", classes, images, "0" * 24, ("0" * 32,) * len(images))
+    manifest = Manifest(tmp_path, classes, images, "0" * 24, ("0" * 32,) * len(images))
     Dataset("cars", manifest, 0.0, Splits(rows[:7000], rows[7000:8144], rows[8144:])).save(tmp_path / "d.json")
     seconds = []
     for _ in range(3):

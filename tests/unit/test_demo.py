@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from carcls.data import demo, demo_drawing
+from carcls.data import demo
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
+from carcls.data.demo import VIEWS, Car, viewpoint
 from carcls.data.demo_catalogue import CLASSES, CarClass
-from carcls.data.demo_drawing import VIEWS, Car, viewpoint
 from carcls.data.fingerprints import THRESHOLD, near_duplicate_groups
 from carcls.data.pack import find_index
 from carcls.errors import DataError, OutputError
@@ -118,7 +118,7 @@ def test_colour_tells_no_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """No class has a colour, and of the paints [3] of its images none is the next one's."""
     assert not set(CarClass._fields) & {"paint", "colour"}
     paints: list[np.ndarray] = []
-    monkeypatch.setattr(demo_drawing.Car.__wrapped__, "draw", lambda *given: paints.append(given[3]))
+    monkeypatch.setattr(demo.Car.__wrapped__, "draw", lambda *given: paints.append(given[3]))
     for index in range(8):
         demo.draw_image(0, 5, index)
     assert len(np.unique(np.round(paints, 2), axis=0)) == 8
@@ -185,6 +185,5 @@ def test_the_demo_repeats_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = prepare_dataset(DataConfig(path=str(folder)), stages, 32)
     assert found.duplicates == ()
     index = find_index(found.manifest, found.margin, stages)
-    assert index is not None
     groups = near_duplicate_groups(index.fingerprints, threshold=THRESHOLD + 2)
     assert len(set(groups.tolist())) == sum(demo.demo_counts()[1:])

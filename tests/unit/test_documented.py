@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from carcls.config import TrialConfig
-from sweeps.documented import EXPERIMENTS, LEAK_MARK, experiments_of, find_experiment
+from sweeps.spec.documented import EXPERIMENTS, LEAK_MARK, experiments_of, find_experiment
 
 TRANSFER = {
     "backbone": "resnet50",

@@ -11,14 +11,14 @@ import pytest
 from carcls.errors import InputError
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
-from sweeps.remembered import recall
-from sweeps.space import Choice, FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.spec_loading import load_spec
-from sweeps.study import Study
-from sweeps.study_records import read_history
-from sweeps.sweep_checks import fit_to_data
-from sweeps.sweep_file import JOB, SWEEP, write_file
+from sweeps.run.check import fit_to_data
+from sweeps.run.remembered import recall
+from sweeps.spec.loading import load_spec
+from sweeps.spec.space import Choice, FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import JOB, SWEEP, write_file
+from sweeps.study.records import read_history
+from sweeps.study.study import Study
 
 
 def spec_of(name: str, data: Path | None = None) -> SweepSpec:

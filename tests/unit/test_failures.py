@@ -40,9 +40,9 @@ from sweeps.failures import (
     is_broken_device,
     next_try,
 )
-from sweeps.space import FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.study import Study
+from sweeps.spec.space import FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.study import Study
 
 # What Ray says of every process that was killed, whoever did it.
 KILLED = (
@@ -340,7 +340,7 @@ def test_stages_older_than_checksums_are_used_as_they_are(tmp_path: Path) -> Non
 
 def test_large_files_are_checked_in_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limit the first and the last block still count, and so does the size."""
-    monkeypatch.setattr("carcls.stages_checks.WHOLE_BYTES", 2**20)
+    monkeypatch.setattr("carcls.disk.WHOLE_BYTES", 2**20)
     store = StageStore(tmp_path)
 
     def make(folder: Path) -> None:

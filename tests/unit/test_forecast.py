@@ -6,13 +6,12 @@ import random
 
 import pytest
 
-from sweeps.budget import Spent
-from sweeps.forecast import Account, BudgetStatus
-from sweeps.record import Status, TrialRecord
-from sweeps.resources import Share
-from sweeps.space import FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping, survival
+from sweeps.engine.forecast import Account, BudgetStatus
+from sweeps.engine.resources import Share
+from sweeps.spec.fields import EarlyStopping, survival
+from sweeps.spec.space import FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.trial import Spent, Status, TrialRecord
 
 STOPPING = EarlyStopping(min_epochs=1)  # rungs at 1 and 3 of 9 epochs
 GPU = {"price": "3600/gpu-hour"}  # a second costs 1

@@ -8,8 +8,8 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
-from sweeps.hangs import Patience, expected_seconds
-from sweeps.resources import Share, least_seconds
+from sweeps.engine.hangs import Patience, expected_seconds
+from sweeps.engine.resources import Share, least_seconds
 
 LEAST = 300.0
 

@@ -24,49 +24,15 @@ CARCLS_LAYERS: list[set[str]] = [
     {"carcls.training", "carcls.export"},
     {"carcls.families"},
 ]
+# Rooms of sweeps, lowest first, after the modules that every room may use.
 SWEEPS_LAYERS: list[set[str]] = [
-    {"sweeps.text", "sweeps.interrupts"},
-    {"sweeps.space", "sweeps.objectives"},
-    {"sweeps.goals"},
-    {
-        "sweeps.spec",
-        "sweeps.budget",
-        "sweeps.spending",
-        "sweeps.forecast",
-        "sweeps.documented",
-        "sweeps.failures",
-        "sweeps.plan",
-        "sweeps.rates",
-        "sweeps.confirm",
-        "sweeps.record",
-        "sweeps.resources",
-        "sweeps.leaderboard",
-        "sweeps.result",
-    },
-    {"sweeps.lock", "sweeps.sweep_file", "sweeps.waits"},
+    {"sweeps.text", "sweeps.interrupts", "sweeps.lock", "sweeps.waits", "sweeps.trial", "sweeps.failures"},
+    {"sweeps.spec"},
     {"sweeps.study"},
-    {
-        "sweeps.worker",
-        "sweeps.preload",
-        "sweeps.tracking",
-        "sweeps.stored_models",
-        "sweeps.marking",
-        "sweeps.clearing",
-        "sweeps.stage_uses",
-        "sweeps.stage_news",
-        "sweeps.ray_servers",
-        "sweeps.observers",
-        "sweeps.halt",
-        "sweeps.hangs",
-        "sweeps.bridge",
-        "sweeps.session",
-        "sweeps.cluster",
-    },
-    {"sweeps.registry", "sweeps.engine", "sweeps.submit", "sweeps.promotion"},
-    {"sweeps.command", "sweeps.remembered", "sweeps.status"},
-    {"sweeps.winner", "sweeps.sweep", "sweeps.comparison", "sweeps.deletion"},
-    {"sweeps.repair"},
-    {"sweeps.reproduction", "sweeps.together", "sweeps.several"},
+    {"sweeps.results"},
+    {"sweeps.tracking"},
+    {"sweeps.engine"},
+    {"sweeps.run"},
     {"sweeps.cli"},
 ]
 # What of carcls the orchestrator may use.
@@ -89,21 +55,13 @@ SWEEPS_USES = {
 }
 LIBRARY_USERS = {
     "optuna": {"sweeps.study"},
-    "ray": {
-        "sweeps.worker",
-        "sweeps.engine",
-        "sweeps.bridge",
-        "sweeps.session",
-        "sweeps.ray_servers",
-        "sweeps.cluster",
-        "sweeps.submit",
-    },
-    "mlflow": {"sweeps.tracking", "sweeps.registry", "sweeps.promotion"},
+    "ray": {"sweeps.engine"},
+    "mlflow": {"sweeps.tracking"},
     "click": {"sweeps.cli"},
     "rich": {"sweeps.cli", "sweeps.text"},
 }
 TORCH = {"torch", "torchvision", "timm"}
-TORCH_FREE_DATA = {"manifest", "stanford", "splits", "pack", "dataset", "findings", "demo"}
+TORCH_FREE_DATA = {"manifest", "layouts", "splits", "pack", "dataset", "demo"}
 
 
 @cache
@@ -159,7 +117,7 @@ def _type_checking_nodes(tree: ast.Module) -> set[ast.AST]:
 
 
 def unit_of(module: str, layers: list[set[str]]) -> str:
-    """Return the part of the table that a module belongs to (``sweeps.spec_text`` to ``sweeps.spec``)."""
+    """Return the part of the table that a module belongs to (``sweeps.spec.yaml_text`` to ``sweeps.spec.spec``)."""
     head = ".".join(module.split(".")[:2])
     parts = {part for layer in layers for part in layer}
     owners = [part for part in parts if head == part or head.startswith(f"{part}_")]

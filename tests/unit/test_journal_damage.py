@@ -18,13 +18,13 @@ from carcls.outcome import Measurement
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import MISTAKE, run_command
 from sweeps.interrupts import interruptible
-from sweeps.record import TrialRecord
-from sweeps.space import FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.study import Study
-from sweeps.study_journal import JOURNAL
-from sweeps.study_records import read_history
-from sweeps.sweep_file import write_file
+from sweeps.spec.space import FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import write_file
+from sweeps.study.journal import JOURNAL
+from sweeps.study.records import read_history
+from sweeps.study.study import Study
+from sweeps.trial import TrialRecord
 
 COMMANDS = ("status mine", "status mine --json", "resume mine --dry-run", "gc --dry-run")
 
@@ -136,7 +136,7 @@ def test_a_second_ctrl_c_while_a_line_is_written_spoils_no_other(
 ) -> None:
     """The first asks the sweep to stop, the second raises wherever the driver is, but not between line and sum."""
     monkeypatch.setattr("sweeps.interrupts._SAME_SECONDS", -1.0)
-    monkeypatch.setattr("sweeps.study_journal.SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("sweeps.study.journal.SYNC_SECONDS", 0.0)
     sync = os.fsync
 
     def interrupted(descriptor: int) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from sweeps.goals import ACCURACY_ALONE, Goals
-from sweeps.leaderboard import Leaderboard, differing_settings, find_best
-from sweeps.record import Status, TrialRecord, Twin
+from sweeps.results.leaderboard import Leaderboard, differing_settings, find_best
+from sweeps.spec.objectives import ACCURACY_ALONE, Goals
+from sweeps.trial import Status, TrialRecord, Twin
 
 BASE = TrialConfig().model_dump()
 

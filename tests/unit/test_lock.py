@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from carcls.errors import InputError
-from sweeps.deletion import Remains, remove
 from sweeps.lock import ask_to_stop, asked_to_stop, forget_request, holder_of, locked
+from sweeps.run.deletion import Remains, remove
 
 HOLD = """
 import sys, time

@@ -11,7 +11,7 @@ from helpers import events_of
 
 from carcls.stages import StageStore
 from carcls.stages_disk import Stored, list_store, take_out
-from sweeps.marking import USELESS, Judged, Marks, Reason, choose, judge
+from sweeps.run.cleaning import USELESS, Marks, Reason, choose
 
 NOW = 1_000_000.0
 
@@ -34,7 +34,6 @@ def draw_store(dice: random.Random) -> tuple[list[Stored], Marks]:
         models=models,
         in_use_since=dice.choice([float("inf"), NOW - 3000]),
         has_unnamed=dice.random() < 0.5,
-        has_unnamed_checkpoints=dice.random() < 0.5,
     )
 
 
@@ -45,42 +44,43 @@ def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -
     things, marks = draw_store(dice)
     budget = dice.choice([None, 1, dice.randrange(1, 10_000)])
     useless_too = dice.random() < 0.5
-    judged = [judge(stored, marks) for stored in things]
-    gone = {one.stored.path for one in choose(judged, budget, useless_too=useless_too)}
+    gone = {stored.path for _, stored in choose(things, marks, budget, useless_too=useless_too)}
     for stored in things:
         made, unfinished = stored.state == "made", stored.state == "unfinished"
         if (
             ((made or unfinished) and (stored.name in marks.kept or stored.kind == "index"))
             or (made and stored.used >= marks.in_use_since)
-            or (unfinished and marks.has_unnamed_checkpoints)
+            or (unfinished and marks.has_unnamed)
         ):
             assert stored.path not in gone
         if made and budget is None and (stored.name in marks.named or marks.has_unnamed):
             assert stored.path not in gone
-    left = [one for one in judged if one.stored.path not in gone]
-    if budget is not None and sum(one.stored.size for one in left) > budget:
-        assert all(one.reason == "kept" for one in left)
+    left = [stored for stored in things if stored.path not in gone]
+    if budget is not None and sum(stored.size for stored in left) > budget:
+        assert all(marks.why(stored) is None for stored in left)
     if budget is None:
-        assert gone == {one.stored.path for one in judged if useless_too and one.reason in USELESS}
-
-
-def judged_of(reason: Reason, *, rank: int = 0, used: float = NOW) -> Judged:
-    """Something of ten bytes that may go for a reason."""
-    return Judged(Stored(Path("/store/training/0"), "training", "0", "made", 10, used), reason, rank)
+        assert gone == {stored.path for stored in things if useless_too and marks.why(stored) in USELESS}
 
 
 def test_the_readiest_go_first_and_no_more_than_the_budget_asks() -> None:
     """Leftovers, then checkpoints, then the worst models, then what was not used for longest."""
-    order = [
-        judged_of("leftover"),
-        judged_of("stopped"),
-        judged_of("model", rank=9),
-        judged_of("model", rank=7),
-        judged_of("unused", used=NOW - 99),
-        judged_of("unused", used=NOW - 1),
+    order: list[tuple[Reason, str, float]] = [
+        ("leftover", "making", 0),
+        ("stopped", "unfinished", 0),
+        ("model", "made", 0),
+        ("model", "made", 0),
+        ("unused", "made", -99),
+        ("unused", "made", -1),
     ]
+    things = [
+        Stored(Path(f"/store/training/{place}"), "training", str(place), state, 10, NOW + age)  # type: ignore[arg-type]
+        for place, (_, state, age) in enumerate(order)
+    ]
+    kept = Stored(Path("/store/index/0"), "index", "0", "made", 10, 0.0)
+    marks = Marks(named={stored.name for stored in things}, models={"training/2": 9, "training/3": 7})
+    expected = [(why, stored) for (why, _, _), stored in zip(order, things, strict=True)]
     for count in range(len(order) + 1):
-        assert choose([*reversed(order), judged_of("kept")], 70 - 10 * count, useless_too=False) == order[:count]
+        assert choose([*reversed(things), kept], marks, 70 - 10 * count, useless_too=False) == expected[:count]
 
 
 def fill(folder: Path) -> None:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from optuna.study import Study
 from optuna.trial import create_trial
 
-from sweeps.goals import Goals, compromise, pareto_front, parse_constraint
-from sweeps.objectives import QUANTITIES, find_quantity, parse_objectives
+from sweeps.spec.objectives import QUANTITIES, Goals, find_quantity, parse_constraint, parse_objectives
 
 POINTS = st.integers(1, 3).flatmap(
     lambda width: st.lists(st.tuples(*[st.integers(0, 6).map(float)] * width), min_size=1, max_size=25)
@@ -89,26 +88,33 @@ def test_excess_is_above_zero_exactly_where_the_limit_is_broken(bound: float, va
 
 @given(POINTS)
 def test_front_is_that_of_the_definition_and_of_optuna(points: list[tuple[float, ...]]) -> None:
-    """A point is on the front exactly when no other is nowhere worse and somewhere better."""
+    """A point is on the front exactly when no other is nowhere worse and somewhere better; the compromise is on it."""
+    objectives = [quantity for quantity in QUANTITIES if quantity.direction == "minimize"][: len(points[0])]
+    names = [objective.metric for objective in objectives]
+    goals = Goals(tuple(objectives))
+    metrics = {number: dict(zip(names, point, strict=True)) for number, point in enumerate(points)}
 
     def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
         pairs = list(zip(one, other, strict=True))
         return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
     naive = [place for place, point in enumerate(points) if not any(dominates(other, point) for other in points)]
-    assert pareto_front(dict(enumerate(points))) == naive
-    if len(points[0]) > 1:
+    front = goals.front(metrics)
+    assert front == tuple(place for place in naive if points[place] not in points[:place])
+    assert goals.compromise(metrics) in front
+    if goals.are_several:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        study: Study = optuna.create_study(directions=["minimize"] * len(points[0]))
+        study: Study = optuna.create_study(directions=["minimize"] * len(names))
         study.add_trials([create_trial(values=list(point)) for point in points])
         assert sorted(trial.number for trial in study.best_trials) == naive
 
 
-@given(POINTS)
-def test_the_compromise_of_a_front_is_on_it(points: list[tuple[float, ...]]) -> None:
-    """The nearest to the best of everything is one that nothing dominates."""
-    numbered = dict(enumerate(points))
-    assert compromise(numbered) in pareto_front(numbered)
+def test_the_compromise_is_the_nearest_to_the_best_of_everything() -> None:
+    """Each objective counts by its span over the front; without a front there is none."""
+    goals = Goals.parse(["loss", "parameters"], [])
+    points = {7: (0.0, 1e6), 8: (1.0, 1e5), 9: (10.0, 0.0)}
+    assert goals.compromise({n: {"val_loss": loss, "parameters": size} for n, (loss, size) in points.items()}) == 8
+    assert goals.compromise({}) is None
 
 
 def test_objectives_have_one_name_each_and_the_nearest_is_offered() -> None:
@@ -118,7 +124,7 @@ def test_objectives_have_one_name_each_and_the_nearest_is_offered() -> None:
         find_quantity("predict_tme")
     with pytest.raises(ValueError, match="each once"):
         parse_objectives(["accuracy", "val_accuracy"])
-    names = [name for quantity in QUANTITIES for name in quantity.names]
+    names = [name for quantity in QUANTITIES for name in {quantity.name, quantity.metric}]
     assert len(set(names)) == len(names)
 
 

@@ -20,24 +20,24 @@ from PIL import Image
 from pydantic import BaseModel
 
 from carcls.config import TrialConfig
-from carcls.data.stanford import read_layout
+from carcls.data.layouts import read_layout
 from carcls.errors import SpecError
 from carcls.machine import usable_cores, visible_gpus
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, run_command
-from sweeps.command import Command
-from sweeps.remembered import recall
-from sweeps.session import RaySession
-from sweeps.spec import SweepSpec
-from sweeps.spec_loading import load_spec
-from sweeps.spec_text import read_packaged, read_tree
-from sweeps.status import sweep_status, sweeps_in
-from sweeps.study import Study
-from sweeps.sweep import open_session
-from sweeps.sweep_checks import check_sweeps
-from sweeps.sweep_data import prepare_data
-from sweeps.sweep_file import read_file, text_with_id, write_file
+from sweeps.engine.session import RaySession
+from sweeps.run.check import check_sweeps
+from sweeps.run.command import Command
+from sweeps.run.data import prepare_data
+from sweeps.run.remembered import recall
+from sweeps.run.status import sweep_status, sweeps_in
+from sweeps.run.sweep import open_session
+from sweeps.spec.loading import load_spec
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import read_file, text_with_id, write_file
+from sweeps.spec.yaml_text import read_packaged, read_tree
+from sweeps.study.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]
 _BUILDS: tuple[CodeType, ...] = (BaseModel.model_validate.__func__.__code__, BaseModel.__init__.__code__)  # type: ignore[attr-defined]

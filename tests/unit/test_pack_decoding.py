@@ -12,8 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from carcls.data.decode import UnreadableImage, fit_window, read_square, read_squares_and_gray
-from carcls.data.formats import EXTENSIONS, FORMATS
+from carcls.data.decode import EXTENSIONS, FORMATS, UnreadableImage, fit_window, read_square, read_squares_and_gray
 
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (255, 255, 255)
 

@@ -7,17 +7,19 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from filelock import FileLock
 from helpers import events_of
+from numpy.typing import NDArray
 from PIL import Image
 
 from carcls.data.decode import read_square
+from carcls.data.layouts import read_layout
 from carcls.data.manifest import Manifest
-from carcls.data.pack import get_index, get_pack
-from carcls.data.stanford import read_manifest
+from carcls.data.pack import PIXELS, get_index, get_pack
 from carcls.errors import OutputError
 from carcls.stages import StageStore
 
@@ -35,7 +37,7 @@ def write_images(root: Path, count: int) -> Manifest:
         else:
             noise = rng.integers(0, 255, size=(6, 9, 3), dtype=np.uint8)
             Image.fromarray(noise).resize((90, 60)).save(path)
-    return read_manifest(root)
+    return read_layout(root).with_contents()
 
 
 @pytest.fixture(scope="module")
@@ -44,52 +46,39 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return write_images(tmp_path_factory.mktemp("many"), MANY)
 
 
+def pixels_of(pack: Path) -> NDArray[np.uint8]:
+    """Return the pixels of a pack."""
+    return np.load(pack / PIXELS, mmap_mode="r")
+
+
 def making_leftovers(store: StageStore) -> list[str]:
     """Return what a maker left in the packs' folder, locks aside."""
     return [path.name for path in store.root.glob("pack/*") if path.suffix != ".lock"]
 
 
 def test_rows_of_the_pack_are_the_images_of_the_manifest(many: Manifest, tmp_path: Path) -> None:
-    """Row i is image i as read alone; unreadable rows are zeros; the map is read-only."""
+    """Row i is image i as read alone; unreadable rows are zeros, without a fingerprint, and have their reason."""
     pack = get_pack(many, 0.0, 24, StageStore(tmp_path), workers=2)
-    assert pack.pixels.shape == (MANY, 24, 24, 3)
-    assert pack.pixels.dtype == np.uint8
-    assert not pack.pixels.flags.writeable
+    pixels = pixels_of(pack)
+    assert (pixels.shape, pixels.dtype) == ((MANY, 24, 24, 3), np.uint8)
     for row in (0, 7, 133, MANY - 1):
-        assert np.array_equal(pack.pixels[row], read_square(many.root / many.images[row].path, 24))
+        assert np.array_equal(pixels[row], read_square(many.root / many.images[row].path, 24))
     empty = [row for row, image in enumerate(many.images) if (many.root / image.path).stat().st_size == 0]
     index = get_index(many, 0.0, pack, StageStore(tmp_path))
     assert index.broken == tuple((row, "the file is empty") for row in empty)
-    assert not pack.pixels[empty].any()
+    assert not pixels[empty].any()
+    assert np.flatnonzero(index.fingerprints == 0).tolist() == empty
 
 
-def test_one_thread_and_several_make_the_same_pack(many: Manifest, tmp_path: Path) -> None:
-    """How many workers decode shows nowhere in the result."""
-    stores = [StageStore(tmp_path / name) for name in ("alone", "pool")]
-    packs = [get_pack(many, 0.0, 16, store, workers=workers) for store, workers in zip(stores, (1, 3), strict=True)]
-    assert np.array_equal(packs[0].pixels, packs[1].pixels)
-    indexes = [get_index(many, 0.0, pack, store) for pack, store in zip(packs, stores, strict=True)]
-    assert np.array_equal(indexes[0].fingerprints, indexes[1].fingerprints)
-
-
-def test_fingerprints_do_not_depend_on_the_size(many: Manifest, tmp_path: Path) -> None:
-    """Whichever size is packed first, the same images count as near-duplicates."""
-    indexes = []
-    for size in (16, 40):
-        store = StageStore(tmp_path / str(size))
-        indexes.append(get_index(many, 0.0, get_pack(many, 0.0, size, store), store))
-    assert np.array_equal(indexes[0].fingerprints, indexes[1].fingerprints)
-
-
-def test_second_call_decodes_nothing(many: Manifest, tmp_path: Path) -> None:
-    """The same manifest, margin and size are answered from the store; another size is decoded."""
-    store = StageStore(tmp_path)
-    calls: list[tuple[int, int]] = []
-    get_pack(many, 0.0, 16, store)
-    get_pack(many, 0.0, 16, store, progress=lambda *counts: calls.append(counts))
-    get_pack(many, 0.0, 20, store)
-    assert not calls
-    assert [event.event for event in events_of(store)] == ["made", "reused", "made"]
+def test_neither_threads_nor_the_size_show_in_what_is_found(many: Manifest, tmp_path: Path) -> None:
+    """One thread and three make the same pack; whichever size is packed first, fingerprints are the same."""
+    packs, prints = [], []
+    for size, workers in ((16, 1), (16, 3), (40, 2)):
+        store = StageStore(tmp_path / f"{size}-{workers}")
+        packs.append(get_pack(many, 0.0, size, store, workers=workers))
+        prints.append(get_index(many, 0.0, packs[-1], store).fingerprints)
+    assert np.array_equal(pixels_of(packs[0]), pixels_of(packs[1]))
+    assert all(np.array_equal(prints[0], other) for other in prints[1:])
 
 
 def test_all_wanted_sizes_are_decoded_in_one_pass(many: Manifest, tmp_path: Path) -> None:
@@ -103,9 +92,8 @@ def test_all_wanted_sizes_are_decoded_in_one_pass(many: Manifest, tmp_path: Path
     for size in (16, 24, 40):
         pack = get_pack(many, 0.0, size, store, progress=lambda *_: pytest.fail("decoded again"))
         reference = get_pack(many, 0.0, size, alone)
-        assert np.array_equal(pack.pixels, reference.pixels)
-        for file in ("fingerprints.npy", "index.json"):
-            assert (pack.folder / file).read_bytes() == (reference.folder / file).read_bytes()
+        for file in (PIXELS, "fingerprints.npy", "index.json"):
+            assert (pack / file).read_bytes() == (reference / file).read_bytes()
 
 
 def test_a_size_that_another_process_makes_is_left_to_it(many: Manifest, tmp_path: Path) -> None:
@@ -115,7 +103,7 @@ def test_a_size_that_another_process_makes_is_left_to_it(many: Manifest, tmp_pat
     other.parent.mkdir(parents=True)
     with FileLock(f"{other}.lock"):
         made = get_pack(many, 0.0, 16, store, also=[24, 40])
-    assert made.size == 16
+    assert pixels_of(made).shape[1] == 16
     assert sum(event.event == "made" for event in events_of(store)) == 2
     assert not other.exists()
 
@@ -139,15 +127,8 @@ def test_interrupting_leaves_nothing(many: Manifest, tmp_path: Path, also: list[
 def test_progress_rises_to_the_number_of_images(tmp_path: Path, count: int) -> None:
     """The bar starts at nothing, never falls and ends full, of few images and of many."""
     seen: list[tuple[int, int]] = []
-    manifest = write_images(tmp_path / "data", count)
-    get_pack(
-        manifest,
-        0.0,
-        16,
-        StageStore(tmp_path / "s"),
-        progress=lambda done, total: seen.append((done, total)),
-        workers=2,
-    )
+    manifest, store = write_images(tmp_path / "data", count), StageStore(tmp_path / "s")
+    get_pack(manifest, 0.0, 16, store, progress=lambda *counts: seen.append(counts), workers=2)
     assert seen[0] == (0, count)
     assert seen[-1] == (count, count)
     assert seen == sorted(seen)
@@ -156,15 +137,16 @@ def test_progress_rises_to_the_number_of_images(tmp_path: Path, count: int) -> N
 KILLED_HALFWAY = """
 import os, signal, sys
 from pathlib import Path
+from carcls.data.layouts import read_layout
 from carcls.data.pack import get_pack
-from carcls.data.stanford import read_manifest
 from carcls.stages import StageStore
 
 def die(done, total):
     if done:
         os.kill(os.getpid(), signal.SIGKILL)
 
-get_pack(read_manifest(Path(sys.argv[1])), 0.0, 16, StageStore(Path(sys.argv[2])), progress=die, workers=2)
+manifest = read_layout(Path(sys.argv[1])).with_contents()
+get_pack(manifest, 0.0, 16, StageStore(Path(sys.argv[2])), progress=die, workers=2)
 """
 
 
@@ -176,18 +158,14 @@ def test_killed_maker_leaves_no_stage(many: Manifest, tmp_path: Path) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not list(store.root.glob("pack/*/key.json"))
     pack = get_pack(many, 0.0, 16, store)
-    assert np.array_equal(pack.pixels[-1], read_square(many.root / many.images[-1].path, 16))
-    assert making_leftovers(store) == [pack.folder.name]
+    assert np.array_equal(pixels_of(pack)[-1], read_square(many.root / many.images[-1].path, 16))
+    assert making_leftovers(store) == [pack.name]
 
 
 def test_full_disk_is_found_before_decoding(many: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pack that cannot fit is refused with the room it needs, and leaves nothing."""
-    monkeypatch.setattr("carcls.data.pack.shutil.disk_usage", lambda _: _Usage())
+    monkeypatch.setattr("carcls.data.pack.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     store = StageStore(tmp_path)
     with pytest.raises(OutputError, match="GiB free for decoded images"):
         get_pack(many, 0.0, 64, store)
     assert making_leftovers(store) == []
-
-
-class _Usage:
-    free = 1000

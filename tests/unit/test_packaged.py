@@ -7,9 +7,9 @@ import shlex
 import pytest
 from helpers import spec_of_yaml
 
-from sweeps.documented import experiments_of
-from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.spec_loading import PackagedSpec, load_spec, packaged_specs
+from sweeps.spec.documented import experiments_of
+from sweeps.spec.loading import PackagedSpec, load_spec, packaged_specs
+from sweeps.spec.spec import FAMILIES, SweepSpec
 
 
 def spec_of(packaged: PackagedSpec) -> SweepSpec:

@@ -9,11 +9,11 @@ import pytest
 
 from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
-from sweeps.plan import Plan
-from sweeps.rates import Machine, rates_of, this_machine
-from sweeps.spec_loading import load_spec
-from sweeps.sweep_data import wanted_sizes
+from carcls.data.config import DataSummary
+from sweeps.engine.rates import Machine, rates_of, this_machine
+from sweeps.run.data import wanted_sizes
+from sweeps.run.plan import Plan
+from sweeps.spec.loading import load_spec
 
 TWO_CORES = Machine(cores=2)
 

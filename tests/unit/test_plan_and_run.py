@@ -19,11 +19,11 @@ from carcls.data.splits import cut_splits
 from carcls.errors import InputError
 from carcls.families import preflight
 from carcls.stages import StageStore
-from sweeps.plan import Plan
-from sweeps.rates import Machine
-from sweeps.spec_loading import load_spec
-from sweeps.sweep_checks import claim_folder, fit_to_data, require_same_data
-from sweeps.sweep_data import expected_demo
+from sweeps.engine.rates import Machine
+from sweeps.run.check import claim_folder, fit_to_data, require_same_data
+from sweeps.run.data import expected_demo
+from sweeps.run.plan import Plan
+from sweeps.spec.loading import load_spec
 
 SMALL = ("--set", "backbone=efficientnet_lite0", "image_size=32", "epochs=1")
 

@@ -13,8 +13,8 @@ import carcls.families
 from carcls.config import TrialConfig
 from carcls.families import TestScore
 from carcls.stages import StageStore
-from sweeps.result import TestReading
-from sweeps.winner_readings import Subject, count_readings, find_reading, read_test
+from sweeps.results.holdout import Subject, count_readings, find_reading, read_test
+from sweeps.results.result import TestReading
 
 
 @dataclass

@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import InputError, SpecError
-from sweeps.command import Command
-from sweeps.documented import EXPERIMENTS, LEAK_MARK, find_experiment
-from sweeps.record import TrialRecord
-from sweeps.reproduction import Reproduced, Reproduction, reproduction_of
-from sweeps.result import TestReading
-from sweeps.several_specs import chosen_experiments, specs_of_experiments
-from sweeps.spec import SweepSpec
-from sweeps.sweep_checks import claim_folder
+from sweeps.results.result import TestReading
+from sweeps.run.check import claim_folder
+from sweeps.run.command import Command, chosen_experiments, specs_of_experiments
+from sweeps.run.reproduction import Reproduced, Reproduction, reproduction_of
+from sweeps.spec.documented import EXPERIMENTS, LEAK_MARK, find_experiment
+from sweeps.spec.spec import SweepSpec
+from sweeps.trial import TrialRecord
 
 NAMES = [experiment.name for experiment in EXPERIMENTS]
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,7 +248,7 @@ def test_an_experiment_in_micro_batches_is_its_own_and_tells_it(monkeypatch: pyt
     data = DataSummary("cars", "d", 9, 2, {"train": 3, "validation": 3, "test": 3})
     result = SimpleNamespace(sweep=spec.name, family="transfer", trials=(record,), data=data)
     manifest = SimpleNamespace(images=())
-    monkeypatch.setattr("sweeps.reproduction.Dataset.load", lambda _: SimpleNamespace(manifest=manifest))
+    monkeypatch.setattr("sweeps.run.reproduction.Dataset.load", lambda _: SimpleNamespace(manifest=manifest))
     tests = {name: TestReading({"test_accuracy": 0.5}, (0.4, 0.6), 3)}
     (row,) = reproduction_of(Command("reproduce", "mine", (spec,)), [result], tests).comparisons
     assert row.record is record

@@ -10,8 +10,8 @@ import pytest
 
 from carcls.errors import InputError
 from carcls.machine import usable_cores
-from sweeps.resources import Machine, Share, trial_resources
-from sweeps.spec import SweepSpec
+from sweeps.engine.resources import Machine, Share, trial_resources
+from sweeps.spec.spec import SweepSpec
 
 CLUSTERS = [
     (Machine(8, 0),),

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import InputError
-from sweeps.goals import Goals
-from sweeps.leaderboard import Leaderboard
-from sweeps.record import TrialRecord, Twin
-from sweeps.result import Compared, Registered, SweepResult, TestReading, read_result
-from sweeps.study_journal import EpochHistory
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.result import Compared, Registered, SweepResult, TestReading, read_result
+from sweeps.spec.objectives import Goals
+from sweeps.study.journal import EpochHistory
+from sweeps.trial import TrialRecord, Twin
 
 TRIAL = TrialRecord(0, "transfer/frozen", {}, {"dropout": 0.5}, "complete", {"val_accuracy": 0.5}, 3, 1.5)
 FAILED = replace(TRIAL, number=1, experiment=None, status="failed", metrics={}, reason="NaN loss")

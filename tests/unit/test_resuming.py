@@ -15,19 +15,18 @@ from hypothesis import strategies as st
 
 from carcls.errors import InputError, OutputError, SpecError
 from carcls.outcome import Measurement
-from sweeps.budget import NOTHING
-from sweeps.cli.status import lines_of
-from sweeps.command import Command
+from sweeps.cli.folder import lines_of
 from sweeps.lock import locked
-from sweeps.record import TrialRecord
-from sweeps.remembered import extended, recall
-from sweeps.space import Choice, FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.status import sweep_status, sweeps_in
-from sweeps.study import Asked, Study
-from sweeps.study_records import read_history
-from sweeps.sweep_file import write_file
+from sweeps.run.command import Command
+from sweeps.run.remembered import extended, recall
+from sweeps.run.status import sweep_status, sweeps_in
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.space import Choice, FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import write_file
+from sweeps.study.records import read_history
+from sweeps.study.study import Asked, Study
+from sweeps.trial import NOTHING, TrialRecord
 
 EPOCHS = 4
 

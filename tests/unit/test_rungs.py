@@ -8,8 +8,8 @@ import optuna
 import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.study_rungs import Curve, is_beaten
+from sweeps.spec.fields import EarlyStopping
+from sweeps.study.rungs import Curve, is_beaten
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -8,10 +8,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweeps.goals import ACCURACY_ALONE
-from sweeps.record import Status, TrialRecord
-from sweeps.space import Choice, Domain, FloatDomain
-from sweeps.study_sampling import (
+from sweeps.spec.objectives import ACCURACY_ALONE
+from sweeps.spec.space import Choice, Domain, FloatDomain
+from sweeps.study.sampling import (
     MOST_SHOWN,
     STARTUP_TRIALS,
     STATES,
@@ -21,6 +20,7 @@ from sweeps.study_sampling import (
     _tpe,
     to_distribution,
 )
+from sweeps.trial import Status, TrialRecord
 
 SEARCH: dict[str, Domain] = {
     "dropout": FloatDomain(0.0, 0.7),

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from carcls.config import TrialConfig
-from sweeps.leaderboard import Leaderboard
-from sweeps.record import TrialRecord
-from sweeps.space import Choice, FloatDomain, IntDomain
-from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.study import Asked, Study
-from sweeps.study_journal import sealed
-from sweeps.study_records import read_history
-from sweeps.study_sampling import Sampler
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.journal import sealed
+from sweeps.study.records import read_history
+from sweeps.study.sampling import Sampler
+from sweeps.study.study import Asked, Study
+from sweeps.trial import TrialRecord
 
 KS, DISTANCES = (1, 3, 10), ("euclidean", "cosine")
 VOTES = ("uniform", "distance", "softmax")

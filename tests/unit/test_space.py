@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from carcls.errors import SpecError
-from sweeps.space import Choice, Domain, FloatDomain, IntDomain
-from sweeps.spec import SweepSpec
+from sweeps.spec.space import Choice, Domain, FloatDomain, IntDomain
+from sweeps.spec.spec import SweepSpec
 
 DOMAINS: dict[str, Domain] = {
     "dropout": FloatDomain(0.0, 0.7),

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
-from sweeps.space import Choice, FloatDomain, IntDomain
-from sweeps.spec import SweepSpec
-from sweeps.spec_loading import load_spec
-from sweeps.spec_stopping import EarlyStopping
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.loading import load_spec
+from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.spec import SweepSpec
 
 
 def mistakes_of(**arguments):
@@ -420,7 +420,7 @@ def test_a_spec_built_in_code_is_checked_too():
 def test_reading_a_spec_loads_no_heavy_library():
     """A spec and a plan are answered without torch, ray, optuna or MLflow."""
     code = (
-        "import sys; from sweeps.spec_loading import load_spec; import sweeps.plan; load_spec('transfer');"
+        "import sys; from sweeps.spec.loading import load_spec; import sweeps.run.plan; load_spec('transfer');"
         "print([m for m in ('torch', 'ray', 'optuna', 'mlflow', 'click', 'rich', 'numpy') if m in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 from carcls.outcome import Measurement
-from sweeps.budget import NOTHING, Prices, Spent, spent_dict
-from sweeps.forecast import Account, BudgetStatus
-from sweeps.record import Status, TrialRecord
-from sweeps.resources import Share
-from sweeps.space import FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.spec_loading import load_spec
-from sweeps.spending import Meter, read_older_spending
-from sweeps.study import Asked, Study
-from sweeps.study_records import read_history
+from sweeps.engine.forecast import Account, BudgetStatus
+from sweeps.engine.meter import Meter
+from sweeps.engine.resources import Share
+from sweeps.results.spending import spent_dict
+from sweeps.spec.fields import Prices
+from sweeps.spec.loading import load_spec
+from sweeps.spec.space import FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.older import read_older_spending
+from sweeps.study.records import read_history
+from sweeps.study.study import Asked, Study
+from sweeps.trial import NOTHING, Spent, Status, TrialRecord
 
 SHARE = Share(cpus=2, gpus=0.5, concurrency=2)
 HELD = (SHARE.cpus, SHARE.gpus)
@@ -67,7 +69,7 @@ def record(number: int, status: Status = "running", **changes: object) -> TrialR
 
 def trained(number: int, status: Status, epochs: int, seconds: float = 10.0, **changes: object) -> TrialRecord:
     """A trial that trained so many epochs, each in ``seconds``."""
-    spent = Spent.of(SHARE, epochs * seconds, epochs)
+    spent = SHARE.spend(epochs * seconds, epochs)
     return record(number, status, epochs=epochs, spent=spent, **changes)
 
 

@@ -13,14 +13,14 @@ import pytest
 
 from carcls.errors import InputError
 from carcls.outcome import Measurement
-from sweeps.space import Choice, FloatDomain, IntDomain
-from sweeps.space_conditions import fits
-from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.study import MAX_ATTEMPTS, Asked, Study
-from sweeps.study_journal import sealed
-from sweeps.study_records import read_history
-from sweeps.study_sampling import Sampler, to_distribution
+from sweeps.spec.conditions import fits
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.journal import sealed
+from sweeps.study.records import read_history
+from sweeps.study.sampling import Sampler, to_distribution
+from sweeps.study.study import MAX_ATTEMPTS, Asked, Study
 
 FROZEN = ("transfer/frozen", "transfer/frozen-augmented")
 

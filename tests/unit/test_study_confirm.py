@@ -8,12 +8,12 @@ import pytest
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
-from sweeps.confirm import Repeat, repeats_of
-from sweeps.space import FloatDomain, IntDomain
-from sweeps.spec import SweepSpec
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.study import Asked, Study
-from sweeps.winner import repeats_wanted
+from sweeps.run.winner import repeats_wanted
+from sweeps.spec.fields import EarlyStopping
+from sweeps.spec.space import FloatDomain, IntDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.confirmation import Repeat, repeats_of
+from sweeps.study.study import Asked, Study
 
 
 def spec_of(**changes: object) -> SweepSpec:

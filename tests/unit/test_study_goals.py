@@ -10,10 +10,10 @@ from helpers import spec_of_yaml
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
-from sweeps.goals import Goals
-from sweeps.space import Choice, FloatDomain
-from sweeps.spec import SweepSpec
-from sweeps.study import Asked, Study
+from sweeps.spec.objectives import Goals
+from sweeps.spec.space import Choice, FloatDomain
+from sweeps.spec.spec import SweepSpec
+from sweeps.study.study import Asked, Study
 
 COSTS = {"resnet50": 23.9e6, "densenet121": 7.2e6}
 SEEDS = 8

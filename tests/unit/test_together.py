@@ -12,19 +12,18 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.errors import SpecError
 from sweeps.cli.execute import show
-from sweeps.command import Command
-from sweeps.leaderboard import Leaderboard
-from sweeps.record import TrialRecord
-from sweeps.result import Registered, SweepResult, TestReading
-from sweeps.several import with_share
-from sweeps.several_specs import specs_of_all
-from sweeps.spec import FAMILIES, SweepSpec
-from sweeps.sweep_file import read_file, write_file
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.result import Registered, SweepResult, TestReading
+from sweeps.run.command import Command, specs_of_all
+from sweeps.run.several import with_share
+from sweeps.run.winners import COLUMNS, NARROW_COLUMNS, Together
+from sweeps.spec.spec import FAMILIES, SweepSpec
+from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.text import Column
-from sweeps.together import COLUMNS, NARROW_COLUMNS, Together
+from sweeps.trial import TrialRecord
 
 
 def specs(*sets: str, trials: int | None = None, **overrides: object) -> dict[str, SweepSpec]:

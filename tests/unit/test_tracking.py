@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from carcls.errors import TrackingError, mask_secrets
-from sweeps.tracking_runs import as_metrics, as_params
-from sweeps.tracking_store import SERVER_SECONDS, check_tracking, open_tracking
+from sweeps.tracking.runs import as_metrics, as_params
+from sweeps.tracking.store import SERVER_SECONDS, check_tracking, open_tracking
 
 
 @pytest.fixture
@@ -124,9 +124,10 @@ def test_a_sweep_can_begin_without_mlflow(tmp_path: Path) -> None:
     """What runs before the first trial loads no MLflow, whose import takes seconds, and leaves no empty database."""
     code = (
         "import sys; from pathlib import Path\n"
-        "import sweeps.sweep, sweeps.engine, sweeps.together, sweeps.reproduction, sweeps.tracking\n"
-        "sweeps.tracking_store.check_tracking(None, Path(sys.argv[1]))\n"
-        "sweeps.tracking_store.check_tracking(f'sqlite:///{sys.argv[1]}/new/mine.db', Path(sys.argv[1]))\n"
+        "import sweeps.run.sweep, sweeps.engine.engine, sweeps.run.winners, sweeps.run.reproduction\n"
+        "import sweeps.tracking.mirror\n"
+        "sweeps.tracking.store.check_tracking(None, Path(sys.argv[1]))\n"
+        "sweeps.tracking.store.check_tracking(f'sqlite:///{sys.argv[1]}/new/mine.db', Path(sys.argv[1]))\n"
         "print('mlflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
@@ -174,7 +175,7 @@ def test_a_copied_database_is_refused(logged: Path, tmp_path: Path) -> None:
 def test_a_model_that_the_shell_names_gets_no_metric(tmp_path: Path) -> None:
     """MLFLOW_ACTIVE_MODEL_ID of another store made every metric of a sweep fail."""
     code = (
-        "import sys; from pathlib import Path; from sweeps.tracking_store import open_tracking; import mlflow\n"
+        "import sys; from pathlib import Path; from sweeps.tracking.store import open_tracking; import mlflow\n"
         "tracking = open_tracking(None, Path(sys.argv[1])); client = tracking.client()\n"
         "run = client.create_run(tracking.experiment('transfer')).info.run_id\n"
         "client.log_batch(run, [mlflow.entities.Metric('m', 1.0, 0, 0)])\n"
@@ -190,7 +191,7 @@ def test_a_model_that_the_shell_names_gets_no_metric(tmp_path: Path) -> None:
 def test_processes_that_start_at_once_share_one_fresh_database(tmp_path: Path) -> None:
     """Two processes that meet no database get the same whole one."""
     code = (
-        "import sys; from pathlib import Path; from sweeps.tracking_store import open_tracking\n"
+        "import sys; from pathlib import Path; from sweeps.tracking.store import open_tracking\n"
         "print(open_tracking(None, Path(sys.argv[1])).experiment('transfer'))"
     )
     running = [

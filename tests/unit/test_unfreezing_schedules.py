@@ -21,17 +21,6 @@ def _written_out(draw: random.Random) -> str:
     return ",".join(f"{epoch}:{opened}" for epoch, opened in zip(epochs, counts, strict=True))
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_a_named_schedule_is_itself(name: str) -> None:
-    """The three names are taken as they are."""
-    assert parse_unfreezing(name) == name
-
-
-def test_a_written_out_schedule_is_read_back() -> None:
-    """A written-out schedule gives its pairs, in order."""
-    assert parse_unfreezing("2:1,4:3,6:all") == ((2, 1), (4, 3), (6, "all"))
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from carcls.config import TrialConfig
-from carcls.data.summary import DataSummary
+from carcls.data.config import DataSummary
 from carcls.stages import StageStore
-from sweeps.cli.verdict import verdict_lines
-from sweeps.leaderboard import Leaderboard
-from sweeps.record import TrialRecord
-from sweeps.result import Compared, SweepResult
-from sweeps.winner_comparison import compare_winner
+from sweeps.cli.summary import verdict_lines
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.result import Compared, SweepResult
+from sweeps.results.winner_comparison import compare_winner
+from sweeps.trial import TrialRecord
 
 IMAGES = 200
 LABELS = np.zeros(IMAGES, np.int64)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from sweeps.spec_stopping import EarlyStopping
-from sweeps.worker_reports import Reports, told_at_once
+from sweeps.engine.reports import Reports, told_at_once
+from sweeps.spec.fields import EarlyStopping
 
 
 class Post:

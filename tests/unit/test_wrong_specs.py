@@ -28,12 +28,12 @@ from carcls.errors import InputError
 from sweeps.cli import execute
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
-from sweeps.remembered import recall
-from sweeps.space_values import TRIAL_SETTINGS
-from sweeps.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec
-from sweeps.spec_loading import edit_spec, load_spec, packaged_specs
-from sweeps.status import sweeps_in
-from sweeps.sweep_file import Kind, write_file
+from sweeps.run.remembered import recall
+from sweeps.run.status import sweeps_in
+from sweeps.spec.loading import edit_spec, load_spec, packaged_specs
+from sweeps.spec.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec
+from sweeps.spec.sweep_file import Kind, write_file
+from sweeps.spec.values import TRIAL_SETTINGS
 
 WRONG_SPECS = 1000
 # CPU time: of the slowest answer, on a machine that does other things as well.

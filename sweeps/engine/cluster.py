@@ -1,0 +1,163 @@
+"""A Ray cluster, looked at before a sweep begins: what its machines have, and whether they can run trials.
+
+As ``python -m sweeps.engine.cluster ADDRESS FILE`` it joins the cluster and prints, as a line of JSON, what each
+machine tells of itself; FILE is one that all should see. That is a process of its own, since Ray would try for minutes
+to join what is no cluster, and fill the terminal meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from carcls.errors import InputError
+from sweeps.engine.resources import Machine
+
+CONNECT_SECONDS = 5.0
+# Of the other process: Ray's import, 15 s to join, which a signal ends even while Ray waits, and an answer of each
+# machine. All of it ends long before the longest time.
+_JOIN_SECONDS, _ANSWER_SECONDS, _LONGEST_SECONDS = 15, 90.0, 240.0
+
+
+def machines_of(address: str, folder: Path) -> tuple[Machine, ...]:
+    """Return the machines of a running Ray cluster that can take trials.
+
+    Args:
+        address: ``HOST:PORT`` of the head, or ``auto`` on one of its machines.
+        folder: of all sweeps, which every machine must see.
+
+    Raises:
+        InputError: no Ray that this process may join answers there, or a machine lacks the folder or this carsweep.
+    """
+    _require_listener(address)
+    token = folder / f".cluster-{uuid.uuid4().hex[:12]}"
+    token.touch()
+    try:
+        found = _ask(address, token)
+    finally:
+        token.unlink()
+    mistakes = [mistake for machine in found if (mistake := mistake_of(machine, folder))]
+    if mistakes:
+        raise InputError(mistakes[0])
+    if not found:
+        raise InputError(
+            f"--address must be of a cluster with a machine that has CPU cores, got {address!r}, which has none. "
+            "Add a machine with ray start --address."
+        )
+    return tuple(Machine(int(machine["cores"]), int(machine["gpus"])) for machine in found)
+
+
+def _require_listener(address: str) -> None:
+    """Raise InputError unless something listens there; ``auto`` is left for Ray to find."""
+    if address == "auto":
+        return
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdigit()) or "/" in host:
+        raise InputError(
+            f"--address must be HOST:PORT of a Ray head, or auto on one of its machines, got {address!r}. "
+            "From elsewhere: carsweep submit."
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, str(error)) from None
+
+
+def _ask(address: str, token: Path) -> list[dict[str, Any]]:
+    """Return what ``look`` tells, in a process of its own."""
+    command = [sys.executable, "-m", "sweeps.engine.cluster", address, str(token)]
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    try:
+        done = subprocess.run(  # noqa: S603 - our own module
+            command, capture_output=True, text=True, env=environment, timeout=_LONGEST_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise _unreachable(address, "its machines do not answer") from None
+    if done.returncode != 0:
+        raise _unreachable(address, _why(done.stderr))
+    machines: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return machines
+
+
+def _why(said: str) -> str:
+    if "InvalidAuthToken" in said or "Unauthenticated" in said:
+        return "it wants a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, as on the head"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("ConnectionError", "RuntimeError", "ValueError"))]
+    if errors:
+        after = lines[lines.index(errors[-1]) :]
+        return " ".join(after).partition(": ")[2][:300].rstrip(".")
+    return "what listens there does not speak as the head of a Ray cluster does"
+
+
+def mistake_of(machine: dict[str, Any], folder: Path) -> str:
+    """Return why a machine, as ``look`` tells of it, cannot run trials of sweeps in ``folder``; empty when it can."""
+    place, here = machine["address"], version("carsweep")
+    if "error" in machine:
+        return f"--address must be of a cluster whose machines answer; {place} does not: {machine['error']}."
+    if machine["carsweep"] != here:
+        has = f"carsweep {machine['carsweep']}" if machine["carsweep"] else "none"
+        return f"every machine of the cluster must have carsweep {here}, got {has} on {place}. Install it there."
+    if not machine["sees"]:
+        return (
+            f"--out must be a folder that every machine of the cluster sees, got {str(folder)!r}, which {place} does "
+            "not see. Give a folder on a file system that they share."
+        )
+    return ""
+
+
+def _unreachable(address: str, reason: str) -> InputError:
+    return InputError(
+        f"--address must be of a Ray head that answers, got {address!r}: {reason}. "
+        "Start one with ray start --head, or leave --address out."
+    )
+
+
+def look(address: str, file: str) -> list[dict[str, Any]]:
+    """Return of each machine with CPU cores: address, cores, gpus, and carsweep and sees, or error."""
+    import logging
+
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    signal.alarm(_JOIN_SECONDS)
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    signal.alarm(0)
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    task = ray.remote(_look_around)
+    answers = [task.options(num_cpus=0, scheduling_strategy=node).remote(file) for node in there]
+    ready = ray.wait(answers, num_returns=len(answers), timeout=_ANSWER_SECONDS)[0] if answers else []
+    found = []
+    for node, answer in zip(nodes, answers, strict=True):
+        has = {"cores": node["Resources"]["CPU"], "gpus": node["Resources"].get("GPU", 0)}
+        try:
+            told = ray.get(answer) if answer in ready else {"error": f"no worker started in {_ANSWER_SECONDS:g} s"}
+        except ray.exceptions.RayError as error:
+            told = {"error": str(error).strip().splitlines()[-1][:200]}
+        found.append({"address": node["NodeManagerAddress"], **has, **told})
+    return found
+
+
+def _look_around(file: str) -> dict[str, Any]:
+    """Tell, on a machine, whether it has carsweep and sees the file; the function travels by value."""
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
+    try:
+        installed: str | None = version("carsweep")
+    except PackageNotFoundError:
+        installed = None
+    return {"carsweep": installed, "sees": Path(file).is_file()}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(look(sys.argv[1], sys.argv[2])) + "\n")

@@ -1,0 +1,219 @@
+"""What a sweep leaves behind: one value, and the JSON object that scripts read (docs/json.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, TypeAdapter
+from pydantic_core import to_jsonable_python
+
+from carcls.config import TrialConfig
+from carcls.data.config import DataSummary
+from carcls.errors import InputError
+from carcls.stages import write_json
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.spec.objectives import Goals
+from sweeps.trial import TrialRecord, record_from_json, to_json
+
+RESULT = "result.json"
+_OF_THE_BEST = ("number", "params", "metrics", "confirms")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The winner beside another trial, on the same validation images.
+
+    Attributes:
+        against: number of the other trial.
+        difference: the winner's accuracy - the other's, in [-1, 1]; means over fresh seeds where they were confirmed.
+        interval: of the difference, 95%, as in ``PairedComparison`` of carcls.evaluation.significance.
+        p: two-sided, exact (McNemar's test; over several seeds its generalization), by Holm where there are several
+            others; in [0, 1].
+        shown: whether a difference is shown: p is at most 5% and the interval leaves 0 out.
+    """
+
+    against: int
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TestReading:
+    """The winner on the test split.
+
+    Attributes:
+        metrics: ``test_accuracy`` and the others in [0, 1], losses in nats.
+        interval: 95% interval of the accuracy, both ends in [0, 1].
+        images: test images.
+        readings: how often a test score of this sweep has been computed; 1 is what an honest sweep has.
+        models: for how many models of this sweep.
+        refit: whether the model was trained once more on training and validation images.
+    """
+
+    __test__ = False  # pytest: not a test class
+
+    metrics: Mapping[str, Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]]
+    interval: tuple[float, float]
+    images: int
+    readings: int = 1
+    models: int = 1
+    refit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version in the model registry.
+
+    Attributes:
+        name, version: of the registered model.
+        alias: ``challenger``, or empty when another version has it.
+        uri: what ``mlflow.pyfunc.load_model`` takes.
+    """
+
+    name: str
+    version: str
+    alias: str
+    uri: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """A sweep, finished or interrupted; ``winner``, ``test`` and ``registered`` are None while there is no winner.
+
+    Attributes:
+        sweep, family: its name, and what it sweeps over.
+        out: folder of all sweeps, absolute.
+        data: what was trained, validated and tested on.
+        board: its trials in their order, by the goals of the sweep.
+        winner: number of the trial that won on the validation images; after ``--confirm`` it is the run with a fresh
+            seed that stands for the winning settings.
+        test, registered: of the winner.
+        tracking_uri: where MLflow's runs are, without a password.
+        seconds: of all sessions.
+        interrupted: whether trials were left.
+        comparison: the winner beside others.
+        spent: as ``sweeps.results.spending.spent_dict`` returns it; empty in results of older versions.
+        saved_seconds: that the stages took to make which trials found made.
+    """
+
+    sweep: str
+    family: str
+    out: str
+    data: DataSummary
+    board: Leaderboard
+    winner: int | None
+    test: TestReading | None
+    registered: Registered | None
+    tracking_uri: str
+    seconds: float
+    interrupted: bool = False
+    comparison: tuple[Compared, ...] = ()
+    spent: Mapping[str, Any] = field(default_factory=dict)
+    saved_seconds: float = 0.0
+
+    @property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """All trials, by number."""
+        return self.board.trials
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The winner, or None."""
+        return next((trial for trial in self.trials if trial.number == self.winner), None)
+
+    def tested(self, metric: str = "test_accuracy") -> float | None:
+        """Return a measure of the winner on the test images, or None where there is none."""
+        value = math.nan if self.test is None else self.test.metrics.get(metric, math.nan)
+        return None if math.isnan(value) else float(value)
+
+    @property
+    def status(self) -> Literal["interrupted", "complete", "failed"]:
+        """``interrupted``, ``complete``, or ``failed`` when no trial won."""
+        return "interrupted" if self.interrupted else "complete" if self.best else "failed"
+
+    @property
+    def model(self) -> str:
+        """What won: a documented experiment, which a run with a fresh seed may repeat, ``search``, or ``none``."""
+        best = self.best
+        if best is None:
+            return "none"
+        number = best.number if best.confirms is None else best.confirms
+        return next((trial.experiment for trial in self.trials if trial.number == number), None) or "search"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a registered model."""
+        return self.registered is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
+        trials = {trial.number: to_json(trial) for trial in self.trials}
+        winner = None if self.winner is None else trials[self.winner]
+        own = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("board", "winner")}
+        goals = self.board.goals
+        value = {
+            **own,
+            "trials": list(trials.values()),
+            "best": None if winner is None else {name: winner[name] for name in _OF_THE_BEST},
+            "confirmed": self.board.confirmed,
+            "objectives": [objective.name for objective in goals.objectives],
+            "constraints": [str(constraint) for constraint in goals.constraints],
+            "pareto": self.board.pareto,
+        }
+        plain: dict[str, Any] = to_jsonable_python(value, inf_nan_mode="null")
+        return plain
+
+    def save(self, path: Path) -> None:
+        """Write the object to ``path``, whole or not at all."""
+        write_json(path, self.as_dict())
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> SweepResult:
+        """Read back what ``as_dict`` wrote, also an older version's; null metrics of trials are NaN again.
+
+        The settings of its leaderboard are told beside the defaults of the family.
+
+        Raises:
+            ValueError, LookupError, TypeError: it is no such object.
+        """
+        best, images = value["best"], value["data"]["splits"].get("validation", 0)
+        trials = tuple(record_from_json(trial) for trial in value["trials"])
+        base = TrialConfig.model_validate({"family": value["family"]}).model_dump()
+        goals = Goals.parse(value.get("objectives", ("accuracy",)), value.get("constraints", ()))
+        own = {**value, "board": Leaderboard(trials, base, images, goals), "winner": best["number"] if best else None}
+        return _reader().validate_python(own)
+
+
+@cache
+def _reader() -> TypeAdapter[SweepResult]:
+    return TypeAdapter(SweepResult)
+
+
+def read_result(folder: Path) -> SweepResult | None:
+    """Return what the sweep in ``folder`` left, by the name that the folder has now; None before it left anything.
+
+    Raises:
+        InputError: ``result.json`` is damaged.
+    """
+    path = folder / RESULT
+    if not path.is_file():
+        return None
+    try:
+        return replace(SweepResult.from_dict(json.loads(path.read_text(encoding="utf-8"))), sweep=folder.name)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{RESULT} must be one that this carsweep wrote, got {type(error).__name__}: {said}. "
+            f"Move it away and run the sweep with --name {folder.name}: nothing is computed twice."
+        ) from error

@@ -1,0 +1,254 @@
+"""What is checked before a sweep begins: its data, its folder, its machine and its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carcls.errors import InputError, OutputError
+from sweeps.engine.resources import Machine, Share, least_seconds, this_machine, trial_resources
+from sweeps.run.data import configs_to_check, expected_demo, located
+from sweeps.spec.loading import cut_neighbours, with_neighbours_of
+from sweeps.spec.mistakes import Mistakes
+from sweeps.spec.sweep_file import has_begun, is_sweep, read_file, require_kind
+
+if TYPE_CHECKING:
+    from carcls.catalog import BackboneRecord
+    from carcls.data.config import DataConfig, DataSummary
+    from carcls.data.dataset import Dataset
+    from carcls.data.manifest import Manifest
+    from sweeps.run.command import Command
+    from sweeps.spec.spec import SweepSpec
+    from sweeps.tracking.store import Tracking
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A sweep that may begin to read its images.
+
+    Attributes:
+        spec: as it is to be run.
+        notes: what the user should know, a sentence each.
+        machine: what this process may use here.
+        share: of a trial.
+        networks: figures of the backbones that trials need, by name.
+        tracking: the MLflow store, checked; None in a plan that names none.
+        listed: the data set's numbers by its listing.
+        reading: the listing; None for demo cars that are not drawn yet.
+    """
+
+    spec: SweepSpec
+    notes: tuple[str, ...]
+    machine: Machine
+    share: Share
+    networks: Mapping[str, BackboneRecord]
+    tracking: Tracking | None
+    listed: DataSummary
+    reading: Manifest | None
+
+
+# What decides which networks trials need, with which weights.
+_OF_NETWORKS = ("backbone", "weights", "image_size", "pooling", "depth", "stem")
+
+
+def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]:
+    """Check all that can be checked of a command before an image is read: the one door of runs and plans.
+
+    What its sweeps share (images, machines, MLflow) is asked once.
+
+    Args:
+        command: with absolute paths of its data.
+        plan: whether nothing will be run: ``out`` is not made, and no weights are downloaded.
+
+    Raises:
+        InputError: something given cannot be used; the message has every mistake, each with its remedy.
+    """
+    out, mistakes = command.root, Mistakes()
+    listings: dict[DataConfig, tuple[DataSummary, Manifest | None]] = {}
+    for data in dict.fromkeys(located(spec.data, out) for spec in command.specs):
+        with mistakes:
+            listings[data] = _list_images(data)
+    with mistakes:
+        require_writable(out, make=not mistakes.found and (not plan or command.address is not None))
+    tracking, machine, machines = _ask_around(command, mistakes, plan=plan)
+    with mistakes:
+        least_seconds()
+    ready = []
+    for spec in command.specs:
+        with mistakes:
+            spec = claim_folder(spec, out, edited=command.changes is not None)
+        if machines:
+            with mistakes:
+                share = trial_resources(spec, *machines)
+        listed, reading = listings.get(located(spec.data, out), (None, None))
+        if listed is not None:
+            with mistakes:
+                fit_to_data(spec, listed.train, spare=listed.validation)
+        if not mistakes.found:
+            assert listed is not None
+            ready.append(Checked(spec, (), machine, share, {}, tracking, listed, reading))
+    mistakes.tell()
+    # Last, since weights may have to be asked for on the internet.
+    checked = []
+    for each in ready:
+        with mistakes:
+            checked.append(_with_networks(each, out / "stages", download=not plan))
+    mistakes.tell()
+    return tuple(checked)
+
+
+def _list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
+    """Return the numbers of a data set by its listing, and the listing."""
+    from carcls.data.dataset import summarize
+    from carcls.data.layouts import read_layout
+
+    if data.path is None:
+        return expected_demo(data), None
+    reading = read_layout(Path(data.path))
+    return summarize(data, reading), reading
+
+
+def _ask_around(
+    command: Command, mistakes: Mistakes, *, plan: bool
+) -> tuple[Tracking | None, Machine, Sequence[Machine]]:
+    """Return MLflow's store, this machine, and those that run the trials: none where the cluster cannot be asked.
+
+    A folder of runs that cannot be has no database, and no cluster sees it. A plan makes no database.
+    """
+    tracking, machine, has_folder = None, this_machine(), not mistakes.found
+    machines: Sequence[Machine] = () if command.address else (machine,)
+    is_there = has_folder and (not plan or (command.root / "mlflow.db").exists())
+    if command.tracking_uri is not None or is_there:
+        from sweeps.tracking.store import check_tracking
+
+        with mistakes:
+            tracking = check_tracking(command.tracking_uri, command.root)
+    if command.address is not None and has_folder:
+        from sweeps.engine.cluster import machines_of
+
+        with mistakes:
+            machines = machines_of(command.address, command.root)
+    return tracking, machine, machines
+
+
+def _with_networks(checked: Checked, stages: Path, *, download: bool) -> Checked:
+    """Return a sweep whose networks and weights can be had, with what is known of them."""
+    from carcls.families import preflight
+
+    spec = checked.spec
+    notes, networks = preflight(configs_to_check(spec, *_OF_NETWORKS), stages, download=download)
+    idle = spec.prices.idle_notes(checked.share.gpus, limited=spec.max_cost is not None) if spec.prices else []
+    return replace(checked, notes=(*notes, *idle), networks=networks)
+
+
+def notes_of_spec(spec: SweepSpec) -> list[str]:
+    """Return what the spec itself says, a sentence each."""
+    return [*([spec.note] if spec.note else []), *spec.goals.lines(), *spec.goals.notes]
+
+
+def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[SweepSpec, list[str]]:
+    """Check that the sweep's settings fit the data set; return the spec that does, and what was changed, in words.
+
+    Args:
+        spec: of the sweep.
+        gallery: training images, among which neighbours are found.
+        spare: validation images that may still become training images, since near-duplicates have one side.
+
+    Raises:
+        InputError: settings that were given do not fit, such as more neighbours than there are images.
+    """
+    fitted = cut_neighbours(spec, gallery)
+    most = _most_neighbours(fitted)
+    if most > gallery + spare:
+        raise InputError(
+            f"k must be at most {gallery}, the training images that form the gallery, got {most}. "
+            f"Use --set k={min(5, gallery)}, or search.k with lower numbers."
+        )
+    if fitted is spec:
+        return spec, []
+    return fitted, [f"k is searched over {fitted.search['k']} only: the gallery has {gallery} images."]
+
+
+def _most_neighbours(spec: SweepSpec) -> int:
+    """Return the most neighbours that a trial may ask for; 0 where there are none."""
+    if spec.family != "retrieval":
+        return 0
+    known = [config.k for _, config in spec.experiment_configs()][: spec.trials]
+    if spec.trials > len(known):
+        known += map(int, spec.search["k"].ends()) if "k" in spec.search else [spec.trial_config({}).k]
+    return max(known)
+
+
+def require_writable(out: Path, *, make: bool) -> None:
+    """Make ``out``, or see that it could be made.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        if make:
+            out.mkdir(parents=True, exist_ok=True)
+        there = next(place for place in (out, *out.parents) if place.exists())
+        probe = there / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"--out must be a folder that can be written, got {str(out)!r} ({error.strerror}). Choose another --out."
+        ) from None
+
+
+def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> SweepSpec:
+    """Check that the sweep can live in ``out`` under its name; return it as it goes on if it has begun there.
+
+    A command that goes on and says nothing of ``confirm`` and ``refit`` keeps them: it must not crown an unconfirmed
+    winner, which would be read on test.
+
+    Raises:
+        InputError: the name belongs to a job, or to a sweep of another spec that was not ``edited`` on purpose.
+    """
+    folder = out / str(spec.name)
+    require_kind(folder, "sweep")
+    if edited or not is_sweep(folder):
+        return spec
+    file = read_file(folder)
+    (before,) = file.read_specs()
+    if has_begun(folder):
+        _require_same_spec(spec, before, file.path)
+    return spec.model_copy(update={"confirm": spec.confirm or before.confirm, "refit": spec.refit or before.refit})
+
+
+def _require_same_spec(spec: SweepSpec, before: SweepSpec, file: Path) -> None:
+    if before.digest != with_neighbours_of(before, spec).digest:
+        raise InputError(
+            f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
+            f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may "
+            f"change. To change the sweep itself: carsweep resume {spec.name} --set KEY=VALUE."
+        )
+
+
+def require_same_data(folder: Path, dataset: Dataset, *, demo: bool) -> None:
+    """Check that the sweep in ``folder``, if there is one, goes on with the images it was begun with.
+
+    Args:
+        folder: of the sweep.
+        dataset: what it would go on with.
+        demo: whether these are the demo cars, which nobody has changed, but another version may draw otherwise.
+
+    Raises:
+        InputError: images, boxes or labels under the same path have changed.
+    """
+    file = folder / "dataset.json"
+    if file.is_file() and type(dataset).load(file).digest != dataset.digest:
+        if demo:
+            raise InputError(
+                f"{folder.name!r} was begun on demo cars that another version of carsweep or Pillow drew, and scores "
+                "on different images cannot be compared: start a new sweep with another --name."
+            )
+        raise InputError(
+            f"--data must hold the images that {folder.name!r} was begun with; they have changed since. "
+            "Scores on different images cannot be compared: give the sweep another --name."
+        )

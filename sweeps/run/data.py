@@ -1,0 +1,110 @@
+"""The images of a sweep, read and told."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.engine.observers import Progress
+from sweeps.spec.space import IntDomain
+from sweeps.text import counts_text
+
+if TYPE_CHECKING:
+    from carcls.config import TrialConfig
+    from carcls.data.config import DataConfig, DataSummary
+    from carcls.data.dataset import Dataset
+    from carcls.data.manifest import Manifest
+    from carcls.stages import StageStore
+    from sweeps.spec.spec import SweepSpec
+
+DEMO_NAME = "demo-cars"
+MOST_FINDINGS = 20
+NOT_READ = "images not read yet: counts may fall; --read counts them exactly."
+
+
+def prepare_data(
+    specs: Sequence[SweepSpec], out: Path, stages: StageStore, progress: Progress, reading: Manifest | None
+) -> Dataset:
+    """Read and split the images of sweeps, listed in ``reading``, decoded once at all sizes that any of them needs.
+
+    The demo cars are drawn where there are none.
+    """
+    from carcls.data.dataset import prepare_dataset
+
+    size, *also = dict.fromkeys(size for spec in specs for size in wanted_sizes(spec))
+    data = _with_demo(specs[0].data, out, progress)
+    return prepare_dataset(data, stages, size, also=also, listed=reading, progress=progress.packing)
+
+
+def data_notes(dataset: Dataset) -> list[str]:
+    """Return what was found in the images, a sentence each: counts, and what the user may want to know."""
+    return [
+        f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}.",
+        *dataset.notes,
+        *_first([f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]),
+        *_first([f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]),
+    ]
+
+
+def wanted_sizes(spec: SweepSpec) -> list[int]:
+    """Return the sides in pixels of images that trials will need; of a range only the least, if anything."""
+    configs = configs_to_check(spec, "image_size")[: spec.trials]
+    if isinstance(spec.search.get("image_size"), IntDomain):
+        configs = configs[: max(1, len(spec.experiment_configs()))]  # the rest are its ends, which hardly anyone draws
+    return list(dict.fromkeys(config.image_size for config in configs))
+
+
+def configs_to_check(spec: SweepSpec, *settings: str) -> list[TrialConfig]:
+    """Return trials that together have each combination of what the sweep may take for these settings."""
+    configs = [config for _, config in spec.experiment_configs()]
+    if spec.trials <= len(configs):
+        return configs[: spec.trials]
+    searched = [name for name in settings if name in spec.search]
+    combinations = itertools.product(*(spec.search[name].ends() for name in searched))
+    return [*configs, *(spec.trial_config(dict(zip(searched, values, strict=True))) for values in combinations)]
+
+
+def _first(findings: list[str]) -> list[str]:
+    if len(findings) <= MOST_FINDINGS:
+        return findings
+    more = f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder."
+    return [*findings[:MOST_FINDINGS], more]
+
+
+def located(data: DataConfig, out: Path) -> DataConfig:
+    """Return the data with a path; the demo cars have one once they are drawn."""
+    if data.path is not None or not (folder := _demo_folder(out)).is_dir():
+        return data
+    return data.model_copy(update={"path": str(folder), "name": data.name or DEMO_NAME})
+
+
+def _demo_folder(out: Path) -> Path:
+    from carcls.data.demo import demo_folder_name
+
+    return out / "data" / demo_folder_name()
+
+
+def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
+    if data.path is not None:
+        return data
+    from carcls.data.demo import write_demo
+
+    folder = _demo_folder(out)
+    if not folder.exists():
+        progress.note(f"drawing demo cars into {folder}")
+    write_demo(folder)
+    return located(data, out)
+
+
+def expected_demo(data: DataConfig) -> DataSummary:
+    """Count the demo cars before they are drawn."""
+    from carcls.data.config import DataSummary
+    from carcls.data.demo import demo_counts
+    from carcls.data.splits import quota
+
+    classes, train, test = demo_counts()
+    validation = classes * quota(train // classes, data.validation_fraction)
+    splits = {"train": train - validation, "validation": validation, "test": test}
+    return DataSummary(data.name or DEMO_NAME, "", train + test, classes, splits)

@@ -1,0 +1,206 @@
+"""What a sweep or a job was begun with, and how that is changed: ``carsweep resume NAME`` needs no other word."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from carcls.errors import InputError, SpecError, nearest
+from sweeps.run.command import Command, divided
+from sweeps.spec.families import settings_for
+from sweeps.spec.loading import edit_spec, with_neighbours_of
+from sweeps.spec.mistakes import Mistakes
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import SweepFile, is_known, is_sweep, read_file
+from sweeps.study.records import read_history
+
+# Scores on other images, or of another family, cannot be compared with those there are.
+_LASTING = ("family", "name", "seed", "data")
+# Whether the same images lie there is asked when they are read.
+_MAY_MOVE = "data.path"
+
+
+def names_in(out: Path) -> list[str]:
+    """Return the sweeps and jobs in ``out`` by name."""
+    if not out.is_dir():
+        return []
+    return sorted(entry.name for entry in out.iterdir() if is_known(entry))
+
+
+def require_known(out: Path, name: str) -> Path:
+    """Return the folder of a sweep or a job.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    folder = out / name
+    if name and is_known(folder):
+        return folder
+    known = nearest(name, names_in(out)) if names_in(out) else f" There is none in {out}: give --out."
+    raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")
+
+
+def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
+    """Return what was run under a name; ``tracking_uri`` takes the place of the one that was given then.
+
+    Raises:
+        InputError: there is nothing of that name, or its tracking server's address was too secret to be kept.
+    """
+    file = read_file(require_known(out, name))
+    if file.is_secret and tracking_uri is None:
+        raise InputError(
+            f"--tracking-uri must be given again for {name!r}, got none: the one it was run with holds a password, "
+            "which is not written down."
+        )
+    specs = file.read_specs()
+    changes = tuple(_changes_by_hand(file, specs, out))
+    return Command(file.kind, name, specs, tracking_uri or file.tracking_uri, changes, out)
+
+
+def _changes_by_hand(file: SweepFile, specs: Sequence[SweepSpec], out: Path) -> Iterator[str]:
+    """Yield what was changed by hand in the file of a sweep or a job.
+
+    Raises:
+        InputError: the change would make scores incomparable, or is in the file of a job's sweep, which no job reads.
+    """
+    job = file.path.parent.name
+    for spec in specs:
+        folder, begun, family = file.path.parent, spec, ""
+        if file.kind != "sweep":
+            folder, family = out / str(spec.name), f"{spec.family}: "
+            if not is_sweep(folder):
+                continue
+            own = read_file(folder)
+            (before,) = own.read_specs()
+            # Both were found when the sweep began.
+            begun = with_neighbours_of(before, spec).model_copy(update={"starts": before.starts})
+            if before.digest != begun.digest and _is_changed_by_hand(before, own.path, folder):
+                raise InputError(
+                    f"{own.path} must be as carsweep wrote it, since {file.path} has the settings of {job!r}, got "
+                    f"other ones. Put it back; carsweep resume {job} --set … changes a job."
+                )
+        if _is_changed_by_hand(begun, file.path, folder):
+            yield f"{family}{file.path.name} by hand: trials from now on have its settings, those there are keep theirs"
+
+
+def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
+    """Tell whether the sweep in ``folder`` asked its trials by another spec than ``file`` now says.
+
+    Raises:
+        InputError: it says what would make scores incomparable.
+    """
+    if spec.name != folder.name:
+        raise InputError(
+            f"name in {file} must be that of the folder, {folder.name!r}, got {spec.name!r}. Put the name back, or "
+            "give the folder that name."
+        )
+    history = read_history(folder)
+    searched = [record.config for record in history.records if record.confirms is None]
+    for name in ("family", "seed"):
+        if searched and getattr(spec, name) != searched[0][name]:
+            raise InputError(
+                f"{name} in {file} must stay what the sweep was begun with, {searched[0][name]!r}, for its scores to "
+                f"be comparable, got {getattr(spec, name)!r}. Put it back; or begin another sweep with carsweep run."
+            )
+    return history.spec not in ("", spec.digest)
+
+
+def extended(
+    command: Command, *, trials: str | None, hours: str | None, sets: Sequence[str], resources: Mapping[str, Any]
+) -> Command:
+    """Return the command with more to do or other settings, which its changes tell.
+
+    Args:
+        command: to go on with.
+        trials: a number, or ``+N`` for so many more; a job of all families divides what is added among them.
+        hours: a number, or ``+N``; hours count from the moment at which a sweep goes on, so both say the same.
+        sets: ``KEY=VALUE`` texts; ``space.`` and ``search.`` address the search space.
+        resources: ``concurrency``, ``cpus_per_trial``, ``gpus_per_trial`` by name; None leaves one as it is.
+
+    Raises:
+        SpecError: all mistakes together.
+    """
+    if command.kind == "reproduce" and (trials or sets):
+        raise SpecError(["reproduce: has the documented trials with their settings; run a sweep to try others."])
+    overrides = {**resources, "hours": None if hours is None else _number("--hours", hours, float, 0.0)}
+    specs: list[SweepSpec] = []
+    changes, mistakes = list(command.changes or ()), Mistakes()
+    counts = [None for _ in command.specs] if trials is None else _trials(command.specs, trials)
+    for spec, count in zip(command.specs, counts, strict=True):
+        own_sets = sets if command.kind == "sweep" else settings_for(spec.family, sets)
+        with mistakes:
+            specs.append(edit_spec(spec, own_sets, {**overrides, "trials": count}))
+            own_changes = _changes(spec, specs[-1])
+            _check_lasting(own_changes)
+            changes += [f"{spec.family}: {text}" for text in own_changes] if command.is_job else own_changes
+    mistakes.tell()
+    for spec in specs:
+        _require_data(spec, command)
+    return replace(command, specs=tuple(specs), changes=tuple(changes))
+
+
+def _require_data(spec: SweepSpec, command: Command) -> None:
+    """Check that the images are where they were, or where they are said to be."""
+    path = spec.data.path
+    if path is not None and not Path(path).expanduser().exists():
+        say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --set data.path=NEW, or "
+        raise InputError(
+            f"data.path must be the folder of the images that {command.name!r} was begun with, got {path!r}, which "
+            f"does not exist. If they were moved to NEW, {say}leave a link there (ln -s NEW {shlex.quote(path)})."
+        )
+
+
+def _trials(specs: Sequence[SweepSpec], text: str) -> list[int]:
+    """Return how many trials each sweep has in all."""
+    if len(specs) == 1:
+        return [_number("--trials", text, int, specs[0].trials)]
+    number: int = _number("--trials", text, int, 0)
+    if not text.strip().startswith("+"):
+        raise SpecError([f"--trials: must be +N for a job of several sweeps, which shares N among them, got {text!r}."])
+    return [spec.trials + more for spec, more in zip(specs, divided(number, len(specs)), strict=True)]
+
+
+def _number(option: str, text: str, kind: type[int] | type[float], base: float) -> Any:
+    try:
+        value = kind(text.strip().removeprefix("+"))
+    except ValueError:
+        value = -1
+    if not 0 < value < float("inf"):
+        raise SpecError([f"{option}: must be a number above 0, or + and a number to add, got {text!r}."])
+    return value + kind(base) if text.strip().startswith("+") else value
+
+
+def _check_lasting(changes: Sequence[str]) -> None:
+    mistakes = [
+        f"{change.split()[0]}: must stay what the sweep was begun with, for its scores to be comparable, got a change "
+        f"({change}). Begin another sweep with carsweep run."
+        for change in changes
+        if change.split()[0].partition(".")[0] in _LASTING and change.split()[0] != _MAY_MOVE
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def _changes(before: SweepSpec, after: SweepSpec) -> list[str]:
+    """Return what differs, in words.
+
+    >>> spec = SweepSpec(family="transfer", trials=4)
+    >>> _changes(spec, spec.model_copy(update={"trials": 6}))
+    ['trials 4 -> 6']
+    """
+    texts, said = [], before.to_tree()
+    for name, new in after.to_tree().items():
+        old = said[name]
+        if isinstance(old, dict) and isinstance(new, dict):
+            keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            texts += [f"{name}.{key} {_said(old.get(key))} -> {_said(new.get(key))}" for key in keys]
+        elif old != new:
+            texts.append(f"{name} {_said(old)} -> {_said(new)}")
+    return texts
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,194 @@
+"""One sweep, or several as one job: checked as a whole, run one after the other in one session of Ray, then compared.
+
+Jobs differ in where their specs come from (``sweeps.run.command``) and in what is compared at the end: the winners of
+all families (``winners``), or documented experiments with their documented numbers (``reproduction``).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
+from carcls.stages import write_json, write_text
+from sweeps.results.result import SweepResult
+from sweeps.run.check import Checked, check_sweeps
+from sweeps.run.sweep import plan_sweep, run_sweep
+from sweeps.run.winner import conclude
+from sweeps.spec.sweep_file import is_sweep, read_spec, require_kind, write_file
+from sweeps.spec.values import TRIAL_SETTINGS
+from sweeps.text import plural
+from sweeps.waits import Waiting
+
+if TYPE_CHECKING:
+    from sweeps.engine.observers import Progress, Watcher
+    from sweeps.engine.session import RaySession
+    from sweeps.run.command import Command
+    from sweeps.run.plan import Plan
+    from sweeps.run.reproduction import Reproduction, Tests
+    from sweeps.run.sweep import Finish
+    from sweeps.run.winners import Together
+    from sweeps.spec.spec import SweepSpec
+
+# What a training depends on, of the settings of a trial.
+_TRAINING_SETTINGS = tuple(n for n in TRIAL_SETTINGS if n not in (*NEIGHBOUR_SETTINGS, *ARCHITECTURE_SETTINGS))
+
+
+def plan_sweeps(
+    command: Command, open_view: Callable[[SweepSpec], AbstractContextManager[Progress]] | None = None
+) -> list[Plan]:
+    """Return what each sweep of a command would take, after the checks that a run makes before its first trial.
+
+    Args:
+        command: to be run.
+        open_view: makes who is told while images are read, which plans need not do; None counts them by their listing.
+
+    Raises:
+        InputError: as ``run_sweeps``.
+    """
+    command = _prepared(command)
+    plans = []
+    for each in check_sweeps(command, plan=True):
+        with open_view(each.spec) if open_view else nullcontext() as view:
+            plans.append(plan_sweep(each, command, view))
+    return plans
+
+
+def run_sweeps(
+    command: Command,
+    open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
+    tell: Callable[[str], None],
+) -> SweepResult | Together | Reproduction | None:
+    """Run what the sweeps of a command still owe, and compare what comes of them.
+
+    Everything that can be checked of all of them is checked before the first begins. Each sweep of a job may use an
+    equal share of the hours, epochs and money that are left. Of a job ``OUT/NAME/comparison.json`` and ``.md``, or
+    ``reproduction.json`` and ``.md``, are written once all its sweeps are done.
+
+    Args:
+        command: to be run.
+        open_view: makes who is told of a sweep.
+        tell: gets what is to be said before.
+
+    Returns:
+        The result of a sweep, or the comparison of a job; None of a reproduction that was interrupted.
+
+    Raises:
+        InputError: something given cannot be used; no trial has started, unless it is MLflow's database that turns out
+            to be unusable when it is opened.
+    """
+    from sweeps.engine.session import RaySession
+    from sweeps.run.reproduction import evaluate_each
+
+    started, command = time.monotonic(), _prepared(command)
+    with Waiting(tell, "checking data, machines, weights and MLflow …"):
+        checked = check_sweeps(command)
+    if command.is_job:
+        write_file(command.root / command.name, command.kind, command.tracking_uri, command.specs)
+    tests: Tests = {}
+    finish = partial(evaluate_each, tests) if command.kind == "reproduce" else conclude
+    # Ray ends when all else is done: winners registered, results written, MLflow's runs closed.
+    with RaySession(command.address, checked[0].machine) as ray:
+        results = _run_in_turn(checked, command, ray, open_view, finish, started)
+    if not command.is_job:
+        return results[0]
+    return _compared(command, results, tests, time.monotonic() - started)
+
+
+def _run_in_turn(
+    checked: Sequence[Checked],
+    command: Command,
+    ray: RaySession,
+    open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
+    finish: Finish,
+    started: float,
+) -> list[SweepResult]:
+    """Run one sweep after the other, until one is interrupted; once the images are read, all must fit them."""
+    results: list[SweepResult] = []
+    for each in checked:
+        if command.is_job:
+            spec = with_share(each.spec, (time.monotonic() - started) / 3600, results, len(checked) - len(results))
+            each = replace(each, spec=with_start(spec, command.root, results))
+        with open_view(each.spec) as view:
+            if command.is_job:
+                view.note(f"{each.spec.family}: {plural(each.spec.trials, 'trial')}")
+            later = () if results else checked[1:]
+            results.append(run_sweep(each, command, ray, view, finish=finish, later=later))
+        if results[-1].interrupted:
+            break
+    return results
+
+
+def _prepared(command: Command) -> Command:
+    """Return the command as it is checked and written down: retrieval that has begun keeps where it began.
+
+    Raises:
+        InputError: something else has its name.
+    """
+    command = command.with_absolute_data()
+    require_kind(command.root / command.name, command.kind)
+    if command.kind != "all":
+        return command
+    return replace(command, specs=tuple(with_start(spec, command.root) for spec in command.specs))
+
+
+def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult], left: int) -> SweepSpec:
+    """Give a sweep an equal share of the hours, epochs and money that are left of what all may use.
+
+    Args:
+        spec: with the budgets of all together.
+        spent_hours: since the job began.
+        before: what the sweeps before it left.
+        left: sweeps that share what is left, this one included.
+    """
+    epochs, cost = (sum(result.spent.get(name) or 0 for result in before) for name in ("epochs", "cost"))
+    shares: dict[str, float] = {}
+    if spec.hours is not None:
+        shares["hours"] = max(1e-6, spec.hours - spent_hours) / left
+    if spec.epochs_budget is not None:
+        shares["epochs_budget"] = max(0, math.ceil((spec.epochs_budget - epochs) / left))
+    if spec.max_cost is not None:
+        shares["max_cost"] = max(0.0, (spec.max_cost - cost) / left)
+    return spec.model_copy(update=shares)
+
+
+def with_start(spec: SweepSpec, out: Path, before: Sequence[SweepResult] = ()) -> SweepSpec:
+    """Let a search in retrieval begin with the training that won transfer, whose network is in the store already.
+
+    One that has begun keeps where it began, whoever wins now.
+    """
+    if spec.family != "retrieval":
+        return spec
+    if is_sweep(out / str(spec.name)):
+        return spec.model_copy(update={"starts": read_spec(out / str(spec.name)).starts})
+    best = next((result.best for result in before if result.family == "transfer"), None)
+    if best is None or spec.trials <= len(spec.experiments):
+        return spec
+    return spec.model_copy(update={"starts": ({name: best.config[name] for name in _TRAINING_SETTINGS},)})
+
+
+def _compared(
+    command: Command, results: Sequence[SweepResult], tests: Tests, seconds: float
+) -> Together | Reproduction | None:
+    """Return the comparison of a job's sweeps; once all are done, write it down."""
+    from sweeps.run.reproduction import reproduction_of
+    from sweeps.run.winners import compare_winners
+
+    folder, is_whole = command.root / command.name, not results[-1].interrupted
+    outcome: Together | Reproduction
+    if command.kind == "reproduce":
+        if not is_whole:
+            return None
+        name, outcome = "reproduction", reproduction_of(command, results, tests)
+    else:
+        name, outcome = "comparison", compare_winners(command, results, seconds)
+    if is_whole:
+        write_json(folder / f"{name}.json", outcome.as_dict())
+        write_text(folder / f"{name}.md", outcome.markdown())
+    return outcome

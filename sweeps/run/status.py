@@ -1,0 +1,182 @@
+"""The status of sweeps, read from what they have written: at any time, from any terminal, without Ray or a GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from carcls.errors import InputError
+from sweeps.lock import Holder, asked_to_stop, holder_of
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.result import SweepResult, read_result
+from sweeps.run.remembered import names_in, require_known
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import is_sweep, read_file, read_spec
+from sweeps.study.records import read_history
+from sweeps.text import Column, json_of, minute, percent
+
+if TYPE_CHECKING:
+    from sweeps.trial import TrialRecord
+
+State = Literal["running", "stopping", "unfinished", "finished"]
+JOBS = ("all", "reproduce")
+
+
+@dataclass(frozen=True, slots=True)
+class SweepStatus:
+    """The status of one sweep.
+
+    Attributes:
+        name: of the sweep.
+        spec: that it was left with.
+        state: ``running``; ``stopping`` once somebody asked for it; ``unfinished`` when nothing runs it but trials, or
+            the reading of the test images, are left; ``finished``.
+        holder: who runs it; None when nobody does.
+        board: the trials that its journal has now, in their order.
+        result: what it left when it ended last; None before, or where that is damaged.
+        edits: what was changed since the sweep was begun.
+        changed: when its file or its journal was last written to, an ISO time.
+    """
+
+    name: str
+    spec: SweepSpec
+    state: State
+    holder: Holder | None
+    board: Leaderboard
+    result: SweepResult | None
+    edits: tuple[Mapping[str, Any], ...]
+    changed: str
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Trials that were run, by how they ended; neither derived ones nor those that confirm others."""
+        search = (t for t in self.board.trials if t.sibling_of is None and t.confirms is None)
+        return dict(Counter(trial.status for trial in search))
+
+    @property
+    def ended(self) -> int:
+        """Trials that ended, however."""
+        return sum(count for status, count in self.counts.items() if status != "running")
+
+    @property
+    def total(self) -> int:
+        """Trials when the sweep is done; those that ended count, though fewer may be asked for by now."""
+        return max(self.spec.trials, self.ended)
+
+    @property
+    def unfinished(self) -> list[TrialRecord]:
+        """Trials that run, or that the next driver begins with."""
+        return [trial for trial in self.board.trials if trial.status == "running" and trial.sibling_of is None]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return json_of(COLUMNS, self)
+
+
+def _best_accuracy(sweep: SweepStatus) -> float | None:
+    return sweep.board.best.measured("val_accuracy") if sweep.board.best else None
+
+
+def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
+    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.twins]
+    told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
+    return sorted(told, key=lambda twin: twin["number"])
+
+
+def _unfinished(sweep: SweepStatus) -> list[dict[str, Any]]:
+    return [
+        {
+            "number": trial.number,
+            "experiment": trial.experiment,
+            "epoch": trial.epochs,
+            "epochs": trial.config["epochs"],
+            "accuracy": trial.measured("val_accuracy"),
+            "confirms": trial.confirms,
+        }
+        for trial in sweep.unfinished
+    ]
+
+
+# What is told of a sweep in JSON (docs/json.md), and, where there is a title, in the table of all sweeps.
+COLUMNS: tuple[Column[SweepStatus], ...] = (
+    Column("name", lambda s: s.name, "sweep", is_word=True),
+    Column("family", lambda s: s.spec.family, "family", is_word=True, room="wide"),
+    Column("state", lambda s: s.state, "state", is_word=True),
+    Column("trials", lambda s: s.spec.trials, "trials", cell=lambda s: f"{s.ended}/{s.total}"),
+    Column("best_accuracy", _best_accuracy, "best val", percent),
+    Column("test_accuracy", lambda s: s.result.tested() if s.result else None, "test", percent),
+    Column("registered", lambda s: str((s.result and s.result.registered) or ""), "registered as", is_word=True),
+    Column("changed", lambda s: s.changed, "last written", minute, is_word=True, room="wide"),
+    Column("ended", lambda s: s.ended),
+    Column("holder", lambda s: asdict(s.holder) if s.holder else None),
+    Column("counts", lambda s: s.counts),
+    Column("siblings", lambda s: sum(trial.sibling_of is not None for trial in s.board.trials)),
+    Column("twins", _twins),
+    Column("unfinished", _unfinished),
+    Column("best", lambda s: s.board.best.number if s.board.best else None),
+    Column("edits", lambda s: list(s.edits)),
+)
+
+
+def sweep_status(out: Path, name: str) -> SweepStatus:
+    """Return the status of one sweep.
+
+    Raises:
+        InputError: there is none of that name, or its files are damaged.
+    """
+    folder = require_known(out, name)
+    spec, holder, history, result = read_spec(folder), holder_of(folder), read_history(folder), _result_of(folder)
+    return SweepStatus(
+        name=name,
+        spec=spec,
+        state=_state(folder, holder, history.records, result),
+        holder=holder,
+        board=Leaderboard(history.records, goals=spec.goals),
+        result=result,
+        edits=history.edits,
+        changed=datetime.fromtimestamp(_last_change(folder)).astimezone().isoformat(timespec="seconds"),
+    )
+
+
+def sweeps_in(out: Path, name: str | None = None) -> list[str]:
+    """Return the sweeps in ``out``, the last written to first; those of one job when ``name`` is a job's.
+
+    Raises:
+        InputError: there is nothing called ``name``.
+    """
+    if name is not None:
+        require_known(out, name)
+        file = read_file(out / name)
+        if file.kind not in JOBS:
+            return [name]
+        members = [f"{name}-{spec.family}" for spec in file.read_specs()]
+        return [member for member in members if is_sweep(out / member)]
+    found = [known for known in names_in(out) if is_sweep(out / known)]
+    return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
+
+
+def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], result: SweepResult | None) -> State:
+    if holder is not None:
+        return "running" if asked_to_stop(folder) is None else "stopping"
+    if result is None or result.interrupted:
+        return "unfinished"
+    then = {trial.number: trial.status for trial in result.trials}
+    same = all(then.get(record.number) == record.status for record in records if record.sibling_of is None)
+    return "finished" if same and "running" not in then.values() else "unfinished"
+
+
+def _result_of(folder: Path) -> SweepResult | None:
+    """Return what the sweep left; a damaged file is none, for the next driver writes it anew."""
+    try:
+        return read_result(folder)
+    except InputError:
+        return None
+
+
+def _last_change(folder: Path) -> float:
+    names = ("sweep.json", "spec.yaml", "study.journal")
+    return max(path.stat().st_mtime for name in names if (path := folder / name).exists())

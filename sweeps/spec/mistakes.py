@@ -1,0 +1,160 @@
+"""Mistakes, all told at once: in a spec in our words instead of pydantic's, as sentences that begin with their path."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from carcls.errors import InputError, SpecError, nearest, shown
+from sweeps.spec.values import TRIAL_SETTINGS, PartError
+
+# So many mistakes are told at once; nobody mends more of them before the next try.
+MOST_MISTAKES = 20
+_RULES = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "above {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "below {lt}",
+    "literal_error": "one of {expected}",
+    "finite_number": "a finite number",
+}
+_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
+_TYPES |= {"dict": "a mapping", "model": "a mapping", "mapping": "a mapping", "list": "a list", "tuple": "a list"}
+# What is in a mapping, and what in a list.
+_HOLDS = dict.fromkeys(("config", "fixed", "starts"), " from settings to values")
+_HOLDS |= {"search": " from settings to domains"}
+_LISTS = {"experiments": " of names", "starts": " of mappings from settings to values"}
+# What was meant by a text or a truth value in place of a mapping.
+_MEANT = {
+    "data": " Name the folder: data: {path: FOLDER}.",
+    "early_stopping": " To turn it off say early_stopping: {enabled: false}.",
+}
+
+
+def shortened(mistakes: Iterable[str]) -> list[str]:
+    """Return each mistake once; where they are too many, the first ones and a line that says so."""
+    different = list(dict.fromkeys(itertools.islice(mistakes, 2 * MOST_MISTAKES)))
+    more = ["… and more mistakes: mend these first."] if len(different) > MOST_MISTAKES else []
+    return different[:MOST_MISTAKES] + more
+
+
+class Mistakes:
+    """What is wrong so far: ``with mistakes:`` around a check notes what it raises, and goes on.
+
+    Attributes:
+        found: in the order in which they were found.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[InputError] = []
+
+    def __enter__(self) -> None:
+        """Begin a check."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        """Note the mistake that the check has found."""
+        if isinstance(error, InputError):
+            self.found.append(error)
+        return isinstance(error, InputError)
+
+    def tell(self) -> None:
+        """Raise what was found, each sentence once.
+
+        Raises:
+            InputError: the only mistake, or all of them as a SpecError.
+        """
+        if len(self.found) == 1:
+            raise self.found[0]
+        if self.found:
+            several = (error.mistakes if isinstance(error, SpecError) else (str(error),) for error in self.found)
+            raise SpecError(shortened(itertools.chain.from_iterable(several)))
+
+
+def nearest_setting(name: str, known: Sequence[str] = TRIAL_SETTINGS) -> str:
+    """End a message on an unknown setting, as ``nearest`` does."""
+    return nearest(name.replace("learning_rate", "lr"), known)
+
+
+def sentences(error: ValidationError, model: type[BaseModel], bare: Collection[str] = ()) -> Iterator[str]:
+    """Say each mistake that building ``model`` raised.
+
+    Args:
+        error: what pydantic raised.
+        model: of the whole spec; its field names complete "did you mean".
+        bare: settings that the user named without ``fixed.`` in front, as on the command line.
+    """
+    for detail in error.errors(include_url=False):
+        location = detail["loc"]
+        said = location[1:] if location[0] == "fixed" and location[1:2] and location[1] in bare else location
+        path = _path(said)
+        cause = detail.get("ctx", {}).get("error")
+        if isinstance(cause, PartError):
+            yield from cause.mistakes
+        elif detail["type"] == "extra_forbidden":
+            yield f"{path}: {_unknown(location, model)}"
+        elif detail["type"] == "value_error":
+            yield _own_words(str(cause), path, location)
+        else:
+            yield f"{path}: {sentence(detail, location)}"
+
+
+def _path(location: Sequence[Any]) -> str:
+    """Return where a mistake is, as a user finds it.
+
+    >>> _path(("search", "crop", "choices", 1)), _path(("search", "k", "low"))
+    ('search.crop[1]', 'search.k.low')
+    """
+    path = ""
+    for part in location:
+        path = f"{path.removesuffix('.choices')}[{part}]" if isinstance(part, int) else f"{path}.{part}"
+    return path.removeprefix(".")
+
+
+def _own_words(text: str, path: str, location: Sequence[Any]) -> str:
+    """Say what a check of ours said: what it names is what stands at the path, or is a part of it.
+
+    >>> _own_words("low must be at most high", "search.k", ("search", "k"))
+    'search.k.low: must be at most high'
+    """
+    name, _, rule = text.partition(" ")
+    if name == "must":
+        return f"{path}: {text}"
+    return f"{path}: {rule}" if name in location else f"{path}.{name}: {rule}"
+
+
+def _unknown(location: Sequence[Any], model: type[BaseModel]) -> str:
+    """Say what is wrong with a key that nothing is known by."""
+    *parents, name = map(str, location)
+    if not parents and name in TRIAL_SETTINGS:
+        return "must be under config, fixed or search, since it is a setting of a trial."
+    field = model.model_fields[parents[0]].annotation if parents else model
+    if isinstance(field, type) and issubclass(field, BaseModel) and not set(parents) & set(_HOLDS):
+        return f"must be a known key, got {shown(name)}." + nearest(name, field.model_fields)
+    if name in model.model_fields:
+        return f"must be a setting of a trial, and {name} is the sweep's. Say {name} at the top of the spec."
+    return f"must be a setting of a trial, got {shown(name)}." + nearest_setting(name)
+
+
+def sentence(detail: Mapping[str, Any], location: Sequence[Any]) -> str:
+    """Say one of pydantic's own mistakes, without its path."""
+    kind, name, value = detail["type"], str(location[-1]), detail["input"]
+    if kind == "missing":
+        return "must be given, as in {low: 0.0, high: 0.7}." if name in ("low", "high") else "must be given."
+    expected = str(detail.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ")
+    got = f", got {shown(value)}."
+    is_single = name in TRIAL_SETTINGS and isinstance(value, list | dict)
+    searched = f" To search over several values say search.{name}." if is_single else ""
+    if kind in _RULES:
+        rule = _RULES[kind].format(**{**detail.get("ctx", {}), "expected": expected})
+        hint = nearest(value, expected.split(", ")) if isinstance(value, str) and expected else ""
+        return f"must be {rule}{got}" + hint.split(" Known:", maxsplit=1)[0] + searched
+    rule = _TYPES.get(kind.split("_")[0], "")
+    if not rule:
+        return f"must be valid ({detail['msg'].lower()}){got}{searched}"
+    if rule == "a mapping":
+        return f"must be {rule}{_HOLDS.get(str(location[0]), '')}{got}{_MEANT.get(name, '')}"
+    in_brackets = f" Put it in brackets: [{shown(value)}]." if rule == "a list" and isinstance(value, str) else ""
+    return f"must be {rule}{_LISTS.get(name, '') if rule == 'a list' else ''}{got}{in_brackets}{searched}"

@@ -1,0 +1,293 @@
+"""The MLflow runs of one sweep: a parent run, and a child run for each trial, found again by their tags.
+
+carsweep.sweep_id   which sweep; on the parent and on every child
+carsweep.role       "sweep", "trial", or "refit" of a trial; "surplus" where MLflow made a second run when asked twice
+carsweep.trial      the trial's number
+carsweep.state      complete, pruned, failed or interrupted, because MLflow knows only FINISHED, KILLED and FAILED
+carsweep.reason     why, when there is a reason
+carsweep.written    a digest of all that the run says of a trial that has ended
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from carcls.errors import mask_secrets
+from sweeps.tracking.store import Tracking
+from sweeps.tracking.transactions import one_transaction, own_store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, Run
+
+SWEEP_ID, ROLE, TRIAL = "carsweep.sweep_id", "carsweep.role", "carsweep.trial"
+STATE, REASON, EXPERIMENT, WRITTEN = "carsweep.state", "carsweep.reason", "carsweep.experiment", "carsweep.written"
+_PARENT = "mlflow.parentRunId"
+# MLflow takes at most 1,000 metrics, parameters and tags in one request.
+_METRICS_A_BATCH = 700
+_PAGE = 1000
+_TAG_LENGTH, _PARAM_LENGTH = 4000, 1000
+
+# What a run is for: its role, and the number of the trial.
+_Key = tuple[str, int]
+_SWEEP: _Key = ("sweep", -1)
+_SURPLUS = "surplus"
+Points = tuple[tuple[int, Mapping[str, float]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What a run ought to say.
+
+    Attributes:
+        name: shown in MLflow.
+        tags, params: text by name; parameters are written only to a run that has none, for they cannot change.
+        points: pairs of (step, metrics); writing the same point again changes nothing.
+        files: text artifacts by name.
+        status: MLflow's RUNNING, FINISHED, KILLED or FAILED; None leaves it.
+        seconds: how long ago the run began, for a run that has to be made afterwards.
+        mark: a digest of all this, written last; empty for a run that goes on.
+    """
+
+    name: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    points: Points = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    status: str | None = None
+    seconds: float = 0.0
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """A run that MLflow has.
+
+    Attributes:
+        run_id, status: MLflow's.
+        start: in milliseconds since 1970.
+        has_params: whether it has parameters, which cannot be changed.
+        mark: of the ``Update`` that it was last brought in line with, as a whole.
+        epochs: the last epoch that this process has written; there may be more.
+    """
+
+    run_id: str
+    status: str
+    start: int
+    has_params: bool
+    mark: str = ""
+    epochs: int = 0
+
+
+class SweepRuns:
+    """Read and write the runs of one sweep; every method asks MLflow and raises what it raises.
+
+    The first one opens the store. Until ``read``, no runs are known.
+
+    Args:
+        tracking: where the runs are.
+        family, sweep_id: the sweep; ``sweep_id`` must not hold quotes.
+        name: of the parent run.
+    """
+
+    def __init__(self, tracking: Tracking, *, family: str, sweep_id: str, name: str) -> None:
+        assert not set("'\"`") & set(sweep_id), sweep_id
+        self._tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
+        self._experiment = ""
+        self._known: dict[_Key, KnownRun] = {}
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return self._tracking.client()
+
+    @cached_property
+    def _store(self) -> Any | None:
+        return own_store(self._client)
+
+    @property
+    def parent(self) -> KnownRun | None:
+        """The sweep's own run."""
+        return self._known.get(_SWEEP)
+
+    @property
+    def trials(self) -> dict[int, KnownRun]:
+        """The runs of trials by their numbers."""
+        return {number: run for (role, number), run in self._known.items() if role == "trial"}
+
+    def trial(self, number: int) -> KnownRun | None:
+        """Return the run of a trial, if MLflow has one."""
+        return self._known.get(("trial", number))
+
+    def read(self) -> None:
+        """Find the parent, making it if need be, and all other runs that MLflow has of the sweep.
+
+        Of several runs for the same the one in use is kept, or the first that is complete; the others are closed and
+        marked. MLflow makes them when a request is sent again because its answer was lost.
+        """
+        self._experiment = self._experiment or self._tracking.experiment(self._family)
+        found: defaultdict[_Key, list[Run]] = defaultdict(list)
+        for run in runs_of(self._client, self._experiment, self._sweep_id):
+            found[run.data.tags.get(ROLE, _SURPLUS), int(run.data.tags.get(TRIAL, -1))].append(run)
+        self._known = {key: self._the_one(key, runs) for key, runs in found.items() if key[0] != _SURPLUS}
+        if self.parent is None:
+            self._make(_SWEEP, Update(self._name))
+
+    def write(self, number: int | None, update: Update) -> None:
+        """Bring one run in line; None is the parent. A run that is missing is made."""
+        key = _SWEEP if number is None else ("trial", number)
+        run = self._known.get(key)
+        if run is None or (number is not None and run.status == update.status == "RUNNING"):
+            # With a run come its tags: each request, and each part of one, is a transaction of its own in MLflow.
+            run, update = run or self._make(key, update), replace(update, tags={})
+        elif number is not None:
+            update = replace(update, tags={**update.tags, **self._place_of(key)})
+        self._log(run, update)
+        status = update.status or run.status
+        if status != run.status:
+            self._set_status(run.run_id, status)
+        has_params, epochs = run.has_params or bool(update.params), max((run.epochs, *(e for e, _ in update.points)))
+        self._known[key] = KnownRun(run.run_id, status, run.start, has_params, update.mark, epochs)
+
+    def close_open(self, reason: str) -> None:
+        """Close the runs of trials that are open, since nothing runs them."""
+        for number, run in self.trials.items():
+            if run.status == "RUNNING":
+                tags = {STATE: "interrupted", REASON: reason}
+                self.write(number, Update("", tags=tags, status="KILLED"))
+
+    def write_together(self, writes: Iterable[Callable[[], None]]) -> bool:
+        """Call what writes to many runs, for all at once, or none of them; return whether that was done.
+
+        It is not where MLflow has no such requests, or refuses one of them: then call them one by one.
+        """
+        if self._store is None:
+            return False
+        before = dict(self._known)
+        try:
+            with one_transaction(self._store):
+                for write in writes:
+                    write()
+        except Exception:  # one by one they will tell which it was, and why
+            self._known = before
+            return False
+        return True
+
+    def refit_of(self, number: int) -> KnownRun:
+        """Return the run of a trial's refit, made when it is missing: another model than the trial's own."""
+        key = ("refit", number)
+        if key not in self._known:
+            made = self._make(key, Update(f"refit of trial {number}"))
+            self._set_status(made.run_id, "FINISHED")
+        return self._known[key]
+
+    def _the_one(self, key: _Key, runs: Sequence[Run]) -> KnownRun:
+        """Return the run to use of those for the same; close and mark the others."""
+        from mlflow.entities import RunTag
+
+        used = self._known.get(key)
+        kept = min(runs, key=lambda run: (used is None or run.info.run_id != used.run_id, WRITTEN not in run.data.tags))
+        said = {ROLE: _SURPLUS, STATE: _SURPLUS, REASON: f"run {kept.info.run_id} is used in its place"}
+        for run in runs:
+            if run is not kept:
+                self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in said.items()])
+                self._set_status(run.info.run_id, "KILLED")
+        return known(kept)
+
+    def _log(self, run: KnownRun, update: Update) -> None:
+        from mlflow.entities import RunTag
+
+        client = self._client
+        metrics = as_metrics(update.points, run.start)
+        params = [] if run.has_params else as_params(update.params)
+        mark = {WRITTEN: update.mark} if update.mark else {}
+        tags = [RunTag(name, value) for name, value in as_tags({**update.tags, **mark}).items()]
+        # The mark comes last: what it stands for is there. MLflow writes a batch's tags after its metrics.
+        batches = [metrics[first : first + _METRICS_A_BATCH] for first in range(0, len(metrics), _METRICS_A_BATCH)]
+        for number, batch in enumerate(batches or [[]], start=1):
+            last = tags if number >= len(batches) else []
+            if batch or params or last:
+                client.log_batch(run.run_id, batch, params, last)
+            params = []
+        for file, text in update.files.items():
+            client.log_text(run.run_id, mask_secrets(text), file)
+
+    def _set_status(self, run_id: str, status: str) -> None:
+        if status == "RUNNING":
+            self._client.update_run(run_id, status=status)
+        else:
+            self._client.set_terminated(run_id, status)
+
+    def _place_of(self, key: _Key) -> dict[str, str]:
+        """Return the tags by which a run is found again, and MLflow's own for the run that it is shown under."""
+        role, number = key
+        below = {TRIAL: str(number), _PARENT: self._known[_SWEEP].run_id} if key != _SWEEP else {}
+        return {SWEEP_ID: self._sweep_id, ROLE: role, **below}
+
+    def _make(self, key: _Key, update: Update) -> KnownRun:
+        run = self._client.create_run(
+            self._experiment,
+            start_time=int((time.time() - update.seconds) * 1000),
+            tags={"mlflow.source.name": "carsweep", **as_tags(update.tags), **self._place_of(key)},
+            run_name=update.name,
+        )
+        self._known[key] = known(run)
+        return self._known[key]
+
+
+def of_sweep(sweep_id: str) -> str:
+    """Return the filter by which MLflow finds what it has of a sweep: runs, models and versions."""
+    return f"tags.`{SWEEP_ID}` = '{sweep_id}'"
+
+
+def runs_of(client: MlflowClient, experiment: str, sweep_id: str) -> Iterator[Run]:
+    """Yield all runs of a sweep, the oldest first."""
+    token, is_last = None, False
+    while not is_last:
+        page = client.search_runs(
+            [experiment],
+            of_sweep(sweep_id),
+            max_results=_PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        yield from page
+        token, is_last = page.token, not page.token
+
+
+def known(run: Run) -> KnownRun:
+    """Reduce MLflow's answer to what is needed."""
+    mark = run.data.tags.get(WRITTEN, "")
+    return KnownRun(run.info.run_id, run.info.status, run.info.start_time, bool(run.data.params), mark)
+
+
+def as_metrics(points: Points, start: int) -> list[Metric]:
+    """Convert points to MLflow's metrics, leaving out what is not finite.
+
+    The timestamp is a function of the step: a point that is reported again has the same one, and is stored once.
+    """
+    from mlflow.entities import Metric
+
+    return [
+        Metric(name, float(value), start + 1000 * step, step)
+        for step, metrics in points
+        for name, value in metrics.items()
+        if math.isfinite(value)
+    ]
+
+
+def as_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags as MLflow takes them, with passwords masked."""
+    return {name: mask_secrets(str(value))[:_TAG_LENGTH] for name, value in tags.items()}
+
+
+def as_params(params: Mapping[str, Any]) -> list[Param]:
+    """Convert settings to MLflow's parameters, with passwords masked."""
+    from mlflow.entities import Param
+
+    return [Param(name, mask_secrets(str(value))[:_PARAM_LENGTH]) for name, value in params.items()]

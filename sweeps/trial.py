@@ -1,0 +1,243 @@
+"""A trial as its sweep remembers it: plain values, no optuna, so that tables and trackers need none.
+
+The journal makes records, everything else reads them; ``to_json`` and ``record_from_json`` are their way to
+``result.json`` and ``--json`` (docs/json.md), and back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from carcls.outcome import Measurement
+
+Status = Literal["running", "complete", "pruned", "failed"]
+# The metric that trials are stopped early by, and that every measurement has.
+OBJECTIVE = "val_accuracy"
+# Attributes of a record that both the line of a trial's end and ``result.json`` tell, and what else each of them does.
+_TOLD = ("status", "metrics", "epochs", "seconds", "reason", "failure")
+_IN_JOURNAL = (*_TOLD, "reused", "model", "predictions", "late_stages", "precision")
+_IN_JSON = (*_TOLD, "number", "experiment", "sibling_of", "confirms")
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What trials took, over all sessions of their sweep.
+
+    Attributes:
+        seconds: wall time in their processes.
+        epochs: really trained; what came from the store or from a checkpoint is free.
+        cpu_seconds, gpu_seconds: wall time times the trial's share.
+        wall: for how many seconds the sweep itself had run, in all its sessions, when this was read from the clock.
+    """
+
+    seconds: float = 0.0
+    epochs: int = 0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    wall: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        """Add what other trials of the sweep took; its own time is the later one."""
+        return Spent(
+            self.seconds + other.seconds,
+            self.epochs + other.epochs,
+            self.cpu_seconds + other.cpu_seconds,
+            self.gpu_seconds + other.gpu_seconds,
+            max(self.wall, other.wall),
+        )
+
+    def as_dict(self) -> dict[str, float]:
+        """Return plain JSON values, to a thousandth of a second; ``Spent(**values)`` reads them back."""
+        return {name: round(getattr(self, name), 3) for name in self.__slots__}
+
+
+NOTHING = Spent()
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A trial that was drawn and not run, since another one answers it.
+
+    Attributes:
+        number: its own, of which there is no record.
+        near: whether the two are not quite equal (see ``near`` in a spec); False for equal ones.
+        settings: the values that were drawn.
+    """
+
+    number: int
+    near: bool
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial as the journal knows it.
+
+    Attributes:
+        number: from 0, in the order of asking; unique in a sweep, perhaps with gaps.
+        experiment: name of the documented experiment, or None.
+        settings: values of the searched settings.
+        config: every setting of the trial.
+        status: ``running`` also means unfinished, when no driver is at work.
+        metrics: the last measurement; finite values only.
+        epochs: epochs finished.
+        seconds: wall time of the trial in its process; of the last attempt when there were several. As long as it has
+            not told any, as in ``spent``.
+        reason: why it failed, was stopped or was not computed; empty otherwise.
+        reused: whether the result was answered from the stage store.
+        model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
+        sibling_of: number of the trial that answered this one, a derived trial, on its way; None for any other.
+        confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
+        failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
+        late_stages: as ``Measurement.stages``, of the stages that it used after its last measurement; ask ``stages``.
+        refused: whether it was not run, since what is known of it before breaks a constraint; then it is ``pruned``.
+        twins: trials that took over this one's result; told by lists of all trials, not of a single one.
+        precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
+        history: its measurements, each epoch once, in order; none in old journals.
+        spent: what it took, by the driver's clock, over all attempts and sessions.
+        began: when it was handed out last, in seconds since 1970; 0 where that is not known.
+    """
+
+    number: int
+    experiment: str | None
+    settings: Mapping[str, Any]
+    config: Mapping[str, Any]
+    status: Status
+    metrics: Mapping[str, float]
+    epochs: int
+    seconds: float
+    reason: str = ""
+    reused: bool = False
+    model: str = ""
+    predictions: str = ""
+    sibling_of: int | None = None
+    confirms: int | None = None
+    failure: str = ""
+    refused: bool = False
+    late_stages: Mapping[str, float | None] = field(default_factory=dict)
+    twins: Sequence[Twin] = ()
+    precision: str = ""
+    history: Sequence[Measurement] = ()
+    spent: Spent = NOTHING
+    began: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What people call it: its documented experiment, the search, or the trial that it confirms."""
+        if self.confirms is not None:
+            return f"confirms trial {self.confirms}"
+        by = "" if self.sibling_of is None else f", by trial {self.sibling_of}"
+        return self.experiment or f"search{by}"
+
+    @property
+    def network(self) -> int:
+        """Number of the trial that made its network: its own, or the one that answered it on its way."""
+        return self.number if self.sibling_of is None else self.sibling_of
+
+    def measured(self, metric: str) -> float | None:
+        """Return a metric, or None where it was never measured."""
+        value = self.metrics.get(metric, math.nan)
+        return float(value) if math.isfinite(value) else None
+
+    @property
+    def why(self) -> str:
+        """Why it failed, was stopped or was not run; empty as well for a sibling, of which ``sibling_of`` tells it."""
+        return "" if self.sibling_of is not None else self.reason
+
+    @property
+    def stages(self) -> dict[str, float | None]:
+        """The cached stages that it used, by name, as in ``Measurement.stages``; read from the journal each time."""
+        found: dict[str, float | None] = {}
+        for said in (*(measurement.stages for measurement in self.history), self.late_stages):
+            found = {**said, **found}  # what it made and found again later, in another attempt, it made
+        return found
+
+    @property
+    def saved(self) -> float:
+        """Seconds that the stages took to make which it found made."""
+        return sum(seconds for seconds in self.stages.values() if seconds)
+
+
+def what_is_broken(metrics: Mapping[str, float]) -> str:
+    """Return what is wrong with a measurement, or nothing."""
+    if OBJECTIVE not in metrics:
+        return f"{OBJECTIVE} was not measured"
+    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    return f"{' and '.join(broken)} became NaN or infinite" if broken else ""
+
+
+def whole_outcome(status: Status, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a journal notes of a trial's end; of its metrics those that are numbers."""
+    metrics = {name: float(value) for name, value in outcome.get("metrics", {}).items() if math.isfinite(value)}
+    return {"epochs": 0, "seconds": 0.0, "reason": "", **outcome, "metrics": metrics, "status": status}
+
+
+def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[Measurement]) -> TrialRecord:
+    """Return what a journal tells of a trial.
+
+    Args:
+        number: of the trial.
+        noted: ``asked``, what it was to be; ``outcome``, once it has ended; ``retry``, what it is given
+            after it failed; ``spent`` and ``began``.
+        history: its measurements.
+    """
+    asked, outcome = noted["asked"], noted.get("outcome") or {}
+    micro_batch = noted.get("retry", {}).get("micro_batch")
+    last = history[-1] if history and not outcome else Measurement(0, {})
+    now = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
+    told = {**now, **{name: outcome[name] for name in _IN_JOURNAL if name in outcome}}
+    spent = Spent(**noted["spent"]) if "spent" in noted else _told_spent(asked, outcome)
+    told["seconds"] = told["seconds"] or spent.seconds
+    return TrialRecord(
+        number=number,
+        experiment=asked["experiment"],
+        settings=asked["settings"],
+        config={**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"],
+        sibling_of=asked.get("sibling_of"),
+        confirms=asked.get("confirms"),
+        refused="refused" in asked,
+        history=history,
+        spent=spent,
+        began=noted.get("began", 0.0),
+        **told,
+    )
+
+
+def _told_spent(asked: Mapping[str, Any], outcome: Mapping[str, Any]) -> Spent:
+    """Return what a trial took where no line says it, as in the oldest journals: what its last attempt told."""
+    if "sibling_of" in asked or "duplicate_of" in asked:
+        return NOTHING
+    return Spent(outcome.get("seconds", 0.0), 0 if outcome.get("reused") else outcome.get("epochs", 0))
+
+
+def to_json(record: TrialRecord) -> dict[str, Any]:
+    """Return what ``result.json`` tells of a trial; numbers that JSON has no word for are still in it."""
+    return {
+        "number": record.number,
+        "experiment": record.experiment,
+        "status": record.status,
+        "params": dict(record.config),
+        "metrics": dict(record.metrics),
+        "epochs": record.epochs,
+        "seconds": round(record.seconds, 3),
+        "reason": record.why,
+        "sibling_of": record.sibling_of,
+        "confirms": record.confirms,
+        "failure": record.failure,
+        "twins": [asdict(twin) for twin in record.twins],
+    }
+
+
+def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
+    """Return what an object of ``to_json`` tells, also one of an older version, which had fewer keys.
+
+    Metrics that are null are NaN. What only the journal knows (``settings``, ``history``, ``spent``, names of stages)
+    is empty.
+    """
+    read = {name: value[name] for name in _IN_JSON if name in value}
+    read["metrics"] = {name: math.nan if number is None else number for name, number in value["metrics"].items()}
+    twins = tuple(Twin(**twin) for twin in value.get("twins", ()))
+    return TrialRecord(settings={}, config=value["params"], twins=twins, **read)

@@ -1,0 +1,340 @@
+"""Both layouts are detected and read; what cannot be read says why and what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from carcls.data import devkit
+from carcls.data.config import DataConfig, DataSummary
+from carcls.data.dataset import prepare_dataset, summarize
+from carcls.data.decode import EXTENSIONS
+from carcls.data.layouts import read_layout
+from carcls.data.manifest import ImageRecord
+from carcls.errors import DataError
+from carcls.stages import StageStore
+
+CLASSES = ("Ram C/V Cargo Van 2012", "Audi A5 Coupe 2012")
+BOX_FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+
+
+def picture(path: Path, shade: int = 100) -> None:
+    """Write a small flat JPEG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (24, 16), (shade, 2 * shade % 256, 50)).save(path)
+
+
+def annotate(file: Path, rows: list[tuple[object, ...]], *, labelled: bool = True) -> None:
+    """Write a MATLAB struct array of annotations with the original's field order."""
+    names = (*BOX_FIELDS, "class", "fname") if labelled else (*BOX_FIELDS, "fname")
+    table = np.empty((1, len(rows)), dtype=[(name, object) for name in names])
+    for position, row in enumerate(rows):
+        table[0, position] = row
+    savemat(file, {"annotations": table})
+
+
+def write_devkit(root: Path, folder: str = "devkit", *, test_labels: bool = True) -> Path:
+    """Write three training and one test image in the devkit's layout."""
+    kit = root / folder
+    kit.mkdir(parents=True, exist_ok=True)
+    for number in (1, 2, 3):
+        picture(root / "cars_train" / f"{number:05d}.jpg", 40 * number)
+    picture(root / "cars_test" / "00001.jpg", 222)
+    train = [(3, 2, 20, 16, 1, "00001.jpg"), (1, 1, 24, 16, 2, "00002.jpg"), (1, 1, 10, 10, 1, "00003.jpg")]
+    annotate(kit / "cars_train_annos.mat", train)
+    savemat(kit / "cars_meta.mat", {"class_names": np.array([CLASSES], dtype=object)})
+    test = (1, 1, 24, 16, 2, "00001.jpg")
+    annotate(kit / "cars_test_annos.mat", [(*test[:4], test[5])], labelled=False)
+    if test_labels:
+        annotate(kit / "cars_test_annos_withlabels.mat", [test])
+    return root
+
+
+def write_folders(root: Path, layout: dict[str, int]) -> Path:
+    """Write so many images into each folder."""
+    shade = 0
+    for folder, count in layout.items():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            shade += 7
+            picture(root / folder / f"{number}.jpg", shade % 256)
+    return root
+
+
+def digest_of(root: Path, cache: Path | None = None) -> str:
+    """Return the digest of a folder's images."""
+    return read_layout(root).with_contents(cache).digest
+
+
+@pytest.mark.parametrize("place", [".", "devkit", "car_devkit/devkit"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_devkit_is_found_wherever_its_archives_unpack(tmp_path: Path, place: str, nested: bool) -> None:
+    """Annotations lie in any of three places, images also in cars_train/cars_train, and labels of test in the root."""
+    write_devkit(tmp_path, place)
+    folders = ("cars_train", "cars_test")
+    if nested:
+        folders = tuple(f"{name}/{name}" for name in folders)
+        for name in ("cars_train", "cars_test"):
+            (tmp_path / name).rename(tmp_path / "moving")
+            (tmp_path / name).mkdir()
+            (tmp_path / "moving").rename(tmp_path / name / name)
+        shutil.move(tmp_path / place / "cars_test_annos_withlabels.mat", tmp_path / "cars_test_annos_withlabels.mat")
+    manifest = read_layout(tmp_path)
+    assert manifest.classes == CLASSES
+    train, test = folders
+    assert [image.path for image in manifest.images] == [
+        f"{train}/00001.jpg", f"{train}/00002.jpg", f"{train}/00003.jpg", f"{test}/00001.jpg",
+    ]  # fmt: skip
+
+
+def test_matlab_boxes_and_classes_become_zero_based(tmp_path: Path) -> None:
+    """A 1-based inclusive box 3,2,20,16 is 2,1,20,16 with exclusive far corner, and class 1 is label 0."""
+    first, second, *_ = read_layout(write_devkit(tmp_path)).images
+    assert first == ImageRecord("cars_train/00001.jpg", 0, "train", (2, 1, 20, 16))
+    assert second.box == (0, 0, 24, 16)
+
+
+def test_devkit_without_test_labels_leaves_test_out_and_says_so(tmp_path: Path) -> None:
+    """Unlabelled test images are not used, and a note tells which file would change that."""
+    manifest = read_layout(write_devkit(tmp_path, test_labels=False))
+    assert {image.split for image in manifest.images} == {"train"}
+    assert "cars_test_annos_withlabels.mat" in manifest.notes[0]
+
+
+def test_split_folders_give_sorted_classes_and_the_splits_as_found(tmp_path: Path) -> None:
+    """train/<class> and test/<class> are read with classes in alphabetical order."""
+    manifest = read_layout(write_folders(tmp_path, {"train/b": 2, "train/a": 3, "test/a": 1, "test/b": 1}))
+    assert manifest.classes == ("a", "b")
+    assert [image.path for image in manifest.images if image.split == "test"] == ["test/a/0.jpg", "test/b/0.jpg"]
+    assert [image.label for image in manifest.images] == [0, 0, 0, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_folder_is_merged_into_train_and_noted(tmp_path: Path, name: str) -> None:
+    """Validation is always cut by the same rule, so a ready-made one becomes training images."""
+    manifest = read_layout(write_folders(tmp_path, {"train/a": 2, "train/b": 2, f"{name}/a": 1}))
+    assert manifest.images[-1] == ImageRecord(f"{name}/a/0.jpg", 0, "train", None)
+    assert name in manifest.notes[0]
+
+
+@pytest.mark.parametrize(
+    "folders", ["cars_train cars_test", "train test", "images thumbnails", "a_train/a_train a_test/a_test"]
+)
+def test_splits_of_unsorted_images_are_no_classes(tmp_path: Path, folders: str) -> None:
+    """Folders named after splits, or pictures in two sizes, are refused with the layouts that are read."""
+    write_folders(tmp_path, dict.fromkeys(folders.split(), 4))
+    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for cars_train_annos\.mat"):
+        read_layout(tmp_path)
+
+
+def test_a_class_is_one_in_either_spelling(tmp_path: Path) -> None:
+    """An archive from a Mac has decomposed letters; the class is called as its training images are."""
+    composed, decomposed = (unicodedata.normalize(form, "Citroën C4") for form in ("NFC", "NFD"))
+    write_folders(tmp_path, {f"train/{decomposed}": 2, "train/b": 2, f"test/{composed}": 1, f"val/{composed}": 1})
+    listed = read_layout(tmp_path)
+    assert listed.classes == (decomposed, "b")
+    assert [image.label for image in listed.images] == [0, 0, 1, 1, 0, 0]
+
+
+def test_a_class_in_latin_1_can_be_printed(tmp_path: Path) -> None:
+    """Bytes of a name that are no UTF-8 are read as older archives mean them; the images are found."""
+    write_folders(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1})
+    for split in ("train", "test"):
+        (tmp_path / split / "a").rename(os.fsdecode(os.fsencode(tmp_path / split) + b"/Citro\xebn"))
+    listed = read_layout(tmp_path)
+    assert listed.classes == ("Citroën", "b")
+    assert all((tmp_path / image.path).is_file() for image in listed.images)
+
+
+def test_a_split_in_a_file_of_another_layout_is_said_to_be_dropped(tmp_path: Path) -> None:
+    """CUB_200_2011 is read as class folders, and a note says what that leaves out."""
+    write_folders(tmp_path, {"images/001.a": 3, "images/002.b": 3})
+    (tmp_path / "train_test_split.txt").touch()
+    (note,) = read_layout(tmp_path).notes
+    assert note.endswith(
+        "train_test_split.txt and what lies beside it is not read: boxes are left out, and test is cut anew."
+    )
+
+
+@pytest.mark.parametrize("inner", ["stanford_cars", "cars"])
+def test_only_subfolder_with_a_layout_is_looked_into(tmp_path: Path, inner: str) -> None:
+    """A path one level too high works, whichever layout is below."""
+    write_devkit(tmp_path / "one" / inner)
+    write_folders(tmp_path / "two" / inner, {"train/a": 1, "train/b": 1})
+    write_folders(tmp_path / "three" / inner, {"a": 1, "b": 1})
+    for outer in ("one", "two", "three"):
+        assert read_layout(tmp_path / outer).root == tmp_path / outer / inner
+
+
+def test_images_of_every_extension_count_and_litter_does_not(tmp_path: Path) -> None:
+    """Images of every known kind are listed, in any case; hidden files and archive litter are not, without a note."""
+    extensions = [*sorted(EXTENSIONS), *(extension.upper() for extension in sorted(EXTENSIONS)), ".Png"]
+    for number, extension in enumerate(extensions):
+        for name in ("a", "b"):
+            picture(tmp_path / name / f"{number}.jpg", 3 * number)
+            (tmp_path / name / f"{number}.jpg").rename(tmp_path / name / f"{number}{extension}")
+    for name in (".hidden.jpg", "._8.jpg", ".DS_Store", "Thumbs.db"):
+        (tmp_path / "a" / name).write_bytes(b"")
+    picture(tmp_path / "__MACOSX" / "0.jpg")
+    reading = read_layout(tmp_path)
+    assert (reading.classes, len(reading.images), reading.notes) == (("a", "b"), 2 * len(extensions), ())
+
+
+def test_moved_copy_has_the_same_digest(tmp_path: Path) -> None:
+    """The digest tells images apart, not places."""
+    original = write_devkit(tmp_path / "here")
+    assert digest_of(original) == digest_of(shutil.copytree(original, tmp_path / "elsewhere" / "there"))
+
+
+def test_digest_changes_with_content_path_label_and_box(tmp_path: Path) -> None:
+    """Anything that changes pixels or labels changes the digest."""
+    root = write_folders(tmp_path / "d", {"a": 2, "b": 2})
+    digests = {digest_of(root)}
+    picture(root / "a" / "0.jpg", 9)
+    digests.add(digest_of(root))
+    for old, new in (("a/0.jpg", "a/9.jpg"), ("a", "c")):
+        (root / old).rename(root / new)
+        digests.add(digest_of(root))
+    assert len(digests) == 4
+
+
+def test_remembered_contents_are_not_read_again_unless_touched(tmp_path: Path) -> None:
+    """A file whose size and time are unchanged is answered from memory; one that was touched is read."""
+    root, cache = write_folders(tmp_path / "d", {"a": 1, "b": 1}), tmp_path / "cache.json"
+    before = digest_of(root, cache)
+    file = root / "a" / "0.jpg"
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    file.write_bytes(bytes(file.stat().st_size))
+    os.utime(file, ns=times)
+    assert digest_of(root, cache) == before
+    os.utime(file, ns=(times[0], times[1] + 1_000_000))
+    assert digest_of(root, cache) != before
+
+
+def test_broken_memory_of_contents_is_only_forgotten(tmp_path: Path) -> None:
+    """A cache file that is not ours costs a second reading and nothing else."""
+    root, cache = write_folders(tmp_path / "d", {"a": 1, "b": 1}), tmp_path / "cache.json"
+    cache.write_text('["not", "ours"]')
+    assert digest_of(root, cache) == digest_of(root)
+
+
+def test_missing_annotated_image_does_not_stop_the_reading(tmp_path: Path) -> None:
+    """An image that only the annotations know is listed, for the quarantine to report."""
+    write_devkit(tmp_path)
+    (tmp_path / "cars_train" / "00002.jpg").unlink()
+    assert read_layout(tmp_path).with_contents().contents[1] == "unreadable"
+
+
+def test_summary_counts_without_opening_an_image(tmp_path: Path) -> None:
+    """A plan needs the listing only: files that are no images are counted like any other."""
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(20):
+            (tmp_path / label / f"{number}.jpg").write_bytes(b"")
+    splits = {"train": 28, "validation": 6, "test": 6}
+    assert summarize(DataConfig(name="x"), read_layout(tmp_path)) == DataSummary("x", "", 40, 2, splits)
+
+
+def folders(layout: dict[str, int]) -> Callable[[Path], Path]:
+    """Return what writes class folders."""
+    return lambda root: write_folders(root, layout)
+
+
+def file_in_place(root: Path) -> Path:
+    """Give a file in place of a folder."""
+    (root / "cars.tgz").write_bytes(b"x")
+    return root / "cars.tgz"
+
+
+def devkit_with(change: Callable[[Path], object]) -> Callable[[Path], Path]:
+    """Return what writes a devkit and then changes something in it."""
+
+    def make(root: Path) -> Path:
+        change(write_devkit(root))
+        return root
+
+    return make
+
+
+TRAIN = "devkit/cars_train_annos.mat"
+UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
+    (lambda root: root / "nowhere", "must exist"),
+    (file_in_place, "must be a folder"),
+    (lambda root: root, "empty folder.*Looked for"),
+    (folders({".": 1}), "images without class folders.*Looked for"),
+    (folders({"stuff/more": 0}), "known layout.*stuff"),
+    (folders({"train/a": 3, "test/a": 1}), "at least 2 classes, got 1"),
+    (folders({"train/a": 1, "train/b": 1, "test/c": 1}), "must have training images, got 'c'"),
+    (lambda root: write_devkit(write_devkit(root / "first").parent / "second").parent, "got 2 .*first, second"),
+    (devkit_with(lambda root: (root / TRAIN).write_bytes(b"MATLAB 5.0")), "train_annos.mat must be a MATLAB file"),
+    (
+        devkit_with(lambda root: annotate(root / TRAIN, [(1, 1, 9, 9, "00001.jpg")], labelled=False)),
+        "field 'class', got bbox_x1",
+    ),
+    (devkit_with(lambda root: annotate(root / TRAIN, [(1, 1, 9, 9, 3, "00001.jpg")])), r"must lie in 1\.\.2.*got 3"),
+    (devkit_with(lambda root: (root / "devkit" / "cars_meta.mat").unlink()), "cars_meta.mat must lie beside"),
+    (devkit_with(lambda root: shutil.rmtree(root / "cars_train")), "cars_train.* must be a folder"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), UNUSABLE)
+def test_unusable_folder_says_why_in_one_line(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:
+    """Every way a folder can be unusable has its own message of one line that ends with a remedy."""
+    with pytest.raises(DataError, match=message) as caught:
+        read_layout(make(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".") or "inside it" in str(caught.value)
+
+
+def test_missing_path_in_the_config_is_an_input_error(tmp_path: Path) -> None:
+    """The demo is written by the caller; no path at all is refused in words."""
+    with pytest.raises(DataError, match=r"data\.path must be set"):
+        prepare_dataset(DataConfig(), StageStore(tmp_path), 32)
+
+
+@pytest.mark.parametrize("layout", [{"train/a": 3, "train/b": 3, "test/a": 2}, {"a": 5, "b": 3}])
+def test_files_of_other_extensions_are_counted(tmp_path: Path, layout: dict[str, int]) -> None:
+    """How many files are left out for their extension is said, with the extensions; archive litter is not counted."""
+    write_folders(tmp_path, layout)
+    first, second = [tmp_path / folder for folder in layout][:2]
+    for name in ("1.heic", "2.HEIC", "3.txt", "README", "Thumbs.db", ".DS_Store"):
+        (first / name).write_bytes(b"x")
+    (second / "4.heic").write_bytes(b"x")
+    (second / "folder").mkdir()
+    (note,) = read_layout(tmp_path).notes
+    extensions = "3 .heic, 1 without one, 1 .txt"
+    assert note.startswith(f"5 of 13 files are left out: by their extension ({extensions}) they are no images of JPEG,")
+
+
+def test_one_of_a_thing_is_said_as_one(tmp_path: Path) -> None:
+    """One file that is left out, and one folder without images."""
+    write_folders(tmp_path, {"a": 5, "b": 3, "c": 0})
+    (tmp_path / "a" / "1.heic").write_bytes(b"x")
+    files, folders = read_layout(tmp_path).notes
+    assert files.startswith("1 of 9 files is left out: by its extension (1 .heic) it is no image of JPEG")
+    assert folders.endswith("holds no images and is no class, such as 'c'.")
+
+
+def test_what_is_written_as_a_devkit_is_read_as_it_was(tmp_path: Path) -> None:
+    """Boxes, labels and splits come back, the box's far corner included; the same images give the same bytes."""
+    images = [
+        ImageRecord("cars_train/a.jpg", 1, "train", (0, 0, 24, 16)),
+        ImageRecord("cars_train/b.jpg", 0, "train", (2, 1, 20, 15)),
+        ImageRecord("cars_test/a.jpg", 0, "test", (3, 4, 5, 6)),
+    ]
+    for root in (tmp_path / "one", tmp_path / "two"):
+        for image in images:
+            picture(root / image.path)
+        devkit.write_devkit(root, CLASSES, images)
+        reading = devkit.read_devkit(root)
+        assert (list(reading.images), reading.classes, reading.notes) == (images, tuple(CLASSES), ())
+    one, two = (sorted((tmp_path / name / "devkit").iterdir()) for name in ("one", "two"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
