@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from carcls.data.decode import Decoded, UnreadableImage, as_rgb, read_square
+from carcls.data.decode import UnreadableImage, as_rgb, read_square
 from carcls.errors import InputError
 
 ImageLike = str | Path | Image.Image | np.ndarray
@@ -51,12 +51,19 @@ def _square(position: int, image: ImageLike, size: int) -> NDArray[np.uint8]:
             raise InputError(
                 f"image must be readable, got {str(image)!r}: {error}. Check the path and file."
             ) from error
-    picture = Image.fromarray(_as_bytes(position, image)) if isinstance(image, np.ndarray) else image
-    if not isinstance(picture, Image.Image):
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(_as_bytes(position, image))
+    if not isinstance(image, Image.Image):
         raise InputError(
             f"image {position} must be a path, a PIL image or an array, got {type(image).__name__}. Convert it."
         )
-    return _squash(position, picture, size)
+    try:
+        upright = as_rgb(ImageOps.exif_transpose(image))
+        return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"image {position} must be readable, got a PIL image that is not: {error}. Check its file."
+        ) from error
 
 
 def _one_by_one(images: Images) -> Iterator[ImageLike]:
@@ -86,14 +93,3 @@ def _as_bytes(position: int, array: np.ndarray) -> NDArray[np.uint8]:
             f"image {position} must hold floating numbers in 0..1, got {array.min()}..{array.max()}. Scale it."
         )
     return np.round(array * 255).astype(np.uint8)
-
-
-def _squash(position: int, picture: Image.Image, size: int) -> NDArray[np.uint8]:
-    try:
-        upright = as_rgb(ImageOps.exif_transpose(picture))
-        whole = (0.0, 0.0, float(upright.width), float(upright.height))
-        return np.asarray(Decoded(upright, whole, None, 1).square(size))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"image {position} must be readable, got a PIL image that is not: {error}. Check its file."
-        ) from error
