@@ -12,21 +12,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from carcls.config import TrialConfig
 from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
-from carcls.export.gallery import GALLERY_NAME, GalleryIndex
 from carcls.export.images import Preprocessing
-from carcls.export.predictors import GalleryPredictor, Prediction, Predictor
+from carcls.export.predictors import GalleryIndex, GalleryPredictor, Prediction, Predictor
 from carcls.models.classifier import Classifier, build_network
+from carcls.neighbours.whitening import Projection
 from carcls.stages import write_json
 
 FORMAT = 1
 WEIGHTS_NAME = "model.safetensors"
+GALLERY_NAME = "gallery.safetensors"
 DESCRIPTION_NAME = "model.json"
+# How a gallery is asked: settings of a trial.
+_ASKED = ("pooling", "k", "distance", "vote", "temperature")
 
 __all__ = ["GalleryIndex", "GalleryPredictor", "Prediction", "Predictor", "load_export", "write_export"]
 
@@ -53,18 +57,24 @@ def write_export(
     assert len(classes) == classifier.head.out_features
     folder.mkdir(parents=True, exist_ok=True)
     # The description comes last and goes first: a folder with one is whole.
-    (folder / DESCRIPTION_NAME).unlink(missing_ok=True)
-    (folder / GALLERY_NAME).unlink(missing_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in classifier.state_dict().items()}
-    with replacing(folder / WEIGHTS_NAME) as temporary:
-        save_file(tensors, temporary)
-    gallery = {} if index is None else {"gallery": index.save(folder)}
-    files = [WEIGHTS_NAME, *([GALLERY_NAME] if gallery else [])]
+    for name in (DESCRIPTION_NAME, GALLERY_NAME):
+        (folder / name).unlink(missing_ok=True)
+    files, gallery = {WEIGHTS_NAME: dict(classifier.state_dict())}, {}
+    if index is not None:
+        projection = index.projection
+        arrays = {"embeddings": index.embeddings, "labels": index.labels}
+        arrays |= {"mean": projection.mean, "matrix": projection.matrix}
+        files[GALLERY_NAME] = {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+        asked = {name: getattr(index.config, name) for name in _ASKED}
+        gallery = {"gallery": {**asked, "l2_normalize": projection.l2_normalize, "images": list(index.images)}}
+    for name, tensors in files.items():
+        with replacing(folder / name) as temporary:
+            save_file({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}, temporary)
     write_json(
         folder / DESCRIPTION_NAME,
         {
             "format": FORMAT,
-            "kind": "retrieval" if gallery else "classifier",
+            "kind": "retrieval" if index else "classifier",
             "backbone": config.backbone,
             "architecture": config.architecture(),
             "classes": list(classes),
@@ -89,45 +99,23 @@ def load_export(folder: str | Path) -> Predictor | GalleryPredictor:
     folder = Path(folder)
     description = _read_description(folder)
     try:
-        size, classes = description["image_size"], tuple(description["classes"])
-        # Descriptions that are older than scratch networks have no architecture.
-        architecture = description.get("architecture", {})
+        _require_sealed(folder, description.get("files", {}))
+        # Descriptions that are older than scratch networks have no architecture, and those of classifiers no kind.
+        size, architecture = description["image_size"], description.get("architecture", {})
         config = TrialConfig(backbone=description["backbone"], image_size=size, weights="random", **architecture)
         preprocessing = Preprocessing(size, description["mean"], description["std"])
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise _not_described(folder) from error
-    classifier = Classifier(build_network(config), 0.0, len(classes))
-    try:
+        classes = tuple(description["classes"])
+        classifier = Classifier(build_network(config), 0.0, len(classes)).eval()
         classifier.load_state_dict(load_file(folder / WEIGHTS_NAME))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        if description.get("kind") != "retrieval":
+            return Predictor(classifier, classes, preprocessing)
+        index = _read_gallery(folder / GALLERY_NAME, description["gallery"])
+        index.require_whole(classifier.backbone.embedding, len(classes))
+        return GalleryPredictor(classifier, classes, preprocessing, index)
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
-            f"{WEIGHTS_NAME} in {str(folder)!r} must hold the classifier's tensors. Export it again."
+            f"{str(folder)!r} must hold the whole model that its {DESCRIPTION_NAME} describes. Export it again."
         ) from error
-    index = None
-    if description.get("kind") == "retrieval":
-        width = classifier.backbone.embedding
-        index = GalleryIndex.load(folder, description.get("gallery"), embedding=width, classes=len(classes))
-    _require_sealed(folder, description)
-    if index is None:
-        return Predictor(classifier.eval(), classes, preprocessing)
-    return GalleryPredictor(classifier.eval(), classes, preprocessing, index)
-
-
-def _require_sealed(folder: Path, description: Mapping[str, Any]) -> None:
-    """Check that the tensors are those that were exported; descriptions older than checksums have none to check."""
-    try:
-        damages = {name: damage_of(folder / name, known) for name, known in description.get("files", {}).items()}
-    except (AttributeError, LookupError, TypeError) as error:
-        raise _not_described(folder) from error
-    for name, damage in damages.items():
-        if damage:
-            raise InputError(
-                f"{name} must be as it was exported, but it {damage}, in {str(folder)!r}. Export it again."
-            )
-
-
-def _not_described(folder: Path) -> InputError:
-    return InputError(f"{DESCRIPTION_NAME} in {str(folder)!r} must describe the whole model. Export it again.")
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -144,3 +132,20 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"format in {DESCRIPTION_NAME} must be {FORMAT}, got {found!r}. Install the carsweep that wrote it."
         )
     return dict(description)
+
+
+def _require_sealed(folder: Path, files: Mapping[str, Any]) -> None:
+    """Check that the tensors are those that were exported; descriptions older than checksums have none to check."""
+    for name, known in files.items():
+        damage = damage_of(folder / name, known)
+        if damage:
+            raise InputError(
+                f"{name} must be as it was exported, but it {damage}, in {str(folder)!r}. Export it again."
+            )
+
+
+def _read_gallery(file: Path, description: Mapping[str, Any]) -> GalleryIndex:
+    arrays = {name: tensor.numpy() for name, tensor in load_file(file).items()}
+    projection = Projection(arrays.get("mean"), arrays.get("matrix"), bool(description["l2_normalize"]))
+    config = TrialConfig(family="retrieval", **{name: description[name] for name in _ASKED})
+    return GalleryIndex(arrays["embeddings"], arrays["labels"], tuple(description["images"]), projection, config)

@@ -1,6 +1,6 @@
 """Loaded models: image in, classes with probabilities out, and the nearest training images where neighbours vote.
 
-Letters: b images, c classes, m embedding as it is compared.
+Letters: b images, c classes, g gallery, d embedding as the extractor gives it, m as it is compared.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carcls.export.gallery import GalleryIndex
+from carcls.config import TrialConfig
 from carcls.export.images import Images, Preprocessing
 from carcls.models.classifier import Classifier
 from carcls.models.pooling import pooled_embeddings
 from carcls.neighbours.search import find_neighbours
 from carcls.neighbours.votes import answers
+from carcls.neighbours.whitening import Projection
 
 TOP = 5
 
@@ -86,6 +87,35 @@ class Predictor:
         """Return probabilities float32 [b, c] of the classes in their order; images and errors as ``predict``."""
         rows = [self.classifier(batch).float().softmax(dim=1).numpy() for batch in self.preprocessing.batches(images)]
         return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows])
+
+
+@dataclass(frozen=True)
+class GalleryIndex:
+    """The gallery and how it is asked.
+
+    Attributes:
+        embeddings: projected, float32 [g, m].
+        labels: int64 [g], positions in the model's classes.
+        images: paths relative to the folder of the data set, [g].
+        projection: from the extractor's embeddings [d] to those that are compared.
+        config: a trial's; its pooling, k, distance, vote and temperature count.
+    """
+
+    embeddings: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    images: tuple[str, ...]
+    projection: Projection
+    config: TrialConfig
+
+    def require_whole(self, embedding: int, classes: int) -> None:
+        """Raise ValueError unless all parts fit each other, embeddings [d] and so many classes."""
+        mean, matrix, count = self.projection.mean, self.projection.matrix, len(self.images)
+        width = embedding if matrix is None else matrix.shape[1]
+        fits = self.embeddings.shape == (count, width) and self.labels.shape == (count,)
+        fits &= mean is None or mean.shape == (embedding,)
+        fits &= matrix is None or matrix.shape == (embedding, width)
+        if not (fits and self.labels.min() >= 0 and self.labels.max() < classes and self.config.k <= count):
+            raise ValueError("parts that do not fit each other")
 
 
 @dataclass(frozen=True)
