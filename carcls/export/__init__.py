@@ -20,8 +20,9 @@ from carcls.config import TrialConfig
 from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
 from carcls.export.images import Preprocessing
-from carcls.export.predictors import GalleryIndex, GalleryPredictor, Prediction, Predictor
+from carcls.export.predictors import GalleryPredictor, Prediction, Predictor
 from carcls.models.classifier import Classifier, build_network
+from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
 from carcls.stages import write_json
 
@@ -32,7 +33,7 @@ DESCRIPTION_NAME = "model.json"
 # How a gallery is asked: settings of a trial.
 _ASKED = ("pooling", "k", "distance", "vote", "temperature")
 
-__all__ = ["GalleryIndex", "GalleryPredictor", "Prediction", "Predictor", "load_export", "write_export"]
+__all__ = ["GalleryPredictor", "Prediction", "Predictor", "load_export", "write_export"]
 
 
 def write_export(
@@ -43,7 +44,7 @@ def write_export(
     classes: Sequence[str],
     margin: float,
     details: Mapping[str, Any] | None = None,
-    index: GalleryIndex | None = None,
+    gallery: Gallery | None = None,
 ) -> None:
     """Write ``classifier`` into ``folder``, which is made when missing; an older export there is replaced.
 
@@ -52,21 +53,21 @@ def write_export(
         classes: names in the order of the logits, [c].
         margin: around the box, as a fraction of its sides, in the crops it was trained on; for the reader's knowledge.
         details: anything JSON holds, such as the trial's settings and metrics.
-        index: the gallery, where the model answers by its neighbours.
+        gallery: with its images, where the model answers by its neighbours.
     """
     assert len(classes) == classifier.head.out_features
     folder.mkdir(parents=True, exist_ok=True)
     # The description comes last and goes first: a folder with one is whole.
     for name in (DESCRIPTION_NAME, GALLERY_NAME):
         (folder / name).unlink(missing_ok=True)
-    files, gallery = {WEIGHTS_NAME: dict(classifier.state_dict())}, {}
-    if index is not None:
-        projection = index.projection
-        arrays = {"embeddings": index.embeddings, "labels": index.labels}
+    files, how_asked = {WEIGHTS_NAME: dict(classifier.state_dict())}, {}
+    if gallery is not None:
+        projection = gallery.projection
+        arrays = {"embeddings": gallery.embeddings, "labels": gallery.labels}
         arrays |= {"mean": projection.mean, "matrix": projection.matrix}
         files[GALLERY_NAME] = {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
-        asked = {name: getattr(index.config, name) for name in _ASKED}
-        gallery = {"gallery": {**asked, "l2_normalize": projection.l2_normalize, "images": list(index.images)}}
+        settings = {name: getattr(gallery.config, name) for name in _ASKED}
+        how_asked["gallery"] = {**settings, "l2_normalize": projection.l2_normalize, "images": list(gallery.images)}
     for name, tensors in files.items():
         with replacing(folder / name) as temporary:
             save_file({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}, temporary)
@@ -74,7 +75,7 @@ def write_export(
         folder / DESCRIPTION_NAME,
         {
             "format": FORMAT,
-            "kind": "retrieval" if index else "classifier",
+            "kind": "retrieval" if gallery else "classifier",
             "backbone": config.backbone,
             "architecture": config.architecture(),
             "classes": list(classes),
@@ -85,7 +86,7 @@ def write_export(
             "margin": margin,
             "details": dict(details or {}),
             "files": {name: describe(folder / name) for name in files},
-            **gallery,
+            **how_asked,
         },
     )
 
@@ -109,9 +110,9 @@ def load_export(folder: str | Path) -> Predictor | GalleryPredictor:
         classifier.load_state_dict(load_file(folder / WEIGHTS_NAME))
         if description.get("kind") != "retrieval":
             return Predictor(classifier, classes, preprocessing)
-        index = _read_gallery(folder / GALLERY_NAME, description["gallery"])
-        index.require_whole(classifier.backbone.embedding, len(classes))
-        return GalleryPredictor(classifier, classes, preprocessing, index)
+        gallery = _read_gallery(folder / GALLERY_NAME, description["gallery"])
+        gallery.require_whole(classifier.backbone.embedding, len(classes))
+        return GalleryPredictor(classifier, classes, preprocessing, gallery)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
             f"{str(folder)!r} must hold the whole model that its {DESCRIPTION_NAME} describes. Export it again."
@@ -144,8 +145,8 @@ def _require_sealed(folder: Path, files: Mapping[str, Any]) -> None:
             )
 
 
-def _read_gallery(file: Path, description: Mapping[str, Any]) -> GalleryIndex:
+def _read_gallery(file: Path, description: Mapping[str, Any]) -> Gallery:
     arrays = {name: tensor.numpy() for name, tensor in load_file(file).items()}
     projection = Projection(arrays.get("mean"), arrays.get("matrix"), bool(description["l2_normalize"]))
     config = TrialConfig(family="retrieval", **{name: description[name] for name in _ASKED})
-    return GalleryIndex(arrays["embeddings"], arrays["labels"], tuple(description["images"]), projection, config)
+    return Gallery(arrays["embeddings"], arrays["labels"], projection, config, tuple(description["images"]))

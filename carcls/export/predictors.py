@@ -1,6 +1,6 @@
 """Loaded models: image in, classes with probabilities out, and the nearest training images where neighbours vote.
 
-Letters: b images, c classes, g gallery, d embedding as the extractor gives it, m as it is compared.
+Letters: b images, c classes, d embedding.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carcls.config import TrialConfig
 from carcls.export.images import Images, Preprocessing
 from carcls.models.classifier import Classifier
 from carcls.models.pooling import pooled_embeddings
-from carcls.neighbours.search import find_neighbours
-from carcls.neighbours.votes import answers
-from carcls.neighbours.whitening import Projection
+from carcls.neighbours.gallery import Gallery
 
 TOP = 5
 
@@ -90,35 +87,6 @@ class Predictor:
 
 
 @dataclass(frozen=True)
-class GalleryIndex:
-    """The gallery and how it is asked.
-
-    Attributes:
-        embeddings: projected, float32 [g, m].
-        labels: int64 [g], positions in the model's classes.
-        images: paths relative to the folder of the data set, [g].
-        projection: from the extractor's embeddings [d] to those that are compared.
-        config: a trial's; its pooling, k, distance, vote and temperature count.
-    """
-
-    embeddings: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    images: tuple[str, ...]
-    projection: Projection
-    config: TrialConfig
-
-    def require_whole(self, embedding: int, classes: int) -> None:
-        """Raise ValueError unless all parts fit each other, embeddings [d] and so many classes."""
-        mean, matrix, count = self.projection.mean, self.projection.matrix, len(self.images)
-        width = embedding if matrix is None else matrix.shape[1]
-        fits = self.embeddings.shape == (count, width) and self.labels.shape == (count,)
-        fits &= mean is None or mean.shape == (embedding,)
-        fits &= matrix is None or matrix.shape == (embedding, width)
-        if not (fits and self.labels.min() >= 0 and self.labels.max() < classes and self.config.k <= count):
-            raise ValueError("parts that do not fit each other")
-
-
-@dataclass(frozen=True)
 class GalleryPredictor:
     """A loaded extractor with its gallery.
 
@@ -126,25 +94,24 @@ class GalleryPredictor:
         extractor: in evaluation mode. Its head is not used.
         classes: names in the order of the labels.
         preprocessing: what the extractor was trained with.
-        index: the gallery.
+        gallery: the images that it compares with.
     """
 
     extractor: Classifier
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    index: GalleryIndex
+    gallery: Gallery
 
     def predict(self, images: Images) -> list[Prediction]:
         """Return one prediction an image, in order, with the images of the gallery that voted, nearest first.
 
         Images and errors as ``Predictor.predict``.
         """
-        index, config, names = self.index, self.index.config, self.classes
-        found = find_neighbours(self.embed(images), index.embeddings, config.k, config.distance)
-        winners, shares = answers(found, index.labels, len(names), vote=config.vote, temperature=config.temperature)
+        gallery, names = self.gallery, self.classes
+        found, winners, shares = gallery.answer(self.embed(images), len(names))
         voted = [
             tuple(
-                Neighbour(index.images[place], names[index.labels[place]], float(distance))
+                Neighbour(gallery.images[place], names[gallery.labels[place]], float(distance))
                 for place, distance in zip(places, distances, strict=True)
             )
             for places, distances in zip(found.indices, found.distances, strict=True)
@@ -153,10 +120,10 @@ class GalleryPredictor:
 
     @torch.inference_mode()
     def embed(self, images: Images) -> NDArray[np.float32]:
-        """Return embeddings as they are compared, float32 [b, m]."""
-        backbone, pooling = self.extractor.backbone, self.index.config.pooling
+        """Return the extractor's embeddings, float32 [b, d]."""
+        backbone, pooling = self.extractor.backbone, self.gallery.config.pooling
         rows = [pooled_embeddings(backbone, batch)[pooling].numpy() for batch in self.preprocessing.batches(images)]
-        return self.index.projection.apply(np.concatenate([np.zeros((0, backbone.embedding), np.float32), *rows]))
+        return np.concatenate([np.zeros((0, backbone.embedding), np.float32), *rows])
 
 
 def _named(

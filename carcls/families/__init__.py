@@ -23,8 +23,8 @@ from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 
 if TYPE_CHECKING:
-    from carcls.export import GalleryIndex
     from carcls.models.classifier import Classifier
+    from carcls.neighbours.gallery import Gallery
 
 __all__ = [
     "TestScore",
@@ -72,7 +72,7 @@ class FamilyModule(Protocol):
     answer_test: Callable[
         [TrialConfig, Dataset, StageStore, str], tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]
     ]
-    exported: Callable[[TrialConfig, Dataset, StageStore, str], tuple[Classifier, GalleryIndex | None]]
+    exported: Callable[[TrialConfig, Dataset, StageStore, str], tuple[Classifier, Gallery | None]]
 
 
 # The module of each family; it loads PyTorch.
@@ -168,5 +168,5 @@ def export_trial(
     """Write the model of a finished trial as a folder that ``carcls.export.load_export`` opens anywhere."""
     from carcls.export import write_export
 
-    classifier, index = _module(config).exported(config, data, stages, model)
-    write_export(folder, classifier, config, classes=data.classes, margin=data.margin, details=details, index=index)
+    classifier, gallery = _module(config).exported(config, data, stages, model)
+    write_export(folder, classifier, config, classes=data.classes, margin=data.margin, details=details, gallery=gallery)

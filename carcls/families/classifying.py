@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.evaluation.metrics import classification_metrics, softmax
-from carcls.export import GalleryIndex
 from carcls.models.classifier import Classifier
+from carcls.neighbours.gallery import Gallery
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 from carcls.training.costs import costs_of
@@ -55,8 +55,6 @@ def answer_test(
     return logits.argmax(axis=1), softmax(logits), metrics
 
 
-def exported(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str
-) -> tuple[Classifier, GalleryIndex | None]:
+def exported(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> tuple[Classifier, Gallery | None]:
     """Return the trained classifier, which has no gallery."""
     return TrainedClassifier(config, data, stages).load(model), None

@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from carcls.config import NEIGHBOUR_SETTINGS, Distance, TrialConfig, Vote
 from carcls.data.dataset import Dataset
 from carcls.evaluation.metrics import answer_metrics, neighbours_needed, retrieval_metrics
-from carcls.export import GalleryIndex
 from carcls.models.classifier import Classifier
+from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.search import Neighbours
-from carcls.neighbours.votes import answers, votes_by_k
+from carcls.neighbours.votes import count_votes
 from carcls.outcome import Measurement, Outcome, Report, Sibling
 from carcls.stages import StageStore, write_json
 from carcls.training.costs import costs_of
+from carcls.training.device import pick_device
 from carcls.training.embeddings import Extractor, read_embeddings
-from carcls.training.ranking import Gallery, Ranking
 from carcls.training.trained import PREDICTIONS, save_predictions
 
 VOTES, VOTES_VERSION = "votes", 1
@@ -131,8 +131,9 @@ class Queries:
         return self.data.labels[self.data.splits.validation], self.data.labels[self.data.splits.train]
 
     @cached_property
-    def _rankings(self) -> dict[Distance, Ranking]:
-        """By distance, long enough for every k up to 50, the trial's own, and the measures.
+    def _rankings(self) -> dict[Distance, tuple[Neighbours, float, float]]:
+        """By distance: neighbours, enough for every k up to 50, the trial's own, and the measures; seconds of fitting
+        the gallery, and of the search.
 
         Found once for all trials with these embeddings, this normalisation and this whitening.
         """
@@ -142,16 +143,17 @@ class Queries:
         key = self._key(names, most=most, version=NEIGHBOURS_VERSION)
         folder = self.stages.get_or_make(NEIGHBOURS, key, lambda folder: self._rank(folder, most))
         times = json.loads((folder / TIMES).read_text(encoding="utf-8"))
-        return {distance: Ranking(_load(folder, distance), *times[distance]) for distance in _DISTANCES}
+        return {distance: (_load(folder, distance), *times[distance]) for distance in _DISTANCES}
 
     def _rank(self, folder: Path, most: int) -> None:
-        embeddings, labels = read_embeddings(self.embeddings, self.config.pooling), self._labels[1]
-        gallery, times = Gallery.fitted(self.config, embeddings[: len(labels)], labels), {}
+        embeddings, times = read_embeddings(self.embeddings, self.config.pooling), {}
+        gallery, fit_seconds = _gallery(self.config, self.data, embeddings)
         for distance in _DISTANCES:
-            ranking = gallery.rank(embeddings[len(labels) :], most, distance)
-            np.save(folder / f"{distance}-indices.npy", ranking.neighbours.indices)
-            np.save(folder / f"{distance}-distances.npy", ranking.neighbours.distances)
-            times[distance] = [ranking.fit_seconds, ranking.search_seconds]
+            start = time.perf_counter()
+            found = gallery.find(embeddings[len(gallery.labels) :], most, distance, pick_device())
+            times[distance] = [fit_seconds, time.perf_counter() - start]
+            np.save(folder / f"{distance}-indices.npy", found.indices)
+            np.save(folder / f"{distance}-distances.npy", found.distances)
         write_json(folder / TIMES, times)
 
     def get_or_answer(self) -> str:
@@ -160,9 +162,13 @@ class Queries:
         return (folder.relative_to(self.stages.root) / PREDICTIONS).as_posix()
 
     def _write_predictions(self, folder: Path) -> None:
-        found, k = self._rankings[self.config.distance].neighbours, self.config.k
-        said = _answers(self.config, self.data, Neighbours(found.indices[:, :k], found.distances[:, :k]))
-        save_predictions(folder / PREDICTIONS, self.data.splits.validation, self._labels[0], *said)
+        (found, *_), k = self._rankings[self.config.distance], self.config.k
+        said, shares = self._votes(Neighbours(found.indices[:, :k], found.distances[:, :k]), self.config.vote)
+        save_predictions(folder / PREDICTIONS, self.data.splits.validation, self._labels[0], said[-1], shares)
+
+    def _votes(self, found: Neighbours, vote: Vote) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        labels, classes = self._labels[1], len(self.data.classes)
+        return count_votes(found, labels, classes, vote=vote, temperature=self.config.temperature)
 
     def measured(self, trained: Mapping[str, float]) -> Iterator[Sibling]:
         """Yield every k up to 50 or of the trial, distance and vote, at the trial's temperature, with all measures.
@@ -175,14 +181,12 @@ class Queries:
         """
         (labels, gallery), classes = self._labels, len(self.data.classes)
         costs = costs_of(self.config, 0, self.stages)
-        for distance, ranking in self._rankings.items():
-            found = ranking.neighbours
+        for distance, (found, fit_seconds, search_seconds) in self._rankings.items():
             ranked = retrieval_metrics(found.indices, labels, gallery, prefix="val_")
             for vote in get_args(Vote):
                 start = time.perf_counter()
-                said = votes_by_k(found, gallery, classes, vote=vote, temperature=self.config.temperature)
-                seconds = ranking.search_seconds + time.perf_counter() - start
-                times = _timing(ranking.fit_seconds, seconds, len(labels))
+                said, _ = self._votes(found, vote)
+                times = _timing(fit_seconds, search_seconds + time.perf_counter() - start, len(labels))
                 cost = {"predict_ms": costs.milliseconds + times["ms_per_query"], "parameters": float(costs.parameters)}
                 for k in sorted({*range(1, min(MOST_K, len(gallery)) + 1), self.config.k}):
                     measures = answer_metrics(said[k - 1], labels, classes, prefix="val_")
@@ -192,12 +196,6 @@ class Queries:
 
 def _load(folder: Path, distance: Distance) -> Neighbours:
     return Neighbours(*(np.load(folder / f"{distance}-{name}.npy") for name in ("indices", "distances")))
-
-
-def _answers(config: TrialConfig, data: Dataset, found: Neighbours) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return what the neighbours in the training images say, int64 [q], and shares of the votes, float32 [q, c]."""
-    labels, classes = data.labels[data.splits.train], len(data.classes)
-    return answers(found, labels, classes, vote=config.vote, temperature=config.temperature)
 
 
 def _timing(fit: float, predict: float, queries: int, prefix: str = "") -> dict[str, float]:
@@ -210,31 +208,30 @@ def answer_test(
     config: TrialConfig, data: Dataset, stages: StageStore, model: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
     """Let the training images vote on every test image; the search that is timed is for the trial's k neighbours."""
-    labels, gallery = data.labels[data.splits.test], _gallery(config, data, stages, model)
+    labels, classes = data.labels[data.splits.test], len(data.classes)
+    gallery, fit_seconds = _gallery(config, data, read_embeddings(stages.root / model, config.pooling))
     queries = read_embeddings(Extractor(config, data, stages).of_test(model), config.pooling)
     start = time.perf_counter()
-    predicted, shares = _answers(config, data, gallery.rank(queries, config.k, config.distance).neighbours)
+    _, predicted, shares = gallery.answer(queries, classes, pick_device())
     seconds = time.perf_counter() - start
-    longer = gallery.rank(queries, neighbours_needed(gallery.labels), config.distance).neighbours
+    longer = gallery.find(queries, neighbours_needed(gallery.labels), config.distance, pick_device())
     metrics = {
-        **answer_metrics(predicted, labels, len(data.classes), prefix="test_"),
+        **answer_metrics(predicted, labels, classes, prefix="test_"),
         **retrieval_metrics(longer.indices, labels, gallery.labels, prefix="test_"),
-        **_timing(gallery.fit_seconds, seconds, len(labels), "test_"),
+        **_timing(fit_seconds, seconds, len(labels), "test_"),
     }
     return predicted, shares, metrics
 
 
-def _gallery(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> Gallery:
-    rows = data.splits.train
-    embeddings = read_embeddings(stages.root / model, config.pooling)[: len(rows)]
-    return Gallery.fitted(config, embeddings, data.labels[rows])
+def _gallery(config: TrialConfig, data: Dataset, embeddings: NDArray[np.float32]) -> tuple[Gallery, float]:
+    """Return the training images, whose embeddings [n, d] come first, as they are compared; and the seconds it took."""
+    start, rows = time.perf_counter(), data.splits.train
+    gallery = Gallery.fitted(config, embeddings[: len(rows)], data.labels[rows])
+    return gallery, time.perf_counter() - start
 
 
-def exported(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str
-) -> tuple[Classifier, GalleryIndex | None]:
+def exported(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> tuple[Classifier, Gallery | None]:
     """Return the extractor and its gallery."""
-    gallery = _gallery(config, data, stages, model)
+    gallery, _ = _gallery(config, data, read_embeddings(stages.root / model, config.pooling))
     images = tuple(data.manifest.images[row].path for row in data.splits.train.tolist())
-    index = GalleryIndex(gallery.embeddings, gallery.labels, images, gallery.projection, config)
-    return Extractor(config, data, stages).load(model), index
+    return Extractor(config, data, stages).load(model), replace(gallery, images=images)

@@ -21,9 +21,10 @@ from safetensors.numpy import load_file, save_file
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
-from carcls.export import GalleryIndex, GalleryPredictor, Predictor, load_export, write_export
+from carcls.export import GalleryPredictor, Predictor, load_export, write_export
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.models.pooling import pooled_embeddings
+from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
 
 SIZE = 64
@@ -33,8 +34,8 @@ CLASSES = ("Aero Coupe 2001", "Boxer Van 2007", "Corsa Wagon 2012")
 LABELS = np.array([0, 1, 2, 0, 1, 2, 1], np.int64)
 
 
-def _export(folder: Path, classifier: Classifier, index: GalleryIndex | None = None) -> None:
-    write_export(folder, classifier, CONFIG, classes=CLASSES, margin=0.1, details={"seed": 3}, index=index)
+def _export(folder: Path, classifier: Classifier, gallery: Gallery | None = None) -> None:
+    write_export(folder, classifier, CONFIG, classes=CLASSES, margin=0.1, details={"seed": 3}, gallery=gallery)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +219,7 @@ def _embed(extractor: Classifier, squares: NDArray[np.uint8], pooling: str) -> N
 
 
 @pytest.fixture(scope="module")
-def index(classifier: Classifier, shown: NDArray[np.uint8]) -> GalleryIndex:
+def gallery(classifier: Classifier, shown: NDArray[np.uint8]) -> Gallery:
     """The gallery by generalized means, projected at random to eight numbers of length 1."""
     # One by one: on some processors the last bits of an embedding depend on its place in a batch.
     embeddings = np.concatenate([_embed(classifier, shown[place : place + 1], "gem") for place in range(len(shown))])
@@ -227,14 +228,14 @@ def index(classifier: Classifier, shown: NDArray[np.uint8]) -> GalleryIndex:
     images = tuple(f"train/{label}/{place}.jpg" for place, label in enumerate(LABELS))
     whitened = np.concatenate([projection.apply(embeddings[place : place + 1]) for place in range(len(shown))])
     settings = TrialConfig(family="retrieval", pooling="gem", k=3, vote="distance")
-    return GalleryIndex(whitened, LABELS, images, projection, settings)
+    return Gallery(whitened, LABELS, projection, settings, images)
 
 
 @pytest.fixture(scope="module")
-def gallery_folder(classifier: Classifier, index: GalleryIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gallery_folder(classifier: Classifier, gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export with the gallery."""
     folder = tmp_path_factory.mktemp("exported") / "model"
-    _export(folder, classifier, index)
+    _export(folder, classifier, gallery)
     return folder
 
 
@@ -247,20 +248,20 @@ def searcher(gallery_folder: Path) -> GalleryPredictor:
 
 
 def _with_k(searcher: GalleryPredictor, k: int) -> GalleryPredictor:
-    index = replace(searcher.index, config=searcher.index.config.model_copy(update={"k": k}))
-    return replace(searcher, index=index)
+    config = searcher.gallery.config.model_copy(update={"k": k})
+    return replace(searcher, gallery=replace(searcher.gallery, config=config))
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
 def test_neighbours_are_the_nearest_of_the_gallery(
-    searcher: GalleryPredictor, classifier: Classifier, index: GalleryIndex, queries: NDArray[np.uint8], k: int
+    searcher: GalleryPredictor, classifier: Classifier, gallery: Gallery, queries: NDArray[np.uint8], k: int
 ) -> None:
     """Each answer names the k nearest images with class and distance, and shares of votes by 1 / distance."""
-    embeddings = index.projection.apply(_embed(classifier, queries, "gem")).astype(np.float64)
+    embeddings = gallery.projection.apply(_embed(classifier, queries, "gem")).astype(np.float64)
     for embedding, answer in zip(embeddings, _with_k(searcher, k).predict(queries), strict=True):
-        distances = np.linalg.norm(index.embeddings.astype(np.float64) - embedding, axis=1)
+        distances = np.linalg.norm(gallery.embeddings.astype(np.float64) - embedding, axis=1)
         nearest = np.argsort(distances, kind="stable")[:k]
-        assert [n.image for n in answer.neighbours] == [index.images[place] for place in nearest]
+        assert [n.image for n in answer.neighbours] == [gallery.images[place] for place in nearest]
         assert [n.label for n in answer.neighbours] == [CLASSES[LABELS[place]] for place in nearest]
         assert [n.distance for n in answer.neighbours] == pytest.approx(distances[nearest], rel=1e-3)
         weights = 1 / distances[nearest]
@@ -282,7 +283,7 @@ def test_of_equal_images_the_first_is_named_first(searcher: GalleryPredictor, sh
 
 @pytest.mark.parametrize("parts", ["neither", "length", "centre"])
 def test_every_projection_survives_the_folder(
-    classifier: Classifier, index: GalleryIndex, queries: NDArray[np.uint8], tmp_path: Path, parts: str
+    classifier: Classifier, gallery: Gallery, queries: NDArray[np.uint8], tmp_path: Path, parts: str
 ) -> None:
     """A projection without matrix, or that does nothing, is loaded as it was written."""
     centre = np.full(classifier.backbone.embedding, 0.25, np.float32)
@@ -290,11 +291,11 @@ def test_every_projection_survives_the_folder(
     projection = Projection(mean, None, length)
     embeddings = projection.apply(_embed(classifier, queries, "average"))
     settings = TrialConfig(family="retrieval", k=1, distance="cosine", vote="softmax")
-    _export(tmp_path, classifier, GalleryIndex(embeddings, LABELS[:4], index.images[:4], projection, settings))
+    _export(tmp_path, classifier, Gallery(embeddings, LABELS[:4], projection, settings, gallery.images[:4]))
     loaded = load_export(tmp_path)
     assert isinstance(loaded, GalleryPredictor)
-    np.testing.assert_allclose(loaded.embed(queries), embeddings, rtol=1e-3, atol=1e-5)
-    assert [answer.neighbours[0].image for answer in loaded.predict(queries)] == list(index.images[:4])
+    np.testing.assert_allclose(loaded.gallery.projection.apply(loaded.embed(queries)), embeddings, rtol=1e-3, atol=1e-5)
+    assert [answer.neighbours[0].image for answer in loaded.predict(queries)] == list(gallery.images[:4])
 
 
 def test_the_folder_says_what_it_is(folder: Path, gallery_folder: Path, classifier: Classifier) -> None:
@@ -311,12 +312,12 @@ def test_the_folder_says_what_it_is(folder: Path, gallery_folder: Path, classifi
     assert len(set(modes.values())) == 1
 
 
-def test_an_export_replaces_an_older_one_wholly(tmp_path: Path, classifier: Classifier, index: GalleryIndex) -> None:
+def test_an_export_replaces_an_older_one_wholly(tmp_path: Path, classifier: Classifier, gallery: Gallery) -> None:
     """Exporting into the same folder again serves the newer model; a classifier leaves no gallery behind."""
-    for gallery, kind in ((index, GalleryPredictor), (None, Predictor), (index, GalleryPredictor)):
-        _export(tmp_path, classifier, gallery)
+    for carried, kind in ((gallery, GalleryPredictor), (None, Predictor), (gallery, GalleryPredictor)):
+        _export(tmp_path, classifier, carried)
         assert type(load_export(tmp_path)) is kind
-        assert (tmp_path / "gallery.safetensors").exists() == (gallery is not None)
+        assert (tmp_path / "gallery.safetensors").exists() == (carried is not None)
     newer = build_classifier(CONFIG.model_copy(update={"seed": 4}), 3)
     _export(tmp_path, newer)
     loaded = load_export(tmp_path)
@@ -405,10 +406,10 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_parts_that_make_no_model_are_refused(
-    tmp_path: Path, classifier: Classifier, index: GalleryIndex, damage: str
+    tmp_path: Path, classifier: Classifier, gallery: Gallery, damage: str
 ) -> None:
     """Without checksums too, tensors that are missing or not those that are described are refused in one line."""
-    _export(tmp_path, classifier, index)
+    _export(tmp_path, classifier, gallery)
     _describe(tmp_path, files={})  # as before there were checksums
     DAMAGES[damage](tmp_path)
     with pytest.raises(InputError, match=r"must hold the whole model that its model\.json describes") as caught:
@@ -433,10 +434,10 @@ def test_parts_that_make_no_model_are_refused(
     ids=["no description", "torn", "another format", "no tensors", "flipped bit", "flipped gallery", "torn gallery"],
 )
 def test_a_damaged_export_is_refused(
-    tmp_path: Path, classifier: Classifier, index: GalleryIndex, spoil: Callable[[Path], object], message: str
+    tmp_path: Path, classifier: Classifier, gallery: Gallery, spoil: Callable[[Path], object], message: str
 ) -> None:
     """A folder whose files are not those that were exported is refused in one line."""
-    _export(tmp_path, classifier, index)
+    _export(tmp_path, classifier, gallery)
     spoil(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
         load_export(tmp_path)
