@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.spec.space import Choice, Domain, FloatDomain
+from sweeps.spec.space import Choice, Domain, Range
 
 Settings = Mapping[str, Any]
 
 SPACE: dict[str, Domain] = {
-    "head_lr": FloatDomain(1e-4, 1e-2, log=True),
-    "backbone_lr": FloatDomain(1e-5, 3e-3, log=True),
-    "dropout": FloatDomain(0.0, 0.7),
+    "head_lr": Range(1e-4, 1e-2, log=True),
+    "backbone_lr": Range(1e-5, 3e-3, log=True),
+    "dropout": Range(0.0, 0.7),
     "unfreezing": Choice(("frozen", "progressive", "full")),
     "optimizer": Choice(("adam", "adamw")),
 }

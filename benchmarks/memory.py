@@ -30,7 +30,7 @@ from carcls.stages import StageStore
 from sweeps.engine.engine import run_trials
 from sweeps.engine.session import RaySession
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.trial import TrialRecord
 
@@ -79,7 +79,7 @@ def spec_of(trials: int, size: int, batch: int) -> SweepSpec:
         concurrency=1,
         gpus_per_trial=0.0,
         config={**config, "image_size": size, "batch_size": batch},
-        search={"dropout": FloatDomain(0.0, 0.7)},
+        search={"dropout": Range(0.0, 0.7)},
         near=0.0,
         early_stopping=EarlyStopping(enabled=False),
     )

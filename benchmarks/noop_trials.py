@@ -16,20 +16,20 @@ from typing import Any
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement, Outcome
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import Choice, Domain, FloatDomain
+from sweeps.spec.space import Choice, Domain, Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.trial import TrialRecord
 
 # The space of specs/transfer.yaml: nine settings, of which five are ranges of numbers.
 SPACE: dict[str, Domain] = {
-    "dropout": FloatDomain(0.0, 0.7),
+    "dropout": Range(0.0, 0.7),
     "unfreezing": Choice(("frozen", "progressive", "full")),
     "optimizer": Choice(("adam", "adamw")),
-    "head_lr": FloatDomain(1e-4, 1e-2, log=True),
-    "backbone_lr": FloatDomain(1e-5, 3e-3, log=True),
-    "weight_decay": FloatDomain(1e-6, 1e-2, log=True),
+    "head_lr": Range(1e-4, 1e-2, log=True),
+    "backbone_lr": Range(1e-5, 3e-3, log=True),
+    "weight_decay": Range(1e-6, 1e-2, log=True),
     "lr_schedule": Choice(("step", "cosine", "onecycle")),
-    "label_smoothing": FloatDomain(0.0, 0.2),
+    "label_smoothing": Range(0.0, 0.2),
     "augmentation_strength": Choice((0.0, 0.5, 1.0, 1.5)),
 }
 
@@ -151,5 +151,5 @@ def _tune_domain(domain: Domain) -> Any:
 
     if isinstance(domain, Choice):
         return tune.choice(list(domain.choices))
-    assert isinstance(domain, FloatDomain)
+    assert isinstance(domain, Range)
     return (tune.loguniform if domain.log else tune.uniform)(domain.low, domain.high)

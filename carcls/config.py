@@ -187,34 +187,23 @@ class TrialConfig(BaseModel):
         from scratch is open from the start at one learning rate; only retrieval has neighbours, and where its extractor
         is frozen nothing is trained. ``micro_batch`` is left out where it is None or cannot matter.
         """
-        neutral: set[str] = set()
-        if self.is_from_scratch:
-            neutral |= {"unfreezing", "backbone_lr"}
-        elif self.unfreezing == "frozen":
-            neutral.add("backbone_lr")
-        if not self.augments:
-            neutral |= {"crop", "flip", "rotation", "jitter", "augmentation_strength"}
-        if self.crop != "resized" or not self.augments:
-            neutral.add("crop_scale")
-        if self.optimizer != "sgd":
-            neutral.add("momentum")
-        if self.lr_schedule != "step":
-            neutral |= {"step_epochs", "step_gamma"}
-        if self.lr_schedule != "cosine":
-            neutral.add("warmup_epochs")
-        if self.backbone == SCRATCH:
-            neutral.add("weights")
-        else:
-            neutral |= set(ARCHITECTURE_SETTINGS)
-        if self.family != "retrieval":
-            neutral |= set(NEIGHBOUR_SETTINGS)
-        elif self.unfreezing == "frozen" and not self.is_from_scratch:
-            neutral |= _TRAINING_SETTINGS
-        if self.whitening == "none":
-            neutral.add("whitening_dim")
-        if self.vote != "softmax":
-            neutral.add("temperature")
-        return frozenset(neutral)
+        trains = self.family != "retrieval" or self.unfreezing != "frozen" or self.is_from_scratch
+        matters = (
+            (("weights",), self.backbone != SCRATCH),
+            (ARCHITECTURE_SETTINGS, self.backbone == SCRATCH),
+            (("unfreezing",), not self.is_from_scratch),
+            (("backbone_lr",), not self.is_from_scratch and self.unfreezing != "frozen"),
+            (_TRAINING_SETTINGS, trains),
+            (("crop", "flip", "rotation", "jitter", "augmentation_strength"), self.augments),
+            (("crop_scale",), self.augments and self.crop == "resized"),
+            (("momentum",), self.optimizer == "sgd"),
+            (("step_epochs", "step_gamma"), self.lr_schedule == "step"),
+            (("warmup_epochs",), self.lr_schedule == "cosine"),
+            (NEIGHBOUR_SETTINGS, self.family == "retrieval"),
+            (("whitening_dim",), self.whitening != "none"),
+            (("temperature",), self.vote == "softmax"),
+        )
+        return frozenset(name for names, is_so in matters if not is_so for name in names)
 
     def canonical(self) -> dict[str, Any]:
         """Return the settings with those that cannot matter set to their defaults, so that equal trials are equal."""
@@ -276,7 +265,7 @@ def settings_of(part: Part) -> tuple[str, ...]:
 
 ARCHITECTURE_SETTINGS = settings_of(Part.ARCHITECTURE)
 NEIGHBOUR_SETTINGS = settings_of(Part.NEIGHBOURS)
-_TRAINING_SETTINGS = frozenset(settings_of(Part.TRAINING))
+_TRAINING_SETTINGS = settings_of(Part.TRAINING)
 # The weights are named by their digest, and the family that asks does not matter.
 _NOT_OF_TRAINING = ("family", "weights", *NEIGHBOUR_SETTINGS)
 

@@ -72,11 +72,8 @@ def reserve(path: Path) -> None:
     Raises:
         OSError: there is no room (ENOSPC).
     """
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
-    finally:
-        os.close(descriptor)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 @contextmanager

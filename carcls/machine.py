@@ -99,20 +99,19 @@ def _uuids() -> tuple[list[str], list[str]]:
     Raises:
         InputError: there are GPUs, and the library does not answer.
     """
-    gpus, parts = list[str](), list[str]()
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
-        works = library.nvmlInit_v2() == 0
+        if library.nvmlInit_v2() != 0:
+            raise OSError
     except (OSError, AttributeError):
-        works = False
-    if not works:
-        if _DEVICE.exists():
-            raise InputError(
-                f"This machine has an NVIDIA GPU ({_DEVICE}), but its management library (libnvidia-ml.so.1) does "
-                "not answer. See what nvidia-smi says; in a container, ask for the driver's utilities "
-                f"(NVIDIA_DRIVER_CAPABILITIES=compute,utility). For trials on the CPU: {_VISIBLE}= carsweep …"
-            )
-        return gpus, parts
+        if not _DEVICE.exists():
+            return [], []
+        raise InputError(
+            f"This machine has an NVIDIA GPU ({_DEVICE}), but its management library (libnvidia-ml.so.1) does "
+            "not answer. See what nvidia-smi says; in a container, ask for the driver's utilities "
+            f"(NVIDIA_DRIVER_CAPABILITIES=compute,utility). For trials on the CPU: {_VISIBLE}= carsweep …"
+        ) from None
+    gpus, parts = list[str](), list[str]()
     count, most, gpu, part = ctypes.c_uint(), ctypes.c_uint(), ctypes.c_void_p(), ctypes.c_void_p()
     library.nvmlDeviceGetCount_v2(ctypes.byref(count))
     for number in range(count.value):

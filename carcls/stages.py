@@ -59,11 +59,6 @@ class StageStore:
         """Tell whether the stage is made."""
         return (self.folder(kind, key) / _KEY).is_file()
 
-    def workshop(self, kind: str, key: Key) -> Path:
-        """Return the folder that ``get_or_make`` keeps as long as the stage is unfinished."""
-        final = self.folder(kind, key)
-        return final.with_name(final.name + ".unfinished")
-
     def get_or_make(self, kind: str, key: Key, make: Make, *, keep: bool = False) -> Path:
         """Return the stage's folder; when it is not there yet, ``make`` fills an empty folder that becomes it.
 
@@ -101,7 +96,7 @@ class StageStore:
                 yield None
                 return
             self._note(final, made=True)
-            work = self.workshop(kind, key) if keep else final.with_name(f"{final.name}.making")
+            work = final.with_suffix(".unfinished" if keep else ".making")
             try:
                 with full_disk_named(self.root):
                     _prepare(work, keep=keep)
@@ -127,7 +122,7 @@ class StageStore:
         return news
 
     def note_damage(self, kind: str, key: Key, damage: str) -> None:
-        """Write to the log that unfinished work in the stage's workshop was damaged, and begins anew."""
+        """Write to the log that unfinished work on the stage was damaged, and begins anew."""
         self._log(self.folder(kind, key), "dropped", time.perf_counter(), damage)
 
     def forget(self, kind: str, key: Key) -> None:
@@ -139,13 +134,24 @@ class StageStore:
                 _remove(final)
 
     def find_damage(self, name: str) -> str:
-        """Return what is wrong with the files of a stage, or nothing.
+        """Return what is wrong with a stage: the first file that is not as it was sealed, and why; or nothing.
 
-        One that is damaged is made again when it is next asked for.
+        Stages that are older than checksums are taken on trust. One that is damaged is made again when it is next
+        asked for.
         """
-        damage = _find_damage(self.root / name)
+        folder, damage = self.root / name, ""
+        try:
+            listing: Mapping[str, Mapping[str, Any]] = json.loads((folder / _FILES).read_text(encoding="utf-8"))
+            found = ((file, damage_of(folder / file, known)) for file, known in listing.items())
+            damage = next((f"{file} {wrong}" for file, wrong in found if wrong), "")
+        except FileNotFoundError:
+            pass
+        except (ValueError, AttributeError, KeyError, TypeError):
+            damage = f"{_FILES} cannot be read"
+        if not (folder / _KEY).is_file():
+            damage = f"{_KEY} is missing"
         if damage:
-            _whole.discard(self.root / name)
+            _whole.discard(folder)
         return damage
 
     def _reuse(self, final: Path, start: float, *, locked: bool = False) -> bool:
@@ -155,7 +161,8 @@ class StageStore:
         """
         if not final.exists():
             return False
-        damage = "" if final in _whole and (final / _KEY).is_file() else _find_damage(final)
+        known = final in _whole and (final / _KEY).is_file()
+        damage = "" if known else self.find_damage(self._name_of(final))
         if damage:
             if locked:
                 _remove(final)
@@ -198,12 +205,8 @@ class StageStore:
         said = {"kind": final.parent.name, "digest": final.name, "event": event, "seconds": seconds, "pid": os.getpid()}
         line = json.dumps({**said, "reason": reason} if reason else said)
         # One write of less than a page to a file opened for appending is not torn by other writers.
-        descriptor = os.open(self.root / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            with full_disk_named(self.root):
-                os.write(descriptor, (line + "\n").encode())
-        finally:
-            os.close(descriptor)
+        with full_disk_named(self.root), (self.root / LOG).open("ab", buffering=0) as log:
+            log.write((line + "\n").encode())
 
 
 def _prepare(work: Path, *, keep: bool) -> None:
@@ -221,23 +224,6 @@ def _seal(work: Path, key: Key) -> None:
     listing = {path.relative_to(work).as_posix(): describe(path) for path in files}
     (work / _FILES).write_text(json.dumps(listing, indent=1), encoding="utf-8")
     write_json(work / _KEY, dict(key))
-
-
-def _find_damage(folder: Path) -> str:
-    """Return which file is not as it was sealed, and why; nothing for a whole stage, or one older than checksums."""
-    if not (folder / _KEY).is_file():
-        return f"{_KEY} is missing"
-    try:
-        listing: Mapping[str, Mapping[str, Any]] = json.loads((folder / _FILES).read_text(encoding="utf-8"))
-        for name, known in listing.items():
-            damage = damage_of(folder / name, known)
-            if damage:
-                return f"{name} {damage}"
-    except FileNotFoundError:
-        return ""
-    except (ValueError, AttributeError, KeyError, TypeError):
-        return f"{_FILES} cannot be read"
-    return ""
 
 
 def _remove(final: Path) -> None:

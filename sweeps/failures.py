@@ -1,6 +1,7 @@
 """What went wrong with a trial, and what is done about it. Pure: no Ray, no clock, no file.
 
-``POLICIES`` has a row for each kind of failure. A sweep that is stopped keeps what it has, and its remaining budget.
+``POLICIES`` has a row for each kind of failure: how it is recognised, and what is done about it. A sweep that is
+stopped keeps what it has, and its remaining budget.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,60 +18,8 @@ from carcls.disk import is_full_disk
 from carcls.errors import BadData, DataError, InputError, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
 from carcls.machine import is_lack_of_memory
 
-Kind = Literal["out_of_memory", "diverged", "bad_data", "device", "lost", "preempted", "full_disk", "settings", "bug"]
-
 IN_A_ROW = 3
 HALVINGS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What is done about one kind of failure.
-
-    Attributes:
-        then: ``fail`` the trial; give it ``more``, and fail it when it had all there is; let it go on ``elsewhere``,
-            and fail it when there is no other place; or let it go on ``again`` from its checkpoint.
-        counts: whether the trial fails when this happens three times without another epoch.
-        blames: whether the place is to blame: ``never``, ``in a row`` (after three on it), ``whole`` (the same, of
-            those that had a whole share) or ``at once``.
-        stops: why the sweep stops when IN_A_ROW trials failed so one after another; empty where it does not.
-        no_fault: whether a trial that failed so goes on from its checkpoint when somebody resumes the sweep: whoever
-            does has mended what was to blame.
-    """
-
-    then: Literal["fail", "more", "elsewhere", "again"] = "fail"
-    counts: bool = False
-    blames: Literal["never", "in a row", "whole", "at once"] = "never"
-    stops: str = ""
-    no_fault: bool = False
-
-
-POLICIES: Mapping[Kind, Policy] = {
-    # The memory of the GPU or of the machine ran out.
-    "out_of_memory": Policy("more", blames="whole"),
-    # NaN or infinity.
-    "diverged": Policy(),
-    # A file vanished or is damaged.
-    "bad_data": Policy(stops="{count} trials in a row could not read their data: {reason}"),
-    # It was given a GPU and can use none.
-    "device": Policy(
-        "elsewhere",
-        blames="at once",
-        stops="{count} trials in a row could not use the GPU that they were given: {reason}",
-        no_fault=True,
-    ),
-    # Its process or machine died, it hung, or CUDA broke.
-    "lost": Policy("again", counts=True, blames="in a row", no_fault=True),
-    # Its machine or process was taken away, perhaps with a larger one when memory ran out.
-    "preempted": Policy("again", no_fault=True),
-    # No room for a checkpoint or a stage.
-    "full_disk": Policy(stops="{count} trials in a row found no room: {reason}", no_fault=True),
-    # Its settings cannot work.
-    "settings": Policy(),
-    # Any other exception; a traceback is in the trial's folder.
-    "bug": Policy(stops="{count} trials in a row failed with the same error, {mark}: {reason}"),
-}
-NO_FAULT = tuple(kind for kind, policy in POLICIES.items() if policy.no_fault)
 # What PyTorch says when it cannot begin with a GPU at all.
 _NO_DEVICE = (
     "No CUDA GPUs are available",
@@ -87,6 +36,92 @@ _LIBRARIES = ("site-packages", "dist-packages", "/lib/python")
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """How one kind of failure is recognised, and what is done about it.
+
+    Attributes:
+        raised: whether an exception in the trial's process is of this kind, if of none before it.
+        deaths: words of Ray's, in small letters, on the death of a process that mean this kind.
+        died: what is said of such a death.
+        then: ``fail`` the trial; give it ``more``, and fail it when it had all there is; let it go on ``elsewhere``,
+            and fail it when there is no other place; or let it go on ``again`` from its checkpoint.
+        counts: whether the trial fails when this happens three times without another epoch.
+        blames: whether the place is to blame: ``never``, ``in a row`` (after three on it), ``whole`` (the same, of
+            those that had a whole share) or ``at once``.
+        stops: why the sweep stops when IN_A_ROW trials failed so one after another; empty where it does not.
+        no_fault: whether a trial that failed so goes on from its checkpoint when somebody resumes the sweep: whoever
+            does has mended what was to blame.
+    """
+
+    raised: Callable[[BaseException], bool]
+    deaths: tuple[str, ...] = ()
+    died: str = ""
+    then: Literal["fail", "more", "elsewhere", "again"] = "fail"
+    counts: bool = False
+    blames: Literal["never", "in a row", "whole", "at once"] = "never"
+    stops: str = ""
+    no_fault: bool = False
+
+
+def _never(_: BaseException) -> bool:
+    return False
+
+
+def _is_no_device(error: BaseException) -> bool:
+    has_no_gpu = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_DEVICE)
+    return has_no_gpu or isinstance(error, NoDevice)
+
+
+def _is_bad_data(error: BaseException) -> bool:
+    return isinstance(error, BadData | DataError) or (isinstance(error, OSError) and error.filename is not None)
+
+
+POLICIES: Mapping[str, Policy] = {
+    # No room for a checkpoint or a stage.
+    "full_disk": Policy(is_full_disk, stops="{count} trials in a row found no room: {reason}", no_fault=True),
+    # The memory of the GPU or of the machine ran out.
+    "out_of_memory": Policy(
+        is_lack_of_memory,
+        deaths=("memory monitor", "low on memory", "memory pressure"),
+        died="the machine ran out of memory, and its process was ended.",
+        then="more",
+        blames="whole",
+    ),
+    # It was given a GPU and can use none.
+    "device": Policy(
+        _is_no_device,
+        then="elsewhere",
+        blames="at once",
+        stops="{count} trials in a row could not use the GPU that they were given: {reason}",
+        no_fault=True,
+    ),
+    # NaN or infinity.
+    "diverged": Policy(lambda error: isinstance(error, NonFiniteLoss)),
+    # A file vanished or is damaged.
+    "bad_data": Policy(_is_bad_data, stops="{count} trials in a row could not read their data: {reason}"),
+    # Its settings cannot work.
+    "settings": Policy(lambda error: isinstance(error, TrialFailure | InputError)),
+    # Its machine or process was taken away, perhaps with a larger one when memory ran out.
+    "preempted": Policy(
+        _never, ("sigterm", "preempt"), "its process was taken away (preempted).", "again", no_fault=True
+    ),
+    # Its process or machine died, it hung, or CUDA broke.
+    "lost": Policy(
+        _never,
+        ("",),
+        "its process died; ray.log in the sweep's folder may tell why.",
+        then="again",
+        counts=True,
+        blames="in a row",
+        no_fault=True,
+    ),
+    # Any other exception; a traceback is in the trial's folder.
+    "bug": Policy(lambda _: True, stops="{count} trials in a row failed with the same error, {mark}: {reason}"),
+}
+NO_FAULT = tuple(kind for kind, policy in POLICIES.items() if policy.no_fault)
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why a trial did not finish.
 
@@ -96,46 +131,32 @@ class Failure:
         mark: of a bug, what it has in common with others of its sort: exception type and innermost own line.
     """
 
-    kind: Kind
+    kind: str
     reason: str
     mark: str = ""
 
 
 def failure_of(error: BaseException) -> Failure:
     """Tell what an exception in a trial's process means."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    if is_full_disk(error):
-        return Failure("full_disk", said)
-    if is_lack_of_memory(error):
-        return Failure("out_of_memory", said if isinstance(error, OutOfMemory) else f"out of memory: {said}")
-    if is_no_device(error):
-        return Failure("device", said)
-    if isinstance(error, NonFiniteLoss):
-        return Failure("diverged", said)
-    if isinstance(error, BadData | DataError):
-        return Failure("bad_data", said)
-    if isinstance(error, OSError) and error.filename is not None:
-        return Failure("bad_data", f"{str(error.filename)!r} cannot be read: {error.strerror}.")
-    if isinstance(error, TrialFailure | InputError):
-        return Failure("settings", said)
-    mark = f"{type(error).__name__} in {innermost_own_line(error)}"
-    return Failure("bug", f"{type(error).__name__}: {said}", mark)
-
-
-def is_no_device(error: BaseException) -> bool:
-    """Tell whether the process of a trial that was given a GPU cannot use any."""
-    if isinstance(error, NoDevice):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_DEVICE)
+    kind = next(kind for kind, policy in POLICIES.items() if policy.raised(error))
+    name = type(error).__name__
+    said = " ".join(str(error).split()) or name
+    if kind == "bug":
+        return Failure(kind, f"{name}: {said}", f"{name} in {_innermost_own_line(error)}")
+    if kind == "out_of_memory" and not isinstance(error, OutOfMemory):
+        said = f"out of memory: {said}"
+    elif kind == "bad_data" and isinstance(error, OSError):
+        said = f"{str(error.filename)!r} cannot be read: {error.strerror}."
+    return Failure(kind, said)
 
 
 def is_broken_device(error: BaseException) -> bool:
     """Tell whether a process that raised this can use its GPU no more: any CUDA error but a lack of memory."""
-    said = str(error)
-    return not is_lack_of_memory(error) and ("CUDA error" in said or "cuDNN error" in said or "NCCL error" in said)
+    words = ("CUDA error", "cuDNN error", "NCCL error")
+    return not is_lack_of_memory(error) and any(library in str(error) for library in words)
 
 
-def innermost_own_line(error: BaseException) -> str:
+def _innermost_own_line(error: BaseException) -> str:
     """Return ``file.py:line`` of the innermost frame that is of no library; of the innermost one if all are."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not any(part in frame.filename for part in _LIBRARIES)]
@@ -153,17 +174,12 @@ def failure_of_death(said: str, actor: str = "") -> Failure:
         actor: Ray's id of the process, in hexadecimal; empty where it is not known. The monitor ends several at once,
             the youngest first; only the largest of them is to blame.
     """
-    if any(words in said for words in ("memory monitor", "low on memory", "memory pressure")):
+    kind = next(kind for kind, policy in POLICIES.items() if any(words in said.lower() for words in policy.deaths))
+    if kind == "out_of_memory":
         ended = {one: float(size) for one, size in _ENDED.findall(said)}
         if ended.get(actor, math.inf) < max(ended.values(), default=0.0):
             return Failure("preempted", "it was ended with a larger process, since the machine ran out of memory.")
-        return Failure("out_of_memory", "the machine ran out of memory, and its process was ended.")
-    if "SIGTERM" in said or "preempt" in said.lower():
-        return Failure("preempted", "its process was taken away (preempted).")
-    return Failure("lost", "its process died; ray.log in the sweep's folder may tell why.")
-
-
-# Out of memory
+    return Failure(kind, POLICIES[kind].died)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,28 +230,21 @@ def has_whole_share(last: Try, cores: float) -> bool:
     return last.gpus >= 1 or (last.gpus == 0 and last.cpus >= cores)
 
 
-# In a row
-
-
 @dataclass(slots=True)
 class CircuitBreaker:
     """Counts trials that failed for the same reason one after another, and says when the sweep should stop."""
 
-    last: tuple[str, str] = ("", "")
+    last: tuple[str, str] | None = None
     count: int = 0
 
     def note(self, failure: Failure | None) -> str:
         """Note how a trial ended (None: complete or stopped early); return why the sweep should stop, or nothing."""
-        stops = "" if failure is None else POLICIES[failure.kind].stops
-        if failure is None or not stops:
-            self.last, self.count = ("", ""), 0
-            return ""
-        now = (failure.kind, failure.mark)
+        now = (failure.kind, failure.mark) if failure is not None else None
         self.count = self.count + 1 if now == self.last else 1
         self.last = now
-        if self.count < IN_A_ROW:
+        if failure is None or self.count < IN_A_ROW:
             return ""
-        return stops.format(count=IN_A_ROW, mark=failure.mark, reason=failure.reason)
+        return POLICIES[failure.kind].stops.format(count=IN_A_ROW, mark=failure.mark, reason=failure.reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ OBJECTIVE = "val_accuracy"
 # Attributes of a record that both the line of a trial's end and ``result.json`` tell, and what else each of them does.
 _TOLD = ("status", "metrics", "epochs", "seconds", "reason", "failure")
 _IN_JOURNAL = (*_TOLD, "reused", "model", "predictions", "late_stages", "precision")
-_IN_JSON = (*_TOLD, "number", "experiment", "sibling_of", "confirms")
+_IN_JSON = ("number", "experiment", *_TOLD, "sibling_of", "confirms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Spent:
 
     def as_dict(self) -> dict[str, float]:
         """Return plain JSON values, to a thousandth of a second; ``Spent(**values)`` reads them back."""
-        return {name: round(getattr(self, name), 3) for name in self.__slots__}
+        return {name: round(value, 3) for name, value in asdict(self).items()}
 
 
 NOTHING = Spent()
@@ -181,14 +181,15 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
     Args:
         number: of the trial.
         noted: ``asked``, what it was to be; ``outcome``, once it has ended; ``retry``, what it is given
-            after it failed; ``spent`` and ``began``.
+            after it failed; ``spent`` and ``began``; ``late_stages`` that came with no new epoch.
         history: its measurements.
     """
     asked, outcome = noted["asked"], noted.get("outcome") or {}
     micro_batch = noted.get("retry", {}).get("micro_batch")
     last = history[-1] if history and not outcome else Measurement(0, {})
     now = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
-    told = {**now, **{name: outcome[name] for name in _IN_JOURNAL if name in outcome}}
+    stages = {"late_stages": noted.get("late_stages", {})}
+    told = {**now, **stages, **{name: outcome[name] for name in _IN_JOURNAL if name in outcome}}
     spent = Spent(**noted["spent"]) if "spent" in noted else _told_spent(asked, outcome)
     told["seconds"] = told["seconds"] or spent.seconds
     return TrialRecord(
@@ -216,17 +217,11 @@ def _told_spent(asked: Mapping[str, Any], outcome: Mapping[str, Any]) -> Spent:
 def to_json(record: TrialRecord) -> dict[str, Any]:
     """Return what ``result.json`` tells of a trial; numbers that JSON has no word for are still in it."""
     return {
-        "number": record.number,
-        "experiment": record.experiment,
-        "status": record.status,
-        "params": dict(record.config),
+        **{name: getattr(record, name) for name in _IN_JSON},
         "metrics": dict(record.metrics),
-        "epochs": record.epochs,
         "seconds": round(record.seconds, 3),
         "reason": record.why,
-        "sibling_of": record.sibling_of,
-        "confirms": record.confirms,
-        "failure": record.failure,
+        "params": dict(record.config),
         "twins": [asdict(twin) for twin in record.twins],
     }
 

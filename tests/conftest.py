@@ -1,8 +1,6 @@
 """What holds for every test."""
 
 import os
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -97,58 +95,3 @@ def run_while_held() -> Callable[[Callable[[], Any], Path, Sequence[Path]], Any]
             return running.result()
 
     return run
-
-
-# NVIDIA's management library, as far as it is asked: FAKE_GPUS lists the UUIDs of the cards, FAKE_PARTS those of the
-# parts (MIG) of the first one.
-_NVML = """
-#include <stdlib.h>
-#include <string.h>
-typedef char text[96];
-static text gpus[64], parts[64];
-static unsigned gpu_count, part_count;
-static unsigned split(const char *name, text *into) {
-    unsigned count = 0;
-    char all[4096];
-    strncpy(all, getenv(name) ? getenv(name) : "", sizeof all - 1);
-    for (char *word = strtok(all, ","); word; word = strtok(NULL, ",")) strncpy(into[count++], word, 95);
-    return count;
-}
-int nvmlInit_v2(void) {
-    if (getenv("FAKE_NVML_ERROR")) return atoi(getenv("FAKE_NVML_ERROR"));
-    gpu_count = split("FAKE_GPUS", gpus);
-    part_count = split("FAKE_PARTS", parts);
-    return 0;
-}
-int nvmlInit(void) { return nvmlInit_v2(); }
-int nvmlShutdown(void) { return 0; }
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = gpu_count; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned number, void **device) {
-    *device = gpus[number];
-    return number < gpu_count ? 0 : 2;
-}
-int nvmlDeviceGetName(void *device, char *name, unsigned size) { strncpy(name, "NVIDIA A100-SXM4", size); return 0; }
-int nvmlDeviceGetUUID(void *device, char *uuid, unsigned size) { strncpy(uuid, device, size); return 0; }
-int nvmlDeviceGetMaxMigDeviceCount(void *device, unsigned *count) {
-    if (device != gpus[0] || !part_count) return 3;
-    *count = 7;
-    return 0;
-}
-int nvmlDeviceGetMigDeviceHandleByIndex(void *device, unsigned number, void **part) {
-    *part = parts[number];
-    return number < part_count ? 0 : 6;
-}
-"""
-
-
-@pytest.fixture(scope="session")
-def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Environment in which a process finds a management library that says what FAKE_GPUS and FAKE_PARTS tell it."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("building a management library needs a C compiler")
-    folder = tmp_path_factory.mktemp("nvml")
-    (folder / "nvml.c").write_text(_NVML)
-    command = [compiler, "-shared", "-fPIC", "-w", "-o", folder / "libnvidia-ml.so.1", folder / "nvml.c"]
-    subprocess.run(command, check=True)
-    return {"LD_LIBRARY_PATH": f"{folder}:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":")}

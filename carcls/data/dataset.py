@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from carcls.config import digest_of
 from carcls.data.config import DataConfig, DataSummary
 from carcls.data.fingerprints import near_duplicate_groups
 from carcls.data.layouts import read_layout
-from carcls.data.manifest import ImageRecord, ImagesNotRead, Manifest
+from carcls.data.manifest import ImagesNotRead, Manifest
 from carcls.data.pack import PIXELS, Index, Progress, find_index, get_index, get_pack
 from carcls.data.splits import (
     Splits,
@@ -31,7 +32,6 @@ from carcls.errors import DataError
 from carcls.stages import StageStore, write_json
 
 _FORMAT = 1
-_COLUMNS = ("path", "label", "split", "box")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +90,7 @@ class Dataset:
     def refitted(self) -> Dataset:
         """Return the data set as a refit sees it: the validation images train too, and none are left to validate."""
         train = np.sort(np.concatenate([self.splits.train, self.splits.validation]))
-        splits = replace(self.splits, train=train, validation=np.zeros(0, np.int64), unvalidated=())
-        return replace(self, splits=splits)
+        return replace(self, splits=Splits(train, np.zeros(0, np.int64), self.splits.test))
 
     @property
     def summary(self) -> DataSummary:
@@ -111,22 +110,7 @@ class Dataset:
 
     def save(self, path: Path) -> None:
         """Write everything but pixels as JSON; ``path`` is whole or absent, whenever the machine stops."""
-        columns = {name: [getattr(image, name) for image in self.manifest.images] for name in _COLUMNS}
-        others = {name: getattr(self.manifest, name) for name in ("classes", "digest", "contents", "notes")}
-        splits = {name: getattr(self.splits, name).tolist() for name in self.counts}
-        write_json(
-            path,
-            {
-                "format": _FORMAT,
-                "name": self.name,
-                "margin": self.margin,
-                "manifest": {**others, "root": str(self.manifest.root), "images": columns},
-                "splits": {**splits, "unvalidated": self.splits.unvalidated},
-                "quarantined": self.quarantined,
-                "duplicates": self.duplicates,
-                "notes": self.notes,
-            },
-        )
+        write_json(path, {"format": _FORMAT, **TypeAdapter(Dataset).dump_python(self, mode="json")})
 
     @classmethod
     def load(cls, path: Path) -> Dataset:
@@ -139,25 +123,11 @@ class Dataset:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["format"] != _FORMAT:
                 raise ValueError("another format")
+            return TypeAdapter(Dataset).validate_python(stored)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"data file must be one that carsweep wrote, got {str(path)!r}. Start a new sweep."
             ) from error
-        manifest, splits = stored["manifest"], stored["splits"]
-        columns = manifest["images"]
-        boxes = (None if box is None else tuple(box) for box in columns["box"])
-        images = tuple(map(ImageRecord, columns["path"], columns["label"], columns["split"], boxes))
-        classes, contents, notes = (tuple(manifest[name]) for name in ("classes", "contents", "notes"))
-        unvalidated = tuple(splits.pop("unvalidated"))
-        return cls(
-            name=stored["name"],
-            manifest=Manifest(Path(manifest["root"]), classes, images, manifest["digest"], contents, notes),
-            margin=stored["margin"],
-            splits=Splits(**{name: np.array(rows, np.int64) for name, rows in splits.items()}, unvalidated=unvalidated),
-            quarantined=tuple(map(tuple, stored["quarantined"])),
-            duplicates=tuple(map(tuple, stored["duplicates"])),
-            notes=tuple(stored["notes"]),
-        )
 
 
 def prepare_dataset(

@@ -1,7 +1,4 @@
-"""From an image file to a square of pixels: crop, resize, orient, and say in one sentence why a file is unusable.
-
-Several threads may read squares and thumbnails at a time.
-"""
+"""From an image file to squares of pixels: crop, resize, orient, and say in one sentence why a file is unusable."""
 
 from __future__ import annotations
 
@@ -42,9 +39,6 @@ hands the file to another program (EPS to Ghostscript), and each is code that a 
 """
 EXTENSIONS = frozenset(extension for extensions in FORMATS.values() for extension in extensions)
 
-GRAY_SIDE = 32
-"""Side of the gray thumbnail from which the fingerprint is computed, whatever the size of the pack."""
-
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -84,6 +78,11 @@ class Decoded:
         # Both sides are equal, so turning after the resize is the same as before it, and cheaper.
         return square if self.turn is None else square.transpose(self.turn)
 
+    def could_reduce(self, least: int) -> bool:
+        """Tell whether the target ``least``, which is smaller, might be met by a more reduced decode."""
+        x1, y1, x2, y2 = (edge * self.reduction for edge in self.window)
+        return self.reduction < 8 and min(x2 - x1, y2 - y1) >= 2 * self.reduction * least
+
 
 def read_square(path: Path, size: int, box: Box | None = None, margin: float = 0.0) -> NDArray[np.uint8]:
     """Return the image, or its box, as uint8 RGB [size, size, 3] in 0..255, upright; not for several threads.
@@ -100,33 +99,28 @@ def read_square(path: Path, size: int, box: Box | None = None, margin: float = 0
             in the image.
     """
     with warnings.catch_warnings(action="ignore"):
-        return np.asarray(decode(path, max(LEAST_PIXELS, 2 * size), box, margin).square(size))
+        return read_squares(path, [size], box, margin)[0]
 
 
-def read_squares_and_gray(
+def read_squares(
     path: Path, sizes: Sequence[int], box: Box | None = None, margin: float = 0.0
-) -> tuple[list[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """Return ``read_square`` of each size, and the uint8 gray thumbnail [32, 32] of the same crop.
+) -> list[NDArray[np.uint8]]:
+    """Return ``read_square`` of each size; several threads may do so at a time, which leave Pillow's warnings on.
 
-    Neither a square nor the thumbnail depends on which other sizes are asked for; the file is decoded once for all of
-    them, or once for each reduction that they need.
+    No square depends on which others are asked for; the file is decoded once for all of them, or once for each
+    reduction that they need.
 
     Raises:
         UnreadableImage: as ``read_square``.
     """
-    found: dict[int, Decoded] = {}
-
-    def decoded(least: int) -> Decoded:
-        if least not in found:
-            larger = next(iter(found.values()), None)
-            reuse = larger is not None and not _could_reduce(larger, least)
-            found[least] = larger if larger is not None and reuse else decode(path, least, box, margin)
-        return found[least]
-
-    wanted = {size: max(LEAST_PIXELS, 2 * size) for size in sorted(sizes, reverse=True)}
-    squares = {size: np.asarray(decoded(least).square(size)) for size, least in wanted.items()}
-    gray = np.asarray(decoded(LEAST_PIXELS).square(GRAY_SIDE).convert("L"))
-    return [squares[size] for size in sizes], gray
+    squares: dict[int, NDArray[np.uint8]] = {}
+    decoded: Decoded | None = None
+    for size in sorted(sizes, reverse=True):
+        least = max(LEAST_PIXELS, 2 * size)
+        if decoded is None or decoded.could_reduce(least):
+            decoded = decode(path, least, box, margin)
+        squares[size] = np.asarray(decoded.square(size))
+    return [squares[size] for size in sizes]
 
 
 def decode(path: Path, least: int, box: Box | None = None, margin: float = 0.0) -> Decoded:
@@ -224,12 +218,6 @@ def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     else:
         numbers /= 257.0
     return np.clip(np.round(numbers), 0, 255).astype(np.uint8)
-
-
-def _could_reduce(decoded: Decoded, least: int) -> bool:
-    """Tell whether the target ``least``, which is smaller, might be met by a more reduced decode."""
-    x1, y1, x2, y2 = (edge * decoded.reduction for edge in decoded.window)
-    return decoded.reduction < 8 and min(x2 - x1, y2 - y1) >= 2 * decoded.reduction * least
 
 
 def _reason(path: Path, error: Exception) -> str:

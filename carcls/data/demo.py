@@ -1,4 +1,4 @@
-"""The embedded demo data set: drawn fictional cars in Stanford Cars' devkit layout, the same for the same seed.
+"""The embedded demo data set: drawn fictional cars in Stanford Cars' devkit layout, the same everywhere.
 
 A picture is ribbons on a car's curved shell, in perspective, in a sketched place. A point on the surface [..., 3] has a
 distance from the nose and a height in metres, and a place across: ±1 at the corners, and more along the flank, in
@@ -28,8 +28,10 @@ from carcls.data.manifest import ImageRecord
 from carcls.errors import DataError, OutputError
 from carcls.machine import usable_cores
 
-DEMO_VERSION = 3  # goes up whenever the same seed draws other pictures
+# What the folder is called says exactly which pictures are inside: the version goes up when others are drawn.
+FOLDER_NAME = "demo-v3-seed0"
 _PER_CLASS: dict[Literal["train", "test"], int] = {"train": 27, "test": 9}
+_SEED = 0
 _LAST_WRITTEN = Path("devkit") / TEST_ANNOTATIONS
 Floats = npt.NDArray[np.float64]
 Ribbon = tuple[Floats, Floats, str]  # two edges, and a material
@@ -49,19 +51,14 @@ def demo_counts() -> tuple[int, int, int]:
     return len(CLASSES), len(CLASSES) * _PER_CLASS["train"], len(CLASSES) * _PER_CLASS["test"]
 
 
-def demo_folder_name(seed: int = 0) -> str:
-    """A folder name that says exactly which pictures are inside."""
-    return f"demo-v{DEMO_VERSION}-seed{seed}"
-
-
-def write_demo(folder: Path, *, seed: int = 0) -> Path:
+def write_demo(folder: Path) -> Path:
     """Draw the demo data set into ``folder``; returns at once when it is already there.
 
-    The folder appears complete or not at all: it is written under another name beside its place and then renamed.
+    The folder appears complete or not at all: it is written under another name beside its place and then renamed. The
+    pictures are the same with the same version of Pillow, on however many processes.
 
     Args:
         folder: where to; its parents are made.
-        seed: the same seed gives the same bytes (with the same Pillow version), on however many processes.
 
     Raises:
         DataError: ``folder`` holds something else.
@@ -81,7 +78,7 @@ def write_demo(folder: Path, *, seed: int = 0) -> Path:
             f"demo folder must be writable, got {str(folder)!r} ({error}). Choose another --out."
         ) from error
     with draft as name:
-        _fill(Path(name), seed)
+        _fill(Path(name))
         Path(name).chmod(0o755)
         try:
             Path(name).replace(folder)
@@ -91,15 +88,14 @@ def write_demo(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _fill(folder: Path, seed: int) -> None:
+def _fill(folder: Path) -> None:
     labels, indices = np.divmod(np.arange(sum(demo_counts()[1:])), sum(_PER_CLASS.values()))
-    tasks = [seed] * len(labels), labels.tolist(), indices.tolist()
     with ProcessPoolExecutor(usable_cores(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        drawn = list(pool.map(draw_image, *tasks, chunksize=12))
+        drawn = list(pool.map(draw_image, labels.tolist(), indices.tolist(), chunksize=12))
     records: list[ImageRecord] = []
     for split in _PER_CLASS:
         (folder / f"cars_{split}").mkdir()
-    for place in np.random.default_rng(seed).permutation(len(labels)).tolist():
+    for place in np.random.default_rng(_SEED).permutation(len(labels)).tolist():
         split = "train" if indices[place] < _PER_CLASS["train"] else "test"
         path, (box, jpeg) = f"cars_{split}/{len(records) + 1:05d}.jpg", drawn[place]
         (folder / path).write_bytes(jpeg)
@@ -271,9 +267,9 @@ def _surroundings(rng: np.random.Generator, camera: Floats, size: tuple[int, int
     return Image.composite(Image.new("RGB", size), picture, shadow)
 
 
-def draw_image(seed: int, label: int, index: int) -> tuple[Box, bytes]:
+def draw_image(label: int, index: int) -> tuple[Box, bytes]:
     """Draw an image of a class; return the car's box and the JPEG file."""
-    rng, shape = np.random.default_rng([seed, label, index]), Car(CLASSES[label])
+    rng, shape = np.random.default_rng([_SEED, label, index]), Car(CLASSES[label])
     size = int(rng.integers(304, 417)), int(rng.integers(220, 300))
     camera, sun = viewpoint(rng, index, shape, size), np.array([*rng.normal(0, 0.6, 2), 0.8]) * rng.uniform(0.2, 1)
     picture = _surroundings(rng, camera, size, CLASSES[label].body).resize((2 * size[0], 2 * size[1]))

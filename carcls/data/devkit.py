@@ -6,13 +6,11 @@ so x1 and y1 lose one and x2 and y2 stay. Classes count from 1 as well.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.errors import DataError
@@ -20,8 +18,6 @@ from carcls.errors import DataError
 TRAIN_ANNOTATIONS = "cars_train_annos.mat"
 TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
 CLASS_NAMES = "cars_meta.mat"
-_UNLABELLED = "cars_test_annos.mat"
-_HEADER = b"MATLAB 5.0 MAT-file".ljust(116)  # scipy writes the date there: the same content shall be the same bytes
 _PLACES = (".", "devkit", "car_devkit", "car_devkit/devkit", "cars_devkit")
 _BOX_FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
@@ -55,25 +51,28 @@ def read_devkit(root: Path) -> Manifest | None:
     return Manifest(root, classes, tuple(images), notes=notes)
 
 
-def write_devkit(root: Path, classes: Sequence[str], images: Iterable[ImageRecord]) -> None:
-    """Write the annotations of images that lie in ``root`` into ``root/devkit``, those with the test labels last.
+def write_devkit(root: Path, classes: Sequence[str], images: Sequence[ImageRecord]) -> None:
+    """Write the annotations of images that lie in ``root`` into ``root/devkit``, those of test last.
 
     Args:
         root: a folder with ``cars_train/`` and ``cars_test/``.
         classes: names; an image's label is a position in them.
         images: with boxes, in ``cars_train/`` and ``cars_test/`` by their split.
     """
+    from scipy.io import savemat  # as for loadmat
+
     devkit = root / "devkit"
     devkit.mkdir()
-    rows: dict[str, list[tuple[object, ...]]] = {"train": [], "test": []}
-    for image in images:
-        assert image.box is not None
-        x1, y1, x2, y2 = image.box
-        rows[image.split].append((x1 + 1, y1 + 1, x2, y2, image.label + 1, Path(image.path).name))
-    _save(devkit / CLASS_NAMES, {"class_names": np.array([list(classes)], dtype=object)})
-    _save(devkit / TRAIN_ANNOTATIONS, {"annotations": _table(rows["train"], "class")})
-    _save(devkit / _UNLABELLED, {"annotations": _table([(*row[:4], row[5]) for row in rows["test"]])})
-    _save(devkit / TEST_ANNOTATIONS, {"annotations": _table(rows["test"], "class")})
+    savemat(devkit / CLASS_NAMES, {"class_names": np.array([list(classes)], dtype=object)})
+    fields = [(name, object) for name in (*_BOX_FIELDS, "class", "fname")]
+    for split, file in (("train", TRAIN_ANNOTATIONS), ("test", TEST_ANNOTATIONS)):
+        rows = []
+        for image in images:
+            if image.split == split:
+                assert image.box is not None
+                x1, y1, x2, y2 = image.box
+                rows.append((x1 + 1, y1 + 1, x2, y2, image.label + 1, Path(image.path).name))
+        savemat(devkit / file, {"annotations": np.array([rows], dtype=fields)})
 
 
 def _class_names(root: Path, beside: Path) -> tuple[str, ...]:
@@ -127,18 +126,6 @@ def _load(file: Path) -> dict[str, Any]:
     except Exception as error:  # scipy raises whatever a broken file makes it trip over
         raise DataError(f"{file} must be a MATLAB file, but it cannot be read ({error}). Fetch it again.") from error
     return content
-
-
-def _table(rows: Sequence[tuple[object, ...]], *label: str) -> NDArray[np.void]:
-    return np.array([rows], dtype=[(name, object) for name in (*_BOX_FIELDS, *label, "fname")])
-
-
-def _save(file: Path, content: dict[str, Any]) -> None:
-    from scipy.io import savemat
-
-    target = io.BytesIO()
-    savemat(target, content)
-    file.write_bytes(_HEADER + target.getvalue()[len(_HEADER) :])
 
 
 def _fields(names: Iterable[str]) -> str:

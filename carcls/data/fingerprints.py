@@ -11,27 +11,28 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-
-from carcls.data.decode import GRAY_SIDE
+from PIL import Image
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
+SIDE = 32
 _KEPT = 8
 _PAIRS_AT_A_TIME = 2**21
 
-_frequencies = np.arange(_KEPT)[:, None] * (2 * np.arange(GRAY_SIDE)[None, :] + 1)
-_COSINES = np.cos(np.pi * _frequencies / (2 * GRAY_SIDE))
+_frequencies = np.arange(_KEPT)[:, None] * (2 * np.arange(SIDE)[None, :] + 1)
+_COSINES = np.cos(np.pi * _frequencies / (2 * SIDE))
 """The first rows of the type-II discrete cosine transform [8, 32]; its scale does not matter to a comparison of signs
 around the median as long as every frequency has the same one."""
 _COSINES[0] /= np.sqrt(2.0)
 
 
-def fingerprint(gray: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return the fingerprints uint64 [b] of thumbnails uint8 [b, 32, 32].
+def fingerprint(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return the fingerprints uint64 [b] of thumbnails uint8 [b, 32, 32, 3] in RGB.
 
     Flat thumbnails get the fingerprint of no frequency at all, not that of rounding noise.
     """
-    frequencies = np.einsum("fh,bhw,gw->bfg", _COSINES, gray.astype(np.float64), _COSINES, optimize=True)
+    gray = np.stack([np.asarray(Image.fromarray(thumbnail).convert("L"), np.float64) for thumbnail in thumbnails])
+    frequencies = np.einsum("fh,bhw,gw->bfg", _COSINES, gray, _COSINES, optimize=True)
     low = np.round(frequencies.reshape(len(gray), -1), 3)
     above = low > np.median(low[:, 1:], axis=1, keepdims=True)
     return np.packbits(above, axis=1).view(">u8")[:, 0].astype(np.uint64)
@@ -54,7 +55,8 @@ def near_pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], threshold: i
     Of threshold + 1 bands of bits two such fingerprints have one in common, so only those that share one are compared.
     """
     found = np.zeros((2, 0), np.int64)
-    for shift, mask in _bands(threshold + 1):
+    for low, high in pairwise([64 * place // (threshold + 1) for place in range(threshold + 2)]):
+        shift, mask = np.uint64(low), np.uint64(2 ** (high - low) - 1)
         shared = [found, *_sharing((left >> shift) & mask, (right >> shift) & mask, left, right, threshold)]
         found = np.unique(np.concatenate(shared, axis=1), axis=1)
     return found[0], found[1]
@@ -70,19 +72,13 @@ def near_duplicate_groups(
         contents: digests of the files [n], when known: equal files are grouped even where their boxes differ.
         threshold: bits that near-duplicates may differ in.
     """
-    # Equal fingerprints are merged first, so that a thousand equal images do not make half a million pairs.
+    # Equal fingerprints are one node, so that a thousand equal images do not make half a million pairs.
     distinct, of_image = np.unique(fingerprints, return_inverse=True)
-    first, second = near_pairs(distinct, distinct, threshold)
-    count, images = len(distinct), np.arange(len(fingerprints))
-    edges = [np.stack([first, second]), np.stack([of_image, count + images])]
-    total = count + len(images)
+    source, target = near_pairs(distinct, distinct, threshold)
     if contents:
-        _, of_content = np.unique(np.asarray(contents), return_inverse=True)
-        edges.append(np.stack([count + images, total + of_content]))
-        total += int(of_content.max(initial=-1)) + 1
-    source, target = np.concatenate(edges, axis=1)
-    component = _components(total, source, target)
-    _, groups = np.unique(component[count : count + len(images)], return_inverse=True)
+        _, first, of_content = np.unique(np.asarray(contents), return_index=True, return_inverse=True)
+        source, target = np.append(source, of_image), np.append(target, of_image[first[of_content]])
+    _, groups = np.unique(_components(len(distinct), source, target)[of_image], return_inverse=True)
     return groups.astype(np.int64)
 
 
@@ -102,13 +98,6 @@ def _components(nodes: int, source: NDArray[np.int64], target: NDArray[np.int64]
         if np.array_equal(lower, least):
             return least
         least = lower
-
-
-def _bands(count: int) -> Iterator[tuple[np.uint64, np.uint64]]:
-    """Yield shift and mask of ``count`` bands that hold all 64 bits between them."""
-    edges = [64 * place // count for place in range(count + 1)]
-    for low, high in pairwise(edges):
-        yield np.uint64(low), np.uint64(2 ** (high - low) - 1)
 
 
 def _sharing(

@@ -89,6 +89,31 @@ def _unknown_layout(root: Path, children: list[Path]) -> str:
     return f"data path must be in a known layout, got {str(root)!r} with {found}. Looked for {_LOOKED_FOR}."
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A folder of class folders.
+
+    Attributes:
+        folder: where.
+        split: of its images.
+        found: of each folder in it the names of its images, and how many other files it holds, by their extension.
+    """
+
+    folder: Path
+    split: Literal["train", "test"]
+    found: Mapping[str, tuple[list[str], Counter[str]]]
+
+    @classmethod
+    def listed(cls, folder: Path, split: Literal["train", "test"]) -> _Part:
+        """List it; folders and images come sorted."""
+        return cls(folder, split, {child.name: _list_files(child) for child in _subfolders(folder)})
+
+    @property
+    def classes(self) -> dict[str, list[str]]:
+        """The images of the folders that hold any."""
+        return {name: images for name, (images, _) in self.found.items() if images}
+
+
 def _read_split_folders(root: Path) -> Manifest | None:
     """Read ``train/<class>/*`` and ``test/<class>/*``; a validation folder is merged into train.
 
@@ -97,41 +122,50 @@ def _read_split_folders(root: Path) -> Manifest | None:
     Raises:
         DataError: a class has test images and no training images.
     """
-    train = [_ClassFolders.listed(folder) for folder in _named(root, _TRAIN)]
+    train = [_Part.listed(folder, "train") for folder in _named(root, _TRAIN)]
     if not any(part.classes for part in train):
         return None
-    validation = [_ClassFolders.listed(folder) for folder in _named(root, _VALIDATION)]
-    test = [_ClassFolders.listed(folder) for folder in _named(root, _TEST)]
-    train += validation
-    classes = _class_names(train)
-    known = set(map(_key, classes))
-    unknown = [name for name in _class_names(test) if _key(name) not in known]
-    if unknown:
-        raise DataError(
-            f"test classes must have training images, got {unknown[0]!r} only under {test[0].folder}"
-            + (f" (and {len(unknown) - 1} more such classes)" if len(unknown) > 1 else "")
-            + ". Add training images, or remove the test folder of that class."
-        )
-    images = [record for part in train for record in part.records(root, classes, "train")]
-    images += [record for part in test for record in part.records(root, classes, "test")]
+    validation = [_Part.listed(folder, "train") for folder in _named(root, _VALIDATION)]
+    test = [_Part.listed(folder, "test") for folder in _named(root, _TEST)]
     anew = "validation is" if any(part.classes for part in test) else "validation and test are"
     merged = [f"{part.folder.name}/ was merged into train; {anew} cut anew." for part in validation]
-    notes = (*merged, *_notes([*train, *test], len(images)))
-    return Manifest(root, tuple(classes), tuple(images), notes=notes)
+    return _manifest_of(root, [*train, *validation, *test], merged)
 
 
 def _read_class_folders(root: Path) -> Manifest | None:
     """Read ``<class>/*``, all as training images until test is cut from them; None where no folder holds images."""
-    part = _ClassFolders.listed(root)
-    classes = _class_names([part])
-    images = tuple(part.records(root, classes, "train"))
-    notes = list(_notes([part], len(images)))
-    notes += [
+    part = _Part.listed(root, "train")
+    notes = [
         f"{place.name}/{_CUB_SPLIT} and what lies beside it is not read: boxes are left out, and test is cut anew."
         for place in (root, root.parent)
         if (place / _CUB_SPLIT).is_file()
     ]
-    return Manifest(root, tuple(classes), images, notes=tuple(notes)) if images else None
+    return _manifest_of(root, [part], notes) if part.classes else None
+
+
+def _manifest_of(root: Path, parts: Sequence[_Part], notes: Sequence[str]) -> Manifest:
+    """Put parts together; a class is spelt as it is where it comes first."""
+    spelt: dict[str, str] = {}
+    for name in (name for part in parts if part.split == "train" for name in part.classes):
+        spelt.setdefault(_key(name), _readable(name))
+    classes = sorted(spelt.values())
+    labels = {_key(name): label for label, name in enumerate(classes)}
+    images, unknown = list[ImageRecord](), list[Path]()
+    for part in parts:
+        prefix = "" if part.folder == root else f"{part.folder.name}/"
+        for name, files in part.classes.items():
+            label = labels.get(_key(name))
+            if label is None:
+                unknown.append(part.folder / _readable(name))
+            else:
+                images += [ImageRecord(f"{prefix}{name}/{file}", label, part.split, None) for file in files]
+    if unknown:
+        raise DataError(
+            f"test classes must have training images, got {unknown[0].name!r} only under {unknown[0].parent}"
+            + (f" (and {len(unknown) - 1} more such classes)" if len(unknown) > 1 else "")
+            + ". Add training images, or remove the test folder of that class."
+        )
+    return Manifest(root, tuple(classes), tuple(images), notes=(*notes, *_notes(parts, len(images))))
 
 
 def _are_splits(names: Sequence[str]) -> bool:
@@ -165,48 +199,6 @@ def _list_files(folder: Path) -> tuple[list[str], Counter[str]]:
     return sorted(images), others
 
 
-@dataclass(frozen=True)
-class _ClassFolders:
-    """A folder of class folders.
-
-    Attributes:
-        folder: where.
-        classes: names of the images of each class.
-        others: files in its folders that are no images, by their extension.
-        empty: names of its folders that hold no images.
-    """
-
-    folder: Path
-    classes: Mapping[str, list[str]]
-    others: Counter[str]
-    empty: Sequence[str]
-
-    @classmethod
-    def listed(cls, folder: Path) -> _ClassFolders:
-        """List it; classes and images come sorted."""
-        found = {child.name: _list_files(child) for child in _subfolders(folder)}
-        others = sum((others for _, others in found.values()), Counter[str]())
-        classes = {name: images for name, (images, _) in found.items() if images}
-        return cls(folder, classes, others, [name for name in found if name not in classes])
-
-    def records(self, root: Path, classes: Sequence[str], split: Literal["train", "test"]) -> Iterator[ImageRecord]:
-        """Yield its images; a label is a position in ``classes``."""
-        labels = {_key(name): label for label, name in enumerate(classes)}
-        prefix = "" if self.folder == root else f"{self.folder.name}/"
-        for name, images in self.classes.items():
-            for image in images:
-                yield ImageRecord(f"{prefix}{name}/{image}", labels[_key(name)], split, None)
-
-
-def _class_names(parts: Sequence[_ClassFolders]) -> list[str]:
-    """Return the classes of all parts, sorted, each as it is spelt where it comes first."""
-    spelt: dict[str, str] = {}
-    for part in parts:
-        for name in part.classes:
-            spelt.setdefault(_key(name), _readable(name))
-    return sorted(spelt.values())
-
-
 def _key(name: str) -> str:
     """Return what two spellings of a class have in common: composed letters (NFC) and decomposed ones (NFD)."""
     return unicodedata.normalize("NFC", _readable(name))
@@ -221,9 +213,9 @@ def _readable(name: str) -> str:
     return name
 
 
-def _notes(parts: Sequence[_ClassFolders], images: int) -> Iterator[str]:
+def _notes(parts: Sequence[_Part], images: int) -> Iterator[str]:
     """Say how many files beside the ``images`` are left out because of their extensions, and which folders are."""
-    others = sum((part.others for part in parts), Counter[str]())
+    others = sum((counted for part in parts for _, counted in part.found.values()), Counter[str]())
     if others:
         left_out = sum(others.values())
         most = sorted(others, key=lambda extension: (-others[extension], extension))[:3]
@@ -234,9 +226,9 @@ def _notes(parts: Sequence[_ClassFolders], images: int) -> Iterator[str]:
             f"({kinds}{', …' if len(others) > 3 else ''}) {no} of {', '.join(FORMATS)}."
         )
     for part in parts:
-        if part.empty:
-            verbs = ("holds no images and is no class", "hold no images and are no classes")[len(part.empty) > 1]
-            yield f"{len(part.empty)} of the folders in {part.folder.name}/ {verbs}, such as {part.empty[0]!r}."
+        if empty := [name for name, (files, _) in part.found.items() if not files]:
+            verbs = ("holds no images and is no class", "hold no images and are no classes")[len(empty) > 1]
+            yield f"{len(empty)} of the folders in {part.folder.name}/ {verbs}, such as {empty[0]!r}."
 
 
 def _named(root: Path, names: set[str]) -> list[Path]:

@@ -11,7 +11,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
 from carcls.data.decode import Box, UnreadableImage, require_file
 from carcls.stages import write_json
@@ -20,6 +22,7 @@ UNREADABLE = "unreadable"
 _THREADS = 2
 # Size in bytes, modification time in nanoseconds, digest.
 _Entry = tuple[int, int, str]
+_CACHE = TypeAdapter(dict[str, _Entry])
 
 
 class ImagesNotRead(Exception):  # noqa: N818 - an answer, of which nobody has made a mistake
@@ -43,6 +46,15 @@ class ImageRecord:
     box: Box | None
 
 
+def _columns_of(images: tuple[ImageRecord, ...]) -> dict[str, list[Any]]:
+    return {name: [getattr(image, name) for image in images] for name in ("path", "label", "split", "box")}
+
+
+def _images_of(columns: dict[str, list[Any]]) -> tuple[ImageRecord, ...]:
+    boxes = (None if box is None else tuple(box) for box in columns["box"])
+    return tuple(map(ImageRecord, columns["path"], columns["label"], columns["split"], boxes))
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A data set as found in a folder.
@@ -59,7 +71,7 @@ class Manifest:
 
     root: Path
     classes: tuple[str, ...]
-    images: tuple[ImageRecord, ...]
+    images: Annotated[tuple[ImageRecord, ...], PlainValidator(_images_of), PlainSerializer(_columns_of)]
     digest: str = ""
     contents: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -106,10 +118,7 @@ def _entry(path: Path, known: _Entry | None, *, read: bool) -> _Entry | None:
 
 
 def _read_cache(cache: Path | None) -> dict[str, _Entry]:
-    if cache is None or not cache.is_file():
-        return {}
     try:
-        stored = json.loads(cache.read_text(encoding="utf-8"))
-        return {path: (int(size), int(time), str(digest)) for path, (size, time, digest) in stored.items()}
-    except (ValueError, TypeError, AttributeError, OSError):
+        return _CACHE.validate_json(cache.read_bytes()) if cache else {}
+    except (ValueError, OSError):
         return {}  # only a memory: what it does not know is read again

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.data.decode import UnreadableImage, read_squares_and_gray
-from carcls.data.fingerprints import fingerprint
+from carcls.data.decode import UnreadableImage, read_squares
+from carcls.data.fingerprints import SIDE, fingerprint
 from carcls.data.manifest import ImagesNotRead, Manifest
 from carcls.disk import reserve
 from carcls.errors import OutputError
@@ -159,20 +159,20 @@ def _decode(
     rows: range, manifest: Manifest, margin: float, files: Mapping[int, _SquaresFile], prints: NDArray[np.uint64]
 ) -> list[Broken]:
     """Write the squares and the fingerprints of some rows; return those that cannot be read, with reasons."""
-    broken, read, grays = list[Broken](), list[int](), list[NDArray[np.uint8]]()
+    broken, read, thumbnails = list[Broken](), list[int](), list[NDArray[np.uint8]]()
     for row in rows:
         image = manifest.images[row]
         try:
-            squares, gray = read_squares_and_gray(manifest.root / image.path, list(files), image.box, margin)
+            *squares, thumbnail = read_squares(manifest.root / image.path, [*files, SIDE], image.box, margin)
         except UnreadableImage as error:
             broken.append((row, str(error)))
             continue
         read.append(row)
-        grays.append(gray)
+        thumbnails.append(thumbnail)
         for file, pixels in zip(files.values(), squares, strict=True):
             file.write(row, pixels)
     if read:
-        prints[read] = fingerprint(np.stack(grays))
+        prints[read] = fingerprint(np.stack(thumbnails))
     return broken
 
 
@@ -186,23 +186,21 @@ class _SquaresFile:
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, side, side, 3))
         reserve(path)
         self._offset = int(array.offset)
-        self._file = os.open(path, os.O_WRONLY)
+        self._file = path.open("r+b", buffering=0)
 
     def __enter__(self) -> _SquaresFile:
         return self
 
     def __exit__(self, failed: object, *_: object) -> None:
-        try:
+        with self._file:
             if not failed:
                 os.fsync(self._file)
-        finally:
-            os.close(self._file)
 
     def write(self, row: int, pixels: NDArray[np.uint8]) -> None:
         """Write a square at its row."""
         left, position = memoryview(pixels.tobytes()), self._offset + row * pixels.nbytes
         while left:
-            written = os.pwrite(self._file, left, position)
+            written = os.pwrite(self._file.fileno(), left, position)
             position, left = position + written, left[written:]
 
 

@@ -9,16 +9,22 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PlainSerializer, PlainValidator
 
 from carcls.data.fingerprints import near_duplicate_groups, near_pairs
 from carcls.data.manifest import Manifest
 from carcls.data.pack import Index
 from carcls.errors import DataError
 
-Rows = NDArray[np.int64]
+Rows = Annotated[
+    NDArray[np.int64],
+    PlainValidator(lambda rows: np.array(rows, np.int64)),
+    PlainSerializer(lambda rows: rows.tolist()),
+]
 SAME_PICTURE = 2
 """Bits in which the fingerprints of one picture's copies may differ, where nothing but their classes tells them apart.
 
@@ -29,17 +35,11 @@ three at 4, one is.
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Rows of ``Manifest.images`` per split, int64, sorted, disjoint; unreadable images are in none.
-
-    Attributes:
-        train, validation, test: the rows.
-        unvalidated: labels that have no validation image, because their images are too few or near-duplicates.
-    """
+    """Rows of ``Manifest.images`` per split, int64, sorted, disjoint; unreadable images are in none."""
 
     train: Rows
     validation: Rows
     test: Rows
-    unvalidated: tuple[int, ...] = ()
 
 
 def quota(images: int, fraction: float) -> int:
@@ -77,8 +77,7 @@ def cut_splits(
     if test is None:
         rest, test = cut(labels, groups, rest, test_fraction, seed)
     kept, validation = cut(labels, groups, rest, validation_fraction, seed + 1)
-    unvalidated = np.setdiff1d(labels[kept], labels[validation])
-    return Splits(kept, validation, np.sort(test), tuple(int(label) for label in unvalidated))
+    return Splits(kept, validation, np.sort(test))
 
 
 def cut(labels: Rows, groups: Rows, rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -169,8 +168,6 @@ def require_images(counts: Mapping[str, int], images: int, root: Path) -> None:
 def duplicates_of(manifest: Manifest, index: Index, splits: Splits) -> tuple[tuple[str, str], ...]:
     """Pair every test image with the training or validation image that it equals or nearly equals, if there is one."""
     seen = np.sort(np.concatenate([splits.train, splits.validation]))
-    if not len(seen) or not len(splits.test):
-        return ()
     tested, near = near_pairs(index.fingerprints[splits.test], index.fingerprints[seen])
     # Of several it is the first one, so the others are overwritten.
     twins = {int(splits.test[query]): int(seen[twin]) for query, twin in zip(tested[::-1], near[::-1], strict=True)}
@@ -201,21 +198,17 @@ def ambiguous_pictures(manifest: Manifest, index: Index, splits: Splits) -> list
 
 def notes_of(manifest: Manifest, index: Index, splits: Splits) -> list[str]:
     """Return a sentence each about what the user should know of the classes' images."""
-    trained = {manifest.images[row].label for row in splits.train}
+    trained, validated = ({manifest.images[row].label for row in rows} for rows in (splits.train, splits.validation))
     untrained = [name for label, name in enumerate(manifest.classes) if label not in trained]
-    unvalidated = [manifest.classes[label] for label in splits.unvalidated]
+    unvalidated = [name for label, name in enumerate(manifest.classes) if label in trained - validated]
     ambiguous = [f"{first} = {second}" for first, second in ambiguous_pictures(manifest, index, splits)]
-    notes = []
-    if ambiguous:
-        many = "1 picture is" if len(ambiguous) == 1 else f"{len(ambiguous)} pictures are"
-        notes.append(f"{many} in more than one class: {_some(ambiguous)}.")
-    lacks = {"no readable training image": untrained, "too few distinct images to validate on": unvalidated}
-    for lack, names in lacks.items():
-        if names:
-            many = "1 class has" if len(names) == 1 else f"{len(names)} classes have"
-            notes.append(f"{many} {lack}: {_some(names)}.")
-    return notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    found = (
+        (ambiguous, "picture is", "pictures are", "in more than one class"),
+        (untrained, "class has", "classes have", "no readable training image"),
+        (unvalidated, "class has", "classes have", "too few distinct images to validate on"),
+    )
+    return [
+        f"{len(names)} {one if len(names) == 1 else many} {what}: {', '.join(names[:3])}{' …' * (len(names) > 3)}."
+        for names, one, many, what in found
+        if names
+    ]

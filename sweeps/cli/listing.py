@@ -49,4 +49,5 @@ def _experiments() -> None:
 def _specs() -> None:
     from sweeps.spec.loading import packaged_specs
 
-    click.echo("\n".join(lines_of(Grid(None, [(spec.name, spec.command) for spec in packaged_specs()]))))
+    rows = [(name, text.partition("\n")[0].lstrip("# ")) for name, text in packaged_specs().items()]
+    click.echo("\n".join(lines_of(Grid(None, rows))))

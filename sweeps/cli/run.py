@@ -206,8 +206,7 @@ def reproduce(
     registered. The tables are printed and written to OUT/NAME/reproduction.md and reproduction.json; they say whatever
     differs from the documentation.
     """
-    from sweeps.run.command import Command
-    from sweeps.run.command import chosen_experiments, specs_of_experiments
+    from sweeps.run.command import Command, chosen_experiments, specs_of_experiments
 
     name = name or _default_name("reproduce")
     specs = specs_of_experiments(

@@ -11,8 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from carcls.errors import InputError, SpecError
-from sweeps.spec.documented import EXPERIMENTS, DocumentedExperiment, find_experiment
-from sweeps.spec.families import overrides_for, setting_of, settings_for
+from sweeps.spec.documented import (
+    EXPERIMENTS,
+    DocumentedExperiment,
+    applies_to,
+    find_experiment,
+    setting_of,
+    settings_for,
+)
 from sweeps.spec.fields import EarlyStopping, usable_as_folder
 from sweeps.spec.loading import load_spec
 from sweeps.spec.mistakes import Mistakes
@@ -118,7 +124,7 @@ def chosen_experiments(names: Sequence[str], family: str | None) -> tuple[Docume
     try:
         wanted = [find_experiment(name) for name in names]
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"experiment {error}") from None
     strangers = [experiment.name for experiment in wanted if family not in (None, experiment.family)]
     if strangers:
         raise InputError(
@@ -189,7 +195,8 @@ def _load_specs(
                 raise SpecError([str(error).replace("name must", "name: must", 1)]) from None
     stem = "" if mistakes.found else f"{name}-"  # a name that cannot be is told once, not in each family
     for family in families:
-        named = {**overrides_for(family, overrides), "name": f"{stem}{family}"}
+        own = {setting: value for setting, value in overrides.items() if applies_to(family, setting)}
+        named = {**own, "name": f"{stem}{family}"}
         with mistakes:
             specs.append(load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo))
     mistakes.tell()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.engine.observers import Progress
-from sweeps.spec.space import IntDomain
+from sweeps.spec.space import Range
 from sweeps.text import counts_text
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def data_notes(dataset: Dataset) -> list[str]:
 def wanted_sizes(spec: SweepSpec) -> list[int]:
     """Return the sides in pixels of images that trials will need; of a range only the least, if anything."""
     configs = configs_to_check(spec, "image_size")[: spec.trials]
-    if isinstance(spec.search.get("image_size"), IntDomain):
+    if isinstance(spec.search.get("image_size"), Range):
         configs = configs[: max(1, len(spec.experiment_configs()))]  # the rest are its ends, which hardly anyone draws
     return list(dict.fromkeys(config.image_size for config in configs))
 
@@ -81,9 +81,9 @@ def located(data: DataConfig, out: Path) -> DataConfig:
 
 
 def _demo_folder(out: Path) -> Path:
-    from carcls.data.demo import demo_folder_name
+    from carcls.data.demo import FOLDER_NAME
 
-    return out / "data" / demo_folder_name()
+    return out / "data" / FOLDER_NAME
 
 
 def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:

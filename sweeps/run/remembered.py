@@ -10,7 +10,7 @@ from typing import Any
 
 from carcls.errors import InputError, SpecError, nearest
 from sweeps.run.command import Command, divided
-from sweeps.spec.families import settings_for
+from sweeps.spec.documented import settings_for
 from sweeps.spec.loading import edit_spec, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import SweepSpec

@@ -1,11 +1,12 @@
-"""The documented experiments, read from ``experiments.yaml``: the first trials of every sweep of their family.
+"""What belongs to a family: the settings that mean something in it, and its documented experiments.
 
-They run with exactly the settings they were described with, and are never stopped early.
+The experiments are read from ``experiments.yaml``, and are the first trials of every sweep of their family. They run
+with exactly the settings they were described with, and are never stopped early.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,11 +14,47 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from carcls.config import Part, settings_of
 from carcls.errors import nearest, shown
 from sweeps.spec.yaml_text import read_packaged
 
 # Stands beside every number that was measured on images whose like had been trained on.
 LEAK_MARK = "†"
+# What is trained from scratch has one network of its own, no weights, and is unfrozen from the start at one rate.
+_FOREIGN = {
+    "transfer": (Part.ARCHITECTURE, Part.NEIGHBOURS),
+    "retrieval": (Part.ARCHITECTURE,),
+    "scratch": (Part.PRETRAINED, Part.NEIGHBOURS),
+}
+
+
+def applies_to(family: str, setting: str) -> bool:
+    """Tell whether a setting of trials means anything in a family; what is no setting of trials does.
+
+    >>> applies_to("scratch", "backbone"), applies_to("retrieval", "k"), applies_to("transfer", "epochs")
+    (False, True, True)
+    """
+    return not any(setting in settings_of(part) for part in _FOREIGN[family])
+
+
+def settings_for(family: str, sets: Sequence[str]) -> tuple[str, ...]:
+    """Return those ``KEY=VALUE`` texts that mean something in a family; what cannot be read is left for its reader.
+
+    >>> settings_for("scratch", ["backbone=resnet50", "search.k=[1]", "epochs=5", "config.width=16"])
+    ('epochs=5', 'config.width=16')
+    """
+    return tuple(text for text in sets if applies_to(family, setting_of(text)))
+
+
+def setting_of(text: str) -> str:
+    """Return the setting that a ``KEY=VALUE`` text is about, or the first part of its path.
+
+    >>> [setting_of(text) for text in ("epochs=5", "search.k=[1]", "data.margin=0.1")]
+    ['epochs', 'k', 'data.margin']
+    """
+    key = text.partition("=")[0].strip()
+    section, _, rest = key.partition(".")
+    return rest.partition(".")[0] if section in ("config", "fixed", "search") and rest else key
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +87,9 @@ def _read_experiments() -> Iterator[DocumentedExperiment]:
         like = families[said["like"]]["settings"] if "like" in said else {}
         inherited = {name: value for name, value in like.items() if name not in said.get("without", ())}
         for name, own in said["experiments"].items():
-            settings = {**inherited, **said["settings"], **own.get("settings", {})}
-            yield DocumentedExperiment(
-                name=f"{family}/{name}",
-                family=family,
-                settings=MappingProxyType(settings),
-                documented=MappingProxyType(own["reported"]),
-                note=own.get("note", said["note"]),
-                approximate=own.get("approximate", False),
-                leaked=own.get("leaked", False),
-            )
+            settings = {**inherited, **said["settings"], **own.pop("settings", {})}
+            documented, note = MappingProxyType(own.pop("reported")), own.pop("note", said["note"])
+            yield DocumentedExperiment(f"{family}/{name}", family, MappingProxyType(settings), documented, note, **own)
 
 
 EXPERIMENTS: tuple[DocumentedExperiment, ...] = tuple(_read_experiments())
@@ -76,11 +106,10 @@ def find_experiment(name: str) -> DocumentedExperiment:
     Raises:
         ValueError: there is none; the message lists the known names and the nearest.
     """
-    for experiment in EXPERIMENTS:
-        if experiment.name == name:
-            return experiment
-    known = [experiment.name for experiment in EXPERIMENTS]
-    raise ValueError(f"must be a documented one, got {shown(name)}." + nearest(str(name), known))
+    known = {experiment.name: experiment for experiment in EXPERIMENTS}
+    if name not in known:
+        raise ValueError(f"must be a documented one, got {shown(name)}." + nearest(name, known))
+    return known[name]
 
 
 # The name of one, as a spec has it.

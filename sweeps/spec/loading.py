@@ -1,23 +1,36 @@
 """Where a spec comes from: layers over a packaged YAML, or over the spec that a sweep was begun with.
 
 packaged YAML  <  --spec FILE  <  --set KEY=VALUE  <  options of the command line        (later ones win)
+
+A layer is a partial spec, as plain values. A later layer has the last word: fixing a setting, or giving it in
+``config``, takes it out of the search; ``null`` takes away what an earlier layer gave.
 """
 
 from __future__ import annotations
 
+import difflib
+import itertools
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from carcls.config import NEIGHBOUR_SETTINGS
+from carcls.config import NEIGHBOUR_SETTINGS, TrialConfig
 from carcls.errors import SpecError, nearest, shown
-from sweeps.spec.layers import layer_of_file, layer_of_overrides, layer_of_sets, merge, names_in
-from sweeps.spec.space import Choice, Domain
-from sweeps.spec.spec import FAMILIES, SweepSpec, Tree
-from sweeps.spec.yaml_text import read_packaged
+from sweeps.spec.mistakes import Mistakes, nearest_setting
+from sweeps.spec.space import Choice
+from sweeps.spec.spec import FAMILIES, SECTIONS, SWEEP_SETTINGS, SweepSpec, Tree
+from sweeps.spec.values import TRIAL_SETTINGS
+from sweeps.spec.yaml_text import is_plain_text, read_packaged, read_tree, read_value
 
 SPECS_FOLDER = Path(__file__).parent / "presets"
+_ALSO_CALLED = {"space": "search"}
+_MOST_BYTES = 100_000
+_LONGEST_KEY = 100
+_TEXT = {"name", "note", "confirm", "price", "disk", "data", "data.path", "data.name"} | {
+    name for name in TRIAL_SETTINGS if TrialConfig.model_fields[name].annotation is str
+}
 
 
 def load_spec(
@@ -44,16 +57,14 @@ def load_spec(
     """
     if family not in FAMILIES:
         raise SpecError([f"family: must be a known one, got {shown(family)}." + nearest(family, FAMILIES)])
-    mistakes: list[str] = []
-    layers = [
-        layer_of_file(Path(spec_file) if spec_file else None, mistakes),
-        layer_of_sets(sets, mistakes),
-        layer_of_overrides(overrides or {}, mistakes),
-    ]
-    own_data = any(isinstance(layer.get("data"), Mapping) and layer["data"].get("path") for layer in layers[1:])
+    mistakes, said = Mistakes(), Tree()
+    if spec_file:
+        with mistakes:
+            said = read_tree(_text_of(Path(spec_file)), Path(spec_file).name)
+    words = _layers_of_words(sets, overrides or {}, mistakes)
+    own_data = any(isinstance(layer.get("data"), Mapping) and layer["data"].get("path") for layer in words)
     small = demo or not (spec_file or own_data)
-    packaged = SPECS_FOLDER / f"{f'demo-{family}' if small else family}.yaml"
-    return _lay_over(read_packaged(packaged), layers, mistakes)
+    return _lay_over(_packaged(f"demo-{family}" if small else family), [said, *words], mistakes)
 
 
 def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]) -> SweepSpec:
@@ -62,61 +73,177 @@ def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]
     Raises:
         SpecError: all mistakes together, each beginning with its path.
     """
-    mistakes: list[str] = []
-    return _lay_over(spec.to_tree(), [layer_of_sets(sets, mistakes), layer_of_overrides(overrides, mistakes)], mistakes)
+    mistakes = Mistakes()
+    return _lay_over(spec.to_tree(), _layers_of_words(sets, overrides, mistakes), mistakes)
 
 
-def _lay_over(tree: Tree, layers: Sequence[Tree], mistakes: list[str]) -> SweepSpec:
+def _lay_over(tree: Tree, layers: Sequence[Tree], mistakes: Mistakes) -> SweepSpec:
     """Return the spec of a tree with all layers over it; none may turn the sweep into one of another family."""
     family = tree["family"]
     for layer in layers:
-        tree = merge(tree, layer, mistakes)
+        tree = _merge(tree, layer, mistakes)
         if tree["family"] != family:
-            mistakes.append(_other_family(family, tree["family"]))
-            tree["family"] = family
-        mistakes += _without_neighbours(family, layer)
-    # The last two are the command line's, where settings are named alone.
-    bare = set().union(*(names_in(layer.get("fixed")) for layer in layers[-2:]))
-    return SweepSpec.from_tree(tree, bare=bare, mistakes=mistakes)
+            got, tree["family"] = tree["family"], family
+            remedy = f" For that one say carsweep run {got}." if got in FAMILIES else ""
+            mistakes.note(f"family: must be {family}, which is what was asked for, got {shown(got)}.{remedy}")
+        if family != "retrieval":
+            # They would be silently without effect.
+            for name in NEIGHBOUR_SETTINGS:
+                if any(name in _names_in(layer.get(section)) for section in ("config", "fixed", "search")):
+                    reason = f"must be left out, since the {family} family has no neighbours"
+                    mistakes.note(f"{name}: {reason}. For those say carsweep run retrieval.")
+    with mistakes:
+        # The last two layers are the command line's, where settings are named alone.
+        bare = set().union(*(_names_in(layer.get("fixed")) for layer in layers[-2:]))
+        spec = SweepSpec.from_tree(tree, bare=bare)
+    mistakes.tell()
+    return spec
 
 
-def _without_neighbours(family: str, layer: Tree) -> list[str]:
-    """Return what a layer says of neighbours where there are none; it would be silently without effect."""
-    said = set().union(*(names_in(layer.get(section)) for section in ("config", "fixed", "search")))
-    return [
-        f"{name}: must be left out, since the {family} family has no neighbours. For those say carsweep run retrieval."
-        for name in NEIGHBOUR_SETTINGS
-        if name in said and family != "retrieval"
-    ]
+# What a file says
 
 
-def _other_family(family: str, got: Any) -> str:
-    remedy = f" For that one say carsweep run {got}." if got in FAMILIES else ""
-    return f"family: must be {family}, which is what was asked for, got {shown(got)}.{remedy}"
+def _text_of(path: Path) -> str:
+    """Return what the file says; never more than a spec can have, be it a pipe, a device or a model's weights."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) <= _MOST_BYTES:
+            return content.decode("utf-8")
+        reason = f"it has more than {_MOST_BYTES // 1000} kB"
+    except UnicodeDecodeError:
+        reason = "it is no text in UTF-8"
+    except (OSError, ValueError) as error:  # ValueError: a path with a character that no path has
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+    raise SpecError([f"--spec: must be a readable YAML file, got {shown(str(path))}: {reason}.{_file_meant(path)}"])
 
 
-@dataclass(frozen=True, slots=True)
-class PackagedSpec:
-    """A spec that comes with carsweep: its name, the command that runs it (its first comment), and its file."""
-
-    name: str
-    command: str
-    path: Path
-
-
-def packaged_specs() -> tuple[PackagedSpec, ...]:
-    """Return the specs that come with carsweep, by name."""
-    return tuple(
-        PackagedSpec(path.stem, path.read_text(encoding="utf-8").splitlines()[0].lstrip("# "), path)
-        for path in sorted(SPECS_FOLDER.glob("*.yaml"))
-    )
+def _file_meant(path: Path) -> str:
+    """Return the remedy for a path that is no file, where there is a specification that may have been meant."""
+    is_folder = os.path.isdir(path)  # noqa: PTH112 - unlike Path's, no error for a path that cannot be
+    if not is_folder and os.path.exists(path):  # noqa: PTH110
+        return ""
+    names = sorted(found.name for found in itertools.islice((path if is_folder else path.parent).glob("*.y*ml"), 100))
+    if is_folder:
+        return f" Name a file in it, such as {path / names[0]}." if names else ""
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f" Did you mean {path.with_name(close[0])}?" if close else ""
 
 
-def is_packaged(family: str, setting: str, domain: Domain) -> bool:
-    """Tell whether a packaged spec of the family searches the setting so: then nobody need have given it."""
-    trees = (read_packaged(packaged.path) for packaged in packaged_specs())
-    specs = (SweepSpec.from_tree(tree) for tree in trees if tree["family"] == family)
-    return any(spec.search.get(setting) == domain for spec in specs)
+# What the command line says
+
+
+def _layers_of_words(sets: Sequence[str], overrides: Mapping[str, Any], mistakes: Mistakes) -> tuple[Tree, Tree]:
+    """Return the layers that ``KEY=VALUE`` texts and options say; options that are None say nothing."""
+    of_sets, of_options = Tree(), Tree()
+    for text in sets:
+        try:
+            _assign(of_sets, *_read_set(text))
+        except ValueError as error:
+            mistakes.note(f"--set {text.partition('=')[0].strip()[:_LONGEST_KEY]}: {error}")
+    for key, value in overrides.items():
+        try:
+            if isinstance(value, str) and not is_plain_text(value):
+                raise ValueError(f"must be text in UTF-8 without control characters, got {shown(value)}.")
+            if value is not None:
+                _assign(of_options, key, value)
+        except ValueError as error:
+            mistakes.note(f"{key}: {error}")
+    return of_sets, of_options
+
+
+def _read_set(text: str) -> tuple[str, Any]:
+    key, _, raw = (part.strip() for part in text.partition("="))
+    value = read_value(raw)
+    says_nothing = value is None and raw.lower() not in ("null", "~")
+    if says_nothing or "" in key.split(".") or len(key) > _LONGEST_KEY:
+        raise ValueError(f"must be KEY=VALUE, such as dropout=0.3, got {shown(text)}.")
+    # A sweep may be called 2024, and a schedule may look like a number.
+    return key, raw if key in _TEXT and isinstance(value, bool | int | float) else value
+
+
+def _assign(layer: Tree, key: str, value: Any) -> None:
+    """Put ``value`` where ``key`` points in ``layer``.
+
+    A bare setting of the trials goes to ``fixed``; ``data`` with a text is the data set's path; dots address the tree.
+
+    Raises:
+        ValueError: the key points nowhere.
+    """
+    head, *rest = key.split(".")
+    head = _ALSO_CALLED.get(head, head)
+    if not rest and head in TRIAL_SETTINGS:
+        head, rest = "fixed", [head]
+    elif head == "data" and not rest and not isinstance(value, Mapping):
+        rest = ["path"]
+    if not rest and head not in (*SWEEP_SETTINGS, *SECTIONS):
+        known = (*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS)
+        raise ValueError(
+            f"must be a setting of the trials or of the sweep, got {shown(head)}." + nearest_setting(head, known)
+        )
+    if rest and head not in SECTIONS:
+        raise ValueError(f"must begin with a section of the spec, got {shown(head)}." + nearest(head, SECTIONS))
+    *sections, name = (head, *rest)
+    for part in sections:
+        if not isinstance(layer.get(part), dict):
+            layer[part] = {}
+        layer = layer[part]
+    layer[name] = value
+
+
+# A layer over a tree
+
+
+def _merge(tree: Tree, layer: Tree, mistakes: Mistakes) -> Tree:
+    """Return ``tree`` with ``layer`` laid over it; contradictions found on the way are noted."""
+    merged = {**tree, **{key: value for key, value in layer.items() if key not in SECTIONS}}
+    for section in SECTIONS:
+        merged[section] = _merge_section(section, tree.get(section), layer.get(section))
+    fixed, search, config = (_names_in(layer.get(section)) for section in ("fixed", "search", "config"))
+    for name in sorted(fixed & search):
+        mistakes.note(f"search.{name}: must not be fixed and searched at once; leave one of the two out.")
+    for name in sorted((config & _names_in(merged["fixed"])) - fixed - search):
+        mistakes.note(
+            f"config.{name}: must not be given where {name} is fixed for every trial (to "
+            f"{shown(merged['fixed'][name])}); fix it to the new value with --set {name}=VALUE, or take it from fixed."
+        )
+    if isinstance(merged["search"], dict):
+        taken = (fixed | config) - search
+        merged["search"] = {name: domain for name, domain in merged["search"].items() if name not in taken}
+    return merged
+
+
+def _merge_section(section: str, old: Any, new: Any) -> Any:
+    if new is None:
+        return old
+    # What is no mapping goes on as it is: the spec says what is wrong with it.
+    if not isinstance(new, Mapping) or not isinstance(old or {}, Mapping):
+        return new
+    merged = {**(old or {}), **new}
+    if section == "search":
+        for name, domain in new.items():
+            both = ((old or {}).get(name), domain)
+            ranges = [said for said in both if isinstance(said, Mapping) and "choices" not in said]
+            if len(ranges) == len(both):
+                merged[name] = {**ranges[0], **ranges[1]}
+    return merged if section == "data" else {name: value for name, value in merged.items() if value is not None}
+
+
+def _names_in(section: Any) -> set[str]:
+    """Return the names that a section gives a value; none when it is no mapping."""
+    return {name for name, value in section.items() if value is not None} if isinstance(section, Mapping) else set()
+
+
+# What comes with carsweep
+
+
+def packaged_specs() -> dict[str, str]:
+    """Return the texts of the specs that come with carsweep, by name; the first comment is the command that runs it."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(SPECS_FOLDER.glob("*.yaml"))}
+
+
+def _packaged(name: str) -> Tree:
+    return read_packaged(SPECS_FOLDER / f"{name}.yaml")
 
 
 def cut_neighbours(spec: SweepSpec, gallery: int) -> SweepSpec:
@@ -125,7 +252,8 @@ def cut_neighbours(spec: SweepSpec, gallery: int) -> SweepSpec:
     if not isinstance(domain, Choice):
         return spec
     fitting = tuple(k for k in domain.choices if int(k) <= gallery)
-    if fitting in ((), domain.choices) or not is_packaged(spec.family, "k", domain):
+    packaged = (_packaged(name)["search"].get("k") for name in (spec.family, f"demo-{spec.family}"))
+    if fitting in ((), domain.choices) or domain.plain() not in packaged:
         return spec
     return spec.model_copy(update={"search": {**spec.search, "k": replace(domain, choices=fitting)}})
 

@@ -60,6 +60,10 @@ class Mistakes:
             self.found.append(error)
         return isinstance(error, InputError)
 
+    def note(self, mistake: str) -> None:
+        """Note a sentence, which begins with its path."""
+        self.found.append(SpecError([mistake]))
+
     def tell(self) -> None:
         """Raise what was found, each sentence once.
 

@@ -3,6 +3,10 @@
 A domain in YAML is a range, ``{low: 0.0, high: 0.7}`` (``log: true``, ``int: true`` and ``step: 2`` as needed), or a
 list of choices, ``[adam, adamw]``, which may also be written ``{choices: [adam, adamw]}``. A domain in a mapping may
 say ``when: {unfreezing: [full, "1:all"]}``: it is searched only in trials where the other setting has one of these.
+
+A setting is no parameter of a trial where that does not hold, nor where it cannot matter, which ``TrialConfig.neutral``
+knows: the learning rate of a frozen backbone. It has its base value then, is not shown, and teaches the sampler
+nothing.
 """
 
 from __future__ import annotations
@@ -11,49 +15,60 @@ import math
 from collections.abc import Mapping
 from dataclasses import field
 from functools import cache, partial
+from graphlib import CycleError, TopologicalSorter
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
+from carcls.config import TrialConfig
 from carcls.errors import nearest, shown
-from sweeps.spec.values import TRIAL_SETTINGS, PartError, When, kind_of, mapping_of, value_of
+from sweeps.spec.values import TRIAL_SETTINGS, PartError, When, kind_of, mapping_reader, value_of
 
 Value = TypeVar("Value", bound=str | int | float | bool)
 Real = TypeVar("Real", bound=float)
-Whole = TypeVar("Whole", bound=int)
+_RANGE_KEYS = ("low", "high", "log", "int", "step", "when")
 
 
-def _whole(value: float) -> int:
-    if not float(value).is_integer():
-        raise ValueError(f"must be a whole number, got {value!r}.")
-    return int(value)
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"must be a finite number, got {value!r}.")
+    return value
 
 
-Flag = Annotated[bool, Field(strict=True)]
-# A domain that was built in code is read as what YAML says of one.
-_READ = ConfigDict(extra="forbid", revalidate_instances="always")
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Range(Generic[Real]):
+    """Numbers from ``low`` to ``high``, both included; equally likely per factor when ``log``.
 
-
-@dataclass(frozen=True, config=_READ)
-class FloatDomain(Generic[Real]):
-    """Any number from ``low`` to ``high``, both included; equally likely per factor when ``log``.
+    Without a ``step`` any number; with one the whole numbers ``low``, ``low + step``, … ``high``.
 
     Raises:
-        ValueError: an end is not finite, ``low`` is above ``high``, or ``log`` has a ``low`` that is not positive.
+        ValueError: an end is not finite, or not whole where there is a step; ``low`` is above ``high``; the step does
+            not lead from one to the other; or ``log`` has a ``low`` that is not positive, or a step other than 1.
     """
 
-    low: Annotated[Real, Field(allow_inf_nan=False)]
-    high: Annotated[Real, Field(allow_inf_nan=False)]
-    log: Flag = False
+    low: Annotated[Real, AfterValidator(_finite)]
+    high: Annotated[Real, AfterValidator(_finite)]
+    log: Annotated[bool, Field(strict=True)] = False
+    step: Annotated[int, Field(strict=True, ge=1)] | None = None
     when: When = field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _can_be_drawn_from(self) -> FloatDomain[Real]:
-        _check_order(self.low, self.high)
+    def _can_be_drawn_from(self) -> Range[Real]:
+        for name in ("low", "high") if self.step is not None else ():
+            end: float = getattr(self, name)
+            if end != int(end):
+                raise ValueError(f"{name} must be a whole number, got {end!r}.")
+            object.__setattr__(self, name, int(end))  # pydantic's way, since the class is frozen
+        if self.low > self.high:
+            raise ValueError(f"low must be at most high ({self.high!r}), got {self.low!r}.")
         if self.log and self.low <= 0:
             raise ValueError(f"low must be above 0 where log is true, got {self.low!r}.")
+        if self.step is not None and (self.high - self.low) % self.step:
+            raise ValueError(f"step must lead from {self.low} to {self.high} exactly, got {self.step!r}.")
+        if self.log and self.step not in (None, 1):
+            raise ValueError(f"step must be 1 where log is true, got {self.step!r}.")
         return self
 
     def ends(self) -> tuple[float, ...]:
@@ -63,65 +78,28 @@ class FloatDomain(Generic[Real]):
     def draw(self, random: Random) -> float:
         """Return a value at random."""
         if self.log:
-            return _within(math.exp(random.uniform(math.log(self.low), math.log(self.high))), self.low, self.high)
-        return random.uniform(self.low, self.high)
-
-    def plain(self) -> dict[str, Any]:
-        """Return what YAML says for this domain."""
-        return {"low": self.low, "high": self.high} | ({"log": True} if self.log else {}) | _plain_when(self.when)
-
-    def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}" + (", log" if self.log else "")
-
-
-@dataclass(frozen=True, config=_READ)
-class IntDomain(Generic[Whole]):
-    """Whole numbers ``low``, ``low + step``, … ``high``; equally likely per factor when ``log``.
-
-    Raises:
-        ValueError: ``low`` is above ``high``, ``step`` does not lead from one to the other, or ``log`` has a ``low``
-            below 1 or a ``step`` other than 1.
-    """
-
-    low: Annotated[Whole, AfterValidator(_whole)]
-    high: Annotated[Whole, AfterValidator(_whole)]
-    log: Flag = False
-    step: Annotated[int, Field(strict=True, ge=1)] = 1
-    when: When = field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _can_be_drawn_from(self) -> IntDomain[Whole]:
-        _check_order(self.low, self.high)
-        if (self.high - self.low) % self.step:
-            raise ValueError(f"step must lead from {self.low} to {self.high} exactly, got {self.step!r}.")
-        if self.log and self.low < 1:
-            raise ValueError(f"low must be at least 1 where log is true, got {self.low!r}.")
-        if self.log and self.step != 1:
-            raise ValueError(f"step must be 1 where log is true, got {self.step!r}.")
-        return self
-
-    def ends(self) -> tuple[int, ...]:
-        """Return the values that must be allowed for all of the domain to be: low and high."""
-        return (self.low, self.high)
-
-    def draw(self, random: Random) -> int:
-        """Return a value at random."""
-        if self.log:
             exact = math.exp(random.uniform(math.log(self.low), math.log(self.high)))
-            return round(_within(exact, self.low, self.high))
-        return random.randrange(self.low, self.high + 1, self.step)
+            inside = min(
+                max(exact, float(self.low)), float(self.high)
+            )  # exp(log(x)) may leave the range by a rounding error
+            return inside if self.step is None else round(inside)
+        if self.step is None:
+            return random.uniform(self.low, self.high)
+        return random.randrange(int(self.low), int(self.high) + 1, self.step)
 
     def plain(self) -> dict[str, Any]:
         """Return what YAML says for this domain."""
-        extra = ({"log": True} if self.log else {}) | ({"step": self.step} if self.step != 1 else {})
-        return {"int": True, "low": self.low, "high": self.high} | extra | _plain_when(self.when)
+        whole = {} if self.step is None else {"int": True}
+        step = {} if self.step in (None, 1) else {"step": self.step}
+        log = {"log": True} if self.log else {}
+        return {**whole, "low": self.low, "high": self.high, **log, **step, **_plain_when(self.when)}
 
     def __str__(self) -> str:
-        step = f", step {self.step}" if self.step != 1 else ""
-        return f"{self.low} to {self.high}, whole" + step + (", log" if self.log else "")
+        whole = "" if self.step is None else ", whole" if self.step == 1 else f", whole, step {self.step}"
+        return f"{self.low:g} to {self.high:g}{whole}" + (", log" if self.log else "")
 
 
-@dataclass(frozen=True, config=_READ)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Choice(Generic[Value]):
     """One of several values, without an order.
 
@@ -159,8 +137,11 @@ class Choice(Generic[Value]):
         return " | ".join(str(choice) for choice in self.choices)
 
 
-Domain = FloatDomain[float] | IntDomain[int] | Choice[Any]
-RANGE_KEYS = ("low", "high", "log", "int", "step", "when")
+def _plain_when(when: When) -> dict[str, Any]:
+    return {"when": {name: list(values) for name, values in when.items()}} if when else {}
+
+
+Domain = Range[float] | Choice[Any]
 
 
 @cache
@@ -175,14 +156,13 @@ def read_domain(name: str, said: Any) -> Any:
     Raises:
         ValueError: it says no domain, or not one of that setting; pydantic's own error is one too.
     """
-    kind: Any = type(said)
-    if kind in (FloatDomain, IntDomain, Choice):
-        return _adapter(kind, name).validate_python(said)
+    if isinstance(said, Range | Choice):
+        said = said.plain()
     if isinstance(said, list | tuple):
         said = {"choices": said}
     if not isinstance(said, Mapping):
         raise ValueError(f"must be a range {{low: …, high: …}} or a list of choices, got {shown(said)}.")
-    known = ("choices", "when") if "choices" in said else RANGE_KEYS
+    known = ("choices", "when") if "choices" in said else _RANGE_KEYS
     unknown = [
         f"search.{name}.{key}: must be a known key, got {shown(key)}." + nearest(key, known)
         for key in said
@@ -192,8 +172,9 @@ def read_domain(name: str, said: Any) -> Any:
         raise PartError(unknown)
     if "choices" in said:
         return _adapter(Choice, name).validate_python(said)
-    kind = IntDomain if _is_whole(name, said) else FloatDomain
-    return _adapter(kind, name).validate_python({key: value for key, value in said.items() if key != "int"})
+    is_whole = _is_whole(name, said)
+    given = {key: value for key, value in said.items() if key != "int" and value is not None}
+    return _adapter(Range, name).validate_python({"step": 1, **given} if is_whole else given)
 
 
 def _is_whole(name: str, said: Mapping[str, Any]) -> bool:
@@ -212,23 +193,56 @@ def _is_whole(name: str, said: Mapping[str, Any]) -> bool:
     return whole
 
 
-if TYPE_CHECKING:
-    Search = dict[str, Domain]
-else:
-    _READERS = {name: PlainValidator(partial(read_domain, name)) for name in TRIAL_SETTINGS}
-    _DOMAINS = {name: Annotated[Any, reader] for name, reader in _READERS.items()}
-    Search = mapping_of("Search", _DOMAINS, plain=lambda domain: domain.plain())
+def parameters_of(config: TrialConfig, search: Mapping[str, Domain]) -> dict[str, Any]:
+    """Return the searched settings that are parameters of this trial, with their values."""
+    neutral = config.neutral()
+    return {
+        name: getattr(config, name)
+        for name, domain in search.items()
+        if name not in neutral and all(getattr(config, parent) in values for parent, values in domain.when.items())
+    }
 
 
-def _plain_when(when: When) -> dict[str, Any]:
-    return {"when": {name: list(values) for name, values in when.items()}} if when else {}
+def fits(domain: Domain, value: Any) -> bool:
+    """Tell whether ``value`` is one that the domain could have given."""
+    if isinstance(domain, Choice):
+        return any(value == choice and type(value) is type(choice) for choice in domain.choices)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not domain.low <= value <= domain.high:
+        return False
+    return domain.step is None or (value - domain.low) % domain.step == 0
 
 
-def _check_order(low: float, high: float) -> None:
-    if low > high:
-        raise ValueError(f"low must be at most high ({high!r}), got {low!r}.")
+_READERS = {name: Annotated[Any, PlainValidator(partial(read_domain, name))] for name in TRIAL_SETTINGS}
+_read_domains = mapping_reader("Search", _READERS)
 
 
-def _within(value: float, low: float, high: float) -> float:
-    # exp(log(x)) may leave the range by a rounding error.
-    return min(max(value, low), high)
+def _read_search(said: Any) -> dict[str, Domain]:
+    """Return the domains that YAML says, whose conditions name values that are searched, and lead to no circle."""
+    search = _read_domains(said)
+    found = [
+        f"search.{name}.when.{parent}: must be among the values searched for {parent} ({search[parent]}), got "
+        f"{shown(value)}."
+        for name, domain in search.items()
+        for parent, values in domain.when.items()
+        for value in dict.fromkeys(values)
+        if parent in search and not _is_searched(search[parent], value)
+    ]
+    try:
+        TopologicalSorter({name: domain.when for name, domain in search.items()}).prepare()
+    except CycleError as error:
+        way = list(reversed(error.args[1]))
+        found = found or [f"search.{way[0]}.when: must not depend on {way[0]} itself, got {' -> '.join(way)}."]
+    if found:
+        raise PartError(found)
+    return search
+
+
+def _is_searched(domain: Domain, value: Any) -> bool:
+    return value in domain.choices if isinstance(domain, Choice) else fits(domain, value)
+
+
+Search = Annotated[
+    dict[str, Domain],
+    PlainValidator(_read_search),
+    PlainSerializer(lambda search: {name: domain.plain() for name, domain in search.items()}),
+]

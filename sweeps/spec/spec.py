@@ -5,8 +5,7 @@ config  <  documented experiment  <  searched settings  <  fixed                
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -15,7 +14,6 @@ from carcls.config import Family as TrialFamily
 from carcls.config import TrialConfig, digest_of
 from carcls.data.config import DataConfig
 from carcls.errors import SpecError, shown
-from sweeps.spec.conditions import settle, when_mistakes
 from sweeps.spec.documented import Experiment, find_experiment
 from sweeps.spec.fields import (
     Confirmation,
@@ -31,7 +29,7 @@ from sweeps.spec.fields import (
 )
 from sweeps.spec.mistakes import sentences, shortened
 from sweeps.spec.objectives import ACCURACY, Goals, parse_constraint, parse_objectives
-from sweeps.spec.space import Search
+from sweeps.spec.space import Search, parameters_of
 from sweeps.spec.values import PartError, Settings
 from sweeps.spec.yaml_text import write_tree
 
@@ -133,14 +131,6 @@ class SweepSpec(BaseModel):
         read(starts)  # a 0 stays one where 0.0 is meant: digests of sweeps have it
         return tuple(dict(settings) for settings in starts)
 
-    @field_validator("search")
-    @classmethod
-    def _under_fitting_conditions(cls, search: Search) -> Search:
-        mistakes = when_mistakes(search)
-        if mistakes:
-            raise PartError(mistakes)
-        return search
-
     @field_validator("objectives")
     @classmethod
     def _known_objectives(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -182,8 +172,13 @@ class SweepSpec(BaseModel):
         return TrialConfig.model_validate(values) if settings else TrialConfig.model_construct(**values)
 
     def searched_config(self, drawn: Mapping[str, Any]) -> TrialConfig:
-        """Return the trial that drawn values make; what is no parameter of it (see ``when``) has its base value."""
-        return settle(drawn, self.search, self.trial_config)
+        """Return the trial that drawn values make; what is no parameter of it has its base value (see ``space``)."""
+        while True:
+            config = self.trial_config(drawn)
+            active = parameters_of(config, self.search)
+            if active.keys() >= drawn.keys():
+                return config
+            drawn = {name: value for name, value in drawn.items() if name in active}
 
     def experiment_configs(self) -> list[tuple[str, TrialConfig]]:
         """Return the documented experiments by name, as this sweep runs them."""
@@ -232,13 +227,12 @@ class SweepSpec(BaseModel):
         return write_tree(self.to_tree())
 
     @classmethod
-    def from_tree(cls, tree: Tree, *, bare: Collection[str] = (), mistakes: Sequence[str] = ()) -> SweepSpec:
+    def from_tree(cls, tree: Tree, *, bare: Collection[str] = ()) -> SweepSpec:
         """Return the spec that plain values say, all of them checked in one pass.
 
         Args:
             tree: plain values, as YAML says them.
             bare: fixed settings that the user named without ``fixed.`` in front.
-            mistakes: found before.
 
         Raises:
             SpecError: all mistakes together, each beginning with its path.
@@ -246,12 +240,9 @@ class SweepSpec(BaseModel):
         optional = (*SECTIONS, "experiments", "starts")
         said = {name: value for name, value in tree.items() if value is not None or name not in optional}
         try:
-            spec = cls.model_validate(said)
+            return cls.model_validate(said)
         except ValidationError as error:
-            raise SpecError(shortened(itertools.chain(mistakes, sentences(error, cls, bare)))) from None
-        if mistakes:
-            raise SpecError(shortened(mistakes))
-        return spec
+            raise SpecError(shortened(sentences(error, cls, bare))) from None
 
 
 SWEEP_SETTINGS = tuple(name for name in SweepSpec.model_fields if name not in SECTIONS)

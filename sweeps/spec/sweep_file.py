@@ -7,6 +7,7 @@ MLflow knows the sweep. What was changed since is in the study's journal, beside
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ SWEEP, JOB = "sweep.json", "job.json"
 # What versions before this file wrote in its place: the command, a sweep's own spec, and its id. A spec.yaml is also
 # among the artifacts of the sweep's run in MLflow; its first line has the id.
 _COMMAND, _SPEC, _ID = "command.json", "spec.yaml", "sweep_id"
-_ID_LINE = "# carsweep.sweep_id: "
+_ID_LINE = re.compile(r"\A# carsweep\.sweep_id: (.*)")
 
 
 class SweepFile(BaseModel):
@@ -102,46 +103,40 @@ def read_file(folder: Path) -> SweepFile:
 
 def _read_older(folder: Path) -> SweepFile:
     """Return what a version before this file has written; also where its owner put a spec back."""
-    command, spec = folder / _COMMAND, folder / _SPEC
+    path = folder / _COMMAND
     try:
-        said = json.loads(command.read_text(encoding="utf-8")) if command.is_file() else {}
+        said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if said.get("kind", "sweep") != "sweep":
             trees = tuple(read_tree(text, _COMMAND) for text in said["specs"])
-            return SweepFile(**{**said, "path": command, "specs": trees})
-    except (ValueError, TypeError, AttributeError, LookupError, SpecError):
-        raise InputError(f"{_COMMAND} must be as carsweep wrote it, got {str(command)!r}. Remove that file.") from None
-    try:
-        text = spec.read_text(encoding="utf-8")
-        first = text.partition("\n")[0]
-        name = first.removeprefix(_ID_LINE).strip() if first.startswith(_ID_LINE) else ""
-        if (folder / _ID).is_file():
-            name = (folder / _ID).read_text(encoding="utf-8").strip()
-        return SweepFile(**{**said, "path": spec, "id": name, "specs": (read_tree(text, _SPEC),)})
-    except (OSError, ValueError, SpecError) as error:
-        raise _damaged(spec, error) from None
+            return SweepFile(**{**said, "path": path, "specs": trees})
+        path = folder / _SPEC
+        text = path.read_text(encoding="utf-8")
+        known = folder / _ID
+        name = known.read_text(encoding="utf-8") if known.is_file() else "".join(_ID_LINE.findall(text)[:1])
+        return SweepFile(**{**said, "path": path, "id": name.strip(), "specs": (read_tree(text, _SPEC),)})
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, SpecError) as error:
+        raise _damaged(path, error) from None
 
 
 def text_with_id(spec: SweepSpec, sweep: str) -> str:
     """Return a spec as YAML with the sweep's id in a comment, so that whoever puts it back keeps the sweep's runs."""
-    return f"{_ID_LINE}{sweep}\n{spec.to_yaml()}"
+    return f"# carsweep.sweep_id: {sweep}\n{spec.to_yaml()}"
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
     first = next(sentences(error, SweepFile)) if isinstance(error, ValidationError) else str(error)
     said = " ".join(first.split())[:200] or type(error).__name__
+    copy = "the sweep's own run in MLflow has one among its artifacts."
     remedy = {
-        _SPEC: "Put a copy of it back: the sweep's own run in MLflow has one among its artifacts.",
-        SWEEP: f"Mend it, or put {_SPEC} in its place: the sweep's own run in MLflow has one among its artifacts.",
+        _COMMAND: "Remove that file.",
+        _SPEC: f"Put a copy of it back: {copy}",
+        SWEEP: f"Mend it, or put {_SPEC} in its place: {copy}",
     }.get(path.name, "Mend it, or remove it and go on with its sweeps one by one.")
     return InputError(f"{path.name} must be as carsweep wrote it, got a damaged one at {path} ({said}). {remedy}")
 
 
 def read_spec(folder: Path) -> SweepSpec:
-    """Return the spec that a sweep was left with.
-
-    Raises:
-        InputError: its file cannot be read, or is damaged.
-    """
+    """Return the spec that a sweep was left with; errors as ``read_file`` and ``read_specs``."""
     return read_file(folder).read_specs()[0]
 
 

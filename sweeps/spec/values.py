@@ -7,18 +7,9 @@ put together without another check.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    PlainSerializer,
-    PlainValidator,
-    TypeAdapter,
-    WrapValidator,
-    create_model,
-)
+from pydantic import BeforeValidator, ConfigDict, PlainValidator, create_model
 
 from carcls.config import TrialConfig
 from carcls.errors import shown
@@ -64,54 +55,38 @@ def value_of(name: str, *, optional: bool = False) -> Any:
     return Annotated[annotation, BeforeValidator(no_truth_value)]
 
 
-def mapping_of(title: str, types: Mapping[str, Any], plain: Callable[[Any], Any] = lambda value: value) -> Any:
-    """Return the type of a mapping from settings to values of ``types``; it keeps the order in which it was said.
-
-    Args:
-        title: of the type.
-        types: of the values by setting.
-        plain: makes of a value what YAML says for it.
-    """
+def mapping_reader(title: str, types: Mapping[str, Any]) -> Callable[[Any], dict[str, Any]]:
+    """Return what reads a mapping from settings to values of ``types``; it keeps the order in which it was said."""
     fields: dict[str, Any] = {name: (kind, None) for name, kind in types.items()}
     model = create_model(title, __config__=ConfigDict(extra="forbid", defer_build=True), **fields)
 
-    def as_mapping(said: Any, read: Callable[[Any], Any]) -> dict[str, Any]:
-        found = read(said)
+    def read(said: Any) -> dict[str, Any]:
+        found = model.model_validate(said)
         return {name: getattr(found, name) for name in said}
 
-    def as_plain(found: dict[str, Any]) -> dict[str, Any]:
-        return {name: plain(value) for name, value in found.items()}
-
-    return Annotated[model, WrapValidator(as_mapping), PlainSerializer(as_plain)]
+    return read
 
 
-def _several(name: str, said: Any, read: Callable[[Any], Any]) -> Any:
-    if not isinstance(said, list | tuple):
-        return (TypeAdapter(value_of(name)).validate_python(said),)
-    if not said:
+# Values of settings, as a TrialConfig holds them: 1 becomes 1.0 where a number is meant.
+_SETTINGS = {name: value_of(name, optional=True) for name in TRIAL_SETTINGS}
+Settings = Annotated[dict[str, Any], PlainValidator(mapping_reader("Settings", _SETTINGS))]
+
+
+def _as_several(said: Any) -> Any:
+    if said in ([], ()):
         raise ValueError(f"must be a value or a list of values, got {shown(said)}.")
-    return read(said)
+    return said if isinstance(said, list | tuple) else (said,)
 
 
-@cache
-def _conditions() -> TypeAdapter[Any]:
-    """Return what reads the values of conditions; few searches have one."""
-    readers = {name: WrapValidator(partial(_several, name)) for name in TRIAL_SETTINGS}
-    several = {name: Annotated[tuple[value_of(name), ...], reader] for name, reader in readers.items()}  # type: ignore[misc]
-    return TypeAdapter(mapping_of("When", several))
+_SEVERAL = {name: Annotated[tuple[value_of(name), ...], BeforeValidator(_as_several)] for name in TRIAL_SETTINGS}  # type: ignore[misc]
+_read_when = mapping_reader("When", _SEVERAL)
 
 
 def _read_conditions(said: Any) -> Any:
     if not isinstance(said, Mapping | None):
         raise ValueError(f"must be like {{unfreezing: [full]}}, got {shown(said)}.")
-    return _conditions().validate_python(said) if said else {}
+    return _read_when(said) if said else {}  # few searches have a condition, and its reader is made on its first use
 
 
-if TYPE_CHECKING:
-    Settings = dict[str, Any]
-    When = dict[str, tuple[Any, ...]]
-else:
-    # Values of settings, as a TrialConfig holds them: 1 becomes 1.0 where a number is meant.
-    Settings = mapping_of("Settings", {name: value_of(name, optional=True) for name in TRIAL_SETTINGS})
-    # Other settings, each with the values under which a domain is searched.
-    When = Annotated[Any, PlainValidator(_read_conditions)]
+# Other settings, each with the values under which a domain is searched.
+When = Annotated[dict[str, tuple[Any, ...]], PlainValidator(_read_conditions)]

@@ -119,14 +119,14 @@ def read_tree(text: str, source: str) -> dict[str, Any]:
         SpecError: the text is not YAML (the message says the line), or not a mapping.
     """
     try:
-        tree = _load(text)
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a safe one
     except yaml.YAMLError as error:
-        raise SpecError([f"{source}: {_complaint(error)}"]) from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise SpecError([f"{source}: {where}must be YAML, but {_problem(error)}."]) from None
+    if not isinstance(tree, dict | None):
         raise SpecError([f"{source}: must be a mapping such as 'trials: 20', got {shown(tree)}."])
-    return tree
+    return tree or {}
 
 
 def read_packaged(path: Path) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def read_value(text: str) -> Any:
         ValueError: it is not YAML.
     """
     try:
-        return _load(text)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a safe one
     except yaml.YAMLError as error:
         raise ValueError(
             f"must be YAML such as 0.3, [0.1, 0.2] or 'a text', got {shown(text)}: {_problem(error)}."
@@ -154,20 +154,6 @@ def write_tree(tree: Mapping[str, Any]) -> str:
     """Return ``tree`` as YAML that ``read_tree`` reads back to the same values."""
     text: str = yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     return text
-
-
-def _load(text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
-def _complaint(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}must be YAML, but {_problem(error)}."
 
 
 def _problem(error: yaml.YAMLError) -> str:

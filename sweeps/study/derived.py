@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
-from sweeps.spec.conditions import fits, parameters_of
-from sweeps.spec.space import Domain, FloatDomain
+from sweeps.spec.space import Domain, Range, fits, parameters_of
 from sweeps.trial import TrialRecord, what_is_broken
 
 if TYPE_CHECKING:
@@ -90,8 +89,8 @@ def find_near_duplicate(
         near: largest difference in a range of numbers, as a share of the range on its own scale; 0 is none.
     """
     matter = parameters_of(config, search)
-    floats = {name: domain for name, domain in search.items() if isinstance(domain, FloatDomain) and name in matter}
-    ranges = {name: domain for name, domain in floats.items() if domain.low < domain.high}
+    numbers = {name: domain for name, domain in search.items() if name in matter and isinstance(domain, Range)}
+    ranges = {name: domain for name, domain in numbers.items() if domain.step is None and domain.low < domain.high}
     if not near or not ranges:
         return None
     left_out = {*ranges, "micro_batch"}  # which a trial may have been given when it ran out of memory
@@ -106,9 +105,7 @@ def find_near_duplicate(
     return min(found)[1] if found else None
 
 
-def _distance(
-    other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str, FloatDomain[float]], near: float
-) -> float:
+def _distance(other: Mapping[str, Any], config: TrialConfig, ranges: Mapping[str, Range[float]], near: float) -> float:
     """Return the largest difference in any of the ranges, as a share of the range; infinite outside of one.
 
     Infinite as well as soon as one is above ``near``: most trials differ in the first range already.
@@ -123,7 +120,7 @@ def _distance(
     return largest
 
 
-def _place(value: float, domain: FloatDomain[float]) -> float:
+def _place(value: float, domain: Range[float]) -> float:
     """Return where in the range a value lies, from 0 to 1, on the range's own scale."""
     if domain.log:
         return math.log(value / domain.low) / math.log(domain.high / domain.low)

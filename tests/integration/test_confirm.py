@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.records import read_history
 
@@ -75,7 +75,7 @@ def test_kill_9_while_confirming_loses_no_run_and_repeats_none(tmp_path: Path, m
         gpus_per_trial=0.0,
         confirm="2x3",
         config={"epochs": 1},
-        search={"dropout": FloatDomain(0.1, 0.9)},
+        search={"dropout": Range(0.1, 0.9)},
         early_stopping=EarlyStopping(enabled=False),
     )
     (tmp_path / "spec.yaml").write_text(spec.to_yaml())

@@ -166,7 +166,7 @@ def test_a_rotten_checkpoint_starts_the_trial_anew(
     with pytest.raises(KeyboardInterrupt):
         run_trial(SCRATCH, data, stages, stop)
     key = TrainedClassifier(SCRATCH, data, stages).key
-    checkpoint = stages.workshop("training", key) / CHECKPOINT
+    checkpoint = stages.folder("training", key).with_suffix(".unfinished") / CHECKPOINT
     if how == "empty":
         checkpoint.write_bytes(b"")
     else:

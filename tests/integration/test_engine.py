@@ -23,7 +23,7 @@ from sweeps.engine.forecast import BudgetStatus
 from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import Choice, FloatDomain
+from sweeps.spec.space import Choice, Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.study.journal import Journal
@@ -145,7 +145,7 @@ def spec_of(**changes: Any) -> SweepSpec:
         "concurrency": 2,
         "gpus_per_trial": 0.0,
         "config": {"epochs": 3},
-        "search": {"dropout": FloatDomain(0.1, 0.9)},
+        "search": {"dropout": Range(0.1, 0.9)},
         "early_stopping": EarlyStopping(enabled=False),
     }
     return SweepSpec.model_validate({**fields, **changes})

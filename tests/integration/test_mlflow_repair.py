@@ -21,7 +21,7 @@ from sweeps.cli.exits import run_command
 from sweeps.lock import locked
 from sweeps.results.result import Registered
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
@@ -65,7 +65,7 @@ def make_sweep(out: Path, name: str, dataset: Dataset) -> Path:
         name=name,
         trials=3,
         experiments=(),
-        search={"dropout": FloatDomain(0.0, 0.5)},
+        search={"dropout": Range(0.0, 0.5)},
         near=0.0,
         early_stopping=EarlyStopping(enabled=False),
     )

@@ -71,32 +71,12 @@ def test_rotation_by_ninety_degrees_is_torch_rot90() -> None:
     torch.testing.assert_close(turned, torch.rot90(images, 1, dims=(2, 3)), atol=1e-4, rtol=0)
 
 
-def test_random_crop_takes_the_window_it_drew() -> None:
-    """A window of half the side in the upper left corner shows that corner, enlarged."""
-    change = Augmentation(**{**STILL, "crop": "random", "window": 0.5})
-    images = _images(side=32)
-    corner = augment(images, _draws(4, x=0.0, y=0.0), change)
-    expected = torch.nn.functional.interpolate(images[:, :, :17, :17], scale_factor=2, mode="bilinear")[:, :, :32, :32]
-    torch.testing.assert_close(corner[:, :, 1:30, 1:30], expected[:, :, 1:30, 1:30], atol=1e-4, rtol=0)
-
-
 def test_resized_crop_stays_inside_the_image() -> None:
     """No window reaches outside: an all-white image stays all white."""
     change = Augmentation(**{**STILL, "crop": "resized", "crop_scale": 0.2})
     draws = draw_view(torch.arange(256), 256, seed=0, epoch=0)
     white = augment(torch.ones(256, 3, 16, 16), draws, change)
     assert white[:, :, 1:-1, 1:-1].min() > 0.999
-
-
-def test_jitter_follows_its_formulas() -> None:
-    """Brightness multiplies the pixels; contrast moves them from the mean gray; results stay in [0, 1]."""
-    change = Augmentation(**{**STILL, "jitter": 0.4})
-    images = _images() * 0.5
-    brighter = augment(images, _draws(4, brightness=1.0), change)
-    torch.testing.assert_close(brighter, (images * 1.4).clamp(0, 1))
-    flat = augment(images, _draws(4, contrast=0.0), change)
-    assert flat.std() < images.std()
-    assert augment(_images(), _draws(4, brightness=1.0, contrast=1.0), change).max() <= 1.0
 
 
 def test_strength_scales_every_change() -> None:
@@ -140,3 +120,4 @@ def test_all_three_colour_changes_are_what_torchvision_does_one_after_the_other(
     ):
         expected = adjust_saturation(adjust_contrast(adjust_brightness(image, brightness), contrast), saturation)
         torch.testing.assert_close(seen, expected, atol=2e-4, rtol=0)  # its shares of gray have four digits
+    assert augment(_images(), _draws(4, brightness=1.0, contrast=1.0), change).max() <= 1.0

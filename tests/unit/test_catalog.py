@@ -13,15 +13,9 @@ from carcls.config import SCRATCH, TrialConfig
 from carcls.errors import InputError
 
 
-@pytest.mark.parametrize("record", BACKBONES, ids=lambda record: record.name)
-def test_every_record_is_found_by_its_name(record: object) -> None:
-    """A backbone of the catalog is found by its name."""
-    assert find_backbone(record.name) is record  # type: ignore[attr-defined]
-
-
-def test_names_and_stages_are_unique() -> None:
+def test_every_record_is_found_by_its_name() -> None:
     """No two backbones share a name, and no two stages of one."""
-    assert len({record.name for record in BACKBONES}) == len(BACKBONES)
+    assert [find_backbone(record.name) for record in BACKBONES] == list(BACKBONES)
     assert all(len(set(record.stages)) == len(record.stages) for record in BACKBONES)
 
 
@@ -36,25 +30,16 @@ def test_only_the_scratch_network_is_described_by_settings() -> None:
 def test_a_timm_model_is_taken_unseen() -> None:
     """Any timm name gives a record whose unknown figures are left open."""
     record = find_backbone("timm:convnext_tiny.fb_in22k")
-    assert (record.name, record.source, record.embedding, record.stages) == (
-        "timm:convnext_tiny.fb_in22k",
-        "timm",
-        0,
-        (),
-    )
+    assert record.name == "timm:convnext_tiny.fb_in22k"
+    assert (record.source, record.embedding, record.stages) == ("timm", 0, ())
 
 
-@pytest.mark.parametrize("name", ["resnet500", "timm:", "timm", "", "RESNET50"])
+@pytest.mark.parametrize("name", ["resnet500", "timm:", "timm", "", "RESNET50", "densnet121"])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
-    """An unknown backbone is refused with all known names."""
-    with pytest.raises(InputError, match="densenet121, efficientnet_lite0, resnet50"):
+    """An unknown backbone is refused with all known names; a mistyped one gets the one that was probably meant."""
+    with pytest.raises(InputError, match="densenet121, efficientnet_lite0, resnet50") as caught:
         find_backbone(name)
-
-
-def test_the_nearest_name_is_offered() -> None:
-    """A mistyped backbone gets the one that was probably meant."""
-    with pytest.raises(InputError, match=r"Did you mean densenet121\?"):
-        find_backbone("densnet121")
+    assert ("Did you mean densenet121?" in str(caught.value)) == (name == "densnet121")
 
 
 def test_the_catalog_and_configs_load_no_torch() -> None:

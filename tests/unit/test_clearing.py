@@ -20,7 +20,7 @@ from sweeps.cli.app import carsweep
 from sweeps.lock import locked
 from sweeps.results.models import answers_on_disk, model_on_disk, ranked_models, wanted_models
 from sweeps.run.cleaning import DiskKeeper, clear, read_marks
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.study import Study
@@ -29,7 +29,7 @@ from sweeps.trial import TrialRecord
 
 def spec_of(**changes: object) -> SweepSpec:
     """Eight searched trials that nothing stops early."""
-    fields = {"family": "transfer", "trials": 8, "search": {"dropout": FloatDomain(0.0, 0.5)}}
+    fields = {"family": "transfer", "trials": 8, "search": {"dropout": Range(0.0, 0.5)}}
     return SweepSpec.model_validate({**fields, "early_stopping": {"enabled": False}, **changes})
 
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import spec_of_yaml
-from pydantic import ValidationError
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from carcls.outcome import Measurement
-from sweeps.spec.conditions import parameters_of, settle
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.loading import load_spec
-from sweeps.spec.space import Choice, FloatDomain, IntDomain
+from sweeps.spec.space import Choice, Range, parameters_of
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler
 from sweeps.study.study import Asked, Study
 
-BACKBONE_LR = FloatDomain(1e-5, 1e-2, log=True)
+BACKBONE_LR = Range(1e-5, 1e-2, log=True)
 
 
 def spec_of(**changes: Any) -> SweepSpec:
@@ -34,7 +32,7 @@ def spec_of(**changes: Any) -> SweepSpec:
         "config": {"backbone_lr": 5e-4},
         "search": {
             "unfreezing": Choice(("frozen", "full")),
-            "dropout": FloatDomain(0.0, 0.5),
+            "dropout": Range(0.0, 0.5),
             "backbone_lr": BACKBONE_LR,
         },
         "early_stopping": EarlyStopping(enabled=False),
@@ -92,10 +90,10 @@ def test_what_cannot_matter_is_no_parameter_and_the_rest_is_learned(tmp_path: Pa
     [
         ({"family": "retrieval", "vote": "uniform"}, {"temperature": Choice((0.1, 0.2))}, set()),
         ({"family": "retrieval", "vote": "softmax"}, {"temperature": Choice((0.1, 0.2))}, {"temperature"}),
-        ({"family": "retrieval", "whitening": "none"}, {"whitening_dim": IntDomain(8, 64)}, set()),
-        ({"family": "retrieval", "whitening": "pca"}, {"whitening_dim": IntDomain(8, 64)}, {"whitening_dim"}),
-        ({"optimizer": "adam"}, {"momentum": FloatDomain(0.8, 0.99)}, set()),
-        ({"optimizer": "sgd"}, {"momentum": FloatDomain(0.8, 0.99)}, {"momentum"}),
+        ({"family": "retrieval", "whitening": "none"}, {"whitening_dim": Range(8, 64, step=1)}, set()),
+        ({"family": "retrieval", "whitening": "pca"}, {"whitening_dim": Range(8, 64, step=1)}, {"whitening_dim"}),
+        ({"optimizer": "adam"}, {"momentum": Range(0.8, 0.99)}, set()),
+        ({"optimizer": "sgd"}, {"momentum": Range(0.8, 0.99)}, {"momentum"}),
         ({"family": "scratch", "backbone": "scratch"}, {"backbone_lr": BACKBONE_LR}, set()),
     ],
 )
@@ -108,7 +106,7 @@ def test_conditions_follow_from_the_config_itself(
 
 def test_a_condition_of_the_spec_holds(tmp_path: Path) -> None:
     """A setting with ``when`` is searched where the other has one of the values, and has its base value elsewhere."""
-    search = {**spec_of().search, "dropout": FloatDomain(0.1, 0.5, when={"unfreezing": ("full",)})}
+    search = {**spec_of().search, "dropout": Range(0.1, 0.5, when={"unfreezing": ("full",)})}
     with Study.open(tmp_path, spec_of(search=search)) as study:
         done = run_all(study)
     assert {asked.config.unfreezing for asked in done} == {"frozen", "full"}
@@ -122,100 +120,77 @@ def test_conditions_in_a_row_fall_together() -> None:
     search = {
         "unfreezing": Choice(("frozen", "full")),
         "optimizer": Choice(("adam", "sgd"), when={"unfreezing": ("full",)}),
-        "dropout": FloatDomain(0.1, 0.5, when={"optimizer": ("sgd",)}),
+        "dropout": Range(0.1, 0.5, when={"optimizer": ("sgd",)}),
     }
     drawn = {"unfreezing": "frozen", "optimizer": "sgd", "dropout": 0.3}
-    config = settle(drawn, search, spec_of(search=search).trial_config)
+    config = spec_of(search=search).searched_config(drawn)
     assert (config.optimizer, config.dropout) == ("adam", 0.0)
     assert parameters_of(config, search) == {"unfreezing": "frozen"}
-
-
-def test_a_spec_with_conditions_survives_its_yaml() -> None:
-    """The spec that is read back is equal; without the condition it is another one."""
-    search = {
-        **spec_of().search,
-        "dropout": FloatDomain(0.1, 0.5, when={"unfreezing": ("full", "frozen")}),
-        "epochs": IntDomain(1, 4, when={"residual": (True,)}),
-        "optimizer": Choice(("adam", "sgd"), when={"dropout": (0.25,), "k": (1, 3)}),
-    }
-    spec = spec_of(search=search)
-    assert spec_of_yaml(spec.to_yaml()) == spec
-    assert spec.search == search
-    without = {**search, "dropout": FloatDomain(0.1, 0.5)}
-    assert spec.digest != spec_of(search=without).digest
 
 
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        ("search.head_lr.when.unfreezin=[full]", "search.head_lr.when.unfreezin: must be a setting of a trial"),
-        ("search.head_lr.when.unfreezing=[2:1]", "search.head_lr.when.unfreezing: must be among the values searched"),
-        ("search.head_lr.when.k=[0]", "search.head_lr.when.k[0]: must be at least 1, got 0."),
-        ("search.head_lr.when.head_lr=[0.001]", "search.head_lr.when: must not depend on head_lr itself"),
-        ("search.head_lr.when=full", "search.head_lr.when: must be like"),
-        ("near=0.7", "near: must be at most 0.5, got 0.7."),
+        ("head_lr.when.unfreezin=[full]", "search.head_lr.when.unfreezin: must be a setting of a trial"),
+        ("head_lr.when.unfreezing=[2:1]", "search.head_lr.when.unfreezing: must be among the values searched"),
+        ("head_lr.when.k=[0]", "search.head_lr.when.k[0]: must be at least 1, got 0."),
+        ("head_lr.when.k=[]", "search.head_lr.when.k: must be a value or a list of values, got []."),
+        ("head_lr.when.head_lr=[0.001]", "search.head_lr.when: must not depend on head_lr itself"),
+        (
+            "dropout.when.optimizer=[adam] search.optimizer.choices=[adam] search.optimizer.when.dropout=[0.25]",
+            "search.dropout.when: must not depend on dropout itself, got dropout -> optimizer -> dropout.",
+        ),
+        ("head_lr.when=full", "search.head_lr.when: must be like"),
     ],
 )
 def test_mistaken_conditions_say_where_and_what(sets: str, message: str) -> None:
-    """One sentence each, that begins with the path."""
+    """One sentence each, that begins with the path; of a circle it tells the way round."""
     with pytest.raises(SpecError) as caught:
-        load_spec("transfer", sets=[sets])
+        load_spec("transfer", sets=f"search.{sets}".split())
     assert any(mistake.startswith(message) for mistake in caught.value.mistakes), caught.value.mistakes
 
 
-def test_conditions_in_a_circle_are_refused() -> None:
-    """The way round is told."""
-    search = {
-        "dropout": FloatDomain(0.0, 0.5, when={"optimizer": ("sgd",)}),
-        "optimizer": Choice(("adam", "sgd"), when={"dropout": (0.25,)}),
-    }
-    with pytest.raises(ValidationError, match="dropout -> optimizer -> dropout"):
-        spec_of(search=search)
+@pytest.mark.parametrize(
+    ("name", "domain"), [("dropout", Range(0.0, 0.9)), ("head_lr", Range(1e-4, 1e-2, log=True))], ids=["", "log"]
+)
+def test_a_near_duplicate_takes_over_the_result_and_costs_nothing(
+    tmp_path: Path, name: str, domain: Range[float]
+) -> None:
+    """At 10% only some eleven trials of a range differ: the others are marked, and the space ends before the budget.
 
-
-def near_spec(low: float, high: float, **changes: Any) -> SweepSpec:
-    """A range of numbers so narrow on its own scale, or not, that all of it is near; 2 trials are given."""
-    search = {"dropout": FloatDomain(low, high), "optimizer": Choice(("adam",))}
-    return spec_of(search=search, starts=({"dropout": 0.2}, {"dropout": 0.2001}), **changes)
-
-
-def test_a_find_near_duplicate_takes_over_the_result_and_costs_nothing(tmp_path: Path) -> None:
-    """In [0, 1] at 10% only some eleven trials differ: the others are marked, and the space ends before the budget."""
-    search = {"dropout": FloatDomain(0.0, 0.9)}
-    with Study.open(tmp_path, spec_of(search=search, near=0.1, trials=40)) as study:
+    On a logarithmic range 10% is a factor, and is the same at both ends.
+    """
+    with Study.open(tmp_path, spec_of(search={name: domain}, near=0.1, trials=40)) as study:
         done = run_all(study)
         listed = study.records()
-    places = sorted(asked.config.dropout / 0.9 for asked in done)
-    assert all(b - a > 0.1 for a, b in pairwise(places))
+
+    def place(settings: Mapping[str, Any]) -> float:
+        value: float = settings[name]
+        return math.log10(value / domain.low) / 2 if domain.log else value / domain.high
+
+    assert all(b - a > 0.1 for a, b in pairwise(sorted(place(asked.config.model_dump()) for asked in done)))
     assert 5 <= len(done) == len(listed) <= 10
-    twins = [(record.config["dropout"], twin) for record in listed for twin in record.twins]
+    twins = [(record.config, twin) for record in listed for twin in record.twins]
     assert twins
-    assert all(twin.near and abs(twin.settings["dropout"] - dropout) <= 0.1 * 0.9 for dropout, twin in twins)
+    assert all(twin.near and abs(place(twin.settings) - place(config)) <= 0.1 for config, twin in twins)
     numbers = [record.number for record in listed] + [twin.number for _, twin in twins]
     assert sorted(numbers) == list(range(len(numbers)))
     assert read_history(tmp_path).records == tuple(listed)
 
 
-def test_nearness_is_measured_on_the_scale_of_the_range(tmp_path: Path) -> None:
-    """On a logarithmic range 1% is a factor, and is the same at both ends."""
-    search = {"head_lr": FloatDomain(1e-4, 1e-2, log=True)}
-    with Study.open(tmp_path, spec_of(search=search, near=0.1, trials=40)) as study:
-        rates = sorted(math.log10(asked.config.head_lr) / 2 for asked in run_all(study))
-    assert min(b - a for a, b in pairwise(rates)) > 0.1
-
-
 def test_what_is_asked_for_by_name_is_run_however_near(tmp_path: Path) -> None:
     """Two starts 0.0001 apart are both run; with 0 so is everything that is not equal."""
-    with Study.open(tmp_path / "a", near_spec(0.0, 0.5, trials=2)) as study:
+    starts = ({"dropout": 0.2}, {"dropout": 0.2001})
+    with Study.open(tmp_path / "a", spec_of(search={"dropout": Range(0.0, 0.5)}, starts=starts, trials=2)) as study:
         assert [asked.config.dropout for asked in run_all(study)] == [0.2, 0.2001]
-    with Study.open(tmp_path / "b", spec_of(search={"dropout": FloatDomain(0.0, 0.5)}, near=0.0, trials=60)) as study:
+    with Study.open(tmp_path / "b", spec_of(search={"dropout": Range(0.0, 0.5)}, near=0.0, trials=60)) as study:
         assert len(run_all(study)) == 60
         assert not [twin for record in study.records() for twin in record.twins]
 
 
-def test_other_choices_and_running_trials_are_no_find_near_duplicates(tmp_path: Path) -> None:
+def test_other_choices_and_running_trials_are_no_near_duplicates(tmp_path: Path) -> None:
     """A difference in a choice is a difference; what still runs has nothing to take over."""
-    search = {"dropout": FloatDomain(0.0, 0.9), "optimizer": Choice(("adam", "adamw"))}
+    search = {"dropout": Range(0.0, 0.9), "optimizer": Choice(("adam", "adamw"))}
     with Study.open(tmp_path, spec_of(search=search, near=0.5, trials=12)) as study:
         asked = [ask(study) for _ in range(6)]
         assert len({a.config.digest for a in asked}) == 6
@@ -228,7 +203,7 @@ def test_other_choices_and_running_trials_are_no_find_near_duplicates(tmp_path: 
 
 def test_trials_in_flight_differ_and_are_seen_by_the_sampler(tmp_path: Path) -> None:
     """Asks without an answer between them give different trials, further from those that run than without them."""
-    spec = spec_of(search={"dropout": FloatDomain(0.0, 0.5)}, trials=100, near=0.0)
+    spec = spec_of(search={"dropout": Range(0.0, 0.5)}, trials=100, near=0.0)
     with Study.open(tmp_path, spec) as study:
         for _ in range(20):
             asked = ask(study)
@@ -253,9 +228,7 @@ def test_the_sampler_sees_old_trials_in_todays_domains(tmp_path: Path) -> None:
     """After a change, values outside of a domain are left out, and values that now fit come in; nothing is lost."""
     with Study.open(tmp_path, spec_of()) as study:
         run_all(study)
-    narrow = spec_of(
-        trials=30, search={"dropout": FloatDomain(0.0, 0.1), "unfreezing": Choice(("full", "progressive"))}
-    )
+    narrow = spec_of(trials=30, search={"dropout": Range(0.0, 0.1), "unfreezing": Choice(("full", "progressive"))})
     with Study.open(tmp_path, narrow, edits=["search"]) as study:
         later = run_all(study)
         assert len(later) == 10

@@ -11,7 +11,7 @@ import pytest
 
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import SWEEP, write_file
 from sweeps.study.journal import JOURNAL
@@ -26,7 +26,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     for name in ("mine", "other"):
         spec = SweepSpec.model_validate(
-            {"family": "transfer", "name": name, "trials": 3, "search": {"dropout": FloatDomain(0.0, 0.5)}}
+            {"family": "transfer", "name": name, "trials": 3, "search": {"dropout": Range(0.0, 0.5)}}
         )
         write_file(out / name, "sweep", None, [spec])
         with Study.open(out / name, spec) as study:

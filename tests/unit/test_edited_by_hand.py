@@ -14,7 +14,7 @@ from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.run.check import fit_to_data
 from sweeps.run.remembered import recall
 from sweeps.spec.loading import load_spec
-from sweeps.spec.space import Choice, FloatDomain
+from sweeps.spec.space import Choice, Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import JOB, SWEEP, write_file
 from sweeps.study.records import read_history
@@ -23,7 +23,7 @@ from sweeps.study.study import Study
 
 def spec_of(name: str, data: Path | None = None) -> SweepSpec:
     """Return the spec of a sweep of two trials."""
-    fields = {"name": name, "family": "transfer", "trials": 2, "search": {"dropout": FloatDomain(0.0, 0.5)}}
+    fields = {"name": name, "family": "transfer", "trials": 2, "search": {"dropout": Range(0.0, 0.5)}}
     return SweepSpec.model_validate({**fields, "data": {"path": str(data) if data else None}})
 
 

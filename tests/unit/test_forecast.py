@@ -9,7 +9,7 @@ import pytest
 from sweeps.engine.forecast import Account, BudgetStatus
 from sweeps.engine.resources import Share
 from sweeps.spec.fields import EarlyStopping, survival
-from sweeps.spec.space import FloatDomain
+from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.trial import Spent, Status, TrialRecord
 
@@ -34,7 +34,7 @@ def look(
     **changes: object,
 ) -> BudgetStatus:
     """Return the status of a sweep of nine epochs a trial; ``waiting`` trials have not begun again."""
-    search = {"dropout": FloatDomain(0.0, 0.9)}
+    search = {"dropout": Range(0.0, 0.9)}
     fields = {"family": "transfer", "config": {"epochs": 9}, "search": search, "early_stopping": STOPPING}
     share = Share(cpus=1, gpus=1, concurrency=concurrency)
     account = Account(SweepSpec.model_validate({**fields, **changes}), share, trials, seconds, lambda: 0.0)

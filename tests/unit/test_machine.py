@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
+import ctypes
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -56,24 +59,6 @@ def test_a_network_answers_as_many_images_as_the_cache_of_its_threads_holds() ->
 
 
 TWO, MIG = ("GPU-aaaa-1", "GPU-bbbb-2"), ("MIG-aaaa-1", "MIG-aaaa-2")
-COUNTING = """
-import json, os, sys, warnings
-from carcls.errors import InputError
-from carcls.machine import visible_gpus
-
-answers = []
-for listed in json.loads(sys.argv[1]):
-    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    if listed is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = listed
-    try:
-        ours = visible_gpus()
-    except InputError as error:
-        ours = str(error)
-    import torch
-    answers.append((ours, torch.cuda._device_count_nvml()))
-print(json.dumps(answers))
-"""
 FORMS = [
     None, "", " ", "0", "1", "0,1", "1,0", "0,1,2", "0,7,1", "7", "-1", "0,-1,1", "-1,0", "NoDevFiles", "none",
     "0,0", "0,1,0", " 0, 1", "0 ,1 ", "1gpu,0x", "00,1", "0;1", "0,", ",0", "gpu0", "cuda:0",
@@ -82,59 +67,107 @@ FORMS = [
 ]  # fmt: skip
 
 
-def count_gpus(environment: dict[str, str], forms: list[str | None], **fake: str) -> list[tuple[int | str, int]]:
-    """What each form of CUDA_VISIBLE_DEVICES gives: by carsweep, and by PyTorch's own reading of it."""
-    said = subprocess.run(
-        [sys.executable, "-c", COUNTING, json.dumps(forms)],
-        env={**os.environ, **environment, **fake},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return [(ours, theirs) for ours, theirs in json.loads(said)]
+def nvml(gpus: Sequence[str], parts: Sequence[str] = (), *, fails: int = 0) -> Callable[[str], Any]:
+    """Load NVIDIA's management library, as far as it is asked: of some GPUs, and parts (MIG) of the first of them."""
+
+    def fill(box: Any, value: int, code: int = 0) -> int:
+        box._obj.value = value
+        return code
+
+    def name(device: ctypes.c_void_p, text: Any, size: int) -> None:
+        assert len(text) == size
+        text.value = [*gpus, *parts][(device.value or 0) - 1].encode()
+
+    library = SimpleNamespace(
+        nvmlInit_v2=lambda: fails,
+        nvmlShutdown=lambda: 0,
+        nvmlDeviceGetCount_v2=lambda count: fill(count, len(gpus)),
+        nvmlDeviceGetHandleByIndex_v2=lambda number, gpu: fill(gpu, number + 1),
+        nvmlDeviceGetMaxMigDeviceCount=lambda gpu, most: fill(most, 7, 0 if gpu.value == 1 and parts else 3),
+        nvmlDeviceGetMigDeviceHandleByIndex=lambda _, number, part: fill(
+            part, len(gpus) + number + 1, 0 if number < len(parts) else 6
+        ),
+        nvmlDeviceGetUUID=name,
+    )
+    return lambda _: library
+
+
+# Of a library and a form of CUDA_VISIBLE_DEVICES.
+Count = Callable[[Any, str | None], int | str]
+
+
+@pytest.fixture
+def count(monkeypatch: pytest.MonkeyPatch) -> Count:
+    """Return what tells how many GPUs a machine with a library has under a form of CUDA_VISIBLE_DEVICES."""
+
+    def counted(library: Any, listed: str | None) -> int | str:
+        monkeypatch.setattr("ctypes.CDLL", library)
+        _uuids.cache_clear()
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if listed is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+        try:
+            return visible_gpus()
+        except InputError as error:
+            return str(error)
+        finally:
+            _uuids.cache_clear()
+
+    return counted
 
 
 @pytest.mark.parametrize("cards", [1, 2])
-def test_gpus_are_counted_as_cuda_counts_them(fake_nvml: dict[str, str], cards: int) -> None:
+def test_gpus_are_counted_as_cuda_counts_them(count: Count, cards: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every form gives what PyTorch reads in it; where that is nothing, and nobody hid the GPUs, a line names it."""
-    answers = count_gpus(fake_nvml, FORMS, FAKE_GPUS=",".join(TWO[:cards]))
-    hidden = [form for form, (ours, theirs) in zip(FORMS, answers, strict=True) if (ours, theirs) == (0, 0)]
-    assert hidden == ["", " ", "-1", "-1,0", "NoDevFiles", "none", ",0"]
-    for form, (ours, theirs) in zip(FORMS, answers, strict=True):
+    monkeypatch.setattr("torch.cuda._raw_device_count_nvml", lambda: cards)
+    monkeypatch.setattr("torch.cuda._raw_device_uuid_nvml", lambda: list(TWO[:cards]))
+    hidden = []
+    for form in FORMS:
+        ours = count(nvml(TWO[:cards]), form)
+        theirs = torch.cuda._device_count_nvml()
         if theirs:
             assert ours == theirs, form
-        elif form not in hidden:
-            assert isinstance(ours, str), form
-            assert ours.startswith(f"CUDA_VISIBLE_DEVICES must name GPUs of this machine (numbers below {cards}")
-            assert f"got {form!r}. " in ours
-            assert "\n" not in ours
+        elif ours == 0:
+            hidden.append(form)
+        else:
+            said = f"CUDA_VISIBLE_DEVICES must name GPUs of this machine (numbers below {cards}"
+            assert str(ours).startswith(said), form
+            assert f"got {form!r}. " in str(ours)
+            assert "\n" not in str(ours)
+    assert hidden == ["", " ", "-1", "-1,0", "NoDevFiles", "none", ",0"]
 
 
-def test_parts_of_gpus_count_by_their_names(fake_nvml: dict[str, str]) -> None:
+def test_parts_of_gpus_count_by_their_names(count: Count) -> None:
     """Each part (MIG) that is there counts, since a process of trials is given one; one that is not there is told."""
     forms = [None, "0", *MIG, ",".join(MIG), "MIG-aaaa-1,MIG-cccc", "MIG-cccc"]
-    ours = [ours for ours, _ in count_gpus(fake_nvml, forms, FAKE_GPUS=TWO[0], FAKE_PARTS=",".join(MIG))]
+    ours = [count(nvml(TWO[:1], MIG), form) for form in forms]
     assert ours[:-1] == [1, 1, 1, 1, 2, 1]
     assert "got 'MIG-cccc'" in str(ours[-1])
 
 
-def test_without_gpus_nothing_that_is_listed_matters(fake_nvml: dict[str, str]) -> None:
+def no_library(name: str) -> None:
+    """There is none to be loaded."""
+    raise OSError(f"{name}: cannot open")
+
+
+@pytest.mark.parametrize("library", [no_library, nvml([]), nvml([], fails=9)])
+def test_without_gpus_nothing_that_is_listed_matters(
+    count: Count, library: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A shell may set the variable on every machine; there is no GPU, with and without a library that says so."""
-    for environment in ({}, {**fake_nvml, "FAKE_GPUS": ""}, {**fake_nvml, "FAKE_NVML_ERROR": "9"}):
-        assert [ours for ours, _ in count_gpus(environment, [None, "0", "7", "GPU-a", ""])] == [0] * 5
+    monkeypatch.setattr("carcls.machine._DEVICE", tmp_path / "nvidia0")
+    assert [count(library, form) for form in (None, "0", "7", "GPU-a", "")] == [0] * 5
 
 
-def test_a_gpu_whose_driver_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_whose_driver_does_not_answer_is_told(
+    count: Count, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its device is there, the library is not: nobody takes the CPU for that, unless the GPU is hidden on purpose."""
     (tmp_path / "nvidia0").touch()
     monkeypatch.setattr("carcls.machine._DEVICE", tmp_path / "nvidia0")
-    monkeypatch.setattr("ctypes.CDLL", lambda _: (_ for _ in ()).throw(OSError("libnvidia-ml.so.1: cannot open")))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    _uuids.cache_clear()
-    with pytest.raises(InputError, match=r"does not answer.*nvidia-smi.*CUDA_VISIBLE_DEVICES= carsweep"):
-        visible_gpus()
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == 0
+    told = str(count(no_library, None))
+    assert re.search(r"does not answer.*nvidia-smi.*CUDA_VISIBLE_DEVICES= carsweep", told)
+    assert count(no_library, "") == 0
 
 
 def test_a_trial_that_was_given_a_gpu_never_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_a_store_is_listed_with_sizes_and_states(tmp_path: Path) -> None:
         store.get_or_make("kind", {"a": 2}, lambda folder: _fail(folder), keep=True)
     made, unfinished = sorted(list_store(tmp_path), key=lambda stored: stored.state)
     assert (made.state, unfinished.state) == ("made", "unfinished")
-    assert unfinished.path == store.workshop("kind", {"a": 2})
+    assert unfinished.path == store.folder("kind", {"a": 2}).with_suffix(".unfinished")
     assert 20_000 <= made.size <= 60_000
     assert made.path == store.folder("kind", {"a": 1})
 
@@ -130,7 +130,7 @@ def test_what_was_used_since_it_was_listed_stays(tmp_path: Path) -> None:
 def test_what_is_being_made_stays(tmp_path: Path) -> None:
     """Its maker holds its lock."""
     store = StageStore(tmp_path)
-    work = store.workshop("kind", {"a": 1})
+    work = store.folder("kind", {"a": 1}).with_suffix(".unfinished")
     work.mkdir(parents=True)
     (stored,) = list_store(tmp_path)
     with FileLock(store.folder("kind", {"a": 1}).with_suffix(".lock")):

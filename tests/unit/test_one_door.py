@@ -88,37 +88,31 @@ class Quiet:
         """Hear what is spent."""
 
 
-@pytest.mark.parametrize("given", [[], ["--set", "search.head_lr={low: 0.001, high: 0.003}", "epochs=2"]])
-def test_a_plan_asks_everything_once(
-    given: list[str], pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """One setting on the command line costs few trials built, one spec, one look at the machine, one listing."""
-    words = ["run", "transfer", "--set", "dropout=0.3", "weights=random", *given, "--out", str(tmp_path / "runs")]
-    with counted(usable_cores, visible_gpus, read_layout, read_packaged) as calls:
-        assert run_command(carsweep, [*words, "--trials", "8", "--data", str(pictures), "--dry-run"]) == DONE
-    capfd.readouterr()
-    assert calls["TrialConfig"] <= 10
-    once = ("SweepSpec", "usable_cores", "visible_gpus", "read_layout", "read_packaged")
-    assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
+_SET = ["--set", "dropout=0.3", "weights=random"]
+_MORE = ["search.head_lr={low: 0.001, high: 0.003}", "epochs=2"]
 
 
 @pytest.mark.parametrize(
     ("words", "most", "specs"),
-    [(["run", "all", "--trials", "12"], 30, 3), (["reproduce"], 0, 3), (["reproduce", "scratch/basic"], 0, 1)],
+    [
+        (["run", "transfer", "--trials", "8", *_SET], 10, 1),
+        (["run", "transfer", "--trials", "8", *_SET, *_MORE], 10, 1),
+        (["run", "all", "--trials", "12", *_SET, "k=3"], 30, 3),
+        (["reproduce", "--weights", "random"], 0, 3),
+        (["reproduce", "scratch/basic", "--weights", "random"], 0, 1),
+    ],
 )
-def test_a_plan_of_a_job_asks_once_for_all_its_sweeps(
+def test_a_plan_asks_everything_once(
     words: list[str], most: int, specs: int, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """One listing, one look at the machine; each family is read and checked once."""
-    places = ["--data", str(pictures), "--out", str(tmp_path / "runs"), "--dry-run", "--name", "job"]
-    sets = ["--set", "dropout=0.3", "k=3", "weights=random"] if "reproduce" not in words else ["--weights", "random"]
-    with counted(usable_cores, visible_gpus, read_layout, load_spec, check_sweeps) as calls:
-        assert run_command(carsweep, [*words, *places, *sets]) == DONE, capfd.readouterr().err
-    capfd.readouterr()
+    """Few trials are built, each family is read and checked once; one look at the machine, one listing for all."""
+    places = ["--data", str(pictures), "--out", str(tmp_path / "runs"), "--dry-run", "--name", "planned"]
+    with counted(usable_cores, visible_gpus, read_layout, load_spec, check_sweeps, read_packaged) as calls:
+        assert run_command(carsweep, [*words, *places]) == DONE, capfd.readouterr().err
     assert calls["TrialConfig"] <= most
     once = ("usable_cores", "visible_gpus", "read_layout", "check_sweeps")
     assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
-    assert (calls["SweepSpec"], calls["load_spec"]) == (specs, specs)
+    assert [calls[name] for name in ("SweepSpec", "load_spec", "read_packaged")] == [specs] * 3
 
 
 def test_a_sweep_lists_its_images_and_takes_its_lock_once(
@@ -261,12 +255,3 @@ def test_what_an_older_version_had_hardly_begun_is_begun_anew(tmp_path: Path) ->
     write_file(tmp_path / "mine", "sweep", None, [spec])
     assert read_file(tmp_path / "mine").read_specs() == (spec,)
     assert read_file(tmp_path / "mine").id.startswith("mine-")
-
-
-def test_a_spec_of_an_odd_sweep_is_read_back_from_its_file(tmp_path: Path) -> None:
-    """Conditions, steps, odd texts and every kind of domain, equal and with the same digest."""
-    sets = ["search.epochs={low: 1, high: 9, step: 4, when: {optimizer: [adam]}}", "fixed.epochs=null", "name=1e-4"]
-    spec = load_spec("transfer", sets=sets, overrides={"data": "/a: b/#ü", "objectives": ["accuracy", "f1"]})
-    write_file(tmp_path / "mine", "sweep", None, [spec])
-    (read,) = read_file(tmp_path / "mine").read_specs()
-    assert (read, read.digest) == (spec, spec.digest)

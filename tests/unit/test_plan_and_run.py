@@ -218,7 +218,7 @@ def test_a_sweep_on_older_demo_cars_is_looked_at_and_not_resumed(run: Run, monke
     scratch = ("--set", "epochs=1", "image_size=32", "width=4")
     code, _, err = run("run", "scratch", "--name", "old", "--trials", "1", "--out", "runs", *scratch)
     assert code == 0, err
-    monkeypatch.setattr("carcls.data.demo.DEMO_VERSION", 999)
+    monkeypatch.setattr("carcls.data.demo.FOLDER_NAME", "demo-v999-seed0")
     monkeypatch.setattr("carcls.data.demo._PER_CLASS", {"train": 5, "test": 1})
     code, _, err = run("resume", "old", "--trials", "+1", "--out", "runs")
     assert code == 2

@@ -21,7 +21,7 @@ from sweeps.run.command import Command
 from sweeps.run.remembered import extended, recall
 from sweeps.run.status import sweep_status, sweeps_in
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.space import Choice, FloatDomain
+from sweeps.spec.space import Choice, Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.records import read_history
@@ -40,8 +40,8 @@ def spec_of(**changes: Any) -> SweepSpec:
         "experiments": ("transfer/frozen", "transfer/finetuned"),
         "fixed": {"epochs": EPOCHS},
         "search": {
-            "dropout": FloatDomain(0.0, 0.5),
-            "head_lr": FloatDomain(1e-4, 1e-2, log=True),
+            "dropout": Range(0.0, 0.5),
+            "head_lr": Range(1e-4, 1e-2, log=True),
             "lr_schedule": Choice(("constant", "cosine")),
         },
         "early_stopping": EarlyStopping(min_epochs=1, reduction=3, within_kind=0.0),
@@ -141,7 +141,7 @@ def test_a_changed_search_keeps_what_was_run(tmp_path: Path) -> None:
     with Study.open(tmp_path, spec_of()) as study:
         run_to_the_end(study)
         before = plain(study.records())
-    wider = spec_of(trials=20, search={**spec_of().search, "dropout": FloatDomain(0.6, 0.9)})
+    wider = spec_of(trials=20, search={**spec_of().search, "dropout": Range(0.6, 0.9)})
     with pytest.raises(InputError, match="carsweep resume"):
         Study.open(tmp_path, wider)
     with Study.open(tmp_path, wider, edits=["search.dropout"]) as study:
@@ -206,7 +206,7 @@ def test_more_trials_and_hours_are_added_or_set() -> None:
 def test_space_is_another_name_of_the_search() -> None:
     """One end of a domain can be moved; a fixed setting leaves the search."""
     wider, changes = extend(command_of(), "space.dropout.high=0.7")
-    assert wider.specs[0].search["dropout"] == FloatDomain(0.0, 0.7)
+    assert wider.specs[0].search["dropout"] == Range(0.0, 0.7)
     assert len(changes) == 1
     assert "dropout" not in extend(command_of(), "dropout=0.1")[0].specs[0].search
 
@@ -374,7 +374,7 @@ def test_what_took_over_a_failure_takes_over_what_comes_after_it(tmp_path: Path)
 
 def test_status_tells_which_trials_were_not_run_and_why(tmp_path: Path) -> None:
     """A script learns which trial answers a number that it misses; a person reads it in words."""
-    folder, search = tmp_path / "mine", {"dropout": FloatDomain(0.0, 0.9), "optimizer": Choice(("adam",))}
+    folder, search = tmp_path / "mine", {"dropout": Range(0.0, 0.9), "optimizer": Choice(("adam",))}
     folder.mkdir()
     spec = spec_of(search=search, near=0.1, trials=40)
     (folder / "spec.yaml").write_text(spec.to_yaml())

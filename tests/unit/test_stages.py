@@ -2,8 +2,9 @@
 
 import multiprocessing
 import os
-import signal
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,8 @@ def _write(folder: Path, text: str = "made") -> None:
     (folder / "content").write_text(text)
 
 
-def _slow_maker(root: Path, started: Path) -> None:
+def _slow_maker(root: Path) -> None:
     def make(folder: Path) -> None:
-        started.touch()
         with (root / "makers").open("a") as file:
             file.write(f"{os.getpid()}\n")
         time.sleep(0.3)
@@ -30,23 +30,40 @@ def _slow_maker(root: Path, started: Path) -> None:
     StageStore(root).get_or_make("slow", KEY, make)
 
 
-def _endless_maker(root: Path, started: Path) -> None:
+def _endless_maker(root: Path) -> None:
     def make(folder: Path) -> None:
         _write(folder, "half")
-        started.touch()
+        (root / "at work").touch()
         time.sleep(60)
 
     StageStore(root).get_or_make("endless", KEY, make, keep=True)
 
 
+def _started(maker: Callable[[Path], None], root: Path) -> BaseProcess:
+    process = multiprocessing.get_context("spawn").Process(target=maker, args=(root,))
+    process.start()
+    return process
+
+
+def _at_work(maker: Callable[[Path], None], root: Path) -> BaseProcess:
+    """Return a process that makes a stage and will not get done."""
+    process = _started(maker, root)
+    while not (root / "at work").exists():
+        time.sleep(0.02)
+    return process
+
+
 def test_a_stage_is_made_once_and_then_found(tmp_path: Path) -> None:
-    """The second question is answered from the store, and the log says so."""
+    """The second question is answered from the store, and the log says so; another key or kind is another stage."""
     store = StageStore(tmp_path)
     first = store.get_or_make("kind", KEY, _write)
     second = store.get_or_make("kind", dict(reversed(KEY.items())), lambda _: pytest.fail("made again"))
     assert first == second
     assert (second / "content").read_text() == "made"
     assert [event.event for event in events_of(store)] == ["made", "reused"]
+    assert (
+        len({first, store.get_or_make("kind", {**KEY, "size": 65}, _write), store.get_or_make("o", KEY, _write)}) == 3
+    )
 
 
 def test_what_another_is_making_can_be_left_to_it(tmp_path: Path) -> None:
@@ -62,14 +79,6 @@ def test_what_another_is_making_can_be_left_to_it(tmp_path: Path) -> None:
     store.forget("kind", KEY)
     assert not list(final.parent.glob("*[!k]"))
     assert store.make_if_free("kind", KEY, _write)
-
-
-def test_another_key_is_another_stage(tmp_path: Path) -> None:
-    """A change of any setting in the key makes a stage of its own."""
-    store = StageStore(tmp_path)
-    first = store.get_or_make("kind", KEY, _write)
-    assert store.get_or_make("kind", {**KEY, "size": 65}, _write) != first
-    assert store.get_or_make("other", KEY, _write) != first
 
 
 def test_a_maker_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -89,17 +98,11 @@ def test_a_maker_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_unfinished_work_is_found_by_the_next_maker(tmp_path: Path) -> None:
     """A resumable maker that died by kill -9 leaves its folder to the next, and its lock to nobody."""
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_endless_maker, args=(tmp_path, tmp_path / "started"))
-    process.start()
-    while not (tmp_path / "started").exists():
-        time.sleep(0.02)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    store = StageStore(tmp_path)
+    maker = _at_work(_endless_maker, tmp_path)
+    maker.kill()
+    maker.join()
+    store, found = StageStore(tmp_path), list[str]()
     assert not store.has("endless", KEY)
-    found = []
     folder = store.get_or_make("endless", KEY, lambda work: found.append((work / "content").read_text()), keep=True)
     assert found == ["half"]
     assert store.has("endless", KEY)
@@ -108,10 +111,7 @@ def test_unfinished_work_is_found_by_the_next_maker(tmp_path: Path) -> None:
 
 def test_processes_that_ask_together_make_it_once(tmp_path: Path) -> None:
     """Of three processes that want the same stage, one makes it and the others wait and find it."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_slow_maker, args=(tmp_path, tmp_path / "started")) for _ in range(3)]
-    for process in processes:
-        process.start()
+    processes = [_started(_slow_maker, tmp_path) for _ in range(3)]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
@@ -148,13 +148,13 @@ def test_what_was_used_is_told_once_with_what_finding_it_saved(tmp_path: Path) -
     assert maker.take_used() == {}
 
 
-def _two_deep(root: Path, at_work: Path) -> None:
+def _two_deep(root: Path) -> None:
     """Make a stage that is made of another one; the first to come says so, and never gets done."""
     store = StageStore(root)
 
     def lower(folder: Path) -> None:
         try:
-            at_work.touch(exist_ok=False)
+            (root / "at work").touch(exist_ok=False)
         except FileExistsError:
             _write(folder)
         else:
@@ -170,18 +170,11 @@ def _two_deep(root: Path, at_work: Path) -> None:
 
 def test_when_all_wait_and_the_maker_is_killed_the_next_one_makes_it(tmp_path: Path) -> None:
     """Three wait for a stage whose maker hangs two stages deep; its claim ends with it, and one of them takes over."""
-    context = multiprocessing.get_context("spawn")
-    first = context.Process(target=_two_deep, args=(tmp_path, tmp_path / "at work"))
-    first.start()
-    while not (tmp_path / "at work").exists():
-        time.sleep(0.02)
-    waiting = [context.Process(target=_two_deep, args=(tmp_path, tmp_path / "at work")) for _ in range(3)]
-    for process in waiting:
-        process.start()
+    first = _at_work(_two_deep, tmp_path)
+    waiting = [_started(_two_deep, tmp_path) for _ in range(3)]
     time.sleep(1.0)
     assert not (tmp_path / "done").exists()
-    assert first.pid is not None
-    os.kill(first.pid, signal.SIGKILL)
+    first.kill()
     for process in waiting:
         process.join(30)
     assert [process.exitcode for process in waiting] == [0, 0, 0]

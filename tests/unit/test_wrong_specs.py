@@ -43,7 +43,7 @@ PLACE = re.compile(r"\S.*?(: must | must |: line |Invalid value for)|Invalid val
 NOISE = ("Traceback", "internal error", "pydantic", "Input should", "validation error", "Error:", "0x7f", "yaml.org")
 MANY = "… and more mistakes: mend these first."
 
-PACKAGED = {packaged.name: packaged.path.read_text(encoding="utf-8") for packaged in packaged_specs()}
+PACKAGED = packaged_specs()
 TREES = {name: yaml.safe_load(text) for name, text in PACKAGED.items()}
 
 
@@ -129,37 +129,24 @@ trees = st.sampled_from(sorted(TREES)).map(lambda name: copy.deepcopy(TREES[name
 
 
 @st.composite
-def replaced(draw: st.DrawFn) -> Case:
-    """Put something else in the place of a value."""
+def damaged_trees(draw: st.DrawFn, kind: str) -> Case:
+    """Put something else in the place of a value, misspell a key, or add one that is unknown or belongs elsewhere."""
     tree = draw(trees)
-    family = tree["family"]
-    path = draw(st.sampled_from(list(places_in(tree))))
-    at(tree, path[:-1])[path[-1]] = draw(junk)
-    return Case("replaced", family, written(tree), places=(named(path), "mine.yaml"))
-
-
-@st.composite
-def misspelt(draw: st.DrawFn) -> Case:
-    """Misspell a key."""
-    tree = draw(trees)
-    family = tree["family"]
-    path = draw(st.sampled_from([path for path in places_in(tree) if isinstance(path[-1], str)]))
-    parent = at(tree, path[:-1])
-    new = draw(misspellings(path[-1]))
-    parent[new] = parent.pop(path[-1])
-    return Case("misspelt", family, written(tree), places=(named((*path[:-1], new)), "mine.yaml"))
-
-
-@st.composite
-def added(draw: st.DrawFn) -> Case:
-    """Add a key that no spec has, or one that belongs elsewhere."""
-    tree = draw(trees)
-    family = tree["family"]
-    mappings = [path for path in places_in(tree) if isinstance(at(tree, path), dict)]
-    path = draw(st.sampled_from([(), *mappings]))
-    new = draw(st.one_of(texts, st.sampled_from([*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS]), st.integers(-9, 9)))
-    at(tree, path)[new] = draw(junk)
-    return Case("added", family, written(tree), places=(named((*path, new)), "mine.yaml"))
+    family, paths = tree["family"], list(places_in(tree))
+    if kind == "replaced":
+        path = draw(st.sampled_from(paths))
+        at(tree, path[:-1])[path[-1]] = draw(junk)
+    elif kind == "misspelt":
+        old = draw(st.sampled_from([path for path in paths if isinstance(path[-1], str)]))
+        path = (*old[:-1], draw(misspellings(old[-1])))
+        parent = at(tree, old[:-1])
+        parent[path[-1]] = parent.pop(old[-1])
+    else:
+        parent_path = draw(st.sampled_from([(), *(path for path in paths if isinstance(at(tree, path), dict))]))
+        new = draw(st.one_of(texts, st.sampled_from([*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS]), st.integers(-9, 9)))
+        path = (*parent_path, new)
+        at(tree, parent_path)[new] = draw(junk)
+    return Case(kind, family, written(tree), places=(named(path), "mine.yaml"))
 
 
 domains = st.one_of(
@@ -309,9 +296,9 @@ wrong_options = st.builds(
 )
 
 CASES = (
-    replaced(),
-    misspelt(),
-    added(),
+    damaged_trees("replaced"),
+    damaged_trees("misspelt"),
+    damaged_trees("added"),
     bad_domains(),
     bad_conditions(),
     broken_text(),
