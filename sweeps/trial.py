@@ -181,14 +181,15 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
     Args:
         number: of the trial.
         noted: ``asked``, what it was to be; ``outcome``, once it has ended; ``retry``, what it is given
-            after it failed; ``spent`` and ``began``.
+            after it failed; ``spent`` and ``began``; ``late_stages`` that came with no new epoch.
         history: its measurements.
     """
     asked, outcome = noted["asked"], noted.get("outcome") or {}
     micro_batch = noted.get("retry", {}).get("micro_batch")
     last = history[-1] if history and not outcome else Measurement(0, {})
     now = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
-    told = {**now, **{name: outcome[name] for name in _IN_JOURNAL if name in outcome}}
+    stages = {"late_stages": noted.get("late_stages", {})}
+    told = {**now, **stages, **{name: outcome[name] for name in _IN_JOURNAL if name in outcome}}
     spent = Spent(**noted["spent"]) if "spent" in noted else _told_spent(asked, outcome)
     told["seconds"] = told["seconds"] or spent.seconds
     return TrialRecord(

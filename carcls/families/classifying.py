@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
-from carcls.evaluation.classification import classification_metrics, softmax
-from carcls.evaluation.significance import wilson_interval
-from carcls.export import write_export
-from carcls.families import TestScore
+from carcls.evaluation.metrics import classification_metrics, softmax
+from carcls.models.classifier import Classifier
+from carcls.neighbours.gallery import Gallery
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 from carcls.training.measured import costs_of
-from carcls.training.trained import PREDICTIONS, TrainedClassifier, read_history, save_predictions
+from carcls.training.trained import PREDICTIONS, TrainedClassifier, read_history
+
+HAS_HEAD = True
 
 
 def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
@@ -39,38 +41,20 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     )
 
 
-def refit(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
-    """Train the trial's classifier on ``data``, which has nothing to validate on; return its folder in the store."""
-    folder = TrainedClassifier(config, data, stages).get_or_train(lambda _: None)
-    return folder.relative_to(stages.root).as_posix()
+def train(config: TrialConfig, data: Dataset, stages: StageStore) -> Path:
+    """Train the trial's classifier on ``data``, which has nothing to validate on."""
+    return TrainedClassifier(config, data, stages).get_or_train(lambda _: None)
 
 
-def evaluate_on_test(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str, predictions: Path | None
-) -> TestScore:
+def answer_test(
+    config: TrialConfig, data: Dataset, stages: StageStore, model: str
+) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
     """Answer every test image with the trained classifier."""
-    rows = data.splits.test
-    labels = data.labels[rows]
-    logits = TrainedClassifier(config, data, stages).logits(model, rows)
-    if predictions is not None:
-        save_predictions(predictions, rows, labels, logits.argmax(axis=1), softmax(logits))
-    metrics = classification_metrics(logits, labels, prefix="test_")
-    hits = round(metrics["test_accuracy"] * len(rows))
-    return TestScore(metrics, wilson_interval(hits, len(rows)), len(rows))
+    logits = TrainedClassifier(config, data, stages).logits(model, data.splits.test)
+    metrics = classification_metrics(logits, data.labels[data.splits.test], prefix="test_")
+    return logits.argmax(axis=1), softmax(logits), metrics
 
 
-def export(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str, folder: Path, details: Mapping[str, Any]
-) -> None:
-    """Write the trained classifier as a servable folder."""
-    classifier = TrainedClassifier(config, data, stages).load(model)
-    write_export(
-        folder,
-        classifier,
-        classes=data.classes,
-        image_size=config.image_size,
-        backbone=config.backbone,
-        margin=data.margin,
-        architecture=config.architecture(),
-        details=details,
-    )
+def exported(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> tuple[Classifier, Gallery | None]:
+    """Return the trained classifier, which has no gallery."""
+    return TrainedClassifier(config, data, stages).load(model), None

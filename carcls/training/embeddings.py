@@ -1,6 +1,6 @@
-"""Embeddings as stages, and as a gallery: an extractor looks at each image once, whatever is done with it afterwards.
+"""Embeddings as stages: an extractor looks at each image once, whatever is done with its embeddings afterwards.
 
-Letters: n images of a split, b batch, q queries, g gallery, d embedding, k neighbours.
+Letters: n images of a split, b batch, d embedding.
 """
 
 from __future__ import annotations
@@ -17,17 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.config import Distance, Pooling, TrialConfig
+from carcls.config import Pooling, TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.errors import TrialFailure, WeightsError
-from carcls.evaluation.neighbours import Neighbours, find_neighbours, require_finite
-from carcls.evaluation.whitening import Projection, fit_projection
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier
 from carcls.models.folding import folded
 from carcls.outcome import Report
 from carcls.stages import StageStore, note_made, write_json
-from carcls.training.images import pick_device
 from carcls.training.trained import TrainedClassifier
 
 KIND = "embeddings"
@@ -160,55 +157,3 @@ def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:
         raise TrialFailure(f"pooling must be average for this backbone, which has no feature maps, got {pooling!r}.")
     embeddings: NDArray[np.float32] = np.load(path, allow_pickle=False)
     return embeddings
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """The gallery as each query sees it.
-
-    Attributes:
-        neighbours: of all queries.
-        fit_seconds: for fitting the projection and bringing the gallery into it.
-        search_seconds: for projecting the queries and finding their neighbours.
-    """
-
-    neighbours: Neighbours
-    fit_seconds: float
-    search_seconds: float
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A gallery that is ready to be asked.
-
-    Attributes:
-        embeddings: projected, float32 [g, d].
-        labels: int64 [g].
-        projection: to be applied to queries.
-        fit_seconds: how long it took to get here.
-    """
-
-    embeddings: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    projection: Projection
-    fit_seconds: float
-
-    @classmethod
-    def fitted(cls, config: TrialConfig, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Gallery:
-        """Fit the trial's projection on the gallery's embeddings, float32 [g, d], and apply it.
-
-        Raises:
-            BrokenEmbedding: they are not finite.
-        """
-        require_finite(embeddings, "gallery")
-        start = time.perf_counter()
-        projection = fit_projection(
-            embeddings, labels, whitening=config.whitening, dim=config.whitening_dim, l2_normalize=config.l2_normalize
-        )
-        return cls(projection.apply(embeddings), labels, projection, time.perf_counter() - start)
-
-    def rank(self, queries: NDArray[np.float32], k: int, distance: Distance) -> Ranking:
-        """Return the k nearest of the gallery for each query, float32 [q, d] as the extractor gave it."""
-        start = time.perf_counter()
-        found = find_neighbours(self.projection.apply(queries), self.embeddings, k, distance, device=pick_device())
-        return Ranking(found, self.fit_seconds, time.perf_counter() - start)

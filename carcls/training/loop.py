@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from carcls.config import TrialConfig
 from carcls.data.augment import augmentation_of
 from carcls.errors import InputError, NonFiniteLoss
-from carcls.evaluation.classification import classification_metrics
+from carcls.evaluation.metrics import classification_metrics
 from carcls.models.classifier import Classifier, trains_on_one_image
 from carcls.models.folding import folded
 from carcls.outcome import Measurement, Report

@@ -18,7 +18,7 @@ from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.disk import replacing
 from carcls.errors import BadData, DamagedCheckpoint
-from carcls.evaluation.classification import softmax
+from carcls.evaluation.metrics import softmax
 from carcls.machine import keep_freed_memory
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier, build_classifier, stand_in

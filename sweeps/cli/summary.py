@@ -13,8 +13,7 @@ from rich.text import Text
 from carcls.evaluation.significance import NO_DIFFERENCE
 from sweeps.cli.output import callable_name, say, write_twins
 from sweeps.results.leaderboard import CROSS, STAR, Row, shown_columns
-from sweeps.results.result import Compared, SweepResult, TestReading
-from sweeps.results.spending import spent_text
+from sweeps.results.result import Compared, SweepResult, TestReading, spent_text
 from sweeps.spec.objectives import Quantity
 from sweeps.study.confirmation import Confirmed
 from sweeps.text import (

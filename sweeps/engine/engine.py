@@ -23,9 +23,9 @@ from sweeps.engine.session import RaySession
 from sweeps.engine.task import LOADER
 from sweeps.engine.tune import run_tune
 from sweeps.interrupts import interruptible
-from sweeps.results.spending import UsedUp
+from sweeps.results.result import UsedUp
 from sweeps.study.confirmation import Repeat
-from sweeps.study.sampling import Costs
+from sweeps.study.proposals import Costs
 from sweeps.study.study import Study
 from sweeps.trial import TrialRecord
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.engine.meter import Meter
 from sweeps.results.leaderboard import find_best
-from sweeps.results.spending import UsedUp
+from sweeps.results.result import UsedUp
 from sweeps.spec.fields import EarlyStopping, survival
 from sweeps.text import money_text, plural
 from sweeps.trial import NOTHING, Spent

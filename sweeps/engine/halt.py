@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sweeps.lock import asked_to_stop
-from sweeps.results.spending import UsedUp
+from sweeps.results.result import UsedUp
 
 # So long a sweep that stops waits for the epochs that run.
 STOP_SECONDS = 20.0

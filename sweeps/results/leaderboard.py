@@ -6,6 +6,7 @@ in ``leaderboard.json`` (docs/json.md) and on a screen.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -143,6 +144,12 @@ class Leaderboard:
         return next((one for one in self.confirmed if one.mean is not None), None)
 
     @cached_property
+    def best(self) -> TrialRecord | None:
+        """The trial whose model is registered: by the means of fresh seeds where there are any."""
+        winner = self.best_confirmed
+        return find_best(self.trials, self.goals) if winner is None else typical_run(winner, self.trials)
+
+    @cached_property
     def pareto(self) -> tuple[int, ...]:
         """Numbers of the trials on the Pareto front, ascending; none for a sweep with one objective.
 
@@ -150,15 +157,7 @@ class Leaderboard:
         """
         if not self.goals.are_several:
             return ()
-        search = [t for t in _search(self.trials) if t.status == "complete" and t.measured("val_accuracy") is not None]
-        ranked = sorted(search, key=lambda trial: _order(trial, self.goals))
-        return self.goals.front({trial.number: trial.metrics for trial in ranked})
-
-    @cached_property
-    def best(self) -> TrialRecord | None:
-        """The trial whose model is registered: by the means of fresh seeds where there are any."""
-        winner = self.best_confirmed
-        return find_best(self.trials, self.goals) if winner is None else typical_run(winner, self.trials)
+        return self.goals.front({t.number: t.metrics for t in _ranked(self.trials, self.goals) if _is_measured(t)})
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -167,37 +166,21 @@ class Leaderboard:
         Trials that were confirmed with fresh seeds come before all others, by the means of those; the runs with fresh
         seeds have no rows of their own.
         """
-        places = {one.number: place for place, one in enumerate(self.confirmed) if one.mean is not None}
-        fresh = {one.number: one for one in self.confirmed if one.number in places}
-
-        def order(trial: TrialRecord) -> tuple[float, ...]:
-            return places.get(trial.number, len(places)), *_order(trial, self.goals)
-
-        rows, rank = [], 0
-        for trial in sorted(_search(self.trials), key=order):
-            may_win = _may_win(trial, self.goals)
-            rank += may_win
-            row = Row(
-                trial,
-                rank if may_win else None,
-                _differing(self.mattering[trial.number], self.base),
-                self.images,
-                fresh.get(trial.number),
-                _infeasible(trial, self.goals),
-                trial.number in self.pareto,
-            )
-            rows.append(row)
+        fresh = {one.number: one for one in self.confirmed if one.mean is not None}
+        ranked = {trial.number: trial for trial in _ranked(self.trials, self.goals)}
+        ranks, rows = itertools.count(1), []
+        for number in dict.fromkeys((*fresh, *ranked)):
+            trial = ranked[number]
+            rank = next(ranks) if _may_win(trial, self.goals) else None
+            settings = _differing(self.mattering[number], self.base)
+            infeasible, is_on_front = _infeasible(trial, self.goals), number in self.pareto
+            rows.append(Row(trial, rank, settings, self.images, fresh.get(number), infeasible, is_on_front))
         return tuple(rows)
-
-    @cached_property
-    def varying(self) -> tuple[str, ...]:
-        """The settings in which any two trials differ and it matters, in the order of the config."""
-        return varying_settings([self])
 
     @cached_property
     def mattering(self) -> dict[int, dict[str, Any]]:
         """The settings that matter in each trial of the search, by number."""
-        return {trial.number: _mattering(trial.config) for trial in _search(self.trials)}
+        return {trial.number: _mattering(trial.config) for trial in _ranked(self.trials, self.goals)}
 
     @property
     def networks(self) -> tuple[Row, ...]:
@@ -215,22 +198,18 @@ class Leaderboard:
         Of a trial and those derived from it that is the best one. Any other stays when it is a documented experiment or
         on the Pareto front; a searched trial that was refused does not.
         """
-        rows, rank, networks = [], 0, set[int]()
+        rows, ranks, networks = [], itertools.count(1), set[int]()
         for row in self.rows:
             is_best = row.trial.network not in networks and not row.is_refused
             networks.add(row.trial.network)
             if is_best or row.trial.experiment is not None or row.pareto:
-                rank += row.rank is not None
-                rows.append(row if row.rank is None else replace(row, rank=rank))
+                rows.append(row if row.rank is None else replace(row, rank=next(ranks)))
         return tuple(rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {
-            "varying": list(self.varying),
-            "pareto": list(self.pareto),
-            "rows": [json_of(COLUMNS, row) for row in self.rows],
-        }
+        rows = [json_of(COLUMNS, row) for row in self.rows]
+        return {"varying": list(varying_settings([self])), "pareto": list(self.pareto), "rows": rows}
 
 
 def half_width(accuracy: float | None, images: int) -> float | None:
@@ -248,8 +227,7 @@ def find_best(trials: Iterable[TrialRecord], goals: Goals = ACCURACY_ALONE) -> T
 
     Ties go to the better accuracy, then to the lower loss, then to the lower number.
     """
-    candidates = [trial for trial in _search(trials) if _may_win(trial, goals)]
-    return min(candidates, key=lambda trial: _order(trial, goals), default=None)
+    return next((trial for trial in _ranked(trials, goals) if _may_win(trial, goals)), None)
 
 
 def varying_settings(boards: Iterable[Leaderboard]) -> tuple[str, ...]:
@@ -277,9 +255,18 @@ def _mattering(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.model_dump().items() if canonical.get(name) == value}
 
 
-def _search(trials: Iterable[TrialRecord]) -> Iterable[TrialRecord]:
-    """Leave out runs with fresh seeds."""
-    return (trial for trial in trials if trial.confirms is None)
+def _ranked(trials: Iterable[TrialRecord], goals: Goals) -> list[TrialRecord]:
+    """Return the trials of the search, best first; runs with fresh seeds are none of it."""
+
+    def order(trial: TrialRecord) -> tuple[float, ...]:
+        is_infeasible = bool(_infeasible(trial, goals))
+        return _ORDER[trial.status], is_infeasible, *goals.order(trial.number, trial.metrics)
+
+    return sorted((trial for trial in trials if trial.confirms is None), key=order)
+
+
+def _is_measured(trial: TrialRecord) -> bool:
+    return trial.status == "complete" and trial.measured("val_accuracy") is not None
 
 
 def _may_win(trial: TrialRecord, goals: Goals) -> bool:
@@ -288,8 +275,3 @@ def _may_win(trial: TrialRecord, goals: Goals) -> bool:
 
 def _infeasible(trial: TrialRecord, goals: Goals) -> str:
     return goals.infeasible(trial.metrics) if trial.status == "complete" else goals.broken_by(trial.metrics)
-
-
-def _order(trial: TrialRecord, goals: Goals) -> tuple[float, ...]:
-    """Return what orders trials, the best least."""
-    return _ORDER[trial.status], bool(_infeasible(trial, goals)), *goals.order(trial.number, trial.metrics)

@@ -1,19 +1,37 @@
-"""The models of trials in the store: which of them a sweep wants to keep, and making one again that is gone."""
+"""The models of trials: which are kept, made again where they are gone, compared, evaluated on the test set, exported.
+
+The test images are evaluated once for a model. ``test.json`` is of the winner, ``test-NNNN.json`` of a documented
+experiment. Each counts its evaluations and names the models; one is counted before it happens, so that one whose score
+was lost counts too.
+
+``compare_winner``, ``evaluate`` and ``export`` are computed in a trial's process (see sweeps.engine.task): arguments
+and answers travel, and only there are arrays and networks imported.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
+from carcls.errors import InputError, TrialFailure
+from carcls.stages import write_json
+from sweeps.results.result import Compared, TestReading
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from carcls.data.dataset import Dataset
     from carcls.outcome import Outcome
     from carcls.stages import StageStore
+    from sweeps.results.result import SweepResult
     from sweeps.trial import TrialRecord
+
+
+# In the store
 
 
 def ranked_models(records: Iterable[TrialRecord]) -> list[str]:
@@ -67,11 +85,166 @@ def answers_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord) -
         return record.predictions
     from carcls.families.retrieval import answer_sibling
 
-    return answer_sibling(TrialConfig.model_validate(dict(record.config)), dataset, stages, record.model)
+    return answer_sibling(_config_of(record), dataset, stages, record.model)
 
 
 def _run_again(stages: StageStore, dataset: Dataset, record: TrialRecord) -> Outcome:
     """Run a trial whose stages are gone or damaged; those that are whole are used."""
     from carcls.families import run_trial
 
-    return run_trial(TrialConfig.model_validate(dict(record.config)), dataset, stages, lambda _: None)
+    return run_trial(_config_of(record), dataset, stages, lambda _: None)
+
+
+def _config_of(record: TrialRecord) -> TrialConfig:
+    return TrialConfig.model_validate(dict(record.config))
+
+
+# On the validation images
+
+
+def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) -> tuple[Compared, ...]:
+    """Compare the winner with those that it won against: is a difference shown at all?
+
+    After ``--confirm`` all fresh seeds of each side speak, and Holm's correction is made for the number of others.
+    Without it, one run stands beside the runner-up's; both were chosen by their scores on these very images, so that
+    even a difference that is shown is flattered.
+
+    Args:
+        data: what the trials were validated on.
+        stages: where their answers are. Those that are missing or of other images are left out.
+        result: with a winner, whose trials are the journal's own records.
+    """
+    from carcls.evaluation.significance import compare_hits, holm
+
+    numbers = {record.number: record for record in result.trials}
+    if result.board.best_confirmed:
+        sides = {one.number: one.runs for one in result.board.confirmed if one.runs}
+    else:  # combinations of one network are no rivals: of each the best
+        sides = {row.trial.number: (row.trial.number,) for row in result.board.networks[:2]}
+    hits = {number: _hits([numbers[run] for run in runs], data, stages) for number, runs in sides.items()}
+    winner = hits.pop(next(iter(sides)))
+    if winner is None:
+        return ()
+    found = {number: compare_hits(winner, other) for number, other in hits.items() if other is not None}
+    adjusted = holm([comparison.p_value for comparison in found.values()])
+    return tuple(
+        Compared(number, comparison.difference, comparison.interval, p, comparison.shows(p))
+        for (number, comparison), p in zip(found.items(), adjusted, strict=True)
+    )
+
+
+def _hits(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDArray[np.bool_] | None:
+    """Return what the runs have right, bool [m, n], or None when it is not known of each."""
+    import numpy as np
+
+    from carcls.evaluation.predictions import read_predictions
+
+    try:
+        read = [read_predictions(stages.root / answers_on_disk(stages, data, run)) for run in runs]
+    except (InputError, TrialFailure, OSError):
+        return None
+    rows = data.splits.validation
+    whole = all(np.array_equal(answers.rows, rows) for answers in read)
+    return np.stack([answers.hits for answers in read]) if whole and len(rows) else None
+
+
+# On the test images
+
+
+def find_reading(record: TrialRecord, data: Dataset, path: Path, *, refit: bool) -> TestReading | None:
+    """Return the test score in ``path``, if it is of this trial's model on this data, or of its refit."""
+    written, key = _written(path), _key(record, data, refit=refit)
+    if {name: written.get(name) for name in key} != key:
+        return None
+    low, high = written["interval"]
+    readings, models = count_readings(path.parent)
+    return TestReading(written["metrics"], (low, high), written["images"], readings, models, refit)
+
+
+def evaluate(
+    data: Dataset, stages: StageStore, *, record: TrialRecord, refit: bool, path: Path, predictions: Path
+) -> tuple[TestReading, list[str]]:
+    """Return the test score of a complete trial, and what a person should know of its model.
+
+    Args:
+        data, stages: of the sweep.
+        record: of the trial, whose model has not been evaluated before or whose score was lost.
+        refit: evaluate another model, its settings trained on the validation images too.
+        path: of the score, in the sweep's folder.
+        predictions: gets the answers to the images.
+
+    Raises:
+        TrialFailure: the model is gone, or not there yet, and cannot be made.
+    """
+    from carcls.families import evaluate_on_test
+
+    model, trained_on, notes = _made(data, stages, record, refit=refit)
+    written, key = _written(path), _key(record, data, refit=refit)
+    models = dict.fromkeys([*_models(written), "/".join(key.values())])
+    counted = {"readings": written["readings"] + 1, "models": list(models)}
+    write_json(path, counted)
+    score = evaluate_on_test(_config_of(record), trained_on, stages, model, predictions)
+    told = {"metrics": dict(score.metrics), "interval": list(score.interval), "images": score.images}
+    write_json(path, {**counted, **key, "number": record.number, **told})
+    reading = find_reading(record, data, path, refit=refit)
+    assert reading is not None
+    return reading, notes
+
+
+def export(
+    data: Dataset,
+    stages: StageStore,
+    *,
+    record: TrialRecord,
+    refit: bool,
+    folder: Path,
+    details: Mapping[str, Any],
+) -> list[str]:
+    """Write the trial's model as a folder that ``carcls.export.load_export`` opens; otherwise as ``evaluate``."""
+    from carcls.families import export_trial
+
+    model, trained_on, notes = _made(data, stages, record, refit=refit)
+    export_trial(_config_of(record), trained_on, stages, model, folder, details)
+    return notes
+
+
+def count_readings(folder: Path) -> tuple[int, int]:
+    """Return how often a test score was computed in a sweep, and for how many of its models."""
+    files = [_written(path) for path in sorted(folder.glob("test*.json"))]
+    models = {model for file in files for model in _models(file)}
+    return sum(file["readings"] for file in files), len(models)
+
+
+def _made(data: Dataset, stages: StageStore, record: TrialRecord, *, refit: bool) -> tuple[str, Dataset, list[str]]:
+    """Return a model that is on disk, what it was trained on, and what a person should know of it."""
+    from carcls.families import refit_trial
+
+    if refit:
+        trained_on = data.refitted()
+        return refit_trial(_config_of(record), trained_on, stages), trained_on, []
+    notes: list[str] = []
+    return model_on_disk(stages, data, record, notes.append), data, notes
+
+
+def _key(record: TrialRecord, data: Dataset, *, refit: bool) -> dict[str, str]:
+    """Return what makes it the same evaluation."""
+    return {"trial": _config_of(record).digest, "data": (data.refitted() if refit else data).digest}
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """Return what was written of earlier evaluations; a damaged file held one at least."""
+    if not path.is_file():
+        return {"readings": 0}
+    try:
+        written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {**written, "readings": int(written["readings"])}
+    except (ValueError, KeyError, TypeError):
+        return {"readings": 1}
+
+
+def _models(written: Mapping[str, Any]) -> list[str]:
+    """Return the models that a file counts; one that names none may have counted another model each time."""
+    if "models" in written:
+        return list(written["models"])
+    last = [f"{written['trial']}/{written['data']}"] if "trial" in written else []
+    return [*(f"unknown {place}" for place in range(written["readings"] - len(last))), *last]

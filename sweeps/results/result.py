@@ -1,14 +1,14 @@
-"""What a sweep leaves behind: one value, and the JSON object that scripts read (docs/json.md)."""
+"""What a sweep leaves behind and what it spent: one value, and the JSON object that scripts read (docs/json.md)."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, TypeAdapter
 from pydantic_core import to_jsonable_python
@@ -18,10 +18,17 @@ from carcls.data.config import DataSummary
 from carcls.errors import InputError
 from carcls.stages import write_json
 from sweeps.results.leaderboard import Leaderboard
+from sweeps.spec.fields import Prices
 from sweeps.spec.objectives import Goals
-from sweeps.trial import TrialRecord, record_from_json, to_json
+from sweeps.text import money_text, plural, rough_duration
+from sweeps.trial import NOTHING, Spent, TrialRecord, record_from_json, to_json
+
+if TYPE_CHECKING:
+    from sweeps.spec.spec import SweepSpec
 
 RESULT = "result.json"
+# The budget that ends a sweep; empty while none does.
+UsedUp = Literal["", "hours", "epochs", "cost"]
 _OF_THE_BEST = ("number", "params", "metrics", "confirms")
 
 
@@ -103,7 +110,7 @@ class SweepResult:
         seconds: of all sessions.
         interrupted: whether trials were left.
         comparison: the winner beside others.
-        spent: as ``sweeps.results.spending.spent_dict`` returns it; empty in results of older versions.
+        spent: as ``spent_dict`` returns it; empty in results of older versions.
         saved_seconds: that the stages took to make which trials found made.
     """
 
@@ -217,3 +224,66 @@ def read_result(folder: Path) -> SweepResult | None:
             f"{RESULT} must be one that this carsweep wrote, got {type(error).__name__}: {said}. "
             f"Move it away and run the sweep with --name {folder.name}: nothing is computed twice."
         ) from error
+
+
+def spent_dict(records: Iterable[TrialRecord], prices: Prices | None) -> dict[str, Any]:
+    """Return what a sweep took, for ``result.json``: ``seconds``, ``epochs``, ``cost`` (with its ``currency``) and the
+    first three by status.
+
+    The costs by status are of the trials' shares; an hourly price of the sweep is only in the whole.
+    """
+    by_status: dict[str, Spent] = {}
+    for record in records:
+        if record.sibling_of is None:
+            by_status[record.status] = by_status.get(record.status, NOTHING) + record.spent
+    return {
+        **_plain(sum(by_status.values(), NOTHING), prices),
+        "currency": None if prices is None else prices.currency,
+        "by_status": {status: _plain(replace(spent, wall=0.0), prices) for status, spent in sorted(by_status.items())},
+    }
+
+
+def _plain(spent: Spent, prices: Prices | None) -> dict[str, Any]:
+    cost = None if prices is None else round(prices.cost_of(spent), 6)
+    return {"seconds": round(spent.seconds, 3), "epochs": spent.epochs, "cost": cost}
+
+
+def used_up_note(which: UsedUp, spec: SweepSpec, records: Sequence[TrialRecord], name: str) -> str:
+    """Return one sentence on the budget that ended a sweep, and one on how to go on.
+
+    Args:
+        which: of the budgets.
+        spec: of the sweep.
+        records: of its trials.
+        name: to go on with.
+    """
+    prices = spec.prices or Prices()
+    spent = spent_dict(records, prices)
+    again = f"To run the other trials: carsweep resume {name}"
+    if which == "hours":
+        return f"The hours are over. {again}"
+    if which == "epochs":
+        said = f"The budget of {plural(spec.epochs_budget or 0, 'epoch')} is used up ({spent['epochs']} trained)."
+        return f"{said} {again} --set epochs_budget=N"
+    cost, most = (money_text(amount or 0.0, prices.currency) for amount in (spent["cost"], spec.max_cost))
+    said = f"Another trial might cost more than --max-cost leaves ({cost} of {most} are spent)."
+    return f"{said} {again} --set max_cost=AMOUNT"
+
+
+def spent_text(spent: Mapping[str, Any]) -> str:
+    """Return one sentence on what a sweep took and on what it went; ``spent`` as in ``result.json``.
+
+    >>> ended = {"complete": {"seconds": 90.0}, "pruned": {"seconds": 30.0}}
+    >>> spent_text({"seconds": 120.0, "epochs": 14, "cost": 0.08, "currency": "$", "by_status": ended})
+    'Spent: 2 min of trials, 14 epochs trained, $0.08; 75% of the time on complete trials, 25% on pruned ones.'
+    """
+    parts = [f"{rough_duration(spent['seconds'])} of trials", f"{plural(spent['epochs'], 'epoch')} trained"]
+    if spent["cost"] is not None:
+        parts.append(money_text(spent["cost"], spent["currency"]))
+    shares = {status: of["seconds"] / spent["seconds"] for status, of in spent["by_status"].items() if of["seconds"]}
+    said = [f"{share:.0%} on {status} ones" for status, share in shares.items()]
+    if len(said) < 2:
+        return f"Spent: {', '.join(parts)}."
+    first, *others = said
+    first = first.replace(" on ", " of the time on ").replace(" ones", " trials")
+    return f"Spent: {', '.join(parts)}; {', '.join([first, *others])}."

@@ -16,7 +16,7 @@ from carcls.errors import InputError, SweepStopped
 from carcls.stages import StageStore
 from sweeps.interrupts import last_words, uninterrupted
 from sweeps.lock import forget_request, locked
-from sweeps.results.spending import used_up_note
+from sweeps.results.result import SweepResult, used_up_note
 from sweeps.run.check import Checked, fit_to_data, notes_of_spec, require_same_data
 from sweeps.run.cleaning import DiskKeeper
 from sweeps.run.data import NOT_READ, data_notes, located, prepare_data
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from sweeps.engine.engine import EngineResult
     from sweeps.engine.observers import Observer, Progress, Watcher
     from sweeps.engine.session import RaySession
-    from sweeps.results.result import SweepResult
     from sweeps.run.command import Command
     from sweeps.run.plan import Plan
     from sweeps.spec.spec import SweepSpec

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from carcls.config import TrialConfig
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import write_json
-from sweeps.results.holdout import Subject, find_reading
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.result import RESULT, Registered, SweepResult, TestReading
-from sweeps.results.spending import spent_dict
+from sweeps.results.models import find_reading
+from sweeps.results.result import RESULT, Registered, SweepResult, TestReading, spent_dict
 from sweeps.run.session import SweepSession
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
@@ -114,7 +113,7 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror, tell: C
     model = {"record": winner, "refit": refit, "folder": session.folder / MODEL}
     details = {**_origin(session), "trial": winner.number}
     try:
-        compared = _compute(session, "sweeps.results.winner_comparison:compare_winner", result=result)
+        compared = _compute(session, "sweeps.results.models:compare_winner", result=result)
         result = replace(result, comparison=compared)
         _keep(session, result)
         if refit:
@@ -123,7 +122,7 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror, tell: C
         test = evaluate_on_test(session, winner, tell, refit=refit)
         result = replace(result, test=test)
         _keep(session, result)
-        for note in _compute(session, "sweeps.results.holdout:export", **model, details=details):
+        for note in _compute(session, "sweeps.results.models:export", **model, details=details):
             tell(note)
     except (TrialFailure, OSError) as failure:
         why = " ".join(str(failure).split()).rstrip(".")
@@ -167,13 +166,13 @@ def evaluate_on_test(
         OSError: there is no room, or the process died.
     """
     path, predictions = (session.folder / name for name in files)
-    known = find_reading(Subject.of(record, session.dataset, refit=refit), path)
+    known = find_reading(record, session.dataset, path, refit=refit)
     if known is not None:
         return known
     tell(f"evaluating trial {record.number} on the {len(session.dataset.splits.test)} test images")
     work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
     test: TestReading
-    test, notes = _compute(session, "sweeps.results.holdout:evaluate", **work)
+    test, notes = _compute(session, "sweeps.results.models:evaluate", **work)
     for note in notes:
         tell(note)
     return test

@@ -8,8 +8,8 @@ happen to suit a trial is a luck that only the test images take away.
 
 from __future__ import annotations
 
-import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -84,13 +84,26 @@ def confirmed_of(trials: Iterable[TrialRecord]) -> tuple[Confirmed, ...]:
     Ties of the mean go to the lower number.
     """
     trials = list(trials)
-    runs: dict[int, list[TrialRecord]] = {}
+    runs: defaultdict[int | None, list[TrialRecord]] = defaultdict(list)
     for trial in trials:
-        if trial.confirms is not None:
-            runs.setdefault(trial.confirms, []).append(trial)
-    by_number = {trial.number: trial for trial in trials}
-    found = [_confirmed(by_number[number], repeated) for number, repeated in runs.items() if number in by_number]
-    return tuple(sorted(found, key=_rank_key))
+        runs[trial.confirms].append(trial)
+    found = [_confirmed(trial, runs[trial.number]) for trial in trials if trial.number in runs]
+    return tuple(sorted(found, key=lambda one: (not one.is_whole, -(one.mean or 0.0), one.number)))
+
+
+def _confirmed(trial: TrialRecord, runs: Sequence[TrialRecord]) -> Confirmed:
+    complete = [run for run in runs if run.status == "complete" and run.measured("val_accuracy") is not None]
+    scores = [run.metrics["val_accuracy"] for run in complete]
+    mean, search = statistics.fmean(scores) if scores else None, trial.metrics["val_accuracy"]
+    return Confirmed(
+        number=trial.number,
+        asked=len(runs),
+        runs=tuple(run.number for run in complete),
+        search=search,
+        mean=mean,
+        spread=statistics.stdev(scores) if len(scores) > 1 else None,
+        shrinkage=None if mean is None else mean - search,
+    )
 
 
 def typical_run(confirmed: Confirmed, trials: Iterable[TrialRecord]) -> TrialRecord:
@@ -103,23 +116,3 @@ def typical_run(confirmed: Confirmed, trials: Iterable[TrialRecord]) -> TrialRec
     assert mean is not None
     runs = [trial for trial in trials if trial.number in confirmed.runs]
     return min(runs, key=lambda run: (abs(run.metrics["val_accuracy"] - mean), run.number))
-
-
-def _confirmed(trial: TrialRecord, runs: Sequence[TrialRecord]) -> Confirmed:
-    complete = [run for run in runs if run.status == "complete" and math.isfinite(run.metrics["val_accuracy"])]
-    scores = [run.metrics["val_accuracy"] for run in complete]
-    mean = statistics.fmean(scores) if scores else None
-    return Confirmed(
-        number=trial.number,
-        asked=len(runs),
-        runs=tuple(run.number for run in complete),
-        search=trial.metrics["val_accuracy"],
-        mean=mean,
-        spread=statistics.stdev(scores) if len(scores) > 1 else None,
-        shrinkage=None if mean is None else mean - trial.metrics["val_accuracy"],
-    )
-
-
-def _rank_key(confirmed: Confirmed) -> tuple[bool, float, int]:
-    mean = confirmed.mean
-    return (not confirmed.is_whole, math.inf if mean is None else -mean, confirmed.number)

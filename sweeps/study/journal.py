@@ -11,6 +11,7 @@ the same names, but those that only Optuna reads.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from carcls.errors import InputError, OutputError
 from carcls.outcome import Measurement
@@ -44,25 +45,12 @@ def sealed(log: Mapping[str, Any], before: int = 0) -> tuple[bytes, int]:
     return f'{text[:-1]},"sum":"{total:08x}"}}\n'.encode(), total
 
 
-def _whole_lines(file: BinaryIO, before: int = 0) -> Iterator[tuple[bytes, int]]:
-    """Yield each whole line from where ``file`` stands, and its sum; not the half line that a killed writer left.
-
-    Args:
-        file: a journal, at the beginning of a line.
-        before: the sum of the line before it; 0 at the beginning.
+def _sum_of(line: bytes, before: int) -> int:
+    """Return the sum of a whole line.
 
     Raises:
-        ValueError: a line is not what was written there; says what was found in its place.
+        ValueError: it is not what was written there; says what was found in its place.
     """
-    for line in file:
-        if line.endswith(b"\n"):
-            before = _sum_of(line, before)
-            yield line, before
-        elif _is_changed_at_the_end(line, before):
-            raise ValueError("it has another end")
-
-
-def _sum_of(line: bytes, before: int) -> int:
     found = _SEALED.fullmatch(line)
     if found is None:
         raise ValueError("it has no sum")
@@ -72,18 +60,9 @@ def _sum_of(line: bytes, before: int) -> int:
     return total
 
 
-def _is_changed_at_the_end(line: bytes, before: int) -> bool:
-    """Tell whether only the end of the line is missing, because something stands in its place.
-
-    Not so zeros, which a file system leaves of what it had no time to write.
-    """
-    if line.endswith(b"\0"):
-        return False
-    try:
-        _sum_of(line[:-1] + b"\n", before)
-    except ValueError:
-        return False
-    return True
+def _is_half(line: bytes) -> bool:
+    """Tell whether a killed writer left it: it has no end, and nothing but zeros of the file system in its place."""
+    return not line.endswith(b"\n") and (line.endswith(b"\0") or not _SEALED.fullmatch(line[:-1] + b"\n"))
 
 
 class EpochHistory(Sequence[Measurement]):
@@ -94,6 +73,9 @@ class EpochHistory(Sequence[Measurement]):
     Args:
         journal: the file.
         places: where the lines of the epochs begin, in bytes.
+
+    Raises:
+        InputError: the journal was written anew since; raised by whatever reads an epoch.
     """
 
     def __init__(self, journal: Path, places: Sequence[int]) -> None:
@@ -103,13 +85,8 @@ class EpochHistory(Sequence[Measurement]):
         return len(self._places)
 
     def __getitem__(self, index: Any) -> Any:
-        """Read one epoch, or a tuple of some.
-
-        Raises:
-            InputError: the journal was written anew in the meantime.
-        """
-        places = self._places[index]
-        return tuple(self._read(places)) if isinstance(index, slice) else next(self._read([places]))
+        found = tuple(self._read(self._places[index] if isinstance(index, slice) else [self._places[index]]))
+        return found if isinstance(index, slice) else found[0]
 
     def __iter__(self) -> Iterator[Measurement]:
         return self._read(self._places)
@@ -143,7 +120,7 @@ class Journal:
     SYNC_SECONDS at most the next line is waited for until all of the file is on the disk.
 
     Args:
-        path: of the file; made when missing.
+        path: of the file; one that is missing has no lines.
     """
 
     def __init__(self, path: Path) -> None:
@@ -151,8 +128,6 @@ class Journal:
         self._synced = -math.inf
         self._lines = self._end = 0  # what was read of it, in lines and in bytes
         self._sum = 0  # of the last of these lines
-        if not path.exists():
-            path.open("ab").close()
 
     def read(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the whole lines that were not read yet, and where each begins, in bytes.
@@ -160,11 +135,13 @@ class Journal:
         Raises:
             InputError: the journal is damaged.
         """
+        if not self.path.exists():
+            return
         with self.path.open("rb") as file:
             file.seek(self._end)
             try:
-                for line, total in _whole_lines(file, self._sum):
-                    begin, log = self._end, json.loads(line)
+                for line in itertools.takewhile(lambda line: not _is_half(line), file):
+                    total, begin, log = _sum_of(line, self._sum), self._end, json.loads(line)
                     self._lines, self._end, self._sum = self._lines + 1, begin + len(line), total
                     yield begin, log
             except ValueError as error:
@@ -179,8 +156,9 @@ class Journal:
 
         All whole lines must have been read.
         """
-        if self._end < self.path.stat().st_size:
-            os.truncate(self.path, self._end)
+        with self.path.open("ab") as file:
+            if file.tell() > self._end:
+                file.truncate(self._end)
 
     def append(self, log: Mapping[str, Any]) -> None:
         """Write a line at the end, which is read like any other; all lines before it must have been read.

@@ -1,25 +1,24 @@
 """The durable study: what was asked, what came of it, and what to try next.
 
 Everything is in one journal file beside the sweep. Whoever opens it again finds every trial, finished or not: trials
-that a dead driver left running are handed out first, then documented experiments not yet run, then new ones.
+that a dead driver left running are handed out first, then what ``sweeps.study.proposals`` says.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
+from sweeps.failures import NO_FAULT
+from sweeps.spec.space import parameters_of
 from sweeps.study.confirmation import Repeat
-from sweeps.study.derived import derived_of
-from sweeps.study.records import Asked, Trials, note_spec
-from sweeps.study.rungs import is_beaten
-from sweeps.study.sampling import AskedValue, Costs, Proposals, asked_value
-from sweeps.trial import Spent, Status, TrialRecord, what_is_broken
+from sweeps.study.proposals import Costs, Proposals, derived_of
+from sweeps.study.records import History
+from sweeps.trial import Spent, Status, TrialRecord, what_is_broken, whole_outcome
 
 if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
@@ -30,18 +29,14 @@ MAX_ATTEMPTS = 3
 MAX_DUPLICATES = 20
 
 
-@dataclass(slots=True)
-class _Live:
-    """A trial that was handed out, and the last it said: ``last`` is its outcome if it ended now.
+class Asked(NamedTuple):
+    """A trial to run; ``retry`` is what ``Study.hand_back`` was given of it."""
 
-    ``stages`` are those that it told of and that are not in the journal yet.
-    """
-
+    number: int
+    experiment: str | None
+    settings: Mapping[str, Any]
     config: TrialConfig
-    documented: bool
-    confirms: bool
-    last: dict[str, Any] = field(default_factory=lambda: {"metrics": {}, "epochs": 0, "seconds": 0.0})
-    stages: Mapping[str, float | None] = field(default_factory=dict)
+    retry: Mapping[str, Any] = {}
 
 
 class Study:
@@ -50,19 +45,20 @@ class Study:
     One driver, one thread: whoever opens it has locked the sweep (see sweeps.lock).
 
     Attributes:
-        reopened: numbers of the trials that are tried again, since they failed through no fault of their own.
+        reopened: numbers of the trials that are tried again, since they failed through no fault of their own. They
+            keep their numbers and their checkpoints, and have all attempts; how they had failed stays in the journal.
     """
 
-    def __init__(self, trials: Trials, spec: SweepSpec, costs: Costs, reopened: tuple[int, ...] = ()) -> None:
-        self._trials = trials
-        self._spec = spec
-        self._proposals = Proposals(trials, spec, costs)
-        self._live: dict[int, _Live] = {}
+    def __init__(self, history: History, spec: SweepSpec, costs: Costs, *, reopen: bool) -> None:
+        self._history, self._spec, self._proposals = history, spec, Proposals(history, spec, costs)
+        self._live: dict[int, float] = {}  # what was handed out, and for how many seconds it had run when it last told
         self._finished: list[int] = []
-        self._unfinished = [r.number for r in trials.records() if r.status == "running" and r.confirms is None]
-        self._queue = self._unfinished  # what is to be handed out again
         self._repeats: list[Repeat] | None = None  # what confirms the search, once it is over, and was not begun
-        self.reopened = reopened
+        self.reopened = tuple(r.number for r in history.records if reopen and r.failure in NO_FAULT)
+        for number in self.reopened:
+            history.note(number, outcome=None, attempts=0)
+        self._unfinished = [r.number for r in history.records if r.status == "running" and r.confirms is None]
+        self._queue = self._unfinished  # what is to be handed out again
 
     @classmethod
     def open(
@@ -77,16 +73,15 @@ class Study:
                 many trials there are and for how long and where they run. Trials keep the settings they were run with.
                 With any, even none, trials that failed through no fault of their own are unfinished again
                 (``reopened``): somebody goes on with the sweep on purpose.
-            costs: returns what is known of a trial's metrics before it runs; what breaks a limit is not run.
+            costs: what breaks a limit by them is not run.
 
         Raises:
             InputError: the folder holds a sweep of another spec, or its journal is damaged.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        trials = Trials(folder, spec.goals)
-        trials.journal.cut()
-        note_spec(trials, spec, folder.name, edits)
-        return cls(trials, spec, costs, () if edits is None else trials.reopen())
+        history = History(folder, spec.goals)
+        history.begin_session(spec, folder.name, edits)
+        return cls(history, spec, costs, reopen=edits is not None)
 
     def __enter__(self) -> Study:
         return self
@@ -96,7 +91,7 @@ class Study:
 
     def close(self) -> None:
         """Have the disk hold what was told."""
-        self._trials.journal.sync()
+        self._history.journal.sync()
 
     # Asking
 
@@ -107,27 +102,28 @@ class Study:
             if asked is not None:
                 return asked
         if self._repeats is not None:
-            return self._begin_repeat(self._repeats.pop(0)) if self._repeats else None
+            return self._next_repeat()
         for _ in range(MAX_DUPLICATES):
             if not self.has_work:
                 return None
-            asked = self._add(self._proposals.next())
+            config, named = self._proposals.next()
+            asked = self._add(config, **named)
             if asked is not None:
                 return asked
         last = self._proposals.at_random()
         if last is None:
-            self._trials.note_study(exhausted_at=self._spec.trials)
+            self._history.note(None, exhausted_at=self._spec.trials)
         return None if last is None else self._add(last)
 
     def left(self) -> int:
         """Return how many new trials the budget still allows. What is free does not count."""
-        return int(self._spec.trials) - self._trials.counted
+        return int(self._spec.trials) - self._history.counted
 
     @property
     def has_work(self) -> bool:
         """Whether the search, or what confirms it, has something to run."""
         # Where the space held nothing new for this budget, a larger one looks again.
-        is_exhausted = self._trials.attributes.get("exhausted_at", 0) >= self._spec.trials
+        is_exhausted = self._history.noted.get("exhausted_at", 0) >= self._spec.trials
         return bool(self._unfinished or self._queue or self._repeats) or (self.left() > 0 and not is_exhausted)
 
     def confirm(self, repeats: Sequence[Repeat]) -> bool:
@@ -135,51 +131,58 @@ class Study:
 
         One that was begun is ended, though another trial may be among the best by now.
         """
-        records = self._trials.records()
-        self._queue = [r.number for r in records if r.confirms is not None and r.status == "running"]
-        self._repeats = [repeat for repeat in repeats if repeat.config.digest not in self._trials.digests]
+        self._queue = [r.number for r in self.records() if r.confirms is not None and r.status == "running"]
+        self._repeats = [repeat for repeat in repeats if repeat.config.digest not in self._history.digests]
         return bool(self._queue or self._repeats)
 
-    def _begin_repeat(self, repeat: Repeat) -> Asked | None:
-        """Hand out a run with a fresh seed. Its settings are all of its config's, with the seed.
+    def _next_repeat(self) -> Asked | None:
+        """Add the next run with a fresh seed. Its settings are all of its config's, with the seed.
 
         Of a documented experiment, whose name it does not have, the sweep's own would not be those that were run.
         """
-        asked = asked_value(repeat.config, repeat.config.model_dump(exclude={"family"}))
-        return self._begin(self._trials.add({**asked, "confirms": repeat.confirms}))
+        if not self._repeats:
+            return None
+        repeat = self._repeats.pop(0)
+        return self._add(repeat.config, confirms=repeat.confirms, settings=repeat.config.model_dump(exclude={"family"}))
 
-    def _add(self, asked: AskedValue) -> Asked | None:
-        """Write a trial down and hand it out, unless another one answers it or it breaks a limit."""
-        goals, refused = self._spec.goals, asked.get("refused")
-        reason = f"not run, since it breaks a constraint: {goals.broken_by(refused)}" if refused else ""
-        number = self._trials.add(asked, reason)
-        if refused:
+    def _add(self, config: TrialConfig, **named: Any) -> Asked | None:
+        """Write a trial down and hand it out, unless another one answers it or it breaks a limit.
+
+        Args:
+            config: of the trial.
+            named: its ``experiment`` or ``start``, or the number that it ``confirms``, with its ``settings``.
+        """
+        number, answer = self._history.next_number, self._proposals.answer(config, is_named=bool(named))
+        asked = {"number": number, "experiment": None, "settings": parameters_of(config, self._spec.search), **named}
+        noted = {"asked": {**asked, "config": config.model_dump(), "digest": config.digest, **answer}}
+        if "refused" in answer:
+            reason = f"not run, since it breaks a constraint: {self._spec.goals.broken_by(answer['refused'])}"
+            noted["outcome"] = whole_outcome("pruned", {"metrics": answer["refused"], "reason": reason})
             self._finished.append(number)
-        return None if refused or "duplicate_of" in asked else self._begin(number)
+        self._history.write({"user_attrs": {**noted, "began": time.time()}})
+        return None if answer else self._begin(number)
 
     def _begin(self, number: int) -> Asked:
-        asked, record = self._trials.asked(number), self._trials.record(number)
-        self._live[number] = _Live(asked.config, record.experiment is not None, record.confirms is not None)
-        return asked
+        self._live[number] = 0.0
+        noted = self._history.notes(number)
+        asked, config = noted["asked"], TrialConfig.model_validate(noted["asked"]["config"])
+        return Asked(number, asked["experiment"], asked["settings"], config, noted.get("retry", {}))
 
     def _hand_out_again(self, number: int) -> Asked | None:
-        record, noted = self._trials.record(number), self._trials.notes(number)
-        came_further = record.epochs > noted.get("epochs_before", 0)
-        attempts = 1 if came_further else noted.get("attempts", 1) + 1
+        epochs, noted = self.record(number).epochs, self._history.notes(number)
+        attempts = 1 if epochs > noted.get("epochs_before", 0) else noted.get("attempts", 1) + 1
         if attempts > MAX_ATTEMPTS:
             why = noted.get("lost", "its process died; ray.log in the sweep's folder may tell why.")
-            reason = f"lost {MAX_ATTEMPTS} times without finishing another epoch: {why}"
-            last = {"epochs": record.epochs, "metrics": record.metrics}
-            self._finish(number, "failed", {**last, "reason": reason}, "lost")
+            self.tell_failed(number, f"lost {MAX_ATTEMPTS} times without finishing another epoch: {why}", "lost")
             return None
-        self._trials.note(number, epochs_before=record.epochs, attempts=attempts, began=time.time())
+        self._history.note(number, epochs_before=epochs, attempts=attempts, began=time.time())
         return self._begin(number)
 
     # Telling
 
     def note_spending(self, read: Callable[[int], Spent | None]) -> None:
         """Write down from now on, with all that is told of a trial, what ``read`` says by its number that it took."""
-        self._trials.spending = read
+        self._history.spending = read
 
     def report(self, number: int, measurement: Measurement, seconds: float = 0.0) -> bool:
         """Note a measurement; return True when the trial should stop now.
@@ -189,21 +192,15 @@ class Study:
         that has just finished its last epoch, or a confirming run, against which no other is measured either. Saying
         the same epoch again changes nothing.
         """
-        live = self._live.get(number)
-        if live is None:
+        if number not in self._live:
             return True
-        epoch, metrics = measurement.epoch, measurement.metrics
-        broken = what_is_broken(metrics)
+        broken = what_is_broken(measurement.metrics)
         if broken:
-            self._finish(number, "failed", {**live.last, "reason": f"{broken} after epoch {epoch}"}, "diverged")
+            self.tell_failed(number, f"{broken} after epoch {measurement.epoch}", "diverged")
             return True
-        live.last = {"metrics": dict(metrics), "epochs": epoch, "seconds": seconds}
-        live.stages = {**measurement.stages, **live.stages}
-        if self._trials.report(number, replace(measurement, stages=live.stages)):
-            live.stages = {}
-        stopping, epochs = self._spec.early_stopping, live.config.epochs
-        is_rung = epoch in stopping.rungs(epochs) and not (live.documented or live.confirms)
-        return is_rung and is_beaten(self._trials.curves(), number, epoch, epochs, stopping)
+        self._live[number] = seconds
+        self._history.report(number, measurement)
+        return self._history.is_beaten(number, measurement.epoch, self._spec.early_stopping)
 
     def is_live(self, number: int) -> bool:
         """Whether the trial was handed out and nothing final was told of it."""
@@ -222,23 +219,21 @@ class Study:
             more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them, and
                 ``stages`` as in ``Measurement``, used after the last epoch.
         """
-        assert number in self._live
         outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
         broken = what_is_broken(metrics)
         if broken:
-            self._finish(number, "failed", {**outcome, "reason": broken}, "diverged")
+            self._finish(number, "failed", {**outcome, "reason": broken, "failure": "diverged"})
         else:
             self._finish(number, "complete", outcome)
 
     def tell_pruned(self, number: int) -> None:
         """Close the trial at its last report."""
-        last = self._live[number].last
-        reason = f"stopped after epoch {last['epochs']}: others were better by then"
-        self._finish(number, "pruned", {**last, "reason": reason})
+        epochs = self.record(number).epochs
+        self._finish(number, "pruned", {"reason": f"stopped after epoch {epochs}: others were better by then"})
 
     def tell_failed(self, number: int, reason: str, failure: str = "") -> None:
         """Close the trial as failed; the reason is shown on the leaderboard. ``failure`` is its kind."""
-        self._finish(number, "failed", {**self._live[number].last, "reason": reason}, failure)
+        self._finish(number, "failed", {"reason": reason, "failure": failure})
 
     def hand_back(self, number: int, *, counted: bool, retry: Mapping[str, Any] | None = None, why: str = "") -> None:
         """Leave the trial unfinished; ``ask`` returns it again, the next time or when the sweep goes on.
@@ -250,16 +245,9 @@ class Study:
             why: one line for a person, told if this was the last attempt.
         """
         del self._live[number]
-        if retry is not None:
-            self._trials.note(number, retry=dict(retry))
-        if why:
-            self._trials.note(number, lost=why)
-        if not counted:
-            self._uncount(number)
+        said = {**({} if retry is None else {"retry": dict(retry)}), **({"lost": why} if why else {})}
+        self._leave(number, counted=counted, **said)
         self._queue.append(number)
-
-    def _uncount(self, number: int) -> None:
-        self._trials.note(number, attempts=self._trials.notes(number).get("attempts", 1) - 1)
 
     @property
     def has_live(self) -> bool:
@@ -268,30 +256,36 @@ class Study:
 
     def release(self) -> None:
         """Leave what was handed out unfinished; the next driver gets it first, with no attempt counted."""
-        for number in self._live:
-            self._uncount(number)
-        self._live.clear()
+        while self._live:
+            self._leave(self._live.popitem()[0], counted=False)
 
-    def _finish(self, number: int, status: Status, outcome: Mapping[str, Any], failure: str = "") -> None:
-        live = self._live.pop(number, None)
-        answers = outcome.get("siblings", ()) if live is not None and not live.confirms and status == "complete" else ()
-        told = {name: value for name, value in outcome.items() if name not in ("siblings", "stages")}
-        late_stages = {**outcome.get("stages", {}), **(live.stages if live else {})}
-        told |= {"failure": failure, **({"late_stages": late_stages} if late_stages else {})}
-        derived = list(derived_of(live.config, answers, self._spec, self._trials.digests)) if live and answers else ()
-        first = self._trials.next_number
-        self._trials.finish(number, status, told, derived)
-        self._finished += [*range(first, self._trials.next_number), number]
+    def _leave(self, number: int, *, counted: bool, **said: Any) -> None:
+        attempts = self._history.notes(number).get("attempts", 1) - (not counted)
+        self._history.note(number, **said, attempts=attempts)
+
+    def _finish(self, number: int, status: Status, outcome: Mapping[str, Any]) -> None:
+        """Close a trial at its last measurement, unless ``outcome`` has another; list the trials that it answered."""
+        record, noted, first = self.record(number), self._history.notes(number), self._history.next_number
+        last = {"metrics": record.metrics, "epochs": record.epochs, "seconds": self._live.pop(number, 0.0)}
+        whole = whole_outcome(status, {**last, **outcome})
+        answers, stages = whole.pop("siblings", ()), {**whole.pop("stages", {}), **noted.get("late_stages", {})}
+        whole |= {"late_stages": stages} if stages else {}
+        if answers and status == "complete" and record.confirms is None:
+            config = TrialConfig.model_validate(noted["asked"]["config"])
+            derived = derived_of(config, answers, self._spec, self._history.digests)
+            whole["derived"] = [{"number": first + place, **one} for place, one in enumerate(derived)]
+        self._history.note(number, outcome=whole)
+        self._finished += [*range(first, self._history.next_number), number]
 
     # Reading
 
     def record(self, number: int) -> TrialRecord:
         """Return what the journal knows of one trial."""
-        return self._trials.record(number)
+        return self._history.record(number)
 
     def records(self) -> list[TrialRecord]:
         """Return every trial with its twins, in the order of asking."""
-        return self._trials.records()
+        return list(self._history.records)
 
     def take_finished(self) -> list[TrialRecord]:
         """Return the trials finished since the last call, derived ones before the one that answered them; no twins."""

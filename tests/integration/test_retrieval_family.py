@@ -307,15 +307,15 @@ def test_the_exported_model_answers_as_it_was_tested(
     predictor = load_export(tmp_path / "model")
     assert isinstance(predictor, GalleryPredictor)
     images = data.manifest.images
-    answers = predictor.neighbours([data.manifest.root / images[row].path for row in data.splits.test])
+    answers = predictor.predict([data.manifest.root / images[row].path for row in data.splits.test])
     written = np.load(tmp_path / "test.npz")
     for answer, label, shares in zip(answers, written["predicted"], written["probabilities"], strict=True):
         assert answer.label == data.classes[label]
         assert answer.probability == pytest.approx(shares[label], abs=1e-3)
-    first = predictor.index.projection.apply(_test_embeddings(stages, config.pooling))
+    first = predictor.gallery.projection.apply(_test_embeddings(stages, config.pooling))
     known = {images[row].path: place for place, row in enumerate(data.splits.train.tolist())}
     for embedding, answer in zip(first, answers, strict=True):
-        distances = _distances(embedding, predictor.index.embeddings, config.distance)
+        distances = _distances(embedding, predictor.gallery.embeddings, config.distance)
         named = [known[neighbour.image] for neighbour in answer.neighbours]
         assert named == np.argsort(distances, kind="stable")[: config.k].tolist()
         assert [n.distance for n in answer.neighbours] == pytest.approx(distances[named], rel=1e-3, abs=1e-5)
@@ -348,8 +348,8 @@ def test_a_refit_searches_among_validation_images_too(base: TrialConfig, folder:
     export_trial(config, data, stages, model, stages.root / "exported")
     predictor = load_export(stages.root / "exported")
     assert isinstance(predictor, GalleryPredictor)
-    assert len(predictor.index.images) == 72
-    assert not set(predictor.index.images) & {data.manifest.images[row].path for row in data.splits.test}
+    assert len(predictor.gallery.images) == 72
+    assert not set(predictor.gallery.images) & {data.manifest.images[row].path for row in data.splits.test}
     made = _events(stages, "embeddings").count("made")
     assert refit_trial(config, data, stages) == model
     assert _events(stages, "embeddings").count("made") == made

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import statistics
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from helpers import spec_of_yaml
 from rich.console import Console
@@ -24,23 +22,20 @@ from sweeps.spec.loading import load_spec
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.confirmation import confirmed_of, fresh_seeds, typical_run
-from sweeps.trial import Status, TrialRecord
-
-BASE = TrialConfig().model_dump()
+from sweeps.trial import TrialRecord
 
 
-def trial(number: int, accuracy: float | None, confirms: int | None = None, status: Status = "complete") -> TrialRecord:
-    """Return a trial, of the search or with a fresh seed."""
+def record(number: int, accuracy: float | None, **changes: Any) -> TrialRecord:
+    """Return a complete trial whose dropout, unless it has other settings, is its number's; with changes."""
+    config = TrialConfig.model_validate({"dropout": number / 100, **changes.pop("settings", {})}).model_dump()
     metrics = {} if accuracy is None else {"val_accuracy": accuracy}
-    config = {**BASE, "dropout": number / 100}
-    return TrialRecord(number, None, {}, config, status, metrics, 1, 1.0, confirms=confirms)
+    fields: dict[str, Any] = {"status": "complete", "metrics": metrics, "epochs": 1, "seconds": 1.0, **changes}
+    return TrialRecord(number=number, experiment=None, settings={}, config=config, **fields)
 
 
-def record(number: int, accuracy: float, **changes: Any) -> TrialRecord:
-    """Return a complete trial whose settings are its number's."""
-    fields: dict[str, Any] = {"dropout": number / 100, **changes.pop("settings", {})}
-    config = TrialConfig.model_validate(fields).model_dump()
-    return TrialRecord(number, None, {}, config, "complete", {"val_accuracy": accuracy}, 1, 1.0, **changes)
+def fresh(number: int, accuracy: float | None, confirms: int, **changes: Any) -> TrialRecord:
+    """Return a run with a fresh seed."""
+    return record(number, accuracy, confirms=confirms, **changes)
 
 
 def spec_of(confirm: str | None) -> SweepSpec:
@@ -55,175 +50,104 @@ def test_what_is_no_extent_is_refused_with_the_form(text: str) -> None:
         load_spec("transfer", overrides={"confirm": text})
 
 
-def test_how_a_winner_is_chosen_is_no_part_of_the_digest() -> None:
+def test_how_a_winner_is_chosen_is_written_down_and_no_part_of_the_digest() -> None:
     """A sweep that is done can be confirmed, or refitted, by the same command with the option."""
-    assert spec_of("3x3").digest == spec_of(None).digest == SweepSpec(family="transfer", refit=True).digest
-
-
-def test_choice_survives_the_spec_file() -> None:
-    """What is written to spec.yaml is read back equal."""
     spec = SweepSpec(family="transfer", confirm="3x3", refit=True)
     assert spec_of_yaml(spec.to_yaml()) == spec
+    assert spec.digest == spec_of(None).digest
 
 
-def test_fresh_seeds_differ_from_each_other_and_from_the_searchs() -> None:
-    """No run repeats another one, and none the run that was chosen."""
+def test_fresh_seeds_differ_and_follow_from_seed_and_training_alone() -> None:
+    """None is the search's; the same come again, more begin with the fewer, what trains alike shares its trainings."""
     for seed in range(50):
         seeds = fresh_seeds(seed, TrialConfig(seed=seed), 20)
         assert len({*seeds, seed}) == 21
-        assert all(0 <= fresh < 2**31 for fresh in seeds)
-
-
-def test_fresh_seeds_follow_from_seed_and_training_alone() -> None:
-    """The same ones come again; other trainings get others; more of them begin with the fewer."""
+        assert all(0 <= one < 2**31 for one in seeds)
     config = TrialConfig(dropout=0.3)
     assert fresh_seeds(0, config, 3) == fresh_seeds(0, config, 5)[:3]
     assert not set(fresh_seeds(0, config, 3)) & set(fresh_seeds(1, config, 3))
     assert not set(fresh_seeds(0, config, 3)) & set(fresh_seeds(0, TrialConfig(dropout=0.2), 3))
-
-
-def test_trials_that_train_alike_share_their_fresh_trainings() -> None:
-    """Retrieval with another k is the same extractor, also with fresh seeds."""
     one = TrialConfig(family="retrieval", unfreezing="full", k=3)
     assert fresh_seeds(0, one, 3) == fresh_seeds(0, one.model_copy(update={"k": 7}), 3)
 
 
-def test_the_best_trials_are_repeated_best_first() -> None:
-    """2x3 repeats the two best complete trials three times each, with their settings and other seeds."""
-    records = [record(0, 0.5), record(1, 0.7), record(2, 0.9), record(3, 0.8)]
-    records[2] = replace(records[2], status="pruned")
-    repeats = repeats_wanted(spec_of("2x3"), records)
-    assert [repeat.confirms for repeat in repeats] == [3, 3, 3, 1, 1, 1]
-    assert {repeat.config.dropout for repeat in repeats} == {0.03, 0.01}
-    assert len({repeat.config.seed for repeat in repeats}) == 6
+NEIGHBOURS = [
+    record(0, 0.6, settings={"family": "retrieval", "k": 1}),
+    record(1, 0.8, settings={"family": "retrieval", "k": 2}, sibling_of=0),
+    record(2, 0.7, settings={"family": "retrieval", "k": 3}, sibling_of=0),
+    record(3, 0.5, settings={"family": "retrieval", "k": 4}),
+]
+SAME = {"dropout": 0.0, "backbone_lr": 0.5}  # frozen: that rate means nothing
 
 
-def test_of_a_trial_and_its_siblings_the_best_is_the_candidate() -> None:
-    """A sibling is repeated by its own settings, and does not crowd out other networks."""
-    own = {"family": "retrieval"}
-    records = [
-        record(0, 0.6, settings={**own, "k": 1}),
-        record(1, 0.8, settings={**own, "dropout": 0.0, "k": 2}, sibling_of=0),
-        record(2, 0.7, settings={**own, "dropout": 0.0, "k": 3}, sibling_of=0),
-        record(3, 0.5, settings={**own, "k": 4}),
-    ]
-    repeats = repeats_wanted(SweepSpec(family="retrieval", confirm="2x1"), records)
-    assert [(repeat.confirms, repeat.config.k) for repeat in repeats] == [(1, 2), (3, 4)]
+@pytest.mark.parametrize(
+    ("confirm", "records", "chosen"),
+    [
+        pytest.param("2x1", [record(0, 0.5), record(1, 0.7), record(2, 0.8)], [2, 1], id="the best, best first"),
+        pytest.param("2x2", [record(0, 0.5), record(1, 0.7)], [1, 1, 0, 0], id="each as often as asked"),
+        pytest.param("9x1", [record(0, 0.5), record(1, 0.6)], [1, 0], id="fewer than asked are all"),
+        pytest.param("1x1", [record(0, 0.5), record(1, 0.9, status="pruned")], [0], id="only complete ones"),
+        pytest.param(
+            "2x1", [record(0, 0.8), record(1, 0.7, settings=SAME), record(2, 0.1)], [0, 2], id="no settings twice"
+        ),
+        pytest.param("2x1", NEIGHBOURS, [1, 3], id="of a trial and its siblings the best"),
+        pytest.param("2x1", [record(0, 0.5), fresh(1, 0.9, 0), record(2, 0.4)], [0, 2], id="no run with a fresh seed"),
+        pytest.param(None, [record(0, 0.5)], [], id="nothing unasked"),
+    ],
+)
+def test_which_trials_are_repeated(confirm: str | None, records: list[TrialRecord], chosen: list[int]) -> None:
+    """Each by its own settings, with another seed each time."""
+    repeats = repeats_wanted(spec_of(confirm), records)
+    assert [repeat.confirms for repeat in repeats] == chosen
+    for repeat in repeats:
+        assert repeat.config.model_dump() == {**records[repeat.confirms].config, "seed": repeat.config.seed}
+    assert len({(repeat.confirms, repeat.config.seed) for repeat in repeats}) == len(repeats)
+    assert all(repeat.config.seed != 0 for repeat in repeats)
 
 
-def test_equal_settings_are_one_candidate() -> None:
-    """Two trials that differ in nothing that matters are repeated once."""
-    same = record(1, 0.7, settings={"dropout": 0.0, "backbone_lr": 0.5})  # frozen: that rate means nothing
-    repeats = repeats_wanted(spec_of("2x1"), [record(0, 0.8), same, record(2, 0.1)])
-    assert [repeat.confirms for repeat in repeats] == [0, 2]
-
-
-def test_confirming_runs_are_no_candidates() -> None:
-    """A lucky run with a fresh seed does not enter the search by the back door."""
-    records = [record(0, 0.5), record(1, 0.9, settings={"seed": 7}, confirms=0), record(2, 0.4)]
-    assert [repeat.confirms for repeat in repeats_wanted(spec_of("2x1"), records)] == [0, 2]
-
-
-def test_fewer_trials_than_asked_are_all_repeated() -> None:
-    """9x2 of two trials is two trials."""
-    assert len(repeats_wanted(spec_of("9x2"), [record(0, 0.5), record(1, 0.6)])) == 4
-
-
-def test_nothing_is_repeated_unasked() -> None:
-    """Without --confirm there is nothing to run after the search."""
-    assert repeats_wanted(spec_of(None), [record(0, 0.5)]) == []
-
-
-def test_numbers_of_fresh_seeds_are_those_of_the_statistics_module() -> None:
-    """Mean, spread and shrinkage of three runs."""
-    scores = [0.61, 0.64, 0.58]
-    (one,) = confirmed_of([trial(0, 0.7), *(trial(i + 1, score, 0) for i, score in enumerate(scores))])
-    assert (one.number, one.asked, one.runs, one.search) == (0, 3, (1, 2, 3), 0.7)
+@pytest.mark.parametrize("scores", [[0.61, 0.64, 0.58], [0.6]])
+def test_numbers_of_fresh_seeds_are_those_of_the_statistics_module(scores: list[float]) -> None:
+    """Mean, spread and shrinkage; a standard deviation of one number is unknown, not zero."""
+    (one,) = confirmed_of([record(0, 0.7), *(fresh(i + 1, score, 0) for i, score in enumerate(scores))])
+    assert (one.number, one.asked, one.search) == (0, len(scores), 0.7)
+    assert one.runs == tuple(range(1, len(scores) + 1))
     assert one.mean == pytest.approx(statistics.mean(scores))
-    assert one.spread == pytest.approx(statistics.stdev(scores))
+    assert one.spread == (pytest.approx(statistics.stdev(scores)) if len(scores) > 1 else None)
     assert one.shrinkage == pytest.approx(statistics.mean(scores) - 0.7)
 
 
-def test_one_run_has_no_spread() -> None:
-    """A standard deviation of one number is unknown, not zero."""
-    (one,) = confirmed_of([trial(0, 0.7), trial(1, 0.6, 0)])
-    assert one.spread is None
-    assert one.mean == 0.6
-
-
 def test_the_winner_is_chosen_by_fresh_seeds_only() -> None:
-    """The trial with the lucky score in the search loses to the one that is good again and again."""
-    trials = [trial(0, 0.9), trial(1, 0.8), trial(2, 0.6, 0), trial(3, 0.62, 0), trial(4, 0.79, 1), trial(5, 0.75, 1)]
+    """The lucky one of the search loses to who is good again and again; who has a run that failed stands behind.
+
+    The mean of those runs that went well would be luck again; of one of which no run finished nothing is confirmed.
+    """
+    trials = [record(0, 0.9), record(1, 0.8), fresh(2, 0.6, 0), fresh(3, 0.62, 0), fresh(4, 0.79, 1), fresh(5, 0.75, 1)]
     winner = Leaderboard(tuple(trials)).best_confirmed
     assert winner is not None
     assert winner.number == 1
-
-
-def test_a_trial_of_which_a_run_failed_stands_behind_whole_ones() -> None:
-    """The mean of those runs that went well would be luck again."""
-    trials = [
-        *(trial(0, 0.9), trial(1, 0.8)),
-        *(trial(2, 0.9, 0), trial(3, None, 0, "failed"), trial(4, 0.7, 1), trial(5, 0.7, 1)),
-    ]
-    confirmed = confirmed_of(trials)
-    assert [(one.number, one.is_whole) for one in confirmed] == [(1, True), (0, False)]
-
-
-def test_no_finished_run_confirms_nothing() -> None:
-    """When every run with a fresh seed failed, there is no winner by them."""
-    assert Leaderboard((trial(0, 0.9), trial(1, None, 0, "failed"))).best_confirmed is None
+    failed = [record(0, 0.9), record(1, 0.8), fresh(2, 0.9, 0), fresh(3, None, 0, status="failed"), fresh(4, 0.7, 1)]
+    assert [(one.number, one.is_whole) for one in confirmed_of(failed)] == [(1, True), (0, False)]
+    assert Leaderboard((failed[0], failed[3])).best_confirmed is None
+    assert find_best([record(0, 0.5), fresh(1, 0.9, 0)]) == record(0, 0.5)
 
 
 def test_the_registered_run_is_the_one_nearest_to_the_mean() -> None:
     """Neither the best of the fresh runs, which was lucky, nor the worst; ties go to the lower number."""
-    trials = [trial(0, 0.9), trial(1, 0.5, 0), trial(2, 0.71, 0), trial(3, 0.8, 0)]
+    trials = [record(0, 0.9), fresh(1, 0.5, 0), fresh(2, 0.71, 0), fresh(3, 0.8, 0)]
     (one,) = confirmed_of(trials)
     assert typical_run(one, trials).number == 2
-    two = [trial(0, 0.9), trial(1, 0.5, 0), trial(2, 0.7, 0)]
+    two = [record(0, 0.9), fresh(1, 0.5, 0), fresh(2, 0.7, 0)]
     assert typical_run(confirmed_of(two)[0], two).number == 1
 
 
 def test_leaderboard_puts_confirmed_trials_first_and_keeps_their_runs_inside() -> None:
     """Ranks follow the means of fresh seeds, then the search; a fresh run has no row."""
-    trials = [trial(0, 0.9), trial(1, 0.8), trial(2, 0.85), trial(3, 0.6, 0), trial(4, 0.7, 1)]
-    board = Leaderboard(tuple(trials), BASE, 100)
+    trials = [record(0, 0.9), record(1, 0.8), record(2, 0.85), fresh(3, 0.6, 0), fresh(4, 0.7, 1)]
+    board = Leaderboard(tuple(trials), TrialConfig().model_dump(), 100)
     assert [(row.rank, row.trial.number) for row in board.rows] == [(1, 1), (2, 0), (3, 2)]
     assert [None if row.confirmed is None else row.confirmed.mean for row in board.rows] == [0.7, 0.6, None]
     assert board.rows[0].trial.metrics["val_accuracy"] == 0.8
     assert board.best is trials[4]  # stands for trial 1, in the result as in the status
-
-
-def test_without_confirmation_fresh_runs_change_nothing() -> None:
-    """The best of the search is the best, whatever a run with a fresh seed has scored."""
-    best = find_best([trial(0, 0.5), trial(1, 0.9, 0)])
-    assert best is not None
-    assert best.number == 0
-
-
-def test_the_luck_of_the_best_of_thirty_equal_trials_is_gone_after_confirmation() -> None:
-    """Thirty settings are equally good (70%), each run is off by 2 points: the best search score lies about two
-    standard deviations too high, its fresh seeds at the truth, and the shrinkage is that luck.
-    """
-    rng = np.random.default_rng(0)
-    winners, means, shrinkages = [], [], []
-    for _ in range(300):
-        search = [trial(number, float(score)) for number, score in enumerate(rng.normal(0.70, 0.02, 30))]
-        best = sorted(search, key=lambda one: -one.metrics["val_accuracy"])[:3]
-        fresh = [
-            trial(100 + 10 * place + run, float(rng.normal(0.70, 0.02)), one.number)
-            for place, one in enumerate(best)
-            for run in range(3)
-        ]
-        confirmed = {one.number: one for one in confirmed_of([*search, *fresh])}
-        top = confirmed[best[0].number]
-        assert top.mean is not None
-        assert top.shrinkage is not None
-        winners.append(top.search)
-        means.append(top.mean)
-        shrinkages.append(top.shrinkage)
-    assert np.mean(winners) == pytest.approx(0.70 + 2.04 * 0.02, abs=0.002)  # expected largest of 30 normal draws
-    assert np.mean(means) == pytest.approx(0.70, abs=0.002)
-    assert np.mean(shrinkages) == pytest.approx(-2.04 * 0.02, abs=0.003)
 
 
 def test_a_command_that_goes_on_keeps_the_choice_of_the_sweep(tmp_path: Path) -> None:
@@ -242,10 +166,8 @@ def test_every_family_of_a_job_is_confirmed() -> None:
 
 
 def test_a_running_sweep_calls_confirming_runs_by_what_they_confirm() -> None:
-    """A run names the trial that it confirms, counts among the trials to come, and is never the best of the search."""
-    begun = replace(record(1, 0.9, confirms=0), status="running")
+    """A run names the trial that it confirms, and counts among the trials to come."""
+    begun = fresh(1, 0.9, 0, status="running")
     view = SweepView(SweepSpec(family="transfer", trials=1, confirm="1x1"), Console(file=io.StringIO()))
     assert begun.name == "confirms trial 0"
     assert view.how_far().startswith("0 of 2 trials")
-    won = record(0, 0.5)
-    assert find_best([won, record(1, 0.9, confirms=0)]) is won

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from sweeps.results.leaderboard import Leaderboard, differing_settings, find_best
+from sweeps.results.leaderboard import Leaderboard, differing_settings, find_best, varying_settings
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals
 from sweeps.trial import Status, TrialRecord, Twin
 
@@ -26,44 +26,28 @@ def board_of(*trials: TrialRecord, goals: Goals = ACCURACY_ALONE) -> Leaderboard
     return Leaderboard(trials, BASE, 100, goals)
 
 
-def order(*trials: TrialRecord) -> list[int]:
-    """Return the trials' numbers as the leaderboard has them."""
-    return [row.trial.number for row in board_of(*trials).rows]
+def test_complete_trials_stand_before_infeasible_pruned_and_failed_ones_and_have_ranks() -> None:
+    """A stopped trial never outranks a complete one; equal accuracies go to the lower loss, then the lower number."""
+    close = replace(trial(6, 0.4), metrics={"val_accuracy": 0.4, "val_loss": 0.9})
+    trials = [trial(0, None, "failed"), trial(1, 0.9, "pruned"), trial(2, 0.2), trial(4, 0.4), trial(3, 0.4), close]
+    rows = board_of(*trials).rows
+    assert [(row.trial.number, row.rank) for row in rows] == [(6, 1), (3, 2), (4, 3), (2, 4), (1, None), (0, None)]
+    assert find_best(trials) is rows[0].trial
 
 
-def test_complete_trials_stand_before_pruned_and_failed_ones() -> None:
-    """A stopped trial never outranks a complete one, whatever its last accuracy was."""
-    assert order(trial(0, None, "failed"), trial(1, 0.9, "pruned"), trial(2, 0.2), trial(3, 0.4)) == [3, 2, 1, 0]
-
-
-def test_only_complete_trials_have_a_rank() -> None:
-    """Ranks count complete trials from 1."""
-    board = board_of(trial(0, 0.9, "pruned"), trial(1, 0.3))
-    assert [row.rank for row in board.rows] == [1, None]
-
-
-def test_ties_go_to_the_lower_loss_and_then_to_the_lower_number() -> None:
-    """The winner of equal accuracies is decided, not left to chance."""
-    close = replace(trial(3, 0.5), metrics={"val_accuracy": 0.5, "val_loss": 0.9})
-    assert order(trial(2, 0.5), trial(1, 0.5), close) == [3, 1, 2]
-
-
-def test_best_is_the_first_row() -> None:
-    """The trial that is registered is the one at the top."""
-    trials = [trial(0, 0.3), trial(1, 0.7), trial(2, 0.9, "pruned")]
-    best = find_best(trials)
-    assert best is not None
-    assert best.number == order(*trials)[0] == 1
-
-
-def test_no_winner_among_failed_trials() -> None:
-    """When every trial failed, none is best."""
-    assert find_best([trial(0, None, "failed"), trial(1, 0.5, "pruned")]) is None
-
-
-def test_a_complete_trial_without_a_number_cannot_win() -> None:
-    """NaN is no accuracy."""
-    assert find_best([trial(0, float("nan"))]) is None
+@pytest.mark.parametrize(
+    ("trials", "constraints"),
+    [
+        ([trial(0, None, "failed"), trial(1, 0.5, "pruned")], []),
+        ([trial(0, float("nan"))], []),
+        ([trial(0, 0.9)], ["predict_ms <= 5"]),
+        ([replace(trial(0, 0.9), metrics={"val_accuracy": 0.9, "parameters": 2e7})], ["parameters <= 10M"]),
+    ],
+    ids=["none complete", "NaN is no accuracy", "a limit that is not known", "a broken limit"],
+)
+def test_where_there_is_no_winner(trials: list[TrialRecord], constraints: list[str]) -> None:
+    """Nothing is registered that did not end, has no accuracy, or may break a limit."""
+    assert find_best(trials, Goals.parse(["accuracy"], constraints)) is None
 
 
 def test_twins_are_marked_on_the_row_that_answers_them() -> None:
@@ -72,8 +56,10 @@ def test_twins_are_marked_on_the_row_that_answers_them() -> None:
     trials = (trial(0, 0.5), replace(trial(1, 0.6), twins=twins))
     board = board_of(*trials)
     assert [(row.trial.number, row.trial.twins) for row in board.rows] == [(1, twins), (0, ())]
-    told = board.as_dict()["rows"][0]["twins"]
-    assert [(twin["number"], twin["near"]) for twin in told] == [(4, False), (6, True)]
+    assert board.as_dict()["rows"][0]["twins"] == [
+        {"number": 4, "near": False, "settings": {"dropout": 0.5}},
+        {"number": 6, "near": True, "settings": {"dropout": 0.501}},
+    ]
 
 
 def test_settings_that_cannot_matter_are_not_shown() -> None:
@@ -86,17 +72,13 @@ def test_settings_that_cannot_matter_are_not_shown() -> None:
 def test_varying_settings_are_those_in_which_trials_differ() -> None:
     """A setting that all trials share is no column, and neither is the seed."""
     trials = [trial(0, 0.1, dropout=0.1, epochs=3, seed=1), trial(1, 0.2, dropout=0.2, epochs=3, seed=2)]
-    assert board_of(*trials).varying == ("dropout",)
+    assert varying_settings([board_of(*trials)]) == ("dropout",)
 
 
 def test_half_width_is_that_of_the_wilson_interval() -> None:
-    """An accuracy of 50% on 100 images is known to ±9.6 points."""
+    """An accuracy of 50% on 100 images is known to ±9.6 points; without images its worth is unknown."""
     (row,) = board_of(trial(0, 0.5)).rows
     assert row.half_width == pytest.approx(0.0962, abs=1e-4)
-
-
-def test_no_interval_without_validation_images() -> None:
-    """Without images there is an accuracy of unknown worth, not a division by zero."""
     (row,) = Leaderboard((trial(0, 0.5),), BASE).rows
     assert row.half_width is None
 
@@ -124,13 +106,6 @@ def test_an_infeasible_trial_never_wins() -> None:
     ]
 
 
-def test_no_winner_where_no_trial_keeps_the_limits() -> None:
-    """Nothing is registered that breaks a limit, or of which it is not known."""
-    unknown = Goals.parse(["accuracy"], ["predict_ms <= 5"])
-    assert find_best([costly(0, 0.9, 1.0, 2e7)], LIMITED) is None
-    assert find_best([trial(0, 0.9)], unknown) is None
-
-
 def test_the_first_objective_decides() -> None:
     """With time first the fastest wins, and its ties go to the better accuracy."""
     trials = [costly(0, 0.9, 8.0), costly(1, 0.5, 2.0), costly(2, 0.6, 2.0)]
@@ -147,8 +122,13 @@ def test_the_front_is_marked_where_there_are_several_objectives() -> None:
     assert {row.trial.number for row in board_of(*trials, goals=LIMITED).shown} == {0, 1, 2}
 
 
-def test_shown_ranks_count_what_is_shown() -> None:
-    """Where siblings are left out, the rows that stay are 1, 2, 3."""
-    siblings = [replace(trial(number, 0.9 - number / 100), sibling_of=0) for number in range(2, 30)]
-    shown = board_of(trial(0, 0.95), trial(1, 0.3), *siblings).shown
-    assert [(row.trial.number, row.rank) for row in shown] == [(0, 1), (1, 2)]
+def test_of_a_trial_and_its_siblings_the_best_is_shown() -> None:
+    """And documented experiments; the rows that stay have ranks 1, 2, 3, and all are in the rows."""
+    siblings = [replace(trial(number, 0.9 - number / 100), sibling_of=number % 2) for number in range(3, 30)]
+    documented = replace(trial(2, 0.1), experiment="transfer/frozen")
+    worse = replace(trial(30, 0.05), sibling_of=2)
+    board = board_of(
+        trial(0, 0.95), replace(trial(1, 0.3), experiment="transfer/finetuned"), documented, worse, *siblings
+    )
+    assert [(row.trial.number, row.rank) for row in board.shown] == [(0, 1), (3, 2), (1, 3), (2, 4)]
+    assert len(board.rows) == 31

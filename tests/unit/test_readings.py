@@ -13,15 +13,20 @@ import carcls.families
 from carcls.config import TrialConfig
 from carcls.families import TestScore
 from carcls.stages import StageStore
-from sweeps.results.holdout import Subject, count_readings, find_reading, read_test
+from sweeps.results.models import count_readings, evaluate, find_reading
 from sweeps.results.result import TestReading
+from sweeps.trial import TrialRecord
 
 
-@dataclass
+@dataclass(frozen=True)
 class Images:
-    """What of a data set a reading asks for."""
+    """What of a data set an evaluation asks for."""
 
     digest: str = "images"
+
+    def refitted(self) -> Images:
+        """Return what a refit is trained on."""
+        return Images("images and validation")
 
 
 @dataclass
@@ -44,42 +49,46 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     """Take the place of reading images with a network."""
     reader = Reader()
     monkeypatch.setattr(carcls.families, "evaluate_on_test", reader)
+    monkeypatch.setattr(carcls.families, "refit_trial", lambda config, *_: f"refit-{config.dropout}")
+    monkeypatch.setattr("sweeps.results.models.model_on_disk", lambda _stages, _data, record, _tell: record.model)
     return reader
 
 
 def read(folder: Path, dropout: float, *, file: str = "test.json", refit: bool = False) -> TestReading:
     """Read the model of a trial that is known by its dropout."""
-    data: Any = Images("images and validation" if refit else "images")
-    subject = Subject(0, TrialConfig(dropout=dropout), data, refit)
+    config = TrialConfig(dropout=dropout).model_dump()
+    record = TrialRecord(0, None, {}, config, "complete", {}, 1, 1.0, model=f"model-{dropout}")
+    data: Any = Images()
+    known = find_reading(record, data, folder / file, refit=refit)
+    if known is not None:
+        return known
     stages, answers = StageStore(folder / "stages"), folder / "predictions.npz"
-    return find_reading(subject, folder / file) or read_test(
-        subject, f"model-{dropout}", stages, folder / file, answers
-    )
+    return evaluate(data, stages, record=record, refit=refit, path=folder / file, predictions=answers)[0]
 
 
-def test_a_model_is_read_once(tmp_path: Path, reader: Reader) -> None:
-    """Asked again, the sweep answers from what it wrote."""
+def test_a_model_is_read_once_and_another_winner_is_another_reading(tmp_path: Path, reader: Reader) -> None:
+    """Asked again, the sweep answers from what it wrote; extended, with a new winner, it says that it looked twice."""
     assert read(tmp_path, 0.1) == read(tmp_path, 0.1)
-    assert reader.models == ["model-0.1"]
     assert count_readings(tmp_path) == (1, 1)
-
-
-def test_another_winner_is_another_reading_of_another_model(tmp_path: Path, reader: Reader) -> None:
-    """A sweep that was extended and has a new winner says that it looked twice."""
-    read(tmp_path, 0.1)
     test = read(tmp_path, 0.2)
     assert (test.readings, test.models) == (2, 2)
-    assert len(reader.models) == 2
+    assert reader.models == ["model-0.1", "model-0.2"]
 
 
 def test_a_reading_whose_score_was_lost_counts(tmp_path: Path, reader: Reader) -> None:
-    """Who dies while reading has read: the second attempt is the second reading of one model."""
+    """Who dies while reading has read: the second attempt is the second reading of one model.
+
+    A count that cannot be read is no reason to begin at nothing either: a damaged file held one at least.
+    """
     reader.dies = True
     with pytest.raises(KeyboardInterrupt):
         read(tmp_path, 0.1)
     reader.dies = False
     test = read(tmp_path, 0.1)
     assert (test.readings, test.models) == (2, 1)
+    (tmp_path / "test.json").write_text('{"readings": 1, "tri')
+    assert read(tmp_path, 0.1).readings == 2
+    assert reader.models == ["model-0.1"] * 3
 
 
 def test_a_refit_is_another_model_than_the_trial(tmp_path: Path, reader: Reader) -> None:
@@ -107,10 +116,3 @@ def test_files_of_older_versions_count_one_model_a_reading(tmp_path: Path, reade
     assert (test.readings, test.models, test.metrics) == (2, 2, {"test_accuracy": 0.4})
     assert read(tmp_path, 0.2).models == 3
     assert reader.models == ["model-0.2"]
-
-
-def test_a_damaged_file_held_a_reading_at_least(tmp_path: Path, reader: Reader) -> None:
-    """A count that cannot be read is no reason to begin at nothing."""
-    (tmp_path / "test.json").write_text('{"readings": 1, "tri')
-    assert read(tmp_path, 0.1).readings == 2
-    assert reader.models == ["model-0.1"]

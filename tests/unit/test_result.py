@@ -86,18 +86,12 @@ def test_damaged_result_says_what_to_do(tmp_path: Path) -> None:
         read_result(tmp_path)
 
 
-def test_twins_stand_beside_the_trial_that_answers_them() -> None:
-    """What was not run since another trial answers it is told with what was drawn; no twins is none."""
-    stored = replace(RESULT, board=board_of(TWIN, FAILED)).as_dict()
-    assert stored["trials"][0]["twins"] == [{"number": 9, "near": True, "settings": {"dropout": 0.501}}]
-    del stored["trials"][0]["twins"], stored["trials"][1]["twins"]
-    assert SweepResult.from_dict(stored) == RESULT
-
-
 def test_result_of_an_older_version_is_read() -> None:
-    """What was written before there were confirmations has none."""
+    """What was written before there were confirmations and goals has none, and is a sweep after accuracy alone."""
     old = RESULT.as_dict()
-    del old["confirmed"], old["comparison"], old["best"]["confirms"], old["test"]["models"], old["test"]["refit"]
+    for later in ("confirmed", "comparison", "objectives", "constraints", "pareto"):
+        del old[later]
+    del old["best"]["confirms"], old["test"]["models"], old["test"]["refit"]
     for trial in old["trials"]:
         for later in ("reason", "sibling_of", "confirms", "failure", "twins"):
             del trial[later]
@@ -134,11 +128,3 @@ def test_not_a_number_becomes_null_and_not_a_number_again() -> None:
     assert math.isnan(read.trials[0].metrics["val_loss"])
     assert read.test is not None
     assert math.isnan(read.test.metrics["test_loss"])
-
-
-def test_a_result_from_before_there_were_goals_is_read() -> None:
-    """What an older carsweep wrote is a sweep after accuracy alone."""
-    old = {
-        name: value for name, value in RESULT.as_dict().items() if name not in ("objectives", "constraints", "pareto")
-    }
-    assert SweepResult.from_dict(old).board.goals == Goals()

@@ -1,48 +1,61 @@
-"""Early stopping: verdicts from measurements alone."""
+"""Early stopping: verdicts of the study, from its journal alone."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import optuna
 import pytest
+from helpers import ask, asked_of, study_spec
 from optuna.pruners import SuccessiveHalvingPruner
 
+from carcls.outcome import Measurement
 from sweeps.spec.fields import EarlyStopping
-from sweeps.study.rungs import Curve, is_beaten
+from sweeps.study.study import Study
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("min_epochs", "reduction"), [(1, 3), (2, 2), (1, 4)])
-def test_verdicts_are_those_of_optunas_successive_halving(seed: int, min_epochs: int, reduction: int) -> None:
+def test_verdicts_are_those_of_optunas_successive_halving(
+    seed: int, min_epochs: int, reduction: int, tmp_path: Path
+) -> None:
     """Trials that report in any order are stopped where optuna's pruner, which keeps notes of its own, stops them."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = SuccessiveHalvingPruner(min_epochs, reduction, min_early_stopping_rate=0)
-    study = optuna.create_study(direction="maximize", pruner=pruner)
-    order = random.Random(seed)
-    running = {trial.number: trial for trial in (study.ask() for _ in range(12))}
-    epochs = dict.fromkeys(running, 0)
-    stopped = 0
-    while running:
-        number = order.choice(sorted(running))
-        epochs[number] += 1
-        running[number].report(order.random(), epochs[number])
-        verdict = running[number].should_prune()
-        stopping = EarlyStopping(min_epochs=min_epochs, reduction=reduction, within_kind=0.0)
-        curves = {trial.number: Curve("full", trial.intermediate_values) for trial in study.get_trials()}
-        assert is_beaten(curves, number, epochs[number], 100, stopping) == verdict
-        stopped += verdict
-        if verdict or epochs[number] == 9:
-            del running[number]
+    theirs = optuna.create_study(direction="maximize", pruner=pruner)
+    order, stopped = random.Random(seed), 0
+    stopping = {"min_epochs": min_epochs, "reduction": reduction, "within_kind": 0.0}
+    spec = study_spec(trials=12, near=0.0, config={"epochs": 100}, early_stopping=stopping)
+    with Study.open(tmp_path, spec) as study:
+        running = {asked.number: theirs.ask() for asked in asked_of(study)}
+        epochs = dict.fromkeys(running, 0)
+        while running:
+            number, accuracy = order.choice(sorted(running)), order.random()
+            epochs[number] += 1
+            running[number].report(accuracy, epochs[number])
+            verdict = study.report(number, Measurement(epochs[number], {"val_accuracy": accuracy}))
+            assert verdict == running[number].should_prune()
+            stopped += verdict
+            if verdict or epochs[number] == 9:
+                del running[number]
     assert stopped
 
 
-def test_early_epochs_are_compared_within_their_kind() -> None:
+def test_early_epochs_are_compared_within_their_kind(tmp_path: Path) -> None:
     """A trial that opens its backbone is not stopped by frozen ones in its first half, and is later."""
-    curves = {0: Curve("frozen", {2: 0.9, 6: 0.9}), 1: Curve("full", {2: 0.5}), 2: Curve("full", {2: 0.5, 6: 0.6})}
-    stopping = EarlyStopping(min_epochs=2, reduction=3, within_kind=0.5)
-    assert not is_beaten(curves, 1, 2, 10, stopping)
-    assert is_beaten(curves, 2, 6, 10, stopping)
+    starts = ({"unfreezing": "frozen"}, {"unfreezing": "full"}, {"unfreezing": "full", "dropout": 0.1})
+    stopping = {"min_epochs": 2, "reduction": 3, "within_kind": 0.5}
+    with Study.open(tmp_path, study_spec(config={"epochs": 10}, starts=starts, early_stopping=stopping)) as study:
+        frozen, lower, higher = (ask(study).number for _ in starts)
+
+        def report(number: int, epoch: int, accuracy: float) -> bool:
+            return study.report(number, Measurement(epoch, {"val_accuracy": accuracy}))
+
+        assert not any(report(frozen, epoch, 0.9) for epoch in (2, 6))
+        assert not report(lower, 2, 0.5)
+        assert not report(higher, 2, 0.5)
+        assert report(higher, 6, 0.6)
 
 
 def test_rungs_are_powers_of_the_reduction() -> None:

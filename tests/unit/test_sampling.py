@@ -13,11 +13,10 @@ from sweeps.spec.space import Choice, Domain, Range
 from sweeps.study.sampling import (
     MOST_SHOWN,
     STARTUP_TRIALS,
-    STATES,
     Sampler,
     _most_telling,
-    _seed_of,
     _tpe,
+    seed_of,
     to_distribution,
 )
 from sweeps.trial import Status, TrialRecord
@@ -52,7 +51,7 @@ def _trial(record: TrialRecord) -> FrozenTrial:
     """Return the trial as a study of Optuna would have it, with all it has measured."""
     value = record.metrics["val_accuracy"]
     trial = create_trial(
-        state=STATES[record.status],
+        state=TrialState["FAIL" if record.status == "failed" else record.status.upper()],
         value=value if record.status == "complete" else None,
         params=dict(record.settings),
         distributions={name: DISTRIBUTIONS[name] for name in record.settings},
@@ -67,7 +66,7 @@ def test_draws_are_those_of_a_study_that_holds_the_trials() -> None:
     records = _records(60)
     sampler = Sampler(SEARCH, 3)
     for count in (0, 5, 30, 45, 60):
-        study = optuna.create_study(direction="maximize", sampler=_tpe(_seed_of(3, count), STARTUP_TRIALS))
+        study = optuna.create_study(direction="maximize", sampler=_tpe(seed_of(3, count), STARTUP_TRIALS))
         study.add_trials([_trial(record) for record in records[:count]])
         expected = study.ask(dict(DISTRIBUTIONS)).params
         assert sampler.draw(records[:count], count) == expected

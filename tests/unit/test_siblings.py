@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import helpers
+from helpers import ask, asked_of, rewrite_journal, study_spec
+
 from carcls.config import TrialConfig
-from sweeps.results.leaderboard import Leaderboard
-from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, Range
-from sweeps.spec.spec import SweepSpec
-from sweeps.study.journal import sealed
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler
 from sweeps.study.study import Asked, Study
@@ -22,20 +21,13 @@ KS, DISTANCES = (1, 3, 10), ("euclidean", "cosine")
 VOTES = ("uniform", "distance", "softmax")
 
 
-def spec_of(**changes: Any) -> SweepSpec:
-    """Two extractors, and twelve ways to ask their neighbours."""
-    fields: dict[str, Any] = {
-        "family": "retrieval",
-        "trials": 24,
-        "config": {"unfreezing": "full"},
-        "search": {
-            "dropout": Choice((0.0, 0.5)),
-            "k": Choice((1, 3, 5, 7, 10, 20)),
-            "distance": Choice(("euclidean", "cosine")),
-        },
-        "early_stopping": EarlyStopping(enabled=False),
-    }
-    return SweepSpec.model_validate({**fields, **changes})
+# Two extractors, and twelve ways to ask their neighbours.
+SEARCH = {
+    "dropout": Choice((0.0, 0.5)),
+    "k": Choice((1, 3, 5, 7, 10, 20)),
+    "distance": Choice(("euclidean", "cosine")),
+}
+spec_of = partial(study_spec, family="retrieval", trials=24, config={"unfreezing": "full"}, search=SEARCH)
 
 
 def accuracy(config: TrialConfig) -> float:
@@ -57,62 +49,54 @@ def siblings_of(config: TrialConfig, most: int = 20) -> list[dict[str, Any]]:
 def complete(study: Study, asked: Asked) -> None:
     """Close a trial with all its siblings."""
     more = {"model": f"embeddings/{asked.number}", "siblings": siblings_of(asked.config)}
-    study.tell_complete(asked.number, {"val_accuracy": accuracy(asked.config)}, 2, 1.0, more)
+    helpers.complete(study, asked, {"val_accuracy": accuracy(asked.config)}, **more)
 
 
 def run(study: Study) -> list[Asked]:
     """Complete all that the study still owes."""
     done = []
-    while (asked := study.ask()) is not None:
+    for asked in asked_of(study):
         complete(study, asked)
         done.append(asked)
     return done
 
 
 def test_two_extractors_are_two_trials_whatever_is_asked_of_their_neighbours(tmp_path: Path) -> None:
-    """24 combinations of 2 extractors with 12 neighbour settings: 2 trials run, and 22 are answered on the way."""
+    """24 combinations of 2 extractors with 12 neighbour settings: 2 trials run, and 22 are answered on the way.
+
+    Each has its own settings and metrics, takes no time, and leads to what its parent trained.
+    """
     with Study.open(tmp_path, spec_of()) as study:
         done = run(study)
         records = study.records()
     assert len({asked.config.dropout for asked in done}) == len(done) == 2
-    assert len(records) == 24
-    assert sum(record.sibling_of is not None for record in records) == 22
-    assert len({TrialConfig.model_validate(dict(record.config)).digest for record in records}) == 24
-
-
-def test_siblings_are_complete_trials_with_their_parents_model(tmp_path: Path) -> None:
-    """A sibling carries its own settings and metrics, takes no time, and leads to what its parent trained."""
-    with Study.open(tmp_path, spec_of()) as study:
-        asked = study.ask()
-        assert asked is not None
-        complete(study, asked)
-        siblings = [record for record in study.records() if record.sibling_of == asked.number]
-    assert len(siblings) == 11
+    assert len({TrialConfig.model_validate(dict(record.config)).digest for record in records}) == len(records) == 24
+    siblings = [record for record in records if record.sibling_of is not None]
+    assert len(siblings) == 22
     for record in siblings:
         config = TrialConfig.model_validate(dict(record.config))
-        assert (record.status, record.model, record.seconds) == ("complete", f"embeddings/{asked.number}", 0.0)
+        assert (record.status, record.model, record.seconds) == ("complete", f"embeddings/{record.sibling_of}", 0.0)
         assert record.metrics == {"val_accuracy": accuracy(config)}
-        assert record.settings == {"dropout": asked.config.dropout, "k": config.k, "distance": config.distance}
+        assert record.settings == {"dropout": config.dropout, "k": config.k, "distance": config.distance}
+
+
+def test_siblings_cost_no_budget(tmp_path: Path) -> None:
+    """A budget of five trials with many values of dropout runs five trials."""
+    search = {**SEARCH, "dropout": Choice(tuple(step / 100 for step in range(50)))}
+    with Study.open(tmp_path, spec_of(search=search, trials=5)) as study:
+        assert len(run(study)) == 5
+        assert len(study.records()) == 5 * 12
 
 
 def test_only_what_the_sweep_searches_becomes_a_sibling(tmp_path: Path) -> None:
     """A vote that is not searched and a k outside of its domain are left out."""
     search = {"dropout": Choice((0.0, 0.5)), "k": Range(2, 4, step=1)}
     with Study.open(tmp_path, spec_of(search=search)) as study:
-        asked = study.ask()
-        assert asked is not None
+        asked = ask(study)
         complete(study, asked)
         found = [record.config for record in study.records() if record.sibling_of is not None]
     assert sorted([asked.config.k, *(config["k"] for config in found)]) == [2, 3, 4]
     assert {config["vote"] for config in found} == {"uniform"}
-
-
-def test_siblings_cost_no_budget(tmp_path: Path) -> None:
-    """A budget of five trials with many values of dropout runs five trials."""
-    search = {**spec_of().search, "dropout": Choice(tuple(step / 100 for step in range(50)))}
-    with Study.open(tmp_path, spec_of(search=search, trials=5)) as study:
-        assert len(run(study)) == 5
-        assert len(study.records()) == 5 * 12
 
 
 def test_a_documented_experiment_is_never_answered_by_a_sibling(tmp_path: Path) -> None:
@@ -129,14 +113,12 @@ def test_a_documented_experiment_is_never_answered_by_a_sibling(tmp_path: Path) 
 def test_derived_trials_are_stored_once_and_numbered_as_if_each_had_a_line(tmp_path: Path) -> None:
     """The parent's end lists them; whoever opens or reads the journal finds the same numbers and goes on after them."""
     with Study.open(tmp_path, spec_of()) as study:
-        first = study.ask()
-        assert first is not None
+        first = ask(study)
         complete(study, first)
         assert [record.number for record in study.take_finished()] == [*range(1, 12), 0]
         lines = (tmp_path / "study.journal").read_text().splitlines()
         assert sum('"vote":' in line for line in lines) == 1  # that of asking: each setting and metric is in one line
-        second = study.ask()
-        assert second is not None
+        second = ask(study)
         complete(study, second)
         everything = study.records()
     assert (first.number, second.number) == (0, 12)
@@ -150,17 +132,10 @@ def test_derived_trials_are_stored_once_and_numbered_as_if_each_had_a_line(tmp_p
 def test_derived_trials_of_older_journals_are_read_and_gone_on_from(tmp_path: Path) -> None:
     """Each had a line of its own, and its parent's end a list of all that was answered; nothing is read twice."""
     with Study.open(tmp_path, spec_of()) as study:
-        asked = study.ask()
-        assert asked is not None
+        asked = ask(study)
         complete(study, asked)
         everything = study.records()
-    journal = tmp_path / "study.journal"
-    logs = [json.loads(line) for line in journal.read_text().splitlines()]
-    content, total = b"", 0
-    for log in as_before(logs, everything):
-        line, total = sealed({name: value for name, value in log.items() if name != "sum"}, total)
-        content += line
-    journal.write_bytes(content)
+    rewrite_journal(tmp_path, lambda logs: as_before(logs, everything))
     assert [(r.number, r.settings, r.metrics, r.model) for r in read_history(tmp_path).records] == [
         (r.number, r.settings, r.metrics, r.model) for r in everything
     ]
@@ -196,12 +171,10 @@ def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
         experiments=("retrieval/resnet50-k3-euclidean",),
         starts=({"dropout": 0.33, "epochs": 4},),
         trials=4,
-        search={**spec_of().search, "dropout": Choice(tuple(step / 100 for step in range(30)))},
+        search={**SEARCH, "dropout": Choice(tuple(step / 100 for step in range(30)))},
     )
     with Study.open(tmp_path, spec) as study:
-        first, second = study.ask(), study.ask()
-        assert first is not None
-        assert second is not None
+        first, second = ask(study), ask(study)
         assert (first.experiment, second.experiment) == ("retrieval/resnet50-k3-euclidean", None)
         assert (second.config.dropout, second.config.epochs) == (0.33, 4)
         complete(study, first)
@@ -212,33 +185,14 @@ def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
     assert all(asked.config.dropout != 0.33 for asked in rest)
 
 
-def test_the_leaderboard_shows_the_best_of_each_trial_and_its_siblings(tmp_path: Path) -> None:
-    """All are ranked; condensed, each search and its siblings are one row, and experiments keep theirs."""
-    names = ("retrieval/resnet50-k3-euclidean",)
-    with Study.open(tmp_path, spec_of(experiments=names, trials=2)) as study:
-        run(study)
-        trials = study.records()
-    base = spec_of().trial_config({}).model_dump()
-    board = Leaderboard(tuple(trials), base, 100)
-    rows = board.shown
-    assert len(board.rows) == len(trials) > 20
-    assert [row.trial.experiment for row in rows if row.trial.experiment] == list(names)
-    assert len(rows) <= 3
-    assert rows[0] == board.rows[0]
-
-
 def test_the_sampler_sees_the_best_sibling_of_each_trial_only(tmp_path: Path) -> None:
     """Hundreds of answers of one network would outweigh all else: draws are equal with and without the lesser ones."""
-    search = {**spec_of().search, "dropout": Range(0.0, 0.5), "k": Range(1, 20, step=1)}
+    search = {**SEARCH, "dropout": Range(0.0, 0.5), "k": Range(1, 20, step=1)}
     with Study.open(tmp_path, spec_of(search=search, trials=12)) as study:
         run(study)
         records = study.records()
-    best: dict[int, TrialRecord] = {}
-    for record in records:
-        parent = record.sibling_of
-        if parent is not None and (parent not in best or accuracy_of(record) > accuracy_of(best[parent])):
-            best[parent] = record
-    fewer = [record for record in records if record.sibling_of is None or record in best.values()]
+    parents = {record.sibling_of: record for record in sorted(records, key=lambda r: r.metrics["val_accuracy"])}
+    fewer = [record for record in records if record.sibling_of is None or record is parents[record.sibling_of]]
     assert len(fewer) < len(records) / 5
     for number in range(5):
         assert Sampler(search, 0).draw(records, number) == Sampler(search, 0).draw(fewer, number)
@@ -253,11 +207,6 @@ def test_what_was_not_run_answers_nothing(tmp_path: Path) -> None:
     derived = [record for record in records.values() if record.sibling_of is not None]
     assert any(record.twins for record in records.values())
     assert all(records[d.sibling_of or 0].config["dropout"] == d.config["dropout"] for d in derived)
-
-
-def accuracy_of(record: TrialRecord) -> float:
-    """Return what orders the trials."""
-    return record.metrics["val_accuracy"]
 
 
 def test_what_nobody_has_answered_is_found_where_the_sampler_repeats_itself(tmp_path: Path) -> None:

@@ -12,13 +12,12 @@ from carcls.outcome import Measurement
 from sweeps.engine.forecast import Account, BudgetStatus
 from sweeps.engine.meter import Meter
 from sweeps.engine.resources import Share
-from sweeps.results.spending import spent_dict
+from sweeps.results.result import spent_dict
 from sweeps.spec.fields import Prices
 from sweeps.spec.loading import load_spec
 from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
-from sweeps.study.older import read_older_spending
-from sweeps.study.records import read_history
+from sweeps.study.records import read_history, read_older_spending
 from sweeps.study.study import Asked, Study
 from sweeps.trial import NOTHING, Spent, Status, TrialRecord
 

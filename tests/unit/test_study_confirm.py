@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import helpers
 import pytest
+from helpers import ask, asked_of, run_study, study_spec
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
@@ -15,30 +18,19 @@ from sweeps.spec.spec import SweepSpec
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.study.study import Asked, Study
 
-
-def spec_of(**changes: object) -> SweepSpec:
-    """Four searched trials, of which the two best get two fresh seeds; with changes."""
-    fields = {
-        "family": "transfer",
-        "trials": 4,
-        "confirm": "2x2",
-        "search": {"dropout": Range(0.0, 0.5)},
-        "early_stopping": EarlyStopping(enabled=False),
-    }
-    return SweepSpec.model_validate({**fields, **changes})
+# Four searched trials, of which the two best get two fresh seeds.
+spec_of = partial(study_spec, trials=4, confirm="2x2")
 
 
 def complete(study: Study, asked: Asked, accuracy: float | None = None) -> None:
-    """Report one epoch and close the trial with it."""
-    value = 1 - asked.config.dropout if accuracy is None else accuracy
-    assert not study.report(asked.number, Measurement(1, {"val_accuracy": value}))
-    study.tell_complete(asked.number, {"val_accuracy": value}, 1, 0.5, {"model": "m"})
+    """Close the trial; the less dropout, the better it is."""
+    helpers.complete(study, asked, {"val_accuracy": 1 - asked.config.dropout if accuracy is None else accuracy})
 
 
 def search(folder: Path, spec: SweepSpec) -> Study:
     """Run the search to its end; leave the study open."""
     study = Study.open(folder, spec)
-    while (asked := study.ask()) is not None:
+    for asked in asked_of(study):
         complete(study, asked)
     return study
 
@@ -69,18 +61,13 @@ def test_a_killed_driver_repeats_only_what_is_missing(tmp_path: Path) -> None:
     spec = spec_of()
     with search(tmp_path, spec) as study:
         study.confirm(wanted(study, spec))
-        first, begun = study.ask(), study.ask()
-        assert first is not None
-        assert begun is not None
+        first, begun = ask(study), ask(study)
         complete(study, first, 0.5)
     with Study.open(tmp_path, spec) as study:
         assert not study.has_work
         assert study.ask() is None
         assert study.confirm(wanted(study, spec))
-        rest = []
-        while (asked := study.ask()) is not None:
-            rest.append(asked.number)
-            complete(study, asked, 0.5)
+        rest = [asked.number for asked in run_study(study, lambda _: {"val_accuracy": 0.5})]
         assert rest[0] == begun.number
         assert len(rest) == 3
     with Study.open(tmp_path, spec) as study:
@@ -91,17 +78,14 @@ def test_a_run_that_was_begun_is_ended_though_others_are_the_best_by_now(tmp_pat
     """Else the sweep would stay unfinished for ever."""
     with search(tmp_path, spec_of()) as study:
         study.confirm(wanted(study, spec_of()))
-        begun = study.ask()
-        assert begun is not None
+        begun = ask(study)
     spec = spec_of(trials=6)
     with Study.open(tmp_path, spec, edits=[]) as study:
-        while (asked := study.ask()) is not None:
-            complete(study, asked, 1.0)
+        run_study(study, lambda _: {"val_accuracy": 1.0})
         repeats = wanted(study, spec)
         assert begun.config.digest not in {repeat.config.digest for repeat in repeats}
         assert study.confirm(repeats)
-        again = study.ask()
-        assert again is not None
+        again = ask(study)
         assert again.number == begun.number
         assert len([study.ask() for _ in range(4)]) == 4
         assert study.ask() is None
@@ -112,20 +96,17 @@ def test_confirming_runs_are_never_pruned_and_prune_nobody(tmp_path: Path) -> No
     spec = spec_of(config={"epochs": 3})
     with search(tmp_path, spec) as study:
         study.confirm(wanted(study, spec))
-        asked = study.ask()
-        assert asked is not None
+        asked = ask(study)
         assert not study.report(asked.number, Measurement(1, {"val_accuracy": 0.0}))
         study.tell_complete(asked.number, {"val_accuracy": 1.0}, 3, 1.0, {})
         for _ in range(3):
-            other = study.ask()
-            assert other is not None
+            other = ask(study)
             study.report(other.number, Measurement(1, {"val_accuracy": 1.0}))
             study.tell_complete(other.number, {"val_accuracy": 1.0}, 3, 1.0, {})
     # The best in two goes on: 0.9 is second to none of the search, but would be fourth to the runs with fresh seeds.
     stopping = EarlyStopping(min_epochs=1, reduction=2)
     with Study.open(tmp_path, spec_of(config={"epochs": 3}, trials=5, early_stopping=stopping), edits=[]) as study:
-        more = study.ask()
-        assert more is not None
+        more = ask(study)
         assert not study.report(more.number, Measurement(1, {"val_accuracy": 0.999}))
 
 
@@ -137,11 +118,9 @@ def test_the_search_goes_on_as_if_nothing_was_confirmed(tmp_path: Path) -> None:
     for folder, repeats in ((tmp_path / "one", []), (tmp_path / "other", repeats_of(0, best, 0, 3))):
         with search(folder, spec) as study:
             study.confirm(repeats)
-            while (asked := study.ask()) is not None:
-                complete(study, asked, 1.0)
+            run_study(study, lambda _: {"val_accuracy": 1.0})
         with Study.open(folder, more) as study:
-            asked = study.ask()
-            assert asked is not None
+            asked = ask(study)
             drawn.append(asked.settings)
             assert study.left() == 0
     assert drawn[0] == drawn[1]
@@ -153,8 +132,7 @@ def test_siblings_of_a_confirming_run_are_told_to_nobody(tmp_path: Path) -> None
     with search(tmp_path, spec) as study:
         before = len(study.records())
         study.confirm(wanted(study, spec)[:1])
-        asked = study.ask()
-        assert asked is not None
+        asked = ask(study)
         sibling = {"settings": {"k": 9}, "metrics": {"val_accuracy": 1.0}}
         study.tell_complete(asked.number, {"val_accuracy": 0.5}, 1, 1.0, {"siblings": [sibling]})
         assert all(record.config["k"] != 9 for record in study.records())
@@ -169,8 +147,7 @@ def test_what_is_logged_of_a_confirming_run_is_what_runs(tmp_path: Path, experim
     spec = spec_of(trials=1, experiments=(experiment,), confirm="1x1", fixed={"epochs": 2, "dropout": 0.11})
     with search(tmp_path, spec) as study:
         study.confirm(wanted(study, spec))
-        asked = study.ask()
-        assert asked is not None
+        asked = ask(study)
         assert asked.experiment is None
         assert spec.trial_config(asked.settings, asked.experiment) == asked.config
         assert asked.config.epochs == 2

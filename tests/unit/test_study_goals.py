@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from helpers import run_study, study_spec
+
 from carcls.config import TrialConfig
-from carcls.outcome import Measurement
 from sweeps.spec.objectives import Goals
 from sweeps.spec.space import Choice, Range
 from sweeps.spec.spec import SweepSpec
@@ -17,10 +19,8 @@ COSTS = {"resnet50": 23.9e6, "densenet121": 7.2e6}
 SEEDS = 8
 
 
-def spec_of(**changes: object) -> SweepSpec:
-    """A search over two numbers; with changes."""
-    search = {"dropout": Range(0.0, 0.9), "label_smoothing": Range(0.0, 0.9)}
-    return SweepSpec.model_validate({"family": "transfer", "trials": 30, "search": search, **changes})
+SEARCH = {"dropout": Range(0.0, 0.9), "label_smoothing": Range(0.0, 0.9)}
+spec_of = partial(study_spec, trials=30, search=SEARCH, early_stopping={})
 
 
 def by_backbone(config: TrialConfig) -> dict[str, float]:
@@ -30,13 +30,7 @@ def by_backbone(config: TrialConfig) -> dict[str, float]:
 
 def run(study: Study, measure: Callable[[TrialConfig], dict[str, float]]) -> list[Asked]:
     """Complete all that the study owes with what ``measure`` says."""
-    done = []
-    while (asked := study.ask()) is not None:
-        metrics = measure(asked.config)
-        study.report(asked.number, Measurement(1, {"val_accuracy": metrics["val_accuracy"]}))
-        study.tell_complete(asked.number, metrics, 1, 0.1, {})
-        done.append(asked)
-    return done
+    return run_study(study, lambda asked: measure(asked.config))
 
 
 def toy(config: TrialConfig) -> dict[str, float]:
@@ -86,22 +80,15 @@ def test_what_breaks_a_limit_is_not_run_and_costs_no_trial(tmp_path: Path) -> No
     assert refused[0].reason == "not run, since it breaks a constraint: parameters 23.9M > 10.0M"
 
 
-def test_where_no_trial_keeps_the_limit_the_sweep_ends_at_once(tmp_path: Path) -> None:
-    """Nothing is run, and asking ends, when every trial is known to break a limit."""
-    spec = spec_of(trials=5, constraints=["parameters <= 1M"])
+def test_where_no_trial_keeps_the_limit_the_sweep_ends_at_once_and_a_loosened_one_readmits(tmp_path: Path) -> None:
+    """Nothing is run, and asking ends; a documented experiment that was refused is run when the limit is lifted."""
+    spec = spec_of(trials=2, experiments=["transfer/frozen"], constraints=["parameters <= 10M"])
     with Study.open(tmp_path, spec, costs=by_backbone) as study:
         assert run(study, toy) == []
         assert all(record.refused for record in study.records())
-
-
-def test_a_loosened_limit_readmits_what_it_refused(tmp_path: Path) -> None:
-    """A documented experiment that was refused is run when the limit is lifted with resume."""
-    spec = spec_of(trials=2, experiments=["transfer/frozen"], search={}, constraints=["parameters <= 10M"])
-    with Study.open(tmp_path, spec, costs=by_backbone) as study:
-        assert run(study, toy) == []
     loose = spec.model_copy(update={"constraints": ("parameters <= 30M",)})
     with Study.open(tmp_path, loose, edits=["constraints"], costs=by_backbone) as study:
-        assert [asked.experiment for asked in run(study, toy)] == ["transfer/frozen"]
+        assert [asked.experiment for asked in run(study, toy)] == ["transfer/frozen", None]
 
 
 def test_trials_without_the_new_measures_do_not_stop_the_search(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from carcls.data.config import DataSummary
 from carcls.stages import StageStore
 from sweeps.cli.summary import verdict_lines
 from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.models import compare_winner
 from sweeps.results.result import Compared, SweepResult
-from sweeps.results.winner_comparison import compare_winner
 from sweeps.trial import TrialRecord
 
 IMAGES = 200
@@ -60,7 +60,8 @@ class Sweep:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    """Return a sweep without trials."""
+    """Return a sweep without trials, whose folder is the cached stage of their answers."""
+    (tmp_path / "key.json").touch()
     return Sweep(tmp_path)
 
 
@@ -122,30 +123,18 @@ def test_confirmed_winner_is_compared_with_each_other_one_over_all_seeds(sweep: 
     assert compared[1].p < 0.001
 
 
-def test_missing_answers_are_left_out(sweep: Sweep) -> None:
-    """A runner-up whose answers are gone is compared with nobody; so is a winner."""
-    sweep.add(hits_of(120))
-    sweep.add(hits_of(100))
-    (sweep.folder / "trial-1.npz").unlink()
-    assert sweep.compare() == ()
-    (sweep.folder / "trial-0.npz").unlink()
-    assert sweep.compare() == ()
-
-
-def test_one_trial_alone_is_compared_with_nothing(sweep: Sweep) -> None:
-    """There is nothing to say."""
+def test_where_there_are_no_pairs_nothing_is_compared(sweep: Sweep) -> None:
+    """One trial alone; a runner-up that answered other images, or whose answers are gone; a winner whose are gone."""
     sweep.add(hits_of(120))
     assert sweep.compare() == ()
     assert verdict_lines(sweep.result) == []
-
-
-def test_answers_to_other_images_are_not_compared(sweep: Sweep) -> None:
-    """Rows that are not the validation images are no pairs."""
-    sweep.add(hits_of(120))
     sweep.add(hits_of(100))
-    rows = np.arange(IMAGES) + 1
-    np.savez(sweep.folder / "trial-1.npz", rows=rows, labels=LABELS, predicted=LABELS)
+    assert sweep.compare() != ()
+    np.savez(sweep.folder / "trial-1.npz", rows=np.arange(IMAGES) + 1, labels=LABELS, predicted=LABELS)
     assert sweep.compare() == ()
+    for name in ("trial-1.npz", "trial-0.npz"):
+        (sweep.folder / name).unlink()
+        assert sweep.compare() == ()
 
 
 @pytest.mark.parametrize(("changed", "idle"), [("predict_ms", True), ("ms_per_query", True), ("val_f1", False)])

@@ -71,12 +71,14 @@ def fit_projection(
     fitted = _principal(wide - mean, dim) if whitening == "pca" else _discriminant(wide - mean, labels, dim)
     if fitted is None:
         return Projection(None, None, l2_normalize)
-    return Projection(mean.astype(np.float32), _signed(fitted).astype(np.float32), l2_normalize)
+    return Projection(mean.astype(np.float32), fitted.astype(np.float32), l2_normalize)
 
 
 def _principal(centred: NDArray[np.float64], dim: int) -> NDArray[np.float64] | None:
-    values, vectors = _eigen(centred.T @ centred / max(1, len(centred) - 1), dim)
-    return vectors / np.sqrt(values) if len(values) else None
+    values, vectors = np.linalg.eigh(centred.T @ centred / max(1, len(centred) - 1))
+    values, vectors = values[::-1][:dim], vectors[:, ::-1][:, :dim]
+    kept = values > _LEAST_EIGENVALUE * max(values[0], 0.0)
+    return vectors[:, kept] / np.sqrt(values[kept]) if kept.any() else None
 
 
 def _discriminant(centred: NDArray[np.float64], labels: NDArray[np.int64], dim: int) -> NDArray[np.float64] | None:
@@ -113,17 +115,3 @@ def _shrunk_covariance(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
     shrunk: NDArray[np.float64] = (1 - shrinkage) * sample
     shrunk.flat[:: dims + 1] += max(shrinkage * level, _LEAST_EIGENVALUE * np.sqrt(size))
     return shrunk
-
-
-def _eigen(symmetric: NDArray[np.float64], most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the largest eigenvalues, descending, and their vectors in columns; without those that are only noise."""
-    values, vectors = np.linalg.eigh(symmetric)
-    values, vectors = values[::-1][:most], vectors[:, ::-1][:, :most]
-    kept = (values > _LEAST_EIGENVALUE * max(values[0], 0.0)) & (values > 0)
-    return values[kept], vectors[:, kept]
-
-
-def _signed(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn each column so that its largest component is positive: eigenvectors have no sign of their own."""
-    largest = np.take_along_axis(columns, np.abs(columns).argmax(axis=0)[None, :], axis=0)
-    return columns * np.where(largest < 0, -1.0, 1.0)
