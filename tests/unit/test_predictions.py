@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from carcls.errors import InputError
-from carcls.evaluation.classification import softmax
+from carcls.evaluation.metrics import softmax
 from carcls.evaluation.predictions import read_predictions
 from carcls.training.trained import save_predictions
 
