@@ -29,9 +29,8 @@ def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) 
     folder = trained.get_or_train(report)
     history = read_history(folder)
     relative = folder.relative_to(stages.root)
-    costs = costs_of(config, len(data.classes), stages)
     return Outcome(
-        metrics={**history[-1], "predict_ms": costs.milliseconds, "parameters": float(costs.parameters)},
+        metrics={**history[-1], **costs_of(config, len(data.classes), stages)},
         epochs=len(history),
         seconds=time.perf_counter() - start,
         reused=reused,

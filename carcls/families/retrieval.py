@@ -187,7 +187,7 @@ class Queries:
                 start = time.perf_counter()
                 said, _ = self._votes(found, vote)
                 times = _timing(fit_seconds, search_seconds + time.perf_counter() - start, len(labels))
-                cost = {"predict_ms": costs.milliseconds + times["ms_per_query"], "parameters": float(costs.parameters)}
+                cost = {**costs, "predict_ms": costs["predict_ms"] + times["ms_per_query"]}
                 for k in sorted({*range(1, min(MOST_K, len(gallery)) + 1), self.config.k}):
                     measures = answer_metrics(said[k - 1], labels, classes, prefix="val_")
                     settings = {"k": k, "distance": distance, "vote": vote}
