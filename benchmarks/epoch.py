@@ -24,11 +24,10 @@ from torch.nn import functional
 from carcls.config import TrialConfig
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.stages import StageStore
-from carcls.training.device import NumberFormat, autocast, pick_device
-from carcls.training.images import ImageSource
+from carcls.training.images import ImageSource, NumberFormat, autocast, pick_device
 from carcls.training.loop import Split, Trainer
+from carcls.training.measured import resolve_precision
 from carcls.training.optim import build_optimizer
-from carcls.training.precision import resolve_precision
 
 TARGET = 1.05
 CLASSES = 196

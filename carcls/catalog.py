@@ -28,7 +28,7 @@ class BackboneRecord:
         weights_file: name of the official weights, which holds the first digits of their SHA-256 as torch hub's names
             do; empty where there is none of a known name.
         parameters: parameters without the head, in millions (for disk estimates).
-        bf16: whether plans take bf16 to be faster on a CPU with AMX; trials measure it (carcls.training.precision).
+        bf16: whether plans take bf16 to be faster on a CPU with AMX; trials measure it (carcls.training.measured).
     """
 
     name: str

@@ -132,7 +132,7 @@ def _uuid(library: ctypes.CDLL, device: ctypes.c_void_p) -> str:
 
 
 def hold_gpus(share: float) -> None:
-    """Note how much of a GPU this process's trial was given; ``carcls.training.device.pick_device`` keeps to it."""
+    """Note how much of a GPU this process's trial was given; ``carcls.training.images.pick_device`` keeps to it."""
     _held[:] = [share]
 
 

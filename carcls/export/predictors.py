@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from carcls.export.images import Images, Preprocessing
 from carcls.models.classifier import Classifier
-from carcls.models.pooling import pooled_embeddings
 from carcls.neighbours.gallery import Gallery
 
 TOP = 5
@@ -122,7 +121,7 @@ class GalleryPredictor:
     def embed(self, images: Images) -> NDArray[np.float32]:
         """Return the extractor's embeddings, float32 [b, d]."""
         backbone, pooling = self.extractor.backbone, self.gallery.config.pooling
-        rows = [pooled_embeddings(backbone, batch)[pooling].numpy() for batch in self.preprocessing.batches(images)]
+        rows = [backbone.every_pooling(batch)[pooling].numpy() for batch in self.preprocessing.batches(images)]
         return np.concatenate([np.zeros((0, backbone.embedding), np.float32), *rows])
 
 

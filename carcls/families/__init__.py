@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.config import Family, TrialConfig
+from carcls.config import SCRATCH, Family, TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.evaluation.significance import wilson_interval
 from carcls.families.checks import preflight
@@ -97,7 +97,7 @@ def known_costs(config: TrialConfig, classes: int) -> dict[str, float]:
     Raises:
         InputError: the network cannot be built.
     """
-    from carcls.training.costs import count_parameters
+    from carcls.training.measured import count_parameters
 
     return {"parameters": float(count_parameters(config, classes if _family(config).has_head else 0))}
 
@@ -113,10 +113,9 @@ def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Re
 
 def load_libraries(config: TrialConfig) -> None:
     """Load what answering images with a trial's model takes, for seconds, so that it is there when it is needed."""
-    from carcls.models.backbones import load_library
-
     _family(config)
-    load_library(config.backbone)
+    if config.backbone != SCRATCH:
+        import_module("timm")
 
 
 def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:

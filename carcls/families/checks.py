@@ -10,6 +10,7 @@ from carcls.catalog import BackboneRecord
 from carcls.config import SCRATCH, TrialConfig
 from carcls.errors import InputError
 from carcls.models.networks import Network, know_network
+from carcls.models.weights import LATER, RANDOM
 from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages, stays_frozen
 
 
@@ -46,9 +47,9 @@ def preflight(
 
 
 def _notes_of(config: TrialConfig, network: Network) -> list[str]:
-    if network.weights == "later":
+    if network.weights == LATER:
         return [f"The weights of {config.backbone} are not on this machine yet; the sweep downloads them first."]
-    if config.family != "scratch" and network.weights == "random":
+    if config.family != "scratch" and network.weights == RANDOM:
         return [f"{config.backbone} starts from random weights: nothing is transferred."]
     return []
 
@@ -73,12 +74,11 @@ def _check_batches(config: TrialConfig) -> None:
 
 @lru_cache(maxsize=256)
 def _trains_on_one_image(network: TrialConfig, unfreezing: str, epochs: int) -> bool:
-    from carcls.models.classifier import build_classifier
-    from carcls.models.unfreeze import open_backbone, trains_on_one_image
+    from carcls.models.classifier import build_classifier, trains_on_one_image
 
     classifier = build_classifier(network, classes=1)
-    stages = len(classifier.backbone.stage_modules)
-    open_backbone(classifier, open_stages(unfreezing, epochs - 1, epochs, stages))
+    stages = len(classifier.backbone.stage_paths)
+    classifier.open_backbone(open_stages(unfreezing, epochs - 1, epochs, stages))
     return trains_on_one_image(classifier.backbone, network.image_size)
 
 

@@ -18,7 +18,7 @@ from carcls.models.classifier import Classifier
 from carcls.neighbours.gallery import Gallery
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
-from carcls.training.costs import costs_of
+from carcls.training.measured import costs_of
 from carcls.training.trained import PREDICTIONS, TrainedClassifier, read_history
 
 

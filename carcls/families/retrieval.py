@@ -29,9 +29,9 @@ from carcls.neighbours.search import Neighbours
 from carcls.neighbours.votes import count_votes
 from carcls.outcome import Measurement, Outcome, Report, Sibling
 from carcls.stages import StageStore, write_json
-from carcls.training.costs import costs_of
-from carcls.training.device import pick_device
 from carcls.training.embeddings import Extractor, read_embeddings
+from carcls.training.images import pick_device
+from carcls.training.measured import costs_of
 from carcls.training.trained import PREDICTIONS, save_predictions
 
 VOTES, VOTES_VERSION = "votes", 1

@@ -1,20 +1,22 @@
-"""A backbone, dropout, and a linear head."""
+"""A backbone, dropout, and a linear head: how they are built, and which parts of them train."""
 
 from __future__ import annotations
 
-from functools import partial
+from copy import deepcopy
 
 import torch
 from torch import nn
 
+from carcls.catalog import find_backbone
 from carcls.config import SCRATCH, TrialConfig
 from carcls.errors import InputError
-from carcls.models.backbones import Backbone, backbone_later, build_backbone
-from carcls.models.folding import folded
+from carcls.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
 from carcls.models.scratch import build_scratch, he_initialise
 from carcls.models.state import load_weights
 from carcls.models.weights import WeightsSource, resolve_weights
 from carcls.seeding import derived_seed
+
+_HALF = (0.5, 0.5, 0.5)
 
 
 class Dropout(nn.Dropout):
@@ -56,23 +58,55 @@ class Classifier(nn.Module):
         """Return logits [b, c]."""
         return self.classify(self.embed(images))
 
+    def open_backbone(self, count: int) -> None:
+        """Let the last ``count`` stages of the backbone (from the head's side), the dropout and the head train.
 
-def build_classifier(config: TrialConfig, classes: int, *, later: bool = False) -> Classifier:
+        All other stages get no gradients and stay in evaluation mode, so that the running statistics of a frozen
+        BatchNorm do not move. Call it again after an evaluation: ``eval()`` takes every module out of training mode.
+
+        Args:
+            count: from 0 (only the head trains) to the number of stages (everything trains).
+        """
+        assert 0 <= count <= len(self.backbone.stage_paths)
+        self.train()
+        self.backbone.eval()
+        self.backbone.requires_grad_(False)
+        for module in self.backbone.last_stages(count):
+            module.train()
+            module.requires_grad_(True)
+        self.head.requires_grad_(True)
+
+
+def trains_on_one_image(backbone: Backbone, side: int) -> bool:
+    """Tell whether the backbone, its modules in the modes they are in, can train on one image of ``side`` pixels.
+
+    A BatchNorm that trains takes the variance of each channel over images and places. One image has one value a channel
+    where the maps have shrunk to a single place, which PyTorch refuses. A copy without memory is asked.
+    """
+    copy = deepcopy(backbone).to("meta")
+    try:
+        with torch.inference_mode():
+            copy(next(copy.parameters()).new_zeros((1, 3, side, side)))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return False
+    return True
+
+
+def build_classifier(config: TrialConfig, classes: int, backbone: Backbone | None = None) -> Classifier:
     """Build the classifier of a trial with its weights loaded; the head and random weights depend on the seed alone.
 
     Args:
         config: the trial.
         classes: c.
-        later: build and load the backbone when the first images come, if its width is known without. It then has no
-            stages that could open.
+        backbone: goes under the head as it is; None builds the trial's.
 
     Raises:
         InputError: the backbone is unknown to timm, or takes images of another size only.
         WeightsError: the weights cannot be had, or do not fit.
     """
-    build = partial(build_backbone_of, config)
-    waiting = backbone_later(config.backbone, lambda: folded(build(), config.image_size)) if later else None
-    backbone = waiting or build()
+    backbone = backbone or build_backbone_of(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "head"))
         classifier = Classifier(backbone, config.dropout, classes)
@@ -104,3 +138,15 @@ def build_network(config: TrialConfig) -> Backbone:
         InputError: it is unknown to timm, or (``scratch``) halves its images away.
     """
     return build_scratch(config) if config.backbone == SCRATCH else build_backbone(config.backbone, config.seed)
+
+
+def stand_in(name: str) -> Backbone | None:
+    """Return what has a backbone's width and colours and nothing else, for trials whose images were all embedded.
+
+    None where only building it tells how wide it is.
+    """
+    record = find_backbone(name)
+    if not record.embedding:
+        return None
+    colours = (_HALF, _HALF) if record.source == "wheel" else (IMAGENET_MEAN, IMAGENET_STD)
+    return Backbone(name, nn.Identity(), record.embedding, (), *colours)

@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from carcls.models.backbones import Backbone
 
@@ -54,24 +54,18 @@ def folded(backbone: Backbone, image_size: int) -> Backbone:
 
 def _watch(backbone: Backbone, image: Tensor) -> tuple[list[tuple[str, str]], Tensor]:
     """Return the paths of each convolution and the BatchNorm that gets its result, and the image's embedding."""
-    results: dict[int, str] = {}
+    convolved: dict[int, str] = {}
     kept: list[Tensor] = []  # as long as they live, no other tensor has their identity
     pairs: list[tuple[str, str]] = []
 
-    def convolved(path: str, _module: nn.Module, _inputs: tuple[Tensor, ...], result: Tensor) -> None:
-        results[id(result)] = path
-        kept.append(result)
-
-    def normalises(path: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if id(inputs[0]) in results:
-            pairs.append((results[id(inputs[0])], path))
-
-    hooks = []
-    for path, module in backbone.named_modules():
+    def note(path: str, module: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(partial(convolved, path)))
-        elif _remainder(module):
-            hooks.append(module.register_forward_pre_hook(partial(normalises, path)))
+            convolved[id(result)] = path
+            kept.append(result)
+        elif _remainder(module) and id(inputs[0]) in convolved:
+            pairs.append((convolved[id(inputs[0])], path))
+
+    hooks = [module.register_forward_hook(partial(note, path)) for path, module in backbone.named_modules()]
     try:
         embedding = backbone(image)
     finally:
@@ -97,10 +91,7 @@ def _fold(network: nn.Module, convolution_path: str, norm_path: str) -> None:
     convolution, norm = network.get_submodule(convolution_path), network.get_submodule(norm_path)
     assert isinstance(convolution, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    convolution.weight, convolution.bias = fuse_conv_bn_weights(
-        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
-    parent, _, name = norm_path.rpartition(".")
-    setattr(network.get_submodule(parent), name, _remainder(norm))
+    remainder = _remainder(norm)
+    assert remainder is not None
+    network.set_submodule(convolution_path, fuse_conv_bn_eval(convolution, norm))
+    network.set_submodule(norm_path, remainder)

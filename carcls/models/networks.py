@@ -12,17 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from carcls.architecture import architecture_of
 from carcls.catalog import BackboneRecord, find_backbone
 from carcls.config import SCRATCH, TrialConfig
-from carcls.errors import CarsweepError, InputError
-from carcls.models.weights import WeightsSource, are_official, resolve_weights
+from carcls.errors import InputError
+from carcls.models.weights import RANDOM, WeightsSource, are_official, resolve_weights
 from carcls.stages import StageStore, write_json
-
-if TYPE_CHECKING:
-    from carcls.models.backbones import Backbone
 
 KIND = "network"
 _FILE, _VERSION = "network.json", 1
@@ -37,12 +34,12 @@ class Network:
 
     Attributes:
         record: its figures; exact ones where it was built.
-        weights: ``random``, a ``file`` that is there and fits, or ``later``: they are to be downloaded.
+        weights: that it starts from; a file that is there fits.
         poolings: that it can do.
     """
 
     record: BackboneRecord
-    weights: Literal["random", "file", "later"]
+    weights: WeightsSource
     poolings: Sequence[str]
 
 
@@ -60,22 +57,21 @@ def know_network(config: TrialConfig, store: Path, *, download: bool = True) -> 
     """
     if config.backbone == SCRATCH:
         architecture_of(config)
-        return Network(find_backbone(SCRATCH), "random", _POOLINGS[:1])
-    key = _key(config)
+        return Network(find_backbone(SCRATCH), RANDOM, _POOLINGS[:1])
+    names = ("backbone", "weights", "image_size")
+    key = {name: getattr(config, name) for name in names} | {"timm": version("timm"), "version": _VERSION}
     kept = _kept(store, key)
     weights = _weights_as_kept(kept) or resolve_weights(config.backbone, config.weights, download=download)
     record = find_backbone(config.backbone)
-    if record.embedding and (weights.kind != "file" or are_official(config.backbone, weights)):
-        return Network(record, weights.kind, _POOLINGS)
+    if record.embedding and (weights.path is None or are_official(config.backbone, weights)):
+        return Network(record, weights, _POOLINGS)
     if kept is None or kept["digest"] != weights.digest:
-        kept = _build_and_keep(config, weights, store, key)
+        kept = built = _build(config, weights)
+        stages = StageStore(store)
+        stages.forget(KIND, key)
+        stages.get_or_make(KIND, key, lambda work: write_json(work / _FILE, built))
     figures = {name: kept[name] for name in ("embedding", "gmacs", "parameters")}
-    return Network(replace(record, stages=tuple(kept["stages"]), **figures), weights.kind, kept["poolings"])
-
-
-def _key(config: TrialConfig) -> dict[str, Any]:
-    names = ("backbone", "weights", "image_size")
-    return {name: getattr(config, name) for name in names} | {"timm": version("timm"), "version": _VERSION}
+    return Network(replace(record, stages=tuple(kept["stages"]), **figures), weights, kept["poolings"])
 
 
 def _kept(store: Path, key: dict[str, Any]) -> dict[str, Any] | None:
@@ -94,35 +90,8 @@ def _weights_as_kept(kept: dict[str, Any] | None) -> WeightsSource | None:
     return WeightsSource.of_file(path) if path and path.is_file() else None
 
 
-def _build_and_keep(config: TrialConfig, weights: WeightsSource, store: Path, key: dict[str, Any]) -> dict[str, Any]:
-    found = _build(config, weights)
-    stages = StageStore(store)
-    stages.forget(KIND, key)
-    stages.get_or_make(KIND, key, lambda work: write_json(work / _FILE, found))
-    return found
-
-
 def _build(config: TrialConfig, weights: WeightsSource) -> dict[str, Any]:
-    """Build the network with its weights, and send one image through it that has a shape and no pixels."""
-    from carcls.models.classifier import build_backbone_of
-
-    backbone = build_backbone_of(config, weights)
-    poolings, macs = _send_an_image(backbone, config)
-    # Where "auto" finds the file of a timm model, only timm can tell.
-    by_timm = weights.path is not None and config.weights == "auto" and find_backbone(config.backbone).source == "timm"
-    return {
-        "embedding": backbone.embedding,
-        "stages": [name for name, _ in backbone.stage_paths],
-        "gmacs": macs / 1e9 * (_SIDE / config.image_size) ** 2,
-        "parameters": sum(part.numel() for part in backbone.parameters()) / 1e6,
-        "poolings": poolings,
-        "digest": weights.digest,
-        "file": str(weights.path) if by_timm else None,
-    }
-
-
-def _send_an_image(backbone: Backbone, config: TrialConfig) -> tuple[list[str], float]:
-    """Return the poolings that the backbone has, and its multiply-accumulates for an image.
+    """Build the network with its weights, and send one image through it that has a shape and no pixels.
 
     Raises:
         InputError: it does not take images of the trial's size.
@@ -130,21 +99,27 @@ def _send_an_image(backbone: Backbone, config: TrialConfig) -> tuple[list[str], 
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from carcls.models.pooling import pooled_embeddings
+    from carcls.models.classifier import build_backbone_of
 
-    side = config.image_size
+    backbone, side = build_backbone_of(config, weights), config.image_size
     try:
-        counter = FlopCounterMode(display=False)
-        with torch.inference_mode(), counter:
-            bare = backbone.eval().to("meta")
-            found = pooled_embeddings(bare, torch.zeros(1, 3, side, side, device="meta"))
-    except CarsweepError:
-        raise
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            found = backbone.eval().to("meta").every_pooling(torch.zeros(1, 3, side, side, device="meta"))
     except Exception as error:  # whatever a network of timm trips over
-        trained = (getattr(backbone.body, "pretrained_cfg", None) or {}).get("input_size", (3, _SIDE, _SIDE))[-1]
+        body: Any = backbone.body
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
             f"image_size must be one that {config.backbone} takes, got {side} ({reason}). "
-            f"Use --set image_size={trained}, or another backbone."
+            f"Use --set image_size={body.pretrained_cfg['input_size'][-1]}, or another backbone."
         ) from None
-    return list(found), counter.get_total_flops() / 2
+    # Where "auto" finds the file of a timm model, only timm can tell.
+    by_timm = weights.path is not None and config.weights == "auto" and find_backbone(config.backbone).source == "timm"
+    return {
+        "embedding": backbone.embedding,
+        "stages": [name for name, _ in backbone.stage_paths],
+        "gmacs": counter.get_total_flops() / 2e9 * (_SIDE / side) ** 2,
+        "parameters": sum(part.numel() for part in backbone.parameters()) / 1e6,
+        "poolings": list(found),
+        "digest": weights.digest,
+        "file": str(weights.path) if by_timm else None,
+    }

@@ -8,6 +8,8 @@ Letters: b batch, d embedding, s side in pixels.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -96,9 +98,7 @@ def he_initialise(module: nn.Module) -> None:
     A linear head, which no ReLU follows, has its fan-in instead, so that its first logits are small.
     """
     if isinstance(module, nn.Conv2d | nn.Linear):
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        else:
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        mode: Literal["fan_out", "fan_in"] = "fan_out" if isinstance(module, nn.Conv2d) else "fan_in"
+        nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
         if module.bias is not None:
             nn.init.zeros_(module.bias)

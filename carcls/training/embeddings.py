@@ -23,7 +23,6 @@ from carcls.errors import TrialFailure, WeightsError
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier
 from carcls.models.folding import folded
-from carcls.models.pooling import pooled_embeddings
 from carcls.outcome import Report
 from carcls.stages import StageStore, note_made, write_json
 from carcls.training.trained import TrainedClassifier
@@ -68,22 +67,13 @@ class Extractor:
         Raises:
             TrialFailure: training cannot go on.
         """
+        training = None
         if self.trained.training.unfreezing == "frozen":
             key = {**self.trained.frozen_key, "precision": self.trained.precision, "version": VERSION}
-            return self._get_or_embed(key, None)
-        training = self.trained.get_or_train(report)
-        model = training.relative_to(self.stages.root).as_posix()
-        return self._get_or_embed({"training": self.trained.key, "version": VERSION}, model)
-
-    def _get_or_embed(self, key: dict[str, Any], training: str | None) -> Path:
-        """Return the stage; all trials that want it at once embed parts of the images, and one puts them together."""
-        whole = self.stages.folder(KIND, key).name
-        rows = np.concatenate([self.data.splits.train, self.data.splits.validation])  # the gallery, then the queries
-        backbone = cache(lambda: self._folded(self._extractor(training)))
-        parts: list[PartStage] = [
-            ({"of": whole, "first": first}, partial(self._embed_part, backbone, rows[first : first + PART]))
-            for first in range(0, len(rows), PART)
-        ]
+        else:
+            training = self.trained.get_or_train(report).relative_to(self.stages.root).as_posix()
+            key = {"training": self.trained.key, "version": VERSION}
+        parts = self._parts(self.stages.folder(KIND, key).name, training)
         for part in parts:  # those that nobody else is at
             if self.stages.has(KIND, key):
                 break
@@ -94,11 +84,18 @@ class Extractor:
                 self.stages.forget(PART_KIND, part_key)
         return found
 
-    def _embed_part(self, backbone: Callable[[], Backbone], rows: NDArray[np.int64], folder: Path) -> None:
-        start = time.perf_counter()
-        self._embed(folder, backbone(), rows)
-        (folder / SECONDS).write_text(repr(time.perf_counter() - start), encoding="utf-8")
-        note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
+    def _parts(self, whole: str, training: str | None) -> list[PartStage]:
+        """Return the stages of parts of the images, which all trials that want them at once make together."""
+        rows = np.concatenate([self.data.splits.train, self.data.splits.validation])  # the gallery, then the queries
+        backbone = cache(lambda: self._folded(self._extractor(training)))
+
+        def embed(first: int, folder: Path) -> None:
+            start = time.perf_counter()
+            self._embed(folder, backbone(), rows[first : first + PART])
+            (folder / SECONDS).write_text(repr(time.perf_counter() - start), encoding="utf-8")
+            note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
+
+        return [({"of": whole, "first": first}, partial(embed, first)) for first in range(0, len(rows), PART)]
 
     def _join(self, folder: Path, parts: Sequence[PartStage], training: str | None) -> None:
         """Put the embeddings of the parts together, by pooling, and note how long embedding all of them took."""
@@ -141,16 +138,12 @@ class Extractor:
             return folded(extractor.backbone, self.config.image_size)
 
     def _embed(self, folder: Path, backbone: Backbone, rows: NDArray[np.int64]) -> None:
-        found: dict[Pooling, list[NDArray[np.float32]]] = {}
         with self.trained.reproducibly():
             images = self.trained.images(backbone)
-            pooled = partial(pooled_embeddings, backbone)
-            with closing(images.through(pooled, rows, self.trained.precision)) as parts:
-                for embeddings in parts:  # each [b, d]
-                    for pooling, part in embeddings.items():
-                        found.setdefault(pooling, []).append(part.cpu().numpy())
-        for pooling, rows_found in found.items():
-            np.save(folder / f"{pooling}.npy", np.concatenate(rows_found))
+            with closing(images.through(backbone.every_pooling, rows, self.trained.precision)) as parts:
+                found = [{name: part.cpu().numpy() for name, part in poolings.items()} for poolings in parts]
+        for name in found[0]:  # each part [b, d]
+            np.save(folder / f"{name}.npy", np.concatenate([part[name] for part in found]))
 
 
 def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:

@@ -20,8 +20,7 @@ from carcls.disk import reserve
 from carcls.models.backbones import Backbone
 from carcls.models.folding import folded
 from carcls.stages import StageStore
-from carcls.training.device import NumberFormat
-from carcls.training.images import ImageSource, View
+from carcls.training.images import ImageSource, NumberFormat, View
 
 KIND = "features"
 FILE = "features.npy"
@@ -34,14 +33,14 @@ class FrozenFeatures:
 
     Attributes:
         stages: the store.
-        backbone: must hold the weights that ``key`` names when features are first computed.
+        build: gives the backbone with the weights that ``key`` names; asked when features are first computed, if ever.
         images: where images come from.
         precision: of the backbone's arithmetic.
         key: what the features depend on besides rows and view: data, image size, backbone, weights.
     """
 
     stages: StageStore
-    backbone: Backbone
+    build: Callable[[], Backbone]
     images: ImageSource
     precision: NumberFormat
     key: dict[str, Any]
@@ -54,33 +53,25 @@ class FrozenFeatures:
             view: the epoch's changes; None for the images as they are.
             later: views of the next epochs. While another process makes the one of this epoch, those are made.
         """
-
-        def stage(wanted: View | None) -> tuple[dict[str, Any], Callable[[Path], None]]:
-            return self._key(rows, wanted), lambda folder: self._make(folder, rows, wanted)
-
-        for other in later:
-            if self.has(rows, view) or self.stages.make_if_free(KIND, *stage(view)):
+        key, make = self._stage(rows, view)
+        for other_key, make_other in (self._stage(rows, other) for other in later):
+            if self.stages.has(KIND, key) or self.stages.make_if_free(KIND, key, make):
                 break
-            if not self.has(rows, other):
-                self.stages.make_if_free(KIND, *stage(other))
-        folder = self.stages.get_or_make(KIND, *stage(view))
+            if not self.stages.has(KIND, other_key):
+                self.stages.make_if_free(KIND, other_key, make_other)
+        folder = self.stages.get_or_make(KIND, key, make)
         features: NDArray[np.float32] = np.load(folder / FILE, mmap_mode="r")
         return features
 
-    def has(self, rows: NDArray[np.int64], view: View | None) -> bool:
-        """Tell whether ``of`` would only read."""
-        return self.stages.has(KIND, self._key(rows, view))
-
-    def _key(self, rows: NDArray[np.int64], view: View | None) -> dict[str, Any]:
-        changed = None
-        if view is not None:
-            changed = {"augmentation": asdict(view.augmentation), "seed": view.seed, "epoch": view.epoch}
-        whole = {**self.key, "precision": self.precision, "rows": _digest_of_rows(rows.tobytes()), "view": changed}
-        return {**whole, "version": VERSION}
+    def _stage(self, rows: NDArray[np.int64], view: View | None) -> tuple[dict[str, Any], Callable[[Path], None]]:
+        """Return the key of the features in a view, and what makes them."""
+        changed = None if view is None else asdict(view)
+        key = {**self.key, "precision": self.precision, "rows": _digest_of_rows(rows.tobytes()), "view": changed}
+        return {**key, "version": VERSION}, lambda folder: self._make(folder, rows, view)
 
     def _make(self, folder: Path, rows: NDArray[np.int64], view: View | None) -> None:
-        embedding = self.backbone.embedding
-        out = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=np.float32, shape=(len(rows), embedding))
+        shape = (len(rows), self._folded.embedding)
+        out = np.lib.format.open_memmap(folder / FILE, mode="w+", dtype=np.float32, shape=shape)
         reserve(folder / FILE)
         done = 0
         with closing(self.images.through(self._folded, rows, self.precision, view)) as found:
@@ -91,7 +82,7 @@ class FrozenFeatures:
 
     @cached_property
     def _folded(self) -> Backbone:
-        return folded(self.backbone, self.images.side)
+        return folded(self.build(), self.images.side)
 
 
 @lru_cache(maxsize=8)

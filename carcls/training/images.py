@@ -1,26 +1,33 @@
-"""From a pack to batches on the device.
+"""Where a trial computes, with which numbers, and how images get there: from a pack to batches on the device.
 
 Letters: b batch, s side in pixels, n images of a split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from carcls.config import TrialConfig
 from carcls.data.augment import Augmentation, augment, draw_view
-from carcls.training.device import NumberFormat, autocast, pixels_on_gpu
-from carcls.training.prefetch import made_ahead
+from carcls.errors import NoDevice, OutOfMemory
+from carcls.machine import held_gpus, is_lack_of_memory
 
+NumberFormat = Literal["fp32", "bf16"]
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 BLOCK_PIXELS = 200_000
 """Pixels that a CPU thread takes through all passes at a time: 4 images of 224 pixels, which stay in its cache."""
@@ -31,6 +38,66 @@ AHEAD = 2
 ANSWERED_PIXELS, GPU_ANSWERED_PIXELS = 8 * 224**2, 64 * 224**2
 """Pixels that a network answers at a time, for each thread of a CPU. What it makes of more would leave the thread's
 cache: efficientnet_lite0 answers images of 224 pixels 1.7 times as fast in batches of 8 as in batches of 64."""
+
+PACK_SHARE = 0.25
+"""Of a GPU's memory, that decoded images may take; a network that trains needs the rest."""
+
+COPIED_AT_ONCE = 1024
+
+
+def pick_device() -> torch.device:
+    """Return the GPU that this process's trial was given, or the CPU for one that was given none.
+
+    Where nobody said (``carcls.machine.hold_gpus``), such as outside trials, it is a GPU if there is one.
+
+    Raises:
+        NoDevice: the trial was given a GPU, and none can be used.
+    """
+    share = held_gpus()
+    if share == 0:
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if share is None:
+        return torch.device("cpu")
+    raise NoDevice(
+        f"the trial was given a GPU (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')!r}), but "
+        f"PyTorch {torch.__version__} can use none: {_why_no_gpu()} See what nvidia-smi says; without GPUs: "
+        "--gpus-per-trial 0."
+    )
+
+
+def _why_no_gpu() -> str:
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return f"{str(error).strip().partition('. ')[0].rstrip('.')}."
+    return "CUDA found no device."
+
+
+def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
+    """Return the context in which the backbone runs."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def memory_errors_named(config: TrialConfig) -> Iterator[None]:
+    """Turn a lack of memory, in any words, into a failure that says what to change.
+
+    Raises:
+        OutOfMemory: the body ran out of the memory of the GPU or of the machine.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        torch.cuda.empty_cache()
+        whose = "machine" if isinstance(error, MemoryError) or "CPUAllocator" in str(error) else "GPU"
+        raise OutOfMemory(
+            f"out of the {whose}'s memory at batch_size {config.batch_size} and image_size {config.image_size}; "
+            f"lower one of them, or give each trial more of the {whose}."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -96,8 +163,21 @@ class ImageSource:
 
     @cached_property
     def _on_gpu(self) -> Tensor | None:
-        """The pixels in the GPU's memory, if that is where batches go and they leave most of it free."""
-        return pixels_on_gpu(self.pixels, self.device) if self.device.type == "cuda" else None
+        """The pixels in the GPU's memory; None where batches go elsewhere, or there are too many for it.
+
+        That is more than a quarter of what is free, or of what the trial may use of it.
+        """
+        if self.device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(self.device)
+        allowed = torch.cuda.get_per_process_memory_fraction(self.device) * total
+        if self.pixels.nbytes > PACK_SHARE * min(free, allowed):
+            return None
+        resident = torch.empty(self.pixels.shape, dtype=torch.uint8, device=self.device)
+        for start in range(0, len(self.pixels), COPIED_AT_ONCE):
+            block = slice(start, start + COPIED_AT_ONCE)
+            resident[block] = torch.from_numpy(np.ascontiguousarray(self.pixels[block]))
+        return resident
 
     def _read(self, rows: NDArray[np.int64]) -> Tensor:
         """Return pixels, uint8 [b, s, s, 3]: on the GPU, pinned for it, or in memory."""
@@ -162,3 +242,28 @@ def _block(device: torch.device, count: int, side: int) -> int:
     if device.type != "cpu":
         return count
     return torch.get_num_threads() * max(1, BLOCK_PIXELS // side**2)
+
+
+def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 1) -> Generator[Made]:
+    """Yield ``make(item)`` for each item, in order; ``ahead`` threads of one core each make what comes next.
+
+    ``make`` must draw no numbers from global generators, so that the results are those of ``map(make, items)``. What it
+    raises is raised where its result would have been yielded. When the consumer closes the iterator, what has not been
+    started is dropped, and the threads have ended when ``close`` returns.
+    """
+    threads = torch.get_num_threads()
+    waiting: deque[Future[Made]] = deque()
+    try:
+        with ThreadPoolExecutor(ahead, "ahead", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            try:
+                for item in items:
+                    waiting.append(pool.submit(make, item))
+                    if len(waiting) > ahead:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+    finally:
+        torch.set_num_threads(threads)  # the one of our threads became the default of threads to come

@@ -10,7 +10,6 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,14 @@ from carcls.config import TrialConfig
 from carcls.data.augment import augmentation_of
 from carcls.errors import InputError, NonFiniteLoss
 from carcls.evaluation.metrics import classification_metrics
-from carcls.models.classifier import Classifier
+from carcls.models.classifier import Classifier, trains_on_one_image
 from carcls.models.folding import folded
-from carcls.models.unfreeze import open_backbone, trains_on_one_image
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.device import NumberFormat, autocast
 from carcls.training.features import FrozenFeatures
-from carcls.training.images import ImageSource, View, batches
-from carcls.training.loss import training_loss
-from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates
+from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches
+from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
 from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages
 
 HEADS, HEADS_VERSION = "heads", 3
@@ -84,7 +80,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.optimizer = build_optimizer(self.classifier, self.config)
-        self.progress = TrainingProgress(epochs=0, opened=0, history=())
+        self.progress = TrainingProgress()
 
     def fit(self, folder: Path, report: Report) -> NDArray[np.float32]:
         """Train to the last epoch, from the checkpoint in ``folder`` if there is one, and write the model there.
@@ -101,7 +97,7 @@ class Trainer:
             report(Measurement(epoch + 1, metrics, trained=False))
         logits: NDArray[np.float32] | None = None
         saved = time.perf_counter()
-        for epoch in range(self.progress.epochs, self.config.epochs):
+        for epoch in range(len(self.progress.history), self.config.epochs):
             trained = True
             if self._shares_head(epoch):
                 trained = self._share_head(epoch)
@@ -127,17 +123,15 @@ class Trainer:
         assert self.head_key is not None
         assert self.features is not None
         stages, key = self.features.stages, {**self.head_key, "epochs": epoch + 1, "version": HEADS_VERSION}
-        trained = False
 
         def train(folder: Path) -> None:
-            nonlocal trained
-            trained = True
             self.run_epoch(epoch)
             save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
 
         if not stages.has(HEADS, key):
             self._cached(epoch, self.features)  # two trials that come here at once make two views, not one
         folder = stages.get_or_make(HEADS, key, train)
+        trained = len(self.progress.history) > epoch
         if not trained:
             self.progress = load_checkpoint(folder, self.classifier, self.optimizer)
         return trained
@@ -150,15 +144,14 @@ class Trainer:
         """
         start = time.perf_counter()
         opened = self._open_count(epoch)
-        open_backbone(self.classifier, opened)
+        self.classifier.open_backbone(opened)
         train_loss = self._train_epoch(epoch)
         logits = self.validation_logits(epoch)
         metrics = classification_metrics(logits, self.validation.labels, prefix="val_") if len(logits) else {}
         if metrics and not math.isfinite(metrics["val_loss"]):
             raise NonFiniteLoss(f"the validation loss became {metrics['val_loss']} in epoch {epoch + 1}.")
         metrics = {"train_loss": train_loss, **metrics, "seconds": time.perf_counter() - start}
-        history = (*self.progress.history, metrics)
-        self.progress = TrainingProgress(epoch + 1, max(opened, self.progress.opened), history)
+        self.progress = TrainingProgress(max(opened, self.progress.opened), (*self.progress.history, metrics))
         return logits
 
     def _frozen(self, epoch: int) -> bool:
@@ -166,7 +159,7 @@ class Trainer:
         return self._open_count(epoch) == 0 and self.progress.opened == 0
 
     def _open_count(self, epoch: int) -> int:
-        stages = len(self.classifier.backbone.stage_modules)
+        stages = len(self.classifier.backbone.stage_paths)
         return open_stages(self.config.unfreezing, epoch, self.config.epochs, stages)
 
     def _train_epoch(self, epoch: int) -> float:
@@ -177,18 +170,18 @@ class Trainer:
         labels = torch.from_numpy(self.train.labels)
         seed_epoch(self.config.seed, epoch)
         total = torch.zeros((), device=self.images.device)
-        all_parts = self._divided(all_batches)
+        all_parts = self._divided(epoch, all_batches)
         with closing(self._embeddings(epoch, [part for parts in all_parts for part in parts])) as embedded:
-            for index, batch in enumerate(all_batches):
+            for index, (batch, parts) in enumerate(zip(all_batches, all_parts, strict=True)):
                 step = epoch * len(all_batches) + index
                 set_learning_rates(self.optimizer, lr_factor(self.config, step, len(all_batches)))
-                parts = islice(embedded, len(all_parts[index]))
-                total += self._step(((found, labels[part].to(self.images.device)) for part, found in parts), len(batch))
+                pairs = zip(parts, embedded, strict=False)  # takes no more than the batch's parts
+                total += self._step(((found, labels[part].to(self.images.device)) for part, found in pairs), len(batch))
                 if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
                     self._check(total, epoch, index)
         return float(total / len(all_batches))
 
-    def _divided(self, all_batches: list[NDArray[np.int64]]) -> list[list[NDArray[np.int64]]]:
+    def _divided(self, epoch: int, all_batches: list[NDArray[np.int64]]) -> list[list[NDArray[np.int64]]]:
         """Return the parts of each batch; a part has one image only where the network can train on it.
 
         Raises:
@@ -196,7 +189,7 @@ class Trainer:
         """
         for least in (1, 2):
             all_parts = [micro_batches(self.config, batch, least) for batch in all_batches]
-            if all(len(part) > 1 for parts in all_parts for part in parts):
+            if self._frozen(epoch) or all(len(part) > 1 for parts in all_parts for part in parts):
                 return all_parts
             if least == 1 and trains_on_one_image(self.classifier.backbone, self.images.side):
                 return all_parts
@@ -229,22 +222,19 @@ class Trainer:
                 "lower the learning rates or set clip_norm."
             )
 
-    def _embeddings(
-        self, epoch: int, all_batches: list[NDArray[np.int64]]
-    ) -> Generator[tuple[NDArray[np.int64], Tensor]]:
-        """Yield each part's positions and embeddings, float32 [b, d]: looked up, or computed by the backbone."""
+    def _embeddings(self, epoch: int, parts: list[NDArray[np.int64]]) -> Generator[Tensor]:
+        """Yield the embeddings of each part, float32 [b, d]: looked up, or computed by the backbone."""
         frozen = self._frozen(epoch)
         if frozen and self.features is not None:
             cached = self._cached(epoch, self.features)
-            for positions in all_batches:
-                yield positions, torch.from_numpy(cached[positions]).to(self.images.device)
+            yield from (torch.from_numpy(cached[positions]).to(self.images.device) for positions in parts)
             return
-        rows = [self.train.rows[positions] for positions in all_batches]
+        rows = [self.train.rows[positions] for positions in parts]
         with closing(self.images.stream(rows, self._view(epoch))) as stream:
-            for positions, images in zip(all_batches, stream, strict=True):
+            for images in stream:
                 with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
                     embeddings = self.classifier.embed(images)
-                yield positions, embeddings.float()
+                yield embeddings.float()
 
     def _view(self, epoch: int) -> View | None:
         augmentation = augmentation_of(self.config)

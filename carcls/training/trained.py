@@ -21,18 +21,17 @@ from carcls.errors import BadData, DamagedCheckpoint
 from carcls.evaluation.metrics import softmax
 from carcls.machine import keep_freed_memory
 from carcls.models.backbones import Backbone
-from carcls.models.classifier import Classifier, build_classifier
+from carcls.models.classifier import Classifier, build_classifier, stand_in
 from carcls.models.weights import resolve_weights
 from carcls.outcome import Measurement, Report
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
-from carcls.training.device import NumberFormat, memory_errors_named, pick_device
 from carcls.training.features import FrozenFeatures
-from carcls.training.images import ImageSource
+from carcls.training.images import ImageSource, NumberFormat, memory_errors_named, pick_device
 from carcls.training.loop import Split, Trainer, image_logits
-from carcls.training.precision import resolve_precision
-from carcls.unfreezing import open_stages, stays_frozen
+from carcls.training.measured import resolve_precision
+from carcls.unfreezing import open_stages
 
 KIND = "training"
 HISTORY = "history.json"
@@ -67,8 +66,6 @@ class TrainedClassifier:
     @cached_property
     def precision(self) -> NumberFormat:
         """The format of the backbone's arithmetic on this device, once it trains if it ever does."""
-        if stays_frozen(self.training.unfreezing, self.training.epochs):
-            return self.frozen_precision
         return resolve_precision(self.config, self.device, self.stages)
 
     @cached_property
@@ -137,13 +134,9 @@ class TrainedClassifier:
             classifier = self.load(model)
             return image_logits(classifier, self.images(classifier.backbone), rows, self.precision)
 
-    def build(self, *, later: bool = False) -> Classifier:
-        """Return the classifier on its device with the weights that training begins with.
-
-        Args:
-            later: whether the backbone may wait until images come; for trials in which it stays frozen.
-        """
-        classifier = build_classifier(self.training, len(self.data.classes), later=later)
+    def build(self, backbone: Backbone | None = None) -> Classifier:
+        """Return the classifier on its device with the weights that training begins with; the backbone may be given."""
+        classifier = build_classifier(self.training, len(self.data.classes), backbone)
         return classifier.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def images(self, backbone: Backbone) -> ImageSource:
@@ -162,9 +155,17 @@ class TrainedClassifier:
 
     def _train_on(self, folder: Path, report: Report) -> None:
         with self.reproducibly():
-            classifier = self.build(later=self.training.unfreezing == "frozen")
-            backbone = classifier.backbone
-            images = self.images(backbone)
+            # Where all features are in the store, neither a network nor its weights are needed.
+            bare = stand_in(self.config.backbone) if self.training.unfreezing == "frozen" else None
+            classifier = self.build(bare)
+            images = self.images(classifier.backbone)
+            features = FrozenFeatures(
+                self.stages,
+                lambda: self.build().backbone if bare else classifier.backbone,
+                images,
+                self.frozen_precision,
+                self.frozen_key,
+            )
             trainer = Trainer(
                 config=self.training,
                 classifier=classifier,
@@ -172,12 +173,13 @@ class TrainedClassifier:
                 train=Split(self.data.splits.train, self.data.labels[self.data.splits.train]),
                 validation=Split(self.data.splits.validation, self.data.labels[self.data.splits.validation]),
                 precision=self.precision,
-                features=FrozenFeatures(self.stages, backbone, images, self.frozen_precision, self.frozen_key),
+                features=features,
                 head_key={**self.config.head_settings(), **self._inputs, "precision": self.frozen_precision},
             )
             logits = trainer.fit(folder, report)
         write_json(folder / HISTORY, trainer.progress.history)
-        write_predictions(folder / PREDICTIONS, trainer.validation.rows, trainer.validation.labels, logits)
+        rows, labels = trainer.validation.rows, trainer.validation.labels
+        save_predictions(folder / PREDICTIONS, rows, labels, logits.argmax(axis=1), softmax(logits))
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
     @property
@@ -200,13 +202,6 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     """Return one metrics mapping per epoch of a training stage."""
     history: list[dict[str, float]] = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
     return history
-
-
-def write_predictions(
-    path: Path, rows: NDArray[np.int64], labels: NDArray[np.int64], logits: NDArray[np.float32]
-) -> None:
-    """Write what a classifier says, logits float32 [n, c], as ``save_predictions`` does."""
-    save_predictions(path, rows, labels, logits.argmax(axis=1), softmax(logits))
 
 
 def save_predictions(

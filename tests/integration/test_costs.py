@@ -11,8 +11,8 @@ from carcls.config import TrialConfig
 from carcls.families import known_costs
 from carcls.models.classifier import build_classifier
 from carcls.stages import StageStore
-from carcls.training import costs
-from carcls.training.costs import costs_of, count_parameters
+from carcls.training import measured
+from carcls.training.measured import costs_of, count_parameters
 
 SMALL = TrialConfig(backbone="scratch", image_size=32, depth=2, width=8)
 
@@ -45,7 +45,7 @@ def test_a_network_is_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Trials that differ in training alone share the measurement, and build no network for it."""
     stages = StageStore(tmp_path)
     first = costs_of(SMALL, 5, stages)
-    monkeypatch.setattr(costs, "build_network", lambda _: pytest.fail("a network was built again"))
+    monkeypatch.setattr(measured, "build_network", lambda _: pytest.fail("a network was built again"))
     again = costs_of(SMALL.model_copy(update={"dropout": 0.5, "head_lr": 0.1, "epochs": 3}), 5, stages)
     assert again == first
     assert first.milliseconds > 0

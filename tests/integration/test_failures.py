@@ -75,7 +75,7 @@ def run(config, data, stages, report):
     if data.get("unseen_gpu") == os.environ["CUDA_VISIBLE_DEVICES"]:
         raise NoDevice("no GPU is seen")
     if spoil == "torch":
-        from carcls.training.device import pick_device
+        from carcls.training.images import pick_device
         pick_device()
     if data.get("bad_gpu") and data["bad_gpu"] == os.environ["CUDA_VISIBLE_DEVICES"]:
         os._exit(1)

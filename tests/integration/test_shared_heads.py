@@ -15,12 +15,11 @@ from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.families import run_trial
 from carcls.models import classifier as classifiers
-from carcls.models.classifier import build_classifier
-from carcls.models.folding import folded
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
-from carcls.training import trained
+from carcls.training import measured
 from carcls.training.loop import Trainer
+from carcls.training.trained import TrainedClassifier
 
 SIZE = 32
 CONFIG = TrialConfig(
@@ -87,9 +86,9 @@ def _run(config: TrialConfig, data: Dataset, stages: StageStore) -> tuple[list[d
     ],
 )
 def test_a_head_is_trained_once_for_all_that_open_the_backbone_later(
-    folder: Path, tmp_path: Path, epochs: list[int], other: dict[str, Any]
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: list[int], other: dict[str, Any]
 ) -> None:
-    """The second trial trains no epoch of the common head, and measures what it would have measured alone."""
+    """The second trial trains no epoch of the common head, and measures what it would have without any sharing."""
     shared, alone = StageStore(tmp_path / "shared"), StageStore(tmp_path / "alone")
     second = LATER.model_copy(update=other)
     common = 1 if other.get("unfreezing", "").startswith("1") else 2
@@ -100,17 +99,6 @@ def test_a_head_is_trained_once_for_all_that_open_the_backbone_later(
     assert epochs == list(range(common, second.epochs))
     assert trained[:common] == [False] * common
     assert numbers[:common] == first_numbers[:common]
-    assert numbers == _run(second, _data(folder, alone), alone)[0]
-
-
-def test_numbers_are_those_of_a_trial_that_shares_nothing(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the sharing switched off, both trials measure the same."""
-    shared, alone = StageStore(tmp_path / "shared"), StageStore(tmp_path / "alone")
-    second = LATER.model_copy(update={"backbone_lr": 3e-4})
-    _run(LATER, _data(folder, shared), shared)
-    numbers, _ = _run(second, _data(folder, shared), shared)
     monkeypatch.setattr(Trainer, "_shares_head", lambda _self, _epoch: False)
     assert numbers == _run(second, _data(folder, alone), alone)[0]
     assert not (tmp_path / "alone" / "heads").exists()
@@ -171,23 +159,6 @@ def test_a_frozen_trial_builds_no_backbone_where_its_views_are_known(
     assert built == ["efficientnet_lite0"]
 
 
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "efficientnet_lite0"])
-def test_a_backbone_that_waits_is_the_one_that_is_built(name: str) -> None:
-    """Width, colours, head and embeddings are those of the classifier that is built at once, and folded."""
-    config = TrialConfig(backbone=name, weights="random", image_size=32, seed=3)
-    now, later = (build_classifier(config, 5, later=late).eval() for late in (False, True))
-    now.to(memory_format=torch.channels_last)
-    assert list(later.backbone.parameters()) == []
-    for trait in ("name", "embedding", "mean", "std"):
-        assert getattr(later.backbone, trait) == getattr(now.backbone, trait)
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    whole = folded(now.backbone, 32)
-    assert whole is not now.backbone
-    with torch.inference_mode():
-        assert torch.equal(later(images), now.classify(whole(images)))
-    assert list(later.backbone.parameters()) == []
-
-
 @pytest.mark.parametrize("unfreezing", ["frozen", "2:all"])
 def test_who_waits_for_a_view_makes_the_next_ones(
     folder: Path, tmp_path: Path, unfreezing: str, run_while_held: Callable[..., Any]
@@ -214,10 +185,13 @@ def test_who_never_opens_the_backbone_answers_in_its_frozen_format(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unfreezing: str, opens: bool
 ) -> None:
     """Views and answers of a trial are computed alike; what opens it trains and answers in the format of training."""
-    monkeypatch.setattr(trained, "resolve_precision", lambda *_, frozen=False: "bf16" if frozen else "fp32")
+    monkeypatch.setattr(measured, "has_bf16", lambda _: True)
+    monkeypatch.setattr(
+        measured, "_probe", lambda _config, _device, frozen: {"precision": "bf16" if frozen else "fp32"}
+    )
     stages = StageStore(tmp_path)
-    found = trained.TrainedClassifier(
-        CONFIG.model_copy(update={"unfreezing": unfreezing}), _data(folder, stages), stages
+    found = TrainedClassifier(
+        CONFIG.model_copy(update={"unfreezing": unfreezing, "precision": "auto"}), _data(folder, stages), stages
     )
     assert found.precision == ("fp32" if opens else "bf16")
     assert found.frozen_precision == found.key["frozen_precision"] == "bf16"

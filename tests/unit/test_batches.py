@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,12 @@ from hypothesis import strategies as st
 from carcls.config import TrialConfig
 from carcls.errors import InputError
 from carcls.families import preflight
-from carcls.models.classifier import Classifier, build_classifier
-from carcls.models.unfreeze import open_backbone, trains_on_one_image
+from carcls.models.classifier import Classifier, build_backbone_of, build_classifier, stand_in, trains_on_one_image
 from carcls.stages import StageStore
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource, batches
 from carcls.training.loop import Split, Trainer, micro_batches
-from sweeps.failures import Try, failure_of, next_try
+from sweeps.failures import failure_of
 
 SMALL = TrialConfig(
     backbone="efficientnet_lite0", weights="random", unfreezing="full", image_size=32, epochs=1, precision="fp32"
@@ -55,21 +55,22 @@ def test_every_image_is_in_one_part_and_none_alone_unasked(
         assert min(lengths) >= min(least, len(batch))
 
 
-@pytest.mark.parametrize("micro", [1, 2, 3, 5])
-@pytest.mark.parametrize("size", [2, 3, 7])
-def test_parts_add_up_to_the_gradient_of_the_batch(size: int, micro: int) -> None:
-    """Without dropout and BatchNorm a batch has the gradient of its parts, parts of one image among them."""
-    gradients = []
+@pytest.mark.parametrize("loss", ["cross_entropy", "cosine"])
+@pytest.mark.parametrize(("size", "micro"), [(2, 1), (3, 2), (7, 1), (7, 3), (7, 5)])
+def test_parts_add_up_to_the_gradient_of_the_batch(size: int, micro: int, loss: str) -> None:
+    """Without dropout and BatchNorm a batch has the loss and gradient of its parts, parts of one image among them."""
+    settings = {"batch_size": size, "label_smoothing": 0.1, "loss": loss}
+    losses, gradients = [], []
     for given_micro in (None, micro):
-        trainer = _trainer(
-            PLAIN.model_copy(update={"batch_size": size, "micro_batch": given_micro}).training(), images=9
-        )
+        trainer = _trainer(PLAIN.model_copy(update={**settings, "micro_batch": given_micro}).training(), images=9)
         trainer.classifier.double()
-        (parts,) = trainer._divided([np.arange(size)])
+        (parts,) = trainer._divided(0, [np.arange(size)])
         assert max(map(len, parts)) <= (given_micro or size)
         labels = torch.from_numpy(trainer.train.labels)
-        trainer._step(((trainer.classifier.embed(trainer.images.batch(p).double()), labels[p]) for p in parts), size)
+        embedded = ((trainer.classifier.embed(trainer.images.batch(p).double()), labels[p]) for p in parts)
+        losses.append(float(trainer._step(embedded, size)))
         gradients.append([p.grad for p in trainer.classifier.parameters()])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     for whole, added in zip(*gradients, strict=True):
         torch.testing.assert_close(added, whole, rtol=1e-9, atol=1e-12)
 
@@ -98,8 +99,8 @@ def _refused_by_torch(classifier: Classifier, side: int) -> bool:
 def test_what_trains_on_one_image_is_what_torch_trains(config: TrialConfig, side: int) -> None:
     """With any number of open stages, the answer is PyTorch's own, and neither modes nor statistics have changed."""
     classifier = build_classifier(config.model_copy(update={"image_size": side}), classes=3)
-    for opened in range(len(classifier.backbone.stage_modules) + 1):
-        open_backbone(classifier, opened)
+    for opened in range(len(classifier.backbone.stage_paths) + 1):
+        classifier.open_backbone(opened)
         before = [module.training for module in classifier.modules()]
         state = {name: value.clone() for name, value in classifier.backbone.state_dict().items()}
         answer = trains_on_one_image(classifier.backbone, side)
@@ -109,17 +110,21 @@ def test_what_trains_on_one_image_is_what_torch_trains(config: TrialConfig, side
 
 
 def _trainer(config: TrialConfig, images: int, store: StageStore | None = None) -> Trainer:
-    classifier = build_classifier(config, classes=2)
+    bare = stand_in(config.backbone) if store and config.unfreezing == "frozen" else None
+    classifier = build_classifier(config, 2, bare)
     pixels = np.random.default_rng(0).integers(0, 256, (images + 4, 32, 32, 3), np.uint8)
     source = ImageSource(pixels, classifier.backbone.mean, classifier.backbone.std, torch.device("cpu"))
     labels = np.arange(images + 4) % 2
     train, validation = np.arange(images), np.arange(images, images + 4)
-    features = FrozenFeatures(store, classifier.backbone, source, "fp32", {"data": "noise"}) if store else None
+    features = None
+    if store:
+        build = partial(build_backbone_of, config)
+        features = FrozenFeatures(store, build, source, "fp32", {"data": "noise"})
     splits = Split(train, labels[train]), Split(validation, labels[validation])
     return Trainer(config, classifier, source, *splits, "fp32", features, config.head_settings() if store else None)
 
 
-@pytest.mark.parametrize(("size", "micro"), [(2, 1), (3, None), (3, 1), (3, 2), (5, 2)])
+@pytest.mark.parametrize(("size", "micro"), [(2, 1), (3, None), (3, 1), (3, 2), (7, 1), (7, 2), (7, 4)])
 def test_any_batch_of_two_or_more_trains_in_any_parts(tmp_path: Path, size: int, micro: int | None) -> None:
     """Where BatchNorm cannot take one image, batches and parts of any size train all the same; one would be left."""
     config = SMALL.model_copy(update={"batch_size": size, "micro_batch": micro})
@@ -133,9 +138,10 @@ def test_frozen_backbones_train_on_single_images(tmp_path: Path, micro: int | No
         update={"unfreezing": "frozen", "batch_size": 1 if micro is None else 3, "micro_batch": micro}
     )
     preflight([config], tmp_path)
-    trainer = _trainer(config, 5)
-    trainer.fit(tmp_path, lambda _: None)
-    assert len(trainer._divided([np.arange(3)])[0]) == (1 if micro is None else 3)
+    for store in (None, StageStore(tmp_path / "store")):
+        trainer = _trainer(config, 5, store)
+        trainer.fit(tmp_path, lambda _: None)
+        assert len(trainer._divided(0, [np.arange(3)])[0]) == (1 if micro is None else 3)
 
 
 @pytest.mark.parametrize("unfreezing", ["full", "progressive"])
@@ -155,14 +161,3 @@ def test_batches_of_one_are_refused_before_they_fail(tmp_path: Path, unfreezing:
 def test_batches_that_train_are_not_refused(changes: dict[str, object], tmp_path: Path) -> None:
     """Larger maps, no BatchNorm, or two images: nothing is in the way."""
     preflight([SMALL.model_copy(update={"batch_size": 1, **changes})], tmp_path)
-
-
-@pytest.mark.parametrize("size", [3, 7])
-def test_every_step_of_the_ladder_trains(tmp_path: Path, size: int) -> None:
-    """Whatever micro-batch is tried after memory ran out, the network trains in such parts."""
-    given_try: Try | None = Try(1, 1.0)
-    while given_try := next_try(given_try, size, 2):
-        config = SMALL.model_copy(update={"batch_size": size, "micro_batch": given_try.micro_batch})
-        folder = tmp_path / str(given_try.micro_batch)
-        folder.mkdir()
-        _trainer(config, size + 1).fit(folder, lambda _: None)

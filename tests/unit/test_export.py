@@ -23,7 +23,6 @@ from carcls.config import TrialConfig
 from carcls.errors import InputError
 from carcls.export import GalleryPredictor, Predictor, load_export, write_export
 from carcls.models.classifier import Classifier, build_classifier
-from carcls.models.pooling import pooled_embeddings
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
 
@@ -215,7 +214,7 @@ def queries() -> NDArray[np.uint8]:
 
 def _embed(extractor: Classifier, squares: NDArray[np.uint8], pooling: str) -> NDArray[np.float32]:
     with torch.inference_mode():
-        return pooled_embeddings(extractor.backbone, _normalised(extractor, squares))[pooling].numpy()
+        return extractor.backbone.every_pooling(_normalised(extractor, squares))[pooling].numpy()
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from carcls.models.classifier import build_classifier
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.training.checkpoint import CHECKPOINT, TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.device import memory_errors_named
+from carcls.training.images import memory_errors_named
 from carcls.training.optim import build_optimizer
 from sweeps.failures import (
     NOWHERE,
@@ -372,13 +372,11 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(small_disk: Path) 
     config = TrialConfig(family="scratch", backbone="scratch", depth=3, width=16, image_size=32).training()
     classifier = build_classifier(config, 4)
     optimizer = build_optimizer(classifier, config)
-    save_checkpoint(small_disk, classifier, optimizer, TrainingProgress(1, 1, ({"val_accuracy": 0.5},)))
+    save_checkpoint(small_disk, classifier, optimizer, TrainingProgress(1, ({"val_accuracy": 0.5},)))
     (small_disk / "others").write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - 8192))
     before = sorted(small_disk.iterdir())
     for save in (
-        lambda: save_checkpoint(
-            small_disk, classifier, optimizer, TrainingProgress(2, 1, ({"val_accuracy": 0.5},) * 2)
-        ),
+        lambda: save_checkpoint(small_disk, classifier, optimizer, TrainingProgress(1, ({"val_accuracy": 0.5},) * 2)),
         lambda: save_model(small_disk, classifier, 3),
     ):
         with pytest.raises(DiskFull, match=r"full\. Make room, for instance with carsweep gc") as caught:
@@ -387,7 +385,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(small_disk: Path) 
         assert failure_of(caught.value).kind == "full_disk"
         assert sorted(small_disk.iterdir()) == before
     assert (small_disk / CHECKPOINT).is_file()
-    assert load_checkpoint(small_disk, classifier, optimizer).epochs == 1
+    assert len(load_checkpoint(small_disk, classifier, optimizer).history) == 1
 
 
 def test_a_stage_that_does_not_fit_leaves_nothing(small_disk: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,6 @@ from carcls.config import TrialConfig
 from carcls.models.backbones import Backbone, build_backbone
 from carcls.models.classifier import build_network
 from carcls.models.folding import folded
-from carcls.models.pooling import pooled_embeddings
 
 SIDE = 64
 
@@ -37,7 +38,7 @@ def _shake(network: nn.Module) -> None:
 
 def _same(backbone: Backbone, other: Backbone) -> bool:
     with torch.inference_mode():
-        expected, found = pooled_embeddings(backbone, _images()), pooled_embeddings(other, _images())
+        expected, found = backbone.every_pooling(_images()), other.every_pooling(_images())
     assert expected.keys() == found.keys()
     return all(_close(expected[name], found[name]) for name in expected)
 
@@ -47,12 +48,20 @@ def _close(expected: Tensor, found: Tensor) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("name", "left"),
-    [("efficientnet_lite0", 0), ("resnet50", 0), ("densenet121", 62), ("timm:mobilenetv3_small_050", 0)],
+    ("config", "left"),
+    [
+        ({"backbone": "efficientnet_lite0"}, 0),
+        ({"backbone": "resnet50"}, 0),
+        ({"backbone": "densenet121"}, 62),
+        ({"backbone": "timm:mobilenetv3_small_050"}, 0),
+        ({"backbone": "scratch", "batch_norm": True, "depth": 3}, 0),
+        ({"backbone": "scratch", "batch_norm": True, "depth": 3, "residual": True}, 0),
+    ],
+    ids=str,
 )
-def test_a_folded_network_embeds_as_before(name: str, left: int) -> None:
+def test_a_folded_network_embeds_as_before(config: dict[str, Any], left: int) -> None:
     """By every pooling; DenseNet keeps the BatchNorms that come before their convolution."""
-    backbone = build_backbone(name).to(memory_format=torch.channels_last)
+    backbone = build_network(TrialConfig(image_size=SIDE, **config)).to(memory_format=torch.channels_last)
     _shake(backbone)
     before = {path: values.clone() for path, values in backbone.state_dict().items()}
     copy = folded(backbone, SIDE)
@@ -61,19 +70,6 @@ def test_a_folded_network_embeds_as_before(name: str, left: int) -> None:
     assert _same(backbone, copy)
     assert all(torch.equal(values, before[path]) for path, values in backbone.state_dict().items())
     assert all(parameter.requires_grad for parameter in backbone.parameters())
-
-
-@pytest.mark.parametrize("residual", [False, True])
-def test_scratch_networks_fold(residual: bool) -> None:
-    """With and without shortcuts."""
-    config = TrialConfig(
-        family="scratch", backbone="scratch", image_size=SIDE, batch_norm=True, residual=residual, depth=3
-    )
-    backbone = build_network(config)
-    _shake(backbone)
-    copy = folded(backbone, SIDE)
-    assert _norms(copy) == 0 < _norms(backbone)
-    assert _same(backbone, copy)
 
 
 def test_nothing_to_fold() -> None:

@@ -17,8 +17,7 @@ import torch
 
 from carcls.errors import InputError, NoDevice
 from carcls.machine import _uuids, held_gpus, hold_gpus, visible_gpus
-from carcls.training.device import pick_device
-from carcls.training.images import answering_batch
+from carcls.training.images import answering_batch, pick_device
 
 FAULTS = """
 import resource, sys

@@ -12,9 +12,9 @@ from helpers import events_of
 
 from carcls.config import TrialConfig
 from carcls.stages import StageStore
-from carcls.training import precision
-from carcls.training.device import NumberFormat
-from carcls.training.precision import compare, resolve_precision
+from carcls.training import measured
+from carcls.training.images import NumberFormat
+from carcls.training.measured import compare, resolve_precision
 
 CPU = torch.device("cpu")
 SMALL = TrialConfig(family="scratch", backbone="scratch", image_size=32, depth=2, width=8)
@@ -24,11 +24,11 @@ Times = dict[NumberFormat, list[float]]
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Times], list[int]]:
     """Make the measurement say what a test wants; the list that is returned grows with each measurement."""
-    monkeypatch.setattr(precision, "has_bf16", lambda _: True)
+    monkeypatch.setattr(measured, "has_bf16", lambda _: True)
     calls: list[int] = []
 
     def say(times: Times) -> list[int]:
-        monkeypatch.setattr(precision, "compare", lambda _: (calls.append(1), times)[1])
+        monkeypatch.setattr(measured, "compare", lambda _: (calls.append(1), times)[1])
         return calls
 
     return say
@@ -63,8 +63,8 @@ def test_what_is_timed_needs_no_more_memory_than_the_trial(
         counts.add(len(batch))
         return 1.0
 
-    monkeypatch.setattr(precision, "has_bf16", lambda _: True)
-    monkeypatch.setattr(precision, "_step_seconds", time_step)
+    monkeypatch.setattr(measured, "has_bf16", lambda _: True)
+    monkeypatch.setattr(measured, "_step_seconds", time_step)
     resolve_precision(SMALL.model_copy(update=settings), CPU, StageStore(tmp_path))
     assert counts == {images}
 
@@ -78,27 +78,18 @@ def test_finding_the_measurement_counts_as_no_saving(tmp_path: Path, answer: Cal
     assert list(later.take_used().values()) == [0.0]
 
 
-@pytest.mark.parametrize("change", [{"image_size": 64}, {"width": 16}, {"backbone": "efficientnet_lite0"}])
-def test_another_network_is_measured_for_itself(
-    tmp_path: Path, answer: Callable[[Times], list[int]], change: dict[str, object]
+@pytest.mark.parametrize("change", [{"image_size": 64}, {"width": 16}, {"backbone": "efficientnet_lite0"}, {}])
+def test_another_network_or_machine_is_measured_for_itself(
+    tmp_path: Path, answer: Callable[[Times], list[int]], monkeypatch: pytest.MonkeyPatch, change: dict[str, object]
 ) -> None:
-    """What was found for one network or image size says nothing of another."""
+    """What was found for one network, image size or kind of machine says nothing of another."""
     calls = answer({"fp32": [1.0], "bf16": [0.5]})
     resolve_precision(SMALL, CPU, StageStore(tmp_path))
+    if not change:
+        monkeypatch.setattr(measured, "machine_name", lambda _: "another")
     answer({"fp32": [1.0], "bf16": [2.0]})
     assert resolve_precision(SMALL.model_copy(update=change), CPU, StageStore(tmp_path)) == "fp32"
     assert calls == [1, 1]
-
-
-def test_another_machine_measures_for_itself(
-    tmp_path: Path, answer: Callable[[Times], list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A store that machines of two kinds share holds an answer for each."""
-    answer({"fp32": [1.0], "bf16": [0.5]})
-    resolve_precision(SMALL, CPU, StageStore(tmp_path))
-    monkeypatch.setattr(precision, "machine_name", lambda _: "another")
-    answer({"fp32": [1.0], "bf16": [2.0]})
-    assert resolve_precision(SMALL, CPU, StageStore(tmp_path)) == "fp32"
 
 
 def test_a_small_gain_is_not_worth_less_exact_numbers(tmp_path: Path, answer: Callable[[Times], list[int]]) -> None:
@@ -107,17 +98,14 @@ def test_a_small_gain_is_not_worth_less_exact_numbers(tmp_path: Path, answer: Ca
     assert resolve_precision(SMALL, CPU, StageStore(tmp_path)) == "fp32"
 
 
-@pytest.mark.parametrize("asked", ["fp32", "bf16"])
-def test_a_format_that_is_asked_for_is_not_measured(tmp_path: Path, asked: str) -> None:
-    """Nothing is put into the store."""
-    assert resolve_precision(SMALL.model_copy(update={"precision": asked}), CPU, StageStore(tmp_path)) == asked
-    assert events_of(StageStore(tmp_path)) == []
-
-
-def test_a_device_without_bf16_computes_in_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without instructions for it there is nothing to measure."""
-    monkeypatch.setattr(precision, "has_bf16", lambda _: False)
-    assert resolve_precision(SMALL, CPU, StageStore(tmp_path)) == "fp32"
+@pytest.mark.parametrize(("asked", "able"), [("fp32", True), ("bf16", True), ("auto", False)])
+def test_nothing_is_measured_where_nothing_is_to_be_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, able: bool
+) -> None:
+    """A format that is asked for is taken; a device without bf16 computes in fp32. Nothing is put into the store."""
+    monkeypatch.setattr(measured, "has_bf16", lambda _: able)
+    taken = resolve_precision(SMALL.model_copy(update={"precision": asked}), CPU, StageStore(tmp_path))
+    assert taken == (asked if able else "fp32")
     assert events_of(StageStore(tmp_path)) == []
 
 
@@ -125,12 +113,12 @@ def test_the_measurement_is_real_and_leaves_the_random_numbers_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both formats are timed on the network itself, and training afterwards draws what it would have drawn."""
-    monkeypatch.setattr(precision, "has_bf16", lambda _: True)
+    monkeypatch.setattr(measured, "has_bf16", lambda _: True)
     state = torch.get_rng_state()
     store = StageStore(tmp_path)
     taken = resolve_precision(SMALL.model_copy(update={"dropout": 0.5}), CPU, store)
     assert torch.equal(torch.get_rng_state(), state)
-    (stage,) = (tmp_path / precision.KIND).glob("*/precision.json")
+    (stage,) = (tmp_path / measured.PRECISION).glob("*/precision.json")
     said = json.loads(stage.read_text())
     assert said["precision"] == taken
     assert set(said["milliseconds_per_image"]) == {"fp32", "bf16"}
@@ -158,6 +146,6 @@ def test_formats_take_turns_and_the_first_step_does_not_count() -> None:
 def test_rounds_that_disagree_are_repeated_until_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where neither is clearly faster, two seconds decide."""
     clock = iter(0.3 * tick for tick in range(100))
-    monkeypatch.setattr(precision.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(measured.time, "perf_counter", lambda: next(clock))
     seconds = compare(_scripted([1] * 50, [5, *[0.5, 2] * 25], []))
     assert len(seconds["fp32"]) == 7  # 0.3 s a round: the first reading over two seconds is the seventh

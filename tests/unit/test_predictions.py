@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from carcls.errors import InputError
+from carcls.evaluation.metrics import softmax
 from carcls.evaluation.predictions import read_predictions
-from carcls.training.trained import write_predictions
+from carcls.training.trained import save_predictions
 
 
 def test_what_a_trial_writes_is_read_back(tmp_path: Path) -> None:
     """Rows, labels and the likeliest class of each row of logits come back, with their accuracy."""
     logits = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     rows, labels = np.arange(20, 29), np.arange(9) % 4
-    write_predictions(tmp_path / "p.npz", rows, labels, logits)
+    save_predictions(tmp_path / "p.npz", rows, labels, logits.argmax(axis=1), softmax(logits))
     stored = read_predictions(tmp_path / "p.npz")
     assert stored.rows.tolist() == rows.tolist()
     assert stored.labels.tolist() == labels.tolist()

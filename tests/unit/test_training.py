@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import events_of
+from numpy.typing import NDArray
 
 from carcls.config import TrialConfig
 from carcls.errors import NonFiniteLoss
@@ -17,7 +18,7 @@ from carcls.training import loop
 from carcls.training.checkpoint import load_model
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource
-from carcls.training.loop import Split, Trainer, micro_batches
+from carcls.training.loop import Split, Trainer
 
 CLASSES = 4
 IMAGES = 40
@@ -34,6 +35,7 @@ SMALL = TrialConfig(
     jitter=0.2,
     precision="fp32",
 )
+PLAIN = SMALL.model_copy(update={"augmentation_strength": 0, "dropout": 0.0})
 
 
 def _pixels() -> np.ndarray:
@@ -44,33 +46,31 @@ def _pixels() -> np.ndarray:
     return (pixels + tints[np.arange(IMAGES) % CLASSES][:, None, None, :]).astype(np.uint8)
 
 
-def _trainer(config: TrialConfig, store: StageStore | None, cached: bool = True) -> Trainer:
+def _trainer(config: TrialConfig, store: StageStore | None) -> Trainer:
     torch.manual_seed(0)
     classifier = build_classifier(config, CLASSES).to(memory_format=torch.channels_last)
     images = ImageSource(_pixels(), classifier.backbone.mean, classifier.backbone.std, torch.device("cpu"))
     labels = np.arange(IMAGES) % CLASSES
     train, validation = np.arange(0, 28), np.arange(28, IMAGES)
-    features = (
-        FrozenFeatures(store, classifier.backbone, images, "fp32", {"data": "blobs"}) if store and cached else None
-    )
-    return Trainer(
-        config=config,
-        classifier=classifier,
-        images=images,
-        train=Split(train, labels[train]),
-        validation=Split(validation, labels[validation]),
-        precision="fp32",
-        features=features,
-    )
+    features = FrozenFeatures(store, lambda: classifier.backbone, images, "fp32", {"data": "blobs"}) if store else None
+    splits = Split(train, labels[train]), Split(validation, labels[validation])
+    return Trainer(config, classifier, images, *splits, "fp32", features)
 
 
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+def _fit(trainer: Trainer, folder: Path) -> tuple[NDArray[np.float32], list[Measurement]]:
+    """Train in a folder that is made; return the validation logits and what was reported."""
+    folder.mkdir(exist_ok=True)
+    reports: list[Measurement] = []
+    return trainer.fit(folder, reports.append), reports
 
 
-def _collect(into: list[Measurement]) -> Callable[[Measurement], None]:
-    return into.append
+def _same_tensors(ours: Trainer, theirs: Trainer) -> bool:
+    expected = theirs.classifier.state_dict()
+    return all(torch.equal(tensor, expected[name]) for name, tensor in ours.classifier.state_dict().items())
+
+
+def _numbers(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if name != "seconds"}
 
 
 def _losses_of_every_step(trainer: Trainer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -83,7 +83,7 @@ def _losses_of_every_step(trainer: Trainer, folder: Path, monkeypatch: pytest.Mo
         return loss
 
     monkeypatch.setattr(trainer, "_step", noted)
-    trainer.fit(folder, lambda _: None)
+    _fit(trainer, folder)
     return losses
 
 
@@ -96,17 +96,14 @@ def test_cached_views_train_the_same_steps_as_computing_them(
     Until the step after the backbone opens: from there on BatchNorm makes much of a little rounding.
     """
     config = SMALL.model_copy(update={"unfreezing": unfreezing})
-    cached = _trainer(config, StageStore(tmp_path / "store"))
-    computed = _trainer(config, None)
-    losses = _losses_of_every_step(cached, _folder(tmp_path / "a"), monkeypatch)
-    expected = _losses_of_every_step(computed, _folder(tmp_path / "b"), monkeypatch)
+    cached, computed = _trainer(config, StageStore(tmp_path / "store")), _trainer(config, None)
+    losses = _losses_of_every_step(cached, tmp_path / "a", monkeypatch)
+    expected = _losses_of_every_step(computed, tmp_path / "b", monkeypatch)
     assert len(losses) == 3 * 4
     alike = 4 * closed + 1
     assert losses[:alike] == pytest.approx(expected[:alike], rel=1e-4)
     for ours, theirs in zip(cached.progress.history[:closed], computed.progress.history[:closed], strict=True):
-        assert {k: v for k, v in ours.items() if k != "seconds"} == pytest.approx(
-            {k: v for k, v in theirs.items() if k != "seconds"}, rel=1e-3
-        )
+        assert _numbers(ours) == pytest.approx(_numbers(theirs), rel=1e-3)
     if unfreezing == "frozen":
         torch.testing.assert_close(cached.classifier.head.weight, computed.classifier.head.weight, rtol=1e-3, atol=1e-5)
 
@@ -114,42 +111,33 @@ def test_cached_views_train_the_same_steps_as_computing_them(
 def test_each_view_is_computed_once_for_all_frozen_trials(tmp_path: Path) -> None:
     """A second frozen trial with other head settings computes no features; one that unfreezes shares its head phase."""
     store = StageStore(tmp_path / "store")
-    _trainer(SMALL, store).fit(_folder(tmp_path / "a"), lambda _: None)
+    _fit(_trainer(SMALL, store), tmp_path / "a")
     made = [event for event in events_of(store) if event.event == "made"]
     assert len(made) == 3 + 1  # one view an epoch, and the validation images as they are
-    other = {"head_lr": 0.01, "dropout": 0.0, "batch_size": 5}
-    _trainer(SMALL.model_copy(update=other), store).fit(_folder(tmp_path / "b"), lambda _: None)
-    _trainer(SMALL.model_copy(update={"unfreezing": "2:1"}), store).fit(_folder(tmp_path / "c"), lambda _: None)
+    for name, other in (("b", {"head_lr": 0.01, "dropout": 0.0, "batch_size": 5}), ("c", {"unfreezing": "2:1"})):
+        _fit(_trainer(SMALL.model_copy(update=other), store), tmp_path / name)
     assert [event for event in events_of(store) if event.event == "made"] == made
 
 
-@pytest.mark.parametrize("unfreezing", ["frozen", "1:1,2:all"])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(("unfreezing", "optimizer"), [("frozen", "sgd"), ("1:1,2:all", "adamw"), ("1:1,2:all", "sgd")])
 def test_a_trial_killed_after_any_epoch_goes_on_to_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unfreezing: str, optimizer: str
 ) -> None:
     """Weights and measurements after a resume are those of the uninterrupted trial, bit for bit."""
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_HEADS", 0.0)
     settings = {"unfreezing": unfreezing, "optimizer": optimizer, "lr_schedule": "onecycle", "label_smoothing": 0.1}
-    config = SMALL.model_copy(update=settings)
-    whole_reports: list[Measurement] = []
-    whole = _trainer(config, StageStore(tmp_path / "store"))
-    logits = whole.fit(_folder(tmp_path / "whole"), _collect(whole_reports))
-    folder = _folder(tmp_path / "killed")
+    config, store = SMALL.model_copy(update=settings), StageStore(tmp_path / "store")
+    whole, resumed = _trainer(config, store), _trainer(config, store)
+    logits, expected = _fit(whole, tmp_path / "whole")
+    folder = tmp_path / "killed"
+    folder.mkdir()
     for kill_after in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            _trainer(config, StageStore(tmp_path / "store")).fit(folder, _interrupt_after(kill_after))
-    reports: list[Measurement] = []
-    resumed = _trainer(config, StageStore(tmp_path / "store"))
-    again = resumed.fit(folder, _collect(reports))
-    assert [_numbers(r) for r in reports] == [_numbers(r) for r in whole_reports]
+            _trainer(config, store).fit(folder, _interrupt_after(kill_after))
+    again, reports = _fit(resumed, folder)
+    assert [(r.epoch, _numbers(r.metrics)) for r in reports] == [(r.epoch, _numbers(r.metrics)) for r in expected]
     np.testing.assert_array_equal(again, logits)
-    for name, tensor in whole.classifier.state_dict().items():
-        assert torch.equal(tensor, resumed.classifier.state_dict()[name]), name
-
-
-def _numbers(measurement: Measurement) -> dict[str, float]:
-    return {"epoch": measurement.epoch, **{k: v for k, v in measurement.metrics.items() if k != "seconds"}}
+    assert _same_tensors(resumed, whole)
 
 
 def _interrupt_after(epoch: int) -> Callable[[Measurement], None]:
@@ -163,9 +151,8 @@ def _interrupt_after(epoch: int) -> Callable[[Measurement], None]:
 def test_the_written_model_answers_as_the_trained_one(tmp_path: Path) -> None:
     """Loading the trained tensors over a fresh classifier gives the validation logits of the last epoch."""
     config = SMALL.model_copy(update={"unfreezing": "1:2"})
-    trainer = _trainer(config, StageStore(tmp_path / "store"))
-    logits = trainer.fit(_folder(tmp_path / "trial"), lambda _: None)
-    fresh = _trainer(config, None)
+    trainer, fresh = _trainer(config, StageStore(tmp_path / "store")), _trainer(config, None)
+    logits, _ = _fit(trainer, tmp_path / "trial")
     load_model(tmp_path / "trial", fresh.classifier)
     fresh.progress = trainer.progress
     np.testing.assert_allclose(fresh.validation_logits(2), logits, rtol=1e-4, atol=1e-4)
@@ -173,63 +160,50 @@ def test_the_written_model_answers_as_the_trained_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unfreezing", ["frozen", "full"])
 def test_training_without_validation_images_is_the_same_training(tmp_path: Path, unfreezing: str) -> None:
-    """A refit, which measures nothing, ends with the tensors of a training that measures, and tells its loss only."""
-    config = SMALL.model_copy(update={"unfreezing": unfreezing})
-    measured = _trainer(config, StageStore(tmp_path / "store"))
-    measured.fit(_folder(tmp_path / "measured"), lambda _: None)
-    told: list[Measurement] = []
-    blind = _trainer(config, StageStore(tmp_path / "store"))
+    """A refit, which measures nothing, ends with the tensors of a training that measures, and tells its loss only.
+
+    Neither weights nor BatchNorm statistics of a frozen backbone have moved; in full training both have.
+    """
+    config, store = SMALL.model_copy(update={"unfreezing": unfreezing}), StageStore(tmp_path / "store")
+    measured, blind = _trainer(config, store), _trainer(config, store)
+    before = {name: tensor.clone() for name, tensor in blind.classifier.backbone.state_dict().items()}
+    _fit(measured, tmp_path / "measured")
     blind.validation = Split(np.zeros(0, np.int64), np.zeros(0, np.int64))
-    logits = blind.fit(_folder(tmp_path / "blind"), _collect(told))
+    logits, told = _fit(blind, tmp_path / "blind")
     assert logits.shape == (0, CLASSES)
     assert {name for measurement in told for name in measurement.metrics} == {"train_loss", "seconds"}
-    for name, tensor in measured.classifier.state_dict().items():
-        assert torch.equal(tensor, blind.classifier.state_dict()[name]), name
-
-
-def test_a_frozen_backbone_does_not_move_and_a_full_one_does(tmp_path: Path) -> None:
-    """Neither weights nor BatchNorm statistics of a frozen backbone change; in full training both do."""
-    for unfreezing, moves in (("frozen", False), ("full", True)):
-        trainer = _trainer(SMALL.model_copy(update={"unfreezing": unfreezing}), None)
-        before = {n: t.clone() for n, t in trainer.classifier.backbone.state_dict().items()}
-        trainer.fit(_folder(tmp_path / unfreezing), lambda _: None)
-        changed = [n for n, t in trainer.classifier.backbone.state_dict().items() if not torch.equal(t, before[n])]
-        assert bool(changed) == moves
-        if moves:
-            assert any(n.endswith("running_mean") for n in changed)
-            assert any(n.endswith("weight") for n in changed)
+    assert _same_tensors(blind, measured)
+    after = blind.classifier.backbone.state_dict()
+    moved = {name.rpartition(".")[2] for name in after if not torch.equal(after[name], before[name])}
+    assert moved >= {"running_mean", "weight"} if unfreezing == "full" else not moved
 
 
 @pytest.mark.parametrize("unfreezing", ["frozen", "full"])
 def test_the_loss_is_what_is_minimised_and_validation_stays_cross_entropy(tmp_path: Path, unfreezing: str) -> None:
     """With the cosine loss training minimises that one; the validation loss is the cross entropy of the same logits."""
     config = SMALL.model_copy(update={"unfreezing": unfreezing, "loss": "cosine", "epochs": 2, "label_smoothing": 0.1})
-    trainer = _trainer(config, None)
-    logits = trainer.fit(_folder(tmp_path / "cosine"), lambda _: None)
+    trainer, other = _trainer(config, None), _trainer(config.model_copy(update={"loss": "cross_entropy"}), None)
+    logits, _ = _fit(trainer, tmp_path / "cosine")
     labels = torch.from_numpy(trainer.validation.labels)
     cross_entropy = torch.nn.functional.cross_entropy(torch.from_numpy(logits), labels).item()
     assert trainer.progress.history[-1]["val_loss"] == pytest.approx(cross_entropy, rel=1e-4)
-    other = _trainer(config.model_copy(update={"loss": "cross_entropy"}), None)
-    other.fit(_folder(tmp_path / "cross entropy"), lambda _: None)
+    _fit(other, tmp_path / "cross entropy")
     assert trainer.progress.history[0]["train_loss"] < other.progress.history[0]["train_loss"] / 1.1
     assert not torch.equal(trainer.classifier.head.weight, other.classifier.head.weight)
 
 
 def test_a_head_on_frozen_features_learns_what_can_be_learned(tmp_path: Path) -> None:
     """Twenty epochs of the head alone tell the tints apart, far above chance."""
-    config = SMALL.model_copy(update={"augmentation_strength": 0, "dropout": 0.0, "epochs": 20, "head_lr": 0.02})
-    reports: list[Measurement] = []
-    _trainer(config, StageStore(tmp_path / "store")).fit(_folder(tmp_path / "trial"), _collect(reports))
+    config = PLAIN.model_copy(update={"epochs": 20, "head_lr": 0.02})
+    _, reports = _fit(_trainer(config, StageStore(tmp_path / "store")), tmp_path / "trial")
     assert reports[-1].metrics["val_accuracy"] >= 0.75
     assert reports[-1].metrics["val_loss"] < reports[0].metrics["val_loss"]
 
 
 def test_full_training_fits_the_training_images(tmp_path: Path) -> None:
     """With everything open the training loss falls to less than half."""
-    settings = {"unfreezing": "full", "optimizer": "adamw", "lr_schedule": "onecycle", "dropout": 0.0}
-    config = SMALL.model_copy(update={**settings, "augmentation_strength": 0, "epochs": 8, "head_lr": 5e-3})
-    reports: list[Measurement] = []
-    _trainer(config, None).fit(_folder(tmp_path / "trial"), _collect(reports))
+    settings = {"unfreezing": "full", "optimizer": "adamw", "lr_schedule": "onecycle", "epochs": 8, "head_lr": 5e-3}
+    _, reports = _fit(_trainer(PLAIN.model_copy(update=settings), None), tmp_path / "trial")
     assert reports[-1].metrics["train_loss"] < reports[0].metrics["train_loss"] / 2
 
 
@@ -240,40 +214,15 @@ def test_a_loss_that_is_no_number_stops_the_trial_with_its_name(tmp_path: Path, 
     with torch.no_grad():
         trainer.classifier.head.bias[0] = broken
     with pytest.raises(NonFiniteLoss, match=r"epoch 1.*lower the learning rates"):
-        trainer.fit(_folder(tmp_path / "trial"), lambda _: None)
-    assert not list((tmp_path / "trial").iterdir())
+        trainer.fit(tmp_path, lambda _: None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     """With SGD, a learning rate of one and no momentum, no step is longer than the clipped gradient."""
-    config = SMALL.model_copy(
-        update={"optimizer": "sgd", "momentum": 0.0, "head_lr": 1.0, "clip_norm": 0.01, "epochs": 1}
-    )
-    trainer = _trainer(config, None)
+    settings = {"optimizer": "sgd", "momentum": 0.0, "head_lr": 1.0, "clip_norm": 0.01, "epochs": 1}
+    trainer = _trainer(SMALL.model_copy(update=settings), None)
     before = torch.cat([p.detach().flatten() for p in trainer.classifier.head.parameters()]).clone()
-    trainer.fit(_folder(tmp_path / "trial"), lambda _: None)
+    _fit(trainer, tmp_path)
     after = torch.cat([p.detach().flatten() for p in trainer.classifier.head.parameters()])
     assert 0 < float((after - before).norm()) <= 4 * 0.01 + 1e-6
-
-
-@pytest.mark.parametrize("loss", ["cross_entropy", "cosine"])
-def test_micro_batches_step_as_the_whole_batch_does(loss: str) -> None:
-    """Without dropout and BatchNorm the gradients of batches of 7 in parts of at most 3 are those of whole batches."""
-    config = TrialConfig(
-        family="scratch", backbone="scratch", depth=2, width=4, image_size=SIDE, epochs=1, batch_size=7,
-        optimizer="sgd", momentum=0.0, head_lr=0.1, label_smoothing=0.1, loss=loss, precision="fp32",
-    )  # fmt: skip
-    steps = {}
-    for size in (None, 3):
-        trainer = _trainer(config.model_copy(update={"micro_batch": size}).training(), None)
-        trainer.classifier.double()
-        parts = micro_batches(trainer.config, np.arange(7))
-        assert [len(part) for part in parts] == ([7] if size is None else [3, 2, 2])
-        labels = torch.from_numpy(trainer.train.labels)
-        embedded = ((trainer.classifier.embed(trainer.images.batch(p).double()), labels[p]) for p in parts)
-        value = trainer._step(embedded, 7)
-        steps[size] = (value, [p.grad for p in trainer.classifier.parameters() if p.grad is not None])
-    assert float(steps[3][0]) == pytest.approx(float(steps[None][0]), rel=1e-12)
-    assert steps[None][1]
-    for whole, added in zip(steps[None][1], steps[3][1], strict=True):
-        torch.testing.assert_close(added, whole, rtol=1e-10, atol=1e-12)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from carcls.errors import InputError, WeightsError
 from carcls.models.backbones import Backbone, build_backbone
 from carcls.models.classifier import build_classifier
 from carcls.models.state import load_weights
-from carcls.models.weights import WeightsSource, are_official, reachable, resolve_weights
+from carcls.models.weights import RANDOM, are_official, reachable, resolve_weights
 
 PROBE_LIMIT = 10.0
 
@@ -43,11 +43,17 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def packaged() -> dict[str, Tensor]:
-    """The tensors of the packaged file under its own names."""
+def packaged_file() -> Path:
+    """The file of efficientnet_lite0 that comes with the installation."""
     path = resolve_weights("efficientnet_lite0", "auto").path
     assert path is not None
-    return torch.load(path, weights_only=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def packaged(packaged_file: Path) -> dict[str, Tensor]:
+    """The tensors of the packaged file under its own names."""
+    return torch.load(packaged_file, weights_only=True)
 
 
 def _torchvision_state(name: str) -> dict[str, Tensor]:
@@ -75,7 +81,7 @@ def _loaded(name: str, path: Path) -> Backbone:
 def test_random_needs_no_file() -> None:
     """Random weights are found without a file and leave the backbone as it was built."""
     source = resolve_weights("resnet50", "random")
-    assert source == WeightsSource("random", None, "random")
+    assert source == RANDOM
     backbone = build_backbone("efficientnet_lite0", 4)
     load_weights(backbone, source.path)
     assert _same(backbone, build_backbone("efficientnet_lite0", 4).body.state_dict())
@@ -118,17 +124,11 @@ def test_without_internet_the_three_ways_out_are_named(name: str) -> None:
     assert all(way in message for way in ("CARSWEEP_WEIGHTS_DIR", "--weights random", "backbone=efficientnet_lite0"))
 
 
-@pytest.fixture
-def silent_server() -> Iterator[str]:
-    """Accepts connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-def test_a_silent_server_is_given_up(silent_server: str) -> None:
+def test_a_silent_server_is_given_up() -> None:
     """A site that accepts the connection and then hangs counts as out of reach, in about the time allowed."""
     start = time.perf_counter()
-    assert not reachable(silent_server, seconds=0.3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert not reachable(f"http://127.0.0.1:{server.getsockname()[1]}", seconds=0.3)
     assert time.perf_counter() - start < 15
 
 
@@ -150,22 +150,18 @@ def test_finding_packaged_weights_does_not_load_torch(weights: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    """A mistyped path is named."""
-    with pytest.raises(WeightsError, match="does not exist"):
-        resolve_weights("resnet50", str(tmp_path / "nothing.pth"))
-
-
-def test_a_folder_without_the_file_names_what_it_should_hold(tmp_path: Path) -> None:
-    """A folder that holds no weights of the backbone is refused with the file names looked for."""
-    with pytest.raises(WeightsError, match=r"resnet50-0676ba61\.pth"):
-        resolve_weights("resnet50", str(tmp_path))
-
-
-def test_an_unknown_backbone_is_refused() -> None:
-    """Weights of an unknown backbone are refused as the backbone would be."""
-    with pytest.raises(InputError, match="Did you mean resnet50"):
-        resolve_weights("resnet51", "auto")
+@pytest.mark.parametrize(
+    ("backbone", "weights", "told"),
+    [
+        ("resnet50", "{}/nothing.pth", "does not exist"),
+        ("resnet50", "{}", r"resnet50-0676ba61\.pth"),
+        ("resnet51", "auto", "Did you mean resnet50"),
+    ],
+)
+def test_what_is_not_there_is_refused(tmp_path: Path, backbone: str, weights: str, told: str) -> None:
+    """A mistyped path is named; a folder without the file is told what it should hold; an unknown backbone is none."""
+    with pytest.raises((WeightsError, InputError), match=told):
+        resolve_weights(backbone, weights.format(tmp_path))
 
 
 def test_a_changed_file_has_another_digest(tmp_path: Path) -> None:
@@ -300,31 +296,17 @@ def _reference_lite0(state: dict[str, Tensor], x: Tensor) -> Tensor:
     return step(x, "_conv_head", "_bn1").mean(dim=(2, 3))
 
 
-@pytest.fixture(scope="module")
-def lite0() -> Backbone:
-    """efficientnet_lite0 with its packaged weights."""
-    backbone = build_backbone("efficientnet_lite0")
-    load_weights(backbone, resolve_weights("efficientnet_lite0", "auto").path)
-    return backbone.eval()
-
-
 @pytest.mark.parametrize("side", [64, 97])
 def test_packaged_weights_compute_what_they_were_trained_to(
-    lite0: Backbone, packaged: dict[str, Tensor], side: int
+    packaged_file: Path, packaged: dict[str, Tensor], side: int
 ) -> None:
-    """The loaded backbone agrees with the published architecture written out under the file's own names."""
+    """Loaded by its path, the file agrees with the published architecture written out under its own names."""
+    lite0 = _loaded("efficientnet_lite0", packaged_file).eval()
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = _reference_lite0(packaged, images)
         torch.testing.assert_close(lite0(images), expected, rtol=1e-3, atol=1e-4)
     assert expected.std() > 0.05
-
-
-def test_the_packaged_file_is_accepted_by_path(lite0: Backbone) -> None:
-    """The packaged file may also be named, and then loads the same tensors."""
-    path = resolve_weights("efficientnet_lite0", "auto").path
-    assert path is not None
-    assert _same(_loaded("efficientnet_lite0", path), lite0.body.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -346,21 +328,18 @@ def test_packaged_weights_in_another_order_are_refused(
         _loaded("efficientnet_lite0", tmp_path / "lite0.pth")
 
 
-def test_published_weights_are_known_by_name_and_content(tmp_path: Path) -> None:
+def test_published_weights_are_known_by_name_and_content(tmp_path: Path, packaged_file: Path) -> None:
     """Whoever changes a byte of the file, or names another one like it, has it looked at before the sweep."""
-    published = resolve_weights("efficientnet_lite0", "auto")
-    assert published.path is not None
-    assert are_official("efficientnet_lite0", published)
-    copy = tmp_path / published.path.name
-    shutil.copy(published.path, copy)
-    assert are_official("efficientnet_lite0", resolve_weights("efficientnet_lite0", str(copy)))
+
+    def official(weights: object, backbone: str = "efficientnet_lite0") -> bool:
+        return are_official(backbone, resolve_weights(backbone, str(weights)))
+
+    copy, mine = (Path(shutil.copy(packaged_file, tmp_path / name)) for name in (packaged_file.name, "mine.pth"))
+    assert [official(weights) for weights in ("auto", copy, mine, "random")] == [True, True, False, False]
+    assert not official(packaged_file, "resnet50")
     with copy.open("ab") as file:
         file.write(b"more")
-    assert not are_official("efficientnet_lite0", resolve_weights("efficientnet_lite0", str(copy)))
-    shutil.copy(published.path, tmp_path / "mine.pth")
-    assert not are_official("efficientnet_lite0", resolve_weights("efficientnet_lite0", str(tmp_path / "mine.pth")))
-    assert not are_official("efficientnet_lite0", resolve_weights("efficientnet_lite0", "random"))
-    assert not are_official("resnet50", published)
+    assert not official(copy)
 
 
 def test_a_sweep_is_checked_without_torch_where_nothing_is_in_doubt(tmp_path: Path) -> None:
