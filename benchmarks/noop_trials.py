@@ -85,20 +85,15 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
     from sweeps.engine.engine import run_trials
     from sweeps.engine.session import RaySession
     from sweeps.tracking.mirror import Mirror
+    from sweeps.tracking.runs import SweepRuns
     from sweeps.tracking.store import open_tracking
+    from sweeps.tracking.updates import Update
 
     spec, tracking = noop_spec(trials, epochs), open_tracking(None, folder)
     (folder / "dataset.json").write_text("{}")
     start = time.perf_counter()
-    mirror = Mirror(
-        tracking,
-        family="transfer",
-        sweep_id="noop",
-        name="noop",
-        spec_yaml=spec.to_yaml(),
-        details={},
-        warn=print,
-    )
+    runs = SweepRuns(tracking, family="transfer", sweep_id="noop", name="noop")
+    mirror = Mirror(runs, Update("noop", files={"spec.yaml": spec.to_yaml()}), print)
     watched = Watched()
     result = run_trials(
         spec,

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGINT
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from PIL import Image
 
 from carcls.outcome import Measurement
 from carcls.stages import LOG, StageStore
@@ -71,3 +81,66 @@ def rewrite_journal(folder: Path, change: Callable[[list[dict[str, Any]]], Itera
         line, total = sealed({name: value for name, value in log.items() if name != "sum"}, total)
         content += line
     (folder / JOURNAL).write_bytes(content)
+
+
+def draw_pictures(root: Path, classes: int = 4, train: int = 10, test: int = 4) -> Path:
+    """Draw class folders with a test split: every picture another one, 96 x 64 pixels."""
+    for label in range(classes):
+        for split, first, count in (("train", 0, train), ("test", 500, test)):
+            folder = root / split / f"Make Model {label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                coarse = np.random.default_rng(1000 * label + first + number).integers(0, 256, (6, 9, 3), np.uint8)
+                picture = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
+                picture.save(folder / f"{number:05d}.jpg")
+    return root
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The one object on stdout."""
+        value: dict[str, Any] = json.loads(self.out)
+        return value
+
+
+def run_carsweep(folder: Path, words: Sequence[str], *, stop_at: str | None = None) -> Done:
+    """Run a command in ``folder`` to its end; with ``stop_at``, a pattern, send SIGINT once stderr has it."""
+    errors = folder / "errors.txt"
+    with errors.open("w") as stderr:
+        command = [sys.executable, "-m", "sweeps.cli", *words]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, cwd=folder, text=True)
+        deadline = time.monotonic() + 300
+        while stop_at is not None and not re.search(stop_at, errors.read_text(), re.DOTALL):
+            assert process.poll() is None, errors.read_text()
+            assert time.monotonic() < deadline, errors.read_text()
+            time.sleep(0.1)
+        if stop_at is not None:
+            process.send_signal(SIGINT)
+        out, _ = process.communicate(timeout=600)
+    return Done(process.returncode, out, errors.read_text())
+
+
+def stages_made(out: Path, kind: str = "") -> int:
+    """Return how many stages, or of those of a kind, were computed under a folder of runs."""
+    events = events_of(StageStore(out / "stages"))
+    return sum(event.event == "made" and kind in ("", event.kind) for event in events)
+
+
+def commands_of(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command of a group that does something, with its words."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command

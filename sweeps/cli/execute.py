@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from sweeps.engine.observers import Watcher
     from sweeps.results.result import SweepResult
     from sweeps.run.command import Command
+    from sweeps.run.comparison import Together
     from sweeps.run.plan import Plan
     from sweeps.run.reproduction import Reproduction
-    from sweeps.run.winners import Together
     from sweeps.spec.spec import SweepSpec
 
 # The width of a terminal from which it shows all columns of the winners.
@@ -72,11 +72,9 @@ def run_and_show(command: Command, streams: Streams) -> int:
     """Run a command, show what comes of it, and return the exit code."""
     from sweeps.run.several import run_sweeps
 
-    try:
-        with last_words(partial(tell_how_to_go_on, command.name, command.out)):
-            outcome = run_sweeps(command, _views_on(streams), streams.tell)
-    except KeyboardInterrupt:
-        outcome = None
+    outcome = None
+    with suppress(KeyboardInterrupt), last_words(partial(tell_how_to_go_on, command.name, command.out)):
+        outcome = run_sweeps(command, _views_on(streams), streams.tell)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return tell_how_to_go_on(command.name, command.out)
@@ -91,8 +89,8 @@ def run_and_show(command: Command, streams: Streams) -> int:
 def show(console: Console, command: Command, outcome: SweepResult | Together | Reproduction) -> None:
     """Print what a command came to, for people."""
     from sweeps.cli.summary import print_result
+    from sweeps.run.comparison import Together
     from sweeps.run.reproduction import Reproduction
-    from sweeps.run.winners import Together
 
     match outcome:
         case Together():
@@ -106,12 +104,12 @@ def show(console: Console, command: Command, outcome: SweepResult | Together | R
 def _show_families(console: Console, command: Command, together: Together) -> None:
     from sweeps.cli.compare import pair_lines
     from sweeps.cli.summary import print_result
-    from sweeps.run.winners import COLUMNS, NARROW_COLUMNS
+    from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS
 
     for result in together.results.values():
         print_result(console, result, closing=False)
     console.print(f"\n{together.name}: the winners of all families, in {duration(together.seconds)}", style="bold")
-    columns = COLUMNS if console.width >= _WIDE else NARROW_COLUMNS
+    columns = WINNER_COLUMNS if console.width >= _WIDE else NARROW_COLUMNS
     say(console, table_of(columns, together.results.values(), fold=("model",)), *pair_lines(together.pairs))
     if not together.interrupted:
         folder = command.out / command.name
@@ -123,9 +121,7 @@ def _show_families(console: Console, command: Command, together: Together) -> No
 def _show_experiments(console: Console, command: Command, reproduction: Reproduction) -> None:
     from rich.markdown import Markdown
 
-    from sweeps.run.reproduction_tables import blocks_of
-
-    for block in blocks_of(reproduction) if console.is_terminal else ():
+    for block in reproduction.blocks() if console.is_terminal else ():
         console.print(Markdown(block) if isinstance(block, str) else block, "")
     if not console.is_terminal:
         say(console, reproduction.markdown())

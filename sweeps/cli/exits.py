@@ -28,7 +28,7 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> int:
     except StdoutLost as lost:
         # Whoever reads the first lines of a list has seen what they wanted; a result that is lost is told.
         if lost.advice or not lost.closed:
-            click.echo(f"carsweep: {lost}", err=True)
+            click.echo(f"carsweep: {lost}{lost.advice}", err=True)
         return FAILED
     except BaseException as error:
         messages, code = _explain(error)
@@ -42,6 +42,8 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> int:
 
 
 def _explain(error: BaseException) -> tuple[list[str], int]:
+    said = " ".join(str(error).split())
+    short = _cut(said)
     match error:
         case click.exceptions.NoArgsIsHelpError():
             error.show()
@@ -49,13 +51,13 @@ def _explain(error: BaseException) -> tuple[list[str], int]:
         case SpecError():
             return list(error.mistakes), MISTAKE
         case InputError():
-            return [_one_line(str(error))], MISTAKE
+            return [said], MISTAKE
         case SweepStopped() | TrialFailure():
-            return [_one_line(str(error))], FAILED
+            return [said], FAILED
         case click.UsageError():
             where = f" See '{error.ctx.command_path} --help'." if error.ctx else ""
-            said = _cut(_one_line(error.format_message()))
-            return [said + ("" if said.endswith((".", "?", "?)", "…")) else ".") + where], MISTAKE
+            short = _cut(" ".join(error.format_message().split()))
+            return [short + ("" if short.endswith((".", "?", "?)", "…")) else ".") + where], MISTAKE
         case click.ClickException():
             return [error.format_message()], error.exit_code
         case KeyboardInterrupt() | click.Abort():
@@ -63,23 +65,15 @@ def _explain(error: BaseException) -> tuple[list[str], int]:
         case SystemExit():
             return [], error.code if isinstance(error.code, int) else FAILED
         case Exception() if is_out_of_reach(error):
-            said = _cut(_one_line(str(error)))
-            return [f"a file cannot be written or read: {said}. Once that is mended: the same command again."], FAILED
-    return [_internal(error)], FAILED
-
-
-def _internal(error: BaseException) -> str:
+            return [f"a file cannot be written or read: {short}. Once that is mended: the same command again."], FAILED
     if os.environ.get("CARSWEEP_DEBUG"):
         click.echo(mask_secrets("".join(traceback.format_exception(error))), err=True)
-    return (
-        f"internal error: {type(error).__name__}: {_cut(_one_line(str(error)))} This is a fault of carsweep: "
-        "please report it with the command and the output of the same command under CARSWEEP_DEBUG=1."
+    message = (
+        f"internal error: {type(error).__name__}: {short} This is a fault of carsweep: please report it with the "
+        "command and the output of the same command under CARSWEEP_DEBUG=1."
     )
+    return [message], FAILED
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

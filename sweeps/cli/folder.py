@@ -18,8 +18,8 @@ from sweeps.cli.output import Streams, accuracy_of, epoch_of, resume_command, wr
 from sweeps.text import minute, percent, plural, size_text, table_of
 
 if TYPE_CHECKING:
-    from sweeps.run.deletion import Remains
     from sweeps.run.status import SweepStatus
+    from sweeps.run.tracked import Remains
 
 # The width of a terminal from which it shows all columns.
 _WIDE = 110
@@ -149,9 +149,9 @@ def delete(name: str, out: Path, tracking_uri: str | None, yes: bool, dry_run: b
     stays known.
     """
     from sweeps.lock import holder_of
-    from sweeps.run.deletion import find_remains, remove
     from sweeps.run.remembered import recall
     from sweeps.run.status import sweeps_in
+    from sweeps.run.tracked import find_remains, remove
 
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri

@@ -36,12 +36,14 @@ class StdoutLost(Exception):  # noqa: N818 - says what happened
     Args:
         reason: the system's words.
         closed: whether the reader has gone, as ``head`` does once it has seen enough.
+
+    Attributes:
         advice: where the words are kept, and how to see them.
     """
 
-    def __init__(self, reason: str, *, closed: bool, advice: str = "") -> None:
-        self.reason, self.closed, self.advice = reason, closed, advice
-        super().__init__(f"stdout cannot be written ({reason}).{f' {advice}' if advice else ''}")
+    def __init__(self, reason: str, *, closed: bool) -> None:
+        super().__init__(f"stdout cannot be written ({reason}).")
+        self.closed, self.advice = closed, ""
 
 
 class Output(io.FileIO):
@@ -103,8 +105,8 @@ def kept_in(folder: Path, again: str) -> Iterator[None]:
         yield
         sys.stdout.flush()
     except StdoutLost as lost:
-        advice = f"The result is kept in {folder}. To print it again: {again}"
-        raise StdoutLost(lost.reason, closed=lost.closed, advice=advice) from None
+        lost.advice = f" The result is kept in {folder}. To print it again: {again}"
+        raise
 
 
 class Streams:

@@ -90,19 +90,16 @@ def _command_of(
     Raises:
         SpecError: they make no sweep; all mistakes together.
     """
-    from sweeps.run.command import Command
+    from sweeps.run.command import Command, specs_of_all
+    from sweeps.spec.loading import load_spec
 
     overrides = {option: value for option, value in swept.items() if value is not None}
     if what == "all":
         if spec_file is not None:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
-        from sweeps.run.command import specs_of_all
-
         name, trials = name or _default_name(what), overrides.pop("trials", None)
         specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)
     else:
-        from sweeps.spec.loading import load_spec
-
         spec = load_spec(what, spec_file=spec_file, sets=sets, overrides={**overrides, "name": name})
         name = spec.name or _default_name(what)
         specs = (spec.model_copy(update={"name": name}),)

@@ -16,7 +16,7 @@ from sweeps.text import Column, duration, lines_of, parse_size, plural, size_tex
 
 if TYPE_CHECKING:
     from sweeps.run.cleaning import Cleared
-    from sweeps.run.stages import KindUse
+    from sweeps.run.status import KindUse
 
 _STAGES_EPILOG = """\b
 Examples:
@@ -47,7 +47,7 @@ def stages(out: Path, as_json: bool) -> int:
 
     A hit is a trial that found what another one had made, also in another sweep, and saves the seconds of the making.
     """
-    from sweeps.run.stages import use_by_kind
+    from sweeps.run.status import use_by_kind
 
     kinds = use_by_kind(existing(out))
     size, saved = sum(kind.bytes for kind in kinds), sum(kind.saved for kind in kinds)

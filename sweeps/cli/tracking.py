@@ -24,7 +24,7 @@ from sweeps.text import percent, plural, points
 
 if TYPE_CHECKING:
     from carcls.evaluation.significance import PairedComparison
-    from sweeps.run.repair import Repaired
+    from sweeps.run.tracked import Repaired
     from sweeps.tracking.promotion import Promotion
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -56,8 +56,8 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
     not be there is closed and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
     """
     from sweeps.run.remembered import recall
-    from sweeps.run.repair import repair as repair_sweep
     from sweeps.run.status import sweeps_in
+    from sweeps.run.tracked import repair as repair_sweep
 
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
@@ -139,7 +139,7 @@ def _store_of(out: Path) -> str:
 
 def _recorded_uri(out: Path, sweep: str) -> str | None:
     from sweeps.results.result import read_result
-    from sweeps.run.remembered import require_known
+    from sweeps.run.status import require_known
 
     result = read_result(require_known(out, sweep))
     return result.tracking_uri if result else None

@@ -287,3 +287,11 @@ def spent_text(spent: Mapping[str, Any]) -> str:
     first, *others = said
     first = first.replace(" on ", " of the time on ").replace(" ones", " trials")
     return f"Spent: {', '.join(parts)}; {', '.join([first, *others])}."
+
+
+def find_result(folder: Path) -> SweepResult | None:
+    """Return what the sweep in ``folder`` left; a damaged file is none, for the next driver writes it anew."""
+    try:
+        return read_result(folder)
+    except InputError:
+        return None

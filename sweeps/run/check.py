@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.errors import InputError, OutputError
 from sweeps.engine.resources import Machine, Share, least_seconds, this_machine, trial_resources
-from sweeps.run.data import configs_to_check, expected_demo, located
+from sweeps.run.data import configs_to_check, data_notes, list_images, located
 from sweeps.spec.loading import cut_neighbours, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.sweep_file import has_begun, is_sweep, read_file, require_kind
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord
-    from carcls.data.config import DataConfig, DataSummary
+    from carcls.data.config import DataSummary
     from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
     from sweeps.run.command import Command
@@ -37,7 +37,7 @@ class Checked:
         networks: figures of the backbones that trials need, by name.
         tracking: the MLflow store, checked; None in a plan that names none.
         listed: the data set's numbers by its listing.
-        reading: the listing; None for demo cars that are not drawn yet.
+        listing: of its images; None for demo cars that are not drawn yet.
     """
 
     spec: SweepSpec
@@ -47,7 +47,7 @@ class Checked:
     networks: Mapping[str, BackboneRecord]
     tracking: Tracking | None
     listed: DataSummary
-    reading: Manifest | None
+    listing: Manifest | None
 
 
 # What decides which networks trials need, with which weights.
@@ -66,49 +66,36 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     Raises:
         InputError: something given cannot be used; the message has every mistake, each with its remedy.
     """
-    out, mistakes = command.root, Mistakes()
-    listings: dict[DataConfig, tuple[DataSummary, Manifest | None]] = {}
-    for data in dict.fromkeys(located(spec.data, out) for spec in command.specs):
-        with mistakes:
-            listings[data] = _list_images(data)
+    out, mistakes, listed = command.root, Mistakes(), None
+    with mistakes:
+        listed, listing = list_images(located(command.specs[0].data, out))
     with mistakes:
         require_writable(out, make=not mistakes.found and (not plan or command.address is not None))
     tracking, machine, machines = _ask_around(command, mistakes, plan=plan)
     with mistakes:
         least_seconds()
-    ready = []
+    ready: list[tuple[SweepSpec, Share]] = []
     for spec in command.specs:
         with mistakes:
             spec = claim_folder(spec, out, edited=command.changes is not None)
         if machines:
             with mistakes:
-                share = trial_resources(spec, *machines)
-        listed, reading = listings.get(located(spec.data, out), (None, None))
+                ready.append((spec, trial_resources(spec, *machines)))
         if listed is not None:
             with mistakes:
                 fit_to_data(spec, listed.train, spare=listed.validation)
-        if not mistakes.found:
-            assert listed is not None
-            ready.append(Checked(spec, (), machine, share, {}, tracking, listed, reading))
     mistakes.tell()
-    # Last, since weights may have to be asked for on the internet.
+    from carcls.families import preflight
+
+    assert listed is not None
     checked = []
-    for each in ready:
-        with mistakes:
-            checked.append(_with_networks(each, out / "stages", download=not plan))
+    for spec, share in ready:
+        with mistakes:  # last, since weights may have to be asked for on the internet
+            found, networks = preflight(configs_to_check(spec, *_OF_NETWORKS), out / "stages", download=not plan)
+            idle = spec.prices.idle_notes(share.gpus, limited=spec.max_cost is not None) if spec.prices else []
+            checked.append(Checked(spec, (*found, *idle), machine, share, networks, tracking, listed, listing))
     mistakes.tell()
     return tuple(checked)
-
-
-def _list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
-    """Return the numbers of a data set by its listing, and the listing."""
-    from carcls.data.dataset import summarize
-    from carcls.data.layouts import read_layout
-
-    if data.path is None:
-        return expected_demo(data), None
-    reading = read_layout(Path(data.path))
-    return summarize(data, reading), reading
 
 
 def _ask_around(
@@ -134,21 +121,6 @@ def _ask_around(
     return tracking, machine, machines
 
 
-def _with_networks(checked: Checked, stages: Path, *, download: bool) -> Checked:
-    """Return a sweep whose networks and weights can be had, with what is known of them."""
-    from carcls.families import preflight
-
-    spec = checked.spec
-    notes, networks = preflight(configs_to_check(spec, *_OF_NETWORKS), stages, download=download)
-    idle = spec.prices.idle_notes(checked.share.gpus, limited=spec.max_cost is not None) if spec.prices else []
-    return replace(checked, notes=(*notes, *idle), networks=networks)
-
-
-def notes_of_spec(spec: SweepSpec) -> list[str]:
-    """Return what the spec itself says, a sentence each."""
-    return [*([spec.note] if spec.note else []), *spec.goals.lines(), *spec.goals.notes]
-
-
 def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[SweepSpec, list[str]]:
     """Check that the sweep's settings fit the data set; return the spec that does, and what was changed, in words.
 
@@ -161,7 +133,7 @@ def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[Sweep
         InputError: settings that were given do not fit, such as more neighbours than there are images.
     """
     fitted = cut_neighbours(spec, gallery)
-    most = _most_neighbours(fitted)
+    most = max(config.k for config in configs_to_check(fitted, "k")) if spec.family == "retrieval" else 0
     if most > gallery + spare:
         raise InputError(
             f"k must be at most {gallery}, the training images that form the gallery, got {most}. "
@@ -172,14 +144,18 @@ def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[Sweep
     return fitted, [f"k is searched over {fitted.search['k']} only: the gallery has {gallery} images."]
 
 
-def _most_neighbours(spec: SweepSpec) -> int:
-    """Return the most neighbours that a trial may ask for; 0 where there are none."""
-    if spec.family != "retrieval":
-        return 0
-    known = [config.k for _, config in spec.experiment_configs()][: spec.trials]
-    if spec.trials > len(known):
-        known += map(int, spec.search["k"].ends()) if "k" in spec.search else [spec.trial_config({}).k]
-    return max(known)
+def fit_to_images(checked: Checked, command: Command, dataset: Dataset) -> tuple[SweepSpec, list[str]]:
+    """Return the spec as it fits images that were read, and what is to be told of these and of it, a sentence each.
+
+    Raises:
+        InputError: it was begun with other images, or a sweep of the command does not fit these.
+    """
+    spec, images = checked.spec, len(dataset.splits.train)
+    require_same_data(command.root / str(spec.name), dataset, demo=spec.data.path is None)
+    for other in command.specs:
+        fit_to_data(other, images)
+    spec, changed = fit_to_data(spec, images)
+    return spec, [*data_notes(dataset), *changed]
 
 
 def require_writable(out: Path, *, make: bool) -> None:
@@ -216,18 +192,13 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> SweepSp
         return spec
     file = read_file(folder)
     (before,) = file.read_specs()
-    if has_begun(folder):
-        _require_same_spec(spec, before, file.path)
-    return spec.model_copy(update={"confirm": spec.confirm or before.confirm, "refit": spec.refit or before.refit})
-
-
-def _require_same_spec(spec: SweepSpec, before: SweepSpec, file: Path) -> None:
-    if before.digest != with_neighbours_of(before, spec).digest:
+    if has_begun(folder) and before.digest != with_neighbours_of(before, spec).digest:
         raise InputError(
             f"--name must be new or belong to a sweep of the same spec, got {spec.name!r}, which was begun with other "
-            f"settings (see {file}). Give another --name, or those settings; trials, hours and resources may "
+            f"settings (see {file.path}). Give another --name, or those settings; trials, hours and resources may "
             f"change. To change the sweep itself: carsweep resume {spec.name} --set KEY=VALUE."
         )
+    return spec.model_copy(update={"confirm": spec.confirm or before.confirm, "refit": spec.refit or before.refit})
 
 
 def require_same_data(folder: Path, dataset: Dataset, *, demo: bool) -> None:
@@ -242,13 +213,14 @@ def require_same_data(folder: Path, dataset: Dataset, *, demo: bool) -> None:
         InputError: images, boxes or labels under the same path have changed.
     """
     file = folder / "dataset.json"
-    if file.is_file() and type(dataset).load(file).digest != dataset.digest:
-        if demo:
-            raise InputError(
-                f"{folder.name!r} was begun on demo cars that another version of carsweep or Pillow drew, and scores "
-                "on different images cannot be compared: start a new sweep with another --name."
-            )
+    if not file.is_file() or type(dataset).load(file).digest == dataset.digest:
+        return
+    if demo:
         raise InputError(
-            f"--data must hold the images that {folder.name!r} was begun with; they have changed since. "
-            "Scores on different images cannot be compared: give the sweep another --name."
+            f"{folder.name!r} was begun on demo cars that another version of carsweep or Pillow drew, and scores "
+            "on different images cannot be compared: start a new sweep with another --name."
         )
+    raise InputError(
+        f"--data must hold the images that {folder.name!r} was begun with; they have changed since. "
+        "Scores on different images cannot be compared: give the sweep another --name."
+    )

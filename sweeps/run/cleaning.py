@@ -52,8 +52,8 @@ class Marks:
         named: used by a trial of any sweep, whatever came of it, or while its images were read.
         models: of complete trials -> the best rank, from 1, of a trial that has it.
         in_use_since: what was used later may be open in a running trial.
-        has_unnamed: whether a trial that ran names no stages, as older versions wrote them; then nobody knows which
-            stages and checkpoints are nobody's.
+        has_unnamed: whether a trial that ran names no stages, as older versions wrote them.
+        has_unnamed_checkpoints: whether one of them is unfinished.
     """
 
     kept: set[str] = field(default_factory=set)
@@ -61,6 +61,7 @@ class Marks:
     models: dict[str, int] = field(default_factory=dict)
     in_use_since: float = math.inf
     has_unnamed: bool = False
+    has_unnamed_checkpoints: bool = False
 
     def why(self, stored: Stored) -> Reason | None:
         """Say why something in the store may go; None where it stays."""
@@ -69,7 +70,7 @@ class Marks:
         if stored.kind in _NEVER or stored.name in self.kept:
             return None
         if stored.state == "unfinished":  # nobody but its maker, who holds its lock, has it open
-            return None if self.has_unnamed else "stopped"
+            return None if self.has_unnamed_checkpoints else "stopped"
         if stored.used >= self.in_use_since - SLACK:
             return None
         if stored.name not in self.named and not self.has_unnamed:
@@ -114,31 +115,25 @@ def read_marks(out: Path, keep: int) -> Marks:
     Raises:
         InputError: a sweep cannot be read, so that nobody knows what it needs.
     """
-    marks = Marks()
+    marks, stages = Marks(), out / "stages"
     for folder in sweeps_of(out):
-        records, prepared = _read_sweep(folder)
-        ranks = {model: rank for rank, model in enumerate(ranked_models(records), start=1)}
-        parts = {model: parts_of(out / "stages", model) for model in {r.model for r in records if r.model}}
+        try:
+            records, prepared = read_history(folder).records, read_file(folder).stages
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"--out must be a folder whose sweeps can be read, got {str(folder)!r} ({type(error).__name__}: "
+                f"{said}), so that nobody knows which stages it needs. Repair it, or move it away."
+            ) from error
+        marks.named |= set(prepared)
+        marks.in_use_since = min(marks.in_use_since, _in_use_since(folder, records))
+        parts = {model: parts_of(stages, model) for model in {record.model for record in records if record.model}}
+        for rank, model in enumerate(ranked_models(records), start=1):
+            marks.models |= {part: min(rank, marks.models.get(part, rank)) for part in parts[model]}
         wanted = wanted_models(records, keep)
         for record in records:
             _mark(marks, record, parts.get(record.model, ()), is_wanted=record.model in wanted)
-        for model, rank in ranks.items():
-            marks.models |= {part: min(rank, marks.models.get(part, rank)) for part in parts[model]}
-        marks.named |= set(prepared)
-        marks.in_use_since = min(marks.in_use_since, _in_use_since(folder, records))
     return marks
-
-
-def _read_sweep(folder: Path) -> tuple[tuple[TrialRecord, ...], tuple[str, ...]]:
-    """Return the sweep's trials, and the stages that its images were read with."""
-    try:
-        return read_history(folder).records, read_file(folder).stages
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"--out must be a folder whose sweeps can be read, got {str(folder)!r} ({type(error).__name__}: {said}), "
-            "so that nobody knows which stages it needs. Repair it, or move it away."
-        ) from error
 
 
 def _mark(marks: Marks, record: TrialRecord, parts: Sequence[str], *, is_wanted: bool) -> None:
@@ -152,6 +147,7 @@ def _mark(marks: Marks, record: TrialRecord, parts: Sequence[str], *, is_wanted:
         marks.kept |= {name for name in names if name.startswith("training/")}
     if not names and (record.epochs or record.model) and record.sibling_of is None:
         marks.has_unnamed = True
+        marks.has_unnamed_checkpoints |= record.status == "running"
 
 
 def _in_use_since(folder: Path, records: Iterable[TrialRecord]) -> float:

@@ -6,7 +6,7 @@ A job has the sweeps of all families, or those of documented experiments.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +61,6 @@ class Command:
     def root(self) -> Path:
         """The folder of all sweeps, absolute."""
         return self.out.expanduser().absolute()
-
-    def with_absolute_data(self) -> Command:
-        """Return the command with absolute paths of its data, which mean the same wherever it goes on."""
-        return replace(self, specs=tuple(map(_with_absolute_data, self.specs)))
-
-
-def _with_absolute_data(spec: SweepSpec) -> SweepSpec:
-    if spec.data.path is None:
-        return spec
-    path = str(Path(spec.data.path).expanduser().absolute())
-    return spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
 
 
 def specs_of_all(

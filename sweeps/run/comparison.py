@@ -1,4 +1,4 @@
-"""Sweeps side by side, and paired tests between winners that answered the same test images.
+"""Sweeps side by side, and paired tests between winners that answered the same test images; also those of one job.
 
 ``COLUMNS`` is the one list of what a sweep shows beside others, in JSON (docs/json.md) and in tables.
 """
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carcls.data.config import DataSummary
 from carcls.errors import InputError
@@ -19,9 +19,12 @@ from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedCompariso
 from sweeps.results.leaderboard import COLUMNS as ROW_COLUMNS
 from sweeps.results.leaderboard import Row, half_width, varying_settings
 from sweeps.results.result import SweepResult, read_result
+from sweeps.run.session import TEST_PREDICTIONS
 from sweeps.run.status import sweeps_in
-from sweeps.run.winner import TEST_PREDICTIONS
-from sweeps.text import Column, duration, json_of, percent, points
+from sweeps.text import Column, counts_text, duration, json_of, markdown_table, percent, points, table_of
+
+if TYPE_CHECKING:
+    from sweeps.run.command import Command
 
 TOP = 5
 # Stored answers must give the accuracy that the result tells, to the last digit that JSON keeps.
@@ -41,10 +44,6 @@ def _test_text(result: SweepResult) -> str:
     return percent(result.tested(), (high - low) / 2)
 
 
-def _trials_run(result: SweepResult) -> int:
-    return sum(trial.sibling_of is None and trial.confirms is None for trial in result.trials)
-
-
 COLUMNS: tuple[Column[SweepResult], ...] = (
     Column("sweep", lambda r: r.sweep, "sweep", is_word=True),
     Column("family", lambda r: r.family, "family", is_word=True),
@@ -53,7 +52,7 @@ COLUMNS: tuple[Column[SweepResult], ...] = (
     Column("val_accuracy", _validated, "val accuracy", cell=lambda r: percent(_validated(r), _val_half_width(r))),
     Column("test_accuracy", SweepResult.tested, "test accuracy", cell=_test_text),
     Column("test_f1", lambda r: r.tested("test_f1"), "test F1", percent),
-    Column("trials", _trials_run, "trials"),
+    Column("trials", lambda r: sum(t.sibling_of is None and t.confirms is None for t in r.trials), "trials"),
     Column("seconds", lambda r: r.seconds, "time", duration),
     Column("registered", lambda r: str(r.registered or ""), "registered", is_word=True),
     Column("val_half_width", _val_half_width),
@@ -71,6 +70,11 @@ def columns_of(*keys: str) -> list[Column[SweepResult]]:
 def sweep_json(result: SweepResult) -> dict[str, Any]:
     """Return what a sweep shows beside others, as its JSON."""
     return json_of(COLUMNS, result)
+
+
+# Of a job's winners: the columns that every screen has room for, and these with the others.
+_NARROW = ("family", "val_accuracy", "test_accuracy", "registered")
+NARROW_COLUMNS, WINNER_COLUMNS = columns_of(*_NARROW), columns_of(*_NARROW, "model", "test_f1", "trials", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,13 +192,13 @@ def compare(results: Sequence[SweepResult], answers: Mapping[str, StoredPredicti
     by_data: dict[str, list[SweepResult]] = {}
     for result in results:
         by_data.setdefault(result.data.digest, []).append(result)
-    return tuple(_group(sorted(members, key=_order), answers) for members in by_data.values())
-
-
-def _group(ranked: Sequence[SweepResult], answers: Mapping[str, StoredPredictions]) -> DataGroup:
-    own = {r.sweep: answers[r.sweep] for r in ranked if r.sweep in answers and _belongs(answers[r.sweep], r)}
-    varying = varying_settings(result.board for result in ranked)
-    return DataGroup(ranked[0].data, tuple(ranked), _pairs(own), varying)
+    groups = []
+    for members in by_data.values():
+        ranked = sorted(members, key=_order)
+        own = {r.sweep: answers[r.sweep] for r in ranked if r.sweep in answers and _belongs(answers[r.sweep], r)}
+        varying = varying_settings(result.board for result in ranked)
+        groups.append(DataGroup(ranked[0].data, tuple(ranked), _pairs(own), varying))
+    return tuple(groups)
 
 
 def _order(result: SweepResult) -> tuple[float, float, str]:
@@ -219,3 +223,61 @@ def _pairs(answers: Mapping[str, StoredPredictions]) -> tuple[Pair, ...]:
         Pair(one, other, numbers, p, "better" if p <= LEVEL else NO_DIFFERENCE)
         for (one, other, numbers), p in zip(compared, adjusted, strict=True)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What a job of all families leaves: the sweeps' results by family, and their winners side by side.
+
+    ``pairs`` are the winners two by two on the same test images.
+    """
+
+    name: str
+    seconds: float
+    results: Mapping[str, SweepResult]
+    pairs: tuple[Pair, ...] = ()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether one of its sweeps was; those after it did not begin."""
+        return any(result.interrupted for result in self.results.values())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every family has a registered model."""
+        return all(result.registered for result in self.results.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "name": self.name,
+            "seconds": round(self.seconds, 3),
+            "interrupted": self.interrupted,
+            "comparison": [sweep_json(result) for result in self.results.values()],
+            "pairs": [asdict(pair) for pair in self.pairs],
+            "families": {family: result.as_dict() for family, result in self.results.items()},
+        }
+
+    def markdown(self) -> str:
+        """Return the comparison as a Markdown table."""
+        data, pairs = next(iter(self.results.values())).data, ""
+        if self.pairs:
+            lines = "\n".join(f"- {pair}" for pair in self.pairs)
+            pairs = f"\nOn the same test images, in points (exact McNemar test, p by Holm):\n\n{lines}\n"
+        return (
+            f"# {self.name}\n\n{data.name}: {data.classes} classes, images: {counts_text(data.splits)}. Each winner "
+            "was chosen on the validation images and read once on the test images.\n\n"
+            f"{markdown_table(table_of(WINNER_COLUMNS, self.results.values()))}\n{pairs}"
+        )
+
+
+def compare_winners(command: Command, results: Sequence[SweepResult], seconds: float) -> Together:
+    """Compare the winners of a job's sweeps by their stored answers to the test images, which are not read again.
+
+    One that was interrupted has no pairs yet.
+    """
+    by_family = {result.family: result for result in results}
+    if results[-1].interrupted:
+        return Together(command.name, seconds, by_family)
+    groups = compare_sweeps(command.root, [result.sweep for result in results]).groups
+    return Together(command.name, seconds, by_family, tuple(pair for group in groups for pair in group.pairs))

@@ -34,7 +34,15 @@ def prepare_data(
     from carcls.data.dataset import prepare_dataset
 
     size, *also = dict.fromkeys(size for spec in specs for size in wanted_sizes(spec))
-    data = _with_demo(specs[0].data, out, progress)
+    data = specs[0].data
+    if data.path is None:
+        from carcls.data.demo import write_demo
+
+        folder = _demo_folder(out)
+        if not folder.exists():
+            progress.note(f"drawing demo cars into {folder}")
+        write_demo(folder)
+        data = located(data, out)
     return prepare_dataset(data, stages, size, also=also, listed=reading, progress=progress.packing)
 
 
@@ -86,16 +94,19 @@ def _demo_folder(out: Path) -> Path:
     return out / "data" / FOLDER_NAME
 
 
-def _with_demo(data: DataConfig, out: Path, progress: Progress) -> DataConfig:
-    if data.path is not None:
-        return data
-    from carcls.data.demo import write_demo
+def list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
+    """Return the numbers of a data set by its listing, and the listing; demo cars that are not drawn have none.
 
-    folder = _demo_folder(out)
-    if not folder.exists():
-        progress.note(f"drawing demo cars into {folder}")
-    write_demo(folder)
-    return located(data, out)
+    Raises:
+        InputError: there are no images that can be used.
+    """
+    if data.path is None:
+        return expected_demo(data), None
+    from carcls.data.dataset import summarize
+    from carcls.data.layouts import read_layout
+
+    listing = read_layout(Path(data.path))
+    return summarize(data, listing), listing
 
 
 def expected_demo(data: DataConfig) -> DataSummary:

@@ -8,7 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from carcls.catalog import BackboneRecord
+from carcls.stages import StageStore
 from sweeps.engine.rates import Machine
+from sweeps.run.check import Checked, fit_to_data, fit_to_images
+from sweeps.run.data import NOT_READ, located, prepare_data
 from sweeps.run.plan_stages import PlannedStage, planned_stages
 from sweeps.spec.spec import SweepSpec
 from sweeps.text import (
@@ -27,6 +30,9 @@ from sweeps.text import (
 
 if TYPE_CHECKING:
     from carcls.data.config import DataSummary
+    from sweeps.engine.observers import Progress
+    from sweeps.engine.resources import Share
+    from sweeps.run.command import Command
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0
@@ -49,7 +55,7 @@ class Plan:
         spec: the sweep.
         summary: the numbers of its data set.
         machine: what its trials run on; GPUs that they do not take are none.
-        hourly: what an hour of all trials at work costs; None where no price is known.
+        share: of a trial, by which its cost is reckoned; None reckons none.
         networks: figures of backbones by name, where they are known better than from the catalog.
         notes: what was found on the way, a sentence each.
         images_read: whether the numbers are those of images that were read.
@@ -58,7 +64,7 @@ class Plan:
     spec: SweepSpec
     summary: DataSummary
     machine: Machine
-    hourly: float | None = None
+    share: Share | None = None
     networks: Mapping[str, BackboneRecord] = field(default_factory=dict)
     notes: Sequence[str] = ()
     images_read: bool = False
@@ -76,7 +82,9 @@ class Plan:
     @property
     def cost(self) -> float | None:
         """Rough cost of the trials; None without a price."""
-        return None if self.hourly is None else self.hourly * self.seconds / 3600
+        if self.share is None or self.spec.prices is None:
+            return None
+        return self.spec.prices.cost_of(self.share.spend(self.seconds * self.share.concurrency, wall=self.seconds))
 
     @property
     def experiments(self) -> tuple[str, ...]:
@@ -96,29 +104,35 @@ class Plan:
 
     def lines(self, width: int = UNLIMITED) -> list[str]:
         """Return the plan as plain lines of text; its tables are not wider than ``width``."""
-        searched = self.spec.trials - len(self.experiments)
-        documented = plural(len(self.experiments), "documented experiment")
-        data, name = self.summary, self.spec.name or self.spec.family
+        spec, data = self.spec, self.summary
+        searched = f", then {spec.trials - len(self.experiments)} searched" if self._is_drawn else ""
         counts = f"{data.images:,} images, {data.classes} classes; {counts_text(data.splits)}"
-        lines = [f"Plan of {name} on {data.name} ({counts})", *self.notes, ""]
-        lines += [f"Trials: {self.spec.trials} ({documented}{f', then {searched} searched' if searched else ''})"]
-        lines += _experiment_lines(self.spec, self.experiments)
-        lines += _afterwards(self.spec)
-        lines += [f"  Note: {self.spec.note}"] if self.spec.note else []
-        lines += ["", "Search:" if self.spec.search else "Search: nothing"]
-        lines += lines_of(
-            Grid(None, [(n, str(domain)) for n, domain in self.spec.search.items()]), width=width, indent="  "
-        )
-        lines += [
-            *self.spec.goals.lines(),
-            _stopping(self.spec),
+        search = Grid(None, [(name, str(domain)) for name, domain in spec.search.items()])
+        return [
+            f"Plan of {spec.name or spec.family} on {data.name} ({counts})",
+            *self.notes,
+            "",
+            f"Trials: {spec.trials} ({plural(len(self.experiments), 'documented experiment')}{searched})",
+            *_experiment_lines(spec, self.experiments),
+            *_afterwards(spec),
+            *([f"  Note: {spec.note}"] if spec.note else []),
+            "",
+            "Search:" if spec.search else "Search: nothing",
+            *lines_of(search, width=width, indent="  "),
+            *spec.goals.lines(),
+            _stopping(spec),
             "",
             "Stages (each is computed once, then shared by all trials, and by later sweeps):",
+            *lines_of(table_of(_STAGES, self.stages, fold=("shared",)), width=width, indent="  "),
+            "",
+            f"Disk: about {size_text(self.disk_bytes)}.",
+            f"Time: about {rough_duration(self.seconds)} on {self.used}. {self._caveat()}",
+            *self._cost_lines(),
         ]
-        lines += lines_of(table_of(_STAGES, self.stages, fold=("shared",)), width=width, indent="  ")
-        lines += ["", f"Disk: about {size_text(self.disk_bytes)}."]
-        lines += [f"Time: about {rough_duration(self.seconds)} on {self.used}. {self._caveat()}"]
-        return lines + self._cost_lines()
+
+    @property
+    def _is_drawn(self) -> bool:
+        return self.spec.trials > len(self.experiments)
 
     def _cost_lines(self) -> list[str]:
         if self.cost is None or self.spec.prices is None:
@@ -130,8 +144,7 @@ class Plan:
         return [f"{line} The limit of {money_text(most, currency)} comes first: no trial starts that would exceed it."]
 
     def _caveat(self) -> str:
-        is_drawn = self.spec.trials > len(self.experiments)
-        drawn = ", from an example of the trials the search might draw" if is_drawn else ""
+        drawn = ", from an example of the trials the search might draw" if self._is_drawn else ""
         rough = f"A rough estimate{drawn}: expect half to twice of it."
         if self.spec.hours is None or self.seconds <= self.spec.hours * 3600:
             return rough
@@ -139,13 +152,16 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values for JSON; times in seconds, space in bytes."""
-        data = self.summary
+        data, changed = self.summary, dict[str, Any]()
+        for name in self.experiments:
+            changes = self.spec.changed_settings(name).items()
+            changed[name] = {setting: {"documented": own, "used": used} for setting, (own, used) in changes}
         return {
             "family": self.spec.family,
             "data": {"name": data.name, "images": data.images, "classes": data.classes, **data.splits},
             "trials": self.spec.trials,
             "experiments": list(self.experiments),
-            "changed": {name: _changes_json(self.spec.changed_settings(name)) for name in self.experiments},
+            "changed": changed,
             "search": {name: domain.plain() for name, domain in self.spec.search.items()},
             "early_stopping": self.spec.early_stopping.model_dump(),
             "objectives": list(self.spec.objectives),
@@ -161,6 +177,33 @@ class Plan:
             "confirming_runs": self.spec.extent.runs,
             "refit": self.spec.refit,
         }
+
+
+def plan_sweep(checked: Checked, command: Command, reading: Progress | None = None) -> Plan:
+    """Return what a sweep would take; of images that were read before it tells what the run does.
+
+    Args:
+        checked: the sweep, as ``check_sweeps`` lets it pass. The time is told for this machine.
+        command: that it would be run by.
+        reading: told while the images are read into the store, as the run does; None counts them by their listing.
+
+    Raises:
+        InputError: as the run does.
+    """
+    from carcls.data.dataset import find_dataset
+
+    spec, out, dataset = checked.spec, command.root, None
+    if reading is not None:
+        dataset = prepare_data((spec, *command.specs), out, StageStore(out / "stages"), reading, checked.listing)
+    elif checked.listing is not None and (out / "stages").is_dir():
+        dataset = find_dataset(located(spec.data, out), checked.listing, StageStore(out / "stages"))
+    if dataset is not None:
+        summary, (spec, found) = dataset.summary, fit_to_images(checked, command, dataset)
+    else:
+        summary, (spec, changed) = checked.listed, fit_to_data(spec, checked.listed.train)
+        found = [NOT_READ, *changed]
+    notes = (*checked.notes, *found)
+    return Plan(spec, summary, checked.machine, checked.share, checked.networks, notes, images_read=dataset is not None)
 
 
 def _experiment_lines(spec: SweepSpec, names: Sequence[str]) -> list[str]:
@@ -185,10 +228,6 @@ def _afterwards(spec: SweepSpec) -> list[str]:
     if spec.refit:
         lines.append("At last the winner once more, on training and validation images.")
     return lines
-
-
-def _changes_json(changed: dict[str, tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: {"documented": documented, "used": used} for name, (documented, used) in changed.items()}
 
 
 def _stopping(spec: SweepSpec) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from carcls.architecture import architecture_of
 from carcls.catalog import BackboneRecord, find_backbone
@@ -67,18 +67,10 @@ class PlannedStage:
     disk_bytes: int
 
 
-class _Need(NamedTuple):
-    """A stage that a trial needs.
-
-    Attributes:
-        kind: what it is.
-        key: by what it is shared.
-        cost: how likely the trial comes to need it, the seconds to compute it, and its bytes.
-    """
-
-    kind: str
-    key: Hashable
-    cost: tuple[float, float, int]
+# Of a stage that a trial needs: how likely it comes to need it, the seconds to compute it, and its bytes.
+_Cost = tuple[float, float, int]
+# A kind of stage, by what the trial shares it, and what it costs.
+_Need = tuple[str, Hashable, _Cost]
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class _PlannedTrial:
     def needs(self) -> Iterator[_Need]:
         """Yield the stages that the trial needs."""
         size, images = self.config.image_size, self.data.images
-        yield _Need(_PACK, size, (1.0, images / (_PACKED * self.machine.cores), images * size * size * 3))
+        yield _PACK, size, (1.0, images / (_PACKED * self.machine.cores), images * size * size * 3)
         if self.trains:
             yield from self._of_training()
         if self.config.family == "retrieval":
@@ -115,11 +107,11 @@ class _PlannedTrial:
         unfrozen = [open_stages(training.unfreezing, n, training.epochs, blocks) for n in range(training.epochs)]
         if training.unfreezing == "frozen":
             plain = data.validation + (0 if training.augments else data.train)
-            yield _Need(_PLAIN, self._extractor, self._features(plain, 1.0))
+            yield _PLAIN, self._extractor, self._features(plain, 1.0)
         if training.augments:
             seen = self._extractor + self._settings(*_AUGMENTATION)
             for epoch in (epoch for epoch, blocks_open in enumerate(unfrozen) if not blocks_open):
-                yield _Need(_VIEWS, (*seen, epoch), self._features(data.train, self.alive[epoch]))
+                yield _VIEWS, (*seen, epoch), self._features(data.train, self.alive[epoch])
         seconds = sum(
             chance * self._epoch_seconds(share / blocks) for share, chance in zip(unfrozen, self.alive, strict=True)
         )
@@ -127,7 +119,7 @@ class _PlannedTrial:
         # The checkpoint of a trial that was stopped stays, with the optimizer's moments.
         copies = 2 if training.optimizer == "sgd" else 3
         size = int((weights + self.network.embedding * data.classes) * 4 * copies)
-        yield _Need("training", training.digest, (1.0, seconds, size))
+        yield "training", training.digest, (1.0, seconds, size)
 
     def _epoch_seconds(self, unfrozen: float) -> float:
         """Return how long an epoch takes with this share of the backbone unfrozen."""
@@ -143,11 +135,11 @@ class _PlannedTrial:
         finishes = self.alive[-1] if self.trains else 1.0
         embedded = (self.training.digest,) if self.trains else self._extractor
         poolings = 1 if self.config.backbone == SCRATCH else _POOLINGS
-        yield _Need("embeddings", embedded, self._features(train + validation, finishes, poolings))
+        yield "embeddings", embedded, self._features(train + validation, finishes, poolings)
         queries = _DISTANCES * validation
         longest = min(train, max(_LONGEST_K, 2 * train // max(1, self.data.classes)))
         cost = finishes, self._search_seconds(queries), queries * longest * _NEIGHBOUR_BYTES
-        yield _Need("neighbours", embedded + self._settings(*_PROJECTION), cost)
+        yield "neighbours", embedded + self._settings(*_PROJECTION), cost
 
     def answering_seconds(self) -> float:
         """Return how long the test images take, whose neighbours are found among the training images."""
@@ -159,7 +151,7 @@ class _PlannedTrial:
         found = queries * self.data.train * self.network.embedding / (_SEARCH_MACS * self.machine.cores)
         return found if self.config.whitening == "none" else 2 * found
 
-    def _features(self, images: int, chance: float, copies: int = 1) -> tuple[float, float, int]:
+    def _features(self, images: int, chance: float, copies: int = 1) -> _Cost:
         return chance, images / self._rates.infer, copies * images * self.network.embedding * 4
 
     @cached_property
@@ -188,12 +180,12 @@ def planned_stages(
     """
     trials = [_PlannedTrial(c, alive, _network_of(c, networks), summary, machine) for c, alive in _example(spec)]
     # Of each kind every stage once, by whoever needs it the likeliest and largest.
-    made: dict[str, dict[Hashable, tuple[float, float, int]]] = {kind: {} for kind in _SHARED_BY}
+    made: dict[str, dict[Hashable, _Cost]] = {kind: {} for kind in _SHARED_BY}
     users = dict.fromkeys(_SHARED_BY, 0)
     for needs in ([*trial.needs()] for trial in trials):
         for kind, key, cost in needs:
             made[kind][key] = max(made[kind].get(key, cost), cost)
-        for kind in {need.kind for need in needs}:
+        for kind in {kind for kind, _, _ in needs}:
             users[kind] += 1
     stages = []
     for kind, costs in made.items():

@@ -8,39 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from carcls.errors import InputError, SpecError, nearest
+from carcls.errors import InputError, SpecError
 from sweeps.run.command import Command, divided
+from sweeps.run.status import require_known
 from sweeps.spec.documented import settings_for
 from sweeps.spec.loading import edit_spec, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import SweepFile, is_known, is_sweep, read_file
+from sweeps.spec.sweep_file import SweepFile, is_sweep, read_file
 from sweeps.study.records import read_history
 
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
 # Whether the same images lie there is asked when they are read.
 _MAY_MOVE = "data.path"
-
-
-def names_in(out: Path) -> list[str]:
-    """Return the sweeps and jobs in ``out`` by name."""
-    if not out.is_dir():
-        return []
-    return sorted(entry.name for entry in out.iterdir() if is_known(entry))
-
-
-def require_known(out: Path, name: str) -> Path:
-    """Return the folder of a sweep or a job.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    folder = out / name
-    if name and is_known(folder):
-        return folder
-    known = nearest(name, names_in(out)) if names_in(out) else f" There is none in {out}: give --out."
-    raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")
 
 
 def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
@@ -135,7 +116,8 @@ def extended(
             specs.append(edit_spec(spec, own_sets, {**overrides, "trials": count}))
             own_changes = _changes(spec, specs[-1])
             _check_lasting(own_changes)
-            changes += [f"{spec.family}: {text}" for text in own_changes] if command.is_job else own_changes
+            family = f"{spec.family}: " if command.is_job else ""
+            changes += [f"{family}{name} {change}" for name, change in own_changes.items()]
     mistakes.tell()
     for spec in specs:
         _require_data(spec, command)
@@ -173,33 +155,32 @@ def _number(option: str, text: str, kind: type[int] | type[float], base: float) 
     return value + kind(base) if text.strip().startswith("+") else value
 
 
-def _check_lasting(changes: Sequence[str]) -> None:
+def _check_lasting(changes: Mapping[str, str]) -> None:
     mistakes = [
-        f"{change.split()[0]}: must stay what the sweep was begun with, for its scores to be comparable, got a change "
-        f"({change}). Begin another sweep with carsweep run."
-        for change in changes
-        if change.split()[0].partition(".")[0] in _LASTING and change.split()[0] != _MAY_MOVE
+        f"{name}: must stay what the sweep was begun with, for its scores to be comparable, got a change ({name} "
+        f"{change}). Begin another sweep with carsweep run."
+        for name, change in changes.items()
+        if name.partition(".")[0] in _LASTING and name != _MAY_MOVE
     ]
     if mistakes:
         raise SpecError(mistakes)
 
 
-def _changes(before: SweepSpec, after: SweepSpec) -> list[str]:
-    """Return what differs, in words.
+def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
+    """Return what differs: the path of a setting -> old and new value.
 
     >>> spec = SweepSpec(family="transfer", trials=4)
     >>> _changes(spec, spec.model_copy(update={"trials": 6}))
-    ['trials 4 -> 6']
+    {'trials': '4 -> 6'}
     """
-    texts, said = [], before.to_tree()
+    said, found = before.to_tree(), dict[str, tuple[Any, Any]]()
     for name, new in after.to_tree().items():
         old = said[name]
         if isinstance(old, dict) and isinstance(new, dict):
-            keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-            texts += [f"{name}.{key} {_said(old.get(key))} -> {_said(new.get(key))}" for key in keys]
-        elif old != new:
-            texts.append(f"{name} {_said(old)} -> {_said(new)}")
-    return texts
+            found |= {f"{name}.{key}": (old.get(key), new.get(key)) for key in {**old, **new}}
+        else:
+            found[name] = old, new
+    return {name: f"{_said(old)} -> {_said(new)}" for name, (old, new) in found.items() if old != new}
 
 
 def _said(value: Any) -> str:

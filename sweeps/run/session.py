@@ -1,22 +1,36 @@
-"""One run of a sweep: its spec, its folder, its data, and where its runs are tracked."""
+"""One run of a sweep, and what comes after its trials: the best confirmed; the winner tested, exported, registered."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from carcls.errors import InputError
-from carcls.stages import StageStore
-from sweeps.results.result import SweepResult, read_result
+from carcls.config import TrialConfig
+from carcls.errors import TrackingError, TrialFailure
+from carcls.stages import StageStore, write_json
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.models import find_reading
+from sweeps.results.result import RESULT, Registered, SweepResult, TestReading, find_result, spent_dict
+from sweeps.spec.sweep_file import read_file
+from sweeps.study.confirmation import Repeat, repeats_of
+from sweeps.text import plural
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
+    from sweeps.engine.engine import EngineResult
     from sweeps.engine.resources import Share
     from sweeps.engine.session import RaySession
     from sweeps.run.command import Command
     from sweeps.spec.spec import SweepSpec
+    from sweeps.tracking.mirror import Mirror
+    from sweeps.tracking.registry import TrialModel
     from sweeps.tracking.store import Tracking
+    from sweeps.trial import TrialRecord
+
+MODEL, LEADERBOARD, TEST_PREDICTIONS = "model", "leaderboard.json", "test-predictions.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,7 @@ class SweepSession:
         stages: shared by all sweeps of the command's folder.
         dataset: read and packed.
         ray: runs the trials.
+        tell: gets what a person should know, a sentence each.
         started: when, on time.monotonic's clock.
     """
 
@@ -41,27 +56,221 @@ class SweepSession:
     stages: StageStore
     dataset: Dataset
     ray: RaySession
+    tell: Callable[[str], None]
     started: float
 
     @property
-    def out(self) -> Path:
-        """The folder of all sweeps, absolute."""
-        return self.command.root
-
-    @property
     def folder(self) -> Path:
-        """The sweep's own folder."""
-        return self.out / str(self.spec.name)
+        """The sweep's own folder, absolute."""
+        return self.command.root / str(self.spec.name)
 
-    @property
-    def called(self) -> str:
-        """What a person goes on with: the job's name, or the sweep's own."""
-        return self.command.name
+    def compute(self, function: str, **arguments: Any) -> Any:
+        """Return what a function returns, in a trial's process; raises as ``sweeps.engine.task.run_task``."""
+        from sweeps.engine.task import run_task
 
-    @property
-    def before(self) -> SweepResult | None:
-        """What earlier sessions left; a damaged file is none."""
-        try:
-            return read_result(self.folder)
-        except InputError:
-            return None
+        return run_task(function, arguments, self.spec, self.folder, self.stages.root, self.ray)
+
+    def evaluate_on_test(
+        self, record: TrialRecord, *, refit: bool = False, files: tuple[str, str] = ("test.json", TEST_PREDICTIONS)
+    ) -> TestReading:
+        """Return the test score of a complete trial; what is known already is not computed again.
+
+        Args:
+            record: of the trial.
+            refit: evaluate its settings, trained on the validation images too.
+            files: names in the sweep's folder of the score and of the answers to the images.
+
+        Raises:
+            TrialFailure: the model is gone and cannot be made again.
+            OSError: there is no room, or the process died.
+        """
+        path, predictions = (self.folder / name for name in files)
+        known = find_reading(record, self.dataset, path, refit=refit)
+        if known is not None:
+            return known
+        self.tell(f"evaluating trial {record.number} on the {len(self.dataset.splits.test)} test images")
+        work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
+        test: TestReading
+        test, notes = self.compute("sweeps.results.models:evaluate", **work)
+        for note in notes:
+            self.tell(note)
+        return test
+
+    def summarize(self, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
+        """Return the result without a test reading and a registered model."""
+        trials = tuple(sorted(records, key=lambda trial: trial.number))
+        data, before = self.dataset.summary, find_result(self.folder)
+        board = Leaderboard(trials, self.spec.trial_config({}).model_dump(), data.validation, self.spec.goals)
+        seconds = time.monotonic() - self.started + (before.seconds if before else 0.0)
+        return SweepResult(
+            sweep=str(self.spec.name),
+            family=self.spec.family,
+            out=str(self.command.root),
+            data=data,
+            board=board,
+            winner=board.best.number if board.best else None,
+            test=None,
+            registered=None,
+            tracking_uri=self.tracking.shown_uri,
+            seconds=round(seconds, 3),
+            interrupted=interrupted,
+            spent=spent_dict(records, self.spec.prices),
+            saved_seconds=round(sum(record.saved for record in records), 3),
+        )
+
+    def save(self, result: SweepResult) -> None:
+        """Write ``leaderboard.json`` and ``result.json``."""
+        write_json(self.folder / LEADERBOARD, result.board.as_dict())
+        result.save(self.folder / RESULT)
+
+
+def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repeat]:
+    """Return the runs that confirm a search: the N best trials, with M fresh seeds each; best first.
+
+    Of a trial and the combinations that it answered on its way the best is the candidate: they share one training, and
+    one network under three names would be no choice. So would be one settings under two numbers.
+
+    Args:
+        spec: says how many.
+        records: all trials, earlier confirming runs among them.
+    """
+    extent = spec.extent
+    if not extent.runs:
+        return []
+    search = tuple(record for record in records if record.confirms is None)
+    best: dict[str, tuple[int, TrialConfig]] = {}
+    for row in Leaderboard(search, goals=spec.goals).networks:
+        config = TrialConfig.model_validate(dict(row.trial.config))
+        best.setdefault(config.digest, (row.trial.number, config))
+    chosen = list(best.values())[: extent.top]
+    return [repeat for number, config in chosen for repeat in repeats_of(number, config, spec.seed, extent.seeds)]
+
+
+def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror) -> SweepResult:
+    """Return the result and write it down; an interrupted sweep has no test reading and registers nothing yet.
+
+    What fails once the trials are over costs no result: a winner that MLflow does not take, or that cannot be trained
+    once more, is told, and can be registered by running the sweep again.
+
+    The model that is registered is the winner's own; after ``--confirm`` the run with a fresh seed that is nearest to
+    the mean of its settings (``sweeps.study.confirmation.typical_run``); with ``--refit`` a new one of those settings.
+    """
+    records, interrupted = engine.records, engine.interrupted
+    result, before = session.summarize(records, interrupted=interrupted), find_result(session.folder)
+    if before is None and (session.folder / RESULT).is_file():
+        session.tell(f"{RESULT} cannot be read; it is written anew from the sweep's journal.")
+    if before is not None and not interrupted and _same_outcome(before, result, refit=session.spec.refit):
+        # The trials are those that it was concluded with, and the journal's records know where their models are.
+        result = _as_registered(session, replace(before, board=result.board), mirror)
+    elif result.winner is not None and not interrupted:
+        result = _publish(session, result, mirror)
+    session.save(result)
+    mirror.summarise(records, best=result.winner, metrics=metrics_of(result), leaderboard=session.folder / LEADERBOARD)
+    return result
+
+
+def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool:
+    """Tell whether nothing was computed since the sweep was concluded, nor is to be."""
+    if before.winner is not None and (before.test is None or before.registered is None or before.test.refit != refit):
+        return False
+    told, tells = before.as_dict(), now.as_dict()
+    same = all(told[what] == tells[what] for what in ("trials", "best", "tracking_uri"))
+    return same and before.data.digest == now.data.digest and not before.interrupted
+
+
+def _as_registered(session: SweepSession, before: SweepResult, mirror: Mirror) -> SweepResult:
+    """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
+    if before.winner is None:
+        return before
+    try:
+        found = _model_of(session, before.winner, refit=session.spec.refit).find()
+    except TrackingError as error:
+        session.tell(f"Whether the winner is registered is not known: {error} {_then(session)}")
+        return replace(before, registered=None)
+    if found is not None:
+        return replace(before, registered=found)
+    session.tell("The model registry does not have the winner any more; it is registered again.")
+    return _publish(session, replace(before, registered=None), mirror)
+
+
+def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> SweepResult:
+    """Compare the winner, read it on the test images, once, and register it."""
+    winner, refit, tell = result.best, session.spec.refit, session.tell
+    assert winner is not None
+    session.save(replace(result, interrupted=True))  # should this process die, something is left to do
+    if winner.sibling_of is not None:
+        mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
+    try:
+        compared = session.compute("sweeps.results.models:compare_winner", result=result)
+        result = replace(result, comparison=compared)
+        if refit:
+            length = plural(winner.config["epochs"], "epoch")
+            tell(f"refit: training trial {winner.number} anew on training and validation images, {length}")
+        test = session.evaluate_on_test(winner, refit=refit)
+        result = replace(result, test=test)
+        work = {"record": winner, "refit": refit, "folder": session.folder / MODEL}
+        details = {**_origin(session), "trial": winner.number}
+        for note in session.compute("sweeps.results.models:export", **work, details=details):
+            tell(note)
+    except (TrialFailure, OSError) as failure:
+        why = " ".join(str(failure).split()).rstrip(".")
+        tell(f"The winner is not registered: its model could not be made, tested or written ({why}). {_then(session)}")
+        return result
+    tell(f"registering trial {winner.number} in {session.tracking.shown_uri}")
+    try:
+        return replace(result, registered=_register(session, result, winner, test, mirror))
+    except TrackingError as error:
+        tell(f"The winner is not registered: {error} {_then(session)}")
+        return result
+
+
+def _then(session: SweepSession) -> str:
+    return f"Then: carsweep resume {session.command.name}"
+
+
+def _register(
+    session: SweepSession, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
+) -> Registered:
+    """Make the winner the registry's challenger; a trial that is registered keeps its version.
+
+    Tags say how often the test images were looked at, and what the winner's validation score is worth.
+    """
+    tags = {"test_readings": str(test.readings), "test_models_read": str(test.models)}
+    confirmed = result.board.best_confirmed
+    if confirmed is not None:
+        spread = "" if confirmed.spread is None else f" ±{confirmed.spread:.4f}"
+        tags["confirmed_val_accuracy"] = f"{confirmed.mean:.4f}{spread} over {len(confirmed.runs)} fresh seeds"
+    mirror.flush()
+    return _model_of(session, winner.number, refit=test.refit).register(
+        session.folder / MODEL,
+        metrics={} if test.refit else winner.metrics,
+        test=test.metrics,
+        details={
+            **_origin(session),
+            "backbone": winner.config["backbone"],
+            "test_images": session.dataset.test_digest,
+            **tags,
+        },
+        predictions=session.folder / TEST_PREDICTIONS,
+    )
+
+
+def _model_of(session: SweepSession, number: int, *, refit: bool) -> TrialModel:
+    from sweeps.tracking.registry import TrialModel
+
+    return TrialModel(session.tracking, session.spec.family, read_file(session.folder).id, number, refit)
+
+
+def _origin(session: SweepSession) -> dict[str, str]:
+    return {"sweep": str(session.spec.name), "data": session.dataset.name, "data_digest": session.dataset.digest}
+
+
+def metrics_of(result: SweepResult) -> Mapping[str, float]:
+    """Return what the sweep's run in MLflow shows besides its counts."""
+    found = dict(result.test.metrics) if result.test else {}
+    winner = result.board.best_confirmed
+    if winner is not None and winner.mean is not None:
+        found["best_confirmed_accuracy"] = winner.mean
+    if result.spent.get("cost") is not None:
+        found["cost"] = float(result.spent["cost"])
+    return found

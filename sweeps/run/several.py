@@ -1,7 +1,7 @@
 """One sweep, or several as one job: checked as a whole, run one after the other in one session of Ray, then compared.
 
 Jobs differ in where their specs come from (``sweeps.run.command``) and in what is compared at the end: the winners of
-all families (``winners``), or documented experiments with their documented numbers (``reproduction``).
+all families (``comparison``), or documented experiments with their documented numbers (``reproduction``).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.stages import write_json, write_text
 from sweeps.results.result import SweepResult
-from sweeps.run.check import Checked, check_sweeps
-from sweeps.run.sweep import plan_sweep, run_sweep
-from sweeps.run.winner import conclude
+from sweeps.run.check import check_sweeps
+from sweeps.run.session import conclude
+from sweeps.run.sweep import run_sweep
 from sweeps.spec.sweep_file import is_sweep, read_spec, require_kind, write_file
 from sweeps.spec.values import TRIAL_SETTINGS
 from sweeps.text import plural
@@ -28,12 +28,10 @@ from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
     from sweeps.engine.observers import Progress, Watcher
-    from sweeps.engine.session import RaySession
     from sweeps.run.command import Command
+    from sweeps.run.comparison import Together
     from sweeps.run.plan import Plan
     from sweeps.run.reproduction import Reproduction, Tests
-    from sweeps.run.sweep import Finish
-    from sweeps.run.winners import Together
     from sweeps.spec.spec import SweepSpec
 
 # What a training depends on, of the settings of a trial.
@@ -52,6 +50,8 @@ def plan_sweeps(
     Raises:
         InputError: as ``run_sweeps``.
     """
+    from sweeps.run.plan import plan_sweep
+
     command = _prepared(command)
     plans = []
     for each in check_sweeps(command, plan=True):
@@ -93,36 +93,20 @@ def run_sweeps(
         write_file(command.root / command.name, command.kind, command.tracking_uri, command.specs)
     tests: Tests = {}
     finish = partial(evaluate_each, tests) if command.kind == "reproduce" else conclude
+    results: list[SweepResult] = []
     # Ray ends when all else is done: winners registered, results written, MLflow's runs closed.
     with RaySession(command.address, checked[0].machine) as ray:
-        results = _run_in_turn(checked, command, ray, open_view, finish, started)
-    if not command.is_job:
-        return results[0]
-    return _compared(command, results, tests, time.monotonic() - started)
-
-
-def _run_in_turn(
-    checked: Sequence[Checked],
-    command: Command,
-    ray: RaySession,
-    open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
-    finish: Finish,
-    started: float,
-) -> list[SweepResult]:
-    """Run one sweep after the other, until one is interrupted; once the images are read, all must fit them."""
-    results: list[SweepResult] = []
-    for each in checked:
-        if command.is_job:
-            spec = with_share(each.spec, (time.monotonic() - started) / 3600, results, len(checked) - len(results))
-            each = replace(each, spec=with_start(spec, command.root, results))
-        with open_view(each.spec) as view:
+        for each in checked:
             if command.is_job:
-                view.note(f"{each.spec.family}: {plural(each.spec.trials, 'trial')}")
-            later = () if results else checked[1:]
-            results.append(run_sweep(each, command, ray, view, finish=finish, later=later))
-        if results[-1].interrupted:
-            break
-    return results
+                spec = with_share(each.spec, (time.monotonic() - started) / 3600, results, len(checked) - len(results))
+                each = replace(each, spec=with_start(spec, command.root, results))
+            with open_view(each.spec) as view:
+                if command.is_job:
+                    view.note(f"{each.spec.family}: {plural(each.spec.trials, 'trial')}")
+                results.append(run_sweep(each, command, ray, view, finish))
+            if results[-1].interrupted:
+                break
+    return _compared(command, results, tests, time.monotonic() - started) if command.is_job else results[0]
 
 
 def _prepared(command: Command) -> Command:
@@ -131,11 +115,14 @@ def _prepared(command: Command) -> Command:
     Raises:
         InputError: something else has its name.
     """
-    command = command.with_absolute_data()
     require_kind(command.root / command.name, command.kind)
-    if command.kind != "all":
-        return command
-    return replace(command, specs=tuple(with_start(spec, command.root) for spec in command.specs))
+    specs = []
+    for spec in command.specs:
+        if spec.data.path is not None:  # absolute, it means the same wherever the sweep goes on
+            path = str(Path(spec.data.path).expanduser().absolute())
+            spec = spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
+        specs.append(with_start(spec, command.root) if command.kind == "all" else spec)
+    return replace(command, specs=tuple(specs))
 
 
 def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult], left: int) -> SweepSpec:
@@ -177,18 +164,18 @@ def _compared(
     command: Command, results: Sequence[SweepResult], tests: Tests, seconds: float
 ) -> Together | Reproduction | None:
     """Return the comparison of a job's sweeps; once all are done, write it down."""
+    from sweeps.run.comparison import compare_winners
     from sweeps.run.reproduction import reproduction_of
-    from sweeps.run.winners import compare_winners
 
-    folder, is_whole = command.root / command.name, not results[-1].interrupted
+    is_whole = not results[-1].interrupted
+    if command.kind == "reproduce" and not is_whole:
+        return None
     outcome: Together | Reproduction
     if command.kind == "reproduce":
-        if not is_whole:
-            return None
         name, outcome = "reproduction", reproduction_of(command, results, tests)
     else:
         name, outcome = "comparison", compare_winners(command, results, seconds)
     if is_whole:
-        write_json(folder / f"{name}.json", outcome.as_dict())
-        write_text(folder / f"{name}.md", outcome.markdown())
+        write_json(command.root / command.name / f"{name}.json", outcome.as_dict())
+        write_text(command.root / command.name / f"{name}.md", outcome.markdown())
     return outcome

@@ -1,21 +1,25 @@
-"""The status of sweeps, read from what they have written: at any time, from any terminal, without Ray or a GPU."""
+"""The status of sweeps, and what their stages are worth, read from what they have written: at any time, from anywhere.
+
+It takes neither Ray nor a GPU.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from carcls.errors import InputError
+from carcls.errors import InputError, nearest
+from carcls.stages import seconds_of
+from carcls.stages_disk import list_store
 from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.result import SweepResult, read_result
-from sweeps.run.remembered import names_in, require_known
+from sweeps.results.result import SweepResult, find_result
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import is_sweep, read_file, read_spec
+from sweeps.spec.sweep_file import is_known, is_sweep, read_file, sweeps_of
 from sweeps.study.records import read_history
 from sweeps.text import Column, json_of, minute, percent
 
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
     from sweeps.trial import TrialRecord
 
 State = Literal["running", "stopping", "unfinished", "finished"]
-JOBS = ("all", "reproduce")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +80,6 @@ class SweepStatus:
         return json_of(COLUMNS, self)
 
 
-def _best_accuracy(sweep: SweepStatus) -> float | None:
-    return sweep.board.best.measured("val_accuracy") if sweep.board.best else None
-
-
 def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
     twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.twins]
     told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
@@ -107,7 +106,7 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("family", lambda s: s.spec.family, "family", is_word=True, room="wide"),
     Column("state", lambda s: s.state, "state", is_word=True),
     Column("trials", lambda s: s.spec.trials, "trials", cell=lambda s: f"{s.ended}/{s.total}"),
-    Column("best_accuracy", _best_accuracy, "best val", percent),
+    Column("best_accuracy", lambda s: s.board.best and s.board.best.measured("val_accuracy"), "best val", percent),
     Column("test_accuracy", lambda s: s.result.tested() if s.result else None, "test", percent),
     Column("registered", lambda s: str((s.result and s.result.registered) or ""), "registered as", is_word=True),
     Column("changed", lambda s: s.changed, "last written", minute, is_word=True, room="wide"),
@@ -122,6 +121,26 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
 )
 
 
+def names_in(out: Path) -> list[str]:
+    """Return the sweeps and jobs in ``out`` by name."""
+    if not out.is_dir():
+        return []
+    return sorted(entry.name for entry in out.iterdir() if is_known(entry))
+
+
+def require_known(out: Path, name: str) -> Path:
+    """Return the folder of a sweep or a job.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    folder = out / name
+    if name and is_known(folder):
+        return folder
+    known = nearest(name, names_in(out)) if names_in(out) else f" There is none in {out}: give --out."
+    raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")
+
+
 def sweep_status(out: Path, name: str) -> SweepStatus:
     """Return the status of one sweep.
 
@@ -129,17 +148,29 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         InputError: there is none of that name, or its files are damaged.
     """
     folder = require_known(out, name)
-    spec, holder, history, result = read_spec(folder), holder_of(folder), read_history(folder), _result_of(folder)
+    spec, history, result = read_file(folder).read_specs()[0], read_history(folder), find_result(folder)
+    holder = holder_of(folder)
+    if holder is not None:
+        state: State = "running" if asked_to_stop(folder) is None else "stopping"
+    else:
+        state = "finished" if result is not None and _has_all(result, history.records) else "unfinished"
     return SweepStatus(
         name=name,
         spec=spec,
-        state=_state(folder, holder, history.records, result),
+        state=state,
         holder=holder,
         board=Leaderboard(history.records, goals=spec.goals),
         result=result,
         edits=history.edits,
         changed=datetime.fromtimestamp(_last_change(folder)).astimezone().isoformat(timespec="seconds"),
     )
+
+
+def _has_all(result: SweepResult, records: Sequence[TrialRecord]) -> bool:
+    """Tell whether a sweep left all its trials ended, and has none that it did not know of."""
+    then = {trial.number: trial.status for trial in result.trials}
+    same = all(then.get(record.number) == record.status for record in records if record.sibling_of is None)
+    return same and "running" not in then.values() and not result.interrupted
 
 
 def sweeps_in(out: Path, name: str | None = None) -> list[str]:
@@ -151,7 +182,7 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     if name is not None:
         require_known(out, name)
         file = read_file(out / name)
-        if file.kind not in JOBS:
+        if file.kind == "sweep":
             return [name]
         members = [f"{name}-{spec.family}" for spec in file.read_specs()]
         return [member for member in members if is_sweep(out / member)]
@@ -159,24 +190,51 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
 
 
-def _state(folder: Path, holder: Holder | None, records: Sequence[TrialRecord], result: SweepResult | None) -> State:
-    if holder is not None:
-        return "running" if asked_to_stop(folder) is None else "stopping"
-    if result is None or result.interrupted:
-        return "unfinished"
-    then = {trial.number: trial.status for trial in result.trials}
-    same = all(then.get(record.number) == record.status for record in records if record.sibling_of is None)
-    return "finished" if same and "running" not in then.values() else "unfinished"
-
-
-def _result_of(folder: Path) -> SweepResult | None:
-    """Return what the sweep left; a damaged file is none, for the next driver writes it anew."""
-    try:
-        return read_result(folder)
-    except InputError:
-        return None
-
-
 def _last_change(folder: Path) -> float:
     names = ("sweep.json", "spec.yaml", "study.journal")
     return max(path.stat().st_mtime for name in names if (path := folder / name).exists())
+
+
+@dataclass(frozen=True, slots=True)
+class KindUse:
+    """The stages of one kind in a store.
+
+    Attributes:
+        kind: of stage.
+        stages: whole ones.
+        unfinished: those that go on some day, or are being made.
+        bytes: that all of them take on disk.
+        seconds: that the whole ones took to make.
+        hits: how often a trial of any sweep found one that it had not made.
+        saved: seconds of making that the hits took nobody.
+    """
+
+    kind: str
+    stages: int
+    unfinished: int
+    bytes: int
+    seconds: float
+    hits: int
+    saved: float
+
+
+def use_by_kind(out: Path) -> list[KindUse]:
+    """Return what the stages in ``out/stages`` are worth to the sweeps under ``out``, by kind in alphabetical order.
+
+    Raises:
+        InputError: the journal of a sweep is damaged.
+    """
+    listing = [stored for stored in list_store(out / "stages") if stored.state != "trash"]
+    saved: defaultdict[str, list[float]] = defaultdict(list)
+    for record in (record for folder in sweeps_of(out) for record in read_history(folder).records):
+        for name, seconds in record.stages.items():
+            if seconds is not None:
+                saved[name.partition("/")[0]].append(seconds)
+    found = []
+    for kind in sorted({stored.kind for stored in listing}):
+        stages = [stored for stored in listing if stored.kind == kind]
+        whole = [stored.path for stored in stages if stored.state == "made"]
+        made = round(sum(map(seconds_of, whole)), 3)
+        size, hits = sum(stored.size for stored in stages), len(saved[kind])
+        found.append(KindUse(kind, len(whole), len(stages) - len(whole), size, made, hits, round(sum(saved[kind]), 3)))
+    return found

@@ -5,52 +5,42 @@ The expensive libraries are imported where they are used, so that a mistake is a
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from carcls.disk import is_out_of_reach
 from carcls.errors import InputError, SweepStopped
-from carcls.stages import StageStore
+from carcls.stages import LOG, StageStore
 from sweeps.interrupts import last_words, uninterrupted
 from sweeps.lock import forget_request, locked
 from sweeps.results.result import SweepResult, used_up_note
-from sweeps.run.check import Checked, fit_to_data, notes_of_spec, require_same_data
+from sweeps.run.check import Checked, fit_to_images
 from sweeps.run.cleaning import DiskKeeper
-from sweeps.run.data import NOT_READ, data_notes, located, prepare_data
-from sweeps.run.session import SweepSession
-from sweeps.run.stages import DamageNews
-from sweeps.run.winner import conclude, repeats_wanted
+from sweeps.run.data import prepare_data
+from sweeps.run.session import SweepSession, conclude, repeats_wanted
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
-    from carcls.data.dataset import Dataset
     from sweeps.engine.engine import EngineResult
     from sweeps.engine.observers import Observer, Progress, Watcher
     from sweeps.engine.session import RaySession
     from sweeps.run.command import Command
-    from sweeps.run.plan import Plan
-    from sweeps.spec.spec import SweepSpec
     from sweeps.tracking.mirror import Mirror
 
     # What is done with the trials of a sweep once they are over.
-    Finish = Callable[[SweepSession, EngineResult, Mirror, Callable[[str], None]], SweepResult]
+    Finish = Callable[[SweepSession, EngineResult, Mirror], SweepResult]
 
 # So long MLflow gets to hear of the end when this process cannot go on.
 LAST_SECONDS = 15.0
 
 
 def run_sweep(
-    checked: Checked,
-    command: Command,
-    ray: RaySession,
-    watcher: Watcher,
-    *,
-    finish: Finish = conclude,
-    later: Sequence[Checked] = (),
+    checked: Checked, command: Command, ray: RaySession, watcher: Watcher, finish: Finish = conclude
 ) -> SweepResult:
     """Run the trials that a sweep still owes; choose, test and register the winner.
 
@@ -60,7 +50,6 @@ def run_sweep(
         ray: runs the trials.
         watcher: told of what happens.
         finish: makes the result of what the trials left, and writes it down.
-        later: sweeps of the same images, which must fit them too.
 
     Raises:
         InputError: the images cannot be used, or another process runs the sweep.
@@ -69,8 +58,6 @@ def run_sweep(
     from sweeps.tracking.mirror import mirror_of
 
     with open_session(checked, command, ray, watcher) as session:
-        for each in later:
-            fit_to_data(each.spec, len(session.dataset.splits.train))
         mirror = mirror_of(session.spec, session.folder, session.tracking, session.dataset.summary, watcher.note)
         status: Literal["complete", "interrupted", "failed"] = "failed"
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
@@ -95,9 +82,10 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
     Raises:
         InputError: the images cannot be used, or another process runs the sweep.
     """
-    started, folder = time.monotonic(), command.root / str(checked.spec.name)
-    for note in (*notes_of_spec(checked.spec), *checked.notes):
-        watcher.note(note)
+    started, spec, folder = time.monotonic(), checked.spec, command.root / str(checked.spec.name)
+    for note in (spec.note, *spec.goals.lines(), *spec.goals.notes, *checked.notes):
+        if note:
+            watcher.note(note)
     with locked(folder):
         forget_request(folder)
         if command.address is None and (command.changes or not (folder / "result.json").is_file()):
@@ -106,32 +94,23 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
             ray.start_ahead(folder / "ray.log", preload=not share.gpus and 2 * share.concurrency >= cores)
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
-            write_file(folder, "sweep", command.tracking_uri, [checked.spec])
+            write_file(folder, "sweep", command.tracking_uri, [spec])
         stages = StageStore(command.root / "stages")
+        damage = DamageNews(stages, watcher.note)
         try:
-            spec, dataset = _read_images(checked, command, stages, watcher)
+            dataset = prepare_data((spec, *command.specs), command.root, stages, watcher, checked.listing)
+            spec, notes = fit_to_images(checked, command, dataset)
         except InputError:
             if is_new:
                 forget(folder)
             raise
+        for note in notes:
+            watcher.note(note)
+        damage.check()
         write_file(folder, "sweep", command.tracking_uri, [spec], stages.take_used())
         dataset.save(folder / "dataset.json")
         assert checked.tracking is not None
-        yield SweepSession(spec, command, checked.tracking, checked.share, stages, dataset, ray, started)
-
-
-def _read_images(
-    checked: Checked, command: Command, stages: StageStore, watcher: Progress
-) -> tuple[SweepSpec, Dataset]:
-    """Return the spec as it fits the images, and these, read and packed."""
-    damage = DamageNews(stages, watcher.note)
-    dataset = prepare_data((checked.spec, *command.specs), command.root, stages, watcher, checked.reading)
-    spec, changed = fit_to_data(checked.spec, len(dataset.splits.train))
-    for note in (*data_notes(dataset), *changed):
-        watcher.note(note)
-    damage.check()
-    require_same_data(command.root / str(spec.name), dataset, demo=spec.data.path is None)
-    return spec, dataset
+        yield SweepSession(spec, command, checked.tracking, checked.share, stages, dataset, ray, watcher.note, started)
 
 
 @contextmanager
@@ -145,24 +124,30 @@ def _loss_told(session: SweepSession) -> Iterator[None]:
         said = " ".join(str(error).split())
         raise SweepStopped(
             f"{str(session.folder)!r} cannot be written or read ({said}). All that was written is kept. Once that is "
-            f"mended: carsweep resume {session.called}"
+            f"mended: carsweep resume {session.command.name}"
         ) from error
 
 
 def _run_and_finish(session: SweepSession, watcher: Watcher, finish: Finish, mirror: Mirror) -> SweepResult:
-    keeper = DiskKeeper(session.spec, session.out, watcher.note)
-    damage = DamageNews(session.stages, watcher.note)
+    keeper = DiskKeeper(session.spec, session.command.root, session.tell)
+    damage = DamageNews(session.stages, session.tell)
     engine = _run_trials(session, watcher, [mirror, watcher, keeper, damage])
-    with Waiting(watcher.note, "writing to MLflow …"):
+    with Waiting(session.tell, "writing to MLflow …"):
         mirror.bring_in_line(engine.records)
-    _tell_what_is_left(session, engine, watcher.note)
-    result = finish(session, engine, mirror, watcher.note)
+    spec = session.spec
+    run_here = sum(r.sibling_of is None and r.confirms is None and not r.refused for r in engine.records)
+    if engine.used_up:
+        session.tell(used_up_note(engine.used_up, spec, engine.records, session.command.name))
+    elif not engine.interrupted and run_here < spec.trials:
+        kept = " that keeps the constraints" if spec.constraints else ""
+        session.tell(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
+    result = finish(session, engine, mirror)
     damage.check()
     keeper.check(last=True)
     if engine.stopped:
         raise SweepStopped(
             f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: carsweep resume "
-            f"{session.called}"
+            f"{session.command.name}"
         )
     return result
 
@@ -193,49 +178,33 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
         )
 
 
-def _tell_what_is_left(session: SweepSession, engine: EngineResult, tell: Callable[[str], None]) -> None:
-    spec = session.spec
-    if engine.used_up:
-        tell(used_up_note(engine.used_up, spec, engine.records, session.called))
-        return
-    run_here = sum(r.sibling_of is None and r.confirms is None and not r.refused for r in engine.records)
-    if not engine.interrupted and run_here < spec.trials:
-        kept = " that keeps the constraints" if spec.constraints else ""
-        tell(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
-
-
-def plan_sweep(checked: Checked, command: Command, reading: Progress | None = None) -> Plan:
-    """Return what a sweep would take; of images that were read before it tells what the run does.
+class DamageNews:
+    """An Observer that reads on in the store's log, one line for each stage dropped since it was made.
 
     Args:
-        checked: the sweep, as ``check_sweeps`` lets it pass. The time is told for this machine.
-        command: that it would be run by.
-        reading: told while the images are read into the store, as the run does; None counts them by their listing.
-
-    Raises:
-        InputError: as the run does.
+        stages: the store.
+        tell: gets the line.
     """
-    from carcls.data.dataset import find_dataset
-    from sweeps.run.plan import Plan
 
-    spec, out, dataset = checked.spec, command.root, None
-    if reading is not None:
-        dataset = prepare_data((spec, *command.specs), out, StageStore(out / "stages"), reading, checked.reading)
-    elif checked.reading is not None and (out / "stages").is_dir():
-        dataset = find_dataset(located(spec.data, out), checked.reading, StageStore(out / "stages"))
-    if dataset is not None:
-        require_same_data(out / str(spec.name), dataset, demo=spec.data.path is None)
-    summary = checked.listed if dataset is None else dataset.summary
-    spec, changed = fit_to_data(spec, summary.train)
-    found = [NOT_READ] if dataset is None else data_notes(dataset)
-    prices, share = spec.prices, checked.share
-    hour = share.spend(3600.0 * share.concurrency, wall=3600.0)
-    return Plan(
-        spec,
-        summary,
-        checked.machine,
-        hourly=prices.cost_of(hour) if prices else None,
-        networks=checked.networks,
-        notes=(*checked.notes, *found, *changed),
-        images_read=dataset is not None,
-    )
+    def __init__(self, stages: StageStore, tell: Callable[[str], None]) -> None:
+        self._log = stages.root / LOG
+        self._tell = tell
+        self._read = self._log.stat().st_size if self._log.exists() else 0
+
+    def trial_changed(self, _record: object) -> None:
+        """Look for news."""
+        self.check()
+
+    def check(self) -> None:
+        """Tell what was dropped since the last time."""
+        with suppress(FileNotFoundError), self._log.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):  # the rest is still being written
+                    break
+                self._read += len(line)
+                with suppress(ValueError, KeyError, TypeError):  # the log itself may be damaged
+                    event = json.loads(line)
+                    if event["event"] == "dropped":
+                        what = f"{event['kind']} {event['digest']} ({event['reason']})"
+                        self._tell(f"damaged, so it is made again: {what}")

@@ -1,160 +1,88 @@
-"""MLflow as a view of the records: each trial's run says what its record says, whatever happened to MLflow."""
+"""MLflow as a view of the records: each trial's run says what its record says, whatever happened to MLflow.
+
+One thread writes, so that the sweep never waits for MLflow and never fails because of it. What is to be written of a
+run replaces what waits for it: it gets one request, however many epochs it has reported. One thread keeps the order (a
+run is made, then logged to, then closed) and is all that SQLite can bear. What gathers in half a second is written to a
+database in one transaction.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from carcls.errors import TrackingError
 from sweeps.spec.sweep_file import read_file, text_with_id
-from sweeps.tracking.runs import EXPERIMENT, REASON, STATE, KnownRun, Points, SweepRuns, Update
-from sweeps.tracking.store import Tracking
-from sweeps.tracking.writer import Writer
+from sweeps.tracking.runs import SweepRuns
+from sweeps.tracking.store import Tracking, explained, one_line
+from sweeps.tracking.updates import INTERRUPTED, STATE, STATUS, Update
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
     from carcls.data.config import DataSummary
     from sweeps.spec.spec import SweepSpec
 
-# Few on purpose: comparing a hundred runs in MLflow's UI is slow in the number of metric names.
-LOGGED_METRICS = (
-    "train_loss",
-    "val_loss",
-    "val_accuracy",
-    "val_top5",
-    "val_precision",
-    "val_recall",
-    "val_f1",
-    "val_f1_macro",
-    "val_classifier_accuracy",
-    "val_recall_at_1",
-    "val_recall_at_5",
-    "val_map_at_r",
-    "val_r_precision",
-    "predict_seconds",
-    "ms_per_query",
-    "predict_ms",
-    "parameters",
-    "seconds",
-)
-_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-_SWEEP_STATUS = {"complete": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-_INTERRUPTED = "the sweep stopped first; it goes on when the sweep is run again"
-
-
-def mirror(record: TrialRecord, runs: SweepRuns, *, runs_now: bool = False) -> None:
-    """Bring a trial's run in line with its record; saying it twice changes nothing.
-
-    Args:
-        record: of the trial.
-        runs: of its sweep.
-        runs_now: whether a driver runs the trial; one that it does not run and that has not ended is interrupted.
-
-    Raises:
-        Exception: what MLflow raises; some of it may be written, and saying it again writes the rest.
-    """
-    run, wanted = runs.trial(record.number), _wanted(record, runs, runs_now=runs_now)
-    if run is None or not wanted.mark or (run.mark, run.status) != (wanted.mark, wanted.status):
-        runs.write(record.number, replace(wanted, points=_points(record, run)))
-
-
-def _wanted(record: TrialRecord, runs: SweepRuns, *, runs_now: bool) -> Update:
-    """Return what the trial's run ought to say, but for its epochs."""
-    state, reason = record.status, record.reason
-    if state == "running" and not runs_now:
-        state, reason = "interrupted", _INTERRUPTED  # type: ignore[assignment]
-    tags = {STATE: state, REASON: reason, EXPERIMENT: record.experiment or "", "carsweep.precision": record.precision}
-    for name, other in (("confirms", record.confirms), ("sibling_of", record.sibling_of)):
-        tags[f"carsweep.{name}"] = "" if other is None else str(other)
-    return Update(
-        record.experiment or f"trial-{record.number:04d}",
-        tags={name: text for name, text in tags.items() if text or name in (STATE, REASON)},
-        params=record.config,
-        status="RUNNING" if state == "running" else _STATUS.get(state, "KILLED"),
-        seconds=record.seconds,
-        mark="" if state == "running" else _mark(record, tags, runs),
-    )
-
-
-def _mark(record: TrialRecord, tags: Mapping[str, str], runs: SweepRuns) -> str:
-    """Return a digest of all that a run says of a trial that nothing runs, by which one in line is known."""
-    parent = runs.parent.run_id if runs.parent else ""
-    said = [parent, dict(tags), record.epochs, _logged(record.metrics)]
-    return hashlib.blake2s(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def _points(record: TrialRecord, run: KnownRun | None) -> Points:
-    """Return the epochs that the run does not have for certain, and what the end of the trial adds to the last one."""
-    told = {measurement.epoch: _logged(measurement.metrics) for measurement in record.history}
-    last = told.get(record.epochs, {})
-    added = {name: value for name, value in _logged(record.metrics).items() if last.get(name) != value}
-    fresh = [(epoch, metrics) for epoch, metrics in told.items() if run is None or epoch > run.epochs]
-    return (*fresh, *([(record.epochs, added)] if added else []))
+RETRY_SECONDS = 3.0
+# So long updates gather: of many short trials, and of all that one trial says at once.
+GATHER_SECONDS = 0.5
+# So often the store is asked to open, and the end of a sweep is written at most.
+_TRIES = 3
+# So many runs are written in one transaction at most, for which other writers of the database wait.
+_TOGETHER = 50
+# MLflow understood and said no: asking again would only say no again.
+_REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
+_STATUS = {"complete": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+# Brings a run in line when it is called, and again when that failed.
+_Write = Callable[[], None]
 
 
 def mirror_of(
     spec: SweepSpec, folder: Path, tracking: Tracking, data: DataSummary, warn: Callable[[str], None]
 ) -> Mirror:
     """Return the mirror of the sweep in ``folder``; ``warn`` gets one line, perhaps from another thread."""
-    known = read_file(folder).id
-    return Mirror(
-        tracking,
-        family=spec.family,
-        sweep_id=known,
-        name=str(spec.name),
-        spec_yaml=text_with_id(spec, known),
-        details={"data": data.name, "data_digest": data.digest, "seed": spec.seed, "spec_digest": spec.digest},
-        warn=warn,
-        note=spec.note,
+    known, name = read_file(folder).id, str(spec.name)
+    sweep = Update(
+        name,
+        tags={"carsweep.family": spec.family} | ({"mlflow.note.content": spec.note} if spec.note else {}),
+        params={"data": data.name, "data_digest": data.digest, "seed": spec.seed, "spec_digest": spec.digest},
+        files={"spec.yaml": text_with_id(spec, known)},
     )
+    return Mirror(SweepRuns(tracking, family=spec.family, sweep_id=known, name=name), sweep, warn)
 
 
 class Mirror:
     """Keeps one parent run for the sweep and one child run for each trial in line with the records; an observer.
 
-    Runs are found again by their tags, so a sweep that is run again goes on in the same runs. Everything is written
-    by a thread of its own; when MLflow stops answering, ``warn`` is called once and the sweep goes on.
+    Runs are found again by their tags, so a sweep that is run again goes on in the same runs. When MLflow stops
+    answering, ``warn`` is called once and the sweep goes on. A request whose answer was lost may have been carried out,
+    and MLflow's client would send it again unseen. So that is told to ask once (see ``sweeps.tracking.store``); here
+    the runs are read again before anything is written anew.
 
-    A server's store is opened by ``open``; a database when the first trial begins, or something else needs it. If it
-    cannot be, whatever tells the mirror something next raises the TrackingError; ``flush`` and ``close`` return False.
+    Loading MLflow and opening the store take seconds of a core. ``open`` opens a server's store; a database is opened
+    when the first trial has begun, which that would hold up otherwise. If a store cannot be opened, whatever tells the
+    mirror something next raises the TrackingError; ``flush`` and ``close`` return False.
 
     Args:
-        tracking: from ``check_tracking`` or ``open_tracking``.
-        family: the experiment is ``carsweep-<family>``.
-        sweep_id: what makes it the same sweep; no quotes.
-        name: of the parent run.
-        spec_yaml: kept as the artifact ``spec.yaml``.
-        details: parameters of the parent run: data set, digest, seed, …
-        warn: gets one line; may be called from another thread.
-        note: shown on the parent's page.
+        runs: of the sweep.
+        sweep: what the parent run says at first; its files are written once.
+        warn: gets one line, for an outage, a refusal and a missing end once each; may be called from another thread.
     """
 
-    def __init__(
-        self,
-        tracking: Tracking,
-        *,
-        family: str,
-        sweep_id: str,
-        name: str,
-        spec_yaml: str,
-        details: Mapping[str, Any],
-        warn: Callable[[str], None],
-        note: str | None = None,
-    ) -> None:
-        self._runs = SweepRuns(tracking, family=family, sweep_id=sweep_id, name=name)
-        self._running: dict[int, TrialRecord] = {}
-        tags = {"carsweep.family": family, STATE: "running"} | ({"mlflow.note.content": note} if note else {})
-        self._sweep = Update(name, tags=tags, params=details, status="RUNNING")
-        start = replace(self._sweep, files={"spec.yaml": spec_yaml})
-        self._writer = Writer(tracking, self._runs, partial(self._runs.write, None, start), warn)
-        self._is_server = tracking.file is None
+    def __init__(self, runs: SweepRuns, sweep: Update, warn: Callable[[str], None]) -> None:
+        self._runs, self._warn, self._files = runs, warn, sweep.files
+        self._sweep = replace(sweep, tags={**sweep.tags, STATE: "running"}, files={}, status="RUNNING")
+        self._thread = threading.Thread(target=self._work, name="carsweep-mlflow", daemon=True)
+        self._changed = threading.Condition()
+        self._pending: dict[int | None, _Write] = {}  # by number of the trial; None is the sweep
+        self._is_open = self._closing = self._hurry = False
+        self._error: TrackingError | None = None
+        self._failures = 0  # attempts that MLflow has not answered
+        self._warned: set[str] = set()
 
     def open(self) -> None:
         """Open a server's store now; a database is opened when there is something to write.
@@ -162,31 +90,27 @@ class Mirror:
         Raises:
             TrackingError: a server's parent run cannot be made, or its artifacts cannot be written.
         """
-        if self._is_server:
-            self._writer.begin()
+        if self._runs.tracking.file is None:
+            self._open()
 
     def trial_changed(self, record: TrialRecord) -> None:
-        """Bring the trial's run in line with a trial that this process runs, or has run."""
-        if record.status == "running":
-            self._running[record.number] = record
-        else:
-            self._running.pop(record.number, None)
-        self._writer.post(record.number, partial(mirror, record, self._runs, runs_now=True))
+        """Bring the trial's run in line with a trial that this process runs, or has run; returns at once."""
+        self._post(record.number, partial(self._runs.mirror, record, runs_now=True))
 
     def bring_in_line(self, records: Iterable[TrialRecord], *, winner: int | None = None) -> None:
-        """Bring MLflow in line with all records; what else it has of this sweep is closed by ``close``.
+        """Bring MLflow in line with all records, once no trial runs any more: one that has not ended is interrupted.
 
-        Trials that have not ended are left as they are if this process runs them; else they are interrupted. Siblings
-        have no run but for the ``winner``: there may be hundreds, and MLflow's pages are slow with hundreds.
+        What else MLflow has of this sweep is closed by ``close``. Siblings have no run but for the ``winner``: there
+        may be hundreds, and MLflow's pages are slow with hundreds.
         """
-        self._writer.begin()
+        self._open()
         for record in records:
-            if (record.sibling_of is None or record.number == winner) and record.number not in self._running:
-                self._writer.post(record.number, partial(mirror, record, self._runs))
+            if record.sibling_of is None or record.number == winner:
+                self._post(record.number, partial(self._runs.mirror, record))
 
     def summarise(
         self,
-        records: Iterable[TrialRecord],
+        records: Sequence[TrialRecord],
         *,
         best: int | None,
         metrics: Mapping[str, float] | None = None,
@@ -200,12 +124,10 @@ class Mirror:
             metrics: more numbers to show, such as the winner's ``test_accuracy``.
             leaderboard: a text file that is kept as an artifact.
         """
-        trials = list(records)
-        counts: Counter[str] = Counter(
-            record.status for record in trials if record.sibling_of is None and record.confirms is None
-        )
-        shown = {f"trials_{status}": float(counts[status]) for status in _STATUS}
-        winner = next((record for record in trials if record.number == best), None)
+        searched = (record for record in records if record.sibling_of is None and record.confirms is None)
+        counts: Counter[str] = Counter(record.status for record in searched)
+        shown = {f"trials_{status}": float(counts[status]) for status in STATUS}
+        winner = next((record for record in records if record.number == best), None)
         if winner is not None:
             shown["best_val_accuracy"] = winner.metrics.get("val_accuracy", float("nan"))
         tags = {**self._sweep.tags, "carsweep.best_trial": "" if best is None else str(best)}
@@ -214,32 +136,149 @@ class Mirror:
             tags["carsweep.best_run_id"] = run.run_id
         files = {leaderboard.name: leaderboard.read_text(encoding="utf-8")} if leaderboard else {}
         # The step counts finished trials, so that a sweep that was extended shows both results.
-        points = ((sum(counts[status] for status in _STATUS), {**shown, **(metrics or {})}),)
+        points = ((sum(counts[status] for status in STATUS), {**shown, **(metrics or {})}),)
         self._sweep = replace(self._sweep, tags=tags, points=points, files=files)
-        self._writer.post(None, partial(self._runs.write, None, self._sweep))
+        self._post(None, partial(self._runs.write, None, self._sweep))
 
     def flush(self, seconds: float = 30.0) -> bool:
         """Wait until everything is written or an attempt has failed; return whether everything is."""
-        return self._writer.flush(seconds)
+        with self._changed:
+            failures, self._hurry = self._failures, True
+            if self._error is None:
+                self._wake()
+            self._changed.wait_for(
+                lambda: self._is_idle or self._failures > failures or self._error or self._closing, seconds
+            )
+            return self._is_idle
 
     def close(self, status: Literal["complete", "interrupted", "failed"], seconds: float = 30.0) -> bool:
         """Close all runs and stop writing; return whether everything was written. Takes ``seconds`` or so at most.
 
-        When nothing has happened yet, nothing is written.
+        When nothing has happened yet, nothing is written. Two threads may close it at a time: what the first one had to
+        say is enough.
         """
-        with suppress(TrackingError):  # another call has raised it, or will when the sweep is run again
-            for number, record in self._running.items():
-                self._writer.post(number, partial(mirror, record, self._runs))
-        self._sweep = replace(self._sweep, tags={**self._sweep.tags, STATE: status}, status=_SWEEP_STATUS[status])
-        return self._writer.close(self._write_end, seconds)
+        with self._changed:
+            written = self._thread.ident is None
+            tags = {**self._sweep.tags, STATE: status}
+            self._sweep = replace(self._sweep, tags=tags, status=_STATUS[status])
+            self._pending[None] = self._write_end
+        for _ in range(_TRIES):
+            written = written or self.flush(seconds / _TRIES) or self._closing
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if not written and self._error is None:
+            self._warn_once(
+                "end", "MLflow is missing the end of this sweep; carsweep tracking repair NAME brings it in line."
+            )
+        if self._thread.ident is not None:
+            self._thread.join(1.0)
+        return written
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._is_open and not self._pending
+
+    def _open(self) -> None:
+        """Have the store opened and its runs read, if they are not, and wait for it; raises as ``_wake`` does."""
+        with self._changed:
+            self._wake()
+            self._changed.wait_for(lambda: self._is_open or self._error)
+            self._wake()
+
+    def _post(self, number: int | None, write: _Write) -> None:
+        """Hand over what brings a run in line, in the place of what waits; raises as ``_wake`` does."""
+        with self._changed:
+            self._wake()
+            self._pending[number] = write
+
+    def _wake(self) -> None:
+        """Have the thread look at what there is to do.
+
+        Raises:
+            TrackingError: the store cannot be opened, or the parent run cannot be made; nothing is written then.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._thread.ident is None:
+            self._thread.start()
+        self._changed.notify_all()
+
+    def _work(self) -> None:
+        """Open the store, then write what gathers until the mirror is closed."""
+        error: TrackingError | None = None
+        for _ in range(_TRIES):
+            try:
+                with explained(self._runs.tracking):
+                    self._runs.read()
+                    self._runs.write(None, replace(self._sweep, files=self._files))
+                error = None
+                break
+            except TrackingError as raised:
+                error = raised
+        with self._changed:
+            self._is_open, self._error = error is None, error
+            self._changed.notify_all()
+        is_failing = False
+        while self._is_open and (batch := self._next_batch(is_failing)):
+            is_failing = not self._write(batch, is_failing)
+            with self._changed:
+                self._failures += is_failing
+                self._changed.notify_all()
+
+    def _next_batch(self, is_failing: bool) -> list[tuple[int | None, _Write]]:
+        """Wait for updates, and after a failure for a while; nothing when the mirror is closed."""
+        with self._changed:
+            if is_failing:
+                self._changed.wait_for(lambda: self._hurry or self._closing, RETRY_SECONDS)
+            self._changed.wait_for(lambda: self._pending or self._closing)
+            self._changed.wait_for(lambda: self._hurry or self._closing, GATHER_SECONDS)
+            self._hurry = False
+            # The parent comes last: when it says how the sweep ended, its trials have said so already.
+            return [] if self._closing else sorted(self._pending.items(), key=lambda item: item[0] is None)
+
+    def _write(self, batch: list[tuple[int | None, _Write]], is_failing: bool) -> bool:
+        """Write a batch; return whether MLflow answered. What it did not take waits on."""
+        try:
+            if is_failing:
+                self._runs.read()
+            for first in range(0, len(batch), _TOGETHER):
+                some = batch[first : first + _TOGETHER]
+                together = self._runs.write_together(write for _, write in some)
+                for number, write in some:
+                    if not together:
+                        self._write_one(number, write)
+                    with self._changed:
+                        if self._pending.get(number) is write:
+                            del self._pending[number]
+        except Exception as error:  # whatever a client library raises, the sweep goes on
+            if is_failing:
+                self._warn_once(
+                    "outage",
+                    f"MLflow at {self._runs.tracking.shown_uri} cannot be written ({one_line(error)}). "
+                    "The sweep goes on, and MLflow is brought in line when it answers again.",
+                )
+            return False
+        return True
+
+    def _write_one(self, number: int | None, write: _Write) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            write()
+        except MlflowException as error:
+            if error.error_code not in _REFUSALS:
+                raise
+            who = "the sweep" if number is None else f"trial {number}"
+            self._warn_once("refusal", f"MLflow refused what was logged of {who}: {one_line(error)}")
 
     def _write_end(self) -> None:
-        if self._writer.failures:
+        if self._failures:
             self._runs.read()  # closes runs that MLflow made twice, perhaps after it was asked again
-        # What an earlier driver left, and this one had no time to go on with.
-        self._runs.close_open(_INTERRUPTED)
+        self._runs.close_open(INTERRUPTED)  # of trials that this process ran, or an earlier one that was killed
         self._runs.write(None, self._sweep)
 
-
-def _logged(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: metrics[name] for name in LOGGED_METRICS if name in metrics}
+    def _warn_once(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            self._warn(message)

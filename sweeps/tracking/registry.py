@@ -8,12 +8,14 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import LoggedModel, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -48,77 +50,165 @@ _NEIGHBOUR_COLUMNS: Mapping[str, DataType | Array] = {
 }
 
 
-def register_best(
-    tracking: Tracking,
-    *,
-    family: str,
-    sweep_id: str,
-    number: int,
-    export: Path,
-    metrics: Mapping[str, float],
-    test: Mapping[str, float],
-    details: Mapping[str, Any],
-    predictions: Path,
-) -> Registered:
-    """Register the export of a sweep's best trial. A trial that is registered already keeps its version.
+@dataclass(frozen=True)
+class TrialModel:
+    """What MLflow has of the model of a sweep's best trial.
 
-    Sets MLflow's global tracking URI, which logging a model needs. Takes seconds, and longer over a network.
-
-    Args:
+    Attributes:
         tracking: from ``open_tracking``.
         family: the model is called ``carsweep-<family>``.
-        sweep_id, number: the trial; its run must be in MLflow (see ``Mirror.flush``), and gets the model.
-        export: folder written by ``carcls.export``.
-        metrics: the trial's validation metrics.
-        test: ``test_accuracy`` and the others; logged to the trial's run too.
-        details: more tags of the version: data digest, backbone, … and ``test_images``, which is equal for two
-            versions that were tested on the same images, and ``refit``, ``true`` for the trial's settings trained on
-            the validation images too, which is another model than the trial's own.
-        predictions: the trial's answers to the test images, a file ``test-predictions.npz``; logged to its run. A
-            version whose file is gone is registered without, and cannot be compared with another one.
-
-    Raises:
-        TrackingError: MLflow does not have the trial's run, or cannot be written.
+        sweep_id, number: the trial.
+        refit: whether it is the trial's settings trained on the validation images too, which is another model.
     """
-    assert predictions.name == PREDICTIONS
-    trial = _TrialModel(tracking, family, sweep_id, number, refit=REFIT in details)
-    with explained(tracking), patience(UPLOAD_SECONDS, 2):
-        version = trial.version()
-        if version is None:
-            run = trial.run()
-            tested = [Metric(name, float(value), run.start, 0) for name, value in test.items()]
-            trial.client.log_batch(run.run_id, tested)
-            if predictions.is_file():
-                trial.client.log_artifact(run.run_id, str(predictions))
-            accuracies = ("val_accuracy", "test_accuracy")
-            scores = {name: f"{value:.4f}" for name, value in {**metrics, **test}.items() if name in accuracies}
-            trial.make_version(run, export, {**details, **scores})
-            version = trial.version()
-            assert version is not None
-        challenger = trial.challenge(version)
-        trial.remove_half_made()
-    return _registered(version, challenger=challenger)
 
+    tracking: Tracking
+    family: str
+    sweep_id: str
+    number: int
+    refit: bool = False
 
-def find_registered(
-    tracking: Tracking, *, family: str, sweep_id: str, number: int, refit: bool = False
-) -> Registered | None:
-    """Return where the registry has a trial's model now; None where it does not have it any more.
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return self.tracking.client()
 
-    The alias is given to it only where no version holds it.
+    @property
+    def _name(self) -> str:
+        return model_name(self.family)
 
-    Raises:
-        TrackingError: MLflow does not answer.
-    """
-    trial = _TrialModel(tracking, family, sweep_id, number, refit=refit)
-    with explained(tracking), patience(UPLOAD_SECONDS, 2):
-        version = trial.version()
-        trial.remove_half_made()
-        if version is None:
-            return None
-        holder = trial.challenger()
-        challenger = trial.challenge(version) if holder is None else holder == str(version.version)
-    return _registered(version, challenger=challenger)
+    @property
+    def _query(self) -> str:
+        return f"{of_sweep(self.sweep_id)} AND tags.`{TRIAL}` = '{self.number}'"
+
+    def find(self) -> Registered | None:
+        """Return where the registry has the model now; None where it does not have it any more.
+
+        The alias is given to it only where no version holds it.
+
+        Raises:
+            TrackingError: MLflow does not answer.
+        """
+        with explained(self.tracking), patience(UPLOAD_SECONDS, 2):
+            version = self._version()
+            self._remove_half_made()
+            if version is None:
+                return None
+            if self._challenger() in (0, int(version.version)):
+                return self._challenge(version)
+        return _registered(version, challenger=False)
+
+    def register(
+        self,
+        export: Path,
+        *,
+        metrics: Mapping[str, float],
+        test: Mapping[str, float],
+        details: Mapping[str, Any],
+        predictions: Path,
+    ) -> Registered:
+        """Register the trial's export. A trial that is registered already keeps its version.
+
+        Sets MLflow's global tracking URI, which logging a model needs. Takes seconds, and longer over a network.
+
+        Args:
+            export: folder written by ``carcls.export``.
+            metrics: the trial's validation metrics.
+            test: ``test_accuracy`` and the others; logged to the trial's run too, which must be in MLflow.
+            details: more tags of the version: data digest, backbone, … and ``test_images``, which is equal for two
+                versions that were tested on the same images.
+            predictions: the trial's answers to the test images, a file ``test-predictions.npz``; logged to its run. A
+                version whose file is gone is registered without, and cannot be compared with another one.
+
+        Raises:
+            TrackingError: MLflow does not have the trial's run, or cannot be written.
+        """
+        assert predictions.name == PREDICTIONS
+        with explained(self.tracking), patience(UPLOAD_SECONDS, 2):
+            version = self._version()
+            if version is None:
+                run = self._run()
+                tested = [Metric(name, float(value), run.start, 0) for name, value in test.items()]
+                self._client.log_batch(run.run_id, tested)
+                if predictions.is_file():
+                    self._client.log_artifact(run.run_id, str(predictions))
+                accuracies = ("val_accuracy", "test_accuracy")
+                scores = {name: f"{value:.4f}" for name, value in {**metrics, **test}.items() if name in accuracies}
+                self._make_version(run, export, {**details, **scores})
+                version = self._version()
+                assert version is not None
+            registered = self._challenge(version)
+            self._remove_half_made()
+        return registered
+
+    def _version(self) -> ModelVersion | None:
+        """Return the model's version.
+
+        MLflow makes more when a request is sent again; those that no alias holds are removed.
+        """
+        found = self._client.search_model_versions(f"name = '{self._name}' AND {self._query}")
+        versions = sorted(filter(self._is_of_this, found), key=lambda version: int(version.version))
+        if len(versions) < 2:
+            return versions[0] if versions else None
+        held = held_versions(self._client, self._name)
+        kept = next((version for version in versions if str(version.version) in held), versions[0])
+        for version in versions:
+            if version is not kept and str(version.version) not in held:
+                self._client.delete_model_version(self._name, version.version)
+        return kept
+
+    def _is_of_this(self, found: ModelVersion | LoggedModel) -> bool:
+        """Tell a trial's model from its refit's, which has the same trial."""
+        return (REFIT in found.tags) == self.refit
+
+    def _run(self) -> KnownRun:
+        """Return the run that gets the model.
+
+        Raises:
+            TrackingError: MLflow does not have the trial.
+        """
+        runs = SweepRuns(self.tracking, family=self.family, sweep_id=self.sweep_id, name=self.sweep_id)
+        runs.read()
+        run = runs.trial(self.number)
+        if run is None:
+            raise TrackingError(
+                f"trial {self.number} must have a run in {self.tracking.shown_uri}, got none. "
+                "Run the sweep again: nothing is trained twice, and MLflow is brought in line."
+            )
+        return runs.refit_of(self.number) if self.refit else run
+
+    def _make_version(self, run: KnownRun, export: Path, details: Mapping[str, Any]) -> None:
+        """Upload the export as a model of the run, and make a version of it, both with the details as tags."""
+        tags = {name: mask_secrets(str(value)) for name, value in details.items()}
+        tags |= {SWEEP_ID: self.sweep_id, TRIAL: str(self.number)} | ({REFIT: "true"} if self.refit else {})
+        accepts = description_of(self.family)
+        uri, model_id = _log_model(self.tracking, self.family, run, export, tags)
+        if not self._client.search_registered_models(f"name = '{self._name}'"):
+            with suppress(MlflowException):  # another sweep was faster
+                about = f"Car classifier, found by carsweep. {accepts}"
+                self._client.create_registered_model(self._name, description=about)
+        self._client.create_model_version(
+            self._name, source=uri, run_id=run.run_id, model_id=model_id, tags=tags, description=accepts
+        )
+
+    def _challenger(self) -> int:
+        """Return the version that holds the alias; 0 where none does."""
+        return int(self._client.get_registered_model(self._name).aliases.get(CHALLENGER, 0))
+
+    def _challenge(self, version: ModelVersion) -> Registered:
+        """Make the version the challenger, unless a later one is."""
+        number, current = int(version.version), self._challenger()
+        if current < number:
+            self._client.set_registered_model_alias(self._name, CHALLENGER, str(number))
+        return _registered(version, challenger=current <= number)
+
+    def _remove_half_made(self) -> None:
+        """Remove models that no version has, which a process left that died while it uploaded them."""
+        versions = self._client.search_model_versions(f"name = '{self._name}'")
+        used = {version.model_id for version in versions} | {version.source for version in versions}
+        experiment = self.tracking.experiment(self.family)
+        for model in self._client.search_logged_models([experiment], filter_string=self._query):
+            if self._is_of_this(model) and not {model.model_id, model.model_uri} & used:
+                remove_files(self.tracking, model.artifact_location)
+                self._client.delete_logged_model(model.model_id)
 
 
 def _registered(version: ModelVersion, *, challenger: bool) -> Registered:
@@ -157,92 +247,6 @@ def description_of(family: str) -> str:
 
 def _columns(family: str) -> dict[str, DataType | Array]:
     return {**_COLUMNS, **(_NEIGHBOUR_COLUMNS if family == "retrieval" else {})}
-
-
-class _TrialModel:
-    """What MLflow has of a trial's model, or of its refit's, which is another model.
-
-    Args:
-        tracking: where.
-        family, sweep_id, number: the trial.
-        refit: whether it is its refit's.
-    """
-
-    def __init__(self, tracking: Tracking, family: str, sweep_id: str, number: int, *, refit: bool) -> None:
-        self._tracking, self._family, self._sweep_id, self._number = tracking, family, sweep_id, number
-        self._refit = "true" if refit else ""
-        self._name = model_name(family)
-        # With and without refit.
-        self._query = f"{of_sweep(sweep_id)} AND tags.`{TRIAL}` = '{number}'"
-        self.client = tracking.client()
-
-    def version(self) -> ModelVersion | None:
-        """Return the model's version.
-
-        MLflow makes more when a request is sent again; those that no alias holds are removed.
-        """
-        found = self.client.search_model_versions(f"name = '{self._name}' AND {self._query}")
-        versions = sorted((v for v in found if v.tags.get(REFIT, "") == self._refit), key=lambda v: int(v.version))
-        if len(versions) < 2:
-            return versions[0] if versions else None
-        held = held_versions(self.client, self._name)
-        kept = next((v for v in versions if str(v.version) in held), versions[0])
-        for version in versions:
-            if version is not kept and str(version.version) not in held:
-                self.client.delete_model_version(self._name, version.version)
-        return kept
-
-    def run(self) -> KnownRun:
-        """Return the run that gets the model.
-
-        Raises:
-            TrackingError: MLflow does not have the trial.
-        """
-        runs = SweepRuns(self._tracking, family=self._family, sweep_id=self._sweep_id, name=self._sweep_id)
-        runs.read()
-        run = runs.trial(self._number)
-        if run is None:
-            raise TrackingError(
-                f"trial {self._number} must have a run in {self._tracking.shown_uri}, got none. "
-                "Run the sweep again: nothing is trained twice, and MLflow is brought in line."
-            )
-        return runs.refit_of(self._number) if self._refit else run
-
-    def make_version(self, run: KnownRun, export: Path, details: Mapping[str, Any]) -> None:
-        """Upload the export as a model of the run, and make a version of it, both with the details as tags."""
-        tags = {name: mask_secrets(str(value)) for name, value in details.items()}
-        tags |= {SWEEP_ID: self._sweep_id, TRIAL: str(self._number)}
-        accepts = description_of(self._family)
-        uri, model_id = _log_model(self._tracking, self._family, run, export, tags)
-        if not self.client.search_registered_models(f"name = '{self._name}'"):
-            with suppress(MlflowException):  # another sweep was faster
-                about = f"Car classifier, found by carsweep. {accepts}"
-                self.client.create_registered_model(self._name, description=about)
-        self.client.create_model_version(
-            self._name, source=uri, run_id=run.run_id, model_id=model_id, tags=tags, description=accepts
-        )
-
-    def challenger(self) -> str | None:
-        """Return the version that holds the alias."""
-        version = self.client.get_registered_model(self._name).aliases.get(CHALLENGER)
-        return None if version is None else str(version)
-
-    def challenge(self, version: ModelVersion) -> bool:
-        """Make the version the challenger, unless a later one is; return whether it is."""
-        current = int(self.challenger() or 0)
-        if current < int(version.version):
-            self.client.set_registered_model_alias(self._name, CHALLENGER, str(version.version))
-        return current <= int(version.version)
-
-    def remove_half_made(self) -> None:
-        """Remove models that no version has, which a process left that died while it uploaded them."""
-        versions = self.client.search_model_versions(f"name = '{self._name}'")
-        used = {v.model_id for v in versions} | {v.source for v in versions}
-        experiment = self._tracking.experiment(self._family)
-        for model in self.client.search_logged_models([experiment], filter_string=self._query):
-            if model.tags.get(REFIT, "") == self._refit and not {model.model_id, model.model_uri} & used:
-                remove_files(self._tracking, model.artifact_location)
-                self.client.delete_logged_model(model.model_id)
 
 
 def _log_model(tracking: Tracking, family: str, run: KnownRun, export: Path, tags: dict[str, str]) -> tuple[str, str]:

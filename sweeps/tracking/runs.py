@@ -3,66 +3,47 @@
 carsweep.sweep_id   which sweep; on the parent and on every child
 carsweep.role       "sweep", "trial", or "refit" of a trial; "surplus" where MLflow made a second run when asked twice
 carsweep.trial      the trial's number
-carsweep.state      complete, pruned, failed or interrupted, because MLflow knows only FINISHED, KILLED and FAILED
-carsweep.reason     why, when there is a reason
-carsweep.written    a digest of all that the run says of a trial that has ended
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from carcls.errors import mask_secrets
 from sweeps.tracking.store import Tracking
 from sweeps.tracking.transactions import one_transaction, own_store
+from sweeps.tracking.updates import (
+    REASON,
+    STATE,
+    WRITTEN,
+    Update,
+    as_metrics,
+    as_params,
+    as_tags,
+    points_of,
+    update_of,
+)
+from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, Run
+    from mlflow.entities import Run
 
 SWEEP_ID, ROLE, TRIAL = "carsweep.sweep_id", "carsweep.role", "carsweep.trial"
-STATE, REASON, EXPERIMENT, WRITTEN = "carsweep.state", "carsweep.reason", "carsweep.experiment", "carsweep.written"
 _PARENT = "mlflow.parentRunId"
 # MLflow takes at most 1,000 metrics, parameters and tags in one request.
 _METRICS_A_BATCH = 700
 _PAGE = 1000
-_TAG_LENGTH, _PARAM_LENGTH = 4000, 1000
 
 # What a run is for: its role, and the number of the trial.
 _Key = tuple[str, int]
 _SWEEP: _Key = ("sweep", -1)
 _SURPLUS = "surplus"
-Points = tuple[tuple[int, Mapping[str, float]], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What a run ought to say.
-
-    Attributes:
-        name: shown in MLflow.
-        tags, params: text by name; parameters are written only to a run that has none, for they cannot change.
-        points: pairs of (step, metrics); writing the same point again changes nothing.
-        files: text artifacts by name.
-        status: MLflow's RUNNING, FINISHED, KILLED or FAILED; None leaves it.
-        seconds: how long ago the run began, for a run that has to be made afterwards.
-        mark: a digest of all this, written last; empty for a run that goes on.
-    """
-
-    name: str
-    tags: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, Any] = field(default_factory=dict)
-    points: Points = ()
-    files: Mapping[str, str] = field(default_factory=dict)
-    status: str | None = None
-    seconds: float = 0.0
-    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +79,17 @@ class SweepRuns:
 
     def __init__(self, tracking: Tracking, *, family: str, sweep_id: str, name: str) -> None:
         assert not set("'\"`") & set(sweep_id), sweep_id
-        self._tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
+        self.tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
         self._experiment = ""
         self._known: dict[_Key, KnownRun] = {}
 
     @cached_property
     def _client(self) -> MlflowClient:
-        return self._tracking.client()
+        return self.tracking.client()
 
     @cached_property
     def _store(self) -> Any | None:
         return own_store(self._client)
-
-    @property
-    def parent(self) -> KnownRun | None:
-        """The sweep's own run."""
-        return self._known.get(_SWEEP)
 
     @property
     def trials(self) -> dict[int, KnownRun]:
@@ -130,13 +106,22 @@ class SweepRuns:
         Of several runs for the same the one in use is kept, or the first that is complete; the others are closed and
         marked. MLflow makes them when a request is sent again because its answer was lost.
         """
-        self._experiment = self._experiment or self._tracking.experiment(self._family)
+        self._experiment = self._experiment or self.tracking.experiment(self._family)
         found: defaultdict[_Key, list[Run]] = defaultdict(list)
         for run in runs_of(self._client, self._experiment, self._sweep_id):
             found[run.data.tags.get(ROLE, _SURPLUS), int(run.data.tags.get(TRIAL, -1))].append(run)
         self._known = {key: self._the_one(key, runs) for key, runs in found.items() if key[0] != _SURPLUS}
-        if self.parent is None:
+        if _SWEEP not in self._known:
             self._make(_SWEEP, Update(self._name))
+
+    def mirror(self, record: TrialRecord, *, runs_now: bool = False) -> None:
+        """Bring a trial's run in line with its record, as ``update_of`` says; saying it twice changes nothing.
+
+        What fails may be written in part; saying it again writes the rest.
+        """
+        run, wanted = self.trial(record.number), update_of(record, self._known[_SWEEP].run_id, runs_now=runs_now)
+        if run is None or not wanted.mark or (run.mark, run.status) != (wanted.mark, wanted.status):
+            self.write(record.number, replace(wanted, points=points_of(record, run.epochs if run else 0)))
 
     def write(self, number: int | None, update: Update) -> None:
         """Bring one run in line; None is the parent. A run that is missing is made."""
@@ -206,7 +191,7 @@ class SweepRuns:
         metrics = as_metrics(update.points, run.start)
         params = [] if run.has_params else as_params(update.params)
         mark = {WRITTEN: update.mark} if update.mark else {}
-        tags = [RunTag(name, value) for name, value in as_tags({**update.tags, **mark}).items()]
+        tags = [RunTag(*tag) for tag in as_tags({**update.tags, **mark}).items()]
         # The mark comes last: what it stands for is there. MLflow writes a batch's tags after its metrics.
         batches = [metrics[first : first + _METRICS_A_BATCH] for first in range(0, len(metrics), _METRICS_A_BATCH)]
         for number, batch in enumerate(batches or [[]], start=1):
@@ -264,30 +249,3 @@ def known(run: Run) -> KnownRun:
     """Reduce MLflow's answer to what is needed."""
     mark = run.data.tags.get(WRITTEN, "")
     return KnownRun(run.info.run_id, run.info.status, run.info.start_time, bool(run.data.params), mark)
-
-
-def as_metrics(points: Points, start: int) -> list[Metric]:
-    """Convert points to MLflow's metrics, leaving out what is not finite.
-
-    The timestamp is a function of the step: a point that is reported again has the same one, and is stored once.
-    """
-    from mlflow.entities import Metric
-
-    return [
-        Metric(name, float(value), start + 1000 * step, step)
-        for step, metrics in points
-        for name, value in metrics.items()
-        if math.isfinite(value)
-    ]
-
-
-def as_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return tags as MLflow takes them, with passwords masked."""
-    return {name: mask_secrets(str(value))[:_TAG_LENGTH] for name, value in tags.items()}
-
-
-def as_params(params: Mapping[str, Any]) -> list[Param]:
-    """Convert settings to MLflow's parameters, with passwords masked."""
-    from mlflow.entities import Param
-
-    return [Param(name, mask_secrets(str(value))[:_PARAM_LENGTH]) for name, value in params.items()]

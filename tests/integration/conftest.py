@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from sweeps.tracking.mirror import Mirror
-from sweeps.tracking.store import Tracking, open_tracking
-from sweeps.trial import TrialRecord
 
 
 @pytest.fixture(scope="session")
@@ -26,18 +21,3 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrialConfig(backbone="efficientnet_lite0", image_size=64)
     write_export(folder, classifier, config, classes=classes, margin=0.0)
     return folder
-
-
-@pytest.fixture(scope="session")
-def tracked_sweep() -> Callable[[Path, int], Tracking]:
-    """Make a database in a folder that has the interrupted trials of a sweep ``s1``; its runs are closed."""
-
-    def make(folder: Path, trials: int) -> Tracking:
-        tracking = open_tracking(None, folder)
-        mirror = Mirror(tracking, family="transfer", sweep_id="s1", name="s1", spec_yaml="", details={}, warn=print)
-        for number in range(trials):
-            mirror.trial_changed(TrialRecord(number, None, {}, {"dropout": 0.1}, "running", {}, 0, 0.0))
-        assert mirror.close("complete")
-        return tracking
-
-    return make

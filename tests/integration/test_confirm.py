@@ -44,7 +44,7 @@ from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.yaml_text import read_tree
-from sweeps.run.winner import repeats_wanted
+from sweeps.run.session import repeats_wanted
 
 class Silent:
     def trial_changed(self, record):

@@ -18,7 +18,7 @@ from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.training.checkpoint import CHECKPOINT
 from carcls.training.trained import TrainedClassifier
-from sweeps.run.stages import DamageNews
+from sweeps.run.sweep import DamageNews
 
 SIZE = 32
 # Each store measures its own number format, and trials of two stores are compared.

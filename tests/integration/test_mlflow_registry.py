@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from PIL import Image
+from tracked import tracked_sweep
 
 from carcls.errors import TrackingError
 from carcls.export import Predictor, load_export
 from sweeps.results.result import Registered
-from sweeps.tracking.registry import PREDICTIONS, find_registered, register_best, requirements, signature_of
+from sweeps.tracking.registry import PREDICTIONS, TrialModel, requirements, signature_of
 from sweeps.tracking.store import Tracking
 
 
@@ -39,7 +39,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, list
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory, tracked_sweep: Callable[[Path, int], Tracking]) -> Tracking:
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     """A database with one finished sweep of two trials."""
     return tracked_sweep(tmp_path_factory.mktemp("runs"), 2)
 
@@ -49,15 +49,11 @@ def register(tracking: Tracking, export: Path, number: int = 1, *, refit: bool =
     details = {"data_digest": "abc", "backbone": "efficientnet_lite0", "test_images": "123"}
     predictions = export.parent / PREDICTIONS
     np.savez(predictions, rows=np.arange(3), labels=np.arange(3), predicted=np.array([0, 1, 1]))
-    return register_best(
-        tracking,
-        family="transfer",
-        sweep_id="s1",
-        number=number,
-        export=export,
+    return TrialModel(tracking, "transfer", "s1", number, refit).register(
+        export,
         metrics={} if refit else {"val_accuracy": 0.75, "val_loss": 0.5},
         test={"test_accuracy": 0.8 if refit else 0.7, "test_loss": 0.6},
-        details=details | ({"refit": "true"} if refit else {}),
+        details=details,
         predictions=predictions,
     )
 
@@ -135,28 +131,22 @@ def test_registered_model_answers_as_the_export_does_whatever_it_is_given(
 def test_registering_again_keeps_the_version(
     tracking: Tracking, export: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A job that was killed after registering finds its version; another trial gets the next; stdout stays empty."""
+    """Another trial gets the next, and the alias, which the earlier one does not take back; stdout stays empty."""
     first, again = register(tracking, export), register(tracking, export)
     assert again == first
     second = register(tracking, export, number=0)
     assert int(second.version) == int(first.version) + 1
-    assert capfd.readouterr().out == ""
     assert second.uri == first.uri == "models:/carsweep-transfer@challenger"
-
-
-def test_earlier_sweep_run_again_does_not_take_the_alias_back(tracking: Tracking, export: Path) -> None:
-    """A version that was challenger once is named by its number when a later one has the alias."""
-    early = register(tracking, export)
-    late = register(tracking, export, number=0)
     again = register(tracking, export)
-    assert (again.version, again.alias, again.uri) == (early.version, "", f"models:/carsweep-transfer/{early.version}")
+    assert (again.version, again.alias, again.uri) == (first.version, "", f"models:/carsweep-transfer/{first.version}")
     held = tracking.client().get_model_version_by_alias("carsweep-transfer", "challenger")
-    assert str(held.version) == late.version
+    assert str(held.version) == second.version
+    assert capfd.readouterr().out == ""
 
 
 def find(tracking: Tracking, number: int = 1, *, refit: bool = False) -> Registered | None:
     """Ask where a trial's model is, as a finished sweep does."""
-    return find_registered(tracking, family="transfer", sweep_id="s1", number=number, refit=refit)
+    return TrialModel(tracking, "transfer", "s1", number, refit).find()
 
 
 def test_a_registered_trial_is_found_as_the_registry_has_it_now(tracking: Tracking, export: Path) -> None:
@@ -195,8 +185,8 @@ def test_what_is_gone_from_the_registry_is_not_found(tracking: Tracking, export:
     assert find(tracking, refit=True) is None
 
 
-def test_version_says_where_it_comes_from(tracking: Tracking, export: Path) -> None:
-    """Sweep, trial, accuracies and data are tags; the trial's run has the test metrics and stays closed."""
+def test_version_says_where_it_comes_from(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+    """Sweep, trial, accuracies and data are tags; the trial's run has test metrics and answers, and stays closed."""
     registered = register(tracking, export)
     client = tracking.client()
     version = client.get_model_version(registered.name, registered.version)
@@ -213,6 +203,8 @@ def test_version_says_where_it_comes_from(tracking: Tracking, export: Path) -> N
     assert run.data.tags["carsweep.trial"] == "1"
     assert run.data.metrics["test_accuracy"] == 0.7
     assert run.info.status == "KILLED"
+    with np.load(client.download_artifacts(version.run_id, PREDICTIONS, str(tmp_path)), allow_pickle=False) as file:
+        assert file["predicted"].tolist() == [0, 1, 1]
 
 
 def test_registered_model_holds_no_pickle_and_has_a_signature(tracking: Tracking, export: Path, tmp_path: Path) -> None:
@@ -225,15 +217,6 @@ def test_registered_model_holds_no_pickle_and_has_a_signature(tracking: Tracking
     assert ".safetensors" in kinds
     assert "top_probabilities" in (folder / "MLmodel").read_text(encoding="utf-8")
     assert (folder / "requirements.txt").read_text(encoding="utf-8").split() == requirements()
-
-
-def test_run_holds_the_answers_to_the_test_images(tracking: Tracking, export: Path, tmp_path: Path) -> None:
-    """What promotion compares can be had from the version's run, as it was written."""
-    registered = register(tracking, export)
-    client = tracking.client()
-    run_id = client.get_model_version(registered.name, registered.version).run_id
-    with np.load(client.download_artifacts(run_id, PREDICTIONS, str(tmp_path)), allow_pickle=False) as file:
-        assert file["predicted"].tolist() == [0, 1, 1]
 
 
 def test_signature_of_retrieval_adds_the_neighbours() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import numpy as np
 import pytest
 from mlflow.entities import ViewType
 from PIL import Image
+from tracked import all_runs_of, history
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
-from sweeps.cli.app import carsweep
-from sweeps.cli.exits import run_command
 from sweeps.lock import locked
 from sweeps.results.result import Registered
 from sweeps.spec.fields import EarlyStopping
@@ -26,23 +24,10 @@ from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
 from sweeps.tracking.mirror import mirror_of
-from sweeps.tracking.registry import CHALLENGER, register_best
+from sweeps.tracking.registry import CHALLENGER, TrialModel
 from sweeps.tracking.store import Tracking, open_tracking
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Return a function that runs ``carsweep``."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = run_command(carsweep, list(words))
-        sys.stdout.flush()
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +71,8 @@ def make_sweep(out: Path, name: str, dataset: Dataset) -> Path:
 
 def runs_in(tracking: Tracking, folder: Path) -> dict[str, tuple[str, list[tuple[int, float]]]]:
     """Return status and (epoch, accuracy) of all runs of a sweep by name; each name is there once."""
-    client = tracking.client()
-    query = f"tags.`carsweep.sweep_id` = '{read_file(folder).id}'"
-    found = client.search_runs([tracking.experiment("transfer")], query)
-    said = {}
-    for one in found:
-        points = client.get_metric_history(one.info.run_id, "val_accuracy")
-        said[one.info.run_name] = (one.info.status, [(point.step, point.value) for point in points])
+    found = all_runs_of(tracking, read_file(folder).id)
+    said = {one.info.run_name: (one.info.status, history(tracking, one)) for one in found}
     assert len(said) == len(found)
     return said
 
@@ -161,17 +141,8 @@ def register(tracking: Tracking, folder: Path, dataset: Dataset, export: Path) -
     mirror = mirror_of(read_spec(folder), folder, tracking, dataset.summary, print)
     mirror.bring_in_line(read_history(folder).records)
     assert mirror.close("complete")
-    return register_best(
-        tracking,
-        family="transfer",
-        sweep_id=read_file(folder).id,
-        number=0,
-        export=export,
-        metrics={},
-        test={},
-        details={},
-        predictions=folder / "test-predictions.npz",
-    )
+    model, predictions = TrialModel(tracking, "transfer", read_file(folder).id, 0), folder / "test-predictions.npz"
+    return model.register(export, metrics={}, test={}, details={}, predictions=predictions)
 
 
 def test_a_sweep_goes_with_its_runs_and_models_but_for_those_in_use(

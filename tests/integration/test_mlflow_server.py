@@ -21,12 +21,10 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-from mlflow.entities import Run
+from tracked import all_runs_of, history, mirror_of, record, runs_of
 
 from carcls.export import load_export
-from carcls.outcome import Measurement
-from sweeps.tracking.mirror import Mirror
-from sweeps.tracking.registry import find_registered, register_best
+from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, open_tracking
 from sweeps.trial import TrialRecord
 
@@ -74,111 +72,9 @@ def wait_for(port: int, server: subprocess.Popen[Any], log: Path) -> None:
     raise AssertionError(log.read_text())
 
 
-def mirror_of(tracking: Tracking, warnings: list[str], sweep_id: str = "s1") -> Mirror:
-    """Return the mirror of a small sweep."""
-    return Mirror(
-        tracking,
-        family="transfer",
-        sweep_id=sweep_id,
-        name=sweep_id,
-        spec_yaml="trials: 2\n",
-        details={"seed": 0},
-        warn=warnings.append,
-    )
-
-
-def record(number: int, epochs: int, status: Any = "running") -> TrialRecord:
-    """Return what the study knows of a trial."""
-    told = tuple(Measurement(epoch, {"val_accuracy": epoch / 100}) for epoch in range(1, epochs + 1))
-    last = told[-1].metrics if told else {}
-    return TrialRecord(number, None, {}, {"dropout": 0.1}, status, last, epochs, 1.0, history=told)
-
-
-def states(tracking: Tracking) -> dict[str, str]:
-    """Return the status of every run by its name."""
-    runs = tracking.client().search_runs([tracking.experiment("transfer")])
-    return {run.info.run_name: run.info.status for run in runs}
-
-
-def points(tracking: Tracking, name: str) -> list[tuple[int, float]]:
-    """Return (epoch, accuracy) of all that MLflow has of a trial."""
-    client = tracking.client()
-    (run,) = [r for r in client.search_runs([tracking.experiment("transfer")]) if r.info.run_name == name]
-    return [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "val_accuracy")]
-
-
-def test_sweep_and_model_reach_the_server(tmp_path: Path, export: Path) -> None:
-    """Runs, artifacts and the registered model go through the server, and the model loads from it."""
-    port, warnings = free_port(), []
-    with server_on(port, tmp_path):
-        tracking = open_tracking(f"http://127.0.0.1:{port}", tmp_path / "elsewhere")
-        mirror = mirror_of(tracking, warnings)
-        for epochs in (0, 1, 2, 2):
-            mirror.trial_changed(record(0, epochs))
-            assert mirror.flush()
-        mirror.trial_changed(record(0, 2, "complete"))
-        assert mirror.flush()
-
-        registered = register_best(
-            tracking,
-            family="transfer",
-            sweep_id="s1",
-            number=0,
-            export=export,
-            metrics={},
-            test={},
-            details={},
-            predictions=tmp_path / "test-predictions.npz",
-        )
-        assert mirror.close("complete")
-        assert states(tracking) == {"s1": "FINISHED", "trial-0000": "FINISHED"}
-        (run,) = [r for r in tracking.client().search_runs([tracking.experiment("transfer")]) if r.data.metrics]
-        history = tracking.client().get_metric_history(run.info.run_id, "val_accuracy")
-        assert [(m.step, m.value) for m in history] == [(1, 0.01), (2, 0.02)]
-        pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-        answer = mlflow.pyfunc.load_model(registered.uri).predict(pixels)
-        assert answer["label"].tolist() == [one.label for one in load_export(export).predict(pixels)]
-        client = tracking.client()
-        known: Any = {"family": "transfer", "sweep_id": "s1", "number": 0}
-        client.delete_registered_model_alias(registered.name, "challenger")
-        assert find_registered(tracking, **known) == registered
-        client.delete_registered_model(registered.name)
-        assert find_registered(tracking, **known) is None
-    assert warnings == []
-    assert not (tmp_path / "elsewhere").exists()
-
-
-def test_sweep_outlives_its_server_and_is_mended_later(tmp_path: Path) -> None:
-    """When the server dies the sweep goes on at full speed with one warning; a mirror mends what it missed."""
-    port, warnings = free_port(), []
-    uri = f"http://ann:s3cret@127.0.0.1:{port}"
-    with server_on(port, tmp_path):
-        mirror = mirror_of(open_tracking(uri, tmp_path), warnings)
-        mirror.trial_changed(record(0, 1))
-        assert mirror.flush()
-
-    start = time.perf_counter()
-    for epochs in range(2, 51):
-        mirror.trial_changed(record(0, epochs))
-    mirror.trial_changed(record(0, 50, "complete"))
-    mirror.trial_changed(record(1, 0))
-    mirror.trial_changed(record(1, 1, "complete"))
-    assert time.perf_counter() - start < 0.5
-    assert not mirror.close("complete")
-    assert time.perf_counter() - start < 30
-    assert len(warnings) == 2, warnings
-    assert "goes on" in warnings[0]
-    assert "carsweep tracking repair NAME" in warnings[1]
-    assert not any("s3cret" in line for line in warnings)
-
-    with server_on(port, tmp_path):
-        tracking = open_tracking(uri, tmp_path)
-        assert states(tracking) == {"s1": "RUNNING", "trial-0000": "RUNNING"}
-        again = mirror_of(tracking, warnings)
-        again.bring_in_line([record(0, 50, "complete"), record(1, 1, "complete")])
-        assert again.close("complete")
-        assert states(tracking) == {"s1": "FINISHED", "trial-0000": "FINISHED", "trial-0001": "FINISHED"}
-        assert points(tracking, "trial-0000") == [(epoch, epoch / 100) for epoch in range(1, 51)]
+def trial(number: int, epochs: int, status: str = "running") -> TrialRecord:
+    """Return what the study knows of a trial after so many epochs."""
+    return record(number, status, accuracies=[epoch / 100 for epoch in range(1, epochs + 1)])
 
 
 class Proxy(http.server.ThreadingHTTPServer):
@@ -271,45 +167,93 @@ def tracking(proxy: Proxy, tmp_path: Path) -> Tracking:
 
 def bring_in_line(tracking: Tracking, sweep_id: str) -> None:
     """Write all records by a mirror of their own, and close it."""
-    mirror = mirror_of(tracking, [], sweep_id)
+    mirror = mirror_of(tracking, sweep_id)
     mirror.bring_in_line(RECORDS)
     assert mirror.close("complete")
 
 
-def runs_of(tracking: Tracking, sweep_id: str) -> list[Run]:
-    """Return all runs that MLflow has of a sweep, whatever they are."""
-    query = f"tags.`carsweep.sweep_id` = '{sweep_id}'"
-    found: list[Run] = tracking.client().search_runs([tracking.experiment("transfer")], query, max_results=1000)
-    return found
-
-
 def assert_in_line(tracking: Tracking, sweep_id: str, records: Sequence[TrialRecord]) -> None:
     """MLflow has one parent, one run for each record with every epoch once, and nothing that is open."""
-    client, runs = tracking.client(), runs_of(tracking, sweep_id)
-    assert "RUNNING" not in {run.info.status for run in runs}
-    (parent,) = [run for run in runs if run.data.tags["carsweep.role"] == "sweep"]
-    found = [run for run in runs if run.data.tags["carsweep.role"] == "trial"]
-    assert sorted(int(run.data.tags["carsweep.trial"]) for run in found) == [record.number for record in records]
-    for run in found:
-        record = records[int(run.data.tags["carsweep.trial"])]
+    parent, found = runs_of(tracking, sweep_id)
+    assert "RUNNING" not in {run.info.status for run in all_runs_of(tracking, sweep_id)}
+    assert sorted(found) == [one.number for one in records]
+    for one in records:
+        run = found[one.number]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.data.tags["carsweep.state"] == record.status
-        told = client.get_metric_history(run.info.run_id, "val_accuracy")
-        assert [(m.step, m.value) for m in told] == [(m.epoch, m.metrics["val_accuracy"]) for m in record.history]
+        assert run.data.tags["carsweep.state"] == one.status
+        assert history(tracking, run) == [(m.epoch, m.metrics["val_accuracy"]) for m in one.history]
 
 
-RECORDS = [record(number, 4 + number, status) for number, status in enumerate(("complete", "pruned", "failed"))]
+RECORDS = [trial(number, 4 + number, status) for number, status in enumerate(("complete", "pruned", "failed"))]
+
+
+def test_sweep_and_model_reach_the_server(proxy: Proxy, tmp_path: Path, export: Path) -> None:
+    """Runs, artifacts and the registered model go through the server, and the model loads from it."""
+    tracking, warnings = open_tracking(proxy.uri, tmp_path / "elsewhere"), list[str]()
+    mirror = mirror_of(tracking, "whole", warnings)
+    for epochs in (0, 1, 2, 2):
+        mirror.trial_changed(trial(0, epochs))
+        assert mirror.flush()
+    mirror.trial_changed(trial(0, 2, "complete"))
+    assert mirror.flush()
+    model = TrialModel(tracking, "transfer", "whole", 0)
+    predictions = tmp_path / "test-predictions.npz"
+    registered = model.register(export, metrics={}, test={}, details={}, predictions=predictions)
+    assert mirror.close("complete")
+    assert_in_line(tracking, "whole", [trial(0, 2, "complete")])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    answer = mlflow.pyfunc.load_model(registered.uri).predict(pixels)
+    assert answer["label"].tolist() == [one.label for one in load_export(export).predict(pixels)]
+    client = tracking.client()
+    client.delete_registered_model_alias(registered.name, "challenger")
+    assert model.find() == registered
+    client.delete_registered_model(registered.name)
+    assert model.find() is None
+    assert warnings == []
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_sweep_outlives_its_server_and_is_mended_later(tmp_path: Path) -> None:
+    """When the server dies the sweep goes on at full speed with one warning; a mirror mends what it missed."""
+    port, warnings = free_port(), list[str]()
+    uri = f"http://ann:s3cret@127.0.0.1:{port}"
+    with server_on(port, tmp_path):
+        mirror = mirror_of(open_tracking(uri, tmp_path), "s1", warnings)
+        mirror.trial_changed(trial(0, 1))
+        assert mirror.flush()
+
+    start = time.perf_counter()
+    for epochs in range(2, 51):
+        mirror.trial_changed(trial(0, epochs))
+    records = [trial(0, 50, "complete"), trial(1, 1, "complete")]
+    for told in (records[0], trial(1, 0), records[1]):
+        mirror.trial_changed(told)
+    assert time.perf_counter() - start < 0.5
+    assert not mirror.close("complete")
+    assert time.perf_counter() - start < 30
+    assert len(warnings) == 2, warnings
+    assert "goes on" in warnings[0]
+    assert "carsweep tracking repair NAME" in warnings[1]
+    assert not any("s3cret" in line for line in warnings)
+
+    with server_on(port, tmp_path):
+        tracking = open_tracking(uri, tmp_path)
+        assert {run.info.status for run in all_runs_of(tracking, "s1")} == {"RUNNING"}
+        again = mirror_of(tracking, "s1", warnings)
+        again.bring_in_line(records)
+        assert again.close("complete")
+        assert_in_line(tracking, "s1", records)
 
 
 @pytest.mark.parametrize("what", ["500", "drop"])
 def test_answers_that_are_lost_double_nothing(proxy: Proxy, tracking: Tracking, what: str) -> None:
     """Each third request that changes something is carried out and not answered: all is there once, none is open."""
-    mirror = mirror_of(tracking, [], f"lost by {what}")
+    mirror = mirror_of(tracking, f"lost by {what}")
     mirror.open()
     proxy.answer, before = lambda place: what if place % 3 == 0 else "pass", proxy.spoiled
     for one in RECORDS:
         for epochs in range(one.epochs + 1):
-            mirror.trial_changed(record(one.number, epochs))
+            mirror.trial_changed(trial(one.number, epochs))
             mirror.flush()
         mirror.trial_changed(one)
     mirror.bring_in_line(RECORDS)
@@ -317,19 +261,19 @@ def test_answers_that_are_lost_double_nothing(proxy: Proxy, tracking: Tracking, 
     proxy.answer = passed
     assert mirror.close("complete")
     assert_in_line(tracking, f"lost by {what}", RECORDS)
-    assert not [run for run in runs_of(tracking, f"lost by {what}") if run.data.tags["carsweep.role"] == "surplus"]
+    assert not [run for run in all_runs_of(tracking, f"lost by {what}") if run.data.tags["carsweep.role"] == "surplus"]
 
 
 def test_a_run_that_is_made_late_is_closed_at_the_end(proxy: Proxy, tracking: Tracking) -> None:
     """A request that was given up, asked for anew and then carried out all the same leaves nothing RUNNING."""
-    mirror = mirror_of(tracking, [], "late run")
+    mirror = mirror_of(tracking, "late run")
     mirror.open()
     proxy.answer = lambda _place: "500"
     mirror.trial_changed(RECORDS[0])
     assert not mirror.flush()
     proxy.answer = passed
     assert mirror.flush()
-    (first,) = [run for run in runs_of(tracking, "late run") if run.data.tags["carsweep.role"] == "trial"]
+    first = runs_of(tracking, "late run")[1][0]
     tags = {name: text for name, text in first.data.tags.items() if name.startswith("carsweep.")}
     tracking.client().create_run(first.info.experiment_id, tags=tags, run_name="late")
     assert mirror.close("complete")
@@ -339,12 +283,12 @@ def test_a_run_that_is_made_late_is_closed_at_the_end(proxy: Proxy, tracking: Tr
 def test_answers_that_come_late_are_waited_for(proxy: Proxy, tracking: Tracking) -> None:
     """A server that takes 6 s for an answer holds up no trial, and what it was told it was told once."""
     warnings: list[str] = []
-    mirror = mirror_of(tracking, warnings, "late")
+    mirror = mirror_of(tracking, "late", warnings)
     mirror.open()
     proxy.answer = lambda place: "late" if place % 4 == 0 else "pass"
     start = time.perf_counter()
     for one in RECORDS:
-        mirror.trial_changed(record(one.number, 1))
+        mirror.trial_changed(trial(one.number, 1))
         mirror.trial_changed(one)
     assert time.perf_counter() - start < 0.5
     assert mirror.close("complete", seconds=120.0)
@@ -357,17 +301,9 @@ def test_a_model_is_uploaded_in_few_requests(proxy: Proxy, tracking: Tracking, t
     """What a model is loaded with is one file, not each file of a package."""
     bring_in_line(tracking, "few requests")
     before = proxy.requests
-    registered = register_best(
-        tracking,
-        family="transfer",
-        sweep_id="few requests",
-        number=0,
-        export=export,
-        metrics={},
-        test={},
-        details={},
-        predictions=tmp_path / "test-predictions.npz",
-    )
+    model = TrialModel(tracking, "transfer", "few requests", 0)
+    predictions = tmp_path / "test-predictions.npz"
+    registered = model.register(export, metrics={}, test={}, details={}, predictions=predictions)
     assert proxy.requests - before <= 40
     assert registered.alias == "challenger"
 
@@ -375,8 +311,7 @@ def test_a_model_is_uploaded_in_few_requests(proxy: Proxy, tracking: Tracking, t
 def test_a_parent_that_was_deleted_is_made_again_and_has_its_trials(tracking: Tracking) -> None:
     """Trials that are in line otherwise move to the new parent."""
     bring_in_line(tracking, "orphans")
-    (parent,) = [run for run in runs_of(tracking, "orphans") if run.data.tags["carsweep.role"] == "sweep"]
-    tracking.client().delete_run(parent.info.run_id)
+    tracking.client().delete_run(runs_of(tracking, "orphans")[0].info.run_id)
     bring_in_line(tracking, "orphans")
     assert_in_line(tracking, "orphans", RECORDS)
 
@@ -390,7 +325,7 @@ def test_a_mirror_of_what_is_in_line_asks_and_writes_nothing(proxy: Proxy, track
         return "pass"
 
     bring_in_line(tracking, "quiet")
-    again = mirror_of(tracking, [], "quiet")
+    again = mirror_of(tracking, "quiet")
     again.bring_in_line([])  # opens the store, and writes that the sweep goes on
     assert again.flush()
     proxy.answer = noted

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,77 +15,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlflow.entities import Run
+from tracked import history, mirror_of, record, runs_of
 
 from carcls.errors import TrackingError
-from carcls.outcome import Measurement
-from sweeps.tracking.mirror import Mirror
-from sweeps.tracking.runs import STATE, SweepRuns, Update
+from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.store import Tracking, check_tracking, open_tracking
 from sweeps.tracking.transactions import own_store
-from sweeps.trial import TrialRecord
 
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     """One database for all tests here; each test has a sweep of its own."""
     return open_tracking(None, tmp_path_factory.mktemp("runs with space"))
-
-
-def mirror_of(tracking: Tracking, sweep_id: str, warnings: list[str] | None = None) -> Mirror:
-    """Return the mirror of a small sweep."""
-    return Mirror(
-        tracking,
-        family="transfer",
-        sweep_id=sweep_id,
-        name=f"name of {sweep_id}",
-        spec_yaml="trials: 3\n",
-        details={"data_digest": "abc", "seed": 0},
-        warn=(warnings if warnings is not None else []).append,
-        note="scaled down",
-    )
-
-
-def measurement(epoch: int, accuracy: float) -> Measurement:
-    """Return a measurement with a metric that is logged and one that is not."""
-    return Measurement(epoch, {"val_accuracy": accuracy, "val_loss": 1.0, "val_recall_macro": 0.1, "seconds": 2.0})
-
-
-def record(
-    number: int, status: Any = "running", *, accuracies: Sequence[float] = (0.25, 0.5), reason: str = ""
-) -> TrialRecord:
-    """Return what the study knows of a trial, with an accuracy for each epoch."""
-    told = tuple(measurement(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, start=1))
-    return TrialRecord(
-        number=number,
-        experiment="transfer/frozen" if number == 0 else None,
-        settings={"dropout": 0.1 * number},
-        config={"epochs": 2, "dropout": 0.1 * number},
-        status=status,
-        metrics=told[-1].metrics if told else {},
-        epochs=len(told),
-        seconds=4.0,
-        reason=reason,
-        history=told,
-    )
-
-
-def runs_of(tracking: Tracking, sweep_id: str) -> tuple[Run, dict[int, Run]]:
-    """Return the parent run and the child runs by number, and insist that none is there twice."""
-    found = tracking.client().search_runs(
-        [tracking.experiment("transfer")], f"tags.`carsweep.sweep_id` = '{sweep_id}'", max_results=1000
-    )
-    parents = [run for run in found if run.data.tags["carsweep.role"] == "sweep"]
-    children = [run for run in found if run.data.tags["carsweep.role"] == "trial"]
-    assert len(parents) == 1
-    numbers = {int(run.data.tags["carsweep.trial"]): run for run in children}
-    assert len(numbers) == len(children)
-    return parents[0], numbers
-
-
-def history(tracking: Tracking, run: Run, metric: str) -> list[tuple[int, float]]:
-    """Return (step, value) of every stored point."""
-    return [(m.step, m.value) for m in tracking.client().get_metric_history(run.info.run_id, metric)]
 
 
 def test_sweep_becomes_a_parent_run_and_a_child_run_for_each_trial(tracking: Tracking, tmp_path: Path) -> None:
@@ -158,9 +98,12 @@ def test_resumed_sweep_goes_on_in_the_same_runs(tracking: Tracking) -> None:
 
 
 def test_a_fresh_database_is_made_when_the_first_trial_has_begun(tmp_path: Path) -> None:
-    """Nothing is opened before a trial begins; then sweep and trials are written as ever."""
+    """A sweep that ends before is not held up by MLflow; then sweep and trials are written as ever."""
     tracking = check_tracking(None, tmp_path)
-    mirror = mirror_of(tracking, "fresh")
+    nothing, mirror = mirror_of(tracking, "nothing"), mirror_of(tracking, "fresh")
+    start = time.perf_counter()
+    assert nothing.close("failed")
+    assert time.perf_counter() - start < 0.1
     time.sleep(0.2)
     assert list(tmp_path.iterdir()) == []
     start = time.perf_counter()
@@ -173,27 +116,6 @@ def test_a_fresh_database_is_made_when_the_first_trial_has_begun(tmp_path: Path)
     assert parent.info.status == "KILLED"
     assert parent.data.params == {"data_digest": "abc", "seed": "0"}
     assert {number: run.info.status for number, run in trials.items()} == {0: "FINISHED", 1: "KILLED"}
-
-
-def test_a_sweep_in_which_nothing_began_leaves_no_database(tmp_path: Path) -> None:
-    """A mistake that ends the sweep before its first trial is not held up by MLflow."""
-    mirror = mirror_of(check_tracking(None, tmp_path), "nothing")
-    start = time.perf_counter()
-    assert mirror.close("failed")
-    assert time.perf_counter() - start < 0.5
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_database_is_opened_though_the_first_trial_takes_long_to_begin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a while MLflow shows the sweep, whatever it waits for."""
-    monkeypatch.setattr("sweeps.tracking.writer.BEGIN_SECONDS", 0.05)
-    tracking = check_tracking(None, tmp_path)
-    mirror = mirror_of(tracking, "waiting")
-    time.sleep(0.2)
-    assert mirror.close("failed")
-    assert runs_of(tracking, "waiting")[0].info.status == "FAILED"
 
 
 def test_a_deleted_experiment_is_told_at_the_next_event(tmp_path: Path) -> None:
@@ -211,20 +133,6 @@ def test_a_deleted_experiment_is_told_at_the_next_event(tmp_path: Path) -> None:
     assert not mirror.close("failed")
     assert time.perf_counter() - start < 0.5
     assert warnings == []
-
-
-def test_runs_that_a_kill_left_open_are_closed_when_nothing_goes_on(tracking: Tracking) -> None:
-    """A sweep that is interrupted again before its open trials went on leaves none of them RUNNING."""
-    left = mirror_of(tracking, "twice")
-    left.trial_changed(record(0, accuracies=()))
-    assert left.flush()
-    assert runs_of(tracking, "twice")[1][0].info.status == "RUNNING"
-    again = mirror_of(tracking, "twice")
-    again.trial_changed(record(1, "complete"))
-    assert again.close("interrupted")
-    parent, trials = runs_of(tracking, "twice")
-    assert (parent.info.status, trials[0].info.status) == ("KILLED", "KILLED")
-    left.close("interrupted")
 
 
 def test_two_threads_that_close_a_sweep_leave_no_run_open(tracking: Tracking) -> None:
@@ -249,7 +157,7 @@ KILLED_SWEEP = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_mlflow_sweep import mirror_of, record
+from tracked import mirror_of, record
 from sweeps.tracking.store import open_tracking
 mirror = mirror_of(open_tracking(None, Path(sys.argv[1])), "killed")
 for number in (0, 1, 2):
@@ -264,7 +172,7 @@ time.sleep(600)
 def test_kill_leaves_no_run_open_once_the_sweep_is_run_again(tracking: Tracking) -> None:
     """kill -9 leaves open runs; the mirror makes the missing ones, closes the open ones, and doubles none."""
     out = Path(tracking.uri.removeprefix("sqlite:///")).parent
-    command = [sys.executable, "-c", KILLED_SWEEP, str(out), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", KILLED_SWEEP, str(out), str(Path(__file__).parents[1])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "written\n"
@@ -285,26 +193,9 @@ def test_kill_leaves_no_run_open_once_the_sweep_is_run_again(tracking: Tracking)
     assert trials[3].data.tags["carsweep.state"] == "pruned"
 
 
-def test_run_deleted_by_hand_does_not_stop_the_others(tracking: Tracking) -> None:
-    """When MLflow refuses what belongs to one run, the user hears of it once and the other runs are written."""
-    warnings: list[str] = []
-    mirror = mirror_of(tracking, "deleted", warnings)
-    mirror.trial_changed(record(0, accuracies=()))
-    assert mirror.flush()
-    tracking.client().delete_run(runs_of(tracking, "deleted")[1][0].info.run_id)
-    for accuracies in ((0.25,), (0.25, 0.5)):
-        mirror.trial_changed(record(0, accuracies=accuracies))
-        mirror.flush()
-    mirror.trial_changed(record(1, "complete"))
-    assert mirror.close("complete")
-    assert len(warnings) == 1
-    assert "trial 0" in warnings[0]
-    assert runs_of(tracking, "deleted")[1][1].info.status == "FINISHED"
-
-
 def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be written waits; one warning; when MLflow answers again everything is there, once."""
-    monkeypatch.setattr("sweeps.tracking.writer.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("sweeps.tracking.mirror.RETRY_SECONDS", 0.05)
     warnings: list[str] = []
     mirror = mirror_of(tracking, "outage", warnings)
     assert mirror.flush()
@@ -331,42 +222,29 @@ def test_outage_is_made_good_within_the_sweep(tracking: Tracking, monkeypatch: p
     assert history(tracking, trials[0], "val_accuracy") == [(e, e / 10) for e in range(1, 6)]
 
 
-def _runs_of(tracking: Tracking, sweep_id: str) -> SweepRuns:
+def _store_of(tracking: Tracking, sweep_id: str) -> SweepRuns:
     runs = SweepRuns(tracking, family="transfer", sweep_id=sweep_id, name=sweep_id)
     runs.read()
     return runs
 
 
-def _whole(number: int, **changes: Any) -> Update:
-    """Return all that is to be said of a trial."""
-    points = ((1, {"val_accuracy": 0.25}), (2, {"val_accuracy": 0.5}))
-    said = {"tags": {STATE: "complete"}, "params": {"epochs": 2, "number": number}, "points": points}
-    return Update(f"trial-{number}", **{**said, "status": "FINISHED", **changes})
-
-
-def _seen(tracking: Tracking, sweep_id: str) -> dict[int, tuple[str, dict[str, Any], dict[str, str], int]]:
-    """Return status, metrics, parameters and points of accuracy by trial, as MLflow has them."""
-    client, runs = tracking.client(), _runs_of(tracking, sweep_id)
-    found = {number: client.get_run(run.run_id) for number, run in runs.trials.items()}
+def _seen(tracking: Tracking, sweep_id: str) -> dict[int, tuple[Any, ...]]:
+    """Return status, metrics, parameters and accuracies by trial, as MLflow has them."""
     return {
-        number: (
-            run.info.status,
-            run.data.metrics,
-            run.data.params,
-            len(client.get_metric_history(run.info.run_id, "val_accuracy")),
-        )
-        for number, run in found.items()
+        number: (run.info.status, run.data.metrics, run.data.params, history(tracking, run))
+        for number, run in runs_of(tracking, sweep_id)[1].items()
     }
 
 
 def test_runs_written_together_are_as_if_written_one_by_one(tracking: Tracking) -> None:
     """One transaction for all leaves what a request for each does; a database can do it."""
-    alone, together = _runs_of(tracking, "alone"), _runs_of(tracking, "together")
-    for number in range(5):
-        alone.write(number, _whole(number))
-    assert together.write_together([partial(together.write, number, _whole(number)) for number in range(5)])
+    alone, together = _store_of(tracking, "alone"), _store_of(tracking, "together")
+    records = [record(number, "complete") for number in range(5)]
+    for one in records:
+        alone.mirror(one)
+    assert together.write_together([partial(together.mirror, one) for one in records])
     assert _seen(tracking, "together") == _seen(tracking, "alone")
-    assert _seen(tracking, "together")[3] == ("FINISHED", {"val_accuracy": 0.5}, {"epochs": "2", "number": "3"}, 2)
+    assert _seen(tracking, "together")[3][3] == [(1, 0.25), (2, 0.5)]
 
 
 def test_a_later_mlflow_with_other_names_is_written_to_one_by_one(tracking: Tracking) -> None:
@@ -377,27 +255,28 @@ def test_a_later_mlflow_with_other_names_is_written_to_one_by_one(tracking: Trac
 
 def test_a_point_that_is_there_already_loses_nothing_of_what_is_written_with_it(tracking: Tracking) -> None:
     """MLflow would roll the transaction back over it; then nothing is written together, and all of it one by one."""
-    runs = _runs_of(tracking, "again")
-    runs.write(1, _whole(1, status="RUNNING"))
-    updates = {0: _whole(0), 1: _whole(1, params={}), 2: _whole(2)}
-    writes = [partial(runs.write, number, update) for number, update in updates.items()]
+    _store_of(tracking, "again").mirror(record(1), runs_now=True)
+    runs = _store_of(tracking, "again")
+    writes = [partial(runs.mirror, record(number, "complete")) for number in range(3)]
     assert not runs.write_together(writes)
     assert set(_seen(tracking, "again")) == set(runs.trials) == {1}
     for write in writes:
         write()
-    assert {n: (status, points) for n, (status, _, _, points) in _seen(tracking, "again").items()} == dict.fromkeys(
-        range(3), ("FINISHED", 2)
-    )
+    assert {(status, len(points)) for status, _, _, points in _seen(tracking, "again").values()} == {("FINISHED", 2)}
 
 
-def test_one_refused_update_holds_up_no_other(tracking: Tracking) -> None:
-    """A thousand trials that end at once are all in MLflow but for what it refuses, and that is told."""
+def test_what_mlflow_refuses_holds_up_no_other_run(tracking: Tracking) -> None:
+    """Of a thousand trials that end at once all are there but for one it refuses and one deleted by hand; told once."""
     warnings: list[str] = []
     mirror = mirror_of(tracking, "refusal", warnings)
+    mirror.trial_changed(record(3, accuracies=()))
+    assert mirror.flush()
+    tracking.client().delete_run(runs_of(tracking, "refusal")[1][3].info.run_id)
     for number in range(60):
         mirror.trial_changed(replace(record(number, "complete"), config={"bad\nname" if number == 7 else "epochs": 2}))
     assert mirror.close("complete")
     found = _seen(tracking, "refusal")
     assert {status for n, (status, *_) in found.items() if n != 7} == {"FINISHED"}
-    assert len(found) == 60
-    assert len([warning for warning in warnings if "trial 7" in warning]) == 1
+    assert set(range(60)) - set(found) == {3}
+    (warning,) = warnings
+    assert "trial 3" in warning

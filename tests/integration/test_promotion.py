@@ -14,14 +14,12 @@ import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from scipy.stats import binomtest
+from tracked import tracked_sweep
 
 from carcls.errors import InputError
-from sweeps.cli.app import carsweep
-from sweeps.cli.exits import run_command
 from sweeps.tracking import promotion, registry
-from sweeps.tracking.gates import Judgement
-from sweeps.tracking.promotion import Promotion, promote
-from sweeps.tracking.registry import PREDICTIONS, register_best
+from sweeps.tracking.promotion import Judgement, Promotion, promote
+from sweeps.tracking.registry import PREDICTIONS, TrialModel
 from sweeps.tracking.store import Tracking, open_tracking
 
 NAME = "carsweep-transfer"
@@ -29,7 +27,7 @@ IMAGES = 100
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, tracked_sweep: Callable[[Path, int], Tracking]) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs whose database has a sweep of four trials; the artifacts of all tests lie there."""
     out = tmp_path_factory.mktemp("template")
     tracked_sweep(out, 4)
@@ -60,12 +58,9 @@ def register(
     predicted[list(wrong)] = 7
     file = folder / PREDICTIONS
     np.savez(file, rows=np.arange(first_row, first_row + IMAGES), labels=labels, predicted=predicted)
-    return register_best(
-        tracking,
-        family="transfer",
-        sweep_id="s1",
-        number=number,
-        export=export,
+    model = TrialModel(tracking, "transfer", "s1", number)
+    return model.register(
+        export,
         metrics={},
         test={"test_accuracy": 1 - len(wrong) / IMAGES},
         details={"data": "cars", "test_images": test_images},
@@ -139,10 +134,23 @@ def test_challenger_that_is_shown_to_be_better_is_called_so(tracking: Tracking, 
     assert records(tracking, "promotion") == []
 
 
-def test_challenger_that_is_shown_to_be_worse_is_refused(tracking: Tracking, export: Path, tmp_path: Path) -> None:
-    """The champion stays, and the numbers are told."""
+def test_challenger_that_is_shown_to_be_worse_is_refused(
+    tracking: Tracking, export: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """The champion stays, and the numbers are told; exit code 1; a dry run leaves no trace and is one object."""
     crown(tracking, register(tracking, export, tmp_path, 0, range(0)))
     register(tracking, export, tmp_path, 1, range(10))
+    code, out, _ = run("promote", "transfer", "--dry-run", "--json", "--tracking-uri", tracking.uri)
+    value = json.loads(out)
+    assert (code, value["verdict"], value["dry_run"]) == (1, "worse", True)
+    assert (value["champion"], value["challenger"], value["comparison"]["second_only"]) == ("1", "2", 10)
+    assert records(tracking, "refusal") == []
+    code, told, _ = run("promote", "transfer", "--out", tmp_path)
+    assert code == 1
+    assert told.startswith("Not promoted: The champion, version 1, has significantly more of the test images right")
+    assert "version 2 (challenger)  90.00%, 0 right that the other has wrong" in told
+    assert "difference -10.00 points (95% interval" in told
+    assert "exact McNemar p = 0.00195: worse" in told
     outcome = refused(tracking)
     assert outcome.verdict == "worse"
     assert outcome.comparison is not None
@@ -217,7 +225,7 @@ def test_champion_that_changes_meanwhile_is_not_overwritten(
         crown(tracking, other)
         return Judgement("better", "It is.")
 
-    monkeypatch.setattr(promotion, "judge", judge_while_another_moves)
+    monkeypatch.setattr(promotion, "_judge", judge_while_another_moves)
     outcome = promote(tracking, "transfer")
     assert not outcome.accepted
     assert "meanwhile" in outcome.reason
@@ -226,59 +234,9 @@ def test_champion_that_changes_meanwhile_is_not_overwritten(
 
 
 def test_model_without_challenger_is_refused(tracking: Tracking, export: Path, tmp_path: Path) -> None:
-    """A registered model whose challenger was taken away says how to get one."""
+    """A model whose challenger was taken away says how to get one; no model at all is a mistake of the input."""
+    with pytest.raises(InputError, match="Run `carsweep run transfer` first"):
+        promote(tracking, "transfer")
     register(tracking, export, tmp_path, 0, range(0))
     tracking.client().delete_registered_model_alias(NAME, "challenger")
     assert refused(tracking).reason.startswith(f"{NAME} has no challenger. Run `carsweep run transfer`")
-
-
-def test_dry_run_records_no_refusal(tracking: Tracking, export: Path, tmp_path: Path) -> None:
-    """What is only tried leaves no trace."""
-    crown(tracking, register(tracking, export, tmp_path, 0, range(0)))
-    register(tracking, export, tmp_path, 1, range(10))
-    assert promote(tracking, "transfer", dry_run=True).verdict == "worse"
-    assert records(tracking, "refusal") == []
-
-
-def test_family_without_a_model_is_a_mistake_of_the_input(tracking: Tracking) -> None:
-    """Nothing registered names the command that registers."""
-    with pytest.raises(InputError, match="Run `carsweep run scratch` first"):
-        promote(tracking, "scratch")
-
-
-def test_command_tells_the_numbers_and_the_exit_code(
-    tracking: Tracking, export: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """A refusal is exit code 1 with both accuracies; with --json the same as one object."""
-    crown(tracking, register(tracking, export, tmp_path, 0, range(0)))
-    register(tracking, export, tmp_path, 1, range(10))
-    assert run_command(carsweep, ["promote", "transfer", "--out", str(tmp_path)]) == 1
-    told = capfd.readouterr().out
-    assert told.startswith("Not promoted: The champion, version 1, has significantly more of the test images right")
-    assert "version 2 (challenger)  90.00%, 0 right that the other has wrong" in told
-    assert "difference -10.00 points (95% interval" in told
-    assert "exact McNemar p = 0.00195: worse" in told
-
-    arguments = ["promote", "transfer", "--dry-run", "--json", "--tracking-uri", tracking.uri]
-    assert run_command(carsweep, arguments) == 1
-    value = json.loads(capfd.readouterr().out)
-    assert (value["verdict"], value["champion"], value["challenger"], value["dry_run"]) == ("worse", "1", "2", True)
-    assert value["comparison"]["second_only"] == 10
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["transfr"], "FAMILY must be one that carsweep has, got 'transfr'. Did you mean transfer?"),
-        (["transfer", "--out", "nowhere"], "--out must be a folder with runs, got 'nowhere'"),
-        (["transfer", "--tracking-uri", "sqlite:///no.db"], "--tracking-uri must name an existing database"),
-    ],
-)
-def test_mistakes_end_with_exit_code_2_and_leave_nothing_behind(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An unknown family and a store that is not there are told in a line; no database is made."""
-    monkeypatch.chdir(tmp_path)
-    assert run_command(carsweep, ["promote", *arguments]) == 2
-    assert said in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from helpers import Done, run_carsweep, stages_made
 from PIL import Image, ImageDraw
 
 from carcls.stages_disk import list_store
 from sweeps.study.records import read_history
 
-SETTINGS = ["backbone=efficientnet_lite0", "image_size=64", "batch_size=8"]
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished command."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def value(self) -> dict[str, Any]:
-        """The one object on stdout."""
-        value: dict[str, Any] = json.loads(self.out)
-        return value
+SETTINGS = ["--set", "backbone=efficientnet_lite0", "image_size=64", "batch_size=8"]
+SHORT = [*SETTINGS, "epochs=1", "experiments=[transfer/frozen]"]
 
 
 def draw_shapes(root: Path, *, train: int = 16, test: int = 6) -> Path:
@@ -53,16 +35,10 @@ def draw_shapes(root: Path, *, train: int = 16, test: int = 6) -> Path:
     return root
 
 
-def arguments(folder: Path, *more: str) -> list[str]:
-    """Return the command line of the sweep in ``folder``."""
+def run(folder: Path, *more: str, stop_at: str | None = None) -> Done:
+    """Run the sweep in ``folder``."""
     words = ["run", "transfer", "--data", str(folder / "shapes"), "--out", str(folder / "runs"), "--name", "mine"]
-    return [sys.executable, "-m", "sweeps.cli", *words, "--json", *more]
-
-
-def run(folder: Path, *more: str) -> Done:
-    """Run the sweep in ``folder`` to its end."""
-    done = subprocess.run(arguments(folder, *more), capture_output=True, text=True, cwd=folder, timeout=400)
-    return Done(done.returncode, done.stdout, done.stderr)
+    return run_carsweep(folder, [*words, "--json", *more], stop_at=stop_at)
 
 
 @pytest.fixture(scope="module")
@@ -76,37 +52,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Done:
     """Run a sweep of two trials: one documented experiment and one that is searched."""
-    return run(folder, "--trials", "2", "--set", *SETTINGS, "epochs=1", "experiments=[transfer/frozen]")
+    return run(folder, "--trials", "2", *SHORT)
 
 
-def test_sweep_succeeds_and_answers_with_one_object(first: Done) -> None:
-    """The command exits with 0, and stdout is the documented object and nothing else."""
+def test_sweep_answers_with_one_object_which_its_folder_keeps(first: Done, folder: Path) -> None:
+    """Exit code 0, the documented experiment first, images counted; test read once, for whom validation chose."""
     assert first.code == 0, first.err
-    assert {"sweep", "family", "out", "data", "trials", "best", "test", "registered", "tracking_uri", "seconds"} <= set(
-        first.value
-    )
-
-
-def test_documented_experiment_is_the_first_trial(first: Done) -> None:
-    """The search comes after the documented experiment."""
-    assert [trial["experiment"] for trial in first.value["trials"]] == ["transfer/frozen", None]
-
-
-def test_data_is_counted(first: Done) -> None:
-    """Images, classes and splits are those of the folder."""
-    data = first.value["data"]
+    value, data, test = first.value, first.value["data"], first.value["test"]
+    assert {"sweep", "family", "out", "registered", "tracking_uri", "seconds"} <= set(value)
+    assert [trial["experiment"] for trial in value["trials"]] == ["transfer/frozen", None]
     assert (data["name"], data["classes"], data["splits"]["test"]) == ("shapes", 2, 12)
     assert data["images"] == sum(data["splits"].values()) == 44
-
-
-def test_winner_has_the_best_validation_accuracy_and_one_test_reading(first: Done) -> None:
-    """The test split is read once, for the trial that validation chose."""
-    value = first.value
     complete = [trial for trial in value["trials"] if trial["status"] == "complete"]
     assert value["best"]["metrics"]["val_accuracy"] == max(trial["metrics"]["val_accuracy"] for trial in complete)
-    low, high = value["test"]["interval"]
-    assert 0 <= low <= value["test"]["metrics"]["test_accuracy"] <= high <= 1
-    assert (value["test"]["images"], value["test"]["readings"]) == (12, 1)
+    assert 0 <= test["interval"][0] <= test["metrics"]["test_accuracy"] <= test["interval"][1] <= 1
+    assert (test["images"], test["readings"]) == (12, 1)
+    assert json.loads((folder / "runs" / "mine" / "result.json").read_text()) == value
+    assert len(json.loads((folder / "runs" / "mine" / "leaderboard.json").read_text())["rows"]) == 2
 
 
 def test_registered_model_predicts_class_names(first: Done, folder: Path) -> None:
@@ -129,19 +91,11 @@ def test_registered_model_predicts_class_names(first: Done, folder: Path) -> Non
 
 def test_the_same_command_again_computes_nothing(first: Done, folder: Path) -> None:
     """A sweep that is done answers with the same object, and makes no stage and no new version."""
-    log = folder / "runs" / "stages" / "log.jsonl"
-    made = log.read_text().count('"made"')
-    again = run(folder, "--trials", "2", "--set", *SETTINGS, "epochs=1", "experiments=[transfer/frozen]")
+    made = stages_made(folder / "runs")
+    again = run(folder, "--trials", "2", *SHORT)
     assert again.code == 0, again.err
     assert again.value == first.value
-    assert log.read_text().count('"made"') == made
-
-
-def test_the_folder_keeps_the_result(first: Done, folder: Path) -> None:
-    """The object and the leaderboard are on disk, for whoever comes later."""
-    sweep = folder / "runs" / "mine"
-    assert json.loads((sweep / "result.json").read_text()) == first.value
-    assert len(json.loads((sweep / "leaderboard.json").read_text())["rows"]) == 2
+    assert stages_made(folder / "runs") == made
 
 
 def test_trials_name_every_stage_that_they_left(first: Done, folder: Path) -> None:
@@ -158,41 +112,24 @@ def test_trials_name_every_stage_that_they_left(first: Done, folder: Path) -> No
 def test_interrupted_sweep_keeps_its_state_and_goes_on(tmp_path: Path) -> None:
     """Ctrl-C while trials run exits with 130, prints the command that goes on, and that command finishes the sweep."""
     draw_shapes(tmp_path / "shapes")
-    settings = ["--trials", "3", "--set", *SETTINGS, "epochs=12", "search=null", "unfreezing=full"]
-    errors = tmp_path / "errors.txt"
-    with errors.open("w") as stderr:
-        process = subprocess.Popen(
-            arguments(tmp_path, *settings), stdout=subprocess.PIPE, stderr=stderr, cwd=tmp_path, text=True
-        )
-        _wait_for("epoch 2/", errors, process)
-        os.kill(process.pid, signal.SIGINT)
-        out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, errors.read_text()
-    assert json.loads(out)["interrupted"] is True
-    assert "resume mine" in errors.read_text()
+    settings = ["--trials", "3", *SETTINGS, "epochs=12", "search=null", "unfreezing=full"]
+    stopped = run(tmp_path, *settings, stop_at="epoch 2/")
+    assert (stopped.code, stopped.value["interrupted"]) == (130, True), stopped.err
+    assert "resume mine" in stopped.err
     finished = run(tmp_path, *settings)
     assert finished.code == 0, finished.err
     assert finished.value["test"]["readings"] == 1
 
 
-def _wait_for(words: str, file: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
-    while words not in file.read_text():
-        assert process.poll() is None, file.read_text()
-        assert time.monotonic() < deadline, file.read_text()
-        time.sleep(0.2)
-
-
 @pytest.mark.slow
 def test_after_gc_a_finished_sweep_is_finished_and_can_be_extended(first: Done, folder: Path) -> None:
     """With room for nothing, the same command trains nothing again; one more trial runs on stages made anew."""
-    runs, settings = folder / "runs", [*SETTINGS, "epochs=1", "experiments=[transfer/frozen]"]
-    command = [sys.executable, "-m", "sweeps.cli", "gc", "--out", str(runs), "--disk", "1kB", "--keep", "1", "--json"]
-    cleared = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout)
+    runs = folder / "runs"
+    cleared = run_carsweep(folder, ["gc", "--out", str(runs), "--disk", "1kB", "--keep", "1", "--json"]).value
     assert cleared["removed"]["unused"]["count"] >= 2  # images and features
     assert not list((runs / "stages").glob("pack/*/key.json"))
-    assert run(folder, "--trials", "2", "--set", *settings).value == first.value
-    more = run(folder, "--trials", "3", "--price", "1/cpu-hour", "--set", *settings)
+    assert run(folder, "--trials", "2", *SHORT).value == first.value
+    more = run(folder, "--trials", "3", "--price", "1/cpu-hour", *SHORT)
     assert more.code == 0, more.err
     assert [trial["status"] for trial in more.value["trials"]].count("complete") >= 2
     assert more.value["trials"][:2] == first.value["trials"]
@@ -207,7 +144,7 @@ def test_a_finished_sweep_registers_what_the_registry_lost(first: Done, folder: 
     """The alias is told only of the version that has it; what somebody deleted is there again, read on test once."""
     import mlflow
 
-    command = ["--trials", "2", "--set", *SETTINGS, "epochs=1", "experiments=[transfer/frozen]"]
+    command = ["--trials", "2", *SHORT]
     readings = run(folder, *command).value["test"]["readings"]
     mlflow.set_tracking_uri(first.value["tracking_uri"])
     client = mlflow.MlflowClient()
@@ -223,9 +160,6 @@ def test_a_finished_sweep_registers_what_the_registry_lost(first: Done, folder: 
     other = client.create_model_version(name, source=held.source)
     client.set_registered_model_alias(name, "challenger", other.version)
     told = run(folder, *command)
-    assert told.value["registered"] == {
-        **again.value["registered"],
-        "alias": "",
-        "uri": f"models:/{name}/{held.version}",
-    }
+    expected = {"alias": "", "uri": f"models:/{name}/{held.version}"}
+    assert told.value["registered"] == {**again.value["registered"], **expected}
     assert "alias challenger" not in told.err

@@ -87,12 +87,15 @@ def test_no_line_of_a_pipe_ends_in_blanks(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
-    """A log file has each event on a line of its own, with what matters in it."""
+    """A log file has each event on a line of its own, with what matters in it; of images only each tenth."""
     console, text = console_of(terminal=False)
     with open_view(spec, console) as view:
         play(view, spec)
     lines = text.getvalue().splitlines()
     assert len(lines) == 7
+    for done in range(1001):
+        view.packing(done, 1000)
+    assert len(text.getvalue().splitlines()) == 7 + 11
     assert "transfer/frozen" in lines[2]
     assert "dropout=0.25" in lines[3]
     assert "50.0%" in lines[4]
@@ -100,34 +103,18 @@ def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
     assert "the loss became NaN" in lines[6]
 
 
-def test_plain_view_tells_each_tenth_of_the_images_once(spec: SweepSpec) -> None:
-    """Reading a thousand images prints eleven lines, not a thousand."""
-    console, text = console_of(terminal=False)
-    view = SweepView(spec, console)
-    for done in range(1001):
-        view.packing(done, 1000)
-    assert len(text.getvalue().splitlines()) == 11
-
-
 def test_live_view_leaves_the_last_table_on_the_terminal(spec: SweepSpec) -> None:
-    """When the sweep ends, the terminal shows every trial and the best accuracy."""
+    """Then it shows the best accuracy and every trial, also one that was answered at once, and never started here."""
     console, text = console_of(terminal=True)
     with open_view(spec, console) as view:
         play(view, spec)
+        view.trial_changed(record(spec, 7, 0.25))
     last = text.getvalue().rsplit("trial  what", 1)[1]
+    assert re.search(r"7  search +complete .* 25\.0%", last)
     assert "transfer/frozen" in last
     assert "failed" in last
     assert "best 62.5% (trial 1)" in last
     assert "2 of 3 trials" in last
-
-
-def test_live_view_shows_a_trial_that_is_only_known_from_its_end(spec: SweepSpec) -> None:
-    """A trial that was answered at once, without ever starting here, has its line too."""
-    console, text = console_of(terminal=True)
-    with open_view(spec, console) as view:
-        view.trial_changed(record(spec, 7, 0.25))
-    assert "7" in text.getvalue()
-    assert "25.0%" in text.getvalue()
 
 
 SEARCHED = {
@@ -218,39 +205,40 @@ def result_of(spec: SweepSpec) -> SweepResult:
     )
 
 
-def test_the_end_shows_winner_interval_registry_and_next_steps(spec: SweepSpec) -> None:
-    """Whoever reads only the end knows how good the model is, where it is, and how to load it."""
+def end_of(result: SweepResult) -> str:
+    """Return what is printed at the end of a sweep."""
     console, text = console_of(terminal=False)
-    print_result(console, result_of(spec))
-    shown = text.getvalue()
-    for words in ("75.0% ±", "dropout=0.25", "out of memory", "Test accuracy 50.0%", "20.0% to 80.0%", "read once"):
-        assert words in shown
-    for words in (
-        "carsweep-transfer, version 3, alias challenger",
-        "carsweep ui mine --out /runs",
-        "mlflow.pyfunc.load_model",
-    ):
-        assert words in shown
+    print_result(console, result)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("75.0% ±", "dropout=0.25", "out of memory", "Test accuracy 50.0%", "20.0% to 80.0%", "read once"),
+        *("carsweep-transfer, version 3, alias challenger", "carsweep ui mine --out /runs", "mlflow.pyfunc.load_model"),
+    ],
+)
+def test_the_end_shows_winner_interval_registry_and_next_steps(words: str, spec: SweepSpec) -> None:
+    """Whoever reads only the end knows how good the model is, where it is, and how to load it."""
+    assert words in end_of(result_of(spec))
 
 
 def test_the_end_names_trials_that_were_not_run(spec: SweepSpec) -> None:
     """Whoever misses a number learns which trial answers it, whether they are equal or nearly so."""
-    console, text = console_of(terminal=False)
     winner, failed = result_of(spec).trials
     twins = tuple(Twin(number, number % 2 == 1, {}) for number in range(2, 15))
     board = replace(result_of(spec).board, trials=(replace(winner, twins=twins), failed))
-    print_result(console, replace(result_of(spec), board=board))
+    shown = end_of(replace(result_of(spec), board=board))
     said = "13 drawn trials were not run: 2 (same as trial 0), 3 (nearly the same as trial 0), 4 (same as trial 0)"
-    assert said in text.getvalue()
-    assert "11 (nearly the same as trial 0) and 3 more." in text.getvalue()
+    assert said in shown
+    assert "11 (nearly the same as trial 0) and 3 more." in shown
 
 
 def test_the_end_without_a_winner_says_so(spec: SweepSpec) -> None:
     """When every trial failed, the end says why and offers no model."""
-    console, text = console_of(terminal=False)
     board = replace(result_of(spec).board, trials=result_of(spec).trials[1:])
-    lost = replace(result_of(spec), winner=None, test=None, registered=None, board=board)
-    print_result(console, lost)
-    assert "no winner" in text.getvalue()
-    assert "out of memory" in text.getvalue()
-    assert "load_model" not in text.getvalue()
+    shown = end_of(replace(result_of(spec), winner=None, test=None, registered=None, board=board))
+    assert "no winner" in shown
+    assert "out of memory" in shown
+    assert "load_model" not in shown

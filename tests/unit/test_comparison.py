@@ -1,9 +1,11 @@
-"""Sweeps compared with one another, as values."""
+"""Sweeps compared with one another: as values, and by ``carsweep compare`` on folders as sweeps leave them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,11 +117,8 @@ def test_interrupted_and_failed_sweeps_show_as_such_after_those_with_a_score() -
         sweep("done", trial(0, 0.2), test=0.1),
     ]
     sweeps = compare(results, {})[0].sweeps
-    assert [(one.sweep, one.status) for one in sweeps] == [
-        ("done", "complete"),
-        ("stopped", "interrupted"),
-        ("broken", "failed"),
-    ]
+    statuses = {"done": "complete", "stopped": "interrupted", "broken": "failed"}
+    assert [(one.sweep, one.status) for one in sweeps] == list(statuses.items())
     done, stopped, broken = map(sweep_json, sweeps)
     assert broken["reason"] == "the loss became NaN"
     assert (broken["val_accuracy"], stopped["test_accuracy"], stopped["registered"]) == (None, None, "")
@@ -132,16 +131,16 @@ def test_a_line_names_the_experiment_that_won() -> None:
     """The documented experiment, also where a run of it with a fresh seed stands for it; the search; or nothing."""
     named, searched = replace(trial(0, 0.5), experiment="transfer/frozen"), trial(1, 0.4)
     repeated = replace(trial(2, 0.6), confirms=0)
-    models = [sweep("a", *trials).model for trials in ([named, searched], [named, repeated], [searched])]
-    assert models == ["transfer/frozen", "transfer/frozen", "search"]
-    assert sweep("a", trial(0, None)).model == "none"
+    trials = ([named, searched], [named, repeated], [searched], [trial(0, None)])
+    assert [sweep("a", *some).model for some in trials] == ["transfer/frozen", "transfer/frozen", "search", "none"]
 
 
 def test_siblings_are_neither_counted_nor_repeated() -> None:
-    """Of a trial and what it answered on its way the best is shown, and only trials that ran are counted."""
+    """Of a trial and what it answered on its way the best is shown, only trials that ran are counted; a NaN is null."""
     trials = [trial(0, 0.5, k=10), trial(1, 0.6, k=5, sibling_of=0), trial(2, 0.4, k=1, sibling_of=0)]
-    (group,) = compare([sweep("r", *trials, trial(3, 0.55, k=7))], {})
-    (told,) = group.as_dict()["sweeps"]
+    (group,) = compare([sweep("r", *trials, trial(3, 0.55, k=7), test=float("nan"))], {"r": answers(range(0))})
+    (told,) = json.loads(json.dumps(group.as_dict(), allow_nan=False))["sweeps"]
+    assert told["test_accuracy"] is None
     assert told["trials"] == 2
     assert [row["number"] for row in told["top"]] == [1, 3]
 
@@ -157,8 +156,79 @@ def test_top_rows_tell_the_settings_by_which_the_sweeps_differ() -> None:
     ]
 
 
-def test_comparison_becomes_plain_json() -> None:
-    """What --json writes needs no conversion, and a NaN is null."""
-    result = sweep("a", trial(0, 0.5), test=float("nan"))
-    text = json.dumps(compare([result], {"a": answers(range(0))})[0].as_dict(), allow_nan=False)
-    assert json.loads(text)["sweeps"][0]["test_accuracy"] is None
+Run = Callable[..., tuple[int, str, str]]
+
+
+def write(name: str, wrong: range, *, digest: str = "0123456789abcdef", **settings: Any) -> Path:
+    """Write what a sweep with one trial leaves that the command reads; return its folder."""
+    folder, given = Path("runs") / name, answers(wrong)
+    folder.mkdir(parents=True)
+    (folder / "spec.yaml").write_text("family: transfer\n")
+    np.savez(folder / "test-predictions.npz", rows=given.rows, labels=given.labels, predicted=given.predicted)
+    sweep(name, trial(0, 0.5, **settings), test=given.accuracy, digest=digest).save(folder / "result.json")
+    return folder
+
+
+@pytest.fixture
+def compare_command(run: Run) -> Run:
+    """Run the command beside two sweeps that differ, one that differs from neither, and one of another data set."""
+    write("weak", range(30), dropout=0.4)
+    write("strong", range(10))
+    write("middle", range(10, 22))
+    write("elsewhere", range(5), digest="fedcba9876543210")
+    return lambda *words: run("compare", *words)
+
+
+def test_all_sweeps_are_shown_with_their_pairs(compare_command: Run) -> None:
+    """Each data set has a table, best first; pairs say who is better or that no difference is shown."""
+    code, told, _ = compare_command()
+    assert (code, told.count("test accuracy")) == (0, 2)
+    assert told.index("strong") < told.index("middle") < told.index("weak")
+    assert "strong – weak: +10.00 [" in told
+    assert "right alone 20 and 0, p = 5.72e-06: strong is better" in told
+    assert "strong – middle: +1.00 [" in told
+    assert "right alone 12 and 10, p = 0.832: no difference shown" in told
+    assert ("elsewhere –" in told, "– elsewhere" in told) == (False, False)
+    assert "ui --out runs" in told
+
+
+def test_tables_fit_a_narrow_terminal(compare_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 80 columns no line of a table is wider; sentences wrap where the terminal wraps them."""
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = compare_command("strong", "weak")[1].splitlines()
+    assert sum(line.startswith("rank") for line in narrow) == 2
+    assert all(len(line) <= 80 for line in narrow if "–" not in line and "MLflow" not in line)
+
+
+def test_what_is_damaged_or_unfinished_is_told_beside_the_others(compare_command: Run) -> None:
+    """The JSON has groups, and what is unfinished or unreadable; without its answers a sweep is in no pair."""
+    Path("runs/running").mkdir()
+    Path("runs/running/spec.yaml").write_text("family: transfer\n")
+    (write("damaged", range(3)) / "result.json").write_text("{")
+    code, told, _ = compare_command("--json")
+    value = json.loads(told)
+    groups = [[line["sweep"] for line in group["sweeps"]] for group in value["groups"]]
+    assert (code, groups) == (0, [["elsewhere"], ["strong", "middle", "weak"]])
+    assert (len(value["groups"][1]["pairs"]), value["unfinished"]) == (3, ["running"])
+    assert value["unreadable"][0].startswith("damaged: result.json must be one that this carsweep wrote, got")
+    Path("runs/weak/test-predictions.npz").write_bytes(b"PK\x03\x04 not a zip")
+    code, told, _ = compare_command("weak", "strong")
+    assert code == 0
+    assert "85.0%" in told
+    assert "weak: test-predictions.npz must hold rows, labels and predicted" in told
+    assert "p =" not in told
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stron"], "got 'stron'. Did you mean strong? Known: elsewhere, middle, strong, weak."),
+        (["--top", "0"], "--top"),
+        (["--out", "."], "--out must be a folder with sweeps"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(words: list[str], said: str, compare_command: Run) -> None:
+    """An unknown sweep names the nearest one; a folder without sweeps says what to name; exit code 2."""
+    code, told, error = compare_command(*words)
+    assert (code, told, error.count("\n")) == (2, "", 1)
+    assert said in error

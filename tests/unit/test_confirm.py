@@ -17,7 +17,7 @@ from sweeps.cli.view import SweepView
 from sweeps.results.leaderboard import Leaderboard, find_best
 from sweeps.run.check import claim_folder
 from sweeps.run.command import specs_of_all
-from sweeps.run.winner import repeats_wanted
+from sweeps.run.session import repeats_wanted
 from sweeps.spec.loading import load_spec
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from helpers import commands_of
 
 from carcls.data.config import DataSummary
 from sweeps.cli.app import carsweep
@@ -39,19 +40,7 @@ def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
-    """Yield every command that does something, with its words."""
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{path} {name}")
-        else:
-            yield f"{path} {name}", command
-
-
-@pytest.mark.parametrize(("words", "command"), list(commands(carsweep, "carsweep")), ids=str)
+@pytest.mark.parametrize(("words", "command"), list(commands_of(carsweep, "carsweep ")), ids=str)
 def test_each_command_and_option_is_documented(words: str, command: click.Command) -> None:
     """docs/cli.md has a section for every command, and a line for every option of it, or names whose they are."""
     section = section_of(words)

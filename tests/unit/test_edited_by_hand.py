@@ -58,13 +58,7 @@ def test_other_settings_are_told_and_noted_once(
     begin(tmp_path / "mine", command.specs[0], edits=command.changes)
     (noted,) = read_history(tmp_path / "mine").edits
     assert noted["changes"] == list(command.changes)
-    assert recall(tmp_path, "mine").changes == ()
-
-
-def test_what_is_no_part_of_a_trial_changes_nothing(tmp_path: Path) -> None:
-    """More trials are no other trials."""
-    begin(tmp_path / "mine", spec_of("mine"))
-    edit(tmp_path / "mine" / SWEEP, '"trials": 2', '"trials": 3')
+    edit(tmp_path / "mine" / SWEEP, '"trials": 2', '"trials": 3')  # more trials are no other trials
     assert recall(tmp_path, "mine").changes == ()
 
 

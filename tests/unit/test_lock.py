@@ -14,7 +14,7 @@ import pytest
 
 from carcls.errors import InputError
 from sweeps.lock import ask_to_stop, asked_to_stop, forget_request, holder_of, locked
-from sweeps.run.deletion import Remains, remove
+from sweeps.run.tracked import Remains, remove
 
 HOLD = """
 import sys, time

@@ -12,11 +12,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-import numpy as np
 import pytest
 from filelock import FileLock
-from helpers import events_of
-from PIL import Image
+from helpers import draw_pictures, events_of
 from pydantic import BaseModel
 
 from carcls.config import TrialConfig
@@ -66,13 +64,7 @@ def counted(*functions: Callable[..., Any]) -> Iterator[Counter[str]]:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Return class folders of pictures, each another one."""
-    root = tmp_path / "pictures"
-    for label in range(2):
-        (root / f"class {label}").mkdir(parents=True)
-        for number in range(20):
-            noise = np.random.default_rng(100 * label + number).integers(0, 256, (6, 9, 3), np.uint8)
-            Image.fromarray(noise).resize((48, 48)).save(root / f"class {label}" / f"{number}.png")
-    return root
+    return draw_pictures(tmp_path / "pictures", classes=2, train=20, test=10)
 
 
 class Quiet:
@@ -160,7 +152,7 @@ def test_only_the_door_takes_the_lock() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module == "sweeps.lock":
                 users |= {path.name for alias in node.names if alias.name == "locked"}
-    assert users == {"sweep.py", "deletion.py", "repair.py"}
+    assert users == {"sweep.py", "tracked.py"}
 
 
 def test_a_spec_is_checked_as_a_whole_by_one_pass() -> None:
@@ -226,22 +218,19 @@ def test_the_files_of_older_versions_are_read_and_replaced(tmp_path: Path) -> No
 def test_a_spec_that_is_put_in_place_of_a_damaged_file_keeps_the_sweep_s_runs(tmp_path: Path) -> None:
     """The copy among the artifacts of the sweep's run says by which id MLflow knows the sweep."""
     spec, folder = SweepSpec(family="transfer", name="mine"), tmp_path / "mine"
-    write_file(folder, "sweep", None, [spec])
-    known = read_file(folder).id
-    (folder / "sweep.json").unlink()
-    (folder / "spec.yaml").write_text(text_with_id(spec, known))
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(text_with_id(spec, "mine-0123456789ab"))
     assert read_file(folder).read_specs() == (spec,)
     write_file(folder, "sweep", None, [spec])
-    assert read_file(folder).id == known
+    assert read_file(folder).id == "mine-0123456789ab"
 
 
 def test_a_job_of_an_older_version_is_read(tmp_path: Path) -> None:
     """It kept the specs of its sweeps as texts."""
     spec = SweepSpec(family="transfer", name="job-transfer")
     older(tmp_path / "job-transfer", spec)
-    (tmp_path / "job").mkdir()
-    said = {"kind": "all", "tracking_uri": None, "tracking_uri_is_secret": True, "specs": [spec.to_yaml()]}
-    (tmp_path / "job" / "command.json").write_text(json.dumps(said))
+    older(tmp_path / "job", spec, kind="all", tracking_uri_is_secret=True, specs=[spec.to_yaml()])
+    (tmp_path / "job" / "spec.yaml").unlink()
     assert sweeps_in(tmp_path, "job") == ["job-transfer"]
     assert recall(tmp_path, "job", "http://b").specs == (spec,)
     assert read_file(tmp_path / "job").is_secret

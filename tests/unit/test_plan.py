@@ -38,16 +38,12 @@ def stages_of(plan):
     return {stage.kind: stage for stage in plan.stages}
 
 
-def test_all_trials_share_one_pack_of_known_size():
-    """Images are decoded once for all trials, at three bytes a pixel."""
+def test_images_are_decoded_once_for_each_size():
+    """All trials share one pack of three bytes a pixel; a search over two image sizes has two."""
     pack = stages_of(plan_of())["pack of decoded images"]
     assert (pack.count, pack.trials, pack.disk_bytes) == (1, 20, 16_185 * 224 * 224 * 3)
-
-
-def test_each_image_size_needs_a_pack_of_its_own():
-    """Searching two image sizes decodes twice."""
-    plan = plan_of("search.image_size=[96, 128]", "experiments=[]", "fixed.image_size=null", trials=30)
-    assert stages_of(plan)["pack of decoded images"].count == 2
+    two = plan_of("search.image_size=[96, 128]", "experiments=[]", "fixed.image_size=null", trials=30)
+    assert stages_of(two)["pack of decoded images"].count == 2
 
 
 @pytest.mark.parametrize(
@@ -77,18 +73,11 @@ def test_frozen_trials_that_augment_equally_share_their_views():
     assert views.seconds == pytest.approx(10 * 6_922 / 51.0)
 
 
-def test_a_sweep_without_frozen_trials_caches_no_features():
-    """Stages that nobody needs are not in the plan."""
-    kinds = stages_of(plan_of("unfreezing=full"))
-    assert "features of augmented views" not in kinds
-    assert "features of plain images" not in kinds
-
-
-def test_a_fine_tuning_takes_the_measured_time():
-    """One full fine-tuning of ResNet-50 is its images over the measured rates of two cores."""
-    plan = plan_of("experiments=[transfer/finetuned]", trials=1)
-    expected = 10 * (6_922 / 18.5 + 1_222 / 51.0)
-    assert stages_of(plan)["training"].seconds == pytest.approx(expected)
+def test_a_fine_tuning_takes_the_measured_time_and_caches_no_features():
+    """One full fine-tuning of ResNet-50 is its images over the measured rates of two cores; nothing is frozen."""
+    stages = stages_of(plan_of("experiments=[transfer/finetuned]", trials=1))
+    assert stages["training"].seconds == pytest.approx(10 * (6_922 / 18.5 + 1_222 / 51.0))
+    assert not {"features of augmented views", "features of plain images"} & set(stages)
 
 
 def test_opening_fewer_stages_takes_less_time():
@@ -106,29 +95,27 @@ def test_early_stopping_saves_time_on_searched_trials_only():
 
 
 def test_more_machine_is_less_time():
-    """Twice the cores take half the computing time, smaller images less, a GPU far less, no bf16 more."""
+    """Twice the cores take half the time, small images less, a GPU that trials take far less, no bf16 longer."""
     seconds = {machine: plan_of(machine=machine).seconds for machine in (TWO_CORES, Machine(4), Machine(2, gpus=1))}
     assert seconds[Machine(4)] == pytest.approx(seconds[TWO_CORES] / 2, rel=0.02)
     assert seconds[Machine(2, gpus=1)] < seconds[TWO_CORES] / 50
+    assert plan_of(machine=Machine(2, gpus=1), gpus_per_trial=0.0).seconds == seconds[TWO_CORES]
     assert plan_of(machine=Machine(2, amx=False)).seconds > 2 * seconds[TWO_CORES]
     assert plan_of("image_size=112").seconds < 0.3 * seconds[TWO_CORES]
 
 
-def test_trials_without_gpus_are_planned_on_the_cores():
-    """--gpus-per-trial 0 plans on the CPU even where there is a GPU."""
-    machine = Machine(2, gpus=1)
-    assert plan_of(machine=machine, gpus_per_trial=0.0).seconds == plan_of().seconds
-
-
-def test_rates_follow_the_documented_table():
+@pytest.mark.parametrize(
+    ("settings", "machine", "train"),
+    [
+        ({}, TWO_CORES, 18.5),
+        ({"backbone": "efficientnet_lite0", "image_size": 128}, TWO_CORES, 18.0 * (224 / 128) ** 2),
+        ({"backbone": "timm:convnext_tiny"}, TWO_CORES, 18.5 * 4.09 / 4.0),
+        ({}, Machine(8, gpus=1), 2_500),
+    ],
+)
+def test_rates_follow_the_documented_table(settings, machine, train):
     """Known backbones have their measured rates, others follow from their arithmetic, a GPU trains 2,500 images/s."""
-    assert rates_of(TrialConfig(), TWO_CORES).train == 18.5
-    assert rates_of(TrialConfig(backbone="efficientnet_lite0"), TWO_CORES).infer == 55.0
-    assert rates_of(TrialConfig(backbone="efficientnet_lite0", image_size=128), TWO_CORES).train == pytest.approx(
-        55, 0.01
-    )
-    assert rates_of(TrialConfig(backbone="timm:convnext_tiny"), TWO_CORES).train == pytest.approx(18.5 * 4.09 / 4.0)
-    assert rates_of(TrialConfig(), Machine(8, gpus=1)).train == pytest.approx(2_500)
+    assert rates_of(TrialConfig(**settings), machine).train == pytest.approx(train)
 
 
 def test_lines_say_what_is_run_shared_and_guessed():
@@ -162,36 +149,20 @@ def test_a_limit_that_comes_first_is_said():
     assert "limit" not in plan_of(hours=500.0).lines()[-1]
 
 
-def test_fewer_trials_than_experiments_plans_the_first_ones():
-    """Two trials are the first two documented experiments."""
-    assert plan_of(trials=2).experiments == ("transfer/frozen", "transfer/frozen-augmented")
-
-
 def test_plan_is_plain_json_and_the_same_every_time():
-    """The plan can be written as JSON, adds up, and does not change from call to call."""
-    plan = plan_of()
-    written = json.loads(json.dumps(plan.to_dict()))
-    assert written == json.loads(json.dumps(plan_of().to_dict()))
-    assert written["data"]["train"] == 6_922
+    """The plan can be written as JSON, adds up, does not change from call to call, begins with documented trials."""
+    written = json.loads(json.dumps(plan_of(trials=2, summary=summary_of(test=0)).to_dict()))
+    assert written == json.loads(json.dumps(plan_of(trials=2, summary=summary_of(test=0)).to_dict()))
+    assert (written["data"]["train"], written["data"]["test"]) == (6_922, 0)
     assert written["disk_bytes"] == sum(stage["disk_bytes"] for stage in written["stages"])
+    assert written["experiments"] == ["transfer/frozen", "transfer/frozen-augmented"]
 
 
-def test_a_data_set_without_a_test_split_has_a_plan():
-    """A data set without test images is planned all the same."""
-    assert plan_of(summary=summary_of(test=0)).seconds > 0
-
-
-def test_this_machine_is_found_without_torch():
-    """The machine at hand has at least one core and no negative number of GPUs."""
-    machine = this_machine()
-    assert machine.cores >= 1
-    assert machine.gpus >= 0
-
-
-def test_hidden_gpus_do_not_count(monkeypatch):
-    """A process that is allowed no GPU plans without."""
+def test_this_machine_has_the_gpus_that_may_be_used(monkeypatch):
+    """At least one core; a process that is allowed no GPU plans without."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert this_machine().gpus == 0
+    machine = this_machine()
+    assert (machine.cores >= 1, machine.gpus) == (True, 0)
 
 
 def test_scratch_networks_cost_what_their_arithmetic_says():
@@ -272,26 +243,17 @@ def test_a_frozen_extractor_trains_nothing():
     assert 1 < stages["neighbours"].count <= 12
 
 
-def test_neighbours_are_shared_by_trials_that_differ_in_the_vote_only():
-    """Pooling, normalisation and whitening make other neighbours; k, distance, vote and temperature do not."""
-    fixed = ("unfreezing=frozen", "experiments=[]", "backbone=resnet50")
-    same = ("pooling=gem", "l2_normalize=true", "whitening=none")
-    assert stages_of(plan_of(*fixed, *same, family="retrieval", trials=12))["neighbours"].count == 1
-    each = [
-        stages_of(plan_of(*fixed, *same[:2], f"whitening={whitening}", family="retrieval", trials=12))["neighbours"]
-        for whitening in ("none", "lda")
-    ]
-    assert each[0].seconds < each[1].seconds
+def test_neighbours_follow_what_they_depend_on():
+    """k, distance, vote and temperature make no others; whitening takes time, and so do queries and gallery."""
+    sets = ("unfreezing=frozen", "experiments=[]", "backbone=resnet50", "pooling=gem", "l2_normalize=true")
 
+    def neighbours(whitening, train=6_922):
+        plan = plan_of(*sets, f"whitening={whitening}", family="retrieval", trials=3, summary=summary_of(train=train))
+        return stages_of(plan)["neighbours"]
 
-def test_a_search_among_twice_the_images_takes_twice_as_long():
-    """The time of the neighbours follows queries times gallery."""
-    sets = ("unfreezing=frozen", "experiments=[]", "backbone=resnet50", "pooling=gem", "whitening=none")
-    plans = [
-        stages_of(plan_of(*sets, family="retrieval", trials=3, summary=summary_of(train=train)))
-        for train in (6_922, 2 * 6_922)
-    ]
-    assert plans[1]["neighbours"].seconds == pytest.approx(2 * plans[0]["neighbours"].seconds)
+    assert neighbours("none").count == 1
+    assert neighbours("none").seconds < neighbours("lda").seconds
+    assert neighbours("none", 2 * 6_922).seconds == pytest.approx(2 * neighbours("none").seconds)
 
 
 def test_confirmation_and_refit_are_counted():

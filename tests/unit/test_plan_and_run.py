@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import draw_pictures
 
 from carcls.config import TrialConfig
 from carcls.data.config import DataConfig
@@ -31,19 +31,6 @@ SMALL = ("--set", "backbone=efficientnet_lite0", "image_size=32", "epochs=1")
 Run = Callable[..., tuple[int, str, str]]
 
 
-def draw(root: Path, classes: int = 4, train: int = 10, test: int = 4) -> Path:
-    """Draw class folders with a test split: every picture another one."""
-    for label in range(classes):
-        for split, first, count in (("train", 0, train), ("test", 500, test)):
-            folder = root / split / f"Make Model {label}"
-            folder.mkdir(parents=True)
-            for number in range(count):
-                coarse = np.random.default_rng(1000 * label + first + number).integers(0, 256, (6, 9, 3), np.uint8)
-                picture = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
-                picture.save(folder / f"{number:05d}.jpg")
-    return root
-
-
 @pytest.fixture
 def run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run ``carsweep`` beside a folder ``base`` of 56 pictures, without internet."""
@@ -51,7 +38,7 @@ def run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    draw(tmp_path / "base")
+    draw_pictures(tmp_path / "base")
     return run
 
 
@@ -98,29 +85,24 @@ def test_a_plan_refuses_what_the_run_refuses_in_the_same_words(case: str, run: R
     assert not list(tmp_path.glob("runs/*/ray.log"))
 
 
-def test_a_split_without_images_is_refused_by_plan_and_run_before_ray(run: Run, tmp_path: Path) -> None:
-    """Two images a class leave none to validate on, which the listing tells."""
-    draw(tmp_path / "two", train=2, test=2)
-    planned = run("run", "transfer", *SMALL, "--data", "two", "--dry-run")
-    assert planned == run("run", "transfer", *SMALL, "--data", "two", "--name", "mine")
-    assert planned[0] == 2
-    assert "validation split must hold at least one image, got none of the 16" in planned[2]
-    assert not list(tmp_path.glob("runs/*/ray.log"))
-
-
-@pytest.mark.parametrize("command", [["run", "all"], ["reproduce"]])
+@pytest.mark.parametrize("command", [["run", "transfer"], ["run", "all"], ["reproduce"]])
 @pytest.mark.parametrize(
-    ("words", "told"), [(["--weights", "/nope"], "'/nope'"), (["--data", "two"], "validation split must hold")]
+    ("words", "told"),
+    [
+        (["--weights", "/nope"], "'/nope'"),
+        (["--data", "two"], "validation split must hold at least one image, got none of the 16"),
+    ],
 )
-def test_jobs_of_several_sweeps_are_checked_alike(
+def test_jobs_of_several_sweeps_are_checked_as_one_sweep_is(
     command: list[str], words: list[str], told: str, run: Run, tmp_path: Path
 ) -> None:
-    """A plan of all families, and of the documented experiments, refuses what their runs refuse."""
-    draw(tmp_path / "two", train=2, test=2)
+    """Their plans refuse what their runs refuse; of two images a class none is left to validate on."""
+    draw_pictures(tmp_path / "two", train=2, test=2)
     planned = run(*command, *words, *SMALL, "--dry-run")
     assert planned == run(*command, *words, *SMALL, "--name", "mine")
     assert planned[0] == 2
     assert told in planned[2]
+    assert not list(tmp_path.glob("runs/*/ray.log"))
 
 
 def test_all_mistakes_of_all_families_are_told_at_once(run: Run, tmp_path: Path) -> None:
@@ -137,17 +119,6 @@ def test_all_mistakes_of_all_families_are_told_at_once(run: Run, tmp_path: Path)
         [1] * 3,
     )
     assert not list(tmp_path.glob("runs/mine*"))
-
-
-def test_a_name_of_other_settings_is_refused_by_the_plan(run: Run, tmp_path: Path) -> None:
-    """A plan for a name in use with other settings ends as its run would."""
-    other = load_spec("transfer", overrides={"data": str(tmp_path / "base"), "name": "mine", "seed": 7})
-    (tmp_path / "runs" / "mine").mkdir(parents=True)
-    (tmp_path / "runs" / "mine" / "spec.yaml").write_text(other.to_yaml())
-    (tmp_path / "runs" / "mine" / "dataset.json").touch()  # its images were read
-    code, _, err = run("run", "transfer", *SMALL, "--data", "base", "--name", "mine", "--dry-run")
-    assert code == 2
-    assert "--name must be new or belong to a sweep of the same spec, got 'mine'" in err
 
 
 def test_images_that_were_not_read_are_counted_by_their_listing(run: Run, tmp_path: Path) -> None:
@@ -201,11 +172,11 @@ def test_a_plan_of_the_drawn_demo_tells_what_it_told_before(run: Run) -> None:
 def test_a_sweep_does_not_go_on_with_other_images(tmp_path: Path, demo: bool, sentence: str) -> None:
     """Of demo cars that an older version drew nobody is told to give the right --data, but to start a new sweep."""
     stages, folder = StageStore(tmp_path / "stages"), tmp_path / "old"
-    before = prepare_dataset(DataConfig(path=str(draw(tmp_path / "cars", classes=2))), stages, 32)
+    before = prepare_dataset(DataConfig(path=str(draw_pictures(tmp_path / "cars", classes=2))), stages, 32)
     folder.mkdir()
     before.save(folder / "dataset.json")
     require_same_data(folder, before, demo=demo)
-    after = prepare_dataset(DataConfig(path=str(draw(tmp_path / "redrawn", classes=3))), stages, 32)
+    after = prepare_dataset(DataConfig(path=str(draw_pictures(tmp_path / "redrawn", classes=3))), stages, 32)
     with pytest.raises(InputError, match="another --name") as raised:
         require_same_data(folder, after, demo=demo)
     assert str(raised.value).startswith(sentence)
@@ -242,16 +213,20 @@ def test_neighbours_that_nobody_asked_for_are_cut_to_the_gallery() -> None:
             fit_to_data(load_spec("retrieval", sets=[given], overrides={"data": "/cars"}), 32)
 
 
-def test_a_sweep_whose_neighbours_were_cut_goes_on_by_the_same_command(tmp_path: Path) -> None:
-    """What was cut is what the sweep was begun with; another search under its name is refused as ever."""
-    spec = load_spec("retrieval", overrides={"data": "/cars", "name": "mine"})
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "spec.yaml").write_text(fit_to_data(spec, 32)[0].to_yaml())
-    (tmp_path / "mine" / "dataset.json").touch()  # its images were read
-    claim_folder(spec, tmp_path)
+def test_a_name_belongs_to_one_spec(run: Run, tmp_path: Path) -> None:
+    """Cut neighbours are what a sweep was begun with; another search is refused, and the plan ends as its run would."""
+    given = {"data": str(tmp_path / "base"), "name": "mine"}
+    spec = load_spec("retrieval", overrides=given)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "spec.yaml").write_text(fit_to_data(spec, 32)[0].to_yaml())
+    (tmp_path / "runs" / "mine" / "dataset.json").touch()  # its images were read
+    claim_folder(spec, tmp_path / "runs")
     for other in (["search.k=[1,5]"], ["dropout=0.5"]):
         with pytest.raises(InputError, match="--name must be new"):
-            claim_folder(load_spec("retrieval", sets=other, overrides={"data": "/cars", "name": "mine"}), tmp_path)
+            claim_folder(load_spec("retrieval", sets=other, overrides=given), tmp_path / "runs")
+    code, _, err = run("run", "retrieval", *SMALL, "--data", "base", "--name", "mine", "--dry-run")
+    assert code == 2
+    assert "--name must be new or belong to a sweep of the same spec, got 'mine'" in err
 
 
 @pytest.mark.parametrize(
@@ -298,7 +273,7 @@ def test_big_networks_of_timm_are_planned_to_take_longer_than_small_ones(tmp_pat
 @pytest.mark.parametrize("family", ["transfer", "scratch"])
 def test_a_plan_loads_no_torch_for_networks_that_are_known(family: str, tmp_path: Path) -> None:
     """Neither the catalog's networks nor those that settings describe are built for a plan."""
-    draw(tmp_path / "base")
+    draw_pictures(tmp_path / "base")
     code = (
         "import sys; from sweeps.cli.app import carsweep; from sweeps.cli.exits import run_command; "
         "code = run_command(carsweep, sys.argv[1:]); print('END', code, 'torch' in sys.modules)"

@@ -181,68 +181,66 @@ def test_a_journal_that_cannot_grow_stays_whole(tmp_path: Path) -> None:
         assert study.record(again.number).status == "complete"
 
 
-def command_of(**changes: Any) -> Command:
-    """Return what was run: one sweep."""
-    return Command("sweep", "mine", (spec_of(**changes),), None)
-
-
-def extend(
-    command: Command, *sets: str, trials: str | None = None, hours: str | None = None
-) -> tuple[Command, list[str]]:
-    """Extend a command; return it with its changes."""
-    longer = extended(command, trials=trials, hours=hours, sets=sets, resources={})
-    return longer, list(longer.changes or ())
-
-
-def test_more_trials_and_hours_are_added_or_set() -> None:
-    """+N adds to what there is, N is the number itself; hours count from now."""
-    more, changes = extend(command_of(), trials="+20", hours="+2")
-    assert (more.specs[0].trials, more.specs[0].hours) == (27, 2.0)
-    assert changes == ["trials 7 -> 27", "hours none -> 2.0"]
-    assert extend(command_of(), trials="9")[0].specs[0].trials == 9
-    assert extend(command_of())[0] == replace(command_of(), changes=())
-
-
-def test_space_is_another_name_of_the_search() -> None:
-    """One end of a domain can be moved; a fixed setting leaves the search."""
-    wider, changes = extend(command_of(), "space.dropout.high=0.7")
-    assert wider.specs[0].search["dropout"] == Range(0.0, 0.7)
-    assert len(changes) == 1
-    assert "dropout" not in extend(command_of(), "dropout=0.1")[0].specs[0].search
+def extend(*sets: str, **options: str) -> Command:
+    """Extend the command of one sweep."""
+    given = {"trials": None, "hours": None, **options}
+    return extended(Command("sweep", "mine", (spec_of(),)), sets=sets, resources={"concurrency": None}, **given)
 
 
 @pytest.mark.parametrize(
-    ("sets", "trials", "named"),
+    ("sets", "options", "changes"),
     [
-        (["seed=3"], None, "seed"),
-        (["data.margin=0.2"], None, "data.margin"),
-        (["family=scratch"], None, "family"),
-        (["name=yours"], None, "name"),
-        (["space.dropuot.high=0.7"], None, "dropuot"),
-        (["space.dropout.high=7"], None, "search.dropout"),
-        ([], "+", "--trials"),
-        ([], "-3", "--trials"),
-        ([], "+0.5", "--trials"),
+        ([], {"trials": "+20", "hours": "+2"}, ["trials 7 -> 27", "hours none -> 2.0"]),
+        ([], {"trials": "9"}, ["trials 7 -> 9"]),
+        (["trials=8"], {}, ["trials 7 -> 8"]),
+        ([], {}, []),
+    ],
+)
+def test_what_is_added_or_set_is_told(sets: list[str], options: dict[str, str], changes: list[str]) -> None:
+    """+N adds to what there is, N is the number itself; hours count from now."""
+    assert extend(*sets, **options).changes == tuple(changes)
+
+
+def test_one_end_of_a_domain_is_moved_and_a_fixed_setting_leaves_the_search() -> None:
+    """The other end stays."""
+    assert extend("space.dropout.high=0.7").specs[0].search["dropout"] == Range(0.0, 0.7)
+    assert "dropout" not in extend("dropout=0.1").specs[0].search
+
+
+@pytest.mark.parametrize(
+    ("sets", "options", "named"),
+    [
+        (["seed=3"], {}, "seed"),
+        (["data.margin=0.2"], {}, "data.margin"),
+        (["family=scratch"], {}, "family"),
+        (["name=yours"], {}, "name"),
+        (["space.dropuot.high=0.7"], {}, "dropuot"),
+        (["space.dropout.high=7"], {}, "search.dropout"),
+        ([], {"trials": "+"}, "--trials"),
+        ([], {"trials": "-3"}, "--trials"),
+        ([], {"trials": "+0.5"}, "--trials"),
+        ([], {"hours": "never"}, "--hours"),
     ],
 )
 def test_what_would_make_scores_incomparable_or_is_no_setting_is_refused(
-    sets: list[str], trials: str | None, named: str
+    sets: list[str], options: dict[str, str], named: str
 ) -> None:
     """The mistake names the setting."""
     with pytest.raises(SpecError, match=named.replace(".", r"\.")):
-        extend(command_of(), *sets, trials=trials)
+        extend(*sets, **options)
 
 
 def test_a_job_divides_what_is_added(tmp_path: Path) -> None:
     """Trials are shared among the families, settings reach those that they mean something in, all mistakes are told."""
     specs = tuple(SweepSpec(family=f, name=f"job-{f}", trials=4) for f in ("transfer", "retrieval", "scratch"))
     write_file(tmp_path / "job", "all", None, specs)
-    job, changes = extend(recall(tmp_path, "job"), "k=5", trials="+7")
+    more = {"trials": "+7", "hours": None, "resources": {}}
+    job = extended(recall(tmp_path, "job"), sets=["k=5"], **more)
     assert [spec.trials for spec in job.specs] == [7, 6, 6]
     assert ["k" in spec.fixed for spec in job.specs] == [False, True, False]
-    assert "retrieval: fixed.k none -> 5" in changes
+    assert "retrieval: fixed.k none -> 5" in (job.changes or ())
     with pytest.raises(SpecError) as caught:
-        extend(recall(tmp_path, "job"), "k=0", "width=0", "epochs=0")
+        extended(recall(tmp_path, "job"), sets=["k=0", "width=0", "epochs=0"], **more)
     assert sorted(mistake.partition(":")[0] for mistake in caught.value.mistakes) == ["epochs", "k", "width"]
 
 
@@ -285,13 +283,14 @@ def fail_each_way(study: Study) -> dict[str, Asked]:
 
 def test_what_failed_through_no_fault_of_its_own_goes_on_when_the_sweep_is_resumed(tmp_path: Path) -> None:
     """Full disks and lost processes: the same numbers and settings are asked again, with all attempts; bugs are not."""
-    with Study.open(tmp_path, spec_of(early_stopping=EarlyStopping(enabled=False))) as study:
+    spec = spec_of(early_stopping=EarlyStopping(enabled=False))
+    with Study.open(tmp_path, spec) as study:
         failed = fail_each_way(study)
         numbers = {kind: asked.number for kind, asked in failed.items()}
     again = ("full_disk", "lost", "preempted")
-    with Study.open(tmp_path, spec_of(early_stopping=EarlyStopping(enabled=False))) as study:
+    with Study.open(tmp_path, spec) as study:
         assert (study.reopened, study.ask()) == ((), None)
-    with Study.open(tmp_path, spec_of(early_stopping=EarlyStopping(enabled=False)), edits=[]) as study:
+    with Study.open(tmp_path, spec, edits=[]) as study:
         assert study.reopened == tuple(numbers[kind] for kind in again)
         assert [study.record(numbers[kind]).status for kind in again] == ["running"] * 3
         assert [study.record(numbers[kind]).epochs for kind in again] == [1] * 3
@@ -309,7 +308,7 @@ def test_what_failed_through_no_fault_of_its_own_goes_on_when_the_sweep_is_resum
     ends = {kind: study.record(number).status for kind, number in numbers.items()}
     assert {kind for kind, status in ends.items() if status == "complete"} == set(again)
     assert {record.failure for record in own if record.status == "failed"} == set(numbers) - set(again)
-    with Study.open(tmp_path, spec_of(early_stopping=EarlyStopping(enabled=False)), edits=[]) as study:
+    with Study.open(tmp_path, spec, edits=[]) as study:
         assert (study.reopened, study.ask()) == ((), None)
 
 
@@ -340,33 +339,22 @@ def test_failures_in_a_journal_cut_at_any_byte_are_tried_again_or_stay(
     assert {record.number: record.failure for record in own if record.status == "failed"} == failed
 
 
-def test_how_a_trial_had_failed_stays_in_the_journal_and_it_may_fail_again(tmp_path: Path) -> None:
-    """A disk that is full once more fails the trial as before; so may another resume."""
-    spec = spec_of(experiments=(), trials=1, early_stopping=EarlyStopping(enabled=False))
-    for time in range(1, 4):
+def test_what_took_over_a_failure_takes_over_what_comes_after_it(tmp_path: Path) -> None:
+    """A trial drawn twice is run once; it may fail again, which the journal keeps; at last both complete."""
+    spec = spec_of(experiments=(), search={"dropout": Choice((0.1,))}, trials=2)
+    for time in range(3):
         with Study.open(tmp_path, spec, edits=[]) as study:
+            assert study.reopened == (0,) * (time > 0)
             asked = study.ask()
             assert asked is not None
-            study.tell_failed(asked.number, f"no room, time {time}", "full_disk")
-            assert (study.record(0).status, study.record(0).reason) == ("failed", f"no room, time {time}")
+            assert (asked.number, study.ask()) == (0, None)
+            study.tell_failed(0, f"no room, time {time}", "full_disk")
+            assert {record.status for record in study.records()} == {"failed"}
     journal = (tmp_path / "study.journal").read_text()
-    assert [journal.count(f"no room, time {time}") for time in range(1, 4)] == [1, 1, 1]
-
-
-def test_what_took_over_a_failure_takes_over_what_comes_after_it(tmp_path: Path) -> None:
-    """A trial drawn twice while its twin ran: both are failed, then both complete, and one of them is run."""
-    spec = spec_of(experiments=(), search={"dropout": Choice((0.1,))}, trials=2)
-    with Study.open(tmp_path, spec) as study:
-        asked = study.ask()
-        assert asked is not None
-        assert study.ask() is None
-        study.tell_failed(asked.number, "no room", "full_disk")
-        assert {record.status for record in study.records()} == {"failed"}
+    assert [journal.count(f"no room, time {time}") for time in range(3)] == [1, 1, 1]
     with Study.open(tmp_path, spec, edits=[]) as study:
-        assert study.reopened == (asked.number,)
-        again = study.ask()
-        assert again == asked
-        study.tell_complete(asked.number, {"val_accuracy": 0.5}, EPOCHS, 1.0, {})
+        assert study.ask() == asked
+        study.tell_complete(0, {"val_accuracy": 0.5}, EPOCHS, 1.0, {})
         (record,) = study.records()
     assert record.twins
     assert (record.status, record.metrics["val_accuracy"]) == ("complete", 0.5)

@@ -11,7 +11,7 @@ from helpers import ask, asked_of, run_study, study_spec
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
-from sweeps.run.winner import repeats_wanted
+from sweeps.run.session import repeats_wanted
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec

@@ -18,8 +18,8 @@ from sweeps.cli.execute import show
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Registered, SweepResult, TestReading
 from sweeps.run.command import Command, specs_of_all
+from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Together
 from sweeps.run.several import with_share
-from sweeps.run.winners import COLUMNS, NARROW_COLUMNS, Together
 from sweeps.spec.spec import FAMILIES, SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.text import Column
@@ -47,30 +47,19 @@ def test_every_family_gets_a_trial_when_nothing_documented_is_run() -> None:
         specs("experiments=[]", trials=2)
 
 
-def test_settings_reach_the_families_that_they_mean_something_in() -> None:
-    """A backbone never reaches scratch, neighbours only retrieval, architecture only scratch, epochs all."""
+def test_settings_and_experiments_reach_the_families_that_they_mean_something_in() -> None:
+    """A backbone never reaches scratch, neighbours only retrieval, epochs all; names are of job and family."""
     given = {"backbone": "densenet121", "k": 3, "width": 24, "epochs": 2}
-    found = specs(*(f"{name}={value}" for name, value in given.items()), weights="random")
+    experiments = "experiments=[scratch/basic,transfer/frozen,transfer/finetuned]"
+    found = specs(*(f"{name}={value}" for name, value in given.items()), experiments, weights="random")
+    assert [spec.name for spec in found.values()] == [f"job-{family}" for family in FAMILIES]
     names = (*given, "weights")
     fixed = {f: {name: spec.fixed[name] for name in names if name in spec.fixed} for f, spec in found.items()}
     assert fixed["transfer"] == {"backbone": "densenet121", "weights": "random", "epochs": 2}
     assert fixed["retrieval"] == {"backbone": "densenet121", "weights": "random", "epochs": 2, "k": 3}
     assert fixed["scratch"] == {"width": 24, "epochs": 2}
-
-
-def test_each_family_takes_its_own_experiments() -> None:
-    """One list of experiments of several families is divided among them."""
-    found = specs("experiments=[scratch/basic,transfer/frozen,transfer/finetuned]")
-    assert {family: spec.experiments for family, spec in found.items()} == {
-        "transfer": ("transfer/frozen", "transfer/finetuned"),
-        "retrieval": (),
-        "scratch": ("scratch/basic",),
-    }
-
-
-def test_sweeps_are_named_after_the_job() -> None:
-    """The name and the family are the name of the sweep."""
-    assert [spec.name for spec in specs().values()] == [f"job-{family}" for family in FAMILIES]
+    own = [spec.experiments for spec in found.values()]
+    assert own == [("transfer/frozen", "transfer/finetuned"), (), ("scratch/basic",)]
 
 
 def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepResult:
@@ -96,7 +85,7 @@ def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepR
     ],
 )
 def test_families_share_what_is_left(
-    spent: tuple[float, int, float], left: int, share: tuple[float, int, float]
+    spent: tuple[float, int, float], left: int, share: tuple[float, int, float], tmp_path: Path
 ) -> None:
     """Of 6 hours, 100 epochs and 10 in money each family gets an equal part of what is left when it begins."""
     hours, epochs, cost = spent
@@ -105,18 +94,11 @@ def test_families_share_what_is_left(
     given = with_share(spec, hours, before, left)
     assert (given.hours, given.epochs_budget, given.max_cost) == share
     assert with_share(specs()["retrieval"], hours, before, left) == specs()["retrieval"]
-
-
-def test_a_family_that_got_no_share_can_be_read_again(tmp_path: Path) -> None:
-    """What those before it have used up is written into its file as 0, which is a budget like another one."""
-    spec = specs(epochs_budget=9, price="1/hour", max_cost=2.0)["scratch"]
-    given = with_share(spec, 0.0, [result("transfer", spent={"epochs": 9, "cost": 2.0})], 1)
-    write_file(tmp_path, "sweep", None, [given])
+    write_file(tmp_path, "sweep", None, [given])  # a share of 0 is a budget like another one, and is read again
     assert read_file(tmp_path).read_specs() == (given,)
-    assert (given.epochs_budget, given.max_cost) == (0, 0.0)
 
 
-@pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, COLUMNS)])
+@pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, WINNER_COLUMNS)])
 def test_the_table_has_a_row_for_each_family(width: int, columns: list[Column[SweepResult]]) -> None:
     """A family without a winner has dashes, and keeps the job from being whole; a narrow terminal cuts nothing off."""
     results = {"transfer": result("transfer", 0.731), "retrieval": result("retrieval", 0.7)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import os
 import re
@@ -19,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from carcls.errors import TrackingError, mask_secrets
-from sweeps.tracking.runs import as_metrics, as_params
 from sweeps.tracking.store import SERVER_SECONDS, check_tracking, open_tracking
+from sweeps.tracking.updates import as_metrics, as_params
 
 
 @pytest.fixture
@@ -58,10 +59,16 @@ def test_unknown_kind_of_store_is_refused_with_the_remedy(uri: str, tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
-def test_silent_server_is_refused_without_showing_its_password(tmp_path: Path, closed_port: int) -> None:
-    """A server that does not answer is a one-line error before anything starts, and it names no password."""
-    with pytest.raises(TrackingError, match="must answer within") as caught:
-        open_tracking(f"http://ann:s3cret@127.0.0.1:{closed_port}", tmp_path)
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [("http", "must answer within"), ("postgresql", "must be readable and writable")],
+)
+def test_silent_server_is_refused_without_showing_its_password(
+    scheme: str, said: str, tmp_path: Path, closed_port: int
+) -> None:
+    """A server that does not answer is told at once, in one line that names no password."""
+    with pytest.raises(TrackingError, match=said) as caught:
+        open_tracking(f"{scheme}://ann:s3cret@127.0.0.1:{closed_port}/mlflow", tmp_path)
     assert "s3cret" not in str(caught.value)
     assert "***@127.0.0.1" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -89,26 +96,15 @@ def test_another_web_server_is_refused_as_no_mlflow_server(tmp_path: Path) -> No
             server.shutdown()
 
 
-def test_unreachable_database_server_is_refused_at_once(tmp_path: Path, closed_port: int) -> None:
-    """A database server that does not answer is refused, instead of MLflow's 100 seconds of retries."""
-    with pytest.raises(TrackingError, match="must be readable and writable") as caught:
-        open_tracking(f"postgresql://ann:s3cret@127.0.0.1:{closed_port}/mlflow", tmp_path)
-    assert "s3cret" not in str(caught.value)
-
-
-def test_database_under_a_file_is_refused(tmp_path: Path) -> None:
-    """An output folder that cannot be made is a tracking error, not a traceback."""
-    (tmp_path / "file").write_text("in the way", encoding="utf-8")
-    with pytest.raises(TrackingError, match="must be readable and writable"):
-        check_tracking(None, tmp_path / "file")
-
-
-def test_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
-    """A file that is not a database is named, and not overwritten."""
-    (tmp_path / "mlflow.db").write_text("not a database, but somebody's", encoding="utf-8")
+def test_what_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
+    """A file that is none is named, and not overwritten; so is an output folder that cannot be made."""
+    file = tmp_path / "mlflow.db"
+    file.write_text("not a database, but somebody's", encoding="utf-8")
     with pytest.raises(TrackingError, match="not a database"):
         check_tracking(None, tmp_path)
-    assert (tmp_path / "mlflow.db").read_text(encoding="utf-8") == "not a database, but somebody's"
+    with pytest.raises(TrackingError, match="must be readable and writable"):
+        check_tracking(None, file)
+    assert file.read_text(encoding="utf-8") == "not a database, but somebody's"
 
 
 def test_database_that_another_process_holds_is_refused_in_seconds(tmp_path: Path) -> None:
@@ -124,7 +120,7 @@ def test_a_sweep_can_begin_without_mlflow(tmp_path: Path) -> None:
     """What runs before the first trial loads no MLflow, whose import takes seconds, and leaves no empty database."""
     code = (
         "import sys; from pathlib import Path\n"
-        "import sweeps.run.sweep, sweeps.engine.engine, sweeps.run.winners, sweeps.run.reproduction\n"
+        "import sweeps.run.sweep, sweeps.engine.engine, sweeps.run.comparison, sweeps.run.reproduction\n"
         "import sweeps.tracking.mirror\n"
         "sweeps.tracking.store.check_tracking(None, Path(sys.argv[1]))\n"
         "sweeps.tracking.store.check_tracking(f'sqlite:///{sys.argv[1]}/new/mine.db', Path(sys.argv[1]))\n"
@@ -204,15 +200,20 @@ def test_processes_that_start_at_once_share_one_fresh_database(tmp_path: Path) -
     assert [file.name for file in tmp_path.glob("*.tmp*")] == []
 
 
-def test_metrics_are_timed_by_their_step_and_finite() -> None:
-    """The same point gets the same timestamp whenever it is reported; NaN and infinity are left out."""
+def test_what_is_logged_is_finite_and_holds_no_password() -> None:
+    """A point has the same timestamp whenever it is reported; NaN and infinity are left out; credentials are masked."""
     points = ((3, {"val_accuracy": 0.5, "val_loss": math.nan, "train_loss": math.inf}),)
-    first, second = as_metrics(points, 1000), as_metrics(points, 1000)
-    assert [(m.key, m.value, m.step, m.timestamp) for m in first] == [("val_accuracy", 0.5, 3, 4000)]
-    assert [m.timestamp for m in second] == [4000]
-
-
-def test_parameters_hold_no_password() -> None:
-    """A setting with credentials inside is logged masked."""
+    for metrics in (as_metrics(points, 1000), as_metrics(points, 1000)):
+        assert [(m.key, m.value, m.step, m.timestamp) for m in metrics] == [("val_accuracy", 0.5, 3, 4000)]
     (param,) = as_params({"weights": "https://ann:s3cret@host/w.pt"})
     assert param.value == "https://***@host/w.pt"
+
+
+def test_the_folder_mlflow_does_not_stand_in_front_of_the_library() -> None:
+    """``import mlflow`` in the root of the repository gives the library."""
+    root = Path(__file__).parents[2]
+    assert (root / "mlflow").is_dir()
+    code = "import importlib.util as u; print(u.find_spec('mlflow').origin)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    library = importlib.metadata.distribution("mlflow").locate_file("mlflow/__init__.py")
+    assert found.stdout.strip() == str(library), found.stderr

@@ -1,8 +1,9 @@
-"""Making room beside real studies: what sweeps need is read from their journals."""
+"""Making room: the policy over drawn stores, stores on disk, and real studies whose journals say what they need."""
 
 from __future__ import annotations
 
 import json
+import random
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -10,21 +11,139 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
+from helpers import events_of
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
-from carcls.stages_disk import list_store
+from carcls.stages_disk import Stored, list_store, take_out
 from sweeps.cli.app import carsweep
 from sweeps.lock import locked
 from sweeps.results.models import answers_on_disk, model_on_disk, ranked_models, wanted_models
-from sweeps.run.cleaning import DiskKeeper, clear, read_marks
+from sweeps.run.cleaning import USELESS, DiskKeeper, Marks, Reason, choose, clear, read_marks
 from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.study import Study
 from sweeps.trial import TrialRecord
+
+NOW = 1_000_000.0
+
+
+def draw_store(dice: random.Random) -> tuple[list[Stored], Marks]:
+    """Draw a store and what sweeps say of it."""
+    things = []
+    for number in range(dice.randrange(1, 30)):
+        kind = dice.choice(["training", "embeddings", "features", "neighbours", "pack", "index", "new-kind"])
+        state = dice.choice(["made", "made", "made", "unfinished", "making", "trash"])
+        digest, used = f"{number:024x}", NOW - dice.random() * 10_000
+        path = Path("/store") / kind / digest
+        things.append(Stored(path, kind, digest, state, dice.randrange(1, 1000), used))  # type: ignore[arg-type]
+    made = [stored.name for stored in things if stored.state == "made"]
+    going_on = [stored.name for stored in things if stored.state == "unfinished" and dice.random() < 0.5]
+    models = dict(zip(dice.sample(made, len(made) // 2), range(1, 99), strict=False))
+    return things, Marks(
+        kept={*going_on, *(name for name, rank in models.items() if rank <= 2)},
+        named={*going_on, *models, *(name for name in made if dice.random() < 0.5)},
+        models=models,
+        in_use_since=dice.choice([float("inf"), NOW - 3000]),
+        has_unnamed=dice.random() < 0.5,
+        has_unnamed_checkpoints=dice.random() < 0.5,
+    )
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -> None:
+    """Over drawn stores: needed stages stay, what goes was necessary, and what stays fits or is needed."""
+    dice = random.Random(seed)
+    things, marks = draw_store(dice)
+    budget = dice.choice([None, 1, dice.randrange(1, 10_000)])
+    useless_too = dice.random() < 0.5
+    gone = {stored.path for _, stored in choose(things, marks, budget, useless_too=useless_too)}
+    for stored in things:
+        made, unfinished = stored.state == "made", stored.state == "unfinished"
+        if (
+            ((made or unfinished) and (stored.name in marks.kept or stored.kind == "index"))
+            or (made and stored.used >= marks.in_use_since)
+            or (unfinished and marks.has_unnamed_checkpoints)
+        ):
+            assert stored.path not in gone
+        if made and budget is None and (stored.name in marks.named or marks.has_unnamed):
+            assert stored.path not in gone
+    left = [stored for stored in things if stored.path not in gone]
+    if budget is not None and sum(stored.size for stored in left) > budget:
+        assert all(marks.why(stored) is None for stored in left)
+    if budget is None:
+        assert gone == {stored.path for stored in things if useless_too and marks.why(stored) in USELESS}
+
+
+def test_the_readiest_go_first_and_no_more_than_the_budget_asks() -> None:
+    """Leftovers, then checkpoints, then the worst models, then what was not used for longest."""
+    order: list[tuple[Reason, str, float]] = [
+        ("leftover", "making", 0),
+        ("stopped", "unfinished", 0),
+        ("model", "made", 0),
+        ("model", "made", 0),
+        ("unused", "made", -99),
+        ("unused", "made", -1),
+    ]
+    things = [
+        Stored(Path(f"/store/training/{place}"), "training", str(place), state, 10, NOW + age)  # type: ignore[arg-type]
+        for place, (_, state, age) in enumerate(order)
+    ]
+    kept = Stored(Path("/store/index/0"), "index", "0", "made", 10, 0.0)
+    marks = Marks(named={stored.name for stored in things}, models={"training/2": 9, "training/3": 7})
+    expected = [(why, stored) for (why, _, _), stored in zip(order, things, strict=True)]
+    for count in range(len(order) + 1):
+        assert choose([*reversed(things), kept], marks, 70 - 10 * count, useless_too=False) == expected[:count]
+
+
+def fill(folder: Path) -> None:
+    """Make something of a known size."""
+    (folder / "content").write_bytes(b"x" * 40_000)
+
+
+def _die(folder: Path) -> None:
+    fill(folder)
+    raise RuntimeError
+
+
+def test_a_store_is_listed_with_sizes_and_states(tmp_path: Path) -> None:
+    """Whole stages and unfinished ones are told apart, each with its bytes on disk."""
+    store = StageStore(tmp_path)
+    store.get_or_make("kind", {"a": 1}, fill)
+    with pytest.raises(RuntimeError):
+        store.get_or_make("kind", {"a": 2}, _die, keep=True)
+    made, unfinished = sorted(list_store(tmp_path), key=lambda stored: stored.state)
+    assert (made.state, unfinished.state) == ("made", "unfinished")
+    assert (made.path, unfinished.path) == (store.folder("kind", {"a": 1}), store.workshop("kind", {"a": 2}))
+    assert 40_000 <= made.size <= 80_000
+
+
+def test_what_is_taken_out_is_made_again(tmp_path: Path) -> None:
+    """A stage that went leaves nothing behind; who has a file of it open reads on, who asks for it gets it anew."""
+    store = StageStore(tmp_path)
+    with (store.get_or_make("kind", {"a": 1}, fill) / "content").open("rb") as file:
+        assert take_out(list_store(tmp_path)[0])
+        assert len(file.read()) == 40_000
+    assert list_store(tmp_path) == []
+    store.get_or_make("kind", {"a": 1}, fill)
+    assert [event.event for event in events_of(store)] == ["made", "made"]
+
+
+def test_what_is_used_since_it_was_listed_or_is_being_made_stays(tmp_path: Path) -> None:
+    """Somebody may have it open; its maker holds its lock."""
+    store = StageStore(tmp_path)
+    store.get_or_make("kind", {"a": 1}, fill)
+    (stored,) = list_store(tmp_path)
+    store.get_or_make("kind", {"a": 1}, fill)
+    assert not take_out(stored)
+    (stored,) = list_store(tmp_path)
+    with FileLock(store.folder("kind", {"a": 1}).with_suffix(".lock")):
+        assert not take_out(stored)
+    assert take_out(stored)
 
 
 def spec_of(**changes: object) -> SweepSpec:
@@ -36,16 +155,6 @@ def spec_of(**changes: object) -> SweepSpec:
 def key_of(config: TrialConfig) -> dict[str, object]:
     """Return the key of a trial's training stage."""
     return {**config.training_settings(), "data": "d0"}
-
-
-def fill(folder: Path) -> None:
-    """Make something of a known size."""
-    (folder / "content").write_bytes(b"x" * 40_000)
-
-
-def _die(folder: Path) -> None:
-    fill(folder)
-    raise RuntimeError
 
 
 @pytest.fixture
@@ -87,26 +196,16 @@ def left(out: Path) -> set[str]:
     return {stored.path.name for stored in list_store(out / "stages")}
 
 
-def test_without_a_budget_only_what_is_of_no_use_goes(out: Path) -> None:
-    """The failed trial's checkpoint goes; six models and the unfinished trial's checkpoint stay."""
+def test_only_what_is_of_no_use_goes_without_a_budget_and_the_worst_models_with_one(out: Path) -> None:
+    """A failed trial's checkpoint goes at once; the best models and an unfinished trial's checkpoint stay for ever."""
     before = left(out)
-    cleared = clear(out)
-    assert {what: len(sizes) for what, sizes in cleared.removed.items()} == {"stopped": 1}
-    assert len(left(out)) == 7
-    assert left(out) < before
-    assert sum(name.endswith(".unfinished") for name in left(out)) == 1
-
-
-def test_with_a_budget_the_worst_models_go_and_the_best_stay(out: Path) -> None:
-    """With room for nothing, the best five of six models and the checkpoint that a trial goes on from stay."""
-    cleared = clear(out, disk=1)
+    assert {what: len(sizes) for what, sizes in clear(out).removed.items()} == {"stopped": 1}
+    assert (len(left(out)), left(out) < before) == (7, True)
     models = [Path(model).name for model in ranked_models(records_of(out))]
-    assert set(models[:5]) < left(out)
-    assert models[5] not in left(out)
-    assert cleared.is_too_much
-    assert len(left(out)) == 6
-    clear(out, disk=1, keep=2)
-    assert {name for name in left(out) if not name.endswith(".unfinished")} == set(models[:2])
+    for keep in (5, 2):
+        assert clear(out, disk=1, keep=keep).is_too_much
+        assert {name for name in left(out) if not name.endswith(".unfinished")} == set(models[:keep])
+        assert sum(name.endswith(".unfinished") for name in left(out)) == 1
 
 
 def test_a_dry_run_tells_the_same_and_removes_nothing(out: Path) -> None:
@@ -117,15 +216,15 @@ def test_a_dry_run_tells_the_same_and_removes_nothing(out: Path) -> None:
     assert clear(out, disk=1).as_dict() == {**told.as_dict(), "dry_run": False}
 
 
-def test_documented_experiments_keep_their_models(out: Path) -> None:
-    """They are compared with their documented numbers, however bad they are."""
-    worst = min(records_of(out), key=lambda record: record.metrics.get("val_accuracy", 1.0))
-    named = TrialRecord(9, "transfer/frozen", {}, worst.config, "complete", {"val_accuracy": 0.0}, 1, 1.0, model="t/x")
-    assert "t/x" in wanted_models([*records_of(out), named], 1)
-
-
-def test_stages_of_a_sweep_that_is_gone_are_claimed_by_nobody(out: Path) -> None:
-    """Whoever deletes a sweep's folder gets its models' room back."""
+def test_a_sweep_that_is_gone_claims_nothing_and_one_that_cannot_be_read_everything(out: Path) -> None:
+    """Whoever deletes a sweep's folder gets its models' room back; nobody knows what a damaged one needs."""
+    journal, before = out / "mine" / "study.journal", left(out)
+    whole = journal.read_bytes()
+    journal.write_bytes(b"{nonsense}\n" + whole)
+    with pytest.raises(InputError):
+        clear(out, disk=1)
+    assert left(out) == before
+    journal.write_bytes(whole)
     (out / "mine" / "sweep.json").unlink()
     clear(out)
     assert left(out) == set()
@@ -162,7 +261,7 @@ def test_stages_of_sweeps_that_name_none_stay(tmp_path: Path) -> None:
 
 
 def test_every_sweep_of_the_folder_is_asked(out: Path) -> None:
-    """A second sweep whose only trial has the worst model of the first keeps it."""
+    """A second sweep whose only trial has the worst model of the first keeps it; so does a documented experiment."""
     worst = min((r for r in records_of(out) if r.model), key=lambda record: record.metrics["val_accuracy"])
     other = spec_of(name="other", trials=1, search={}, fixed={"dropout": worst.config["dropout"]})
     with Study.open(out / "other", other) as study:
@@ -172,16 +271,8 @@ def test_every_sweep_of_the_folder_is_asked(out: Path) -> None:
     write_file(out / "other", "sweep", None, [other])
     clear(out, disk=1, keep=1)
     assert Path(worst.model).name in left(out)
-
-
-def test_a_sweep_that_cannot_be_read_stops_everything(out: Path) -> None:
-    """Nobody knows what it needs, so nothing goes."""
-    journal = out / "mine" / "study.journal"
-    journal.write_bytes(b"{nonsense}\n" + journal.read_bytes())
-    before = left(out)
-    with pytest.raises(InputError):
-        clear(out, disk=1)
-    assert left(out) == before
+    documented = replace(worst, experiment="transfer/frozen", model="t/x")
+    assert "t/x" in wanted_models([*records_of(out), documented], 1)
 
 
 def test_while_a_sweep_runs_what_was_just_used_stays(out: Path) -> None:

@@ -1,0 +1,183 @@
+"""MLflow and a sweep that nothing runs: brought in line with its records and its result, or rid of it altogether."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carcls.data.dataset import Dataset
+from carcls.errors import InputError
+from sweeps.lock import locked
+from sweeps.results.result import read_result
+from sweeps.run.session import LEADERBOARD, metrics_of
+from sweeps.spec.sweep_file import has_begun, read_file
+from sweeps.study.records import read_history
+from sweeps.tracking.mirror import mirror_of
+from sweeps.tracking.registry import TrialModel, held_versions, model_name
+from sweeps.tracking.runs import of_sweep, runs_of
+from sweeps.tracking.store import Tracking, check_tracking, explained, open_tracking, remove_files
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A sweep as MLflow has it now.
+
+    Attributes:
+        sweep: its name.
+        trials: that have a run.
+        epochs: that their runs have.
+        written: whether MLflow took all of it.
+        version: of the winner in the registry; empty where there is none.
+        lost: whether the result names a version that the registry does not have any more.
+    """
+
+    sweep: str
+    trials: int
+    epochs: int
+    written: bool
+    version: str
+    lost: bool
+
+
+def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) -> Repaired:
+    """Bring MLflow in line with the sweep in ``folder``: one parent, one run a trial, every epoch once, one version.
+
+    Args:
+        folder: of a sweep that nothing runs.
+        tracking_uri: as it was given for the sweep; None is the database beside it.
+        tell: gets what could not be written.
+
+    Raises:
+        InputError: something runs the sweep, or it has not begun.
+        TrackingError: MLflow cannot be used.
+    """
+    if not has_begun(folder):
+        raise InputError(f"NAME must be of a sweep that has begun, got {folder.name!r}: it has no trials yet.")
+    with locked(folder):
+        file, records, result = read_file(folder), read_history(folder).records, read_result(folder)
+        (spec,) = file.read_specs()
+        best = result.winner if result else None
+        tracking = open_tracking(tracking_uri, folder.parent)
+        mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, tell)
+        mirror.bring_in_line(records, winner=best)
+        if result is not None:
+            board = folder / LEADERBOARD
+            shown = board if board.is_file() else None
+            mirror.summarise(records, best=best, metrics=metrics_of(result), leaderboard=shown)
+        whole = result is not None and not result.interrupted
+        written = mirror.close(("complete" if best is not None else "failed") if whole else "interrupted")
+        was_registered, found = result is not None and result.registered is not None, None
+        if best is not None and was_registered:
+            found = TrialModel(tracking, spec.family, file.id, best, spec.refit).find()
+    with_runs = [record for record in records if record.sibling_of is None or record.number == best]
+    return Repaired(
+        sweep=folder.name,
+        trials=len(with_runs),
+        epochs=sum(len(record.history) for record in with_runs),
+        written=written,
+        version=str(found) if found else "",
+        lost=found is None and was_registered,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a sweep has left.
+
+    Attributes:
+        folder: of the sweep.
+        size: of the folder, in bytes.
+        tracking: where MLflow has its runs; None where there is no such store.
+        runs, models, versions: in MLflow, that go.
+        kept: versions that an alias holds, with its names; they, their models and their runs stay.
+    """
+
+    folder: Path
+    size: int
+    tracking: Tracking | None
+    runs: tuple[Run, ...] = ()
+    models: tuple[LoggedModel, ...] = ()
+    versions: tuple[ModelVersion, ...] = ()
+    kept: tuple[tuple[ModelVersion, tuple[str, ...]], ...] = ()
+
+
+def find_remains(folder: Path, tracking_uri: str | None) -> Remains:
+    """Return what the sweep in ``folder`` has left.
+
+    Args:
+        folder: of the sweep.
+        tracking_uri: as it was given for it; None is the database beside it.
+
+    Raises:
+        TrackingError: MLflow cannot be asked.
+    """
+    size, file = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir()), read_file(folder)
+    if tracking_uri is None and not (folder.parent / "mlflow.db").is_file():
+        return Remains(folder, size, None)
+    (spec,) = file.read_specs()
+    tracking, name = check_tracking(tracking_uri, folder.parent), model_name(spec.family)
+    with explained(tracking):
+        client = tracking.client()
+        experiment = client.get_experiment_by_name(f"carsweep-{spec.family}")
+        if experiment is None or not file.id:
+            return Remains(folder, size, tracking)
+        versions = client.search_model_versions(f"name = '{name}' AND {of_sweep(file.id)}")
+        held = held_versions(client, name) if versions else {}
+        kept = [version for version in versions if str(version.version) in held]
+        sources, needed = {version.source for version in kept}, {version.run_id for version in kept}
+        models = client.search_logged_models([str(experiment.experiment_id)], filter_string=of_sweep(file.id))
+        runs = runs_of(client, experiment.experiment_id, file.id)
+    return Remains(
+        folder,
+        size,
+        tracking,
+        runs=tuple(run for run in runs if run.info.run_id not in needed),
+        models=tuple(model for model in models if model.model_uri not in sources),
+        versions=tuple(version for version in versions if version not in kept),
+        kept=tuple((version, held[str(version.version)]) for version in kept),
+    )
+
+
+def remove(remains: Remains) -> None:
+    """Remove what is left of a sweep, its folder last: what is interrupted can be done again.
+
+    Raises:
+        InputError: something runs the sweep.
+        TrackingError: MLflow does not answer; the folder is there still.
+    """
+    with locked(remains.folder):
+        if remains.tracking is not None:
+            with explained(remains.tracking):
+                _remove_from_mlflow(remains, remains.tracking)
+        try:
+            shutil.rmtree(remains.folder)
+        except OSError as error:
+            raise InputError(
+                f"{str(remains.folder)!r} must be writable to be removed ({error.strerror}). Mend that, and give the "
+                "command again: in MLflow nothing is left of it."
+            ) from None
+        # While it is held: whoever waits for it notices that it is gone, and takes a new one.
+        for what in ("lock", "holder"):
+            (remains.folder.parent / f".{remains.folder.name}.{what}").unlink(missing_ok=True)
+
+
+def _remove_from_mlflow(remains: Remains, tracking: Tracking) -> None:
+    client = tracking.client()
+    for version in remains.versions:
+        client.delete_model_version(version.name, version.version)
+    for model in remains.models:
+        remove_files(tracking, model.artifact_location)
+        client.delete_logged_model(model.model_id)
+    for run in remains.runs:
+        remove_files(tracking, run.info.artifact_uri)
+        client.delete_run(run.info.run_id)
+    for name in {version.name for version in remains.versions}:
+        if not client.search_model_versions(f"name = '{name}'"):
+            client.delete_registered_model(name)
