@@ -148,8 +148,6 @@ class StageStore:
             pass
         except (ValueError, AttributeError, KeyError, TypeError):
             damage = f"{_FILES} cannot be read"
-        if not (folder / _KEY).is_file():
-            damage = f"{_KEY} is missing"
         if damage:
             _whole.discard(folder)
         return damage
@@ -161,8 +159,9 @@ class StageStore:
         """
         if not final.exists():
             return False
-        known = final in _whole and (final / _KEY).is_file()
-        damage = "" if known else self.find_damage(self._name_of(final))
+        damage = "" if (final / _KEY).is_file() else f"{_KEY} is missing"
+        if not damage and final not in _whole:
+            damage = self.find_damage(self._name_of(final))
         if damage:
             if locked:
                 _remove(final)

@@ -53,7 +53,7 @@ class Policy:
             does has mended what was to blame.
     """
 
-    raised: Callable[[BaseException], bool]
+    raised: Callable[[BaseException], bool] = lambda _: False
     deaths: tuple[str, ...] = ()
     died: str = ""
     then: Literal["fail", "more", "elsewhere", "again"] = "fail"
@@ -61,10 +61,6 @@ class Policy:
     blames: Literal["never", "in a row", "whole", "at once"] = "never"
     stops: str = ""
     no_fault: bool = False
-
-
-def _never(_: BaseException) -> bool:
-    return False
 
 
 def _is_no_device(error: BaseException) -> bool:
@@ -103,13 +99,11 @@ POLICIES: Mapping[str, Policy] = {
     "settings": Policy(lambda error: isinstance(error, TrialFailure | InputError)),
     # Its machine or process was taken away, perhaps with a larger one when memory ran out.
     "preempted": Policy(
-        _never, ("sigterm", "preempt"), "its process was taken away (preempted).", "again", no_fault=True
+        deaths=("sigterm", "preempt"), died="its process was taken away (preempted).", then="again", no_fault=True
     ),
     # Its process or machine died, it hung, or CUDA broke.
     "lost": Policy(
-        _never,
-        ("",),
-        "its process died; ray.log in the sweep's folder may tell why.",
+        died="its process died; ray.log in the sweep's folder may tell why.",
         then="again",
         counts=True,
         blames="in a row",
@@ -174,7 +168,8 @@ def failure_of_death(said: str, actor: str = "") -> Failure:
         actor: Ray's id of the process, in hexadecimal; empty where it is not known. The monitor ends several at once,
             the youngest first; only the largest of them is to blame.
     """
-    kind = next(kind for kind, policy in POLICIES.items() if any(words in said.lower() for words in policy.deaths))
+    kinds = (kind for kind, policy in POLICIES.items() if any(words in said.lower() for words in policy.deaths))
+    kind = next(kinds, "lost")
     if kind == "out_of_memory":
         ended = {one: float(size) for one, size in _ENDED.findall(said)}
         if ended.get(actor, math.inf) < max(ended.values(), default=0.0):

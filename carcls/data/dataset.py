@@ -196,7 +196,7 @@ def _put_together(config: DataConfig, manifest: Manifest, index: Index) -> Datas
         duplicates=duplicates,
         notes=(*manifest.notes, *notes_of(manifest, index, splits)),
     )
-    require_images(dataset.counts, len(manifest.images), manifest.root)
+    require_images(dataset.counts, manifest)
     return dataset
 
 
@@ -215,7 +215,7 @@ def summarize(config: DataConfig, listed: Manifest) -> DataSummary:
     train = sum(held.values()) - validation
     name = config.name or listed.root.name
     splits = {"train": train, "validation": validation, "test": test}
-    require_images(splits, len(listed.images), listed.root)
+    require_images(splits, listed)
     return DataSummary(name, "", len(listed.images), len(listed.classes), splits)
 
 

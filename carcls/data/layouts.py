@@ -178,24 +178,26 @@ def _are_splits(names: Sequence[str]) -> bool:
     return bool(names) and all(re.split(r"[\s_.-]", name.lower())[-1] in words for name in names)
 
 
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield what counts of a folder's content."""
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name not in _LITTER)
+
+
 def _subfolders(folder: Path) -> list[Path]:
     """Return the folders directly inside, sorted by name."""
-    with os.scandir(folder) as entries:
-        return sorted(folder / entry.name for entry in entries if _counts(entry.name) and _is_folder(entry))
+    return sorted(folder / entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
 def _list_files(folder: Path) -> tuple[list[str], Counter[str]]:
     """Return the names of the image files directly inside, sorted, and how many others there are, by extension."""
     images, others = list[str](), Counter[str]()
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path doubles the listing's time
-            if not _counts(entry.name):
-                continue
-            if extension in EXTENSIONS:
-                images.append(entry.name)
-            elif not _is_folder(entry):
-                others[extension] += 1
+    for entry in _entries(folder):
+        extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path doubles the listing's time
+        if extension in EXTENSIONS:
+            images.append(entry.name)
+        elif not _is_folder(entry):
+            others[extension] += 1
     return sorted(images), others
 
 
@@ -242,7 +244,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         raise
     except OSError:
         return False  # a link that leads to itself
-
-
-def _counts(name: str) -> bool:
-    return not name.startswith(".") and name not in _LITTER

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -146,13 +145,8 @@ def require_few_losses(manifest: Manifest, index: Index, max_loss: float) -> Non
             )
 
 
-def require_images(counts: Mapping[str, int], images: int, root: Path) -> None:
-    """Check that no split is empty.
-
-    Args:
-        counts: images of ``train``, ``validation`` and ``test``.
-        images: how many there are in all.
-        root: where.
+def require_images(counts: Mapping[str, int], manifest: Manifest) -> None:
+    """Check that no split is empty; ``counts`` are the images of ``train``, ``validation`` and ``test``.
 
     Raises:
         DataError: one is.
@@ -160,8 +154,8 @@ def require_images(counts: Mapping[str, int], images: int, root: Path) -> None:
     for split, name in (("train", "training"), ("validation", "validation"), ("test", "test")):
         if not counts[split]:
             raise DataError(
-                f"{name} split must hold at least one image, got none of the {images} in {str(root)!r}. "
-                "Add images, or set data.validation_fraction and data.test_fraction."
+                f"{name} split must hold at least one image, got none of the {len(manifest.images)} in "
+                f"{str(manifest.root)!r}. Add images, or set data.validation_fraction and data.test_fraction."
             )
 
 

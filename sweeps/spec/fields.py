@@ -18,6 +18,7 @@ from sweeps.trial import Spent
 _RESERVED_NAMES = ("stages", "data", "artifacts", "mlflow.db")
 # Ray counts no smaller parts of a GPU.
 _SMALLEST_SHARE = 1e-4
+_FOLDER = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,99}")
 _CONFIRM = re.compile(r"([1-9][0-9]?)x([1-9][0-9]?)")
 _PRICE = re.compile(r"([$€£]?)\s*(\d+(?:\.\d*)?|\.\d+)\s*/\s*(gpu-hour|cpu-hour|hour)")
 _HIGHEST_PRICE = 1e9
@@ -98,15 +99,16 @@ def parse_price(text: str) -> Prices:
                 "Give one such as 2.5/gpu-hour."
             )
         currency, amount, unit = match.groups()
-        if unit in found:
+        name = unit.replace("-", "_")
+        if name in found:
             raise ValueError(f"price must name each unit once, got {shown(text)}. Leave one of the two /{unit} out.")
-        found[unit] = float(amount)
-        if found[unit] > _HIGHEST_PRICE:
+        found[name] = float(amount)
+        if found[name] > _HIGHEST_PRICE:
             raise ValueError(f"price must be at most {_HIGHEST_PRICE:g} each hour, got {shown(text)}.")
         currencies |= {currency} - {""}
     if len(currencies) > 1:
         raise ValueError(f"price must be in one currency, got {shown(text)}. Convert one of them.")
-    return Prices(found.get("gpu-hour", 0.0), found.get("cpu-hour", 0.0), found.get("hour", 0.0), (*currencies, "$")[0])
+    return Prices(**found, currency=(*currencies, "$")[0])
 
 
 def usable_as_folder(name: str) -> str:
@@ -115,8 +117,7 @@ def usable_as_folder(name: str) -> str:
     Raises:
         ValueError: it may not have it.
     """
-    letters = all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name)
-    if not letters or not name[:1].isalnum() or len(name) > 100:
+    if not _FOLDER.fullmatch(name):
         raise ValueError(
             f"name must be up to 100 letters, digits, '-', '_' and '.', not beginning with a sign, got {shown(name)}."
         )

@@ -79,9 +79,8 @@ class Range(Generic[Real]):
         """Return a value at random."""
         if self.log:
             exact = math.exp(random.uniform(math.log(self.low), math.log(self.high)))
-            inside = min(
-                max(exact, float(self.low)), float(self.high)
-            )  # exp(log(x)) may leave the range by a rounding error
+            # exp(log(x)) may leave the range by a rounding error.
+            inside = min(max(exact, float(self.low)), float(self.high))
             return inside if self.step is None else round(inside)
         if self.step is None:
             return random.uniform(self.low, self.high)
@@ -172,9 +171,10 @@ def read_domain(name: str, said: Any) -> Any:
         raise PartError(unknown)
     if "choices" in said:
         return _adapter(Choice, name).validate_python(said)
-    is_whole = _is_whole(name, said)
-    given = {key: value for key, value in said.items() if key != "int" and value is not None}
-    return _adapter(Range, name).validate_python({"step": 1, **given} if is_whole else given)
+    given = {key: value for key, value in said.items() if value is not None}
+    first = {"step": 1} if _is_whole(name, given) else {}
+    given.pop("int", None)
+    return _adapter(Range, name).validate_python({**first, **given})
 
 
 def _is_whole(name: str, said: Mapping[str, Any]) -> bool:

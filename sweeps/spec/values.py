@@ -6,24 +6,21 @@ put together without another check.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, get_args
 
-from pydantic import BeforeValidator, ConfigDict, PlainValidator, create_model
+from pydantic import BeforeValidator, ConfigDict, PlainValidator, TypeAdapter, WrapValidator, create_model
 
 from carcls.config import TrialConfig
-from carcls.errors import shown
+from carcls.errors import SpecError, shown
 
 # The seed is the sweep's, and the family is what is run.
 TRIAL_SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("family", "seed"))
 
 
-class PartError(ValueError):
-    """Several mistakes of one part of a spec, each beginning with its path."""
-
-    def __init__(self, mistakes: Sequence[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = mistakes
+class PartError(SpecError, ValueError):
+    """Mistakes of one part of a spec, for pydantic to collect."""
 
 
 def kind_of(name: str) -> Any:
@@ -72,13 +69,14 @@ _SETTINGS = {name: value_of(name, optional=True) for name in TRIAL_SETTINGS}
 Settings = Annotated[dict[str, Any], PlainValidator(mapping_reader("Settings", _SETTINGS))]
 
 
-def _as_several(said: Any) -> Any:
+def _several(name: str, said: Any, read: Callable[[Any], Any]) -> Any:
     if said in ([], ()):
         raise ValueError(f"must be a value or a list of values, got {shown(said)}.")
-    return said if isinstance(said, list | tuple) else (said,)
+    return read(said) if isinstance(said, list | tuple) else (TypeAdapter(value_of(name)).validate_python(said),)
 
 
-_SEVERAL = {name: Annotated[tuple[value_of(name), ...], BeforeValidator(_as_several)] for name in TRIAL_SETTINGS}  # type: ignore[misc]
+_WRAPS = {name: WrapValidator(partial(_several, name)) for name in TRIAL_SETTINGS}
+_SEVERAL = {name: Annotated[tuple[value_of(name), ...], wrap] for name, wrap in _WRAPS.items()}  # type: ignore[misc]
 _read_when = mapping_reader("When", _SEVERAL)
 
 

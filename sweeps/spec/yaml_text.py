@@ -19,16 +19,12 @@ from carcls.errors import SpecError, shown
 
 _DEEPEST = 10
 _LONGEST_KEY = _MOST_DIGITS = 100
-_PLAIN_VALUES = (
-    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", [*"~nN", ""]),
-    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("tag:yaml.org,2002:int", r"[-+]?[0-9]+", list("-+0123456789")),
-    (
-        "tag:yaml.org,2002:float",
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        list("-+.0123456789"),
-    ),
-)
+_PLAIN_VALUES = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -100,10 +96,10 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-for _tag, _pattern, _first in _PLAIN_VALUES:
+for _kind, _pattern in _PLAIN_VALUES.items():
     # The dumper keeps YAML 1.1's rules as well, so that text which either version misreads is quoted.
     for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(_tag, re.compile(rf"^(?:{_pattern})$"), _first)
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), None)
 # PyYAML's own takes 010 for 8.
 _Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
 

@@ -19,6 +19,7 @@ import re
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,13 @@ def _is_half(line: bytes) -> bool:
     return not line.endswith(b"\n") and (line.endswith(b"\0") or not _SEALED.fullmatch(line[:-1] + b"\n"))
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class EpochHistory(Sequence[Measurement]):
     """The measurements of a trial, oldest first, each epoch once; read from the journal when they are looked at.
 
     So what a driver holds does not grow with the epochs of its trials.
 
-    Args:
+    Attributes:
         journal: the file.
         places: where the lines of the epochs begin, in bytes.
 
@@ -78,32 +80,32 @@ class EpochHistory(Sequence[Measurement]):
         InputError: the journal was written anew since; raised by whatever reads an epoch.
     """
 
-    def __init__(self, journal: Path, places: Sequence[int]) -> None:
-        self._journal, self._places = journal, tuple(places)
+    journal: Path
+    places: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def __getitem__(self, index: Any) -> Any:
-        found = tuple(self._read(self._places[index] if isinstance(index, slice) else [self._places[index]]))
+        found = tuple(self._read(self.places[index] if isinstance(index, slice) else [self.places[index]]))
         return found if isinstance(index, slice) else found[0]
 
     def __iter__(self) -> Iterator[Measurement]:
-        return self._read(self._places)
+        return self._read(self.places)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
 
     def _read(self, places: Iterable[int]) -> Iterator[Measurement]:
-        with self._journal.open("rb") as file:
+        with self.journal.open("rb") as file:
             for place in places:
                 file.seek(place)
                 try:
                     yield measurement_in(json.loads(file.readline()))
                 except (ValueError, KeyError, TypeError):
                     raise InputError(
-                        f"{self._journal.name} must stay as it is while it is read, got one that was written anew at "
-                        f"{self._journal}. Give the command again."
+                        f"{self.journal.name} must stay as it is while it is read, got one that was written anew at "
+                        f"{self.journal}. Give the command again."
                     ) from None
 
 

@@ -109,7 +109,7 @@ class History:
         record = self._ended.get(number)
         if record is None:
             lines = self._lines[self._ids[number]]
-            record = record_from_notes(number, lines.noted, EpochHistory(self.journal.path, lines.places))
+            record = record_from_notes(number, lines.noted, EpochHistory(self.journal.path, tuple(lines.places)))
             if record.status != "running":
                 self._ended[number] = record
         return replace(record, twins=tuple(self._twins[number])) if number in self._twins else record

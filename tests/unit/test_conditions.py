@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import ask, complete, run_study, study_spec
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
@@ -16,7 +18,6 @@ from carcls.outcome import Measurement
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.loading import load_spec
 from sweeps.spec.space import Choice, Range, parameters_of
-from sweeps.spec.spec import SweepSpec
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler
 from sweeps.study.study import Asked, Study
@@ -24,20 +25,9 @@ from sweeps.study.study import Asked, Study
 BACKBONE_LR = Range(1e-5, 1e-2, log=True)
 
 
-def spec_of(**changes: Any) -> SweepSpec:
-    """A sweep over a schedule, and a rate that only some of its values have a use for."""
-    fields: dict[str, Any] = {
-        "family": "transfer",
-        "trials": 20,
-        "config": {"backbone_lr": 5e-4},
-        "search": {
-            "unfreezing": Choice(("frozen", "full")),
-            "dropout": Range(0.0, 0.5),
-            "backbone_lr": BACKBONE_LR,
-        },
-        "early_stopping": EarlyStopping(enabled=False),
-    }
-    return SweepSpec.model_validate({**fields, **changes})
+# A sweep over a schedule, and a rate that only some of its values have a use for.
+SEARCH = {"unfreezing": Choice(("frozen", "full")), "dropout": Range(0.0, 0.5), "backbone_lr": BACKBONE_LR}
+spec_of = partial(study_spec, trials=20, config={"backbone_lr": 5e-4}, search=SEARCH)
 
 
 def score(config: TrialConfig) -> float:
@@ -47,26 +37,14 @@ def score(config: TrialConfig) -> float:
     return 0.9 - (math.log10(config.backbone_lr) + 3) ** 2 / 10 - (config.dropout - 0.2) ** 2
 
 
-def complete(study: Study, asked: Asked, accuracy: float | None = None) -> None:
-    """Close a trial with its score."""
-    value = score(asked.config) if accuracy is None else accuracy
-    study.tell_complete(asked.number, {"val_accuracy": value}, 1, 1.0, {"model": "m"})
-
-
-def ask(study: Study) -> Asked:
-    """Ask for a trial that must be there."""
-    asked = study.ask()
-    assert asked is not None
-    return asked
+def measured(asked: Asked) -> dict[str, float]:
+    """What a trial measures at its end."""
+    return {"val_accuracy": score(asked.config)}
 
 
 def run_all(study: Study) -> list[Asked]:
     """Complete all that the study still owes."""
-    done = []
-    while (asked := study.ask()) is not None:
-        complete(study, asked)
-        done.append(asked)
-    return done
+    return run_study(study, measured)
 
 
 def test_what_cannot_matter_is_no_parameter_and_the_rest_is_learned(tmp_path: Path) -> None:
@@ -74,7 +52,7 @@ def test_what_cannot_matter_is_no_parameter_and_the_rest_is_learned(tmp_path: Pa
     with Study.open(tmp_path, spec_of(trials=60)) as study:
         done = run_all(study)
         records = study.records()
-    params = [seen.params for record in records if (seen := Sampler(spec_of().search, 0)._trial_of(record))]
+    params = [seen.params for record in records if (seen := Sampler(SEARCH, 0)._trial_of(record))]
     frozen = [asked for asked in done if asked.config.unfreezing == "frozen"]
     assert frozen
     assert all(("backbone_lr" in given) == (given["unfreezing"] == "full") for given in params)
@@ -106,7 +84,7 @@ def test_conditions_follow_from_the_config_itself(
 
 def test_a_condition_of_the_spec_holds(tmp_path: Path) -> None:
     """A setting with ``when`` is searched where the other has one of the values, and has its base value elsewhere."""
-    search = {**spec_of().search, "dropout": Range(0.1, 0.5, when={"unfreezing": ("full",)})}
+    search = {**SEARCH, "dropout": Range(0.1, 0.5, when={"unfreezing": ("full",)})}
     with Study.open(tmp_path, spec_of(search=search)) as study:
         done = run_all(study)
     assert {asked.config.unfreezing for asked in done} == {"frozen", "full"}
@@ -195,7 +173,7 @@ def test_other_choices_and_running_trials_are_no_near_duplicates(tmp_path: Path)
         asked = [ask(study) for _ in range(6)]
         assert len({a.config.digest for a in asked}) == 6
         for a in asked:
-            complete(study, a)
+            complete(study, a, measured(a))
         run_all(study)
         for record in study.records():
             assert all(twin.settings["optimizer"] == record.config["optimizer"] for twin in record.twins)
@@ -207,7 +185,7 @@ def test_trials_in_flight_differ_and_are_seen_by_the_sampler(tmp_path: Path) -> 
     with Study.open(tmp_path, spec) as study:
         for _ in range(20):
             asked = ask(study)
-            complete(study, asked, 1 - (asked.config.dropout - 0.2) ** 2)
+            complete(study, asked, {"val_accuracy": 1 - (asked.config.dropout - 0.2) ** 2})
         flying = [ask(study) for _ in range(4)]
         records = study.records()
     assert len({asked.config.dropout for asked in flying}) == 4
@@ -281,7 +259,7 @@ def test_verdicts_after_reopening_are_those_of_an_undisturbed_study(tmp_path: Pa
                     study.tell_pruned(number)
                     del live[number]
                 elif epoch + 1 == 6:
-                    complete(study, asked, accuracy)
+                    study.tell_complete(number, {"val_accuracy": accuracy}, 6, 1.0, {"model": "m"})
                     del live[number]
                 else:
                     live[number] = (asked, epoch + 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import events_of
+from helpers import ask, events_of, study_spec
 from safetensors.torch import save_file
 
 from carcls.config import TrialConfig
@@ -38,8 +38,6 @@ from sweeps.failures import (
     is_broken_device,
     next_try,
 )
-from sweeps.spec.space import Range
-from sweeps.spec.spec import SweepSpec
 from sweeps.study.study import Study
 
 # What Ray says of every process that was killed, whoever did it.
@@ -223,25 +221,21 @@ def test_a_place_is_to_blame_after_three_failures_in_a_row() -> None:
     assert suspects.note(first, 5) is None
 
 
-SPEC = SweepSpec.model_validate(
-    {"family": "transfer", "trials": 2, "config": {"epochs": 3}, "search": {"dropout": Range(0.1, 0.9)}}
-)
+SPEC = study_spec(trials=2, config={"epochs": 3})
 
 
 def test_what_is_tried_next_survives_the_driver(tmp_path: Path) -> None:
     """A trial given back comes again under its number with its retry, also to the next driver; it is no new attempt."""
     more = asdict(Try(2, 0, 16, ("2 CPUs", "micro-batches of 16")))
     with Study.open(tmp_path, SPEC) as study:
-        number = study.ask().number  # type: ignore[union-attr]
+        number = ask(study).number
         for _ in range(5):
             study.hand_back(number, counted=False, retry=more)
-            again = study.ask()
-            assert again is not None
+            again = ask(study)
             assert (again.number, again.retry) == (number, {**more, "tried": list(more["tried"])})
         study.release()
     with Study.open(tmp_path, SPEC) as study:
-        again = study.ask()
-        assert again is not None
+        again = ask(study)
         assert (again.number, again.retry["micro_batch"]) == (number, 16)
         assert again.config.micro_batch is None
         assert study.record(number).config["micro_batch"] == 16
@@ -251,8 +245,7 @@ def test_deaths_count_only_without_progress(tmp_path: Path) -> None:
     """Five deaths with an epoch between are nothing; three without one fail the trial, as lost."""
     with Study.open(tmp_path, SPEC.model_copy(update={"trials": 1, "config": {"epochs": 9}})) as study:
         for epoch in range(1, 6):
-            asked = study.ask()
-            assert asked is not None
+            asked = ask(study)
             study.report(asked.number, Measurement(epoch, {"val_accuracy": 0.5}))
             study.hand_back(asked.number, counted=True)
         deaths = 0

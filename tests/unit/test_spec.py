@@ -325,14 +325,6 @@ def test_an_empty_file_says_nothing(spec_file):
         assert load_spec("transfer", spec_file=spec_file(text), overrides={"data": "/cars"}) == packaged
 
 
-def test_a_missing_file_and_a_folder_are_mistakes(tmp_path):
-    """A spec file that cannot be read is said to be so."""
-    for path in (tmp_path / "none.yaml", tmp_path):
-        (mistake,) = mistakes_of(spec_file=path)
-        assert mistake.startswith("--spec: must be a readable YAML file, got ")
-        assert path.name in mistake
-
-
 def test_an_unknown_family_is_a_mistake():
     """A family that does not exist is answered with those that do."""
     with pytest.raises(SpecError, match=r"Did you mean transfer\?"):
