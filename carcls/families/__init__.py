@@ -1,16 +1,16 @@
 """The families, and the one way to run a trial of any of them.
 
-A family is a module that ``FAMILIES`` names, with the functions of ``FamilyModule``, and a packaged spec. Importing
-this package loads no torch; the functions do, where they touch tensors.
+A family is a class with the methods of ``FamilyTrial`` in a module of its own, named by ``FAMILIES``, and a packaged
+spec. Importing this package loads no torch; the functions do, where they touch tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,36 +55,38 @@ class TestScore:
     images: int
 
 
-class FamilyModule(Protocol):
-    """What a module of a family offers: it trains, answers and exports; what is alike in all of them is done here.
+class FamilyTrial(Protocol):
+    """What a family's class offers, for one trial; what is alike in all families is done by the functions below."""
 
-    Attributes:
-        HAS_HEAD: whether a head with a weight for each class belongs to what answers.
-        run: as ``run_trial``.
-        train: returns the folder of the model that ``refit_trial`` names.
-        answer_test: returns the classes int64 [n], probabilities float32 [n, c] and measures of the test images.
-        exported: returns the model as ``write_export`` takes it.
-    """
+    has_head: ClassVar[bool]
+    """Whether a head with a weight for each class belongs to what answers."""
 
-    HAS_HEAD: bool
-    run: Callable[[TrialConfig, Dataset, StageStore, Report], Outcome]
-    train: Callable[[TrialConfig, Dataset, StageStore], Path]
-    answer_test: Callable[
-        [TrialConfig, Dataset, StageStore, str], tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]
-    ]
-    exported: Callable[[TrialConfig, Dataset, StageStore, str], tuple[Classifier, Gallery | None]]
+    def __init__(self, config: TrialConfig, data: Dataset, stages: StageStore) -> None: ...
+
+    def run(self, report: Report) -> Outcome:
+        """Do what ``run_trial`` says."""
+
+    def train(self) -> Path:
+        """Return the folder of the model that ``refit_trial`` names."""
+
+    def answer_test(self, model: str) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
+        """Return the classes int64 [n], probabilities float32 [n, c] and measures of the test images."""
+
+    def exported(self, model: str) -> tuple[Classifier, Gallery | None]:
+        """Return the model as ``write_export`` takes it."""
 
 
-# The module of each family; it loads PyTorch.
-FAMILIES: Mapping[Family, str] = {
-    "transfer": "carcls.families.classifying",
-    "retrieval": "carcls.families.retrieval",
-    "scratch": "carcls.families.classifying",
+# The module and the class of each family. Modules load PyTorch, so each is imported when it is needed.
+FAMILIES: Mapping[Family, tuple[str, str]] = {
+    "transfer": ("carcls.families.classifying", "ClassifyingTrial"),
+    "retrieval": ("carcls.families.retrieval", "RetrievalTrial"),
+    "scratch": ("carcls.families.classifying", "ClassifyingTrial"),
 }
 
 
-def _module(config: TrialConfig) -> FamilyModule:
-    return cast("FamilyModule", import_module(FAMILIES[config.family]))
+def _family(config: TrialConfig) -> type[FamilyTrial]:
+    module, name = FAMILIES[config.family]
+    return cast("type[FamilyTrial]", getattr(import_module(module), name))
 
 
 def known_costs(config: TrialConfig, classes: int) -> dict[str, float]:
@@ -97,7 +99,7 @@ def known_costs(config: TrialConfig, classes: int) -> dict[str, float]:
     """
     from carcls.training.measured import count_parameters
 
-    return {"parameters": float(count_parameters(config, classes if _module(config).HAS_HEAD else 0))}
+    return {"parameters": float(count_parameters(config, classes if _family(config).has_head else 0))}
 
 
 def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
@@ -106,12 +108,12 @@ def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Re
     Raises:
         TrialFailure: the trial cannot go on; says why.
     """
-    return _module(config).run(config, data, stages, report)
+    return _family(config)(config, data, stages).run(report)
 
 
 def load_libraries(config: TrialConfig) -> None:
     """Load what answering images with a trial's model takes, for seconds, so that it is there when it is needed."""
-    _module(config)
+    _family(config)
     if config.backbone != SCRATCH:
         import_module("timm")
 
@@ -132,7 +134,7 @@ def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
     Raises:
         TrialFailure: training cannot go on.
     """
-    return _module(config).train(config, data, stages).relative_to(stages.root).as_posix()
+    return _family(config)(config, data, stages).train().relative_to(stages.root).as_posix()
 
 
 def evaluate_on_test(
@@ -150,7 +152,7 @@ def evaluate_on_test(
     from carcls.training.trained import save_predictions
 
     rows, labels = data.splits.test, data.labels[data.splits.test]
-    predicted, probabilities, metrics = _module(config).answer_test(config, data, stages, model)
+    predicted, probabilities, metrics = _family(config)(config, data, stages).answer_test(model)
     if predictions is not None:
         save_predictions(predictions, rows, labels, predicted, probabilities)
     return TestScore(metrics, wilson_interval(int((predicted == labels).sum()), len(rows)), len(rows))
@@ -167,5 +169,5 @@ def export_trial(
     """Write the model of a finished trial as a folder that ``carcls.export.load_export`` opens anywhere."""
     from carcls.export import write_export
 
-    classifier, gallery = _module(config).exported(config, data, stages, model)
+    classifier, gallery = _family(config)(config, data, stages).exported(model)
     write_export(folder, classifier, config, classes=data.classes, margin=data.margin, details=details, gallery=gallery)

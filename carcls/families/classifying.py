@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,42 +21,47 @@ from carcls.stages import StageStore
 from carcls.training.measured import costs_of
 from carcls.training.trained import PREDICTIONS, TrainedClassifier, read_history
 
-HAS_HEAD = True
 
+@dataclass(frozen=True)
+class ClassifyingTrial:
+    """A trial of transfer or scratch, with the data and the store that it uses."""
 
-def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
-    """Train the trial's classifier, or find it trained."""
-    start = time.perf_counter()
-    trained = TrainedClassifier(config, data, stages)
-    reused = stages.has("training", trained.key)
-    folder = trained.get_or_train(report)
-    history = read_history(folder)
-    relative = folder.relative_to(stages.root)
-    return Outcome(
-        metrics={**history[-1], **costs_of(config, len(data.classes), stages)},
-        epochs=len(history),
-        seconds=time.perf_counter() - start,
-        reused=reused,
-        model=relative.as_posix(),
-        predictions=(relative / PREDICTIONS).as_posix(),
-        precision=trained.precision,
-    )
+    config: TrialConfig
+    data: Dataset
+    stages: StageStore
+    has_head: ClassVar[bool] = True
 
+    @cached_property
+    def _trained(self) -> TrainedClassifier:
+        return TrainedClassifier(self.config, self.data, self.stages)
 
-def train(config: TrialConfig, data: Dataset, stages: StageStore) -> Path:
-    """Train the trial's classifier on ``data``, which has nothing to validate on."""
-    return TrainedClassifier(config, data, stages).get_or_train(lambda _: None)
+    def run(self, report: Report) -> Outcome:
+        """Train the trial's classifier, or find it trained."""
+        start = time.perf_counter()
+        reused = self.stages.has("training", self._trained.key)
+        folder = self._trained.get_or_train(report)
+        history = read_history(folder)
+        relative = folder.relative_to(self.stages.root)
+        return Outcome(
+            metrics={**history[-1], **costs_of(self.config, len(self.data.classes), self.stages)},
+            epochs=len(history),
+            seconds=time.perf_counter() - start,
+            reused=reused,
+            model=relative.as_posix(),
+            predictions=(relative / PREDICTIONS).as_posix(),
+            precision=self._trained.precision,
+        )
 
+    def train(self) -> Path:
+        """Train the trial's classifier on data that has nothing to validate on."""
+        return self._trained.get_or_train(lambda _: None)
 
-def answer_test(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str
-) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
-    """Answer every test image with the trained classifier."""
-    logits = TrainedClassifier(config, data, stages).logits(model, data.splits.test)
-    metrics = classification_metrics(logits, data.labels[data.splits.test], prefix="test_")
-    return logits.argmax(axis=1), softmax(logits), metrics
+    def answer_test(self, model: str) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
+        """Answer every test image with the trained classifier."""
+        logits = self._trained.logits(model, self.data.splits.test)
+        metrics = classification_metrics(logits, self.data.labels[self.data.splits.test], prefix="test_")
+        return logits.argmax(axis=1), softmax(logits), metrics
 
-
-def exported(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> tuple[Classifier, Gallery | None]:
-    """Return the trained classifier, which has no gallery."""
-    return TrainedClassifier(config, data, stages).load(model), None
+    def exported(self, model: str) -> tuple[Classifier, Gallery | None]:
+        """Return the trained classifier, which has no gallery."""
+        return self._trained.load(model), None

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,116 +38,111 @@ VOTES, VOTES_VERSION = "votes", 1
 NEIGHBOURS, NEIGHBOURS_VERSION = "neighbours", 2
 TIMES = "times.json"
 MOST_K = 50
-HAS_HEAD = False
 _DISTANCES: tuple[Distance, ...] = get_args(Distance)
-
-
-def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
-    """Train the extractor, embed, find neighbours and let them vote; each only where it has not been done before.
-
-    Raises:
-        TrialFailure: training cannot go on, or the embeddings are not finite.
-    """
-    start = time.perf_counter()
-    last: list[Measurement] = []
-
-    def report_but_last(measurement: Measurement) -> None:
-        if measurement.epoch < config.epochs:
-            report(measurement)
-        else:  # the vote is measured in its place
-            last.append(measurement)
-
-    extractor = Extractor(config, data, stages)
-    queries = Queries(config, data, stages, extractor.get_or_embed(report_but_last))
-    reused = stages.has(VOTES, queries.votes_key)
-    predictions = queries.get_or_answer()
-    known = last[-1].metrics if last else {}
-    trained = {"train_loss": known["train_loss"], "val_classifier_accuracy": known["val_accuracy"]} if known else {}
-    own = {"k": config.k, "distance": config.distance, "vote": config.vote}
-    answered = list(queries.measured(trained))
-    metrics = next(each.metrics for each in answered if each.settings == own)
-    if last:
-        metrics = {**metrics, "seconds": known["seconds"]}
-        report(replace(last[-1], metrics=metrics))
-    return Outcome(
-        metrics=metrics,
-        epochs=config.epochs if last else 0,
-        seconds=time.perf_counter() - start,
-        reused=reused,
-        model=queries.embeddings.relative_to(stages.root).as_posix(),
-        predictions=predictions,
-        siblings=tuple(each for each in answered if each.settings != own),
-        precision=extractor.trained.precision,
-    )
-
-
-def answer_sibling(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> str:
-    """Write what a sibling answers to the validation images; return the file relative to the store.
-
-    Args:
-        config: of the sibling.
-        data, stages: as in ``run``.
-        model: the embeddings of the trial that answered it on its way; another machine may have made them.
-
-    Raises:
-        TrialFailure: the embeddings are gone.
-    """
-    return Queries(config, data, stages, stages.root / model).get_or_answer()
-
-
-def train(config: TrialConfig, data: Dataset, stages: StageStore) -> Path:
-    """Train the extractor on ``data``, which has nothing to validate on, and embed it: its images are the gallery."""
-    return Extractor(config, data, stages).get_or_embed(lambda _: None)
+# By distance: the neighbours, and the seconds of fitting the gallery and of the search.
+_Rankings = dict[Distance, tuple[Neighbours, float, float]]
 
 
 @dataclass(frozen=True)
-class Queries:
-    """The validation images, ranked against the gallery by both distances.
-
-    Attributes:
-        config: the trial.
-        data: images, labels and splits.
-        stages: the store.
-        embeddings: folder of the embeddings stage.
-    """
+class RetrievalTrial:
+    """A trial of retrieval, with the data and the store that it uses."""
 
     config: TrialConfig
     data: Dataset
     stages: StageStore
-    embeddings: Path
+    has_head: ClassVar[bool] = False
 
-    @property
-    def votes_key(self) -> dict[str, Any]:
-        """What the trial's answers depend on."""
-        return self._key(NEIGHBOUR_SETTINGS, version=VOTES_VERSION)
+    @cached_property
+    def _extractor(self) -> Extractor:
+        return Extractor(self.config, self.data, self.stages)
 
-    def _key(self, names: tuple[str, ...], **others: Any) -> dict[str, Any]:
+    def run(self, report: Report) -> Outcome:
+        """Train the extractor, embed, find neighbours and let them vote; each only where it has not been done before.
+
+        Raises:
+            TrialFailure: training cannot go on, or the embeddings are not finite.
+        """
+        start = time.perf_counter()
+        last: list[Measurement] = []
+
+        def report_but_last(measurement: Measurement) -> None:
+            if measurement.epoch < self.config.epochs:
+                report(measurement)
+            else:  # the vote is measured in its place
+                last.append(measurement)
+
+        embeddings = self._extractor.get_or_embed(report_but_last)
+        reused = self.stages.has(VOTES, self._votes_key(embeddings))
+        predictions = self.answer_validation(embeddings)
+        known = last[-1].metrics if last else {}
+        trained = {"train_loss": known["train_loss"], "val_classifier_accuracy": known["val_accuracy"]} if known else {}
+        own = {name: getattr(self.config, name) for name in ("k", "distance", "vote")}
+        answered = list(self._measured(embeddings, trained))
+        metrics = next(each.metrics for each in answered if each.settings == own)
+        if last:
+            metrics = {**metrics, "seconds": known["seconds"]}
+            report(replace(last[-1], metrics=metrics))
+        return Outcome(
+            metrics=metrics,
+            epochs=self.config.epochs if last else 0,
+            seconds=time.perf_counter() - start,
+            reused=reused,
+            model=embeddings.relative_to(self.stages.root).as_posix(),
+            predictions=predictions,
+            siblings=tuple(each for each in answered if each.settings != own),
+            precision=self._extractor.trained.precision,
+        )
+
+    def train(self) -> Path:
+        """Train the extractor on data that has nothing to validate on, and embed it: its images are the gallery."""
+        return self._extractor.get_or_embed(lambda _: None)
+
+    def answer_validation(self, embeddings: Path) -> str:
+        """Return the file with the trial's answers to the validation images, relative to the store.
+
+        Args:
+            embeddings: folder of their stage; another machine may have made them.
+
+        Raises:
+            TrialFailure: the embeddings are gone.
+        """
+
+        def answer(folder: Path) -> None:
+            (found, *_), k = self._rankings(embeddings)[self.config.distance], self.config.k
+            said, shares = self._votes(Neighbours(found.indices[:, :k], found.distances[:, :k]), self.config.vote)
+            rows = self.data.splits.validation
+            save_predictions(folder / PREDICTIONS, rows, self.data.labels[rows], said[-1], shares)
+
+        folder = self.stages.get_or_make(VOTES, self._votes_key(embeddings), answer)
+        return (folder.relative_to(self.stages.root) / PREDICTIONS).as_posix()
+
+    def _votes(self, found: Neighbours, vote: Vote) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        labels, classes = self.data.labels[self.data.splits.train], len(self.data.classes)
+        return count_votes(found, labels, classes, vote=vote, temperature=self.config.temperature)
+
+    def _votes_key(self, embeddings: Path) -> dict[str, Any]:
+        return self._key(embeddings, NEIGHBOUR_SETTINGS, version=VOTES_VERSION)
+
+    def _key(self, embeddings: Path, names: tuple[str, ...], **others: Any) -> dict[str, Any]:
         settings = self.config.canonical()
-        return {"embeddings": self.embeddings.name, **{name: settings[name] for name in names}, **others}
+        return {"embeddings": embeddings.name, **{name: settings[name] for name in names}, **others}
 
-    @cached_property
-    def _labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of the queries, int64 [q], and of the gallery, int64 [g]."""
-        return self.data.labels[self.data.splits.validation], self.data.labels[self.data.splits.train]
-
-    @cached_property
-    def _rankings(self) -> dict[Distance, tuple[Neighbours, float, float]]:
-        """By distance: neighbours, enough for every k up to 50, the trial's own, and the measures; seconds of fitting
-        the gallery, and of the search.
+    def _rankings(self, embeddings: Path) -> _Rankings:
+        """Return enough neighbours for every k up to 50, the trial's own, and the measures.
 
         Found once for all trials with these embeddings, this normalisation and this whitening.
         """
-        _, gallery = self._labels
+        gallery = self.data.labels[self.data.splits.train]
         most = min(len(gallery), max(MOST_K, self.config.k, neighbours_needed(gallery)))
         names = ("pooling", "l2_normalize", "whitening", "whitening_dim")
-        key = self._key(names, most=most, version=NEIGHBOURS_VERSION)
-        folder = self.stages.get_or_make(NEIGHBOURS, key, lambda folder: self._rank(folder, most))
+        key = self._key(embeddings, names, most=most, version=NEIGHBOURS_VERSION)
+        folder = self.stages.get_or_make(NEIGHBOURS, key, lambda folder: self._rank(folder, embeddings, most))
         times = json.loads((folder / TIMES).read_text(encoding="utf-8"))
         return {distance: (_load(folder, distance), *times[distance]) for distance in _DISTANCES}
 
-    def _rank(self, folder: Path, most: int) -> None:
-        embeddings, times = read_embeddings(self.embeddings, self.config.pooling), {}
-        gallery, fit_seconds = _gallery(self.config, self.data, embeddings)
+    def _rank(self, folder: Path, embedded: Path, most: int) -> None:
+        embeddings, times = read_embeddings(embedded, self.config.pooling), {}
+        gallery, fit_seconds = self._gallery(embeddings)
         for distance in _DISTANCES:
             start = time.perf_counter()
             found = gallery.find(embeddings[len(gallery.labels) :], most, distance, pick_device())
@@ -156,32 +151,20 @@ class Queries:
             np.save(folder / f"{distance}-distances.npy", found.distances)
         write_json(folder / TIMES, times)
 
-    def get_or_answer(self) -> str:
-        """Return the file with the trial's answers to each image, relative to the store."""
-        folder = self.stages.get_or_make(VOTES, self.votes_key, self._write_predictions)
-        return (folder.relative_to(self.stages.root) / PREDICTIONS).as_posix()
-
-    def _write_predictions(self, folder: Path) -> None:
-        (found, *_), k = self._rankings[self.config.distance], self.config.k
-        said, shares = self._votes(Neighbours(found.indices[:, :k], found.distances[:, :k]), self.config.vote)
-        save_predictions(folder / PREDICTIONS, self.data.splits.validation, self._labels[0], said[-1], shares)
-
-    def _votes(self, found: Neighbours, vote: Vote) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        labels, classes = self._labels[1], len(self.data.classes)
-        return count_votes(found, labels, classes, vote=vote, temperature=self.config.temperature)
-
-    def measured(self, trained: Mapping[str, float]) -> Iterator[Sibling]:
+    def _measured(self, embeddings: Path, trained: Mapping[str, float]) -> Iterator[Sibling]:
         """Yield every k up to 50 or of the trial, distance and vote, at the trial's temperature, with all measures.
 
         What an answer costs is to embed an image, search and vote; its times are of searching and counting as many
         neighbours as the measures and all k together need.
 
         Args:
+            embeddings: folder of their stage.
             trained: measures of the training that all of them share.
         """
-        (labels, gallery), classes = self._labels, len(self.data.classes)
+        splits, classes = self.data.splits, len(self.data.classes)
+        labels, gallery = self.data.labels[splits.validation], self.data.labels[splits.train]
         costs = costs_of(self.config, 0, self.stages)
-        for distance, (found, fit_seconds, search_seconds) in self._rankings.items():
+        for distance, (found, fit_seconds, search_seconds) in self._rankings(embeddings).items():
             ranked = retrieval_metrics(found.indices, labels, gallery, prefix="val_")
             for vote in get_args(Vote):
                 start = time.perf_counter()
@@ -193,6 +176,37 @@ class Queries:
                     settings = {"k": k, "distance": distance, "vote": vote}
                     yield Sibling(settings, {**measures, **ranked, **times, **cost, **trained})
 
+    def answer_test(self, model: str) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
+        """Let the training images vote on every test image; the search that is timed is for the trial's own k."""
+        labels, classes = self.data.labels[self.data.splits.test], len(self.data.classes)
+        gallery, fit_seconds = self._gallery(self._embeddings(model))
+        queries = read_embeddings(self._extractor.of_test(model), self.config.pooling)
+        start = time.perf_counter()
+        _, predicted, shares = gallery.answer(queries, classes, pick_device())
+        seconds = time.perf_counter() - start
+        longer = gallery.find(queries, neighbours_needed(gallery.labels), self.config.distance, pick_device())
+        metrics = {
+            **answer_metrics(predicted, labels, classes, prefix="test_"),
+            **retrieval_metrics(longer.indices, labels, gallery.labels, prefix="test_"),
+            **_timing(fit_seconds, seconds, len(labels), "test_"),
+        }
+        return predicted, shares, metrics
+
+    def _embeddings(self, model: str) -> NDArray[np.float32]:
+        return read_embeddings(self.stages.root / model, self.config.pooling)
+
+    def _gallery(self, embeddings: NDArray[np.float32]) -> tuple[Gallery, float]:
+        """Return the training images, whose embeddings come first, as they are compared; and the seconds it took."""
+        start, rows = time.perf_counter(), self.data.splits.train
+        gallery = Gallery.fitted(self.config, embeddings[: len(rows)], self.data.labels[rows])
+        return gallery, time.perf_counter() - start
+
+    def exported(self, model: str) -> tuple[Classifier, Gallery | None]:
+        """Return the extractor and its gallery."""
+        gallery, _ = self._gallery(self._embeddings(model))
+        images = tuple(self.data.manifest.images[row].path for row in self.data.splits.train.tolist())
+        return self._extractor.load(model), replace(gallery, images=images)
+
 
 def _load(folder: Path, distance: Distance) -> Neighbours:
     return Neighbours(*(np.load(folder / f"{distance}-{name}.npy") for name in ("indices", "distances")))
@@ -202,36 +216,3 @@ def _timing(fit: float, predict: float, queries: int, prefix: str = "") -> dict[
     """Return the times as the documentation reports them, embedding not included, and milliseconds a query."""
     names = {"fit_seconds": fit, "predict_seconds": predict, "ms_per_query": predict / max(1, queries) * 1000}
     return {prefix + name: value for name, value in names.items()}
-
-
-def answer_test(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str
-) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
-    """Let the training images vote on every test image; the search that is timed is for the trial's k neighbours."""
-    labels, classes = data.labels[data.splits.test], len(data.classes)
-    gallery, fit_seconds = _gallery(config, data, read_embeddings(stages.root / model, config.pooling))
-    queries = read_embeddings(Extractor(config, data, stages).of_test(model), config.pooling)
-    start = time.perf_counter()
-    _, predicted, shares = gallery.answer(queries, classes, pick_device())
-    seconds = time.perf_counter() - start
-    longer = gallery.find(queries, neighbours_needed(gallery.labels), config.distance, pick_device())
-    metrics = {
-        **answer_metrics(predicted, labels, classes, prefix="test_"),
-        **retrieval_metrics(longer.indices, labels, gallery.labels, prefix="test_"),
-        **_timing(fit_seconds, seconds, len(labels), "test_"),
-    }
-    return predicted, shares, metrics
-
-
-def _gallery(config: TrialConfig, data: Dataset, embeddings: NDArray[np.float32]) -> tuple[Gallery, float]:
-    """Return the training images, whose embeddings [n, d] come first, as they are compared; and the seconds it took."""
-    start, rows = time.perf_counter(), data.splits.train
-    gallery = Gallery.fitted(config, embeddings[: len(rows)], data.labels[rows])
-    return gallery, time.perf_counter() - start
-
-
-def exported(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> tuple[Classifier, Gallery | None]:
-    """Return the extractor and its gallery."""
-    gallery, _ = _gallery(config, data, read_embeddings(stages.root / model, config.pooling))
-    images = tuple(data.manifest.images[row].path for row in data.splits.train.tolist())
-    return Extractor(config, data, stages).load(model), replace(gallery, images=images)

@@ -43,9 +43,7 @@ class Gallery:
             BrokenEmbedding: they are not finite.
         """
         require_finite(embeddings, "gallery")
-        projection = fit_projection(
-            embeddings, labels, whitening=config.whitening, dim=config.whitening_dim, l2_normalize=config.l2_normalize
-        )
+        projection = fit_projection(config, embeddings, labels)
         return cls(projection.apply(embeddings), labels, projection, config)
 
     def find(

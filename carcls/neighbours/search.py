@@ -13,8 +13,10 @@ Letters: q queries, g gallery, d embedding, k neighbours, m candidates.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -89,8 +91,7 @@ def find_neighbours(
     for dtype in (torch.bfloat16, torch.float32) if multiplies_bf16_faster(where) else (torch.float32,):
         if len(left):
             left = _answer(found, left, asked, _Table(held, dtype, where))
-    for query in left:
-        _decide(found, asked, held, query, np.arange(len(gallery)))
+    _decide(found, asked, held, [(query, np.arange(len(gallery))) for query in left])
     return found
 
 
@@ -172,7 +173,7 @@ class _Table:
 
     def __init__(self, gallery: _Vectors, dtype: torch.dtype, device: torch.device) -> None:
         count, width = gallery.raw.shape
-        self.gallery, self._dtype, self._device = gallery, dtype, device
+        self.gallery = gallery
         self._rows = torch.empty((count, width + _PARTS), dtype=dtype, device=device)
         # The sum of n products is off by less than n·2⁻²⁴ of the sum of their sizes (Higham 2002, section 3.1); twice
         # that, for units that cut off instead of rounding.
@@ -194,15 +195,15 @@ class _Table:
             rows: int64 [n], which of them.
             k: at least so many positions are returned for each.
         """
-        values, _, lengths, errors = queries.rounded(rows, self._dtype)
-        ones = torch.ones((len(rows), _PARTS), dtype=self._dtype)
-        scores = _product(torch.cat([values, ones], dim=1).to(self._device), self._rows)
-        count = min(len(self._rows), 2 * k + MARGIN)
+        dtype, count = self._rows.dtype, min(len(self._rows), 2 * k + MARGIN)
+        values, _, lengths, errors = queries.rounded(rows, dtype)
+        values = torch.cat([values, torch.ones((len(rows), _PARTS), dtype=dtype)], dim=1)
+        scores = _product(values.to(self._rows.device), self._rows)
         best, found = scores.topk(count, dim=1, sorted=False)
         written, positions = best.double().cpu().numpy(), found.cpu().numpy()
         bound = errors * self._longest + lengths * self._error
         bound += self._adding * (lengths * self._longest + self._offset)
-        off = bound[:, None] + (2.0**-8 * np.abs(written) if self._dtype == torch.bfloat16 else 0.0)
+        off = bound[:, None] + (2.0**-8 * np.abs(written) if dtype == torch.bfloat16 else 0.0)
         # At least k candidates are as near as this.
         reached = np.partition(written - off, count - k, axis=1)[:, count - k]
         proven = (count == len(self._rows)) | ((written + off).min(axis=1) < reached)
@@ -232,30 +233,26 @@ def _in_parts(values: Tensor, dtype: torch.dtype) -> Tensor:
 def _answer(found: Neighbours, queries: NDArray[np.int64], asked: _Vectors, table: _Table) -> NDArray[np.int64]:
     """Write the neighbours of these queries, int64 [n], where they are proven; return those where they are not."""
     left, threads = [np.zeros(0, np.int64)], torch.get_num_threads()
-
-    def decide(pairs: list[tuple[np.int64, NDArray[np.int64]]]) -> None:
-        for pair in pairs:
-            _decide(found, asked, table.gallery, *pair)
-
     size = max(1, min(1024, BLOCK_BYTES // (8 * len(table.gallery.raw))))
     # NumPy lets other threads work while it computes.
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(queries), size):
-            rows = queries[start : start + size]
+        for rows in np.split(queries, range(size, len(queries), size)):
             candidates, proven = table.propose(asked, rows, found.indices.shape[1])
             pairs = [(row, near) for row, near, sure in zip(rows, candidates, proven, strict=True) if sure]
-            list(pool.map(decide, [pairs[first::threads] for first in range(threads)]))
+            shares = [pairs[first::threads] for first in range(threads)]
+            list(pool.map(partial(_decide, found, asked, table.gallery), shares))
             left.append(rows[~proven])
     return np.concatenate(left)
 
 
 def _decide(
-    found: Neighbours, asked: _Vectors, gallery: _Vectors, query: np.int64, candidates: NDArray[np.int64]
+    found: Neighbours, asked: _Vectors, gallery: _Vectors, pairs: Iterable[tuple[np.int64, NDArray[np.int64]]]
 ) -> None:
-    """Write a query's nearest of candidates int64 [m], ascending: by float64 distances, then by position."""
-    raw, scale, k = asked.raw[query], float(asked.scales[query]), found.indices.shape[1]
-    size = max(1, _RESCORED_BYTES // (8 * len(raw)))
-    pieces = [candidates[start : start + size] for start in range(0, len(candidates), size)]
-    distances = np.concatenate([gallery.distances(raw, scale, piece) for piece in pieces])
-    order = np.argsort(distances, kind="stable")[:k]
-    found.indices[query], found.distances[query] = candidates[order], distances[order]
+    """Write the nearest of each query's candidates int64 [m], ascending: by float64 distances, then by position."""
+    k, size = found.indices.shape[1], max(1, _RESCORED_BYTES // (8 * gallery.raw.shape[1]))
+    for query, candidates in pairs:
+        raw, scale = asked.raw[query], float(asked.scales[query])
+        pieces = np.split(candidates, range(size, len(candidates), size))
+        distances = np.concatenate([gallery.distances(raw, scale, piece) for piece in pieces])
+        order = np.argsort(distances, kind="stable")[:k]
+        found.indices[query], found.distances[query] = candidates[order], distances[order]

@@ -32,7 +32,7 @@ from carcls.families import (
     refit_trial,
     run_trial,
 )
-from carcls.families.retrieval import answer_sibling
+from carcls.families.retrieval import RetrievalTrial
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore, seconds_of
@@ -328,13 +328,14 @@ def test_a_sibling_answers_as_a_trial_of_its_own_does(folder: Path, stages: Stag
     config, data = FROZEN.model_copy(update=SMALL), _data(folder, stages)
     _, parent = _run(config, data, stages)
     sibling = config.model_copy(update={"k": 3, "vote": "distance"})
-    stored = np.load(stages.root / answer_sibling(sibling, data, stages, parent.model))
+    answers = RetrievalTrial(sibling, data, stages).answer_validation(stages.root / parent.model)
+    stored = np.load(stages.root / answers)
     assert _events(stages, "embeddings") == ["made"]
     _, own = _run(sibling, data, StageStore(stages.root.with_name("other")))
     alone = np.load(stages.root.with_name("other") / own.predictions)
     assert stored["predicted"].tolist() == alone["predicted"].tolist()
     with pytest.raises(TrialFailure):
-        answer_sibling(sibling.model_copy(update={"k": 7}), data, stages, "embeddings/gone")
+        RetrievalTrial(sibling.model_copy(update={"k": 7}), data, stages).answer_validation(stages.root / "gone")
 
 
 @pytest.mark.parametrize("base", [FROZEN, TUNED], ids=["frozen", "tuned"])

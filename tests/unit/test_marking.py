@@ -34,6 +34,7 @@ def draw_store(dice: random.Random) -> tuple[list[Stored], Marks]:
         models=models,
         in_use_since=dice.choice([float("inf"), NOW - 3000]),
         has_unnamed=dice.random() < 0.5,
+        has_unnamed_checkpoints=dice.random() < 0.5,
     )
 
 
@@ -50,7 +51,7 @@ def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -
         if (
             ((made or unfinished) and (stored.name in marks.kept or stored.kind == "index"))
             or (made and stored.used >= marks.in_use_since)
-            or (unfinished and marks.has_unnamed)
+            or (unfinished and marks.has_unnamed_checkpoints)
         ):
             assert stored.path not in gone
         if made and budget is None and (stored.name in marks.named or marks.has_unnamed):
