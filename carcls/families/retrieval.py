@@ -32,7 +32,7 @@ from carcls.stages import StageStore, write_json
 from carcls.training.embeddings import Extractor, read_embeddings
 from carcls.training.images import pick_device
 from carcls.training.measured import costs_of
-from carcls.training.trained import PREDICTIONS, save_predictions
+from carcls.training.trained import PREDICTIONS, TrainedClassifier, save_predictions
 
 VOTES, VOTES_VERSION = "votes", 1
 NEIGHBOURS, NEIGHBOURS_VERSION = "neighbours", 2
@@ -54,7 +54,7 @@ class RetrievalTrial:
 
     @cached_property
     def _extractor(self) -> Extractor:
-        return Extractor(self.config, self.data, self.stages)
+        return Extractor(TrainedClassifier(self.config, self.data, self.stages))
 
     def run(self, report: Report) -> Outcome:
         """Train the extractor, embed, find neighbours and let them vote; each only where it has not been done before.
