@@ -25,7 +25,7 @@ from carcls.config import TrialConfig
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.stages import StageStore
 from carcls.training.images import ImageSource, NumberFormat, autocast, pick_device
-from carcls.training.loop import Split, Trainer
+from carcls.training.loop import Trainer
 from carcls.training.measured import resolve_precision
 from carcls.training.optim import build_optimizer
 
@@ -87,13 +87,14 @@ def training_epoch(config: TrialConfig, steps: int, precision: NumberFormat, pla
     np.save(place / "pixels.npy", pixels)
     classifier = _classifier(config)
     backbone = classifier.backbone
-    rows, nothing = np.arange(count), np.zeros(0, np.int64)
+    rows = np.arange(count)
     trainer = Trainer(
         config=config,
         classifier=classifier,
         images=ImageSource(np.load(place / "pixels.npy", mmap_mode="r"), backbone.mean, backbone.std, pick_device()),
-        train=Split(rows, rows % CLASSES),
-        validation=Split(nothing, nothing),
+        labels=rows % CLASSES,
+        train=rows,
+        validation=rows[:0],
         precision=precision,
         features=None,
     )

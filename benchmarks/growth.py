@@ -26,8 +26,8 @@ from rows import Row, write_rows
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
-from carcls.evaluation.neighbours import find_neighbours
 from carcls.machine import usable_cores
+from carcls.neighbours.search import find_neighbours
 from carcls.stages import StageStore
 
 FULL, SHORT = (1000, 5000, 50000), (500, 1000, 2000)

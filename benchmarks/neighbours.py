@@ -22,7 +22,7 @@ from rows import Row, write_rows
 from sklearn.neighbors import NearestNeighbors
 
 from carcls.config import Distance
-from carcls.evaluation.neighbours import find_neighbours
+from carcls.neighbours.search import find_neighbours
 
 Vectors = NDArray[np.float32]
 TARGET, K = 3.0, 10

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from carcls.errors import InputError
 
-_ARRAYS = ("rows", "labels", "predicted")
-
 
 @dataclass(frozen=True, slots=True)
 class StoredPredictions:
@@ -52,18 +50,13 @@ def read_predictions(path: Path) -> StoredPredictions:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = [file[name] for name in _ARRAYS]
+            arrays = [file[name] for name in ("rows", "labels", "predicted")]
+        fits = len({array.shape for array in arrays}) == 1 and arrays[0].ndim == 1 and arrays[0].size
+        if not fits or any(array.dtype.kind not in "iu" for array in arrays):
+            raise ValueError(", ".join(f"{array.dtype} {list(array.shape)}" for array in arrays))
     except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise _wrong(path, f"{type(error).__name__}: {error}") from error
-    sizes = {array.shape for array in arrays}
-    whole = all(array.ndim == 1 and array.size and array.dtype.kind in "iu" for array in arrays)
-    if not whole or len(sizes) != 1:
-        told = ", ".join(f"{name} {a.dtype} {list(a.shape)}" for name, a in zip(_ARRAYS, arrays, strict=True))
-        raise _wrong(path, told)
-    rows, labels, predicted = (array.astype(np.int64) for array in arrays)
-    return StoredPredictions(rows, labels, predicted)
-
-
-def _wrong(path: Path, got: str) -> InputError:
-    said = " ".join(got.split())
-    return InputError(f"{path.name} must hold rows, labels and predicted as whole numbers [n], got {said[:200]}.")
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(
+            f"{path.name} must hold rows, labels and predicted as whole numbers [n], got {said}."
+        ) from error
+    return StoredPredictions(*(array.astype(np.int64) for array in arrays))

@@ -7,7 +7,7 @@ right, or both wrong, say nothing about which one is better; first_only and seco
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +87,7 @@ def _margins(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.
     return margins
 
 
-def difference_interval(first_only: int, second_only: int, images: int, z: float = Z95) -> tuple[float, float]:
+def difference_interval(first_only: int, second_only: int, images: int) -> tuple[float, float]:
     """Return Tango's score interval of the difference of two accuracies on the same images, both ends in [-1, 1].
 
     It holds every difference d that the score test does not reject, |Z(d)| ≤ z, with
@@ -99,42 +99,35 @@ def difference_interval(first_only: int, second_only: int, images: int, z: float
 
     Source: Tango 1998 (Statistics in Medicine 17); recommended for paired shares by Newcombe 1998 and by Fagerland,
     Lydersen and Laake 2014. No bootstrap, because this one needs no seed and holds its level for a handful of
-    discordant images too; with none it is ±z² / (n + z²). No images: (-1, 1). It and the exact test are two
-    methods, and near 5% it may leave out 0 where the test, which is the more cautious one, does not reject.
+    discordant images too; with none it is ±z² / (n + z²). It and the exact test are two methods, and near 5% it may
+    leave out 0 where the test, which is the more cautious one, does not reject.
+
+    Args:
+        first_only, second_only: images that only the one, or only the other, has right.
+        images: n, at least 1.
 
     >>> [round(end, 3) for end in difference_interval(1, 7, 21)]
     [-0.517, -0.026]
     """
-    if images == 0:
-        return -1.0, 1.0
-    estimate = (first_only - second_only) / images
 
     def is_rejected(difference: float) -> bool:
-        return abs(_score(first_only, second_only, images, difference)) > z
+        middle = difference * (1 - difference)
+        half = (difference * (2 * images - first_only + second_only) - first_only - second_only) / (4 * images)
+        share = math.sqrt(max(0.0, half**2 + second_only * middle / (2 * images))) - half
+        distance = first_only - second_only - images * difference
+        # Not divided: where the variance is 0, every difference but the one seen is rejected.
+        return distance**2 > Z95**2 * max(0.0, images * (2 * share + middle))
 
-    return _last_accepted(estimate, -1.0, is_rejected), _last_accepted(estimate, 1.0, is_rejected)
+    def end(outside: float) -> float:
+        inside = (first_only - second_only) / images
+        if not is_rejected(outside):
+            return outside
+        for _ in range(_HALVINGS):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if is_rejected(middle) else (middle, outside)
+        return inside
 
-
-def _score(first_only: int, second_only: int, images: int, difference: float) -> float:
-    a = 2 * images
-    b = difference * (2 * images - first_only + second_only) - first_only - second_only
-    c = -second_only * difference * (1 - difference)
-    share = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
-    variance = images * (2 * share + difference * (1 - difference))
-    distance = first_only - second_only - images * difference
-    if variance <= 0.0:
-        return 0.0 if distance == 0 else math.copysign(math.inf, distance)
-    return distance / math.sqrt(variance)
-
-
-def _last_accepted(inside: float, outside: float, is_rejected: Callable[[float], bool]) -> float:
-    """Return the end of the accepted values between an accepted one and the end of the range."""
-    if not is_rejected(outside):
-        return outside
-    for _ in range(_HALVINGS):
-        middle = (inside + outside) / 2
-        inside, outside = (inside, middle) if is_rejected(middle) else (middle, outside)
-    return inside
+    return end(-1.0), end(1.0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -154,7 +147,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def wilson_interval(hits: int, images: int, z: float = Z95) -> tuple[float, float]:
+def wilson_interval(hits: int, images: int) -> tuple[float, float]:
     """Return the Wilson score interval of a proportion, both ends in [0, 1].
 
     Source: Wilson 1927; recommended over the normal approximation by Brown, Cai and DasGupta 2001. No images: (0, 1).
@@ -164,15 +157,13 @@ def wilson_interval(hits: int, images: int, z: float = Z95) -> tuple[float, floa
     """
     if images == 0:
         return 0.0, 1.0
-    share, spread = hits / images, z * z / images
+    share, spread = hits / images, Z95 * Z95 / images
     centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / images + spread / (4 * images)) / (1 + spread)
+    half = Z95 * math.sqrt(share * (1 - share) / images + spread / (4 * images)) / (1 + spread)
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def paired_bootstrap(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], *, seed: int = 0, resamples: int = RESAMPLES
-) -> tuple[float, float]:
+def paired_bootstrap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float]:
     """Return the 95% interval of the difference of two mean accuracies, both ends in [-1, 1].
 
     Images are drawn with replacement, for both sides the same ones; where a side has several runs, its runs are too:
@@ -184,29 +175,21 @@ def paired_bootstrap(
     drawn at once Owen 2007 (Annals of Applied Statistics 1), whose interval is too wide rather than too narrow.
 
     Args:
-        first, second: as in ``compare_hits``, with both axes.
-        seed: the same one gives the same interval.
-        resamples: how many are drawn.
+        first, second: as in ``compare_hits``, with both axes. The same ones give the same interval.
     """
     answers, images = np.concatenate([first, second]), first.shape[1]
     if (answers == answers[0]).all():
         return difference_interval(0, 0, images)
     # Images that all runs answered alike are the same image: a handful of patterns is drawn from, not n images.
     patterns, counts = np.unique(answers, axis=1, return_counts=True)
-    rng = np.random.default_rng(seed)
-    accuracies = rng.multinomial(images, counts / images, size=resamples) @ patterns.T / images  # [resamples, m + k]
-    runs = len(first)
-    differences = _redrawn(accuracies[:, :runs], rng) - _redrawn(accuracies[:, runs:], rng)
-    low, high = np.quantile(differences, [LEVEL / 2, 1 - LEVEL / 2])
+    rng = np.random.default_rng(0)
+    accuracies = rng.multinomial(images, counts / images, size=RESAMPLES) @ patterns.T / images  # [resamples, m + k]
+    means = []
+    for side in np.split(accuracies, [len(first)], axis=1):
+        runs = side.shape[1]
+        means.append((side * rng.multinomial(runs, np.full(runs, 1 / runs), size=RESAMPLES)).sum(axis=1) / runs)
+    low, high = np.quantile(means[0] - means[1], [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
-
-
-def _redrawn(accuracies: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the mean over runs drawn with replacement, float64 [r], of accuracies float64 [r, m]."""
-    resamples, runs = accuracies.shape
-    times = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples)
-    means: NDArray[np.float64] = (accuracies * times).sum(axis=1) / runs
-    return means
 
 
 def flip_test(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -228,24 +211,12 @@ def flip_test(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
     chances = np.ones(1)
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
-        chances = np.convolve(chances, _spread(_halves(count), size))
+        # Of each sum of ``count`` signs times ``size``: each head of a fair coin more adds twice the size.
+        heads = [math.lgamma(count + 1) - math.lgamma(h + 1) - math.lgamma(count - h + 1) for h in range(count + 1)]
+        spread = np.zeros(2 * size * count + 1)
+        spread[:: 2 * size] = np.exp(np.array(heads) - count * math.log(2))
+        chances = np.convolve(chances, spread)
     # Of the sum of the signs' differences, from -reach to reach in steps of one, chances say how likely each is.
     reach, seen = len(chances) // 2, abs(int(differences.sum()))
     sums = np.abs(np.arange(-reach, reach + 1))
     return min(1.0, float(chances[sums >= seen].sum()))
-
-
-def _halves(count: int) -> NDArray[np.float64]:
-    """Return the chances of 0, 1, … ``count`` heads of a fair coin, float64 [count + 1]."""
-    logs = [
-        math.lgamma(count + 1) - math.lgamma(heads + 1) - math.lgamma(count - heads + 1) for heads in range(count + 1)
-    ]
-    chances: NDArray[np.float64] = np.exp(np.array(logs) - count * math.log(2))
-    return chances
-
-
-def _spread(chances: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Return chances of heads as chances of the sum of signs times ``size``: each head more adds twice the size."""
-    spread = np.zeros(2 * size * (len(chances) - 1) + 1)
-    spread[:: 2 * size] = chances
-    return spread

@@ -1,21 +1,30 @@
 """The families, and the one way to run a trial of any of them.
 
-Importing this package loads no torch; the functions do, where they touch tensors.
+A family is a class with the methods of ``FamilyTrial`` in a module of its own, named by ``FAMILIES``, and a packaged
+spec. Importing this package loads no torch; the functions do, where they touch tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from carcls.config import SCRATCH, Family, TrialConfig
 from carcls.data.dataset import Dataset
+from carcls.evaluation.significance import wilson_interval
 from carcls.families.checks import preflight
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
+
+if TYPE_CHECKING:
+    from carcls.models.classifier import Classifier
+    from carcls.neighbours.gallery import Gallery
 
 __all__ = [
     "TestScore",
@@ -46,24 +55,38 @@ class TestScore:
     images: int
 
 
-class FamilyModule(Protocol):
-    """What a module of a family offers."""
+class FamilyTrial(Protocol):
+    """What a family's class offers, for one trial; what is alike in all families is done by the functions below."""
 
-    run: Callable[[TrialConfig, Dataset, StageStore, Report], Outcome]
-    refit: Callable[[TrialConfig, Dataset, StageStore], str]
-    evaluate_on_test: Callable[[TrialConfig, Dataset, StageStore, str, Path | None], TestScore]
-    export: Callable[[TrialConfig, Dataset, StageStore, str, Path, Mapping[str, Any]], None]
+    has_head: ClassVar[bool]
+    """Whether a head with a weight for each class belongs to what answers."""
+
+    def __init__(self, config: TrialConfig, data: Dataset, stages: StageStore) -> None: ...
+
+    def run(self, report: Report) -> Outcome:
+        """Do what ``run_trial`` says."""
+
+    def train(self) -> Path:
+        """Return the folder of the model that ``refit_trial`` names."""
+
+    def answer_test(self, model: str) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
+        """Return the classes int64 [n], probabilities float32 [n, c] and measures of the test images."""
+
+    def exported(self, model: str) -> tuple[Classifier, Gallery | None]:
+        """Return the model as ``write_export`` takes it."""
 
 
-_MODULES: Mapping[Family, str] = {
-    "transfer": "carcls.families.classifying",
-    "retrieval": "carcls.families.retrieval",
-    "scratch": "carcls.families.classifying",
+# The module and the class of each family. Modules load PyTorch, so each is imported when it is needed.
+FAMILIES: Mapping[Family, tuple[str, str]] = {
+    "transfer": ("carcls.families.classifying", "ClassifyingTrial"),
+    "retrieval": ("carcls.families.retrieval", "RetrievalTrial"),
+    "scratch": ("carcls.families.classifying", "ClassifyingTrial"),
 }
 
 
-def _module(family: Family) -> FamilyModule:
-    return cast(FamilyModule, import_module(_MODULES[family]))
+def _family(config: TrialConfig) -> type[FamilyTrial]:
+    module, name = FAMILIES[config.family]
+    return cast("type[FamilyTrial]", getattr(import_module(module), name))
 
 
 def known_costs(config: TrialConfig, classes: int) -> dict[str, float]:
@@ -76,7 +99,7 @@ def known_costs(config: TrialConfig, classes: int) -> dict[str, float]:
     """
     from carcls.training.measured import count_parameters
 
-    return {"parameters": float(count_parameters(config, 0 if config.family == "retrieval" else classes))}
+    return {"parameters": float(count_parameters(config, classes if _family(config).has_head else 0))}
 
 
 def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
@@ -85,12 +108,12 @@ def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Re
     Raises:
         TrialFailure: the trial cannot go on; says why.
     """
-    return _module(config.family).run(config, data, stages, report)
+    return _family(config)(config, data, stages).run(report)
 
 
 def load_libraries(config: TrialConfig) -> None:
     """Load what answering images with a trial's model takes, for seconds, so that it is there when it is needed."""
-    _module(config.family)
+    _family(config)
     if config.backbone != SCRATCH:
         import_module("timm")
 
@@ -111,7 +134,7 @@ def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
     Raises:
         TrialFailure: training cannot go on.
     """
-    return _module(config.family).refit(config, data, stages)
+    return _family(config)(config, data, stages).train().relative_to(stages.root).as_posix()
 
 
 def evaluate_on_test(
@@ -126,7 +149,13 @@ def evaluate_on_test(
         model: the outcome's ``model``; another machine than this one may have trained it.
         predictions: written there as .npz (``rows``, ``labels``, ``predicted``, ``probabilities``) when given.
     """
-    return _module(config.family).evaluate_on_test(config, data, stages, model, predictions)
+    from carcls.training.trained import save_predictions
+
+    rows, labels = data.splits.test, data.labels[data.splits.test]
+    predicted, probabilities, metrics = _family(config)(config, data, stages).answer_test(model)
+    if predictions is not None:
+        save_predictions(predictions, rows, labels, predicted, probabilities)
+    return TestScore(metrics, wilson_interval(int((predicted == labels).sum()), len(rows)), len(rows))
 
 
 def export_trial(
@@ -138,4 +167,7 @@ def export_trial(
     details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the model of a finished trial as a folder that ``carcls.export.load_export`` opens anywhere."""
-    _module(config.family).export(config, data, stages, model, folder, details or {})
+    from carcls.export import write_export
+
+    classifier, gallery = _family(config)(config, data, stages).exported(model)
+    write_export(folder, classifier, config, classes=data.classes, margin=data.margin, details=details, gallery=gallery)

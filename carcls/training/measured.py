@@ -16,7 +16,6 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
@@ -174,32 +173,24 @@ def machine_name(device: torch.device) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """Of one answer.
-
-    Attributes:
-        milliseconds: per image, median over batches of 4, from decoded pixels to logits (or to embeddings).
-        parameters: weights of the network that answers, a head with c classes included when there is one.
-    """
-
-    milliseconds: float
-    parameters: int
-
-
-def costs_of(config: TrialConfig, classes: int, stages: StageStore) -> Costs:
+def costs_of(config: TrialConfig, classes: int, stages: StageStore) -> dict[str, float]:
     """Return what an answer costs on this device with this number of threads; measured when not known yet.
 
     Args:
         config: the trial.
         classes: c of the head; 0 for a network that only embeds.
         stages: the store.
+
+    Returns:
+        ``predict_ms``: milliseconds per image, median over batches of 4, from decoded pixels to logits (or embeddings);
+        ``parameters``: weights of the network that answers, those of the head among them when there is one.
     """
     device = pick_device()
     precision = resolve_precision(config, device, stages)
     machine = {"precision": precision, "threads": torch.get_num_threads()}
     key = {**_of_network(config, device), **machine, "classes": classes, "version": COSTS_VERSION}
-    return Costs(**_found(stages, COSTS, key, partial(_measure_costs, config, classes, device, precision)))
+    found = _found(stages, COSTS, key, partial(_measure_costs, config, classes, device, precision))
+    return {"predict_ms": found["milliseconds"], "parameters": float(found["parameters"])}
 
 
 def count_parameters(config: TrialConfig, classes: int) -> int:

@@ -18,7 +18,7 @@ from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.disk import replacing
 from carcls.errors import BadData, DamagedCheckpoint
-from carcls.evaluation.classification import softmax
+from carcls.evaluation.metrics import softmax
 from carcls.machine import keep_freed_memory
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier, build_classifier, stand_in
@@ -29,7 +29,7 @@ from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource, NumberFormat, memory_errors_named, pick_device
-from carcls.training.loop import Split, Trainer, image_logits
+from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
 from carcls.unfreezing import open_stages
 
@@ -170,16 +170,17 @@ class TrainedClassifier:
                 config=self.training,
                 classifier=classifier,
                 images=images,
-                train=Split(self.data.splits.train, self.data.labels[self.data.splits.train]),
-                validation=Split(self.data.splits.validation, self.data.labels[self.data.splits.validation]),
+                labels=self.data.labels,
+                train=self.data.splits.train,
+                validation=self.data.splits.validation,
                 precision=self.precision,
                 features=features,
                 head_key={**self.config.head_settings(), **self._inputs, "precision": self.frozen_precision},
             )
             logits = trainer.fit(folder, report)
         write_json(folder / HISTORY, trainer.progress.history)
-        rows, labels = trainer.validation.rows, trainer.validation.labels
-        save_predictions(folder / PREDICTIONS, rows, labels, logits.argmax(axis=1), softmax(logits))
+        rows = self.data.splits.validation
+        save_predictions(folder / PREDICTIONS, rows, self.data.labels[rows], logits.argmax(axis=1), softmax(logits))
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
     @property

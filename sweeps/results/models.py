@@ -83,9 +83,9 @@ def answers_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord) -
         return _run_again(stages, dataset, record).predictions
     if record.predictions:
         return record.predictions
-    from carcls.families.retrieval import answer_sibling
+    from carcls.families.retrieval import RetrievalTrial
 
-    return answer_sibling(_config_of(record), dataset, stages, record.model)
+    return RetrievalTrial(_config_of(record), dataset, stages).answer_validation(stages.root / record.model)
 
 
 def _run_again(stages: StageStore, dataset: Dataset, record: TrialRecord) -> Outcome:

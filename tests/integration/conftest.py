@@ -10,6 +10,7 @@ import pytest
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export of a classifier of seven classes with random weights; its folder."""
+    from carcls.config import TrialConfig
     from carcls.export import write_export
     from carcls.models.backbones import build_backbone
     from carcls.models.classifier import Classifier
@@ -17,7 +18,6 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "model"
     classes = [f"Make Model {year}" for year in range(2007, 2014)]
     classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, len(classes)).eval()
-    write_export(
-        folder, classifier, classes=classes, image_size=64, backbone="efficientnet_lite0", margin=0.0, details={}
-    )
+    config = TrialConfig(backbone="efficientnet_lite0", image_size=64)
+    write_export(folder, classifier, config, classes=classes, margin=0.0)
     return folder

@@ -24,7 +24,7 @@ from carcls.data.splits import cut_splits
 from carcls.models.classifier import build_classifier
 from carcls.outcome import Measurement
 from carcls.training.images import ImageSource, View
-from carcls.training.loop import Split, Trainer
+from carcls.training.loop import Trainer
 
 IMAGES, CLASSES, SIDE, COPIES = 200, 5, 32, 4
 CHANCE = 1 / CLASSES
@@ -47,6 +47,7 @@ CONFIG = TrialConfig(
     precision="fp32",
 )
 PLAIN = CONFIG.model_copy(update={"augmentation_strength": 0.0})
+Rows = NDArray[np.int64]
 
 
 @pytest.fixture(autouse=True)
@@ -108,17 +109,16 @@ def _source(pixels: NDArray[np.uint8]) -> ImageSource:
     return ImageSource(pixels, classifier.backbone.mean, classifier.backbone.std, torch.device("cpu"))
 
 
-def _trainer(config: TrialConfig, images: ImageSource, train: Split, validation: Split) -> Trainer:
+def _trainer(config: TrialConfig, images: ImageSource, labels: Rows, train: Rows, validation: Rows) -> Trainer:
     classifier = build_classifier(config.training(), CLASSES).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trainer(config.training(), classifier, images, train, validation, "fp32", features=None)
+    return Trainer(config.training(), classifier, images, labels, train, validation, "fp32", features=None)
 
 
 def _accuracy_on_the_pool(folder: Path, *, after_augmenting: bool) -> float:
     """Train on the augmented pool, split in one way or the other; return the last validation accuracy."""
-    labels = np.repeat(_labels(), COPIES)
-    train, validation = (Split(rows, labels[rows]) for rows in _split_of_the_pool(after_augmenting=after_augmenting))
-    reports: list[Measurement] = []
-    _trainer(PLAIN, _source(_fourfold(_images())), train, validation).fit(folder, reports.append)
+    labels, reports = np.repeat(_labels(), COPIES), list[Measurement]()
+    splits = _split_of_the_pool(after_augmenting=after_augmenting)
+    _trainer(PLAIN, _source(_fourfold(_images())), labels, *splits).fit(folder, reports.append)
     return reports[-1].metrics["val_accuracy"]
 
 
@@ -171,9 +171,8 @@ def test_an_honest_trial_finds_nothing_in_random_labels(tmp_path: Path) -> None:
     splits = cut_splits(labels, rows, rows, None, validation_fraction=0.3, test_fraction=0.15, seed=2)
     source, reports = _source(_images()), list[Measurement]()
     watched = WatchedSource(source.pixels, source.mean, source.std, source.device)
-    train, validation = (Split(rows, labels[rows]) for rows in (splits.train, splits.validation))
-    _trainer(CONFIG, watched, train, validation).fit(tmp_path, reports.append)
+    _trainer(CONFIG, watched, labels, splits.train, splits.validation).fit(tmp_path, reports.append)
     assert watched.changed == set(splits.train.tolist())
     assert watched.unchanged == set(splits.validation.tolist())
     assert not watched.changed & (watched.unchanged | set(splits.test.tolist()))
-    assert reports[-1].metrics["val_accuracy"] == pytest.approx(CHANCE, abs=3 * _deviation(len(validation.rows)))
+    assert reports[-1].metrics["val_accuracy"] == pytest.approx(CHANCE, abs=3 * _deviation(len(splits.validation)))

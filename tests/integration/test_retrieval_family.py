@@ -32,7 +32,7 @@ from carcls.families import (
     refit_trial,
     run_trial,
 )
-from carcls.families.retrieval import answer_sibling
+from carcls.families.retrieval import RetrievalTrial
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore, seconds_of
@@ -307,15 +307,15 @@ def test_the_exported_model_answers_as_it_was_tested(
     predictor = load_export(tmp_path / "model")
     assert isinstance(predictor, GalleryPredictor)
     images = data.manifest.images
-    answers = predictor.neighbours([data.manifest.root / images[row].path for row in data.splits.test])
+    answers = predictor.predict([data.manifest.root / images[row].path for row in data.splits.test])
     written = np.load(tmp_path / "test.npz")
     for answer, label, shares in zip(answers, written["predicted"], written["probabilities"], strict=True):
         assert answer.label == data.classes[label]
         assert answer.probability == pytest.approx(shares[label], abs=1e-3)
-    first = predictor.index.projection.apply(_test_embeddings(stages, config.pooling))
+    first = predictor.gallery.projection.apply(_test_embeddings(stages, config.pooling))
     known = {images[row].path: place for place, row in enumerate(data.splits.train.tolist())}
     for embedding, answer in zip(first, answers, strict=True):
-        distances = _distances(embedding, predictor.index.embeddings, config.distance)
+        distances = _distances(embedding, predictor.gallery.embeddings, config.distance)
         named = [known[neighbour.image] for neighbour in answer.neighbours]
         assert named == np.argsort(distances, kind="stable")[: config.k].tolist()
         assert [n.distance for n in answer.neighbours] == pytest.approx(distances[named], rel=1e-3, abs=1e-5)
@@ -328,13 +328,14 @@ def test_a_sibling_answers_as_a_trial_of_its_own_does(folder: Path, stages: Stag
     config, data = FROZEN.model_copy(update=SMALL), _data(folder, stages)
     _, parent = _run(config, data, stages)
     sibling = config.model_copy(update={"k": 3, "vote": "distance"})
-    stored = np.load(stages.root / answer_sibling(sibling, data, stages, parent.model))
+    answers = RetrievalTrial(sibling, data, stages).answer_validation(stages.root / parent.model)
+    stored = np.load(stages.root / answers)
     assert _events(stages, "embeddings") == ["made"]
     _, own = _run(sibling, data, StageStore(stages.root.with_name("other")))
     alone = np.load(stages.root.with_name("other") / own.predictions)
     assert stored["predicted"].tolist() == alone["predicted"].tolist()
     with pytest.raises(TrialFailure):
-        answer_sibling(sibling.model_copy(update={"k": 7}), data, stages, "embeddings/gone")
+        RetrievalTrial(sibling.model_copy(update={"k": 7}), data, stages).answer_validation(stages.root / "gone")
 
 
 @pytest.mark.parametrize("base", [FROZEN, TUNED], ids=["frozen", "tuned"])
@@ -348,8 +349,8 @@ def test_a_refit_searches_among_validation_images_too(base: TrialConfig, folder:
     export_trial(config, data, stages, model, stages.root / "exported")
     predictor = load_export(stages.root / "exported")
     assert isinstance(predictor, GalleryPredictor)
-    assert len(predictor.index.images) == 72
-    assert not set(predictor.index.images) & {data.manifest.images[row].path for row in data.splits.test}
+    assert len(predictor.gallery.images) == 72
+    assert not set(predictor.gallery.images) & {data.manifest.images[row].path for row in data.splits.test}
     made = _events(stages, "embeddings").count("made")
     assert refit_trial(config, data, stages) == model
     assert _events(stages, "embeddings").count("made") == made

@@ -18,7 +18,7 @@ from carcls.models.classifier import Classifier, build_backbone_of, build_classi
 from carcls.stages import StageStore
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource, batches
-from carcls.training.loop import Split, Trainer, micro_batches
+from carcls.training.loop import Trainer, micro_batches
 from sweeps.failures import failure_of
 
 SMALL = TrialConfig(
@@ -66,7 +66,7 @@ def test_parts_add_up_to_the_gradient_of_the_batch(size: int, micro: int, loss: 
         trainer.classifier.double()
         (parts,) = trainer._divided(0, [np.arange(size)])
         assert max(map(len, parts)) <= (given_micro or size)
-        labels = torch.from_numpy(trainer.train.labels)
+        labels = torch.from_numpy(trainer.labels[trainer.train])
         embedded = ((trainer.classifier.embed(trainer.images.batch(p).double()), labels[p]) for p in parts)
         losses.append(float(trainer._step(embedded, size)))
         gradients.append([p.grad for p in trainer.classifier.parameters()])
@@ -114,14 +114,10 @@ def _trainer(config: TrialConfig, images: int, store: StageStore | None = None) 
     classifier = build_classifier(config, 2, bare)
     pixels = np.random.default_rng(0).integers(0, 256, (images + 4, 32, 32, 3), np.uint8)
     source = ImageSource(pixels, classifier.backbone.mean, classifier.backbone.std, torch.device("cpu"))
-    labels = np.arange(images + 4) % 2
-    train, validation = np.arange(images), np.arange(images, images + 4)
-    features = None
-    if store:
-        build = partial(build_backbone_of, config)
-        features = FrozenFeatures(store, build, source, "fp32", {"data": "noise"})
-    splits = Split(train, labels[train]), Split(validation, labels[validation])
-    return Trainer(config, classifier, source, *splits, "fp32", features, config.head_settings() if store else None)
+    rows, build = np.arange(images + 4), partial(build_backbone_of, config)
+    features = FrozenFeatures(store, build, source, "fp32", {"data": "noise"}) if store else None
+    head_key = config.head_settings() if store else None
+    return Trainer(config, classifier, source, rows % 2, rows[:-4], rows[-4:], "fp32", features, head_key)
 
 
 @pytest.mark.parametrize(("size", "micro"), [(2, 1), (3, None), (3, 1), (3, 2), (7, 1), (7, 2), (7, 4)])

@@ -1,4 +1,4 @@
-"""The servable folder: written, loaded, asked."""
+"""The servable folder, with and without a gallery: written, loaded, asked."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
-from carcls.export import Predictor, load_export, write_export
+from carcls.export import GalleryPredictor, Predictor, load_export, write_export
 from carcls.models.classifier import Classifier, build_classifier
+from carcls.neighbours.gallery import Gallery
+from carcls.neighbours.whitening import Projection
 
 SIZE = 64
+CONFIG = TrialConfig(backbone="timm:resnet10t", weights="random", image_size=SIZE, dropout=0.5, seed=3)
 CLASSES = ("Aero Coupe 2001", "Boxer Van 2007", "Corsa Wagon 2012")
+# Of the gallery's images; the last one is the first one again, under another class.
+LABELS = np.array([0, 1, 2, 0, 1, 2, 1], np.int64)
 
 
-def _export(folder: Path, classifier: Classifier) -> None:
-    write_export(
-        folder,
-        classifier,
-        classes=CLASSES,
-        image_size=SIZE,
-        backbone=classifier.backbone.name,
-        margin=0.1,
-        details={"seed": 3},
-    )
+def _export(folder: Path, classifier: Classifier, gallery: Gallery | None = None) -> None:
+    write_export(folder, classifier, CONFIG, classes=CLASSES, margin=0.1, details={"seed": 3}, gallery=gallery)
 
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
     """A small random classifier whose answers depend on the image."""
-    config = TrialConfig(backbone="timm:resnet10t", weights="random", image_size=SIZE, dropout=0.5, seed=3)
-    classifier = build_classifier(config, len(CLASSES)).to(memory_format=torch.channels_last)
+    classifier = build_classifier(CONFIG, len(CLASSES)).to(memory_format=torch.channels_last).eval()
     with torch.no_grad():
         classifier.head.weight *= 40
     return classifier
@@ -57,14 +57,26 @@ def folder(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def predictor(folder: Path) -> Predictor:
     """The export, loaded."""
-    return load_export(folder)
+    loaded = load_export(folder)
+    assert isinstance(loaded, Predictor)
+    return loaded
+
+
+def _patterns(seed: int, count: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Return images uint8 [count, height, width, 3], each a coarse pattern of its own."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    return coarse.repeat(height // 4, axis=1).repeat(width // 4, axis=2)
 
 
 @pytest.fixture(scope="module")
-def pixels() -> np.ndarray:
-    """Five images uint8 [5, 80, 100, 3], each a coarse pattern of its own."""
-    coarse = np.random.default_rng(0).integers(0, 256, (5, 4, 5, 3), dtype=np.uint8)
-    return coarse.repeat(20, axis=1).repeat(20, axis=2)
+def pixels() -> NDArray[np.uint8]:
+    """Five images uint8 [5, 80, 100, 3]."""
+    return _patterns(0, 5, 80, 100)
+
+
+def _normalised(classifier: Classifier, squares: NDArray[np.uint8]) -> torch.Tensor:
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (classifier.backbone.mean, classifier.backbone.std))
+    return (torch.from_numpy(squares).permute(0, 3, 1, 2) / 255 - mean) / std
 
 
 def test_a_loaded_export_computes_what_was_exported(
@@ -72,11 +84,8 @@ def test_a_loaded_export_computes_what_was_exported(
 ) -> None:
     """Probabilities of a loaded export are those of the classifier, normalised its backbone's way, without dropout."""
     squares = np.stack([np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.BICUBIC)) for image in pixels])
-    images = torch.from_numpy(squares).permute(0, 3, 1, 2) / 255
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (classifier.backbone.mean, classifier.backbone.std))
-    classifier.eval()
     with torch.no_grad():
-        expected = classifier((images - mean) / std).softmax(dim=1).numpy()
+        expected = classifier(_normalised(classifier, squares)).softmax(dim=1).numpy()
     given = predictor.probabilities(pixels)
     assert given.dtype == np.float32
     np.testing.assert_allclose(given, expected, atol=1e-5)
@@ -86,11 +95,10 @@ def test_a_loaded_export_computes_what_was_exported(
 def test_predictions_are_sorted_and_name_classes(predictor: Predictor, pixels: np.ndarray) -> None:
     """A prediction names the likeliest classes, best first, with their probabilities."""
     rows = predictor.probabilities(pixels)
-    for row, prediction in zip(rows, predictor.predict(pixels, top=2), strict=True):
+    for row, prediction in zip(rows, predictor.predict(pixels), strict=True):
         assert prediction.label == CLASSES[row.argmax()]
         assert prediction.probability == pytest.approx(row.max())
-        assert prediction.top == tuple((CLASSES[i], pytest.approx(row[i])) for i in np.argsort(-row)[:2])
-    assert len(predictor.predict(pixels[0], top=50)[0].top) == len(CLASSES)
+        assert prediction.top == tuple((CLASSES[i], pytest.approx(row[i])) for i in np.argsort(-row))
 
 
 def test_every_kind_of_input_gives_the_same_answer(predictor: Predictor, pixels: np.ndarray, tmp_path: Path) -> None:
@@ -132,10 +140,13 @@ def test_rotated_photographs_are_turned_upright(predictor: Predictor, pixels: np
         np.testing.assert_allclose(predictor.probabilities(image), expected, atol=1e-3)
 
 
-def test_the_batch_size_does_not_matter(predictor: Predictor, pixels: np.ndarray) -> None:
+def test_many_images_are_taken_a_batch_at_a_time(
+    predictor: Predictor, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Images taken two at a time get the answers they get together; no image gets none."""
     together = predictor.probabilities(list(pixels))
-    np.testing.assert_allclose(predictor.probabilities(list(pixels), batch_size=2), together, atol=1e-5)
+    monkeypatch.setattr("carcls.export.images.BATCH", 2)
+    np.testing.assert_allclose(predictor.probabilities(list(pixels)), together, atol=1e-5)
     assert predictor.probabilities([]).shape == (0, len(CLASSES))
     assert predictor.predict([]) == []
 
@@ -188,44 +199,144 @@ def test_what_is_no_picture_file_is_named_and_not_waited_for(
         predictor.predict([tmp_path / "car.jpg"])
 
 
-@pytest.mark.parametrize("arguments", [{"top": 0}, {"batch_size": 0}])
-def test_nonsense_numbers_are_refused(predictor: Predictor, pixels: np.ndarray, arguments: dict[str, int]) -> None:
-    """No classes to name, or no images at a time, is a mistake."""
-    with pytest.raises(InputError, match=f"{next(iter(arguments))} must be at least 1, got 0"):
-        predictor.predict(pixels, **arguments)
+@pytest.fixture(scope="module")
+def shown() -> NDArray[np.uint8]:
+    """The gallery's seven images uint8 [7, s, s, 3], the last one that of the first."""
+    images = _patterns(0, 6, SIZE, SIZE)
+    return np.concatenate([images, images[:1]])
 
 
-def test_the_folder_says_what_it_is(folder: Path, classifier: Classifier) -> None:
-    """The description holds what serving needs, in plain JSON, and nothing else lies in the folder."""
+@pytest.fixture(scope="module")
+def queries() -> NDArray[np.uint8]:
+    """Four images uint8 [4, s, s, 3] that are not in the gallery."""
+    return _patterns(1, 4, SIZE, SIZE)
+
+
+def _embed(extractor: Classifier, squares: NDArray[np.uint8], pooling: str) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        return extractor.backbone.every_pooling(_normalised(extractor, squares))[pooling].numpy()
+
+
+@pytest.fixture(scope="module")
+def gallery(classifier: Classifier, shown: NDArray[np.uint8]) -> Gallery:
+    """The gallery by generalized means, projected at random to eight numbers of length 1."""
+    # One by one: on some processors the last bits of an embedding depend on its place in a batch.
+    embeddings = np.concatenate([_embed(classifier, shown[place : place + 1], "gem") for place in range(len(shown))])
+    matrix = np.random.default_rng(2).normal(size=(embeddings.shape[1], 8)).astype(np.float32)
+    projection = Projection(embeddings.mean(axis=0), matrix, l2_normalize=True)
+    images = tuple(f"train/{label}/{place}.jpg" for place, label in enumerate(LABELS))
+    whitened = np.concatenate([projection.apply(embeddings[place : place + 1]) for place in range(len(shown))])
+    settings = TrialConfig(family="retrieval", pooling="gem", k=3, vote="distance")
+    return Gallery(whitened, LABELS, projection, settings, images)
+
+
+@pytest.fixture(scope="module")
+def gallery_folder(classifier: Classifier, gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export with the gallery."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    _export(folder, classifier, gallery)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def searcher(gallery_folder: Path) -> GalleryPredictor:
+    """The export with the gallery, loaded."""
+    loaded = load_export(gallery_folder)
+    assert isinstance(loaded, GalleryPredictor)
+    return loaded
+
+
+def _with_k(searcher: GalleryPredictor, k: int) -> GalleryPredictor:
+    config = searcher.gallery.config.model_copy(update={"k": k})
+    return replace(searcher, gallery=replace(searcher.gallery, config=config))
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_neighbours_are_the_nearest_of_the_gallery(
+    searcher: GalleryPredictor, classifier: Classifier, gallery: Gallery, queries: NDArray[np.uint8], k: int
+) -> None:
+    """Each answer names the k nearest images with class and distance, and shares of votes by 1 / distance."""
+    embeddings = gallery.projection.apply(_embed(classifier, queries, "gem")).astype(np.float64)
+    for embedding, answer in zip(embeddings, _with_k(searcher, k).predict(queries), strict=True):
+        distances = np.linalg.norm(gallery.embeddings.astype(np.float64) - embedding, axis=1)
+        nearest = np.argsort(distances, kind="stable")[:k]
+        assert [n.image for n in answer.neighbours] == [gallery.images[place] for place in nearest]
+        assert [n.label for n in answer.neighbours] == [CLASSES[LABELS[place]] for place in nearest]
+        assert [n.distance for n in answer.neighbours] == pytest.approx(distances[nearest], rel=1e-3)
+        weights = 1 / distances[nearest]
+        shares = np.array([weights[LABELS[nearest] == label].sum() for label in range(3)]) / weights.sum()
+        assert dict(answer.top) == pytest.approx(dict(zip(CLASSES, shares, strict=True)), abs=1e-3)
+        assert (answer.label, answer.probability) == answer.top[0]
+        assert [share for _, share in answer.top] == sorted(dict(answer.top).values(), reverse=True)
+    assert searcher.predict([]) == []
+
+
+def test_of_equal_images_the_first_is_named_first(searcher: GalleryPredictor, shown: NDArray[np.uint8]) -> None:
+    """An image that lies in the gallery twice finds both, in the gallery's order, and itself before all others."""
+    assert [n.image for n in searcher.predict(shown[6])[0].neighbours][:2] == ["train/0/0.jpg", "train/1/6.jpg"]
+    for place in range(6):
+        nearest = searcher.predict(shown[place])[0].neighbours[0]
+        assert nearest.image == f"train/{LABELS[place]}/{place}.jpg"
+        assert nearest.distance == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("parts", ["neither", "length", "centre"])
+def test_every_projection_survives_the_folder(
+    classifier: Classifier, gallery: Gallery, queries: NDArray[np.uint8], tmp_path: Path, parts: str
+) -> None:
+    """A projection without matrix, or that does nothing, is loaded as it was written."""
+    centre = np.full(classifier.backbone.embedding, 0.25, np.float32)
+    mean, length = {"neither": (None, False), "length": (None, True), "centre": (centre, False)}[parts]
+    projection = Projection(mean, None, length)
+    embeddings = projection.apply(_embed(classifier, queries, "average"))
+    settings = TrialConfig(family="retrieval", k=1, distance="cosine", vote="softmax")
+    _export(tmp_path, classifier, Gallery(embeddings, LABELS[:4], projection, settings, gallery.images[:4]))
+    loaded = load_export(tmp_path)
+    assert isinstance(loaded, GalleryPredictor)
+    np.testing.assert_allclose(loaded.gallery.projection.apply(loaded.embed(queries)), embeddings, rtol=1e-3, atol=1e-5)
+    assert [answer.neighbours[0].image for answer in loaded.predict(queries)] == list(gallery.images[:4])
+
+
+def test_the_folder_says_what_it_is(folder: Path, gallery_folder: Path, classifier: Classifier) -> None:
+    """The description holds what serving needs, in plain JSON; beside it are plain tensors, readable to all alike."""
     description = json.loads((folder / "model.json").read_text())
     assert description["classes"] == list(CLASSES)
     assert description["backbone"] == "timm:resnet10t"
     assert (description["image_size"], description["margin"], description["details"]) == (SIZE, 0.1, {"seed": 3})
     assert description["mean"] == list(classifier.backbone.mean)
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert json.loads((gallery_folder / "model.json").read_text())["kind"] == "retrieval"
+    modes = {file.name: file.stat().st_mode for file in gallery_folder.iterdir()}
+    assert sorted(modes) == ["gallery.safetensors", "model.json", "model.safetensors"]
+    assert len(set(modes.values())) == 1
 
 
-def test_an_export_replaces_an_older_one(tmp_path: Path, classifier: Classifier) -> None:
-    """Exporting into the same folder again serves the newer classifier."""
-    _export(tmp_path, classifier)
-    newer = build_classifier(TrialConfig(backbone="timm:resnet10t", weights="random", image_size=SIZE, seed=4), 3)
+def test_an_export_replaces_an_older_one_wholly(tmp_path: Path, classifier: Classifier, gallery: Gallery) -> None:
+    """Exporting into the same folder again serves the newer model; a classifier leaves no gallery behind."""
+    for carried, kind in ((gallery, GalleryPredictor), (None, Predictor), (gallery, GalleryPredictor)):
+        _export(tmp_path, classifier, carried)
+        assert type(load_export(tmp_path)) is kind
+        assert (tmp_path / "gallery.safetensors").exists() == (carried is not None)
+    newer = build_classifier(CONFIG.model_copy(update={"seed": 4}), 3)
     _export(tmp_path, newer)
-    loaded = load_export(tmp_path).classifier.state_dict()
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in newer.state_dict().items())
+    loaded = load_export(tmp_path)
+    assert isinstance(loaded, Predictor)
+    state = loaded.classifier.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in newer.state_dict().items())
 
 
-def test_loading_needs_neither_pretrained_weights_nor_internet(folder: Path, tmp_path: Path) -> None:
-    """Another process with empty caches and no way out loads the export."""
+@pytest.mark.parametrize("kind", ["folder", "gallery_folder"])
+def test_loading_needs_neither_data_nor_pretrained_weights_nor_internet(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Another process with empty caches and no way out loads the export and answers."""
+    path = tmp_path / "car.png"
+    Image.new("RGB", (80, 60), (120, 40, 40)).save(path)
     nowhere = {"TORCH_HOME": str(tmp_path), "HF_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9"}
-    code = "import sys; from carcls.export import load_export; print(load_export(sys.argv[1]).classes)"
-    answer = subprocess.run(
-        [sys.executable, "-c", code, str(folder)],
-        env={**os.environ, **nowhere},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert answer.stdout.strip() == str(CLASSES)
+    code = "import sys; from carcls.export import load_export; print(load_export(sys.argv[1]).predict(sys.argv[2]))"
+    command = [sys.executable, "-c", code, str(request.getfixturevalue(kind)), str(path)]
+    answer = subprocess.run(command, env={**os.environ, **nowhere}, capture_output=True, text=True, check=True)
+    assert answer.stdout.startswith("[Prediction(label=")
 
 
 def test_an_older_classifier_is_served(
@@ -246,24 +357,63 @@ def _describe(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def _cut(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
+def _describe_gallery(folder: Path, **changes: object) -> None:
+    gallery = json.loads((folder / "model.json").read_text())["gallery"]
+    _describe(folder, gallery={**gallery, **changes})
 
 
-def _flip(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-100] ^= 1
-    path.write_bytes(content)
+def _arrays(folder: Path, **arrays: NDArray[Any]) -> None:
+    path = folder / "gallery.safetensors"
+    save_file({**load_file(path), **arrays}, path)
 
 
-def _pickle(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(pickle.dumps({"head.weight": 1}))
+def _write(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    """Return what changes the bytes of a file."""
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
 
 
-def _age(folder: Path) -> None:
-    (folder / "model.json").write_text(json.dumps({"format": 99}))
+def _flipped(content: bytes) -> bytes:
+    return content[:-8] + bytes([content[-8] ^ 1]) + content[-7:]
+
+
+MODEL, GALLERY = "model.safetensors", "gallery.safetensors"
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "no tensors": lambda folder: (folder / MODEL).unlink(),
+    "torn tensors": _write(MODEL, lambda content: content[:1000]),
+    "a pickle": _write(MODEL, lambda _: pickle.dumps({"head.weight": 1})),
+    "list of files": lambda folder: _describe(folder, files=[MODEL]),
+    "no classes": lambda folder: _describe(folder, classes=None),
+    "fewer classes": lambda folder: _describe(folder, classes=["one"]),
+    "short mean": lambda folder: _describe(folder, mean=[0.5]),
+    "size of letters": lambda folder: _describe(folder, image_size="big"),
+    "unknown backbone": lambda folder: _describe(folder, backbone="none"),
+    "unknown architecture": lambda folder: _describe(folder, architecture={"wide": 1}),
+    "no gallery": lambda folder: (folder / GALLERY).unlink(),
+    "torn gallery": _write(GALLERY, lambda content: content[:60]),
+    "no description of the gallery": lambda folder: _describe(folder, gallery=None),
+    "other images": lambda folder: _describe_gallery(folder, images=["a.jpg"]),
+    "large k": lambda folder: _describe_gallery(folder, k=8),
+    "k of letters": lambda folder: _describe_gallery(folder, k="three"),
+    "unknown distance": lambda folder: _describe_gallery(folder, distance="taxicab"),
+    "no temperature": lambda folder: _describe_gallery(folder, temperature=0),
+    "unknown labels": lambda folder: _arrays(folder, labels=LABELS + 1),
+    "other embeddings": lambda folder: _arrays(folder, embeddings=np.zeros((7, 9), np.float32)),
+    "other matrix": lambda folder: _arrays(folder, matrix=np.zeros((9, 8), np.float32)),
+    "other mean": lambda folder: _arrays(folder, mean=np.zeros(9, np.float32)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_parts_that_make_no_model_are_refused(
+    tmp_path: Path, classifier: Classifier, gallery: Gallery, damage: str
+) -> None:
+    """Without checksums too, tensors that are missing or not those that are described are refused in one line."""
+    _export(tmp_path, classifier, gallery)
+    _describe(tmp_path, files={})  # as before there were checksums
+    DAMAGES[damage](tmp_path)
+    with pytest.raises(InputError, match=r"must hold the whole model that its model\.json describes") as caught:
+        load_export(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -271,41 +421,22 @@ def _age(folder: Path) -> None:
     [
         (lambda folder: (folder / "model.json").unlink(), "folder must hold model.json"),
         (lambda folder: (folder / "model.json").write_text("{"), "folder must hold model.json"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "must hold the classifier's tensors"),
-        (_cut, "must hold the classifier's tensors"),
-        (_pickle, "must hold the classifier's tensors"),
-        (_flip, "model.safetensors must be as it was exported, but it has another content than was written, in "),
-        (lambda folder: _describe(folder, files=["model.safetensors"]), "model.json in .* must describe the whole"),
-        (_age, "format in model.json must be 1, got 99"),
-        (lambda folder: _describe(folder, classes=None), "model.json in .* must describe the whole model"),
-        (lambda folder: _describe(folder, mean=[0.5]), "model.json in .* must describe the whole model"),
-        (lambda folder: _describe(folder, image_size="big"), "model.json in .* must describe the whole model"),
-        (lambda folder: _describe(folder, backbone="none"), "model.json in .* must describe the whole model"),
-        (lambda folder: _describe(folder, architecture={"wide": 1}), "model.json in .* must describe the whole model"),
-        (lambda folder: _describe(folder, classes=["one"]), "must hold the classifier's tensors"),
+        (lambda folder: _describe(folder, format=99), "format in model.json must be 1, got 99"),
+        (lambda folder: (folder / MODEL).unlink(), "model.safetensors must be as .* but it is missing"),
+        (_write(MODEL, _flipped), "model.safetensors must be as .* but it has another content than was written, in"),
+        (_write(GALLERY, _flipped), "gallery.safetensors must be as .* but it has another content"),
+        (
+            _write(GALLERY, lambda content: content[:60]),
+            "gallery.safetensors must be as .* but it has 60 bytes instead",
+        ),
     ],
-    ids=[
-        "no-description",
-        "torn-description",
-        "no-tensors",
-        "torn-tensors",
-        "a-pickle",
-        "flipped-bit",
-        "list-of-files",
-        "another-format",
-        "no-classes",
-        "short-mean",
-        "size-of-letters",
-        "unknown-backbone",
-        "unknown-architecture",
-        "fewer-classes",
-    ],
+    ids=["no description", "torn", "another format", "no tensors", "flipped bit", "flipped gallery", "torn gallery"],
 )
 def test_a_damaged_export_is_refused(
-    tmp_path: Path, classifier: Classifier, spoil: Callable[[Path], object], message: str
+    tmp_path: Path, classifier: Classifier, gallery: Gallery, spoil: Callable[[Path], object], message: str
 ) -> None:
-    """A folder that is no whole export is refused in one line."""
-    _export(tmp_path, classifier)
+    """A folder whose files are not those that were exported is refused in one line."""
+    _export(tmp_path, classifier, gallery)
     spoil(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
         load_export(tmp_path)

@@ -20,7 +20,7 @@ CARCLS_LAYERS: list[set[str]] = [
     {"carcls.catalog", "carcls.unfreezing"},
     {"carcls.config", "carcls.architecture"},
     {"carcls.outcome", "carcls.seeding", "carcls.stages"},
-    {"carcls.data", "carcls.evaluation", "carcls.models"},
+    {"carcls.data", "carcls.evaluation", "carcls.models", "carcls.neighbours"},
     {"carcls.training", "carcls.export"},
     {"carcls.families"},
 ]

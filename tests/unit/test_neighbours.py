@@ -1,17 +1,20 @@
-"""Exact nearest neighbours, held against scikit-learn and float64."""
+"""Exact nearest neighbours, held against scikit-learn and float64: what the quick product rules out is never near."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from carcls.config import Distance
 from carcls.errors import InputError
-from carcls.evaluation.neighbours import BrokenEmbedding, find_neighbours
+from carcls.neighbours.search import BrokenEmbedding, _Table, _Vectors, find_neighbours
 
 SHAPES = [(7, 5, 3), (40, 60, 16), (120, 300, 64), (33, 700, 257)]
+DISTANCES = ["euclidean", "cosine"]
+TYPES = (torch.bfloat16, torch.float32)
 
 
 def embeddings(count: int, width: int, seed: int, offset: float = 0.0) -> NDArray[np.float32]:
@@ -28,7 +31,13 @@ def reference(
     return indices, distances
 
 
-@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def nearest(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Return the k nearest by plain float64 differences, of equally near ones the first, int64 [q, k]."""
+    differences = queries[:, None].astype(np.float64) - gallery
+    return np.argsort((differences**2).sum(axis=2), axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize(("q", "g", "d"), SHAPES)
 @pytest.mark.parametrize("k", [1, 3, 50])
 def test_neighbours_are_those_of_scikit_learn(distance: Distance, q: int, g: int, d: int, k: int) -> None:
@@ -41,18 +50,21 @@ def test_neighbours_are_those_of_scikit_learn(distance: Distance, q: int, g: int
     assert np.allclose(found.distances, distances, rtol=1e-8, atol=1e-7)
 
 
-@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-@pytest.mark.parametrize("block_bytes", [1, 5_000, 100_000, 2**28])
-def test_memory_does_not_change_the_answer(distance: Distance, block_bytes: int) -> None:
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("block_bytes", [1, 5_000, 100_000])
+def test_memory_does_not_change_the_answer(
+    distance: Distance, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Blocks of any size give the same neighbours at the same distances, to the last bit."""
     queries, gallery = embeddings(50, 24, 2), embeddings(200, 24, 3)
     whole = find_neighbours(queries, gallery, 9, distance)
-    blocked = find_neighbours(queries, gallery, 9, distance, block_bytes=block_bytes)
+    monkeypatch.setattr("carcls.neighbours.search.BLOCK_BYTES", block_bytes)
+    blocked = find_neighbours(queries, gallery, 9, distance)
     assert (whole.indices == blocked.indices).all()
     assert (whole.distances == blocked.distances).all()
 
 
-@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_a_gallery_of_duplicates_answers_by_position(distance: Distance) -> None:
     """Equally near images come in the order of the gallery, also when hundreds are equal."""
     gallery = np.repeat(embeddings(3, 8, 4), 200, axis=0)
@@ -61,42 +73,35 @@ def test_a_gallery_of_duplicates_answers_by_position(distance: Distance) -> None
     assert np.allclose(found.distances, 0, atol=1e-7)
 
 
-def test_vectors_far_from_zero_keep_their_order() -> None:
-    """Where a float32 product alone would lose every digit, neighbours are still exact."""
-    queries, gallery = embeddings(30, 32, 7, offset=3000.0), embeddings(400, 32, 8, offset=3000.0)
-    found = find_neighbours(queries, gallery, 10, "euclidean")
-    indices = np.argsort(((gallery.astype(np.float64) - queries[:, None]) ** 2).sum(axis=2), axis=1)[:, :10]
-    assert (found.indices == indices).all()
-
-
-def test_near_ties_are_settled_in_float64() -> None:
-    """Images that differ by less than a float32 product can tell come in their true order."""
-    base = embeddings(1, 64, 9)
-    gallery = np.repeat(base, 300, axis=0)
-    gallery[:, 0] += np.random.default_rng(10).permutation(300).astype(np.float32) * 1e-5
-    found = find_neighbours(base, gallery, 25, "euclidean")
-    exact = np.abs(gallery[:, 0].astype(np.float64) - float(base[0, 0]))
-    assert (found.indices[0] == np.argsort(exact, kind="stable")[:25]).all()
+@pytest.mark.parametrize("case", ["far from zero", "near ties"])
+def test_what_a_float32_product_cannot_tell_is_settled_in_float64(case: str) -> None:
+    """Where the product loses every digit, or images differ by less than it can tell, the order is the true one."""
+    if case == "near ties":
+        queries = embeddings(1, 64, 9)
+        gallery = np.repeat(queries, 300, axis=0)
+        gallery[:, 0] += np.random.default_rng(10).permutation(300).astype(np.float32) * 1e-5
+    else:
+        queries, gallery = embeddings(30, 32, 7, offset=3000.0), embeddings(400, 32, 8, offset=3000.0)
+    found = find_neighbours(queries, gallery, 25, "euclidean")
+    assert (found.indices == nearest(queries, gallery, 25)).all()
 
 
 @pytest.mark.parametrize("bf16", [True, False])
-@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_numbers_of_either_type_give_the_same_answer(
     distance: Distance, bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever product proposes: duplicates, zeros and scattered images come as by sorting all float64 distances."""
-    monkeypatch.setattr("carcls.evaluation.neighbours.multiplies_bf16_faster", lambda _: bf16)
+    monkeypatch.setattr("carcls.neighbours.search.multiplies_bf16_faster", lambda _: bf16)
     gallery = np.concatenate([embeddings(300, 40, 16), np.zeros((3, 40), np.float32)])
     gallery[50:150:2] = gallery[7]
     queries = np.concatenate([embeddings(20, 40, 17), gallery[[7, 302]]])
-    exact, asked = gallery.astype(np.float64), queries.astype(np.float64)
-    if distance == "cosine":
-        lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in (exact, asked)]
-        exact, asked = exact / np.maximum(lengths[0], 1e-9), asked / np.maximum(lengths[1], 1e-9)
-        every = 1 - np.einsum("qd,gd->qg", asked, exact).round(12)
-    else:
-        every = ((asked[:, None] - exact) ** 2).sum(axis=2)
     found = find_neighbours(queries, gallery, 12, distance)
+    every = ((queries[:, None].astype(np.float64) - gallery) ** 2).sum(axis=2)
+    if distance == "cosine":
+        wide = [each.astype(np.float64) for each in (queries, gallery)]
+        asked, held = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-9) for each in wide)
+        every = 1 - np.einsum("qd,gd->qg", asked, held).round(12)
     assert (found.indices == np.argsort(every, axis=1, kind="stable")[:, :12]).all()
 
 
@@ -131,3 +136,67 @@ def test_no_queries_have_no_neighbours() -> None:
     """Nothing asked, nothing answered."""
     found = find_neighbours(np.zeros((0, 3), np.float32), embeddings(5, 3, 15), 2, "cosine")
     assert found.indices.shape == found.distances.shape == (0, 2)
+
+
+def vectors(count: int, seed: int, scale: float = 1.0) -> NDArray[np.float32]:
+    """Return vectors of very different lengths, float32 [count, 48]."""
+    random = np.random.default_rng(seed)
+    return (scale * random.normal(size=(count, 48)) * random.gamma(2.0, size=(count, 1))).astype(np.float32)
+
+
+def proposed(
+    queries: NDArray[np.float32], gallery: NDArray[np.float32], dtype: torch.dtype, k: int, distance: Distance
+) -> tuple[list[NDArray[np.int64]], NDArray[np.bool_]]:
+    """Return each query's candidates, and whether they are proven."""
+    asked, held = _Vectors.both(queries, gallery, distance)
+    return _Table(held, dtype, torch.device("cpu")).propose(asked, np.arange(len(queries)), k)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("k", [1, 10, 200])
+def test_what_is_proved_is_so(dtype: torch.dtype, scale: float, k: int) -> None:
+    """Where a query is proven, its k nearest are among the possible candidates, whatever the size of the numbers."""
+    queries, gallery = vectors(40, 0, scale), vectors(400, 1, scale)
+    candidates, proven = proposed(queries, gallery, dtype, k, "euclidean")
+    for query in np.flatnonzero(proven):
+        assert set(nearest(queries, gallery, k)[query]) <= set(candidates[query])
+    assert proven.sum() >= 30
+    assert proven.all() or k < 200  # where all of the gallery is proposed
+    if (scale, k) == (1.0, 10):
+        assert np.mean([len(each) for each in candidates]) < (40 if dtype == torch.bfloat16 else 10.5)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_no_score_is_further_off_than_the_bound_says(dtype: torch.dtype, distance: Distance) -> None:
+    """Also of numbers halfway between two of bf16, where rounding changes the most: ruled out is only what is far."""
+    halfway = np.full((400, 48), 1 + 2.0**-8, np.float32) * vectors(400, 8).round(1)
+    candidates, proven = proposed(halfway[:40], halfway, dtype, 7, distance)
+    exact = reference(halfway[:40], halfway, 400, distance)
+    for query in np.flatnonzero(proven):
+        farther = dict(zip(exact[0][query].tolist(), exact[1][query].tolist(), strict=True))
+        ruled_out = [away for place, away in farther.items() if place not in candidates[query]]
+        assert min(ruled_out) >= exact[1][query][6] - 1e-12
+    assert proven.any()
+
+
+def test_what_is_closer_together_than_bf16_can_tell_is_not_proven() -> None:
+    """Differences of a thousandth are left open by bf16, and settled by float32."""
+    queries = vectors(1, 4)
+    gallery = np.repeat(queries, 400, axis=0)
+    gallery[200:] *= -1  # so that the mean, which is taken off, is near 0
+    gallery[:200, 0] += (np.arange(200) * 1e-3 * np.linalg.norm(queries[0])).astype(np.float32)
+    assert not proposed(queries, gallery, torch.bfloat16, 10, "euclidean")[1].any()
+    assert proposed(queries, gallery, torch.float32, 10, "euclidean")[1].all()
+
+
+@pytest.mark.parametrize("before", ["highest", "medium"])
+def test_the_precision_of_other_products_stays(before: str) -> None:
+    """What is not allowed to the product stays allowed to training."""
+    torch.set_float32_matmul_precision(before)
+    try:
+        find_neighbours(vectors(40, 6), vectors(400, 7), 3, "euclidean")
+        assert torch.get_float32_matmul_precision() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from carcls.config import Optimizer, TrialConfig
-from carcls.models.backbones import build_backbone
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
 
@@ -57,10 +56,15 @@ def test_cosine_warms_up_and_ends_near_zero() -> None:
         assert all(0 < before < after <= 1 for before, after in pairwise(only))
 
 
-def test_head_and_backbone_have_their_own_rates_and_vectors_are_not_decayed() -> None:
-    """Each group has its peak rate; weight decay acts on matrices only; no parameter is left out or named twice."""
-    classifier = Classifier(build_backbone("efficientnet_lite0"), 0.0, 5)
-    config = TrialConfig(head_lr=0.3, backbone_lr=0.03, weight_decay=0.1, optimizer="adamw")
+@pytest.mark.parametrize(("backbone", "rate"), [("efficientnet_lite0", 0.015), ("scratch", 0.15)])
+def test_head_and_backbone_have_their_own_rates_and_vectors_are_not_decayed(backbone: str, rate: float) -> None:
+    """Each group has its peak rate, one for all that is trained from scratch; weight decay acts on matrices only.
+
+    No parameter is left out or named twice.
+    """
+    settings = {"head_lr": 0.3, "backbone_lr": 0.03, "weight_decay": 0.1, "optimizer": "adamw", "batch_norm": True}
+    config = TrialConfig(backbone=backbone, weights="random", image_size=32, **settings).training()
+    classifier = build_classifier(config, 5)
     optimizer = build_optimizer(classifier, config)
     set_learning_rates(optimizer, 0.5)
     heads = {id(p) for p in classifier.head.parameters()}
@@ -68,18 +72,8 @@ def test_head_and_backbone_have_their_own_rates_and_vectors_are_not_decayed() ->
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             seen.append(id(parameter))
-            assert group["lr"] == pytest.approx(0.15 if id(parameter) in heads else 0.015)
+            assert group["lr"] == pytest.approx(0.15 if id(parameter) in heads else rate)
             assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
-    assert sorted(seen) == sorted(id(p) for p in classifier.parameters())
-
-
-def test_what_is_trained_from_nothing_has_one_rate() -> None:
-    """Every parameter of a scratch network, its head included, has the trial's learning rate."""
-    config = TrialConfig(backbone="scratch", image_size=32, batch_norm=True, head_lr=0.3, backbone_lr=0.03).training()
-    classifier = build_classifier(config, 5)
-    optimizer = build_optimizer(classifier, config)
-    assert {group["lr"] for group in optimizer.param_groups} == {0.3}
-    seen = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
     assert sorted(seen) == sorted(id(p) for p in classifier.parameters())
 
 

@@ -18,10 +18,11 @@ from carcls.evaluation.significance import (
     flip_test,
     holm,
     paired_bootstrap,
+    wilson_interval,
 )
 
 Hits = NDArray[np.bool_]
-TABLES = [(0, 0), (0, 1), (1, 0), (3, 3), (2, 9), (40, 17), (0, 300), (611, 702)]
+TABLES = [(0, 0), (0, 1), (1, 0), (3, 3), (2, 9), (40, 17), (0, 300), (611, 702), (3000, 3300), (4020, 4021), (0, 1000)]
 
 
 def answers_of(first_only: int, second_only: int, both: int = 10) -> tuple[Hits, Hits]:
@@ -33,18 +34,10 @@ def answers_of(first_only: int, second_only: int, both: int = 10) -> tuple[Hits,
 
 @pytest.mark.parametrize(("first_only", "second_only"), TABLES)
 def test_of_single_runs_it_is_the_exact_mcnemar_test(first_only: int, second_only: int) -> None:
-    """It equals scipy's two-sided test of a fair coin; with no discordant pair nothing is shown."""
+    """It equals scipy's two-sided test of a fair coin, for thousands of images too; none shows nothing."""
     pairs = first_only + second_only
     wanted = binomtest(first_only, pairs, 0.5).pvalue if pairs else 1.0
     assert flip_test(*answers_of(first_only, second_only)) == pytest.approx(wanted, rel=1e-9)
-
-
-def test_it_holds_for_a_whole_test_split() -> None:
-    """Thousands of discordant images neither overflow nor lose the smallest p-values."""
-    assert flip_test(*answers_of(4020, 4021)) == pytest.approx(1.0)
-    assert flip_test(*answers_of(3000, 3300)) == pytest.approx(binomtest(3000, 6300, 0.5).pvalue, rel=1e-9)
-    assert flip_test(*answers_of(0, 1000)) == pytest.approx(2.0**-999, rel=1e-9)
-    assert flip_test(*answers_of(0, 8041)) == 0.0
 
 
 def likeliest_share(first_only: int, second_only: int, images: int, difference: float) -> float:
@@ -70,25 +63,14 @@ def test_ends_of_the_interval_are_where_the_score_test_begins_to_reject(
         assert (first_only - second_only - images * end) / spread == pytest.approx(sign * Z95, rel=1e-4)
 
 
-def test_interval_is_the_published_one() -> None:
-    """The airway data (1 against 7 of 21) have Tango's interval -0.517 to -0.026 in Fagerland and others, 2014."""
-    low, high = difference_interval(1, 7, 21)
-    assert (round(low, 3), round(high, 3)) == (-0.517, -0.026)
-
-
-def test_interval_mirrors_when_the_classifiers_change_places() -> None:
-    """Who is called first changes the sign and nothing else."""
-    low, high = difference_interval(12, 5, 60)
-    assert difference_interval(5, 12, 60) == pytest.approx((-high, -low), abs=1e-12)
-
-
 def test_interval_of_corner_cases() -> None:
-    """No discordant image gives ±z²/(n + z²), all of them an end of 1, and no image at all everything."""
+    """No discordant image gives ±z²/(n + z²), all of them an end of 1; who is called first changes the sign only."""
     end = Z95**2 / (60 + Z95**2)
     assert difference_interval(0, 0, 60) == pytest.approx((-end, end), abs=1e-12)
     # With all images discordant one way, n (1 - d) / (1 + d) = z² at the lower end.
     assert difference_interval(10, 0, 10) == pytest.approx(((10 - Z95**2) / (10 + Z95**2), 1.0), abs=1e-12)
-    assert difference_interval(0, 0, 0) == (-1.0, 1.0)
+    low, high = difference_interval(12, 5, 60)
+    assert difference_interval(5, 12, 60) == pytest.approx((-high, -low), abs=1e-12)
 
 
 def test_interval_covers_the_true_difference_at_its_level() -> None:
@@ -133,20 +115,14 @@ def naive_holm(p_values: list[float]) -> set[int]:
 
 
 def test_holm_rejects_what_the_stepwise_procedure_rejects() -> None:
-    """For drawn p-values, those adjusted to at most 5% are exactly the ones that stepping down rejects."""
+    """For drawn p-values, those adjusted to at most 5% are exactly those that stepping down rejects; none are none."""
     rng = np.random.default_rng(2)
-    for count in [1, 2, 3, 6, 15] * 40:
+    for count in [0, 1, 2, 3, 6, 15] * 40:
         p_values = (rng.random(count) ** 3).tolist()
         adjusted = holm(p_values)
         assert {place for place, p in enumerate(adjusted) if p <= 0.05} == naive_holm(p_values)
         assert all(p <= a <= 1.0 for p, a in zip(p_values, adjusted, strict=True))
-
-
-def test_holm_of_corner_cases() -> None:
-    """One p-value is left alone, equal ones stay equal, none are none."""
-    assert holm([0.2]) == [0.2]
-    assert holm([0.02, 0.02]) == [0.04, 0.04]
-    assert holm([]) == []
+    assert (holm([0.2]), holm([0.02, 0.02])) == ([0.2], [0.04, 0.04])
 
 
 def drawn_runs(rng: np.random.Generator, shift: float, *, runs: int, images: int, seeds: float) -> tuple[Hits, Hits]:
@@ -171,13 +147,16 @@ def true_difference(shift: float, seeds: float) -> float:
     ("runs", "images", "seeds", "low", "high"),
     [(1, 120, 0.0, 0.92, 0.97), (3, 120, 0.0, 0.95, 1.0), (3, 1222, 0.05, 0.95, 1.0)],
 )
-def test_bootstrap_covers_a_known_difference(runs: int, images: int, seeds: float, low: float, high: float) -> None:
+def test_bootstrap_covers_a_known_difference(
+    runs: int, images: int, seeds: float, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Intervals hold the true difference about 95 times in 100 with one run each, and no less with several."""
+    monkeypatch.setattr("carcls.evaluation.significance.RESAMPLES", 999)
     rng, truth = np.random.default_rng(0), true_difference(0.1, seeds)
     covered = 0
     for _ in range(500):
         first, second = drawn_runs(rng, 0.1, runs=runs, images=images, seeds=seeds)
-        ends = paired_bootstrap(first, second, seed=int(rng.integers(2**31)), resamples=999)
+        ends = paired_bootstrap(first, second)
         covered += ends[0] <= truth <= ends[1]
     assert low <= covered / 500 <= high
 
@@ -203,7 +182,7 @@ def test_bootstrap_of_single_runs_is_that_of_scipy() -> None:
     assert paired_bootstrap(first, second) == pytest.approx((wanted.low, wanted.high), abs=0.002)
 
 
-def test_bootstrap_is_the_same_for_the_same_seed_and_mirrors() -> None:
+def test_bootstrap_is_the_same_for_the_same_answers_and_mirrors() -> None:
     """Nothing is left to chance, and who is called first changes the sign."""
     first, second = drawn_runs(np.random.default_rng(2), 0.2, runs=2, images=300, seeds=0.1)
     assert paired_bootstrap(first, second) == paired_bootstrap(first, second)
@@ -227,6 +206,9 @@ def test_flip_test_counts_what_all_signs_count(m: int, k: int) -> None:
     sums = [abs(np.dot(signs, differences)) for signs in itertools.product((1, -1), repeat=9)]
     wanted = np.mean([total >= abs(differences.sum()) - 1e-12 for total in sums])
     assert flip_test(first, second) == pytest.approx(wanted, rel=1e-9)
+    # A whole test split neither overflows nor loses chances far below any rounding of 1.
+    first, second = drawn_runs(rng, 0.3, runs=5, images=8041, seeds=0.0)
+    assert 0.0 < flip_test(first[:m], second[:k]) < 1e-8
 
 
 def test_flip_test_keeps_its_level() -> None:
@@ -234,13 +216,6 @@ def test_flip_test_keeps_its_level() -> None:
     rng = np.random.default_rng(4)
     found = [flip_test(*drawn_runs(rng, 0.0, runs=3, images=200, seeds=0.0)) <= 0.05 for _ in range(600)]
     assert np.mean(found) <= 0.07
-
-
-def test_a_whole_test_split_of_five_seeds_neither_overflows_nor_loses_small_chances() -> None:
-    """8,041 images and five runs a side give a chance, and one far below any rounding of 1."""
-    rng = np.random.default_rng(5)
-    first, second = drawn_runs(rng, 0.3, runs=5, images=8041, seeds=0.0)
-    assert 0.0 < flip_test(first, second) < 1e-20
 
 
 def test_a_difference_is_shown_when_test_and_interval_agree() -> None:
@@ -261,3 +236,12 @@ def test_comparison_of_several_runs_is_of_their_means() -> None:
     assert (comparison.first_only, comparison.second_only) == (1, 1)
     assert comparison.interval == paired_bootstrap(first, second)
     assert comparison.p_value == flip_test(first, second)
+
+
+@pytest.mark.parametrize(("hits", "images"), [(0, 10), (10, 10), (1, 3), (5933, 8041)])
+def test_wilson_interval_solves_its_equation(hits: int, images: int) -> None:
+    """Each end of the interval is a share that the observed one is exactly 1.96 standard errors away from."""
+    share = hits / images
+    for end in wilson_interval(hits, images):
+        if 1e-9 < end < 1 - 1e-9:
+            assert abs(share - end) == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / images), rel=1e-6)

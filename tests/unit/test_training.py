@@ -18,7 +18,7 @@ from carcls.training import loop
 from carcls.training.checkpoint import load_model
 from carcls.training.features import FrozenFeatures
 from carcls.training.images import ImageSource
-from carcls.training.loop import Split, Trainer
+from carcls.training.loop import Trainer
 
 CLASSES = 4
 IMAGES = 40
@@ -50,11 +50,9 @@ def _trainer(config: TrialConfig, store: StageStore | None) -> Trainer:
     torch.manual_seed(0)
     classifier = build_classifier(config, CLASSES).to(memory_format=torch.channels_last)
     images = ImageSource(_pixels(), classifier.backbone.mean, classifier.backbone.std, torch.device("cpu"))
-    labels = np.arange(IMAGES) % CLASSES
-    train, validation = np.arange(0, 28), np.arange(28, IMAGES)
+    rows = np.arange(IMAGES)
     features = FrozenFeatures(store, lambda: classifier.backbone, images, "fp32", {"data": "blobs"}) if store else None
-    splits = Split(train, labels[train]), Split(validation, labels[validation])
-    return Trainer(config, classifier, images, *splits, "fp32", features)
+    return Trainer(config, classifier, images, rows % CLASSES, rows[:28], rows[28:], "fp32", features)
 
 
 def _fit(trainer: Trainer, folder: Path) -> tuple[NDArray[np.float32], list[Measurement]]:
@@ -168,7 +166,7 @@ def test_training_without_validation_images_is_the_same_training(tmp_path: Path,
     measured, blind = _trainer(config, store), _trainer(config, store)
     before = {name: tensor.clone() for name, tensor in blind.classifier.backbone.state_dict().items()}
     _fit(measured, tmp_path / "measured")
-    blind.validation = Split(np.zeros(0, np.int64), np.zeros(0, np.int64))
+    blind.validation = blind.validation[:0]
     logits, told = _fit(blind, tmp_path / "blind")
     assert logits.shape == (0, CLASSES)
     assert {name for measurement in told for name in measurement.metrics} == {"train_loss", "seconds"}
@@ -184,7 +182,7 @@ def test_the_loss_is_what_is_minimised_and_validation_stays_cross_entropy(tmp_pa
     config = SMALL.model_copy(update={"unfreezing": unfreezing, "loss": "cosine", "epochs": 2, "label_smoothing": 0.1})
     trainer, other = _trainer(config, None), _trainer(config.model_copy(update={"loss": "cross_entropy"}), None)
     logits, _ = _fit(trainer, tmp_path / "cosine")
-    labels = torch.from_numpy(trainer.validation.labels)
+    labels = torch.from_numpy(trainer.labels[trainer.validation])
     cross_entropy = torch.nn.functional.cross_entropy(torch.from_numpy(logits), labels).item()
     assert trainer.progress.history[-1]["val_loss"] == pytest.approx(cross_entropy, rel=1e-4)
     _fit(other, tmp_path / "cross entropy")

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 
 from carcls.config import Vote
-from carcls.evaluation.neighbours import Neighbours, find_neighbours
-from carcls.evaluation.votes import vote_shares, votes_by_k
+from carcls.neighbours.search import Neighbours, find_neighbours
+from carcls.neighbours.votes import count_votes
 
 VOTES: list[Vote] = ["uniform", "distance", "softmax"]
 
@@ -44,13 +44,13 @@ def naive(distances: NDArray[np.float64], labels: NDArray[np.int64], vote: Vote,
 def test_every_k_is_answered_as_a_loop_would(vote: Vote) -> None:
     """One pass gives for each k and query what counting votes one by one gives, ties included."""
     found, labels = case(0)
-    answers = votes_by_k(found, labels, 7, vote=vote, temperature=0.3)
+    said, _ = count_votes(found, labels, 7, vote=vote, temperature=0.3)
     for k in range(1, 21):
         expected = [
             naive(row[:k], labels[places[:k]], vote, 0.3)
             for row, places in zip(found.distances, found.indices, strict=True)
         ]
-        assert answers[k - 1].tolist() == expected
+        assert said[k - 1].tolist() == expected
 
 
 @pytest.mark.parametrize("weights", ["uniform", "distance"])
@@ -61,7 +61,7 @@ def test_shares_are_scikit_learns(weights: Vote) -> None:
     gallery[3] = queries[0]  # at distance 0
     labels = random.integers(0, 4, 80)
     model = KNeighborsClassifier(9, weights=weights, algorithm="brute").fit(gallery.astype(np.float64), labels)
-    shares = vote_shares(find_neighbours(queries, gallery, 9, "euclidean"), labels, 4, vote=weights, temperature=1.0)
+    _, shares = count_votes(find_neighbours(queries, gallery, 9, "euclidean"), labels, 4, vote=weights, temperature=1.0)
     assert np.allclose(shares, model.predict_proba(queries.astype(np.float64)), atol=1e-6)
 
 
@@ -69,28 +69,26 @@ def test_shares_are_scikit_learns(weights: Vote) -> None:
 def test_the_winner_has_the_largest_share(vote: Vote) -> None:
     """What is predicted never has a smaller share than another class, up to float32."""
     found, labels = case(2)
-    shares = vote_shares(found.first(12), labels, 7, vote=vote, temperature=0.2)
-    winners = votes_by_k(found, labels, 7, vote=vote, temperature=0.2)[11]
+    said, shares = count_votes(found, labels, 7, vote=vote, temperature=0.2)
     assert np.allclose(shares.sum(axis=1), 1, atol=1e-6)
-    assert (shares[np.arange(60), winners] >= shares.max(axis=1) - 1e-6).all()
+    assert (shares[np.arange(60), said[-1]] >= shares.max(axis=1) - 1e-6).all()
 
 
 def test_equal_votes_go_to_the_nearest() -> None:
     """Two against two: the class of the nearest image wins, whatever its number."""
     found = Neighbours(np.array([[3, 0, 1, 2]]), np.array([[0.1, 0.2, 0.3, 0.4]]))
     labels = np.array([0, 0, 5, 5])
-    assert votes_by_k(found, labels, 6, vote="uniform", temperature=1.0)[:, 0].tolist() == [5, 5, 0, 5]
+    said, _ = count_votes(found, labels, 6, vote="uniform", temperature=1.0)
+    assert said[:, 0].tolist() == [5, 5, 0, 5]
 
 
-def test_neighbours_at_distance_zero_decide_alone() -> None:
-    """Weights of 1 / distance do not become infinite: images that equal the query outvote all others."""
-    found = Neighbours(np.array([[0, 1, 2, 3]]), np.array([[0.0, 0.0, 1e-9, 1e-9]]))
-    shares = vote_shares(found, np.array([0, 1, 1, 1]), 2, vote="distance", temperature=1.0)
-    assert shares.tolist() == [[0.5, 0.5]]
-
-
-def test_a_softmax_of_huge_distances_is_finite() -> None:
-    """Unnormalised embeddings may be hundreds apart at a temperature of 0.03."""
-    found = Neighbours(np.array([[0, 1]]), np.array([[500.0, 900.0]]))
-    shares = vote_shares(found, np.array([1, 0]), 2, vote="softmax", temperature=0.03)
-    assert shares.tolist() == [[0.0, 1.0]]
+@pytest.mark.parametrize(
+    ("distances", "vote", "expected"),
+    [([0.0, 0.0, 1e-9, 1e-9], "distance", [0.5, 0.5]), ([500.0, 900.0, 900.0, 900.0], "softmax", [1.0, 0.0])],
+    ids=["those at distance 0 decide alone", "a softmax of hundreds is finite"],
+)
+def test_extreme_distances_have_finite_weights(distances: list[float], vote: Vote, expected: list[float]) -> None:
+    """1 / distance does not become infinite, and exp does not vanish, for distances hundreds apart at 0.03."""
+    found = Neighbours(np.array([[0, 1, 2, 3]]), np.array([distances]))
+    _, shares = count_votes(found, np.array([0, 1, 1, 1]), 2, vote=vote, temperature=0.03)
+    assert shares.tolist() == [expected]

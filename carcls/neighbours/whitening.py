@@ -5,12 +5,12 @@ Letters: n embeddings, g gallery, d embedding, m kept components.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.config import Whitening
+from carcls.config import TrialConfig
 
 # Of the largest eigenvalue: what is smaller is noise of the arithmetic, and whitening would blow it up.
 _LEAST_EIGENVALUE = 1e-6
@@ -41,42 +41,34 @@ class Projection:
         return np.asarray(np.divide(projected, lengths, out=np.zeros_like(projected), where=lengths > 0), np.float32)
 
 
-def fit_projection(
-    gallery: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    *,
-    whitening: Whitening,
-    dim: int,
-    l2_normalize: bool,
-) -> Projection:
+def fit_projection(config: TrialConfig, gallery: NDArray[np.float32], labels: NDArray[np.int64]) -> Projection:
     """Return the projection that the settings ask for, fitted on the gallery and on nothing else.
 
-    ``pca``: the ``dim`` directions of largest variance, each scaled to variance 1 on the gallery; fewer where the
-    gallery spans fewer. ``lda``: the directions that separate the classes best (Fisher 1936), scaled so that the
+    ``pca``: the directions of largest variance, each scaled to variance 1 on the gallery; fewer than asked for where
+    the gallery spans fewer. ``lda``: the directions that separate the classes best (Fisher 1936), scaled so that the
     covariance within classes, shrunk towards a multiple of the identity (Ledoit and Wolf 2004), is the identity; at
     most c - 1 of c classes. A gallery of one class, of equal images, or (``lda``) of one image a class has no such
     direction: it is left as it is.
 
     Args:
+        config: whose whitening, whitening_dim (at most as many as there are) and l2_normalize are asked for.
         gallery: finite float32 [g, d].
         labels: int64 [g]; used by ``lda`` only.
-        whitening: which.
-        dim: components to keep, at most as many as there are.
-        l2_normalize: see ``Projection``.
     """
-    if whitening == "none":
-        return Projection(None, None, l2_normalize)
-    wide = gallery.astype(np.float64)
+    plain = Projection(None, None, config.l2_normalize)
+    if config.whitening == "none":
+        return plain
+    wide, dim = gallery.astype(np.float64), config.whitening_dim
     mean = wide.mean(axis=0)
-    fitted = _principal(wide - mean, dim) if whitening == "pca" else _discriminant(wide - mean, labels, dim)
-    if fitted is None:
-        return Projection(None, None, l2_normalize)
-    return Projection(mean.astype(np.float32), _signed(fitted).astype(np.float32), l2_normalize)
+    fitted = _principal(wide - mean, dim) if config.whitening == "pca" else _discriminant(wide - mean, labels, dim)
+    return plain if fitted is None else replace(plain, mean=mean.astype(np.float32), matrix=fitted.astype(np.float32))
 
 
 def _principal(centred: NDArray[np.float64], dim: int) -> NDArray[np.float64] | None:
-    values, vectors = _eigen(centred.T @ centred / max(1, len(centred) - 1), dim)
-    return vectors / np.sqrt(values) if len(values) else None
+    values, vectors = np.linalg.eigh(centred.T @ centred / max(1, len(centred) - 1))
+    values, vectors = values[::-1][:dim], vectors[:, ::-1][:, :dim]
+    kept = values > _LEAST_EIGENVALUE * max(values[0], 0.0)
+    return vectors[:, kept] / np.sqrt(values[kept]) if kept.any() else None
 
 
 def _discriminant(centred: NDArray[np.float64], labels: NDArray[np.int64], dim: int) -> NDArray[np.float64] | None:
@@ -113,17 +105,3 @@ def _shrunk_covariance(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
     shrunk: NDArray[np.float64] = (1 - shrinkage) * sample
     shrunk.flat[:: dims + 1] += max(shrinkage * level, _LEAST_EIGENVALUE * np.sqrt(size))
     return shrunk
-
-
-def _eigen(symmetric: NDArray[np.float64], most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the largest eigenvalues, descending, and their vectors in columns; without those that are only noise."""
-    values, vectors = np.linalg.eigh(symmetric)
-    values, vectors = values[::-1][:most], vectors[:, ::-1][:, :most]
-    kept = (values > _LEAST_EIGENVALUE * max(values[0], 0.0)) & (values > 0)
-    return values[kept], vectors[:, kept]
-
-
-def _signed(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn each column so that its largest component is positive: eigenvectors have no sign of their own."""
-    largest = np.take_along_axis(columns, np.abs(columns).argmax(axis=0)[None, :], axis=0)
-    return columns * np.where(largest < 0, -1.0, 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carcls.config import Vote
-from carcls.evaluation.neighbours import Neighbours
+from carcls.neighbours.search import Neighbours
 
 
 def weights_of(distances: NDArray[np.float64], vote: Vote, temperature: float) -> NDArray[np.float64]:
@@ -29,18 +29,13 @@ def weights_of(distances: NDArray[np.float64], vote: Vote, temperature: float) -
     return np.where(touching.any(axis=1, keepdims=True), touching.astype(np.float64), weights)
 
 
-def answers(
+def count_votes(
     neighbours: Neighbours, labels: NDArray[np.int64], classes: int, *, vote: Vote, temperature: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return what all k neighbours say, int64 [q], and each class's share of their votes, float32 [q, c]."""
-    said = votes_by_k(neighbours, labels, classes, vote=vote, temperature=temperature)
-    return said[-1], vote_shares(neighbours, labels, classes, vote=vote, temperature=temperature)
+    """Return what the first 1, 2, … k neighbours say, int64 [k, q], and shares of all k votes, float32 [q, c].
 
-
-def vote_shares(
-    neighbours: Neighbours, labels: NDArray[np.int64], classes: int, *, vote: Vote, temperature: float
-) -> NDArray[np.float32]:
-    """Return each class's share of the votes of all k neighbours, float32 [q, c]; rows sum to 1.
+    Of classes with equal votes, the one whose first neighbour is nearest wins. (scikit-learn takes the class of the
+    lowest number, which says nothing about the picture.) The answers of every number of neighbours come from one pass.
 
     Args:
         neighbours: k for each query.
@@ -49,35 +44,19 @@ def vote_shares(
         vote, temperature: see ``weights_of``.
     """
     weights = weights_of(neighbours.distances, vote, temperature)
-    shares = np.zeros((len(weights), classes))
-    rows = np.arange(len(weights))[:, None]
-    np.add.at(shares, (rows, labels[neighbours.indices]), weights)
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)
-
-
-def votes_by_k(
-    neighbours: Neighbours, labels: NDArray[np.int64], classes: int, *, vote: Vote, temperature: float
-) -> NDArray[np.int64]:
-    """Return the class that the first 1, 2, … K neighbours vote for, int64 [K, q]: row k-1 is the answer of k.
-
-    Of classes with equal votes, the one whose first neighbour is nearest wins. (scikit-learn takes the class of the
-    lowest number, which says nothing about the picture.) All K answers come from one pass.
-    """
-    weights = weights_of(neighbours.distances, vote, temperature)
-    voters = labels[neighbours.indices]  # [q, K]
+    voters = labels[neighbours.indices]  # [q, k]
     queries, most = voters.shape
     rows = np.arange(queries)
     totals = np.zeros((queries, classes))
     first = np.full((queries, classes), most, np.int64)
-    winners = voters[:, 0].copy()
-    answers = np.empty((most, queries), np.int64)
-    for place in range(most):
-        named = voters[:, place]
+    winners = voters[:, 0]
+    said = np.empty((most, queries), np.int64)
+    for place, named in enumerate(voters.T):
         totals[rows, named] += weights[:, place]
         first[rows, named] = np.minimum(first[rows, named], place)
         # Only the class that has just been named can overtake.
         ours, theirs = totals[rows, named], totals[rows, winners]
         nearer = first[rows, named] < first[rows, winners]
         winners = np.where((ours > theirs) | ((ours == theirs) & nearer), named, winners)
-        answers[place] = winners
-    return answers
+        said[place] = winners
+    return said, (totals / totals.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from carcls.data.decode import Decoded, UnreadableImage, as_rgb, read_square
+from carcls.data.decode import UnreadableImage, as_rgb, read_square
 from carcls.errors import InputError
 
 ImageLike = str | Path | Image.Image | np.ndarray
 Images = Sequence[ImageLike] | ImageLike
+BATCH = 64
 
 
 class Preprocessing:
@@ -27,22 +28,17 @@ class Preprocessing:
     """
 
     def __init__(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.image_size = image_size
-        self._mean = torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1)
+        self._size = image_size
+        self._mean, self._std = (torch.tensor(each, dtype=torch.float32).view(1, 3, 1, 1) for each in (mean, std))
 
-    def batches(self, images: Images, batch_size: int) -> Iterator[torch.Tensor]:
+    def batches(self, images: Images) -> Iterator[torch.Tensor]:
         """Yield normalised batches float32 [b, 3, s, s] of whatever ``Predictor.predict`` accepts.
 
         Raises:
             InputError: an image cannot be read, or an array is of another kind; names which.
         """
-        if batch_size < 1:
-            raise InputError(
-                f"batch_size must be at least 1, got {batch_size!r}. Give how many images to take at a time."
-            )
-        squares = (_square(position, image, self.image_size) for position, image in enumerate(_one_by_one(images)))
-        while batch := list(islice(squares, batch_size)):
+        squares = (_square(position, image, self._size) for position, image in enumerate(_one_by_one(images)))
+        while batch := list(islice(squares, BATCH)):
             pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 255  # [b, 3, s, s] in 0..1
             yield (pixels - self._mean) / self._std
 
@@ -55,12 +51,19 @@ def _square(position: int, image: ImageLike, size: int) -> NDArray[np.uint8]:
             raise InputError(
                 f"image must be readable, got {str(image)!r}: {error}. Check the path and file."
             ) from error
-    picture = Image.fromarray(_as_bytes(position, image)) if isinstance(image, np.ndarray) else image
-    if not isinstance(picture, Image.Image):
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(_as_bytes(position, image))
+    if not isinstance(image, Image.Image):
         raise InputError(
             f"image {position} must be a path, a PIL image or an array, got {type(image).__name__}. Convert it."
         )
-    return _squash(position, picture, size)
+    try:
+        upright = as_rgb(ImageOps.exif_transpose(image))
+        return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"image {position} must be readable, got a PIL image that is not: {error}. Check its file."
+        ) from error
 
 
 def _one_by_one(images: Images) -> Iterator[ImageLike]:
@@ -90,14 +93,3 @@ def _as_bytes(position: int, array: np.ndarray) -> NDArray[np.uint8]:
             f"image {position} must hold floating numbers in 0..1, got {array.min()}..{array.max()}. Scale it."
         )
     return np.round(array * 255).astype(np.uint8)
-
-
-def _squash(position: int, picture: Image.Image, size: int) -> NDArray[np.uint8]:
-    try:
-        upright = as_rgb(ImageOps.exif_transpose(picture))
-        whole = (0.0, 0.0, float(upright.width), float(upright.height))
-        return np.asarray(Decoded(upright, whole, None, 1).square(size))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"image {position} must be readable, got a PIL image that is not: {error}. Check its file."
-        ) from error

@@ -13,23 +13,26 @@ Letters: q queries, g gallery, d embedding, k neighbours, m candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from carcls.config import Distance
 from carcls.errors import InputError, TrialFailure
 
 MARGIN = 48
-BLOCK_BYTES = 2**28
-# What is rescored at a time should stay in the processor's cache.
-_RESCORED_BYTES = 2**20
+# About how much memory the scores of a block of queries take, and what is rescored at a time, which should stay in the
+# processor's cache.
+BLOCK_BYTES, _RESCORED_BYTES = 2**28, 2**20
+# Rows that are brought into the form of the product at a time.
+_ROWS = 256
 # An offset is held in three columns of bf16, so to 24 bits.
 _PARTS = 3
 
@@ -50,10 +53,6 @@ class Neighbours:
     indices: NDArray[np.int64]
     distances: NDArray[np.float64]
 
-    def first(self, k: int) -> Neighbours:
-        """Return the k nearest of them."""
-        return Neighbours(self.indices[:, :k], self.distances[:, :k])
-
 
 def find_neighbours(
     queries: NDArray[np.float32],
@@ -62,7 +61,6 @@ def find_neighbours(
     distance: Distance,
     *,
     device: torch.device | None = None,
-    block_bytes: int = BLOCK_BYTES,
 ) -> Neighbours:
     """Return the k nearest images of the gallery for each query: those that sorting all float64 distances would give.
 
@@ -77,7 +75,6 @@ def find_neighbours(
         k: from 1 to g.
         distance: ``euclidean`` or ``cosine``. A zero vector has cosine similarity 0 with everything.
         device: where the product is computed; None is the CPU.
-        block_bytes: about how much memory the largest arrays take.
 
     Raises:
         InputError: k is not what the gallery can give.
@@ -93,10 +90,8 @@ def find_neighbours(
     left = np.arange(len(queries))
     for dtype in (torch.bfloat16, torch.float32) if multiplies_bf16_faster(where) else (torch.float32,):
         if len(left):
-            table = _Table(held, dtype, where, block_bytes)
-            left = _answer(found, left, asked, table, block_bytes)
-    for query in left:
-        found.indices[query], found.distances[query] = _nearest(asked, held, query, np.arange(len(gallery)), k)
+            left = _answer(found, left, asked, _Table(held, dtype, where))
+    _decide(found, asked, held, [(query, np.arange(len(gallery))) for query in left])
     return found
 
 
@@ -113,6 +108,11 @@ def require_finite(embeddings: NDArray[np.float32], name: str) -> None:
         )
 
 
+def multiplies_bf16_faster(device: torch.device) -> bool:
+    """Tell whether the device multiplies bf16 faster than float32, and adds up in float32, which GPUs may not."""
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 @dataclass(frozen=True, slots=True)
 class _Vectors:
     """Embeddings as they are given, and what brings them into a form whose product loses little.
@@ -122,44 +122,40 @@ class _Vectors:
     """
 
     raw: NDArray[np.float32]
-    centre: NDArray[np.float32]
-    scales: NDArray[np.float64] | None
+    scales: NDArray[np.float64]
+    centre: Tensor
+    distance: Distance
 
     @classmethod
     def both(
         cls, queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance
     ) -> tuple[_Vectors, _Vectors]:
         """Prepare queries [q, d] and the gallery [g, d]."""
-        scales = (_scales(queries), _scales(gallery)) if distance == "cosine" else (None, None)
-        weights = torch.ones(len(gallery)) if scales[1] is None else torch.from_numpy(scales[1]).float()
-        centre = (weights @ torch.from_numpy(gallery) / len(gallery)).numpy()
-        return cls(queries, centre, scales[0]), cls(gallery, centre, scales[1])
+        scales = [_scales(each) if distance == "cosine" else np.ones(len(each)) for each in (queries, gallery)]
+        centre = torch.from_numpy(scales[1]).float() @ torch.from_numpy(gallery) / len(gallery)
+        return cls(queries, scales[0], centre, distance), cls(gallery, scales[1], centre, distance)
 
-    def centred(self, rows: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.float64], NDArray[np.float64]]:
-        """Return some of them, float32 [n, d], their lengths, and at most how far each is off after three roundings."""
-        values = torch.from_numpy(self.raw[rows])
-        if self.scales is not None:
-            values *= torch.from_numpy(self.scales[rows]).float()[:, None]
-        values -= torch.from_numpy(self.centre)
-        lengths = _lengths(values)
-        return values, lengths, 2.0**-22 * (lengths if self.scales is None else 1 + lengths)
-
-    def offsets(self, values: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the offset of each of n centred vectors, and the length of what it was multiplied by, both [n].
+    def rounded(
+        self, rows: NDArray[np.int64], dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, NDArray[np.float64], NDArray[np.float64]]:
+        """Return n of them [n, d] in the type of the product, their offsets, largest lengths and errors, float64 [n].
 
         |q - g|² is |q|² - 2 (q·g - |g|²/2); and the cosine of vectors whose centre c was taken off is q·g + c·g, but
         for what is the same for all g.
         """
-        if self.scales is None:
-            lengths = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).numpy()
-            return lengths**2 / 2, lengths
-        centre = torch.from_numpy(self.centre).double()
-        return -(values.double() @ centre).numpy(), torch.linalg.vector_norm(centre).expand(len(values)).numpy()
+        exact = torch.from_numpy(self.raw[rows]).double()
+        exact *= torch.from_numpy(self.scales[rows])[:, None]
+        exact -= self.centre
+        lengths = vector_norm(exact, dim=1)
+        offsets = -(exact @ self.centre.double()) if self.distance == "cosine" else lengths**2 / 2
+        values = exact.to(dtype)
+        errors = vector_norm(exact.sub_(values), dim=1)
+        return values, offsets, (lengths + errors).numpy(), errors.numpy()
 
     def distances(self, query: NDArray[np.float32], scale: float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return float64 distances [n] of some of them, each summed alone, so that equal images are equally far."""
         vectors = self.raw[rows]
-        if self.scales is None:
+        if self.distance == "euclidean":
             differences = np.subtract(vectors, query, dtype=np.float64)
             return np.asarray(np.sqrt(np.einsum("nd,nd->n", differences, differences)))
         products = np.einsum("nd,d->n", vectors.astype(np.float64), query.astype(np.float64))
@@ -172,37 +168,22 @@ def _scales(raw: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0))
 
 
-def _lengths(vectors: Tensor) -> NDArray[np.float64]:
-    """Return at least the length of each vector [n, d], float64 [n]: float32 adds up well, and squares nothing tiny."""
-    return np.asarray(torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float32).double().numpy()) * 1.001 + 1e-16
-
-
 class _Table:
     """A gallery in bf16 or float32, ready to be multiplied, and how far scores can be off."""
 
-    def __init__(self, gallery: _Vectors, dtype: torch.dtype, device: torch.device, block_bytes: int) -> None:
+    def __init__(self, gallery: _Vectors, dtype: torch.dtype, device: torch.device) -> None:
         count, width = gallery.raw.shape
-        self.gallery, self._dtype, self._device = gallery, dtype, device
+        self.gallery = gallery
         self._rows = torch.empty((count, width + _PARTS), dtype=dtype, device=device)
         # The sum of n products is off by less than n·2⁻²⁴ of the sum of their sizes (Higham 2002, section 3.1); twice
         # that, for units that cut off instead of rounding.
         self._adding = (width + 32) * 2.0**-23
-        self._longest = self._error = self._offset = self._slip = 0.0
-        pieces = min(count, 1 + 32 * width * count // block_bytes)
-        for rows in np.array_split(np.arange(count), pieces):
-            values, lengths, slips = gallery.centred(rows)
-            offsets, factors = gallery.offsets(values)
-            rounded, errors = self._round(values, slips)
-            self._rows[rows[0] : rows[-1] + 1] = torch.cat([rounded, _in_parts(-offsets, dtype)], dim=1).to(device)
-            self._longest = max(self._longest, float((lengths + errors).max()))
-            self._error = max(self._error, float(errors.max()))
-            self._offset = max(self._offset, float(np.abs(offsets).max()))
-            self._slip = max(self._slip, float((1.001 * factors * slips).max()))
-
-    def _round(self, values: Tensor, slips: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.float64]]:
-        """Return vectors [n, d] in this type, and at most how far each is from what is meant, float64 [n]."""
-        rounded = values.to(self._dtype)
-        return rounded, (_lengths(rounded.float() - values) if rounded is not values else 0.0) + slips
+        largest = []
+        for rows in np.array_split(np.arange(count), 1 + count // _ROWS):
+            values, offsets, lengths, errors = gallery.rounded(rows, dtype)
+            self._rows[rows[0] : rows[-1] + 1] = torch.cat([values, _in_parts(-offsets, dtype)], dim=1).to(device)
+            largest.append((lengths.max(), errors.max(), float(offsets.abs().max())))
+        self._longest, self._error, self._offset = np.max(largest, axis=0)
 
     def propose(
         self, queries: _Vectors, rows: NDArray[np.int64], k: int
@@ -214,18 +195,15 @@ class _Table:
             rows: int64 [n], which of them.
             k: at least so many positions are returned for each.
         """
-        values, lengths, slips = queries.centred(rows)
-        rounded, errors = self._round(values, slips)
-        ones = torch.ones((len(rows), _PARTS), dtype=self._dtype)
-        with _in_full_precision():
-            scores: Tensor = torch.cat([rounded, ones], dim=1).to(self._device) @ self._rows.T  # [n, g]
-        count = min(len(self._rows), 2 * k + MARGIN)
+        dtype, count = self._rows.dtype, min(len(self._rows), 2 * k + MARGIN)
+        values, _, lengths, errors = queries.rounded(rows, dtype)
+        values = torch.cat([values, torch.ones((len(rows), _PARTS), dtype=dtype)], dim=1)
+        scores = _product(values.to(self._rows.device), self._rows)
         best, found = scores.topk(count, dim=1, sorted=False)
         written, positions = best.double().cpu().numpy(), found.cpu().numpy()
-        lengths = lengths + errors
-        bound = errors * self._longest + lengths * self._error + self._slip
+        bound = errors * self._longest + lengths * self._error
         bound += self._adding * (lengths * self._longest + self._offset)
-        off = bound[:, None] + (2.0**-8 * np.abs(written) if self._dtype == torch.bfloat16 else 0.0)
+        off = bound[:, None] + (2.0**-8 * np.abs(written) if dtype == torch.bfloat16 else 0.0)
         # At least k candidates are as near as this.
         reached = np.partition(written - off, count - k, axis=1)[:, count - k]
         proven = (count == len(self._rows)) | ((written + off).min(axis=1) < reached)
@@ -233,65 +211,48 @@ class _Table:
         return [np.sort(row[can]) for row, can in zip(positions, possible, strict=True)], proven
 
 
-def _in_parts(values: NDArray[np.float64], dtype: torch.dtype) -> Tensor:
-    """Return columns [n, 3] whose sum is ``values``, to 24 bits."""
-    parts: list[Tensor] = []
-    rest = torch.from_numpy(values)
-    for _ in range(_PARTS):
-        parts.append(rest.to(dtype))
-        rest = rest - parts[-1].double()
-    return torch.stack(parts, dim=1)
-
-
-def multiplies_bf16_faster(device: torch.device) -> bool:
-    """Tell whether the device multiplies bf16 faster than float32, and adds up in float32, which GPUs may not."""
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-@contextmanager
-def _in_full_precision() -> Iterator[None]:
-    """Keep products of float32 in float32, whatever is allowed to training."""
+def _product(queries: Tensor, gallery: Tensor) -> Tensor:
+    """Return all scores [n, g]; those of float32 in float32, whatever is allowed to training."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        yield
+        return queries @ gallery.T
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-def _answer(
-    found: Neighbours,
-    queries: NDArray[np.int64],
-    asked: _Vectors,
-    table: _Table,
-    block_bytes: int,
-) -> NDArray[np.int64]:
+def _in_parts(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return columns [n, 3] whose sum is ``values`` float64 [n], to 24 bits."""
+    parts: list[Tensor] = []
+    for _ in range(_PARTS):
+        parts.append(values.to(dtype))
+        values = values - parts[-1]
+    return torch.stack(parts, dim=1)
+
+
+def _answer(found: Neighbours, queries: NDArray[np.int64], asked: _Vectors, table: _Table) -> NDArray[np.int64]:
     """Write the neighbours of these queries, int64 [n], where they are proven; return those where they are not."""
-    k, left, threads = found.indices.shape[1], [np.zeros(0, np.int64)], torch.get_num_threads()
-
-    def rescore(pairs: list[tuple[np.int64, NDArray[np.int64]]]) -> None:
-        for query, candidates in pairs:
-            found.indices[query], found.distances[query] = _nearest(asked, table.gallery, query, candidates, k)
-
-    size = max(1, min(1024, block_bytes // (8 * len(table.gallery.raw))))
+    left, threads = [np.zeros(0, np.int64)], torch.get_num_threads()
+    size = max(1, min(1024, BLOCK_BYTES // (8 * len(table.gallery.raw))))
     # NumPy lets other threads work while it computes.
     with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(queries), size):
-            rows = queries[start : start + size]
-            candidates, proven = table.propose(asked, rows, k)
-            pairs = [pair for pair, sure in zip(zip(rows, candidates, strict=True), proven, strict=True) if sure]
-            list(pool.map(rescore, [pairs[first::threads] for first in range(threads)]))
+        for rows in np.split(queries, range(size, len(queries), size)):
+            candidates, proven = table.propose(asked, rows, found.indices.shape[1])
+            pairs = [(row, near) for row, near, sure in zip(rows, candidates, proven, strict=True) if sure]
+            shares = [pairs[first::threads] for first in range(threads)]
+            list(pool.map(partial(_decide, found, asked, table.gallery), shares))
             left.append(rows[~proven])
     return np.concatenate(left)
 
 
-def _nearest(
-    asked: _Vectors, gallery: _Vectors, query: np.int64, candidates: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the k nearest of candidates int64 [m], ascending, by float64 distances, equally near ones by position."""
-    scale = 1.0 if asked.scales is None else float(asked.scales[query])
-    size = max(1, _RESCORED_BYTES // (8 * gallery.raw.shape[1]))
-    pieces = [candidates[start : start + size] for start in range(0, len(candidates), size)]
-    distances = np.concatenate([gallery.distances(asked.raw[query], scale, piece) for piece in pieces])
-    order = np.argsort(distances, kind="stable")[:k]
-    return candidates[order], distances[order]
+def _decide(
+    found: Neighbours, asked: _Vectors, gallery: _Vectors, pairs: Iterable[tuple[np.int64, NDArray[np.int64]]]
+) -> None:
+    """Write the nearest of each query's candidates int64 [m], ascending: by float64 distances, then by position."""
+    k, size = found.indices.shape[1], max(1, _RESCORED_BYTES // (8 * gallery.raw.shape[1]))
+    for query, candidates in pairs:
+        raw, scale = asked.raw[query], float(asked.scales[query])
+        pieces = np.split(candidates, range(size, len(candidates), size))
+        distances = np.concatenate([gallery.distances(raw, scale, piece) for piece in pieces])
+        order = np.argsort(distances, kind="stable")[:k]
+        found.indices[query], found.distances[query] = candidates[order], distances[order]

@@ -1,0 +1,72 @@
+"""The gallery of a trial: embeddings as they are compared, with their labels, and what they answer.
+
+Letters: q queries, g gallery, d embedding as the extractor gives it, m as it is compared, c classes, k neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from carcls.config import Distance, TrialConfig
+from carcls.neighbours.search import Neighbours, find_neighbours, require_finite
+from carcls.neighbours.votes import count_votes
+from carcls.neighbours.whitening import Projection, fit_projection
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A gallery that is ready to be asked.
+
+    Attributes:
+        embeddings: projected, float32 [g, m].
+        labels: int64 [g], positions in the classes.
+        projection: from the extractor's embeddings [d] to those that are compared.
+        config: a trial's; its pooling, k, distance, vote and temperature count.
+        images: paths relative to the folder of the data set, [g]; none where nobody asks for them.
+    """
+
+    embeddings: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    projection: Projection
+    config: TrialConfig
+    images: tuple[str, ...] = ()
+
+    @classmethod
+    def fitted(cls, config: TrialConfig, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Gallery:
+        """Fit the trial's projection on the gallery's embeddings, float32 [g, d], and apply it.
+
+        Raises:
+            BrokenEmbedding: they are not finite.
+        """
+        require_finite(embeddings, "gallery")
+        projection = fit_projection(config, embeddings, labels)
+        return cls(projection.apply(embeddings), labels, projection, config)
+
+    def find(
+        self, queries: NDArray[np.float32], k: int, distance: Distance, device: torch.device | None = None
+    ) -> Neighbours:
+        """Return the k nearest for each query, float32 [q, d] as the extractor gave it; otherwise as the search."""
+        return find_neighbours(self.projection.apply(queries), self.embeddings, k, distance, device=device)
+
+    def answer(
+        self, queries: NDArray[np.float32], classes: int, device: torch.device | None = None
+    ) -> tuple[Neighbours, NDArray[np.int64], NDArray[np.float32]]:
+        """Return the trial's k nearest for each query, what they say, int64 [q], and vote shares, float32 [q, c]."""
+        config = self.config
+        found = self.find(queries, config.k, config.distance, device)
+        said, shares = count_votes(found, self.labels, classes, vote=config.vote, temperature=config.temperature)
+        return found, said[-1], shares
+
+    def require_whole(self, embedding: int, classes: int) -> None:
+        """Raise ValueError unless all parts fit each other, embeddings [d] and so many classes."""
+        mean, matrix, count = self.projection.mean, self.projection.matrix, len(self.images)
+        width = embedding if matrix is None else matrix.shape[1]
+        fits = self.embeddings.shape == (count, width) and self.labels.shape == (count,)
+        fits &= mean is None or mean.shape == (embedding,)
+        fits &= matrix is None or matrix.shape == (embedding, width)
+        if not (fits and self.labels.min() >= 0 and self.labels.max() < classes and self.config.k <= count):
+            raise ValueError("parts that do not fit each other")
