@@ -23,7 +23,7 @@ from carcls.config import TrialConfig
 from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.splits import Splits
-from carcls.errors import InputError, TrialFailure, WeightsError
+from carcls.errors import TrialFailure, WeightsError
 from carcls.export import GalleryPredictor, load_export
 from carcls.families import (
     evaluate_on_test,
@@ -145,6 +145,9 @@ def test_a_transfer_trial_has_trained_the_extractor(folder: Path, stages: StageS
     assert last["predict_ms"] > last["ms_per_query"] > 0
     assert last["val_classifier_accuracy"] == classifier["val_accuracy"]
     assert (last["train_loss"], last["seconds"]) == (classifier["train_loss"], classifier["seconds"])
+    sibling = outcome.siblings[0]
+    assert sibling.settings["k"] != TUNED.k
+    assert {name: sibling.metrics[name] for name in trained} == {name: last[name] for name in trained}
 
 
 def test_a_frozen_extractor_trains_nothing(folder: Path, stages: StageStore) -> None:
@@ -192,31 +195,25 @@ def test_measures_are_those_of_scikit_learn(folder: Path, stages: StageStore, k:
 
 
 def test_siblings_are_what_trials_of_their_own_measure(folder: Path, tmp_path: Path) -> None:
-    """Each other k, distance and vote is a sibling, once, with the measures of a trial that was asked for just that."""
+    """Each other k, distance and vote is a sibling, once, with the measures of a trial that was asked for just that.
+
+    All images of the gallery may be neighbours.
+    """
     here, elsewhere = StageStore(tmp_path / "here"), StageStore(tmp_path / "elsewhere")
     data, other = _data(folder, here), _data(folder, elsewhere)
-    config = FROZEN.model_copy(update={**SMALL, "k": 52, "vote": "softmax", "temperature": 0.2, "whitening": "pca"})
-    assert len(data.splits.train) > 52
+    config = FROZEN.model_copy(update={**SMALL, "k": 54, "vote": "softmax", "temperature": 0.2, "whitening": "pca"})
+    assert len(data.splits.train) == 54
     _, outcome = _run(config, data, here)
     found = {tuple(sibling.settings.values()): sibling for sibling in outcome.siblings}
-    ks = [*range(1, 51), 52]
+    ks = [*range(1, 51), 54]
     votes, distances = ("uniform", "distance", "softmax"), ("euclidean", "cosine")
-    assert set(found) == {(k, d, v) for k in ks for d in distances for v in votes} - {(52, "euclidean", "softmax")}
+    assert set(found) == {(k, d, v) for k in ks for d in distances for v in votes} - {(54, "euclidean", "softmax")}
     assert len(outcome.siblings) == len(found)
     assert len({sibling.metrics["val_accuracy"] for sibling in outcome.siblings}) > 3
-    for asked in ((1, "cosine", "uniform"), (7, "euclidean", "distance"), (52, "cosine", "softmax")):
+    for asked in ((1, "cosine", "uniform"), (7, "euclidean", "distance"), (54, "cosine", "softmax")):
         _, alone = _run(config.model_copy(update=dict(found[asked].settings)), other, elsewhere)
         assert _timeless(found[asked].metrics) == _timeless(alone.metrics)
         assert all(found[asked].metrics[name] > 0 for name in TIMES - {"seconds"})
-
-
-def test_siblings_know_the_training_that_they_share(folder: Path, stages: StageStore) -> None:
-    """A sibling of a trained extractor has its loss and its classifier's accuracy, as a trial of its own would."""
-    data = _data(folder, stages)
-    _, outcome = _run(TUNED, data, stages)
-    sibling = outcome.siblings[0]
-    _, alone = _run(TUNED.model_copy(update=dict(sibling.settings)), data, stages)
-    assert _timeless(sibling.metrics) == _timeless(alone.metrics)
 
 
 def test_two_runs_of_a_trial_give_the_same_numbers(folder: Path, tmp_path: Path) -> None:
@@ -273,18 +270,6 @@ def test_the_test_asks_the_validated_extractor(base: TrialConfig, folder: Path, 
         assert score.metrics[f"test_{name}"] == pytest.approx(outcome.metrics[f"val_{name}"])
 
 
-@pytest.mark.parametrize("base", [FROZEN, TUNED], ids=["frozen", "tuned"])
-def test_a_sibling_is_tested_with_the_model_of_its_parent(base: TrialConfig, folder: Path, stages: StageStore) -> None:
-    """What a sibling scores with its parent's model is what a trial of those settings scores with its own."""
-    data = _data(folder, stages)
-    _, parent = _run(base, data, stages)
-    sibling = base.model_copy(update={"k": 9, "distance": "cosine", "vote": "softmax"})
-    _, own = _run(sibling, data, stages)
-    scores = [evaluate_on_test(sibling, data, stages, model).metrics for model in (parent.model, own.model)]
-    first, second = ({k: v for k, v in score.items() if k.removeprefix("test_") not in TIMES} for score in scores)
-    assert first == second
-
-
 @pytest.mark.parametrize(
     ("base", "settings"),
     [
@@ -334,6 +319,7 @@ def test_a_sibling_answers_as_a_trial_of_its_own_does(folder: Path, stages: Stag
     _, own = _run(sibling, data, StageStore(stages.root.with_name("other")))
     alone = np.load(stages.root.with_name("other") / own.predictions)
     assert stored["predicted"].tolist() == alone["predicted"].tolist()
+    assert own.model == parent.model  # which is why it is tested and exported with that one
     with pytest.raises(TrialFailure):
         RetrievalTrial(sibling.model_copy(update={"k": 7}), data, stages).answer_validation(stages.root / "gone")
 
@@ -444,13 +430,6 @@ def test_a_gallery_of_equal_images_is_searched(tmp_path: Path, whitening: str) -
     np.testing.assert_allclose(written["probabilities"], np.stack([shares, shares]))
 
 
-def test_all_images_of_the_gallery_may_be_neighbours(folder: Path, stages: StageStore) -> None:
-    """A k of the number of training images is no mistake; one above is refused by sweeps.run.check."""
-    data = _data(folder, stages)
-    _, outcome = _run(FROZEN.model_copy(update={"k": len(data.splits.train)}), data, stages)
-    assert 0 <= outcome.metrics["val_accuracy"] <= 1
-
-
 def _weights_file(path: Path, spoil: float | None = None) -> Path:
     state = {name: tensor.clone() for name, tensor in build_backbone("efficientnet_lite0", 3).body.state_dict().items()}
     if spoil is not None:
@@ -479,10 +458,8 @@ def test_a_frozen_extractor_must_keep_its_weights(folder: Path, tmp_path: Path, 
 
 
 def test_a_backbone_without_feature_maps_pools_by_itself(folder: Path, stages: StageStore) -> None:
-    """Pooling tokens is a mistake before the sweep, and a failure with a reason where the trial runs all the same."""
+    """Pooling tokens, a mistake before a sweep, is a failure with a reason where the trial runs all the same."""
     tokens = FROZEN.model_copy(update={"backbone": "timm:vit_tiny_patch16_224", "weights": "random", "image_size": 224})
-    with pytest.raises(InputError, match="pooling must be average for timm:vit_tiny_patch16_224"):
-        preflight([tokens, tokens.model_copy(update={"pooling": "max"})], stages.root)
     data = _data(folder, stages)
     small = _split_otherwise(data, data.splits.train[::9].tolist(), data.splits.validation[:2].tolist())
     _, outcome = _run(tokens, small, stages)
