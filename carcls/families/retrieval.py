@@ -39,8 +39,6 @@ NEIGHBOURS, NEIGHBOURS_VERSION = "neighbours", 2
 TIMES = "times.json"
 MOST_K = 50
 _DISTANCES: tuple[Distance, ...] = get_args(Distance)
-# By distance: the neighbours, and the seconds of fitting the gallery and of the search.
-_Rankings = dict[Distance, tuple[Neighbours, float, float]]
 
 
 @dataclass(frozen=True)
@@ -127,10 +125,11 @@ class RetrievalTrial:
         settings = self.config.canonical()
         return {"embeddings": embeddings.name, **{name: settings[name] for name in names}, **others}
 
-    def _rankings(self, embeddings: Path) -> _Rankings:
-        """Return enough neighbours for every k up to 50, the trial's own, and the measures.
+    def _rankings(self, embeddings: Path) -> dict[Distance, tuple[Neighbours, float, float]]:
+        """Return by distance enough neighbours for every k up to 50, the trial's own, and the measures.
 
-        Found once for all trials with these embeddings, this normalisation and this whitening.
+        With them the seconds of fitting the gallery, and of the search. Found once for all trials with these
+        embeddings, this normalisation and this whitening.
         """
         gallery = self.data.labels[self.data.splits.train]
         most = min(len(gallery), max(MOST_K, self.config.k, neighbours_needed(gallery)))
