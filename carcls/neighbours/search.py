@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from carcls.config import Distance
 from carcls.errors import InputError, TrialFailure
@@ -31,8 +30,6 @@ MARGIN = 48
 # About how much memory the scores of a block of queries take, and what is rescored at a time, which should stay in the
 # processor's cache.
 BLOCK_BYTES, _RESCORED_BYTES = 2**28, 2**20
-# Rows that are brought into the form of the product at a time: fewer make threads wait for one another more often.
-_ROWS = 2048
 # An offset is held in three columns of bf16, so to 24 bits.
 _PARTS = 3
 
@@ -122,40 +119,44 @@ class _Vectors:
     """
 
     raw: NDArray[np.float32]
-    scales: NDArray[np.float64]
-    centre: Tensor
-    distance: Distance
+    centre: NDArray[np.float32]
+    scales: NDArray[np.float64] | None
 
     @classmethod
     def both(
         cls, queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance
     ) -> tuple[_Vectors, _Vectors]:
         """Prepare queries [q, d] and the gallery [g, d]."""
-        scales = [_scales(each) if distance == "cosine" else np.ones(len(each)) for each in (queries, gallery)]
-        centre = torch.from_numpy(scales[1]).float() @ torch.from_numpy(gallery) / len(gallery)
-        return cls(queries, scales[0], centre, distance), cls(gallery, scales[1], centre, distance)
+        scales = (_scales(queries), _scales(gallery)) if distance == "cosine" else (None, None)
+        weights = torch.ones(len(gallery)) if scales[1] is None else torch.from_numpy(scales[1]).float()
+        centre = (weights @ torch.from_numpy(gallery) / len(gallery)).numpy()
+        return cls(queries, centre, scales[0]), cls(gallery, centre, scales[1])
 
-    def rounded(
-        self, rows: NDArray[np.int64], dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor, NDArray[np.float64], NDArray[np.float64]]:
-        """Return n of them [n, d] in the type of the product, their offsets, largest lengths and errors, float64 [n].
+    def centred(self, rows: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.float64], NDArray[np.float64]]:
+        """Return some of them, float32 [n, d], their lengths, and at most how far each is off after three roundings."""
+        values = torch.from_numpy(self.raw[rows])
+        if self.scales is not None:
+            values *= torch.from_numpy(self.scales[rows]).float()[:, None]
+        values -= torch.from_numpy(self.centre)
+        lengths = _lengths(values)
+        return values, lengths, 2.0**-22 * (lengths if self.scales is None else 1 + lengths)
+
+    def offsets(self, values: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the offset of each of n centred vectors, and the length of what it was multiplied by, both [n].
 
         |q - g|² is |q|² - 2 (q·g - |g|²/2); and the cosine of vectors whose centre c was taken off is q·g + c·g, but
         for what is the same for all g.
         """
-        exact = torch.from_numpy(self.raw[rows]).double()
-        exact *= torch.from_numpy(self.scales[rows])[:, None]
-        exact -= self.centre
-        lengths = vector_norm(exact, dim=1)
-        offsets = -(exact @ self.centre.double()) if self.distance == "cosine" else lengths**2 / 2
-        values = exact.to(dtype)
-        errors = vector_norm(exact.sub_(values), dim=1)
-        return values, offsets, (lengths + errors).numpy(), errors.numpy()
+        if self.scales is None:
+            lengths = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).numpy()
+            return lengths**2 / 2, lengths
+        centre = torch.from_numpy(self.centre).double()
+        return -(values.double() @ centre).numpy(), torch.linalg.vector_norm(centre).expand(len(values)).numpy()
 
     def distances(self, query: NDArray[np.float32], scale: float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return float64 distances [n] of some of them, each summed alone, so that equal images are equally far."""
         vectors = self.raw[rows]
-        if self.distance == "euclidean":
+        if self.scales is None:
             differences = np.subtract(vectors, query, dtype=np.float64)
             return np.asarray(np.sqrt(np.einsum("nd,nd->n", differences, differences)))
         products = np.einsum("nd,d->n", vectors.astype(np.float64), query.astype(np.float64))
@@ -168,22 +169,39 @@ def _scales(raw: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0))
 
 
+def _lengths(vectors: Tensor) -> NDArray[np.float64]:
+    """Return at least the length of each vector [n, d], float64 [n]: float32 adds up well, and squares nothing tiny."""
+    return np.asarray(torch.linalg.vector_norm(vectors, dim=1, dtype=torch.float32).double().numpy()) * 1.001 + 1e-16
+
+
 class _Table:
     """A gallery in bf16 or float32, ready to be multiplied, and how far scores can be off."""
 
     def __init__(self, gallery: _Vectors, dtype: torch.dtype, device: torch.device) -> None:
         count, width = gallery.raw.shape
-        self.gallery = gallery
+        self.gallery, self._dtype = gallery, dtype
         self._rows = torch.empty((count, width + _PARTS), dtype=dtype, device=device)
         # The sum of n products is off by less than n·2⁻²⁴ of the sum of their sizes (Higham 2002, section 3.1); twice
         # that, for units that cut off instead of rounding.
         self._adding = (width + 32) * 2.0**-23
-        largest = []
-        for rows in np.array_split(np.arange(count), 1 + count // _ROWS):
-            values, offsets, lengths, errors = gallery.rounded(rows, dtype)
-            self._rows[rows[0] : rows[-1] + 1] = torch.cat([values, _in_parts(-offsets, dtype)], dim=1).to(device)
-            largest.append((lengths.max(), errors.max(), float(offsets.abs().max())))
-        self._longest, self._error, self._offset = np.max(largest, axis=0)
+        self._longest = self._error = self._offset = self._slip = 0.0
+        pieces = min(count, 1 + 32 * width * count // BLOCK_BYTES)
+        for rows in np.array_split(np.arange(count), pieces):
+            values, lengths, slips = gallery.centred(rows)
+            offsets, factors = gallery.offsets(values)
+            rounded, errors = self._round(values, slips)
+            self._rows[rows[0] : rows[-1] + 1] = torch.cat(
+                [rounded, _in_parts(-torch.from_numpy(offsets), dtype)], dim=1
+            ).to(device)
+            self._longest = max(self._longest, float((lengths + errors).max()))
+            self._error = max(self._error, float(errors.max()))
+            self._offset = max(self._offset, float(np.abs(offsets).max()))
+            self._slip = max(self._slip, float((1.001 * factors * slips).max()))
+
+    def _round(self, values: Tensor, slips: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.float64]]:
+        """Return vectors [n, d] in this type, and at most how far each is from what is meant, float64 [n]."""
+        rounded = values.to(self._dtype)
+        return rounded, (_lengths(rounded.float() - values) if rounded is not values else 0.0) + slips
 
     def propose(
         self, queries: _Vectors, rows: NDArray[np.int64], k: int
@@ -196,12 +214,14 @@ class _Table:
             k: at least so many positions are returned for each.
         """
         dtype, count = self._rows.dtype, min(len(self._rows), 2 * k + MARGIN)
-        values, _, lengths, errors = queries.rounded(rows, dtype)
-        values = torch.cat([values, torch.ones((len(rows), _PARTS), dtype=dtype)], dim=1)
+        values, lengths, slips = queries.centred(rows)
+        rounded, errors = self._round(values, slips)
+        lengths = lengths + errors
+        values = torch.cat([rounded, torch.ones((len(rows), _PARTS), dtype=dtype)], dim=1)
         scores = _product(values.to(self._rows.device), self._rows)
         best, found = scores.topk(count, dim=1, sorted=False)
         written, positions = best.double().cpu().numpy(), found.cpu().numpy()
-        bound = errors * self._longest + lengths * self._error
+        bound = errors * self._longest + lengths * self._error + self._slip
         bound += self._adding * (lengths * self._longest + self._offset)
         off = bound[:, None] + (2.0**-8 * np.abs(written) if dtype == torch.bfloat16 else 0.0)
         # At least k candidates are as near as this.
@@ -251,7 +271,7 @@ def _decide(
     """Write the nearest of each query's candidates int64 [m], ascending: by float64 distances, then by position."""
     k, size = found.indices.shape[1], max(1, _RESCORED_BYTES // (8 * gallery.raw.shape[1]))
     for query, candidates in pairs:
-        raw, scale = asked.raw[query], float(asked.scales[query])
+        raw, scale = asked.raw[query], 1.0 if asked.scales is None else float(asked.scales[query])
         pieces = np.split(candidates, range(size, len(candidates), size))
         distances = np.concatenate([gallery.distances(raw, scale, piece) for piece in pieces])
         order = np.argsort(distances, kind="stable")[:k]
