@@ -29,6 +29,7 @@ from carcls.data.dataset import prepare_dataset
 from carcls.stages import StageStore
 from sweeps.engine.engine import run_trials
 from sweeps.engine.session import RaySession
+from sweeps.engine.task import Work
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
@@ -165,7 +166,7 @@ def watch_sweep(spec: SweepSpec, arenas: str, dataset: Path, folder: Path) -> Wa
     folder.mkdir()
     with _variable(arenas), _looking(watched), RaySession() as session:
         session.start_ahead(folder / "ray.log", preload=True)
-        run_trials(spec, dataset, folder / "stages", folder / "sweep", [watched], session)
+        run_trials(Work(spec, folder / "sweep", dataset, folder / "stages", session), [watched])
     return watched
 
 

@@ -84,6 +84,7 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
     """Return the seconds of a sweep from an open Ray to the last line in MLflow, and what was seen on the way."""
     from sweeps.engine.engine import run_trials
     from sweeps.engine.session import RaySession
+    from sweeps.engine.task import Work
     from sweeps.tracking.mirror import Mirror
     from sweeps.tracking.runs import SweepRuns
     from sweeps.tracking.store import check_tracking
@@ -96,16 +97,10 @@ def time_carsweep(trials: int, epochs: int, folder: Path) -> tuple[float, Watche
     runs = SweepRuns(tracking, family="transfer", sweep_id="noop", name="noop")
     mirror = Mirror(runs, Update("noop", files={"spec.yaml": spec.to_yaml()}), print)
     watched = Watched()
-    result = run_trials(
-        spec,
-        folder / "dataset.json",
-        folder / "stages",
-        folder / "sweep",
-        [mirror, watched],
-        RaySession(),
-        runner="noop_trials:run",
-        loader="noop_trials:load",
-    )
+    with RaySession() as session:
+        where = (folder / "sweep", folder / "dataset.json", folder / "stages")
+        work = Work(spec, *where, session, runner="noop_trials:run", loader="noop_trials:load")
+        result = run_trials(work, [mirror, watched])
     mirror.bring_in_line(result.records)
     written = mirror.close("complete", seconds=600.0)
     seconds = time.perf_counter() - start

@@ -125,8 +125,8 @@ def _ray() -> Iterator[Path]:
     with (
         tempfile.TemporaryDirectory(prefix="carsweep-") as name,
         RaySession(machine=Machine(2)) as session,
-        session.connected(Path(name) / "ray.log"),
     ):
+        session.connect(Path(name) / "ray.log")
         yield Path(name)
 
 

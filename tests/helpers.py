@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGINT
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+import pytest
 from PIL import Image
 
 from carcls.outcome import Measurement
@@ -25,8 +28,10 @@ from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.yaml_text import read_tree
 from sweeps.study.journal import JOURNAL, sealed
+from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
+    from sweeps.engine.task import Work
     from sweeps.study.study import Asked, Study
 
 
@@ -39,6 +44,56 @@ def events_of(store: StageStore) -> list[SimpleNamespace]:
 def spec_of_yaml(text: str, source: str = "spec.yaml") -> SweepSpec:
     """Return the spec that ``SweepSpec.to_yaml`` wrote."""
     return SweepSpec.from_tree(read_tree(text, source))
+
+
+@contextmanager
+def importable(folder: Path, name: str, code: str) -> Iterator[Path]:
+    """Write a module where processes of trials look for modules: they inherit the path."""
+    (folder / f"{name}.py").write_text(code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield folder
+
+
+class Diary:
+    """An observer that keeps what it hears, and may act on an epoch."""
+
+    def __init__(self, on_epoch: Callable[[int, int], None] = lambda *_: None) -> None:
+        self.news: list[tuple[str, int]] = []
+        self.finished: list[TrialRecord] = []
+        self.epochs: list[tuple[int, int]] = []
+        self._on_epoch = on_epoch
+
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Note what is new, keep the record of a trial that has ended, and act on an epoch."""
+        if record.status != "running":
+            self.news.append(("finished", record.number))
+            self.finished.append(record)
+        elif ("started", record.number) in self.news:
+            self.news.append(("epoch", record.number))
+            self.epochs.append((record.number, record.epochs))
+            self._on_epoch(record.number, record.epochs)
+        else:
+            self.news.append(("started", record.number))
+
+
+@contextmanager
+def light_work(
+    folder: Path, spec: SweepSpec, module: str, data: Mapping[str, Any], stages: Path | None = None
+) -> Iterator[Work]:
+    """Yield the work of a sweep under ``folder`` with the light runner of a module, whose data set is ``data``."""
+    from sweeps.engine.session import RaySession
+    from sweeps.engine.task import Work
+
+    (folder / "dataset.json").write_text(json.dumps({"log": str(folder / "log"), **data}))
+    where = (folder / "sweep", folder / "dataset.json", stages or folder / "stages")
+    with RaySession() as session:
+        yield Work(spec, *where, session, runner=f"{module}:run", loader=f"{module}:load")
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    """Return what the runner noted, in the order of writing."""
+    return [json.loads(line) for line in (folder / "log").read_text().splitlines()]
 
 
 def study_spec(**changes: Any) -> SweepSpec:

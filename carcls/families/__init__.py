@@ -105,13 +105,6 @@ def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Re
     return _family(config)(config, data, stages).run(report)
 
 
-def load_libraries(config: TrialConfig) -> None:
-    """Load what answering images with a trial's model takes, for seconds, so that it is there when it is needed."""
-    _family(config)
-    if config.backbone != SCRATCH:
-        import_module("timm")
-
-
 def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
     """Train a trial once more on training and validation images, for its own number of epochs, or find it trained.
 

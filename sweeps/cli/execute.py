@@ -18,7 +18,7 @@ from sweeps.text import duration, plural, rough_duration, table_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from sweeps.engine.observers import Watcher
+    from sweeps.engine import Watcher
     from sweeps.results.result import SweepResult
     from sweeps.run.command import Command
     from sweeps.run.comparison import Together

@@ -229,7 +229,7 @@ def submit(family: str, address: str, wait: bool, working_dir: Path | None, opti
     The cluster's head runs carsweep run FAMILY with these options on all of the cluster. --out must be a folder that
     every machine of the cluster sees.
     """
-    from sweeps.engine.jobs import follow_job, job_command, submit_job
+    from sweeps.engine.cluster import follow_job, job_command, submit_job
     from sweeps.waits import Waiting
 
     words = [family, *options, *_own_name(family, options)]

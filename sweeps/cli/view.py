@@ -15,13 +15,13 @@ from rich.text import Text
 
 from carcls.errors import mask_secrets
 from sweeps.cli.output import accuracy_of, epoch_of, say
-from sweeps.engine.forecast import status_text
+from sweeps.engine.budget import status_text
 from sweeps.interrupts import last_words
 from sweeps.results.leaderboard import differing_settings
 from sweeps.text import duration, plural, settings_text
 
 if TYPE_CHECKING:
-    from sweeps.engine.forecast import BudgetStatus
+    from sweeps.engine.budget import BudgetStatus
     from sweeps.spec.spec import SweepSpec
     from sweeps.trial import TrialRecord
 

@@ -1,1 +1,39 @@
-"""Trials on processes and machines: Ray, Tune, failure recovery, budgets. Only here is Ray."""
+"""Trials on processes and machines: Ray, Tune, failure recovery, budgets. Only here is Ray.
+
+These are the ones who watch a sweep from outside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from sweeps.engine.budget import BudgetStatus
+    from sweeps.trial import TrialRecord
+
+
+class Observer(Protocol):
+    """Watches a sweep's trials, from the driver's process and thread."""
+
+    def trial_changed(self, record: TrialRecord) -> None:
+        """A trial began, or goes on after a restart; it finished an epoch; or it is complete, pruned or failed.
+
+        A trial that is left unfinished has no such end.
+        """
+
+
+class Progress(Protocol):
+    """Told of what happens before and after the trials."""
+
+    def note(self, text: str) -> None:
+        """Tell one sentence."""
+
+    def packing(self, done: int, total: int) -> None:
+        """Tell how many images of ``total`` are read."""
+
+    def on_status(self, status: BudgetStatus) -> None:
+        """Tell what is spent and what is to come; told before the news that changed it."""
+
+
+class Watcher(Observer, Progress, Protocol):
+    """Told of everything."""

@@ -1,6 +1,6 @@
 """What stands between Tune and the study: every trial that runs, who hears of it, and what is done when it fails.
 
-Tune asks and tells through ``sweeps.engine.tune``. What is done about each kind of failure is in ``sweeps.failures``.
+Tune asks and tells through ``sweeps.engine.engine``. What is done about each kind of failure is in ``sweeps.failures``.
 """
 
 from __future__ import annotations
@@ -9,33 +9,20 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 
 from carcls.config import TrialConfig
 from carcls.outcome import Measurement
-from sweeps.engine.forecast import Account, BudgetStatus
+from sweeps.engine import Observer
+from sweeps.engine.budget import Account, BudgetStatus
 from sweeps.engine.halt import Halt
-from sweeps.engine.hangs import Patience
-from sweeps.engine.quarantine import Quarantine
-from sweeps.engine.resources import Share
-from sweeps.failures import (
-    NOWHERE,
-    POLICIES,
-    CircuitBreaker,
-    Failure,
-    Location,
-    Try,
-    failure_of_death,
-    has_whole_share,
-    next_try,
-)
-from sweeps.study.study import Study
+from sweeps.engine.health import Patience, Quarantine
+from sweeps.engine.resources import Process, Share
+from sweeps.failures import POLICIES, CircuitBreaker, Failure, Try, failure_of_death, has_whole_share, next_try
+from sweeps.study.study import Asked, Study
 from sweeps.trial import TrialRecord
-
-if TYPE_CHECKING:
-    from sweeps.engine.observers import Observer
 
 
 @dataclass(slots=True)
@@ -68,8 +55,10 @@ class Bridge:
         quarantine: takes machines and GPUs out of use.
         observers: who hears of trials, each once and in order.
         on_status: gets the budget's status, before the observers hear what changed it.
+        goes_on: asked once the search is over; tells whether the study has more now, which confirms it.
         share: of a trial that has not failed yet.
         cores: of the largest machine.
+        last_process: that came to the end of a trial last, if it lives.
     """
 
     study: Study
@@ -79,24 +68,30 @@ class Bridge:
     quarantine: Quarantine
     observers: Sequence[Observer]
     on_status: Callable[[BudgetStatus], None]
+    goes_on: Callable[[], bool]
     share: Share
     cores: float
+    last_process: Process | None = None
     _running: dict[str, Running] = field(default_factory=dict)  # by Tune's id
-    _processes: dict[Any, Location] = field(default_factory=dict)
     _told: dict[int, int] = field(default_factory=dict)  # the last epoch that was told of each trial
     _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
     _looked: float = field(default_factory=time.monotonic)
 
     # What Tune asks
 
-    def may_start(self) -> bool:
-        """Tell whether another trial may start."""
-        return self.halt.may_start(lambda: self.account.used_up(self.study.left()))
+    @property
+    def is_running(self) -> bool:
+        """Whether any trial is handed out."""
+        return bool(self._running)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there may be more to hand out once what runs has ended, or comes back."""
+        return self.is_running and self.halt.may_go_on()
 
     def ask(self, tune_id: str) -> Running | None:
         """Return the next trial; None when there is none for now, which one that runs may yet change."""
-        asked = self.study.ask()
-        self._tell_finished()
+        asked = self._next()
         if asked is None:
             return None
         given = Try(**asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
@@ -105,6 +100,15 @@ class Bridge:
         trial = self._running[tune_id] = Running(asked.number, config, given)
         self.account.note(self.study.record(asked.number))
         return trial
+
+    def _next(self) -> Asked | None:
+        """Return the next trial, after the last one of the search of what confirms it, if the budgets allow one."""
+        may_start = self.halt.may_start(lambda confirming: self.account.used_up(self.study.left(), confirming))
+        asked = self.study.ask() if may_start else None
+        self._tell_finished()
+        if asked is None and not self.is_running and self.goes_on():
+            return self._next()
+        return asked
 
     def end_hanging(self) -> None:
         """End the processes of trials that hang; Tune then tells of their deaths."""
@@ -122,8 +126,9 @@ class Bridge:
         if not self.halt.must_end():
             return False
         # Tune would wait for the epoch that runs, and give up after 15 s.
-        while self._processes:
-            ray.kill(self._processes.popitem()[0])
+        for trial in self._running.values():
+            if trial.process is not None:
+                ray.kill(trial.process)
         return True
 
     # What Tune tells
@@ -134,28 +139,35 @@ class Bridge:
         if trial is None or trial.process is process:
             return
         trial.process, trial.failure = process, None
-        self._processes.setdefault(process, NOWHERE)
         self.patience.begin(trial.number, trial.config)
-        self.account.meter.start(trial.number, trial.given.cpus, trial.given.gpus)
+        self.account.start(trial.number, trial.given.cpus, trial.given.gpus)
         if trial.number not in self._told:
             record = self.study.record(trial.number)
             self._told[trial.number] = record.epochs
             self._announce(record)
+        self._avoid(trial)
+
+    def _avoid(self, trial: Running) -> None:
+        """End the trial's process where its machine or GPU is out of use; Tune then tells of its death."""
+        if self.quarantine.holds(trial.process):
+            trial.failure = Failure("preempted", "its machine or GPU is out of use.")
+            ray.kill(trial.process)
 
     def hear(self, tune_id: str, result: Mapping[str, Any]) -> bool:
         """The trial's process says something, not its last word; tell whether the trial should stop."""
         trial = self._running[tune_id]
         if "location" in result:  # said with the first of its trials only
-            self._processes[trial.process] = Location(**json.loads(result["location"]))
+            self.quarantine.locate(trial.process, **json.loads(result["location"]))
+            self._avoid(trial)
         if "failure" in result:  # and the process ends itself, since it can use no GPU
             trial.failure = Failure(**json.loads(result["failure"]))
-            self.account.meter.stop(trial.number, saw_gpu=False)
+            self.account.stop(trial.number, saw_gpu=False)
         said = json.loads(result.get("measurements", "[]"))
         last = said[-1]["epoch"] if said else 0
         self.patience.hear(trial.number, last, trained=any(one["trained"] for one in said))
         if not said:
             return False
-        self.quarantine.suspects.clear(self._location(trial))
+        self.quarantine.clear(trial.process)
         return self._measure(trial.number, said) or not self.halt.may_go_on()
 
     def lose(self, tune_id: str, words: str) -> None:
@@ -177,6 +189,8 @@ class Bridge:
         trial = self._running.pop(tune_id, None)
         if trial is None:
             return
+        if trial.process is not None:
+            self.last_process = None if died else Process(trial.process, trial.given.cpus, trial.given.gpus)
         if self.study.is_live(trial.number):
             self._close(trial, result, died)
         else:
@@ -206,23 +220,19 @@ class Bridge:
     def _succeed(self, trial: Running) -> None:
         """The trial is complete, or was stopped early."""
         self.halt.stop(self._breaker.note(None))
-        self.quarantine.suspects.clear(self._location(trial))
+        self.quarantine.clear(trial.process)
 
     def _leave(self, trial: Running) -> None:
-        self.account.meter.stop(trial.number)
+        self.account.stop(trial.number)
         self.patience.end(trial.number)
-
-    def _location(self, trial: Running) -> Location:
-        return self._processes.get(trial.process, NOWHERE)
 
     # Failures
 
     def _fail(self, trial: Running, failure: Failure) -> None:
         """Do what the policy says."""
         policy = POLICIES[failure.kind]
-        location = self._location(trial)
-        self.halt.stop(self.quarantine.blame(failure, location, trial.number, trial.given, self.cores))
-        excused = self.quarantine.has(location)
+        self.halt.stop(self.quarantine.blame(failure, trial.process, trial.number, trial.given, self.cores))
+        excused = self.quarantine.has(trial.process)
         if policy.then == "more":
             self._give_more(trial, failure)
         elif policy.then == "elsewhere" and excused:
@@ -258,7 +268,7 @@ class Bridge:
         for one in said:
             epoch, trained = one["epoch"], one["trained"]
             if trained:
-                self.account.meter.train(number)
+                self.account.train(number)
             measurement = Measurement(epoch, one["metrics"], trained, one["stages"])
             stop = self.study.report(number, measurement, one["seconds"])
             if epoch > self._told.get(number, 0) and self.study.is_live(number):

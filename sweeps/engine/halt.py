@@ -22,7 +22,6 @@ class Halt:
     """Whether the sweep goes on, and why not.
 
     Attributes:
-        deadline: on time.monotonic's clock; no trial starts after it, those that run may finish.
         folder: of the sweep, where a request to stop would be.
         tell: gets a sentence when the sweep begins to stop.
         cause: why running trials end; the last epoch of each is on disk already.
@@ -33,7 +32,6 @@ class Halt:
         confirming: whether the search is over; the hours do not hold for what confirms it.
     """
 
-    deadline: float
     folder: Path
     tell: Callable[[str], None]
     cause: Literal["", "interrupt", "error", "failures"] = ""
@@ -65,12 +63,11 @@ class Halt:
             self.tell(f"Stopping after the epochs that run, at most {STOP_SECONDS:.0f} s; Ctrl-C again stops at once.")
         return time.monotonic() >= self._patient_until
 
-    def may_start(self, used_up: Callable[[], UsedUp]) -> bool:
-        """Tell whether a trial may start; ``used_up`` is asked for budgets other than the hours."""
+    def may_start(self, used_up: Callable[[bool], UsedUp]) -> bool:
+        """Tell whether a trial may start; ``used_up`` gets ``confirming`` and tells the budget that forbids it."""
         if not self.may_go_on() or (self.used_up and not (self.confirming and self.used_up == "hours")):
             return False
-        late = not self.confirming and time.monotonic() >= self.deadline
-        now: UsedUp = "hours" if late else used_up()
+        now = used_up(self.confirming)
         self.used_up = now or self.used_up
         return not now
 

@@ -15,25 +15,23 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from carcls.errors import InputError
-from sweeps.engine.resources import Machine, this_machine
-from sweeps.engine.servers import Servers
-from sweeps.interrupts import end_now, keeping_handlers, last_words, uninterrupted
+from sweeps.engine.compat import Servers
+from sweeps.engine.resources import Machine, Process, this_machine
+from sweeps.interrupts import keeping_handlers, last_words, uninterrupted
 
 # Ray, Tune and glibc read these from the environment; whoever set one of them keeps it.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in trials as on the command line
-    "RAY_task_oom_retries": "2",  # without it, a refit that the memory monitor ends begins again for ever
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a header whatever its verbosity
     "MALLOC_ARENA_MAX": "1",  # each trial of a process has a new thread, whose arena would keep what it has freed
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -42,7 +40,6 @@ _SETTINGS = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial may take so long to let go of its process
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
 }
-_PRELOAD = "RAY_preload_python_modules"  # Ray's own setting, read when it starts
 # Ray's sockets lie some 64 characters below its folder, and a socket's path has at most 107.
 _LONGEST_FOLDER = 24
 # In the folder for Ray, once its process has locked the folder. What nobody has locked any more is of a dead process.
@@ -67,13 +64,14 @@ class RaySession:
 
     def __init__(self, address: str | None = None, machine: Machine | None = None) -> None:
         self.address = address
-        self.preloading: Any = None  # Ray's promise that one more process has loaded what trials need
+        self.process: Process | None = None  # that ran the last trial, for what comes after it
+        self._groups: list[Any] = []  # what Ray has reserved for it
         self._machine = machine
         self._exits = ExitStack()
         self._ahead: Future[None] | None = None  # done once the Ray that was started ahead is there
         self._over = threading.Event()
         self._is_ours = False
-        self._servers: Servers | None = None
+        self._servers = Servers()
         self._folder: str | None = None
 
     def __enter__(self) -> RaySession:
@@ -84,43 +82,48 @@ class RaySession:
         with uninterrupted(), self._exits:
             self._end()
 
-    def start_ahead(self, log: Path, *, preload: bool) -> None:
+    def start_ahead(self, log: Path, *, preload: bool, processes: int | None = None) -> None:
         """Begin to start Ray here, while this process loads libraries and decodes images.
 
         Args:
             log: where Ray's messages go.
-            preload: whether the processes that Ray keeps ready, one a core, load what trials need.
+            preload: whether the processes that Ray keeps ready load what trials need.
+            processes: how many it keeps ready; None has it take one a core.
         """
         if self._ahead is None and not ray.is_initialized():
-            self._ahead = Future()
-            arguments = (self._ahead, log, preload)
+            self._ahead, self._servers.preload, self._servers.processes = Future(), preload, processes
+            arguments = (self._ahead, log)
             threading.Thread(target=self._begin, args=arguments, name="carsweep-ray", daemon=True).start()
 
-    @contextmanager
-    def connected(self, log: Path) -> Iterator[tuple[Machine, ...]]:
-        """Yield the machines of Ray, which is there now; its messages and Tune's go to the file ``log``."""
-        _set_environment()
+    def connect(self, log: Path) -> tuple[Machine, ...]:
+        """Start or join Ray unless it is there; return its machines. What it and Tune say goes to the file ``log``."""
         if self._ahead is not None:
-            self._ahead.exception()  # waits: whoever sends messages to a file puts back what was before
-        with _messages_to(log):
-            if not ray.is_initialized():
-                self._start()
-            yield _machines()
+            self._ahead.exception()  # waits
+        _prepare(log)
+        if not ray.is_initialized():
+            self._start()
+        found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return tuple(Machine(int(has["CPU"]), int(has.get("GPU", 0))) for has in found if has.get("CPU", 0) >= 1)
 
-    def _begin(self, ahead: Future[None], log: Path, preload: bool) -> None:
-        _set_environment()
-        ours = preload and _PRELOAD not in os.environ
-        if ours:
-            os.environ[_PRELOAD] = "sweeps.engine.preload"
+    def keep(self, group: Any) -> None:
+        """Leave ``process`` what Ray has reserved for it, until it is let go."""
+        self._groups.append(group)
+
+    def let_go(self) -> None:
+        """End the process that was kept, and give back what was reserved for it."""
+        if self.process is not None:
+            ray.kill(self.process.actor)
+        while self._groups:
+            ray.util.remove_placement_group(self._groups.pop())
+        self.process = None
+
+    def _begin(self, ahead: Future[None], log: Path) -> None:
+        _prepare(log)
         try:
-            with _messages_to(log):
-                self._start()
+            self._start()
         except Exception as error:
             ahead.set_exception(error)
             return
-        finally:
-            if ours:
-                del os.environ[_PRELOAD]
         ahead.set_result(None)
         self._over.wait()  # Linux kills Ray's processes with the thread that started them
 
@@ -148,7 +151,7 @@ class RaySession:
         if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         machine = self._machine or this_machine()
-        self._servers, self._folder = Servers(lost=_lost), self._folder or _make_folder()
+        self._folder = self._folder or _make_folder()
         with keeping_handlers(), self._servers.started():
             ray.init(
                 address="local",
@@ -164,47 +167,40 @@ class RaySession:
     def _end(self) -> None:
         if self._ahead is not None:
             self._ahead.exception()  # waits
-        if self._is_ours and ray.is_initialized():
-            if self._servers is not None and not self._servers.serve:
+        if ray.is_initialized():
+            if not self._servers.serve:
                 threading.Event().wait()  # who watches them ends this process; Ray would only wait for them
-            if self._servers is not None:
-                self._servers.leave()
-            self.preloading = None
-            _shut_down()
+            self.let_go()
+            self._servers.leave()
+            if self._is_ours:
+                _shut_down()
         self._over.set()
         self._clear()
 
     def _clear(self) -> None:
-        if self._servers is not None:
-            self._servers.kill()
+        self._servers.kill()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _shut_down() -> None:
-    collects = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         ray.shutdown(wait_for_processes=True)
     finally:
-        if collects:
-            gc.enable()
+        gc.enable()
 
 
-def _set_environment() -> None:
+def _prepare(log: Path) -> None:
+    """Set what Ray reads, and send what its loggers say to a file; the terminal belongs to the command line."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-
-
-def _machines() -> tuple[Machine, ...]:
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return tuple(Machine(int(has["CPU"]), int(has.get("GPU", 0))) for has in found if has.get("CPU", 0) >= 1)
-
-
-def _lost() -> None:
-    if ray.is_initialized():  # else somebody has ended Ray on purpose
-        end_now("Ray's servers on this machine have ended: perhaps its memory ran out, or somebody stopped them.")
+    logger, handler = logging.getLogger("ray"), logging.FileHandler(log, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for before in logger.handlers:
+        before.close()
+    logger.handlers, logger.propagate = [handler], False
 
 
 def _make_folder() -> str:
@@ -236,18 +232,3 @@ def _remove_orphans(root: Path) -> None:
                 shutil.rmtree(owned.parent, ignore_errors=True)
             finally:
                 os.close(descriptor)
-
-
-@contextmanager
-def _messages_to(log: Path) -> Iterator[None]:
-    """Send what Ray's loggers say to a file; the terminal belongs to the command line."""
-    logger = logging.getLogger("ray")
-    before, propagated = logger.handlers[:], logger.propagate
-    handler = logging.FileHandler(log, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger.handlers, logger.propagate = [handler], False
-    try:
-        yield
-    finally:
-        handler.close()
-        logger.handlers, logger.propagate = before, propagated

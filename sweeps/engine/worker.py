@@ -1,13 +1,18 @@
-"""What Ray runs in a trial's process. Processes are used again, so that libraries and data are loaded once in each."""
+"""What Ray runs in a trial's process, and how its measurements travel.
+
+Processes are used again, so that libraries and data are loaded once in each. Short epochs are told in groups, since
+each message waits for a turn of Tune's loop.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,16 +26,19 @@ from carcls.config import TrialConfig
 from carcls.machine import hold_gpus, keep_freed_memory
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
-from sweeps.engine.reports import Reports, last_told, told_at_once
+from carcls.unfreezing import open_stages
 from sweeps.failures import Failure, Location, failure_of, is_broken_device
 from sweeps.spec.fields import EarlyStopping
 
 TRACEBACK = "error.txt"
 Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]], Outcome]
 
-
 # So long Ray may take to end a process.
 _KILL_SECONDS = 10.0
+# So long a measurement may wait for the next one; epochs that take longer are told at once.
+GROUP_SECONDS = 0.5
+# A trial that has taken longer tells its last epoch before it ends: that may take long, and is known by it.
+_BEFORE_END_SECONDS = 1.0
 # The machine that this process has told that it is on, once it has: each report costs milliseconds.
 _told: list[str] = []
 
@@ -86,10 +94,11 @@ def run_order(order: Order) -> None:
 
 
 def _location() -> str:
-    """Return the JSON of ``sweeps.failures.Location``."""
-    context = get_runtime_context()
+    """Return the JSON of ``sweeps.failures.Location`` with ``group``, the id of what Ray has reserved for it."""
+    context, group = get_runtime_context(), ray.util.get_current_placement_group()
     gpus = context.get_accelerator_ids().get("GPU", [])
-    return json.dumps(asdict(Location(context.get_node_id(), gpus[0] if len(gpus) == 1 else "")))
+    here = Location(context.get_node_id(), gpus[0] if len(gpus) == 1 else "")
+    return json.dumps({**asdict(here), "group": group.id.hex() if group else ""})
 
 
 def _answer(error: Exception, order: Order) -> Failure:
@@ -168,3 +177,63 @@ def _end_process() -> None:
 def _keep_traceback(trial: Path) -> None:
     trial.mkdir(parents=True, exist_ok=True)
     (trial / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+
+
+class Reports:
+    """Collects measurements and sends them, each once and in order.
+
+    The first waits for no other: it shows that trial and process work.
+
+    Args:
+        send: gets ``{"measurements": JSON}``; may not return when the trial is stopped.
+        at_once: epochs whose measurement waits for no other.
+        clock: seconds that only grow.
+        last: the last epoch that is told before the trial ends.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[dict[str, Any]], None],
+        at_once: Container[int],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        last: int = 0,
+    ) -> None:
+        self._send, self._at_once, self._last, self._clock = send, at_once, last, clock
+        self._held: list[dict[str, Any]] = []
+        self._began, self._sent = clock(), -math.inf
+
+    def note(self, said: dict[str, Any]) -> None:
+        """Take a measurement, plain JSON values with its ``epoch``; send what is held when it is time."""
+        self._held.append(said)
+        now = self._clock()
+        is_last = said["epoch"] == self._last and now - self._began >= _BEFORE_END_SECONDS
+        if is_last or said["epoch"] in self._at_once or now - self._sent >= GROUP_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is held, if anything is."""
+        if self._held:
+            self._send(self.take())
+            self._sent = self._clock()
+
+    def take(self) -> dict[str, Any]:
+        """Return what is held, for a message that is sent anyway; nothing is held after."""
+        held, self._held = self._held, []
+        return {"measurements": json.dumps(held)} if held else {}
+
+
+def told_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[int]:
+    """Return the epochs (from 1) that are told at once: a trial may end there, or the backbone opens for the next.
+
+    >>> sorted(told_at_once(TrialConfig(epochs=10, unfreezing="5:all"), EarlyStopping()))
+    [2, 5, 6]
+    """
+    opened = (open_stages(config.unfreezing, epoch, config.epochs, 1) > 0 for epoch in range(config.epochs))
+    opens = next((epoch for epoch, is_open in enumerate(opened) if is_open), 0)
+    return frozenset({*stopping.rungs(config.epochs), opens})
+
+
+def last_told(config: TrialConfig) -> int:
+    """Return the last epoch (from 1) that a trial tells before it ends; retrieval tells the last with its score."""
+    return config.epochs - (config.family == "retrieval")

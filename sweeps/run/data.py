@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.engine.observers import Progress
+from sweeps.engine import Progress
 from sweeps.spec.space import Range
 from sweeps.text import counts_text
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from carcls.catalog import BackboneRecord
 from carcls.stages import StageStore
-from sweeps.engine.rates import Machine
+from sweeps.engine.resources import Machine
 from sweeps.run.check import Checked, fit_to_data, fit_to_images
 from sweeps.run.data import NOT_READ, located, prepare_data
 from sweeps.run.plan_stages import PlannedStage, planned_stages
@@ -30,7 +30,7 @@ from sweeps.text import (
 
 if TYPE_CHECKING:
     from carcls.data.config import DataSummary
-    from sweeps.engine.observers import Progress
+    from sweeps.engine import Progress
     from sweeps.engine.resources import Share
     from sweeps.run.command import Command
 

@@ -17,7 +17,7 @@ from carcls.architecture import architecture_of
 from carcls.catalog import BackboneRecord, find_backbone
 from carcls.config import SCRATCH, TrialConfig
 from carcls.unfreezing import open_stages
-from sweeps.engine.rates import Machine, Rates, rates_of
+from sweeps.engine.resources import Machine, Rates, rates_of
 from sweeps.spec.fields import survival
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.confirmation import repeats_of

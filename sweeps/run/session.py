@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sweeps.engine.engine import EngineResult
     from sweeps.engine.resources import Share
     from sweeps.engine.session import RaySession
+    from sweeps.engine.task import Work
     from sweeps.run.command import Command
     from sweeps.spec.spec import SweepSpec
     from sweeps.tracking.mirror import Mirror
@@ -64,11 +65,19 @@ class SweepSession:
         """The sweep's own folder, absolute."""
         return self.command.root / str(self.spec.name)
 
+    @property
+    def work(self) -> Work:
+        """What the processes of the sweep work on."""
+        from sweeps.engine.task import Work
+
+        images = self.dataset.counts["train"] + self.dataset.counts["validation"]
+        return Work(self.spec, self.folder, self.folder / "dataset.json", self.stages.root, self.ray, images)
+
     def compute(self, function: str, **arguments: Any) -> Any:
         """Return what a function returns, in a trial's process; raises as ``sweeps.engine.task.run_task``."""
         from sweeps.engine.task import run_task
 
-        return run_task(function, arguments, self.spec, self.folder, self.stages.root, self.ray)
+        return run_task(self.work, function, arguments)
 
     def evaluate_on_test(
         self, record: TrialRecord, *, refit: bool = False, files: tuple[str, str] = ("test.json", TEST_PREDICTIONS)

@@ -27,7 +27,7 @@ from sweeps.text import plural
 from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
-    from sweeps.engine.observers import Progress, Watcher
+    from sweeps.engine import Progress, Watcher
     from sweeps.run.command import Command
     from sweeps.run.comparison import Together
     from sweeps.run.plan import Plan

@@ -26,8 +26,8 @@ from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
+    from sweeps.engine import Observer, Progress, Watcher
     from sweeps.engine.engine import EngineResult
-    from sweeps.engine.observers import Observer, Progress, Watcher
     from sweeps.engine.session import RaySession
     from sweeps.run.command import Command
     from sweeps.tracking.mirror import Mirror
@@ -89,9 +89,8 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
     with locked(folder):
         forget_request(folder)
         if command.address is None and (command.changes or not (folder / "result.json").is_file()):
-            # Ray keeps a process ready for each core. Where far fewer trials run, they fill the memory for nothing.
-            share, cores = checked.share, checked.machine.cores
-            ray.start_ahead(folder / "ray.log", preload=not share.gpus and 2 * share.concurrency >= cores)
+            share = checked.share
+            ray.start_ahead(folder / "ray.log", preload=not share.gpus, processes=share.concurrency)
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
             write_file(folder, "sweep", command.tracking_uri, [spec])
@@ -155,26 +154,18 @@ def _run_and_finish(session: SweepSession, watcher: Watcher, finish: Finish, mir
 def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Observer]) -> EngineResult:
     from carcls.families import known_costs
 
-    spec, dataset = session.spec, session.dataset
+    spec, classes = session.spec, len(session.dataset.classes)
     with Waiting(watcher.note, "starting Ray and its processes, which load PyTorch …") as beginning:
         from sweeps.engine.engine import run_trials
-        from sweeps.engine.task import Preload
 
-        is_here = session.ray.address is None and not session.share.gpus
-        preload = [Preload(session.ray, session.share.concurrency)] if is_here else []
         return run_trials(
-            spec,
-            session.folder / "dataset.json",
-            session.stages.root,
-            session.folder,
-            [beginning, *observers, *preload],
-            session.ray,
+            session.work,
+            [beginning, *observers],
             confirm=partial(repeats_wanted, spec) if spec.confirm else None,
             edits=session.command.changes,
             tell=watcher.note,
             on_status=watcher.on_status,
-            costs=lambda config: known_costs(config, len(dataset.classes)),
-            images=dataset.counts["train"] + dataset.counts["validation"],
+            costs=lambda config: known_costs(config, classes),
         )
 
 

@@ -42,6 +42,7 @@ from pathlib import Path
 from sweeps.engine.engine import run_trials
 from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
+from sweeps.engine.task import Work
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.yaml_text import read_tree
 from sweeps.run.session import repeats_wanted
@@ -54,10 +55,11 @@ class Silent:
 folder = Path(sys.argv[1])
 spec = SweepSpec.from_tree(read_tree((folder / "spec.yaml").read_text(), "spec.yaml"))
 with RaySession(machine=Machine(2)) as session:
-    run_trials(
-        spec, folder / "dataset.json", folder / "stages", folder / "sweep", [Silent()], session,
-        runner="slow_runner:run", loader="slow_runner:load", confirm=partial(repeats_wanted, spec),
+    work = Work(
+        spec, folder / "sweep", folder / "dataset.json", folder / "stages", session,
+        runner="slow_runner:run", loader="slow_runner:load",
     )
+    run_trials(work, [Silent()], confirm=partial(repeats_wanted, spec))
 """
 
 

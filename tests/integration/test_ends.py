@@ -9,13 +9,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from sweeps.run.status import sweep_status
 
@@ -24,15 +22,9 @@ SENTENCE = "everything so far is kept"
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pictures(tmp_path_factory: pytest.TempPathFactory, draw_tints: Callable[..., Path]) -> Path:
     """Return class folders of coloured noise."""
-    root = tmp_path_factory.mktemp("pictures")
-    for label in range(3):
-        (root / f"class {label}").mkdir()
-        for image in range(20):
-            pixels = np.random.default_rng([label, image]).integers(0, 256, (6, 9, 3), np.uint8)
-            Image.fromarray(pixels).resize((96, 64)).save(root / f"class {label}" / f"{image}.png")
-    return root
+    return draw_tints(tmp_path_factory.mktemp("pictures"), 16, 4, size=(64, 96), tints=[(0, 0, 0)] * 3, noise=256)
 
 
 class Command:

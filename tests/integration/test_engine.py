@@ -9,19 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from helpers import Diary, importable, light_work, log_of
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError, OutputError
 from carcls.outcome import Measurement
+from sweeps.engine.budget import BudgetStatus
 from sweeps.engine.engine import Confirm, EngineResult, run_trials
-from sweeps.engine.forecast import BudgetStatus
 from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
+from sweeps.engine.task import run_task
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, Range
 from sweeps.spec.spec import SweepSpec
@@ -43,6 +46,9 @@ def note(data, **what):
     line = json.dumps({"pid": os.getpid(), "time": time.time(), **what})
     with open(data["log"], "a") as file:
         file.write(line + "\\n")
+
+def pid(data, stages):
+    return os.getpid()
 
 def run(config, data, stages, report):
     key = f"{config.dropout:.6f}"
@@ -73,67 +79,39 @@ from pathlib import Path
 from sweeps.engine.engine import run_trials
 from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
+from sweeps.engine.task import Work
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.yaml_text import read_tree
 
 class Printer:
-    known = set()
     def trial_changed(self, record):
-        if record.number not in self.known:
-            self.known.add(record.number)
-            print("started", record.number, flush=True)
-        elif record.status == "running":
-            print("epoch", record.number, record.epochs, flush=True)
-        if record.status != "running":
-            print("finished", record.number, record.status, flush=True)
+        print("started", record.number, flush=True)
 
 folder = Path(sys.argv[1])
 with RaySession(machine=Machine(2)) as session:
-    result = run_trials(
+    work = Work(
         SweepSpec.from_tree(read_tree((folder / "spec.yaml").read_text(), "spec.yaml")),
-        folder / "dataset.json", folder / "stages", folder / "sweep", [Printer()], session,
+        folder / "sweep", folder / "dataset.json", folder / "stages", session,
         runner="quick_runner:run", loader="quick_runner:load",
     )
+    result = run_trials(work, [Printer()])
 assert "mlflow" not in sys.modules  # its import takes seconds; Tune does it for callbacks of its user's
 print("interrupted" if result.interrupted else "done", [r.status for r in result.records], flush=True)
 """
 
 
-class Diary:
-    """An observer that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.news: list[tuple[str, int]] = []
-        self.finished: list[TrialRecord] = []
-        self.epochs: list[tuple[int, int]] = []
-
-    def trial_changed(self, record: TrialRecord) -> None:
-        """Note what is new, and keep the record of a trial that has ended."""
-        if record.status != "running":
-            self.news.append(("finished", record.number))
-            self.finished.append(record)
-        elif ("started", record.number) in self.news:
-            self.news.append(("epoch", record.number))
-            self.epochs.append((record.number, record.epochs))
-        else:
-            self.news.append(("started", record.number))
-
-
 @pytest.fixture(scope="module")
 def runner_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the light runner, where trial processes look for modules."""
-    folder = tmp_path_factory.mktemp("runner")
-    (folder / "quick_runner.py").write_text(RUNNER)
-    with pytest.MonkeyPatch.context() as patch:
-        # Trial processes inherit it, and so find the runner.
-        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    with importable(tmp_path_factory.mktemp("runner"), "quick_runner", RUNNER) as folder:
         yield folder
 
 
 @pytest.fixture(scope="module")
 def session(runner_folder: Path) -> Iterator[None]:
     """One Ray for the tests that can share it: 4 CPUs and one GPU in its books."""
-    with RaySession(machine=Machine(4, 1)) as session, session.connected(runner_folder / "ray.log"):
+    with RaySession(machine=Machine(4, 1)) as session:
+        session.connect(runner_folder / "ray.log")
         yield
 
 
@@ -160,29 +138,13 @@ def run(
     **data: Any,
 ) -> EngineResult:
     """Run the sweep under ``folder`` with the light runner; ``data`` is what the runner gets as its data set."""
-    (folder / "dataset.json").write_text(json.dumps({"log": str(folder / "log"), **data}))
-    return run_trials(
-        spec,
-        folder / "dataset.json",
-        folder / "stages",
-        folder / "sweep",
-        [observer or Diary()],
-        RaySession(),
-        runner="quick_runner:run",
-        loader="quick_runner:load",
-        on_status=on_status,
-        confirm=confirm,
-    )
+    with light_work(folder, spec, "quick_runner", data) as work:
+        return run_trials(work, [observer or Diary()], confirm=confirm, on_status=on_status)
 
 
 def confirmed_once(records: Sequence[TrialRecord]) -> list[Repeat]:
     """Confirm the first trial with one fresh seed."""
     return repeats_of(0, TrialConfig.model_validate(dict(records[0].config)), 0, 1)
-
-
-def log_of(folder: Path) -> list[dict[str, Any]]:
-    """What the runner noted, in the order of writing."""
-    return [json.loads(line) for line in (folder / "log").read_text().splitlines()]
 
 
 def most_at_a_time(folder: Path) -> int:
@@ -340,6 +302,22 @@ class TestWithASharedRay:
         assert record.spent.epochs == 4
         assert record.spent.seconds >= 5 * 0.2
 
+    def test_what_comes_after_the_trials_is_computed_in_the_process_of_the_last_one(self, tmp_path: Path) -> None:
+        """It has loaded everything; what confirms the search ran in it, too. Where it dies another one is started."""
+        before = ray.available_resources()
+        with light_work(tmp_path, spec_of(trials=1, cpus_per_trial=4.0), "quick_runner", {}) as work:
+            run_trials(work, [Diary()], confirm=confirmed_once)
+            pid = run_task(work, "quick_runner:pid", {})
+            assert [line["pid"] for line in log_of(tmp_path)] == [pid] * 12
+            os.kill(pid, signal.SIGKILL)
+            another = run_task(work, "quick_runner:pid", {})
+            assert another != pid
+            assert run_task(work, "quick_runner:pid", {}) == another
+        deadline = time.monotonic() + 30
+        while ray.available_resources().get("CPU") != before["CPU"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
     def test_trials_run_where_the_driver_runs(self, tmp_path: Path) -> None:
         """A relative path means the same in a trial's process as on the command line."""
         run(tmp_path, spec_of(trials=1, config={"epochs": 1}))
@@ -388,68 +366,14 @@ class TestWithASharedRay:
             run(tmp_path, spec_of(cpus_per_trial=4096.0))
 
 
-def children_of(pid: int, *, working: bool) -> list[str]:
-    """Command lines of the living processes that descend from ``pid``, found by the mark in their environment.
-
-    ``working`` keeps those that run trials: after a kill -9 Ray's agents, and a process just starting, need up to
-    a minute to notice.
-    """
-    mark = f"ENGINE_TEST_DRIVER={pid}".encode()
+def processes_of(mark: str) -> list[str]:
+    """Command lines of the living processes that have inherited a mark in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (process / "environ").read_bytes():
-                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                found.append(f"{process.name} {command}")
-        except OSError:
-            continue
-    busy = [command for command in found if " ray::" in command and "Agent" not in command]
-    return busy if working else found
-
-
-def start_driver(folder: Path, spec: SweepSpec, **data: Any) -> subprocess.Popen[str]:
-    """Start a sweep in a process group of its own."""
-    (folder / "dataset.json").write_text(json.dumps({"log": str(folder / "log"), **data}))
-    (folder / "spec.yaml").write_text(spec.to_yaml())
-    (folder / "driver.py").write_text(DRIVER)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    # The mark is the driver's own pid: the shell becomes the driver, and its children inherit the mark.
-    command = 'export ENGINE_TEST_DRIVER=$$; exec "$0" "$@"'
-    return subprocess.Popen(
-        ["bash", "-c", command, sys.executable, "driver.py", str(folder)],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def read_until(driver: subprocess.Popen[str], word: str) -> None:
-    """Read the driver line by line until one begins with ``word``."""
-    assert driver.stdout is not None
-    for line in driver.stdout:
-        if line.startswith(word):
-            return
-    assert driver.stderr is not None
-    raise AssertionError(f"the driver ended without {word!r}: {driver.stderr.read()}")
-
-
-def wait_for_none_left(pid: int, seconds: float, *, working: bool = False) -> None:
-    """Fail unless the descendants of ``pid`` end in time."""
-    end = time.monotonic() + seconds
-    while children_of(pid, working=working) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert children_of(pid, working=working) == []
-
-
-def run_to_the_end(folder: Path, spec: SweepSpec) -> list[str]:
-    """Run a driver undisturbed; return the lines it printed."""
-    driver = start_driver(folder, spec)
-    out, error = driver.communicate(timeout=120)
-    assert driver.returncode == 0, error
-    return out.splitlines()
+        with suppress(OSError):
+            if f"ENGINE_TEST={mark}".encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_text())
+    return found
 
 
 @pytest.mark.usefixtures("runner_folder")
@@ -458,37 +382,30 @@ def test_ctrl_c_ends_quickly_and_leaves_the_rest_to_the_next_run(tmp_path: Path)
     if ray.is_initialized():
         ray.shutdown()
     spec = spec_of(trials=4)
-    driver = start_driver(tmp_path, spec, sleep=60.0)  # no epoch may be waited for
-    read_until(driver, "started")
-    read_until(driver, "started")
+    (tmp_path / "dataset.json").write_text(json.dumps({"log": str(tmp_path / "log"), "sleep": 60.0}))
+    (tmp_path / "spec.yaml").write_text(spec.to_yaml())
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path)],
+        env={**environment, "ENGINE_TEST": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert driver.stdout is not None
+    assert [driver.stdout.readline().split()[0] for _ in range(2)] == ["started"] * 2
     # As a terminal does it: the whole process group hears it.
     os.killpg(driver.pid, signal.SIGINT)
     start = time.monotonic()
     out, error = driver.communicate(timeout=60)
-    assert time.monotonic() - start < 30
-    assert driver.returncode == 0, error
+    assert time.monotonic() - start < 30  # no epoch is waited for
+    assert (driver.returncode, error) == (0, "")
     assert out.splitlines()[-1].startswith("interrupted ['running', 'running']")
-    assert error == ""
-    wait_for_none_left(driver.pid, 5)
+    end = time.monotonic() + 5
+    while processes_of(str(tmp_path)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert processes_of(str(tmp_path)) == []
     with Study.open(tmp_path / "sweep", spec) as study:
         again = [study.ask() for _ in range(4)]
     assert [asked.number for asked in again if asked is not None] == [0, 1, 2, 3]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("runner_folder")
-def test_kill_9_of_the_driver_loses_no_trial_and_computes_none_twice(tmp_path: Path) -> None:
-    """After kill -9 half-way the next run ends with exactly the budget; what had finished is not run again."""
-    if ray.is_initialized():
-        ray.shutdown()
-    spec = spec_of(trials=8)
-    driver = start_driver(tmp_path, spec, sleep=0.1)
-    for _ in range(3):
-        read_until(driver, "finished")
-    read_until(driver, "epoch")
-    driver.kill()
-    driver.communicate()
-    wait_for_none_left(driver.pid, 20, working=True)
-    out = run_to_the_end(tmp_path, spec)
-    assert out[-1] == f"done {['complete'] * 8}"
-    assert sum(line.startswith("finished") for line in out) <= 5

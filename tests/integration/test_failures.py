@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import re
 import signal
@@ -20,18 +19,16 @@ import pytest
 import ray
 import torch
 from filelock import FileLock
+from helpers import Diary, importable, light_work, log_of
 from ray.cluster_utils import Cluster
 
 from carcls.stages import StageStore
 from sweeps.engine.engine import EngineResult, run_trials
-from sweeps.engine.quarantine import hold
 from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
-from sweeps.failures import Location
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice
 from sweeps.spec.spec import SweepSpec
-from sweeps.trial import TrialRecord
 
 # Of an epoch: trials shorter than the start of a process would all run in the first one.
 LONG = 4.0
@@ -114,35 +111,19 @@ def used_memory() -> int:
     return 1024 * (int(found["MemTotal"].split()[0]) - int(found["MemAvailable"].split()[0]))
 
 
-class Diary:
-    """An observer that keeps what it hears, and may act on an epoch."""
-
-    def __init__(self, on_epoch: Callable[[int, int], None] = lambda *_: None) -> None:
-        self.finished: list[TrialRecord] = []
-        self._on_epoch = on_epoch
-
-    def trial_changed(self, record: TrialRecord) -> None:
-        """Act on an epoch; keep the record of a trial that has ended."""
-        if record.status != "running":
-            self.finished.append(record)
-        elif record.epochs:
-            self._on_epoch(record.number, record.epochs)
-
-
 @pytest.fixture(scope="module")
 def runner_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the runner, where trial processes look for modules."""
-    folder = tmp_path_factory.mktemp("runner")
-    (folder / "failing_runner.py").write_text(RUNNER + inspect.getsource(used_memory))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    code = RUNNER + inspect.getsource(used_memory)
+    with importable(tmp_path_factory.mktemp("runner"), "failing_runner", code) as folder:
         yield folder
 
 
 @contextmanager
 def local_ray(folder: Path, *, cpus: int, gpus: int) -> Iterator[None]:
     """Have a Ray that believes to have so much."""
-    with RaySession(machine=Machine(cpus, gpus)) as session, session.connected(folder / "ray.log"):
+    with RaySession(machine=Machine(cpus, gpus)) as session:
+        session.connect(folder / "ray.log")
         yield
 
 
@@ -167,7 +148,6 @@ def run(
 ) -> EngineResult:
     """Run one trial for each dropout, one at a time on one CPU unless told otherwise; each fails as ``spoil`` says."""
     wrong = {f"{dropout:.1f}": how for dropout, how in spoil.items()}
-    (folder / "dataset.json").write_text(json.dumps({"log": str(folder / "log"), "spoil": wrong, **data}))
     changes = {"concurrency": 1, "cpus_per_trial": 1.0, **(config or {})}
     spec = SweepSpec.model_validate(
         {
@@ -180,23 +160,9 @@ def run(
             **changes,
         }
     )
-    return run_trials(
-        spec,
-        folder / "dataset.json",
-        stages or folder / "stages",
-        folder / "sweep",
-        [observer or Diary()],
-        RaySession(),
-        runner="failing_runner:run",
-        loader="failing_runner:load",
-        edits=edits,
-        tell=(said if said is not None else []).append,
-    )
-
-
-def log_of(folder: Path) -> list[dict[str, Any]]:
-    """What the runner noted, in the order of writing."""
-    return [json.loads(line) for line in (folder / "log").read_text().splitlines()]
+    tell = (said if said is not None else []).append
+    with light_work(folder, spec, "failing_runner", {"spoil": wrong, **data}, stages) as work:
+        return run_trials(work, [observer or Diary()], edits=edits, tell=tell)
 
 
 @pytest.mark.usefixtures("session")
@@ -469,23 +435,6 @@ def test_trials_never_take_the_cpu_for_a_gpu_that_is_not_there(tmp_path: Path) -
     assert "3 trials in a row could not use the GPU that they were given: " in result.stopped
     assert {record.spent.gpu_seconds for record in result.records} == {0.0}
     assert min(record.spent.cpu_seconds for record in failed) > 0
-
-
-@pytest.mark.parametrize("share", [1.0, 0.5])
-def test_one_gpu_is_held_and_the_others_are_left(tmp_path: Path, share: float) -> None:
-    """Ray hands out GPU 0 first; what holds GPU 1 gives it back."""
-    with local_ray(tmp_path, cpus=1, gpus=3):
-        (holder,) = hold(Location(ray.nodes()[0]["NodeID"], "1"), {"CPU": 1.0, "GPU": 3.0}, share)
-        ray.get(holder.__ray_ready__.remote())  # comes after what it was told before: it has looked at all of them
-        wait_for(lambda: ray.available_resources().get("GPU") == 2)
-
-        @ray.remote(num_gpus=2, num_cpus=1)
-        def gpus() -> list[str]:
-            return [str(gpu) for gpu in ray.get_runtime_context().get_accelerator_ids()["GPU"]]
-
-        assert sorted(ray.get(gpus.remote())) == ["0", "2"]
-        ray.kill(holder)
-        wait_for(lambda: ray.available_resources().get("GPU") == 3)
 
 
 def is_stopped(pid: int) -> bool:

@@ -86,7 +86,7 @@ def test_what_one_thread_has_freed_the_next_one_uses(
         else:
             session = stack.enter_context(RaySession())
             session.start_ahead(tmp_path / "ray.log", preload=True)
-        stack.enter_context(session.connected(tmp_path / "ray.log"))
+        session.connect(tmp_path / "ray.log")
         first, *later = ray.get(sizes.remote())
     assert max(later) < 1.1 * first
 
@@ -120,31 +120,24 @@ def test_the_folder_of_a_process_that_was_killed_goes_with_the_next_one(
 def test_a_session_uses_the_ray_that_it_started_ahead(tmp_path: Path) -> None:
     """Its processes have loaded what trials need and no compiler, trials get them; no message gets to the terminal."""
     with RaySession() as session:
-        session.start_ahead(tmp_path / "ray.log", preload=True)
-        with session.connected(tmp_path / "ray.log") as machines:
-            assert machines
-            assert [type(handler) for handler in logging.getLogger("ray").handlers] == [logging.FileHandler]
-            processes = [Process.remote() for _ in range(machines[0].cores)]
-            for loaded in ray.get([process.loaded.remote() for process in processes]):
-                assert {"sweeps.engine.worker", "carcls.families.retrieval", "torch"} <= loaded
-                assert not {"torch._dynamo", "timm", "mlflow", "sklearn"} & loaded
-            for enabled, frozen in ray.get([process.collects.remote() for process in processes]):
-                assert enabled
-                assert frozen > 100_000
+        session.start_ahead(tmp_path / "ray.log", preload=True, processes=1)
+        assert session.connect(tmp_path / "ray.log")
+        assert [type(handler) for handler in logging.getLogger("ray").handlers] == [logging.FileHandler]
+        process = Process.remote()
+        loaded = ray.get(process.loaded.remote())
+        assert {"sweeps.engine.worker", "carcls.families.retrieval", "torch"} <= loaded
+        assert not {"torch._dynamo", "timm", "mlflow", "sklearn"} & loaded
+        enabled, frozen = ray.get(process.collects.remote())
+        assert enabled
+        assert frozen > 100_000
         assert ray.is_initialized()
     assert not ray.is_initialized()
 
 
 def test_a_ray_that_nobody_needed_is_ended(tmp_path: Path) -> None:
     """A mistake is found in the images: no trial comes."""
-
-    def read_no_images() -> None:
-        with RaySession() as session:
-            session.start_ahead(tmp_path / "ray.log", preload=False)
-            raise ValueError("no images")
-
-    with pytest.raises(ValueError, match="no images"):
-        read_no_images()
+    with RaySession() as session:
+        session.start_ahead(tmp_path / "ray.log", preload=False)
     assert not ray.is_initialized()
 
 
@@ -153,8 +146,8 @@ def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path
     with RaySession() as session:
         for _ in range(2):
             session.start_ahead(tmp_path / "ray.log", preload=False)
-            with session.connected(tmp_path / "ray.log"):
-                assert "sys" in ray.get(Process.remote().loaded.remote())
+            session.connect(tmp_path / "ray.log")
+            assert "sys" in ray.get(Process.remote().loaded.remote())
             time.sleep(0.5)
             assert ray.is_initialized()
     assert not ray.is_initialized()
@@ -162,11 +155,11 @@ def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path
 
 def test_a_ray_that_runs_already_is_used_and_left_alone(tmp_path: Path) -> None:
     """Somebody else has started it."""
-    with RaySession() as others, others.connected(tmp_path / "ray.log"):
+    with RaySession() as others:
+        others.connect(tmp_path / "ray.log")
         with RaySession() as session:
             session.start_ahead(tmp_path / "ray.log", preload=False)
-            with session.connected(tmp_path / "ray.log"):
-                pass
+            session.connect(tmp_path / "ray.log")
         assert ray.is_initialized()
     assert not ray.is_initialized()
 
@@ -194,7 +187,8 @@ def watched_shutdown(**options):
     print("collects", gc.isenabled(), "freed", freed)
     shutdown(**options)
 ray.shutdown = watched_shutdown
-with RaySession(machine=Machine(1)) as session, session.connected(Path({str(tmp_path / "ray.log")!r})):
+with RaySession(machine=Machine(1)) as session:
+    session.connect(Path({str(tmp_path / "ray.log")!r}))
     gc.set_threshold(10_000_000)
     Knot(ray.put(1))
 print("collects", gc.isenabled())

@@ -10,12 +10,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 TRIALS = 6
 KILLS = 20
@@ -35,18 +34,10 @@ SETTINGS = [
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return class folders of noise with a tint."""
-    root = tmp_path_factory.mktemp("pictures")
-    noise = np.random.default_rng(0)
-    for place, name in enumerate(("red", "green", "blue")):
-        folder = root / name
-        folder.mkdir()
-        for number in range(24):
-            pixels = noise.integers(0, 200, (40, 40, 3), dtype=np.uint8)
-            pixels[..., place] += 20
-            Image.fromarray(pixels).save(folder / f"{number}.png")
-    return root
+def pictures(tmp_path_factory: pytest.TempPathFactory, draw_tints: Callable[..., Path]) -> Path:
+    """Return class folders of noise with a faint tint."""
+    tints = ((20, 0, 0), (0, 20, 0), (0, 0, 20))
+    return draw_tints(tmp_path_factory.mktemp("pictures"), 18, 6, size=(40, 40), tints=tints, noise=200)
 
 
 def carsweep(folder: Path, *words: str) -> subprocess.Popen[str]:

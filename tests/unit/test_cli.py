@@ -276,7 +276,7 @@ def test_what_is_not_there_is_neither_shown_nor_promoted(words: str, said: str, 
 
 def test_what_is_told_of_a_job_has_no_password(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the cluster's address nor the job's command shows the password that is in it."""
-    from sweeps.engine import jobs as submit
+    from sweeps.engine import cluster as submit
 
     monkeypatch.setattr(submit, "submit_job", lambda *_, **__: "job-1")
     words = ["--address", "http://ann:s3cret@host:8265", "--tracking-uri", "http://ann:s3cret@other:5000"]

@@ -14,7 +14,7 @@ from carcls.data.config import DataSummary
 from sweeps.cli.output import say
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import SweepView, draw_trials, open_view
-from sweeps.engine.forecast import BudgetStatus
+from sweeps.engine.budget import BudgetStatus
 from sweeps.results.leaderboard import Leaderboard, find_best
 from sweeps.results.result import Registered, SweepResult, TestReading
 from sweeps.spec.loading import load_spec

@@ -10,7 +10,7 @@ import pytest
 from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
-from sweeps.engine.rates import Machine, rates_of, this_machine
+from sweeps.engine.resources import Machine, rates_of, this_machine
 from sweeps.run.data import wanted_sizes
 from sweeps.run.plan import Plan
 from sweeps.spec.loading import load_spec

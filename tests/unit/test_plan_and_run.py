@@ -19,7 +19,7 @@ from carcls.data.splits import cut_splits
 from carcls.errors import InputError
 from carcls.families import preflight
 from carcls.stages import StageStore
-from sweeps.engine.rates import Machine
+from sweeps.engine.resources import Machine
 from sweeps.run.check import claim_folder, fit_to_data, require_same_data
 from sweeps.run.data import expected_demo
 from sweeps.run.plan import Plan

@@ -68,12 +68,6 @@ def test_cores_are_not_left_idle(machines: tuple[Machine, ...], trials: int) -> 
     assert placed(machines, share._replace(cpus=share.cpus + 1)) < trials
 
 
-def test_a_trial_does_not_span_machines() -> None:
-    """Two machines of eight cores give one trial eight, not sixteen."""
-    two = (Machine(8, 0), Machine(8, 0))
-    assert trial_resources(SweepSpec(family="transfer", trials=1), *two) == Share(8.0, 0.0, 1)
-
-
 @pytest.mark.parametrize(
     ("asked", "machines", "said"),
     [
@@ -92,19 +86,24 @@ def test_more_than_a_machine_has_is_refused_with_the_remedy(
 
 
 @pytest.mark.parametrize(
-    ("asked", "machine", "share"),
+    ("asked", "machines", "share"),
     [
-        ({}, Machine(8, 0), Share(1.0, 0.0, 8)),
-        ({"trials": 2}, Machine(8, 0), Share(4.0, 0.0, 2)),
-        ({"concurrency": 4}, Machine(8, 0), Share(2.0, 0.0, 4)),
-        ({"cpus_per_trial": 3.0}, Machine(8, 0), Share(3.0, 0.0, 2)),
-        ({}, Machine(16, 2), Share(8.0, 1.0, 2)),
-        ({"gpus_per_trial": 0.25}, Machine(16, 2), Share(2.0, 0.25, 8)),
+        ({}, [Machine(8, 0)], Share(1.0, 0.0, 8)),
+        ({"trials": 2}, [Machine(8, 0)], Share(4.0, 0.0, 2)),
+        ({"concurrency": 4}, [Machine(8, 0)], Share(2.0, 0.0, 4)),
+        ({"cpus_per_trial": 3.0}, [Machine(8, 0)], Share(3.0, 0.0, 2)),
+        ({}, [Machine(16, 2)], Share(8.0, 1.0, 2)),
+        ({"gpus_per_trial": 0.25}, [Machine(16, 2)], Share(2.0, 0.25, 8)),
+        # A trial does not span machines, and cores of one without GPUs do not count for trials with GPUs.
+        ({"trials": 1}, [Machine(8, 0), Machine(8, 0)], Share(8.0, 0.0, 1)),
+        ({"trials": 9}, [Machine(2, 4), Machine(64, 0)], Share(0.5, 1.0, 4)),
     ],
 )
-def test_shares_follow_the_machine_and_the_spec(asked: dict[str, float], machine: Machine, share: Share) -> None:
+def test_shares_follow_the_machines_and_the_spec(
+    asked: dict[str, float], machines: list[Machine], share: Share
+) -> None:
     """Cores are divided among trials; a GPU carries 1/n trials each; nothing runs that does not fit."""
-    assert trial_resources(SweepSpec.model_validate({"family": "transfer", "trials": 20, **asked}), machine) == share
+    assert trial_resources(SweepSpec.model_validate({"family": "transfer", "trials": 20, **asked}), *machines) == share
 
 
 def test_a_container_quota_counts(tmp_path: Path) -> None:
@@ -113,9 +112,3 @@ def test_a_container_quota_counts(tmp_path: Path) -> None:
     assert usable_cores(tmp_path) == 1
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
-
-
-def test_cores_of_machines_without_gpus_do_not_count_for_trials_with_gpus() -> None:
-    """Four GPUs beside two cores hold four trials of half a core, whatever cores a machine without GPUs has."""
-    share = trial_resources(SweepSpec(family="transfer", trials=9), Machine(2, 4), Machine(64, 0))
-    assert share == Share(0.5, 1.0, 4)

@@ -1,19 +1,20 @@
-"""What a sweep's trials take: by a clock that the test turns, over sessions, deaths, and journals of older versions."""
+"""What a sweep's trials take, by a clock that the test turns, and what they still will, against sums done by hand."""
 
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from carcls.outcome import Measurement
-from sweeps.engine.forecast import Account, BudgetStatus
-from sweeps.engine.meter import Meter
+from sweeps.engine.budget import Account, BudgetStatus
 from sweeps.engine.resources import Share
 from sweeps.results.result import spent_dict
-from sweeps.spec.fields import Prices
+from sweeps.spec.fields import EarlyStopping, Prices, survival
 from sweeps.spec.loading import load_spec
 from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
@@ -42,28 +43,28 @@ class Session:
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self.study, self.clock = Study.open(folder, SPEC), clock
-        self.meter = Meter(self.study.records(), clock)
-        self.study.note_spending(self.meter.read)
+        self.account = Account(SPEC, SHARE, self.study.records(), clock=clock)
+        self.study.note_spending(self.account.read)
 
     def begin(self) -> Asked:
         """Let a process take up the next trial."""
         asked = self.study.ask()
         assert asked is not None
-        self.meter.start(asked.number, *HELD)
+        self.account.start(asked.number, *HELD)
         return asked
 
     def report(self, number: int, epoch: int, seconds: float, *, trained: bool = True) -> None:
         """Let the trial report an epoch after so many seconds."""
         self.clock.now += seconds
         if trained:
-            self.meter.train(number)
+            self.account.train(number)
         self.study.report(number, Measurement(epoch, {"val_accuracy": 0.5}, trained))
 
 
 def record(number: int, status: Status = "running", **changes: object) -> TrialRecord:
     """A trial of four epochs."""
     fields = {"metrics": {}, "epochs": 0, "seconds": 0.0, "experiment": None, "settings": {}, "config": {"epochs": 4}}
-    return TrialRecord(number=number, status=status, **{**fields, **changes})  # type: ignore[arg-type]
+    return TrialRecord(**{"number": number, "status": status, **fields, **changes})  # type: ignore[arg-type]
 
 
 def trained(number: int, status: Status, epochs: int, seconds: float = 10.0, **changes: object) -> TrialRecord:
@@ -122,31 +123,18 @@ def test_what_a_trial_took_after_its_last_epoch_is_in_the_journal(tmp_path: Path
     assert read_history(tmp_path).records[0].spent.seconds == 10.0
 
 
-def test_a_gpu_that_a_trial_could_not_use_is_not_booked() -> None:
-    """Its process is; a GPU that the next one can use counts from then on."""
+def test_every_attempt_costs_its_share_but_no_gpu_that_it_could_not_use() -> None:
+    """The time between attempts is nobody's; a GPU that the next one can use counts from then on."""
     clock = Clock()
-    meter = Meter([], clock)
-    assert meter.read(0) is None
-    meter.start(0, *HELD)
-    clock.now += 10
-    meter.stop(0, saw_gpu=False)
-    assert meter.read(0) == Spent(10.0, 0, 20.0, 0.0, wall=10.0)
-    meter.start(0, *HELD)
-    clock.now += 10
-    meter.train(0)
-    assert meter.read(0) == Spent(20.0, 1, 40.0, 5.0, wall=20.0)
-
-
-def test_attempts_of_processes_that_died_cost_too() -> None:
-    """Ten seconds on two cores until a process died, and ten of the next one that had four, are sixty of a core."""
-    clock = Clock()
-    meter = Meter([], clock)
-    for cpus in (2, 4):
-        meter.start(0, cpus, 0.0)
+    account = Account(SPEC, SHARE, [], clock=clock)
+    assert account.read(0) is None
+    spent = [Spent(10.0, 0, 20.0, 0.0, wall=10.0), Spent(20.0, 0, 60.0, 5.0, wall=120.0)]
+    for cpus, saw_gpu, so_far in ((2, False, spent[0]), (4, True, spent[1])):
+        account.start(0, cpus, 0.5)
         clock.now += 10
-        meter.stop(0)
-        clock.now += 100  # nothing runs meanwhile
-    assert meter.read(0) == Spent(20.0, 0, 60.0, wall=120.0)
+        account.stop(0, saw_gpu=saw_gpu)
+        assert account.read(0) == so_far
+        clock.now += 100
 
 
 def test_a_trial_that_is_handed_out_again_begins_anew(tmp_path: Path) -> None:
@@ -261,3 +249,95 @@ def test_the_result_tells_what_was_spent_on_what() -> None:
     assert (spent["seconds"], spent["epochs"], spent["cost"], spent["currency"]) == (30.0, 3, 15.0 + 30.0, "$")
     assert spent["by_status"]["pruned"] == {"seconds": 10.0, "epochs": 1, "cost": 5.0}
     assert spent_dict(records, None)["cost"] is None
+
+
+STOPPING = EarlyStopping(min_epochs=1)  # rungs at 1 and 3 of 9 epochs
+GPU = {"price": "3600/gpu-hour"}  # a second costs 1
+
+
+def trial(done: int, seconds: float, status: Status = "complete", number: int = 0, **changes: object) -> TrialRecord:
+    """A documented trial that came to epoch ``done`` of nine on one core and a GPU."""
+    spent = Spent(seconds, done, seconds, seconds, wall=seconds)
+    fields = {"config": {"epochs": 9}, "experiment": "x", "epochs": done, "seconds": seconds, "spent": spent}
+    return record(number, status, **{**fields, **changes})
+
+
+def look(
+    trials: list[TrialRecord],
+    left: int,
+    *,
+    waiting: bool = False,
+    concurrency: int = 1,
+    seconds: float = float("inf"),
+    **changes: object,
+) -> BudgetStatus:
+    """Return the status of a sweep of nine epochs a trial; ``waiting`` trials have not begun again."""
+    spec = SPEC.model_copy(update={"config": {"epochs": 9}, "early_stopping": STOPPING, **changes})
+    account = Account(spec, Share(cpus=1, gpus=1, concurrency=concurrency), trials, seconds, lambda: 0.0)
+    for one in trials:
+        if one.status == "running" and not waiting:
+            account.note(one)
+    return account.status(left)
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3, 8])
+def test_expected_epochs_are_the_mean_of_trials_that_survive_each_rung_by_chance(done: int) -> None:
+    """The closed form agrees with ten thousand trials of which each rung lets one in three go on."""
+    dice, ends = random.Random(0), []
+    for _ in range(10_000):
+        end = 9
+        for rung in (1, 3):
+            if rung > done and dice.random() > 1 / 3:
+                end = rung
+                break
+        ends.append(end)
+    assert done + sum(survival(STOPPING, 9, done)) == pytest.approx(sum(ends) / len(ends), abs=0.1)
+
+
+ONE = trial(9, 18.0)  # two seconds an epoch, so a new one of 7/3 expected epochs takes 14/3 seconds
+REUSED = trial(9, 0.1, spent=Spent(0.1, 0, 0.1, 0.1), reused=True)
+
+
+@pytest.mark.parametrize(
+    ("trials", "left", "options", "seconds"),
+    [
+        # A trial that has not finished an epoch says nothing yet.
+        ([trial(0, 5.0, "running")], 3, {}, None),
+        ([ONE], 3, {"concurrency": 2}, 7),
+        # Three that ran to their end, beside the expectation, which counts as three.
+        ([trial(9, 18.0, experiment=None)] * 3, 1, {}, (3 + 3 * 27 / 7) / 6 * 14 / 3),
+        # One that was answered from the store has an hour's epochs in no time, and makes the rest no faster.
+        ([ONE, REUSED], 2, {}, 28 / 3),
+        # A documented trial at epoch 4 of 9 trains five more; nothing else is to come.
+        ([trial(4, 8.0, "running")], 0, {}, 10),
+        # Frozen extractors train nothing, and take the mean of those that ended.
+        ([trial(0, 4.0), trial(0, 6.0)], 2, {}, 10),
+        ([trial(0, 4.0), trial(0, 6.0), trial(0, 3.0, "running")], 0, {}, 2),
+        # Of twenty trials only those are expected that epochs, money or hours allow.
+        ([ONE], 20, {"epochs_budget": 16}, 14),
+        ([ONE], 20, {"max_cost": 18 + 10.0, **GPU}, 28 / 3),
+        ([ONE], 20, {"seconds": 10}, 14),
+    ],
+)
+def test_what_is_to_come_is_foretold(
+    trials: list[TrialRecord], left: int, options: dict[str, Any], seconds: float | None
+) -> None:
+    """By the measured seconds of the expected epochs."""
+    found = look(trials, left, **options).seconds_left
+    assert found == (seconds if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("trials", "left", "costs"),
+    [
+        ([ONE], 3, (14, 14 / 3)),
+        # The next trial is the first unfinished one, beside those that run, not all that wait.
+        ([ONE, *(trial(4, 8.0, "running", number=number) for number in range(1, 6))], 0, (50, 10)),
+    ],
+)
+def test_money_is_foretold_for_the_share_of_a_trial(
+    trials: list[TrialRecord], left: int, costs: tuple[float, float]
+) -> None:
+    """An epoch of 2 s at 3600 a GPU hour costs 2."""
+    status = look(trials, left, waiting=True, **GPU)
+    assert (status.cost_left, status.next_cost) == (pytest.approx(costs[0]), pytest.approx(costs[1]))

@@ -8,26 +8,8 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from sweeps.engine.reports import Reports, told_at_once
+from sweeps.engine.worker import Reports, told_at_once
 from sweeps.spec.fields import EarlyStopping
-
-
-class Post:
-    """What was sent, and a clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.sent: list[list[int]] = []
-        self.now = 0.0
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Note the epochs of a message."""
-        self.sent.append(epochs_of(message))
-
-    def tell(self, reports: Reports, epochs: int, seconds: float) -> None:
-        """Note so many epochs of so many seconds each."""
-        for epoch in range(1, epochs + 1):
-            self.now += seconds
-            reports.note({"epoch": epoch})
 
 
 def epochs_of(message: dict[str, Any]) -> list[int]:
@@ -35,55 +17,38 @@ def epochs_of(message: dict[str, Any]) -> list[int]:
     return [said["epoch"] for said in json.loads(message.get("measurements", "[]"))]
 
 
-@pytest.fixture
-def post() -> Post:
-    """A clock at zero."""
-    return Post()
-
-
-def test_slow_epochs_are_told_at_once(post: Post) -> None:
-    """An epoch that takes half a second waits for no other."""
-    reports = Reports(post.send, (), lambda: post.now)
-    post.tell(reports, 4, 0.5)
-    assert post.sent == [[1], [2], [3], [4]]
+@pytest.mark.parametrize(
+    ("epochs", "seconds", "options", "sent", "held"),
+    [
+        # An epoch that takes half a second waits for no other.
+        (4, 0.5, {}, [[1], [2], [3], [4]], []),
+        # Of short ones the first comes at once, the others twice a second, the last with what is said at the end.
+        (12, 0.125, {}, [[1], [2, 3, 4, 5], [6, 7, 8, 9]], [10, 11, 12]),
+        # A trial of some length tells its last epoch before it ends: what comes after it may take long.
+        (12, 0.125, {"last": 12}, [[1], [2, 3, 4, 5], [6, 7, 8, 9], [10, 11, 12]], []),
+        (7, 0.0625, {"last": 7}, [[1]], [2, 3, 4, 5, 6, 7]),
+        # After an epoch at which it may be stopped nothing is trained before the verdict is there.
+        (9, 0.0, {"at_once": {2, 6}}, [[1], [2], [3, 4, 5, 6]], [7, 8, 9]),
+    ],
+)
+def test_measurements_travel_in_groups(
+    epochs: int, seconds: float, options: dict[str, Any], sent: list[list[int]], held: list[int]
+) -> None:
+    """Each is sent once; what is held goes with the last message, or before it where the trial fails."""
+    now, messages = 0.0, list[list[int]]()
+    reports = Reports(
+        lambda message: messages.append(epochs_of(message)), **{"at_once": (), "clock": lambda: now, **options}
+    )
+    for epoch in range(1, epochs + 1):
+        now += seconds
+        reports.note({"epoch": epoch})
+    assert messages == sent
+    assert epochs_of(reports.take()) == held
+    reports.note({"epoch": epochs + 1})
+    for _ in range(2):
+        reports.flush()
+    assert messages[-1] == [epochs + 1]
     assert reports.take() == {}
-
-
-def test_a_trial_of_some_length_tells_its_last_epoch_before_it_ends(post: Post) -> None:
-    """What comes after the last epoch may take long; only a trial of less than a second tells both together."""
-    reports = Reports(post.send, (), lambda: post.now, last=12)
-    post.tell(reports, 12, 0.125)
-    assert post.sent == [[1], [2, 3, 4, 5], [6, 7, 8, 9], [10, 11, 12]]
-    post.sent.clear()
-    reports = Reports(post.send, (), lambda: post.now, last=7)
-    post.tell(reports, 7, 0.0625)
-    assert post.sent == [[1]]
-
-
-def test_short_epochs_travel_together(post: Post) -> None:
-    """The first epoch comes at once, the others twice a second, the last ones with what the trial says at its end."""
-    reports = Reports(post.send, (), lambda: post.now)
-    post.tell(reports, 12, 0.125)
-    assert post.sent == [[1], [2, 3, 4, 5], [6, 7, 8, 9]]
-    assert epochs_of(reports.take()) == [10, 11, 12]
-    assert reports.take() == {}
-
-
-def test_a_rung_ends_its_group(post: Post) -> None:
-    """After an epoch at which the trial may be stopped nothing is trained before the verdict is there."""
-    reports = Reports(post.send, {2, 6}, lambda: post.now)
-    post.tell(reports, 9, 0.0)
-    assert post.sent == [[1], [2], [3, 4, 5, 6]]
-    assert epochs_of(reports.take()) == [7, 8, 9]
-
-
-def test_what_is_held_is_sent_once(post: Post) -> None:
-    """A trial that fails first tells how far it came."""
-    reports = Reports(post.send, (), lambda: post.now)
-    post.tell(reports, 3, 0.0)
-    reports.flush()
-    reports.flush()
-    assert post.sent == [[1], [2, 3]]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""The status of a sweep's budget: what its trials have taken, and what is still to come, from their records.
+"""A sweep's budget: what its trials have taken, by the driver's clock, and what is still to come.
+
+The journal writes what was measured into the lines of each trial; records have it, and the forecast is made of them.
 
 Known to be left out: trials that will be answered by others (derived ones, duplicates), and a search space that runs
 out.
@@ -12,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sweeps.engine.meter import Meter
 from sweeps.results.leaderboard import find_best
 from sweeps.results.result import UsedUp
 from sweeps.spec.fields import EarlyStopping, survival
@@ -93,21 +94,19 @@ class _Pace:
         """Seconds of a trial where trials have no epochs; 0 where one ended with epochs, or none at all."""
         return self.others / self.other_trials if self.other_trials and not self.trained.epochs else 0.0
 
-    def new(self, planned: int) -> float:
-        """Return the seconds of a new searched trial of ``planned`` epochs."""
-        return self.trial or self.epoch * self._epochs_left(planned, 0)
+    def left(self, planned: int, record: TrialRecord | None = None, seconds: float = 0.0) -> float:
+        """Return the seconds that a trial of ``planned`` epochs still takes after so many; None is a new searched one.
 
-    def left(self, record: TrialRecord, spent: Spent) -> float:
-        """Return the seconds that a trial which has not ended still takes after ``spent``."""
+        The expectation, which counts as a few trials do, is corrected by those that ended.
+        """
         if self.trial:
-            return max(0.0, self.trial - spent.seconds)
-        planned, done = int(record.config["epochs"]), record.epochs
-        return self.epoch * (self._epochs_left(planned, done) if _may_stop_early(record) else max(0, planned - done))
-
-    def _epochs_left(self, planned: int, done: int) -> float:
-        """Correct the expectation, which counts as a few trials do, by those that ended."""
-        longer = (self.stopping.reduction + self.longer) / (self.stopping.reduction + self.searched)
-        return max(0.0, min(planned - done, sum(survival(self.stopping, planned, done)) * longer))
+            return max(0.0, self.trial - seconds)
+        done = record.epochs if record else 0
+        epochs = float(planned - done)
+        if record is None or _may_stop_early(record):
+            longer = (self.stopping.reduction + self.longer) / (self.stopping.reduction + self.searched)
+            epochs = min(epochs, sum(survival(self.stopping, planned, done)) * longer)
+        return self.epoch * max(0.0, epochs)
 
 
 def _may_stop_early(record: TrialRecord) -> bool:
@@ -115,7 +114,9 @@ def _may_stop_early(record: TrialRecord) -> bool:
 
 
 class Account:
-    """The budget of a sweep while it runs. Trials that ended are added up, so a status goes through the others only.
+    """The budget of a sweep while it runs: measures what its trials take, on top of earlier sessions, and foretells.
+
+    Trials that ended are added up, so a status goes through the others only.
 
     Args:
         spec: of the sweep.
@@ -123,9 +124,6 @@ class Account:
         records: all trials so far; those that run are taken for left unfinished until they are noted again.
         deadline: when the hours are over, on the clock.
         clock: seconds that only grow.
-
-    Attributes:
-        meter: measures what the trials take.
     """
 
     def __init__(
@@ -137,7 +135,9 @@ class Account:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec, self._share, self._deadline, self._clock = spec, share, deadline, clock
-        self.meter = Meter(records, clock)
+        self._spent = {record.number: record.spent for record in records}
+        self._began = clock() - max((spent.wall for spent in self._spent.values()), default=0.0)
+        self._held: dict[int, tuple[float, float, float]] = {}  # since when trials run, on how many cores and GPUs
         self._prices, self._goals, self._planned = spec.prices, spec.goals, spec.trial_config({}).epochs
         self._ended, self._spent_by_ended, self._pace = 0, NOTHING, _Pace(spec.early_stopping)
         self._best: TrialRecord | None = None
@@ -146,6 +146,40 @@ class Account:
         for record in records:
             self.note(record)
         self._waiting, self._running = self._running, {}
+
+    def start(self, number: int, cpus: float, gpus: float) -> None:
+        """A process with so many cores and GPUs takes up the trial; perhaps for the second time, with more."""
+        self.stop(number)
+        self._held[number] = (self._clock(), cpus, gpus)
+
+    def stop(self, number: int, *, saw_gpu: bool = True) -> None:
+        """The trial's process does nothing more for it, for now or for good.
+
+        Args:
+            number: of the trial.
+            saw_gpu: whether it could use the GPU that it was given; else its time since it was last read is none of it.
+        """
+        self._count(number, saw_gpu=saw_gpu)
+        self._held.pop(number, None)
+
+    def train(self, number: int) -> None:
+        """The trial has trained one more epoch; none that came from the store or from a checkpoint."""
+        self._count(number, epochs=1)
+
+    def read(self, number: int) -> Spent | None:
+        """Return what the trial has taken up to this moment; None if no process ever took it up."""
+        self._count(number)
+        return self._spent.get(number)
+
+    def _count(self, number: int, *, epochs: int = 0, saw_gpu: bool = True) -> None:
+        """Add the time since the trial was last read, if a process is at it."""
+        if number not in self._held:
+            return
+        (since, cpus, gpus), now = self._held[number], self._clock()
+        seconds = now - since
+        more = Spent(seconds, epochs, seconds * cpus, seconds * gpus if saw_gpu else 0.0, now - self._began)
+        self._spent[number] = self._spent.get(number, NOTHING) + more
+        self._held[number] = (now, cpus, gpus)
 
     def note(self, record: TrialRecord) -> None:
         """A trial is about to run, has come to another epoch, or has ended; a derived one costs and counts nothing."""
@@ -162,18 +196,18 @@ class Account:
 
     def status(self, left: int) -> BudgetStatus:
         """Return what is spent, and what is still to come with ``left`` new trials by the number of trials."""
-        running = [(record, self.meter.read(number) or record.spent) for number, record in self._running.items()]
+        running = [(record, self.read(number) or record.spent) for number, record in self._running.items()]
         waiting = [(record, record.spent) for record in self._waiting.values()]
         unfinished = [taken for _, taken in (*running, *waiting)]
-        spent = replace(sum(unfinished, self._spent_by_ended), wall=self.meter.wall)
+        spent = replace(sum(unfinished, self._spent_by_ended), wall=self._clock() - self._began)
         cost = None if self._prices is None else self._prices.cost_of(spent)
         status = BudgetStatus(spent, cost, self._ended, self._best)
         pace = replace(self._pace, trained=sum((taken for taken in unfinished if taken.epochs), self._pace.trained))
         if not pace.epoch and not pace.trial:
             return status
-        new = pace.new(self._planned)
-        now = [pace.left(record, taken) for record, taken in running]
-        later = [pace.left(record, taken) for record, taken in waiting]
+        new = pace.left(self._planned)
+        now = [pace.left(int(record.config["epochs"]), record, taken.seconds) for record, taken in running]
+        later = [pace.left(int(record.config["epochs"]), record, taken.seconds) for record, taken in waiting]
         more = self._new_trials(left, new, sum(now + later), spent, pace.epoch)
         seconds, following = sum(now + later) + more * new, later[0] if later else new
         return replace(
@@ -183,9 +217,11 @@ class Account:
             next_cost=self._cost(sum(now) + following, now),
         )
 
-    def used_up(self, left: int) -> UsedUp:
-        """Return the budget that forbids another trial, if one does."""
+    def used_up(self, left: int, confirming: bool = False) -> UsedUp:
+        """Return the budget that forbids another trial, if one does; the hours hold for the search alone."""
         spec = self._spec
+        if not confirming and self._clock() >= self._deadline:
+            return "hours"
         if spec.epochs_budget is None and spec.max_cost is None:
             return ""
         status = self.status(left)
