@@ -90,7 +90,8 @@ def run_sweeps(
     with Waiting(tell, "checking data, machines, weights and MLflow …"):
         checked = check_sweeps(command)
     if command.is_job:
-        write_file(command.root / command.name, command.kind, command.tracking_uri, command.specs)
+        specs = [each.spec for each in checked]  # with what its sweeps keep unsaid
+        write_file(command.root / command.name, command.kind, command.tracking_uri, specs)
     tests: Tests = {}
     finish = partial(evaluate_each, tests) if command.kind == "reproduce" else conclude
     results: list[SweepResult] = []

@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -26,9 +26,10 @@ from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, run_command
 from sweeps.engine.session import RaySession
 from sweeps.run.check import check_sweeps
-from sweeps.run.command import Command
+from sweeps.run.command import Command, specs_of_all
 from sweeps.run.data import prepare_data
 from sweeps.run.remembered import recall
+from sweeps.run.several import run_sweeps
 from sweeps.run.status import sweep_status, sweeps_in
 from sweeps.run.sweep import open_session
 from sweeps.spec.loading import load_spec
@@ -143,6 +144,25 @@ def test_images_are_decoded_once_at_the_sizes_of_all_sweeps(pictures: Path, tmp_
     for wanted in (specs, specs[1:]):
         prepare_data(wanted, tmp_path, stages, Quiet(), None)
         assert [event.kind for event in events_of(stages) if event.event == "made"].count("pack") == 2
+
+
+def test_a_job_that_is_begun_again_keeps_what_its_sweeps_keep(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ``confirm`` that is not said again stays in the job's file, too, by which it is resumed."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sweeps.run.several.run_sweep", stop)
+    out, sets = tmp_path / "runs", ["backbone=efficientnet_lite0", "image_size=128"]
+    given = {"data": str(pictures), "weights": "random"}
+    specs = specs_of_all(name="job", sets=sets, overrides=given, trials=None)
+    for spec in specs:
+        write_file(out / str(spec.name), "sweep", None, [spec.model_copy(update={"confirm": "2x2"})])
+    with pytest.raises(KeyboardInterrupt):
+        run_sweeps(Command("all", "job", specs, out=out), lambda _: nullcontext(Quiet()), lambda _: None)
+    assert [spec.confirm for spec in read_file(out / "job").read_specs()] == ["2x2"] * 3
 
 
 def test_only_the_door_takes_the_lock() -> None:
