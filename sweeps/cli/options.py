@@ -80,6 +80,7 @@ _OPTIONS = {
     "spec": click.option(
         "--spec", "spec_file", metavar="FILE", type=click.Path(path_type=Path), help="YAML with the whole sweep."
     ),
+    "no-spec": click.option("--spec", "spec_file", hidden=True),
     "data": click.option(
         "--data", metavar="PATH", help="Data set: Stanford Cars' devkit, or class folders. Default: demo cars."
     ),
@@ -155,8 +156,8 @@ _OPTIONS = {
         "--address", metavar="ADDRESS", help="Run on the Ray cluster at this address. Default: this machine."
     ),
 }
-# Those of every command that runs a search.
-OF_A_RUN = tuple(name for name in _OPTIONS if name != "known-tracking-uri")
+# Those of every command that runs a search; of one family it has --spec besides.
+OF_A_RUN = tuple(name for name in _OPTIONS if name not in ("spec", "no-spec", "known-tracking-uri"))
 
 
 def options(*names: str) -> Callable[[Command], Command]:

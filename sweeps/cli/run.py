@@ -114,7 +114,7 @@ def _default_name(what: str) -> str:
 
 def _add(what: str, about: str, short: str, epilog: str) -> None:
     @run.command(what, cls=SettingsCommand, help=about, short_help=short, epilog=epilog)
-    @options(*OF_A_RUN)
+    @options("no-spec" if what == "all" else "spec", *OF_A_RUN)
     def _(dry_run: bool, read: bool, as_json: bool, **given: Any) -> int:
         return carry_out(_command_of(what, **given), dry_run=dry_run, read=read, as_json=as_json)
 
@@ -142,7 +142,8 @@ _add(
 @click.option("--trials", metavar="N|+N", help="How many trials in all, or how many more.")
 @click.option("--hours", metavar="H|+H", help="Start no trial after so many hours from now.")
 @click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting; space.X is the search's.")
-@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "dry-run", "json")
+@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "json")
+@click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
 def resume(
     name: str,
     trials: str | None,

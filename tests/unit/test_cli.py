@@ -233,6 +233,13 @@ def test_help_fits_into_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         assert (command, code, wrong) == (command, 0, [])
 
 
+def test_help_says_what_a_command_does_and_no_other(run: Run) -> None:
+    """A spec is of one family, so run all does not offer it; a dry run of resume prints no plan."""
+    assert "Print what would change" in run("resume", "--help")[1]
+    assert "--spec" in run("run", "transfer", "--help")[1]
+    assert "--spec" not in run("run", "all", "--help")[1]
+
+
 def test_set_takes_all_the_words_that_follow_it() -> None:
     """--set a=1 b=2 means --set a=1 --set b=2, up to the next option."""
     words = ["--set", "a=1", "b=2", "--trials", "3", "--set", "c=-3"]
