@@ -304,7 +304,6 @@ class TestWithASharedRay:
 
     def test_what_comes_after_the_trials_is_computed_in_the_process_of_the_last_one(self, tmp_path: Path) -> None:
         """It has loaded everything; what confirms the search ran in it, too. Where it dies another one is started."""
-        before = ray.available_resources()
         with light_work(tmp_path, spec_of(trials=1, cpus_per_trial=4.0), "quick_runner", {}) as work:
             run_trials(work, [Diary()], confirm=confirmed_once)
             pid = run_task(work, "quick_runner:pid", {})
@@ -314,7 +313,7 @@ class TestWithASharedRay:
             assert another != pid
             assert run_task(work, "quick_runner:pid", {}) == another
         deadline = time.monotonic() + 30
-        while ray.available_resources().get("CPU") != before["CPU"]:
+        while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
