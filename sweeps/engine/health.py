@@ -147,6 +147,10 @@ class Quarantine:
         """A process (Ray's actor) has told where it is, and the id of what Ray has reserved for it."""
         self._locations[process], self._groups[process] = Location(**location), group
 
+    def group_of(self, process: Any) -> str:
+        """Return the id of what Ray has reserved for a process; empty for one that has not told it."""
+        return self._groups.get(process, "")
+
     def clear(self, process: Any) -> None:
         """A trial got on in the process."""
         self._suspects.clear(self._locations.get(process, NOWHERE))
