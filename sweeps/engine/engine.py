@@ -270,4 +270,5 @@ class _Stopper(_Passing, Stopper):  # type: ignore[misc]  # Tune knows stoppers 
     def stop_all(self) -> bool:
         """Tell whether the sweep ends now; asked step after step."""
         self._bridge.end_hanging()
+        self._bridge.quarantine.look()
         return self._bridge.must_end()
