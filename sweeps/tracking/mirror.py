@@ -163,15 +163,17 @@ class Mirror:
             tags = {**self._sweep.tags, STATE: status}
             self._sweep = replace(self._sweep, tags=tags, status=_STATUS[status])
             self._pending[None], self._ends = self._write_end, True
-        for _ in range(_TRIES):
+        for place in range(_TRIES):
+            if place and not written:  # a server that starts again takes seconds
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing or self._error, RETRY_SECONDS)
             written = written or self.flush(seconds / _TRIES) or self._closing
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         if not written and self._error is None:
-            self._warn_once(
-                "end", "MLflow is missing the end of this sweep; carsweep tracking repair NAME brings it in line."
-            )
+            again = f"carsweep tracking repair {self._sweep.name}"
+            self._warn_once("end", f"MLflow is missing the end of this sweep; {again} brings it in line.")
         if self._thread.ident is not None:
             self._thread.join(1.0)
         return written
