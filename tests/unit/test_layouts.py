@@ -261,7 +261,10 @@ UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
     (folders({".": 1}), "images without class folders.*Looked for"),
     (folders({"stuff/more": 0}), "known layout.*stuff"),
     (folders({"train/a": 3, "test/a": 1}), "at least 2 classes, got 1"),
-    (folders({"train/a": 1, "train/b": 1, "test/c": 1}), "must have training images, got 'c'"),
+    (
+        folders({"train/a": 1, "train/b": 1, "test/c": 1, "testing/c": 1}),
+        "must have training images, got 'c' .*/test. Add",
+    ),
     (lambda root: write_devkit(write_devkit(root / "first").parent / "second").parent, "got 2 .*first, second"),
     (devkit_with(lambda root: (root / TRAIN).write_bytes(b"MATLAB 5.0")), "train_annos.mat must be a MATLAB file"),
     (
