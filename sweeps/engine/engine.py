@@ -27,7 +27,7 @@ from sweeps.engine.budget import Account, BudgetStatus
 from sweeps.engine.compat import processes_kept
 from sweeps.engine.halt import Halt
 from sweeps.engine.health import Patience, Quarantine, expected_seconds
-from sweeps.engine.resources import least_seconds, trial_resources
+from sweeps.engine.resources import Machine, least_seconds, reserved_cpus, trial_resources
 from sweeps.engine.task import Work
 from sweeps.engine.worker import run_order
 from sweeps.interrupts import interruptible
@@ -111,7 +111,7 @@ def run_trials(
                     cores=max(machine.cores for machine in machines),
                 )
                 try:
-                    _run_tune(bridge, work)
+                    _run_tune(bridge, work, machines)
                 finally:
                     study.release()
         if halt.error is not None:
@@ -133,21 +133,22 @@ def _confirm(study: Study, halt: Halt, confirm: Confirm | None) -> bool:
     return study.confirm(confirm(study.records()))
 
 
-def _run_tune(bridge: Bridge, work: Work) -> None:
+def _run_tune(bridge: Bridge, work: Work, machines: Sequence[Machine]) -> None:
     """Run all trials that the bridge hands out. What Tune writes below the sweep's ``trials`` is read by nobody."""
     searcher, session = _Searcher(bridge, work.as_order()), work.session
 
     def keeps(group: Any) -> bool:
         if bridge.quarantine.takes(group):
             return True
-        is_over = searcher.is_finished and not bridge.is_running
-        if is_over:
-            session.keep(group)
-        return is_over
+        last = bridge.last_process if searcher.is_finished and not bridge.is_running else None
+        if last is None or bridge.quarantine.group_of(last.actor) != group.id.hex():
+            return False
+        session.keep(last, group)
+        return True
 
     # Tune loads MLflow, a second or more, when it is given callbacks of its user's.
     tuner = tune.Tuner(
-        tune.with_resources(run_order, _resources_of),
+        tune.with_resources(run_order, partial(_resources_of, machines)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=_Scheduler(bridge),
@@ -168,16 +169,16 @@ def _run_tune(bridge: Bridge, work: Work) -> None:
     session.let_go()
     with processes_kept(keeps):
         tuner.fit()
-    session.process = bridge.last_process
 
 
 def _trial_name(trial: Any) -> str:
     return f"trial-{trial.config['number']:04d}"
 
 
-def _resources_of(order: Mapping[str, Any]) -> dict[str, float]:
+def _resources_of(machines: Sequence[Machine], order: Mapping[str, Any]) -> dict[str, float]:
     """Return what Ray is asked for, for a trial's order."""
-    return {"cpu": order["cpus"], "gpu": order["gpus"]} if order["gpus"] else {"cpu": order["cpus"]}
+    cpus = reserved_cpus(order["cpus"], order["gpus"], machines)
+    return {"cpu": cpus, "gpu": order["gpus"]} if order["gpus"] else {"cpu": cpus}
 
 
 class _Passing:
@@ -233,7 +234,8 @@ class _Scheduler(_Passing, FIFOScheduler):  # type: ignore[misc]  # Tune knows s
         live = tune_controller.get_live_trials()
         for trial in live:
             if trial.status == Trial.RUNNING:
-                self._bridge.begin(trial.trial_id, trial.temporary_state.ray_actor)
+                with self._bridge.halt.catching():
+                    self._bridge.begin(trial.trial_id, trial.temporary_state.ray_actor)
         fresh = [trial for trial in live if trial.status == Trial.PENDING and trial.trial_id not in self._chosen]
         if not fresh:
             return None
@@ -268,4 +270,5 @@ class _Stopper(_Passing, Stopper):  # type: ignore[misc]  # Tune knows stoppers 
     def stop_all(self) -> bool:
         """Tell whether the sweep ends now; asked step after step."""
         self._bridge.end_hanging()
+        self._bridge.quarantine.look()
         return self._bridge.must_end()

@@ -7,6 +7,7 @@ over, so that there is soon no room for another one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,6 +28,8 @@ TIMES = 10
 UNKNOWN = 12
 # Of the time between two looks no more than this counts: the driver was stopped, or the whole machine was.
 _LOOK_SECONDS = 1.0
+# So often is looked whether machines are gone of which something is held.
+_GONE_SECONDS = 10.0
 
 Comes = Literal["frozen", "unfrozen", "end"]
 
@@ -136,16 +139,32 @@ class Quarantine:
     _suspects: Suspects = field(default_factory=Suspects)
     _locations: dict[Any, Location] = field(default_factory=dict)  # of processes
     _groups: dict[Any, str] = field(default_factory=dict)  # what Ray has reserved for each, by its id
-    _held: dict[str, Any] = field(default_factory=dict)  # such groups; None while a process ends
+    _machines: dict[str, str] = field(default_factory=dict)  # of the groups that stay, by their ids
+    _held: list[PlacementGroup] = field(default_factory=list)  # those of them whose processes have ended
+    _looked: float = field(default_factory=time.monotonic)
 
     def close(self) -> None:
         """Give back what is held."""
-        for group in filter(None, self._held.values()):
+        while self._held:
+            remove_placement_group(self._held.pop())
+
+    def look(self) -> None:
+        """Give back what is held on machines that are gone: Ray would reserve as much on others instead."""
+        if not self._held or time.monotonic() - self._looked < _GONE_SECONDS:
+            return
+        self._looked = time.monotonic()
+        nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        for group in [group for group in self._held if self._machines[group.id.hex()] not in nodes]:
+            self._held.remove(group)
             remove_placement_group(group)
 
     def locate(self, process: Any, group: str, **location: str) -> None:
         """A process (Ray's actor) has told where it is, and the id of what Ray has reserved for it."""
         self._locations[process], self._groups[process] = Location(**location), group
+
+    def group_of(self, process: Any) -> str:
+        """Return the id of what Ray has reserved for a process; empty for one that has not told it."""
+        return self._groups.get(process, "")
 
     def clear(self, process: Any) -> None:
         """A trial got on in the process."""
@@ -161,14 +180,14 @@ class Quarantine:
     def holds(self, process: Any) -> bool:
         """Tell whether the process must end: it is on what is out of use, and what is reserved for it is held."""
         if self.has(process):
-            self._held.setdefault(self._groups[process], None)
+            self._machines[self._groups[process]] = self._locations[process].node
         return self.has(process)
 
     def takes(self, group: PlacementGroup) -> bool:
         """Tell whether the group, whose process has ended, stays."""
-        is_held = group.id.hex() in self._held
+        is_held = group.id.hex() in self._machines
         if is_held:
-            self._held[group.id.hex()] = group
+            self._held.append(group)
         return is_held
 
     def blame(self, failure: Failure, process: Any, number: int, given: Try, cores: float) -> str:

@@ -33,6 +33,8 @@ _TWO_CORES = {"resnet50": (18.5, 51.0), "densenet121": (16.6, 75.0), "efficientn
 _FP32_SHARE = 0.36
 # Scratch networks do their arithmetic at 0.6–1.2 of ResNet-50's speed (in fp32): their early maps are larger.
 _SCRATCH_SHARE = 0.7
+# Ray counts in parts of a core that are no smaller than one in so many.
+_RAY_PARTS = 10_000
 # What an A100 trains of ResNet-50 against two cores: 2,500 against 18.5 images per second.
 _GPU_GAIN = 2_500 / 18.5
 
@@ -82,6 +84,10 @@ class Process(NamedTuple):
     cpus: float
     gpus: float
 
+    def has(self, share: Share) -> bool:
+        """Tell whether it holds what a trial with this share gets, or more; a GPU only where that one gets any."""
+        return self.cpus >= share.cpus and self.gpus >= share.gpus and (self.gpus > 0) == (share.gpus > 0)
+
 
 def trial_resources(spec: SweepSpec, *machines: Machine) -> Share:
     """Return the share of a trial and how many run at a time.
@@ -104,6 +110,23 @@ def trial_resources(spec: SweepSpec, *machines: Machine) -> Share:
     wanted = min(slots, spec.concurrency or slots, spec.trials)
     cpus = spec.cpus_per_trial or _even_share(places, gpus, wanted, oversubscribed=bool(spec.concurrency or gpus))
     return Share(cpus, gpus, max(1, min(wanted, _fitting(places, gpus, cpus))))
+
+
+def reserved_cpus(cpus: float, gpus: float, machines: Sequence[Machine]) -> float:
+    """Return how many of a trial's cores Ray counts as taken.
+
+    What is reserved on a GPU that is out of use is not given back (see sweeps.engine.health), and must leave cores for
+    trials on the others. So on the only machine with GPUs a part of a GPU takes no more than this part of the cores.
+    How many trials run at a time is known without Ray.
+
+    >>> reserved_cpus(8, 1, [Machine(8, 4)])
+    2.0
+    """
+    places = [machine for machine in machines if machine.gpus]
+    if gpus == 0 or len(places) != 1:
+        return cpus
+    part = places[0].cores / places[0].gpus * gpus
+    return min(cpus, math.floor(part * _RAY_PARTS) / _RAY_PARTS)
 
 
 def _slots(gpus: int, per_trial: float) -> int:

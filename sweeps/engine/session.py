@@ -65,7 +65,7 @@ class RaySession:
     def __init__(self, address: str | None = None, machine: Machine | None = None) -> None:
         self.address = address
         self.process: Process | None = None  # that ran the last trial, for what comes after it
-        self._groups: list[Any] = []  # what Ray has reserved for it
+        self._group: Any = None  # what Ray has reserved for it
         self._machine = machine
         self._exits = ExitStack()
         self._ahead: Future[None] | None = None  # done once the Ray that was started ahead is there
@@ -105,17 +105,17 @@ class RaySession:
         found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return tuple(Machine(int(has["CPU"]), int(has.get("GPU", 0))) for has in found if has.get("CPU", 0) >= 1)
 
-    def keep(self, group: Any) -> None:
-        """Leave ``process`` what Ray has reserved for it, until it is let go."""
-        self._groups.append(group)
+    def keep(self, process: Process, group: Any) -> None:
+        """Leave a process what Ray has reserved for it, its placement group, until it is let go."""
+        self.process, self._group = process, group
 
     def let_go(self) -> None:
         """End the process that was kept, and give back what was reserved for it."""
         if self.process is not None:
             ray.kill(self.process.actor)
-        while self._groups:
-            ray.util.remove_placement_group(self._groups.pop())
-        self.process = None
+        if self._group is not None:
+            ray.util.remove_placement_group(self._group)
+        self.process = self._group = None
 
     def _begin(self, ahead: Future[None], log: Path) -> None:
         _prepare(log)

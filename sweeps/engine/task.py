@@ -77,10 +77,11 @@ def run_task(work: Work, function: str, arguments: Mapping[str, Any]) -> Any:
         OSError: its process died again and again.
     """
     session, died = work.session, None
-    machines = session.connect(work.folder / "ray.log")
+    share = trial_resources(work.spec, *session.connect(work.folder / "ray.log"))
+    if session.process is not None and not session.process.has(share):  # it is another sweep's
+        session.let_go()
     for _ in range(1 + MAX_DEATHS):
         if session.process is None:  # no trial has left one
-            share = trial_resources(work.spec, *machines)
             actor = ray.remote(_Worker).options(num_cpus=share.cpus, num_gpus=share.gpus).remote()
             session.process = Process(actor, share.cpus, share.gpus)
         actor, *share_of_it = session.process

@@ -422,6 +422,18 @@ def test_a_sick_gpu_is_not_used_any_more(
         wait_for(lambda: ray.available_resources().get("GPU") == 2)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("runner_folder")
+def test_what_is_held_of_a_sick_gpu_leaves_cores_for_the_other_one(tmp_path: Path) -> None:
+    """A trial that gets all cores of the machine dies on the sick GPU, and goes on on the other one."""
+    with local_ray(tmp_path, cpus=4, gpus=2):
+        config = {"cpus_per_trial": 4.0, "gpus_per_trial": 1.0}
+        result = run(tmp_path, {0.1: "", 0.2: ""}, config=config, bad_gpu="0")
+        wait_for(lambda: ray.available_resources().get("GPU") == 2)
+    assert [record.status for record in result.records] == ["complete"] * 2
+    assert {line["cpus"] for line in log_of(tmp_path)} == {4}
+
+
 @pytest.mark.usefixtures("runner_folder")
 def test_trials_never_take_the_cpu_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     """Three fail as ``device`` by what PyTorch says, the sweep stops with the reason, and no GPU hour is booked."""

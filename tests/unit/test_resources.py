@@ -10,7 +10,7 @@ import pytest
 
 from carcls.errors import InputError
 from carcls.machine import usable_cores
-from sweeps.engine.resources import Machine, Share, trial_resources
+from sweeps.engine.resources import Machine, Process, Share, reserved_cpus, trial_resources
 from sweeps.spec.spec import SweepSpec
 
 CLUSTERS = [
@@ -104,6 +104,41 @@ def test_shares_follow_the_machines_and_the_spec(
 ) -> None:
     """Cores are divided among trials; a GPU carries 1/n trials each; nothing runs that does not fit."""
     assert trial_resources(SweepSpec.model_validate({"family": "transfer", "trials": 20, **asked}), *machines) == share
+
+
+@pytest.mark.parametrize(
+    ("share", "machines", "cpus"),
+    [
+        ((8.0, 1.0), [Machine(8, 2)], 4.0),
+        ((8.0, 0.5), [Machine(8, 2), Machine(64, 0)], 2.0),
+        ((1.0, 0.5), [Machine(8, 2)], 1.0),
+        ((1.0, 1.0), [Machine(2, 3)], 0.6666),
+        # Another machine has cores for trials, and each is to have as many trials as its cores allow.
+        ((8.0, 1.0), [Machine(8, 2), Machine(8, 2)], 8.0),
+        ((8.0, 0.0), [Machine(8, 2)], 8.0),
+    ],
+)
+def test_what_is_held_of_a_gpu_leaves_cores_for_the_others(
+    share: tuple[float, float], machines: list[Machine], cpus: float
+) -> None:
+    """Reservations that fill one of the GPUs of a machine take no more than its part of the cores."""
+    assert reserved_cpus(*share, machines) == cpus
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "fits"),
+    [
+        ((4.0, 0.0), Share(2.0, 0.0, 2), True),
+        ((2.0, 0.0), Share(4.0, 0.0, 1), False),
+        ((2.0, 1.0), Share(2.0, 0.5, 2), True),
+        ((2.0, 0.5), Share(2.0, 1.0, 1), False),
+        ((2.0, 0.0), Share(2.0, 1.0, 1), False),
+        ((2.0, 1.0), Share(2.0, 0.0, 1), False),
+    ],
+)
+def test_a_process_serves_a_sweep_whose_trials_get_no_more(held: tuple[float, float], asked: Share, fits: bool) -> None:
+    """One that another sweep has left may have fewer cores, a smaller part of a GPU, or one where none is wanted."""
+    assert Process(None, *held).has(asked) is fits
 
 
 def test_a_container_quota_counts(tmp_path: Path) -> None:
