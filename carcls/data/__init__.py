@@ -1,1 +1,11 @@
-
+FACE = {
+    "augment": ("Augmentation", "augment", "augmentation_of", "draw_view"),
+    "config": ("DataConfig", "DataSummary"),
+    "dataset": ("Dataset", "find_dataset", "prepare_dataset", "summarize"),
+    "decode": ("UnreadableImage", "as_rgb", "read_square"),
+    "demo": ("FOLDER_NAME", "demo_counts", "write_demo"),
+    "layouts": ("read_layout",),
+    "manifest": ("Manifest",),
+    "splits": ("quota",),
+}
+"""What other rooms may import, by module."""

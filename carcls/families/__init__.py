@@ -241,3 +241,9 @@ def _require_random(config: TrialConfig) -> None:
         f"backbone must be {SCRATCH}, or have random weights, in the scratch family, got {config.backbone!r} with "
         f"weights {config.weights!r}. Use --set backbone={SCRATCH} or --weights random; or carsweep run transfer."
     )
+
+
+FACE = {
+    "retrieval": ("RetrievalTrial",),
+}
+"""What other rooms may import, by module."""

@@ -37,3 +37,14 @@ class Progress(Protocol):
 
 class Watcher(Observer, Progress, Protocol):
     """Told of everything."""
+
+
+FACE = {
+    "budget": ("BudgetStatus", "status_text"),
+    "cluster": ("follow_job", "job_command", "machines_of", "submit_job"),
+    "engine": ("EngineResult", "run_trials"),
+    "resources": ("Machine", "Rates", "Share", "least_seconds", "rates_of", "this_machine", "trial_resources"),
+    "session": ("RaySession",),
+    "task": ("Work", "run_task"),
+}
+"""What other rooms may import, by module."""

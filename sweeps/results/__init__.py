@@ -1,1 +1,31 @@
 """What came of a sweep: leaderboard, result, evaluations on the test images; views of the records."""
+
+FACE = {
+    "leaderboard": (
+        "COLUMNS",
+        "CROSS",
+        "Leaderboard",
+        "Row",
+        "STAR",
+        "differing_settings",
+        "find_best",
+        "half_width",
+        "shown_columns",
+        "varying_settings",
+    ),
+    "models": ("find_reading", "parts_of", "ranked_models", "wanted_models"),
+    "result": (
+        "Compared",
+        "RESULT",
+        "Registered",
+        "SweepResult",
+        "TestReading",
+        "UsedUp",
+        "find_result",
+        "read_result",
+        "spent_dict",
+        "spent_text",
+        "used_up_note",
+    ),
+}
+"""What other rooms may import, by module."""

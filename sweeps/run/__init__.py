@@ -1,1 +1,24 @@
 """Whole sweeps and jobs of several: checked, planned, run, resumed, compared, cleaned up after."""
+
+FACE = {
+    "cleaning": ("Cleared", "KEEP", "clear", "removed_text"),
+    "command": ("Command", "chosen_experiments", "specs_of_all", "specs_of_experiments"),
+    "comparison": (
+        "Comparison",
+        "DataGroup",
+        "NARROW_COLUMNS",
+        "Pair",
+        "Together",
+        "WINNER_COLUMNS",
+        "columns_of",
+        "compare_sweeps",
+        "sweep_json",
+    ),
+    "plan": ("Plan",),
+    "remembered": ("extended", "recall"),
+    "reproduction": ("Reproduction",),
+    "several": ("plan_sweeps", "run_sweeps"),
+    "status": ("COLUMNS", "KindUse", "SweepStatus", "require_known", "sweep_status", "sweeps_in", "use_by_kind"),
+    "tracked": ("Remains", "Repaired", "find_remains", "remove", "repair"),
+}
+"""What other rooms may import, by module."""

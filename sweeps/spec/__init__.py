@@ -1,1 +1,36 @@
 """What a sweep is: its settings, its search space, what it is after; read from YAML, ``--set`` and options."""
+
+FACE = {
+    "documented": (
+        "DocumentedExperiment",
+        "EXPERIMENTS",
+        "LEAK_MARK",
+        "applies_to",
+        "experiments_of",
+        "find_experiment",
+        "setting_of",
+        "settings_for",
+    ),
+    "fields": ("EarlyStopping", "Prices", "survival", "usable_as_folder"),
+    "loading": ("cut_neighbours", "edit_spec", "load_spec", "packaged_specs", "with_neighbours_of"),
+    "mistakes": ("Mistakes",),
+    "objectives": ("ACCURACY_ALONE", "Goals", "Quantity", "find_quantity"),
+    "space": ("Choice", "Domain", "Range", "fits", "parameters_of"),
+    "spec": ("FAMILIES", "SweepSpec"),
+    "sweep_file": (
+        "Kind",
+        "SweepFile",
+        "forget",
+        "has_begun",
+        "is_known",
+        "is_sweep",
+        "read_file",
+        "read_spec",
+        "require_kind",
+        "sweeps_of",
+        "text_with_id",
+        "write_file",
+    ),
+    "values": ("TRIAL_SETTINGS",),
+}
+"""What other rooms may import, by module."""

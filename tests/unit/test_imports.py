@@ -161,6 +161,28 @@ def test_sweeps_uses_only_the_doors_of_carcls() -> None:
     assert not wrong
 
 
+def test_rooms_are_entered_by_their_faces() -> None:
+    """What a room offers to others stands in the FACE of its package, and nothing else does."""
+    offered = {
+        (f"{package}.{module}", name)
+        for package, tree in modules().items()
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FACE"
+        for module, names in ast.literal_eval(node.value).items()
+        for name in names
+    }
+    taken = {
+        (node.module, alias.name)
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.count(".") == 2
+        if node.module.startswith(("carcls.", "sweeps.")) and name.split(".")[:2] != node.module.split(".")[:2]
+        for alias in node.names
+    }
+    assert sorted(taken - offered) == []
+    assert sorted(offered - taken) == []
+
+
 @pytest.mark.parametrize("library", LIBRARY_USERS)
 def test_each_foreign_library_is_imported_only_where_the_table_says(library: str) -> None:
     """One place touches one foreign library, even inside a function."""
