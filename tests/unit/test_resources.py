@@ -136,9 +136,7 @@ def test_what_is_held_of_a_gpu_leaves_cores_for_the_others(
         ((2.0, 1.0), Share(2.0, 0.0, 1), False),
     ],
 )
-def test_a_process_serves_a_sweep_whose_trials_get_no_more(
-    held: tuple[float, float], asked: Share, fits: bool
-) -> None:
+def test_a_process_serves_a_sweep_whose_trials_get_no_more(held: tuple[float, float], asked: Share, fits: bool) -> None:
     """One that another sweep has left may have fewer cores, a smaller part of a GPU, or one where none is wanted."""
     assert Process(None, *held).has(asked) is fits
 
