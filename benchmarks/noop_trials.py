@@ -20,7 +20,7 @@ from sweeps.spec.space import Choice, Domain, Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.trial import TrialRecord
 
-# The space of specs/transfer.yaml: nine settings, of which five are ranges of numbers.
+# The space of sweeps/spec/presets/transfer.yaml: nine settings, of which five are ranges of numbers.
 SPACE: dict[str, Domain] = {
     "dropout": Range(0.0, 0.7),
     "unfreezing": Choice(("frozen", "progressive", "full")),

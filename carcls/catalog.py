@@ -20,7 +20,7 @@ class BackboneRecord:
 
     Attributes:
         name: what a config says (``resnet50``, ``timm:convnext_tiny``).
-        source: where the architecture and the weights come from.
+        source: where the weights come from; timm builds all but ``scratch``.
         embedding: width d of the pooled features; 0 where only building it tells (``timm:…``, ``scratch``).
         stages: parts that an unfreezing schedule opens, input first; empty where only building it tells.
         gmacs: 10⁹ multiply-accumulates of one 224×224 image; a guess of 4.0 for ``timm:…`` until it was built once (see

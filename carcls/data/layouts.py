@@ -150,19 +150,20 @@ def _manifest_of(root: Path, parts: Sequence[_Part], notes: Sequence[str]) -> Ma
         spelt.setdefault(_key(name), _readable(name))
     classes = sorted(spelt.values())
     labels = {_key(name): label for label, name in enumerate(classes)}
-    images, unknown = list[ImageRecord](), list[Path]()
+    images, unknown = list[ImageRecord](), dict[str, Path]()
     for part in parts:
         prefix = "" if part.folder == root else f"{part.folder.name}/"
         for name, files in part.classes.items():
             label = labels.get(_key(name))
             if label is None:
-                unknown.append(part.folder / _readable(name))
+                unknown.setdefault(_key(name), part.folder / _readable(name))
             else:
                 images += [ImageRecord(f"{prefix}{name}/{file}", label, part.split, None) for file in files]
     if unknown:
+        first, *more = unknown.values()
         raise DataError(
-            f"test classes must have training images, got {unknown[0].name!r} only under {unknown[0].parent}"
-            + (f" (and {len(unknown) - 1} more such classes)" if len(unknown) > 1 else "")
+            f"test classes must have training images, got {first.name!r} only under {first.parent}"
+            + (f" (and {len(more)} more such classes)" if more else "")
             + ". Add training images, or remove the test folder of that class."
         )
     return Manifest(root, tuple(classes), tuple(images), notes=(*notes, *_notes(parts, len(images))))

@@ -119,6 +119,7 @@ def _entry(path: Path, known: _Entry | None, *, read: bool) -> _Entry | None:
 
 def _read_cache(cache: Path | None) -> dict[str, _Entry]:
     try:
-        return _CACHE.validate_json(cache.read_bytes()) if cache else {}
+        # By json, since a name that is no UTF-8 is no JSON to pydantic.
+        return _CACHE.validate_python(json.loads(cache.read_bytes())) if cache else {}
     except (ValueError, OSError):
         return {}  # only a memory: what it does not know is read again

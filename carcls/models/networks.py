@@ -1,7 +1,7 @@
 """What is known of the network that a trial needs: from the catalog, or by building it once.
 
 A network of the catalog with its published weights, or with random ones, fits every image size that a trial can have.
-Any other is built, which loads torch and perhaps timm for seconds; what that tells is kept as a stage of the store, so
+Any other is built, which loads torch and timm for seconds; what that tells is kept as a stage of the store, so
 that it is not asked again as long as its weights are the same. No torch where nothing is in doubt.
 """
 

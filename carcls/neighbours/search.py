@@ -272,7 +272,7 @@ def _decide(
     k, size = found.indices.shape[1], max(1, _RESCORED_BYTES // (8 * gallery.raw.shape[1]))
     for query, candidates in pairs:
         raw, scale = asked.raw[query], 1.0 if asked.scales is None else float(asked.scales[query])
-        pieces = np.split(candidates, range(size, len(candidates), size))
+        pieces = [candidates[first : first + size] for first in range(0, len(candidates), size)]
         distances = np.concatenate([gallery.distances(raw, scale, piece) for piece in pieces])
         order = np.argsort(distances, kind="stable")[:k]
         found.indices[query], found.distances[query] = candidates[order], distances[order]

@@ -126,17 +126,19 @@ class Leaderboard:
         base: every setting of a trial of this sweep that changes nothing.
         images: how many images each accuracy was measured on; 0 gives no interval.
         goals: of the sweep.
+        by_seeds: whether fresh seeds decide where there are any; they do not once ``confirm`` was taken back.
     """
 
     trials: tuple[TrialRecord, ...]
     base: Mapping[str, Any] = field(default_factory=dict)
     images: int = 0
     goals: Goals = ACCURACY_ALONE
+    by_seeds: bool = field(default=True, compare=False)
 
     @cached_property
     def confirmed(self) -> tuple[Confirmed, ...]:
         """What fresh seeds made of the trials that were repeated, best first."""
-        return confirmed_of(self.trials)
+        return confirmed_of(self.trials) if self.by_seeds else ()
 
     @property
     def best_confirmed(self) -> Confirmed | None:

@@ -198,7 +198,8 @@ class SweepResult:
         trials = tuple(record_from_json(trial) for trial in value["trials"])
         base = TrialConfig.model_validate({"family": value["family"]}).model_dump()
         goals = Goals.parse(value.get("objectives", ("accuracy",)), value.get("constraints", ()))
-        own = {**value, "board": Leaderboard(trials, base, images, goals), "winner": best["number"] if best else None}
+        board = Leaderboard(trials, base, images, goals, by_seeds=bool(value.get("confirmed")))
+        own = {**value, "board": board, "winner": best["number"] if best else None}
         return _reader().validate_python(own)
 
 

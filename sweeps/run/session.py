@@ -109,7 +109,8 @@ class SweepSession:
         """Return the result without a test reading and a registered model."""
         trials = tuple(sorted(records, key=lambda trial: trial.number))
         data, before = self.dataset.summary, find_result(self.folder)
-        board = Leaderboard(trials, self.spec.trial_config({}).model_dump(), data.validation, self.spec.goals)
+        base, by_seeds = self.spec.trial_config({}).model_dump(), self.spec.confirm is not None
+        board = Leaderboard(trials, base, data.validation, self.spec.goals, by_seeds)
         seconds = time.monotonic() - self.started + (before.seconds if before else 0.0)
         return SweepResult(
             sweep=str(self.spec.name),

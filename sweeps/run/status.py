@@ -159,7 +159,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         spec=spec,
         state=state,
         holder=holder,
-        board=Leaderboard(history.records, goals=spec.goals),
+        board=Leaderboard(history.records, goals=spec.goals, by_seeds=spec.confirm is not None),
         result=result,
         edits=history.edits,
         changed=datetime.fromtimestamp(_last_change(folder)).astimezone().isoformat(timespec="seconds"),

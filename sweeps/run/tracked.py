@@ -133,7 +133,7 @@ def find_remains(folder: Path, tracking_uri: str | None) -> Remains:
         kept = [version for version in versions if str(version.version) in held]
         sources, needed = {version.source for version in kept}, {version.run_id for version in kept}
         models = client.search_logged_models([str(experiment.experiment_id)], filter_string=of_sweep(file.id))
-        runs = runs_of(client, experiment.experiment_id, file.id)
+        runs = [*runs_of(client, experiment.experiment_id, file.id)]
     return Remains(
         folder,
         size,

@@ -171,9 +171,8 @@ def read_domain(name: str, said: Any) -> Any:
         raise PartError(unknown)
     if "choices" in said:
         return _adapter(Choice, name).validate_python(said)
-    given = {key: value for key, value in said.items() if value is not None}
-    first = {"step": 1} if _is_whole(name, given) else {}
-    given.pop("int", None)
+    first = {"step": 1} if _is_whole(name, said) else {}
+    given = {key: value for key, value in said.items() if key != "int" and (value is not None or key == "log")}
     return _adapter(Range, name).validate_python({**first, **given})
 
 
@@ -190,6 +189,8 @@ def _is_whole(name: str, said: Mapping[str, Any]) -> bool:
         raise ValueError("int must be true, since this setting takes whole numbers, got False.")
     if not whole and "step" in said:
         raise ValueError(f"step must go with int: true, got {shown(said['step'])}.")
+    if said.get("step", 1) is None:  # which a Range takes for no step at all
+        raise ValueError("step must be a whole number, got None.")
     return whole
 
 

@@ -79,7 +79,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._work, name="carsweep-mlflow", daemon=True)
         self._changed = threading.Condition()
         self._pending: dict[int | None, _Write] = {}  # by number of the trial; None is the sweep
-        self._is_open = self._closing = self._hurry = False
+        self._is_open = self._ends = self._closing = self._hurry = False
         self._error: TrackingError | None = None
         self._failures = 0  # attempts that MLflow has not answered
         self._warned: set[str] = set()
@@ -95,7 +95,8 @@ class Mirror:
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Bring the trial's run in line with a trial that this process runs, or has run; returns at once."""
-        self._post(record.number, partial(self._runs.mirror, record, runs_now=True))
+        if not self._ends:  # a trial may report on while another thread ends the process
+            self._post(record.number, partial(self._runs.mirror, record, runs_now=True))
 
     def bring_in_line(self, records: Iterable[TrialRecord], *, winner: int | None = None) -> None:
         """Bring MLflow in line with all records, once no trial runs any more: one that has not ended is interrupted.
@@ -161,16 +162,18 @@ class Mirror:
             written = self._thread.ident is None
             tags = {**self._sweep.tags, STATE: status}
             self._sweep = replace(self._sweep, tags=tags, status=_STATUS[status])
-            self._pending[None] = self._write_end
-        for _ in range(_TRIES):
+            self._pending[None], self._ends = self._write_end, True
+        for place in range(_TRIES):
+            if place and not written:  # a server that starts again takes seconds
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing or self._error, RETRY_SECONDS)
             written = written or self.flush(seconds / _TRIES) or self._closing
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         if not written and self._error is None:
-            self._warn_once(
-                "end", "MLflow is missing the end of this sweep; carsweep tracking repair NAME brings it in line."
-            )
+            again = f"carsweep tracking repair {self._sweep.name}"
+            self._warn_once("end", f"MLflow is missing the end of this sweep; {again} brings it in line.")
         if self._thread.ident is not None:
             self._thread.join(1.0)
         return written

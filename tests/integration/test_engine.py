@@ -313,7 +313,7 @@ class TestWithASharedRay:
 
     def test_what_comes_after_the_trials_is_computed_in_the_process_of_the_last_one(self, tmp_path: Path) -> None:
         """It has loaded everything; what confirms the search ran in it, too. Where it dies another one is started."""
-        before = ray.available_resources()["CPU"]
+        cpus = ray.cluster_resources()["CPU"]
         with light_work(tmp_path, spec_of(trials=1, cpus_per_trial=4.0), "quick_runner", {}) as work:
             run_trials(work, [Diary()], confirm=confirmed_once)
             pid = run_task(work, "quick_runner:pid", {})
@@ -322,21 +322,21 @@ class TestWithASharedRay:
             another = run_task(work, "quick_runner:pid", {})
             assert another != pid
             assert run_task(work, "quick_runner:pid", {}) == another
-        wait_for_cpus(before)
+        wait_for_cpus(cpus)
 
     def test_of_several_processes_the_last_one_alone_is_kept(self, tmp_path: Path) -> None:
         """The others end with the trials. A sweep whose trials get more than it has gets another process."""
-        before = ray.available_resources()["CPU"]
+        cpus = ray.cluster_resources()["CPU"]
         with light_work(tmp_path, spec_of(trials=4, cpus_per_trial=1.0), "quick_runner", {"sleep": 0.5}) as work:
             run_trials(work, [Diary()])
             pids = {line["pid"] for line in log_of(tmp_path)}
             assert len(pids) == 2
-            wait_for_cpus(before - 1)
+            wait_for_cpus(cpus - 1)
             assert run_task(work, "quick_runner:pid", {}) in pids
             larger = replace(work, spec=spec_of(trials=4, cpus_per_trial=2.0))
             assert run_task(larger, "quick_runner:pid", {}) not in pids
-            wait_for_cpus(before - 2)
-        wait_for_cpus(before)
+            wait_for_cpus(cpus - 2)
+        wait_for_cpus(cpus)
 
     def test_trials_run_where_the_driver_runs(self, tmp_path: Path) -> None:
         """A relative path means the same in a trial's process as on the command line."""

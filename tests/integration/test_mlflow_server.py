@@ -223,7 +223,7 @@ def test_sweep_outlives_its_server_and_is_mended_later(tmp_path: Path) -> None:
     assert time.perf_counter() - start < 30
     assert len(warnings) == 2, warnings
     assert "goes on" in warnings[0]
-    assert "carsweep tracking repair NAME" in warnings[1]
+    assert "carsweep tracking repair s1" in warnings[1]
     assert not any("s3cret" in line for line in warnings)
 
     with server_on(port, tmp_path):

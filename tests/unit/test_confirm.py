@@ -150,6 +150,14 @@ def test_leaderboard_puts_confirmed_trials_first_and_keeps_their_runs_inside() -
     assert board.best is trials[4]  # stands for trial 1, in the result as in the status
 
 
+def test_once_confirm_was_taken_back_the_search_chooses() -> None:
+    """Fresh runs are still there, and a trial of the search that was not repeated may win."""
+    board = Leaderboard((record(0, 0.9), record(1, 0.8), fresh(2, 0.95, 1)), by_seeds=False)
+    assert board.best is board.trials[0]
+    assert board.confirmed == ()
+    assert [(row.rank, row.trial.number) for row in board.rows] == [(1, 0), (2, 1)]
+
+
 def test_a_command_that_goes_on_keeps_the_choice_of_the_sweep(tmp_path: Path) -> None:
     """Who says nothing of --confirm does not crown an unconfirmed winner; who says another extent gets that."""
     spec, other = SweepSpec(family="transfer", name="mine"), SweepSpec(family="transfer", name="mine", confirm="2x5")

@@ -117,7 +117,7 @@ def _type_checking_nodes(tree: ast.Module) -> set[ast.AST]:
 
 
 def unit_of(module: str, layers: list[set[str]]) -> str:
-    """Return the part of the table that a module belongs to (``sweeps.spec.yaml_text`` to ``sweeps.spec.spec``)."""
+    """Return the part of the table that a module belongs to (``sweeps.spec.yaml_text`` to ``sweeps.spec``)."""
     head = ".".join(module.split(".")[:2])
     parts = {part for layer in layers for part in layer}
     owners = [part for part in parts if head == part or head.startswith(f"{part}_")]

@@ -141,13 +141,15 @@ def test_a_class_is_one_in_either_spelling(tmp_path: Path) -> None:
 
 
 def test_a_class_in_latin_1_can_be_printed(tmp_path: Path) -> None:
-    """Bytes of a name that are no UTF-8 are read as older archives mean them; the images are found."""
+    """Bytes of a name that are no UTF-8 are read as older archives mean them; the images are found, and remembered."""
     write_folders(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1})
     for split in ("train", "test"):
         (tmp_path / split / "a").rename(os.fsdecode(os.fsencode(tmp_path / split) + b"/Citro\xebn"))
     listed = read_layout(tmp_path)
     assert listed.classes == ("Citroën", "b")
     assert all((tmp_path / image.path).is_file() for image in listed.images)
+    read = listed.with_contents(tmp_path / "cache.json")
+    assert listed.with_contents(tmp_path / "cache.json", read=False) == read
 
 
 def test_a_split_in_a_file_of_another_layout_is_said_to_be_dropped(tmp_path: Path) -> None:
@@ -259,7 +261,10 @@ UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
     (folders({".": 1}), "images without class folders.*Looked for"),
     (folders({"stuff/more": 0}), "known layout.*stuff"),
     (folders({"train/a": 3, "test/a": 1}), "at least 2 classes, got 1"),
-    (folders({"train/a": 1, "train/b": 1, "test/c": 1}), "must have training images, got 'c'"),
+    (
+        folders({"train/a": 1, "train/b": 1, "test/c": 1, "testing/c": 1}),
+        "must have training images, got 'c' .*/test. Add",
+    ),
     (lambda root: write_devkit(write_devkit(root / "first").parent / "second").parent, "got 2 .*first, second"),
     (devkit_with(lambda root: (root / TRAIN).write_bytes(b"MATLAB 5.0")), "train_annos.mat must be a MATLAB file"),
     (

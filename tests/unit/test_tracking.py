@@ -16,13 +16,18 @@ import time
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from helpers import free_port
 
 from carcls.errors import TrackingError, mask_secrets
-from sweeps.tracking.store import SERVER_SECONDS, check_tracking
-from sweeps.tracking.updates import as_metrics, as_params
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import write_file
+from sweeps.tracking.mirror import Mirror
+from sweeps.tracking.store import SERVER_SECONDS, Tracking, check_tracking
+from sweeps.tracking.updates import Update, as_metrics, as_params
 
 
 @pytest.mark.parametrize(
@@ -208,3 +213,47 @@ def test_the_folder_mlflow_does_not_stand_in_front_of_the_library() -> None:
     found = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
     library = importlib.metadata.distribution("mlflow").locate_file("mlflow/__init__.py")
     assert found.stdout.strip() == str(library), found.stderr
+
+
+def test_a_store_that_fails_while_a_sweep_is_looked_for_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What MLflow raises while runs are read for ``carsweep delete``, page after page, has its remedy."""
+    from sweeps.run.tracked import find_remains
+
+    def search_runs(*_: Any, **__: Any) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    client = SimpleNamespace(
+        get_experiment_by_name=lambda _: SimpleNamespace(experiment_id="1"),
+        search_model_versions=lambda _: [],
+        search_logged_models=lambda *_, **__: [],
+        search_runs=search_runs,
+    )
+    monkeypatch.setattr(Tracking, "client", lambda _: client)
+    write_file(tmp_path / "mine", "sweep", None, [SweepSpec(family="transfer", name="mine")])
+    (tmp_path / "mlflow.db").touch()
+    with pytest.raises(TrackingError, match="Another process writes to it"):
+        find_remains(tmp_path / "mine", None)
+
+
+def test_a_server_that_starts_again_gets_the_end_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror that is closed while a server refuses asks it again, with time between."""
+    monkeypatch.setattr("sweeps.tracking.mirror.RETRY_SECONDS", 0.3)
+    asked: list[float] = []
+
+    def write(_: int | None, __: Update) -> None:
+        asked.append(time.monotonic())
+        if len(asked) > 1 and asked[-1] - asked[1] < 0.25:
+            raise ConnectionError("refused")
+
+    quiet = dict.fromkeys(("read", "close_open"), lambda *_: None)
+    runs: Any = SimpleNamespace(
+        tracking=Tracking("http://host", None), write=write, write_together=lambda _: False, **quiet
+    )
+    warnings: list[str] = []
+    mirror = Mirror(runs, Update("mine"), warnings.append)
+    mirror.open()
+    assert mirror.close("complete")
+    assert len(asked) == 3  # the beginning, and the end twice
+    assert not any("missing" in line for line in warnings)
