@@ -65,6 +65,7 @@ def test_three_families_leave_three_models_and_one_comparison(job: tuple[Path, D
 def test_the_retrieval_model_answers_with_its_neighbours(job: tuple[Path, Done], images: Path) -> None:
     """Loaded from the registry, it names the training images that are nearest, with labels and distances."""
     mlflow.set_tracking_uri(job[1].value["families"]["retrieval"]["tracking_uri"])
+    mlflow.set_registry_uri(job[1].value["families"]["retrieval"]["tracking_uri"])
     model = mlflow.pyfunc.load_model("models:/carsweep-retrieval@challenger")
     answer = model.predict([str(images / "test" / "tint 0" / "0.png")]).iloc[0]
     assert answer["label"] in {"tint 0", "tint 1", "tint 2"}

@@ -147,6 +147,7 @@ def test_a_finished_sweep_registers_what_the_registry_lost(first: Done, folder: 
     command = ["--trials", "2", *SHORT]
     readings = run(folder, *command).value["test"]["readings"]
     mlflow.set_tracking_uri(first.value["tracking_uri"])
+    mlflow.set_registry_uri(first.value["tracking_uri"])
     client = mlflow.MlflowClient()
     name = first.value["registered"]["name"]
     client.delete_registered_model(name)
