@@ -259,3 +259,40 @@ def test_no_class_name_is_there_twice() -> None:
         node.name for tree in modules().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
     )
     assert [name for name, count in names.items() if count > 1] == []
+
+
+# Rooms in which a chain is longer than four modules still.
+LONG_CHAINS = {"carcls.training": 6, "carcls.data": 5, "sweeps.cli": 5}
+
+
+def room_of(module: str) -> str:
+    """Return the room that a module lies in (``carcls.data.decode`` to ``carcls.data``)."""
+    return ".".join(module.split(".")[:2])
+
+
+@cache
+def longest_chain(module: str) -> tuple[str, ...]:
+    """Return the longest chain of imports from a module through its own room."""
+    own = (t for t in imports_of(module) if t in modules() and t != module and room_of(t) == room_of(module))
+    return (module, *max(map(longest_chain, own), key=len, default=()))
+
+
+def test_no_chain_of_modules_within_a_room_is_longer_than_four() -> None:
+    """What a room does is found in a few steps."""
+    chains = [longest_chain(name) for name in modules()]
+    assert [" > ".join(c) for c in chains if len(c) > LONG_CHAINS.get(room_of(c[0]), 4)] == []
+
+
+def test_no_chain_of_rooms_is_longer_than_eight() -> None:
+    """The rooms of the orchestrator lie on eight floors at most."""
+    below: dict[str, set[str]] = {}
+    for name in modules():
+        for target in imports_of(name):
+            if name.startswith("sweeps.") and target.startswith("sweeps.") and room_of(target) != room_of(name):
+                below.setdefault(room_of(name), set()).add(room_of(target))
+
+    @cache
+    def floors(room: str) -> int:
+        return 1 + max((floors(other) for other in below.get(room, ())), default=0)
+
+    assert max(map(floors, below)) <= 8

@@ -183,7 +183,7 @@ def test_a_lack_of_memory_is_answered_with_a_larger_share_and_then_with_smaller_
 
 def test_every_kind_has_a_policy_and_is_documented() -> None:
     """The table in docs/cli.md says what is done about each."""
-    documented = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    documented = (Path(__file__).resolve().parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
     assert [kind for kind in POLICIES if f"| `{kind}` | " not in documented] == []
 
 

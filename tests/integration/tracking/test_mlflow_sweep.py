@@ -172,7 +172,7 @@ time.sleep(600)
 def test_kill_leaves_no_run_open_once_the_sweep_is_run_again(tracking: Tracking) -> None:
     """kill -9 leaves open runs; the mirror makes the missing ones, closes the open ones, and doubles none."""
     out = Path(tracking.uri.removeprefix("sqlite:///")).parent
-    command = [sys.executable, "-c", KILLED_SWEEP, str(out), str(Path(__file__).parents[1])]
+    command = [sys.executable, "-c", KILLED_SWEEP, str(out), str(Path(__file__).parents[2])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "written\n"

@@ -23,7 +23,7 @@ from sweeps.spec.spec import SweepSpec
 from sweeps.trial import TrialRecord
 
 NAMES = [experiment.name for experiment in EXPERIMENTS]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def specs_of(

@@ -44,7 +44,7 @@ RESULT = SweepResult(
 
 def test_object_has_exactly_the_documented_fields() -> None:
     """Scripts find the fields that the example in docs/json.md shows, and no others."""
-    text = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    text = (Path(__file__).resolve().parents[3] / "docs" / "json.md").read_text(encoding="utf-8")
     shown = json.loads(text.split("```json\n")[1].split("```")[0])
     told = replace(RESULT, comparison=(Compared(1, 0.0, (0.0, 0.0), 1.0, False),)).as_dict()
     assert set(told) == set(shown)

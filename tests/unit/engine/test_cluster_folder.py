@@ -12,7 +12,7 @@ import yaml
 from sweeps.cli.app import carsweep
 from sweeps.cli.options import repeat_set
 
-CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
+CLUSTER = Path(__file__).resolve().parents[3] / "cluster"
 
 
 def manifest() -> dict[str, Any]:

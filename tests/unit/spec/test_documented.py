@@ -15,7 +15,7 @@ from sweeps.spec.loading import load_spec, packaged_specs
 from sweeps.spec.spec import FAMILIES
 from sweeps.spec.yaml_text import read_value
 
-DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "experiments.md").read_text(encoding="utf-8")
 SHARED = "image_size=224 optimizer=adam head_lr=0.001 loss=cross_entropy label_smoothing=0.0 weight_decay=0.0"
 PRETRAINED = f"{SHARED} weights=auto lr_schedule=step step_gamma=0.1 step_epochs=7 epochs=10"
 TRANSFER = f"{PRETRAINED} backbone=resnet50 batch_size=32"

@@ -38,7 +38,7 @@ from sweeps.spec.sweep_file import read_file, text_with_id, write_file
 from sweeps.spec.yaml_text import read_packaged, read_tree
 from sweeps.study.study import Study
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 _BUILDS: tuple[CodeType, ...] = (BaseModel.model_validate.__func__.__code__, BaseModel.__init__.__code__)  # type: ignore[attr-defined]
 
 
