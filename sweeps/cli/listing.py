@@ -24,7 +24,7 @@ def _backbones() -> None:
             f"{b.gmacs:.2f} GMAC",
             _weights(b.source),
         )
-        for b in BACKBONES
+        for b in BACKBONES.values()
     ]
     rows.append(("timm:<model>", "", "", "", "any model that timm has"))
     click.echo("\n".join(lines_of(Grid(None, rows))))

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
+from carcls.catalog import FAMILIES
 from carcls.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-FAMILY = click.Choice(["transfer", "retrieval", "scratch"])
+FAMILY = click.Choice([*FAMILIES])
 
 
 class SettingsCommand(click.Command):

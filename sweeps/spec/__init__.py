@@ -16,7 +16,7 @@ FACE = {
     "mistakes": ("Mistakes",),
     "objectives": ("ACCURACY_ALONE", "Goals", "Quantity", "find_quantity"),
     "space": ("Choice", "Domain", "Range", "fits", "parameters_of"),
-    "spec": ("FAMILIES", "SweepSpec"),
+    "spec": ("SweepSpec",),
     "sweep_file": (
         "Kind",
         "SweepFile",

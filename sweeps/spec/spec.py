@@ -6,7 +6,7 @@ config  <  documented experiment  <  searched settings  <  fixed                
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -33,7 +33,6 @@ from sweeps.spec.space import Search, parameters_of
 from sweeps.spec.values import PartError, Settings
 from sweeps.spec.yaml_text import write_tree
 
-FAMILIES: tuple[str, ...] = get_args(TrialFamily)
 # A spec, or a part of it, as YAML says it.
 Tree = dict[str, Any]
 # The parts that are mappings themselves.
