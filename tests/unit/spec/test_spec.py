@@ -281,7 +281,7 @@ def test_a_wrong_name_is_answered_with_the_remedy(key, beginning, hint):
 @pytest.mark.parametrize(
     ("sets", "refused"),
     [
-        (["sampler=gp"], "must take settings that only some trials have (augmentation_strength, backbone_lr), got 'gp'"),
+        (["sampler=gp"], "take settings that only some trials have (augmentation_strength, backbone_lr), got 'gp'"),
         (["sampler=qmc", "unfreezing=full"], "settings that only some trials have (augmentation_strength), got 'qmc'"),
         (["sampler=plain"], "sampler: must take choices (augmentation_strength, label_smoothing, lr_schedule, "),
         (["sampler=plain", "objectives=[accuracy, f1]"], "sampler: must take several objectives (accuracy, f1), got"),
