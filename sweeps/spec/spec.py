@@ -185,8 +185,8 @@ class SweepSpec(BaseModel):
         """Return the searched settings that some trials have and others do not, in alphabetical order."""
         random = Random(0)
         drawn = ({name: domain.draw(random) for name, domain in self.search.items()} for _ in range(_DRAWS))
-        found = [parameters_of(self.trial_config(values), self.search).keys() for values in drawn]
-        return sorted(set().union(*found) - set.intersection(*map(set, found)))
+        found = [set(parameters_of(self.trial_config(values), self.search)) for values in drawn]
+        return sorted(set.union(*found) - set.intersection(*found))
 
     def trial_config(self, settings: Mapping[str, Any], experiment: str | None = None) -> TrialConfig:
         """Return the config of a trial with ``settings``, of a documented experiment when one is named.
