@@ -5,6 +5,7 @@ config  <  documented experiment  <  searched settings  <  fixed                
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import Annotated, Any, get_args
@@ -185,8 +186,8 @@ class SweepSpec(BaseModel):
         """Return the searched settings that some trials have and others do not, in alphabetical order."""
         random = Random(0)
         drawn = ({name: domain.draw(random) for name, domain in self.search.items()} for _ in range(_DRAWS))
-        found = [set(parameters_of(self.trial_config(values), self.search)) for values in drawn]
-        return sorted(set.union(*found) - set.intersection(*found))
+        trials = Counter(name for values in drawn for name in parameters_of(self.trial_config(values), self.search))
+        return sorted(name for name, count in trials.items() if count < _DRAWS)
 
     def trial_config(self, settings: Mapping[str, Any], experiment: str | None = None) -> TrialConfig:
         """Return the config of a trial with ``settings``, of a documented experiment when one is named.
