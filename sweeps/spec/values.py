@@ -7,10 +7,10 @@ put together without another check.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Annotated, Any, get_args
 
-from pydantic import BeforeValidator, ConfigDict, PlainValidator, TypeAdapter, WrapValidator, create_model
+from pydantic import BeforeValidator, ConfigDict, PlainValidator, create_model
+from pydantic_core import PydanticKnownError
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError, shown
@@ -37,19 +37,15 @@ def kind_of(name: str) -> Any:
 def value_of(name: str, *, optional: bool = False) -> Any:
     """Return the type of a setting's values with their limits; None is one only where it is ``optional``."""
     field, kind = TrialConfig.model_fields[name], kind_of(name)
-    annotation = field.rebuild_annotation()
-    if type(None) in get_args(field.annotation) and not optional:
-        annotation = get_args(field.annotation)[0]
-    if kind not in (int, float):
-        return annotation
-    rule = "a whole number" if kind is int else "a number"
+    is_optional = type(None) in get_args(field.annotation)
+    annotation = get_args(field.annotation)[0] if is_optional and not optional else field.rebuild_annotation()
 
     def no_truth_value(value: Any) -> Any:
         if isinstance(value, bool):  # which Python takes for 0 and 1
-            raise ValueError(f"must be {rule}, got {value}.")
+            raise PydanticKnownError("int_type" if kind is int else "float_type")
         return value
 
-    return Annotated[annotation, BeforeValidator(no_truth_value)]
+    return Annotated[annotation, BeforeValidator(no_truth_value)] if kind in (int, float) else annotation
 
 
 def mapping_reader(title: str, types: Mapping[str, Any]) -> Callable[[Any], dict[str, Any]]:
@@ -69,14 +65,16 @@ _SETTINGS = {name: value_of(name, optional=True) for name in TRIAL_SETTINGS}
 Settings = Annotated[dict[str, Any], PlainValidator(mapping_reader("Settings", _SETTINGS))]
 
 
-def _several(name: str, said: Any, read: Callable[[Any], Any]) -> Any:
+def _in_a_list(said: Any) -> Any:
     if said in ([], ()):
         raise ValueError(f"must be a value or a list of values, got {shown(said)}.")
-    return read(said) if isinstance(said, list | tuple) else (TypeAdapter(value_of(name)).validate_python(said),)
+    return said if isinstance(said, list | tuple) else (said,)
 
 
-_WRAPS = {name: WrapValidator(partial(_several, name)) for name in TRIAL_SETTINGS}
-_SEVERAL = {name: Annotated[tuple[value_of(name), ...], wrap] for name, wrap in _WRAPS.items()}  # type: ignore[misc]
+_SEVERAL = {
+    name: Annotated[tuple[value_of(name), ...], BeforeValidator(_in_a_list)]  # type: ignore[misc] # made here
+    for name in TRIAL_SETTINGS
+}
 _read_when = mapping_reader("When", _SEVERAL)
 
 
