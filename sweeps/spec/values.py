@@ -7,9 +7,10 @@ put together without another check.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, get_args
 
-from pydantic import BeforeValidator, ConfigDict, PlainValidator, create_model
+from pydantic import BeforeValidator, ConfigDict, PlainValidator, TypeAdapter, WrapValidator, create_model
 from pydantic_core import PydanticKnownError
 
 from carcls.config import TrialConfig
@@ -65,16 +66,14 @@ _SETTINGS = {name: value_of(name, optional=True) for name in TRIAL_SETTINGS}
 Settings = Annotated[dict[str, Any], PlainValidator(mapping_reader("Settings", _SETTINGS))]
 
 
-def _in_a_list(said: Any) -> Any:
+def _several(name: str, said: Any, read: Callable[[Any], Any]) -> Any:
     if said in ([], ()):
         raise ValueError(f"must be a value or a list of values, got {shown(said)}.")
-    return said if isinstance(said, list | tuple) else (said,)
+    return read(said) if isinstance(said, list | tuple) else (TypeAdapter(value_of(name)).validate_python(said),)
 
 
-_SEVERAL = {
-    name: Annotated[tuple[value_of(name), ...], BeforeValidator(_in_a_list)]  # type: ignore[misc] # made here
-    for name in TRIAL_SETTINGS
-}
+_WRAPS = {name: WrapValidator(partial(_several, name)) for name in TRIAL_SETTINGS}
+_SEVERAL = {name: Annotated[tuple[value_of(name), ...], wrap] for name, wrap in _WRAPS.items()}  # type: ignore[misc]
 _read_when = mapping_reader("When", _SEVERAL)
 
 
