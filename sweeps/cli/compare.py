@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +11,14 @@ from rich.text import Text
 
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
-from sweeps.cli.output import Streams, carsweep_command, say
+from sweeps.cli.output import Streams, answering, carsweep_command, say
 from sweeps.text import Column, counts_text, settings_text, table_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sweeps.results.leaderboard import Row
-    from sweeps.run.comparison import Comparison, DataGroup, Pair
+    from sweeps.run.comparison import Comparison, DataGroup
 
 _EPILOG = """\b
 Examples:
@@ -27,7 +27,6 @@ Examples:
 
 `carsweep ui` shows the same runs in MLflow."""
 
-_WIDE = 110
 _ALWAYS = ("sweep", "family", "status", "val_accuracy", "test_accuracy")
 _WHERE_WIDE = ("trials", "test_f1", "seconds", "registered")
 # Columns of a sweep's best rows, and one more for what else a leaderboard tells of them.
@@ -35,16 +34,16 @@ _OF_ROWS = ("rank", "number", "accuracy")
 _WHAT: Column[Row] = Column(
     "what", lambda row: f"{row.trial.name}  {settings_text(row.settings)}".rstrip(), "what", is_word=True
 )
-_SHOWN_PAIRS = 20
 
 
 @click.command("compare", epilog=_EPILOG)
 @click.argument("sweeps", metavar="[SWEEP]…", nargs=-1)
-@options("out", "json")
+@options("out")
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Rows of each leaderboard to show."
 )
-def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
+@answering
+def compare(streams: Streams, sweeps: tuple[str, ...], out: Path, top: int) -> int:
     """Show sweeps side by side: all under --out, or those that are named.
 
     Winners that were tested on the same images are compared in pairs: difference of accuracies with its 95% interval,
@@ -52,15 +51,15 @@ def compare(sweeps: tuple[str, ...], out: Path, top: int, as_json: bool) -> int:
     """
     from sweeps.run.comparison import compare_sweeps
 
-    with Streams(as_json) as streams:
-        comparison = compare_sweeps(out, sweeps)
-        streams.answer(comparison.as_dict(top), *_parts(comparison, top, wide=streams.result.width >= _WIDE))
-        say(streams.result, *_rest(comparison, out))
+    comparison = compare_sweeps(out, sweeps)
+    streams.answer(comparison.as_dict(top), *_parts(comparison, top, wide=streams.is_wide))
+    say(streams.result, *_rest(comparison, out))
     return DONE
 
 
 def _parts(comparison: Comparison, top: int, *, wide: bool) -> Iterator[RenderableType]:
     """Yield each data set's sweeps, the pairs of their winners, and their best rows."""
+    from sweeps.cli.summary import pair_lines
     from sweeps.results.leaderboard import COLUMNS
     from sweeps.run.comparison import columns_of, sweep_json
 
@@ -84,18 +83,6 @@ def _title(group: DataGroup) -> Text:
     data = group.data
     title = f"{data.name} ({data.classes} classes, {counts_text(data.splits)} images, digest {data.digest[:8]})"
     return Text(f"\n{title}", style="bold")
-
-
-def pair_lines(pairs: Sequence[Pair]) -> list[str]:
-    """Return what the tests of pairs say; nothing where there are none."""
-    if not pairs:
-        return []
-    images = pairs[0].numbers.images
-    corrected = f", Holm's correction over {len(pairs)} pairs" if len(pairs) > 1 else ""
-    title = f"\nWinners on the same {images} test images, in points (exact McNemar test{corrected}):"
-    left_out = len(pairs) - _SHOWN_PAIRS
-    more = [f"  … and {left_out} more pairs; --json has them all."] if left_out > 0 else []
-    return [title, *(f"  {pair}" for pair in pairs[:_SHOWN_PAIRS]), *more]
 
 
 def _rest(comparison: Comparison, out: Path) -> list[str]:
