@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 import click
 
-from carcls.errors import InputError
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 FAMILY = click.Choice(["transfer", "retrieval", "scratch"])
 
@@ -59,17 +57,6 @@ def _at_home(_: click.Context, __: click.Parameter, path: Path) -> Path:
     return path.expanduser()
 
 
-def existing(out: Path) -> Path:
-    """Return the folder that --out names, absolute.
-
-    Raises:
-        InputError: there is none.
-    """
-    if not out.is_dir():
-        raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")
-    return out.absolute()
-
-
 _PATH = click.Path(path_type=Path)
 _MANY = {"multiple": True, "callback": _listed}
 _LIMITS = "What a trial must keep to win: 'predict_ms <= 5', 'parameters <= 10M'; repeatable."
@@ -88,7 +75,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "cpus-per-trial": {"type": float, "help": "CPU cores for each trial."},
     "gpus-per-trial": {"type": float, "help": "GPUs for each trial: 0, 1 or 1/n (0.5, 0.25)."},
     "concurrency": {"type": int, "help": "Trials at the same time. Default: what fits."},
-    "confirm": {"metavar": "NxM", "help": "Run the N best trials again, with M fresh seeds each, to choose the winner."},
+    "confirm": {
+        "metavar": "NxM",
+        "help": "Run the N best trials again with M fresh seeds each; these choose the winner.",
+    },
     "refit": {"is_flag": True, "default": None, "help": "Train the winner again, on training and validation images."},
     "name": {"help": "Name of the sweep or job; an existing name goes on with that one."},
     "out": {"type": _PATH, "callback": _at_home, "default": "runs", "show_default": True, "help": "Folder of runs."},

@@ -157,7 +157,9 @@ def duplicates_text(records: Iterable[TrialRecord], most: int = 10) -> str:
         return ""
     named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in twins[:most]]
     more = f" and {len(twins) - most} more" if len(twins) > most else ""
-    return f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'} not run: {', '.join(named)}{more}"
+    return (
+        f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'} not run: {', '.join(named)}{more}"
+    )
 
 
 def saved_text(records: Iterable[TrialRecord]) -> str:

@@ -68,7 +68,6 @@ _FAMILIES = {
 }
 
 
-
 def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read: bool = False) -> int:
     """Plan or run a command, show what comes of it, and return the exit code."""
     if read and not dry_run:

@@ -137,7 +137,7 @@ def _left_out(result: SweepResult) -> list[str]:
     lines = [f"… and {more} more."] if more > 0 else []
     if derived:
         lines.append(
-            f"{plural(derived, 'derived trial')}: other k, distance or vote on the embeddings of a trial. Of a trial and "
+            f"{plural(derived, 'derived trial')} (another k, distance or vote on a trial's embeddings); of a trial and "
             "those derived from it the best is shown."
         )
     if duplicates:
@@ -272,7 +272,7 @@ def _front_lines(result: SweepResult) -> list[str]:
     metrics = {trial.number: trial.metrics for trial in result.trials if trial.number in front}
     titles: dict[int, list[str]] = {number: [] for number in metrics}
     for objective in goals.objectives:
-        best = min(metrics, key=lambda n: (objective.loss(metrics[n][objective.metric]), n))  # noqa: B023 - used at once
+        best = min(metrics, key=lambda n: (objective.loss(metrics[n][objective.metric]), n))
         titles[best].append(_best_in(objective))
     middle = goals.compromise(metrics)
     if middle is not None and len(metrics) > 2:
