@@ -30,7 +30,11 @@ _RULES = {
 }
 # What is in a mapping or a list.
 _HOLDS = dict.fromkeys(("config", "fixed"), " from settings to values")
-_HOLDS |= {"search": " from settings to domains", "experiments": " of names", "starts": " of mappings"}
+_HOLDS |= {
+    "search": " from settings to domains",
+    "experiments": " of names",
+    "starts": " of mappings from settings to values",
+}
 # What was meant by a text or a truth value in place of a mapping.
 _MEANT = {
     "data": " Name the folder: data: {path: FOLDER}.",
