@@ -92,7 +92,7 @@ def sentences(error: ValidationError, model: type[BaseModel], bare: Collection[s
     """
     for detail in error.errors(include_url=False):
         location = detail["loc"]
-        said = location[1:] if location[0] == "fixed" and location[1:2] and location[1] in bare else location
+        said = location[1:] if location[:1] == ("fixed",) and location[1:2] and location[1] in bare else location
         path = _path(said)
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, PartError):
