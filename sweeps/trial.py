@@ -196,7 +196,7 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
     asked, outcome = noted["asked"], noted.get("outcome") or {}
     micro_batch, spent = noted.get("retry", {}).get("micro_batch"), _spent(noted)
     last = history[-1] if history and not outcome else Measurement(0, {})
-    now = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
+    now: dict[str, Any] = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
     now |= {"late_stages": noted.get("late_stages", {})}
     now |= {name: outcome[name] for name in _IN_JOURNAL if name in outcome}
     return TrialRecord(

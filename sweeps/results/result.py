@@ -170,7 +170,10 @@ class SweepResult:
         winner = next((trial for trial in trials if trial["number"] == self.winner), None)
         own |= {"trials": trials, "best": None if winner is None else {name: winner[name] for name in _OF_THE_BEST}}
         own |= {"confirmed": self.board.confirmed, "pareto": self.board.pareto}
-        own |= {"objectives": [goal.name for goal in goals.objectives], "constraints": list(map(str, goals.constraints))}
+        own |= {
+            "objectives": [goal.name for goal in goals.objectives],
+            "constraints": list(map(str, goals.constraints)),
+        }
         plain: dict[str, Any] = to_jsonable_python(own, inf_nan_mode="null")
         return plain
 
