@@ -120,7 +120,7 @@ class Plan:
             "Search:" if spec.search else "Search: nothing",
             *lines_of(search, width=width, indent="  "),
             *spec.goals.lines(),
-            _stopping(spec),
+            *([_stopping(spec)] if spec.goals.stop_early else []),
             "",
             "Stages (each is computed once, then shared by all trials, and by later sweeps):",
             *lines_of(table_of(_STAGES, self.stages, fold=("shared",)), width=width, indent="  "),
@@ -232,8 +232,6 @@ def _afterwards(spec: SweepSpec) -> list[str]:
 
 def _stopping(spec: SweepSpec) -> str:
     stopping = spec.early_stopping
-    if spec.goals.notes:
-        return " ".join(spec.goals.notes)
     if not stopping.enabled:
         return "Early stopping: none."
     first = "a fifth of the epochs" if stopping.min_epochs is None else f"epoch {stopping.min_epochs}"
