@@ -78,7 +78,6 @@ class LazyGroup(click.Group):
         "reproduce": ("sweeps.cli.run:reproduce", "Run the documented experiments; compare with their numbers."),
         "compare": ("sweeps.cli.compare:compare", "Show sweeps side by side."),
         "promote": ("sweeps.cli.tracking:promote", "Make a family's challenger its champion, if it holds up."),
-        "submit": ("sweeps.cli.run:submit", "Run a sweep as a job on a Ray cluster."),
         "stages": ("sweeps.cli.stages:stages", "List what trials share, and what that saved."),
         "gc": ("sweeps.cli.stages:gc", "Remove stages that no sweep needs any more."),
         "list": ("sweeps.cli.listing:listing", "List backbones, experiments or specs."),

@@ -1,4 +1,4 @@
-"""Commands that run sweeps: of one family or of all, the rest of one, documented experiments, and jobs of a cluster."""
+"""Commands that run sweeps: of one family or of all, the rest of one, and documented experiments."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from carcls.errors import mask_secrets
 from sweeps.cli.execute import carry_out, run_and_show
-from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
+from sweeps.cli.exits import DONE
 from sweeps.cli.options import FAMILY, OF_A_RUN, SettingsCommand, options
 from sweeps.cli.output import Streams
 
@@ -47,12 +46,6 @@ Examples:
   carsweep reproduce retrieval/resnet50-k10-euclidean --data stanford_cars
   carsweep reproduce --family transfer --data stanford_cars --set epochs=5
   carsweep reproduce              all nine, scaled down, on the demo cars"""
-_SUBMIT_EPILOG = """\b
-Examples:
-  carsweep submit transfer --address http://head:8265 --out /shared/runs
-  carsweep submit all --address http://head:8265 --no-wait --out /shared/runs
-
-All other options are those of carsweep run; paths are paths on the cluster. carsweep must be installed there."""
 _FAMILIES = {
     "transfer": (
         "transfer learning: a pretrained backbone, a new head, optional unfreezing",
@@ -216,68 +209,3 @@ def reproduce(
     )
     command = Command("reproduce", name, specs, tracking_uri, out=out, address=address)
     return carry_out(command, dry_run=dry_run, read=read, as_json=as_json)
-
-
-@click.command("submit", epilog=_SUBMIT_EPILOG, context_settings={"ignore_unknown_options": True})
-@click.argument("family", type=click.Choice([*FAMILY.choices, "all"]))
-@click.option("--address", required=True, metavar="URL", help="Dashboard of the cluster: http://HOST:8265.")
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Follow the job until it ends.")
-@click.option("--working-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder to upload.")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF run]…")
-def submit(family: str, address: str, wait: bool, working_dir: Path | None, options: tuple[str, ...]) -> int:
-    """Run a sweep as a job on a Ray cluster.
-
-    The cluster's head runs carsweep run FAMILY with these options on all of the cluster. --out must be a folder that
-    every machine of the cluster sees.
-    """
-    from sweeps.engine.cluster import follow_job, job_command, submit_job
-    from sweeps.waits import Waiting
-
-    words = [family, *options, *_own_name(family, options)]
-    with Waiting(_tell, "waiting for the cluster to take the job …"):
-        job = submit_job(address, words, working_dir=working_dir)
-    shown = mask_secrets(address)
-    _tell(f"Job {job} runs: {mask_secrets(job_command(words))}\nIts page: {shown}/#/jobs/{job}")
-    look = f"ray job logs --address {shown} --follow {job}"
-    if not wait:
-        _tell(f"To follow it: {look}")
-        click.echo(job)
-        return DONE
-    try:
-        code, reason = follow_job(address, job, lambda text: click.echo(text, nl=False))
-    except KeyboardInterrupt:
-        _tell(f"No longer following; the job goes on. To follow it again:\n  {look}")
-        _tell(f"To stop it:\n  ray job stop --address {shown} {job}")
-        return INTERRUPTED
-    except ConnectionError as error:
-        _tell(f"carsweep: lost sight of job {job}: {mask_secrets(str(error))} To follow it again: {look}")
-        return FAILED
-    if code:
-        _tell(f"carsweep: job {job} failed: {mask_secrets(reason)}")
-    return code
-
-
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _own_name(family: str, options: tuple[str, ...]) -> list[str]:
-    """Return the ``--name`` that the job gets where it has none: what goes on with the sweep, should the job die.
-
-    The options are parsed as ``carsweep run FAMILY`` would, so that a slip is found here and not on the cluster.
-
-    Raises:
-        click.UsageError: an option is unknown, or its value is of another kind.
-        SpecError: the settings make no sweep; those in a file are left for the cluster, which has it.
-    """
-    given = run.commands[family].make_context(f"carsweep run {family}", list(options)).params
-    if given["as_json"]:
-        raise click.UsageError(
-            "--json is of carsweep run: a job's log has all it prints; OUT/NAME/result.json is there."
-        )
-    if given["spec_file"] is not None and family != "all":
-        return []
-    for option in ("dry_run", "read", "as_json"):
-        del given[option]
-    command = _command_of(family, **given)
-    return [] if given["name"] else ["--name", command.name]

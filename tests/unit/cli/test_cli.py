@@ -281,18 +281,6 @@ def test_what_is_not_there_is_neither_shown_nor_promoted(words: str, said: str, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_told_of_a_job_has_no_password(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the cluster's address nor the job's command shows the password that is in it."""
-    from sweeps.engine import cluster as submit
-
-    monkeypatch.setattr(submit, "submit_job", lambda *_, **__: "job-1")
-    words = ["--address", "http://ann:s3cret@host:8265", "--tracking-uri", "http://ann:s3cret@other:5000"]
-    code, out, err = run("submit", "transfer", *words, "--no-wait")
-    assert (code, out) == (0, "job-1\n")
-    assert "s3cret" not in err
-    assert "http://***@other:5000" in err
-
-
 def test_python_is_named_so_that_it_has_the_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python on the PATH to which this environment's own is a link is another one: it knows nothing of carsweep."""
     (tmp_path / "elsewhere").mkdir()
