@@ -37,7 +37,7 @@ _PROJECTION = ("pooling", "l2_normalize", "whitening", "whitening_dim")
 
 
 @dataclass(frozen=True, order=True, slots=True)
-class Work:
+class Workload:
     """Something that a trial needs computed, weighted by how likely it comes to need it; or all of a kind together.
 
     Attributes:
@@ -54,7 +54,7 @@ class Work:
 
 
 # What the trials have in common that share some work, and the work.
-_Need = tuple[Hashable, Work]
+_Need = tuple[Hashable, Workload]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _ExampleTrial:
     def needs(self) -> Iterator[_Need]:
         """Yield what the trial needs that others may share."""
         size, images = self.config.image_size, self.data.images
-        yield size, Work("pack", 1.0, images / (_PACKED * self.machine.cores), images * size * size * 3)
+        yield size, Workload("pack", 1.0, images / (_PACKED * self.machine.cores), images * size * size * 3)
         is_retrieval = self.config.family == "retrieval"
         # The embeddings of a frozen extractor do not depend on a head.
         trains = not (is_retrieval and self.training.unfreezing == "frozen")
@@ -102,7 +102,7 @@ class _ExampleTrial:
         parameters = (0.0 if is_frozen else network.parameters * 1e6) + network.embedding * data.classes
         # The checkpoint of a trial that was stopped stays, with the optimizer's moments.
         copies = 2 if training.optimizer == "sgd" else 3
-        yield training.digest, Work("training", 1.0, seconds, parameters * 4 * copies)
+        yield training.digest, Workload("training", 1.0, seconds, parameters * 4 * copies)
 
     def _epoch_seconds(self, unfrozen: float) -> float:
         """Return how long an epoch takes with this share of the backbone unfrozen."""
@@ -121,12 +121,12 @@ class _ExampleTrial:
         longest = min(data.train, max(_LONGEST_K, 2 * data.train // max(1, data.classes)))
         size = queries * longest * _NEIGHBOUR_BYTES
         seconds = chance * self._search_seconds(queries)
-        yield embedded + self._settings(*_PROJECTION), Work("neighbours", chance, seconds, chance * size)
+        yield embedded + self._settings(*_PROJECTION), Workload("neighbours", chance, seconds, chance * size)
 
-    def _pass(self, kind: str, images: int, chance: float, copies: int = 1) -> Work:
+    def _pass(self, kind: str, images: int, chance: float, copies: int = 1) -> Workload:
         """Return the work of embedding images once."""
         size = copies * images * self.network.embedding * 4
-        return Work(kind, chance, chance * images / self.rates.infer, chance * size)
+        return Workload(kind, chance, chance * images / self.rates.infer, chance * size)
 
     def _search_seconds(self, queries: int) -> float:
         """Return how long it takes to search the gallery; fitting PCA or LDA on it takes about as long."""
@@ -149,7 +149,7 @@ class _ExampleTrial:
 
 def estimate(
     spec: SweepSpec, data: DataSummary, machine: Machine, networks: Mapping[str, BackboneRecord]
-) -> tuple[Work, ...]:
+) -> tuple[Workload, ...]:
     """Return what ``spec`` would compute on the data set, a row for each kind.
 
     Args:
@@ -160,15 +160,15 @@ def estimate(
     """
     trials = [_ExampleTrial(c, alive, _network_of(c, networks), data, machine) for c, alive in _example(spec)]
     # By kind everything once, as whoever needs it the likeliest needs it.
-    needed: dict[str, dict[Hashable, Work]] = {}
+    needed: dict[str, dict[Hashable, Workload]] = {}
     for key, work in (need for trial in trials for need in trial.needs()):
         own = needed.setdefault(work.kind, {})
         own[key] = max(own.get(key, work), work)
     found = []
     for kind, works in needed.items():
         count, seconds, size = (sum(getattr(w, n) for w in works.values()) for n in ("count", "seconds", "disk_bytes"))
-        found.append(Work(kind, math.ceil(count), seconds, int(size)))
-    return *found, Work("test", 1, max(trial.test_seconds() for trial in trials))
+        found.append(Workload(kind, math.ceil(count), seconds, int(size)))
+    return *found, Workload("test", 1, max(trial.test_seconds() for trial in trials))
 
 
 def _network_of(config: TrialConfig, networks: Mapping[str, BackboneRecord]) -> BackboneRecord:

@@ -11,7 +11,7 @@ from carcls.stages import StageStore
 from sweeps.engine.resources import Machine
 from sweeps.run.check import Checked, fit_to_data, fit_to_images
 from sweeps.run.data import NOT_READ, located, prepare_data
-from sweeps.run.estimate import Work, estimate
+from sweeps.run.estimate import Workload, estimate
 from sweeps.spec.spec import SweepSpec
 from sweeps.text import (
     UNLIMITED,
@@ -66,7 +66,7 @@ class Plan:
         return replace(self.machine, gpus=0) if self.spec.gpus_per_trial == 0 else self.machine
 
     @cached_property
-    def work(self) -> tuple[Work, ...]:
+    def work(self) -> tuple[Workload, ...]:
         """What is computed once for all trials, by kind."""
         return estimate(self.spec, self.summary, self.used, self.networks)
 

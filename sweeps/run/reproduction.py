@@ -209,7 +209,7 @@ def _notes(rows: Sequence[Reproduced]) -> list[str]:
 
 def evaluate_each(tests: Tests, session: SweepSession, engine: EngineResult, mirror: Mirror) -> SweepResult:
     """Evaluate each experiment of a family on the test images, and not its winner; ``tests`` gets what they told."""
-    result = session.summarize(engine.records, interrupted=engine.interrupted)
+    result = session.summarize(engine)
     if not engine.interrupted:
         for name, record in _experiments(session.spec, engine.records).items():
             session.tell(f"evaluating on the test images: {name}")
