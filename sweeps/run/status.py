@@ -118,6 +118,8 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("unfinished", _unfinished),
     Column("best", lambda s: s.board.best.number if s.board.best else None),
     Column("edits", lambda s: list(s.edits)),
+    Column("stage_hits", lambda s: sum(seconds is not None for t in s.board.trials for seconds in t.stages.values())),
+    Column("saved_seconds", lambda s: round(sum(trial.saved for trial in s.board.trials), 3)),
 )
 
 

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from carcls.errors import InputError
-from sweeps.cli import execute
+from sweeps.cli import run as run_commands
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.run.remembered import recall
@@ -333,7 +333,7 @@ def ask(case: Case, folder: Path) -> Answer:
     out, err = io.StringIO(), io.StringIO()
     begun = time.process_time()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(execute, "_plan", lambda command, *_, **__: specs.extend(command.specs))
+        patch.setattr(run_commands, "_plan", lambda command, *_, **__: specs.extend(command.specs))
         code = run_command(carsweep, words)
     return Answer(code, out.getvalue(), err.getvalue(), specs[0] if specs else None, time.process_time() - begun)
 
