@@ -7,9 +7,8 @@ The documented experiments are known; the searched trials are not, so an example
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from carcls.architecture import architecture_of
 from carcls.catalog import BackboneRecord, find_backbone
 from carcls.config import SCRATCH, TrialConfig
 from carcls.unfreezing import open_stages
-from sweeps.engine.resources import Machine, Rates, rates_of
+from sweeps.engine.resources import Machine, rates_of
 from sweeps.spec.fields import survival
 from sweeps.spec.spec import SweepSpec
 from sweeps.study.confirmation import repeats_of
@@ -57,96 +56,6 @@ class Workload:
 _Need = tuple[Hashable, Workload]
 
 
-@dataclass(frozen=True)
-class _ExampleTrial:
-    """A trial of the example: what it is made of, and how likely it runs each of its epochs."""
-
-    config: TrialConfig
-    alive: tuple[float, ...]
-    network: BackboneRecord
-    data: DataSummary
-    machine: Machine
-
-    @cached_property
-    def training(self) -> TrialConfig:
-        return self.config.training()
-
-    @cached_property
-    def rates(self) -> Rates:
-        return rates_of(self.training, self.machine, self.network)
-
-    def needs(self) -> Iterator[_Need]:
-        """Yield what the trial needs that others may share."""
-        size, images = self.config.image_size, self.data.images
-        yield size, Workload("pack", 1.0, images / (_PACKED * self.machine.cores), images * size * size * 3)
-        is_retrieval = self.config.family == "retrieval"
-        # The embeddings of a frozen extractor do not depend on a head.
-        trains = not (is_retrieval and self.training.unfreezing == "frozen")
-        if trains:
-            yield from self._training()
-        if is_retrieval:
-            yield from self._retrieval(self.alive[-1] if trains else 1.0, trains=trains)
-
-    def _training(self) -> Iterator[_Need]:
-        training, data, network = self.training, self.data, self.network
-        blocks, is_frozen = len(network.stages) or _UNKNOWN_STAGES, training.unfreezing == "frozen"
-        unfrozen = [open_stages(training.unfreezing, n, training.epochs, blocks) for n in range(training.epochs)]
-        if is_frozen:
-            plain = data.validation + (0 if training.augments else data.train)
-            yield self._extractor, self._pass("features", plain, 1.0)
-        if training.augments:
-            views = self._extractor + self._settings(*_AUGMENTATION)
-            for epoch in (epoch for epoch, blocks_open in enumerate(unfrozen) if not blocks_open):
-                yield (*views, epoch), self._pass("features", data.train, self.alive[epoch])
-        seconds = sum(c * self._epoch_seconds(opened / blocks) for opened, c in zip(unfrozen, self.alive, strict=True))
-        parameters = (0.0 if is_frozen else network.parameters * 1e6) + network.embedding * data.classes
-        # The checkpoint of a trial that was stopped stays, with the optimizer's moments.
-        copies = 2 if training.optimizer == "sgd" else 3
-        yield training.digest, Workload("training", 1.0, seconds, parameters * 4 * copies)
-
-    def _epoch_seconds(self, unfrozen: float) -> float:
-        """Return how long an epoch takes with this share of the backbone unfrozen."""
-        data = self.data
-        if not unfrozen:
-            return data.train * self.network.embedding * data.classes / (_HEAD_MACS * self.machine.cores)
-        # A frozen stage is passed forwards only.
-        forward = 1 / self.rates.infer
-        return data.train * (forward + (1 / self.rates.train - forward) * unfrozen) + data.validation * forward
-
-    def _retrieval(self, chance: float, *, trains: bool) -> Iterator[_Need]:
-        data, embedded = self.data, (self.training.digest,) if trains else self._extractor
-        poolings = 1 if self.config.backbone == SCRATCH else _POOLINGS
-        yield embedded, self._pass("embeddings", data.train + data.validation, chance, poolings)
-        queries = _DISTANCES * data.validation
-        longest = min(data.train, max(_LONGEST_K, 2 * data.train // max(1, data.classes)))
-        size = queries * longest * _NEIGHBOUR_BYTES
-        seconds = chance * self._search_seconds(queries)
-        yield embedded + self._settings(*_PROJECTION), Workload("neighbours", chance, seconds, chance * size)
-
-    def _pass(self, kind: str, images: int, chance: float, copies: int = 1) -> Workload:
-        """Return the work of embedding images once."""
-        size = copies * images * self.network.embedding * 4
-        return Workload(kind, chance, chance * images / self.rates.infer, chance * size)
-
-    def _search_seconds(self, queries: int) -> float:
-        """Return how long it takes to search the gallery; fitting PCA or LDA on it takes about as long."""
-        found = queries * self.data.train * self.network.embedding / (_SEARCH_MACS * self.machine.cores)
-        return found if self.config.whitening == "none" else 2 * found
-
-    def test_seconds(self) -> float:
-        """Return how long the test images take, whose neighbours are found among the training images."""
-        search = self._search_seconds(self.data.test) if self.config.family == "retrieval" else 0.0
-        return self.data.test / rates_of(self.config, self.machine, self.network).infer + search
-
-    def _settings(self, *names: str) -> tuple[Hashable, ...]:
-        settings = self.config.canonical()
-        return tuple(settings[name] for name in names)
-
-    @property
-    def _extractor(self) -> tuple[Hashable, ...]:
-        return self.training.backbone, self.training.weights, self.training.image_size, self.training.precision
-
-
 def estimate(
     spec: SweepSpec, data: DataSummary, machine: Machine, networks: Mapping[str, BackboneRecord]
 ) -> tuple[Workload, ...]:
@@ -158,17 +67,76 @@ def estimate(
         machine: what the trials run on.
         networks: figures of backbones by name; the catalog has those of others.
     """
-    trials = [_ExampleTrial(c, alive, _network_of(c, networks), data, machine) for c, alive in _example(spec)]
     # By kind everything once, as whoever needs it the likeliest needs it.
     needed: dict[str, dict[Hashable, Workload]] = {}
-    for key, work in (need for trial in trials for need in trial.needs()):
-        own = needed.setdefault(work.kind, {})
-        own[key] = max(own.get(key, work), work)
+    test = 0.0
+    for config, alive in _example(spec):
+        network = _network_of(config, networks)
+        for key, work in _needs(config, alive, network, data, machine):
+            own = needed.setdefault(work.kind, {})
+            own[key] = max(own.get(key, work), work)
+        seconds = data.test / rates_of(config, machine, network).infer
+        if config.family == "retrieval":
+            seconds += _search_seconds(config, network, data, machine, data.test)
+        test = max(test, seconds)
     found = []
     for kind, works in needed.items():
         count, seconds, size = (sum(getattr(w, n) for w in works.values()) for n in ("count", "seconds", "disk_bytes"))
         found.append(Workload(kind, math.ceil(count), seconds, int(size)))
-    return *found, Workload("test", 1, max(trial.test_seconds() for trial in trials))
+    return *found, Workload("test", 1, test)
+
+
+def _needs(
+    config: TrialConfig, alive: Sequence[float], network: BackboneRecord, data: DataSummary, machine: Machine
+) -> Iterator[_Need]:
+    """Yield what a trial needs that others may share; ``alive`` has the chance that it trains each of its epochs."""
+    training, settings = config.training(), config.canonical()
+    rates, width, cores = rates_of(training, machine, network), network.embedding, machine.cores
+    extractor: tuple[Hashable, ...] = (training.backbone, training.weights, training.image_size, training.precision)
+
+    def embedded(kind: str, images: int, chance: float = 1.0, copies: int = 1) -> Workload:
+        return Workload(kind, chance, chance * images / rates.infer, chance * copies * images * width * 4)
+
+    def epoch_seconds(unfrozen: float) -> float:
+        if not unfrozen:
+            return data.train * width * data.classes / (_HEAD_MACS * cores)
+        forward = 1 / rates.infer  # a frozen stage is passed forwards only
+        return data.train * (forward + (1 / rates.train - forward) * unfrozen) + data.validation * forward
+
+    side, is_frozen = config.image_size, training.unfreezing == "frozen"
+    yield side, Workload("pack", 1.0, data.images / (_PACKED * cores), data.images * side * side * 3)
+    source, finishes = extractor, 1.0
+    if not is_frozen or config.family != "retrieval":  # a frozen extractor's embeddings do not depend on a head
+        source, finishes = (training.digest,), alive[-1]
+        blocks = len(network.stages) or _UNKNOWN_STAGES
+        opened = [open_stages(training.unfreezing, n, training.epochs, blocks) for n in range(training.epochs)]
+        if is_frozen:
+            yield extractor, embedded("features", data.validation + (0 if training.augments else data.train))
+        for epoch in (n for n, count in enumerate(opened) if training.augments and not count):
+            views = (*extractor, epoch, *(settings[name] for name in _AUGMENTATION))
+            yield views, embedded("features", data.train, alive[epoch])
+        seconds = sum(chance * epoch_seconds(count / blocks) for count, chance in zip(opened, alive, strict=True))
+        parameters = (0.0 if is_frozen else network.parameters * 1e6) + width * data.classes
+        # The checkpoint of a trial that was stopped stays, with the optimizer's moments.
+        copies = 2 if training.optimizer == "sgd" else 3
+        yield training.digest, Workload("training", 1.0, seconds, parameters * 4 * copies)
+    if config.family == "retrieval":
+        poolings = 1 if config.backbone == SCRATCH else _POOLINGS
+        yield source, embedded("embeddings", data.train + data.validation, finishes, poolings)
+        queries = _DISTANCES * data.validation
+        seconds = finishes * _search_seconds(config, network, data, machine, queries)
+        longest = min(data.train, max(_LONGEST_K, 2 * data.train // max(1, data.classes)))
+        size = finishes * queries * longest * _NEIGHBOUR_BYTES
+        projected = (*source, *(settings[name] for name in _PROJECTION))
+        yield projected, Workload("neighbours", finishes, seconds, size)
+
+
+def _search_seconds(
+    config: TrialConfig, network: BackboneRecord, data: DataSummary, machine: Machine, queries: int
+) -> float:
+    """Return how long it takes to search the gallery; fitting PCA or LDA on it takes about as long."""
+    found = queries * data.train * network.embedding / (_SEARCH_MACS * machine.cores)
+    return found if config.whitening == "none" else 2 * found
 
 
 def _network_of(config: TrialConfig, networks: Mapping[str, BackboneRecord]) -> BackboneRecord:
