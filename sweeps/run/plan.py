@@ -112,7 +112,7 @@ class Plan:
             "Search:" if spec.search else "Search: nothing",
             *lines_of(search, width=width, indent="  "),
             *spec.goals.lines(),
-            _stopping(spec),
+            *([_stopping(spec)] if spec.goals.stop_early else []),
             "",
             f"Computed once, for all trials and later sweeps, or found in the store: {shared}.",
             f"Disk: about {size_text(self.disk_bytes)}.",
@@ -222,8 +222,6 @@ def _afterwards(spec: SweepSpec) -> list[str]:
 
 def _stopping(spec: SweepSpec) -> str:
     stopping = spec.early_stopping
-    if spec.goals.notes:
-        return " ".join(spec.goals.notes)
     if not stopping.enabled:
         return "Early stopping: none."
     first = "a fifth of the epochs" if stopping.min_epochs is None else f"epoch {stopping.min_epochs}"

@@ -104,7 +104,7 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
         InputError: the images cannot be used, or another process runs the sweep.
     """
     started, spec, folder = time.monotonic(), checked.spec, command.root / str(checked.spec.name)
-    for note in filter(None, (spec.note, *spec.goals.lines(), *spec.goals.notes, *checked.notes)):
+    for note in filter(None, (spec.note, *spec.goals.lines(), *checked.notes)):
         watcher.note(note)
     with locked(folder):
         forget_request(folder)

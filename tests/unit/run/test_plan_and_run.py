@@ -170,7 +170,7 @@ def test_a_sweep_does_not_go_on_with_other_images(tmp_path: Path) -> None:
     before.save(folder / "dataset.json")
     require_same_data(folder, before)
     after = prepare_dataset(DataConfig(path=str(draw_pictures(tmp_path / "redrawn", classes=3))), stages, 32)
-    with pytest.raises(InputError, match="'old' was begun on other images.* start a new sweep with another --name"):
+    with pytest.raises(InputError, match=r"'old' was begun on other images.* start a new sweep with another --name"):
         require_same_data(folder, after)
 
 
