@@ -28,7 +28,7 @@ from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
 from carcls.training.embeddings import Embedder, FrozenFeatures
-from carcls.training.images import ImageSource, NumberFormat, memory_errors_named, pick_device
+from carcls.training.images import ImageSource, NumberFormat, answering_batch, memory_errors_named, pick_device
 from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
 from carcls.unfreezing import open_stages
@@ -72,6 +72,11 @@ class TrainedClassifier:
     def frozen_precision(self) -> NumberFormat:
         """The format of the arithmetic of a frozen backbone, which may gain where it would lose training."""
         return resolve_precision(self.config, self.device, self.stages, frozen=True)
+
+    @cached_property
+    def batch(self) -> int:
+        """How many images its network answers at a time."""
+        return answering_batch(self.device, self.config.image_size)
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -147,7 +152,8 @@ class TrainedClassifier:
             # Where all features are in the store, neither a network nor its weights are needed.
             bare = stand_in(self.config.backbone) if self.training.unfreezing == "frozen" else None
             classifier = self.build(bare)
-            images = self.images(classifier.backbone)
+            images, build = self.images(classifier.backbone), lambda: self.build().backbone
+            embedder = Embedder(self.stages, build, lambda _: images, self.frozen_precision, self.batch)
             trainer = Trainer(
                 config=self.training,
                 classifier=classifier,
@@ -156,10 +162,7 @@ class TrainedClassifier:
                 train=self.data.splits.train,
                 validation=self.data.splits.validation,
                 precision=self.precision,
-                features=FrozenFeatures(
-                    Embedder(self.stages, lambda: self.build().backbone, lambda _: images, self.frozen_precision),
-                    self.frozen_key,
-                ),
+                features=FrozenFeatures(embedder, self.frozen_key),
             )
             try:
                 logits = trainer.fit(folder, report)
