@@ -31,7 +31,7 @@ from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.run.remembered import recall
 from sweeps.run.status import sweeps_in
 from sweeps.spec.loading import edit_spec, load_spec, packaged_specs
-from sweeps.spec.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec
+from sweeps.spec.spec import FAMILIES, SECTIONS, SWEEP_SETTINGS, SweepSpec
 from sweeps.spec.sweep_file import Kind, write_file
 from sweeps.spec.values import TRIAL_SETTINGS
 
@@ -43,7 +43,7 @@ PLACE = re.compile(r"\S.*?(: must | must |: line |Invalid value for)|Invalid val
 NOISE = ("Traceback", "internal error", "pydantic", "Input should", "validation error", "Error:", "0x7f", "yaml.org")
 MANY = "… and more mistakes: mend these first."
 
-PACKAGED = packaged_specs()
+PACKAGED = {name: text for name, text in packaged_specs().items() if name in FAMILIES}
 TREES = {name: yaml.safe_load(text) for name, text in PACKAGED.items()}
 
 
