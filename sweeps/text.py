@@ -34,6 +34,7 @@ class Column(Generic[Thing]):
         cell: what the table shows in the place of the value alone.
         is_word: whether the cells are words, which are left-aligned, or numbers.
         room: when the table shows it, in words of whoever draws it.
+        was: its key in JSON until version 0.1, which this version writes beside the new one.
     """
 
     key: str
@@ -43,6 +44,7 @@ class Column(Generic[Thing]):
     cell: Callable[[Thing], str] | None = None
     is_word: bool = False
     room: str = ""
+    was: str = ""
 
     def text(self, thing: Thing) -> str:
         """Return the cell of a thing."""
@@ -254,7 +256,7 @@ class Grid:
 
 def json_of(columns: Iterable[Column[Thing]], thing: Thing) -> dict[str, Any]:
     """Return a thing as the object of its columns' keys."""
-    return {column.key: column.value(thing) for column in columns}
+    return {key: column.value(thing) for column in columns for key in (column.key, column.was) if key}
 
 
 def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold: Collection[str] = ()) -> Grid:
