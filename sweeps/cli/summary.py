@@ -121,7 +121,7 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
 
 def _title(result: SweepResult) -> Text:
     data, rows = result.data, result.board.rows
-    run = sum(row.trial.sibling_of is None and not row.is_refused for row in rows)
+    run = sum(row.trial.sibling_of is None and not row.trial.refused for row in rows)
     confirming = len(result.trials) - len(rows)
     more = f" and {plural(confirming, 'run')} to confirm the best" if confirming else ""
     return Text(
@@ -255,10 +255,10 @@ def _why_no_winner(result: SweepResult) -> str:
 def _infeasible_lines(result: SweepResult, shown: Sequence[Row]) -> list[str]:
     crossed = [row for row in shown if row.place == CROSS]
     lines = [
-        f"{CROSS} trial {row.trial.number}{' was not run' if row.is_refused else ''}: {row.infeasible}"
+        f"{CROSS} trial {row.trial.number}{' was not run' if row.trial.refused else ''}: {row.infeasible}"
         for row in crossed[:_SHOWN_GOALS]
     ]
-    refused = sum(row.is_refused for row in result.board.rows) - sum(row.is_refused for row in crossed)
+    refused = sum(row.trial.refused for row in result.board.rows) - sum(row.trial.refused for row in crossed)
     if refused:
         lines.append(f"Drawn but not run, since what is known before breaks a constraint: {refused}.")
     return lines

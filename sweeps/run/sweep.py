@@ -173,7 +173,7 @@ def _tell_what_is_left(session: SweepSession, engine: EngineResult) -> None:
     spec = session.spec
     run_here = sum(r.sibling_of is None and r.confirms is None and not r.refused for r in engine.records)
     if engine.used_up:
-        session.tell(used_up_note(engine.used_up, spec, engine.records, session.command.name))
+        session.tell(used_up_note(engine.used_up, spec, session.command.name))
     elif not engine.interrupted and run_here < spec.trials:
         kept = " that keeps the constraints" if spec.constraints else ""
         session.tell(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
