@@ -1,23 +1,28 @@
-"""Commands that run sweeps: of one family or of all, the rest of one, documented experiments, and jobs of a cluster."""
+"""Commands that run sweeps: of one family or of all, the rest of one, and documented experiments."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from carcls.errors import mask_secrets
-from sweeps.cli.execute import carry_out, run_and_show
-from sweeps.cli.exits import DONE, FAILED, INTERRUPTED
+from sweeps.cli.exits import DONE, FAILED, INTERRUPTED, kept_in
 from sweeps.cli.options import FAMILY, OF_A_RUN, SettingsCommand, options
-from sweeps.cli.output import Streams
+from sweeps.cli.output import Streams, answering, resume_command
+from sweeps.interrupts import last_words
+from sweeps.text import plural, rough_duration
 
 if TYPE_CHECKING:
+    from sweeps.engine import Watcher
     from sweeps.run.command import Command
+    from sweeps.run.plan import Plan
+    from sweeps.spec.spec import SweepSpec
     from sweeps.spec.sweep_file import Kind
 
 _RUN_EPILOG = """\b
@@ -47,12 +52,6 @@ Examples:
   carsweep reproduce retrieval/resnet50-k10-euclidean --data stanford_cars
   carsweep reproduce --family transfer --data stanford_cars --set epochs=5
   carsweep reproduce              all nine, scaled down, on the demo cars"""
-_SUBMIT_EPILOG = """\b
-Examples:
-  carsweep submit transfer --address http://head:8265 --out /shared/runs
-  carsweep submit all --address http://head:8265 --no-wait --out /shared/runs
-
-All other options are those of carsweep run; paths are paths on the cluster. carsweep must be installed there."""
 _FAMILIES = {
     "transfer": (
         "transfer learning: a pretrained backbone, a new head, optional unfreezing",
@@ -67,6 +66,67 @@ _FAMILIES = {
         "image_size=128 epochs=20",
     ),
 }
+
+
+def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read: bool = False) -> int:
+    """Plan or run a command, show what comes of it, and return the exit code."""
+    if read and not dry_run:
+        raise click.UsageError("--read goes with --dry-run; a run reads the images anyway.")
+    if dry_run:
+        return _plan(command, streams, read=read)
+    from sweeps.cli.summary import print_outcome
+    from sweeps.run.several import run_sweeps
+
+    outcome, interrupted = None, partial(_interrupted, command.name, command.out)
+    with suppress(KeyboardInterrupt), last_words(interrupted):
+        outcome = run_sweeps(command, _views_on(streams), streams.tell)
+    if outcome is None:
+        streams.answer({"error": "interrupted"})
+        return interrupted()
+    with kept_in(command.out / command.name, resume_command(command.name, command.out)):
+        streams.answer(outcome.as_dict())
+        print_outcome(streams.result, command.out, outcome)
+    return interrupted() if outcome.interrupted else DONE if outcome.is_whole else FAILED
+
+
+def _plan(command: Command, streams: Streams, *, read: bool) -> int:
+    from sweeps.run.several import plan_sweeps
+
+    plans = plan_sweeps(command, _views_on(streams) if read else None)
+    parts = ["\n".join(plan.lines(streams.result.width)) for plan in plans]
+    told = plans[0].to_dict()
+    if command.is_job:
+        parts.append(_all_together(plans))
+        told = {"plans": [plan.to_dict() for plan in plans], "seconds": round(sum(plan.seconds for plan in plans))}
+    streams.answer(told, "\n\n".join(parts))
+    return DONE
+
+
+def _all_together(plans: list[Plan]) -> str:
+    counts = ", ".join(f"{plan.spec.trials} {plan.spec.family}" for plan in plans)
+    total, seconds = sum(plan.spec.trials for plan in plans), sum(plan.seconds for plan in plans)
+    line = f"All together: {plural(total, 'trial')} ({counts}), at most about {rough_duration(seconds)}."
+    if any(plan.spec.family == "retrieval" and plan.spec.search for plan in plans):
+        line += " Retrieval's first searched trial has the training settings that won transfer."
+    return line
+
+
+def _views_on(streams: Streams) -> Callable[[SweepSpec], AbstractContextManager[Watcher]]:
+    """Return what makes the view of a sweep."""
+    from sweeps.cli.view import open_view
+
+    return lambda spec: open_view(spec, streams.progress)
+
+
+def _interrupted(name: str, out: Path) -> int:
+    """Tell a person who stopped a sweep how it goes on; return the exit code."""
+    from sweeps.spec.sweep_file import is_known
+
+    if is_known(out / name):
+        click.echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)
+    else:
+        click.echo("Interrupted before the first trial. To begin: the same command again.", err=True)
+    return INTERRUPTED
 
 
 @click.group("run", no_args_is_help=True)
@@ -115,8 +175,9 @@ def _default_name(what: str) -> str:
 def _add(what: str, about: str, short: str, epilog: str) -> None:
     @run.command(what, cls=SettingsCommand, help=about, short_help=short, epilog=epilog)
     @options("no-spec" if what == "all" else "spec", *OF_A_RUN)
-    def _(dry_run: bool, read: bool, as_json: bool, **given: Any) -> int:
-        return carry_out(_command_of(what, **given), dry_run=dry_run, read=read, as_json=as_json)
+    @answering
+    def _(streams: Streams, dry_run: bool, read: bool, **given: Any) -> int:
+        return carry_out(_command_of(what, **given), streams, dry_run=dry_run, read=read)
 
 
 for family, (about, example) in _FAMILIES.items():
@@ -142,9 +203,11 @@ _add(
 @click.option("--trials", metavar="N|+N", help="How many trials in all, or how many more.")
 @click.option("--hours", metavar="H|+H", help="Start no trial after so many hours from now.")
 @click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting; space.X is the search's.")
-@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "json")
+@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address")
 @click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
+@answering
 def resume(
+    streams: Streams,
     name: str,
     trials: str | None,
     hours: str | None,
@@ -153,7 +216,6 @@ def resume(
     tracking_uri: str | None,
     address: str | None,
     dry_run: bool,
-    as_json: bool,
     **resources: Any,
 ) -> int:
     """Go on with the sweep or job NAME, wherever it was stopped.
@@ -168,13 +230,12 @@ def resume(
     known = replace(recall(out, name, tracking_uri), address=address)
     command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)
     changes = command.changes or ()
-    with Streams(as_json) as streams:
-        for change in changes:
-            streams.tell(f"changed: {change}")
-        if not dry_run:
-            return run_and_show(command, streams)
-        unchanged = [] if changes else [f"{name} would go on as it is."]
-        streams.answer({"name": name, "changes": list(changes)}, *unchanged)
+    for change in changes:
+        streams.tell(f"changed: {change}")
+    if not dry_run:
+        return carry_out(command, streams)
+    unchanged = [] if changes else [f"{name} would go on as it is."]
+    streams.answer({"name": name, "changes": list(changes)}, *unchanged)
     return DONE
 
 
@@ -183,8 +244,10 @@ def resume(
 @click.option("--family", type=FAMILY, help="Only this family's.")
 @click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
 @options("data", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")
-@options("seed", "weights", "address", "dry-run", "read", "json")
+@options("seed", "weights", "address", "dry-run", "read")
+@answering
 def reproduce(
+    streams: Streams,
     experiments: tuple[str, ...],
     family: str | None,
     scale: str,
@@ -195,7 +258,6 @@ def reproduce(
     address: str | None,
     dry_run: bool,
     read: bool,
-    as_json: bool,
     **given: Any,
 ) -> int:
     """Run documented experiments with their exact settings and compare with their documented numbers.
@@ -215,69 +277,4 @@ def reproduce(
         demo_scale=scale == "demo",
     )
     command = Command("reproduce", name, specs, tracking_uri, out=out, address=address)
-    return carry_out(command, dry_run=dry_run, read=read, as_json=as_json)
-
-
-@click.command("submit", epilog=_SUBMIT_EPILOG, context_settings={"ignore_unknown_options": True})
-@click.argument("family", type=click.Choice([*FAMILY.choices, "all"]))
-@click.option("--address", required=True, metavar="URL", help="Dashboard of the cluster: http://HOST:8265.")
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Follow the job until it ends.")
-@click.option("--working-dir", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder to upload.")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF run]…")
-def submit(family: str, address: str, wait: bool, working_dir: Path | None, options: tuple[str, ...]) -> int:
-    """Run a sweep as a job on a Ray cluster.
-
-    The cluster's head runs carsweep run FAMILY with these options on all of the cluster. --out must be a folder that
-    every machine of the cluster sees.
-    """
-    from sweeps.engine.cluster import follow_job, job_command, submit_job
-    from sweeps.waits import Waiting
-
-    words = [family, *options, *_own_name(family, options)]
-    with Waiting(_tell, "waiting for the cluster to take the job …"):
-        job = submit_job(address, words, working_dir=working_dir)
-    shown = mask_secrets(address)
-    _tell(f"Job {job} runs: {mask_secrets(job_command(words))}\nIts page: {shown}/#/jobs/{job}")
-    look = f"ray job logs --address {shown} --follow {job}"
-    if not wait:
-        _tell(f"To follow it: {look}")
-        click.echo(job)
-        return DONE
-    try:
-        code, reason = follow_job(address, job, lambda text: click.echo(text, nl=False))
-    except KeyboardInterrupt:
-        _tell(f"No longer following; the job goes on. To follow it again:\n  {look}")
-        _tell(f"To stop it:\n  ray job stop --address {shown} {job}")
-        return INTERRUPTED
-    except ConnectionError as error:
-        _tell(f"carsweep: lost sight of job {job}: {mask_secrets(str(error))} To follow it again: {look}")
-        return FAILED
-    if code:
-        _tell(f"carsweep: job {job} failed: {mask_secrets(reason)}")
-    return code
-
-
-def _tell(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _own_name(family: str, options: tuple[str, ...]) -> list[str]:
-    """Return the ``--name`` that the job gets where it has none: what goes on with the sweep, should the job die.
-
-    The options are parsed as ``carsweep run FAMILY`` would, so that a slip is found here and not on the cluster.
-
-    Raises:
-        click.UsageError: an option is unknown, or its value is of another kind.
-        SpecError: the settings make no sweep; those in a file are left for the cluster, which has it.
-    """
-    given = run.commands[family].make_context(f"carsweep run {family}", list(options)).params
-    if given["as_json"]:
-        raise click.UsageError(
-            "--json is of carsweep run: a job's log has all it prints; OUT/NAME/result.json is there."
-        )
-    if given["spec_file"] is not None and family != "all":
-        return []
-    for option in ("dry_run", "read", "as_json"):
-        del given[option]
-    command = _command_of(family, **given)
-    return [] if given["name"] else ["--name", command.name]
+    return carry_out(command, streams, dry_run=dry_run, read=read)

@@ -41,9 +41,9 @@ class Watcher(Observer, Progress, Protocol):
 
 FACE = {
     "budget": ("BudgetStatus", "status_text"),
-    "cluster": ("follow_job", "job_command", "machines_of", "submit_job"),
+    "cluster": ("machines_of",),
     "engine": ("EngineResult", "run_trials"),
-    "resources": ("Machine", "Rates", "Share", "least_seconds", "rates_of", "this_machine", "trial_resources"),
+    "resources": ("Machine", "Share", "least_seconds", "rates_of", "this_machine", "trial_resources"),
     "session": ("RaySession",),
     "task": ("Work", "run_task"),
 }

@@ -270,7 +270,7 @@ class Bridge:
             if trained:
                 self.account.train(number)
             measurement = Measurement(epoch, one["metrics"], trained, one["stages"])
-            stop = self.study.report(number, measurement, one["seconds"])
+            stop = self.study.report(number, measurement)
             if epoch > self._told.get(number, 0) and self.study.is_live(number):
                 self._told[number] = epoch
                 self._announce(self.study.record(number))

@@ -5,7 +5,9 @@ config  <  documented experiment  <  searched settings  <  fixed                
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from random import Random
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -29,7 +31,8 @@ from sweeps.spec.fields import (
 )
 from sweeps.spec.mistakes import sentences, shortened
 from sweeps.spec.objectives import ACCURACY, Goals, parse_constraint, parse_objectives
-from sweeps.spec.space import Search, parameters_of
+from sweeps.spec.samplers import SAMPLERS, SamplerName
+from sweeps.spec.space import Choice, Search, parameters_of
 from sweeps.spec.values import PartError, Settings
 from sweeps.spec.yaml_text import write_tree
 
@@ -38,6 +41,10 @@ FAMILIES: tuple[str, ...] = get_args(TrialFamily)
 Tree = dict[str, Any]
 # The parts that are mappings themselves.
 SECTIONS = ("data", "config", "fixed", "search", "early_stopping")
+
+
+# So many trials are drawn to see which settings some of them lack.
+_DRAWS = 200
 
 
 class SweepSpec(BaseModel):
@@ -57,6 +64,7 @@ class SweepSpec(BaseModel):
         experiments: documented experiments, the first trials.
         starts: settings of trials that come next, before the searched ones; they may lie outside of the search space.
         search: domains by setting. A setting that is fixed as well is fixed in the documented experiments only.
+        sampler: what draws the searched trials; ``samplers`` has the names.
         early_stopping: of searched trials.
         confirm: ``NxM``: after the search the N best trials are run again with M fresh seeds each, and the winner is
             chosen by their means; None chooses it by the search. No part of the digest.
@@ -94,6 +102,7 @@ class SweepSpec(BaseModel):
     experiments: tuple[Experiment, ...] = ()
     starts: tuple[Settings, ...] = ()
     search: Search = Field(default_factory=dict)
+    sampler: SamplerName = "tpe"
     early_stopping: EarlyStopping = EarlyStopping()
     confirm: Confirmation | None = None
     refit: Annotated[bool, Field(strict=True)] = False
@@ -116,13 +125,9 @@ class SweepSpec(BaseModel):
     @field_validator("experiments")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        twice = [
-            f"experiments[{place}]: must differ from the ones before, got {shown(name)} twice."
-            for place, name in enumerate(names)
-            if name in names[:place]
-        ]
+        twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise PartError(twice)
+            raise ValueError(f"must differ from each other, got {shown(twice[0])} twice.")
         return names
 
     @field_validator("starts", mode="wrap")
@@ -153,6 +158,32 @@ class SweepSpec(BaseModel):
             # pydantic's way of changing a frozen model while it is being built
             object.__setattr__(self, "early_stopping", self.early_stopping.model_copy(update={"enabled": False}))
         return self
+
+    @model_validator(mode="after")
+    def _has_a_sampler_that_takes_the_search(self) -> SweepSpec:
+        kind, names = SAMPLERS[self.sampler], sorted(self.search)
+        objectives = [objective.name for objective in self.goals.objectives]
+        refused = {
+            "settings that only some trials have": [] if kind.conditions else self._conditional_settings(),
+            "choices": [] if kind.categories else [n for n in names if isinstance(self.search[n], Choice)],
+            "several objectives": [] if kind.several_objectives or len(objectives) == 1 else objectives,
+        }
+        mistakes = [
+            f"sampler: must take {what} ({', '.join(which)}), got {shown(self.sampler)}. "
+            "Say tpe or random, or leave them out."
+            for what, which in refused.items()
+            if which
+        ]
+        if mistakes:
+            raise PartError(mistakes)
+        return self
+
+    def _conditional_settings(self) -> list[str]:
+        """Return the searched settings that some trials have and others do not, in alphabetical order."""
+        random = Random(0)
+        drawn = ({name: domain.draw(random) for name, domain in self.search.items()} for _ in range(_DRAWS))
+        trials = Counter(name for values in drawn for name in parameters_of(self.trial_config(values), self.search))
+        return sorted(name for name, count in trials.items() if count < _DRAWS)
 
     def trial_config(self, settings: Mapping[str, Any], experiment: str | None = None) -> TrialConfig:
         """Return the config of a trial with ``settings``, of a documented experiment when one is named.
@@ -214,9 +245,13 @@ class SweepSpec(BaseModel):
         """16 hexadecimal digits of what determines the trials: not of how many, how long, or on what."""
         tree = self.to_tree()
         parts = {name: tree[name] for name in ("family", "seed", "data", "config", "fixed", "starts", "search")}
+        # What sweeps of older versions had no word for is left out where it has its default.
         goals = {} if self.goals == Goals() else {"goals": [self.objectives, self.constraints]}
+        sampler = {} if self.sampler == "tpe" else {"sampler": self.sampler}
         experiments = [(name, config.canonical()) for name, config in self.experiment_configs()]
-        return digest_of({**parts, "experiments": experiments, "early_stopping": self.early_stopping.plain(), **goals})
+        return digest_of(
+            {**parts, "experiments": experiments, "early_stopping": self.early_stopping.plain(), **goals, **sampler}
+        )
 
     def to_tree(self) -> dict[str, Any]:
         """Return the whole spec as plain values, which ``from_tree`` reads back to an equal spec."""
@@ -227,12 +262,8 @@ class SweepSpec(BaseModel):
         return write_tree(self.to_tree())
 
     @classmethod
-    def from_tree(cls, tree: Tree, *, bare: Collection[str] = ()) -> SweepSpec:
-        """Return the spec that plain values say, all of them checked in one pass.
-
-        Args:
-            tree: plain values, as YAML says them.
-            bare: fixed settings that the user named without ``fixed.`` in front.
+    def from_tree(cls, tree: Tree) -> SweepSpec:
+        """Return the spec that plain values say, as YAML says them, all of them checked in one pass.
 
         Raises:
             SpecError: all mistakes together, each beginning with its path.
@@ -242,7 +273,7 @@ class SweepSpec(BaseModel):
         try:
             return cls.model_validate(said)
         except ValidationError as error:
-            raise SpecError(shortened(sentences(error, cls, bare))) from None
+            raise SpecError(shortened(sentences(error, cls))) from None
 
 
 SWEEP_SETTINGS = tuple(name for name in SweepSpec.model_fields if name not in SECTIONS)

@@ -15,6 +15,7 @@ from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.loading import load_spec
+from sweeps.spec.samplers import SAMPLERS, SamplerKind
 from sweeps.spec.space import Choice, Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
@@ -221,6 +222,7 @@ def test_digest_is_of_what_determines_trials():
             "early_stopping=false",
             "early_stopping: must be a mapping, got False. To turn it off say early_stopping: {enabled: false}.",
         ),
+        ("sampler=gpp", "sampler: must be a known one, got 'gpp'. Did you mean gp? Known: gp, qmc, random, tpe."),
         ("objectives=f1", "objectives: must be a list, got 'f1'. Put it in brackets: ['f1']."),
         (
             "family=scratch",
@@ -265,7 +267,7 @@ def test_a_mistake_is_one_sentence_that_begins_with_its_path(key, mistake):
         ("image_size=[96, 128]", "image_size: must be a whole number", "say search.image_size"),
         ("search.flip={low: 0, high: 1}", "search.flip: must be a list of choices", "true or false"),
         ("search.dropout=[0.1", "--set search.dropout: ", "must be YAML"),
-        ("experiments=[transfer/frozen, transfer/frozen]", "experiments[1]: must differ", "twice"),
+        ("experiments=[transfer/frozen, transfer/frozen]", "experiments: must differ from each other", "twice"),
         ("config.image_size=64", "config.image_size: must not be given where image_size is fixed", "--set image_size="),
     ],
 )
@@ -274,6 +276,24 @@ def test_a_wrong_name_is_answered_with_the_remedy(key, beginning, hint):
     (mistake,) = mistakes_of(sets=[key])
     assert mistake.startswith(beginning)
     assert hint in mistake
+
+
+@pytest.mark.parametrize(
+    ("sets", "refused"),
+    [
+        (["sampler=gp"], "take settings that only some trials have (augmentation_strength, backbone_lr), got 'gp'"),
+        (["sampler=qmc", "unfreezing=full"], "settings that only some trials have (augmentation_strength), got 'qmc'"),
+        (["sampler=plain"], "sampler: must take choices (augmentation_strength, label_smoothing, lr_schedule, "),
+        (["sampler=plain", "objectives=[accuracy, f1]"], "sampler: must take several objectives (accuracy, f1), got"),
+    ],
+)
+def test_a_sampler_that_cannot_take_the_search_is_refused(sets, refused, monkeypatch):
+    """The message names the settings; once they are fixed the sampler is taken, and the digest tells it from TPE."""
+    monkeypatch.setitem(SAMPLERS, "plain", SamplerKind("", categories=False, several_objectives=False))
+    assert refused in "\n".join(mistakes_of(sets=sets))
+    assert load_spec("transfer", sets=["sampler=random"]).digest != load_spec("transfer").digest
+    taken = load_spec("transfer", sets=["sampler=gp", "unfreezing=full", "augmentation_strength=1"])
+    assert spec_of_yaml(taken.to_yaml()).sampler == "gp"
 
 
 def test_all_mistakes_are_reported_together(spec_file):
@@ -303,7 +323,7 @@ def test_all_mistakes_are_reported_together(spec_file):
             "fixed: {dropout: 0.1}\nsearch: {dropout: [0.1, 0.2]}\n",
             "search.dropout: must not be fixed and searched at once; leave one of the two out.",
         ),
-        ("fixed: {dropout: 2}\n", "fixed.dropout: must be at most 0.95, got 2."),
+        ("fixed: {dropout: 2}\n", "dropout: must be at most 0.95, got 2."),
         ("config: {dropout: 2}\n", "config.dropout: must be at most 0.95, got 2."),
         ("name: [a]\n", "name: must be text, got ['a']."),
         (
