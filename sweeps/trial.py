@@ -87,7 +87,7 @@ class TrialRecord:
         epochs: epochs finished.
         seconds: wall time of the trial in its process; of the last attempt when there were several. As long as it has
             not told any, as in ``spent``.
-        reason: why it failed, was stopped or was not computed; empty otherwise.
+        reason: why it failed, was stopped or was not run; empty otherwise.
         reused: whether the result was answered from the stage store.
         model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
         sibling_of: number of the trial that answered this one, a derived trial, on its way; None for any other.
@@ -152,11 +152,6 @@ class TrialRecord:
         return float(value) if math.isfinite(value) else None
 
     @property
-    def why(self) -> str:
-        """Why it failed, was stopped or was not run; empty as well for a sibling, of which ``sibling_of`` tells it."""
-        return "" if self.sibling_of is not None else self.reason
-
-    @property
     def stages(self) -> dict[str, float | None]:
         """The cached stages that it used, by name, as in ``Measurement.stages``; read from the journal each time."""
         found: dict[str, float | None] = {}
@@ -199,6 +194,7 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
     now: dict[str, Any] = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
     now |= {"late_stages": noted.get("late_stages", {})}
     now |= {name: outcome[name] for name in _IN_JOURNAL if name in outcome}
+    now |= {"reason": ""} if "sibling_of" in asked else {}
     return TrialRecord(
         number=number,
         experiment=asked["experiment"],
@@ -226,7 +222,7 @@ def _spent(noted: Mapping[str, Any]) -> Spent:
 def to_json(record: TrialRecord) -> dict[str, Any]:
     """Return what ``result.json`` tells of a trial; numbers that JSON has no word for are still in it."""
     own = {name: getattr(record, name) for name in _IN_JSON} | {"metrics": dict(record.metrics)}
-    own |= {"seconds": round(record.seconds, 3), "reason": record.why}
+    own |= {"seconds": round(record.seconds, 3)}
     duplicates = [asdict(twin) for twin in record.twins]
     old = {"sibling_of": record.sibling_of, "twins": duplicates}  # keys of version 0.1, beside those in their place
     return own | {"params": dict(record.config), "derived_from": record.sibling_of, "duplicates": duplicates, **old}

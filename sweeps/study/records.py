@@ -271,7 +271,6 @@ def _derived_record(parent: TrialRecord, derived: Mapping[str, Any]) -> TrialRec
         metrics=derived["metrics"],
         epochs=parent.epochs,
         seconds=0.0,
-        reason=f"answered by trial {parent.number}",
         reused=True,
         model=parent.model,
         sibling_of=parent.number,

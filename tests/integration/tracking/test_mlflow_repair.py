@@ -20,8 +20,9 @@ from sweeps.results.result import Registered
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
 from sweeps.tracking.mirror import mirror_of
-from sweeps.tracking.registry import CHALLENGER, TrialModel
+from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, check_tracking
+from sweeps.tracking.updates import CHALLENGER
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -112,7 +112,7 @@ def test_what_only_the_journal_knows_is_not_told(tmp_path: Path) -> None:
         history=history,
         seconds=1.23456,
     )
-    sibling = replace(own, number=1, sibling_of=0, reason="answered by trial 0")
+    sibling = replace(own, number=1, sibling_of=0)
     result = replace(RESULT, board=board_of(own, sibling))
     told = result.as_dict()
     assert [(trial["seconds"], trial["reason"]) for trial in told["trials"]] == [(1.235, ""), (1.235, "")]

@@ -315,3 +315,18 @@ def test_a_journal_of_older_versions_has_the_accuracy_of_each_epoch(tmp_path: Pa
     (record,) = read_history(tmp_path).records
     assert list(record.history) == [Measurement(1, {"val_accuracy": 0.5})]
     assert (record.metrics, record.epochs) == ({"val_accuracy": 0.5}, 1)
+
+
+def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
+    """A start may lie outside of the search space, comes before the search, and is not run again after a restart."""
+    spec = spec_of(experiments=("transfer/frozen",), starts=({"dropout": 0.66, "epochs": 4},), trials=4)
+    with Study.open(tmp_path, spec) as study:
+        first, second = ask(study), ask(study)
+        for asked in (first, second):
+            complete(study, asked, {"val_accuracy": 0.5})
+    assert (first.experiment, second.experiment) == ("transfer/frozen", None)
+    assert (second.config.dropout, second.config.epochs) == (0.66, 4)
+    with Study.open(tmp_path, spec) as study:
+        rest = run_all(study)
+    assert len(rest) == 2
+    assert all(asked.config.dropout != 0.66 for asked in rest)

@@ -156,7 +156,7 @@ def test_a_database_that_was_moved_is_refused_until_its_models_are_found(logged:
 def test_a_copied_database_is_refused(logged: Path, tmp_path: Path) -> None:
     """Its runs would get their models in the first one's folder; without the database the copy can be used."""
     copy = Path(shutil.copytree(logged, tmp_path / "copy"))
-    with pytest.raises(TrackingError, match=re.escape(f"Go on in {logged}; or move this database away")):
+    with pytest.raises(TrackingError, match=re.escape(f"go on in {logged}, or move this database away")):
         check_tracking(None, copy)
     with pytest.raises(TrackingError, match="must lie where it was made"):
         check_tracking(f"sqlite:///{copy / 'mlflow.db'}", tmp_path / "elsewhere")
