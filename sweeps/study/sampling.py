@@ -178,8 +178,7 @@ def _most_telling(trials: list[FrozenTrial], goals: Goals) -> list[FrozenTrial]:
 class _Shelf(InMemoryStorage):
     """Shows trials besides those it stores: copying a thousand into it would take longer than the draw itself.
 
-    Args:
-        trials: numbered from 1, since the trial that is drawn is number 0. They are shown in every study.
+    They are numbered from 1, since the trial that is drawn is number 0.
     """
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:

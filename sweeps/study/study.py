@@ -142,9 +142,7 @@ class Study:
     def _add(self, config: TrialConfig, **named: Any) -> Asked | None:
         """Write a trial down and hand it out, unless another one answers it or it breaks a limit.
 
-        Args:
-            config: of the trial.
-            named: its ``experiment`` or ``start``, or the number that it ``confirms``, with its ``settings``.
+        It is named by its ``experiment`` or ``start``, or by the number that it ``confirms``, with its ``settings``.
         """
         number, answer = self._history.next_number, self._proposals.answer(config, is_named=bool(named))
         asked = {"number": number, "experiment": None, "settings": parameters_of(config, self._spec.search), **named}
