@@ -24,7 +24,7 @@ from sweeps.interrupts import uninterrupted
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals
 from sweeps.study.journal import JOURNAL, EpochHistory, Journal, measurement_in
-from sweeps.trial import OBJECTIVE, Spent, TrialRecord, Twin, record_from_notes
+from sweeps.trial import OBJECTIVE, Duplicate, Spent, TrialRecord, record_from_notes
 
 if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
@@ -97,12 +97,12 @@ class History:
         self._lines: list[_Lines] = []  # by the trial's id in the journal
         self._ids: dict[int, int] = {}  # by number; of trials that have a result of their own
         self._ended: dict[int, TrialRecord] = {}
-        self._twins: defaultdict[int, list[Twin]] = defaultdict(list)
+        self._duplicates: defaultdict[int, list[Duplicate]] = defaultdict(list)
         self._catch_up()
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:
-        """Every trial that has a result of its own, with its twins, in the order of their numbers."""
+        """Every trial that has a result of its own, with its duplicates, in the order of their numbers."""
         return tuple(self.record(number) for number in sorted(self._ids.keys() | self._ended.keys()))
 
     def record(self, number: int) -> TrialRecord:
@@ -113,7 +113,7 @@ class History:
             record = record_from_notes(number, lines.noted, EpochHistory(self.journal.path, tuple(lines.places)))
             if record.status != "running":
                 self._ended[number] = record
-        return replace(record, twins=tuple(self._twins[number])) if number in self._twins else record
+        return replace(record, duplicates=tuple(self._duplicates[number])) if number in self._duplicates else record
 
     def notes(self, number: int) -> Mapping[str, Any]:
         """Return what was noted of one of the trials that have lines of their own."""
@@ -225,7 +225,9 @@ class History:
         self.counted += not any(key in asked for key in _FREE)
         self.confirming += "confirms" in asked
         if "duplicate_of" in asked:
-            self._twins[asked["duplicate_of"]].append(Twin(number, asked.get("near", False), asked["settings"]))
+            self._duplicates[asked["duplicate_of"]].append(
+                Duplicate(number, asked.get("near", False), asked["settings"])
+            )
         else:
             self._ids[number] = place
             self.unfinished |= set() if noted.get("outcome") else {number}
@@ -268,7 +270,7 @@ def _derived_record(parent: TrialRecord, derived: Mapping[str, Any]) -> TrialRec
         seconds=0.0,
         reused=True,
         model=parent.model,
-        sibling_of=parent.number,
+        derived_from=parent.number,
     )
 
 

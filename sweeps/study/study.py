@@ -264,10 +264,10 @@ class Study:
         return self._history.record(number)
 
     def records(self) -> list[TrialRecord]:
-        """Return every trial with its twins, in the order of asking."""
+        """Return every trial with its duplicates, in the order of asking."""
         return list(self._history.records)
 
     def take_finished(self) -> list[TrialRecord]:
-        """Return the trials finished since the last call, derived ones before the one that answered them; no twins."""
+        """Return the trials finished since the last call, derived ones before their parents; no duplicates."""
         numbers, self._finished = self._finished, []
         return [self.record(number) for number in numbers]

@@ -178,7 +178,7 @@ def test_a_config_that_was_complete_before_is_not_computed_again(tmp_path: Path)
         assert [record.number for record in study.take_finished()] == numbers
     assert sorted(a.config.dropout for a in asked) == [0.0, 0.1, 0.2]
     assert [record.number for record in records] == numbers
-    drawn = [(twin, record) for record in records for twin in record.twins]
+    drawn = [(twin, record) for record in records for twin in record.duplicates]
     assert drawn
     assert all((twin.settings, twin.near) == (record.settings, False) for twin, record in drawn)
     assert sorted([*numbers, *(twin.number for twin, _ in drawn)]) == list(range(len(numbers) + len(drawn)))
@@ -201,7 +201,7 @@ def test_a_duplicate_of_a_running_trial_is_not_run(tmp_path: Path) -> None:
         assert study.report(asked[1].number, Measurement(1, {"val_accuracy": 0.1}))
         study.tell_pruned(asked[1].number)
         study.tell_failed(asked[2].number, "no memory")
-        twins = [(record.config["dropout"], record.status) for record in study.records() if record.twins]
+        twins = [(record.config["dropout"], record.status) for record in study.records() if record.duplicates]
         assert twins
         assert study.ask() is None
         assert len(study.records()) == 3
