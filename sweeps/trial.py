@@ -20,7 +20,7 @@ OBJECTIVE = "val_accuracy"
 # Attributes of a record that both the line of a trial's end and ``result.json`` have, and what else each of them has.
 _IN_BOTH = ("status", "metrics", "epochs", "seconds", "reason", "failure")
 _IN_JOURNAL = (*_IN_BOTH, "reused", "model", "predictions", "late_stages", "precision")
-_IN_JSON = ("number", "experiment", *_IN_BOTH, "sibling_of", "confirms")
+_IN_JSON = ("number", "experiment", *_IN_BOTH, "confirms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,9 @@ def to_json(record: TrialRecord) -> dict[str, Any]:
     """Return what ``result.json`` tells of a trial; numbers that JSON has no word for are still in it."""
     own = {name: getattr(record, name) for name in _IN_JSON} | {"metrics": dict(record.metrics)}
     own |= {"seconds": round(record.seconds, 3)}
-    return own | {"params": dict(record.config), "twins": [asdict(twin) for twin in record.twins]}
+    duplicates = [asdict(twin) for twin in record.twins]
+    old = {"sibling_of": record.sibling_of, "twins": duplicates}  # keys of version 0.1, beside those in their place
+    return own | {"params": dict(record.config), "derived_from": record.sibling_of, "duplicates": duplicates, **old}
 
 
 def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
@@ -234,5 +236,6 @@ def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
     """
     read = {name: value[name] for name in _IN_JSON if name in value}
     read["metrics"] = {name: math.nan if number is None else number for name, number in value["metrics"].items()}
-    twins = tuple(Twin(**twin) for twin in value.get("twins", ()))
+    read["sibling_of"] = value.get("derived_from", value.get("sibling_of"))
+    twins = tuple(Twin(**twin) for twin in value.get("duplicates", value.get("twins", ())))
     return TrialRecord(settings={}, config=value["params"], twins=twins, **read)

@@ -175,6 +175,8 @@ class SweepResult:
             "constraints": list(map(str, goals.constraints)),
         }
         plain: dict[str, Any] = to_jsonable_python(own, inf_nan_mode="null")
+        if plain["test"]:
+            plain["test"]["evaluations"] = plain["test"]["readings"]  # "readings" is the key of version 0.1
         return plain
 
     def save(self, path: Path) -> None:

@@ -57,7 +57,7 @@ COLUMNS: tuple[Column[SweepResult], ...] = (
     Column("registered", lambda r: str(r.registered or ""), "registered", is_word=True),
     Column("val_half_width", _val_half_width),
     Column("test_interval", lambda r: r.test.interval if r.test else None),
-    Column("readings", lambda r: r.test.readings if r.test else 0),
+    Column("evaluations", lambda r: r.test.readings if r.test else 0, was="readings"),
     Column("reason", lambda r: next((trial.reason for trial in r.trials if trial.status == "failed"), "")),
 )
 
