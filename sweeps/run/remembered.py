@@ -73,18 +73,16 @@ def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
     Raises:
         InputError: it says what would make scores incomparable.
     """
-    if spec.name != folder.name:
-        raise InputError(
-            f"name in {file} must be that of the folder, {folder.name!r}, got {spec.name!r}. Put the name back, or "
-            "give the folder that name."
-        )
     history = read_history(folder)
-    searched = [record.config for record in history.records if record.confirms is None]
-    for name in ("family", "seed"):
-        if searched and getattr(spec, name) != searched[0][name]:
+    kept: dict[str, Any] = {"name": folder.name}
+    asked = next((record.config for record in history.records if record.confirms is None), None)
+    if asked is not None:
+        kept |= {name: asked[name] for name in ("family", "seed")}
+    for name, value in kept.items():
+        if getattr(spec, name) != value:
             raise InputError(
-                f"{name} in {file} must stay what the sweep was begun with, {searched[0][name]!r}, for its scores to "
-                f"be comparable, got {getattr(spec, name)!r}. Put it back; or begin another sweep with carsweep run."
+                f"{name} in {file} must stay what the sweep was begun with, {value!r}, for its scores to be "
+                f"comparable, got {getattr(spec, name)!r}. Put it back; or begin another sweep with carsweep run."
             )
     return history.spec not in ("", spec.digest)
 
@@ -112,12 +110,10 @@ def extended(
     counts = [None for _ in command.specs] if trials is None else _trials(command.specs, trials)
     for spec, count in zip(command.specs, counts, strict=True):
         own_sets = sets if command.kind == "sweep" else settings_for(spec.family, sets)
+        family = f"{spec.family}: " if command.is_job else ""
         with mistakes:
             specs.append(edit_spec(spec, own_sets, {**overrides, "trials": count}))
-            own_changes = _changes(spec, specs[-1])
-            _check_lasting(own_changes)
-            family = f"{spec.family}: " if command.is_job else ""
-            changes += [f"{family}{name} {change}" for name, change in own_changes.items()]
+            changes += [f"{family}{name} {change}" for name, change in _changes(spec, specs[-1]).items()]
     mistakes.tell()
     for spec in specs:
         _require_data(spec, command)
@@ -155,19 +151,11 @@ def _number(option: str, text: str, kind: type[int] | type[float], base: float) 
     return value + kind(base) if text.strip().startswith("+") else value
 
 
-def _check_lasting(changes: Mapping[str, str]) -> None:
-    mistakes = [
-        f"{name}: must stay what the sweep was begun with, for its scores to be comparable, got a change ({name} "
-        f"{change}). Begin another sweep with carsweep run."
-        for name, change in changes.items()
-        if name.partition(".")[0] in _LASTING and name != _MAY_MOVE
-    ]
-    if mistakes:
-        raise SpecError(mistakes)
-
-
 def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
     """Return what differs: the path of a setting -> old and new value.
+
+    Raises:
+        SpecError: what differs would make scores incomparable.
 
     >>> spec = SweepSpec(family="transfer", trials=4)
     >>> _changes(spec, spec.model_copy(update={"trials": 6}))
@@ -180,7 +168,16 @@ def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
             found |= {f"{name}.{key}": (old.get(key), new.get(key)) for key in {**old, **new}}
         else:
             found[name] = old, new
-    return {name: f"{_said(old)} -> {_said(new)}" for name, (old, new) in found.items() if old != new}
+    changes = {name: f"{_said(old)} -> {_said(new)}" for name, (old, new) in found.items() if old != new}
+    mistakes = [
+        f"{name}: must stay what the sweep was begun with, for its scores to be comparable, got a change ({name} "
+        f"{change}). Begin another sweep with carsweep run."
+        for name, change in changes.items()
+        if name.partition(".")[0] in _LASTING and name != _MAY_MOVE
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+    return changes
 
 
 def _said(value: Any) -> str:

@@ -100,7 +100,7 @@ class Mirror:
         self._wake()
         self._opened.result()
         for record in records:
-            if record.sibling_of is None or record.number == winner:
+            if record.derived_from is None or record.number == winner:
                 self._post(record.number, partial(self._runs.mirror, record))
 
     def summarise(
@@ -119,7 +119,7 @@ class Mirror:
             metrics: more numbers to show, such as the winner's ``test_accuracy``.
             leaderboard: a text file that is kept as an artifact.
         """
-        searched = (record for record in records if record.sibling_of is None and record.confirms is None)
+        searched = (record for record in records if record.derived_from is None and record.confirms is None)
         counts: Counter[str] = Counter(record.status for record in searched)
         shown = {f"trials_{status}": float(counts[status]) for status in STATUS}
         for record in records:
