@@ -89,7 +89,7 @@ def test_a_sequence_is_evener_than_chance() -> None:
     for name, points in drawn.items():
         sampler, trials = Sampler(square, 0, name=name), trials_of(32)
         points += [[2 * value for value in sampler.draw(trials[:n], n).values()] for n in range(32)]
-        derived = [TrialRecord(40, None, {}, {}, "complete", {}, 1, 0.0, sibling_of=3)]
+        derived = [TrialRecord(40, None, {}, {}, "complete", {}, 1, 0.0, derived_from=3)]
         assert sampler.draw([*trials[:7], *derived], 41) == sampler.draw(trials[:7], 7)
     assert qmc.discrepancy(np.array(drawn["qmc"])) < qmc.discrepancy(np.array(drawn["random"])) / 2
 
