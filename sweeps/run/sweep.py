@@ -67,7 +67,6 @@ def run_sweep(
         status: Literal["complete", "interrupted", "failed"] = "failed"
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)), _loss_told(session):
             try:
-                mirror.open()
                 engine = _run_trials(session, watcher, [mirror, watcher, keeper, damage])
                 with Waiting(tell, "writing to MLflow …"):
                     mirror.bring_in_line(engine.records)
