@@ -59,7 +59,7 @@ NOTHING = Spent()
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class Duplicate:
     """A trial that was drawn and not run, since another one answers it.
 
     Attributes:
@@ -90,11 +90,11 @@ class TrialRecord:
         reason: why it failed, was stopped or was not run; empty otherwise.
         reused: whether the result was answered from the stage store.
         model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
-        sibling_of: number of the trial that answered this one, a derived trial, on its way; None for any other.
+        derived_from: number of the trial whose network answered this one, a derived trial, too; None for any other.
         confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
         failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
         late_stages: as ``Measurement.stages``, of the stages that it used after its last measurement; ask ``stages``.
-        twins: trials that took over this one's result; told by lists of all trials, not of a single one.
+        duplicates: trials that took over this one's result; told by lists of all trials, not of a single one.
         precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
         history: its measurements, each epoch once, in order; none in old journals.
         spent: what it took, by the driver's clock, over all attempts and sessions.
@@ -113,11 +113,11 @@ class TrialRecord:
     reused: bool = False
     model: str = ""
     predictions: str = ""
-    sibling_of: int | None = None
+    derived_from: int | None = None
     confirms: int | None = None
     failure: str = ""
     late_stages: Mapping[str, float | None] = field(default_factory=dict)
-    twins: Sequence[Twin] = ()
+    duplicates: Sequence[Duplicate] = ()
     precision: str = ""
     history: Sequence[Measurement] = ()
     spent: Spent = NOTHING
@@ -128,7 +128,7 @@ class TrialRecord:
         """What people call it: its documented experiment, the search, or the trial that it confirms."""
         if self.confirms is not None:
             return f"confirms trial {self.confirms}"
-        by = "" if self.sibling_of is None else f", by trial {self.sibling_of}"
+        by = "" if self.derived_from is None else f", by trial {self.derived_from}"
         return self.experiment or f"search{by}"
 
     @property
@@ -144,7 +144,7 @@ class TrialRecord:
     @property
     def network(self) -> int:
         """Number of the trial that made its network: its own, or the one that answered it on its way."""
-        return self.number if self.sibling_of is None else self.sibling_of
+        return self.number if self.derived_from is None else self.derived_from
 
     def measured(self, metric: str) -> float | None:
         """Return a metric, or None where it was never measured."""
@@ -200,7 +200,7 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
         experiment=asked["experiment"],
         settings=asked["settings"],
         config={**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"],
-        sibling_of=asked.get("sibling_of"),
+        derived_from=asked.get("sibling_of"),
         confirms=asked.get("confirms"),
         history=history,
         spent=spent,
@@ -223,9 +223,9 @@ def to_json(record: TrialRecord) -> dict[str, Any]:
     """Return what ``result.json`` tells of a trial; numbers that JSON has no word for are still in it."""
     own = {name: getattr(record, name) for name in _IN_JSON} | {"metrics": dict(record.metrics)}
     own |= {"seconds": round(record.seconds, 3)}
-    duplicates = [asdict(twin) for twin in record.twins]
-    old = {"sibling_of": record.sibling_of, "twins": duplicates}  # keys of version 0.1, beside those in their place
-    return own | {"params": dict(record.config), "derived_from": record.sibling_of, "duplicates": duplicates, **old}
+    duplicates = [asdict(one) for one in record.duplicates]
+    old = {"sibling_of": record.derived_from, "twins": duplicates}  # keys of version 0.1, beside those in their place
+    return own | {"params": dict(record.config), "derived_from": record.derived_from, "duplicates": duplicates, **old}
 
 
 def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
@@ -236,6 +236,6 @@ def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
     """
     read = {name: value[name] for name in _IN_JSON if name in value}
     read["metrics"] = {name: math.nan if number is None else number for name, number in value["metrics"].items()}
-    read["sibling_of"] = value.get("derived_from", value.get("sibling_of"))
-    twins = tuple(Twin(**twin) for twin in value.get("duplicates", value.get("twins", ())))
-    return TrialRecord(settings={}, config=value["params"], twins=twins, **read)
+    read["derived_from"] = value.get("derived_from", value.get("sibling_of"))
+    read["duplicates"] = tuple(Duplicate(**one) for one in value.get("duplicates", value.get("twins", ())))
+    return TrialRecord(settings={}, config=value["params"], **read)

@@ -84,11 +84,11 @@ COLUMNS: list[Column[Row]] = [
     Column("failure", lambda row: row.trial.failure),
     Column("half_width", lambda row: row.half_width),
     Column("settings", lambda row: dict(row.settings)),
-    Column("derived_from", lambda row: row.trial.sibling_of, was="sibling_of"),
+    Column("derived_from", lambda row: row.trial.derived_from, was="sibling_of"),
     Column("confirmed", lambda row: asdict(row.confirmed) if row.confirmed else None),
     Column("infeasible", lambda row: row.infeasible),
     Column("pareto", lambda row: row.pareto),
-    Column("duplicates", lambda row: [asdict(twin) for twin in row.trial.twins], was="twins"),
+    Column("duplicates", lambda row: [asdict(one) for one in row.trial.duplicates], was="twins"),
 ]
 
 

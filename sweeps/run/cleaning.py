@@ -140,7 +140,7 @@ def read_marks(out: Path, keep: int) -> Marks:
                 marks.kept |= own
             if record.status == "running":
                 marks.kept |= {name for name in names if name.startswith("training/")}
-            marks.has_unnamed |= not names and bool(record.epochs or record.model) and record.sibling_of is None
+            marks.has_unnamed |= not names and bool(record.epochs or record.model) and record.derived_from is None
     return marks
 
 

@@ -78,7 +78,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         was_registered, found = result is not None and result.registered is not None, None
         if best is not None and was_registered:
             found = TrialModel(tracking, spec.family, file.id, best, spec.refit).find()
-    with_runs = [record for record in records if record.sibling_of is None or record.number == best]
+    with_runs = [record for record in records if record.derived_from is None or record.number == best]
     return Repaired(
         sweep=folder.name,
         trials=len(with_runs),

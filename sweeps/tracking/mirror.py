@@ -65,9 +65,9 @@ class Mirror:
     and MLflow's client would send it again unseen. So that is told to ask once (``sweeps.tracking.compat``); here the
     runs are read again before anything is written anew.
 
-    Loading MLflow and opening the store take seconds of a core. ``open`` opens a server's store; a database is opened
-    when the first trial has begun, which that would hold up otherwise. If a store cannot be opened, whatever tells the
-    mirror something next raises the TrackingError; ``flush`` and ``close`` return False.
+    Loading MLflow and opening the store take seconds of a core, so it is done when the first trial has begun, which
+    that would hold up otherwise. If a store cannot be opened, whatever tells the mirror something next raises the
+    TrackingError; ``flush`` and ``close`` return False.
 
     Args:
         runs: of the sweep.
@@ -86,16 +86,6 @@ class Mirror:
         self._failures = 0  # attempts that MLflow has not answered
         self._warned: set[str] = set()
 
-    def open(self) -> None:
-        """Open a server's store now; a database is opened when there is something to write.
-
-        Raises:
-            TrackingError: a server's parent run cannot be made, or its artifacts cannot be written.
-        """
-        if self._runs.tracking.file is None:
-            self._wake()
-            self._opened.result()
-
     def trial_changed(self, record: TrialRecord) -> None:
         """Bring the trial's run in line with a trial that this process runs, or has run; returns at once."""
         if not self._ends:  # a trial may report on while another thread ends the process
@@ -110,7 +100,7 @@ class Mirror:
         self._wake()
         self._opened.result()
         for record in records:
-            if record.sibling_of is None or record.number == winner:
+            if record.derived_from is None or record.number == winner:
                 self._post(record.number, partial(self._runs.mirror, record))
 
     def summarise(
@@ -129,7 +119,7 @@ class Mirror:
             metrics: more numbers to show, such as the winner's ``test_accuracy``.
             leaderboard: a text file that is kept as an artifact.
         """
-        searched = (record for record in records if record.sibling_of is None and record.confirms is None)
+        searched = (record for record in records if record.derived_from is None and record.confirms is None)
         counts: Counter[str] = Counter(record.status for record in searched)
         shown = {f"trials_{status}": float(counts[status]) for status in STATUS}
         for record in records:

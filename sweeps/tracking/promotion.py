@@ -1,48 +1,25 @@
-"""The way from challenger to champion: asked by gates, recorded, moved (docs/promotion.md).
-
-A gate is one row of ``GATES``: its name, what it asks in words, and the function that asks it. What is cheap to ask
-comes first.
-"""
+"""The way from challenger to champion: asked by gates, recorded, moved (docs/promotion.md)."""
 
 from __future__ import annotations
 
 import getpass
 import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property, partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import mlflow
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
 
-from carcls.errors import CarsweepError, InputError
-from carcls.evaluation.predictions import StoredPredictions, read_predictions
-from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison, compare_hits
-from sweeps.tracking.store import Tracking, explained, one_line, patience
-from sweeps.tracking.updates import CHALLENGER, PREDICTIONS, TEST_IMAGES, model_name
+from carcls.errors import InputError
+from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison
+from sweeps.tracking.gates import GATES, Contest, Refusal
+from sweeps.tracking.store import Tracking, explained, patience
+from sweeps.tracking.updates import CHALLENGER, model_name
 
 CHAMPION = "champion"
 PROMOTION_TAG, REFUSAL_TAG = "carsweep.promotion", "carsweep.refusal"
-PROBE_SECONDS = 300
-_ANEW = "Run its sweep again under another --name; nothing is trained twice."
-_BY_HAND = "Set the alias yourself, as docs/promotion.md says."
-# For a process of its own: a registered model brings its own copy of carcls, which must not meet the installed one.
-_PROBE = """
-import json, sys
-import mlflow, numpy as np
-answer = mlflow.pyfunc.load_model(sys.argv[1]).predict(np.zeros((64, 64, 3), np.uint8))
-print(json.dumps([list(answer.columns), len(answer), float(answer["probability"].iloc[0])]))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,144 +52,6 @@ class Promotion:
     moved: bool = False
 
 
-class Refusal(CarsweepError):  # noqa: N818 - the answer of a gate, not an error of the program
-    """The challenger may not become champion: why, with the remedy, and the verdict of the ``Promotion``."""
-
-    def __init__(self, reason: str, verdict: str = "refused") -> None:
-        super().__init__(reason)
-        self.verdict = verdict
-
-
-class Contest:
-    """A challenger, and what a gate may ask of it and of its champion; each is read when it is first asked for.
-
-    Args:
-        tracking: from ``check_tracking``.
-        model: name of the registered model.
-        challenger, champion: its versions; there may be no champion.
-    """
-
-    def __init__(self, tracking: Tracking, model: str, challenger: str, champion: str | None) -> None:
-        self.tracking, self.model, self.challenger, self.champion = tracking, model, challenger, champion
-
-    def signature_of(self, version: str) -> ModelSignature:
-        """Return what a version answers; raises a Refusal where that cannot be read."""
-        try:
-            signature = Model.load(f"models:/{self.model}/{version}").signature
-        except Exception as error:  # a file that is gone or damaged raises whatever its store does
-            why = f"cannot be read ({one_line(error)})"
-            raise Refusal(f"Version {version} of {self.model} {why}. {self._remedy(version)}") from error
-        if signature is None or signature.outputs is None:
-            raise Refusal(f"Version {version} of {self.model} has no signature. {self._remedy(version)}")
-        return signature
-
-    @cached_property
-    def comparison(self) -> PairedComparison:
-        """The challenger's stored answers beside the champion's; raises a Refusal where there are no such two."""
-        client = self.tracking.client()
-        versions = [client.get_model_version(self.model, version) for version in (self.challenger, self.champion)]
-        ours, theirs = map(self._answers_of, versions)
-        tested = [version.tags.get(TEST_IMAGES, "unknown") for version in versions]
-        if tested[0] != tested[1] or "unknown" in tested or not ours.same_images(theirs):
-            said = " and ".join(
-                f"{version.tags.get('data', 'unnamed data')} (test images {images})"
-                for version, images in zip(versions, tested, strict=True)
-            )
-            raise Refusal(
-                f"Versions {self.challenger} and {self.champion} must be tested on the same images, got {said}. Run a "
-                "sweep on the champion's data, or set the alias yourself, as docs/promotion.md says."
-            )
-        return compare_hits(ours.hits, theirs.hits)
-
-    def _answers_of(self, version: ModelVersion) -> StoredPredictions:
-        client, remedy = self.tracking.client(), self._remedy(str(version.version))
-        try:
-            files = {file.path for file in client.list_artifacts(version.run_id)}
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # otherwise the run was deleted for good
-                raise
-            files = set()
-        if PREDICTIONS not in files:
-            raise Refusal(f"The test predictions of version {version.version} are missing. {remedy}")
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                return read_predictions(Path(client.download_artifacts(version.run_id, PREDICTIONS, folder)))
-            except InputError as error:
-                raise Refusal(f"Version {version.version}: {error} {remedy}") from error
-
-    def _remedy(self, version: str) -> str:
-        return _ANEW if version == self.challenger else _BY_HAND
-
-
-class Gate(NamedTuple):
-    """Something that is asked of a challenger.
-
-    Attributes:
-        name: in JSON and in docs/promotion.md.
-        asks: the same in words.
-        check: raises a ``Refusal``, or lets the challenger pass.
-        of_first: whether it is asked also where there is no champion.
-    """
-
-    name: str
-    asks: str
-    check: Callable[[Contest], None]
-    of_first: bool = False
-
-
-def _same_signature(contest: Contest) -> None:
-    ours, theirs = map(contest.signature_of, (contest.challenger, str(contest.champion)))
-    if ours != theirs:
-        raise Refusal(
-            f"Version {contest.challenger} answers {_written(ours)}, the champion, version {contest.champion}, answers "
-            f"{_written(theirs)}: whoever uses the champion could not use it. {_BY_HAND}"
-        )
-
-
-def _written(signature: ModelSignature) -> str:
-    takes = "" if signature.inputs is None else f" to {signature.inputs.to_dict()}"
-    return ", ".join(f"{column.name} ({column.type})" for column in signature.outputs) + takes
-
-
-def _not_worse(contest: Contest) -> None:
-    if contest.comparison.p_value <= LEVEL and contest.comparison.difference < 0:
-        raise Refusal(
-            f"The champion, version {contest.champion}, has significantly more of the test images right than version "
-            f"{contest.challenger}. Sweep on, with more trials or other settings.",
-            "worse",
-        )
-
-
-def _answers(contest: Contest) -> None:
-    uri = f"models:/{contest.model}/{contest.challenger}"
-    wanted = [column.name for column in contest.signature_of(contest.challenger).outputs]
-    # The stores come from the environment, so that no password stands on a command line.
-    stores = dict.fromkeys(("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"), contest.tracking.uri)
-    command = [sys.executable, "-P", "-c", _PROBE, uri]
-    run = partial(subprocess.run, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            done = run(command, env={**os.environ, **stores}, cwd=folder)
-        columns, rows, probability = json.loads(done.stdout.strip().splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        raise Refusal(f"{uri} must load and answer an image within {PROBE_SECONDS} s. {_ANEW}") from None
-    except (IndexError, ValueError, TypeError):
-        said = one_line(Exception((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]))
-        raise Refusal(f"{uri} must load and answer an image, got: {said}. {_ANEW}") from None
-    if (columns, rows) != (wanted, 1) or not 0.0 <= probability <= 1.0:
-        raise Refusal(
-            f"{uri} must answer one image with one row of {', '.join(wanted)} and a probability in 0..1, got {rows} of "
-            f"{', '.join(map(str, columns))} and {probability}. {_ANEW}"
-        )
-
-
-GATES: list[Gate] = [
-    Gate("signature", "Its signature equals the champion's.", _same_signature),
-    Gate("not worse", "It is not shown to be worse than the champion on the same test images.", _not_worse),
-    Gate("answer", "It loads, and answers a small image as its signature says.", _answers, of_first=True),
-]
-
-
 def promote(tracking: Tracking, family: str, *, dry_run: bool = False) -> Promotion:
     """Move the alias ``champion`` of a family's model to its challenger, if all ``GATES`` let it pass.
 
@@ -242,10 +81,9 @@ def promote(tracking: Tracking, family: str, *, dry_run: bool = False) -> Promot
         asked = Promotion(family, name, *aliases, dry_run)
         promotion = _judge(tracking, asked)
         if promotion.accepted and not dry_run and len(set(aliases)) > 1:
-            promotion = replace(promotion, moved=True)
-            if _read_aliases(tracking, name) != aliases:
-                why = "Another challenger or champion was set meanwhile. Run the same command again."
-                promotion = replace(asked, reason=why)
+            meanwhile = "Another challenger or champion was set meanwhile. Run the same command again."
+            is_same = _read_aliases(tracking, name) == aliases
+            promotion = replace(promotion, moved=True) if is_same else replace(asked, reason=meanwhile)
         if not dry_run and (promotion.moved or not promotion.accepted):
             _carry_out(tracking.client(), promotion)
     return promotion
@@ -280,11 +118,11 @@ def _judge(tracking: Tracking, asked: Promotion) -> Promotion:
             return replace(asked, verdict=refusal.verdict, reason=str(refusal), gate=gate.name, comparison=numbers)
     if champion is None:
         return passed(verdict="first champion", reason=f"{name} had no champion, and version {challenger} answers.")
+    verdict, why = NO_DIFFERENCE, f"No difference shown between version {challenger} and the champion, {champion}."
     if contest.comparison.p_value <= LEVEL:
+        verdict = "better"
         why = f"Version {challenger} has significantly more of the test images right than version {champion}."
-        return passed(verdict="better", reason=why, comparison=contest.comparison)
-    why = f"No difference shown between version {challenger} and the champion, version {champion}."
-    return passed(verdict=NO_DIFFERENCE, reason=why, comparison=contest.comparison)
+    return passed(verdict=verdict, reason=why, comparison=contest.comparison)
 
 
 def _carry_out(client: mlflow.MlflowClient, promotion: Promotion) -> None:

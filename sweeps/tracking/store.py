@@ -83,7 +83,7 @@ class Tracking:
         """Return a client of this store and of its model registry. A fresh database is made here."""
         from mlflow import MlflowClient
 
-        if self.file is not None and not _has_content(self.file):
+        if self.file is not None:
             _make_database(self.file, str(self.artifact_root))
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
@@ -224,13 +224,11 @@ def _check_sqlite(path: Path) -> Tracking:
             database.execute("ROLLBACK")
             found: list[tuple[str]] = []
             with suppress(sqlite3.OperationalError):  # MLflow has not made its tables yet
-                query = (
-                    "SELECT artifact_location FROM experiments WHERE artifact_location LIKE '%/artifacts/carsweep-%'"
-                )
+                query = "SELECT artifact_location FROM experiments WHERE name LIKE 'carsweep-%'"
                 found = database.execute(query).fetchall()
     for (location,) in found:
         old = Path(location.removeprefix("file://")).parent
-        if old.is_absolute() and old.resolve() != Path(str(tracking.artifact_root)).resolve():
+        if (old.root, old.name) == ("/", "artifacts") and old.resolve() != (path.parent / "artifacts").resolve():
             raise TrackingError(
                 f"{path} must lie where it was made, since its runs have their models and files in {old}. Where it was "
                 f"moved, move it back, or leave a link in the old place (ln -s {path.parent} {old.parent}); where it "
@@ -246,8 +244,10 @@ def _make_database(path: Path, artifacts: str) -> None:
     Processes that meet an empty database all migrate it at once and break it, and a kill inside a migration ruins the
     file for good: it is made by one process, under another name.
     """
+    if path.exists() and path.stat().st_size:
+        return
     with FileLock(f"{path}.lock"):
-        if _has_content(path):
+        if path.exists() and path.stat().st_size:
             return
         for left_over in path.parent.glob(f".{path.name}.*.tmp*"):
             left_over.unlink()
@@ -255,7 +255,3 @@ def _make_database(path: Path, artifacts: str) -> None:
         temporary.touch()
         compat.make_tables(f"sqlite:///{temporary}", artifacts)
         temporary.replace(path)
-
-
-def _has_content(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0

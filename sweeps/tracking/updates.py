@@ -91,7 +91,7 @@ def update_of(record: TrialRecord, parent: str, *, runs_now: bool) -> Update:
     state, reason = str(record.status), record.reason
     if state == "running" and not runs_now:
         state, reason = "interrupted", INTERRUPTED
-    numbers = {"carsweep.confirms": record.confirms, "carsweep.sibling_of": record.sibling_of}
+    numbers = {"carsweep.confirms": record.confirms, "carsweep.derived_from": record.derived_from}
     said = {
         STATE: state,
         REASON: reason,

@@ -18,7 +18,7 @@ from carcls.data.config import DataSummary
 from sweeps.cli.app import carsweep
 from sweeps.cli.options import repeat_set
 from sweeps.results.leaderboard import COLUMNS, Leaderboard
-from sweeps.results.result import Compared, Registered, SweepResult, TestReading
+from sweeps.results.result import Compared, Registered, SweepResult, TestEvaluation
 from sweeps.run.comparison import COLUMNS as SWEEP_COLUMNS
 from sweeps.run.status import COLUMNS as STATUS_COLUMNS
 from sweeps.spec.loading import edit_spec, load_spec
@@ -128,7 +128,7 @@ def test_changelog_begins_with_this_version() -> None:
         ("best.", tuple(RESULT["best"])),
         ("confirmed[].", Confirmed),
         ("comparison[].", Compared),
-        ("test.", TestReading),
+        ("test.", TestEvaluation),
         ("registered.", Registered),
     ],
 )

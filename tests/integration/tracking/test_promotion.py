@@ -18,7 +18,8 @@ from tracked import tracked_sweep
 
 from carcls.errors import InputError
 from sweeps.tracking import promotion, registry
-from sweeps.tracking.promotion import Contest, Gate, Promotion, promote
+from sweeps.tracking.gates import GATES, Contest, Gate
+from sweeps.tracking.promotion import Promotion, promote
 from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, check_tracking
 from sweeps.tracking.updates import PREDICTIONS
@@ -213,7 +214,7 @@ def test_champion_that_changes_meanwhile_is_not_overwritten(
     def crown_another(_: Contest) -> None:
         crown(tracking, other)
 
-    monkeypatch.setattr(promotion, "GATES", [*promotion.GATES, Gate("late", "It waits for another.", crown_another)])
+    monkeypatch.setattr(promotion, "GATES", [*GATES, Gate("late", "It waits for another.", crown_another)])
     outcome = promote(tracking, "transfer")
     assert not outcome.accepted
     assert "meanwhile" in outcome.reason
@@ -233,4 +234,4 @@ def test_model_without_challenger_is_refused(tracking: Tracking, register: Regis
 def test_each_gate_is_documented() -> None:
     """docs/promotion.md has a row for every gate, in its order and its words."""
     text = (Path(__file__).parents[3] / "docs" / "promotion.md").read_text(encoding="utf-8")
-    assert "\n".join(f"| `{gate.name}` | {gate.asks} |" for gate in promotion.GATES) in text
+    assert "\n".join(f"| `{gate.name}` | {gate.asks} |" for gate in GATES) in text

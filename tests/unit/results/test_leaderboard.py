@@ -20,7 +20,7 @@ from sweeps.results.result import SweepResult
 from sweeps.run.comparison import compare
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals
 from sweeps.text import Column
-from sweeps.trial import TrialRecord, Twin
+from sweeps.trial import Duplicate, TrialRecord
 
 BASE = TrialConfig().model_dump()
 LIMITED = Goals.parse(["accuracy", "predict_time"], ["parameters <= 10M"])
@@ -81,8 +81,8 @@ def test_the_first_objective_decides() -> None:
 
 def test_twins_are_marked_on_the_row_that_answers_them() -> None:
     """A trial that was not run has no row: its number is on the row of the trial whose result it took over."""
-    twins = (Twin(4, False, {"dropout": 0.5}), Twin(6, True, {"dropout": 0.501}))
-    rows = board_of(base_trial(0, 0.5), base_trial(1, 0.6, twins=twins)).as_dict()["rows"]
+    twins = (Duplicate(4, False, {"dropout": 0.5}), Duplicate(6, True, {"dropout": 0.501}))
+    rows = board_of(base_trial(0, 0.5), base_trial(1, 0.6, duplicates=twins)).as_dict()["rows"]
     assert [(row["number"], row["twins"]) for row in rows] == [
         (1, [{"number": twin.number, "near": twin.near, "settings": twin.settings} for twin in twins]),
         (0, []),
@@ -109,7 +109,7 @@ def test_half_width_is_that_of_the_wilson_interval() -> None:
 
 def test_the_front_is_marked_where_there_are_several_objectives() -> None:
     """Trials that nothing beats in everything are on the front, derived ones too; with one objective there is none."""
-    trials = [costly(0, 0.9, 8.0), replace(costly(1, 0.5, 2.0), sibling_of=0), costly(2, 0.5, 3.0)]
+    trials = [costly(0, 0.9, 8.0), replace(costly(1, 0.5, 2.0), derived_from=0), costly(2, 0.5, 3.0)]
     assert board_of(*trials, goals=LIMITED).pareto == (0, 1)
     assert board_of(*trials).pareto == ()
     assert {row.trial.number for row in board_of(*trials, goals=LIMITED).shown} == {0, 1, 2}
@@ -117,9 +117,9 @@ def test_the_front_is_marked_where_there_are_several_objectives() -> None:
 
 def test_of_a_trial_and_those_derived_from_it_the_best_is_shown() -> None:
     """And documented experiments; the rows that stay have ranks 1, 2, 3, and all are in the rows."""
-    derived = [base_trial(number, 0.9 - number / 100, sibling_of=number % 2) for number in range(3, 30)]
+    derived = [base_trial(number, 0.9 - number / 100, derived_from=number % 2) for number in range(3, 30)]
     documented = [base_trial(1, 0.3, experiment="a"), base_trial(2, 0.1, experiment="b")]
-    board = board_of(base_trial(0, 0.95), *documented, base_trial(30, 0.05, sibling_of=2), *derived)
+    board = board_of(base_trial(0, 0.95), *documented, base_trial(30, 0.05, derived_from=2), *derived)
     assert [(row.trial.number, row.rank) for row in board.shown] == [(0, 1), (3, 2), (1, 3), (2, 4)]
     assert len(board.rows) == 31
 

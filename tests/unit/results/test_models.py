@@ -21,8 +21,8 @@ from carcls.families import TestScore
 from carcls.stages import StageStore
 from sweeps.cli.summary import verdict_lines
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.models import compare_winner, count_readings, evaluate, find_reading
-from sweeps.results.result import Compared, SweepResult, TestReading
+from sweeps.results.models import compare_winner, count_evaluations, evaluate, find_evaluation
+from sweeps.results.result import Compared, SweepResult, TestEvaluation
 from sweeps.trial import TrialRecord
 
 IMAGES = 200
@@ -68,7 +68,7 @@ def test_winner_is_compared_with_the_best_other_network_by_exact_mcnemar(sweep: 
     """Without confirmation there is one comparison; combinations of the winner's own network are skipped."""
     sweep.add(100, first=20)
     sweep.add(120)
-    sweep.add(119, sibling_of=1)
+    sweep.add(119, derived_from=1)
     sweep.add(60)
     (compared,) = sweep.compare()
     assert compared.against == 0
@@ -168,10 +168,10 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     return reader
 
 
-def read(folder: Path, number: int, *, file: str = "test.json", refit: bool = False) -> TestReading:
+def read(folder: Path, number: int, *, file: str = "test.json", refit: bool = False) -> TestEvaluation:
     """Evaluate the model of a trial, unless its score is known."""
     record, data = trial_record(number, 0.5, model=f"model-{number}"), Images()
-    known = find_reading(record, data, folder / file, refit=refit)  # type: ignore[arg-type]
+    known = find_evaluation(record, data, folder / file, refit=refit)  # type: ignore[arg-type]
     if known is not None:
         return known
     more: dict[str, Any] = {"path": folder / file, "predictions": folder / "predictions.npz"}
@@ -184,12 +184,12 @@ def test_a_model_is_evaluated_once_and_another_model_is_another_evaluation(tmp_p
     Each documented experiment has a file of its own, and the sweep's count is over all of them.
     """
     assert read(tmp_path, 1) == read(tmp_path, 1)
-    assert count_readings(tmp_path) == (1, 1)
-    assert (read(tmp_path, 2).readings, read(tmp_path, 2).models) == (2, 2)
+    assert count_evaluations(tmp_path) == (1, 1)
+    assert (read(tmp_path, 2).evaluations, read(tmp_path, 2).models) == (2, 2)
     refit = read(tmp_path, 2, refit=True)
-    assert (refit.readings, refit.models, refit.refit) == (3, 3, True)
+    assert (refit.evaluations, refit.models, refit.refit) == (3, 3, True)
     documented = [read(tmp_path, number, file=f"test-{number:04d}.json") for number in (3, 4)]
-    assert [(test.readings, test.models, test.refit) for test in documented] == [(4, 4, False), (5, 5, False)]
+    assert [(test.evaluations, test.models, test.refit) for test in documented] == [(4, 4, False), (5, 5, False)]
     assert reader.models == ["model-1", "model-2", "refit-0.02", "model-3", "model-4"]
 
 
@@ -203,9 +203,9 @@ def test_an_evaluation_whose_score_was_lost_counts(tmp_path: Path, reader: Reade
         read(tmp_path, 1)
     reader.dies = False
     test = read(tmp_path, 1)
-    assert (test.readings, test.models) == (2, 1)
+    assert (test.evaluations, test.models) == (2, 1)
     (tmp_path / "test.json").write_text('{"readings": 1, "tri')
-    assert read(tmp_path, 1).readings == 2
+    assert read(tmp_path, 1).evaluations == 2
     assert reader.models == ["model-1"] * 3
 
 
@@ -215,6 +215,6 @@ def test_files_of_older_versions_count_one_model_an_evaluation(tmp_path: Path, r
     old |= {"metrics": {"test_accuracy": 0.4}, "interval": [0.3, 0.5]}
     (tmp_path / "test.json").write_text(json.dumps(old))
     test = read(tmp_path, 1)
-    assert (test.readings, test.models, test.metrics) == (2, 2, {"test_accuracy": 0.4})
+    assert (test.evaluations, test.models, test.metrics) == (2, 2, {"test_accuracy": 0.4})
     assert read(tmp_path, 2).models == 3
     assert reader.models == ["model-2"]

@@ -15,10 +15,10 @@ from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
 from carcls.errors import InputError
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.result import Compared, Registered, SweepResult, TestReading, read_result
+from sweeps.results.result import Compared, Registered, SweepResult, TestEvaluation, read_result
 from sweeps.spec.objectives import Goals
 from sweeps.study.journal import EpochHistory
-from sweeps.trial import TrialRecord, Twin
+from sweeps.trial import Duplicate, TrialRecord
 
 TRIAL = TrialRecord(0, "transfer/frozen", {}, {"dropout": 0.5}, "complete", {"val_accuracy": 0.5}, 3, 1.5)
 FAILED = replace(TRIAL, number=1, experiment=None, status="failed", metrics={}, reason="NaN loss")
@@ -36,7 +36,7 @@ RESULT = SweepResult(
     data=DataSummary("cars", "abc", 30, 2, {"train": 20, "validation": 4, "test": 6}),
     board=board_of(TRIAL, FAILED),
     winner=0,
-    test=TestReading({"test_accuracy": 0.5}, (0.2, 0.8), 6),
+    test=TestEvaluation({"test_accuracy": 0.5}, (0.2, 0.8), 6),
     registered=Registered("carsweep-transfer", "1", "challenger", "models:/carsweep-transfer@challenger"),
     tracking_uri="sqlite:////runs/mlflow.db",
     seconds=12.5,
@@ -56,7 +56,7 @@ def test_object_has_exactly_the_documented_fields() -> None:
         assert set(told[part][0]) - old == set(shown[part][0])
 
 
-TWIN = replace(TRIAL, twins=(Twin(9, True, {"dropout": 0.501}),))
+TWIN = replace(TRIAL, duplicates=(Duplicate(9, True, {"dropout": 0.501}),))
 GOALS = Goals.parse(["predict_time", "accuracy"], ["parameters <= 10M"])
 
 
@@ -112,7 +112,7 @@ def test_what_only_the_journal_knows_is_not_told(tmp_path: Path) -> None:
         history=history,
         seconds=1.23456,
     )
-    sibling = replace(own, number=1, sibling_of=0)
+    sibling = replace(own, number=1, derived_from=0)
     result = replace(RESULT, board=board_of(own, sibling))
     told = result.as_dict()
     assert [(trial["seconds"], trial["reason"]) for trial in told["trials"]] == [(1.235, ""), (1.235, "")]

@@ -17,21 +17,21 @@ from carcls.data.config import DataSummary
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.result import Registered, SweepResult, TestReading
+from sweeps.results.result import Registered, SweepResult, TestEvaluation
 from sweeps.run.comparison import compare, sweep_json
 from sweeps.trial import Status, TrialRecord
 
 IMAGES = 200
 
 
-def trial(number: int, accuracy: float | None, *, sibling_of: int | None = None, **settings: Any) -> TrialRecord:
+def trial(number: int, accuracy: float | None, *, derived_from: int | None = None, **settings: Any) -> TrialRecord:
     """Return a complete trial, or a failed one without accuracy."""
-    family = "retrieval" if sibling_of is not None or "k" in settings else "transfer"
+    family = "retrieval" if derived_from is not None or "k" in settings else "transfer"
     params = TrialConfig.model_validate({"family": family, **settings}).model_dump()
     metrics = {} if accuracy is None else {"val_accuracy": accuracy}
     status: Status = "failed" if accuracy is None else "complete"
     reason = "the loss became NaN" if accuracy is None else ""
-    return TrialRecord(number, None, {}, params, status, metrics, 1, 2.0, reason, sibling_of=sibling_of)
+    return TrialRecord(number, None, {}, params, status, metrics, 1, 2.0, reason, derived_from=derived_from)
 
 
 def sweep(
@@ -49,7 +49,7 @@ def sweep(
         data=DataSummary("cars", digest, 600, 7, splits),
         board=Leaderboard(trials, TrialConfig.model_validate({"family": family}).model_dump(), 100),
         winner=best.number if best else None,
-        test=None if test is None else TestReading({"test_accuracy": test, "test_f1": test}, (0.0, 1.0), IMAGES),
+        test=None if test is None else TestEvaluation({"test_accuracy": test, "test_f1": test}, (0.0, 1.0), IMAGES),
         registered=None if test is None else Registered("carsweep-transfer", "3", "challenger", "models:/x"),
         tracking_uri="sqlite:////runs/mlflow.db",
         seconds=10.0,
@@ -136,7 +136,7 @@ def test_top_rows_have_the_best_of_each_network_and_what_differs_between_sweeps(
 
     A setting that is the same in all sweeps of the data set is left out; one at its default goes unsaid.
     """
-    trials = [trial(0, 0.5, k=10), trial(1, 0.6, k=5, sibling_of=0), trial(2, 0.4, k=1, sibling_of=0)]
+    trials = [trial(0, 0.5, k=10), trial(1, 0.6, k=5, derived_from=0), trial(2, 0.4, k=1, derived_from=0)]
     (group,) = compare([sweep("r", *trials, trial(3, 0.55, k=7), test=float("nan"))], {"r": answers(range(0))})
     (told,) = json.loads(json.dumps(group.as_dict(), allow_nan=False))["sweeps"]
     assert (told["test_accuracy"], told["trials"]) == (None, 2)

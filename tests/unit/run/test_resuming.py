@@ -127,7 +127,7 @@ def test_a_changed_search_keeps_what_was_run(tmp_path: Path) -> None:
     with Study.open(tmp_path, wider, edits=["search.dropout"]) as study:
         run_to_the_end(study)
         after = plain(study.records())
-    new = [record for record in after[len(before) :] if record.sibling_of is None]
+    new = [record for record in after[len(before) :] if record.derived_from is None]
     assert after[: len(before)] == before
     assert len(new) == 13
     assert all(0.6 <= record.config["dropout"] <= 0.9 and record.experiment is None for record in new)
@@ -278,7 +278,7 @@ def test_what_failed_through_no_fault_of_its_own_goes_on_when_the_sweep_is_resum
         for kind in again:
             train(study, failed[kind])
         assert study.ask() is None
-    own = [r for r in read_history(tmp_path).records if r.sibling_of is None]
+    own = [r for r in read_history(tmp_path).records if r.derived_from is None]
     assert [record.number for record in own] == sorted(numbers.values())
     ends = {kind: study.record(number).status for kind, number in numbers.items()}
     assert {kind for kind, status in ends.items() if status == "complete"} == set(again)
@@ -299,7 +299,7 @@ def test_failures_in_a_journal_cut_at_any_line_are_tried_again_or_stay(tmp_path:
         told = {r.number: r.failure for r in read_history(tmp_path).records if r.failure in faulty}
         with Study.open(tmp_path, spec, edits=[]) as study:
             run_to_the_end(study)
-            own = [record for record in study.records() if record.sibling_of is None]
+            own = [record for record in study.records() if record.derived_from is None]
         assert len(own) == len({record.number for record in own}) == 7
         assert {record.number: record.failure for record in own if record.status == "failed"} == told
 
@@ -320,7 +320,7 @@ def test_what_took_over_a_failure_takes_over_what_comes_after_it(tmp_path: Path)
         assert study.ask() == asked
         study.tell_complete(0, {"val_accuracy": 0.5}, EPOCHS, 1.0, {})
         (record,) = study.records()
-    assert record.twins
+    assert record.duplicates
     assert (record.status, record.metrics["val_accuracy"]) == ("complete", 0.5)
 
 
@@ -331,7 +331,9 @@ def test_status_tells_which_trials_were_not_run_and_why(tmp_path: Path) -> None:
     write_file(tmp_path / "mine", "sweep", None, [spec])
     with Study.open(tmp_path / "mine", spec) as study:
         run_to_the_end(study)
-        twins = sorted((twin.number, record.number, twin.near) for record in study.records() for twin in record.twins)
+        twins = sorted(
+            (twin.number, record.number, twin.near) for record in study.records() for twin in record.duplicates
+        )
     told = sweep_status(tmp_path, "mine")
     said = json.loads(json.dumps(told.as_dict()))["twins"]
     assert [(twin["number"], twin["same_as"], twin["near"]) for twin in said] == twins

@@ -76,8 +76,8 @@ def test_fresh_seeds_differ_and_follow_from_seed_and_training_alone() -> None:
 
 NEIGHBOURS = [
     record(0, 0.6, config={"family": "retrieval", "k": 1}),
-    record(1, 0.8, config={"family": "retrieval", "k": 2}, sibling_of=0),
-    record(2, 0.7, config={"family": "retrieval", "k": 3}, sibling_of=0),
+    record(1, 0.8, config={"family": "retrieval", "k": 2}, derived_from=0),
+    record(2, 0.7, config={"family": "retrieval", "k": 3}, derived_from=0),
     record(3, 0.5, config={"family": "retrieval", "k": 4}),
 ]
 SAME = {"dropout": 0.0, "backbone_lr": 0.5}  # frozen: that rate means nothing

@@ -68,11 +68,11 @@ def test_two_extractors_are_two_trials_whatever_is_asked_of_their_neighbours(tmp
         records = study.records()
     assert len({asked.config.dropout for asked in done}) == len(done) == 2
     assert len({record.trial_config.digest for record in records}) == len(records) == 24
-    derived = [record for record in records if record.sibling_of is not None]
+    derived = [record for record in records if record.derived_from is not None]
     assert len(derived) == 22
     for record in derived:
         config = record.trial_config
-        assert (record.status, record.model, record.seconds) == ("complete", f"embeddings/{record.sibling_of}", 0.0)
+        assert (record.status, record.model, record.seconds) == ("complete", f"embeddings/{record.derived_from}", 0.0)
         assert record.metrics == {"val_accuracy": accuracy(config)}
         assert record.settings == {"dropout": config.dropout, "k": config.k, "distance": config.distance}
 
@@ -101,7 +101,7 @@ def test_a_documented_experiment_is_always_run(tmp_path: Path) -> None:
         records = study.records()
     assert [asked.experiment for asked in done[:2]] == list(names)
     assert [record.config["k"] for record in records if record.experiment] == [3, 10]
-    assert [record.config["k"] for record in records if record.sibling_of == 0] == [5]
+    assert [record.config["k"] for record in records if record.derived_from == 0] == [5]
 
 
 def test_derived_trials_are_stored_once_and_numbered_as_if_each_had_a_line(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_derived_trials_are_stored_once_and_numbered_as_if_each_had_a_line(tmp_p
         assert sum('"vote":' in line for line in lines) == 1  # that of asking: each setting and metric is in one line
         complete(study, ask(study))
         everything = study.records()
-    assert [record.sibling_of for record in everything] == [None, *[0] * 11, None, *[12] * 11]
+    assert [record.derived_from for record in everything] == [None, *[0] * 11, None, *[12] * 11]
     assert [record.number for record in everything] == list(range(24))
     with Study.open(tmp_path, spec_of()) as study:
         assert study.records() == everything == list(read_history(tmp_path).records)
@@ -143,11 +143,11 @@ def as_before(logs: list[dict[str, Any]], records: list[TrialRecord]) -> list[di
         outcome = log.get("user_attr", {}).get("outcome", {})
         outcome |= {"siblings": outcome.pop("derived")} if outcome else {}
     created, found = next(log for log in logs if "user_attrs" in log), list(logs)
-    for record in (record for record in records if record.sibling_of is not None):
+    for record in (record for record in records if record.derived_from is not None):
         asked = {"experiment": None, "settings": record.settings, "config": record.config}
-        asked |= {"digest": record.trial_config.digest, "sibling_of": record.sibling_of}
+        asked |= {"digest": record.trial_config.digest, "sibling_of": record.derived_from}
         outcome = {"status": "complete", "metrics": record.metrics, "model": record.model, "epochs": record.epochs}
-        outcome |= {"reason": f"answered by trial {record.sibling_of}"}
+        outcome |= {"reason": f"answered by trial {record.derived_from}"}
         found.append({**created, "user_attrs": {"asked": asked, "outcome": outcome}})
     return found
 
@@ -158,8 +158,8 @@ def test_the_sampler_sees_the_best_derived_trial_of_each_only(tmp_path: Path) ->
     with Study.open(tmp_path, spec_of(search=search, trials=12)) as study:
         run(study)
         records = study.records()
-    best = {record.sibling_of: record for record in sorted(records, key=lambda r: r.metrics["val_accuracy"])}
-    fewer = [record for record in records if record.sibling_of is None or record is best[record.sibling_of]]
+    best = {record.derived_from: record for record in sorted(records, key=lambda r: r.metrics["val_accuracy"])}
+    fewer = [record for record in records if record.derived_from is None or record is best[record.derived_from]]
     assert len(fewer) < len(records) / 5
     for number in range(5):
         assert Sampler(search, 0).draw(records, number) == Sampler(search, 0).draw(fewer, number)
@@ -171,9 +171,9 @@ def test_nothing_is_derived_from_what_was_not_run(tmp_path: Path) -> None:
     with Study.open(tmp_path, spec_of(search=search, trials=12, near=0.1)) as study:
         run(study)
         records = {record.number: record for record in study.records()}
-    derived = [record for record in records.values() if record.sibling_of is not None]
-    assert any(record.twins for record in records.values())
-    assert all(records[d.sibling_of or 0].config["dropout"] == d.config["dropout"] for d in derived)
+    derived = [record for record in records.values() if record.derived_from is not None]
+    assert any(record.duplicates for record in records.values())
+    assert all(records[d.derived_from or 0].config["dropout"] == d.config["dropout"] for d in derived)
 
 
 def test_what_nobody_has_answered_is_found_where_the_sampler_repeats_itself(tmp_path: Path) -> None:
