@@ -284,7 +284,7 @@ class Bridge:
     def _tell_finished(self) -> None:
         """The study may have finished trials; derived ones are no news, but may be the best."""
         for record in self.study.take_finished():
-            if record.sibling_of is None:
+            if record.derived_from is None:
                 self._announce(record)
             else:
                 self.account.note(record)

@@ -189,7 +189,7 @@ class Account:
             self._running[record.number] = record
             return
         self._best = find_best([record] if self._best is None else [self._best, record], self._goals)
-        if record.sibling_of is None:
+        if record.derived_from is None:
             self._ended += not record.refused
             self._spent_by_ended += record.spent
             self._pace.add(record)
