@@ -144,7 +144,7 @@ class SweepRuns:
             with one_transaction(database):
                 for write in writes:
                     write()
-        except Exception:  # one by one they will tell which it was, and why
+        except Exception:  # one by one they say which it was, and why
             self._known = before
             return False
         return True
