@@ -217,11 +217,9 @@ class Account:
             next_cost=self._cost(sum(now) + following, now),
         )
 
-    def used_up(self, left: int, confirming: bool = False) -> UsedUp:
-        """Return the budget that forbids another trial, if one does; the hours hold for the search alone."""
+    def used_up(self, left: int) -> UsedUp:
+        """Return the budget, besides the hours, that forbids another trial, if one does."""
         spec = self._spec
-        if not confirming and self._clock() >= self._deadline:
-            return "hours"
         if spec.epochs_budget is None and spec.max_cost is None:
             return ""
         status = self.status(left)

@@ -27,7 +27,7 @@ from carcls.machine import hold_gpus, keep_freed_memory
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
 from carcls.unfreezing import open_stages
-from sweeps.failures import Failure, Location, failure_of, is_broken_device
+from sweeps.failures import Failure, failure_of, is_broken_device
 from sweeps.spec.fields import EarlyStopping
 
 TRACEBACK = "error.txt"
@@ -63,7 +63,7 @@ class Order(TypedDict):
 
 
 def run_order(order: Order) -> None:
-    """Run one trial: report its measurements, then ``outcome`` or ``failure``; first of all a process's ``location``.
+    """Run one trial: report its measurements, then ``outcome`` or ``failure``; first of all a process's ``place``.
 
     The last measurements come with the outcome. A failure is told as the JSON of ``sweeps.failures.Failure``. After a
     CUDA error the process ends itself, since it can use its GPU no more, and so does one that cannot use it at all; the
@@ -75,8 +75,8 @@ def run_order(order: Order) -> None:
     start, stages = time.perf_counter(), StageStore(Path(order["stages"]), lambda: tune.report({"waits": True}))
     try:
         if not _told:
-            _told.append(_location())
-            tune.report({"location": _told[0]})
+            _told.append(_place())
+            tune.report({"place": _told[0]})
         take_share(order["cpus"], order["gpus"])
         keep_freed_memory()
         outcome, reports = _run(order, stages, start)
@@ -93,12 +93,12 @@ def run_order(order: Order) -> None:
     tune.report({**last, "done": True})
 
 
-def _location() -> str:
-    """Return the JSON of ``sweeps.failures.Location`` with ``group``, the id of what Ray has reserved for it."""
+def _place() -> str:
+    """Return the JSON of ``sweeps.engine.health.Place``: of one GPU or a part of one, if the process has one."""
     context, group = get_runtime_context(), ray.util.get_current_placement_group()
     gpus = context.get_accelerator_ids().get("GPU", [])
-    here = Location(context.get_node_id(), gpus[0] if len(gpus) == 1 else "")
-    return json.dumps({**asdict(here), "group": group.id.hex() if group else ""})
+    here = {"node": context.get_node_id(), "gpu": gpus[0] if len(gpus) == 1 else ""}
+    return json.dumps({**here, "group": group.id.hex() if group else "", "actor": context.get_actor_id()})
 
 
 def _answer(error: Exception, order: Order) -> Failure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import subprocess
 from collections.abc import Iterator
@@ -24,13 +25,10 @@ from carcls.stages import StageStore
 from carcls.training.checkpoint import CHECKPOINT, TrainingProgress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.images import memory_errors_named
 from carcls.training.optim import build_optimizer
+from sweeps.engine.halt import Halt
 from sweeps.failures import (
-    NOWHERE,
     POLICIES,
-    CircuitBreaker,
     Failure,
-    Location,
-    Suspects,
     Try,
     failure_of,
     failure_of_death,
@@ -187,38 +185,22 @@ def test_every_kind_has_a_policy_and_is_documented() -> None:
     assert [kind for kind in POLICIES if f"| `{kind}` | " not in documented] == []
 
 
-def test_three_of_a_kind_in_a_row_stop_the_sweep() -> None:
+def test_three_of_a_kind_in_a_row_stop_the_sweep(tmp_path: Path) -> None:
     """Bugs count by their mark, bad data and full disks by their kind; anything else in between starts anew."""
-    bug, other, data = Failure("bug", "E: 1", "E in a.py:1"), Failure("bug", "E: 2", "E in a.py:2"), "bad_data"
-    breaker = CircuitBreaker()
-    assert [bool(breaker.note(f)) for f in (bug, bug, other, bug, bug, None, bug, bug)] == [False] * 8
-    assert "same error, E in a.py:1: E: 1" in breaker.note(bug)
-    breaker = CircuitBreaker()
-    assert not any(breaker.note(Failure("diverged", "NaN")) for _ in range(9))
-    said = [breaker.note(Failure(data, f"{n}.jpg cannot be read")) for n in range(3)]
-    assert [bool(s) for s in said] == [False, False, True]
-    assert "2.jpg" in said[-1]
 
+    def stopped_by(*failures: Failure | None) -> list[str]:
+        halt, stopped = Halt(tmp_path, lambda _: None, math.inf), []
+        for failure in failures:
+            halt.note(failure)
+            stopped.append(halt.stopped)
+        return stopped
 
-def test_a_place_is_to_blame_after_three_failures_in_a_row() -> None:
-    """A trial that gets on there clears it; other machines have counts of their own.
-
-    A GPU is to blame where it was always the same, and else its machine: another GPU of it clears the machine alone.
-    """
-    suspects, a, b = Suspects(), Location("a"), Location("b")
-    assert [suspects.note(a, 1), suspects.note(a, 1)] == [None] * 2
-    suspects.clear(a)
-    assert [suspects.note(place, 2) for place in (a, b, a, a)] == [None, None, None, a]
-    assert not suspects.are_many(a)
-    assert suspects.note(a, 4) == a
-    assert suspects.are_many(a)
-    assert suspects.note(NOWHERE, 5) is None
-    suspects, first, second = Suspects(), Location("a", "0"), Location("a", "1")
-    assert [suspects.note(first, 1), suspects.note(second, 2), suspects.note(first, 3)] == [None, None, a]
-    suspects.clear(second)
-    assert suspects.note(first, 4) == first
-    suspects.clear(first)
-    assert suspects.note(first, 5) is None
+    bug, other = Failure("bug", "E: 1", "E in a.py:1"), Failure("bug", "E: 2", "E in a.py:2")
+    *before, last = stopped_by(bug, bug, other, bug, bug, None, bug, bug, bug)
+    assert (before, "same error, E in a.py:1: E: 1" in last) == ([""] * 8, True)
+    assert stopped_by(*[Failure("diverged", "NaN")] * 9) == [""] * 9
+    *before, last = stopped_by(*(Failure("bad_data", f"{n}.jpg cannot be read") for n in range(3)))
+    assert (before, "2.jpg" in last) == (["", ""], True)
 
 
 SPEC = study_spec(trials=2, config={"epochs": 3})

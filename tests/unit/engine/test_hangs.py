@@ -1,19 +1,15 @@
-"""When a silent trial hangs, and when it is only slow; what is held of machines that are out of use."""
+"""When a silent trial hangs, and when it is only slow."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
-from sweeps.engine import health
-from sweeps.engine.health import Patience, Quarantine, expected_seconds
+from sweeps.engine.hangs import Patience, expected_seconds
 from sweeps.engine.resources import Share, least_seconds
-from sweeps.failures import Failure, Try
 
 
 @pytest.fixture
@@ -144,31 +140,3 @@ def test_the_least_time_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     patience = Patience(lambda _config, _is_open: 0.0, least_seconds())
     patience.begin(0, config_of())
     assert silent_for(patience) is None
-
-
-def test_what_is_held_of_a_machine_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray would reserve as much on the machines that are left; what is held of others stays until the end."""
-    machines, removed = ["a", "b", "c"], list[Any]()
-
-    def nodes() -> list[dict[str, Any]]:
-        return [{"NodeID": n, "Alive": True, "Resources": {"CPU": 1}, "NodeManagerHostname": n} for n in machines]
-
-    monkeypatch.setattr(ray, "nodes", nodes)
-    monkeypatch.setattr(health, "remove_placement_group", removed.append)
-    monkeypatch.setattr(health, "_GONE_SECONDS", 0.0)
-    quarantine, lost = Quarantine(lambda _: None), Failure("lost", "")
-    groups: dict[str, Any] = {name: SimpleNamespace(id=name.encode()) for name in machines}
-    for name, group in groups.items():
-        quarantine.locate(name, group.id.hex(), node=name)
-    for name in ("a", "b"):
-        for number in range(3):
-            assert quarantine.blame(lost, name, number, Try(1, 0), 1) == ""
-    assert [quarantine.holds(name) for name in groups] == [True, True, False]
-    assert [quarantine.takes(group) for group in groups.values()] == [True, True, False]
-    quarantine.look()
-    assert removed == []
-    machines.remove("a")
-    quarantine.look()
-    assert removed == [groups["a"]]
-    quarantine.close()
-    assert removed == [groups["a"], groups["b"]]
