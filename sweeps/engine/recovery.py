@@ -42,15 +42,11 @@ class Running:
     failure: Failure | None = None
 
 
-class Location(NamedTuple):
-    """A machine, or a GPU of it, by Ray's ids; the GPU is empty where a process has none, or several."""
-
-    node: str
-    gpu: str = ""
-
-
 class Place(NamedTuple):
-    """What a process told of itself: where it is, and Ray's ids of what is reserved for it, and of itself."""
+    """A process and where it is, a GPU or a machine, by Ray's ids; ``group`` is what is reserved for the process.
+
+    The GPU is empty where a process has none, or several; all is empty where nothing is known.
+    """
 
     node: str = ""
     gpu: str = ""
@@ -58,9 +54,14 @@ class Place(NamedTuple):
     actor: str = ""
 
     @property
-    def location(self) -> Location:
-        """Where it is."""
-        return Location(self.node, self.gpu)
+    def location(self) -> Place:
+        """The GPU where there is one, else the machine."""
+        return Place(self.node, self.gpu)
+
+    @property
+    def machine(self) -> Place:
+        """The machine alone."""
+        return Place(self.node)
 
 
 @dataclass(slots=True)
@@ -74,8 +75,8 @@ class Quarantine:
 
     tell: Callable[[str], None]
     places: dict[Any, Place] = field(default_factory=dict)
-    _out: set[Location] = field(default_factory=set)
-    _failed: dict[Location, list[tuple[int, Location]]] = field(default_factory=dict)  # trials in a row, and where
+    _out: set[Place] = field(default_factory=set)
+    _failed: dict[Place, list[tuple[int, Place]]] = field(default_factory=dict)  # trials in a row, and where
     _held: list[tuple[PlacementGroup, str]] = field(default_factory=list)  # whose processes have ended, with the node
     _looked: float = field(default_factory=time.monotonic)
 
@@ -102,8 +103,8 @@ class Quarantine:
         """Tell whether the process is on what is out of use, and must end."""
         return self._is_out(self.place_of(process).location)
 
-    def _is_out(self, location: Location) -> bool:
-        return not self._out.isdisjoint((location, Location(location.node)))
+    def _is_out(self, location: Place) -> bool:
+        return not self._out.isdisjoint((location, location.machine))
 
     def takes(self, group: PlacementGroup) -> bool:
         """Tell whether the group, whose process has ended, is held from now on."""
@@ -116,7 +117,7 @@ class Quarantine:
     def clear(self, process: Any) -> None:
         """A trial got on in the process: nothing there is to blame."""
         location = self.place_of(process).location
-        for known in (location, Location(location.node)):
+        for known in (location, location.machine):
             self._failed.pop(known, None)
 
     def blame(self, failure: Failure, process: Any, number: int, *, is_alone: bool) -> str:
@@ -141,12 +142,12 @@ class Quarantine:
         last = "GPU" if blamed.gpu else "machine"
         return f"{IN_A_ROW} failures in a row on the last {last} that is in use: {failure.reason}"
 
-    def _note(self, location: Location, number: int) -> Location | None:
+    def _note(self, location: Place, number: int) -> Place | None:
         """Note that a trial failed there; return what is to blame by now: the GPU, its machine or nothing.
 
         The machine is to blame when it was not always the same of its GPUs.
         """
-        machine = Location(location.node)
+        machine = location.machine
         for known in {location, machine}:
             self._failed.setdefault(known, []).append((number, location))
         places = [place for _, place in self._failed[machine]]
@@ -154,12 +155,12 @@ class Quarantine:
             return machine
         return location if len(self._failed[location]) >= IN_A_ROW else None
 
-    def _take_out(self, location: Location, why: str) -> bool:
+    def _take_out(self, location: Place, why: str) -> bool:
         """Put a location out of use, unless it is the last one; tell whether it is out now, or gone."""
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
         if self._is_out(location) or location.node not in nodes:
             return True
-        usable = [node for node in nodes if Location(node) not in self._out]
+        usable = [node for node in nodes if Place(node) not in self._out]
         gpus = sum(int(nodes[node]["Resources"].get("GPU", 0)) for node in usable)
         gpus -= sum(bool(known.gpu) and known.node in usable for known in self._out)
         if (gpus if location.gpu else len(usable)) == 1:

@@ -53,7 +53,10 @@ class Work:
     loader: str = "carcls.data.dataset:Dataset.load"
 
     def as_order(self) -> dict[str, Any]:
-        """Return what the orders of all trials share (see ``sweeps.engine.worker.Order``)."""
+        """Return what the orders of all trials share (see ``sweeps.engine.worker.run_order``), as JSON can hold it.
+
+        ``folder`` is where a crash leaves ``error.txt``; ``stopping`` holds the fields of ``EarlyStopping``.
+        """
         return {
             "dataset": str(self.dataset.resolve()),
             "stages": str(self.stages.resolve()),

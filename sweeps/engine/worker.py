@@ -12,12 +12,12 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, TypedDict
+from typing import Any
 
 import ray
 from ray import get_runtime_context, tune
@@ -39,30 +39,11 @@ _KILL_SECONDS = 10.0
 GROUP_SECONDS = 0.5
 # A trial that has taken longer tells its last epoch before it ends: that may take long, and is known by it.
 _BEFORE_END_SECONDS = 1.0
-# The machine that this process has told that it is on, once it has: each report costs milliseconds.
+# Where this process runs, once it has told: each report costs milliseconds.
 _told: list[str] = []
 
 
-class Order(TypedDict):
-    """What a worker is told to do; plain JSON values.
-
-    ``folder`` is where a crash leaves ``error.txt``; ``runner`` and ``loader`` are ``module:function``; ``stopping``
-    holds the fields of ``EarlyStopping``.
-    """
-
-    number: int
-    config: dict[str, Any]
-    dataset: str
-    stages: str
-    folder: str
-    cpus: float
-    gpus: float
-    runner: str
-    loader: str
-    stopping: dict[str, Any]
-
-
-def run_order(order: Order) -> None:
+def run_order(order: Mapping[str, Any]) -> None:
     """Run one trial: report its measurements, then ``outcome`` or ``failure``; first of all a process's ``place``.
 
     The last measurements come with the outcome. A failure is told as the JSON of ``sweeps.failures.Failure``. After a
@@ -70,6 +51,9 @@ def run_order(order: Order) -> None:
     trial goes on in another one.
 
     A trial that is stopped ends inside its report: the thread waits there, and leaves when the process is used again.
+
+    Args:
+        order: ``number``, ``config``, ``cpus`` and ``gpus`` of the trial, with what ``Work.as_order`` has.
     """
     # One word is enough: a trial that waits for what another one makes does not hang.
     start, stages = time.perf_counter(), StageStore(Path(order["stages"]), lambda: tune.report({"waits": True}))
@@ -89,42 +73,43 @@ def run_order(order: Order) -> None:
     else:
         said = {**asdict(outcome), "seconds": time.perf_counter() - start, "stages": stages.take_used()}
         last = {**reports.take(), "outcome": json.dumps(said, default=float)}
-    _free_memory()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # the next trial of this process may need other sizes
     tune.report({**last, "done": True})
 
 
 def _place() -> str:
-    """Return the JSON of ``sweeps.engine.health.Place``: of one GPU or a part of one, if the process has one."""
+    """Return the JSON of ``sweeps.engine.recovery.Place``: of one GPU or a part of one, if the process has one."""
     context, group = get_runtime_context(), ray.util.get_current_placement_group()
     gpus = context.get_accelerator_ids().get("GPU", [])
     here = {"node": context.get_node_id(), "gpu": gpus[0] if len(gpus) == 1 else ""}
     return json.dumps({**here, "group": group.id.hex() if group else "", "actor": context.get_actor_id()})
 
 
-def _answer(error: Exception, order: Order) -> Failure:
+def _answer(error: Exception, order: Mapping[str, Any]) -> Failure:
     """Return what the error means; keep the traceback of what is not expected."""
-    failure, trial = failure_of(error), Path(order["folder"]) / f"trial-{order['number']:04d}"
+    failure, file = failure_of(error), Path(order["folder"]) / f"trial-{order['number']:04d}" / TRACEBACK
     if failure.kind != "bug":
         return failure
-    _keep_traceback(trial)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(traceback.format_exc(), encoding="utf-8")
     if is_broken_device(error):
         _end_process()
-    return replace(failure, reason=f"{failure.reason} The traceback is in {trial / TRACEBACK}")
+    return replace(failure, reason=f"{failure.reason} The traceback is in {file}")
 
 
-def _run(order: Order, stages: StageStore, start: float) -> tuple[Outcome, Reports]:
+def _run(order: Mapping[str, Any], stages: StageStore, start: float) -> tuple[Outcome, Reports]:
     """Return the trial's outcome, and the measurements that were not reported yet."""
     runner: Runner = resolve_name(order["runner"])
     data = load_data(order["loader"], order["dataset"])
-    config = TrialConfig.model_validate(order["config"])
-    at_once = told_at_once(config, EarlyStopping.model_validate(order["stopping"]))
-    reports = Reports(tune.report, at_once, last=last_told(config))
+    config, stopping = TrialConfig.model_validate(order["config"]), EarlyStopping.model_validate(order["stopping"])
+    reports = Reports(tune.report, told_at_once(config, stopping), last=last_told(config))
 
     def report(measurement: Measurement) -> None:
         metrics = {name: float(value) for name, value in measurement.metrics.items()}
-        seconds = time.perf_counter() - start
-        said = {"epoch": measurement.epoch, "metrics": metrics, "seconds": seconds, "trained": measurement.trained}
-        reports.note({**said, "stages": stages.take_used()})
+        said = {"epoch": measurement.epoch, "metrics": metrics, "trained": measurement.trained}
+        reports.note({**said, "seconds": time.perf_counter() - start, "stages": stages.take_used()})
 
     try:
         return runner(config, data, stages, report), reports
@@ -160,23 +145,11 @@ def _limit_gpu_memory(share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share)
 
 
-def _free_memory() -> None:
-    """Give cached GPU memory back; the next trial of this process may need other sizes."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
 def _end_process() -> None:
     """End this process through Ray, which then prints nothing about a process that died unexpectedly."""
     ray.kill(get_runtime_context().current_actor)
     time.sleep(_KILL_SECONDS)
     os._exit(1)
-
-
-def _keep_traceback(trial: Path) -> None:
-    trial.mkdir(parents=True, exist_ok=True)
-    (trial / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
 
 
 class Reports:
@@ -229,9 +202,9 @@ def told_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[int]
     >>> sorted(told_at_once(TrialConfig(epochs=10, unfreezing="5:all"), EarlyStopping()))
     [2, 5, 6]
     """
-    opened = (open_stages(config.unfreezing, epoch, config.epochs, 1) > 0 for epoch in range(config.epochs))
-    opens = next((epoch for epoch, is_open in enumerate(opened) if is_open), 0)
-    return frozenset({*stopping.rungs(config.epochs), opens})
+    epochs = config.epochs
+    opens = next((epoch for epoch in range(epochs) if open_stages(config.unfreezing, epoch, epochs, 1)), 0)
+    return frozenset({*stopping.rungs(epochs), opens})
 
 
 def last_told(config: TrialConfig) -> int:
