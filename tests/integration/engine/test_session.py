@@ -134,17 +134,12 @@ def test_a_session_uses_the_ray_that_it_started_ahead(tmp_path: Path) -> None:
     assert not ray.is_initialized()
 
 
-def test_a_ray_that_nobody_needed_is_ended(tmp_path: Path) -> None:
-    """A mistake is found in the images: no trial comes."""
+@pytest.mark.parametrize("sweeps", [0, 2])
+def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path: Path, sweeps: int) -> None:
+    """It outlives the first one, and ends where nobody needs it: a mistake is found in the images, no trial comes."""
     with RaySession() as session:
         session.start_ahead(tmp_path / "ray.log", preload=False)
-    assert not ray.is_initialized()
-
-
-def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path: Path) -> None:
-    """It outlives the first one."""
-    with RaySession() as session:
-        for _ in range(2):
+        for _ in range(sweeps):
             session.start_ahead(tmp_path / "ray.log", preload=False)
             session.connect(tmp_path / "ray.log")
             assert "sys" in ray.get(Process.remote().loaded.remote())
