@@ -4,7 +4,7 @@
     ├── InputError               the user's mistake; the command line prints it in one line and exits with 2
     │   ├── SpecError            every mistake of a spec together, each with its path
     │   ├── DataError            a data set that is missing, empty, of no known layout, or too broken
-    │   │   └── UnreadableImage  one image that cannot be used, and why (in carcls.data.decode)
+    │   │   └── UnreadableImage  one image that cannot be used, and why
     │   ├── WeightsError         pretrained weights that cannot be had, or do not fit
     │   ├── OutputError          a folder that cannot be written
     │   └── TrackingError        a tracking server that does not answer
@@ -55,6 +55,10 @@ class SpecError(InputError):
 
 class DataError(InputError):
     """The data set cannot be used."""
+
+
+class UnreadableImage(DataError):  # noqa: N818 - what it says is a reason, mostly shown and not raised
+    """One image cannot be used; ``str()`` of it is the reason, without the path."""
 
 
 class WeightsError(InputError):

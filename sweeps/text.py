@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from carcls.errors import shown
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
 
 DASH = "–"
@@ -276,12 +276,12 @@ def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold:
     return Grid([c.title for c in columns], rows, words, [c.title for c in columns if c.key in fold])
 
 
-def lines_of(grid: Grid, *, width: int = UNLIMITED, indent: str = "") -> list[str]:
-    """Return a table as lines of plain text."""
+def lines_of(drawn: RenderableType, *, width: int = UNLIMITED, indent: str = "") -> list[str]:
+    """Return a table, or whatever else rich draws, as lines of plain text without blanks at their ends."""
     from rich.console import Console
 
     file = io.StringIO()
-    Console(file=file, width=width - len(indent), color_system=None).print(grid)
+    Console(file=file, width=width - len(indent), color_system=None).print(drawn)
     return [f"{indent}{line}".rstrip() for line in file.getvalue().splitlines()]
 
 

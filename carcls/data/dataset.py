@@ -15,11 +15,11 @@ from pydantic import TypeAdapter
 
 from carcls.config import digest_of
 from carcls.data.config import DataConfig, DataSummary
-from carcls.data.fingerprints import near_duplicate_groups
+from carcls.data.fingerprints import Index
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImagesNotRead, Manifest
-from carcls.data.pack import PIXELS, Index, Progress, find_index, get_index, get_pack
-from carcls.data.splits import Splits, cut_splits, duplicates_of, notes_of, quota, require_few_losses, require_images
+from carcls.data.pack import PIXELS, Progress, find_index, get_index, get_pack
+from carcls.data.splits import Splits, duplicates_of, notes_of, quota, require_few_losses, require_images, split_images
 from carcls.errors import DataError
 from carcls.stages import StageStore, write_json
 
@@ -53,10 +53,10 @@ class Dataset:
         """Class names; a label is a position in them."""
         return self.manifest.classes
 
-    @cached_property
+    @property
     def labels(self) -> NDArray[np.int64]:
         """Labels of all images, int64 [n], in 0..classes-1."""
-        return np.array([image.label for image in self.manifest.images], np.int64)
+        return self.manifest.labels
 
     @cached_property
     def digest(self) -> str:
@@ -177,15 +177,14 @@ def _contents_file(root: Path, stages: StageStore) -> Path:
 
 def _put_together(config: DataConfig, manifest: Manifest, index: Index) -> Dataset:
     require_few_losses(manifest, index, config.max_loss)
-    splits = _cut(manifest, index, config)
-    duplicates = duplicates_of(manifest, index, splits)
+    splits = split_images(manifest, index, config)
     dataset = Dataset(
         name=config.name or manifest.root.name,
         manifest=manifest,
         margin=config.margin,
         splits=splits,
         quarantined=tuple((manifest.images[row].path, reason) for row, reason in index.broken),
-        duplicates=duplicates,
+        duplicates=duplicates_of(manifest, index, splits),
         notes=(*manifest.notes, *notes_of(manifest, index, splits)),
     )
     require_images(dataset.counts, manifest)
@@ -215,21 +214,3 @@ def _path(config: DataConfig) -> Path:
     if config.path is None:
         raise DataError("data.path must be set, got None. Write the demo cars first, or give a folder with --data.")
     return Path(config.path)
-
-
-def _cut(manifest: Manifest, index: Index, config: DataConfig) -> Splits:
-    is_test = np.array([image.split == "test" for image in manifest.images])
-    is_readable = np.ones(len(is_test), bool)
-    is_readable[[row for row, _ in index.broken]] = False
-    train, test = np.flatnonzero(is_readable & ~is_test), np.flatnonzero(is_readable & is_test)
-    groups = np.zeros(len(is_test), np.int64)
-    groups[train] = near_duplicate_groups(index.fingerprints[train], [manifest.contents[row] for row in train])
-    return cut_splits(
-        np.array([image.label for image in manifest.images], np.int64),
-        groups,
-        train,
-        test if is_test.any() else None,
-        validation_fraction=config.validation_fraction,
-        test_fraction=config.test_fraction,
-        seed=config.split_seed,
-    )

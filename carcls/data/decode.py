@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import stat
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from carcls.errors import DataError
+from carcls.data.manifest import Box, require_file
+from carcls.errors import UnreadableImage
 
-Box = tuple[int, int, int, int]
 Window = tuple[float, float, float, float]
 
 LEAST_PIXELS = 448
@@ -49,18 +47,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
-
-class UnreadableImage(DataError):  # noqa: N818 - what it says is a reason, mostly shown and not raised
-    """One image cannot be used; ``str()`` of it is the reason, without the path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +124,6 @@ def decode(path: Path, least: int, box: Box | None = None, margin: float = 0.0) 
         raise
     except Exception as error:  # Pillow's plug-ins raise whatever a broken file makes them trip over
         raise UnreadableImage(_reason(path, error)) from error
-
-
-def require_file(path: Path) -> os.stat_result:
-    """Check that a path leads to a file and return its state: a pipe would be waited for, and a device may never end.
-
-    Raises:
-        UnreadableImage: it leads to anything else.
-        OSError: it leads nowhere.
-    """
-    state = path.stat()
-    if not stat.S_ISREG(state.st_mode):
-        raise UnreadableImage(f"it is {_KINDS.get(stat.S_IFMT(state.st_mode), 'something else')}, not a file")
-    return state
 
 
 def _require_few_pixels(image: Image.Image) -> None:

@@ -21,10 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from carcls.data.decode import Box
 from carcls.data.demo_catalogue import CLASSES, GRILLES, LIGHTS, RIMS, Body, CarClass, Lobe
 from carcls.data.devkit import TEST_ANNOTATIONS, write_devkit
-from carcls.data.manifest import ImageRecord
+from carcls.data.manifest import Box, ImageRecord
 from carcls.errors import DataError, OutputError
 from carcls.machine import usable_cores
 

@@ -6,7 +6,7 @@ so x1 and y1 lose one and x2 and y2 stay. Classes count from 1 as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ TRAIN_ANNOTATIONS = "cars_train_annos.mat"
 TEST_ANNOTATIONS = "cars_test_annos_withlabels.mat"
 CLASS_NAMES = "cars_meta.mat"
 _PLACES = (".", "devkit", "car_devkit", "car_devkit/devkit", "cars_devkit")
-_BOX_FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+_NUMBERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class")
 
 
 def read_devkit(root: Path) -> Manifest | None:
@@ -33,12 +33,16 @@ def read_devkit(root: Path) -> Manifest | None:
     train_file = _find(root, TRAIN_ANNOTATIONS)
     if train_file is None:
         return None
-    classes = _class_names(root, train_file.parent)
-    folder = _image_folder(root, "cars_train")
+    names_file, folder = _find(root, CLASS_NAMES), _image_folder(root, "cars_train")
+    if names_file is None:
+        raise DataError(
+            f"{CLASS_NAMES} must lie beside {TRAIN_ANNOTATIONS} in {train_file.parent}. Copy it from the devkit."
+        )
     if folder is None:
         raise DataError(
             f"{root / 'cars_train'} must be a folder with the training images. Unpack cars_train.tgz there."
         )
+    classes = tuple(map(str, np.atleast_1d(_load(names_file, "class_names"))))
     images = _records(train_file, folder, "train", classes)
     test_file, test_folder = _find(root, TEST_ANNOTATIONS), _image_folder(root, "cars_test")
     notes: tuple[str, ...] = ()
@@ -64,7 +68,6 @@ def write_devkit(root: Path, classes: Sequence[str], images: Sequence[ImageRecor
     devkit = root / "devkit"
     devkit.mkdir()
     savemat(devkit / CLASS_NAMES, {"class_names": np.array([list(classes)], dtype=object)})
-    fields = [(name, object) for name in (*_BOX_FIELDS, "class", "fname")]
     for split, file in (("train", TRAIN_ANNOTATIONS), ("test", TEST_ANNOTATIONS)):
         rows = []
         for image in images:
@@ -72,31 +75,21 @@ def write_devkit(root: Path, classes: Sequence[str], images: Sequence[ImageRecor
                 assert image.box is not None
                 x1, y1, x2, y2 = image.box
                 rows.append((x1 + 1, y1 + 1, x2, y2, image.label + 1, Path(image.path).name))
+        fields = [(name, object) for name in (*_NUMBERS, "fname")]
         savemat(devkit / file, {"annotations": np.array([rows], dtype=fields)})
 
 
-def _class_names(root: Path, beside: Path) -> tuple[str, ...]:
-    file = _find(root, CLASS_NAMES)
-    if file is None:
-        raise DataError(f"{CLASS_NAMES} must lie beside {TRAIN_ANNOTATIONS} in {beside}. Copy it from the devkit.")
-    content = _load(file)
-    if "class_names" not in content:
-        raise DataError(f"{file} must hold class_names, got {_fields(content)}. Take the file from the devkit.")
-    return tuple(str(name) for name in np.atleast_1d(content["class_names"]))
-
-
 def _records(file: Path, folder: str, split: Literal["train", "test"], classes: tuple[str, ...]) -> list[ImageRecord]:
-    content = _load(file)
-    annotations: Any = np.atleast_1d(content.get("annotations", []))
-    names = annotations.dtype.names or ()
-    missing = [name for name in (*_BOX_FIELDS, "class", "fname") if name not in names]
+    annotations = np.atleast_1d(_load(file, "annotations"))
+    fields = annotations.dtype.names or ()
+    missing = [name for name in (*_NUMBERS, "fname") if name not in fields]
     if missing:
         raise DataError(
-            f"{file} must hold annotations with the field {missing[0]!r}, got {_fields(names or content)}. "
+            f"{file} must hold annotations with the field {missing[0]!r}, got {', '.join(fields) or 'nothing'}. "
             "Take the file from the devkit."
         )
     try:
-        columns = [[int(value) for value in annotations[name]] for name in (*_BOX_FIELDS, "class")]
+        columns = [[int(value) for value in annotations[name]] for name in _NUMBERS]
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{file} must hold whole numbers as boxes and classes. Take the file from the devkit."
@@ -113,7 +106,8 @@ def _records(file: Path, folder: str, split: Literal["train", "test"], classes: 
     ]
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path, name: str) -> Any:
+    """Return a variable of a MATLAB file."""
     # Here because scipy.io takes a tenth of a second to import and most data sets are class folders.
     from scipy.io import loadmat
 
@@ -121,11 +115,10 @@ def _load(file: Path) -> dict[str, Any]:
         content: dict[str, Any] = loadmat(file, squeeze_me=True, chars_as_strings=True)
     except Exception as error:  # scipy raises whatever a broken file makes it trip over
         raise DataError(f"{file} must be a MATLAB file, but it cannot be read ({error}). Fetch it again.") from error
-    return content
-
-
-def _fields(names: Iterable[str]) -> str:
-    return ", ".join(name for name in names if not name.startswith("__")) or "nothing"
+    if name not in content:
+        found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
+        raise DataError(f"{file} must hold {name}, got {found}. Take the file from the devkit.")
+    return content[name]
 
 
 def _find(root: Path, name: str) -> Path | None:
@@ -134,7 +127,4 @@ def _find(root: Path, name: str) -> Path | None:
 
 def _image_folder(root: Path, name: str) -> str | None:
     """Return the folder of images relative to ``root``; some archives hold it inside one of the same name."""
-    nested = root / name / name
-    if nested.is_dir():
-        return f"{name}/{name}"
-    return name if (root / name).is_dir() else None
+    return next((place for place in (f"{name}/{name}", name) if (root / place).is_dir()), None)

@@ -6,7 +6,8 @@ A fingerprint says for each of the 64 lowest frequencies of a gray 32×32 thumbn
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -14,16 +15,29 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+Broken = tuple[int, str]
 
 SIDE = 32
 _KEPT = 8
-_PAIRS_AT_A_TIME = 2**21
 
 _frequencies = np.arange(_KEPT)[:, None] * (2 * np.arange(SIDE)[None, :] + 1)
 _COSINES = np.cos(np.pi * _frequencies / (2 * SIDE))
 """The first rows of the type-II discrete cosine transform [8, 32]; its scale does not matter to a comparison of signs
 around the median as long as every frequency has the same one."""
 _COSINES[0] /= np.sqrt(2.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """What decoding tells of n images besides their pixels; the same for every size.
+
+    Attributes:
+        fingerprints: uint64 [n]. Zero where the image cannot be read.
+        broken: row and reason of every image that cannot be read, by row.
+    """
+
+    fingerprints: NDArray[np.uint64]
+    broken: tuple[Broken, ...]
 
 
 def fingerprint(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -49,17 +63,25 @@ and a wrong pair kept on one side of a split costs nothing.
 """
 
 
-def near_pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], threshold: int = THRESHOLD) -> Pairs:
-    """Return positions int64 [p] into ``left`` [n] and ``right`` [m] of all pairs at most ``threshold`` bits apart.
+def near_pairs(fingerprints: NDArray[np.uint64], threshold: int = THRESHOLD) -> Pairs:
+    """Return positions int64 [p] and [p] into distinct fingerprints [n] of all pairs at most ``threshold`` bits apart.
 
-    Of threshold + 1 bands of bits two such fingerprints have one in common, so only those that share one are compared.
+    Each pair comes once or oftener, in one order. Of threshold + 1 bands of bits two such fingerprints have one in
+    common, so only those that share one are compared.
     """
-    found = np.zeros((2, 0), np.int64)
+    found = [np.zeros((2, 0), np.int64)]
     for low, high in pairwise([64 * place // (threshold + 1) for place in range(threshold + 2)]):
-        shift, mask = np.uint64(low), np.uint64(2 ** (high - low) - 1)
-        shared = [found, *_sharing((left >> shift) & mask, (right >> shift) & mask, left, right, threshold)]
-        found = np.unique(np.concatenate(shared, axis=1), axis=1)
-    return found[0], found[1]
+        band = (fingerprints >> np.uint64(low)) & np.uint64(2 ** (high - low) - 1)
+        order = np.argsort(band, kind="stable")
+        shared, first, distance = band[order], np.arange(len(band)), 0
+        while len(first):  # those whose band is shared by the one so far behind them
+            distance += 1
+            first = first[first + distance < len(band)]
+            first = first[shared[first] == shared[first + distance]]
+            pairs = np.stack([order[first], order[first + distance]])
+            found.append(pairs[:, np.bitwise_count(np.bitwise_xor(*fingerprints[pairs])) <= threshold])
+    source, target = np.concatenate(found, axis=1)
+    return source, target
 
 
 def near_duplicate_groups(
@@ -74,7 +96,7 @@ def near_duplicate_groups(
     """
     # Equal fingerprints are one node, so that a thousand equal images do not make half a million pairs.
     distinct, of_image = np.unique(fingerprints, return_inverse=True)
-    source, target = near_pairs(distinct, distinct, threshold)
+    source, target = near_pairs(distinct, threshold)
     if contents:
         _, first, of_content = np.unique(np.asarray(contents), return_index=True, return_inverse=True)
         source, target = np.append(source, of_image), np.append(target, of_image[first[of_content]])
@@ -98,24 +120,3 @@ def _components(nodes: int, source: NDArray[np.int64], target: NDArray[np.int64]
         if np.array_equal(lower, least):
             return least
         least = lower
-
-
-def _sharing(
-    left_keys: NDArray[np.uint64],
-    right_keys: NDArray[np.uint64],
-    left: NDArray[np.uint64],
-    right: NDArray[np.uint64],
-    threshold: int,
-) -> Iterator[NDArray[np.int64]]:
-    """Yield positions int64 [2, p] of the pairs with equal keys that are at most ``threshold`` bits apart."""
-    order = np.argsort(right_keys, kind="stable")
-    begins = np.searchsorted(right_keys[order], left_keys, side="left")
-    counts = np.searchsorted(right_keys[order], left_keys, side="right") - begins
-    # In blocks, because flat pictures may all share a band.
-    blocks = np.cumsum(counts) // _PAIRS_AT_A_TIME
-    for rows in np.split(np.arange(len(left)), np.flatnonzero(np.diff(blocks)) + 1):
-        first = np.repeat(rows, counts[rows])
-        within = np.arange(len(first)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])
-        second = order[begins[first] + within]
-        near = np.bitwise_count(left[first] ^ right[second]) <= threshold
-        yield np.stack([first[near], second[near]])

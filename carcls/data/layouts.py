@@ -1,6 +1,7 @@
 """What a folder holds: the devkit, ``train/<class>/*`` with ``test/<class>/*``, or ``<class>/*`` without a split.
 
-Folders are listed the way data sets are unpacked: hidden files and archive litter do not count.
+Folders are listed the way data sets are unpacked: hidden files and archive litter do not count. Another layout is one
+more ``Reader``.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -25,10 +27,6 @@ _TEST = {"test", "testing"}
 _SIZES = {"images", "imgs", "thumbnails", "thumbs"}
 _CUB_SPLIT = "train_test_split.txt"
 _LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
-_LOOKED_FOR = (
-    f"{TRAIN_ANNOTATIONS} (the devkit), train/<class>/*.jpg with test/<class>/*.jpg, or <class>/*.jpg; "
-    "in the folder itself or in the only such folder inside it"
-)
 
 
 def read_layout(root: Path) -> Manifest:
@@ -49,7 +47,7 @@ def read_layout(root: Path) -> Manifest:
     if not root.is_dir():
         raise DataError(f"data path must be a folder, got the file {str(root)!r}. Unpack it, or give its folder.")
     try:
-        listed = _read_here(root) or _read_inside(root)
+        listed = _detect(root)
     except PermissionError as error:
         raise DataError(f"data path must be readable, got {error.filename!r}. Change its permissions.") from error
     if len(listed.classes) < 2:
@@ -60,17 +58,12 @@ def read_layout(root: Path) -> Manifest:
     return listed
 
 
-def _read_here(root: Path) -> Manifest | None:
-    return read_devkit(root) or _read_split_folders(root)
-
-
-def _read_inside(root: Path) -> Manifest:
-    """Read the only folder in ``root`` that holds a layout, else ``root`` as a folder of class folders."""
+def _detect(root: Path) -> Manifest:
+    """Read ``root``, else the only folder in it that has a layout; what anything looks like is tried last."""
     children = _subfolders(root)
-    found = [listed for child in children if (listed := _read_here(child))]
-    if not found:
-        classes = _read_class_folders(root)
-        found = [classes] if classes else [listed for child in children if (listed := _read_class_folders(child))]
+    places = ([root], children)
+    tries = [(readers, place) for readers in (READERS[:-1], READERS[-1:]) for place in places]
+    found = next((found for readers, place in tries if (found := _read(readers, place))), [])
     if all(_are_splits(listed.classes) for listed in found):
         raise DataError(_unknown_layout(root, children))
     if len(found) > 1:
@@ -81,37 +74,34 @@ def _read_inside(root: Path) -> Manifest:
     return found[0]
 
 
-def _unknown_layout(root: Path, children: list[Path]) -> str:
+def _read(readers: Sequence[Reader], folders: Sequence[Path]) -> list[Manifest]:
+    """Return what each folder holds in the first layout that it has, of folders that have one."""
+    read = (next(filter(None, (reader.read(folder) for reader in readers)), None) for folder in folders)
+    return [listed for listed in read if listed]
+
+
+def _unknown_layout(root: Path, children: Sequence[Path]) -> str:
     images, _ = _list_files(root)
+    *most, last = (reader.what for reader in READERS)
+    looked_for = f"{', '.join(most)}, or {last}; in the folder itself or in the only such folder inside it"
     if not children and not images:
-        return f"data path must hold images, got the empty folder {str(root)!r}. Looked for {_LOOKED_FOR}."
+        return f"data path must hold images, got the empty folder {str(root)!r}. Looked for {looked_for}."
     found = "images without class folders" if images else ", ".join(child.name for child in children[:5])
-    return f"data path must be in a known layout, got {str(root)!r} with {found}. Looked for {_LOOKED_FOR}."
+    return f"data path must be in a known layout, got {str(root)!r} with {found}. Looked for {looked_for}."
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A folder of class folders.
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """A folder that is a class if it holds images: their names, and how many other files it holds, by extension."""
 
-    Attributes:
-        folder: where.
-        split: of its images.
-        found: of each folder in it the names of its images, and how many other files it holds, by their extension.
-    """
-
-    folder: Path
+    path: Path
     split: Literal["train", "test"]
-    found: Mapping[str, tuple[list[str], Counter[str]]]
+    images: list[str]
+    others: Counter[str]
 
-    @classmethod
-    def listed(cls, folder: Path, split: Literal["train", "test"]) -> _Part:
-        """List it; folders and images come sorted."""
-        return cls(folder, split, {child.name: _list_files(child) for child in _subfolders(folder)})
 
-    @property
-    def classes(self) -> dict[str, list[str]]:
-        """The images of the folders that hold any."""
-        return {name: images for name, (images, _) in self.found.items() if images}
+def _folders_in(parents: Sequence[Path], split: Literal["train", "test"]) -> list[_Folder]:
+    return [_Folder(child, split, *_list_files(child)) for parent in parents for child in _subfolders(parent)]
 
 
 def _read_split_folders(root: Path) -> Manifest | None:
@@ -122,51 +112,73 @@ def _read_split_folders(root: Path) -> Manifest | None:
     Raises:
         DataError: a class has test images and no training images.
     """
-    train = [_Part.listed(folder, "train") for folder in _named(root, _TRAIN)]
-    if not any(part.classes for part in train):
+    inside = _subfolders(root)
+    parts = [[part for part in inside if part.name.lower() in names] for names in (_TRAIN, _VALIDATION, _TEST)]
+    train, validation = (_folders_in(part, "train") for part in parts[:2])
+    test = _folders_in(parts[2], "test")
+    if not any(folder.images for folder in train):
         return None
-    validation = [_Part.listed(folder, "train") for folder in _named(root, _VALIDATION)]
-    test = [_Part.listed(folder, "test") for folder in _named(root, _TEST)]
-    anew = "validation is" if any(part.classes for part in test) else "validation and test are"
-    merged = [f"{part.folder.name}/ was merged into train; {anew} cut anew." for part in validation]
+    anew = "validation is" if any(folder.images for folder in test) else "validation and test are"
+    merged = [f"{part.name}/ was merged into train; {anew} cut anew." for part in parts[1]]
     return _manifest_of(root, [*train, *validation, *test], merged)
 
 
 def _read_class_folders(root: Path) -> Manifest | None:
     """Read ``<class>/*``, all as training images until test is cut from them; None where no folder holds images."""
-    part = _Part.listed(root, "train")
+    folders = _folders_in([root], "train")
     notes = [
         f"{place.name}/{_CUB_SPLIT} and what lies beside it is not read: boxes are left out, and test is cut anew."
         for place in (root, root.parent)
         if (place / _CUB_SPLIT).is_file()
     ]
-    return _manifest_of(root, [part], notes) if part.classes else None
+    return _manifest_of(root, folders, notes) if any(folder.images for folder in folders) else None
 
 
-def _manifest_of(root: Path, parts: Sequence[_Part], notes: Sequence[str]) -> Manifest:
-    """Put parts together; a class is spelt as it is where it comes first."""
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A layout of data sets.
+
+    Attributes:
+        what: it looks for, in words.
+        read: lists the images of a folder; None where it does not have this layout.
+    """
+
+    what: str
+    read: Callable[[Path], Manifest | None]
+
+
+READERS = (
+    Reader(f"{TRAIN_ANNOTATIONS} (the devkit)", read_devkit),
+    Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read_split_folders),
+    Reader("<class>/*.jpg", _read_class_folders),
+)
+"""The first that has a folder's layout reads it; the last is tried where no other has that of any folder inside."""
+
+
+def _manifest_of(root: Path, folders: Sequence[_Folder], notes: Sequence[str]) -> Manifest:
+    """Put class folders together; a class is spelt as it is where it comes first."""
     spelt: dict[str, str] = {}
-    for name in (name for part in parts if part.split == "train" for name in part.classes):
-        spelt.setdefault(_key(name), _readable(name))
+    for folder in folders:
+        if folder.images and folder.split == "train":
+            spelt.setdefault(_key(folder.path.name), _readable(folder.path.name))
     classes = sorted(spelt.values())
     labels = {_key(name): label for label, name in enumerate(classes)}
-    images, unknown = list[ImageRecord](), dict[str, Path]()
-    for part in parts:
-        prefix = "" if part.folder == root else f"{part.folder.name}/"
-        for name, files in part.classes.items():
-            label = labels.get(_key(name))
-            if label is None:
-                unknown.setdefault(_key(name), part.folder / _readable(name))
-            else:
-                images += [ImageRecord(f"{prefix}{name}/{file}", label, part.split, None) for file in files]
+    unknown = [folder.path for folder in folders if folder.images and _key(folder.path.name) not in labels]
     if unknown:
-        first, *more = unknown.values()
+        more = len({_key(path.name) for path in unknown}) - 1
         raise DataError(
-            f"test classes must have training images, got {first.name!r} only under {first.parent}"
-            + (f" (and {len(more)} more such classes)" if more else "")
-            + ". Add training images, or remove the test folder of that class."
+            f"test classes must have training images, got {_readable(unknown[0].name)!r} only under "
+            f"{unknown[0].parent}{f' (and {more} more such classes)' if more else ''}. "
+            "Add training images, or remove the test folder of that class."
         )
-    return Manifest(root, tuple(classes), tuple(images), notes=(*notes, *_notes(parts, len(images))))
+    images = [
+        ImageRecord(f"{place}/{file}", label, folder.split, None)
+        for folder in folders
+        if folder.images
+        for place, label in [(folder.path.relative_to(root).as_posix(), labels[_key(folder.path.name)])]
+        for file in folder.images
+    ]
+    return Manifest(root, tuple(classes), tuple(images), notes=(*notes, *_notes(folders, len(images))))
 
 
 def _are_splits(names: Sequence[str]) -> bool:
@@ -216,9 +228,9 @@ def _readable(name: str) -> str:
     return name
 
 
-def _notes(parts: Sequence[_Part], images: int) -> Iterator[str]:
+def _notes(folders: Sequence[_Folder], images: int) -> Iterator[str]:
     """Say how many files beside the ``images`` are left out because of their extensions, and which folders are."""
-    others = sum((counted for part in parts for _, counted in part.found.values()), Counter[str]())
+    others = sum((folder.others for folder in folders), Counter[str]())
     if others:
         left_out = sum(others.values())
         most = sorted(others, key=lambda extension: (-others[extension], extension))[:3]
@@ -228,14 +240,10 @@ def _notes(parts: Sequence[_Part], images: int) -> Iterator[str]:
             f"{left_out} of {left_out + images} files {verb} left out: by {by} extension "
             f"({kinds}{', …' if len(others) > 3 else ''}) {no} of {', '.join(FORMATS)}."
         )
-    for part in parts:
-        if empty := [name for name, (files, _) in part.found.items() if not files]:
+    for parent, inside in groupby(folders, lambda folder: folder.path.parent):
+        if empty := [folder.path.name for folder in inside if not folder.images]:
             verbs = ("holds no images and is no class", "hold no images and are no classes")[len(empty) > 1]
-            yield f"{len(empty)} of the folders in {part.folder.name}/ {verbs}, such as {empty[0]!r}."
-
-
-def _named(root: Path, names: set[str]) -> list[Path]:
-    return [folder for folder in _subfolders(root) if folder.name.lower() in names]
+            yield f"{len(empty)} of the folders in {parent.name}/ {verbs}, such as {empty[0]!r}."
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -8,18 +8,31 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
-from carcls.data.decode import Box, UnreadableImage, require_file
+from carcls.errors import UnreadableImage
 from carcls.stages import write_json
 
 UNREADABLE = "unreadable"
 _THREADS = 2
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+Box = tuple[int, int, int, int]
+"""x1, y1, x2, y2 in pixels from 0; x2 and y2 exclusive."""
 # Size in bytes, modification time in nanoseconds, digest.
 _Entry = tuple[int, int, str]
 _CACHE = TypeAdapter(dict[str, _Entry])
@@ -76,6 +89,11 @@ class Manifest:
     contents: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels of all images, int64 [n], in 0..classes-1."""
+        return np.array([image.label for image in self.images], np.int64)
+
     def with_contents(self, cache: Path | None = None, *, read: bool = True) -> Manifest:
         """Return it with the digests of its files, 32 hexadecimal digits of BLAKE2b each, and its own.
 
@@ -100,6 +118,19 @@ class Manifest:
         for image, content in zip(self.images, contents, strict=True):
             state.update(json.dumps([image.path, image.label, image.split, image.box, content]).encode())
         return replace(self, digest=state.hexdigest(), contents=contents)
+
+
+def require_file(path: Path) -> os.stat_result:
+    """Check that a path leads to a file and return its state: a pipe would be waited for, and a device may never end.
+
+    Raises:
+        UnreadableImage: it leads to anything else.
+        OSError: it leads nowhere.
+    """
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise UnreadableImage(f"it is {_KINDS.get(stat.S_IFMT(state.st_mode), 'something else')}, not a file")
+    return state
 
 
 def _entry(path: Path, known: _Entry | None, *, read: bool) -> _Entry | None:

@@ -13,18 +13,17 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.data.decode import UnreadableImage, read_squares
-from carcls.data.fingerprints import SIDE, fingerprint
+from carcls.data.decode import read_squares
+from carcls.data.fingerprints import SIDE, Broken, Index, fingerprint
 from carcls.data.manifest import ImagesNotRead, Manifest
 from carcls.disk import reserve
-from carcls.errors import OutputError
+from carcls.errors import OutputError, UnreadableImage
 from carcls.machine import usable_cores
 from carcls.stages import StageStore, note_made, write_json
 
@@ -34,20 +33,6 @@ _VERSION = 1
 """Raise it when the same key would give other pixels or fingerprints."""
 _CHUNK = 32
 Progress = Callable[[int, int], None]
-Broken = tuple[int, str]
-
-
-@dataclass(frozen=True, eq=False)
-class Index:
-    """What decoding tells besides pixels; the same for every size.
-
-    Attributes:
-        fingerprints: uint64 [n]; see carcls.data.fingerprints. Zero where the image cannot be read.
-        broken: row and reason of every image that cannot be read, by row.
-    """
-
-    fingerprints: NDArray[np.uint64]
-    broken: tuple[Broken, ...]
 
 
 def get_pack(
@@ -70,27 +55,21 @@ def get_pack(
         margin: around the boxes, as a fraction of their sides.
         size: side in pixels.
         stages: where the pack is kept.
-        also: other sizes that will be wanted. Those of all that are not there, and that no other process is making, are
-            made in one pass over the files.
+        also: other sizes that will be wanted. Those that are not there, and that no other process is making, are made
+            in the same pass over the files.
         progress: called with images done and images in all while decoding.
         workers: decoding threads; None means one per usable core.
 
     Raises:
         OutputError: the disk has no room for the pack.
     """
-
-    def make(sizes: Sequence[int], *, wait: bool) -> None:
-        with ExitStack() as stack:
-            folders = {each: stack.enter_context(stages.making("pack", keys[each], wait=wait)) for each in sizes}
-            works = {each: work for each, work in folders.items() if work is not None}
-            if works:
-                _fill(works, manifest, margin, progress, workers or usable_cores())
-
     keys = {each: {**_index_key(manifest, margin), "size": each} for each in (size, *also)}
-    missing = [each for each, key in keys.items() if not stages.has("pack", key)]
-    if len(missing) > 1:
-        make(missing, wait=False)
-    make([size], wait=True)
+    wanted = [each for each, key in keys.items() if each == size or not stages.has("pack", key)]
+    with ExitStack() as stack:
+        # Nobody waits for one of several sizes while others wait for what they hold.
+        made = {each: stack.enter_context(stages.making("pack", keys[each], wait=each == size)) for each in wanted}
+        if works := {each: work for each, work in made.items() if work is not None}:
+            _fill(works, manifest, margin, progress, workers or usable_cores())
     return stages.folder("pack", keys[size])
 
 

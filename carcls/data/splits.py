@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PlainSerializer, PlainValidator
 
-from carcls.data.fingerprints import near_duplicate_groups, near_pairs
+from carcls.data.config import DataConfig
+from carcls.data.fingerprints import Index, near_duplicate_groups, near_pairs
 from carcls.data.manifest import Manifest
-from carcls.data.pack import Index
 from carcls.errors import DataError
 
 Rows = Annotated[
@@ -53,30 +53,18 @@ def quota(images: int, fraction: float) -> int:
     return min(max(least, round(images * fraction)), max(0, images - 1))
 
 
-def cut_splits(
-    labels: Rows,
-    groups: Rows,
-    train: Rows,
-    test: Rows | None,
-    *,
-    validation_fraction: float,
-    test_fraction: float,
-    seed: int,
-) -> Splits:
-    """Cut validation from ``train``, and before it test where the data set has none.
-
-    Args:
-        labels, groups: of all images, int64 [n]; images of one group are near-duplicates and stay on one side.
-        train: rows to cut from, int64.
-        test: rows of the data set's own test split; None cuts one from ``train``.
-        validation_fraction, test_fraction: share of each class that is cut off, in (0, 0.9).
-        seed: of the order in which groups are considered.
-    """
-    rest = np.sort(train)
-    if test is None:
-        rest, test = cut(labels, groups, rest, test_fraction, seed)
-    kept, validation = cut(labels, groups, rest, validation_fraction, seed + 1)
-    return Splits(kept, validation, np.sort(test))
+def split_images(manifest: Manifest, index: Index, config: DataConfig) -> Splits:
+    """Cut validation from the readable training images, and before it test where the data set has none."""
+    is_test = np.array([image.split == "test" for image in manifest.images])
+    is_readable = np.ones(len(is_test), bool)
+    is_readable[[row for row, _ in index.broken]] = False
+    rest, test = np.flatnonzero(is_readable & ~is_test), np.flatnonzero(is_readable & is_test)
+    groups = np.zeros(len(is_test), np.int64)
+    groups[rest] = near_duplicate_groups(index.fingerprints[rest], [manifest.contents[row] for row in rest])
+    if not is_test.any():
+        rest, test = cut(manifest.labels, groups, rest, config.test_fraction, config.split_seed)
+    kept, validation = cut(manifest.labels, groups, rest, config.validation_fraction, config.split_seed + 1)
+    return Splits(kept, validation, test)
 
 
 def cut(labels: Rows, groups: Rows, rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -84,6 +72,12 @@ def cut(labels: Rows, groups: Rows, rows: Rows, fraction: float, seed: int) -> t
 
     Groups are taken in random order as long as no class gets more than its quota. A class that got nothing that way
     then takes its smallest group, if every class in that group keeps an image.
+
+    Args:
+        labels, groups: of all images, int64 [n]; images of one group are near-duplicates and stay on one side.
+        rows: to cut from, int64, sorted.
+        fraction: share of each class that is cut off, in (0, 0.9).
+        seed: of the order in which groups are considered.
     """
     members = [(group, Counter(labels[group].tolist())) for group in _members(groups, rows, seed)]
     held = Counter(labels[rows].tolist())
@@ -149,16 +143,20 @@ def require_images(counts: Mapping[str, int], manifest: Manifest) -> None:
 
 
 def duplicates_of(manifest: Manifest, index: Index, splits: Splits) -> tuple[tuple[str, str], ...]:
-    """Pair every test image with the training or validation image that it equals or nearly equals, if there is one."""
-    seen = np.sort(np.concatenate([splits.train, splits.validation]))
-    tested, near = near_pairs(index.fingerprints[splits.test], index.fingerprints[seen])
-    # Of several it is the first one, so the others are overwritten.
-    twins = {int(splits.test[query]): int(seen[twin]) for query, twin in zip(tested[::-1], near[::-1], strict=True)}
-    by_content = {manifest.contents[row]: int(row) for row in seen[::-1]}
-    equal = {int(row): by_content.get(manifest.contents[row]) for row in splits.test}
-    twins |= {row: twin for row, twin in equal.items() if twin is not None}
-    paths = [image.path for image in manifest.images]
-    return tuple((paths[row], paths[twin]) for row, twin in sorted(twins.items()))
+    """Pair every test image with the training or validation image that it equals, or the first that it nearly equals.
+
+    Test images without one are left out.
+    """
+    seen, nobody = np.sort(np.concatenate([splits.train, splits.validation])), len(manifest.images)
+    distinct, of_image = np.unique(index.fingerprints, return_inverse=True)
+    first = np.full(len(distinct), nobody)
+    np.minimum.at(first, of_image[seen], seen)
+    twins, (source, target) = first.copy(), near_pairs(distinct)
+    np.minimum.at(twins, source, first[target])
+    np.minimum.at(twins, target, first[source])
+    by_content = {manifest.contents[row]: row for row in seen[::-1].tolist()}
+    found = ((row, by_content.get(manifest.contents[row], twins[of_image[row]])) for row in splits.test.tolist())
+    return tuple((manifest.images[row].path, manifest.images[twin].path) for row, twin in found if twin < nobody)
 
 
 def ambiguous_pictures(manifest: Manifest, index: Index, splits: Splits) -> list[tuple[str, str]]:

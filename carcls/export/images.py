@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from carcls.data.decode import UnreadableImage, as_rgb, read_square
-from carcls.errors import InputError
+from carcls.data.decode import as_rgb, read_square
+from carcls.errors import InputError, UnreadableImage
 
 ImageLike = str | Path | Image.Image | np.ndarray
 Images = Sequence[ImageLike] | ImageLike

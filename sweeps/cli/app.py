@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 import click
-
-from carcls.errors import nearest
 
 _EPILOG = """\b
 Examples:
   carsweep run transfer                        the embedded demo cars
   carsweep run transfer --data stanford_cars   a real data set
   carsweep run all                             all three families, as one job
-  carsweep run transfer --dry-run --trials 50  what it would take
+  carsweep run transfer --dry-run --trials 50  its plan, and an estimate
   carsweep status                              the status of the latest one
   carsweep resume NAME --trials +20            go on, or extend a sweep
   carsweep reproduce --data stanford_cars      the documented experiments
@@ -24,68 +21,51 @@ Examples:
 
 Exit codes: 0 done, 1 no model was registered (or promoted), 2 a mistake in the input, 130 interrupted."""
 
-_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+# name: where it is, and one line of help
+_COMMANDS = {
+    "run": ("run:run", "Run a sweep."),
+    "resume": ("run:resume", "Go on with a sweep, with more trials or other settings."),
+    "stop": ("folder:stop", "Stop a running sweep so that it can go on later."),
+    "status": ("folder:status", "Show the status of a sweep."),
+    "runs": ("folder:runs", "List the sweeps of a folder."),
+    "reproduce": ("run:reproduce", "Run the documented experiments; compare with their numbers."),
+    "compare": ("folder:compare", "Show sweeps side by side."),
+    "promote": ("tracking:promote", "Make a family's challenger its champion, if it holds up."),
+    "gc": ("removal:gc", "Remove cached stages that no sweep needs any more."),
+    "list": ("listing:listing", "List backbones, experiments or specs."),
+    "delete": ("removal:delete", "Remove a sweep, with its runs in MLflow."),
+    "tracking": ("tracking:tracking", "Keep MLflow in line with the sweeps."),
+    "ui": ("tracking:ui", "Open MLflow's pages on the runs."),
+}
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in other modules.
-
-    Args:
-        commands_at: command name to (``module:attribute``, one line of help).
-        arguments, options: as click.Group takes them.
-    """
-
-    def __init__(self, *arguments: Any, commands_at: dict[str, tuple[str, str]], **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.commands_at = commands_at
+    """A group whose commands live in other modules, which are imported when a command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names, in the order in which they were given."""
-        return list(self.commands_at)
+        return list(self.commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import the command."""
-        if cmd_name not in self.commands_at:
+        if cmd_name not in self.commands:
             return None
-        module, _, attribute = self.commands_at[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"sweeps.cli.{module}"), attribute)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; one that is misspelt is answered with the nearest."""
-        name = args[0]
-        if name not in self.commands_at and not name.startswith("-") and not ctx.resilient_parsing:
-            ctx.fail(f"No such command {name!r}.{nearest(name, self.commands_at)}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of commands from their one-line helps, importing none."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self.commands_at.items()])
+            formatter.write_dl([(name, str(command.short_help)) for name, command in self.commands.items()])
 
 
 @click.group(
     "carsweep",
     cls=LazyGroup,
-    commands_at={
-        "run": ("sweeps.cli.run:run", "Run a sweep."),
-        "resume": ("sweeps.cli.run:resume", "Go on with a sweep, with more trials or other settings."),
-        "stop": ("sweeps.cli.folder:stop", "Stop a running sweep so that it can go on later."),
-        "status": ("sweeps.cli.folder:status", "Show the status of a sweep."),
-        "runs": ("sweeps.cli.folder:runs", "List the sweeps of a folder."),
-        "reproduce": ("sweeps.cli.run:reproduce", "Run the documented experiments; compare with their numbers."),
-        "compare": ("sweeps.cli.compare:compare", "Show sweeps side by side."),
-        "promote": ("sweeps.cli.tracking:promote", "Make a family's challenger its champion, if it holds up."),
-        "stages": ("sweeps.cli.stages:stages", "List what trials share, and what that saved."),
-        "gc": ("sweeps.cli.stages:gc", "Remove stages that no sweep needs any more."),
-        "list": ("sweeps.cli.listing:listing", "List backbones, experiments or specs."),
-        "delete": ("sweeps.cli.folder:delete", "Remove a sweep, with its runs in MLflow."),
-        "tracking": ("sweeps.cli.tracking:tracking", "Keep MLflow in line with the sweeps."),
-        "ui": ("sweeps.cli.tracking:ui", "Open MLflow's pages on the runs."),
-    },
-    context_settings=_SETTINGS,
+    commands={name: click.Command(name, short_help=text) for name, (_, text) in _COMMANDS.items()},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=_EPILOG,
     no_args_is_help=True,
 )

@@ -1,42 +1,58 @@
-"""Sweeps of a folder of runs: listed, looked at, stopped from outside, removed."""
+"""Sweeps of a folder of runs: listed, looked at, set side by side, stopped from outside."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+from rich.text import Text
 
 from carcls.errors import InputError
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.options import options
-from sweeps.cli.output import Streams, accuracy_of, epoch_of, resume_command, write_twins
-from sweeps.text import minute, percent, plural, size_text, table_of
+from sweeps.cli.output import (
+    Streams,
+    accuracy_of,
+    answering,
+    carsweep_command,
+    duplicates_text,
+    epoch_of,
+    resume_command,
+    saved_text,
+)
+from sweeps.text import Column, counts_text, minute, percent, plural, settings_text, table_of
 
 if TYPE_CHECKING:
-    from sweeps.run.status import SweepStatus
-    from sweeps.run.tracked import Remains
+    from rich.console import RenderableType
 
-# The width of a terminal from which it shows all columns.
-_WIDE = 110
+    from sweeps.results.leaderboard import Row
+    from sweeps.run.comparison import Comparison
+    from sweeps.run.status import SweepStatus
+
 # How often it is looked whether a sweep has stopped.
 _LOOK_SECONDS = 0.2
-_DELETE_EPILOG = """\b
+_COMPARE_EPILOG = """\b
 Examples:
-  carsweep delete cars --dry-run
-  carsweep delete cars
-  carsweep delete cars --yes
+  carsweep compare
+  carsweep compare cars-resnet cars-densenet --top 3
 
-What trials share stays for other sweeps; carsweep gc removes what none needs any more."""
+`carsweep ui` shows the same runs in MLflow."""
+_COMPARED = ("sweep", "family", "status", "val_accuracy", "test_accuracy")
+_WHERE_WIDE = ("trials", "test_f1", "seconds", "registered")
+# Columns of a sweep's best rows, and one more for what else a leaderboard tells of them.
+_OF_ROWS = ("rank", "number", "accuracy")
+_WHAT: Column[Row] = Column(
+    "what", lambda row: f"{row.trial.name}  {settings_text(row.settings)}".rstrip(), "what", is_word=True
+)
 
 
 @click.command("runs")
-@options("out", "json")
-def runs(out: Path, as_json: bool) -> None:
+@options("out")
+@answering
+def runs(streams: Streams, out: Path) -> int:
     """List the sweeps under --out: their status and what came of them, the last written to first."""
     from sweeps.run.status import COLUMNS, sweep_status, sweeps_in
 
@@ -46,19 +62,19 @@ def runs(out: Path, as_json: bool) -> None:
             found.append(sweep_status(out, name))
         except InputError as error:  # one damaged sweep must not hide the others
             click.echo(f"{name}: {error}", err=True)
-    with Streams(as_json) as streams:
-        wide = streams.result.width >= _WIDE
-        columns = [column for column in COLUMNS if column.title and (wide or column.room != "wide")]
-        table = [table_of(columns, found, fold=("name",))] if found else []
-        streams.answer({"sweeps": [sweep.as_dict() for sweep in found]}, *table)
-        if not found and not as_json:
-            streams.tell(f"No sweeps in {out}.")
+    columns = [column for column in COLUMNS if column.title and (streams.is_wide or column.room != "wide")]
+    table = [table_of(columns, found, fold=("name",))] if found else []
+    streams.answer({"sweeps": [sweep.as_dict() for sweep in found]}, *table)
+    if not found and not streams.as_json:
+        streams.tell(f"No sweeps in {out}.")
+    return DONE
 
 
 @click.command("status")
 @click.argument("name", required=False)
-@options("out", "json")
-def status(name: str | None, out: Path, as_json: bool) -> None:
+@options("out")
+@answering
+def status(streams: Streams, name: str | None, out: Path) -> int:
     """Show the status of the sweep or job NAME; without NAME, the one last written to.
 
     It is read from the sweep's own files, at any time, also while the sweep runs; it needs no GPU and no Ray.
@@ -69,22 +85,21 @@ def status(name: str | None, out: Path, as_json: bool) -> None:
     if not names:
         raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")
     found = [sweep_status(out, each) for each in names]
-    with Streams(as_json) as streams:
-        text = "\n\n".join("\n".join(lines_of(each, out)) for each in found)
-        streams.answer({"sweeps": [each.as_dict() for each in found]}, text)
+    text = "\n\n".join("\n".join(status_lines(each, out)) for each in found)
+    streams.answer({"sweeps": [each.as_dict() for each in found]}, text)
+    return DONE
 
 
-def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
+def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
     """Yield what a person wants to know of a sweep, a line each."""
-    told, best = sweep.as_dict(), sweep.board.best
+    told, best, trials = sweep.as_dict(), sweep.board.best, sweep.board.trials
     holder = f" by {sweep.holder}" if sweep.holder else ""
     yield f"{sweep.name} ({sweep.spec.family}): {sweep.state}{holder}"
     counts = ", ".join(f"{sweep.counts[s]} {s}" for s in ("complete", "pruned", "failed") if sweep.counts.get(s))
-    siblings = f"; {plural(told['siblings'], 'combination')} answered on the way" if told["siblings"] else ""
-    yield f"  {sweep.ended} of {plural(sweep.total, 'trial')} ended{f' ({counts})' if counts else ''}{siblings}"
-    twins = write_twins(sweep.board.trials)
-    if twins:
-        yield f"  {twins}"
+    derived = sum(trial.sibling_of is not None for trial in trials)
+    more = f"; {plural(derived, 'derived trial')}" if derived else ""
+    yield f"  {sweep.ended} of {plural(sweep.total, 'trial')} ended{f' ({counts})' if counts else ''}{more}"
+    yield from (f"  {text}" for text in (duplicates_text(trials), saved_text(trials)) if text)
     for trial in sweep.unfinished:
         accuracy = f", val accuracy {accuracy_of(trial)}" if "val_accuracy" in trial.metrics else ""
         what = f"{'runs' if sweep.holder else 'waits'}: {trial.name}"
@@ -101,6 +116,50 @@ def lines_of(sweep: SweepStatus, out: Path) -> Iterator[str]:
         yield f"  to go on: {resume_command(sweep.name, out)}"
 
 
+@click.command("compare", epilog=_COMPARE_EPILOG)
+@click.argument("sweeps", metavar="[SWEEP]…", nargs=-1)
+@options("out")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Rows of each leaderboard to show.")
+@answering
+def compare(streams: Streams, sweeps: tuple[str, ...], out: Path, top: int) -> int:
+    """Show sweeps side by side: all under --out, or those that are named.
+
+    Winners that were tested on the same images are compared in pairs: difference of accuracies with its 95% interval,
+    and an exact McNemar test, corrected for the number of pairs. Different data sets are never ranked together.
+    """
+    from sweeps.run.comparison import compare_sweeps
+
+    comparison = compare_sweeps(out, sweeps)
+    unfinished = [f"{name}: unfinished, no result yet." for name in comparison.unfinished]
+    ui = f"\nThe same runs in MLflow: {carsweep_command('ui', '--out', str(out))}"
+    rest = (*unfinished, *comparison.unreadable, ui)
+    streams.answer(comparison.as_dict(top), *_compared(comparison, top, wide=streams.is_wide), *rest)
+    return DONE
+
+
+def _compared(comparison: Comparison, top: int, *, wide: bool) -> Iterator[RenderableType]:
+    """Yield each data set's sweeps, the pairs of their winners, and their best rows."""
+    from sweeps.cli.summary import pair_lines
+    from sweeps.results.leaderboard import COLUMNS
+    from sweeps.run.comparison import columns_of, sweep_json
+
+    columns = columns_of(*_COMPARED, *(_WHERE_WIDE if wide else ()))
+    of_rows = [*(column for column in COLUMNS if column.key in _OF_ROWS), _WHAT]
+    for group in comparison.groups:
+        data = group.data
+        about = f"{data.classes} classes, {counts_text(data.splits)} images, digest {data.digest[:8]}"
+        yield Text(f"\n{data.name} ({about})", style="bold")
+        yield table_of(columns, group.sweeps, fold=("sweep",))
+        for result in group.sweeps:
+            if result.status == "failed" and (reason := sweep_json(result)["reason"]):
+                yield f"{result.sweep} failed: {reason}"
+        yield from pair_lines(group.pairs)
+        for result in group.sweeps:
+            if result.trials:
+                yield Text(f"\n{result.sweep}", style="bold")
+                yield table_of(of_rows, group.top(result, top), fold=("what",))
+
+
 @click.command("stop")
 @click.argument("name")
 @click.option("--now", is_flag=True, help="Do not wait for the epochs that run.")
@@ -115,8 +174,7 @@ def stop(name: str, now: bool, wait: float, out: Path) -> int:
     from sweeps.lock import ask_to_stop, holder_of
     from sweeps.run.status import sweeps_in
 
-    folders = [out / sweep for sweep in sweeps_in(out, name)]
-    running = {folder: holder for folder in folders if (holder := holder_of(folder)) is not None}
+    running = {out / sweep: holder for sweep in sweeps_in(out, name) if (holder := holder_of(out / sweep)) is not None}
     if not running:
         click.echo(f"{name} is not running.")
         return DONE
@@ -124,7 +182,7 @@ def stop(name: str, now: bool, wait: float, out: Path) -> int:
         ask_to_stop(folder, now=now)
         click.echo(f"Asked {holder} to stop {folder.name}; waiting for it.", err=True)
     end = time.monotonic() + wait
-    while any(holder_of(folder) for folder in running):
+    while any(map(holder_of, running)):
         if time.monotonic() > end:
             click.echo(
                 f"{name} still runs after {wait:g} s: it reads images or closes the sweep, and stops as soon as it is "
@@ -135,82 +193,3 @@ def stop(name: str, now: bool, wait: float, out: Path) -> int:
         time.sleep(_LOOK_SECONDS)
     click.echo(f"Stopped. To go on:\n  {resume_command(name, out)}")
     return DONE
-
-
-@click.command("delete", epilog=_DELETE_EPILOG)
-@click.argument("name")
-@options("out", "known-tracking-uri", "json")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")
-def delete(name: str, out: Path, tracking_uri: str | None, yes: bool, dry_run: bool, as_json: bool) -> int:
-    """Remove the sweep or job NAME: its folder, its runs in MLflow, and its models but those that an alias holds.
-
-    Asks first. A champion or challenger stays, with the run that it came from. How often test images were looked at
-    stays known.
-    """
-    from sweeps.lock import holder_of
-    from sweeps.run.remembered import recall
-    from sweeps.run.status import sweeps_in
-    from sweeps.run.tracked import find_remains, remove
-
-    out = out.absolute()
-    uri = recall(out, name, tracking_uri).tracking_uri
-    folders = [out / sweep for sweep in sweeps_in(out, name)]
-    for folder in folders:
-        holder = holder_of(folder)
-        if holder is not None:
-            raise InputError(
-                f"NAME must be of a sweep that nothing runs, got {name!r}: {holder} runs it. Stop it first "
-                f"(carsweep stop {name})."
-            )
-    with Streams(as_json) as streams:
-        found = [find_remains(folder, uri) for folder in folders]
-        if not as_json or not dry_run:
-            for remains in found:
-                streams.tell("\n".join(_remains_lines(remains)))
-        if not dry_run:
-            if not yes and not _agrees(name):
-                return FAILED
-            for remains in found:
-                remove(remains)
-            if name not in {folder.name for folder in folders}:
-                shutil.rmtree(out / name)
-        streams.answer(
-            {"name": name, "removed": not dry_run, "sweeps": [_remains_json(one) for one in found]},
-            f"{name} would be removed." if dry_run else f"{name} is removed.",
-        )
-    return DONE
-
-
-def _agrees(name: str) -> bool:
-    if not sys.stdin.isatty():
-        raise InputError(f"--yes must be given where nobody can be asked whether {name!r} may go. Nothing was removed.")
-    return click.confirm(f"Remove {name}?", default=False, err=True)
-
-
-def _remains_lines(remains: Remains) -> list[str]:
-    counts = [
-        plural(len(remains.runs), "run"),
-        plural(len(remains.versions), "model version"),
-        plural(len(remains.models), "uploaded model"),
-    ]
-    where = f" in {remains.tracking.shown_uri}" if remains.tracking else ""
-    lines = [f"{remains.folder}: {size_text(remains.size)}; {', '.join(counts)}{where}."]
-    for version, aliases in remains.kept:
-        lines.append(f"stays: {version.name} version {version.version}, which is {' and '.join(aliases)}, and its run.")
-    return lines
-
-
-def _remains_json(remains: Remains) -> dict[str, Any]:
-    return {
-        "folder": str(remains.folder),
-        "bytes": remains.size,
-        "tracking_uri": remains.tracking.shown_uri if remains.tracking else None,
-        "runs": [run.info.run_id for run in remains.runs],
-        "models": [model.model_id for model in remains.models],
-        "versions": [{"name": version.name, "version": str(version.version)} for version in remains.versions],
-        "kept": [
-            {"name": version.name, "version": str(version.version), "aliases": list(aliases)}
-            for version, aliases in remains.kept
-        ],
-    }

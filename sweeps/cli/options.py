@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 import click
 
-from carcls.errors import InputError
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 FAMILY = click.Choice(["transfer", "retrieval", "scratch"])
 
@@ -19,24 +17,18 @@ class SettingsCommand(click.Command):
     """A command whose ``--set`` takes all KEY=VALUE words that follow it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat ``--set`` before each of its words, then parse as click does."""
+        """Repeat ``--set`` before each of its words, then parse as click does; say what a stray word may have meant."""
         try:
             return super().parse_args(ctx, repeat_set(args))
         except click.UsageError as error:
-            remedy = _remedy(error.message, args)
-            if not remedy:
+            stray = re.match(r"Got unexpected extra arguments? \((\S+?)[\s)]", error.message)
+            if stray and stray[1].endswith((".yaml", ".yml")):
+                remedy = f". A spec is given by --spec {stray[1]}."
+            elif stray and "--set" in args:
+                remedy = ". Settings are KEY=VALUE, such as --set dropout=0.3."
+            else:
                 raise
             raise click.UsageError(error.message + remedy, ctx) from None
-
-
-def _remedy(message: str, words: list[str]) -> str:
-    """Return what was probably meant by a word that belongs to no option."""
-    stray = re.fullmatch(r"Got unexpected extra arguments? \((\S+).*\)\.?", message)
-    if stray is None:
-        return ""
-    if stray[1].endswith((".yaml", ".yml")):
-        return f". A spec is given by --spec {stray[1]}."
-    return ". Settings are KEY=VALUE, such as --set dropout=0.3." if "--set" in words else ""
 
 
 def repeat_set(arguments: list[str]) -> list[str]:
@@ -65,96 +57,49 @@ def _at_home(_: click.Context, __: click.Parameter, path: Path) -> Path:
     return path.expanduser()
 
 
-def existing(out: Path) -> Path:
-    """Return the folder that --out names, absolute.
-
-    Raises:
-        InputError: there is none.
-    """
-    if not out.is_dir():
-        raise InputError(f"--out must be a folder of runs, got {str(out)!r}. Name the one that carsweep run wrote to.")
-    return out.absolute()
-
-
-_OPTIONS = {
-    "spec": click.option(
-        "--spec", "spec_file", metavar="FILE", type=click.Path(path_type=Path), help="YAML with the whole sweep."
-    ),
-    "no-spec": click.option("--spec", "spec_file", hidden=True),
-    "data": click.option(
-        "--data", metavar="PATH", help="Data set: Stanford Cars' devkit, or class folders. Default: demo cars."
-    ),
-    "set": click.option(
-        "--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Fix a setting; repeatable, several at once."
-    ),
-    "trials": click.option("--trials", type=int, help="How many trials, the documented experiments included."),
-    "hours": click.option("--hours", type=float, help="Start no trial after this many hours."),
-    "epochs-budget": click.option(
-        "--epochs-budget", type=int, help="Start no trial once all trials together have trained this many epochs."
-    ),
-    "price": click.option(
-        "--price", metavar="PRICE", help="What an hour costs: 2.5/gpu-hour, 0.05/cpu-hour or 3/hour."
-    ),
-    "max-cost": click.option(
-        "--max-cost", type=float, help="Start no trial that would cost more than this; needs --price."
-    ),
-    "disk": click.option(
-        "--disk", metavar="SIZE", help="Room for all stages under OUT, such as 20GB; less needed ones go."
-    ),
-    "cpus-per-trial": click.option("--cpus-per-trial", type=float, help="CPU cores for each trial."),
-    "gpus-per-trial": click.option(
-        "--gpus-per-trial", type=float, help="GPUs for each trial: 0, 1 or 1/n (0.5, 0.25)."
-    ),
-    "concurrency": click.option("--concurrency", type=int, help="Trials at the same time. Default: what fits."),
-    "confirm": click.option(
-        "--confirm", metavar="NxM", help="Run the N best trials again with M fresh seeds each; these choose the winner."
-    ),
-    "refit": click.option(
-        "--refit", is_flag=True, default=None, help="Train the winner once more, on training and validation images."
-    ),
-    "name": click.option("--name", help="Name of the sweep or job; an existing name goes on with that one."),
-    "out": click.option(
-        "--out",
-        type=click.Path(path_type=Path),
-        callback=_at_home,
-        default=Path("runs"),
-        show_default=True,
-        help="Folder of runs.",
-    ),
-    "tracking-uri": click.option(
-        "--tracking-uri", metavar="URI", help="MLflow store or server. Default: OUT/mlflow.db."
-    ),
-    "known-tracking-uri": click.option(
-        "--tracking-uri", metavar="URI", help="MLflow store or server. Default: the one it was run with."
-    ),
-    "seed": click.option("--seed", type=int, help="Seed of the search and of every trial."),
-    "weights": click.option(
-        "--weights", metavar="auto|random|PATH", help="Pretrained weights; PATH is a file or a folder."
-    ),
-    "objective": click.option(
-        "--objective",
-        "objectives",
-        metavar="NAME[,NAME …]",
-        multiple=True,
-        callback=_listed,
-        help="What to optimize: accuracy, f1, top5, loss, predict_time, parameters. The first decides the winner.",
-    ),
-    "constraint": click.option(
-        "--constraint",
-        "constraints",
-        metavar="LIMIT",
-        multiple=True,
-        callback=_listed,
-        help="What a trial must keep to win: 'predict_ms <= 5', 'parameters <= 10M'; repeatable.",
-    ),
-    "dry-run": click.option("--dry-run", is_flag=True, help="Make the checks of a run, print the plan and stop."),
-    "read": click.option("--read", is_flag=True, help="With --dry-run: read the images first, for exact counts."),
-    "json": click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr."
-    ),
-    "address": click.option(
-        "--address", metavar="ADDRESS", help="Run on the Ray cluster at this address. Default: this machine."
-    ),
+_PATH = click.Path(path_type=Path)
+_MANY = {"multiple": True, "callback": _listed}
+_LIMITS = "What a trial must keep to win: 'predict_ms <= 5', 'parameters <= 10M'; repeatable."
+_OBJECTIVES = "What to optimize: accuracy, f1, top5, loss, predict_time, parameters. The first decides the winner."
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "spec": {"metavar": "FILE", "type": _PATH, "help": "YAML with the whole sweep."},
+    "no-spec": {"hidden": True},
+    "data": {"metavar": "PATH", "help": "Data set: Stanford Cars' devkit, or class folders. Default: demo cars."},
+    "set": {"metavar": "KEY=VALUE …", "multiple": True, "help": "Fix a setting; repeatable, several at once."},
+    "trials": {"type": int, "help": "How many trials, the documented experiments included."},
+    "hours": {"type": float, "help": "Start no trial after this many hours."},
+    "epochs-budget": {"type": int, "help": "Start no trial once all trials together have trained this many epochs."},
+    "price": {"metavar": "PRICE", "help": "What an hour costs: 2.5/gpu-hour, 0.05/cpu-hour or 3/hour."},
+    "max-cost": {"type": float, "help": "Start no trial that would cost more than this; needs --price."},
+    "disk": {"metavar": "SIZE", "help": "Room for all stages under OUT, such as 20GB; less needed ones go."},
+    "cpus-per-trial": {"type": float, "help": "CPU cores for each trial."},
+    "gpus-per-trial": {"type": float, "help": "GPUs for each trial: 0, 1 or 1/n (0.5, 0.25)."},
+    "concurrency": {"type": int, "help": "Trials at the same time. Default: what fits."},
+    "confirm": {
+        "metavar": "NxM",
+        "help": "Run the N best trials again with M fresh seeds each; these choose the winner.",
+    },
+    "refit": {"is_flag": True, "default": None, "help": "Train the winner again, on training and validation images."},
+    "name": {"help": "Name of the sweep or job; an existing name goes on with that one."},
+    "out": {"type": _PATH, "callback": _at_home, "default": "runs", "show_default": True, "help": "Folder of runs."},
+    "tracking-uri": {"metavar": "URI", "help": "MLflow store or server. Default: OUT/mlflow.db."},
+    "known-tracking-uri": {"metavar": "URI", "help": "MLflow store or server. Default: the one it was run with."},
+    "seed": {"type": int, "help": "Seed of the search and of every trial."},
+    "weights": {"metavar": "auto|random|PATH", "help": "Pretrained weights; PATH is a file or a folder."},
+    "objective": {"metavar": "NAME[,NAME …]", **_MANY, "help": _OBJECTIVES},
+    "constraint": {"metavar": "LIMIT", **_MANY, "help": _LIMITS},
+    "dry-run": {"is_flag": True, "help": "Make the checks of a run, print the plan and stop."},
+    "read": {"is_flag": True, "help": "With --dry-run: read the images first, for exact counts."},
+    "address": {"metavar": "ADDRESS", "help": "Run on the Ray cluster at this address. Default: this machine."},
+}
+# Those that are declared otherwise than by their own names.
+_DECLARED = {
+    "spec": ("--spec", "spec_file"),
+    "no-spec": ("--spec", "spec_file"),
+    "set": ("--set", "sets"),
+    "objective": ("--objective", "objectives"),
+    "constraint": ("--constraint", "constraints"),
+    "known-tracking-uri": ("--tracking-uri",),
 }
 # Those of every command that runs a search; of one family it has --spec besides.
 OF_A_RUN = tuple(name for name in _OPTIONS if name not in ("spec", "no-spec", "known-tracking-uri"))
@@ -165,7 +110,7 @@ def options(*names: str) -> Callable[[Command], Command]:
 
     def add(command: Command) -> Command:
         for name in reversed(names):
-            command = _OPTIONS[name](command)
+            command = click.option(*_DECLARED.get(name, (f"--{name}",)), **_OPTIONS[name])(command)
         return command
 
     return add

@@ -8,19 +8,23 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import click
+
 from sweeps.cli.exits import Output
-from sweeps.text import percent, plural
+from sweeps.text import duration, lines_of, percent, plural
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from sweeps.trial import TrialRecord
 
-_WIDTH_OF_A_FILE = 120
+# Of a terminal from which tables show all their columns, and of what is no terminal.
+WIDE, _WIDTH_OF_A_FILE = 110, 120
 
 
 class Streams:
@@ -31,12 +35,15 @@ class Streams:
 
     Args:
         as_json: whether ``--json`` was given.
+
+    Attributes:
+        progress: where it is told how a command gets on.
+        result: where a person reads what came of it.
     """
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.progress = _console(stderr=True)
-        # Where a person reads a result.
         self.result = self.progress if as_json else _console(stderr=False)
         self._printed, self._stdout = sys.stdout, -1
 
@@ -57,6 +64,11 @@ class Streams:
             os.dup2(self._stdout, 1)
             os.close(self._stdout)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether tables show all their columns."""
+        return self.result.width >= WIDE
+
     def tell(self, text: str) -> None:
         """Print a sentence on progress."""
         say(self.progress, text)
@@ -70,18 +82,26 @@ class Streams:
             file.write(json.dumps(value, indent=1).encode() + b"\n")
 
 
+def answering(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command ``--json``, and in its place ``streams`` for as long as it runs."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; everything else goes to stderr.")
+    @wraps(command)
+    def run(*, as_json: bool, **given: Any) -> int:
+        with Streams(as_json) as streams:
+            return command(streams=streams, **given)
+
+    return run
+
+
 def say(console: Console, *parts: RenderableType) -> None:
     """Print sentences, which the terminal wraps, and what is drawn at the console's width."""
     from rich.text import Text
 
     for part in parts:
-        if console.is_terminal or isinstance(part, str | Text):
-            console.print(part, markup=False, soft_wrap=isinstance(part, str) or not console.is_terminal)
-            continue
-        with console.capture() as drawn:
-            console.print(part)
-        lines = (line.rstrip() for line in drawn.get().splitlines())  # rich fills them up to the width
-        console.print("\n".join(lines), markup=False, soft_wrap=True)
+        is_drawn = not isinstance(part, str | Text)
+        shown = "\n".join(lines_of(part, width=console.width)) if is_drawn and not console.is_terminal else part
+        console.print(shown, markup=False, soft_wrap=isinstance(shown, str) or not console.is_terminal)
 
 
 def _console(*, stderr: bool) -> Console:
@@ -127,7 +147,7 @@ def accuracy_of(record: TrialRecord) -> str:
     return percent(record.metrics.get("val_accuracy"))
 
 
-def write_twins(records: Iterable[TrialRecord], most: int = 10) -> str:
+def duplicates_text(records: Iterable[TrialRecord], most: int = 10) -> str:
     """Write which trials were not run since others answer them; nothing without any.
 
     Such as: 2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)
@@ -137,5 +157,14 @@ def write_twins(records: Iterable[TrialRecord], most: int = 10) -> str:
         return ""
     named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in twins[:most]]
     more = f" and {len(twins) - most} more" if len(twins) > most else ""
-    what = f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'}"
-    return f"{what} not run: {', '.join(named)}{more}"
+    return (
+        f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'} not run: {', '.join(named)}{more}"
+    )
+
+
+def saved_text(records: Iterable[TrialRecord]) -> str:
+    """Write what the cached stages of a sweep were worth to its trials; nothing where none was found made."""
+    found = [seconds for record in records for seconds in record.stages.values() if seconds is not None]
+    if not found:
+        return ""
+    return f"Cached stages were found {plural(len(found), 'time')}, which saved {duration(sum(found))} of computing."

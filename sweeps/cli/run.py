@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweeps.cli.execute import carry_out, run_and_show
-from sweeps.cli.exits import DONE
+from sweeps.cli.exits import DONE, FAILED, INTERRUPTED, kept_in
 from sweeps.cli.options import FAMILY, OF_A_RUN, SettingsCommand, options
-from sweeps.cli.output import Streams
+from sweeps.cli.output import Streams, answering, resume_command
+from sweeps.interrupts import last_words
+from sweeps.text import plural, rough_duration
 
 if TYPE_CHECKING:
+    from sweeps.engine import Watcher
     from sweeps.run.command import Command
+    from sweeps.run.plan import Plan
+    from sweeps.spec.spec import SweepSpec
     from sweeps.spec.sweep_file import Kind
 
 _RUN_EPILOG = """\b
@@ -60,6 +66,67 @@ _FAMILIES = {
         "image_size=128 epochs=20",
     ),
 }
+
+
+def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read: bool = False) -> int:
+    """Plan or run a command, show what comes of it, and return the exit code."""
+    if read and not dry_run:
+        raise click.UsageError("--read goes with --dry-run; a run reads the images anyway.")
+    if dry_run:
+        return _plan(command, streams, read=read)
+    from sweeps.cli.summary import print_outcome
+    from sweeps.run.several import run_sweeps
+
+    outcome, interrupted = None, partial(_interrupted, command.name, command.out)
+    with suppress(KeyboardInterrupt), last_words(interrupted):
+        outcome = run_sweeps(command, _views_on(streams), streams.tell)
+    if outcome is None:
+        streams.answer({"error": "interrupted"})
+        return interrupted()
+    with kept_in(command.out / command.name, resume_command(command.name, command.out)):
+        streams.answer(outcome.as_dict())
+        print_outcome(streams.result, command.out, outcome)
+    return interrupted() if outcome.interrupted else DONE if outcome.is_whole else FAILED
+
+
+def _plan(command: Command, streams: Streams, *, read: bool) -> int:
+    from sweeps.run.several import plan_sweeps
+
+    plans = plan_sweeps(command, _views_on(streams) if read else None)
+    parts = ["\n".join(plan.lines(streams.result.width)) for plan in plans]
+    told = plans[0].to_dict()
+    if command.is_job:
+        parts.append(_all_together(plans))
+        told = {"plans": [plan.to_dict() for plan in plans], "seconds": round(sum(plan.seconds for plan in plans))}
+    streams.answer(told, "\n\n".join(parts))
+    return DONE
+
+
+def _all_together(plans: list[Plan]) -> str:
+    counts = ", ".join(f"{plan.spec.trials} {plan.spec.family}" for plan in plans)
+    total, seconds = sum(plan.spec.trials for plan in plans), sum(plan.seconds for plan in plans)
+    line = f"All together: {plural(total, 'trial')} ({counts}), at most about {rough_duration(seconds)}."
+    if any(plan.spec.family == "retrieval" and plan.spec.search for plan in plans):
+        line += " Retrieval's first searched trial has the training settings that won transfer."
+    return line
+
+
+def _views_on(streams: Streams) -> Callable[[SweepSpec], AbstractContextManager[Watcher]]:
+    """Return what makes the view of a sweep."""
+    from sweeps.cli.view import open_view
+
+    return lambda spec: open_view(spec, streams.progress)
+
+
+def _interrupted(name: str, out: Path) -> int:
+    """Tell a person who stopped a sweep how it goes on; return the exit code."""
+    from sweeps.spec.sweep_file import is_known
+
+    if is_known(out / name):
+        click.echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)
+    else:
+        click.echo("Interrupted before the first trial. To begin: the same command again.", err=True)
+    return INTERRUPTED
 
 
 @click.group("run", no_args_is_help=True)
@@ -108,8 +175,9 @@ def _default_name(what: str) -> str:
 def _add(what: str, about: str, short: str, epilog: str) -> None:
     @run.command(what, cls=SettingsCommand, help=about, short_help=short, epilog=epilog)
     @options("no-spec" if what == "all" else "spec", *OF_A_RUN)
-    def _(dry_run: bool, read: bool, as_json: bool, **given: Any) -> int:
-        return carry_out(_command_of(what, **given), dry_run=dry_run, read=read, as_json=as_json)
+    @answering
+    def _(streams: Streams, dry_run: bool, read: bool, **given: Any) -> int:
+        return carry_out(_command_of(what, **given), streams, dry_run=dry_run, read=read)
 
 
 for family, (about, example) in _FAMILIES.items():
@@ -135,9 +203,11 @@ _add(
 @click.option("--trials", metavar="N|+N", help="How many trials in all, or how many more.")
 @click.option("--hours", metavar="H|+H", help="Start no trial after so many hours from now.")
 @click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting; space.X is the search's.")
-@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "json")
+@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address")
 @click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
+@answering
 def resume(
+    streams: Streams,
     name: str,
     trials: str | None,
     hours: str | None,
@@ -146,7 +216,6 @@ def resume(
     tracking_uri: str | None,
     address: str | None,
     dry_run: bool,
-    as_json: bool,
     **resources: Any,
 ) -> int:
     """Go on with the sweep or job NAME, wherever it was stopped.
@@ -161,13 +230,12 @@ def resume(
     known = replace(recall(out, name, tracking_uri), address=address)
     command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)
     changes = command.changes or ()
-    with Streams(as_json) as streams:
-        for change in changes:
-            streams.tell(f"changed: {change}")
-        if not dry_run:
-            return run_and_show(command, streams)
-        unchanged = [] if changes else [f"{name} would go on as it is."]
-        streams.answer({"name": name, "changes": list(changes)}, *unchanged)
+    for change in changes:
+        streams.tell(f"changed: {change}")
+    if not dry_run:
+        return carry_out(command, streams)
+    unchanged = [] if changes else [f"{name} would go on as it is."]
+    streams.answer({"name": name, "changes": list(changes)}, *unchanged)
     return DONE
 
 
@@ -176,8 +244,10 @@ def resume(
 @click.option("--family", type=FAMILY, help="Only this family's.")
 @click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
 @options("data", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")
-@options("seed", "weights", "address", "dry-run", "read", "json")
+@options("seed", "weights", "address", "dry-run", "read")
+@answering
 def reproduce(
+    streams: Streams,
     experiments: tuple[str, ...],
     family: str | None,
     scale: str,
@@ -188,7 +258,6 @@ def reproduce(
     address: str | None,
     dry_run: bool,
     read: bool,
-    as_json: bool,
     **given: Any,
 ) -> int:
     """Run documented experiments with their exact settings and compare with their documented numbers.
@@ -208,4 +277,4 @@ def reproduce(
         demo_scale=scale == "demo",
     )
     command = Command("reproduce", name, specs, tracking_uri, out=out, address=address)
-    return carry_out(command, dry_run=dry_run, read=read, as_json=as_json)
+    return carry_out(command, streams, dry_run=dry_run, read=read)

@@ -1,4 +1,4 @@
-"""The end of a sweep, for a person: leaderboard, what it is worth, the winner on the test images, next steps."""
+"""The end of a command that ran sweeps, for a person: leaderboard, what it is worth, the winner, next steps."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console, RenderableType
+from rich.markdown import Markdown
 from rich.text import Text
 
 from carcls.evaluation.significance import NO_DIFFERENCE
-from sweeps.cli.output import callable_name, carsweep_command, say, write_twins
+from sweeps.cli.output import WIDE, callable_name, carsweep_command, duplicates_text, saved_text, say
 from sweeps.results.leaderboard import CROSS, STAR, Row, shown_columns
 from sweeps.results.result import Compared, SweepResult, TestReading, spent_text
+from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Pair, Together
+from sweeps.run.reproduction import Reproduction
 from sweeps.spec.objectives import Quantity
 from sweeps.study.confirmation import Confirmed
 from sweeps.text import (
+    Column,
     Grid,
     counts_text,
     duration,
@@ -28,10 +32,53 @@ from sweeps.text import (
     table_of,
 )
 
-_SHOWN, _SHOWN_GOALS = 20, 12
-_WIDE = 95
+_SHOWN, _SHOWN_GOALS, _SHOWN_PAIRS = 20, 12, 20
+_WIDE_BOARD = 95
 # Words in names of metrics that are times: the same model takes others each time.
 _TIMES = {"ms", "seconds"}
+_CONFIRMED: tuple[Column[Confirmed], ...] = (
+    Column("number", lambda one: one.number, "trial"),
+    Column("runs", lambda one: one.asked if one.is_whole else f"{len(one.runs)} of {one.asked}", "fresh seeds"),
+    Column("mean", lambda one: percent(one.mean, one.spread), "mean ± spread"),
+    Column("search", lambda one: one.search, "search score", percent),
+    Column("shrinkage", lambda one: one.shrinkage, "shrinkage", points),
+)
+
+
+def print_outcome(console: Console, out: Path, outcome: SweepResult | Together | Reproduction) -> None:
+    """Print what a command came to, whose folder of runs is ``out``."""
+    match outcome:
+        case SweepResult():
+            print_result(console, outcome)
+        case Together():
+            for result in outcome.results.values():
+                print_result(console, result, closing=False)
+            title = f"\n{outcome.name}: the winners of all families, in {duration(outcome.seconds)}"
+            columns = WINNER_COLUMNS if console.width >= WIDE else NARROW_COLUMNS
+            winners = table_of(columns, outcome.results.values(), fold=("model",))
+            say(console, Text(title, style="bold"), winners, *pair_lines(outcome.pairs))
+            if not outcome.interrupted:
+                ui = carsweep_command("ui", "--out", str(out))
+                say(console, f"\n{_written(out / outcome.name / 'comparison')}", f"Look at the runs: {ui}")
+        case _:
+            drawn = (Markdown(part) if isinstance(part, str) else part for part in outcome.blocks())
+            parts = [part for one in drawn for part in (one, "")] if console.is_terminal else [outcome.markdown()]
+            say(console, *parts, _written(out / outcome.name / "reproduction"))
+
+
+def _written(stem: Path) -> str:
+    return f"Written to {stem}.md and {stem.name}.json."
+
+
+def pair_lines(pairs: Sequence[Pair]) -> list[str]:
+    """Return what the tests of pairs say; nothing where there are none."""
+    if not pairs:
+        return []
+    corrected = f", Holm's correction over {len(pairs)} pairs" if len(pairs) > 1 else ""
+    title = f"\nWinners on the same {pairs[0].numbers.images} test images, in points (exact McNemar test{corrected}):"
+    left_out = len(pairs) - _SHOWN_PAIRS
+    more = [f"  … and {left_out} more pairs; --json has them all."] if left_out > 0 else []
+    return [title, *(f"  {pair}" for pair in pairs[:_SHOWN_PAIRS]), *more]
 
 
 def print_result(console: Console, result: SweepResult, *, closing: bool = True) -> None:
@@ -42,26 +89,23 @@ def print_result(console: Console, result: SweepResult, *, closing: bool = True)
         result: of the sweep.
         closing: whether to tell the winner's test score and what to do next.
     """
-    say(console, *_parts(result, wide=console.width >= _WIDE, closing=closing))
+    say(console, *_parts(result, wide=console.width >= _WIDE_BOARD, closing=closing))
 
 
 def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[RenderableType]:
     board, shown = result.board, result.board.shown[:_SHOWN]
-    yield ""
     yield _title(result)
     yield table_of(shown_columns(shown, wide=wide, goals=board.goals), shown)
     yield "\nSettings that differ from the sweep's base:"
     yield Grid(None, [(f"  trial {row.trial.number}", settings_text(row.settings) or "none") for row in shown])
     yield from _left_out(result)
-    for trial in result.trials:
-        if trial.status == "failed":
-            yield f"trial {trial.number} failed: {trial.reason}"
+    yield from (f"trial {trial.number} failed: {trial.reason}" for trial in result.trials if trial.status == "failed")
     if board.confirmed:
         yield (
             "\nConfirmed with fresh seeds, best first; ± is their standard deviation, above too, where the other "
             "columns are of the search:"
         )
-        yield _confirmed(board.confirmed)
+        yield table_of(_CONFIRMED, board.confirmed)
     yield from verdict_lines(result)
     if board.confirmed and result.best and not closing:
         yield _winner_line(result)
@@ -69,63 +113,60 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
     yield from _front_lines(result)
     if result.spent:
         yield spent_text(result.spent)
-    if result.saved_seconds:
-        yield f"Shared stages saved the trials {duration(result.saved_seconds)} of computing."
+    if saved := saved_text(result.trials):
+        yield saved
     if closing:
         yield from _closing_lines(result)
 
 
-def _left_out(result: SweepResult) -> list[str]:
-    derived = sum(trial.sibling_of is not None for trial in result.trials)
-    more = len(result.board.shown) - _SHOWN
-    lines = [f"… and {more} more."] if more > 0 else []
-    if derived:
-        verb = "was" if derived == 1 else "were"
-        lines.append(
-            f"{plural(derived, 'combination')} of k, distance and vote {verb} answered on the way of other trials; of "
-            "each trial and its combinations the best is shown."
-        )
-    twins = write_twins(result.trials)
-    if twins:
-        lines.append(f"{twins}.")
-    return [*lines, f"All rows: {result.out}/{result.sweep}/leaderboard.json"] if lines else []
-
-
 def _title(result: SweepResult) -> Text:
     data, rows = result.data, result.board.rows
-    run = sum(row.trial.sibling_of is None and not row.is_refused for row in rows)
+    run = sum(row.trial.sibling_of is None and not row.trial.refused for row in rows)
     confirming = len(result.trials) - len(rows)
     more = f" and {plural(confirming, 'run')} to confirm the best" if confirming else ""
     return Text(
-        f"{result.sweep}: {plural(run, 'trial')}{more} in {duration(result.seconds)} on {data.name} "
+        f"\n{result.sweep}: {plural(run, 'trial')}{more} in {duration(result.seconds)} on {data.name} "
         f"({data.classes} classes, {counts_text(data.splits)} images)",
         style="bold",
     )
 
 
+def _left_out(result: SweepResult) -> list[str]:
+    derived = sum(trial.sibling_of is not None for trial in result.trials)
+    more, duplicates = len(result.board.shown) - _SHOWN, duplicates_text(result.trials)
+    lines = [f"… and {more} more."] if more > 0 else []
+    if derived:
+        lines.append(
+            f"{plural(derived, 'derived trial')} (another k, distance or vote on a trial's embeddings); of a trial and "
+            "those derived from it the best is shown."
+        )
+    if duplicates:
+        lines.append(f"{duplicates}.")
+    return [*lines, f"All rows: {result.out}/{result.sweep}/leaderboard.json"] if lines else []
+
+
 def _closing_lines(result: SweepResult) -> list[str]:
     if result.best is None:
         return [] if result.interrupted else [_why_no_winner(result)]
-    lines = [""]
-    if result.test:
-        lines += [_winner_line(result), _test_line(result.test)]
-    if result.registered:
-        model = result.registered
-        held = f"alias {model.alias}" if model.alias else "while another version is the challenger"
-        lines += [
-            f"Registered as {model.name}, version {model.version}, {held}.",
-            "",
-            "Next: ask the model, or look at the runs.",
-            # Not indented: a shell and Python take what is pasted as it stands.
-            f"{shlex.quote(callable_name('python'))} - <<'END'",
-            "import mlflow",
-            f"mlflow.set_tracking_uri({result.tracking_uri!r})",
-            f"model = mlflow.pyfunc.load_model({model.uri!r})",
-            f"print(model.predict([{_test_image(result)!r}]))",
-            "END",
-            carsweep_command("ui", result.sweep, "--out", result.out),
-        ]
-    return lines
+    lines = ["", _winner_line(result), _test_line(result.test)] if result.test else [""]
+    model = result.registered
+    if model is None:
+        return lines
+    held = f"alias {model.alias}" if model.alias else "while another version is the challenger"
+    return [
+        *lines,
+        f"Registered as {model.name}, version {model.version}, {held}.",
+        "",
+        "Next: ask the model, or look at the runs.",
+        # Not indented: a shell and Python take what is pasted as it stands.
+        f"{shlex.quote(callable_name('python'))} - <<'END'",
+        "import mlflow",
+        f"mlflow.set_tracking_uri({result.tracking_uri!r})",
+        f"model = mlflow.pyfunc.load_model({model.uri!r})",
+        f"print(model.predict([{_test_image(result)!r}]))",
+        "END",
+        carsweep_command("ui", result.sweep, "--out", result.out),
+    ]
 
 
 def _test_image(result: SweepResult) -> str:
@@ -139,49 +180,26 @@ def _test_image(result: SweepResult) -> str:
 
 
 def _winner_line(result: SweepResult) -> str:
-    """Say who won and which model stands for it."""
+    """Say who won, by what, and which model stands for it."""
     assert result.best is not None
-    winner = result.board.best_confirmed
-    number = result.best.number
+    goals, winner, number = result.board.goals, result.board.best_confirmed, result.best.number
+    by = f" by {goals.first.name}, the first objective" if goals.first.name != "accuracy" or goals.are_several else ""
+    kept = ", among the trials that keep all constraints" if goals.constraints else ""
+    line = f"Trial {winner.number if winner else number} won on the validation images{by}{kept}"
     if winner is None:
-        line = f"Trial {number} won {_by_what(result)}."
+        line += "."
     else:
-        line = (
-            f"Trial {winner.number} won {_by_what(result)}: {percent(winner.mean, winner.spread)} over "
-            f"{len(winner.runs)} fresh seeds. Trial {number}, its run nearest to that mean, stands for it."
-        )
+        line += f": {percent(winner.mean, winner.spread)} over {len(winner.runs)} fresh seeds."
+        line += f" Trial {number}, its run nearest to that mean, stands for it."
     if result.test and result.test.refit:
         line += " The model is a refit: trained anew on training and validation images, so it has no validation score."
     return line
 
 
-def _by_what(result: SweepResult) -> str:
-    goals = result.board.goals
-    kept = ", among the trials that keep all constraints" if goals.constraints else ""
-    by = f" by {goals.first.name}, the first objective" if goals.first.name != "accuracy" or goals.are_several else ""
-    return f"on the validation images{by}{kept}"
-
-
 def _test_line(test: TestReading) -> str:
-    accuracy = percent(test.metrics.get("test_accuracy"))
+    accuracy, interval = percent(test.metrics.get("test_accuracy")), percent_range(test.interval)
     times = "once" if test.readings == 1 else f"{test.readings} times, for {plural(test.models, 'model')} of this sweep"
-    interval = percent_range(test.interval)
-    return f"Test accuracy {accuracy} (95% interval {interval}, {test.images} images, read {times})."
-
-
-def _confirmed(confirmed: Sequence[Confirmed]) -> Grid:
-    """Draw one row for each trial that was confirmed, best first; accuracies in percent, shrinkage in points."""
-    rows = [
-        (
-            str(one.number),
-            str(one.asked) if one.is_whole else f"{len(one.runs)} of {one.asked}",
-            percent(one.mean, one.spread),
-            percent(one.search),
-            points(one.shrinkage),
-        )
-        for one in confirmed
-    ]
-    return Grid(("trial", "fresh seeds", "mean ± spread", "search score", "shrinkage"), rows)
+    return f"Test accuracy {accuracy} (95% interval {interval}, {test.images} images, evaluated {times})."
 
 
 def verdict_lines(result: SweepResult) -> list[str]:
@@ -203,10 +221,7 @@ def _seeds_are_idle(one: Confirmed, result: SweepResult) -> bool:
 
 
 def _compared_line(compared: Compared, result: SweepResult) -> str:
-    """Say how the winner stands to another trial.
-
-    The words are those of a test: what is not shown may still be there.
-    """
+    """Set the winner beside another trial, in the words of a test: what is not shown may still be there."""
     winner = result.board.best_confirmed
     assert result.best is not None
     if winner is None:
@@ -214,12 +229,13 @@ def _compared_line(compared: Compared, result: SweepResult) -> str:
     else:
         sides = f"Trial {winner.number} against trial {compared.against}, both with fresh seeds"
     low, high = map(points, compared.interval)
-    difference = f"{points(compared.difference)} points (95% {low} to {high})"
-    corrected = ", by Holm" if len(result.comparison) > 1 else ""
-    verdict = "a difference is shown" if compared.shown else NO_DIFFERENCE
     chance = "< 0.001" if compared.p < 0.001 else f"{compared.p:.3f}"
-    images = result.data.splits["validation"]
-    return f"{sides}, on {images} validation images: {difference}, p {chance}{corrected}: {verdict}."
+    corrected = ", by Holm" if len(result.comparison) > 1 else ""
+    return (
+        f"{sides}, on {result.data.splits['validation']} validation images: {points(compared.difference)} points "
+        f"(95% {low} to {high}), p {chance}{corrected}: "
+        f"{'a difference is shown' if compared.shown else NO_DIFFERENCE}."
+    )
 
 
 def _why_no_winner(result: SweepResult) -> str:
@@ -228,45 +244,43 @@ def _why_no_winner(result: SweepResult) -> str:
     broken = [row for row in result.board.rows if row.infeasible and row.trial.status in ("complete", "pruned")]
     if not broken:
         return "No trial finished, so there is no winner."
-    near = min(
-        broken, key=lambda row: (row.trial.status != "complete", goals.excess(row.trial.metrics), row.trial.number)
-    )
-    limits = ", ".join(map(str, goals.constraints))
+    trials = {row.trial.number: row for row in broken}
+    near = min(trials, key=lambda n: (trials[n].trial.status != "complete", goals.excess(trials[n].trial.metrics), n))
     return (
-        f"No trial keeps the constraints ({limits}), so there is no winner and nothing is registered. The nearest was "
-        f"trial {near.trial.number}: {near.infeasible}."
+        f"No trial keeps the constraints ({', '.join(map(str, goals.constraints))}), so there is no winner and nothing "
+        f"is registered. The nearest was trial {near}: {trials[near].infeasible}."
     )
 
 
 def _infeasible_lines(result: SweepResult, shown: Sequence[Row]) -> list[str]:
     crossed = [row for row in shown if row.place == CROSS]
     lines = [
-        f"{CROSS} trial {row.trial.number}{' was not run' if row.is_refused else ''}: {row.infeasible}"
+        f"{CROSS} trial {row.trial.number}{' was not run' if row.trial.refused else ''}: {row.infeasible}"
         for row in crossed[:_SHOWN_GOALS]
     ]
-    refused = sum(row.is_refused for row in result.board.rows) - sum(row.is_refused for row in crossed)
+    refused = sum(row.trial.refused for row in result.board.rows) - sum(row.trial.refused for row in crossed)
     if refused:
         lines.append(f"Drawn but not run, since what is known before breaks a constraint: {refused}.")
     return lines
 
 
 def _front_lines(result: SweepResult) -> list[str]:
-    goals = result.board.goals
-    if not result.board.pareto:
+    """List the Pareto front by the first objective: the best in each objective, the compromise, and what fits."""
+    goals, front = result.board.goals, result.board.pareto
+    if not front:
         return []
-    metrics = {trial.number: trial.metrics for trial in result.trials if trial.number in result.board.pareto}
-    names = " and ".join(objective.name for objective in goals.objectives)
-    lines = ["", f"Pareto front of {names} ({STAR}): nothing is better in one without being worse in another."]
-    best = {o: min(metrics, key=lambda n: (o.loss(metrics[n][o.metric]), n)) for o in goals.objectives}
+    metrics = {trial.number: trial.metrics for trial in result.trials if trial.number in front}
     titles: dict[int, list[str]] = {number: [] for number in metrics}
-    for objective, number in best.items():
-        titles[number].append(_best_in(objective))
+    for objective in goals.objectives:
+        best = min(metrics, key=lambda n: (objective.loss(metrics[n][objective.metric]), n))
+        titles[best].append(_best_in(objective))
     middle = goals.compromise(metrics)
     if middle is not None and len(metrics) > 2:
         titles[middle].append("compromise")
     ranked = sorted(metrics, key=lambda number: goals.first.loss(metrics[number][goals.first.metric]))
-    named = [number for number in ranked if titles[number]]
-    told = sorted({*named, *ranked[:_SHOWN_GOALS]}, key=ranked.index)
+    told = [number for place, number in enumerate(ranked) if titles[number] or place < _SHOWN_GOALS]
+    names = " and ".join(objective.name for objective in goals.objectives)
+    lines = ["", f"Pareto front of {names} ({STAR}): nothing is better in one without being worse in another."]
     for number in told:
         values = ", ".join(f"{o.name} {o.write(metrics[number][o.metric])}" for o in goals.objectives)
         lines.append(f"  trial {number}: {values}" + (f"  ({', '.join(titles[number])})" if titles[number] else ""))

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +18,11 @@ import click
 from carcls.errors import InputError, mask_secrets
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.options import FAMILY, options
-from sweeps.cli.output import Streams, resume_command
+from sweeps.cli.output import Streams, answering, resume_command
 from sweeps.interrupts import uninterrupted
 from sweeps.text import percent, plural, points
 
 if TYPE_CHECKING:
-    from carcls.evaluation.significance import PairedComparison
     from sweeps.run.tracked import Repaired
     from sweeps.tracking.promotion import Promotion
 
@@ -48,8 +47,9 @@ def tracking() -> None:
 
 @tracking.command("repair", short_help="Bring MLflow in line with a sweep.", epilog=_REPAIR_EPILOG)
 @click.argument("name")
-@options("out", "known-tracking-uri", "json")
-def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int:
+@options("out", "known-tracking-uri")
+@answering
+def repair(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> int:
     """Write once more to MLflow what the sweep or job NAME has, after a server was away or a database was lost.
 
     Each trial has one run then, with every epoch once, under one parent; what is there already stays, and what should
@@ -61,9 +61,8 @@ def repair(name: str, out: Path, tracking_uri: str | None, as_json: bool) -> int
 
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
-    with Streams(as_json) as streams:
-        repaired = [repair_sweep(out / sweep, uri, streams.tell) for sweep in sweeps_in(out, name)]
-        streams.answer({"sweeps": list(map(asdict, repaired))}, *(_repaired_line(one, out) for one in repaired))
+    repaired = [repair_sweep(out / sweep, uri, streams.tell) for sweep in sweeps_in(out, name)]
+    streams.answer({"sweeps": list(map(asdict, repaired))}, *(_repaired_line(one, out) for one in repaired))
     return DONE if all(one.written for one in repaired) else FAILED
 
 
@@ -95,34 +94,20 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--default-artifact-root", (out.resolve() / "artifacts").as_uri()]
     # The address may hold a password, which no command line should show.
-    return _serve(command, {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri})
-
-
-def _serve(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a server until a signal ends it and all the processes that it started; return the exit code.
-
-    Raises:
-        click.ClickException: the server ended by itself.
-    """
+    environment = {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     # The interpreter of this very process, with arguments that went through click.
-    server = subprocess.Popen(command, env=dict(environment), start_new_session=True)  # noqa: S603
+    server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
     try:
         code = server.wait()
     except KeyboardInterrupt:
         return DONE
     finally:
-        with uninterrupted():
-            _end_group(server)
+        with uninterrupted():  # the processes that it started end too: with a word first, then without one
+            for number, seconds in ((signal.SIGTERM, _END_SECONDS), (signal.SIGKILL, None)):
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(server.pid, number)
+                    server.wait(seconds)
     raise click.ClickException(f"MLflow's server stopped with exit code {code}.")
-
-
-def _end_group(server: subprocess.Popen[bytes]) -> None:
-    """End the server's process group: with a word first, then without one."""
-    for number, seconds in ((signal.SIGTERM, _END_SECONDS), (signal.SIGKILL, None)):
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(seconds)
 
 
 def _store_of(out: Path) -> str:
@@ -157,42 +142,33 @@ def _require_free(host: str, port: int) -> None:
 
 @click.command("promote", epilog=_PROMOTE_EPILOG)
 @click.argument("family", metavar="FAMILY", type=FAMILY)
-@options("out", "tracking-uri", "json")
+@options("out", "tracking-uri")
 @click.option("--dry-run", is_flag=True, help="Judge, but neither move the alias nor record anything.")
-def promote(family: str, out: Path, tracking_uri: str | None, dry_run: bool, as_json: bool) -> int:
+@answering
+def promote(streams: Streams, family: str, out: Path, tracking_uri: str | None, dry_run: bool) -> int:
     """Move the alias `champion` of FAMILY's model to its challenger, if that one holds up.
 
     It must load and answer an image, have the champion's signature, and not be shown to be worse on the same test
-    images (exact McNemar test at 5%). The answers that each sweep stored are compared; no test image is read again.
+    images (exact McNemar test at 5%). The predictions that each sweep stored are compared; nothing is evaluated again.
     """
     uri = tracking_uri or _store_of(out)
     _, is_file, path = uri.partition("sqlite:///")
     if is_file and not Path(path).expanduser().is_file():  # opening it would make it
         raise InputError(f"--tracking-uri must name an existing database, got {uri!r}. Name the one of a sweep.")
-    with Streams(as_json) as streams:
-        from sweeps.tracking.store import check_tracking
-        from sweeps.waits import Waiting
+    from sweeps.tracking.store import check_tracking
+    from sweeps.waits import Waiting
 
-        with Waiting(streams.tell, "opening MLflow's store …"):
-            store = check_tracking(uri, out)
-            from sweeps.tracking.promotion import promote as promote_challenger
-        with Waiting(streams.tell, "loading the models and asking them for an answer …"):
-            promotion = promote_challenger(store, family, dry_run=dry_run)
-        streams.answer(asdict(promotion), *_promotion_lines(promotion))
+    with Waiting(streams.tell, "opening MLflow's store …"):
+        store = check_tracking(uri, out)
+        from sweeps.tracking.promotion import promote as promote_challenger
+    with Waiting(streams.tell, "loading the models and asking them for an answer …"):
+        promotion = promote_challenger(store, family, dry_run=dry_run)
+    streams.answer(asdict(promotion), _headline(promotion), *_numbers(promotion))
     return DONE if promotion.accepted else FAILED
 
 
-def _promotion_lines(promotion: Promotion) -> list[str]:
-    """Write what became of the challenger, for a person."""
-    lines = [_headline(promotion)]
-    if promotion.comparison:
-        lines += _numbers(promotion, promotion.comparison)
-    if promotion.moved:
-        lines.append(f"Load it with mlflow.pyfunc.load_model('models:/{promotion.model}@champion').")
-    return lines
-
-
 def _headline(promotion: Promotion) -> str:
+    """Write what became of the challenger."""
     model, version = promotion.model, promotion.challenger
     if promotion.verdict == "already champion":
         return promotion.reason
@@ -203,14 +179,19 @@ def _headline(promotion: Promotion) -> str:
     return f"Version {version} of {model} {done} the champion{before}. {promotion.reason}"
 
 
-def _numbers(promotion: Promotion, comparison: PairedComparison) -> list[str]:
-    low, high = (points(end, digits=2) for end in comparison.interval)
-    return [
-        f"On the same {comparison.images} test images, as each sweep's counted reading stored it (none is read again):",
-        f"  version {promotion.challenger} (challenger)  {percent(comparison.first_accuracy, digits=2)}, "
-        f"{comparison.first_only} right that the other has wrong",
-        f"  version {promotion.champion} (champion)    {percent(comparison.second_accuracy, digits=2)}, "
-        f"{comparison.second_only} right that the other has wrong",
-        f"  difference {points(comparison.difference, digits=2)} points (95% interval {low} to {high}), "
-        f"exact McNemar p = {comparison.p_value:.3g}: {promotion.verdict}",
-    ]
+def _numbers(promotion: Promotion) -> Iterator[str]:
+    """Yield the numbers by which it was judged, and how the new champion is loaded."""
+    compared = promotion.comparison
+    if compared:
+        low, high = (points(end, digits=2) for end in compared.interval)
+        first, second = (percent(share, digits=2) for share in (compared.first_accuracy, compared.second_accuracy))
+        alone = "right that the other has wrong"
+        yield f"On the same {compared.images} test images, by the stored predictions (nothing is evaluated again):"
+        yield f"  version {promotion.challenger} (challenger)  {first}, {compared.first_only} {alone}"
+        yield f"  version {promotion.champion} (champion)    {second}, {compared.second_only} {alone}"
+        yield (
+            f"  difference {points(compared.difference, digits=2)} points (95% interval {low} to {high}), "
+            f"exact McNemar p = {compared.p_value:.3g}: {promotion.verdict}"
+        )
+    if promotion.moved:
+        yield f"Load it with mlflow.pyfunc.load_model('models:/{promotion.model}@champion')."

@@ -226,7 +226,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
             if one["trained"]:
                 self._account.train(number)
             measurement = Measurement(one["epoch"], one["metrics"], one["trained"], one["stages"])
-            stop = self._study.report(number, measurement, one["seconds"])
+            stop = self._study.report(number, measurement)
             if measurement.epoch > self._told.get(number, 0) and self._study.is_live(number):
                 self._told[number] = measurement.epoch
                 self._announce(self._study.record(number))

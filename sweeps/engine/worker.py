@@ -63,7 +63,7 @@ def run_order(order: Mapping[str, Any]) -> None:
             tune.report({"place": _told[0]})
         take_share(order["cpus"], order["gpus"])
         keep_freed_memory()
-        outcome, reports = _run(order, stages, start)
+        outcome, reports = _run(order, stages)
     except Exception as error:
         failure = _answer(error, order)
         last: dict[str, Any] = {"failure": json.dumps(asdict(failure))}
@@ -99,7 +99,7 @@ def _answer(error: Exception, order: Mapping[str, Any]) -> Failure:
     return replace(failure, reason=f"{failure.reason} The traceback is in {file}")
 
 
-def _run(order: Mapping[str, Any], stages: StageStore, start: float) -> tuple[Outcome, Reports]:
+def _run(order: Mapping[str, Any], stages: StageStore) -> tuple[Outcome, Reports]:
     """Return the trial's outcome, and the measurements that were not reported yet."""
     runner: Runner = resolve_name(order["runner"])
     data = load_data(order["loader"], order["dataset"])
@@ -109,7 +109,7 @@ def _run(order: Mapping[str, Any], stages: StageStore, start: float) -> tuple[Ou
     def report(measurement: Measurement) -> None:
         metrics = {name: float(value) for name, value in measurement.metrics.items()}
         said = {"epoch": measurement.epoch, "metrics": metrics, "trained": measurement.trained}
-        reports.note({**said, "seconds": time.perf_counter() - start, "stages": stages.take_used()})
+        reports.note({**said, "stages": stages.take_used()})
 
     try:
         return runner(config, data, stages, report), reports

@@ -5,7 +5,6 @@ FACE = {
     "command": ("Command", "chosen_experiments", "specs_of_all", "specs_of_experiments"),
     "comparison": (
         "Comparison",
-        "DataGroup",
         "NARROW_COLUMNS",
         "Pair",
         "Together",
@@ -18,7 +17,7 @@ FACE = {
     "remembered": ("extended", "recall"),
     "reproduction": ("Reproduction",),
     "several": ("plan_sweeps", "run_sweeps"),
-    "status": ("COLUMNS", "KindUse", "SweepStatus", "require_known", "sweep_status", "sweeps_in", "use_by_kind"),
+    "status": ("COLUMNS", "SweepStatus", "require_known", "sweep_status", "sweeps_in"),
     "tracked": ("Remains", "Repaired", "find_remains", "remove", "repair"),
 }
 """What other rooms may import, by module."""

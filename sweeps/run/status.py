@@ -1,30 +1,23 @@
-"""The status of sweeps, and what their stages are worth, read from what they have written: at any time, from anywhere.
-
-It takes neither Ray nor a GPU.
-"""
+"""The status of sweeps, read from what they have written: at any time, from anywhere, without Ray or a GPU."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from carcls.errors import InputError, nearest
-from carcls.stages import seconds_of
-from carcls.stages_disk import list_store
 from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import SweepResult, find_result
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import is_known, is_sweep, read_file, sweeps_of
+from sweeps.spec.sweep_file import is_known, is_sweep, read_file
 from sweeps.study.records import read_history
 from sweeps.text import Column, json_of, minute, percent
-
-if TYPE_CHECKING:
-    from sweeps.trial import TrialRecord
+from sweeps.trial import TrialRecord
 
 State = Literal["running", "stopping", "unfinished", "finished"]
 
@@ -86,20 +79,15 @@ def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
     return sorted(told, key=lambda twin: twin["number"])
 
 
-def _unfinished(sweep: SweepStatus) -> list[dict[str, Any]]:
-    return [
-        {
-            "number": trial.number,
-            "experiment": trial.experiment,
-            "epoch": trial.epochs,
-            "epochs": trial.config["epochs"],
-            "accuracy": trial.measured("val_accuracy"),
-            "confirms": trial.confirms,
-        }
-        for trial in sweep.unfinished
-    ]
-
-
+# What is told of a trial that has not ended.
+_UNFINISHED: tuple[Column[TrialRecord], ...] = (
+    Column("number", lambda trial: trial.number),
+    Column("experiment", lambda trial: trial.experiment),
+    Column("epoch", lambda trial: trial.epochs),
+    Column("epochs", lambda trial: trial.config["epochs"]),
+    Column("accuracy", lambda trial: trial.measured("val_accuracy")),
+    Column("confirms", lambda trial: trial.confirms),
+)
 # What is told of a sweep in JSON (docs/json.md), and, where there is a title, in the table of all sweeps.
 COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("name", lambda s: s.name, "sweep", is_word=True),
@@ -115,9 +103,11 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("counts", lambda s: s.counts),
     Column("siblings", lambda s: sum(trial.sibling_of is not None for trial in s.board.trials)),
     Column("twins", _twins),
-    Column("unfinished", _unfinished),
+    Column("unfinished", lambda s: [json_of(_UNFINISHED, trial) for trial in s.unfinished]),
     Column("best", lambda s: s.board.best.number if s.board.best else None),
     Column("edits", lambda s: list(s.edits)),
+    Column("stage_hits", lambda s: sum(seconds is not None for t in s.board.trials for seconds in t.stages.values())),
+    Column("saved_seconds", lambda s: round(sum(trial.saved for trial in s.board.trials), 3)),
 )
 
 
@@ -193,48 +183,3 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
 def _last_change(folder: Path) -> float:
     names = ("sweep.json", "spec.yaml", "study.journal")
     return max(path.stat().st_mtime for name in names if (path := folder / name).exists())
-
-
-@dataclass(frozen=True, slots=True)
-class KindUse:
-    """The stages of one kind in a store.
-
-    Attributes:
-        kind: of stage.
-        stages: whole ones.
-        unfinished: those that go on some day, or are being made.
-        bytes: that all of them take on disk.
-        seconds: that the whole ones took to make.
-        hits: how often a trial of any sweep found one that it had not made.
-        saved: seconds of making that the hits took nobody.
-    """
-
-    kind: str
-    stages: int
-    unfinished: int
-    bytes: int
-    seconds: float
-    hits: int
-    saved: float
-
-
-def use_by_kind(out: Path) -> list[KindUse]:
-    """Return what the stages in ``out/stages`` are worth to the sweeps under ``out``, by kind in alphabetical order.
-
-    Raises:
-        InputError: the journal of a sweep is damaged.
-    """
-    listing = [stored for stored in list_store(out / "stages") if stored.state != "trash"]
-    saved: defaultdict[str, list[float]] = defaultdict(list)
-    for record in (record for folder in sweeps_of(out) for record in read_history(folder).records):
-        for name, seconds in record.stages.items():
-            if seconds is not None:
-                saved[name.partition("/")[0]].append(seconds)
-    found = []
-    for kind in sorted({stored.kind for stored in listing}):
-        stages = [stored for stored in listing if stored.kind == kind]
-        whole = [stored.path for stored in stages if stored.state == "made"]
-        made = round(sum(map(seconds_of, whole)), 3)
-        size, hits = sum(stored.size for stored in stages), len(saved[kind])
-        found.append(KindUse(kind, len(whole), len(stages) - len(whole), size, made, hits, round(sum(saved[kind]), 3)))
-    return found

@@ -64,7 +64,7 @@ def load_spec(
     words = _layers_of_words(sets, overrides or {}, mistakes)
     own_data = any(isinstance(layer.get("data"), Mapping) and layer["data"].get("path") for layer in words)
     small = demo or not (spec_file or own_data)
-    return _lay_over(_packaged(f"demo-{family}" if small else family), [said, *words], mistakes)
+    return _lay_over(_packaged(family), [*([_packaged(f"demo-{family}")] if small else []), said, *words], mistakes)
 
 
 def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]) -> SweepSpec:

@@ -75,6 +75,7 @@ class History:
         next_number: of the next trial, derived ones included.
         counted: trials that the budget counts.
         confirming: runs that repeat others with fresh seeds.
+        unfinished: numbers of trials that have not ended, those that run among them.
         begun: names of documented experiments and starts that were asked.
         digests: by digest, the trial that answers it: the first that was asked for it.
         spending: tells by number what a trial has taken so far, or None; its lines then say so.
@@ -88,6 +89,7 @@ class History:
         self.spending: Callable[[int], Spent | None] = lambda _: None
         self.noted: dict[str, Any] = {}
         self.next_number = self.counted = self.confirming = 0
+        self.unfinished: set[int] = set()
         self.begun: set[str] = set()
         self.digests: dict[str, int] = {}
         self._goals, self._older_spending = goals, read_older_spending(folder)
@@ -96,8 +98,6 @@ class History:
         self._ended: dict[int, TrialRecord] = {}
         self._twins: defaultdict[int, list[Twin]] = defaultdict(list)
         self._catch_up()
-
-    # Reading
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:
@@ -148,8 +148,6 @@ class History:
         compared = [one for one in came if one.is_compared and (not within_kind or one.kind == own.kind)]
         values = sorted((one.accuracies[epoch] for one in compared), reverse=True)
         return own.accuracies[epoch] < values[max(1, len(values) // stopping.reduction) - 1]
-
-    # Writing
 
     def write(self, log: Mapping[str, Any], number: int | None = None) -> None:
         """Write a line, of the study or of a trial that has lines already, and take it in."""
@@ -230,6 +228,7 @@ class History:
             self._twins[asked["duplicate_of"]].append(Twin(number, asked.get("near", False), asked["settings"]))
         else:
             self._ids[number] = place
+            self.unfinished |= set() if noted.get("outcome") else {number}
         if "refused" not in asked or self._goals.broken_by(asked["refused"]):
             self.begun |= {name for name in (asked.get("start") or asked["experiment"],) if name}
             if "duplicate_of" not in asked:
@@ -240,6 +239,7 @@ class History:
         noted = self._lines[place].noted
         number = noted["asked"].get("number", place)
         self._ended.pop(number, None)
+        self.unfinished = self.unfinished - {number} if noted["outcome"] else self.unfinished | {number}
         for derived in (noted["outcome"] or {}).get("derived", ()):
             self._ended[derived["number"]] = _derived_record(self.record(number), derived)
             self.digests.setdefault(derived["digest"], derived["number"])

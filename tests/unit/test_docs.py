@@ -34,6 +34,10 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/cli.md", "cluster/README.md"]
 # Of version 0.1: what is gone, by section and name, and what its users do instead.
 DROPPED: dict[str, str] = {
     "carsweep submit": "`ray job submit`, which Ray documents, runs the same command on the head (cluster/README.md)",
+    **dict.fromkeys(
+        ("carsweep stages", "carsweep stages: `--json`"),
+        "what it saved is told by the end of each sweep and `carsweep status`; sizes by `carsweep gc --dry-run`",
+    ),
 }
 
 

@@ -64,7 +64,6 @@ CASES = {
     "runs": Case([], ["mine"], looks=True),
     "compare": Case(["mine", "--top", "3"], ["mien"], looks=True),
     "promote": Case(["transfer", "--dry-run"], ["transfr"]),
-    "stages": Case([], ["--out", "nowhere"], looks=True),
     "gc": Case(["--disk", "1GB"], ["--keep", "2"]),
     "delete": Case(["mine", "--dry-run"], ["mien"]),
     "tracking repair": Case(["mine"], ["mien"]),

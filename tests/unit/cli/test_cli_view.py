@@ -215,7 +215,7 @@ def end_of(result: SweepResult) -> str:
 @pytest.mark.parametrize(
     "words",
     [
-        *("75.0% ±", "dropout=0.25", "out of memory", "Test accuracy 50.0%", "20.0% to 80.0%", "read once"),
+        *("75.0% ±", "dropout=0.25", "out of memory", "Test accuracy 50.0%", "20.0% to 80.0%", "evaluated once"),
         *("carsweep-transfer, version 3, alias challenger", "carsweep ui mine --out /runs", "mlflow.pyfunc.load_model"),
     ],
 )

@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from carcls.data.decode import EXTENSIONS, FORMATS, Box, UnreadableImage, read_square, read_squares
+from carcls.data.decode import EXTENSIONS, FORMATS, read_square, read_squares
+from carcls.data.manifest import Box
+from carcls.errors import UnreadableImage
 
 RED, GREEN, BLUE, WHITE = (220, 30, 30), (30, 200, 30), (30, 30, 220), (255, 255, 255)
 

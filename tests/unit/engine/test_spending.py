@@ -214,7 +214,7 @@ def test_how_far_a_sweep_is_counts_earlier_sessions() -> None:
     """Ended trials and the best one are those of the whole sweep; a pruned trial is never it, a derived one may be."""
     records = [
         record(0, "complete", metrics={"val_accuracy": 0.6}),
-        record(1, "pruned", metrics={"val_accuracy": 0.9}),
+        record(1, "pruned", metrics={"val_accuracy": 0.9}, epochs=1),
         record(2),
         record(3, "complete", metrics={"val_accuracy": 0.5}, sibling_of=0),
         record(4, "complete", metrics={"val_accuracy": 0.7}, sibling_of=0),

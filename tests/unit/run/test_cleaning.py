@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -347,24 +348,15 @@ def test_mistakes_of_the_command_are_told(out: Path, words: list[str]) -> None:
     assert left(out) == before
 
 
-def test_the_command_lists_what_stages_saved(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A kind a line for people; one object for scripts; a folder without sweeps is no mistake, a missing one is."""
-    assert CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path)], obj=[]).output == "No stages yet.\n"
-    with Study.open(tmp_path / "mine", spec_of(name="mine")) as study:
+def test_the_status_tells_what_cached_stages_saved(tmp_path: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    """How often trials found one that another had made, and the seconds of making that this took nobody."""
+    with Study.open(tmp_path / "runs" / "mine", spec_of(name="mine")) as study:
         for _ in range(3):
-            asked, store = study.ask(), StageStore(tmp_path / "stages")
+            asked, store = study.ask(), StageStore(tmp_path / "runs" / "stages")
             assert asked is not None
             store.get_or_make("pack", {"size": 64}, lambda _: time.sleep(0.2))
             study.tell_complete(asked.number, {"val_accuracy": 0.1}, 1, 1.0, {"stages": store.take_used()})
-        assert sum(record.saved for record in study.records()) == pytest.approx(0.4, abs=0.1)
-    write_file(tmp_path / "mine", "sweep", None, [spec_of(name="mine")])
-    shown = CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path)], obj=[]).output.splitlines()
-    assert shown[0].split() == ["kind", "stages", "size", "made", "in", "hits", "saved"]
-    assert shown[1].split()[:2] == ["pack", "1"]
-    assert shown[-1].endswith("sharing saved 0.4 s.")
-    CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path), "--json"], obj=[])
-    value = json.loads(capfd.readouterr().out)
-    assert (value["kinds"][0]["kind"], value["kinds"][0]["hits"]) == ("pack", 2)
-    assert value["saved"] == pytest.approx(2 * value["kinds"][0]["seconds"])
-    missing = CliRunner().invoke(carsweep, ["stages", "--out", str(tmp_path / "none")], obj=[])
-    assert isinstance(missing.exception, InputError)
+    write_file(tmp_path / "runs" / "mine", "sweep", None, [spec_of(name="mine")])
+    assert "\n  Cached stages were found 2 times, which saved 0.4 s of computing.\n" in run("status")[1]
+    (value,) = json.loads(run("status", "--json")[1])["sweeps"]
+    assert (value["stage_hits"], value["saved_seconds"]) == (2, pytest.approx(0.4, abs=0.05))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from carcls.errors import InputError, OutputError, SpecError
 from carcls.outcome import Measurement
-from sweeps.cli.folder import lines_of
+from sweeps.cli.folder import status_lines
 from sweeps.lock import locked
 from sweeps.run.command import Command
 from sweeps.run.remembered import extended, recall
@@ -373,7 +373,7 @@ def test_status_tells_which_trials_were_not_run_and_why(tmp_path: Path) -> None:
     said = json.loads(json.dumps(told.as_dict()))["twins"]
     assert [(twin["number"], twin["same_as"], twin["near"]) for twin in said] == twins
     assert all(near for _, _, near in twins)
-    line = next(line for line in lines_of(told, tmp_path) if "not run" in line)
+    line = next(line for line in status_lines(told, tmp_path) if "not run" in line)
     assert f"{twins[0][0]} (nearly the same as trial {twins[0][1]})" in line
 
 
@@ -404,11 +404,12 @@ def test_status_tells_how_a_sweep_stands_while_it_runs_and_after(tmp_path: Path)
             "confirms": None,
         }
     ]
-    assert f"  trial {asked.number} runs: search, epoch 1/{EPOCHS}, val accuracy 25.0%" in lines_of(running, tmp_path)
+    line = f"  trial {asked.number} runs: search, epoch 1/{EPOCHS}, val accuracy 25.0%"
+    assert line in status_lines(running, tmp_path)
     assert running.as_dict()["best"] in (0, 1)
     after = sweep_status(tmp_path, "mine")
     assert (after.state, after.holder) == ("unfinished", None)
-    assert any(line.startswith("  2 of 7 trials ended") for line in lines_of(after, tmp_path))
+    assert any(line.startswith("  2 of 7 trials ended") for line in status_lines(after, tmp_path))
     fewer = replace(after, spec=spec_of(trials=1))
-    assert any(line.startswith("  2 of 2 trials ended") for line in lines_of(fewer, tmp_path))
+    assert any(line.startswith("  2 of 2 trials ended") for line in status_lines(fewer, tmp_path))
     assert sweeps_in(tmp_path) == ["mine"]

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from carcls.data.config import DataSummary
 from carcls.errors import SpecError
-from sweeps.cli.execute import show
+from sweeps.cli.summary import print_outcome
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Registered, SweepResult, TestReading
-from sweeps.run.command import Command, specs_of_all
+from sweeps.run.command import specs_of_all
 from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Together
 from sweeps.run.several import with_share
 from sweeps.spec.spec import FAMILIES, SweepSpec
@@ -107,7 +107,7 @@ def test_the_table_has_a_row_for_each_family(width: int, columns: list[Column[Sw
     assert not together.is_whole
     assert "| scratch | none | – | – | – | 0 | 19 h 26 min | – |" in together.markdown().splitlines()
     file = io.StringIO()
-    show(Console(file=file, width=width), Command("all", "job", ()), together)
+    print_outcome(Console(file=file, width=width), Path("runs"), together)
     text = file.getvalue().partition("the winners of all families, in 19 h 26 min\n")[2].partition("\n\n")[0]
     assert "…" not in text
     assert all(column.title in text.splitlines()[0] for column in columns)

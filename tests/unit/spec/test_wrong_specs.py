@@ -25,13 +25,13 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from carcls.errors import InputError
-from sweeps.cli import execute
+from sweeps.cli import run as run_commands
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.run.remembered import recall
 from sweeps.run.status import sweeps_in
 from sweeps.spec.loading import edit_spec, load_spec, packaged_specs
-from sweeps.spec.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec
+from sweeps.spec.spec import FAMILIES, SECTIONS, SWEEP_SETTINGS, SweepSpec
 from sweeps.spec.sweep_file import Kind, write_file
 from sweeps.spec.values import TRIAL_SETTINGS
 
@@ -43,7 +43,7 @@ PLACE = re.compile(r"\S.*?(: must | must |: line |Invalid value for)|Invalid val
 NOISE = ("Traceback", "internal error", "pydantic", "Input should", "validation error", "Error:", "0x7f", "yaml.org")
 MANY = "… and more mistakes: mend these first."
 
-PACKAGED = packaged_specs()
+PACKAGED = {name: text for name, text in packaged_specs().items() if name in FAMILIES}
 TREES = {name: yaml.safe_load(text) for name, text in PACKAGED.items()}
 
 
@@ -333,7 +333,7 @@ def ask(case: Case, folder: Path) -> Answer:
     out, err = io.StringIO(), io.StringIO()
     begun = time.process_time()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(execute, "_plan", lambda command, *_, **__: specs.extend(command.specs))
+        patch.setattr(run_commands, "_plan", lambda command, *_, **__: specs.extend(command.specs))
         code = run_command(carsweep, words)
     return Answer(code, out.getvalue(), err.getvalue(), specs[0] if specs else None, time.process_time() - begun)
 
