@@ -147,7 +147,7 @@ def end_now(reason: str) -> None:
     """End this process from whatever thread, though the main one may hang: call the last words, latest first.
 
     Args:
-        reason: one sentence, told if no signal has come: whoever sent one knows.
+        reason: one sentence, printed if no signal has come: whoever sent one knows.
     """
     time.sleep(_TOGETHER_SECONDS)
     signalled = _has_arrived()

@@ -1,4 +1,4 @@
-"""What stands between Tune and the study: every trial that runs, who hears of it, and how it ends."""
+"""What stands between Tune and the study: every trial that runs, who is notified of it, and how it ends."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
     """Hands out the study's trials and closes them.
 
     Args:
-        study: asked and told; its journal is the only lasting memory.
+        study: its journal is the only lasting memory.
         work: of the sweep.
         machines: on which trials run.
-        halt: whether the sweep goes on; told of failures that end it, also of the observers'.
-        observers: who hears of trials, each once and in order.
-        on_status: gets the budget's status, before the observers hear what changed it.
-        goes_on: asked once the search is over; tells whether the study has more now, which confirms it.
+        halt: whether the sweep goes on; failures may end it, also those of the observers.
+        observers: notified of trials, each once and in order.
+        on_status: gets the budget's status, before the observers are notified of what changed it.
+        goes_on: asked once the search is over; returns whether the study has more now, which confirms it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         goes_on: Callable[[], bool],
     ) -> None:
         super().__init__()
-        self.halt, self.quarantine = halt, Quarantine(halt.tell)
+        self.halt, self.quarantine = halt, Quarantine(halt.notify)
         self.share = share = trial_resources(work.spec, *machines)
         self._study, self._work = study, work
         self._recovery = Recovery(study, halt, self.quarantine, max(machine.cores for machine in machines))
@@ -63,7 +63,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         self._last: Process | None = None  # that came to the end of a trial last, if it lives
         self._is_finished = False
         self._running: dict[str, Running] = {}  # by Tune's id
-        self._told: dict[int, int] = {}  # the last epoch that was told of each trial
+        self._reported: dict[int, int] = {}  # the last epoch of each trial that the observers know
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune saves it; its memory is the journal
@@ -102,7 +102,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         """Return the next trial, after the last one of the search of what confirms it, if the budgets allow one."""
         may_start = self.halt.may_start(lambda: self._account.used_up(self._study.left()))
         asked = self._study.ask() if may_start else None
-        self._tell_finished()
+        self._announce_finished()
         if asked is None and not self._running and self._goes_on():
             return self._next()
         return asked
@@ -115,16 +115,16 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         """Tell whether the sweep ends now; asked step after step. Processes that hang are ended meanwhile."""
         now = time.monotonic()
         hangs, self._looked = self._patience.look(now - self._looked), now
-        self.quarantine.look()
+        self.quarantine.release_gone()
         must_end = self.halt.must_end()
         for trial in self._running.values():
             if trial.number in hangs:
                 trial.failure = Failure("lost", hangs[trial.number])
                 why = f"{trial.failure.reason} It goes on from its last epoch."
-                self.halt.tell(f"trial {trial.number} hangs and is ended: {why}")
+                self.halt.notify(f"trial {trial.number} hangs and is ended: {why}")
             # Tune would wait for the epoch that runs, and give up after 15 s.
             if trial.process is not None and (must_end or trial.number in hangs):
-                ray.kill(trial.process)  # one that does not answer gets SIGKILL after 5 s; Tune then tells of its death
+                ray.kill(trial.process)  # Ray sends SIGKILL after 5 s; Tune then reports its death
         return must_end
 
     def keeps(self, group: Any) -> bool:
@@ -132,7 +132,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
 
         It does on what is out of use, and for the process of the last trial, which serves what comes after the trials.
         """
-        if self.quarantine.takes(group):
+        if self.quarantine.retains(group):
             return True
         last = self._last if self._is_finished and not self._running else None
         if last is None or self.quarantine.place_of(last.actor).group != group.id.hex():
@@ -140,26 +140,26 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         self._work.session.keep(last, group)
         return True
 
-    # What Tune tells
+    # What Tune reports
 
-    def begin(self, tune_id: str, process: Any) -> None:
-        """A process runs the trial; news only when it is another one than before."""
+    def on_start(self, tune_id: str, process: Any) -> None:
+        """A process runs the trial; Tune may say so again and again."""
         trial = self._running.get(tune_id)
         if trial is None or trial.process is process:
             return
         trial.process, trial.failure = process, None
         self._patience.begin(trial.number, trial.config)
         self._account.start(trial.number, trial.given.cpus, trial.given.gpus)
-        if trial.number not in self._told:
+        if trial.number not in self._reported:
             record = self._study.record(trial.number)
-            self._told[trial.number] = record.epochs
+            self._reported[trial.number] = record.epochs
             self._announce(record)
         self._recovery.avoid(trial)
 
-    def hear(self, tune_id: str, result: Mapping[str, Any]) -> bool:
-        """The trial's process says something, not its last word; tell whether the trial should stop."""
+    def on_report(self, tune_id: str, result: Mapping[str, Any]) -> bool:
+        """The trial's process reports something, not its end; return whether the trial should stop."""
         trial = self._running[tune_id]
-        if "place" in result:  # said with the first of its trials only
+        if "place" in result:  # reported with the first of its trials only
             self.quarantine.places[trial.process] = Place(**json.loads(result["place"]))
             self._recovery.avoid(trial)
         if "failure" in result:  # and the process ends itself, since it can use no GPU
@@ -167,19 +167,19 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
             self._account.stop(trial.number, saw_gpu=False)
         said = json.loads(result.get("measurements", "[]"))
         last = said[-1]["epoch"] if said else 0
-        self._patience.hear(trial.number, last, trained=any(one["trained"] for one in said))
+        self._patience.on_report(trial.number, last, trained=any(one["trained"] for one in said))
         if not said:
             return False
         self.quarantine.clear(trial.process)
         return self._measure(trial.number, said) or not self.halt.may_go_on()
 
-    def lose(self, tune_id: str, words: str) -> None:
+    def on_death(self, tune_id: str, words: str) -> None:
         """The trial's process died, and ``words`` are Ray's; Tune may start another one of itself."""
         trial = self._running.get(tune_id)
         if trial is None:
             return
         self._leave(trial)
-        self._recovery.bury(trial, words)
+        self._recovery.note_death(trial, words)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Close the trial, for which Tune does no more, unless it is to be tried again or left unfinished."""
@@ -194,7 +194,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
             else:
                 self._recovery.succeed(trial)
             self._leave(trial)
-            self._tell_finished()
+            self._announce_finished()
 
     def _close(self, trial: Running, result: Mapping[str, Any], *, died: bool) -> None:
         if died and self.halt.may_go_on():
@@ -215,10 +215,10 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         self._account.stop(trial.number)
         self._patience.end(trial.number)
 
-    # News
+    # What observers are notified of
 
     def _measure(self, number: int, said: Sequence[Mapping[str, Any]]) -> bool:
-        """Note measurements as a trial's process reports them, perhaps after it died; tell whether it should stop.
+        """Note measurements as a trial's process reported them; return whether the trial should stop.
 
         Those after the one at which it should do not count.
         """
@@ -227,18 +227,18 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
                 self._account.train(number)
             measurement = Measurement(one["epoch"], one["metrics"], one["trained"], one["stages"])
             stop = self._study.report(number, measurement)
-            if measurement.epoch > self._told.get(number, 0) and self._study.is_live(number):
-                self._told[number] = measurement.epoch
+            if measurement.epoch > self._reported.get(number, 0) and self._study.is_live(number):
+                self._reported[number] = measurement.epoch
                 self._announce(self._study.record(number))
             if stop:
                 if self._study.is_live(number):
                     self._study.tell_pruned(number)
-                self._tell_finished()
+                self._announce_finished()
                 return True
         return False
 
-    def _tell_finished(self) -> None:
-        """The study may have finished trials; derived ones are no news, but may be the best."""
+    def _announce_finished(self) -> None:
+        """The study may have finished trials; derived ones are not announced, but may be the best."""
         for record in self._study.take_finished():
             if record.sibling_of is None:
                 self._announce(record)
@@ -246,7 +246,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
                 self._account.note(record)
 
     def _announce(self, record: TrialRecord) -> None:
-        """Tell everybody; an exception of theirs ends the sweep, not Tune's loop."""
+        """Notify everybody; an exception of theirs ends the sweep, not Tune's loop."""
         self._account.note(record)
         if self.halt.error is not None:
             return

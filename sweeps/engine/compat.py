@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # seconds of computing.
 _SERVICES = ("start_api_server", "start_monitor", "start_log_monitor")
 # The first is of Ray's memory monitor, which ends a process on purpose; the others mean that it, or what it was about
-# to tell, went with its machine.
+# to report, went with its machine.
 _DEATHS = (OutOfMemoryError, NodeDiedError, WorkerCrashedError, ObjectLostError)
 _PRELOAD = "RAY_preload_python_modules"
 _PROCESSES = "--num_prestart_python_workers="
@@ -57,7 +57,7 @@ class Servers:
 
     Time limits and terminals signal the whole process group of a command. Ray's servers would die with it, and Ray ends
     a driver that waits for them after a minute, without a word. Where they die all the same (a control group is
-    signalled, memory runs out), the command is told at once, and ends.
+    signalled, memory runs out), the command says so at once, and ends.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ def processes_kept(keeps: Callable[[Any], bool]) -> Iterator[None]:
     And have it take every death of a trial's process for one; for some it would give up the experiment.
 
     Args:
-        keeps: gets the placement group, and tells whether it stays.
+        keeps: gets the placement group, and returns whether it stays.
     """
     manager = getattr(sys.modules.get("ray.air.execution._internal.actor_manager"), "RayActorManager", None)
     groups = sys.modules.get("ray.air.execution.resources.placement_group")

@@ -1,7 +1,7 @@
 """Runs a sweep's trials with Ray Tune, over a study that outlives it.
 
 Tune places trials on processes, uses these again and stops trials that the study gives up. Its searcher, scheduler and
-stopper pass on to the bridge what it asks and tells. All it knows can be lost: the journal and the stage store are
+stopper are the bridge, or pass on to it. All it knows can be lost: the journal and the stage store are
 enough to go on.
 """
 
@@ -63,7 +63,7 @@ def run_trials(
     confirm: Confirm | None = None,
     edits: Sequence[str] | None = None,
     costs: Costs = lambda _: {},
-    tell: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
     on_status: Callable[[BudgetStatus], None] = lambda _: None,
 ) -> EngineResult:
     """Run the trials that the study in the sweep's folder still owes, and return all it has.
@@ -75,21 +75,21 @@ def run_trials(
 
     Args:
         work: of the sweep; Ray is started or joined if anything is to be run.
-        observers: told what happens, in this order; an exception ends the sweep resumably and is raised again.
+        observers: notified of what happens, in this order; an exception ends the sweep resumably and is raised again.
         confirm: asked once the search is over, unless it was interrupted; what it answers is run too.
         edits, costs: as in ``Study.open``.
-        tell: gets a sentence when the sweep begins to stop.
-        on_status: told what is spent and what is to come, before the observers are told the news.
+        notify: gets a sentence when the sweep begins to stop.
+        on_status: gets what is spent and what is to come, before the observers are notified.
 
     Raises:
-        InputError: the spec asks for more than there is, or the folder holds another sweep.
+        InputError: the spec asks for more than there is, or the folder is of another sweep.
     """
     spec, folder = work.spec, work.folder
-    halt = Halt(folder, tell, time.monotonic() + (spec.hours or math.inf) * 3600)
+    halt = Halt(folder, notify, time.monotonic() + (spec.hours or math.inf) * 3600)
     with Study.open(folder, spec, edits=edits, costs=costs) as study, interruptible(halt.interrupt):
         if study.reopened:
             numbers = f"trial{'s' * (len(study.reopened) > 1)} {', '.join(map(str, study.reopened))}"
-            tell(f"Tried again, since they failed through no fault of their own: {numbers}.")
+            notify(f"Tried again, since they failed through no fault of their own: {numbers}.")
         goes_on = partial(_confirm, study, halt, confirm)
         if study.has_work or goes_on():
             machines = work.session.connect(folder / "ray.log")
@@ -107,7 +107,7 @@ def run_trials(
 
 
 def _confirm(study: Study, halt: Halt, confirm: Confirm | None) -> bool:
-    """Go on, once, from the search to what confirms it; tell whether there is anything to run."""
+    """Go on, once, from the search to what confirms it; return whether there is anything to run."""
     if confirm is None or halt.confirming or not halt.may_go_on():
         return False
     halt.confirming = True
@@ -136,7 +136,7 @@ def _run_tune(bridge: Bridge, work: Work, machines: Sequence[Machine]) -> None:
             verbose=0,
         ),
     )
-    work.session.let_go()
+    work.session.release()
     with processes_kept(bridge.keeps):
         tuner.fit()
 
@@ -152,7 +152,7 @@ def _resources_of(machines: Sequence[Machine], order: Mapping[str, Any]) -> dict
 
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedulers by their base class
-    """Passes what Tune tells of running trials on to the bridge."""
+    """Passes what Tune reports of running trials on to the bridge."""
 
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedulers 
         for trial in live:
             if trial.status == Trial.RUNNING:
                 with self._bridge.halt.catching():
-                    self._bridge.begin(trial.trial_id, trial.temporary_state.ray_actor)
+                    self._bridge.on_start(trial.trial_id, trial.temporary_state.ray_actor)
         fresh = [trial for trial in live if trial.status == Trial.PENDING and trial.trial_id not in self._chosen]
         if not fresh:
             return None
@@ -186,7 +186,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedulers 
         """Pass a message on; answer stop or continue. The last message of a trial comes when it is complete."""
         stop = True
         with self._bridge.halt.catching():
-            stop = self._bridge.hear(trial.trial_id, result)
+            stop = self._bridge.on_report(trial.trial_id, result)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, _controller: Any, trial: Any) -> None:
@@ -195,4 +195,4 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedulers 
             said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
         except (OSError, TypeError):
             said = ""
-        self._bridge.lose(trial.trial_id, said.rpartition("Failure # ")[2])
+        self._bridge.on_death(trial.trial_id, said.rpartition("Failure # ")[2])

@@ -24,18 +24,18 @@ class Halt:
 
     Attributes:
         folder: of the sweep, where a request to stop would be.
-        tell: gets a sentence when the sweep begins to stop.
+        notify: gets a sentence when the sweep begins to stop.
         deadline: when the hours of the search are over, by time.monotonic.
         cause: why running trials end; the last epoch of each is on disk already.
         at_once: whether they end without finishing the epoch that runs.
         error: an exception of an observer, or of the journal, when it is why.
         stopped: the failures of trials, when they are why.
         used_up: the budget because of which a trial was refused, and from then on every other.
-        confirming: whether the search is over; the hours do not hold for what confirms it.
+        confirming: whether the search is over; the hours do not count for what confirms it.
     """
 
     folder: Path
-    tell: Callable[[str], None]
+    notify: Callable[[str], None]
     deadline: float
     cause: Literal["", "interrupt", "error", "failures"] = ""
     at_once: bool = False
@@ -65,11 +65,12 @@ class Halt:
             return True
         if not self._patient_until:
             self._patient_until = time.monotonic() + STOP_SECONDS
-            self.tell(f"Stopping after the epochs that run, at most {STOP_SECONDS:.0f} s; Ctrl-C again stops at once.")
+            limit = f"at most {STOP_SECONDS:.0f} s"
+            self.notify(f"Stopping after the epochs that run, {limit}; Ctrl-C again stops at once.")
         return time.monotonic() >= self._patient_until
 
     def may_start(self, used_up: Callable[[], UsedUp]) -> bool:
-        """Tell whether a trial may start; ``used_up`` tells the budget, besides the hours, that forbids it."""
+        """Tell whether a trial may start; ``used_up`` returns the budget, besides the hours, that forbids it."""
         if not self.may_go_on() or self.used_up in ("epochs", "cost"):
             return False
         out_of_time = not self.confirming and (self.used_up == "hours" or time.monotonic() >= self.deadline)
@@ -78,10 +79,10 @@ class Halt:
         return not now
 
     def interrupt(self) -> bool:
-        """A signal has come: end the sweep gently; tell whether that is news."""
-        news = self.cause != "interrupt"
+        """A signal has come: end the sweep gently; return whether it is the first."""
+        is_first = self.cause != "interrupt"
         self.cause = "interrupt"
-        return news
+        return is_first
 
     def note(self, failure: Failure | None) -> None:
         """A trial has failed, or (None) was complete or stopped early: equal failures in a row end the sweep."""
@@ -98,7 +99,7 @@ class Halt:
 
     @contextmanager
     def catching(self) -> Iterator[None]:
-        """End the sweep, resumably, because of an exception inside; Tune would tell it with a traceback of its own."""
+        """End the sweep, resumably, because of an exception inside; Tune would print a traceback of its own."""
         try:
             yield
         except Exception as error:

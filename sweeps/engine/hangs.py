@@ -9,11 +9,11 @@ from typing import Any, Literal
 from carcls.config import TrialConfig
 from carcls.unfreezing import open_stages
 from sweeps.engine.resources import Machine, Share, rates_of
-from sweeps.engine.worker import last_told
+from sweeps.engine.worker import last_reported
 from sweeps.text import rough_duration
 
 # A trial hangs that says nothing for TIMES what an epoch takes, but for no less than least_seconds(). Before an epoch
-# of the kind was seen, and once it has told its last, for no less than UNKNOWN times that: an hour.
+# of the kind was seen, and once it has reported its last, for no less than UNKNOWN times that: an hour.
 TIMES = 10
 UNKNOWN = 12
 # Of the time between two looks no more than this counts: the driver was stopped, or the whole machine was.
@@ -65,7 +65,7 @@ class Patience:
         """A process takes up a trial."""
         self._waits[number] = _Wait(config, self._now, _comes_after(config, 0))
 
-    def hear(self, number: int, epoch: int = 0, *, trained: bool = False) -> None:
+    def on_report(self, number: int, epoch: int = 0, *, trained: bool = False) -> None:
         """The trial gives a sign of life: an epoch, perhaps one that was trained just now, or another (0)."""
         wait = self._waits.get(number)
         if wait is None:
@@ -109,6 +109,6 @@ class Patience:
 
 def _comes_after(config: TrialConfig, epoch: int) -> Comes:
     """Return what a trial reports after ``epoch``: one with a frozen or an unfrozen backbone, or how it ends."""
-    if epoch >= last_told(config):
+    if epoch >= last_reported(config):
         return "end"
     return "unfrozen" if open_stages(config.training().unfreezing, epoch, config.epochs, 1) else "frozen"

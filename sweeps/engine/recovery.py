@@ -1,8 +1,8 @@
 """What is done about trials that fail, by the policies of ``sweeps.failures``, and what takes the blame.
 
 Machines and GPUs on which trials fail are put out of use. Ray lets nobody choose a GPU, and starts processes on what is
-out of use, too: each is ended at once, and what was reserved for it is held until the sweep is over, so that there is
-soon no room for another one.
+out of use, too: each is ended at once, and what was reserved for it stays so until the sweep is over. Soon there is no
+room for another one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sweeps.engine.halt import Halt
 from sweeps.failures import IN_A_ROW, POLICIES, Failure, Try, failure_of_death, has_whole_share, next_try
 from sweeps.study.study import Study
 
-# So often is looked whether machines are gone of which something is held.
+# So often is looked whether machines are gone of which something is retained.
 _GONE_SECONDS = 10.0
 
 
@@ -32,7 +32,7 @@ class Running:
         number, config: of the trial, with the micro-batches that it is given.
         given: with what it is tried.
         process: Ray's actor that runs it; None before it has begun.
-        failure: what its process told before it ended itself, or was ended for; None before that.
+        failure: what its process reported before it ended itself, or was ended for; None before that.
     """
 
     number: int
@@ -69,34 +69,34 @@ class Quarantine:
     """Machines (Ray's nodes) and single GPUs that are out of use, until it is closed.
 
     Attributes:
-        tell: gets one sentence for each.
-        places: of processes (Ray's actors), once they have told.
+        notify: gets one sentence for each.
+        places: of processes (Ray's actors), once they have reported it.
     """
 
-    tell: Callable[[str], None]
+    notify: Callable[[str], None]
     places: dict[Any, Place] = field(default_factory=dict)
     _out: set[Place] = field(default_factory=set)
     _failed: dict[Place, list[tuple[int, Place]]] = field(default_factory=dict)  # trials in a row, and where
-    _held: list[tuple[PlacementGroup, str]] = field(default_factory=list)  # whose processes have ended, with the node
+    _retained: list[tuple[PlacementGroup, str]] = field(default_factory=list)  # with its node
     _looked: float = field(default_factory=time.monotonic)
 
     def close(self) -> None:
-        """Give back what is held."""
-        while self._held:
-            remove_placement_group(self._held.pop()[0])
+        """Give back what is retained."""
+        while self._retained:
+            remove_placement_group(self._retained.pop()[0])
 
-    def look(self) -> None:
-        """Give back what is held on machines that are gone: Ray would reserve as much on others instead."""
-        if not self._held or time.monotonic() - self._looked < _GONE_SECONDS:
+    def release_gone(self) -> None:
+        """Give back what is retained on machines that are gone: Ray would reserve as much on others instead."""
+        if not self._retained or time.monotonic() - self._looked < _GONE_SECONDS:
             return
         self._looked = time.monotonic()
         nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        for held in [held for held in self._held if held[1] not in nodes]:
-            self._held.remove(held)
-            remove_placement_group(held[0])
+        for retained in [retained for retained in self._retained if retained[1] not in nodes]:
+            self._retained.remove(retained)
+            remove_placement_group(retained[0])
 
     def place_of(self, process: Any) -> Place:
-        """Return what a process told of itself; all empty before it has."""
+        """Return where a process is; all empty before it has reported it."""
         return self.places.get(process, Place())
 
     def has(self, process: Any) -> bool:
@@ -106,12 +106,12 @@ class Quarantine:
     def _is_out(self, location: Place) -> bool:
         return not self._out.isdisjoint((location, location.machine))
 
-    def takes(self, group: PlacementGroup) -> bool:
-        """Tell whether the group, whose process has ended, is held from now on."""
+    def retains(self, group: PlacementGroup) -> bool:
+        """Return whether the group, whose process has ended, stays reserved from now on."""
         name = group.id.hex()
         node = next((p.node for p in self.places.values() if p.group == name and self._is_out(p.location)), "")
         if node:
-            self._held.append((group, node))
+            self._retained.append((group, node))
         return bool(node)
 
     def clear(self, process: Any) -> None:
@@ -156,7 +156,7 @@ class Quarantine:
         return location if len(self._failed[location]) >= IN_A_ROW else None
 
     def _take_out(self, location: Place, why: str) -> bool:
-        """Put a location out of use, unless it is the last one; tell whether it is out now, or gone."""
+        """Put a location out of use, unless it is the last one; return whether it is out now, or gone."""
         nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
         if self._is_out(location) or location.node not in nodes:
             return True
@@ -168,7 +168,7 @@ class Quarantine:
         self._out.add(location)
         what = f"{nodes[location.node]['NodeManagerHostname']} (node {location.node[:8]})"
         what = f"GPU {location.gpu} of {what}" if location.gpu else what
-        self.tell(f"{what} {why}, so this sweep does not use it any more")
+        self.notify(f"{what} {why}, so this sweep does not use it any more")
         return True
 
 
@@ -177,8 +177,8 @@ class Recovery:
     """Does what the policy of a failure says.
 
     Attributes:
-        study: told of the trials.
-        halt: told of failures that end the sweep.
+        study: where the end of each trial is noted.
+        halt: ends the sweep where failures do not stop.
         quarantine: takes machines and GPUs out of use.
         cores: of the largest machine.
     """
@@ -194,12 +194,12 @@ class Recovery:
         self.quarantine.clear(trial.process)
 
     def avoid(self, trial: Running) -> None:
-        """End the trial's process where its machine or GPU is out of use; Tune then tells of its death."""
+        """End the trial's process where its machine or GPU is out of use; Tune then reports its death."""
         if self.quarantine.has(trial.process):
             trial.failure = Failure("preempted", "its machine or GPU is out of use.")
             ray.kill(trial.process)
 
-    def bury(self, trial: Running, words: str) -> None:
+    def note_death(self, trial: Running, words: str) -> None:
         """Note why the trial's process died, of which ``words`` are Ray's, unless that is known."""
         died = failure_of_death(words, self.quarantine.place_of(trial.process).actor)
         if died.kind == "out_of_memory" and trial.process is None and has_whole_share(trial.given, self.cores):
@@ -215,7 +215,7 @@ class Recovery:
         if policy.then == "more":
             self._give_more(trial, failure)
         elif policy.then == "elsewhere" and excused:
-            self.halt.tell(f"trial {trial.number} goes on elsewhere: {failure.reason}")
+            self.halt.notify(f"trial {trial.number} goes on elsewhere: {failure.reason}")
             self.study.hand_back(trial.number, counted=False)
         elif policy.then == "again":
             counted = policy.counts and not excused
@@ -229,7 +229,7 @@ class Recovery:
             said = f" Tried before it failed: {'; '.join(tried)}." if tried else ""
             self._give_up(trial, Failure(failure.kind, f"{failure.reason}{said}"))
             return
-        self.halt.tell(f"trial {trial.number} ran out of memory; trying again with {more.tried[-1]}")
+        self.halt.notify(f"trial {trial.number} ran out of memory; trying again with {more.tried[-1]}")
         self.study.hand_back(trial.number, counted=False, retry=asdict(more))
 
     def _give_up(self, trial: Running, failure: Failure) -> None:

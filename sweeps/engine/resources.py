@@ -75,14 +75,14 @@ class Share(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A process that ran trials: Ray's actor, and the share that it holds."""
+    """A process that ran trials: Ray's actor, and the share that it has."""
 
     actor: Any
     cpus: float
     gpus: float
 
     def has(self, share: Share) -> bool:
-        """Tell whether it holds what a trial with this share gets, or more; a GPU only where that one gets any."""
+        """Return whether it has what a trial with this share gets, or more; a GPU only where that one gets any."""
         return self.cpus >= share.cpus and self.gpus >= share.gpus and (self.gpus > 0) == (share.gpus > 0)
 
 

@@ -75,7 +75,7 @@ class RaySession:
         with uninterrupted(), self._exits:
             self._end()
 
-    def start_ahead(self, log: Path, *, preload: bool, processes: int | None = None) -> None:
+    def start_in_background(self, log: Path, *, preload: bool, processes: int | None = None) -> None:
         """Begin to start or join Ray, while this process loads libraries and decodes images.
 
         Args:
@@ -94,7 +94,7 @@ class RaySession:
         Raises:
             InputError: the cluster cannot be joined, or there is no room for Ray's folder.
         """
-        self.start_ahead(log, preload=False)
+        self.start_in_background(log, preload=False)
         if self._ready is not None:
             self._ready.result()
         _prepare(log)
@@ -105,7 +105,7 @@ class RaySession:
         """Leave a process what Ray has reserved for it, its placement group, until it is let go."""
         self.process, self._group = process, group
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """End the process that was kept, and give back what was reserved for it."""
         if self.process is not None:
             ray.kill(self.process.actor)
@@ -137,7 +137,7 @@ class RaySession:
         if ray.is_initialized():
             if not self._servers.serve:
                 threading.Event().wait()  # who watches them ends this process; Ray would only wait for them
-            self.let_go()
+            self.release()
             self._servers.leave()
             if is_ours:
                 _shut_down()

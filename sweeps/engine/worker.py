@@ -1,6 +1,6 @@
 """What Ray runs in a trial's process, and how its measurements travel.
 
-Processes are used again, so that libraries and data are loaded once in each. Short epochs are told in groups, since
+Processes are used again, so that libraries and data are loaded once in each. Short epochs are reported in groups, since
 each message waits for a turn of Tune's loop.
 """
 
@@ -35,19 +35,19 @@ Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]],
 
 # So long Ray may take to end a process.
 _KILL_SECONDS = 10.0
-# So long a measurement may wait for the next one; epochs that take longer are told at once.
+# So long a measurement may wait for the next one; epochs that take longer are reported at once.
 GROUP_SECONDS = 0.5
-# A trial that has taken longer tells its last epoch before it ends: that may take long, and is known by it.
+# A trial that has taken longer reports its last epoch before it ends: that may take long, and is known by it.
 _BEFORE_END_SECONDS = 1.0
-# Where this process runs, once it has told: each report costs milliseconds.
-_told: list[str] = []
+# Where this process runs, once it has reported it: each report costs milliseconds.
+_place_reported: list[str] = []
 
 
 def run_order(order: Mapping[str, Any]) -> None:
     """Run one trial: report its measurements, then ``outcome`` or ``failure``; first of all a process's ``place``.
 
-    The last measurements come with the outcome. A failure is told as the JSON of ``sweeps.failures.Failure``. After a
-    CUDA error the process ends itself, since it can use its GPU no more, and so does one that cannot use it at all; the
+    The last measurements come with the outcome. A failure is the JSON of ``sweeps.failures.Failure``. After a CUDA
+    error the process ends itself, since it can use its GPU no more, and so does one that cannot use it at all; the
     trial goes on in another one.
 
     A trial that is stopped ends inside its report: the thread waits there, and leaves when the process is used again.
@@ -58,9 +58,9 @@ def run_order(order: Mapping[str, Any]) -> None:
     # One word is enough: a trial that waits for what another one makes does not hang.
     start, stages = time.perf_counter(), StageStore(Path(order["stages"]), lambda: tune.report({"waits": True}))
     try:
-        if not _told:
-            _told.append(_place())
-            tune.report({"place": _told[0]})
+        if not _place_reported:
+            _place_reported.append(_place())
+            tune.report({"place": _place_reported[0]})
         take_share(order["cpus"], order["gpus"])
         keep_freed_memory()
         outcome, reports = _run(order, stages)
@@ -104,7 +104,7 @@ def _run(order: Mapping[str, Any], stages: StageStore) -> tuple[Outcome, Reports
     runner: Runner = resolve_name(order["runner"])
     data = load_data(order["loader"], order["dataset"])
     config, stopping = TrialConfig.model_validate(order["config"]), EarlyStopping.model_validate(order["stopping"])
-    reports = Reports(tune.report, told_at_once(config, stopping), last=last_told(config))
+    reports = Reports(tune.report, reported_at_once(config, stopping), last=last_reported(config))
 
     def report(measurement: Measurement) -> None:
         metrics = {name: float(value) for name, value in measurement.metrics.items()}
@@ -161,7 +161,7 @@ class Reports:
         send: gets ``{"measurements": JSON}``; may not return when the trial is stopped.
         at_once: epochs whose measurement waits for no other.
         clock: seconds that only grow.
-        last: the last epoch that is told before the trial ends.
+        last: the last epoch that is reported before the trial ends.
     """
 
     def __init__(
@@ -173,33 +173,33 @@ class Reports:
         last: int = 0,
     ) -> None:
         self._send, self._at_once, self._last, self._clock = send, at_once, last, clock
-        self._held: list[dict[str, Any]] = []
+        self._waiting: list[dict[str, Any]] = []
         self._began, self._sent = clock(), -math.inf
 
     def note(self, said: dict[str, Any]) -> None:
-        """Take a measurement, plain JSON values with its ``epoch``; send what is held when it is time."""
-        self._held.append(said)
+        """Take a measurement, plain JSON values with its ``epoch``; send what waits when it is time."""
+        self._waiting.append(said)
         now = self._clock()
         is_last = said["epoch"] == self._last and now - self._began >= _BEFORE_END_SECONDS
         if is_last or said["epoch"] in self._at_once or now - self._sent >= GROUP_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is held, if anything is."""
-        if self._held:
+        """Send what waits, if anything does."""
+        if self._waiting:
             self._send(self.take())
             self._sent = self._clock()
 
     def take(self) -> dict[str, Any]:
-        """Return what is held, for a message that is sent anyway; nothing is held after."""
-        held, self._held = self._held, []
-        return {"measurements": json.dumps(held)} if held else {}
+        """Return what waits, for a message that is sent anyway; nothing waits after."""
+        waiting, self._waiting = self._waiting, []
+        return {"measurements": json.dumps(waiting)} if waiting else {}
 
 
-def told_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[int]:
-    """Return the epochs (from 1) that are told at once: a trial may end there, or the backbone opens for the next.
+def reported_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[int]:
+    """Return the epochs (from 1) reported at once: a trial may end there, or the backbone is unfrozen for the next.
 
-    >>> sorted(told_at_once(TrialConfig(epochs=10, unfreezing="5:all"), EarlyStopping()))
+    >>> sorted(reported_at_once(TrialConfig(epochs=10, unfreezing="5:all"), EarlyStopping()))
     [2, 5, 6]
     """
     epochs = config.epochs
@@ -207,6 +207,6 @@ def told_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[int]
     return frozenset({*stopping.rungs(epochs), opens})
 
 
-def last_told(config: TrialConfig) -> int:
-    """Return the last epoch (from 1) that a trial tells before it ends; retrieval tells the last with its score."""
+def last_reported(config: TrialConfig) -> int:
+    """Return the last epoch (from 1) that a trial reports before it ends; retrieval reports the last with its score."""
     return config.epochs - (config.family == "retrieval")

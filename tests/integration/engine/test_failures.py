@@ -160,9 +160,9 @@ def run(
             **changes,
         }
     )
-    tell = (said if said is not None else []).append
+    notify = (said if said is not None else []).append
     with light_work(folder, spec, "failing_runner", {"spoil": wrong, **data}, stages) as work:
-        return run_trials(work, [observer or Diary()], edits=edits, tell=tell)
+        return run_trials(work, [observer or Diary()], edits=edits, notify=notify)
 
 
 @pytest.mark.usefixtures("session")

@@ -34,7 +34,7 @@ def with_epochs(patience: Patience, seconds: int, epochs: int = 2, **settings: A
     patience.begin(0, config_of(**settings))
     for epoch in range(1, epochs + 1):
         assert silent_for(patience, seconds) is None
-        patience.hear(0, epoch, trained=True)
+        patience.on_report(0, epoch, trained=True)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_epochs_told_from_a_checkpoint_are_no_measure(patience: Patience) -> Non
     with_epochs(patience, 1)
     patience.end(0)
     patience.begin(0, config_of())
-    patience.hear(0, 1)
+    patience.on_report(0, 1)
     assert silent_for(patience) == 3600
 
 
@@ -94,7 +94,7 @@ def test_time_of_who_waits_for_a_stage_and_in_which_nobody_looked_does_not_count
     with_epochs(patience, 1)
     for _ in range(100):
         assert silent_for(patience, 10) is None
-        patience.hear(0)
+        patience.on_report(0)
     assert patience.look(100_000.0) == {}
     assert silent_for(patience) == 299
 

@@ -80,11 +80,11 @@ def test_what_is_held_of_a_machine_goes_with_it(nodes: list[str], monkeypatch: p
     for name in ("a", "b"):
         for number in range(3):
             assert quarantine.blame(LOST, name, number, is_alone=True) == ""
-    assert [quarantine.takes(group) for group in groups.values()] == [True, True, False]
-    quarantine.look()
+    assert [quarantine.retains(group) for group in groups.values()] == [True, True, False]
+    quarantine.release_gone()
     assert removed == []
     nodes.remove("a")
-    quarantine.look()
+    quarantine.release_gone()
     assert removed == [groups["a"]]
     quarantine.close()
     assert removed == [groups["a"], groups["b"]]
