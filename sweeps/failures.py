@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,7 +72,7 @@ def _is_bad_data(error: BaseException) -> bool:
     return isinstance(error, BadData | DataError) or (isinstance(error, OSError) and error.filename is not None)
 
 
-POLICIES: Mapping[str, Policy] = {
+POLICIES: dict[str, Policy] = {
     # No room for a checkpoint or a stage.
     "full_disk": Policy(is_full_disk, stops="{count} trials in a row found no room: {reason}", no_fault=True),
     # The memory of the GPU or of the machine ran out.
@@ -110,7 +110,7 @@ POLICIES: Mapping[str, Policy] = {
         no_fault=True,
     ),
     # Any other exception; a traceback is in the trial's folder.
-    "bug": Policy(lambda _: True, stops="{count} trials in a row failed with the same error, {mark}: {reason}"),
+    "bug": Policy(stops="{count} trials in a row failed with the same error, {mark}: {reason}"),
 }
 NO_FAULT = tuple(kind for kind, policy in POLICIES.items() if policy.no_fault)
 
@@ -132,7 +132,7 @@ class Failure:
 
 def failure_of(error: BaseException) -> Failure:
     """Tell what an exception in a trial's process means."""
-    kind = next(kind for kind, policy in POLICIES.items() if policy.raised(error))
+    kind = next((kind for kind, policy in POLICIES.items() if policy.raised(error)), "bug")
     name = type(error).__name__
     said = " ".join(str(error).split()) or name
     if kind == "bug":

@@ -240,7 +240,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
     def _announce_finished(self) -> None:
         """The study may have finished trials; derived ones are not announced, but may be the best."""
         for record in self._study.take_finished():
-            if record.sibling_of is None:
+            if record.derived_from is None:
                 self._announce(record)
             else:
                 self._account.note(record)

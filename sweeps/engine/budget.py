@@ -159,7 +159,7 @@ class Account:
             self._running[record.number] = record
             return
         self._best = find_best([record] if self._best is None else [self._best, record], self._goals)
-        if record.sibling_of is not None:
+        if record.derived_from is not None:
             return
         self._ended += not record.refused
         self._spent_by_ended += record.spent

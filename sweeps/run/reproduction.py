@@ -16,7 +16,7 @@ from sweeps.text import DASH, Grid, changes_text, counts_text, markdown_table, p
 
 if TYPE_CHECKING:
     from sweeps.engine.engine import EngineResult
-    from sweeps.results.result import SweepResult, TestReading
+    from sweeps.results.result import SweepResult, TestEvaluation
     from sweeps.run.command import Command
     from sweeps.run.session import SweepSession
     from sweeps.spec.spec import SweepSpec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sweeps.trial import TrialRecord
 
     # Of each experiment by name its test evaluation, or why there is none.
-    Tests = dict[str, TestReading | str]
+    Tests = dict[str, TestEvaluation | str]
 
 # A family's measures, in the order of the documentation's tables.
 _SHARES, _SECONDS = ("accuracy", "f1", "precision", "recall"), ("fit_seconds", "predict_seconds")
@@ -66,7 +66,7 @@ class Reproduced:
         return self.name.partition("/")[2]
 
 
-def reproduced(spec: SweepSpec, name: str, record: TrialRecord | None, test: TestReading | str) -> Reproduced:
+def reproduced(spec: SweepSpec, name: str, record: TrialRecord | None, test: TestEvaluation | str) -> Reproduced:
     """Return what came of an experiment.
 
     Args:
@@ -219,7 +219,7 @@ def evaluate_each(tests: Tests, session: SweepSession, engine: EngineResult, mir
     return result
 
 
-def _evaluate(session: SweepSession, record: TrialRecord | None) -> TestReading | str:
+def _evaluate(session: SweepSession, record: TrialRecord | None) -> TestEvaluation | str:
     if record is None:
         return "it was not run"
     if record.status != "complete":

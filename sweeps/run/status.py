@@ -50,7 +50,7 @@ class SweepStatus:
     @property
     def counts(self) -> Mapping[str, int]:
         """Trials that were run, by how they ended; neither derived ones nor those that confirm others."""
-        search = (t for t in self.board.trials if t.sibling_of is None and t.confirms is None)
+        search = (t for t in self.board.trials if t.derived_from is None and t.confirms is None)
         return dict(Counter(trial.status for trial in search))
 
     @property
@@ -66,7 +66,7 @@ class SweepStatus:
     @property
     def unfinished(self) -> list[TrialRecord]:
         """Trials that run, or that the next driver begins with."""
-        return [trial for trial in self.board.trials if trial.status == "running" and trial.sibling_of is None]
+        return [trial for trial in self.board.trials if trial.status == "running" and trial.derived_from is None]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -74,7 +74,7 @@ class SweepStatus:
 
 
 def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
-    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.twins]
+    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.duplicates]
     told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
     return sorted(told, key=lambda twin: twin["number"])
 
@@ -101,8 +101,8 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("ended", lambda s: s.ended),
     Column("holder", lambda s: asdict(s.holder) if s.holder else None),
     Column("counts", lambda s: s.counts),
-    Column("siblings", lambda s: sum(trial.sibling_of is not None for trial in s.board.trials)),
-    Column("twins", _twins),
+    Column("derived", lambda s: sum(trial.derived_from is not None for trial in s.board.trials), was="siblings"),
+    Column("duplicates", _twins, was="twins"),
     Column("unfinished", lambda s: [json_of(_UNFINISHED, trial) for trial in s.unfinished]),
     Column("best", lambda s: s.board.best.number if s.board.best else None),
     Column("edits", lambda s: list(s.edits)),
@@ -159,7 +159,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
 def _has_all(result: SweepResult, records: Sequence[TrialRecord]) -> bool:
     """Tell whether a sweep left all its trials ended, and has none that it did not know of."""
     then = {trial.number: trial.status for trial in result.trials}
-    same = all(then.get(record.number) == record.status for record in records if record.sibling_of is None)
+    same = all(then.get(record.number) == record.status for record in records if record.derived_from is None)
     return same and "running" not in then.values() and not result.interrupted
 
 

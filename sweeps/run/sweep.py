@@ -67,7 +67,6 @@ def run_sweep(
         status: Literal["complete", "interrupted", "failed"] = "failed"
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)), _loss_told(session):
             try:
-                mirror.open()
                 engine = _run_trials(session, watcher, [mirror, watcher, keeper, damage])
                 with Waiting(tell, "writing to MLflow …"):
                     mirror.bring_in_line(engine.records)
@@ -171,7 +170,7 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
 def _tell_what_is_left(session: SweepSession, engine: EngineResult) -> None:
     """Say why fewer trials were run than were asked for, if nobody interrupted them."""
     spec = session.spec
-    run_here = sum(r.sibling_of is None and r.confirms is None and not r.refused for r in engine.records)
+    run_here = sum(r.derived_from is None and r.confirms is None and not r.refused for r in engine.records)
     if engine.used_up:
         session.tell(used_up_note(engine.used_up, spec, session.command.name))
     elif not engine.interrupted and run_here < spec.trials:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -90,18 +90,11 @@ def nearest_setting(name: str, known: Sequence[str] = TRIAL_SETTINGS) -> str:
     return nearest(name.replace("learning_rate", "lr"), known)
 
 
-def sentences(error: ValidationError, model: type[BaseModel], bare: Collection[str] = ()) -> Iterator[str]:
-    """Say each mistake that building ``model`` raised.
-
-    Args:
-        error: what pydantic raised.
-        model: of the whole spec; its field names complete "did you mean".
-        bare: settings that the user named without ``fixed.`` in front, as on the command line.
-    """
+def sentences(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    """Say each mistake that pydantic found in building ``model``, whose field names complete "did you mean"."""
     for detail in error.errors(include_url=False):
         location, cause = detail["loc"], detail.get("ctx", {}).get("error")
-        is_bare = location[:1] == ("fixed",) and location[1:2] and location[1] in bare
-        path = _path(location[1:] if is_bare else location)
+        path = _path(location)
         if isinstance(cause, PartError):
             yield from cause.mistakes
         elif detail["type"] == "value_error":
@@ -113,15 +106,15 @@ def sentences(error: ValidationError, model: type[BaseModel], bare: Collection[s
 
 
 def _path(location: Sequence[Any]) -> str:
-    """Return where a mistake is, as a user finds it.
+    """Return where a mistake is, as a user finds it: a fixed setting by its name, as it is fixed on the command line.
 
-    >>> _path(("search", "crop", "choices", 1)), _path(("search", "k", "low"))
-    ('search.crop[1]', 'search.k.low')
+    >>> _path(("search", "crop", "choices", 1)), _path(("search", "k", "low")), _path(("fixed", "k"))
+    ('search.crop[1]', 'search.k.low', 'k')
     """
     path = ""
     for part in location:
         path = f"{path.removesuffix('.choices')}[{part}]" if isinstance(part, int) else f"{path}.{part}"
-    return path.removeprefix(".")
+    return path.removeprefix(".").removeprefix("fixed.")
 
 
 def _own_words(text: str, path: str, location: Sequence[Any]) -> str:

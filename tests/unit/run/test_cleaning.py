@@ -23,7 +23,7 @@ from carcls.stages_disk import Stored, list_store, take_out
 from sweeps.cli.app import carsweep
 from sweeps.lock import locked
 from sweeps.results.models import answers_on_disk, model_on_disk, ranked_models, wanted_models
-from sweeps.run.cleaning import USELESS, DiskKeeper, Marks, Reason, choose, clear, read_marks
+from sweeps.run.cleaning import USELESS, DiskKeeper, Marks, choose, clear, read_marks
 from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
@@ -51,7 +51,6 @@ def draw_store(dice: random.Random) -> tuple[list[Stored], Marks]:
         models=models,
         in_use_since=dice.choice([float("inf"), NOW - 3000]),
         has_unnamed=dice.random() < 0.5,
-        has_unnamed_checkpoints=dice.random() < 0.5,
     )
 
 
@@ -68,7 +67,7 @@ def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -
         if (
             ((made or unfinished) and (stored.name in marks.kept or stored.kind == "index"))
             or (made and stored.used >= marks.in_use_since)
-            or (unfinished and marks.has_unnamed_checkpoints)
+            or (unfinished and marks.has_unnamed)
         ):
             assert stored.path not in gone
         if made and budget is None and (stored.name in marks.named or marks.has_unnamed):
@@ -82,7 +81,7 @@ def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -
 
 def test_the_readiest_go_first_and_no_more_than_the_budget_asks() -> None:
     """Leftovers, then checkpoints, then the worst models, then what was not used for longest."""
-    order: list[tuple[Reason, str, float]] = [
+    order: list[tuple[str, str, float]] = [
         ("leftover", "making", 0),
         ("stopped", "unfinished", 0),
         ("model", "made", 0),
