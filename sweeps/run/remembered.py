@@ -15,7 +15,7 @@ from sweeps.spec.documented import settings_for
 from sweeps.spec.loading import edit_spec, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import SweepFile, is_sweep, read_file
+from sweeps.spec.sweep_file import SweepFile, is_sweep, read_file, read_spec
 from sweeps.study.records import read_history
 
 # Scores on other images, or of another family, cannot be compared with those there are.
@@ -42,49 +42,33 @@ def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
 
 
 def _changes_by_hand(file: SweepFile, specs: Sequence[SweepSpec], out: Path) -> Iterator[str]:
-    """Yield what was changed by hand in the file of a sweep or a job.
+    """Yield for whose sweeps the file now says other settings than their trials were asked by: somebody edited it.
+
+    Of a job this is the job's file, which its sweeps follow.
 
     Raises:
-        InputError: the change would make scores incomparable, or is in the file of a job's sweep, which no job reads.
+        InputError: the change would make scores incomparable.
     """
-    job = file.path.parent.name
     for spec in specs:
-        folder, begun, family = file.path.parent, spec, ""
+        folder, family = file.path.parent, ""
         if file.kind != "sweep":
             folder, family = out / str(spec.name), f"{spec.family}: "
             if not is_sweep(folder):
                 continue
-            own = read_file(folder)
-            (before,) = own.read_specs()
-            # Both were found when the sweep began.
-            begun = with_neighbours_of(before, spec).model_copy(update={"starts": before.starts})
-            if before.digest != begun.digest and _is_changed_by_hand(before, own.path, folder):
+            before = read_spec(folder)  # both were found when the sweep began
+            spec = with_neighbours_of(before, spec).model_copy(update={"starts": before.starts})
+        history = read_history(folder)
+        lasting: dict[str, Any] = {"name": folder.name}
+        for record in (record for record in history.records[:1] if record.confirms is None):
+            lasting |= {name: record.config[name] for name in ("family", "seed")}
+        for name, value in lasting.items():
+            if getattr(spec, name) != value:
                 raise InputError(
-                    f"{own.path} must be as carsweep wrote it, since {file.path} has the settings of {job!r}, got "
-                    f"other ones. Put it back; carsweep resume {job} --set … changes a job."
+                    f"{name} in {file.path} must stay what the sweep was begun with, {value!r}, for its scores to be "
+                    f"comparable, got {getattr(spec, name)!r}. Put it back; or begin another sweep with carsweep run."
                 )
-        if _is_changed_by_hand(begun, file.path, folder):
+        if history.spec not in ("", spec.digest):
             yield f"{family}{file.path.name} by hand: trials from now on have its settings, those there are keep theirs"
-
-
-def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
-    """Tell whether the sweep in ``folder`` asked its trials by another spec than ``file`` now says.
-
-    Raises:
-        InputError: it says what would make scores incomparable.
-    """
-    history = read_history(folder)
-    kept: dict[str, Any] = {"name": folder.name}
-    asked = next((record.config for record in history.records if record.confirms is None), None)
-    if asked is not None:
-        kept |= {name: asked[name] for name in ("family", "seed")}
-    for name, value in kept.items():
-        if getattr(spec, name) != value:
-            raise InputError(
-                f"{name} in {file} must stay what the sweep was begun with, {value!r}, for its scores to be "
-                f"comparable, got {getattr(spec, name)!r}. Put it back; or begin another sweep with carsweep run."
-            )
-    return history.spec not in ("", spec.digest)
 
 
 def extended(

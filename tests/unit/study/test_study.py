@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from helpers import ask, asked_of, complete, rewrite_journal, run_study, study_spec
 
@@ -98,15 +97,6 @@ def test_the_same_seed_asks_the_same_even_over_a_restart(tmp_path: Path, sampler
         other = [a.settings for a in run_all(study)]
     assert whole == [a.config for a in pieces]
     assert other[2:] != [a.settings for a in pieces][2:]
-
-
-def test_the_search_learns_and_optuna_stays_quiet(tmp_path: Path) -> None:
-    """Later trials score better on average than the random ones of the start; no draw is told on stderr."""
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    with Study.open(tmp_path, spec_of(trials=40, experiments=())) as study:
-        scores = [score(asked) for asked in run_all(study)]
-    assert optuna.logging.get_verbosity() == optuna.logging.ERROR
-    assert sum(scores[-10:]) / 10 > sum(scores[:8]) / 8
 
 
 @pytest.mark.parametrize("metrics", [{"val_accuracy": math.nan}, {"val_accuracy": 0.5, "train_loss": math.inf}])
