@@ -96,7 +96,7 @@ def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
     holder = f" by {sweep.holder}" if sweep.holder else ""
     yield f"{sweep.name} ({sweep.spec.family}): {sweep.state}{holder}"
     counts = ", ".join(f"{sweep.counts[s]} {s}" for s in ("complete", "pruned", "failed") if sweep.counts.get(s))
-    derived = sum(trial.sibling_of is not None for trial in trials)
+    derived = sum(trial.derived_from is not None for trial in trials)
     more = f"; {plural(derived, 'derived trial')}" if derived else ""
     yield f"  {sweep.ended} of {plural(sweep.total, 'trial')} ended{f' ({counts})' if counts else ''}{more}"
     yield from (f"  {text}" for text in (duplicates_text(trials), saved_text(trials)) if text)

@@ -184,15 +184,15 @@ for family, (about, example) in _FAMILIES.items():
     _add(
         family,
         f"Sweep over {about}.\n\nThe documented experiments are the first trials; Optuna searches around them. The "
-        "best trial on the validation images is read once on the test images and registered in MLflow.",
+        "best trial on the validation images is evaluated once on the test set and registered in MLflow.",
         f"{about[0].upper()}{about[1:]}.",
         _RUN_EPILOG.format(family=family, example=example),
     )
 _add(
     "all",
-    "Sweep over all three families as one job.\n\nThey share data, stages and one budget: --trials and --hours are for "
-    "all together. Retrieval begins with the network that won the transfer family. Three models are registered, and "
-    "their winners are compared.",
+    "Sweep over all three families as one job.\n\nThey share data, cached stages and one budget: --trials and --hours "
+    "are for all together. Retrieval begins with the network that won the transfer family. Three models are "
+    "registered, and their winners are compared.",
     "All three, as one job with one budget and one comparison.",
     _ALL_EPILOG,
 )
@@ -262,7 +262,7 @@ def reproduce(
 ) -> int:
     """Run documented experiments with their exact settings and compare with their documented numbers.
 
-    All nine are run when none is named. Each is read once on the test images; nothing is searched and nothing is
+    All nine are run when none is named. Each is evaluated once on the test set; nothing is searched and nothing is
     registered. The tables are printed and written to OUT/NAME/reproduction.md and reproduction.json; they say whatever
     differs from the documentation.
     """

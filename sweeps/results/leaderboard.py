@@ -31,7 +31,7 @@ class Row:
         trial: its record.
         rank: from 1 for complete trials that may win, None for the others.
         settings: what it does differently from the base, without what cannot matter in it.
-        images: that it was validated on; 0 where that is not known.
+        half_width: half of the 95% interval of its accuracy, in [0, 1]; None where it is not known.
         confirmed: what fresh seeds made of it; None unless a run with one is complete.
         infeasible: which constraints it breaks, or what of them was not measured; then it has no rank.
         pareto: whether it is on the Pareto front of the sweep's objectives, where there are several.
@@ -40,25 +40,15 @@ class Row:
     trial: TrialRecord
     rank: int | None
     settings: Mapping[str, Any]
-    images: int = 0
+    half_width: float | None = None
     confirmed: Confirmed | None = None
     infeasible: str = ""
     pareto: bool = False
 
     @property
-    def is_refused(self) -> bool:
-        """Whether it was not run, since what is known before breaks a constraint."""
-        return self.trial.status == "pruned" and bool(self.infeasible) and not self.trial.epochs
-
-    @property
-    def half_width(self) -> float | None:
-        """Half of the 95% interval of its accuracy, in [0, 1]."""
-        return half_width(self.trial.measured("val_accuracy"), self.images)
-
-    @property
     def place(self) -> str:
         """What the column of ranks shows: a star beside those on the front, a cross for the infeasible."""
-        if self.infeasible and (self.trial.status == "complete" or self.is_refused):
+        if self.infeasible and (self.trial.status == "complete" or self.trial.refused):
             return CROSS
         return f"{STAR} {self.rank}" if self.pareto else str(self.rank or self.trial.status)
 
@@ -76,7 +66,7 @@ def _metric(name: str) -> Callable[[Row], float | None]:
 
 # Where there is room: "wide" ones on a wide screen, "measure" ones there too unless there are costs to be shown, "cost"
 # ones where the sweep is about them. Those that have no title are in JSON only.
-COLUMNS: tuple[Column[Row], ...] = (
+COLUMNS: list[Column[Row]] = [
     Column("rank", lambda row: row.rank, "rank", cell=lambda row: row.place),
     Column("number", lambda row: row.trial.number, "trial"),
     Column("experiment", lambda row: row.trial.experiment, "experiment", cell=lambda row: row.trial.name, is_word=True),
@@ -90,16 +80,16 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("epochs", lambda row: row.trial.epochs, "epochs", room="wide"),
     Column("seconds", lambda row: round(row.trial.seconds, 3), "time", duration),
     Column("status", lambda row: row.trial.status),
-    Column("reason", lambda row: row.trial.why),
+    Column("reason", lambda row: row.trial.reason),
     Column("failure", lambda row: row.trial.failure),
     Column("half_width", lambda row: row.half_width),
     Column("settings", lambda row: dict(row.settings)),
-    Column("sibling_of", lambda row: row.trial.sibling_of),
+    Column("derived_from", lambda row: row.trial.derived_from, was="sibling_of"),
     Column("confirmed", lambda row: asdict(row.confirmed) if row.confirmed else None),
     Column("infeasible", lambda row: row.infeasible),
     Column("pareto", lambda row: row.pareto),
-    Column("twins", lambda row: [asdict(twin) for twin in row.trial.twins]),
-)
+    Column("duplicates", lambda row: [asdict(one) for one in row.trial.duplicates], was="twins"),
+]
 
 
 def shown_columns(rows: Sequence[Row], *, wide: bool, goals: Goals) -> list[Column[Row]]:
@@ -159,7 +149,7 @@ class Leaderboard:
         """
         if not self.goals.are_several:
             return ()
-        complete = [trial for trial in _ranked(self.trials, self.goals) if trial.status == "complete"]
+        complete = [trial for trial in self._ranked if trial.status == "complete"]
         return self.goals.front({t.number: t.metrics for t in complete if t.measured("val_accuracy") is not None})
 
     @cached_property
@@ -170,20 +160,23 @@ class Leaderboard:
         seeds have no rows of their own.
         """
         fresh = {one.number: one for one in self.confirmed if one.mean is not None}
-        ranked = {trial.number: trial for trial in _ranked(self.trials, self.goals)}
-        ranks, rows = itertools.count(1), []
+        ranked, ranks, rows = {trial.number: trial for trial in self._ranked}, itertools.count(1), []
         for number in dict.fromkeys((*fresh, *ranked)):
-            trial = ranked[number]
+            trial, own = ranked[number], self.mattering[number]
             rank = next(ranks) if _may_win(trial, self.goals) else None
-            settings = _differing(self.mattering[number], self.base)
-            infeasible, is_on_front = _infeasible(trial, self.goals), number in self.pareto
-            rows.append(Row(trial, rank, settings, self.images, fresh.get(number), infeasible, is_on_front))
+            settings = {name: value for name, value in own.items() if value != self.base.get(name)}
+            half, infeasible = half_width(trial.measured("val_accuracy"), self.images), _infeasible(trial, self.goals)
+            rows.append(Row(trial, rank, settings, half, fresh.get(number), infeasible, number in self.pareto))
         return tuple(rows)
+
+    @cached_property
+    def _ranked(self) -> list[TrialRecord]:
+        return _ranked(self.trials, self.goals)
 
     @cached_property
     def mattering(self) -> dict[int, dict[str, Any]]:
         """The settings that matter in each trial of the search, by number."""
-        return {trial.number: _mattering(trial.config) for trial in _ranked(self.trials, self.goals)}
+        return {trial.number: _mattering(trial.config) for trial in self._ranked}
 
     @property
     def networks(self) -> tuple[Row, ...]:
@@ -203,7 +196,7 @@ class Leaderboard:
         """
         rows, ranks, networks = [], itertools.count(1), set[int]()
         for row in self.rows:
-            is_best = row.trial.network not in networks and not row.is_refused
+            is_best = row.trial.network not in networks and not row.trial.refused
             networks.add(row.trial.network)
             if is_best or row.trial.experiment is not None or row.pareto:
                 rows.append(row if row.rank is None else replace(row, rank=next(ranks)))
@@ -241,11 +234,7 @@ def varying_settings(boards: Iterable[Leaderboard]) -> tuple[str, ...]:
 
 def differing_settings(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a trial that differ from ``base`` and matter in it."""
-    return _differing(_mattering(params), base)
-
-
-def _differing(mattering: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in mattering.items() if value != base.get(name)}
+    return {name: value for name, value in _mattering(params).items() if value != base.get(name)}
 
 
 def _mattering(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carcls.config import TrialConfig
 from carcls.errors import InputError, TrialFailure
 from carcls.stages import write_json
-from sweeps.results.result import Compared, TestReading
+from sweeps.results.result import Compared, TestEvaluation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +35,8 @@ if TYPE_CHECKING:
 
 def ranked_models(records: Iterable[TrialRecord]) -> list[str]:
     """Return the models of complete trials, the best by validation accuracy first, each once."""
-    complete = [record for record in records if record.status == "complete" and record.model]
-    complete.sort(key=lambda record: (-record.metrics.get("val_accuracy", -1.0), record.number))
-    return list(dict.fromkeys(record.model for record in complete))
+    ranked = sorted(records, key=lambda record: (-record.metrics.get("val_accuracy", -1.0), record.number))
+    return list(dict.fromkeys(record.model for record in ranked if record.status == "complete" and record.model))
 
 
 def wanted_models(records: Sequence[TrialRecord], keep: int) -> set[str]:
@@ -85,18 +83,14 @@ def answers_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord) -
         return record.predictions
     from carcls.families.retrieval import RetrievalTrial
 
-    return RetrievalTrial(_config_of(record), dataset, stages).answer_validation(stages.root / record.model)
+    return RetrievalTrial(record.trial_config, dataset, stages).answer_validation(stages.root / record.model)
 
 
 def _run_again(stages: StageStore, dataset: Dataset, record: TrialRecord) -> Outcome:
     """Run a trial whose stages are gone or damaged; those that are whole are used."""
     from carcls.families import run_trial
 
-    return run_trial(_config_of(record), dataset, stages, lambda _: None)
-
-
-def _config_of(record: TrialRecord) -> TrialConfig:
-    return TrialConfig.model_validate(dict(record.config))
+    return run_trial(record.trial_config, dataset, stages, lambda _: None)
 
 
 # On the validation images
@@ -116,20 +110,20 @@ def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) ->
     """
     from carcls.evaluation.significance import compare_hits, holm
 
-    numbers = {record.number: record for record in result.trials}
+    trials = {record.number: record for record in result.trials}
     if result.board.best_confirmed:
         sides = {one.number: one.runs for one in result.board.confirmed if one.runs}
     else:  # combinations of one network are no rivals: of each the best
         sides = {row.trial.number: (row.trial.number,) for row in result.board.networks[:2]}
-    hits = {number: _hits([numbers[run] for run in runs], data, stages) for number, runs in sides.items()}
+    hits = {number: _hits([trials[run] for run in runs], data, stages) for number, runs in sides.items()}
     winner = hits.pop(next(iter(sides)))
     if winner is None:
         return ()
     found = {number: compare_hits(winner, other) for number, other in hits.items() if other is not None}
-    adjusted = holm([comparison.p_value for comparison in found.values()])
+    adjusted = holm([pair.p_value for pair in found.values()])
     return tuple(
-        Compared(number, comparison.difference, comparison.interval, p, comparison.shows(p))
-        for (number, comparison), p in zip(found.items(), adjusted, strict=True)
+        Compared(number, pair.difference, pair.interval, p, pair.shows(p))
+        for (number, pair), p in zip(found.items(), adjusted, strict=True)
     )
 
 
@@ -151,19 +145,18 @@ def _hits(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDA
 # On the test images
 
 
-def find_reading(record: TrialRecord, data: Dataset, path: Path, *, refit: bool) -> TestReading | None:
+def find_evaluation(record: TrialRecord, data: Dataset, path: Path, *, refit: bool) -> TestEvaluation | None:
     """Return the test score in ``path``, if it is of this trial's model on this data, or of its refit."""
     written, key = _written(path), _key(record, data, refit=refit)
     if {name: written.get(name) for name in key} != key:
         return None
     low, high = written["interval"]
-    readings, models = count_readings(path.parent)
-    return TestReading(written["metrics"], (low, high), written["images"], readings, models, refit)
+    return TestEvaluation(written["metrics"], (low, high), written["images"], *count_evaluations(path.parent), refit)
 
 
 def evaluate(
     data: Dataset, stages: StageStore, *, record: TrialRecord, refit: bool, path: Path, predictions: Path
-) -> tuple[TestReading, list[str]]:
+) -> tuple[TestEvaluation, list[str]]:
     """Return the test score of a complete trial, and what a person should know of its model.
 
     Args:
@@ -183,12 +176,10 @@ def evaluate(
     models = dict.fromkeys([*written["models"], "/".join(key.values())])
     counted = {"readings": written["readings"] + 1, "models": list(models)}
     write_json(path, counted)
-    score = evaluate_on_test(_config_of(record), trained_on, stages, model, predictions)
-    told = {"metrics": dict(score.metrics), "interval": list(score.interval), "images": score.images}
-    write_json(path, {**counted, **key, "number": record.number, **told})
-    reading = find_reading(record, data, path, refit=refit)
-    assert reading is not None
-    return reading, notes
+    score = evaluate_on_test(record.trial_config, trained_on, stages, model, predictions)
+    found = {"metrics": dict(score.metrics), "interval": list(score.interval), "images": score.images}
+    write_json(path, {**counted, **key, "number": record.number, **found})
+    return TestEvaluation(score.metrics, score.interval, score.images, *count_evaluations(path.parent), refit), notes
 
 
 def export(
@@ -204,11 +195,11 @@ def export(
     from carcls.families import export_trial
 
     model, trained_on, notes = _made(data, stages, record, refit=refit)
-    export_trial(_config_of(record), trained_on, stages, model, folder, details)
+    export_trial(record.trial_config, trained_on, stages, model, folder, details)
     return notes
 
 
-def count_readings(folder: Path) -> tuple[int, int]:
+def count_evaluations(folder: Path) -> tuple[int, int]:
     """Return how often a test score was computed in a sweep, and for how many of its models."""
     files = [_written(path) for path in sorted(folder.glob("test*.json"))]
     models = {model for file in files for model in file["models"]}
@@ -221,14 +212,14 @@ def _made(data: Dataset, stages: StageStore, record: TrialRecord, *, refit: bool
 
     if refit:
         trained_on = data.refitted()
-        return refit_trial(_config_of(record), trained_on, stages), trained_on, []
+        return refit_trial(record.trial_config, trained_on, stages), trained_on, []
     notes: list[str] = []
     return model_on_disk(stages, data, record, notes.append), data, notes
 
 
 def _key(record: TrialRecord, data: Dataset, *, refit: bool) -> dict[str, str]:
     """Return what makes it the same evaluation."""
-    return {"trial": _config_of(record).digest, "data": (data.refitted() if refit else data).digest}
+    return {"trial": record.trial_config.digest, "data": (data.refitted() if refit else data).digest}
 
 
 def _written(path: Path) -> dict[str, Any]:

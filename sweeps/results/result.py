@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -53,14 +53,14 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class TestReading:
+class TestEvaluation:
     """The winner on the test split.
 
     Attributes:
         metrics: ``test_accuracy`` and the others in [0, 1], losses in nats.
         interval: 95% interval of the accuracy, both ends in [0, 1].
         images: test images.
-        readings: how often a test score of this sweep has been computed; 1 is what an honest sweep has.
+        evaluations: how often a test score of this sweep has been computed; 1 is what an honest sweep has.
         models: for how many models of this sweep.
         refit: whether the model was trained once more on training and validation images.
     """
@@ -70,7 +70,7 @@ class TestReading:
     metrics: Mapping[str, Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]]
     interval: tuple[float, float]
     images: int
-    readings: int = 1
+    evaluations: int = 1
     models: int = 1
     refit: bool = False
 
@@ -120,7 +120,7 @@ class SweepResult:
     data: DataSummary
     board: Leaderboard
     winner: int | None
-    test: TestReading | None
+    test: TestEvaluation | None
     registered: Registered | None
     tracking_uri: str
     seconds: float
@@ -165,20 +165,18 @@ class SweepResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
-        trials = {trial.number: to_json(trial) for trial in self.trials}
-        winner = None if self.winner is None else trials[self.winner]
         own = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("board", "winner")}
-        goals = self.board.goals
-        value = {
-            **own,
-            "trials": list(trials.values()),
-            "best": None if winner is None else {name: winner[name] for name in _OF_THE_BEST},
-            "confirmed": self.board.confirmed,
-            "objectives": [objective.name for objective in goals.objectives],
-            "constraints": [str(constraint) for constraint in goals.constraints],
-            "pareto": self.board.pareto,
+        trials, goals = [to_json(trial) for trial in self.trials], self.board.goals
+        winner = next((trial for trial in trials if trial["number"] == self.winner), None)
+        own |= {"trials": trials, "best": None if winner is None else {name: winner[name] for name in _OF_THE_BEST}}
+        own |= {"confirmed": self.board.confirmed, "pareto": self.board.pareto}
+        own |= {
+            "objectives": [goal.name for goal in goals.objectives],
+            "constraints": list(map(str, goals.constraints)),
         }
-        plain: dict[str, Any] = to_jsonable_python(value, inf_nan_mode="null")
+        plain: dict[str, Any] = to_jsonable_python(own, inf_nan_mode="null")
+        if plain["test"]:
+            plain["test"]["readings"] = plain["test"]["evaluations"]  # the key of version 0.1
         return plain
 
     def save(self, path: Path) -> None:
@@ -199,7 +197,8 @@ class SweepResult:
         base = TrialConfig.model_validate({"family": value["family"]}).model_dump()
         goals = Goals.parse(value.get("objectives", ("accuracy",)), value.get("constraints", ()))
         board = Leaderboard(trials, base, images, goals, by_seeds=bool(value.get("confirmed")))
-        own = {**value, "board": board, "winner": best["number"] if best else None}
+        test = value["test"] and {"evaluations": value["test"].get("readings", 1), **value["test"]}
+        own = {**value, "board": board, "winner": best["number"] if best else None, "test": test}
         return _reader().validate_python(own)
 
 
@@ -233,42 +232,28 @@ def spent_dict(records: Iterable[TrialRecord], prices: Prices | None) -> dict[st
 
     The costs by status are of the trials' shares; an hourly price of the sweep is only in the whole.
     """
+
+    def plain(spent: Spent) -> dict[str, Any]:
+        cost = None if prices is None else round(prices.cost_of(spent), 6)
+        return {"seconds": round(spent.seconds, 3), "epochs": spent.epochs, "cost": cost}
+
     by_status: dict[str, Spent] = {}
     for record in records:
-        if record.sibling_of is None:
+        if record.derived_from is None:
             by_status[record.status] = by_status.get(record.status, NOTHING) + record.spent
-    return {
-        **_plain(sum(by_status.values(), NOTHING), prices),
-        "currency": None if prices is None else prices.currency,
-        "by_status": {status: _plain(replace(spent, wall=0.0), prices) for status, spent in sorted(by_status.items())},
-    }
+    whole = plain(sum(by_status.values(), NOTHING)) | {"currency": prices and prices.currency}
+    return whole | {"by_status": {name: plain(replace(by_status[name], wall=0.0)) for name in sorted(by_status)}}
 
 
-def _plain(spent: Spent, prices: Prices | None) -> dict[str, Any]:
-    cost = None if prices is None else round(prices.cost_of(spent), 6)
-    return {"seconds": round(spent.seconds, 3), "epochs": spent.epochs, "cost": cost}
-
-
-def used_up_note(which: UsedUp, spec: SweepSpec, records: Sequence[TrialRecord], name: str) -> str:
-    """Return one sentence on the budget that ended a sweep, and one on how to go on.
-
-    Args:
-        which: of the budgets.
-        spec: of the sweep.
-        records: of its trials.
-        name: to go on with.
-    """
-    prices = spec.prices or Prices()
-    spent = spent_dict(records, prices)
-    again = f"To run the other trials: carsweep resume {name}"
+def used_up_note(which: UsedUp, spec: SweepSpec, name: str) -> str:
+    """Return one sentence on the budget that ended a sweep, and one on how to go on with the sweep ``name``."""
+    again, currency = f"To run the other trials: carsweep resume {name}", (spec.prices or Prices()).currency
     if which == "hours":
         return f"The hours are over. {again}"
     if which == "epochs":
-        said = f"The budget of {plural(spec.epochs_budget or 0, 'epoch')} is used up ({spent['epochs']} trained)."
-        return f"{said} {again} --set epochs_budget=N"
-    cost, most = (money_text(amount or 0.0, prices.currency) for amount in (spent["cost"], spec.max_cost))
-    said = f"Another trial might cost more than --max-cost leaves ({cost} of {most} are spent)."
-    return f"{said} {again} --set max_cost=AMOUNT"
+        return f"The budget of {plural(spec.epochs_budget or 0, 'epoch')} is used up. {again} --set epochs_budget=N"
+    most = money_text(spec.max_cost or 0.0, currency)
+    return f"Another trial might cost more than is left of --max-cost ({most}). {again} --set max_cost=AMOUNT"
 
 
 def spent_text(spent: Mapping[str, Any]) -> str:
@@ -276,18 +261,13 @@ def spent_text(spent: Mapping[str, Any]) -> str:
 
     >>> ended = {"complete": {"seconds": 90.0}, "pruned": {"seconds": 30.0}}
     >>> spent_text({"seconds": 120.0, "epochs": 14, "cost": 0.08, "currency": "$", "by_status": ended})
-    'Spent: 2 min of trials, 14 epochs trained, $0.08; 75% of the time on complete trials, 25% on pruned ones.'
+    'Spent: 2 min of trials (75% complete, 25% pruned), 14 epochs trained, $0.08.'
     """
-    parts = [f"{rough_duration(spent['seconds'])} of trials", f"{plural(spent['epochs'], 'epoch')} trained"]
-    if spent["cost"] is not None:
-        parts.append(money_text(spent["cost"], spent["currency"]))
     shares = {status: of["seconds"] / spent["seconds"] for status, of in spent["by_status"].items() if of["seconds"]}
-    said = [f"{share:.0%} on {status} ones" for status, share in shares.items()]
-    if len(said) < 2:
-        return f"Spent: {', '.join(parts)}."
-    first, *others = said
-    first = first.replace(" on ", " of the time on ").replace(" ones", " trials")
-    return f"Spent: {', '.join(parts)}; {', '.join([first, *others])}."
+    said = f" ({', '.join(f'{share:.0%} {status}' for status, share in shares.items())})" if len(shares) > 1 else ""
+    cost = [] if spent["cost"] is None else [money_text(spent["cost"], spent["currency"])]
+    time, epochs = f"{rough_duration(spent['seconds'])} of trials{said}", f"{plural(spent['epochs'], 'epoch')} trained"
+    return f"Spent: {', '.join([time, epochs, *cost])}."
 
 
 def find_result(folder: Path) -> SweepResult | None:

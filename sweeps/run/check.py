@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from carcls.errors import InputError, OutputError
@@ -66,6 +66,8 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     Raises:
         InputError: something given cannot be used; the message has every mistake, each with its remedy.
     """
+    from carcls.families import preflight
+
     out, mistakes, listed = command.root, Mistakes(), None
     with mistakes:
         listed, listing = list_images(located(command.specs[0].data, out))
@@ -85,8 +87,6 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
             with mistakes:
                 fit_to_data(spec, listed.train, spare=listed.validation)
     mistakes.tell()
-    from carcls.families import preflight
-
     assert listed is not None
     checked = []
     for spec, share in ready:
@@ -151,7 +151,7 @@ def fit_to_images(checked: Checked, command: Command, dataset: Dataset) -> tuple
         InputError: it was begun with other images, or a sweep of the command does not fit these.
     """
     spec, images = checked.spec, len(dataset.splits.train)
-    require_same_data(command.root / str(spec.name), dataset, demo=spec.data.path is None)
+    require_same_data(command.root / str(spec.name), dataset)
     for other in command.specs:
         fit_to_data(other, images)
     spec, changed = fit_to_data(spec, images)
@@ -168,9 +168,8 @@ def require_writable(out: Path, *, make: bool) -> None:
         if make:
             out.mkdir(parents=True, exist_ok=True)
         there = next(place for place in (out, *out.parents) if place.exists())
-        probe = there / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=there):
+            pass
     except OSError as error:
         raise OutputError(
             f"--out must be a folder that can be written, got {str(out)!r} ({error.strerror}). Choose another --out."
@@ -181,7 +180,7 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> SweepSp
     """Check that the sweep can live in ``out`` under its name; return it as it goes on if it has begun there.
 
     A command that goes on and says nothing of ``confirm`` and ``refit`` keeps them: it must not crown an unconfirmed
-    winner, which would be read on test.
+    winner, which would be evaluated on the test images.
 
     Raises:
         InputError: the name belongs to a job, or to a sweep of another spec that was not ``edited`` on purpose.
@@ -201,26 +200,16 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> SweepSp
     return spec.model_copy(update={"confirm": spec.confirm or before.confirm, "refit": spec.refit or before.refit})
 
 
-def require_same_data(folder: Path, dataset: Dataset, *, demo: bool) -> None:
+def require_same_data(folder: Path, dataset: Dataset) -> None:
     """Check that the sweep in ``folder``, if there is one, goes on with the images it was begun with.
 
-    Args:
-        folder: of the sweep.
-        dataset: what it would go on with.
-        demo: whether these are the demo cars, which nobody has changed, but another version may draw otherwise.
-
     Raises:
-        InputError: images, boxes or labels under the same path have changed.
+        InputError: images, boxes or labels under the same path have changed, or another version drew the demo cars.
     """
     file = folder / "dataset.json"
-    if not file.is_file() or type(dataset).load(file).digest == dataset.digest:
-        return
-    if demo:
+    if file.is_file() and type(dataset).load(file).digest != dataset.digest:
         raise InputError(
-            f"{folder.name!r} was begun on demo cars that another version of carsweep or Pillow drew, and scores "
-            "on different images cannot be compared: start a new sweep with another --name."
+            f"{folder.name!r} was begun on other images: they have changed since, or are demo cars that another "
+            "version of carsweep or Pillow drew. Scores on different images cannot be compared: start a new sweep with "
+            "another --name."
         )
-    raise InputError(
-        f"--data must hold the images that {folder.name!r} was begun with; they have changed since. "
-        "Scores on different images cannot be compared: give the sweep another --name."
-    )

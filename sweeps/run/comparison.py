@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,12 +52,12 @@ COLUMNS: tuple[Column[SweepResult], ...] = (
     Column("val_accuracy", _validated, "val accuracy", cell=lambda r: percent(_validated(r), _val_half_width(r))),
     Column("test_accuracy", SweepResult.tested, "test accuracy", cell=_test_text),
     Column("test_f1", lambda r: r.tested("test_f1"), "test F1", percent),
-    Column("trials", lambda r: sum(t.sibling_of is None and t.confirms is None for t in r.trials), "trials"),
+    Column("trials", lambda r: sum(t.derived_from is None and t.confirms is None for t in r.trials), "trials"),
     Column("seconds", lambda r: r.seconds, "time", duration),
     Column("registered", lambda r: str(r.registered or ""), "registered", is_word=True),
     Column("val_half_width", _val_half_width),
     Column("test_interval", lambda r: r.test.interval if r.test else None),
-    Column("readings", lambda r: r.test.readings if r.test else 0),
+    Column("evaluations", lambda r: r.test.evaluations if r.test else 0, was="readings"),
     Column("reason", lambda r: next((trial.reason for trial in r.trials if trial.status == "failed"), "")),
 )
 
@@ -181,7 +181,7 @@ def compare_sweeps(out: Path, names: Sequence[str] = ()) -> Comparison:
     return Comparison(compare(results, answers), tuple(unfinished), tuple(unreadable))
 
 
-def compare(results: Sequence[SweepResult], answers: Mapping[str, StoredPredictions]) -> tuple[DataGroup, ...]:
+def compare(results: Iterable[SweepResult], answers: Mapping[str, StoredPredictions]) -> tuple[DataGroup, ...]:
     """Compare sweeps, those of one data set with one another.
 
     Args:
@@ -229,7 +229,7 @@ def _pairs(answers: Mapping[str, StoredPredictions]) -> tuple[Pair, ...]:
 class Together:
     """What a job of all families leaves: the sweeps' results by family, and their winners side by side.
 
-    ``pairs`` are the winners two by two on the same test images.
+    ``pairs`` are the winners two by two on the same test images; ``seconds`` are of this session.
     """
 
     name: str
@@ -253,31 +253,29 @@ class Together:
             "name": self.name,
             "seconds": round(self.seconds, 3),
             "interrupted": self.interrupted,
-            "comparison": [sweep_json(result) for result in self.results.values()],
+            "comparison": [json_of(COLUMNS, result) for result in self.results.values()],
             "pairs": [asdict(pair) for pair in self.pairs],
             "families": {family: result.as_dict() for family, result in self.results.items()},
         }
 
     def markdown(self) -> str:
         """Return the comparison as a Markdown table."""
-        data, pairs = next(iter(self.results.values())).data, ""
-        if self.pairs:
-            lines = "\n".join(f"- {pair}" for pair in self.pairs)
-            pairs = f"\nOn the same test images, in points (exact McNemar test, p by Holm):\n\n{lines}\n"
+        data, lines = next(iter(self.results.values())).data, "\n".join(f"- {pair}" for pair in self.pairs)
+        pairs = f"\nOn the same test images, in points (exact McNemar test, p by Holm):\n\n{lines}\n" if lines else ""
         return (
             f"# {self.name}\n\n{data.name}: {data.classes} classes, images: {counts_text(data.splits)}. Each winner "
-            "was chosen on the validation images and read once on the test images.\n\n"
+            "was chosen on the validation images and evaluated once on the test images.\n\n"
             f"{markdown_table(table_of(WINNER_COLUMNS, self.results.values()))}\n{pairs}"
         )
 
 
 def compare_winners(command: Command, results: Sequence[SweepResult], seconds: float) -> Together:
-    """Compare the winners of a job's sweeps by their stored answers to the test images, which are not read again.
+    """Compare the winners of a job's sweeps by their stored answers to the test images, which are not evaluated again.
 
-    One that was interrupted has no pairs yet.
+    A job that was interrupted has no pairs yet.
     """
-    by_family = {result.family: result for result in results}
-    if results[-1].interrupted:
-        return Together(command.name, seconds, by_family)
-    groups = compare_sweeps(command.root, [result.sweep for result in results]).groups
-    return Together(command.name, seconds, by_family, tuple(pair for group in groups for pair in group.pairs))
+    pairs: tuple[Pair, ...] = ()
+    if not results[-1].interrupted:
+        groups = compare_sweeps(command.root, [result.sweep for result in results]).groups
+        pairs = tuple(pair for group in groups for pair in group.pairs)
+    return Together(command.name, seconds, {result.family: result for result in results}, pairs)

@@ -1,4 +1,4 @@
-"""The images of a sweep, read and told."""
+"""The images of a sweep: listed, read and told; the demo cars are drawn where there are none."""
 
 from __future__ import annotations
 
@@ -24,46 +24,6 @@ MOST_FINDINGS = 20
 NOT_READ = "images not read yet: counts may fall; --read counts them exactly."
 
 
-def prepare_data(
-    specs: Sequence[SweepSpec], out: Path, stages: StageStore, progress: Progress, reading: Manifest | None
-) -> Dataset:
-    """Read and split the images of sweeps, listed in ``reading``, decoded once at all sizes that any of them needs.
-
-    The demo cars are drawn where there are none.
-    """
-    from carcls.data.dataset import prepare_dataset
-
-    size, *also = dict.fromkeys(size for spec in specs for size in wanted_sizes(spec))
-    data = specs[0].data
-    if data.path is None:
-        from carcls.data.demo import write_demo
-
-        folder = _demo_folder(out)
-        if not folder.exists():
-            progress.note(f"drawing demo cars into {folder}")
-        write_demo(folder)
-        data = located(data, out)
-    return prepare_dataset(data, stages, size, also=also, listed=reading, progress=progress.packing)
-
-
-def data_notes(dataset: Dataset) -> list[str]:
-    """Return what was found in the images, a sentence each: counts, and what the user may want to know."""
-    return [
-        f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}.",
-        *dataset.notes,
-        *_first([f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]),
-        *_first([f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]),
-    ]
-
-
-def wanted_sizes(spec: SweepSpec) -> list[int]:
-    """Return the sides in pixels of images that trials will need; of a range only the least, if anything."""
-    configs = configs_to_check(spec, "image_size")[: spec.trials]
-    if isinstance(spec.search.get("image_size"), Range):
-        configs = configs[: max(1, len(spec.experiment_configs()))]  # the rest are its ends, which hardly anyone draws
-    return list(dict.fromkeys(config.image_size for config in configs))
-
-
 def configs_to_check(spec: SweepSpec, *settings: str) -> list[TrialConfig]:
     """Return trials that together have each combination of what the sweep may take for these settings."""
     configs = [config for _, config in spec.experiment_configs()]
@@ -74,11 +34,12 @@ def configs_to_check(spec: SweepSpec, *settings: str) -> list[TrialConfig]:
     return [*configs, *(spec.trial_config(dict(zip(searched, values, strict=True))) for values in combinations)]
 
 
-def _first(findings: list[str]) -> list[str]:
-    if len(findings) <= MOST_FINDINGS:
-        return findings
-    more = f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder."
-    return [*findings[:MOST_FINDINGS], more]
+def wanted_sizes(spec: SweepSpec) -> list[int]:
+    """Return the sides in pixels of images that trials will need; of a range only the least, if anything."""
+    configs = configs_to_check(spec, "image_size")[: spec.trials]
+    if isinstance(spec.search.get("image_size"), Range):
+        configs = configs[: max(1, len(spec.experiment_configs()))]  # the rest are its ends, which hardly anyone draws
+    return list(dict.fromkeys(config.image_size for config in configs))
 
 
 def located(data: DataConfig, out: Path) -> DataConfig:
@@ -119,3 +80,36 @@ def expected_demo(data: DataConfig) -> DataSummary:
     validation = classes * quota(train // classes, data.validation_fraction)
     splits = {"train": train - validation, "validation": validation, "test": test}
     return DataSummary(data.name or DEMO_NAME, "", train + test, classes, splits)
+
+
+def prepare_data(
+    specs: Sequence[SweepSpec], out: Path, stages: StageStore, progress: Progress, listing: Manifest | None
+) -> Dataset:
+    """Read and split the images of sweeps, which ``listing`` has, decoded once at all sizes that any of them needs.
+
+    The demo cars are drawn first where there is no data of the user's.
+    """
+    from carcls.data.dataset import prepare_dataset
+
+    size, *also = dict.fromkeys(size for spec in specs for size in wanted_sizes(spec))
+    data = specs[0].data
+    if data.path is None:
+        from carcls.data.demo import write_demo
+
+        folder = _demo_folder(out)
+        if not folder.exists():
+            progress.note(f"drawing demo cars into {folder}")
+        write_demo(folder)
+    return prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=progress.packing)
+
+
+def data_notes(dataset: Dataset) -> list[str]:
+    """Return what was found in the images, a sentence each: counts, and what the user may want to know."""
+    unreadable = [f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]
+    duplicates = [f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]
+    for findings in (unreadable, duplicates):
+        if len(findings) > MOST_FINDINGS:
+            more = f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder."
+            findings[MOST_FINDINGS:] = [more]
+    counts = f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}."
+    return [counts, *dataset.notes, *unreadable, *duplicates]

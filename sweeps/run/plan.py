@@ -1,4 +1,4 @@
-"""What a sweep would do, before it does anything: trials, the stages they share, disk and time. No torch."""
+"""What a sweep would do, before it does anything: trials, the work that they share, disk and time. No torch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from carcls.catalog import BackboneRecord
 from carcls.stages import StageStore
 from sweeps.engine.resources import Machine
 from sweeps.run.check import Checked, fit_to_data, fit_to_images
 from sweeps.run.data import NOT_READ, located, prepare_data
-from sweeps.run.plan_stages import PlannedStage, planned_stages
+from sweeps.run.estimate import Workload, estimate
 from sweeps.spec.spec import SweepSpec
 from sweeps.text import (
     UNLIMITED,
-    Column,
     Grid,
     changes_text,
     counts_text,
@@ -25,10 +23,10 @@ from sweeps.text import (
     plural,
     rough_duration,
     size_text,
-    table_of,
 )
 
 if TYPE_CHECKING:
+    from carcls.catalog import BackboneRecord
     from carcls.data.config import DataSummary
     from sweeps.engine import Progress
     from sweeps.engine.resources import Share
@@ -36,15 +34,8 @@ if TYPE_CHECKING:
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0
-
-_STAGES: tuple[Column[PlannedStage], ...] = (
-    Column("kind", lambda stage: stage.kind, "stage", is_word=True),
-    Column("count", lambda stage: stage.count, "count"),
-    Column("trials", lambda stage: stage.trials, "trials"),
-    Column("seconds", lambda stage: stage.seconds, "time", rough_duration),
-    Column("disk_bytes", lambda stage: stage.disk_bytes, "disk", size_text),
-    Column("shared", lambda stage: stage.shared, "shared by", is_word=True),
-)
+_NOUNS = {"pack": "image pack", "features": "feature file", "embeddings": "embedding file"}
+_NOUNS |= {"neighbours": "neighbour table", "test": "test evaluation"}
 
 
 @dataclass(frozen=True)
@@ -75,9 +66,9 @@ class Plan:
         return replace(self.machine, gpus=0) if self.spec.gpus_per_trial == 0 else self.machine
 
     @cached_property
-    def stages(self) -> tuple[PlannedStage, ...]:
-        """What the trials compute and share."""
-        return planned_stages(self.spec, self.summary, self.used, self.networks)
+    def work(self) -> tuple[Workload, ...]:
+        """What is computed once for all trials, by kind."""
+        return estimate(self.spec, self.summary, self.used, self.networks)
 
     @property
     def cost(self) -> float | None:
@@ -93,14 +84,14 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """Rough space of all stages."""
-        return sum(stage.disk_bytes for stage in self.stages)
+        """Rough space of all cached stages."""
+        return sum(int(work.disk_bytes) for work in self.work)
 
     @property
     def seconds(self) -> float:
         """Rough time of the whole sweep, from start to the registered model."""
         runs = self.spec.trials + self.spec.extent.runs
-        return _STARTING + _PER_TRIAL * runs + sum(stage.seconds for stage in self.stages)
+        return _STARTING + _PER_TRIAL * runs + sum(work.seconds for work in self.work)
 
     def lines(self, width: int = UNLIMITED) -> list[str]:
         """Return the plan as plain lines of text; its tables are not wider than ``width``."""
@@ -108,6 +99,7 @@ class Plan:
         searched = f", then {spec.trials - len(self.experiments)} searched" if self._is_drawn else ""
         counts = f"{data.images:,} images, {data.classes} classes; {counts_text(data.splits)}"
         search = Grid(None, [(name, str(domain)) for name, domain in spec.search.items()])
+        shared = ", ".join(plural(int(work.count), _NOUNS.get(work.kind, work.kind)) for work in self.work)
         return [
             f"Plan of {spec.name or spec.family} on {data.name} ({counts})",
             *self.notes,
@@ -120,11 +112,9 @@ class Plan:
             "Search:" if spec.search else "Search: nothing",
             *lines_of(search, width=width, indent="  "),
             *spec.goals.lines(),
-            _stopping(spec),
+            *([_stopping(spec)] if spec.goals.stop_early else []),
             "",
-            "Stages (each is computed once, then shared by all trials, and by later sweeps):",
-            *lines_of(table_of(_STAGES, self.stages, fold=("shared",)), width=width, indent="  "),
-            "",
+            f"Computed once, for all trials and later sweeps, or found in the store: {shared}.",
             f"Disk: about {size_text(self.disk_bytes)}.",
             f"Time: about {rough_duration(self.seconds)} on {self.used}. {self._caveat()}",
             *self._cost_lines(),
@@ -166,7 +156,7 @@ class Plan:
             "early_stopping": self.spec.early_stopping.model_dump(),
             "objectives": list(self.spec.objectives),
             "constraints": list(self.spec.constraints),
-            "stages": [asdict(stage) for stage in self.stages],
+            "stages": [asdict(work) for work in self.work],
             "disk_bytes": self.disk_bytes,
             "seconds": round(self.seconds),
             "cost": self.cost,
@@ -232,8 +222,6 @@ def _afterwards(spec: SweepSpec) -> list[str]:
 
 def _stopping(spec: SweepSpec) -> str:
     stopping = spec.early_stopping
-    if spec.goals.notes:
-        return " ".join(spec.goals.notes)
     if not stopping.enabled:
         return "Early stopping: none."
     first = "a fifth of the epochs" if stopping.min_epochs is None else f"epoch {stopping.min_epochs}"

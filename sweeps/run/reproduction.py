@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from carcls.config import TrialConfig
@@ -14,9 +15,8 @@ from sweeps.spec.documented import LEAK_MARK, DocumentedExperiment, experiments_
 from sweeps.text import DASH, Grid, changes_text, counts_text, markdown_table, percent, percent_range
 
 if TYPE_CHECKING:
-    from carcls.data.config import DataSummary
     from sweeps.engine.engine import EngineResult
-    from sweeps.results.result import SweepResult, TestReading
+    from sweeps.results.result import SweepResult, TestEvaluation
     from sweeps.run.command import Command
     from sweeps.run.session import SweepSession
     from sweeps.spec.spec import SweepSpec
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from sweeps.trial import TrialRecord
 
     # Of each experiment by name its test evaluation, or why there is none.
-    Tests = dict[str, TestReading | str]
+    Tests = dict[str, TestEvaluation | str]
 
-# The tables are those of the documentation; a family's measures in its order.
+# A family's measures, in the order of the documentation's tables.
 _SHARES, _SECONDS = ("accuracy", "f1", "precision", "recall"), ("fit_seconds", "predict_seconds")
 MEASURES = ("loss", *_SHARES, *_SECONDS)
+_DOCUMENTED = ("name", "family", "approximate", "leaked", "note")
 _OF_FAMILY = {"transfer": ("loss", *_SHARES), "retrieval": (*_SHARES, *_SECONDS), "scratch": ("loss", *_SHARES)}
 _TITLES = {"f1": "F1", "fit_seconds": "fit", "predict_seconds": "predict"}
 
@@ -47,7 +48,7 @@ class Reproduced:
     experiment: DocumentedExperiment
     changed: Mapping[str, tuple[Any, Any]]
     record: TrialRecord | None
-    test: TestReading | str
+    test: TestEvaluation | str
 
     @property
     def short(self) -> str:
@@ -58,137 +59,104 @@ class Reproduced:
     def measured(self) -> dict[str, float]:
         """The documented measures on our test images; empty without an evaluation."""
         found = {} if isinstance(self.test, str) else self.test.metrics
-        return {measure: found[f"test_{measure}"] for measure in MEASURES if f"test_{measure}" in found}
+        return {one: found[f"test_{one}"] for one in MEASURES if f"test_{one}" in found}
 
     @property
     def status(self) -> str:
-        """How its trial ended; one that could not be evaluated failed."""
-        if self.record is None:
-            return "missing"
-        return "failed" if self.record.status == "complete" and isinstance(self.test, str) else self.record.status
-
-    @property
-    def interval_text(self) -> str:
-        """The interval of its test accuracy, or its status where there is none."""
-        return self.status if isinstance(self.test, str) else percent_range(self.test.interval)
+        """How its trial ended; ``missing`` where it was not run, ``failed`` where it could not be evaluated."""
+        status = self.record.status if self.record else "missing"
+        return "failed" if status == "complete" and isinstance(self.test, str) else status
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        experiment, failed = self.experiment, isinstance(self.test, str)
+        """Return plain JSON values (docs/json.md)."""
+        documented = {name: getattr(self.experiment, name) for name in _DOCUMENTED}
         return {
-            "name": experiment.name,
-            "family": experiment.family,
-            "documented": dict(experiment.documented),
+            **documented,
+            "documented": dict(self.experiment.documented),
             "measured": self.measured,
-            "interval": None if isinstance(self.test, str) else list(self.test.interval),
+            "interval": None if isinstance(self.test, str) else self.test.interval,
             "validation_accuracy": self.record.metrics.get("val_accuracy") if self.record else None,
-            "changed": {name: list(change) for name, change in self.changed.items()},
-            "approximate": experiment.approximate,
-            "leaked": experiment.leaked,
-            "note": experiment.note,
+            "changed": self.changed,
             "status": self.status,
-            "reason": self.test if failed else "",
+            "reason": self.test if isinstance(self.test, str) else "",
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """All of them.
+    """All of them; its fields are those of the JSON (docs/json.md).
 
     Attributes:
         name: of the reproduction and its folder.
-        data: the images.
+        data: name of the data set.
         demo: whether these are the demo cars.
+        images: how many each split has.
+        classes: how many there are.
         cut: whether pictures were cut to bounding boxes.
         comparisons: in the documented order.
         best: family -> name of the experiment with the best validation accuracy.
     """
 
     name: str
-    data: DataSummary
+    data: str
     demo: bool
+    images: Mapping[str, int]
+    classes: int
     cut: bool
     comparisons: tuple[Reproduced, ...]
     best: Mapping[str, str]
     interrupted: ClassVar[bool] = False  # one that is has no tables
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {
-            "name": self.name,
-            "data": self.data.name,
-            "demo": self.demo,
-            "images": dict(self.data.splits),
-            "classes": self.data.classes,
-            "cut": self.cut,
-            "comparisons": [comparison.as_dict() for comparison in self.comparisons],
-            "best": dict(self.best),
-        }
-
     @property
     def is_whole(self) -> bool:
         """Whether every experiment has a result."""
-        return all(comparison.measured for comparison in self.comparisons)
+        return all(row.measured for row in self.comparisons)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        rows = [row.as_dict() for row in self.comparisons]
+        return {**{part.name: getattr(self, part.name) for part in fields(self)}, "comparisons": rows}
 
     def markdown(self) -> str:
         """Return the report as Markdown."""
         return "\n\n".join(b if isinstance(b, str) else markdown_table(b) for b in self.blocks()) + "\n"
 
-    def blocks(self) -> list[str | Grid]:
-        """Return the whole report: texts in Markdown, and the documentation's tables, documented / measured."""
-        data, families = self.data, dict[str, list[Reproduced]]()
-        for row in self.comparisons:
-            families.setdefault(row.experiment.family, []).append(row)
-        blocks: list[str | Grid] = [
-            f"# Documented experiments, reproduced: {self.name}",
-            f"Data: {data.name}, {data.classes} classes, images: {counts_text(data.splits)}.",
-            "Each cell reads documented / measured. Measured numbers are of the test images, which were read once for "
-            "each experiment. Nothing was chosen on them: the best of a family is the best on the validation images.",
-        ]
+    def blocks(self) -> Iterator[str | Grid]:
+        """Yield the whole report: texts in Markdown, and the documentation's tables, documented / measured."""
+        yield f"# Documented experiments, reproduced: {self.name}"
+        yield f"Data: {self.data}, {self.classes} classes, images: {counts_text(self.images)}."
+        yield (
+            "Each cell reads documented / measured. Measured numbers are of the test images, which were evaluated "
+            "once for each experiment. Nothing was chosen on them: the best of a family is so on the validation images."
+        )
         if self.demo:
-            blocks.append("**These are drawn demo cars: no measured number can be compared with a documented one.**")
-        for family, rows in families.items():
-            blocks += [f"## {family.title()}", _family_table(rows), "\n".join(_notes(rows))]
-        return [*blocks, "## Final comparison", self._final_table(families), "\n".join(self._protocol())]
-
-    def _final_table(self, families: Iterable[str]) -> Grid:
-        """Return the best of each family: as documented by the documented accuracy, as measured by validation."""
-        rows, body = {row.experiment.name: row for row in self.comparisons}, []
-        for family in families:
-            documented = max(experiments_of(family), key=lambda experiment: experiment.documented["accuracy"])
-            reported = [_reported(documented, share) for share in _SHARES]
-            body.append([f"{family.title()}, documented", documented.name.partition("/")[2], *reported, DASH])
-            best = rows.get(self.best.get(family, ""))
-            measured = [_number(share, best.measured.get(share) if best else None) for share in _SHARES]
-            name, interval = (best.short, best.interval_text) if best else ("none finished", DASH)
-            body.append([f"{family.title()}, measured", name, *measured, interval])
-        return _grid(["family", "best"], _SHARES, body)
-
-    def _protocol(self) -> list[str]:
+            yield "**These are drawn demo cars: no measured number can be compared with a documented one.**"
+        for family, rows in itertools.groupby(self.comparisons, lambda row: row.experiment.family):
+            yield from self._family(family, [*rows])
         cut = "cut to their bounding boxes" if self.cut else "as they are"
-        lines = [
-            f"- Pictures were used {cut} here; the documented runs used whole pictures.",
-            f"- Our test split has {self.data.test:,} images, our training split {self.data.train:,}; the published "
-            "ones have 8,041 and 8,144, and the documented transfer score is of 2,681 images.",
-            "- ~: the documented number was rounded.",
-        ]
-        if any(row.experiment.leaked for row in self.comparisons):
-            lines.append(f"- {LEAK_MARK}: the documented number is not comparable; see the note in its family's table.")
-        return lines
+        yield (
+            f"- Pictures were used {cut} here; the documented runs used whole pictures.\n"
+            f"- Our test split has {self.images['test']:,} images, our training split {self.images['train']:,}; the "
+            "published ones have 8,041 and 8,144, and the documented transfer score is of 2,681 images.\n"
+            f"- ~: the documented number was rounded. {LEAK_MARK}: it is not comparable; see the note on it."
+        )
 
-
-def _family_table(rows: Sequence[Reproduced]) -> Grid:
-    """Return one family's table; each cell reads documented / measured."""
-    measures, body = _OF_FAMILY[rows[0].experiment.family], []
-    for row in rows:
-        cells = [f"{_reported(row.experiment, one)} / {_number(one, row.measured.get(one))}" for one in measures]
-        body.append([row.short, *cells, row.interval_text])
-    return _grid(["experiment"], measures, body)
-
-
-def _grid(words: Sequence[str], measures: Iterable[str], rows: Sequence[Sequence[str]]) -> Grid:
-    numbers = [*(_TITLES.get(measure, measure) for measure in measures), "95% interval"]
-    return Grid([*words, *numbers], rows, words, [*words[1:], *numbers])
+    def _family(self, family: str, rows: Sequence[Reproduced]) -> Iterator[str | Grid]:
+        """Yield a family's table and notes: the documented best by its accuracy, the measured one by validation."""
+        yield f"## {family.title()}"
+        measures, body = _OF_FAMILY[family], []
+        for row in rows:
+            cells = [f"{_reported(row.experiment, one)} / {_number(one, row.measured.get(one))}" for one in measures]
+            body.append(
+                [row.short, *cells, row.status if isinstance(row.test, str) else percent_range(row.test.interval)]
+            )
+        numbers = [*(_TITLES.get(measure, measure) for measure in measures), "95% interval"]
+        yield Grid(["experiment", *numbers], body, ["experiment"], numbers)
+        documented = max(experiments_of(family), key=lambda experiment: experiment.documented["accuracy"])
+        name, reported = documented.name.partition("/")[2], _reported(documented, "accuracy")
+        best = next((row for row in rows if row.experiment.name == self.best.get(family)), None)
+        measured = f"{best.short}, {_number('accuracy', best.measured.get('accuracy'))}" if best else "none finished"
+        yield "\n".join([f"- best: {name}, {reported} documented; {measured} measured.", *_notes(rows)])
 
 
 def _number(measure: str, value: float | None) -> str:
@@ -218,44 +186,29 @@ def _notes(rows: Sequence[Reproduced]) -> list[str]:
             changes.setdefault(f"{changes_text({setting: change})}.", []).append(row.short)
         if isinstance(row.test, str):
             why = " ".join((row.test or row.status).split())
-            failures.setdefault(f"no result: {why if why.endswith(('.', '!', '?')) else f'{why}.'}", []).append(
-                row.short
-            )
+            failures.setdefault(f"no result: {why}{'' if why.endswith(('.', '!', '?')) else '.'}", []).append(row.short)
         name = f"{row.short} {LEAK_MARK}" if row.experiment.leaked else row.short
         notes.setdefault(row.experiment.note, []).append(name)
     return [
         f"- {'all' if len(names) == len(rows) > 1 else ', '.join(names)}: {text}"
-        for said in (changes, failures, notes)
-        for text, names in said.items()
+        for texts in (changes, failures, notes)
+        for text, names in texts.items()
     ]
 
 
 def evaluate_each(tests: Tests, session: SweepSession, engine: EngineResult, mirror: Mirror) -> SweepResult:
     """Evaluate each experiment of a family on the test images, and not its winner; ``tests`` gets what they told."""
-    result = session.summarize(engine.records, interrupted=engine.interrupted)
+    result = session.summarize(engine)
     if not engine.interrupted:
         for name, record in _experiments(session.spec, engine.records).items():
-            session.tell(f"reading test: {name}")
+            session.tell(f"evaluating on the test images: {name}")
             tests[name] = _evaluate(session, record)
     session.save(result)
     mirror.summarise(engine.records, best=result.winner)
     return result
 
 
-def _experiments(spec: SweepSpec, records: Sequence[TrialRecord]) -> dict[str, TrialRecord | None]:
-    """Return the trial of each experiment: equal experiments have one, and one that was not run has none.
-
-    A trial that ran out of memory and was given micro-batches is its experiment's all the same.
-    """
-    trials = {_digest(TrialConfig.model_validate(dict(record.config))): record for record in records}
-    return {name: trials.get(_digest(config)) for name, config in spec.experiment_configs()}
-
-
-def _digest(config: TrialConfig) -> str:
-    return config.model_copy(update={"micro_batch": None}).digest
-
-
-def _evaluate(session: SweepSession, record: TrialRecord | None) -> TestReading | str:
+def _evaluate(session: SweepSession, record: TrialRecord | None) -> TestEvaluation | str:
     if record is None:
         return "it was not run"
     if record.status != "complete":
@@ -264,29 +217,43 @@ def _evaluate(session: SweepSession, record: TrialRecord | None) -> TestReading 
     try:
         return session.evaluate_on_test(record, files=files)
     except (TrialFailure, OSError) as failure:
-        return f"the test images could not be read with it: {failure}"
+        return f"the test images could not be evaluated with it: {failure}"
+
+
+def _experiments(spec: SweepSpec, records: Iterable[TrialRecord]) -> dict[str, TrialRecord | None]:
+    """Return the trial of each experiment: equal experiments have one, and one that was not run has none.
+
+    A trial that ran out of memory and was given micro-batches is its experiment's all the same.
+    """
+
+    def digest(config: TrialConfig) -> str:
+        return config.model_copy(update={"micro_batch": None}).digest
+
+    trials = {digest(TrialConfig.model_validate(dict(record.config))): record for record in records}
+    return {name: trials.get(digest(config)) for name, config in spec.experiment_configs()}
 
 
 def reproduction_of(command: Command, results: Sequence[SweepResult], tests: Tests) -> Reproduction:
     """Return what the sweeps of a reproduction came to, in their order, with the tests of their experiments."""
-    images = Dataset.load(command.root / results[0].sweep / "dataset.json").manifest.images
-    comparisons: list[Reproduced] = []
-    best: dict[str, str] = {}
+    data, rows, best = results[0].data, list[Reproduced](), dict[str, str]()
     for spec, result in zip(command.specs, results, strict=True):
         found = _experiments(spec, result.trials)
         for name, record in found.items():
             changed, parts = spec.changed_settings(name), record.config.get("micro_batch") if record else None
             if parts:  # no experiment has micro-batches
                 changed = {**changed, "micro_batch": (None, parts)}
-            comparisons.append(Reproduced(find_experiment(name), changed, record, tests[name]))
+            rows.append(Reproduced(find_experiment(name), changed, record, tests[name]))
         winner = find_best([record for record in found.values() if record is not None])
         if winner is not None:
             best[result.family] = next(name for name, record in found.items() if record is winner)
+    images = Dataset.load(command.root / results[0].sweep / "dataset.json").manifest.images
     return Reproduction(
-        command.name,
-        results[0].data,
+        name=command.name,
+        data=data.name,
         demo=command.specs[0].data.path is None,
+        images=dict(data.splits),
+        classes=data.classes,
         cut=any(image.box is not None for image in images),
-        comparisons=tuple(comparisons),
+        comparisons=tuple(rows),
         best=best,
     )

@@ -1,63 +1,57 @@
-"""One run of a sweep, and what comes after its trials: the best confirmed; the winner tested, exported, registered."""
+"""One session of a sweep: what it works with, what its processes compute, and what it writes down."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
-from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import StageStore, write_json
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.models import find_reading
-from sweeps.results.result import RESULT, Registered, SweepResult, TestReading, find_result, spent_dict
-from sweeps.spec.sweep_file import read_file
+from sweeps.results.models import find_evaluation
+from sweeps.results.result import RESULT, SweepResult, TestEvaluation, spent_dict
 from sweeps.study.confirmation import Repeat, repeats_of
-from sweeps.text import plural
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
     from sweeps.engine.engine import EngineResult
-    from sweeps.engine.resources import Share
     from sweeps.engine.session import RaySession
     from sweeps.engine.task import Work
     from sweeps.run.command import Command
     from sweeps.spec.spec import SweepSpec
-    from sweeps.tracking.mirror import Mirror
-    from sweeps.tracking.registry import TrialModel
     from sweeps.tracking.store import Tracking
     from sweeps.trial import TrialRecord
 
-MODEL, LEADERBOARD, TEST_PREDICTIONS = "model", "leaderboard.json", "test-predictions.npz"
+LEADERBOARD, TEST_PREDICTIONS = "leaderboard.json", "test-predictions.npz"
 
 
 @dataclass(frozen=True, slots=True)
 class SweepSession:
-    """One run of a sweep, which may take several.
+    """One session of a sweep, which may take several.
 
     Attributes:
         spec: with its name, as it fits the images.
         command: that the sweep is run by.
         tracking: the MLflow store, checked and perhaps not opened yet.
-        share: of a trial.
         stages: shared by all sweeps of the command's folder.
         dataset: read and packed.
         ray: runs the trials.
         tell: gets what a person should know, a sentence each.
+        before: what the sweep left when it ended last; None where that is nothing, or damaged.
         started: when, on time.monotonic's clock.
     """
 
     spec: SweepSpec
     command: Command
     tracking: Tracking
-    share: Share
     stages: StageStore
     dataset: Dataset
     ray: RaySession
     tell: Callable[[str], None]
+    before: SweepResult | None
     started: float
 
     @property
@@ -81,7 +75,7 @@ class SweepSession:
 
     def evaluate_on_test(
         self, record: TrialRecord, *, refit: bool = False, files: tuple[str, str] = ("test.json", TEST_PREDICTIONS)
-    ) -> TestReading:
+    ) -> TestEvaluation:
         """Return the test score of a complete trial; what is known already is not computed again.
 
         Args:
@@ -94,24 +88,23 @@ class SweepSession:
             OSError: there is no room, or the process died.
         """
         path, predictions = (self.folder / name for name in files)
-        known = find_reading(record, self.dataset, path, refit=refit)
+        known = find_evaluation(record, self.dataset, path, refit=refit)
         if known is not None:
             return known
         self.tell(f"evaluating trial {record.number} on the {len(self.dataset.splits.test)} test images")
         work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
-        test: TestReading
+        test: TestEvaluation
         test, notes = self.compute("sweeps.results.models:evaluate", **work)
         for note in notes:
             self.tell(note)
         return test
 
-    def summarize(self, records: Sequence[TrialRecord], *, interrupted: bool) -> SweepResult:
-        """Return the result without a test reading and a registered model."""
-        trials = tuple(sorted(records, key=lambda trial: trial.number))
-        data, before = self.dataset.summary, find_result(self.folder)
+    def summarize(self, engine: EngineResult) -> SweepResult:
+        """Return the result of the trials, without a test evaluation and a registered model."""
+        trials, data = tuple(sorted(engine.records, key=lambda trial: trial.number)), self.dataset.summary
         base, by_seeds = self.spec.trial_config({}).model_dump(), self.spec.confirm is not None
         board = Leaderboard(trials, base, data.validation, self.spec.goals, by_seeds)
-        seconds = time.monotonic() - self.started + (before.seconds if before else 0.0)
+        seconds = time.monotonic() - self.started + (self.before.seconds if self.before else 0.0)
         return SweepResult(
             sweep=str(self.spec.name),
             family=self.spec.family,
@@ -123,9 +116,9 @@ class SweepSession:
             registered=None,
             tracking_uri=self.tracking.shown_uri,
             seconds=round(seconds, 3),
-            interrupted=interrupted,
-            spent=spent_dict(records, self.spec.prices),
-            saved_seconds=round(sum(record.saved for record in records), 3),
+            interrupted=engine.interrupted,
+            spent=spent_dict(trials, self.spec.prices),
+            saved_seconds=round(sum(trial.saved for trial in trials), 3),
         )
 
     def save(self, result: SweepResult) -> None:
@@ -154,125 +147,6 @@ def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repe
         best.setdefault(config.digest, (row.trial.number, config))
     chosen = list(best.values())[: extent.top]
     return [repeat for number, config in chosen for repeat in repeats_of(number, config, spec.seed, extent.seeds)]
-
-
-def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror) -> SweepResult:
-    """Return the result and write it down; an interrupted sweep has no test reading and registers nothing yet.
-
-    What fails once the trials are over costs no result: a winner that MLflow does not take, or that cannot be trained
-    once more, is told, and can be registered by running the sweep again.
-
-    The model that is registered is the winner's own; after ``--confirm`` the run with a fresh seed that is nearest to
-    the mean of its settings (``sweeps.study.confirmation.typical_run``); with ``--refit`` a new one of those settings.
-    """
-    records, interrupted = engine.records, engine.interrupted
-    result, before = session.summarize(records, interrupted=interrupted), find_result(session.folder)
-    if before is None and (session.folder / RESULT).is_file():
-        session.tell(f"{RESULT} cannot be read; it is written anew from the sweep's journal.")
-    if before is not None and not interrupted and _same_outcome(before, result, refit=session.spec.refit):
-        # The trials are those that it was concluded with, and the journal's records know where their models are.
-        result = _as_registered(session, replace(before, board=result.board), mirror)
-    elif result.winner is not None and not interrupted:
-        result = _publish(session, result, mirror)
-    session.save(result)
-    mirror.summarise(records, best=result.winner, metrics=metrics_of(result), leaderboard=session.folder / LEADERBOARD)
-    return result
-
-
-def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool:
-    """Tell whether nothing was computed since the sweep was concluded, nor is to be."""
-    if before.winner is not None and (before.test is None or before.registered is None or before.test.refit != refit):
-        return False
-    told, tells = before.as_dict(), now.as_dict()
-    same = all(told[what] == tells[what] for what in ("trials", "best", "tracking_uri"))
-    return same and before.data.digest == now.data.digest and not before.interrupted
-
-
-def _as_registered(session: SweepSession, before: SweepResult, mirror: Mirror) -> SweepResult:
-    """Return a concluded sweep's result as the registry has it now; a winner that is missing there is registered."""
-    if before.winner is None:
-        return before
-    try:
-        found = _model_of(session, before.winner, refit=session.spec.refit).find()
-    except TrackingError as error:
-        session.tell(f"Whether the winner is registered is not known: {error} {_then(session)}")
-        return replace(before, registered=None)
-    if found is not None:
-        return replace(before, registered=found)
-    session.tell("The model registry does not have the winner any more; it is registered again.")
-    return _publish(session, replace(before, registered=None), mirror)
-
-
-def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> SweepResult:
-    """Compare the winner, read it on the test images, once, and register it."""
-    winner, refit, tell = result.best, session.spec.refit, session.tell
-    assert winner is not None
-    session.save(replace(result, interrupted=True))  # should this process die, something is left to do
-    if winner.sibling_of is not None:
-        mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
-    try:
-        compared = session.compute("sweeps.results.models:compare_winner", result=result)
-        result = replace(result, comparison=compared)
-        if refit:
-            length = plural(winner.config["epochs"], "epoch")
-            tell(f"refit: training trial {winner.number} anew on training and validation images, {length}")
-        test = session.evaluate_on_test(winner, refit=refit)
-        result = replace(result, test=test)
-        work = {"record": winner, "refit": refit, "folder": session.folder / MODEL}
-        details = {**_origin(session), "trial": winner.number}
-        for note in session.compute("sweeps.results.models:export", **work, details=details):
-            tell(note)
-    except (TrialFailure, OSError) as failure:
-        why = " ".join(str(failure).split()).rstrip(".")
-        tell(f"The winner is not registered: its model could not be made, tested or written ({why}). {_then(session)}")
-        return result
-    tell(f"registering trial {winner.number} in {session.tracking.shown_uri}")
-    try:
-        return replace(result, registered=_register(session, result, winner, test, mirror))
-    except TrackingError as error:
-        tell(f"The winner is not registered: {error} {_then(session)}")
-        return result
-
-
-def _then(session: SweepSession) -> str:
-    return f"Then: carsweep resume {session.command.name}"
-
-
-def _register(
-    session: SweepSession, result: SweepResult, winner: TrialRecord, test: TestReading, mirror: Mirror
-) -> Registered:
-    """Make the winner the registry's challenger; a trial that is registered keeps its version.
-
-    Tags say how often the test images were looked at, and what the winner's validation score is worth.
-    """
-    tags = {"test_readings": str(test.readings), "test_models_read": str(test.models)}
-    confirmed = result.board.best_confirmed
-    if confirmed is not None:
-        spread = "" if confirmed.spread is None else f" ±{confirmed.spread:.4f}"
-        tags["confirmed_val_accuracy"] = f"{confirmed.mean:.4f}{spread} over {len(confirmed.runs)} fresh seeds"
-    mirror.flush()
-    return _model_of(session, winner.number, refit=test.refit).register(
-        session.folder / MODEL,
-        metrics={} if test.refit else winner.metrics,
-        test=test.metrics,
-        details={
-            **_origin(session),
-            "backbone": winner.config["backbone"],
-            "test_images": session.dataset.test_digest,
-            **tags,
-        },
-        predictions=session.folder / TEST_PREDICTIONS,
-    )
-
-
-def _model_of(session: SweepSession, number: int, *, refit: bool) -> TrialModel:
-    from sweeps.tracking.registry import TrialModel
-
-    return TrialModel(session.tracking, session.spec.family, read_file(session.folder).id, number, refit)
-
-
-def _origin(session: SweepSession) -> dict[str, str]:
-    return {"sweep": str(session.spec.name), "data": session.dataset.name, "data_digest": session.dataset.digest}
 
 
 def metrics_of(result: SweepResult) -> Mapping[str, float]:

@@ -19,8 +19,8 @@ from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.stages import write_json, write_text
 from sweeps.results.result import SweepResult
 from sweeps.run.check import check_sweeps
-from sweeps.run.session import conclude
 from sweeps.run.sweep import run_sweep
+from sweeps.run.winner import conclude
 from sweeps.spec.sweep_file import is_sweep, read_spec, require_kind, write_file
 from sweeps.spec.values import TRIAL_SETTINGS
 from sweeps.text import plural
@@ -110,6 +110,26 @@ def run_sweeps(
     return _compared(command, results, tests, time.monotonic() - started) if command.is_job else results[0]
 
 
+def _compared(
+    command: Command, results: Sequence[SweepResult], tests: Tests, seconds: float
+) -> Together | Reproduction | None:
+    """Return the comparison of a job's sweeps; once all are done, write it down."""
+    from sweeps.run.comparison import compare_winners
+    from sweeps.run.reproduction import reproduction_of
+
+    outcome: Together | Reproduction
+    if command.kind == "all":
+        name, outcome = "comparison", compare_winners(command, results, seconds)
+    elif results[-1].interrupted:
+        return None
+    else:
+        name, outcome = "reproduction", reproduction_of(command, results, tests)
+    if not outcome.interrupted:
+        write_json(command.root / command.name / f"{name}.json", outcome.as_dict())
+        write_text(command.root / command.name / f"{name}.md", outcome.markdown())
+    return outcome
+
+
 def _prepared(command: Command) -> Command:
     """Return the command as it is checked and written down: retrieval that has begun keeps where it began.
 
@@ -159,24 +179,3 @@ def with_start(spec: SweepSpec, out: Path, before: Sequence[SweepResult] = ()) -
     if best is None or spec.trials <= len(spec.experiments):
         return spec
     return spec.model_copy(update={"starts": ({name: best.config[name] for name in _TRAINING_SETTINGS},)})
-
-
-def _compared(
-    command: Command, results: Sequence[SweepResult], tests: Tests, seconds: float
-) -> Together | Reproduction | None:
-    """Return the comparison of a job's sweeps; once all are done, write it down."""
-    from sweeps.run.comparison import compare_winners
-    from sweeps.run.reproduction import reproduction_of
-
-    is_whole = not results[-1].interrupted
-    if command.kind == "reproduce" and not is_whole:
-        return None
-    outcome: Together | Reproduction
-    if command.kind == "reproduce":
-        name, outcome = "reproduction", reproduction_of(command, results, tests)
-    else:
-        name, outcome = "comparison", compare_winners(command, results, seconds)
-    if is_whole:
-        write_json(command.root / command.name / f"{name}.json", outcome.as_dict())
-        write_text(command.root / command.name / f"{name}.md", outcome.markdown())
-    return outcome

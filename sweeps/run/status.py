@@ -1,20 +1,15 @@
-"""The status of sweeps, and what their stages are worth, read from what they have written: at any time, from anywhere.
-
-It takes neither Ray nor a GPU.
-"""
+"""The status of sweeps, read from what they have written: at any time, from anywhere, without Ray or a GPU."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from carcls.errors import InputError, nearest
-from carcls.stages import seconds_of
-from carcls.stages_disk import list_store
 from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import SweepResult, find_result
@@ -22,9 +17,7 @@ from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import is_known, is_sweep, read_file, sweeps_of
 from sweeps.study.records import read_history
 from sweeps.text import Column, json_of, minute, percent
-
-if TYPE_CHECKING:
-    from sweeps.trial import TrialRecord
+from sweeps.trial import TrialRecord
 
 State = Literal["running", "stopping", "unfinished", "finished"]
 
@@ -57,7 +50,7 @@ class SweepStatus:
     @property
     def counts(self) -> Mapping[str, int]:
         """Trials that were run, by how they ended; neither derived ones nor those that confirm others."""
-        search = (t for t in self.board.trials if t.sibling_of is None and t.confirms is None)
+        search = (t for t in self.board.trials if t.derived_from is None and t.confirms is None)
         return dict(Counter(trial.status for trial in search))
 
     @property
@@ -73,7 +66,7 @@ class SweepStatus:
     @property
     def unfinished(self) -> list[TrialRecord]:
         """Trials that run, or that the next driver begins with."""
-        return [trial for trial in self.board.trials if trial.status == "running" and trial.sibling_of is None]
+        return [trial for trial in self.board.trials if trial.status == "running" and trial.derived_from is None]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -81,25 +74,20 @@ class SweepStatus:
 
 
 def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
-    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.twins]
+    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.duplicates]
     told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
     return sorted(told, key=lambda twin: twin["number"])
 
 
-def _unfinished(sweep: SweepStatus) -> list[dict[str, Any]]:
-    return [
-        {
-            "number": trial.number,
-            "experiment": trial.experiment,
-            "epoch": trial.epochs,
-            "epochs": trial.config["epochs"],
-            "accuracy": trial.measured("val_accuracy"),
-            "confirms": trial.confirms,
-        }
-        for trial in sweep.unfinished
-    ]
-
-
+# What is told of a trial that has not ended.
+_UNFINISHED: tuple[Column[TrialRecord], ...] = (
+    Column("number", lambda trial: trial.number),
+    Column("experiment", lambda trial: trial.experiment),
+    Column("epoch", lambda trial: trial.epochs),
+    Column("epochs", lambda trial: trial.config["epochs"]),
+    Column("accuracy", lambda trial: trial.measured("val_accuracy")),
+    Column("confirms", lambda trial: trial.confirms),
+)
 # What is told of a sweep in JSON (docs/json.md), and, where there is a title, in the table of all sweeps.
 COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("name", lambda s: s.name, "sweep", is_word=True),
@@ -113,21 +101,14 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("ended", lambda s: s.ended),
     Column("holder", lambda s: asdict(s.holder) if s.holder else None),
     Column("counts", lambda s: s.counts),
-    Column("siblings", lambda s: sum(trial.sibling_of is not None for trial in s.board.trials)),
-    Column("twins", _twins),
-    Column("unfinished", _unfinished),
+    Column("derived", lambda s: sum(trial.derived_from is not None for trial in s.board.trials), was="siblings"),
+    Column("duplicates", _twins, was="twins"),
+    Column("unfinished", lambda s: [json_of(_UNFINISHED, trial) for trial in s.unfinished]),
     Column("best", lambda s: s.board.best.number if s.board.best else None),
     Column("edits", lambda s: list(s.edits)),
     Column("stage_hits", lambda s: sum(seconds is not None for t in s.board.trials for seconds in t.stages.values())),
     Column("saved_seconds", lambda s: round(sum(trial.saved for trial in s.board.trials), 3)),
 )
-
-
-def names_in(out: Path) -> list[str]:
-    """Return the sweeps and jobs in ``out`` by name."""
-    if not out.is_dir():
-        return []
-    return sorted(entry.name for entry in out.iterdir() if is_known(entry))
 
 
 def require_known(out: Path, name: str) -> Path:
@@ -136,10 +117,10 @@ def require_known(out: Path, name: str) -> Path:
     Raises:
         InputError: there is none of that name.
     """
-    folder = out / name
-    if name and is_known(folder):
-        return folder
-    known = nearest(name, names_in(out)) if names_in(out) else f" There is none in {out}: give --out."
+    if name and is_known(out / name):
+        return out / name
+    there = sorted(entry.name for entry in out.iterdir() if is_known(entry)) if out.is_dir() else []
+    known = nearest(name, there) if there else f" There is none in {out}: give --out."
     raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")
 
 
@@ -171,7 +152,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
 def _has_all(result: SweepResult, records: Sequence[TrialRecord]) -> bool:
     """Tell whether a sweep left all its trials ended, and has none that it did not know of."""
     then = {trial.number: trial.status for trial in result.trials}
-    same = all(then.get(record.number) == record.status for record in records if record.sibling_of is None)
+    same = all(then.get(record.number) == record.status for record in records if record.derived_from is None)
     return same and "running" not in then.values() and not result.interrupted
 
 
@@ -181,62 +162,13 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     Raises:
         InputError: there is nothing called ``name``.
     """
-    if name is not None:
-        require_known(out, name)
-        file = read_file(out / name)
-        if file.kind == "sweep":
-            return [name]
-        members = [f"{name}-{spec.family}" for spec in file.read_specs()]
-        return [member for member in members if is_sweep(out / member)]
-    found = [known for known in names_in(out) if is_sweep(out / known)]
-    return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
+    if name is None:
+        return [folder.name for folder in sorted(sweeps_of(out), key=_last_change, reverse=True)]
+    file = read_file(require_known(out, name))
+    members = [name] if file.kind == "sweep" else [f"{name}-{spec.family}" for spec in file.read_specs()]
+    return [member for member in members if is_sweep(out / member)]
 
 
 def _last_change(folder: Path) -> float:
     names = ("sweep.json", "spec.yaml", "study.journal")
     return max(path.stat().st_mtime for name in names if (path := folder / name).exists())
-
-
-@dataclass(frozen=True, slots=True)
-class KindUse:
-    """The stages of one kind in a store.
-
-    Attributes:
-        kind: of stage.
-        stages: whole ones.
-        unfinished: those that go on some day, or are being made.
-        bytes: that all of them take on disk.
-        seconds: that the whole ones took to make.
-        hits: how often a trial of any sweep found one that it had not made.
-        saved: seconds of making that the hits took nobody.
-    """
-
-    kind: str
-    stages: int
-    unfinished: int
-    bytes: int
-    seconds: float
-    hits: int
-    saved: float
-
-
-def use_by_kind(out: Path) -> list[KindUse]:
-    """Return what the stages in ``out/stages`` are worth to the sweeps under ``out``, by kind in alphabetical order.
-
-    Raises:
-        InputError: the journal of a sweep is damaged.
-    """
-    listing = [stored for stored in list_store(out / "stages") if stored.state != "trash"]
-    saved: defaultdict[str, list[float]] = defaultdict(list)
-    for record in (record for folder in sweeps_of(out) for record in read_history(folder).records):
-        for name, seconds in record.stages.items():
-            if seconds is not None:
-                saved[name.partition("/")[0]].append(seconds)
-    found = []
-    for kind in sorted({stored.kind for stored in listing}):
-        stages = [stored for stored in listing if stored.kind == kind]
-        whole = [stored.path for stored in stages if stored.state == "made"]
-        made = round(sum(map(seconds_of, whole)), 3)
-        size, hits = sum(stored.size for stored in stages), len(saved[kind])
-        found.append(KindUse(kind, len(whole), len(stages) - len(whole), size, made, hits, round(sum(saved[kind]), 3)))
-    return found

@@ -17,11 +17,12 @@ from carcls.errors import InputError, SweepStopped
 from carcls.stages import LOG, StageStore
 from sweeps.interrupts import last_words, uninterrupted
 from sweeps.lock import forget_request, locked
-from sweeps.results.result import SweepResult, used_up_note
+from sweeps.results.result import RESULT, SweepResult, find_result, used_up_note
 from sweeps.run.check import Checked, fit_to_images
 from sweeps.run.cleaning import DiskKeeper
 from sweeps.run.data import prepare_data
-from sweeps.run.session import SweepSession, conclude, repeats_wanted
+from sweeps.run.session import SweepSession, repeats_wanted
+from sweeps.run.winner import conclude
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
 
@@ -57,45 +58,63 @@ def run_sweep(
     """
     from sweeps.tracking.mirror import mirror_of
 
+    damage = DamageNews(StageStore(command.root / "stages"), watcher.note)
     with open_session(checked, command, ray, watcher) as session:
-        mirror = mirror_of(session.spec, session.folder, session.tracking, session.dataset.summary, watcher.note)
+        damage.check()
+        spec, tell = session.spec, session.tell
+        mirror = mirror_of(spec, session.folder, session.tracking, session.dataset.summary, tell)
+        keeper = DiskKeeper(spec, command.root, tell)
         status: Literal["complete", "interrupted", "failed"] = "failed"
-        with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)):
+        with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)), _loss_told(session):
             try:
-                with _loss_told(session):
-                    mirror.open()
-                    result = _run_and_finish(session, watcher, finish, mirror)
+                engine = _run_trials(session, watcher, [mirror, watcher, keeper, damage])
+                with Waiting(tell, "writing to MLflow …"):
+                    mirror.bring_in_line(engine.records)
+                _tell_what_is_left(session, engine)
+                result = finish(session, engine, mirror)
+                damage.check()
+                keeper.check(last=True)
+                if engine.stopped:
+                    raise SweepStopped(
+                        f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: carsweep "
+                        f"resume {command.name}"
+                    )
                 status = result.status
             except KeyboardInterrupt:
                 status = "interrupted"
                 raise
             finally:
-                with uninterrupted(), Waiting(watcher.note, "closing the runs in MLflow …"):
+                with uninterrupted(), Waiting(tell, "closing the runs in MLflow …"):
                     mirror.close(status)
     return result
 
 
 @contextmanager
 def open_session(checked: Checked, command: Command, ray: RaySession, watcher: Progress) -> Iterator[SweepSession]:
-    """Read and pack the images of a sweep, and keep its folder for this process; arguments as ``run_sweep``.
+    """Read and pack the images of a sweep, and keep its folder for this process.
+
+    Args:
+        checked: the sweep, as ``check_sweeps`` lets it pass.
+        command: that it is run by.
+        ray: is started meanwhile, if trials are likely.
+        watcher: told of what happens.
 
     Raises:
         InputError: the images cannot be used, or another process runs the sweep.
     """
     started, spec, folder = time.monotonic(), checked.spec, command.root / str(checked.spec.name)
-    for note in (spec.note, *spec.goals.lines(), *spec.goals.notes, *checked.notes):
-        if note:
-            watcher.note(note)
+    for note in filter(None, (spec.note, *spec.goals.lines(), *checked.notes)):
+        watcher.note(note)
     with locked(folder):
         forget_request(folder)
-        if command.address is None and (command.changes or not (folder / "result.json").is_file()):
+        has_result = (folder / RESULT).is_file()
+        if command.address is None and (command.changes or not has_result):
             share = checked.share
-            ray.start_ahead(folder / "ray.log", preload=not share.gpus, processes=share.concurrency)
+            ray.start_in_background(folder / "ray.log", preload=not share.gpus, processes=share.concurrency)
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
             write_file(folder, "sweep", command.tracking_uri, [spec])
         stages = StageStore(command.root / "stages")
-        damage = DamageNews(stages, watcher.note)
         try:
             dataset = prepare_data((spec, *command.specs), command.root, stages, watcher, checked.listing)
             spec, notes = fit_to_images(checked, command, dataset)
@@ -103,13 +122,16 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
             if is_new:
                 forget(folder)
             raise
+        before = find_result(folder)
+        if has_result and before is None:
+            notes = [*notes, f"{RESULT} cannot be read; it is written anew from the sweep's journal."]
         for note in notes:
             watcher.note(note)
-        damage.check()
         write_file(folder, "sweep", command.tracking_uri, [spec], stages.take_used())
         dataset.save(folder / "dataset.json")
         assert checked.tracking is not None
-        yield SweepSession(spec, command, checked.tracking, checked.share, stages, dataset, ray, watcher.note, started)
+        tracking, tell = checked.tracking, watcher.note
+        yield SweepSession(spec, command, tracking, stages, dataset, ray, tell, before, started)
 
 
 @contextmanager
@@ -127,30 +149,6 @@ def _loss_told(session: SweepSession) -> Iterator[None]:
         ) from error
 
 
-def _run_and_finish(session: SweepSession, watcher: Watcher, finish: Finish, mirror: Mirror) -> SweepResult:
-    keeper = DiskKeeper(session.spec, session.command.root, session.tell)
-    damage = DamageNews(session.stages, session.tell)
-    engine = _run_trials(session, watcher, [mirror, watcher, keeper, damage])
-    with Waiting(session.tell, "writing to MLflow …"):
-        mirror.bring_in_line(engine.records)
-    spec = session.spec
-    run_here = sum(r.sibling_of is None and r.confirms is None and not r.refused for r in engine.records)
-    if engine.used_up:
-        session.tell(used_up_note(engine.used_up, spec, engine.records, session.command.name))
-    elif not engine.interrupted and run_here < spec.trials:
-        kept = " that keeps the constraints" if spec.constraints else ""
-        session.tell(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
-    result = finish(session, engine, mirror)
-    damage.check()
-    keeper.check(last=True)
-    if engine.stopped:
-        raise SweepStopped(
-            f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: carsweep resume "
-            f"{session.command.name}"
-        )
-    return result
-
-
 def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Observer]) -> EngineResult:
     from carcls.families import known_costs
 
@@ -163,10 +161,21 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
             [beginning, *observers],
             confirm=partial(repeats_wanted, spec) if spec.confirm else None,
             edits=session.command.changes,
-            tell=watcher.note,
+            notify=watcher.note,
             on_status=watcher.on_status,
             costs=lambda config: known_costs(config, classes),
         )
+
+
+def _tell_what_is_left(session: SweepSession, engine: EngineResult) -> None:
+    """Say why fewer trials were run than were asked for, if nobody interrupted them."""
+    spec = session.spec
+    run_here = sum(r.derived_from is None and r.confirms is None and not r.refused for r in engine.records)
+    if engine.used_up:
+        session.tell(used_up_note(engine.used_up, spec, session.command.name))
+    elif not engine.interrupted and run_here < spec.trials:
+        kept = " that keeps the constraints" if spec.constraints else ""
+        session.tell(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")
 
 
 class DamageNews:

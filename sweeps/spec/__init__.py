@@ -15,8 +15,9 @@ FACE = {
     "loading": ("cut_neighbours", "edit_spec", "load_spec", "packaged_specs", "with_neighbours_of"),
     "mistakes": ("Mistakes",),
     "objectives": ("ACCURACY_ALONE", "Goals", "Quantity", "find_quantity"),
+    "samplers": ("SAMPLERS",),
     "space": ("Choice", "Domain", "Range", "fits", "parameters_of"),
-    "spec": ("FAMILIES", "SweepSpec"),
+    "spec": ("SweepSpec",),
     "sweep_file": (
         "Kind",
         "SweepFile",

@@ -72,12 +72,9 @@ class Prices:
             gpus: that a trial holds.
             limited: whether the sweep has a ``max_cost``.
         """
-        if not self.gpu_hour or gpus:
-            return []
         limit = ", and --max-cost never ends the sweep" if limited and not (self.cpu_hour or self.hour) else ""
-        return [
-            f"price: no trial holds a GPU, so gpu-hours cost nothing{limit}. Give a price per cpu-hour or per hour."
-        ]
+        note = f"price: no trial holds a GPU, so gpu-hours cost nothing{limit}. Give a price per cpu-hour or per hour."
+        return [note] if self.gpu_hour and not gpus else []
 
 
 def parse_price(text: str) -> Prices:
@@ -89,26 +86,20 @@ def parse_price(text: str) -> Prices:
     >>> parse_price("2.5/gpu-hour + 0.05/cpu-hour")
     Prices(gpu_hour=2.5, cpu_hour=0.05, hour=0.0, currency='$')
     """
-    found: dict[str, float] = {}
-    currencies: set[str] = set()
-    for part in text.split("+"):
-        match = _PRICE.fullmatch(part.strip())
-        if match is None:
-            raise ValueError(
-                f"price must be AMOUNT/gpu-hour, /cpu-hour or /hour, several joined by '+', got {shown(text)}. "
-                "Give one such as 2.5/gpu-hour."
-            )
-        currency, amount, unit = match.groups()
-        name = unit.replace("-", "_")
-        if name in found:
-            raise ValueError(f"price must name each unit once, got {shown(text)}. Leave one of the two /{unit} out.")
-        found[name] = float(amount)
-        if found[name] > _HIGHEST_PRICE:
-            raise ValueError(f"price must be at most {_HIGHEST_PRICE:g} each hour, got {shown(text)}.")
-        currencies |= {currency} - {""}
+    parts = [_PRICE.fullmatch(part.strip()) for part in text.split("+")]
+    found = [match.groups() for match in parts if match]
+    amounts = {unit.replace("-", "_"): float(amount) for _, amount, unit in found}
+    currencies = {currency for currency, _, _ in found} - {""}
+    if len(found) < len(parts):
+        rule = "be AMOUNT/gpu-hour, /cpu-hour or /hour, several joined by '+'"
+        raise ValueError(f"price must {rule}, got {shown(text)}. Give one such as 2.5/gpu-hour.")
+    if len(amounts) < len(parts):
+        raise ValueError(f"price must name each unit once, got {shown(text)}. Leave one of them out.")
+    if max(amounts.values()) > _HIGHEST_PRICE:
+        raise ValueError(f"price must be at most {_HIGHEST_PRICE:g} each hour, got {shown(text)}.")
     if len(currencies) > 1:
         raise ValueError(f"price must be in one currency, got {shown(text)}. Convert one of them.")
-    return Prices(**found, currency=(*currencies, "$")[0])
+    return Prices(**amounts, currency=(*currencies, "$")[0])
 
 
 def usable_as_folder(name: str) -> str:
@@ -127,19 +118,14 @@ def usable_as_folder(name: str) -> str:
 
 
 def _fills_gpus(gpus: float) -> float:
-    if gpus in (0, 1):
-        return gpus
     if gpus > 1:
-        raise ValueError(
-            f"gpus_per_trial must be at most 1, since a trial computes on one GPU, got {gpus:g}. "
-            "Give 1; more GPUs run more trials at a time."
-        )
+        rule = "at most 1, since a trial computes on one GPU"
+        raise ValueError(f"gpus_per_trial must be {rule}, got {gpus:g}. Give 1; more GPUs run more trials at a time.")
     shares = round(1 / max(gpus, _SMALLEST_SHARE))
     # 0.33 is meant as a third; three times 0.34 does not fit on a GPU.
-    if not 0.97 <= shares * gpus <= 1 + 1e-9:
-        raise ValueError(
-            f"gpus_per_trial must be 0, 1, or 1/n such as 0.5 or 0.25 so that trials fill a GPU, got {gpus!r}."
-        )
+    if gpus and not 0.97 <= shares * gpus <= 1 + 1e-9:
+        rule = "0, 1, or 1/n such as 0.5 or 0.25 so that trials fill a GPU"
+        raise ValueError(f"gpus_per_trial must be {rule}, got {gpus!r}.")
     return gpus
 
 

@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from carcls.catalog import FAMILIES
 from carcls.config import NEIGHBOUR_SETTINGS, TrialConfig
 from carcls.errors import SpecError, nearest, shown
 from sweeps.spec.mistakes import Mistakes, nearest_setting
 from sweeps.spec.space import Choice
-from sweeps.spec.spec import FAMILIES, SECTIONS, SWEEP_SETTINGS, SweepSpec, Tree
+from sweeps.spec.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec, Tree
 from sweeps.spec.values import TRIAL_SETTINGS
 from sweeps.spec.yaml_text import is_plain_text, read_packaged, read_tree, read_value
 
@@ -64,7 +65,7 @@ def load_spec(
     words = _layers_of_words(sets, overrides or {}, mistakes)
     own_data = any(isinstance(layer.get("data"), Mapping) and layer["data"].get("path") for layer in words)
     small = demo or not (spec_file or own_data)
-    return _lay_over(_packaged(f"demo-{family}" if small else family), [said, *words], mistakes)
+    return _lay_over(_packaged(family), [*([_packaged(f"demo-{family}")] if small else []), said, *words], mistakes)
 
 
 def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]) -> SweepSpec:
@@ -81,21 +82,18 @@ def _lay_over(tree: Tree, layers: Sequence[Tree], mistakes: Mistakes) -> SweepSp
     """Return the spec of a tree with all layers over it; none may turn the sweep into one of another family."""
     family = tree["family"]
     for layer in layers:
-        tree = _merge(tree, layer, mistakes)
-        if tree["family"] != family:
-            got, tree["family"] = tree["family"], family
+        got = layer.get("family", family)
+        if got != family:
             remedy = f" For that one say carsweep run {got}." if got in FAMILIES else ""
             mistakes.note(f"family: must be {family}, which is what was asked for, got {shown(got)}.{remedy}")
-        if family != "retrieval":
-            # They would be silently without effect.
-            for name in NEIGHBOUR_SETTINGS:
-                if any(name in _names_in(layer.get(section)) for section in ("config", "fixed", "search")):
-                    reason = f"must be left out, since the {family} family has no neighbours"
-                    mistakes.note(f"{name}: {reason}. For those say carsweep run retrieval.")
+        foreign = () if family == "retrieval" else NEIGHBOUR_SETTINGS  # they would be silently without effect
+        said = set().union(*(_names_in(layer.get(section)) for section in ("config", "fixed", "search")))
+        for name in (name for name in foreign if name in said):
+            reason = f"must be left out, since the {family} family has no neighbours"
+            mistakes.note(f"{name}: {reason}. For those say carsweep run retrieval.")
+        tree = {**_merge(tree, layer, mistakes), "family": family}
     with mistakes:
-        # The last two layers are the command line's, where settings are named alone.
-        bare = set().union(*(_names_in(layer.get("fixed")) for layer in layers[-2:]))
-        spec = SweepSpec.from_tree(tree, bare=bare)
+        spec = SweepSpec.from_tree(tree)
     mistakes.tell()
     return spec
 
@@ -121,13 +119,11 @@ def _text_of(path: Path) -> str:
 def _file_meant(path: Path) -> str:
     """Return the remedy for a path that is no file, where there is a specification that may have been meant."""
     is_folder = os.path.isdir(path)  # noqa: PTH112 - unlike Path's, no error for a path that cannot be
-    if not is_folder and os.path.exists(path):  # noqa: PTH110
-        return ""
     names = sorted(found.name for found in itertools.islice((path if is_folder else path.parent).glob("*.y*ml"), 100))
     if is_folder:
         return f" Name a file in it, such as {path / names[0]}." if names else ""
     close = difflib.get_close_matches(path.name, names, n=1)
-    return f" Did you mean {path.with_name(close[0])}?" if close else ""
+    return "" if close in ([], [path.name]) else f" Did you mean {path.with_name(close[0])}?"
 
 
 # What the command line says
@@ -142,13 +138,10 @@ def _layers_of_words(sets: Sequence[str], overrides: Mapping[str, Any], mistakes
         except ValueError as error:
             mistakes.note(f"--set {text.partition('=')[0].strip()[:_LONGEST_KEY]}: {error}")
     for key, value in overrides.items():
-        try:
-            if isinstance(value, str) and not is_plain_text(value):
-                raise ValueError(f"must be text in UTF-8 without control characters, got {shown(value)}.")
-            if value is not None:
-                _assign(of_options, key, value)
-        except ValueError as error:
-            mistakes.note(f"{key}: {error}")
+        if isinstance(value, str) and not is_plain_text(value):
+            mistakes.note(f"{key}: must be text in UTF-8 without control characters, got {shown(value)}.")
+        elif value is not None:
+            _assign(of_options, key, value)
     return of_sets, of_options
 
 
@@ -172,17 +165,14 @@ def _assign(layer: Tree, key: str, value: Any) -> None:
     """
     head, *rest = key.split(".")
     head = _ALSO_CALLED.get(head, head)
+    known = SECTIONS if rest else (*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS)
+    if head not in known:
+        rule = "begin with a section of the spec" if rest else "be a setting of the trials or of the sweep"
+        raise ValueError(f"must {rule}, got {shown(head)}." + nearest_setting(head, known))
     if not rest and head in TRIAL_SETTINGS:
         head, rest = "fixed", [head]
     elif head == "data" and not rest and not isinstance(value, Mapping):
         rest = ["path"]
-    if not rest and head not in (*SWEEP_SETTINGS, *SECTIONS):
-        known = (*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS)
-        raise ValueError(
-            f"must be a setting of the trials or of the sweep, got {shown(head)}." + nearest_setting(head, known)
-        )
-    if rest and head not in SECTIONS:
-        raise ValueError(f"must begin with a section of the spec, got {shown(head)}." + nearest(head, SECTIONS))
     *sections, name = (head, *rest)
     for part in sections:
         if not isinstance(layer.get(part), dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,7 @@ from sweeps.spec.values import TRIAL_SETTINGS, PartError
 
 # So many mistakes are told at once; nobody mends more of them before the next try.
 MOST_MISTAKES = 20
+# What must be, by the name that pydantic has for a mistake, or the first word of it.
 _RULES = {
     "greater_than_equal": "at least {ge}",
     "greater_than": "above {gt}",
@@ -20,13 +21,20 @@ _RULES = {
     "less_than": "below {lt}",
     "literal_error": "one of {expected}",
     "finite_number": "a finite number",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    **dict.fromkeys(("dict", "model", "mapping"), "a mapping"),
+    **dict.fromkeys(("list", "tuple"), "a list"),
 }
-_TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
-_TYPES |= {"dict": "a mapping", "model": "a mapping", "mapping": "a mapping", "list": "a list", "tuple": "a list"}
-# What is in a mapping, and what in a list.
-_HOLDS = dict.fromkeys(("config", "fixed", "starts"), " from settings to values")
-_HOLDS |= {"search": " from settings to domains"}
-_LISTS = {"experiments": " of names", "starts": " of mappings from settings to values"}
+# What is in a mapping or a list.
+_HOLDS = dict.fromkeys(("config", "fixed"), " from settings to values")
+_HOLDS |= {
+    "search": " from settings to domains",
+    "experiments": " of names",
+    "starts": " of mappings from settings to values",
+}
 # What was meant by a text or a truth value in place of a mapping.
 _MEANT = {
     "data": " Name the folder: data: {path: FOLDER}.",
@@ -82,39 +90,31 @@ def nearest_setting(name: str, known: Sequence[str] = TRIAL_SETTINGS) -> str:
     return nearest(name.replace("learning_rate", "lr"), known)
 
 
-def sentences(error: ValidationError, model: type[BaseModel], bare: Collection[str] = ()) -> Iterator[str]:
-    """Say each mistake that building ``model`` raised.
-
-    Args:
-        error: what pydantic raised.
-        model: of the whole spec; its field names complete "did you mean".
-        bare: settings that the user named without ``fixed.`` in front, as on the command line.
-    """
+def sentences(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    """Say each mistake that pydantic found in building ``model``, whose field names complete "did you mean"."""
     for detail in error.errors(include_url=False):
-        location = detail["loc"]
-        said = location[1:] if location[:1] == ("fixed",) and location[1:2] and location[1] in bare else location
-        path = _path(said)
-        cause = detail.get("ctx", {}).get("error")
+        location, cause = detail["loc"], detail.get("ctx", {}).get("error")
+        path = _path(location)
         if isinstance(cause, PartError):
             yield from cause.mistakes
-        elif detail["type"] == "extra_forbidden":
-            yield f"{path}: {_unknown(location, model)}"
         elif detail["type"] == "value_error":
             yield _own_words(str(cause), path, location)
+        elif detail["type"] == "extra_forbidden":
+            yield f"{path}: {_unknown(location, model)}"
         else:
-            yield f"{path}: {sentence(detail, location)}"
+            yield f"{path}: {_sentence(detail, location)}"
 
 
 def _path(location: Sequence[Any]) -> str:
-    """Return where a mistake is, as a user finds it.
+    """Return where a mistake is, as a user finds it: a fixed setting by its name, as it is fixed on the command line.
 
-    >>> _path(("search", "crop", "choices", 1)), _path(("search", "k", "low"))
-    ('search.crop[1]', 'search.k.low')
+    >>> _path(("search", "crop", "choices", 1)), _path(("search", "k", "low")), _path(("fixed", "k"))
+    ('search.crop[1]', 'search.k.low', 'k')
     """
     path = ""
     for part in location:
         path = f"{path.removesuffix('.choices')}[{part}]" if isinstance(part, int) else f"{path}.{part}"
-    return path.removeprefix(".")
+    return path.removeprefix(".").removeprefix("fixed.")
 
 
 def _own_words(text: str, path: str, location: Sequence[Any]) -> str:
@@ -135,30 +135,28 @@ def _unknown(location: Sequence[Any], model: type[BaseModel]) -> str:
     if not parents and name in TRIAL_SETTINGS:
         return "must be under config, fixed or search, since it is a setting of a trial."
     field = model.model_fields[parents[0]].annotation if parents else model
-    if isinstance(field, type) and issubclass(field, BaseModel) and not set(parents) & set(_HOLDS):
+    if isinstance(field, type) and issubclass(field, BaseModel):
         return f"must be a known key, got {shown(name)}." + nearest(name, field.model_fields)
     if name in model.model_fields:
         return f"must be a setting of a trial, and {name} is the sweep's. Say {name} at the top of the spec."
     return f"must be a setting of a trial, got {shown(name)}." + nearest_setting(name)
 
 
-def sentence(detail: Mapping[str, Any], location: Sequence[Any]) -> str:
+def _sentence(detail: Mapping[str, Any], location: Sequence[Any]) -> str:
     """Say one of pydantic's own mistakes, without its path."""
-    kind, name, value = detail["type"], str(location[-1]), detail["input"]
+    kind, name, value, limits = detail["type"], str(location[-1]), detail["input"], detail.get("ctx", {})
     if kind == "missing":
         return "must be given, as in {low: 0.0, high: 0.7}." if name in ("low", "high") else "must be given."
-    expected = str(detail.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ")
-    got = f", got {shown(value)}."
-    is_single = name in TRIAL_SETTINGS and isinstance(value, list | dict)
-    searched = f" To search over several values say search.{name}." if is_single else ""
-    if kind in _RULES:
-        rule = _RULES[kind].format(**{**detail.get("ctx", {}), "expected": expected})
-        hint = nearest(value, expected.split(", ")) if isinstance(value, str) and expected else ""
-        return f"must be {rule}{got}" + hint.split(" Known:", maxsplit=1)[0] + searched
-    rule = _TYPES.get(kind.split("_")[0], "")
-    if not rule:
-        return f"must be valid ({detail['msg'].lower()}){got}{searched}"
-    if rule == "a mapping":
-        return f"must be {rule}{_HOLDS.get(str(location[0]), '')}{got}{_MEANT.get(name, '')}"
-    in_brackets = f" Put it in brackets: [{shown(value)}]." if rule == "a list" and isinstance(value, str) else ""
-    return f"must be {rule}{_LISTS.get(name, '') if rule == 'a list' else ''}{got}{in_brackets}{searched}"
+    expected = str(limits.get("expected", "")).replace("'", "").replace(" or ", ", ")
+    rule = _RULES.get(kind) or _RULES.get(kind.split("_")[0], f"valid ({detail['msg'].lower()})")
+    remedy = ""
+    if expected and isinstance(value, str):
+        remedy = nearest(value, expected.split(", ")).split(" Known:", maxsplit=1)[0]
+    elif rule == "a mapping":
+        remedy = _MEANT.get(name, "")
+    elif rule == "a list" and isinstance(value, str):
+        remedy = f" Put it in brackets: [{shown(value)}]."
+    elif name in TRIAL_SETTINGS and isinstance(value, list | dict):
+        remedy = f" To search over several values say search.{name}."
+    rule = rule.format(**{**limits, "expected": expected}) + _HOLDS.get(name, "")
+    return f"must be {rule}, got {shown(value)}.{remedy}"

@@ -107,25 +107,26 @@ def parse_objectives(names: Sequence[str], family: str | None = None) -> tuple[Q
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """One limit: an operator of ``<=``, ``<``, ``>=``, ``>``, and a bound in the unit of the quantity."""
+    """One limit.
+
+    Attributes:
+        quantity: what is limited.
+        operator: ``<=``, ``<``, ``>=`` or ``>``.
+        bound: in the unit of the quantity.
+        written: the bound as it was given, such as ``10M``.
+    """
 
     quantity: Quantity
     operator: str
     bound: float
+    written: str
 
     @property
     def _name(self) -> str:
         return self.quantity.metric.removeprefix("val_")
 
     def __str__(self) -> str:
-        """Write it with the bound in the shortest of the forms that are read back to the same number."""
-        forms = {}
-        for letters, factor in _FACTORS[self.quantity.unit].items():
-            number = f"{float(Decimal(repr(self.bound)) / Decimal(factor)):g}"
-            if "e" not in number:
-                forms[number + letters] = float(Decimal(number) * Decimal(factor))
-        exact = [form for form, value in forms.items() if value == self.bound]
-        return f"{self._name} {self.operator} {min(exact, key=len, default=repr(self.bound))}"
+        return f"{self._name} {self.operator} {self.written}"
 
     def excess(self, value: float) -> float:
         """Return by how much a value breaks the limit, as a share of the bound; 0 or less where it keeps it.
@@ -160,20 +161,19 @@ def parse_constraint(text: str, family: str | None = None) -> Constraint:
     name, operator, number, letters = form.groups()
     quantity = find_quantity(name, family)
     factors = _FACTORS[quantity.unit]
+    got = f"got {shown(text)}. {_EXAMPLES}"
     if letters not in factors:
         known = ", ".join(filter(None, factors)) or "none"
-        raise ValueError(
-            f"must have a unit of {quantity.name} ({known}) or none, got {shown(letters)} in {shown(text)}. {_EXAMPLES}"
-        )
+        raise ValueError(f"must have a unit of {quantity.name} ({known}) or none, {got}")
     try:
         bound = float(Decimal(number) * Decimal(factors[letters]))
     except ArithmeticError:
-        raise ValueError(f"must compare with a number, got {shown(number)} in {shown(text)}. {_EXAMPLES}") from None
+        raise ValueError(f"must compare with a number, {got}") from None
     if quantity.unit == "share" and not 0 <= bound <= 1:
-        raise ValueError(f"must compare {quantity.name} with a share in [0, 1] or a percentage, got {shown(text)}.")
+        raise ValueError(f"must compare {quantity.name} with a share in [0, 1] or a percentage, {got}")
     if not math.isfinite(bound) or (bound <= 0 and quantity.unit != "share"):
-        raise ValueError(f"must compare {quantity.name} with a finite number above 0, got {shown(text)}.")
-    return Constraint(quantity, operator, bound)
+        raise ValueError(f"must compare {quantity.name} with a finite number above 0, {got}")
+    return Constraint(quantity, operator, bound, number + letters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,20 +207,17 @@ class Goals:
         """Whether trials may be stopped early, which is judged by accuracy alone and would end small, fast ones."""
         return self.objectives == (ACCURACY,)
 
-    @property
-    def notes(self) -> list[str]:
-        """What the user should know before the sweep."""
-        if self.stop_early:
-            return []
-        return ["Early stopping is off: it judges by accuracy alone, and would end what is good at something else."]
-
     def lines(self) -> list[str]:
-        """Return the goals in words, a sentence a line; none for accuracy alone without limits."""
+        """Return the goals and what follows from them, a sentence a line; none for accuracy alone without limits."""
         ways = {"maximize": "highest", "minimize": "lowest"}
         named = [f"{objective.name} ({ways[objective.direction]})" for objective in self.objectives]
         decides = f"; the winner is the best in {self.first.name}" if self.are_several else ""
-        lines = [] if self.objectives == (ACCURACY,) else [f"Objectives: {', '.join(named)}{decides}."]
-        return lines + ([f"Constraints: {', '.join(map(str, self.constraints))}."] if self.constraints else [])
+        objectives = [
+            f"Objectives: {', '.join(named)}{decides}.",
+            "Early stopping is off: it judges by accuracy alone, and would end what is good at something else.",
+        ]
+        constraints = [f"Constraints: {', '.join(map(str, self.constraints))}."] if self.constraints else []
+        return ([] if self.stop_early else objectives) + constraints
 
     def values(self, metrics: Mapping[str, float]) -> Point | None:
         """Return the objectives' values, or None where one was not measured."""

@@ -19,7 +19,7 @@ from graphlib import CycleError, TopologicalSorter
 from random import Random
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from carcls.config import TrialConfig
@@ -31,12 +31,6 @@ Real = TypeVar("Real", bound=float)
 _RANGE_KEYS = ("low", "high", "log", "int", "step", "when")
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(f"must be a finite number, got {value!r}.")
-    return value
-
-
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Range(Generic[Real]):
     """Numbers from ``low`` to ``high``, both included; equally likely per factor when ``log``.
@@ -44,12 +38,12 @@ class Range(Generic[Real]):
     Without a ``step`` any number; with one the whole numbers ``low``, ``low + step``, … ``high``.
 
     Raises:
-        ValueError: an end is not finite, or not whole where there is a step; ``low`` is above ``high``; the step does
-            not lead from one to the other; or ``log`` has a ``low`` that is not positive, or a step other than 1.
+        ValueError: an end is not whole where there is a step; ``low`` is above ``high``; the step does not lead from
+            one to the other; or ``log`` has a ``low`` that is not positive, or a step other than 1.
     """
 
-    low: Annotated[Real, AfterValidator(_finite)]
-    high: Annotated[Real, AfterValidator(_finite)]
+    low: Real
+    high: Real
     log: Annotated[bool, Field(strict=True)] = False
     step: Annotated[int, Field(strict=True, ge=1)] | None = None
     when: When = field(default_factory=dict)
@@ -58,7 +52,7 @@ class Range(Generic[Real]):
     def _can_be_drawn_from(self) -> Range[Real]:
         for name in ("low", "high") if self.step is not None else ():
             end: float = getattr(self, name)
-            if end != int(end):
+            if end % 1:
                 raise ValueError(f"{name} must be a whole number, got {end!r}.")
             object.__setattr__(self, name, int(end))  # pydantic's way, since the class is frozen
         if self.low > self.high:
@@ -150,7 +144,7 @@ def _adapter(kind: Any, name: str) -> TypeAdapter[Any]:
 
 
 def read_domain(name: str, said: Any) -> Any:
-    """Return the domain of a setting that YAML says, or that was built in code.
+    """Return the domain of a setting that YAML says, or that was built in code; a null in it says nothing.
 
     Raises:
         ValueError: it says no domain, or not one of that setting; pydantic's own error is one too.
@@ -169,29 +163,24 @@ def read_domain(name: str, said: Any) -> Any:
     ]
     if unknown:
         raise PartError(unknown)
-    if "choices" in said:
-        return _adapter(Choice, name).validate_python(said)
-    first = {"step": 1} if _is_whole(name, said) else {}
-    given = {key: value for key, value in said.items() if key != "int" and (value is not None or key == "log")}
-    return _adapter(Range, name).validate_python({**first, **given})
+    given = {key: value for key, value in said.items() if value is not None}
+    return _adapter(Choice if "choices" in said else Range, name).validate_python(
+        given if "choices" in said else _with_step(name, given)
+    )
 
 
-def _is_whole(name: str, said: Mapping[str, Any]) -> bool:
-    """Tell whether a range is one of whole numbers."""
+def _with_step(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a range says, with a step of 1 in the place of ``int: true``."""
     kind = kind_of(name)
     if kind not in (int, float):
         rule = "true or false" if kind is bool else "a name"
         raise ValueError(f"must be a list of choices, since {name} is {rule}, got {shown(said)}.")
-    whole = said.get("int", kind is int)
-    if not isinstance(whole, bool):
-        raise ValueError(f"int must be true or false, got {shown(whole)}.")
-    if kind is int and not whole:
-        raise ValueError("int must be true, since this setting takes whole numbers, got False.")
-    if not whole and "step" in said:
-        raise ValueError(f"step must go with int: true, got {shown(said['step'])}.")
-    if said.get("step", 1) is None:  # which a Range takes for no step at all
-        raise ValueError("step must be a whole number, got None.")
-    return whole
+    whole = said.get("int", kind is int or "step" in said)
+    if not isinstance(whole, bool) or (kind is int and not whole):
+        rule = "true, since this setting takes whole numbers" if kind is int else "true or false"
+        raise ValueError(f"int must be {rule}, got {shown(whole)}.")
+    given = {key: value for key, value in said.items() if key != "int"}
+    return {"step": 1, **given} if whole else given
 
 
 def parameters_of(config: TrialConfig, search: Mapping[str, Domain]) -> dict[str, Any]:

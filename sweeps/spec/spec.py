@@ -6,9 +6,9 @@ config  <  documented experiment  <  searched settings  <  fixed                
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -36,7 +36,6 @@ from sweeps.spec.space import Choice, Search, parameters_of
 from sweeps.spec.values import PartError, Settings
 from sweeps.spec.yaml_text import write_tree
 
-FAMILIES: tuple[str, ...] = get_args(TrialFamily)
 # A spec, or a part of it, as YAML says it.
 Tree = dict[str, Any]
 # The parts that are mappings themselves.
@@ -125,13 +124,9 @@ class SweepSpec(BaseModel):
     @field_validator("experiments")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        twice = [
-            f"experiments[{place}]: must differ from the ones before, got {shown(name)} twice."
-            for place, name in enumerate(names)
-            if name in names[:place]
-        ]
+        twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise PartError(twice)
+            raise ValueError(f"must differ from each other, got {shown(twice[0])} twice.")
         return names
 
     @field_validator("starts", mode="wrap")
@@ -266,12 +261,8 @@ class SweepSpec(BaseModel):
         return write_tree(self.to_tree())
 
     @classmethod
-    def from_tree(cls, tree: Tree, *, bare: Collection[str] = ()) -> SweepSpec:
-        """Return the spec that plain values say, all of them checked in one pass.
-
-        Args:
-            tree: plain values, as YAML says them.
-            bare: fixed settings that the user named without ``fixed.`` in front.
+    def from_tree(cls, tree: Tree) -> SweepSpec:
+        """Return the spec that plain values say, as YAML says them, all of them checked in one pass.
 
         Raises:
             SpecError: all mistakes together, each beginning with its path.
@@ -281,7 +272,7 @@ class SweepSpec(BaseModel):
         try:
             return cls.model_validate(said)
         except ValidationError as error:
-            raise SpecError(shortened(sentences(error, cls, bare))) from None
+            raise SpecError(shortened(sentences(error, cls))) from None
 
 
 SWEEP_SETTINGS = tuple(name for name in SweepSpec.model_fields if name not in SECTIONS)

@@ -87,33 +87,24 @@ def write_file(
 
 
 def read_file(folder: Path) -> SweepFile:
-    """Return what runs in ``folder``.
+    """Return what runs in ``folder``, as this version or one before has written it.
 
     Raises:
         InputError: the file cannot be read, or is damaged.
     """
-    path = next((folder / name for name in (SWEEP, JOB) if (folder / name).is_file()), None)
-    if path is None:
-        return _read_older(folder)
+    path = next((folder / name for name in (SWEEP, JOB, _COMMAND) if (folder / name).is_file()), folder / _SPEC)
+    said: Any = {}
     try:
-        return SweepFile(**{**json.loads(path.read_text(encoding="utf-8")), "path": path})
-    except (OSError, ValueError, TypeError) as error:
-        raise _damaged(path, error) from None
-
-
-def _read_older(folder: Path) -> SweepFile:
-    """Return what a version before this file has written; also where its owner put a spec back."""
-    path = folder / _COMMAND
-    try:
-        said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        if said.get("kind", "sweep") != "sweep":
-            trees = tuple(read_tree(text, _COMMAND) for text in said["specs"])
-            return SweepFile(**{**said, "path": path, "specs": trees})
-        path = folder / _SPEC
-        text = path.read_text(encoding="utf-8")
-        known = folder / _ID
-        name = known.read_text(encoding="utf-8") if known.is_file() else "".join(_ID_LINE.findall(text)[:1])
-        return SweepFile(**{**said, "path": path, "id": name.strip(), "specs": (read_tree(text, _SPEC),)})
+        if path.name != _SPEC:
+            said = json.loads(path.read_text(encoding="utf-8"))
+        if path.name == _COMMAND and said.get("kind", "sweep") != "sweep":
+            said["specs"] = [read_tree(text, _COMMAND) for text in said["specs"]]
+        elif path.name in (_COMMAND, _SPEC):
+            path = folder / _SPEC
+            text, known = path.read_text(encoding="utf-8"), folder / _ID
+            name = known.read_text(encoding="utf-8") if known.is_file() else "".join(_ID_LINE.findall(text)[:1])
+            said |= {"id": name.strip(), "specs": [read_tree(text, _SPEC)]}
+        return SweepFile(**{**said, "path": path})
     except (OSError, ValueError, TypeError, AttributeError, LookupError, SpecError) as error:
         raise _damaged(path, error) from None
 

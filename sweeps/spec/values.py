@@ -11,6 +11,7 @@ from functools import partial
 from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, ConfigDict, PlainValidator, TypeAdapter, WrapValidator, create_model
+from pydantic_core import PydanticKnownError
 
 from carcls.config import TrialConfig
 from carcls.errors import SpecError, shown
@@ -37,19 +38,15 @@ def kind_of(name: str) -> Any:
 def value_of(name: str, *, optional: bool = False) -> Any:
     """Return the type of a setting's values with their limits; None is one only where it is ``optional``."""
     field, kind = TrialConfig.model_fields[name], kind_of(name)
-    annotation = field.rebuild_annotation()
-    if type(None) in get_args(field.annotation) and not optional:
-        annotation = get_args(field.annotation)[0]
-    if kind not in (int, float):
-        return annotation
-    rule = "a whole number" if kind is int else "a number"
+    is_optional = type(None) in get_args(field.annotation)
+    annotation = get_args(field.annotation)[0] if is_optional and not optional else field.rebuild_annotation()
 
     def no_truth_value(value: Any) -> Any:
         if isinstance(value, bool):  # which Python takes for 0 and 1
-            raise ValueError(f"must be {rule}, got {value}.")
+            raise PydanticKnownError("int_type" if kind is int else "float_type")
         return value
 
-    return Annotated[annotation, BeforeValidator(no_truth_value)]
+    return Annotated[annotation, BeforeValidator(no_truth_value)] if kind in (int, float) else annotation
 
 
 def mapping_reader(title: str, types: Mapping[str, Any]) -> Callable[[Any], dict[str, Any]]:

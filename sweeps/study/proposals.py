@@ -38,7 +38,7 @@ class Proposals:
 
     def __init__(self, history: History, spec: SweepSpec, costs: Costs) -> None:
         self._history, self._spec, self._costs = history, spec, costs
-        self._sampler = Sampler(spec.search, spec.seed, spec.goals)
+        self._sampler = Sampler(spec.search, spec.seed, spec.goals, spec.sampler)
 
     def next(self) -> tuple[TrialConfig, dict[str, str]]:
         """Return the next config, and the ``experiment`` or ``start`` that it is asked for as, if any."""

@@ -1,32 +1,60 @@
-"""Settings to try next, drawn by Optuna's sampler, which learns from the trials that there are.
+"""Settings to try next, drawn by a sampler of Optuna's; ``BUILDERS`` is the one list of them.
 
-Of what a trial answered on its way the sampler sees the best only. Hundreds of answers that share all settings of
-training would outweigh everything else it knows: it would search around one network, and worse than at random.
+Of the trials that were derived from another one the sampler sees the best only. Hundreds of them that share all
+settings of training would outweigh everything else it knows: it would search around one network, worse than at random.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from carcls.config import digest_of
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals
+from sweeps.spec.samplers import SAMPLERS
 from sweeps.spec.space import Choice, Domain, fits
 from sweeps.trial import OBJECTIVE, TrialRecord
 
 STARTUP_TRIALS = 8
 # So many trials are shown to the sampler; a draw takes as long as it sees trials.
 MOST_SHOWN, BEST_SHOWN = 250, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """How one of ``SAMPLERS`` is built.
+
+    Attributes:
+        build: from a seed, and the number of complete trials before which it draws at random.
+        learns: whether it looks at trials, and is built anew for each draw; the draws of others are one sequence.
+    """
+
+    build: Callable[[int, int], BaseSampler]
+    learns: bool = True
+
+
+def _tpe(seed: int, startup: int) -> BaseSampler:
+    # Groups, since an experiment outside of a domain has fewer parameters than the others.
+    return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True)
+
+
+BUILDERS: dict[str, Builder] = {
+    "tpe": Builder(_tpe),
+    "random": Builder(lambda seed, _: RandomSampler(seed), learns=False),
+    "qmc": Builder(lambda seed, _: QMCSampler(seed=seed, scramble=True), learns=False),
+    "gp": Builder(lambda seed, startup: GPSampler(seed=seed, n_startup_trials=startup)),  # loads PyTorch, then
+}
 
 
 def to_distribution(domain: Domain) -> BaseDistribution:
@@ -44,35 +72,57 @@ def to_distribution(domain: Domain) -> BaseDistribution:
 
 
 class Sampler:
-    """Draws settings that promise more than others; a draw follows from seed, number and trials alone.
+    """Draws settings; a draw follows from seed, number and trials alone.
 
     Args:
         search: domains by setting; what does not fit into them is not seen.
         seed: of the sweep.
         goals: what trials are judged by.
+        name: one of ``BUILDERS``.
     """
 
-    def __init__(self, search: Mapping[str, Domain], seed: int, goals: Goals = ACCURACY_ALONE) -> None:
+    def __init__(
+        self, search: Mapping[str, Domain], seed: int, goals: Goals = ACCURACY_ALONE, name: str = "tpe"
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of each study, of which each draw makes one
-        self._search, self._seed, self._goals = search, seed, goals
+        self._search, self._seed, self._goals, self._name = search, seed, goals, name
         self._distributions = {name: to_distribution(domain) for name, domain in search.items()}
         self._made: dict[int, FrozenTrial] = {}  # what it sees of trials that have ended
+        self._drawn: list[dict[str, Any]] = []  # so far, of the sequence
+
+    def _build(self, seed: int, startup: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return BUILDERS[self._name].build(seed, startup)
 
     def draw(self, records: Sequence[TrialRecord], number: int) -> dict[str, Any]:
         """Return settings, by what became of the trials in ``records``; ``number`` is of the draw."""
+        if not BUILDERS[self._name].learns:
+            return self._in_sequence(sum((r.derived_from is None) + len(r.duplicates) for r in records))
         seen = list(_seen(records))
-        startup = STARTUP_TRIALS + sum(record.sibling_of is not None for record in seen)
+        startup = STARTUP_TRIALS + sum(record.derived_from is not None for record in seen)
         made = [self._made.get(record.number) or self._trial_of(record) for record in seen]
         self._made = {r.number: trial for r, trial in zip(seen, made, strict=True) if trial and r.status != "running"}
-        shown = _most_telling([trial for trial in made if trial is not None], self._goals)
+        # What some trials lack, a sampler that takes no conditions would draw at random.
+        least = 0 if SAMPLERS[self._name].conditions else len(self._distributions)
+        shown = _most_telling([trial for trial in made if trial and len(trial.params) >= least], self._goals)
         for place, trial in enumerate(shown, start=1):
             trial.number = place
-        glance = optuna.create_study(
+        study = optuna.create_study(
             directions=[objective.direction for objective in self._goals.objectives],
-            sampler=_tpe(seed_of(self._seed, number), startup),
+            sampler=self._build(seed_of(self._seed, number), startup),
             storage=_Shelf(shown),
         )
-        return glance.ask(dict(self._distributions)).params
+        return study.ask(dict(self._distributions)).params
+
+    @cached_property
+    def _sequence(self) -> optuna.Study:
+        return optuna.create_study(sampler=self._build(seed_of(self._seed, 0), 0))
+
+    def _in_sequence(self, place: int) -> dict[str, Any]:
+        while len(self._drawn) <= place:
+            self._drawn.append(self._sequence.ask(dict(self._distributions)).params)
+        return self._drawn[place]
 
     def _trial_of(self, record: TrialRecord) -> FrozenTrial | None:
         """Return the trial as if it had been drawn from today's domains, with what the goals make of its metrics.
@@ -102,12 +152,13 @@ class Sampler:
 
 
 def _seen(records: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
-    """Yield what the sampler learns from, in the order of asking: trials, their twins, and each one's best derived."""
-    own = [record for record in records if record.sibling_of is None]
-    derived = sorted((r for r in records if r.sibling_of is not None), key=lambda r: (r.metrics[OBJECTIVE], -r.number))
-    best = {record.sibling_of: record for record in derived}  # the last of each, which is the best
-    twins = [replace(record, number=t.number, settings=t.settings) for record in own for t in record.twins]
-    yield from sorted([*own, *twins, *best.values()], key=lambda record: record.number)
+    """Yield what the sampler learns from, in the order of asking: trials, duplicates, and the best derived of each."""
+    own = [record for record in records if record.derived_from is None]
+    derived = [record for record in records if record.derived_from is not None]
+    derived.sort(key=lambda record: (record.metrics[OBJECTIVE], -record.number))
+    best = {record.derived_from: record for record in derived}  # the last of each, which is the best
+    same = [replace(record, number=d.number, settings=d.settings) for record in own for d in record.duplicates]
+    yield from sorted([*own, *same, *best.values()], key=lambda record: record.number)
 
 
 def _most_telling(trials: list[FrozenTrial], goals: Goals) -> list[FrozenTrial]:
@@ -128,8 +179,7 @@ def _most_telling(trials: list[FrozenTrial], goals: Goals) -> list[FrozenTrial]:
 class _Shelf(InMemoryStorage):
     """Shows trials besides those it stores: copying a thousand into it would take longer than the draw itself.
 
-    Args:
-        trials: numbered from 1, since the trial that is drawn is number 0. They are shown in every study.
+    They are numbered from 1, since the trial that is drawn is number 0.
     """
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
@@ -147,15 +197,3 @@ class _Shelf(InMemoryStorage):
 def seed_of(seed: int, number: int) -> int:
     """Return the seed of draw ``number``."""
     return int(digest_of([seed, number], length=7), 16)
-
-
-def _tpe(seed: int, startup: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return TPESampler(
-            seed=seed,
-            multivariate=True,
-            group=True,  # an experiment outside of a domain has fewer parameters than the others
-            constant_liar=True,
-            n_startup_trials=startup,
-        )

@@ -51,14 +51,12 @@ class Study:
 
     def __init__(self, history: History, spec: SweepSpec, costs: Costs, *, reopen: bool) -> None:
         self._history, self._spec, self._proposals = history, spec, Proposals(history, spec, costs)
-        self._live: dict[int, float] = {}  # what was handed out, and for how many seconds it had run when it last told
+        self._live: set[int] = set()  # what was handed out
         self._finished: list[int] = []
         self._repeats: list[Repeat] | None = None  # what confirms the search, once it is over, and was not begun
         self.reopened = tuple(r.number for r in history.records if reopen and r.failure in NO_FAULT)
         for number in self.reopened:
             history.note(number, outcome=None, attempts=0)
-        self._unfinished = [r.number for r in history.records if r.status == "running" and r.confirms is None]
-        self._queue = self._unfinished  # what is to be handed out again
 
     @classmethod
     def open(
@@ -93,16 +91,14 @@ class Study:
         """Have the disk hold what was told."""
         self._history.journal.sync()
 
-    # Asking
-
     def ask(self) -> Asked | None:
         """Return the next trial to run, or None when the budget is used up or a small space holds nothing new."""
-        while self._queue:
-            asked = self._hand_out_again(self._queue.pop(0))
+        for number in self._left_unfinished():
+            asked = self._hand_out_again(number)
             if asked is not None:
                 return asked
         if self._repeats is not None:
-            return self._add_repeat(self._repeats.pop(0)) if self._repeats else None
+            return self._repeat(*self._repeats.pop(0)) if self._repeats else None
         for _ in range(MAX_DUPLICATES):
             if not self.has_work:
                 return None
@@ -115,6 +111,11 @@ class Study:
             self._history.note(None, exhausted_at=self._spec.trials)
         return None if last is None else self._add(last)
 
+    def _left_unfinished(self) -> list[int]:
+        """Return what is to be handed out again: of the search, or of what confirms it once that has begun."""
+        records = map(self.record, sorted(self._history.unfinished - self._live))
+        return [record.number for record in records if (record.confirms is None) == (self._repeats is None)]
+
     def left(self) -> int:
         """Return how many new trials the budget still allows. What is free does not count."""
         return int(self._spec.trials) - self._history.counted
@@ -124,30 +125,24 @@ class Study:
         """Whether the search, or what confirms it, has something to run."""
         # Where the space held nothing new for this budget, a larger one looks again.
         is_exhausted = self._history.noted.get("exhausted_at", 0) >= self._spec.trials
-        return bool(self._unfinished or self._queue or self._repeats) or (self.left() > 0 and not is_exhausted)
+        return bool(self._left_unfinished() or self._repeats) or (self.left() > 0 and not is_exhausted)
 
     def confirm(self, repeats: Sequence[Repeat]) -> bool:
         """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?
 
         One that was begun is ended, though another trial may be among the best by now.
         """
-        self._queue = [r.number for r in self.records() if r.confirms is not None and r.status == "running"]
         self._repeats = [repeat for repeat in repeats if repeat.config.digest not in self._history.digests]
-        return bool(self._queue or self._repeats)
+        return bool(self._left_unfinished() or self._repeats)
 
-    def _add_repeat(self, repeat: Repeat) -> Asked | None:
-        """Add a run with a fresh seed. Its settings are all of its config's, with the seed.
-
-        Of a documented experiment, whose name it does not have, the sweep's own would not be those that were run.
-        """
-        return self._add(repeat.config, confirms=repeat.confirms, settings=repeat.config.model_dump(exclude={"family"}))
+    def _repeat(self, confirms: int, config: TrialConfig) -> Asked | None:
+        # Of a documented experiment, whose name the run does not have, the sweep's own settings would be others.
+        return self._add(config, confirms=confirms, settings=config.model_dump(exclude={"family"}))
 
     def _add(self, config: TrialConfig, **named: Any) -> Asked | None:
         """Write a trial down and hand it out, unless another one answers it or it breaks a limit.
 
-        Args:
-            config: of the trial.
-            named: its ``experiment`` or ``start``, or the number that it ``confirms``, with its ``settings``.
+        It is named by its ``experiment`` or ``start``, or by the number that it ``confirms``, with its ``settings``.
         """
         number, answer = self._history.next_number, self._proposals.answer(config, is_named=bool(named))
         asked = {"number": number, "experiment": None, "settings": parameters_of(config, self._spec.search), **named}
@@ -160,10 +155,10 @@ class Study:
         return None if answer else self._begin(number)
 
     def _begin(self, number: int) -> Asked:
-        self._live[number] = 0.0
-        noted = self._history.notes(number)
-        asked, config = noted["asked"], TrialConfig.model_validate(noted["asked"]["config"])
-        return Asked(number, asked["experiment"], asked["settings"], config, noted.get("retry", {}))
+        self._live.add(number)
+        asked, retry = self._history.notes(number)["asked"], self._history.notes(number).get("retry", {})
+        config = TrialConfig.model_validate(asked["config"])
+        return Asked(number, asked["experiment"], asked["settings"], config, retry)
 
     def _hand_out_again(self, number: int) -> Asked | None:
         epochs, noted = self.record(number).epochs, self._history.notes(number)
@@ -175,13 +170,11 @@ class Study:
         self._history.note(number, epochs_before=epochs, attempts=attempts, began=time.time())
         return self._begin(number)
 
-    # Telling
-
     def note_spending(self, read: Callable[[int], Spent | None]) -> None:
         """Write down from now on, with all that is told of a trial, what ``read`` says by its number that it took."""
         self._history.spending = read
 
-    def report(self, number: int, measurement: Measurement, seconds: float = 0.0) -> bool:
+    def report(self, number: int, measurement: Measurement) -> bool:
         """Note a measurement; return True when the trial should stop now.
 
         It should when successive halving says so (then ``tell_pruned`` it), or when a metric is not finite (then it has
@@ -195,7 +188,6 @@ class Study:
         if broken:
             self.tell_failed(number, f"{broken} after epoch {measurement.epoch}", "diverged")
             return True
-        self._live[number] = seconds
         self._history.report(number, measurement)
         return self._history.is_beaten(number, measurement.epoch, self._spec.early_stopping)
 
@@ -241,50 +233,41 @@ class Study:
             retry: JSON values that ``ask`` returns with it from now on.
             why: one line for a person, told if this was the last attempt.
         """
-        del self._live[number]
-        said = {**({} if retry is None else {"retry": dict(retry)}), **({"lost": why} if why else {})}
-        self._leave(number, counted=counted, **said)
-        self._queue.append(number)
-
-    @property
-    def has_live(self) -> bool:
-        """Whether trials were handed out of which nothing final was told; they may come back."""
-        return bool(self._live)
+        noted = {"retry": dict(retry) if retry else None, "lost": why}
+        self._leave(number, counted=counted, **{name: value for name, value in noted.items() if value})
 
     def release(self) -> None:
         """Leave what was handed out unfinished; the next driver gets it first, with no attempt counted."""
-        while self._live:
-            self._leave(self._live.popitem()[0], counted=False)
+        for number in tuple(self._live):
+            self._leave(number, counted=False)
 
-    def _leave(self, number: int, *, counted: bool, **said: Any) -> None:
-        attempts = self._history.notes(number).get("attempts", 1) - (not counted)
-        self._history.note(number, **said, attempts=attempts)
+    def _leave(self, number: int, *, counted: bool, **noted: Any) -> None:
+        self._live.remove(number)
+        self._history.note(number, **noted, attempts=self._history.notes(number).get("attempts", 1) - (not counted))
 
     def _finish(self, number: int, status: Status, outcome: Mapping[str, Any]) -> None:
         """Close a trial at its last measurement, unless ``outcome`` has another; list the trials that it answered."""
         record, noted, first = self.record(number), self._history.notes(number), self._history.next_number
-        last = {"metrics": record.metrics, "epochs": record.epochs, "seconds": self._live.pop(number, 0.0)}
-        whole = whole_outcome(status, {**last, **outcome})
+        whole = whole_outcome(status, {"metrics": record.metrics, "epochs": record.epochs, **outcome})
         answers, stages = whole.pop("siblings", ()), {**whole.pop("stages", {}), **noted.get("late_stages", {})}
         whole |= {"late_stages": stages} if stages else {}
         if answers and status == "complete" and record.confirms is None:
             config = TrialConfig.model_validate(noted["asked"]["config"])
             derived = derived_of(config, answers, self._spec, self._history.digests)
             whole["derived"] = [{"number": first + place, **one} for place, one in enumerate(derived)]
+        self._live.discard(number)
         self._history.note(number, outcome=whole)
         self._finished += [*range(first, self._history.next_number), number]
-
-    # Reading
 
     def record(self, number: int) -> TrialRecord:
         """Return what the journal knows of one trial."""
         return self._history.record(number)
 
     def records(self) -> list[TrialRecord]:
-        """Return every trial with its twins, in the order of asking."""
+        """Return every trial with its duplicates, in the order of asking."""
         return list(self._history.records)
 
     def take_finished(self) -> list[TrialRecord]:
-        """Return the trials finished since the last call, derived ones before the one that answered them; no twins."""
+        """Return the trials finished since the last call, derived ones before their parents; no duplicates."""
         numbers, self._finished = self._finished, []
         return [self.record(number) for number in numbers]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import product
 
 import pytest
 
@@ -11,7 +10,7 @@ from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
 from sweeps.engine.resources import Machine, rates_of, this_machine
-from sweeps.run.data import wanted_sizes
+from sweeps.run.data import configs_to_check, wanted_sizes
 from sweeps.run.plan import Plan
 from sweeps.spec.loading import load_spec
 
@@ -33,17 +32,9 @@ def plan_of(*sets, family="transfer", summary=None, machine=TWO_CORES, **overrid
     return Plan(spec, summary or summary_of(), machine)
 
 
-def stages_of(plan):
-    """Return the plan's stages by kind."""
-    return {stage.kind: stage for stage in plan.stages}
-
-
-def test_images_are_decoded_once_for_each_size():
-    """All trials share one pack of three bytes a pixel; a search over two image sizes has two."""
-    pack = stages_of(plan_of())["pack of decoded images"]
-    assert (pack.count, pack.trials, pack.disk_bytes) == (1, 20, 16_185 * 224 * 224 * 3)
-    two = plan_of("search.image_size=[96, 128]", "experiments=[]", "fixed.image_size=null", trials=30)
-    assert stages_of(two)["pack of decoded images"].count == 2
+def work_of(*sets, **options):
+    """Return what a plan computes by kind."""
+    return {work.kind: work for work in plan_of(*sets, **options).work}
 
 
 @pytest.mark.parametrize(
@@ -58,32 +49,29 @@ def test_images_are_decoded_once_for_each_size():
     ],
 )
 def test_images_are_decoded_at_the_sizes_that_trials_will_need(sets, trials, sizes):
-    """Documented ones and every choice; not what a range might give."""
+    """Documented ones and every choice; not what a range might give. A plan counts a pack for each."""
     assert wanted_sizes(load_spec("transfer", sets=sets, overrides={"data": "/cars", "trials": trials})) == sizes
 
 
-def test_frozen_trials_that_augment_equally_share_their_views():
-    """Twenty frozen trials with one augmentation compute as many views as there are epochs, and no more."""
-    plan = plan_of(
-        "unfreezing=frozen", "augmentation_strength=1.0", "crop=random", "jitter=0.0", "flip=true", "rotation=15"
-    )
-    views = stages_of(plan)["features of augmented views"]
-    assert (views.count, views.trials) == (10, 20)
-    assert views.disk_bytes == 10 * 6_922 * 2048 * 4
-    assert views.seconds == pytest.approx(10 * 6_922 / 51.0)
+def test_trials_share_packs_views_and_trainings():
+    """All have one pack of three bytes a pixel, two sizes two; frozen ones that augment alike one view an epoch."""
+    assert (work_of()["pack"].count, work_of()["pack"].disk_bytes) == (1, 16_185 * 224 * 224 * 3)
+    two = work_of("search.image_size=[96, 128]", "experiments=[]", "fixed.image_size=null", trials=30)
+    assert two["pack"].count == 2
+    alike = ("augmentation_strength=1.0", "crop=random", "jitter=0.0", "flip=true", "rotation=15")
+    features = work_of("unfreezing=frozen", *alike)["features"]
+    assert features.count == 11  # of plain validation images, and of ten epochs
+    assert features.disk_bytes == (10 * 6_922 + 1_222) * 2048 * 4
+    assert features.seconds == pytest.approx((10 * 6_922 + 1_222) / 51.0)
 
 
 def test_a_fine_tuning_takes_the_measured_time_and_caches_no_features():
-    """One full fine-tuning of ResNet-50 is its images over the measured rates of two cores; nothing is frozen."""
-    stages = stages_of(plan_of("experiments=[transfer/finetuned]", trials=1))
-    assert stages["training"].seconds == pytest.approx(10 * (6_922 / 18.5 + 1_222 / 51.0))
-    assert not {"features of augmented views", "features of plain images"} & set(stages)
-
-
-def test_opening_fewer_stages_takes_less_time():
-    """A progressive schedule costs less than a full one and more than a frozen one."""
-    times = [plan_of(f"unfreezing={name}", trials=4) for name in ("frozen", "progressive", "full")]
-    frozen, progressive, full = (stages_of(plan)["training"].seconds for plan in times)
+    """One full fine-tuning of ResNet-50 is its images over the measured rates of two cores; fewer stages take less."""
+    work = work_of("experiments=[transfer/finetuned]", trials=1)
+    assert set(work) == {"pack", "training", "test"}
+    assert work["training"].seconds == pytest.approx(10 * (6_922 / 18.5 + 1_222 / 51.0))
+    schedules = ("frozen", "progressive", "full")
+    frozen, progressive, full = (work_of(f"unfreezing={n}", trials=4)["training"].seconds for n in schedules)
     assert frozen < progressive < full
 
 
@@ -118,66 +106,6 @@ def test_rates_follow_the_documented_table(settings, machine, train):
     assert rates_of(TrialConfig(**settings), machine).train == pytest.approx(train)
 
 
-def test_lines_say_what_is_run_shared_and_guessed():
-    """The printed plan names experiments, their changes, the search, the stages, disk and time, and calls it rough."""
-    text = "\n".join(Plan(load_spec("transfer"), DEMO, TWO_CORES).lines())
-    for expected in (
-        "demo cars (1,100 images, 24 classes; 700 train, 120 validation, 280 test)",
-        "Trials: 8 (3 documented experiments, then 5 searched)",
-        "all with backbone efficientnet_lite0 instead of resnet50",
-        "  transfer/finetuned",
-        "scaled down",
-        "frozen | progressive | full",
-        "pack of decoded images",
-        "Disk: about",
-        "on 2 CPU cores. A rough estimate",
-    ):
-        assert expected in text
-    assert "transfer/frozen, as documented" in "\n".join(plan_of().lines())
-
-
-def test_a_plan_without_a_search_tells_of_none():
-    """Where all trials are documented ones, none is searched, and no estimate comes of what might be drawn."""
-    text = "\n".join(plan_of(trials=1).lines())
-    assert "Trials: 1 (1 documented experiment)\n" in text
-    assert "A rough estimate: expect half to twice of it." in text
-
-
-def test_a_limit_that_comes_first_is_said():
-    """A plan that takes longer than --hours says that the limit ends it."""
-    assert "The limit of 0.5 hours comes first" in plan_of(hours=0.5).lines()[-1]
-    assert "limit" not in plan_of(hours=500.0).lines()[-1]
-
-
-def test_plan_is_plain_json_and_the_same_every_time():
-    """The plan can be written as JSON, adds up, does not change from call to call, begins with documented trials."""
-    written = json.loads(json.dumps(plan_of(trials=2, summary=summary_of(test=0)).to_dict()))
-    assert written == json.loads(json.dumps(plan_of(trials=2, summary=summary_of(test=0)).to_dict()))
-    assert (written["data"]["train"], written["data"]["test"]) == (6_922, 0)
-    assert written["disk_bytes"] == sum(stage["disk_bytes"] for stage in written["stages"])
-    assert written["experiments"] == ["transfer/frozen", "transfer/frozen-augmented"]
-
-
-def test_this_machine_has_the_gpus_that_may_be_used(monkeypatch):
-    """At least one core; a process that is allowed no GPU plans without."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    machine = this_machine()
-    assert (machine.cores >= 1, machine.gpus) == (True, 0)
-
-
-def test_scratch_networks_cost_what_their_arithmetic_says():
-    """A network of twice the multiply-accumulates takes twice the time, at every image size; AMX and GPUs count."""
-    small = TrialConfig(backbone="scratch", depth=4, width=32)
-    wide, large = small.model_copy(update={"width": 64}), small.model_copy(update={"image_size": 160})
-    for other in (wide, large):
-        work = architecture_of(other).macs(other.image_size) / architecture_of(small).macs(224)
-        for speed in ("train", "infer"):
-            ours, theirs = (getattr(rates_of(config, TWO_CORES), speed) for config in (small, other))
-            assert ours / theirs == pytest.approx(work)
-    slow = rates_of(small, Machine(2, amx=False)).train
-    assert slow < rates_of(small, TWO_CORES).train < rates_of(small, Machine(2, gpus=1)).train
-
-
 @pytest.mark.parametrize(
     ("settings", "train", "infer"),
     [
@@ -195,12 +123,53 @@ def test_estimates_are_within_a_factor_of_two_of_measurements(settings, train, i
     assert 0.5 < rates.infer / infer < 2
 
 
+def test_lines_say_what_is_run_shared_and_guessed():
+    """The printed plan names experiments, their changes, the search, what is shared, disk and time, and calls it rough.
+
+    Where all trials are documented ones, none is searched, and no estimate comes of what might be drawn.
+    """
+    text = "\n".join(Plan(load_spec("transfer"), DEMO, TWO_CORES).lines())
+    for expected in (
+        "demo cars (1,100 images, 24 classes; 700 train, 120 validation, 280 test)",
+        "Trials: 8 (3 documented experiments, then 5 searched)",
+        "all with backbone efficientnet_lite0 instead of resnet50",
+        "  transfer/finetuned",
+        "scaled down",
+        "frozen | progressive | full",
+        "or found in the store: 1 image pack, ",
+        "Disk: about",
+        "on 2 CPU cores. A rough estimate, from an example",
+    ):
+        assert expected in text
+    text = "\n".join(plan_of(trials=1).lines())
+    assert "Trials: 1 (1 documented experiment)\n  transfer/frozen, as documented\n" in text
+    assert "A rough estimate: expect half to twice of it." in text
+    assert "The limit of 0.5 hours comes first" in plan_of(hours=0.5).lines()[-1]
+    assert "limit" not in plan_of(hours=500.0).lines()[-1]
+
+
+def test_plan_is_plain_json_and_the_same_every_time():
+    """The plan can be written as JSON, adds up, does not change from call to call, begins with documented trials."""
+    written, again = (json.loads(json.dumps(plan_of(trials=2, summary=summary_of(test=0)).to_dict())) for _ in "12")
+    assert written == again
+    assert (written["data"]["train"], written["data"]["test"]) == (6_922, 0)
+    assert written["disk_bytes"] == sum(stage["disk_bytes"] for stage in written["stages"])
+    assert written["experiments"] == ["transfer/frozen", "transfer/frozen-augmented"]
+
+
+def test_this_machine_has_the_gpus_that_may_be_used(monkeypatch):
+    """At least one core; a process that is allowed no GPU plans without."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    machine = this_machine()
+    assert (machine.cores >= 1, machine.gpus) == (True, 0)
+
+
 def test_a_scratch_sweep_trains_everything_and_caches_nothing():
     """Trials from scratch have packs, trainings and a test score; the documented ones run all their epochs."""
-    stages = stages_of(plan_of(family="scratch"))
-    assert set(stages) == {"pack of decoded images", "training", "test score of the winner"}
-    assert (stages["training"].count, stages["training"].trials) == (20, 20)
-    basic = stages_of(plan_of("experiments=[scratch/basic]", family="scratch", trials=1))["training"]
+    work = work_of(family="scratch")
+    assert set(work) == {"pack", "training", "test"}
+    assert work["training"].count == 20
+    basic = work_of("experiments=[scratch/basic]", family="scratch", trials=1)["training"]
     rates = rates_of(TrialConfig(backbone="scratch", depth=3), TWO_CORES)
     assert basic.seconds == pytest.approx(40 * (6_922 / rates.train + 1_222 / rates.infer))
     flat = 128 * 28 * 28 * 196
@@ -216,40 +185,27 @@ def test_the_demo_presets_of_all_families_are_planned_to_take_minutes(family):
 def test_no_network_of_the_packaged_searches_is_too_large_for_its_images():
     """Every depth, stem and image size that a packaged search can combine leaves a pixel at the end."""
     for spec in (load_spec("scratch"), load_spec("scratch", overrides={"data": "/cars"})):
-        names = [name for name in ("depth", "stem", "image_size") if name in spec.search]
-        for values in product(*(spec.search[name].ends() for name in names)):
-            config = spec.trial_config(dict(zip(names, values, strict=True)))
+        for config in configs_to_check(spec, "depth", "stem", "image_size"):
             assert config.image_size >= architecture_of(config).least_image_size
 
 
-def test_retrieval_trials_that_train_alike_train_once():
-    """The two documented trials that differ in k train one extractor, which also embeds once, and search once."""
+def test_retrieval_trials_share_what_they_have_in_common():
+    """Trials that differ in k train, embed and search once; frozen ones train nothing; whitening takes time."""
     experiments = "experiments=[retrieval/resnet50-k3-euclidean, retrieval/resnet50-k10-euclidean]"
-    stages = stages_of(plan_of(experiments, family="retrieval", trials=2))
-    for kind in ("training", "embeddings", "neighbours"):
-        assert (stages[kind].count, stages[kind].trials) == (1, 2)
-    alone = stages_of(plan_of("experiments=[transfer/finetuned]", "batch_size=64", trials=1))
-    assert stages["training"].seconds == alone["training"].seconds
-    assert stages["embeddings"].seconds == pytest.approx((6_922 + 1_222) / 51.0)
-    assert stages["embeddings"].disk_bytes == 3 * (6_922 + 1_222) * 2048 * 4
-
-
-def test_a_frozen_extractor_trains_nothing():
-    """Frozen retrieval trials embed and search: no head is trained, and no views are computed for one."""
+    work = work_of(experiments, family="retrieval", trials=2)
+    assert [work[kind].count for kind in ("training", "embeddings", "neighbours")] == [1, 1, 1]
+    alone = work_of("experiments=[transfer/finetuned]", "batch_size=64", trials=1)
+    assert work["training"].seconds == alone["training"].seconds
+    assert work["embeddings"].seconds == pytest.approx((6_922 + 1_222) / 51.0)
+    assert work["embeddings"].disk_bytes == 3 * (6_922 + 1_222) * 2048 * 4
     sets = ("unfreezing=frozen", "experiments=[]", "backbone=resnet50", "flip=true", "augmentation_strength=1.0")
-    stages = stages_of(plan_of(*sets, family="retrieval", trials=12))
-    assert set(stages) == {"pack of decoded images", "embeddings", "neighbours", "test score of the winner"}
-    assert (stages["embeddings"].count, stages["embeddings"].trials) == (1, 12)
-    assert 1 < stages["neighbours"].count <= 12
-
-
-def test_neighbours_follow_what_they_depend_on():
-    """k, distance, vote and temperature make no others; whitening takes time, and so do queries and gallery."""
-    sets = ("unfreezing=frozen", "experiments=[]", "backbone=resnet50", "pooling=gem", "l2_normalize=true")
+    frozen = work_of(*sets, family="retrieval", trials=12)
+    assert set(frozen) == {"pack", "embeddings", "neighbours", "test"}
+    assert frozen["embeddings"].count == 1 < frozen["neighbours"].count <= 12
 
     def neighbours(whitening, train=6_922):
-        plan = plan_of(*sets, f"whitening={whitening}", family="retrieval", trials=3, summary=summary_of(train=train))
-        return stages_of(plan)["neighbours"]
+        alike = (*sets, "pooling=gem", "l2_normalize=true", f"whitening={whitening}")
+        return work_of(*alike, family="retrieval", trials=3, summary=summary_of(train=train))["neighbours"]
 
     assert neighbours("none").count == 1
     assert neighbours("none").seconds < neighbours("lda").seconds
@@ -259,8 +215,8 @@ def test_neighbours_follow_what_they_depend_on():
 def test_confirmation_and_refit_are_counted():
     """3x3 is nine trainings more, a refit one, of the longest trials; the plan says so in words."""
     bare, confirmed = plan_of(), plan_of(confirm="3x3", refit=True)
-    assert stages_of(confirmed)["training"].count == stages_of(bare)["training"].count + 10
-    assert confirmed.spec.trials == bare.spec.trials
-    assert confirmed.seconds > bare.seconds
+    trainings = [sum(work.count for work in plan.work if work.kind == "training") for plan in (bare, confirmed)]
+    assert trainings[1] == trainings[0] + 10
+    assert (confirmed.spec.trials, confirmed.seconds > bare.seconds) == (bare.spec.trials, True)
     assert "Then the 3 best, with 3 fresh seeds each: 9 more trainings, which choose the winner." in confirmed.lines()
     assert (confirmed.to_dict()["confirming_runs"], confirmed.to_dict()["refit"]) == (9, True)

@@ -15,7 +15,7 @@ from helpers import draw_pictures
 from carcls.config import TrialConfig
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
-from carcls.data.splits import cut_splits
+from carcls.data.splits import cut
 from carcls.errors import InputError
 from carcls.families import preflight
 from carcls.stages import StageStore
@@ -86,38 +86,23 @@ def test_a_plan_refuses_what_the_run_refuses_in_the_same_words(case: str, run: R
 
 
 @pytest.mark.parametrize("command", [["run", "transfer"], ["run", "all"], ["reproduce"]])
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["--weights", "/nope"], "'/nope'"),
-        (["--data", "two"], "validation split must hold at least one image, got none of the 16"),
-    ],
-)
-def test_jobs_of_several_sweeps_are_checked_as_one_sweep_is(
-    command: list[str], words: list[str], told: str, run: Run, tmp_path: Path
-) -> None:
+def test_jobs_of_several_sweeps_are_checked_as_one_sweep_is(command: list[str], run: Run, tmp_path: Path) -> None:
     """Their plans refuse what their runs refuse; of two images a class none is left to validate on."""
     draw_pictures(tmp_path / "two", train=2, test=2)
-    planned = run(*command, *words, *SMALL, "--dry-run")
-    assert planned == run(*command, *words, *SMALL, "--name", "mine")
+    planned = run(*command, "--data", "two", *SMALL, "--dry-run")
+    assert planned == run(*command, "--data", "two", *SMALL, "--name", "mine")
     assert planned[0] == 2
-    assert told in planned[2]
+    assert "validation split must hold at least one image, got none of the 16" in planned[2]
     assert not list(tmp_path.glob("runs/*/ray.log"))
 
 
 def test_all_mistakes_of_all_families_are_told_at_once(run: Run, tmp_path: Path) -> None:
     """Each is one line, however many families have it; weights are not asked for where something else is wrong."""
     wrong = ["--tracking-uri", "ftp://x", "--cpus-per-trial", "9000", "--weights", "/nope"]
-    words = ["run", "all", "--data", "base", *wrong, *SMALL, "k=60"]
-    planned = run(*words, "--dry-run")
-    assert planned == run(*words, "--name", "mine")
-    code, out, err = planned
+    code, out, err = run("run", "all", "--data", "base", *wrong, *SMALL, "k=60", "--name", "mine")
     told = ("tracking URI must be", "cpus_per_trial must be at most", "k must be at most 32, the training images")
-    assert (code, out, [line.count(words) for line, words in zip(err.splitlines(), told, strict=True)]) == (
-        2,
-        "",
-        [1] * 3,
-    )
+    assert (code, out) == (2, "")
+    assert [line.count(words) for line, words in zip(err.splitlines(), told, strict=True)] == [1] * 3
     assert not list(tmp_path.glob("runs/mine*"))
 
 
@@ -143,59 +128,24 @@ def test_images_that_were_not_read_are_counted_by_their_listing(run: Run, tmp_pa
 
 def test_a_plan_counts_the_demo_as_its_run_does() -> None:
     """Before the demo cars are drawn their splits are counted class by class, as they will be cut."""
-    data = DataConfig()
-    expected = expected_demo(data)
+    expected = expected_demo(DataConfig())
     per_class = (expected.train + expected.validation) // expected.classes
     labels = np.repeat(np.arange(expected.classes), per_class)
     rows = np.arange(len(labels))
-    cut = cut_splits(
-        labels, rows, rows, rows[:1], validation_fraction=data.validation_fraction, test_fraction=0.5, seed=0
-    )
-    assert (len(cut.train), len(cut.validation)) == (expected.train, expected.validation)
+    train, validation = cut(labels, rows, rows, DataConfig().validation_fraction, seed=0)
+    assert (len(train), len(validation)) == (expected.train, expected.validation)
 
 
-@pytest.mark.slow
-def test_a_plan_of_the_drawn_demo_tells_what_it_told_before(run: Run) -> None:
-    """Drawing and reading the demo cars changes none of the numbers."""
-    before, read = (json.loads(run("run", "transfer", "--dry-run", "--json", *more)[1]) for more in ([], ["--read"]))
-    assert before["data"] == read["data"]
-    assert (before["images_read"], read["images_read"]) == (False, True)
-
-
-@pytest.mark.parametrize(
-    ("demo", "sentence"),
-    [
-        (True, "'old' was begun on demo cars that another version of carsweep or Pillow drew, and scores on"),
-        (False, "--data must hold the images that 'old' was begun with; they have changed since"),
-    ],
-)
-def test_a_sweep_does_not_go_on_with_other_images(tmp_path: Path, demo: bool, sentence: str) -> None:
-    """Of demo cars that an older version drew nobody is told to give the right --data, but to start a new sweep."""
+def test_a_sweep_does_not_go_on_with_other_images(tmp_path: Path) -> None:
+    """Be they changed, or demo cars that an older version drew: nothing but a new sweep helps."""
     stages, folder = StageStore(tmp_path / "stages"), tmp_path / "old"
     before = prepare_dataset(DataConfig(path=str(draw_pictures(tmp_path / "cars", classes=2))), stages, 32)
     folder.mkdir()
     before.save(folder / "dataset.json")
-    require_same_data(folder, before, demo=demo)
+    require_same_data(folder, before)
     after = prepare_dataset(DataConfig(path=str(draw_pictures(tmp_path / "redrawn", classes=3))), stages, 32)
-    with pytest.raises(InputError, match="another --name") as raised:
-        require_same_data(folder, after, demo=demo)
-    assert str(raised.value).startswith(sentence)
-
-
-@pytest.mark.slow
-def test_a_sweep_on_older_demo_cars_is_looked_at_and_not_resumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status and compare read it after the demo cars were redrawn; resume refuses in one sentence, exit code 2."""
-    monkeypatch.setattr("carcls.data.demo._PER_CLASS", {"train": 4, "test": 1})
-    scratch = ("--set", "epochs=1", "image_size=32", "width=4")
-    code, _, err = run("run", "scratch", "--name", "old", "--trials", "1", "--out", "runs", *scratch)
-    assert code == 0, err
-    monkeypatch.setattr("carcls.data.demo.FOLDER_NAME", "demo-v999-seed0")
-    monkeypatch.setattr("carcls.data.demo._PER_CLASS", {"train": 5, "test": 1})
-    code, _, err = run("resume", "old", "--trials", "+1", "--out", "runs")
-    assert code == 2
-    assert "'old' was begun on demo cars that another version" in err.splitlines()[-1]
-    for command in (("status", "old"), ("compare", "old")):
-        assert run(*command, "--out", "runs")[0] == 0
+    with pytest.raises(InputError, match=r"'old' was begun on other images.* start a new sweep with another --name"):
+        require_same_data(folder, after)
 
 
 def test_neighbours_that_nobody_asked_for_are_cut_to_the_gallery() -> None:

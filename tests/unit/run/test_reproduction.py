@@ -14,13 +14,12 @@ import pytest
 from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
 from carcls.errors import InputError, SpecError
-from sweeps.results.result import TestReading
-from sweeps.run.check import claim_folder
+from sweeps.results.result import TestEvaluation
 from sweeps.run.command import Command, chosen_experiments, specs_of_experiments
 from sweeps.run.reproduction import Reproduced, Reproduction, reproduction_of
 from sweeps.spec.documented import EXPERIMENTS, LEAK_MARK, find_experiment
 from sweeps.spec.spec import SweepSpec
-from sweeps.trial import TrialRecord
+from sweeps.trial import Status, TrialRecord
 
 NAMES = [experiment.name for experiment in EXPERIMENTS]
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,18 +43,10 @@ def test_all_nine_are_chosen_when_none_is_named() -> None:
     assert [e.name for e in chosen_experiments(asked, None)] == ["transfer/frozen", "scratch/basic"]
 
 
-@pytest.mark.parametrize(
-    ("names", "family", "words"),
-    [
-        (("scratch/basics",), None, "Did you mean scratch/basic?"),
-        (("scratch/basic", "transfer/frozen"), "scratch", "family scratch, got 'transfer/frozen'"),
-    ],
-)
-def test_what_cannot_be_chosen_is_told(names: tuple[str, ...], family: str | None, words: str) -> None:
-    """A misspelt experiment is answered with the nearest; one of another family than --family is refused."""
-    with pytest.raises(InputError) as caught:
-        chosen_experiments(names, family)
-    assert words in str(caught.value)
+def test_an_experiment_of_another_family_cannot_be_chosen() -> None:
+    """It is named, with the remedy."""
+    with pytest.raises(InputError, match=r"family scratch, got 'transfer/frozen'\. Leave --family out"):
+        chosen_experiments(("scratch/basic", "transfer/frozen"), "scratch")
 
 
 def test_at_the_documented_scale_nothing_differs_from_the_documentation() -> None:
@@ -71,25 +62,16 @@ def test_at_the_documented_scale_nothing_differs_from_the_documentation() -> Non
             assert spec.changed_settings(name) == {}
 
 
-def test_a_setting_reaches_the_families_that_it_means_something_in() -> None:
-    """Neighbours reach retrieval only, widths scratch only, epochs everyone; of one experiment there is one sweep."""
-    specs = specs_of("unfreezing=full", "k=5", "width=8", "epochs=4", weights="random")
-    assert {family: spec.fixed for family, spec in specs.items()} == {
-        "transfer": {"unfreezing": "full", "epochs": 4, "weights": "random"},
-        "retrieval": {"unfreezing": "full", "k": 5, "epochs": 4, "weights": "random"},
-        "scratch": {"width": 8, "epochs": 4},
-    }
+def test_every_changed_setting_is_told_where_it_means_something() -> None:
+    """What is run otherwise than documented has both values; what cannot matter is not listed. One sweep a family."""
+    specs = specs_of("unfreezing=full", "k=5", "width=8", "epochs=4", "weights=random")
     for name in specs["scratch"].experiments:
         assert specs["scratch"].changed_settings(name) == {"width": (32, 8), "epochs": (40, 4)}
-    (only,) = specs_of(experiments=(NAMES[5],)).values()
-    assert (only.family, only.experiments, only.trials) == ("retrieval", (NAMES[5],), 1)
-
-
-def test_every_changed_setting_is_told() -> None:
-    """What is run otherwise than documented is listed with both values; what cannot matter is not."""
     spec = specs_of("loss=cosine", "backbone_lr=0.01")["transfer"]
     assert spec.changed_settings("transfer/frozen") == {"loss": ("cross_entropy", "cosine")}
     assert set(spec.changed_settings("transfer/finetuned")) == {"loss", "backbone_lr"}
+    (only,) = specs_of(experiments=(NAMES[5],)).values()
+    assert (only.family, only.experiments, only.trials) == ("retrieval", (NAMES[5],), 1)
 
 
 def test_the_scale_of_the_demo_is_that_of_its_presets() -> None:
@@ -122,32 +104,21 @@ def test_a_set_that_cannot_be_meant_is_refused(text: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-def test_a_name_goes_on_with_its_own_experiments_only(tmp_path: Path) -> None:
-    """The same call finds its sweeps again; other settings under the same name are refused."""
-    spec = specs_of()["scratch"]
-    (tmp_path / "mine-scratch").mkdir()
-    (tmp_path / "mine-scratch" / "spec.yaml").write_text(spec.to_yaml())
-    (tmp_path / "mine-scratch" / "dataset.json").touch()  # its images were read
-    claim_folder(specs_of()["scratch"], tmp_path)
-    with pytest.raises(InputError, match="mine-scratch"):
-        claim_folder(specs_of("epochs=3")["scratch"], tmp_path)
-
-
-def comparison(name: str, test: dict[str, float] | str | None = None, **changes: Any) -> Reproduced:
-    """Return an experiment that came out at half of everything, or so, or that failed."""
+def row(name: str, test: dict[str, float] | str | None = None) -> Reproduced:
+    """Return an experiment that came out at half of everything, or so, or that failed, on 8,041 test images."""
     if not isinstance(test, str):
         shares = test or dict.fromkeys(("loss", "accuracy", "f1", "precision", "recall"), 0.5)
-        test = TestReading({f"test_{measure}": value for measure, value in shares.items()}, (0.489, 0.511), 8041)
-    status = "failed" if isinstance(test, str) else "complete"
+        test = TestEvaluation({f"test_{measure}": value for measure, value in shares.items()}, (0.489, 0.511), 8041)
+    status: Status = "failed" if isinstance(test, str) else "complete"
     record = TrialRecord(0, name, {}, {}, status, {"val_accuracy": 0.6}, 1, 1.0)
-    return Reproduced(find_experiment(name), changes.get("changed", {}), record, test)
+    return Reproduced(find_experiment(name), {}, record, test)
 
 
 def reproduction(*rows: Reproduced, **changes: Any) -> Reproduction:
     """Return a reproduction on Stanford Cars."""
-    data = DataSummary("stanford_cars", "d", 16185, 196, {"train": 6922, "validation": 1222, "test": 8041})
+    splits = {"train": 6922, "validation": 1222, "test": 8041}
     best = {row.experiment.family: row.experiment.name for row in rows}
-    return replace(Reproduction("mine", data, False, True, rows, best), **changes)
+    return replace(Reproduction("mine", "stanford_cars", False, splits, 196, True, rows, best), **changes)
 
 
 def row_of(text: str, start: str) -> list[str]:
@@ -158,32 +129,31 @@ def row_of(text: str, start: str) -> list[str]:
 
 def test_each_cell_is_documented_beside_measured() -> None:
     """The columns are the documentation's; what was not reported or not measured is a dash; about 47% has its sign."""
-    text = reproduction(*map(comparison, NAMES)).markdown()
+    text = reproduction(*map(row, NAMES)).markdown()
     shares = [f"{documented}% / 50.00%" for documented in (73.78, 73.63, 78.18, 73.78)]
     assert row_of(text, "finetuned")[1:] == ["0.9012 / 0.5000", *shares, "48.9% to 51.1%"]
     assert [cell.startswith("~") for cell in row_of(text, "frozen-augmented")[1:6]] == [True] * 5
-    timed = comparison("retrieval/resnet50-k3-euclidean", {"accuracy": 0.5, "predict_seconds": 0.25})
-    row = row_of(reproduction(timed).markdown(), "resnet50-k3-euclidean")
-    assert row[1:5] == ["74.93% / 50.00%", "75.23% / –", "77.38% / –", "74.93% / –"]
-    assert row[5:7] == ["0.0092 s / –", "1.1998 s / 0.2500 s"]
+    timed = row("retrieval/resnet50-k3-euclidean", {"accuracy": 0.5, "predict_seconds": 0.25})
+    cells = row_of(reproduction(timed).markdown(), "resnet50-k3-euclidean")
+    assert cells[1:5] == ["74.93% / 50.00%", "75.23% / –", "77.38% / –", "74.93% / –"]
+    assert cells[5:7] == ["0.0092 s / –", "1.1998 s / 0.2500 s"]
     assert row_of(text, "basic")[5] == "– / 50.00%"
 
 
 def test_the_leaked_number_is_marked_wherever_it_stands() -> None:
     """72.26% never stands without its mark, and the note under the table says why it compares with nothing."""
-    text = reproduction(*map(comparison, NAMES)).markdown()
-    lines = [line for line in text.splitlines() if "72.26%" in line]
-    assert len(lines) == 2
-    assert text.count("72.26%") == text.count(f"72.26%{LEAK_MARK}") == 4
+    text = reproduction(*map(row, NAMES)).markdown()
+    assert len([line for line in text.splitlines() if "72.26%" in line]) == 2
+    assert text.count("72.26%") == text.count(f"72.26%{LEAK_MARK}") == 3
     assert row_of(text, "augmented")[1] == f"1.1026{LEAK_MARK} / 0.5000"
     assert LEAK_MARK not in "".join(row_of(text, "basic"))
     assert [line for line in text.splitlines() if line.startswith(f"- augmented {LEAK_MARK}: ") and "99.7%" in line]
 
 
-def test_a_failed_experiment_says_why_in_its_table() -> None:
+def test_a_failed_experiment_says_why_under_its_table() -> None:
     """Its measured numbers are dashes, its status takes the interval's place, and the reason is a note of one line."""
-    failed = comparison("transfer/frozen", "loss must be\nfinite")
-    whole = reproduction(failed, comparison("transfer/finetuned"), best={"transfer": "transfer/finetuned"})
+    failed = row("transfer/frozen", "loss must be\nfinite")
+    whole = reproduction(failed, row("transfer/finetuned"), best={"transfer": "transfer/finetuned"})
     text = whole.markdown()
     assert row_of(text, "frozen")[1:3] == ["2.3724 / –", "42.37% / –"]
     assert row_of(text, "frozen")[-1] == "failed"
@@ -191,49 +161,47 @@ def test_a_failed_experiment_says_why_in_its_table() -> None:
     assert not whole.is_whole
 
 
-def test_the_final_comparison_takes_the_best_by_validation() -> None:
-    """The measured row is the best on validation, even where another did better on test; documented ones are fixed."""
-    rows = comparison("scratch/basic", {"accuracy": 0.1}), comparison("scratch/regularized", {"accuracy": 0.8})
+def test_the_best_of_a_family_is_the_best_by_validation() -> None:
+    """The measured one is that of validation, even where another did better on test; the documented one is fixed."""
+    rows = row("scratch/basic", {"accuracy": 0.1}), row("scratch/regularized", {"accuracy": 0.8})
     text = reproduction(*rows, best={"scratch": "scratch/basic"}).markdown()
-    assert row_of(text, "Scratch, measured")[1:3] == ["basic", "10.00%"]
-    assert row_of(text, "Scratch, documented")[1:3] == ["augmented", f"72.26%{LEAK_MARK}"]
-    assert row_of(reproduction(*rows, best={}).markdown(), "Scratch, measured")[1] == "none finished"
+    assert f"- best: augmented, 72.26%{LEAK_MARK} documented; basic, 10.00% measured." in text.splitlines()
+    assert "; none finished measured." in reproduction(*rows, best={}).markdown()
 
 
 def test_what_differs_is_told_under_its_table() -> None:
     """Each change has its sentence, with the experiments that it is a change of."""
     shared = {"backbone": ("resnet50", "efficientnet_lite0"), "epochs": (10, 2)}
-    first = comparison("transfer/frozen", changed=shared)
-    second = comparison("transfer/finetuned", changed={**shared, "dropout": (0.5, 0.1)})
+    first = replace(row("transfer/frozen"), changed=shared)
+    second = replace(row("transfer/finetuned"), changed={**shared, "dropout": (0.5, 0.1)})
     lines = reproduction(first, second).markdown().splitlines()
     assert "- all: backbone efficientnet_lite0 instead of resnet50." in lines
     assert "- all: epochs 2 instead of 10." in lines
     assert "- finetuned: dropout 0.1 instead of 0.5." in lines
-    assert "instead of" not in reproduction(comparison("transfer/frozen")).markdown()
+    assert "instead of" not in reproduction(row("transfer/frozen")).markdown()
 
 
-def test_an_experiment_in_micro_batches_is_its_own_and_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trial that ran out of memory was given smaller parts: it was run, and that is said under the table."""
+def test_an_experiment_in_micro_batches_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that ran out of memory was given smaller parts: its experiment was run."""
     name = "transfer/frozen"
     spec = specs_of(experiments=(name,))["transfer"]
     ((_, config),) = spec.experiment_configs()
-    record = TrialRecord(
-        0, name, {}, {**config.model_dump(), "micro_batch": 8}, "complete", {"val_accuracy": 0.6}, 1, 1.0
-    )
+    given = {**config.model_dump(), "micro_batch": 8}
+    record = TrialRecord(0, name, {}, given, "complete", {"val_accuracy": 0.6}, 1, 1.0)
     data = DataSummary("cars", "d", 9, 2, {"train": 3, "validation": 3, "test": 3})
     result = SimpleNamespace(sweep=spec.name, family="transfer", trials=(record,), data=data)
-    manifest = SimpleNamespace(images=())
-    monkeypatch.setattr("sweeps.run.reproduction.Dataset.load", lambda _: SimpleNamespace(manifest=manifest))
-    tests = {name: TestReading({"test_accuracy": 0.5}, (0.4, 0.6), 3)}
-    (row,) = reproduction_of(Command("reproduce", "mine", (spec,)), [result], tests).comparisons
-    assert row.record is record
-    assert row.changed == {"micro_batch": (None, 8)}
+    dataset = SimpleNamespace(manifest=SimpleNamespace(images=()))
+    monkeypatch.setattr("sweeps.run.reproduction.Dataset.load", lambda _: dataset)
+    tests = {name: TestEvaluation({"test_accuracy": 0.5}, (0.4, 0.6), 3)}
+    made = reproduction_of(Command("reproduce", "mine", (spec,)), [result], tests)  # type: ignore[list-item]
+    assert [(one.status, one.changed) for one in made.comparisons] == [("complete", {"micro_batch": (None, 8)})]
+    assert made.best == {"transfer": name}
 
 
 @pytest.mark.parametrize(("cut", "words"), [(True, "cut to their bounding boxes here"), (False, "as they are here")])
 def test_the_protocol_is_told(cut: bool, words: str) -> None:
     """The report says whose test images these are, how many, how they were cut, and what demo cars compare with."""
-    text = reproduction(comparison("transfer/frozen"), cut=cut, demo=cut).markdown()
+    text = reproduction(row("transfer/frozen"), cut=cut, demo=cut).markdown()
     assert words in text
     assert "test split has 8,041 images" in text
     assert ("no measured number can be compared" in text) == cut
@@ -242,7 +210,7 @@ def test_the_protocol_is_told(cut: bool, words: str) -> None:
 def test_each_field_of_the_object_is_documented() -> None:
     """docs/json.md names every field of reproduction.json."""
     text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8").partition("\n## Reproductions\n")[2]
-    value = reproduction(comparison("transfer/frozen")).as_dict()
+    value = reproduction(row("transfer/frozen")).as_dict()
     names = [*value, *(f"comparisons[].{name}" for name in value["comparisons"][0])]
     assert [name for name in names if name != "comparisons" and f"`{name}`" not in text] == []
 

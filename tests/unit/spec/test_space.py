@@ -59,9 +59,10 @@ def test_a_log_domain_draws_equally_often_below_and_above_its_geometric_middle()
 
 
 def test_a_range_of_a_whole_number_setting_is_whole() -> None:
-    """A range with whole ends is one of whole numbers exactly where the setting is."""
+    """A range with whole ends is one of whole numbers where the setting is or a step says so; a null says nothing."""
     assert read("epochs", {"low": 4, "high": 9}) == Range(4, 9, step=1)
-    assert read("dropout", {"low": 0, "high": 0.5}) == Range(0.0, 0.5)
+    assert read("dropout", {"low": 0, "high": 0.5, "int": None, "step": None, "log": None}) == Range(0.0, 0.5)
+    assert read("rotation", {"low": 0, "high": 9, "step": 3}) == Range(0, 9, step=3)
 
 
 def test_choices_may_be_a_list_or_a_mapping() -> None:
@@ -80,11 +81,8 @@ def test_choices_may_be_a_list_or_a_mapping() -> None:
         ("dropout", {"low": True, "high": 0.5}, ".low: must be a number, got True."),
         ("dropout", {"low": 0, "high": 0.5, "log": "yes"}, ".log: must be true or false, got 'yes'."),
         ("dropout", {"low": 0, "high": 0.5, "int": "yes"}, ".int: must be true or false, got 'yes'."),
-        ("dropout", {"low": 0.0, "high": 0.5, "step": 0.1}, ".step: must go with int: true, got 0.1."),
-        ("dropout", {"low": 0.0, "high": 0.5, "log": None}, ".log: must be true or false, got None."),
-        ("dropout", {"low": 0.0, "high": 0.5, "int": None}, ".int: must be true or false, got None."),
+        ("dropout", {"low": 0.0, "high": 0.5, "step": 0.1}, ".step: must be a whole number, got 0.1."),
         ("dropout", {"low": 0.0, "high": None}, ".high: must be given, as in {low: 0.0, high: 0.7}."),
-        ("k", {"low": 1, "high": 5, "step": None}, ".step: must be a whole number, got None."),
         ("rotation", {"int": True, "low": 1.5, "high": 3}, ".low: must be a whole number, got 1.5."),
         ("k", {"low": 1, "high": 6, "step": 2}, ".step: must lead from 1 to 6 exactly, got 2."),
         ("k", {"low": 1, "high": 5, "step": 0}, ".step: must be at least 1, got 0."),

@@ -267,7 +267,7 @@ def test_a_mistake_is_one_sentence_that_begins_with_its_path(key, mistake):
         ("image_size=[96, 128]", "image_size: must be a whole number", "say search.image_size"),
         ("search.flip={low: 0, high: 1}", "search.flip: must be a list of choices", "true or false"),
         ("search.dropout=[0.1", "--set search.dropout: ", "must be YAML"),
-        ("experiments=[transfer/frozen, transfer/frozen]", "experiments[1]: must differ", "twice"),
+        ("experiments=[transfer/frozen, transfer/frozen]", "experiments: must differ from each other", "twice"),
         ("config.image_size=64", "config.image_size: must not be given where image_size is fixed", "--set image_size="),
     ],
 )
@@ -323,7 +323,7 @@ def test_all_mistakes_are_reported_together(spec_file):
             "fixed: {dropout: 0.1}\nsearch: {dropout: [0.1, 0.2]}\n",
             "search.dropout: must not be fixed and searched at once; leave one of the two out.",
         ),
-        ("fixed: {dropout: 2}\n", "fixed.dropout: must be at most 0.95, got 2."),
+        ("fixed: {dropout: 2}\n", "dropout: must be at most 0.95, got 2."),
         ("config: {dropout: 2}\n", "config.dropout: must be at most 0.95, got 2."),
         ("name: [a]\n", "name: must be text, got ['a']."),
         (
