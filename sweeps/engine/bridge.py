@@ -213,9 +213,7 @@ class Bridge:
         """Close the trial, unless a metric of its last epochs was not finite and has closed it."""
         self._measure(number, json.loads(result.get("measurements", "[]")))
         if self.study.is_live(number):
-            outcome = json.loads(result["outcome"])
-            metrics, epochs, seconds = (outcome.pop(name) for name in ("metrics", "epochs", "seconds"))
-            self.study.tell_complete(number, metrics, epochs, seconds, outcome)
+            self.study.tell_complete(number, json.loads(result["outcome"]))
 
     def _succeed(self, trial: Running) -> None:
         """The trial is complete, or was stopped early."""

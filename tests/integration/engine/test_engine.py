@@ -250,7 +250,7 @@ class TestWithASharedRay:
             while (asked := study.ask()) is not None:
                 metrics = {"val_accuracy": 1 - asked.config.dropout, "val_loss": 0.5}
                 study.report(asked.number, Measurement(1, metrics))
-                study.tell_complete(asked.number, metrics, 1, 0.0, {})
+                study.tell_complete(asked.number, {"metrics": metrics, "epochs": 1})
             alone = [record.settings for record in study.records()]
         assert [record.settings for record in result.records] == alone
         assert [record.number for record in more.finished] == [9, 10, 11]

@@ -31,7 +31,7 @@ def begin(folder: Path, spec: SweepSpec, edits: Sequence[str] | None = None) -> 
     write_file(folder, "sweep", None, [spec])
     with Study.open(folder, spec, edits=edits) as study:
         while (asked := study.ask()) is not None:
-            study.tell_complete(asked.number, {"val_accuracy": asked.config.dropout}, 10, 1.0, {})
+            study.tell_complete(asked.number, {"metrics": {"val_accuracy": asked.config.dropout}, "epochs": 10})
 
 
 def edit(file: Path, before: str, after: str) -> None:
