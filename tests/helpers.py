@@ -211,6 +211,18 @@ def commands_of(group: click.Group, path: str = "") -> Iterator[tuple[str, click
             yield f"{path}{name}", command
 
 
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Make a folder that is a real disk of so many bytes (``4m``) while the test runs; skip the test where none can."""
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 def free_port() -> int:
     """Return a port of this machine on which nothing listens."""
     with socket.socket() as listener:

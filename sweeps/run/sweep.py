@@ -110,7 +110,7 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
         has_result = (folder / RESULT).is_file()
         if command.address is None and (command.changes or not has_result):
             share = checked.share
-            ray.start_ahead(folder / "ray.log", preload=not share.gpus, processes=share.concurrency)
+            ray.start_in_background(folder / "ray.log", preload=not share.gpus, processes=share.concurrency)
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
             write_file(folder, "sweep", command.tracking_uri, [spec])
@@ -161,7 +161,7 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
             [beginning, *observers],
             confirm=partial(repeats_wanted, spec) if spec.confirm else None,
             edits=session.command.changes,
-            tell=watcher.note,
+            notify=watcher.note,
             on_status=watcher.on_status,
             costs=lambda config: known_costs(config, classes),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,7 @@ from carcls.families import (
 from carcls.families.retrieval import RetrievalTrial
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
-from carcls.stages import StageStore, seconds_of
-from carcls.training import embeddings
+from carcls.stages import StageStore
 from sweeps.tracking import model_code as registry_pyfunc
 from sweeps.tracking.registry import signature_of
 
@@ -478,26 +477,3 @@ def test_an_extractor_is_built_once_before_the_sweep(stages: StageStore) -> None
     assert _events(stages, "network") == ["made"]
     with pytest.raises(WeightsError, match="does not exist"):
         preflight([config.model_copy(update={"weights": "no/such.pth"})], stages.root)
-
-
-def test_who_waits_for_embeddings_embeds_a_part(
-    folder: Path,
-    tmp_path: Path,
-    stages: StageStore,
-    monkeypatch: pytest.MonkeyPatch,
-    run_while_held: Callable[..., Any],
-) -> None:
-    """What one trial is at, another leaves to it; put together they are the same embeddings, and the parts are gone."""
-    monkeypatch.setattr(embeddings, "PART", 16)
-    alone = StageStore(tmp_path / "alone")
-    _, expected = _run(FROZEN, _data(folder, alone), alone)
-    data = _data(folder, stages)
-    held = len(data.splits.train) + len(data.splits.validation)
-    of = Path(expected.model).name
-    mine, *others = [stages.folder(embeddings.PART_KIND, {"of": of, "first": n}) for n in range(0, held, 16)]
-    _, outcome = run_while_held(lambda: _run(FROZEN, data, stages), mine, others)
-    assert outcome.model == expected.model
-    for pooling in ("average", "max", "gem"):
-        assert np.array_equal(_embeddings(stages, outcome, pooling), _embeddings(alone, expected, pooling))
-    assert not [part for part in (mine, *others) if part.exists()]
-    assert seconds_of(stages.root / outcome.model) > 0

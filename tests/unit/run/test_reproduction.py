@@ -16,7 +16,7 @@ from carcls.data.config import DataSummary
 from carcls.errors import InputError, SpecError
 from sweeps.results.result import TestEvaluation
 from sweeps.run.command import Command, chosen_experiments, specs_of_experiments
-from sweeps.run.reproduction import Reproduced, Reproduction, reproduced, reproduction_of
+from sweeps.run.reproduction import Reproduced, Reproduction, reproduction_of
 from sweeps.spec.documented import EXPERIMENTS, LEAK_MARK, find_experiment
 from sweeps.spec.spec import SweepSpec
 from sweeps.trial import Status, TrialRecord
@@ -104,20 +104,20 @@ def test_a_set_that_cannot_be_meant_is_refused(text: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-def row(name: str, test: dict[str, float] | str | None = None, **config: Any) -> Reproduced:
+def row(name: str, test: dict[str, float] | str | None = None) -> Reproduced:
     """Return an experiment that came out at half of everything, or so, or that failed, on 8,041 test images."""
     if not isinstance(test, str):
         shares = test or dict.fromkeys(("loss", "accuracy", "f1", "precision", "recall"), 0.5)
         test = TestEvaluation({f"test_{measure}": value for measure, value in shares.items()}, (0.489, 0.511), 8041)
     status: Status = "failed" if isinstance(test, str) else "complete"
-    record = TrialRecord(0, name, {}, config, status, {"val_accuracy": 0.6}, 1, 1.0)
-    return reproduced(specs_of(experiments=(name,))[name.partition("/")[0]], name, record, test)
+    record = TrialRecord(0, name, {}, {}, status, {"val_accuracy": 0.6}, 1, 1.0)
+    return Reproduced(find_experiment(name), {}, record, test)
 
 
 def reproduction(*rows: Reproduced, **changes: Any) -> Reproduction:
     """Return a reproduction on Stanford Cars."""
     splits = {"train": 6922, "validation": 1222, "test": 8041}
-    best = {row.family: row.name for row in rows}
+    best = {row.experiment.family: row.experiment.name for row in rows}
     return replace(Reproduction("mine", "stanford_cars", False, splits, 196, True, rows, best), **changes)
 
 
@@ -170,7 +170,7 @@ def test_the_best_of_a_family_is_the_best_by_validation() -> None:
 
 
 def test_what_differs_is_told_under_its_table() -> None:
-    """Each change has its sentence, with the experiments that it is a change of; micro-batches are one."""
+    """Each change has its sentence, with the experiments that it is a change of."""
     shared = {"backbone": ("resnet50", "efficientnet_lite0"), "epochs": (10, 2)}
     first = replace(row("transfer/frozen"), changed=shared)
     second = replace(row("transfer/finetuned"), changed={**shared, "dropout": (0.5, 0.1)})
@@ -179,7 +179,6 @@ def test_what_differs_is_told_under_its_table() -> None:
     assert "- all: epochs 2 instead of 10." in lines
     assert "- finetuned: dropout 0.1 instead of 0.5." in lines
     assert "instead of" not in reproduction(row("transfer/frozen")).markdown()
-    assert row("transfer/frozen", micro_batch=8).changed == {"micro_batch": (None, 8)}
 
 
 def test_an_experiment_in_micro_batches_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from carcls.catalog import FAMILIES
 from carcls.data.config import DataSummary
 from carcls.errors import SpecError
 from sweeps.cli.summary import print_outcome
@@ -20,7 +21,7 @@ from sweeps.results.result import Registered, SweepResult, TestEvaluation
 from sweeps.run.command import specs_of_all
 from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Together
 from sweeps.run.several import with_share
-from sweeps.spec.spec import FAMILIES, SweepSpec
+from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.text import Column
 from sweeps.trial import TrialRecord
