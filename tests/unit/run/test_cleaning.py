@@ -164,7 +164,7 @@ def make_runs(out: Path, *, names: bool) -> Path:
             study.report(asked.number, Measurement(1, accuracy, stages=used if names else {}))
             if place < 6:
                 model = store.folder("training", key_of(asked.config)).relative_to(store.root).as_posix()
-                study.tell_complete(asked.number, accuracy, 2, 1.0, {"model": model})
+                study.tell_complete(asked.number, {"metrics": accuracy, "epochs": 2, "model": model})
             elif place == 6:
                 study.tell_failed(asked.number, "it failed")
         study.release()
