@@ -30,11 +30,11 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import InterpolationMode, v2
 
+from carcls.catalog import IMAGENET_MEAN, IMAGENET_STD
 from carcls.config import TrialConfig
 from carcls.data.augment import augmentation_of
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
-from carcls.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from carcls.stages import StageStore
 from carcls.training.images import ImageSource, View, batches
 

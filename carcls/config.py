@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from carcls.catalog import find_backbone
+from carcls.catalog import FAMILIES, find_backbone, find_family
 from carcls.errors import InputError
 from carcls.unfreezing import parse_unfreezing
 
-Family = Literal["transfer", "retrieval", "scratch"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 LrSchedule = Literal["constant", "step", "cosine", "onecycle"]
 Crop = Literal["none", "random", "resized"]
@@ -60,17 +60,20 @@ def digest_of(value: Any, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def _known_backbone(name: str) -> str:
-    try:
-        find_backbone(name)
-    except InputError as error:
-        raise ValueError(str(error)) from None  # which pydantic collects
-    return name
+def _checked_by(check: Callable[[str], object]) -> AfterValidator:
+    """Return a validator that refuses the texts that ``check`` raises for, and leaves the others as they are."""
+
+    def checked(text: str) -> str:
+        try:
+            check(text)
+        except InputError as error:
+            raise ValueError(str(error)) from None  # which pydantic collects
+        return text
+
+    return AfterValidator(checked)
 
 
-def _readable_schedule(text: str) -> str:
-    parse_unfreezing(text)
-    return text
+Family = Annotated[str, _checked_by(find_family)]
 
 
 class TrialConfig(BaseModel):
@@ -126,11 +129,11 @@ class TrialConfig(BaseModel):
 
     family: Family = "transfer"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    backbone: Annotated[str, AfterValidator(_known_backbone), Part.PRETRAINED] = "resnet50"
+    backbone: Annotated[str, _checked_by(find_backbone), Part.PRETRAINED] = "resnet50"
     weights: Annotated[str, Part.PRETRAINED] = "auto"
     image_size: Annotated[int, Field(ge=32, le=1024)] = 224
     dropout: Annotated[float, Field(ge=0.0, le=0.95), Part.TRAINING] = 0.0
-    unfreezing: Annotated[str, AfterValidator(_readable_schedule), Part.PRETRAINED] = "frozen"
+    unfreezing: Annotated[str, _checked_by(parse_unfreezing), Part.PRETRAINED] = "frozen"
     optimizer: Annotated[Optimizer, Part.TRAINING] = "adam"
     momentum: Annotated[float, Field(ge=0.0, lt=1.0), Part.TRAINING] = 0.9
     head_lr: Annotated[float, Field(gt=0.0, le=10.0), Part.TRAINING] = 1e-3
@@ -171,7 +174,12 @@ class TrialConfig(BaseModel):
     @property
     def is_from_scratch(self) -> bool:
         """Whether all of the network is trained, from random weights."""
-        return self.family == "scratch" or self.backbone == SCRATCH
+        return not FAMILIES[self.family].pretrained or self.backbone == SCRATCH
+
+    @property
+    def has_neighbours(self) -> bool:
+        """Whether the neighbours of its embeddings answer, in place of a head."""
+        return FAMILIES[self.family].neighbours
 
     @property
     def augments(self) -> bool:
@@ -187,7 +195,7 @@ class TrialConfig(BaseModel):
         from scratch is open from the start at one learning rate; only retrieval has neighbours, and where its extractor
         is frozen nothing is trained. ``micro_batch`` is left out where it is None or cannot matter.
         """
-        trains = self.family != "retrieval" or self.unfreezing != "frozen" or self.is_from_scratch
+        trains = not self.has_neighbours or self.unfreezing != "frozen" or self.is_from_scratch
         matters = (
             (("weights",), self.backbone != SCRATCH),
             (ARCHITECTURE_SETTINGS, self.backbone == SCRATCH),
@@ -199,7 +207,7 @@ class TrialConfig(BaseModel):
             (("momentum",), self.optimizer == "sgd"),
             (("step_epochs", "step_gamma"), self.lr_schedule == "step"),
             (("warmup_epochs",), self.lr_schedule == "cosine"),
-            (NEIGHBOUR_SETTINGS, self.family == "retrieval"),
+            (NEIGHBOUR_SETTINGS, self.has_neighbours),
             (("whitening_dim",), self.whitening != "none"),
             (("temperature",), self.vote == "softmax"),
         )
@@ -228,16 +236,6 @@ class TrialConfig(BaseModel):
         """Return what of the settings the trained model depends on; with data and weights they are its key."""
         settings = self.training().canonical()
         return {name: value for name, value in settings.items() if name not in _NOT_OF_TRAINING}
-
-    def head_settings(self) -> dict[str, Any]:
-        """Return what of the settings the head depends on while the backbone is still frozen.
-
-        Only some learning-rate schedules look at how many epochs there will be.
-        """
-        settings = self.training().model_copy(update={"unfreezing": "frozen"}).training_settings()
-        if self.lr_schedule in ("constant", "step"):
-            del settings["epochs"]
-        return settings
 
     @property
     def digest(self) -> str:

@@ -23,10 +23,6 @@ Schedule = tuple[tuple[int, float], ...]
 _PAIR = re.compile(r"\s*([0-9]{1,9})\s*:\s*(all|0*[1-9][0-9]{0,8})\s*", re.ASCII)
 # The third one depends on how many epochs there are.
 NAMED: dict[str, Schedule | None] = {"frozen": (), "full": ((0, math.inf),), "progressive": None}
-ONE_IMAGE_REFUSED = (
-    "batches must hold at least 2 images for {backbone} at {side} pixels, got 1: where its maps have shrunk to one "
-    "place, BatchNorm cannot take the variance of one value. Raise batch_size or image_size."
-)
 
 
 def parse_unfreezing(text: str) -> Schedule | None:

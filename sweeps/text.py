@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,16 +11,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from carcls.errors import shown
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
     from rich.table import Table
 
 DASH = "–"
 UNLIMITED = 10_000  # characters of a line
 _LEAST = 8  # of a column that folds
 Thing = TypeVar("Thing")
-# What a share, a count and a size are told in, the largest unit first.
 _COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
-_SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _HOUR = 3600
 
 
@@ -37,6 +34,7 @@ class Column(Generic[Thing]):
         cell: what the table shows in the place of the value alone.
         is_word: whether the cells are words, which are left-aligned, or numbers.
         room: when the table shows it, in words of whoever draws it.
+        was: its key in JSON until version 0.1, which this version writes beside the new one.
     """
 
     key: str
@@ -46,6 +44,7 @@ class Column(Generic[Thing]):
     cell: Callable[[Thing], str] | None = None
     is_word: bool = False
     room: str = ""
+    was: str = ""
 
     def text(self, thing: Thing) -> str:
         """Return the cell of a thing."""
@@ -154,15 +153,11 @@ def size_text(size_bytes: float) -> str:
     """Return a number of bytes in words.
 
     >>> [size_text(s) for s in (0, 20_000, 3_400_000, 2_160_000_000)]
-    ['–', '20 kB', '3.4 MB', '2.2 GB']
+    ['–', '20.0 kB', '3.4 MB', '2.2 GB']
     """
-    if size_bytes <= 0:
-        return DASH
-    for unit, name in _SIZES:
-        if size_bytes >= unit:
-            amount = size_bytes / unit
-            return f"{amount:.1f} {name}" if amount < 10 else f"{amount:.0f} {name}"
-    return f"{size_bytes:.0f} B"
+    from rich.filesize import decimal
+
+    return decimal(round(size_bytes)) if size_bytes > 0 else DASH
 
 
 def parse_size(name: str, text: str) -> int:
@@ -174,13 +169,13 @@ def parse_size(name: str, text: str) -> int:
     >>> [parse_size("disk", text) for text in ("20GB", "1.5 kb", "2MiB")]
     [20000000000, 1500, 2097152]
     """
-    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgt])(i?)b", text.strip().lower())
-    found = 0
-    if match is not None:
-        amount, unit, binary = match.groups()
-        exact = float(amount) * (1024 if binary else 1000) ** ("kmgt".index(unit) + 1)
-        found = int(exact) if exact < 2**63 else 0
-    if found <= 0:
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        found = int(TypeAdapter(ByteSize).validate_python(text.strip()))
+    except (ValidationError, OverflowError):
+        found = 0
+    if found < 1000:  # without a unit it was hardly meant in bytes
         raise ValueError(f"{name} must be a size in kB, MB, GB or TB, got {shown(text)}. Give one such as 20GB.")
     return found
 
@@ -241,24 +236,19 @@ class Grid:
         from rich.table import Table
         from rich.text import Text
 
-        lines = [self.header, *self.rows] if self.header is not None else self.rows
+        lines = [*([] if self.header is None else [self.header]), *self.rows]
         if not lines:
             return
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        names = list(self.header or [""] * len(widths))
-        folds = [name in self.fold for name in names] if self.header else [False] * (len(names) - 1) + [True]
+        last = len(widths) - 1
+        names = [*(self.header or [""] * len(widths))]
+        folds = [name in self.fold if self.header else place == last for place, name in enumerate(names)]
         least = [min(width, _LEAST) if can else width for width, can in zip(widths, folds, strict=True)]
-        fits = sum(least) + 2 * (len(least) - 1) <= options.max_width
+        fits = sum(least) + 2 * last <= options.max_width
         drawn = Table(box=None, pad_edge=False, header_style="bold", show_header=self.header is not None)
-        for name, width, can in zip(names, least, folds, strict=True):
-            left = self.header is None or name in self.words
-            drawn.add_column(
-                Text(name),
-                justify="left" if left else "right",
-                overflow="fold",
-                no_wrap=fits and not can,
-                min_width=width if fits else None,
-            )
+        for name, width in zip(names, least, strict=True):
+            justify: JustifyMethod = "left" if self.header is None or name in self.words else "right"
+            drawn.add_column(Text(name), justify=justify, overflow="fold", min_width=width if fits else None)
         for row in self.rows:
             drawn.add_row(*map(Text, row))
         yield drawn
@@ -266,7 +256,7 @@ class Grid:
 
 def json_of(columns: Iterable[Column[Thing]], thing: Thing) -> dict[str, Any]:
     """Return a thing as the object of its columns' keys."""
-    return {column.key: column.value(thing) for column in columns}
+    return {key: column.value(thing) for column in columns for key in (column.key, column.was) if key}
 
 
 def table_of(columns: Sequence[Column[Thing]], things: Iterable[Thing], *, fold: Collection[str] = ()) -> Grid:

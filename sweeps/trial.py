@@ -20,7 +20,7 @@ OBJECTIVE = "val_accuracy"
 # Attributes of a record that both the line of a trial's end and ``result.json`` have, and what else each of them has.
 _IN_BOTH = ("status", "metrics", "epochs", "seconds", "reason", "failure")
 _IN_JOURNAL = (*_IN_BOTH, "reused", "model", "predictions", "late_stages", "precision")
-_IN_JSON = ("number", "experiment", *_IN_BOTH, "sibling_of", "confirms")
+_IN_JSON = ("number", "experiment", *_IN_BOTH, "confirms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ NOTHING = Spent()
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class Duplicate:
     """A trial that was drawn and not run, since another one answers it.
 
     Attributes:
@@ -87,14 +87,14 @@ class TrialRecord:
         epochs: epochs finished.
         seconds: wall time of the trial in its process; of the last attempt when there were several. As long as it has
             not told any, as in ``spent``.
-        reason: why it failed, was stopped or was not computed; empty otherwise.
+        reason: why it failed, was stopped or was not run; empty otherwise.
         reused: whether the result was answered from the stage store.
         model, predictions: paths relative to the stage store, as in ``Outcome``; empty unless complete.
-        sibling_of: number of the trial that answered this one, a derived trial, on its way; None for any other.
+        derived_from: number of the trial whose network answered this one, a derived trial, too; None for any other.
         confirms: number of the trial whose settings it repeats with a fresh seed; None for a trial of the search.
         failure: kind of the failure (see sweeps.failures); empty for a trial that did not fail, and in old journals.
         late_stages: as ``Measurement.stages``, of the stages that it used after its last measurement; ask ``stages``.
-        twins: trials that took over this one's result; told by lists of all trials, not of a single one.
+        duplicates: trials that took over this one's result; told by lists of all trials, not of a single one.
         precision: of the backbone's arithmetic, as in ``Outcome``; empty unless complete, and in old journals.
         history: its measurements, each epoch once, in order; none in old journals.
         spent: what it took, by the driver's clock, over all attempts and sessions.
@@ -113,11 +113,11 @@ class TrialRecord:
     reused: bool = False
     model: str = ""
     predictions: str = ""
-    sibling_of: int | None = None
+    derived_from: int | None = None
     confirms: int | None = None
     failure: str = ""
     late_stages: Mapping[str, float | None] = field(default_factory=dict)
-    twins: Sequence[Twin] = ()
+    duplicates: Sequence[Duplicate] = ()
     precision: str = ""
     history: Sequence[Measurement] = ()
     spent: Spent = NOTHING
@@ -128,7 +128,7 @@ class TrialRecord:
         """What people call it: its documented experiment, the search, or the trial that it confirms."""
         if self.confirms is not None:
             return f"confirms trial {self.confirms}"
-        by = "" if self.sibling_of is None else f", by trial {self.sibling_of}"
+        by = "" if self.derived_from is None else f", by trial {self.derived_from}"
         return self.experiment or f"search{by}"
 
     @property
@@ -144,17 +144,12 @@ class TrialRecord:
     @property
     def network(self) -> int:
         """Number of the trial that made its network: its own, or the one that answered it on its way."""
-        return self.number if self.sibling_of is None else self.sibling_of
+        return self.number if self.derived_from is None else self.derived_from
 
     def measured(self, metric: str) -> float | None:
         """Return a metric, or None where it was never measured."""
         value = self.metrics.get(metric, math.nan)
         return float(value) if math.isfinite(value) else None
-
-    @property
-    def why(self) -> str:
-        """Why it failed, was stopped or was not run; empty as well for a sibling, of which ``sibling_of`` tells it."""
-        return "" if self.sibling_of is not None else self.reason
 
     @property
     def stages(self) -> dict[str, float | None]:
@@ -199,12 +194,13 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
     now: dict[str, Any] = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
     now |= {"late_stages": noted.get("late_stages", {})}
     now |= {name: outcome[name] for name in _IN_JOURNAL if name in outcome}
+    now |= {"reason": ""} if "sibling_of" in asked else {}
     return TrialRecord(
         number=number,
         experiment=asked["experiment"],
         settings=asked["settings"],
         config={**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"],
-        sibling_of=asked.get("sibling_of"),
+        derived_from=asked.get("sibling_of"),
         confirms=asked.get("confirms"),
         history=history,
         spent=spent,
@@ -226,8 +222,10 @@ def _spent(noted: Mapping[str, Any]) -> Spent:
 def to_json(record: TrialRecord) -> dict[str, Any]:
     """Return what ``result.json`` tells of a trial; numbers that JSON has no word for are still in it."""
     own = {name: getattr(record, name) for name in _IN_JSON} | {"metrics": dict(record.metrics)}
-    own |= {"seconds": round(record.seconds, 3), "reason": record.why}
-    return own | {"params": dict(record.config), "twins": [asdict(twin) for twin in record.twins]}
+    own |= {"seconds": round(record.seconds, 3)}
+    duplicates = [asdict(one) for one in record.duplicates]
+    old = {"sibling_of": record.derived_from, "twins": duplicates}  # keys of version 0.1, beside those in their place
+    return own | {"params": dict(record.config), "derived_from": record.derived_from, "duplicates": duplicates, **old}
 
 
 def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
@@ -238,5 +236,6 @@ def record_from_json(value: Mapping[str, Any]) -> TrialRecord:
     """
     read = {name: value[name] for name in _IN_JSON if name in value}
     read["metrics"] = {name: math.nan if number is None else number for name, number in value["metrics"].items()}
-    twins = tuple(Twin(**twin) for twin in value.get("twins", ()))
-    return TrialRecord(settings={}, config=value["params"], twins=twins, **read)
+    read["derived_from"] = value.get("derived_from", value.get("sibling_of"))
+    read["duplicates"] = tuple(Duplicate(**one) for one in value.get("duplicates", value.get("twins", ())))
+    return TrialRecord(settings={}, config=value["params"], **read)

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from carcls.config import TrialConfig
 from carcls.outcome import Measurement
 from carcls.stages import LOG, StageStore
 from sweeps.spec.space import Range
@@ -100,6 +101,14 @@ def study_spec(**changes: Any) -> SweepSpec:
     """Return a sweep over the dropout in which no trial is stopped early; with changes."""
     fields = {"family": "transfer", "search": {"dropout": Range(0.0, 0.5)}, "early_stopping": {"enabled": False}}
     return SweepSpec.model_validate({**fields, **changes})
+
+
+def trial_record(number: int, accuracy: float | None, **changes: Any) -> TrialRecord:
+    """Return a complete trial of one epoch whose dropout, unless ``config`` has another, is its number's; changed."""
+    config = TrialConfig.model_validate({"dropout": number / 100, **changes.pop("config", {})}).model_dump()
+    metrics = {} if accuracy is None else {"val_accuracy": accuracy}
+    fields = {"experiment": None, "settings": {}, "status": "complete", "metrics": metrics, "epochs": 1, "seconds": 1.0}
+    return TrialRecord(**{"number": number, "config": config, **fields, **changes})
 
 
 def ask(study: Study) -> Asked:
@@ -200,6 +209,18 @@ def commands_of(group: click.Group, path: str = "") -> Iterator[tuple[str, click
             yield from commands_of(command, f"{path}{name} ")
         else:
             yield f"{path}{name}", command
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Make a folder that is a real disk of so many bytes (``4m``) while the test runs; skip the test where none can."""
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def free_port() -> int:

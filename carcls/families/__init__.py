@@ -1,23 +1,22 @@
 """The families: the one way to run a trial of any of them, and what can be said of trials before any runs.
 
-A family is a class with the methods of ``FamilyTrial`` in a module of its own, named by ``FAMILIES``, and a packaged
-spec. Importing this package loads no torch; the functions do, where they touch tensors or something is in doubt.
+A family is a record in ``carcls.catalog.FAMILIES``, a class with the methods of ``FamilyTrial`` that it names, and a
+packaged spec. Importing this package loads no torch; its functions do, where they touch tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.catalog import BackboneRecord
-from carcls.config import SCRATCH, Family, TrialConfig
+from carcls.catalog import BackboneRecord, find_family
+from carcls.config import SCRATCH, TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.errors import InputError
 from carcls.evaluation.significance import wilson_interval
@@ -25,7 +24,6 @@ from carcls.models.networks import Network, know_network
 from carcls.models.weights import LATER, RANDOM
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
-from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages, stays_frozen
 
 if TYPE_CHECKING:
     from carcls.models.classifier import Classifier
@@ -52,9 +50,6 @@ class TestScore:
 class FamilyTrial(Protocol):
     """What a family's class offers, for one trial; what is alike in all families is done by the functions below."""
 
-    has_head: ClassVar[bool]
-    """Whether a head with a weight for each class belongs to what answers."""
-
     def __init__(self, config: TrialConfig, data: Dataset, stages: StageStore) -> None: ...
 
     def run(self, report: Report) -> Outcome:
@@ -70,30 +65,22 @@ class FamilyTrial(Protocol):
         """Return the model as ``write_export`` takes it."""
 
 
-# The module and the class of each family. Modules load PyTorch, so each is imported when it is needed.
-FAMILIES: Mapping[Family, tuple[str, str]] = {
-    "transfer": ("carcls.families.classifying", "ClassifyingTrial"),
-    "retrieval": ("carcls.families.retrieval", "RetrievalTrial"),
-    "scratch": ("carcls.families.classifying", "ClassifyingTrial"),
-}
-
-
-def _family(config: TrialConfig) -> type[FamilyTrial]:
-    module, name = FAMILIES[config.family]
-    return cast("type[FamilyTrial]", getattr(import_module(module), name))
+def _trial(config: TrialConfig, data: Dataset, stages: StageStore) -> FamilyTrial:
+    kind: type[FamilyTrial] = resolve_name(find_family(config.family).trial)
+    return kind(config, data, stages)
 
 
 def known_costs(config: TrialConfig, classes: int) -> dict[str, float]:
     """Return those costs of a trial's answers that are known before it runs: ``parameters``.
 
-    A classifier has a head for its classes; in retrieval only the extractor counts, not the gallery.
+    A classifier has a head for its classes; where neighbours answer only the extractor counts, not the gallery.
 
     Raises:
         InputError: the network cannot be built.
     """
     from carcls.training.measured import count_parameters
 
-    return {"parameters": float(count_parameters(config, classes if _family(config).has_head else 0))}
+    return {"parameters": float(count_parameters(config, 0 if config.has_neighbours else classes))}
 
 
 def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Report) -> Outcome:
@@ -102,7 +89,7 @@ def run_trial(config: TrialConfig, data: Dataset, stages: StageStore, report: Re
     Raises:
         TrialFailure: the trial cannot go on; says why.
     """
-    return _family(config)(config, data, stages).run(report)
+    return _trial(config, data, stages).run(report)
 
 
 def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
@@ -121,7 +108,7 @@ def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
     Raises:
         TrialFailure: training cannot go on.
     """
-    return _family(config)(config, data, stages).train().relative_to(stages.root).as_posix()
+    return _trial(config, data, stages).train().relative_to(stages.root).as_posix()
 
 
 def evaluate_on_test(
@@ -139,7 +126,7 @@ def evaluate_on_test(
     from carcls.training.trained import save_predictions
 
     rows, labels = data.splits.test, data.labels[data.splits.test]
-    predicted, probabilities, metrics = _family(config)(config, data, stages).answer_test(model)
+    predicted, probabilities, metrics = _trial(config, data, stages).answer_test(model)
     if predictions is not None:
         save_predictions(predictions, rows, labels, predicted, probabilities)
     return TestScore(metrics, wilson_interval(int((predicted == labels).sum()), len(rows)), len(rows))
@@ -156,7 +143,7 @@ def export_trial(
     """Write the model of a finished trial as a folder that ``carcls.export.load_export`` opens anywhere."""
     from carcls.export import write_export
 
-    classifier, gallery = _family(config)(config, data, stages).exported(model)
+    classifier, gallery = _trial(config, data, stages).exported(model)
     write_export(folder, classifier, config, classes=data.classes, margin=data.margin, details=details, gallery=gallery)
 
 
@@ -175,19 +162,17 @@ def preflight(
 
     Raises:
         WeightsError: pretrained weights cannot be had.
-        InputError: a backbone is unknown to timm, does not fit the image size, cannot pool as the trial asks, or cannot
-            train on batches of one image.
+        InputError: a backbone is unknown to timm, does not fit the image size, or cannot pool as the trial asks.
     """
     notes: list[str] = []
     known: dict[TrialConfig, Network] = {}
     for config in {c.digest: c for c in configs}.values():
-        if config.family == "scratch":
+        if not find_family(config.family).pretrained:
             _require_random(config)
         needed = config.network()
         network = known.get(needed) or know_network(needed, store, download=download)
         known[needed] = network
         _require_pooling(config, network)
-        _check_batches(config)
         notes += [note for note in _notes_of(config, network) if note not in notes]
     return notes, {config.backbone: network.record for config, network in known.items()}
 
@@ -195,7 +180,7 @@ def preflight(
 def _notes_of(config: TrialConfig, network: Network) -> list[str]:
     if network.weights == LATER:
         return [f"The weights of {config.backbone} are not on this machine yet; the sweep downloads them first."]
-    if config.family != "scratch" and network.weights == RANDOM:
+    if find_family(config.family).pretrained and network.weights == RANDOM:
         return [f"{config.backbone} starts from random weights: nothing is transferred."]
     return []
 
@@ -206,26 +191,6 @@ def _require_pooling(config: TrialConfig, network: Network) -> None:
             f"pooling must be average for {config.backbone}, which has no feature maps to pool, got "
             f"{config.pooling!r}. Use --set pooling=average, or another backbone."
         )
-
-
-def _check_batches(config: TrialConfig) -> None:
-    """Refuse batches of one image where the network, as far as it is ever opened, cannot train on them."""
-    training = config.training()
-    if training.batch_size > 1 or stays_frozen(training.unfreezing, training.epochs):
-        return
-    random = training.network().model_copy(update={"weights": "random"})
-    if not _trains_on_one_image(random, training.unfreezing, training.epochs):
-        raise InputError(ONE_IMAGE_REFUSED.format(backbone=training.backbone, side=training.image_size))
-
-
-@lru_cache(maxsize=256)
-def _trains_on_one_image(network: TrialConfig, unfreezing: str, epochs: int) -> bool:
-    from carcls.models.classifier import build_classifier, trains_on_one_image
-
-    classifier = build_classifier(network, classes=1)
-    stages = len(classifier.backbone.stage_paths)
-    classifier.open_backbone(open_stages(unfreezing, epochs - 1, epochs, stages))
-    return trains_on_one_image(classifier.backbone, network.image_size)
 
 
 def _require_random(config: TrialConfig) -> None:

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,6 @@ class ClassifyingTrial:
     config: TrialConfig
     data: Dataset
     stages: StageStore
-    has_head: ClassVar[bool] = True
 
     @cached_property
     def _trained(self) -> TrainedClassifier:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from carcls.config import NEIGHBOUR_SETTINGS, Distance, TrialConfig, Vote
 from carcls.data.dataset import Dataset
 from carcls.evaluation.metrics import answer_metrics, neighbours_needed, retrieval_metrics
+from carcls.families.extractor import Extractor, read_embeddings
 from carcls.models.classifier import Classifier
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.search import Neighbours
 from carcls.neighbours.votes import count_votes
 from carcls.outcome import Measurement, Outcome, Report, Sibling
 from carcls.stages import StageStore, write_json
-from carcls.training.embeddings import Extractor, read_embeddings
 from carcls.training.images import pick_device
 from carcls.training.measured import costs_of
 from carcls.training.trained import PREDICTIONS, TrainedClassifier, save_predictions
@@ -48,7 +48,6 @@ class RetrievalTrial:
     config: TrialConfig
     data: Dataset
     stages: StageStore
-    has_head: ClassVar[bool] = False
 
     @cached_property
     def _extractor(self) -> Extractor:

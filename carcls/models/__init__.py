@@ -1,6 +1,6 @@
 FACE = {
     "backbones": ("Backbone",),
-    "classifier": ("Classifier", "build_classifier", "build_network", "stand_in", "trains_on_one_image"),
+    "classifier": ("Classifier", "build_classifier", "build_network", "stand_in"),
     "folding": ("folded",),
     "networks": ("Network", "know_network"),
     "weights": ("LATER", "RANDOM", "resolve_weights"),

@@ -17,25 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from carcls.catalog import TIMM_PREFIX, find_backbone
+from carcls.catalog import IMAGENET_MEAN, IMAGENET_STD, TIMM_PREFIX, Colour, find_backbone
 from carcls.config import Pooling
 from carcls.errors import InputError
 from carcls.seeding import derived_seed
 
 StagePaths = tuple[tuple[str, tuple[str, ...]], ...]
-Colour = tuple[float, float, float]
 
-IMAGENET_MEAN: Colour = (0.485, 0.456, 0.406)
-IMAGENET_STD: Colour = (0.229, 0.224, 0.225)
 GEM_POWER = 3.0
 _GEM_FLOOR = 1e-6
-# What timm calls the catalog's backbones, and how it builds two of them as torchvision does, which drew their random
-# weights at first: with a head, and with no BatchNorm that starts at 0.
-_TIMM_MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "resnet50": ("resnet50", {"num_classes": 1000, "zero_init_last": False}),
-    "densenet121": ("densenet121", {"num_classes": 1000}),
-    "efficientnet_lite0": ("tf_efficientnet_lite0", {}),
-}
 _CONTAINERS = ("blocks", "stages", "layers", "features")
 
 
@@ -121,13 +111,12 @@ def build_backbone(name: str, seed: int = 0) -> Backbone:
         InputError: the name is unknown, to us or to timm; the message names the nearest.
     """
     record = find_backbone(name)
-    model, options = _TIMM_MODELS.get(name) or (name.removeprefix(TIMM_PREFIX), {})
-    check_timm_name(model)
+    check_timm_name(record.model)
     import timm.data
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "backbone"))
-        body, takes_any_size = _build_body(model, options)
+        body, takes_any_size = _build_body(record.model, record.options)
     settings = timm.data.resolve_model_data_config(body)
     return Backbone(
         name,

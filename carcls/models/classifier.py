@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from carcls.catalog import find_backbone
 from carcls.config import SCRATCH, TrialConfig
 from carcls.errors import InputError
-from carcls.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
+from carcls.models.backbones import Backbone, build_backbone
 from carcls.models.scratch import build_scratch, he_initialise
 from carcls.models.state import load_weights
 from carcls.models.weights import WeightsSource, resolve_weights
 from carcls.seeding import derived_seed
-
-_HALF = (0.5, 0.5, 0.5)
 
 
 class Dropout(nn.Dropout):
@@ -54,6 +52,13 @@ class Classifier(nn.Module):
         logits: torch.Tensor = self.head(self.dropout(embeddings))
         return logits
 
+    def answer(self, embeddings: torch.Tensor) -> NDArray[np.float32]:
+        """Return logits [b, c] of embeddings float32 [b, d] in evaluation mode, in which everything is left."""
+        self.eval()
+        with torch.inference_mode():
+            logits = self.classify(embeddings)
+        return np.asarray(logits.float().cpu().numpy())
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits [b, c]."""
         return self.classify(self.embed(images))
@@ -75,23 +80,6 @@ class Classifier(nn.Module):
             module.train()
             module.requires_grad_(True)
         self.head.requires_grad_(True)
-
-
-def trains_on_one_image(backbone: Backbone, side: int) -> bool:
-    """Tell whether the backbone, its modules in the modes they are in, can train on one image of ``side`` pixels.
-
-    A BatchNorm that trains takes the variance of each channel over images and places. One image has one value a channel
-    where the maps have shrunk to a single place, which PyTorch refuses. A copy without memory is asked.
-    """
-    copy = deepcopy(backbone).to("meta")
-    try:
-        with torch.inference_mode():
-            copy(next(copy.parameters()).new_zeros((1, 3, side, side)))
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        return False
-    return True
 
 
 def build_classifier(config: TrialConfig, classes: int, backbone: Backbone | None = None) -> Classifier:
@@ -148,5 +136,4 @@ def stand_in(name: str) -> Backbone | None:
     record = find_backbone(name)
     if not record.embedding:
         return None
-    colours = (_HALF, _HALF) if record.source == "wheel" else (IMAGENET_MEAN, IMAGENET_STD)
-    return Backbone(name, nn.Identity(), record.embedding, (), *colours)
+    return Backbone(name, nn.Identity(), record.embedding, (), record.mean, record.std)

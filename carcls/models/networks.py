@@ -1,8 +1,8 @@
 """What is known of the network that a trial needs: from the catalog, or by building it once.
 
 A network of the catalog with its published weights, or with random ones, fits every image size that a trial can have.
-Any other is built, which loads torch and timm for seconds; what that tells is kept as a stage of the store, so
-that it is not asked again as long as its weights are the same. No torch where nothing is in doubt.
+Any other is built, which loads torch and timm for seconds; what that tells is a stage of the store. No torch where
+nothing is in doubt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from carcls.models.weights import RANDOM, WeightsSource, are_official, resolve_w
 from carcls.stages import StageStore, write_json
 
 KIND = "network"
-_FILE, _VERSION = "network.json", 1
+_FILE, _VERSION = "network.json", 2
 _POOLINGS = ("average", "max", "gem")
 # The image size for which the catalog tells multiply-accumulates.
 _SIDE = 224
@@ -58,36 +58,16 @@ def know_network(config: TrialConfig, store: Path, *, download: bool = True) -> 
     if config.backbone == SCRATCH:
         architecture_of(config)
         return Network(find_backbone(SCRATCH), RANDOM, _POOLINGS[:1])
-    names = ("backbone", "weights", "image_size")
-    key = {name: getattr(config, name) for name in names} | {"timm": version("timm"), "version": _VERSION}
-    kept = _kept(store, key)
-    weights = _weights_as_kept(kept) or resolve_weights(config.backbone, config.weights, download=download)
     record = find_backbone(config.backbone)
+    weights = resolve_weights(config.backbone, config.weights, download=download)
     if record.embedding and (weights.path is None or are_official(config.backbone, weights)):
         return Network(record, weights, _POOLINGS)
-    if kept is None or kept["digest"] != weights.digest:
-        kept = built = _build(config, weights)
-        stages = StageStore(store)
-        stages.forget(KIND, key)
-        stages.get_or_make(KIND, key, lambda work: write_json(work / _FILE, built))
-    figures = {name: kept[name] for name in ("embedding", "gmacs", "parameters")}
-    return Network(replace(record, stages=tuple(kept["stages"]), **figures), weights, kept["poolings"])
-
-
-def _kept(store: Path, key: dict[str, Any]) -> dict[str, Any] | None:
-    if not store.is_dir():
-        return None
-    try:
-        text = (StageStore(store).folder(KIND, key) / _FILE).read_text(encoding="utf-8")
-        return dict(json.loads(text))
-    except (OSError, ValueError):
-        return None
-
-
-def _weights_as_kept(kept: dict[str, Any] | None) -> WeightsSource | None:
-    """Return the weights where the network's were when it was built; otherwise only timm could tell where they are."""
-    path = Path(kept["file"]) if kept and kept["file"] else None
-    return WeightsSource.of_file(path) if path and path.is_file() else None
+    key = {"backbone": config.backbone, "weights": weights.digest, "image_size": config.image_size}
+    key |= {"timm": version("timm"), "version": _VERSION}
+    folder = StageStore(store).get_or_make(KIND, key, lambda work: write_json(work / _FILE, _build(config, weights)))
+    found = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    poolings, stages = found.pop("poolings"), tuple(found.pop("stages"))
+    return Network(replace(record, stages=stages, **found), weights, poolings)
 
 
 def _build(config: TrialConfig, weights: WeightsSource) -> dict[str, Any]:
@@ -104,7 +84,7 @@ def _build(config: TrialConfig, weights: WeightsSource) -> dict[str, Any]:
     backbone, side = build_backbone_of(config, weights), config.image_size
     try:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            found = backbone.eval().to("meta").every_pooling(torch.zeros(1, 3, side, side, device="meta"))
+            poolings = backbone.eval().to("meta").every_pooling(torch.zeros(1, 3, side, side, device="meta"))
     except Exception as error:  # whatever a network of timm trips over
         body: Any = backbone.body
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -112,14 +92,10 @@ def _build(config: TrialConfig, weights: WeightsSource) -> dict[str, Any]:
             f"image_size must be one that {config.backbone} takes, got {side} ({reason}). "
             f"Use --set image_size={body.pretrained_cfg['input_size'][-1]}, or another backbone."
         ) from None
-    # Where "auto" finds the file of a timm model, only timm can tell.
-    by_timm = weights.path is not None and config.weights == "auto" and find_backbone(config.backbone).source == "timm"
     return {
         "embedding": backbone.embedding,
         "stages": [name for name, _ in backbone.stage_paths],
         "gmacs": counter.get_total_flops() / 2e9 * (_SIDE / side) ** 2,
         "parameters": sum(part.numel() for part in backbone.parameters()) / 1e6,
-        "poolings": list(found),
-        "digest": weights.digest,
-        "file": str(weights.path) if by_timm else None,
+        "poolings": list(poolings),
     }

@@ -56,7 +56,7 @@ def load_weights(backbone: Backbone, path: Path | None) -> None:
         return
     expected = backbone.body.state_dict()
     given = _read_state(path)
-    if backbone.name == "efficientnet_lite0" and _PACKAGED_MARK in given:
+    if _PACKAGED_MARK in given:
         given = _renamed_in_order(expected, given)
     given = {_clean(name, expected): tensor for name, tensor in given.items()}
     if backbone.name.startswith(TIMM_PREFIX) and _faults(expected, given):

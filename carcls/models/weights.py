@@ -13,6 +13,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,9 +93,8 @@ def _published_digest(name: str) -> str:
 
 def file_names(record: BackboneRecord) -> tuple[str, ...]:
     """Return the file names under which a weights folder may hold this backbone's weights, best first."""
-    name = record.name.removeprefix(TIMM_PREFIX)
-    official = (record.weights_file,) if record.weights_file else ()
-    return official + tuple(name + suffix for suffix in _SUFFIXES)
+    named = [record.name.removeprefix(TIMM_PREFIX) + suffix for suffix in _SUFFIXES]
+    return tuple(name for name in (record.weights_file, *named) if name)
 
 
 @lru_cache(maxsize=64)
@@ -106,19 +106,18 @@ def _content_digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG00
 def _named_by_user(record: BackboneRecord, path: Path) -> Path:
     if path.is_file():
         return path.resolve()
-    if path.is_dir():
-        found = _within(path, record)
-        if found is not None:
-            return found
+    if not path.is_dir():
+        raise WeightsError(
+            f"weights must be auto, random, or the path of a file or folder, got {str(path)!r}, which does not exist. "
+            "Check the path, or use --weights random."
+        )
+    if (found := _within(path, record)) is None:
         names = ", ".join(file_names(record)[:3])
         raise WeightsError(
             f"weights must name a folder that holds {names}, got {str(path)!r}, which holds none of them. "
             "Put one there, or name the file itself."
         )
-    raise WeightsError(
-        f"weights must be auto, random, or the path of a file or folder, got {str(path)!r}, which does not exist. "
-        "Check the path, or use --weights random."
-    )
+    return found
 
 
 def _within(folder: Path, record: BackboneRecord) -> Path | None:
@@ -130,10 +129,9 @@ def _packaged(record: BackboneRecord) -> Path:
     # find_spec locates the package without running it.
     spec = importlib.util.find_spec(_WHEEL_PACKAGE)
     folders = spec.submodule_search_locations if spec else None
-    for folder in folders or ():
-        found = sorted((Path(folder) / "models").glob("efficientnet-lite0-*.pth"))
-        if found:
-            return found[0].resolve()
+    for path in (Path(folder) / "models" / record.weights_file for folder in folders or ()):
+        if path.is_file():
+            return path.resolve()
     raise _unavailable(record, f"the package {_WHEEL_PACKAGE.replace('_', '-')} is not installed")
 
 
@@ -145,18 +143,15 @@ def _from_torch_hub(record: BackboneRecord, download: bool) -> Path | None:
     if path.is_file():
         return path.resolve()
     url = _TORCHVISION_WEIGHTS + record.weights_file
-    if not reachable(url):
-        raise _unavailable(record, "they are not on this machine and the download site does not answer")
-    if not download:
-        return None
-    import torch
 
-    try:
+    def fetch() -> Path:
+        import torch
+
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=_published_digest(path.name), progress=False)
-    except (OSError, RuntimeError) as error:
-        raise _unavailable(record, f"the download failed ({error})") from None
-    return path.resolve()
+        return path.resolve()
+
+    return _downloaded(record, url, fetch if download else None)
 
 
 def _from_timm(record: BackboneRecord, download: bool) -> Path | None:
@@ -165,46 +160,53 @@ def _from_timm(record: BackboneRecord, download: bool) -> Path | None:
 
     from carcls.models.backbones import check_timm_name
 
-    model = record.name.removeprefix(TIMM_PREFIX)
-    check_timm_name(model)
-    settings = timm.get_pretrained_cfg(model)
-    repository = getattr(settings, "hf_hub_id", None)
+    check_timm_name(record.model)
+    repository = getattr(timm.get_pretrained_cfg(record.model), "hf_hub_id", None)
     if not repository:
         raise _unavailable(record, "timm has none for it")
     for name in ("model.safetensors", "pytorch_model.bin"):
         cached = huggingface_hub.try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
             return Path(cached)
-    if huggingface_hub.constants.HF_HUB_OFFLINE or not reachable(huggingface_hub.constants.ENDPOINT):
-        raise _unavailable(record, "they are not on this machine and the download site does not answer")
-    if not download:
-        return None
-    try:
+
+    def fetch() -> Path:
         return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors", etag_timeout=_PROBE_SECONDS))
+
+    site = "" if huggingface_hub.constants.HF_HUB_OFFLINE else huggingface_hub.constants.ENDPOINT
+    return _downloaded(record, site, fetch if download else None)
+
+
+def _downloaded(record: BackboneRecord, url: str, fetch: Callable[[], Path] | None) -> Path | None:
+    """Return what ``fetch`` downloads from the site of ``url``; None where it only is to be asked."""
+    if not reachable(url):
+        raise _unavailable(record, "they are not on this machine and the download site does not answer")
+    try:
+        return fetch() if fetch else None
     except Exception as error:  # huggingface_hub raises errors of several libraries
-        raise _unavailable(record, f"the download failed ({type(error).__name__})") from None
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise _unavailable(record, f"the download failed ({said})") from None
 
 
 def reachable(url: str, seconds: float = _PROBE_SECONDS) -> bool:
     """Tell whether ``url`` answers at all within ``seconds``, through the machine's proxies if it has any."""
-    answers: list[bool] = []
+    answered = threading.Event()
 
     def ask() -> None:
-        request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the address comes from the library
+        # An opener of our own: the shared one remembers the proxies of its first use.
+        opener = urllib.request.build_opener()
         try:
-            # An opener of our own: the shared one remembers the proxies of its first use.
-            with urllib.request.build_opener().open(request, timeout=seconds):
-                answers.append(True)
+            opener.open(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()  # noqa: S310 - a library's
         except urllib.error.HTTPError:
-            answers.append(True)
+            pass
         except (OSError, ValueError):
-            answers.append(False)
+            return
+        answered.set()
 
     # A name that does not resolve can take longer than any socket's time-out, so the wait is ours.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds + 1.0)
-    return bool(answers) and answers[0]
+    return answered.is_set()
 
 
 def _unavailable(record: BackboneRecord, reason: str) -> WeightsError:

@@ -1,7 +1,7 @@
 FACE = {
-    "embeddings": ("Extractor", "read_embeddings"),
     "images": ("pick_device",),
     "measured": ("costs_of", "count_parameters"),
+    "embeddings": ("Embedder",),
     "trained": ("PREDICTIONS", "TrainedClassifier", "read_history", "save_predictions"),
 }
 """What other rooms may import, by module."""

@@ -1,152 +1,146 @@
-"""Embeddings as stages: an extractor looks at each image once, whatever is done with its embeddings afterwards.
+"""Embeddings of images as cached stages: each is computed once and shared by every trial.
 
-Letters: n images of a split, b batch, d embedding.
+Images are embedded in parts, each a stage until all are put together: trials that want the same at once share the work.
+
+Letters: b batch, n images, d embedding.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from carcls.config import Pooling
-from carcls.errors import TrialFailure, WeightsError
+from carcls.config import digest_of
 from carcls.models.backbones import Backbone
-from carcls.models.classifier import Classifier
 from carcls.models.folding import folded
-from carcls.outcome import Report
-from carcls.stages import note_made, write_json
-from carcls.training.trained import TrainedClassifier
+from carcls.stages import StageStore, note_made
+from carcls.training.images import ImageSource, NumberFormat, View
 
-KIND = "embeddings"
+FEATURES, FEATURES_VERSION = "features", 3
 PART_KIND = "embedding-parts"
-TEST_KIND = "test-embeddings"
-SOURCE, SECONDS = "source.json", "seconds.txt"
-# So many images are a part that another trial may embed meanwhile.
 PART = 256
-VERSION = 3
-# The key of the embeddings of some images, and what makes them; a stage until all of them are put together.
-PartStage = tuple[dict[str, Any], Callable[[Path], None]]
+"""Images that a part has at least, if there are so many; a part is whole batches, so that parts change no number."""
+_SECONDS = "seconds.txt"
+# What a backbone makes of normalised images [b, 3, s, s]: embeddings [b, d] by the names of the files they go to.
+Embed = Callable[[Backbone, Tensor], Mapping[Any, Tensor]]
 
 
 @dataclass(frozen=True)
-class Extractor:
-    """The embeddings that a trial's extractor gives: trained by the training stage, or not trained at all.
-
-    A frozen extractor needs no training, since its embeddings do not depend on a head.
+class Embedder:
+    """Looks embeddings up in the store, and computes those that are not there.
 
     Attributes:
-        trained: the training stage, shared with every family; it knows the trial, its data and the store.
+        stages: the store.
+        build: gives the backbone; asked when images are first embedded, if ever.
+        images: where its images come from.
+        precision: of the backbone's arithmetic.
+        batch: images that the backbone answers at a time.
     """
 
-    trained: TrainedClassifier
+    stages: StageStore
+    build: Callable[[], Backbone]
+    images: Callable[[Backbone], ImageSource]
+    precision: NumberFormat
+    batch: int
 
-    def get_or_embed(self, report: Report) -> Path:
-        """Return the stage with the embeddings of training and validation images; train the extractor if need be.
-
-        Epochs of the training are reported as ``TrainedClassifier.get_or_train`` does; a frozen extractor has none.
-
-        Raises:
-            TrialFailure: training cannot go on.
-        """
-        trained, stages, training = self.trained, self.trained.stages, None
-        if trained.training.unfreezing == "frozen":
-            key = {**trained.frozen_key, "precision": trained.precision, "version": VERSION}
-        else:
-            training = trained.get_or_train(report).relative_to(stages.root).as_posix()
-            key = {"training": trained.key, "version": VERSION}
-        parts = self._parts(stages.folder(KIND, key).name, training)
-        for part in parts:  # those that nobody else is at
-            if stages.has(KIND, key):
-                break
-            stages.make_if_free(PART_KIND, *part)
-        found = stages.get_or_make(KIND, key, lambda folder: self._join(folder, parts, training))
-        for part_key, _ in parts:
-            if stages.has(PART_KIND, part_key):
-                stages.forget(PART_KIND, part_key)
-        return found
-
-    def _parts(self, whole: str, training: str | None) -> list[PartStage]:
-        """Return the stages of parts of the images, which all trials that want them at once make together."""
-        splits = self.trained.data.splits
-        rows = np.concatenate([splits.train, splits.validation])  # the gallery, then the queries
-        backbone = cache(lambda: self._folded(self._extractor(training)))
-
-        def embed(first: int, folder: Path) -> None:
-            start = time.perf_counter()
-            self._embed(folder, backbone(), rows[first : first + PART])
-            (folder / SECONDS).write_text(repr(time.perf_counter() - start), encoding="utf-8")
-            note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
-
-        return [({"of": whole, "first": first}, partial(embed, first)) for first in range(0, len(rows), PART)]
-
-    def _join(self, folder: Path, parts: Sequence[PartStage], training: str | None) -> None:
-        """Put the embeddings of the parts together, by pooling, and note how long embedding all of them took."""
-        folders = [self.trained.stages.get_or_make(PART_KIND, *part) for part in parts]
-        for file in folders[0].glob("*.npy"):
-            np.save(folder / file.name, np.concatenate([np.load(part / file.name) for part in folders]))
-        write_json(folder / SOURCE, {"training": training, "weights": self.trained.key["weights"]})
-        note_made(folder, sum(float((part / SECONDS).read_text()) for part in folders))
-
-    def of_test(self, model: str) -> Path:
-        """Return the stage with the embeddings of the test images.
+    def get_or_embed(
+        self,
+        kind: str,
+        key: Mapping[str, Any],
+        rows: NDArray[np.int64],
+        embed: Embed,
+        view: View | None = None,
+        finish: Callable[[Path], None] = lambda _: None,
+    ) -> Path:
+        """Return the folder of a stage with embeddings of images, as .npy files float32 [n, d].
 
         Args:
-            model: folder of the embeddings stage, relative to the store; another machine may have made it.
+            kind, key: of the stage.
+            rows: int64 [n], of the pack.
+            embed: what the files hold.
+            view: an epoch's changes of the images; None for the images as they are.
+            finish: writes into the folder what else the stage holds.
         """
-        data = self.trained.data
-        key = {"of": Path(model).name, "images": data.test_digest, "version": VERSION}
-        return self.trained.stages.get_or_make(
-            TEST_KIND, key, lambda folder: self._embed(folder, self._folded(self.load(model)), data.splits.test)
-        )
+        stages, whole, size = self.stages, self.stages.folder(kind, key).name, -(-PART // self.batch) * self.batch
+        parts = [
+            ({"of": whole, "first": first, "size": size}, partial(self._embed, rows[first : first + size], embed, view))
+            for first in range(0, len(rows), size)
+        ]
 
-    def load(self, model: str) -> Classifier:
-        """Return the extractor of an embeddings stage, in evaluation mode; ``model`` as in ``of_test``.
+        def join(folder: Path) -> None:
+            folders = [stages.get_or_make(PART_KIND, *part) for part in parts]
+            for file in folders[0].glob("*.npy"):
+                np.save(folder / file.name, np.concatenate([np.load(part / file.name) for part in folders]))
+            finish(folder)
+            note_made(folder, sum(float((part / _SECONDS).read_text()) for part in folders))
 
-        Raises:
-            WeightsError: it was never trained, and its weights are not those any more that it embedded with.
-        """
-        source = json.loads((self.trained.stages.root / model / SOURCE).read_text(encoding="utf-8"))
-        if source["training"] is None and source["weights"] != self.trained.key["weights"]:
-            backbone = self.trained.config.backbone
-            raise WeightsError(
-                f"weights must be those that the gallery was embedded with, got others for {backbone}. "
-                "Put them back, or run the sweep again under another name."
-            )
-        return self._extractor(source["training"])
+        for part in parts:  # those that nobody else is at
+            if stages.has(kind, key):
+                break
+            stages.make_if_free(PART_KIND, *part)
+        found = stages.get_or_make(kind, key, join)
+        for part_key in (part_key for part_key, _ in parts if stages.has(PART_KIND, part_key)):
+            stages.forget(PART_KIND, part_key)
+        return found
 
-    def _extractor(self, training: str | None) -> Classifier:
-        return self.trained.build().eval() if training is None else self.trained.load(training)
+    def _embed(self, rows: NDArray[np.int64], embed: Embed, view: View | None, folder: Path) -> None:
+        start, network = time.perf_counter(), partial(embed, self._folded)
+        with closing(self._source.through(network, rows, self.precision, view)) as batches:
+            found = [{name: part.float().cpu().numpy() for name, part in each.items()} for each in batches]
+        for name in found[0]:
+            np.save(folder / f"{name}.npy", np.concatenate([each[name] for each in found]))
+        (folder / _SECONDS).write_text(repr(time.perf_counter() - start), encoding="utf-8")
+        note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
 
-    def _folded(self, extractor: Classifier) -> Backbone:
-        with self.trained.reproducibly():
-            return folded(extractor.backbone, self.trained.config.image_size)
+    @cached_property
+    def _folded(self) -> Backbone:
+        return folded(backbone := self.build(), self.images(backbone).side)
 
-    def _embed(self, folder: Path, backbone: Backbone, rows: NDArray[np.int64]) -> None:
-        with self.trained.reproducibly():
-            images = self.trained.images(backbone)
-            with closing(images.through(backbone.every_pooling, rows, self.trained.precision)) as parts:
-                found = [{name: part.cpu().numpy() for name, part in poolings.items()} for poolings in parts]
-        for name in found[0]:  # each part [b, d]
-            np.save(folder / f"{name}.npy", np.concatenate([part[name] for part in found]))
+    @cached_property
+    def _source(self) -> ImageSource:
+        return self.images(self._folded)
 
 
-def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:
-    """Return the embeddings of a stage, float32 [n, d], in the order of its rows.
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """The embeddings of a backbone that is not trained, of each view of the images.
 
-    Raises:
-        TrialFailure: the extractor cannot pool like that.
+    Attributes:
+        embedder: computes them.
+        key: what they depend on besides rows and view: data, image size, backbone, weights.
     """
-    path = folder / f"{pooling}.npy"
-    if not path.exists():
-        raise TrialFailure(f"pooling must be average for this backbone, which has no feature maps, got {pooling!r}.")
-    embeddings: NDArray[np.float32] = np.load(path, allow_pickle=False)
-    return embeddings
+
+    embedder: Embedder
+    key: Mapping[str, Any]
+
+    def of(self, rows: NDArray[np.int64], view: View | None) -> NDArray[np.float32]:
+        """Return the embeddings of images in one view, float32 [n, d], as a read-only memory map.
+
+        Args:
+            rows: int64 [n], rows of the pack.
+            view: the epoch's changes; None for the images as they are.
+        """
+        changed, seen = None if view is None else asdict(view), _digest_of_rows(rows.tobytes())
+        key = {**self.key, "precision": self.embedder.precision, "rows": seen, "view": changed}
+        key |= {"version": FEATURES_VERSION}
+        folder = self.embedder.get_or_embed(FEATURES, key, rows, _features, view)
+        features: NDArray[np.float32] = np.load(folder / f"{FEATURES}.npy", mmap_mode="r")
+        return features
+
+
+def _features(backbone: Backbone, images: Tensor) -> Mapping[str, Tensor]:
+    return {FEATURES: backbone(images)}
+
+
+@lru_cache(maxsize=8)
+def _digest_of_rows(rows: bytes) -> str:
+    return digest_of(np.frombuffer(rows, np.int64).tolist())

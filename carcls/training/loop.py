@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,17 +23,16 @@ from carcls.config import TrialConfig
 from carcls.data.augment import augmentation_of
 from carcls.errors import InputError, NonFiniteLoss
 from carcls.evaluation.metrics import classification_metrics
-from carcls.models.classifier import Classifier, trains_on_one_image
+from carcls.models.classifier import Classifier
 from carcls.models.folding import folded
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.features import FrozenFeatures
+from carcls.training.embeddings import FrozenFeatures
 from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
-from carcls.unfreezing import ONE_IMAGE_REFUSED, open_stages
+from carcls.unfreezing import open_stages
 
-HEADS, HEADS_VERSION = "heads", 3
 WORTH_FOLDING = 200
 """Images, of which a network answers fewer sooner than a copy of it is folded."""
 STEPS_BETWEEN_CHECKS = 20
@@ -56,8 +54,6 @@ class Trainer:
         train, validation: rows of the splits, int64 [n].
         precision: of the backbone's arithmetic; the head always computes in fp32.
         features: cached features for epochs in which the backbone is frozen; None computes them as they are needed.
-        head_key: what a head depends on, besides the number of epochs, while the backbone is frozen. Until it opens,
-            heads are stages, one for each epoch, that trials share; None shares none.
     """
 
     config: TrialConfig
@@ -68,7 +64,6 @@ class Trainer:
     validation: NDArray[np.int64]
     precision: NumberFormat
     features: FrozenFeatures | None
-    head_key: Mapping[str, Any] | None = None
     optimizer: Optimizer = field(init=False)
     progress: TrainingProgress = field(init=False)
 
@@ -83,7 +78,7 @@ class Trainer:
         Every epoch is reported, those before the checkpoint too. Returns the validation logits, float32 [n, c].
 
         Raises:
-            InputError: batches have one image, and the network cannot train on it.
+            InputError: a batch, or a part of one, has one image, and the network cannot train on it.
             NonFiniteLoss: a loss became NaN or infinite.
         """
         self.progress = load_checkpoint(folder, self.classifier, self.optimizer)
@@ -92,43 +87,13 @@ class Trainer:
         logits: NDArray[np.float32] | None = None
         saved = time.perf_counter()
         for epoch in range(len(self.progress.history), self.config.epochs):
-            trained = True
-            if self._shares_head(epoch):
-                trained = self._share_head(epoch)
-            else:
-                logits = self.run_epoch(epoch)
+            logits = self.run_epoch(epoch)
             if not self._frozen(epoch) or time.perf_counter() - saved >= SECONDS_BETWEEN_HEADS:
                 save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
                 saved = time.perf_counter()
-            report(Measurement(epoch + 1, self.progress.history[-1], trained=trained))
+            report(Measurement(epoch + 1, self.progress.history[-1]))
         save_model(folder, self.classifier, self.progress.opened)
         return self.validation_logits(self.config.epochs - 1) if logits is None else logits
-
-    def _shares_head(self, epoch: int) -> bool:
-        """Whether only the head trains in this epoch, and the backbone opens later."""
-        return self.head_key is not None and self._frozen(epoch) and self._open_count(self.config.epochs - 1) > 0
-
-    def _share_head(self, epoch: int) -> bool:
-        """Train this epoch, or take over what another trial has trained; tell which.
-
-        What a head is after n epochs depends neither on when the backbone opens nor on its learning rate. Nobody is
-        reported to while the stage is made, so that a trial that is stopped there keeps no other waiting.
-        """
-        assert self.head_key is not None
-        assert self.features is not None
-        stages, key = self.features.stages, {**self.head_key, "epochs": epoch + 1, "version": HEADS_VERSION}
-
-        def train(folder: Path) -> None:
-            self.run_epoch(epoch)
-            save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
-
-        if not stages.has(HEADS, key):
-            self._cached(epoch, self.features)  # two trials that come here at once make two views, not one
-        folder = stages.get_or_make(HEADS, key, train)
-        trained = len(self.progress.history) > epoch
-        if not trained:
-            self.progress = load_checkpoint(folder, self.classifier, self.optimizer)
-        return trained
 
     def run_epoch(self, epoch: int) -> NDArray[np.float32]:
         """Train for one epoch, from 0, and note its measures; return the validation logits, float32 [n, c].
@@ -165,7 +130,7 @@ class Trainer:
         labels = torch.from_numpy(self.labels[self.train])
         seed_epoch(self.config.seed, epoch)
         total = torch.zeros((), device=self.images.device)
-        all_parts = self._divided(epoch, all_batches)
+        all_parts = [micro_batches(self.config, batch) for batch in all_batches]
         with closing(self._embeddings(epoch, [part for parts in all_parts for part in parts])) as embedded:
             for index, (batch, parts) in enumerate(zip(all_batches, all_parts, strict=True)):
                 step = epoch * len(all_batches) + index
@@ -175,20 +140,6 @@ class Trainer:
                 if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
                     self._check(total, epoch, index)
         return float(total / len(all_batches))
-
-    def _divided(self, epoch: int, all_batches: list[NDArray[np.int64]]) -> list[list[NDArray[np.int64]]]:
-        """Return the parts of each batch; a part has one image only where the network can train on it.
-
-        Raises:
-            InputError: it cannot, and a whole batch has no more.
-        """
-        for least in (1, 2):
-            all_parts = [micro_batches(self.config, batch, least) for batch in all_batches]
-            if self._frozen(epoch) or all(len(part) > 1 for parts in all_parts for part in parts):
-                return all_parts
-            if least == 1 and trains_on_one_image(self.classifier.backbone, self.images.side):
-                return all_parts
-        raise InputError(ONE_IMAGE_REFUSED.format(backbone=self.config.backbone, side=self.images.side))
 
     def _step(self, parts: Iterable[tuple[Tensor, Tensor]], size: int) -> Tensor:
         """Take one step of the optimizer; return the mean loss of the batch in nats.
@@ -221,25 +172,33 @@ class Trainer:
         """Yield the embeddings of each part, float32 [b, d]: looked up, or computed by the backbone."""
         frozen = self._frozen(epoch)
         if frozen and self.features is not None:
-            cached = self._cached(epoch, self.features)
+            cached = self.features.of(self.train, self._view(epoch))
             yield from (torch.from_numpy(cached[positions]).to(self.images.device) for positions in parts)
             return
         rows = [self.train[positions] for positions in parts]
-        with closing(self.images.stream(rows, self._view(epoch))) as stream:
+        with closing(self.images.stream(rows, self._view(epoch))) as stream, self._one_image_refused():
             for images in stream:
                 with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
                     embeddings = self.classifier.embed(images)
                 yield embeddings.float()
 
+    @contextmanager
+    def _one_image_refused(self) -> Iterator[None]:
+        """Say what to change where BatchNorm cannot take the variance of one value, as PyTorch finds."""
+        try:
+            yield
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"batches must hold at least 2 images for {self.config.backbone} at {self.images.side} pixels, got 1: "
+                "where its maps have shrunk to one place, BatchNorm cannot take the variance of one value. Raise "
+                "batch_size or image_size."
+            ) from error
+
     def _view(self, epoch: int) -> View | None:
         augmentation = augmentation_of(self.config)
         return View(augmentation, self.config.seed, epoch) if augmentation else None
-
-    def _cached(self, epoch: int, features: FrozenFeatures) -> NDArray[np.float32]:
-        """Return the features of the training images in an epoch's view, float32 [n, d]."""
-        frozen = [later for later in range(epoch + 1, self.config.epochs) if self._frozen(later)]
-        views = [view for view in map(self._view, frozen) if view]
-        return features.of(self.train, self._view(epoch), views)
 
     def validation_logits(self, epoch: int) -> NDArray[np.float32]:
         """Return the logits of the validation images as they stand after ``epoch``, float32 [n, c]."""
@@ -247,31 +206,16 @@ class Trainer:
             return np.zeros((0, self.classifier.head.out_features), np.float32)
         if self._frozen(epoch) and self.features is not None:
             embeddings = self.features.of(self.validation, None)
-            return head_logits(self.classifier, torch.from_numpy(np.array(embeddings)).to(self.images.device))
+            return self.classifier.answer(torch.from_numpy(np.array(embeddings)).to(self.images.device))
         return image_logits(self.classifier, self.images, self.validation, self.precision)
 
 
-def micro_batches(config: TrialConfig, batch: NDArray[np.int64], least: int = 1) -> list[NDArray[np.int64]]:
-    """Return a batch int64 [b] in parts of at most ``micro_batch`` images, as equal as can be.
-
-    Args:
-        config: the trial.
-        batch: positions.
-        least: images of a part, if the batch has so many. Parts may then be larger than ``micro_batch``: of 2 as the
-            least and the most, three images are one part.
-    """
-    most = max(config.micro_batch or config.batch_size, least)
+def micro_batches(config: TrialConfig, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return a batch of positions int64 [b] in parts of at most ``micro_batch`` images, as equal as can be."""
+    most = config.micro_batch or config.batch_size
     if most >= config.batch_size:  # array_split takes a while to cut nothing
         return [batch]
-    return list(np.array_split(batch, min(math.ceil(len(batch) / most), max(1, len(batch) // least))))
-
-
-def head_logits(classifier: Classifier, embeddings: Tensor) -> NDArray[np.float32]:
-    """Return the head's answers in evaluation mode, float32 [n, c], for embeddings float32 [n, d]."""
-    classifier.eval()
-    with torch.inference_mode():
-        logits = classifier.classify(embeddings)
-    return np.asarray(logits.float().cpu().numpy())
+    return list(np.array_split(batch, math.ceil(len(batch) / most)))
 
 
 def image_logits(
@@ -281,4 +225,4 @@ def image_logits(
     classifier.eval()
     backbone = folded(classifier.backbone, images.side) if len(rows) >= WORTH_FOLDING else classifier.backbone
     with closing(images.through(backbone, rows, precision)) as found:
-        return np.concatenate([head_logits(classifier, embeddings.float()) for embeddings in found])
+        return np.concatenate([classifier.answer(embeddings.float()) for embeddings in found])

@@ -31,14 +31,13 @@ from carcls.models.folding import folded
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, note_made, write_json
 from carcls.training.images import ImageSource, NumberFormat, answering_batch, autocast, pick_device
-from carcls.training.loop import head_logits
 from carcls.unfreezing import stays_frozen
 
 PRECISION, PRECISION_VERSION = "precision", 3
 GAIN = 1.25
 """By how much bf16 must be faster to be worth its less exact numbers."""
-ENOUGH_SECONDS = 2.0
-LEAST_ROUNDS = 3
+ROUNDS = 4
+"""Steps in each format; the first one of each prepares and does not count."""
 # Pixels of the batch that is trained on, where two images do not have more and the trial's own batch has not less.
 CPU_PIXELS, GPU_PIXELS = 2 * 224**2, 64 * 224**2
 
@@ -53,9 +52,9 @@ def resolve_precision(
 ) -> NumberFormat:
     """Return the format of the backbone's arithmetic; ``auto`` takes bf16 where that is faster.
 
-    Faster at training it or, where it is ``frozen`` or the trial never opens it, at embedding. The answer is kept in
-    the store for the backbone, the image size and the kind of machine. So all trials on a machine agree and share their
-    stages, whatever their share of its cores, and whoever comes later gets the same numbers.
+    Faster at training it or, where it is ``frozen`` or the trial never unfreezes it, at embedding. The answer is kept
+    in the store for the backbone, the image size and the kind of machine. So all trials on a machine agree and share
+    their stages, whatever their share of its cores, and whoever comes later gets the same numbers.
     """
     if config.precision != "auto":
         return config.precision
@@ -91,7 +90,7 @@ def _found(
 
 
 def _probe(config: TrialConfig, device: torch.device, frozen: bool) -> dict[str, Any]:
-    """Time steps in both formats, in turns; return which is to be taken, with the best times."""
+    """Time steps in both formats; return which is to be taken, with the best times."""
     make_deterministic()
     backbone = build_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     backbone.train(not frozen)
@@ -104,8 +103,7 @@ def _probe(config: TrialConfig, device: torch.device, frozen: bool) -> dict[str,
     shape = (count, 3, config.image_size, config.image_size)
     with torch.random.fork_rng():  # dropout inside a backbone draws from the global generators
         images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
-        seconds = compare(lambda precision: _step_seconds(backbone, images, precision))
-    fastest = {name: min(times) for name, times in seconds.items()}
+        fastest = fastest_of(lambda precision: _step_seconds(backbone, images, precision))
     milliseconds = {name: 1000 * value / count for name, value in fastest.items()}
     return {"precision": faster(fastest), "milliseconds_per_image": milliseconds}
 
@@ -119,23 +117,11 @@ def faster(fastest: dict[NumberFormat, float]) -> NumberFormat:
     return "bf16" if fastest["bf16"] * GAIN < fastest["fp32"] else "fp32"
 
 
-def compare(step: Callable[[NumberFormat], float]) -> dict[NumberFormat, list[float]]:
-    """Return seconds of steps in both formats, taken in turns so that what else the machine does hits both.
-
-    The first step of each prepares and does not count. It ends when three rounds agree, or after two seconds.
-    """
+def fastest_of(step: Callable[[NumberFormat], float]) -> dict[NumberFormat, float]:
+    """Return the least seconds of a step in each format, taken in turns so that what else runs hits both."""
     formats: tuple[NumberFormat, ...] = get_args(NumberFormat)
-    start = time.perf_counter()
-    for precision in formats:
-        step(precision)
-    rounds: list[dict[NumberFormat, float]] = []
-    winners: list[NumberFormat] = []
-    while True:
-        rounds.append({precision: step(precision) for precision in formats})
-        winners.append(faster(rounds[-1]))
-        agreed = len(rounds) >= LEAST_ROUNDS and len(set(winners)) == 1
-        if time.perf_counter() - start > ENOUGH_SECONDS or agreed:
-            return {precision: [seconds[precision] for seconds in rounds] for precision in formats}
+    _, *rounds = [{precision: step(precision) for precision in formats} for _ in range(ROUNDS)]
+    return {precision: min(seconds[precision] for seconds in rounds) for precision in formats}
 
 
 def _step_seconds(backbone: Backbone, images: torch.Tensor, precision: NumberFormat) -> float:
@@ -155,10 +141,11 @@ def _now(device: torch.device) -> float:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Tell whether the device can multiply bf16 matrices; not whether it gains by that."""
+    """Tell whether the device has instructions for bf16 matrices; not whether it gains by that."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return bool(torch._C._has_mkldnn) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    able = torch.cpu.get_capabilities()
+    return any("bf16" in name and able[name] for name in able)
 
 
 def machine_name(device: torch.device) -> str:
@@ -225,7 +212,7 @@ def _measure_costs(
         start = time.perf_counter()
         for embeddings in images.through(classifier.backbone, rows, precision):
             if classes:
-                head_logits(classifier, embeddings.float())
+                classifier.answer(embeddings.float())
             else:
                 embeddings.float().cpu()
         return time.perf_counter() - start

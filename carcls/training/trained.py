@@ -27,8 +27,8 @@ from carcls.outcome import Measurement, Report
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
-from carcls.training.features import FrozenFeatures
-from carcls.training.images import ImageSource, NumberFormat, memory_errors_named, pick_device
+from carcls.training.embeddings import Embedder, FrozenFeatures
+from carcls.training.images import ImageSource, NumberFormat, answering_batch, memory_errors_named, pick_device
 from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
 from carcls.unfreezing import open_stages
@@ -74,6 +74,11 @@ class TrainedClassifier:
         return resolve_precision(self.config, self.device, self.stages, frozen=True)
 
     @cached_property
+    def batch(self) -> int:
+        """How many images its network answers at a time."""
+        return answering_batch(self.device, self.config.image_size)
+
+    @cached_property
     def key(self) -> dict[str, Any]:
         """All that the trained model depends on; the family is not part of it."""
         key = {**self.config.training_settings(), **self._inputs, "precision": self.precision, "version": VERSION}
@@ -116,17 +121,14 @@ class TrainedClassifier:
         Raises:
             BadData: the model is damaged, and another device trained it.
         """
-        self._require_whole(model)
-        classifier = self.build()
-        load_model(self.stages.root / model, classifier)
-        return classifier.eval()
-
-    def _require_whole(self, model: str) -> None:
-        damage = self.stages.find_damage(model)
-        if damage and self.stages.folder(KIND, self.key) == self.stages.root / model:
+        folder = self.stages.root / model
+        if damage := self.stages.find_damage(model):
+            if self.stages.folder(KIND, self.key) != folder:
+                raise BadData(f"{str(folder)!r} is damaged: {damage}. Run the sweep under another name.")
             self.get_or_train(lambda _: None)
-        elif damage:
-            raise BadData(f"{str(self.stages.root / model)!r} is damaged: {damage}. Run the sweep under another name.")
+        classifier = self.build()
+        load_model(folder, classifier)
+        return classifier.eval()
 
     def logits(self, model: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the trained classifier's answers for rows of the pack, float32 [n, c]; ``model`` as in ``load``."""
@@ -146,26 +148,12 @@ class TrainedClassifier:
 
     def _train(self, folder: Path, report: Report) -> None:
         """Train from the checkpoint in ``folder``; from the beginning where there is none, or a damaged one."""
-        try:
-            self._train_on(folder, report)
-        except DamagedCheckpoint as damage:
-            (folder / CHECKPOINT).unlink()
-            self.stages.note_damage(KIND, self.key, f"{damage}; training begins anew")
-            self._train_on(folder, report)
-
-    def _train_on(self, folder: Path, report: Report) -> None:
         with self.reproducibly():
             # Where all features are in the store, neither a network nor its weights are needed.
             bare = stand_in(self.config.backbone) if self.training.unfreezing == "frozen" else None
             classifier = self.build(bare)
-            images = self.images(classifier.backbone)
-            features = FrozenFeatures(
-                self.stages,
-                lambda: self.build().backbone if bare else classifier.backbone,
-                images,
-                self.frozen_precision,
-                self.frozen_key,
-            )
+            images, build = self.images(classifier.backbone), lambda: self.build().backbone
+            embedder = Embedder(self.stages, build, lambda _: images, self.frozen_precision, self.batch)
             trainer = Trainer(
                 config=self.training,
                 classifier=classifier,
@@ -174,10 +162,14 @@ class TrainedClassifier:
                 train=self.data.splits.train,
                 validation=self.data.splits.validation,
                 precision=self.precision,
-                features=features,
-                head_key={**self.config.head_settings(), **self._inputs, "precision": self.frozen_precision},
+                features=FrozenFeatures(embedder, self.frozen_key),
             )
-            logits = trainer.fit(folder, report)
+            try:
+                logits = trainer.fit(folder, report)
+            except DamagedCheckpoint as damage:  # nothing of it was taken over
+                (folder / CHECKPOINT).unlink()
+                self.stages.note_damage(KIND, self.key, f"{damage}; training begins anew")
+                logits = trainer.fit(folder, report)
         write_json(folder / HISTORY, trainer.progress.history)
         rows = self.data.splits.validation
         save_predictions(folder / PREDICTIONS, rows, self.data.labels[rows], logits.argmax(axis=1), softmax(logits))

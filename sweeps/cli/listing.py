@@ -26,7 +26,7 @@ def _backbones() -> list[str]:
             f"{b.gmacs:.2f} GMAC",
             _WEIGHTS.get(b.source, b.source),
         )
-        for b in BACKBONES
+        for b in BACKBONES.values()
     ]
     return lines_of(Grid(None, [*rows, ("timm:<model>", "", "", "", "any model that timm has")]))
 

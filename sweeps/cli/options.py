@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
+from carcls.catalog import FAMILIES
+
 Command = TypeVar("Command", bound=Callable[..., Any])
-FAMILY = click.Choice(["transfer", "retrieval", "scratch"])
+FAMILY = click.Choice([*FAMILIES])
 
 
 class SettingsCommand(click.Command):

@@ -152,7 +152,7 @@ def duplicates_text(records: Iterable[TrialRecord], most: int = 10) -> str:
 
     Such as: 2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)
     """
-    twins = sorted((twin.number, record.number, twin.near) for record in records for twin in record.twins)
+    twins = sorted((twin.number, record.number, twin.near) for record in records for twin in record.duplicates)
     if not twins:
         return ""
     named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in twins[:most]]

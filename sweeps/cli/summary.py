@@ -14,7 +14,7 @@ from rich.text import Text
 from carcls.evaluation.significance import NO_DIFFERENCE
 from sweeps.cli.output import WIDE, callable_name, carsweep_command, duplicates_text, saved_text, say
 from sweeps.results.leaderboard import CROSS, STAR, Row, shown_columns
-from sweeps.results.result import Compared, SweepResult, TestReading, spent_text
+from sweeps.results.result import Compared, SweepResult, TestEvaluation, spent_text
 from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Pair, Together
 from sweeps.run.reproduction import Reproduction
 from sweeps.spec.objectives import Quantity
@@ -121,7 +121,7 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
 
 def _title(result: SweepResult) -> Text:
     data, rows = result.data, result.board.rows
-    run = sum(row.trial.sibling_of is None and not row.trial.refused for row in rows)
+    run = sum(row.trial.derived_from is None and not row.trial.refused for row in rows)
     confirming = len(result.trials) - len(rows)
     more = f" and {plural(confirming, 'run')} to confirm the best" if confirming else ""
     return Text(
@@ -132,7 +132,7 @@ def _title(result: SweepResult) -> Text:
 
 
 def _left_out(result: SweepResult) -> list[str]:
-    derived = sum(trial.sibling_of is not None for trial in result.trials)
+    derived = sum(trial.derived_from is not None for trial in result.trials)
     more, duplicates = len(result.board.shown) - _SHOWN, duplicates_text(result.trials)
     lines = [f"… and {more} more."] if more > 0 else []
     if derived:
@@ -196,9 +196,13 @@ def _winner_line(result: SweepResult) -> str:
     return line
 
 
-def _test_line(test: TestReading) -> str:
+def _test_line(test: TestEvaluation) -> str:
     accuracy, interval = percent(test.metrics.get("test_accuracy")), percent_range(test.interval)
-    times = "once" if test.readings == 1 else f"{test.readings} times, for {plural(test.models, 'model')} of this sweep"
+    times = (
+        "once"
+        if test.evaluations == 1
+        else f"{test.evaluations} times, for {plural(test.models, 'model')} of this sweep"
+    )
     return f"Test accuracy {accuracy} (95% interval {interval}, {test.images} images, evaluated {times})."
 
 

@@ -91,16 +91,13 @@ class SweepView:
         self.status, self._heard = status, time.monotonic()
 
     def trial_changed(self, record: TrialRecord) -> None:
-        """Change the trial's line in the table, or print what it tries, how it is getting on, or how it ended."""
+        """Change the trial's line in the table, or print what it tries, how far it is, or how it ended."""
         is_new = record.number not in self.records
         self.records[record.number] = record
         if self._live:
             self._live.start()
             self._live.refresh()
-        else:
-            self._print(record, is_new=is_new)
-
-    def _print(self, record: TrialRecord, *, is_new: bool) -> None:
+            return
         trial = f"trial {record.number}"
         if is_new and not record.refused:
             self.note(f"{trial} started: {record.name} {self.settings_of(record)}".rstrip())
@@ -121,17 +118,18 @@ class SweepView:
     def how_far(self) -> str:
         """Write how far the sweep is: trials of all sessions, the best of them, time, and budgets."""
         status, first = self.status, self._spec.goals.first
-        total = self._spec.trials + self._spec.extent.runs
-        parts = [f"{status.ended if status else 0} of {plural(total, 'trial')}"]
-        if status and status.best:
+        passed, total = time.monotonic() - self._began, self._spec.trials + self._spec.extent.runs
+        if status is None:
+            return f"0 of {plural(total, 'trial')}, {duration(passed)}"
+        parts = [f"{status.ended} of {plural(total, 'trial')}"]
+        if status.best:
             named = "" if first.name == "accuracy" else f"{first.name} "
-            value = first.write(status.best.metrics[first.metric])
-            parts.append(f"best {named}{value} (trial {status.best.number})")
-        parts.append(duration(time.monotonic() - self._began))
-        if status and status.seconds_left is not None:
-            left = max(0.0, status.seconds_left - (time.monotonic() - self._heard))
-            parts += [f"about {duration(left)} to go"] if left else []
-        return ", ".join([*parts, *(status_text(status, self._spec) if status else ())])
+            parts.append(f"best {named}{first.write(status.best.metrics[first.metric])} (trial {status.best.number})")
+        parts.append(duration(passed))
+        left = (status.seconds_left or 0.0) - (time.monotonic() - self._heard)
+        if left > 0:
+            parts.append(f"about {duration(left)} to go")
+        return ", ".join([*parts, *status_text(status, self._spec)])
 
 
 def draw_trials(view: SweepView, width: int) -> Table:
@@ -139,11 +137,10 @@ def draw_trials(view: SweepView, width: int) -> Table:
 
     On a terminal of few columns the settings give way, then the names of experiments.
     """
-    accuracy = "val accuracy" if width >= _NARROW else "val acc."
     table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for name in ("trial", "what", "status", "epoch", accuracy):
-        named = name in ("what", "status")
-        table.add_column(name, justify="left" if named else "right", no_wrap=True, overflow="ellipsis")
+    for name in ("trial", "what", "status", "epoch", "val accuracy" if width >= _NARROW else "val acc."):
+        is_word = name in ("what", "status")
+        table.add_column(name, justify="left" if is_word else "right", no_wrap=True, overflow="ellipsis")
     if width < _NARROW:
         table.columns[1].max_width = _SHORTEST
     table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
@@ -155,15 +152,12 @@ def draw_trials(view: SweepView, width: int) -> Table:
     for trial in trials:
         is_best = best is not None and trial.number == best.number
         if trial.number in newest or is_best or trial.status == "running":
-            cells = _cells(trial, is_best, short=width < _WIDE)
-            row = [Text(text, style=_COLOURS.get(text, "")) for text in cells]
-            table.add_row(*row, Text(view.settings_of(trial)), style="bold" if is_best else None)
+            name = trial.name if width >= _WIDE else trial.name.rpartition("/")[2]
+            accuracy = accuracy_of(trial) + (" *" if is_best else "")
+            status = Text(trial.status, style=_COLOURS[trial.status])
+            cells = (str(trial.number), Text(name), status, epoch_of(trial), accuracy, Text(view.settings_of(trial)))
+            table.add_row(*cells, style="bold" if is_best else None)
     return table
-
-
-def _cells(record: TrialRecord, best: bool, *, short: bool) -> tuple[str, ...]:
-    shown = record.name.rpartition("/")[2] if short else record.name
-    return str(record.number), shown, record.status, epoch_of(record), accuracy_of(record) + (" *" if best else "")
 
 
 def _end_of(record: TrialRecord) -> str:

@@ -31,7 +31,7 @@ class Row:
         trial: its record.
         rank: from 1 for complete trials that may win, None for the others.
         settings: what it does differently from the base, without what cannot matter in it.
-        images: that it was validated on; 0 where that is not known.
+        half_width: half of the 95% interval of its accuracy, in [0, 1]; None where it is not known.
         confirmed: what fresh seeds made of it; None unless a run with one is complete.
         infeasible: which constraints it breaks, or what of them was not measured; then it has no rank.
         pareto: whether it is on the Pareto front of the sweep's objectives, where there are several.
@@ -40,15 +40,10 @@ class Row:
     trial: TrialRecord
     rank: int | None
     settings: Mapping[str, Any]
-    images: int = 0
+    half_width: float | None = None
     confirmed: Confirmed | None = None
     infeasible: str = ""
     pareto: bool = False
-
-    @property
-    def half_width(self) -> float | None:
-        """Half of the 95% interval of its accuracy, in [0, 1]."""
-        return half_width(self.trial.measured("val_accuracy"), self.images)
 
     @property
     def place(self) -> str:
@@ -85,15 +80,15 @@ COLUMNS: list[Column[Row]] = [
     Column("epochs", lambda row: row.trial.epochs, "epochs", room="wide"),
     Column("seconds", lambda row: round(row.trial.seconds, 3), "time", duration),
     Column("status", lambda row: row.trial.status),
-    Column("reason", lambda row: row.trial.why),
+    Column("reason", lambda row: row.trial.reason),
     Column("failure", lambda row: row.trial.failure),
     Column("half_width", lambda row: row.half_width),
     Column("settings", lambda row: dict(row.settings)),
-    Column("sibling_of", lambda row: row.trial.sibling_of),
+    Column("derived_from", lambda row: row.trial.derived_from, was="sibling_of"),
     Column("confirmed", lambda row: asdict(row.confirmed) if row.confirmed else None),
     Column("infeasible", lambda row: row.infeasible),
     Column("pareto", lambda row: row.pareto),
-    Column("twins", lambda row: [asdict(twin) for twin in row.trial.twins]),
+    Column("duplicates", lambda row: [asdict(one) for one in row.trial.duplicates], was="twins"),
 ]
 
 
@@ -170,8 +165,8 @@ class Leaderboard:
             trial, own = ranked[number], self.mattering[number]
             rank = next(ranks) if _may_win(trial, self.goals) else None
             settings = {name: value for name, value in own.items() if value != self.base.get(name)}
-            infeasible, is_on_front = _infeasible(trial, self.goals), number in self.pareto
-            rows.append(Row(trial, rank, settings, self.images, fresh.get(number), infeasible, is_on_front))
+            half, infeasible = half_width(trial.measured("val_accuracy"), self.images), _infeasible(trial, self.goals)
+            rows.append(Row(trial, rank, settings, half, fresh.get(number), infeasible, number in self.pareto))
         return tuple(rows)
 
     @cached_property

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from carcls.errors import InputError, TrialFailure
 from carcls.stages import write_json
-from sweeps.results.result import Compared, TestReading
+from sweeps.results.result import Compared, TestEvaluation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,19 +145,18 @@ def _hits(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDA
 # On the test images
 
 
-def find_reading(record: TrialRecord, data: Dataset, path: Path, *, refit: bool) -> TestReading | None:
+def find_evaluation(record: TrialRecord, data: Dataset, path: Path, *, refit: bool) -> TestEvaluation | None:
     """Return the test score in ``path``, if it is of this trial's model on this data, or of its refit."""
     written, key = _written(path), _key(record, data, refit=refit)
     if {name: written.get(name) for name in key} != key:
         return None
     low, high = written["interval"]
-    readings, models = count_readings(path.parent)
-    return TestReading(written["metrics"], (low, high), written["images"], readings, models, refit)
+    return TestEvaluation(written["metrics"], (low, high), written["images"], *count_evaluations(path.parent), refit)
 
 
 def evaluate(
     data: Dataset, stages: StageStore, *, record: TrialRecord, refit: bool, path: Path, predictions: Path
-) -> tuple[TestReading, list[str]]:
+) -> tuple[TestEvaluation, list[str]]:
     """Return the test score of a complete trial, and what a person should know of its model.
 
     Args:
@@ -180,7 +179,7 @@ def evaluate(
     score = evaluate_on_test(record.trial_config, trained_on, stages, model, predictions)
     found = {"metrics": dict(score.metrics), "interval": list(score.interval), "images": score.images}
     write_json(path, {**counted, **key, "number": record.number, **found})
-    return TestReading(score.metrics, score.interval, score.images, *count_readings(path.parent), refit), notes
+    return TestEvaluation(score.metrics, score.interval, score.images, *count_evaluations(path.parent), refit), notes
 
 
 def export(
@@ -200,7 +199,7 @@ def export(
     return notes
 
 
-def count_readings(folder: Path) -> tuple[int, int]:
+def count_evaluations(folder: Path) -> tuple[int, int]:
     """Return how often a test score was computed in a sweep, and for how many of its models."""
     files = [_written(path) for path in sorted(folder.glob("test*.json"))]
     models = {model for file in files for model in file["models"]}

@@ -53,14 +53,14 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class TestReading:
+class TestEvaluation:
     """The winner on the test split.
 
     Attributes:
         metrics: ``test_accuracy`` and the others in [0, 1], losses in nats.
         interval: 95% interval of the accuracy, both ends in [0, 1].
         images: test images.
-        readings: how often a test score of this sweep has been computed; 1 is what an honest sweep has.
+        evaluations: how often a test score of this sweep has been computed; 1 is what an honest sweep has.
         models: for how many models of this sweep.
         refit: whether the model was trained once more on training and validation images.
     """
@@ -70,7 +70,7 @@ class TestReading:
     metrics: Mapping[str, Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]]
     interval: tuple[float, float]
     images: int
-    readings: int = 1
+    evaluations: int = 1
     models: int = 1
     refit: bool = False
 
@@ -120,7 +120,7 @@ class SweepResult:
     data: DataSummary
     board: Leaderboard
     winner: int | None
-    test: TestReading | None
+    test: TestEvaluation | None
     registered: Registered | None
     tracking_uri: str
     seconds: float
@@ -175,6 +175,8 @@ class SweepResult:
             "constraints": list(map(str, goals.constraints)),
         }
         plain: dict[str, Any] = to_jsonable_python(own, inf_nan_mode="null")
+        if plain["test"]:
+            plain["test"]["readings"] = plain["test"]["evaluations"]  # the key of version 0.1
         return plain
 
     def save(self, path: Path) -> None:
@@ -195,7 +197,8 @@ class SweepResult:
         base = TrialConfig.model_validate({"family": value["family"]}).model_dump()
         goals = Goals.parse(value.get("objectives", ("accuracy",)), value.get("constraints", ()))
         board = Leaderboard(trials, base, images, goals, by_seeds=bool(value.get("confirmed")))
-        own = {**value, "board": board, "winner": best["number"] if best else None}
+        test = value["test"] and {"evaluations": value["test"].get("readings", 1), **value["test"]}
+        own = {**value, "board": board, "winner": best["number"] if best else None, "test": test}
         return _reader().validate_python(own)
 
 
@@ -236,7 +239,7 @@ def spent_dict(records: Iterable[TrialRecord], prices: Prices | None) -> dict[st
 
     by_status: dict[str, Spent] = {}
     for record in records:
-        if record.sibling_of is None:
+        if record.derived_from is None:
             by_status[record.status] = by_status.get(record.status, NOTHING) + record.spent
     whole = plain(sum(by_status.values(), NOTHING)) | {"currency": prices and prices.currency}
     return whole | {"by_status": {name: plain(replace(by_status[name], wall=0.0)) for name in sorted(by_status)}}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from carcls.errors import InputError, OutputError
@@ -168,9 +168,8 @@ def require_writable(out: Path, *, make: bool) -> None:
         if make:
             out.mkdir(parents=True, exist_ok=True)
         there = next(place for place in (out, *out.parents) if place.exists())
-        probe = there / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        with TemporaryFile(dir=there):
+            pass
     except OSError as error:
         raise OutputError(
             f"--out must be a folder that can be written, got {str(out)!r} ({error.strerror}). Choose another --out."
@@ -181,7 +180,7 @@ def claim_folder(spec: SweepSpec, out: Path, *, edited: bool = False) -> SweepSp
     """Check that the sweep can live in ``out`` under its name; return it as it goes on if it has begun there.
 
     A command that goes on and says nothing of ``confirm`` and ``refit`` keeps them: it must not crown an unconfirmed
-    winner, which would be read on test.
+    winner, which would be evaluated on the test images.
 
     Raises:
         InputError: the name belongs to a job, or to a sweep of another spec that was not ``edited`` on purpose.

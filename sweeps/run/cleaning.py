@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from carcls.errors import InputError
 from carcls.stages_disk import Stored, list_store, size_of, take_out
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from sweeps.trial import TrialRecord
 
 KEEP = 5
-# Why something may go, the readiest first. Of no use to anybody are the first three, and what Ray leaves beside the
-# store; the others only go for the sake of a budget.
-Reason = Literal["leftover", "stopped", "unclaimed", "ray", "model", "unused"]
-_SAID: dict[Reason, tuple[str, str]] = {
+# Why something may go, the readiest first, for one and for several. Of no use to anybody are the first three, and what
+# Ray leaves beside the store; the others only go for the sake of a budget.
+_SAID = {
     "leftover": ("leftover of a process that died", "leftovers of processes that died"),
     "stopped": ("checkpoint of a trial that has ended", "checkpoints of trials that have ended"),
     "unclaimed": ("stage that no sweep refers to", "stages that no sweep refers to"),
@@ -36,7 +35,7 @@ _SAID: dict[Reason, tuple[str, str]] = {
     "unused": ("stage not used for longest", "stages not used for longest"),
 }
 _ORDER = tuple(_SAID)
-USELESS: tuple[Reason, ...] = ("leftover", "stopped", "unclaimed")
+USELESS = _ORDER[:3]
 # What decides the splits of a data set, the number format, and what is known of networks: small, and asked for by all.
 _NEVER = ("index", "precision", "network")
 # How exactly clocks of machines that share a folder agree, in seconds.
@@ -52,8 +51,7 @@ class Marks:
         named: used by a trial of any sweep, whatever came of it, or while its images were read.
         models: of complete trials -> the best rank, from 1, of a trial that has it.
         in_use_since: what was used later may be open in a running trial.
-        has_unnamed: whether a trial that ran names no stages, as older versions wrote them.
-        has_unnamed_checkpoints: whether one of them is unfinished.
+        has_unnamed: whether a trial that ran names no stages, as older versions wrote them: all may be in use then.
     """
 
     kept: set[str] = field(default_factory=set)
@@ -61,16 +59,15 @@ class Marks:
     models: dict[str, int] = field(default_factory=dict)
     in_use_since: float = math.inf
     has_unnamed: bool = False
-    has_unnamed_checkpoints: bool = False
 
-    def why(self, stored: Stored) -> Reason | None:
+    def why(self, stored: Stored) -> str | None:
         """Say why something in the store may go; None where it stays."""
         if stored.state in ("making", "trash"):
             return "leftover"
         if stored.kind in _NEVER or stored.name in self.kept:
             return None
         if stored.state == "unfinished":  # nobody but its maker, who holds its lock, has it open
-            return None if self.has_unnamed_checkpoints else "stopped"
+            return None if self.has_unnamed else "stopped"
         if stored.used >= self.in_use_since - SLACK:
             return None
         if stored.name not in self.named and not self.has_unnamed:
@@ -80,7 +77,7 @@ class Marks:
 
 def choose(
     listing: Sequence[Stored], marks: Marks, budget: int | None, *, useless_too: bool
-) -> list[tuple[Reason, Stored]]:
+) -> list[tuple[str, Stored]]:
     """Return what goes, and why: what is of no use, if wanted, and then so much more that the rest fits the budget.
 
     Useless things go first, then models, the worst first, then what was not used for longest.
@@ -92,7 +89,7 @@ def choose(
         useless_too: whether what is of no use goes although the budget would hold it.
     """
 
-    def readiness(one: tuple[Reason, Stored]) -> tuple[int, int, float, str]:
+    def readiness(one: tuple[str, Stored]) -> tuple[int, int, float, str]:
         why, stored = one
         return _ORDER.index(why), -marks.models.get(stored.name, 0), stored.used, stored.name
 
@@ -132,22 +129,19 @@ def read_marks(out: Path, keep: int) -> Marks:
             marks.models |= {part: min(rank, marks.models.get(part, rank)) for part in parts[model]}
         wanted = wanted_models(records, keep)
         for record in records:
-            _mark(marks, record, parts.get(record.model, ()), is_wanted=record.model in wanted)
+            names = record.stages.keys()
+            # What its model consists of older versions name too, and its answers.
+            own = {
+                *parts.get(record.model, ()),
+                *([str(Path(record.predictions).parent)] if record.predictions else []),
+            }
+            marks.named |= names | own
+            if record.model in wanted:
+                marks.kept |= own
+            if record.status == "running":
+                marks.kept |= {name for name in names if name.startswith("training/")}
+            marks.has_unnamed |= not names and bool(record.epochs or record.model) and record.derived_from is None
     return marks
-
-
-def _mark(marks: Marks, record: TrialRecord, parts: Sequence[str], *, is_wanted: bool) -> None:
-    """Mark what a trial names, and what its model consists of, which older versions name too; with its answers."""
-    names = record.stages.keys()
-    own = {*parts, *([Path(record.predictions).parent.as_posix()] if record.predictions else [])}
-    marks.named |= names | own
-    if is_wanted:
-        marks.kept |= own
-    if record.status == "running":
-        marks.kept |= {name for name in names if name.startswith("training/")}
-    if not names and (record.epochs or record.model) and record.sibling_of is None:
-        marks.has_unnamed = True
-        marks.has_unnamed_checkpoints |= record.status == "running"
 
 
 def _in_use_since(folder: Path, records: Iterable[TrialRecord]) -> float:
@@ -174,7 +168,7 @@ class Cleared:
         dry_run: whether nothing was removed.
     """
 
-    removed: Mapping[Reason, Sequence[int]]
+    removed: Mapping[str, Sequence[int]]
     kept: Sequence[int]
     disk: int | None
     dry_run: bool
@@ -209,31 +203,26 @@ def clear(
         disk: bytes for all stages together; None is no limit.
         keep: models to keep of each sweep besides those of documented experiments.
         useless_too: remove what is of no use although the budget would hold it, and the folders that Ray leaves.
-        dry_run: remove nothing, tell what would be.
+        dry_run: remove nothing, return what would be.
 
     Raises:
         InputError: a sweep cannot be read.
     """
     listing = list_store(out / "stages")
-    chosen = choose(listing, read_marks(out, keep), disk, useless_too=useless_too)
-    removed = [(why, stored) for why, stored in chosen if take_out(stored, dry_run=dry_run)]
-    sizes: dict[Reason, list[int]] = {why: [] for why in _ORDER}
-    for why, stored in removed:
-        sizes[why].append(stored.size)
-    if useless_too:
-        sizes["ray"] = _clear_ray(out, dry_run)
-    gone = {stored.path for _, stored in removed}
+    sizes: dict[str, list[int]] = {why: [] for why in _ORDER}
+    gone = set[Path]()
+    for why, stored in choose(listing, read_marks(out, keep), disk, useless_too=useless_too):
+        if take_out(stored, dry_run=dry_run):
+            sizes[why].append(stored.size)
+            gone.add(stored.path)
+    # What Tune writes beside each trial the journal has too, and every session begins a new one.
+    for folder in out.glob("*/trials/tune") if useless_too else ():
+        if holder_of(folder.parent.parent) is None:
+            sizes["ray"].append(size_of(folder))
+            if not dry_run:
+                shutil.rmtree(folder, ignore_errors=True)
     kept = [stored.size for stored in listing if stored.path not in gone]
     return Cleared({why: found for why, found in sizes.items() if found}, kept, disk, dry_run)
-
-
-def _clear_ray(out: Path, dry_run: bool) -> list[int]:
-    """Remove what Tune writes beside each trial: the journal has it all, and every session begins a new one."""
-    folders = [path for path in out.glob("*/trials/tune") if holder_of(path.parent.parent) is None]
-    sizes = [size_of(folder) for folder in folders]
-    for folder in [] if dry_run else folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    return sizes
 
 
 def removed_text(cleared: Cleared) -> list[str]:
@@ -250,12 +239,12 @@ class DiskKeeper:
     Args:
         spec: of the sweep; without ``disk`` nothing is done.
         out: folder of all sweeps.
-        tell: told what went, and once when too much has to stay.
+        notify: gets what went, and once when too much has to stay.
     """
 
-    def __init__(self, spec: SweepSpec, out: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, spec: SweepSpec, out: Path, notify: Callable[[str], None]) -> None:
         self._disk = None if spec.disk is None else parse_size("disk", spec.disk)
-        self._shown, self._out, self._tell = spec.disk, out, tell
+        self._shown, self._out, self._notify = spec.disk, out, notify
         self._complained = False
 
     def trial_changed(self, record: TrialRecord) -> None:
@@ -264,7 +253,7 @@ class DiskKeeper:
             self.check()
 
     def check(self, *, last: bool = False) -> None:
-        """Make room where there is too little; what cannot be done is told, and ends no sweep.
+        """Make room where there is too little; what cannot be done is reported, and ends no sweep.
 
         Args:
             last: nothing of the sweep runs any more.
@@ -277,7 +266,7 @@ class DiskKeeper:
             self._complain(f"disk: no room was made: {error}")
             return
         if cleared.removed:
-            self._tell(f"disk: removed {', '.join(removed_text(cleared))}; {self._shown} are for all stages.")
+            self._notify(f"disk: removed {', '.join(removed_text(cleared))}; {self._shown} are for all stages.")
         if cleared.is_too_much:
             size = size_text(sum(cleared.kept))
             who = "best, documented and unfinished trials need them" if last else "trials that run may need them"
@@ -286,4 +275,4 @@ class DiskKeeper:
     def _complain(self, text: str, *, again: bool = False) -> None:
         if again or not self._complained:
             self._complained = True
-            self._tell(text)
+            self._notify(text)

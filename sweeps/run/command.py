@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from carcls.catalog import FAMILIES
 from carcls.errors import InputError, SpecError
 from sweeps.spec.documented import (
     EXPERIMENTS,
@@ -22,7 +23,7 @@ from sweeps.spec.documented import (
 from sweeps.spec.fields import EarlyStopping, usable_as_folder
 from sweeps.spec.loading import load_spec
 from sweeps.spec.mistakes import Mistakes
-from sweeps.spec.spec import FAMILIES, SweepSpec
+from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import Kind
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.
@@ -76,7 +77,7 @@ def specs_of_all(
     """
     if any(setting_of(text) == "trials" for text in sets):
         raise SpecError(["trials: must be given as --trials, which is for all families together."])
-    specs = _load_specs(FAMILIES, name, sets, overrides)
+    specs = _load_specs([*FAMILIES], name, sets, overrides)
     for place, spec in enumerate(specs):
         own = tuple(name for name in spec.experiments if find_experiment(name).family == spec.family)
         specs[place] = spec.model_copy(update={"experiments": own})

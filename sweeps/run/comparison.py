@@ -52,12 +52,12 @@ COLUMNS: tuple[Column[SweepResult], ...] = (
     Column("val_accuracy", _validated, "val accuracy", cell=lambda r: percent(_validated(r), _val_half_width(r))),
     Column("test_accuracy", SweepResult.tested, "test accuracy", cell=_test_text),
     Column("test_f1", lambda r: r.tested("test_f1"), "test F1", percent),
-    Column("trials", lambda r: sum(t.sibling_of is None and t.confirms is None for t in r.trials), "trials"),
+    Column("trials", lambda r: sum(t.derived_from is None and t.confirms is None for t in r.trials), "trials"),
     Column("seconds", lambda r: r.seconds, "time", duration),
     Column("registered", lambda r: str(r.registered or ""), "registered", is_word=True),
     Column("val_half_width", _val_half_width),
     Column("test_interval", lambda r: r.test.interval if r.test else None),
-    Column("readings", lambda r: r.test.readings if r.test else 0),
+    Column("evaluations", lambda r: r.test.evaluations if r.test else 0, was="readings"),
     Column("reason", lambda r: next((trial.reason for trial in r.trials if trial.status == "failed"), "")),
 )
 

@@ -15,7 +15,7 @@ from sweeps.spec.documented import settings_for
 from sweeps.spec.loading import edit_spec, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import SweepFile, is_sweep, read_file
+from sweeps.spec.sweep_file import SweepFile, is_sweep, read_file, read_spec
 from sweeps.study.records import read_history
 
 # Scores on other images, or of another family, cannot be compared with those there are.
@@ -42,51 +42,33 @@ def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
 
 
 def _changes_by_hand(file: SweepFile, specs: Sequence[SweepSpec], out: Path) -> Iterator[str]:
-    """Yield what was changed by hand in the file of a sweep or a job.
+    """Yield for whose sweeps the file now says other settings than their trials were asked by: somebody edited it.
+
+    Of a job this is the job's file, which its sweeps follow.
 
     Raises:
-        InputError: the change would make scores incomparable, or is in the file of a job's sweep, which no job reads.
+        InputError: the change would make scores incomparable.
     """
-    job = file.path.parent.name
     for spec in specs:
-        folder, begun, family = file.path.parent, spec, ""
+        folder, family = file.path.parent, ""
         if file.kind != "sweep":
             folder, family = out / str(spec.name), f"{spec.family}: "
             if not is_sweep(folder):
                 continue
-            own = read_file(folder)
-            (before,) = own.read_specs()
-            # Both were found when the sweep began.
-            begun = with_neighbours_of(before, spec).model_copy(update={"starts": before.starts})
-            if before.digest != begun.digest and _is_changed_by_hand(before, own.path, folder):
+            before = read_spec(folder)  # both were found when the sweep began
+            spec = with_neighbours_of(before, spec).model_copy(update={"starts": before.starts})
+        history = read_history(folder)
+        lasting: dict[str, Any] = {"name": folder.name}
+        for record in (record for record in history.records[:1] if record.confirms is None):
+            lasting |= {name: record.config[name] for name in ("family", "seed")}
+        for name, value in lasting.items():
+            if getattr(spec, name) != value:
                 raise InputError(
-                    f"{own.path} must be as carsweep wrote it, since {file.path} has the settings of {job!r}, got "
-                    f"other ones. Put it back; carsweep resume {job} --set … changes a job."
+                    f"{name} in {file.path} must stay what the sweep was begun with, {value!r}, for its scores to be "
+                    f"comparable, got {getattr(spec, name)!r}. Put it back; or begin another sweep with carsweep run."
                 )
-        if _is_changed_by_hand(begun, file.path, folder):
+        if history.spec not in ("", spec.digest):
             yield f"{family}{file.path.name} by hand: trials from now on have its settings, those there are keep theirs"
-
-
-def _is_changed_by_hand(spec: SweepSpec, file: Path, folder: Path) -> bool:
-    """Tell whether the sweep in ``folder`` asked its trials by another spec than ``file`` now says.
-
-    Raises:
-        InputError: it says what would make scores incomparable.
-    """
-    if spec.name != folder.name:
-        raise InputError(
-            f"name in {file} must be that of the folder, {folder.name!r}, got {spec.name!r}. Put the name back, or "
-            "give the folder that name."
-        )
-    history = read_history(folder)
-    searched = [record.config for record in history.records if record.confirms is None]
-    for name in ("family", "seed"):
-        if searched and getattr(spec, name) != searched[0][name]:
-            raise InputError(
-                f"{name} in {file} must stay what the sweep was begun with, {searched[0][name]!r}, for its scores to "
-                f"be comparable, got {getattr(spec, name)!r}. Put it back; or begin another sweep with carsweep run."
-            )
-    return history.spec not in ("", spec.digest)
 
 
 def extended(
@@ -112,12 +94,10 @@ def extended(
     counts = [None for _ in command.specs] if trials is None else _trials(command.specs, trials)
     for spec, count in zip(command.specs, counts, strict=True):
         own_sets = sets if command.kind == "sweep" else settings_for(spec.family, sets)
+        family = f"{spec.family}: " if command.is_job else ""
         with mistakes:
             specs.append(edit_spec(spec, own_sets, {**overrides, "trials": count}))
-            own_changes = _changes(spec, specs[-1])
-            _check_lasting(own_changes)
-            family = f"{spec.family}: " if command.is_job else ""
-            changes += [f"{family}{name} {change}" for name, change in own_changes.items()]
+            changes += [f"{family}{name} {change}" for name, change in _changes(spec, specs[-1]).items()]
     mistakes.tell()
     for spec in specs:
         _require_data(spec, command)
@@ -155,19 +135,11 @@ def _number(option: str, text: str, kind: type[int] | type[float], base: float) 
     return value + kind(base) if text.strip().startswith("+") else value
 
 
-def _check_lasting(changes: Mapping[str, str]) -> None:
-    mistakes = [
-        f"{name}: must stay what the sweep was begun with, for its scores to be comparable, got a change ({name} "
-        f"{change}). Begin another sweep with carsweep run."
-        for name, change in changes.items()
-        if name.partition(".")[0] in _LASTING and name != _MAY_MOVE
-    ]
-    if mistakes:
-        raise SpecError(mistakes)
-
-
 def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
     """Return what differs: the path of a setting -> old and new value.
+
+    Raises:
+        SpecError: what differs would make scores incomparable.
 
     >>> spec = SweepSpec(family="transfer", trials=4)
     >>> _changes(spec, spec.model_copy(update={"trials": 6}))
@@ -180,7 +152,16 @@ def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
             found |= {f"{name}.{key}": (old.get(key), new.get(key)) for key in {**old, **new}}
         else:
             found[name] = old, new
-    return {name: f"{_said(old)} -> {_said(new)}" for name, (old, new) in found.items() if old != new}
+    changes = {name: f"{_said(old)} -> {_said(new)}" for name, (old, new) in found.items() if old != new}
+    mistakes = [
+        f"{name}: must stay what the sweep was begun with, for its scores to be comparable, got a change ({name} "
+        f"{change}). Begin another sweep with carsweep run."
+        for name, change in changes.items()
+        if name.partition(".")[0] in _LASTING and name != _MAY_MOVE
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+    return changes
 
 
 def _said(value: Any) -> str:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from carcls.config import TrialConfig
 from carcls.stages import StageStore, write_json
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.models import find_reading
-from sweeps.results.result import RESULT, SweepResult, TestReading, spent_dict
+from sweeps.results.models import find_evaluation
+from sweeps.results.result import RESULT, SweepResult, TestEvaluation, spent_dict
 from sweeps.study.confirmation import Repeat, repeats_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class SweepSession:
 
     def evaluate_on_test(
         self, record: TrialRecord, *, refit: bool = False, files: tuple[str, str] = ("test.json", TEST_PREDICTIONS)
-    ) -> TestReading:
+    ) -> TestEvaluation:
         """Return the test score of a complete trial; what is known already is not computed again.
 
         Args:
@@ -88,12 +88,12 @@ class SweepSession:
             OSError: there is no room, or the process died.
         """
         path, predictions = (self.folder / name for name in files)
-        known = find_reading(record, self.dataset, path, refit=refit)
+        known = find_evaluation(record, self.dataset, path, refit=refit)
         if known is not None:
             return known
         self.tell(f"evaluating trial {record.number} on the {len(self.dataset.splits.test)} test images")
         work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
-        test: TestReading
+        test: TestEvaluation
         test, notes = self.compute("sweeps.results.models:evaluate", **work)
         for note in notes:
             self.tell(note)

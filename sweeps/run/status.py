@@ -14,7 +14,7 @@ from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import SweepResult, find_result
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import is_known, is_sweep, read_file
+from sweeps.spec.sweep_file import is_known, is_sweep, read_file, sweeps_of
 from sweeps.study.records import read_history
 from sweeps.text import Column, json_of, minute, percent
 from sweeps.trial import TrialRecord
@@ -50,7 +50,7 @@ class SweepStatus:
     @property
     def counts(self) -> Mapping[str, int]:
         """Trials that were run, by how they ended; neither derived ones nor those that confirm others."""
-        search = (t for t in self.board.trials if t.sibling_of is None and t.confirms is None)
+        search = (t for t in self.board.trials if t.derived_from is None and t.confirms is None)
         return dict(Counter(trial.status for trial in search))
 
     @property
@@ -66,7 +66,7 @@ class SweepStatus:
     @property
     def unfinished(self) -> list[TrialRecord]:
         """Trials that run, or that the next driver begins with."""
-        return [trial for trial in self.board.trials if trial.status == "running" and trial.sibling_of is None]
+        return [trial for trial in self.board.trials if trial.status == "running" and trial.derived_from is None]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -74,7 +74,7 @@ class SweepStatus:
 
 
 def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
-    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.twins]
+    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.duplicates]
     told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
     return sorted(told, key=lambda twin: twin["number"])
 
@@ -101,8 +101,8 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("ended", lambda s: s.ended),
     Column("holder", lambda s: asdict(s.holder) if s.holder else None),
     Column("counts", lambda s: s.counts),
-    Column("siblings", lambda s: sum(trial.sibling_of is not None for trial in s.board.trials)),
-    Column("twins", _twins),
+    Column("derived", lambda s: sum(trial.derived_from is not None for trial in s.board.trials), was="siblings"),
+    Column("duplicates", _twins, was="twins"),
     Column("unfinished", lambda s: [json_of(_UNFINISHED, trial) for trial in s.unfinished]),
     Column("best", lambda s: s.board.best.number if s.board.best else None),
     Column("edits", lambda s: list(s.edits)),
@@ -111,23 +111,16 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
 )
 
 
-def names_in(out: Path) -> list[str]:
-    """Return the sweeps and jobs in ``out`` by name."""
-    if not out.is_dir():
-        return []
-    return sorted(entry.name for entry in out.iterdir() if is_known(entry))
-
-
 def require_known(out: Path, name: str) -> Path:
     """Return the folder of a sweep or a job.
 
     Raises:
         InputError: there is none of that name.
     """
-    folder = out / name
-    if name and is_known(folder):
-        return folder
-    known = nearest(name, names_in(out)) if names_in(out) else f" There is none in {out}: give --out."
+    if name and is_known(out / name):
+        return out / name
+    there = sorted(entry.name for entry in out.iterdir() if is_known(entry)) if out.is_dir() else []
+    known = nearest(name, there) if there else f" There is none in {out}: give --out."
     raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")
 
 
@@ -159,7 +152,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
 def _has_all(result: SweepResult, records: Sequence[TrialRecord]) -> bool:
     """Tell whether a sweep left all its trials ended, and has none that it did not know of."""
     then = {trial.number: trial.status for trial in result.trials}
-    same = all(then.get(record.number) == record.status for record in records if record.sibling_of is None)
+    same = all(then.get(record.number) == record.status for record in records if record.derived_from is None)
     return same and "running" not in then.values() and not result.interrupted
 
 
@@ -169,15 +162,11 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     Raises:
         InputError: there is nothing called ``name``.
     """
-    if name is not None:
-        require_known(out, name)
-        file = read_file(out / name)
-        if file.kind == "sweep":
-            return [name]
-        members = [f"{name}-{spec.family}" for spec in file.read_specs()]
-        return [member for member in members if is_sweep(out / member)]
-    found = [known for known in names_in(out) if is_sweep(out / known)]
-    return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
+    if name is None:
+        return [folder.name for folder in sorted(sweeps_of(out), key=_last_change, reverse=True)]
+    file = read_file(require_known(out, name))
+    members = [name] if file.kind == "sweep" else [f"{name}-{spec.family}" for spec in file.read_specs()]
+    return [member for member in members if is_sweep(out / member)]
 
 
 def _last_change(folder: Path) -> float:

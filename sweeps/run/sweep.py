@@ -67,7 +67,6 @@ def run_sweep(
         status: Literal["complete", "interrupted", "failed"] = "failed"
         with last_words(partial(mirror.close, "interrupted", LAST_SECONDS)), _loss_told(session):
             try:
-                mirror.open()
                 engine = _run_trials(session, watcher, [mirror, watcher, keeper, damage])
                 with Waiting(tell, "writing to MLflow …"):
                     mirror.bring_in_line(engine.records)
@@ -111,7 +110,7 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
         has_result = (folder / RESULT).is_file()
         if command.address is None and (command.changes or not has_result):
             share = checked.share
-            ray.start_ahead(folder / "ray.log", preload=not share.gpus, processes=share.concurrency)
+            ray.start_in_background(folder / "ray.log", preload=not share.gpus, processes=share.concurrency)
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
             write_file(folder, "sweep", command.tracking_uri, [spec])
@@ -162,7 +161,7 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
             [beginning, *observers],
             confirm=partial(repeats_wanted, spec) if spec.confirm else None,
             edits=session.command.changes,
-            tell=watcher.note,
+            notify=watcher.note,
             on_status=watcher.on_status,
             costs=lambda config: known_costs(config, classes),
         )
@@ -171,7 +170,7 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
 def _tell_what_is_left(session: SweepSession, engine: EngineResult) -> None:
     """Say why fewer trials were run than were asked for, if nobody interrupted them."""
     spec = session.spec
-    run_here = sum(r.sibling_of is None and r.confirms is None and not r.refused for r in engine.records)
+    run_here = sum(r.derived_from is None and r.confirms is None and not r.refused for r in engine.records)
     if engine.used_up:
         session.tell(used_up_note(engine.used_up, spec, session.command.name))
     elif not engine.interrupted and run_here < spec.trials:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,12 @@ from sweeps.results.result import read_result
 from sweeps.run.session import LEADERBOARD, metrics_of
 from sweeps.spec.sweep_file import has_begun, read_file
 from sweeps.study.records import read_history
+from sweeps.tracking.compat import remove_files
 from sweeps.tracking.mirror import mirror_of
-from sweeps.tracking.registry import TrialModel, held_versions, model_name
-from sweeps.tracking.runs import of_sweep, runs_of
-from sweeps.tracking.store import Tracking, check_tracking, explained, remove_files
+from sweeps.tracking.registry import TrialModel, held_versions
+from sweeps.tracking.runs import runs_of
+from sweeps.tracking.store import Tracking, check_tracking, explained
+from sweeps.tracking.updates import model_name, of_sweep
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -46,13 +48,13 @@ class Repaired:
     lost: bool
 
 
-def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) -> Repaired:
+def repair(folder: Path, tracking_uri: str | None, notify: Callable[[str], None]) -> Repaired:
     """Bring MLflow in line with the sweep in ``folder``: one parent, one run a trial, every epoch once, one version.
 
     Args:
         folder: of a sweep that nothing runs.
         tracking_uri: as it was given for the sweep; None is the database beside it.
-        tell: gets what could not be written.
+        notify: gets what could not be written.
 
     Raises:
         InputError: something runs the sweep, or it has not begun.
@@ -65,7 +67,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         (spec,) = file.read_specs()
         best = result.winner if result else None
         tracking = check_tracking(tracking_uri, folder.parent)
-        mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, tell)
+        mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, notify)
         mirror.bring_in_line(records, winner=best)
         if result is not None:
             board = folder / LEADERBOARD
@@ -76,7 +78,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         was_registered, found = result is not None and result.registered is not None, None
         if best is not None and was_registered:
             found = TrialModel(tracking, spec.family, file.id, best, spec.refit).find()
-    with_runs = [record for record in records if record.sibling_of is None or record.number == best]
+    with_runs = [record for record in records if record.derived_from is None or record.number == best]
     return Repaired(
         sweep=folder.name,
         trials=len(with_runs),
@@ -87,7 +89,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Remains:
     """What a sweep has left.
 
@@ -101,11 +103,11 @@ class Remains:
 
     folder: Path
     size: int
-    tracking: Tracking | None
-    runs: tuple[Run, ...] = ()
-    models: tuple[LoggedModel, ...] = ()
-    versions: tuple[ModelVersion, ...] = ()
-    kept: tuple[tuple[ModelVersion, tuple[str, ...]], ...] = ()
+    tracking: Tracking | None = None
+    runs: list[Run] = field(default_factory=list)
+    models: list[LoggedModel] = field(default_factory=list)
+    versions: list[ModelVersion] = field(default_factory=list)
+    kept: list[tuple[ModelVersion, tuple[str, ...]]] = field(default_factory=list)
 
 
 def find_remains(folder: Path, tracking_uri: str | None) -> Remains:
@@ -118,31 +120,30 @@ def find_remains(folder: Path, tracking_uri: str | None) -> Remains:
     Raises:
         TrackingError: MLflow cannot be asked.
     """
-    size, file = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir()), read_file(folder)
+    left = Remains(folder, sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir()))
     if tracking_uri is None and not (folder.parent / "mlflow.db").is_file():
-        return Remains(folder, size, None)
+        return left
+    file = read_file(folder)
     (spec,) = file.read_specs()
-    tracking, name = check_tracking(tracking_uri, folder.parent), model_name(spec.family)
-    with explained(tracking):
-        client = tracking.client()
-        experiment = client.get_experiment_by_name(f"carsweep-{spec.family}")
+    left.tracking, name = check_tracking(tracking_uri, folder.parent), model_name(spec.family)
+    with explained(left.tracking):
+        client = left.tracking.client()
+        experiment = client.get_experiment_by_name(name)
         if experiment is None or not file.id:
-            return Remains(folder, size, tracking)
+            return left
         versions = client.search_model_versions(f"name = '{name}' AND {of_sweep(file.id)}")
         held = held_versions(client, name) if versions else {}
-        kept = [version for version in versions if str(version.version) in held]
-        sources, needed = {version.source for version in kept}, {version.run_id for version in kept}
+        for version in versions:
+            if str(version.version) in held:
+                left.kept.append((version, held[str(version.version)]))
+            else:
+                left.versions.append(version)
+        stays = {one for version, _ in left.kept for one in (version.source, version.run_id)}
         models = client.search_logged_models([str(experiment.experiment_id)], filter_string=of_sweep(file.id))
-        runs = [*runs_of(client, experiment.experiment_id, file.id)]
-    return Remains(
-        folder,
-        size,
-        tracking,
-        runs=tuple(run for run in runs if run.info.run_id not in needed),
-        models=tuple(model for model in models if model.model_uri not in sources),
-        versions=tuple(version for version in versions if version not in kept),
-        kept=tuple((version, held[str(version.version)]) for version in kept),
-    )
+        left.models = [model for model in models if model.model_uri not in stays]
+        runs = runs_of(client, experiment.experiment_id, file.id)
+        left.runs = [run for run in runs if run.info.run_id not in stays]
+    return left
 
 
 def remove(remains: Remains) -> None:
@@ -173,10 +174,10 @@ def _remove_from_mlflow(remains: Remains, tracking: Tracking) -> None:
     for version in remains.versions:
         client.delete_model_version(version.name, version.version)
     for model in remains.models:
-        remove_files(tracking, model.artifact_location)
+        remove_files(tracking.uri, model.artifact_location)
         client.delete_logged_model(model.model_id)
     for run in remains.runs:
-        remove_files(tracking, run.info.artifact_uri)
+        remove_files(tracking.uri, run.info.artifact_uri)
         client.delete_run(run.info.run_id)
     for name in {version.name for version in remains.versions}:
         if not client.search_model_versions(f"name = '{name}'"):

@@ -69,7 +69,7 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> Swee
     winner, refit, tell = result.best, session.spec.refit, session.tell
     assert winner is not None
     session.save(replace(result, interrupted=True))  # should this process die, something is left to do
-    if winner.sibling_of is not None:
+    if winner.derived_from is not None:
         mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
     try:
         compared = session.compute("sweeps.results.models:compare_winner", result=result)
@@ -100,7 +100,7 @@ def _register(session: SweepSession, result: SweepResult, mirror: Mirror) -> Reg
     winner, test, confirmed = result.best, result.test, result.board.best_confirmed
     assert winner is not None
     assert test is not None
-    tags = {"test_readings": str(test.readings), "test_models_read": str(test.models)}
+    tags = {"test_readings": str(test.evaluations), "test_models_read": str(test.models)}
     if confirmed is not None:
         spread = "" if confirmed.spread is None else f" ±{confirmed.spread:.4f}"
         tags["confirmed_val_accuracy"] = f"{confirmed.mean:.4f}{spread} over {len(confirmed.runs)} fresh seeds"

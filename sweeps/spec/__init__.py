@@ -17,7 +17,7 @@ FACE = {
     "objectives": ("ACCURACY_ALONE", "Goals", "Quantity", "find_quantity"),
     "samplers": ("SAMPLERS",),
     "space": ("Choice", "Domain", "Range", "fits", "parameters_of"),
-    "spec": ("FAMILIES", "SweepSpec"),
+    "spec": ("SweepSpec",),
     "sweep_file": (
         "Kind",
         "SweepFile",

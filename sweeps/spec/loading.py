@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from carcls.catalog import FAMILIES
 from carcls.config import NEIGHBOUR_SETTINGS, TrialConfig
 from carcls.errors import SpecError, nearest, shown
 from sweeps.spec.mistakes import Mistakes, nearest_setting
 from sweeps.spec.space import Choice
-from sweeps.spec.spec import FAMILIES, SECTIONS, SWEEP_SETTINGS, SweepSpec, Tree
+from sweeps.spec.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec, Tree
 from sweeps.spec.values import TRIAL_SETTINGS
 from sweeps.spec.yaml_text import is_plain_text, read_packaged, read_tree, read_value
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -36,7 +36,6 @@ from sweeps.spec.space import Choice, Search, parameters_of
 from sweeps.spec.values import PartError, Settings
 from sweeps.spec.yaml_text import write_tree
 
-FAMILIES: tuple[str, ...] = get_args(TrialFamily)
 # A spec, or a part of it, as YAML says it.
 Tree = dict[str, Any]
 # The parts that are mappings themselves.

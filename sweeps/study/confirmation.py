@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from carcls.config import TrialConfig, digest_of
-from sweeps.trial import TrialRecord
+from sweeps.trial import OBJECTIVE, TrialRecord
 
 _SEEDS = 2**31
 
@@ -92,17 +92,12 @@ def confirmed_of(trials: Iterable[TrialRecord]) -> tuple[Confirmed, ...]:
 
 
 def _confirmed(trial: TrialRecord, runs: Sequence[TrialRecord]) -> Confirmed:
-    complete = [run for run in runs if run.status == "complete" and run.measured("val_accuracy") is not None]
-    scores = [run.metrics["val_accuracy"] for run in complete]
-    mean, search = statistics.fmean(scores) if scores else None, trial.metrics["val_accuracy"]
+    scores = {run.number: run.measured(OBJECTIVE) for run in runs if run.status == "complete"}
+    known = {number: score for number, score in scores.items() if score is not None}
+    mean, search = statistics.fmean(known.values()) if known else None, trial.metrics[OBJECTIVE]
+    spread = statistics.stdev(known.values()) if len(known) > 1 else None
     return Confirmed(
-        number=trial.number,
-        asked=len(runs),
-        runs=tuple(run.number for run in complete),
-        search=search,
-        mean=mean,
-        spread=statistics.stdev(scores) if len(scores) > 1 else None,
-        shrinkage=None if mean is None else mean - search,
+        trial.number, len(runs), tuple(known), search, mean, spread, shrinkage=None if mean is None else mean - search
     )
 
 
@@ -115,4 +110,4 @@ def typical_run(confirmed: Confirmed, trials: Iterable[TrialRecord]) -> TrialRec
     mean = confirmed.mean
     assert mean is not None
     runs = [trial for trial in trials if trial.number in confirmed.runs]
-    return min(runs, key=lambda run: (abs(run.metrics["val_accuracy"] - mean), run.number))
+    return min(runs, key=lambda run: (abs(run.metrics[OBJECTIVE] - mean), run.number))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from sweeps.interrupts import uninterrupted
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals
 from sweeps.study.journal import JOURNAL, EpochHistory, Journal, measurement_in
-from sweeps.trial import OBJECTIVE, Spent, TrialRecord, Twin, record_from_notes
+from sweeps.trial import OBJECTIVE, Duplicate, Spent, TrialRecord, record_from_notes
 
 if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
@@ -96,12 +97,12 @@ class History:
         self._lines: list[_Lines] = []  # by the trial's id in the journal
         self._ids: dict[int, int] = {}  # by number; of trials that have a result of their own
         self._ended: dict[int, TrialRecord] = {}
-        self._twins: defaultdict[int, list[Twin]] = defaultdict(list)
+        self._duplicates: defaultdict[int, list[Duplicate]] = defaultdict(list)
         self._catch_up()
 
     @property
     def records(self) -> tuple[TrialRecord, ...]:
-        """Every trial that has a result of its own, with its twins, in the order of their numbers."""
+        """Every trial that has a result of its own, with its duplicates, in the order of their numbers."""
         return tuple(self.record(number) for number in sorted(self._ids.keys() | self._ended.keys()))
 
     def record(self, number: int) -> TrialRecord:
@@ -112,7 +113,7 @@ class History:
             record = record_from_notes(number, lines.noted, EpochHistory(self.journal.path, tuple(lines.places)))
             if record.status != "running":
                 self._ended[number] = record
-        return replace(record, twins=tuple(self._twins[number])) if number in self._twins else record
+        return replace(record, duplicates=tuple(self._duplicates[number])) if number in self._duplicates else record
 
     def notes(self, number: int) -> Mapping[str, Any]:
         """Return what was noted of one of the trials that have lines of their own."""
@@ -143,10 +144,9 @@ class History:
         # Where it has come further already it was allowed to, and is not judged again.
         if not is_searched or epoch not in stopping.rungs(epochs) or max(own.accuracies) > epoch:
             return False
-        within_kind = epoch < stopping.within_kind * epochs
-        came = [self._lines[place] for place in self._ids.values() if epoch in self._lines[place].accuracies]
-        compared = [one for one in came if one.is_compared and (not within_kind or one.kind == own.kind)]
-        values = sorted((one.accuracies[epoch] for one in compared), reverse=True)
+        any_kind, others = epoch >= stopping.within_kind * epochs, (self._lines[place] for place in self._ids.values())
+        came = [one for one in others if epoch in one.accuracies and one.is_compared]
+        values = sorted((one.accuracies[epoch] for one in came if any_kind or one.kind == own.kind), reverse=True)
         return own.accuracies[epoch] < values[max(1, len(values) // stopping.reduction) - 1]
 
     def write(self, log: Mapping[str, Any], number: int | None = None) -> None:
@@ -225,7 +225,9 @@ class History:
         self.counted += not any(key in asked for key in _FREE)
         self.confirming += "confirms" in asked
         if "duplicate_of" in asked:
-            self._twins[asked["duplicate_of"]].append(Twin(number, asked.get("near", False), asked["settings"]))
+            self._duplicates[asked["duplicate_of"]].append(
+                Duplicate(number, asked.get("near", False), asked["settings"])
+            )
         else:
             self._ids[number] = place
             self.unfinished |= set() if noted.get("outcome") else {number}
@@ -256,12 +258,7 @@ def read_history(folder: Path) -> History:
 
 
 def _derived_record(parent: TrialRecord, derived: Mapping[str, Any]) -> TrialRecord:
-    """Return the record of a trial that ``parent`` answered besides: its own settings with its parent's model.
-
-    Args:
-        parent: a complete trial.
-        derived: as ``sweeps.study.proposals.derived_of`` yields it, with its ``number``.
-    """
+    """Return the record of what ``derived_of`` yielded of a complete trial: its own settings, its parent's model."""
     return TrialRecord(
         number=derived["number"],
         experiment=None,
@@ -271,10 +268,9 @@ def _derived_record(parent: TrialRecord, derived: Mapping[str, Any]) -> TrialRec
         metrics=derived["metrics"],
         epochs=parent.epochs,
         seconds=0.0,
-        reason=f"answered by trial {parent.number}",
         reused=True,
         model=parent.model,
-        sibling_of=parent.number,
+        derived_from=parent.number,
     )
 
 
@@ -284,15 +280,11 @@ def read_older_spending(folder: Path) -> dict[int, Spent]:
     Each line says what a trial has taken in one session so far, and replaces the one before. Lines that a dying machine
     left torn do not count.
     """
-    path = folder / "spending.jsonl"
-    last: dict[tuple[int, int], Spent] = {}
+    path, last = folder / "spending.jsonl", dict[tuple[int, int], Spent]()
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
+        with suppress(ValueError, KeyError, TypeError):
             line = json.loads(text)
-            spent = Spent(line["seconds"], line["epochs"], line["cpu_seconds"], line["gpu_seconds"], line["wall"])
-            last[line["trial"], line["sitting"]] = spent
-        except (ValueError, KeyError, TypeError):
-            continue
+            last[line["trial"], line["sitting"]] = Spent(**{part.name: line[part.name] for part in fields(Spent)})
     walls = {session: max(spent.wall for (_, s), spent in last.items() if s == session) for _, session in last}
     trials: dict[int, Spent] = {}
     for (number, _), spent in last.items():

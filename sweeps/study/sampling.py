@@ -98,9 +98,9 @@ class Sampler:
     def draw(self, records: Sequence[TrialRecord], number: int) -> dict[str, Any]:
         """Return settings, by what became of the trials in ``records``; ``number`` is of the draw."""
         if not BUILDERS[self._name].learns:
-            return self._in_sequence(sum((r.sibling_of is None) + len(r.twins) for r in records))
+            return self._in_sequence(sum((r.derived_from is None) + len(r.duplicates) for r in records))
         seen = list(_seen(records))
-        startup = STARTUP_TRIALS + sum(record.sibling_of is not None for record in seen)
+        startup = STARTUP_TRIALS + sum(record.derived_from is not None for record in seen)
         made = [self._made.get(record.number) or self._trial_of(record) for record in seen]
         self._made = {r.number: trial for r, trial in zip(seen, made, strict=True) if trial and r.status != "running"}
         # What some trials lack, a sampler that takes no conditions would draw at random.
@@ -152,12 +152,13 @@ class Sampler:
 
 
 def _seen(records: Sequence[TrialRecord]) -> Iterator[TrialRecord]:
-    """Yield what the sampler learns from, in the order of asking: trials, their twins, and each one's best derived."""
-    own = [record for record in records if record.sibling_of is None]
-    derived = sorted((r for r in records if r.sibling_of is not None), key=lambda r: (r.metrics[OBJECTIVE], -r.number))
-    best = {record.sibling_of: record for record in derived}  # the last of each, which is the best
-    twins = [replace(record, number=t.number, settings=t.settings) for record in own for t in record.twins]
-    yield from sorted([*own, *twins, *best.values()], key=lambda record: record.number)
+    """Yield what the sampler learns from, in the order of asking: trials, duplicates, and the best derived of each."""
+    own = [record for record in records if record.derived_from is None]
+    derived = [record for record in records if record.derived_from is not None]
+    derived.sort(key=lambda record: (record.metrics[OBJECTIVE], -record.number))
+    best = {record.derived_from: record for record in derived}  # the last of each, which is the best
+    same = [replace(record, number=d.number, settings=d.settings) for record in own for d in record.duplicates]
+    yield from sorted([*own, *same, *best.values()], key=lambda record: record.number)
 
 
 def _most_telling(trials: list[FrozenTrial], goals: Goals) -> list[FrozenTrial]:
@@ -178,8 +179,7 @@ def _most_telling(trials: list[FrozenTrial], goals: Goals) -> list[FrozenTrial]:
 class _Shelf(InMemoryStorage):
     """Shows trials besides those it stores: copying a thousand into it would take longer than the draw itself.
 
-    Args:
-        trials: numbered from 1, since the trial that is drawn is number 0. They are shown in every study.
+    They are numbered from 1, since the trial that is drawn is number 0.
     """
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:

@@ -142,9 +142,7 @@ class Study:
     def _add(self, config: TrialConfig, **named: Any) -> Asked | None:
         """Write a trial down and hand it out, unless another one answers it or it breaks a limit.
 
-        Args:
-            config: of the trial.
-            named: its ``experiment`` or ``start``, or the number that it ``confirms``, with its ``settings``.
+        It is named by its ``experiment`` or ``start``, or by the number that it ``confirms``, with its ``settings``.
         """
         number, answer = self._history.next_number, self._proposals.answer(config, is_named=bool(named))
         asked = {"number": number, "experiment": None, "settings": parameters_of(config, self._spec.search), **named}
@@ -266,10 +264,10 @@ class Study:
         return self._history.record(number)
 
     def records(self) -> list[TrialRecord]:
-        """Return every trial with its twins, in the order of asking."""
+        """Return every trial with its duplicates, in the order of asking."""
         return list(self._history.records)
 
     def take_finished(self) -> list[TrialRecord]:
-        """Return the trials finished since the last call, derived ones before the one that answered them; no twins."""
+        """Return the trials finished since the last call, derived ones before their parents; no duplicates."""
         numbers, self._finished = self._finished, []
         return [self.record(number) for number in numbers]

@@ -1,10 +1,12 @@
 """MLflow as a view of the records: runs, registered models, their promotion. Only here is MLflow."""
 
 FACE = {
+    "compat": ("remove_files",),
     "mirror": ("Mirror", "mirror_of"),
     "promotion": ("Promotion", "promote"),
-    "registry": ("TrialModel", "held_versions", "model_name"),
-    "runs": ("of_sweep", "runs_of"),
-    "store": ("Tracking", "check_tracking", "explained", "remove_files"),
+    "registry": ("TrialModel", "held_versions"),
+    "runs": ("runs_of",),
+    "store": ("Tracking", "check_tracking", "explained"),
+    "updates": ("model_name", "of_sweep"),
 }
 """What other rooms may import, by module."""

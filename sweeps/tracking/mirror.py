@@ -11,6 +11,8 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,8 +39,8 @@ _TOGETHER = 50
 # MLflow understood and said no: asking again would only say no again.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 _STATUS = {"complete": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-# Brings a run in line when it is called, and again when that failed.
-_Write = Callable[[], None]
+# Number of a trial, None for the sweep; and what brings its run in line, also when it is called again.
+_Write = tuple[int | None, Callable[[], None]]
 
 
 def mirror_of(
@@ -60,12 +62,12 @@ class Mirror:
 
     Runs are found again by their tags, so a sweep that is run again goes on in the same runs. When MLflow stops
     answering, ``warn`` is called once and the sweep goes on. A request whose answer was lost may have been carried out,
-    and MLflow's client would send it again unseen. So that is told to ask once (see ``sweeps.tracking.store``); here
-    the runs are read again before anything is written anew.
+    and MLflow's client would send it again unseen. So that asks once (``sweeps.tracking.compat``), and the
+    runs are read again before anything is written anew.
 
-    Loading MLflow and opening the store take seconds of a core. ``open`` opens a server's store; a database is opened
-    when the first trial has begun, which that would hold up otherwise. If a store cannot be opened, whatever tells the
-    mirror something next raises the TrackingError; ``flush`` and ``close`` return False.
+    Loading MLflow and opening the store take seconds of a core, so it is done when the first trial has begun, which
+    that would delay otherwise. If a store cannot be opened, the next call raises the TrackingError; ``flush`` and
+    ``close`` return False.
 
     Args:
         runs: of the sweep.
@@ -77,21 +79,12 @@ class Mirror:
         self._runs, self._warn, self._files = runs, warn, sweep.files
         self._sweep = replace(sweep, tags={**sweep.tags, STATE: "running"}, files={}, status="RUNNING")
         self._thread = threading.Thread(target=self._work, name="carsweep-mlflow", daemon=True)
+        self._opened: Future[None] = Future()
         self._changed = threading.Condition()
-        self._pending: dict[int | None, _Write] = {}  # by number of the trial; None is the sweep
-        self._is_open = self._ends = self._closing = self._hurry = False
-        self._error: TrackingError | None = None
+        self._pending: dict[int | None, Callable[[], None]] = {}
+        self._ends = self._closing = self._hurry = False
         self._failures = 0  # attempts that MLflow has not answered
         self._warned: set[str] = set()
-
-    def open(self) -> None:
-        """Open a server's store now; a database is opened when there is something to write.
-
-        Raises:
-            TrackingError: a server's parent run cannot be made, or its artifacts cannot be written.
-        """
-        if self._runs.tracking.file is None:
-            self._open()
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Bring the trial's run in line with a trial that this process runs, or has run; returns at once."""
@@ -101,12 +94,13 @@ class Mirror:
     def bring_in_line(self, records: Iterable[TrialRecord], *, winner: int | None = None) -> None:
         """Bring MLflow in line with all records, once no trial runs any more: one that has not ended is interrupted.
 
-        What else MLflow has of this sweep is closed by ``close``. Siblings have no run but for the ``winner``: there
-        may be hundreds, and MLflow's pages are slow with hundreds.
+        What else MLflow has of this sweep is closed by ``close``. Derived trials have no run but for the ``winner``:
+        there may be hundreds, and MLflow's pages are slow with hundreds.
         """
-        self._open()
+        self._wake()
+        self._opened.result()
         for record in records:
-            if record.sibling_of is None or record.number == winner:
+            if record.derived_from is None or record.number == winner:
                 self._post(record.number, partial(self._runs.mirror, record))
 
     def summarise(
@@ -125,15 +119,14 @@ class Mirror:
             metrics: more numbers to show, such as the winner's ``test_accuracy``.
             leaderboard: a text file that is kept as an artifact.
         """
-        searched = (record for record in records if record.sibling_of is None and record.confirms is None)
+        searched = (record for record in records if record.derived_from is None and record.confirms is None)
         counts: Counter[str] = Counter(record.status for record in searched)
         shown = {f"trials_{status}": float(counts[status]) for status in STATUS}
-        winner = next((record for record in records if record.number == best), None)
-        if winner is not None:
-            shown["best_val_accuracy"] = winner.metrics.get("val_accuracy", float("nan"))
+        for record in records:
+            if record.number == best:
+                shown["best_val_accuracy"] = record.metrics.get("val_accuracy", float("nan"))
         tags = {**self._sweep.tags, "carsweep.best_trial": "" if best is None else str(best)}
-        run = None if best is None else self._runs.trial(best)
-        if run is not None:
+        if best is not None and (run := self._runs.trial(best)) is not None:
             tags["carsweep.best_run_id"] = run.run_id
         files = {leaderboard.name: leaderboard.read_text(encoding="utf-8")} if leaderboard else {}
         # The step counts finished trials, so that a sweep that was extended shows both results.
@@ -141,16 +134,13 @@ class Mirror:
         self._sweep = replace(self._sweep, tags=tags, points=points, files=files)
         self._post(None, partial(self._runs.write, None, self._sweep))
 
-    def flush(self, seconds: float = 30.0) -> bool:
-        """Wait until everything is written or an attempt has failed; return whether everything is."""
-        with self._changed:
-            failures, self._hurry = self._failures, True
-            if self._error is None:
-                self._wake()
-            self._changed.wait_for(
-                lambda: self._is_idle or self._failures > failures or self._error or self._closing, seconds
-            )
-            return self._is_idle
+    def flush(self, seconds: float = 30.0, tries: int = 1) -> bool:
+        """Wait until everything is written or so many attempts have failed; return whether everything is."""
+        with self._changed, suppress(TrackingError):
+            failures, self._hurry = self._failures + tries, True
+            self._wake()
+            self._changed.wait_for(lambda: self._is_idle or self._failures >= failures or self._closing, seconds)
+        return self._is_idle
 
     def close(self, status: Literal["complete", "interrupted", "failed"], seconds: float = 30.0) -> bool:
         """Close all runs and stop writing; return whether everything was written. Takes ``seconds`` or so at most.
@@ -159,37 +149,29 @@ class Mirror:
         say is enough.
         """
         with self._changed:
-            written = self._thread.ident is None
-            tags = {**self._sweep.tags, STATE: status}
-            self._sweep = replace(self._sweep, tags=tags, status=_STATUS[status])
-            self._pending[None], self._ends = self._write_end, True
-        for place in range(_TRIES):
-            if place and not written:  # a server that starts again takes seconds
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closing or self._error, RETRY_SECONDS)
-            written = written or self.flush(seconds / _TRIES) or self._closing
+            self._sweep = replace(self._sweep, tags={**self._sweep.tags, STATE: status}, status=_STATUS[status])
+            self._pending[None], self._ends, has_begun = self._write_end, True, self._thread.ident is not None
+        # A server that starts again takes seconds, so it is tried again.
+        written = not has_begun or self.flush(seconds, _TRIES) or self._closing
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if not written and self._error is None:
+        if not written and self._is_open:
             again = f"carsweep tracking repair {self._sweep.name}"
             self._warn_once("end", f"MLflow is missing the end of this sweep; {again} brings it in line.")
-        if self._thread.ident is not None:
+        if has_begun:
             self._thread.join(1.0)
         return written
+
+    @property
+    def _is_open(self) -> bool:
+        return self._opened.done() and self._opened.exception() is None
 
     @property
     def _is_idle(self) -> bool:
         return self._is_open and not self._pending
 
-    def _open(self) -> None:
-        """Have the store opened and its runs read, if they are not, and wait for it; raises as ``_wake`` does."""
-        with self._changed:
-            self._wake()
-            self._changed.wait_for(lambda: self._is_open or self._error)
-            self._wake()
-
-    def _post(self, number: int | None, write: _Write) -> None:
+    def _post(self, number: int | None, write: Callable[[], None]) -> None:
         """Hand over what brings a run in line, in the place of what waits; raises as ``_wake`` does."""
         with self._changed:
             self._wake()
@@ -201,49 +183,52 @@ class Mirror:
         Raises:
             TrackingError: the store cannot be opened, or the parent run cannot be made; nothing is written then.
         """
-        if self._error is not None:
-            raise self._error
-        if self._thread.ident is None:
-            self._thread.start()
-        self._changed.notify_all()
+        with self._changed:
+            if self._opened.done():
+                self._opened.result()
+            if self._thread.ident is None:
+                self._thread.start()
+            self._changed.notify_all()
 
     def _work(self) -> None:
         """Open the store, then write what gathers until the mirror is closed."""
-        error: TrackingError | None = None
-        for _ in range(_TRIES):
+        self._open_store()
+        answers = True
+        while self._is_open and (batch := self._next_batch(answers=answers)):
+            answers = self._write(batch, read_first=not answers)
+            with self._changed:
+                self._failures += not answers
+                self._changed.notify_all()
+
+    def _open_store(self) -> None:
+        for left in reversed(range(_TRIES)):
             try:
                 with explained(self._runs.tracking):
                     self._runs.read()
                     self._runs.write(None, replace(self._sweep, files=self._files))
-                error = None
+                self._opened.set_result(None)
                 break
-            except TrackingError as raised:
-                error = raised
+            except TrackingError as error:
+                if not left:
+                    self._opened.set_exception(error)
         with self._changed:
-            self._is_open, self._error = error is None, error
+            self._failures += 0 if self._is_open else _TRIES
             self._changed.notify_all()
-        is_failing = False
-        while self._is_open and (batch := self._next_batch(is_failing)):
-            is_failing = not self._write(batch, is_failing)
-            with self._changed:
-                self._failures += is_failing
-                self._changed.notify_all()
 
-    def _next_batch(self, is_failing: bool) -> list[tuple[int | None, _Write]]:
-        """Wait for updates, and after a failure for a while; nothing when the mirror is closed."""
+    def _next_batch(self, *, answers: bool) -> list[_Write]:
+        """Wait for updates, and longer after a failure; return nothing when the mirror is closed."""
         with self._changed:
-            if is_failing:
-                self._changed.wait_for(lambda: self._hurry or self._closing, RETRY_SECONDS)
             self._changed.wait_for(lambda: self._pending or self._closing)
-            self._changed.wait_for(lambda: self._hurry or self._closing, GATHER_SECONDS)
+            pause = GATHER_SECONDS if answers else RETRY_SECONDS
+            self._changed.wait_for(lambda: self._hurry or self._closing, pause)
             self._hurry = False
             # The parent comes last: when it says how the sweep ended, its trials have said so already.
             return [] if self._closing else sorted(self._pending.items(), key=lambda item: item[0] is None)
 
-    def _write(self, batch: list[tuple[int | None, _Write]], is_failing: bool) -> bool:
+    def _write(self, batch: list[_Write], *, read_first: bool) -> bool:
         """Write a batch; return whether MLflow answered. What it did not take waits on."""
         try:
-            if is_failing:
+            if read_first:
                 self._runs.read()
             for first in range(0, len(batch), _TOGETHER):
                 some = batch[first : first + _TOGETHER]
@@ -255,7 +240,7 @@ class Mirror:
                         if self._pending.get(number) is write:
                             del self._pending[number]
         except Exception as error:  # whatever a client library raises, the sweep goes on
-            if is_failing:
+            if read_first:
                 self._warn_once(
                     "outage",
                     f"MLflow at {self._runs.tracking.shown_uri} cannot be written ({one_line(error)}). "
@@ -264,7 +249,7 @@ class Mirror:
             return False
         return True
 
-    def _write_one(self, number: int | None, write: _Write) -> None:
+    def _write_one(self, number: int | None, write: Callable[[], None]) -> None:
         from mlflow.exceptions import MlflowException
 
         try:

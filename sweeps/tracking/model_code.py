@@ -37,10 +37,10 @@ class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
     def load_context(self, context: Any) -> None:
         """Load the export that lies beside this file."""
         # Here, since MLflow runs this file to log a model too, which needs no PyTorch.
-        from carcls.export import GalleryPredictor, load_export
+        from carcls.export import load_export
 
         self._predictor = load_export(context.artifacts["export"])
-        self._has_gallery = isinstance(self._predictor, GalleryPredictor)
+        self._has_gallery = self._predictor.gallery is not None
 
     # The hint is one that MLflow leaves alone: it warns of none or of Any, and enforces the others.
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
@@ -68,19 +68,19 @@ def images_of(model_input: Any) -> list[Any]:
     ['a.jpg', 'b.jpg']
     """
     if isinstance(model_input, pd.DataFrame):
-        return images_of(model_input[_column(model_input)])
-    if isinstance(model_input, pd.Series):
-        return images_of(list(model_input))
+        columns = list(model_input.columns)
+        if "image" not in columns and len(columns) != 1:
+            raise InputError(f"input must have the column 'image', got {columns}. Rename it.")
+        return images_of(model_input["image" if "image" in columns else columns[0]])
     if isinstance(model_input, dict):
         if "image" not in model_input:
             raise InputError(f"input must have the key 'image', got {sorted(map(str, model_input))}. Rename it.")
         return images_of(model_input["image"])
-    if isinstance(model_input, np.ndarray) and model_input.dtype.kind in "OSU":
-        return images_of(model_input.ravel().tolist())
-    if isinstance(model_input, np.ndarray):
+    if isinstance(model_input, np.ndarray) and model_input.dtype.kind not in "OSU":
         return list(model_input) if model_input.ndim == 4 else [model_input]
-    if isinstance(model_input, list | tuple):
-        return [_image_of(element) for element in model_input]
+    if isinstance(model_input, pd.Series | np.ndarray | list | tuple):
+        flat = model_input.ravel() if isinstance(model_input, np.ndarray) else model_input
+        return [_image_of(element) for element in flat]
     return [model_input]
 
 
@@ -92,14 +92,6 @@ def _image_of(element: Any) -> Any:
         array = np.asarray(element)
         return array.astype(np.uint8) if array.dtype.kind in "iu" and 0 <= array.min() <= array.max() <= 255 else array
     return element
-
-
-def _column(table: pd.DataFrame) -> Any:
-    if "image" in table.columns:
-        return "image"
-    if len(table.columns) == 1:
-        return table.columns[0]
-    raise InputError(f"input must have the column 'image', got {list(table.columns)}. Rename it.")
 
 
 mlflow.models.set_model(CarClassifier())

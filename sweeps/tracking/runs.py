@@ -1,9 +1,4 @@
-"""The MLflow runs of one sweep: a parent run, and a child run for each trial, found again by their tags.
-
-carsweep.sweep_id   which sweep; on the parent and on every child
-carsweep.role       "sweep", "trial", or "refit" of a trial; "surplus" where MLflow made a second run when asked twice
-carsweep.trial      the trial's number
-"""
+"""The MLflow runs of one sweep: a parent run, and a child run for each trial, found again by their tags."""
 
 from __future__ import annotations
 
@@ -12,19 +7,23 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from carcls.errors import mask_secrets
+from carcls.errors import TrackingError, mask_secrets
+from sweeps.tracking.compat import database_of, one_transaction
 from sweeps.tracking.store import Tracking
-from sweeps.tracking.transactions import one_transaction, own_store
 from sweeps.tracking.updates import (
     REASON,
+    ROLE,
     STATE,
+    SWEEP_ID,
+    TRIAL,
     WRITTEN,
     Update,
     as_metrics,
     as_params,
     as_tags,
+    of_sweep,
     points_of,
     update_of,
 )
@@ -34,12 +33,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-SWEEP_ID, ROLE, TRIAL = "carsweep.sweep_id", "carsweep.role", "carsweep.trial"
-_PARENT = "mlflow.parentRunId"
 # MLflow takes at most 1,000 metrics, parameters and tags in one request.
 _METRICS_A_BATCH = 700
-_PAGE = 1000
-
 # What a run is for: its role, and the number of the trial.
 _Key = tuple[str, int]
 _SWEEP: _Key = ("sweep", -1)
@@ -87,15 +82,6 @@ class SweepRuns:
     def _client(self) -> MlflowClient:
         return self.tracking.client()
 
-    @cached_property
-    def _store(self) -> Any | None:
-        return own_store(self._client)
-
-    @property
-    def trials(self) -> dict[int, KnownRun]:
-        """The runs of trials by their numbers."""
-        return {number: run for (role, number), run in self._known.items() if role == "trial"}
-
     def trial(self, number: int) -> KnownRun | None:
         """Return the run of a trial, if MLflow has one."""
         return self._known.get(("trial", number))
@@ -141,9 +127,9 @@ class SweepRuns:
 
     def close_open(self, reason: str) -> None:
         """Close the runs of trials that are open, since nothing runs them."""
-        for number, run in self.trials.items():
-            if run.status == "RUNNING":
-                tags = {STATE: "interrupted", REASON: reason}
+        tags = {STATE: "interrupted", REASON: reason}
+        for (role, number), run in list(self._known.items()):
+            if role == "trial" and run.status == "RUNNING":
                 self.write(number, Update("", tags=tags, status="KILLED"))
 
     def write_together(self, writes: Iterable[Callable[[], None]]) -> bool:
@@ -151,21 +137,31 @@ class SweepRuns:
 
         It is not where MLflow has no such requests, or refuses one of them: then call them one by one.
         """
-        if self._store is None:
+        database, before = database_of(self._client), dict(self._known)
+        if database is None:
             return False
-        before = dict(self._known)
         try:
-            with one_transaction(self._store):
+            with one_transaction(database):
                 for write in writes:
                     write()
-        except Exception:  # one by one they will tell which it was, and why
+        except Exception:  # one by one they say which it was, and why
             self._known = before
             return False
         return True
 
-    def refit_of(self, number: int) -> KnownRun:
-        """Return the run of a trial's refit, made when it is missing: another model than the trial's own."""
-        key = ("refit", number)
+    def run_of_model(self, number: int, *, refit: bool) -> KnownRun:
+        """Return the run that gets a trial's model; its refit is another model, whose run is made when it is missing.
+
+        Raises:
+            TrackingError: MLflow does not have the trial.
+        """
+        self.read()
+        key = ("refit" if refit else "trial", number)
+        if self.trial(number) is None:
+            raise TrackingError(
+                f"trial {number} must have a run in {self.tracking.shown_uri}, got none. "
+                "Run the sweep again: nothing is trained twice, and MLflow is brought in line."
+            )
         if key not in self._known:
             made = self._make(key, Update(f"refit of trial {number}"))
             self._set_status(made.run_id, "FINISHED")
@@ -173,79 +169,61 @@ class SweepRuns:
 
     def _the_one(self, key: _Key, runs: Sequence[Run]) -> KnownRun:
         """Return the run to use of those for the same; close and mark the others."""
-        from mlflow.entities import RunTag
-
         used = self._known.get(key)
         kept = min(runs, key=lambda run: (used is None or run.info.run_id != used.run_id, WRITTEN not in run.data.tags))
         said = {ROLE: _SURPLUS, STATE: _SURPLUS, REASON: f"run {kept.info.run_id} is used in its place"}
         for run in runs:
             if run is not kept:
-                self._client.log_batch(run.info.run_id, tags=[RunTag(*tag) for tag in said.items()])
+                self._client.log_batch(run.info.run_id, tags=as_tags(said))
                 self._set_status(run.info.run_id, "KILLED")
-        return known(kept)
+        return _known(kept)
 
     def _log(self, run: KnownRun, update: Update) -> None:
-        from mlflow.entities import RunTag
-
-        client = self._client
         metrics = as_metrics(update.points, run.start)
         params = [] if run.has_params else as_params(update.params)
-        mark = {WRITTEN: update.mark} if update.mark else {}
-        tags = [RunTag(*tag) for tag in as_tags({**update.tags, **mark}).items()]
+        tags = as_tags({**update.tags, **({WRITTEN: update.mark} if update.mark else {})})
+        while len(metrics) > _METRICS_A_BATCH:
+            self._client.log_batch(run.run_id, metrics[:_METRICS_A_BATCH], params)
+            metrics, params = metrics[_METRICS_A_BATCH:], []
         # The mark comes last: what it stands for is there. MLflow writes a batch's tags after its metrics.
-        batches = [metrics[first : first + _METRICS_A_BATCH] for first in range(0, len(metrics), _METRICS_A_BATCH)]
-        for number, batch in enumerate(batches or [[]], start=1):
-            last = tags if number >= len(batches) else []
-            if batch or params or last:
-                client.log_batch(run.run_id, batch, params, last)
-            params = []
+        if metrics or params or tags:
+            self._client.log_batch(run.run_id, metrics, params, tags)
         for file, text in update.files.items():
-            client.log_text(run.run_id, mask_secrets(text), file)
+            self._client.log_text(run.run_id, mask_secrets(text), file)
 
     def _set_status(self, run_id: str, status: str) -> None:
-        if status == "RUNNING":
-            self._client.update_run(run_id, status=status)
-        else:
-            self._client.set_terminated(run_id, status)
+        change = self._client.update_run if status == "RUNNING" else self._client.set_terminated
+        change(run_id, status)
 
     def _place_of(self, key: _Key) -> dict[str, str]:
         """Return the tags by which a run is found again, and MLflow's own for the run that it is shown under."""
         role, number = key
-        below = {TRIAL: str(number), _PARENT: self._known[_SWEEP].run_id} if key != _SWEEP else {}
+        below = {TRIAL: str(number), "mlflow.parentRunId": self._known[_SWEEP].run_id} if key != _SWEEP else {}
         return {SWEEP_ID: self._sweep_id, ROLE: role, **below}
 
     def _make(self, key: _Key, update: Update) -> KnownRun:
+        tags = {"mlflow.source.name": "carsweep", **update.tags, **self._place_of(key)}
         run = self._client.create_run(
             self._experiment,
             start_time=int((time.time() - update.seconds) * 1000),
-            tags={"mlflow.source.name": "carsweep", **as_tags(update.tags), **self._place_of(key)},
+            tags={tag.key: tag.value for tag in as_tags(tags)},
             run_name=update.name,
         )
-        self._known[key] = known(run)
+        self._known[key] = _known(run)
         return self._known[key]
-
-
-def of_sweep(sweep_id: str) -> str:
-    """Return the filter by which MLflow finds what it has of a sweep: runs, models and versions."""
-    return f"tags.`{SWEEP_ID}` = '{sweep_id}'"
 
 
 def runs_of(client: MlflowClient, experiment: str, sweep_id: str) -> Iterator[Run]:
     """Yield all runs of a sweep, the oldest first."""
-    token, is_last = None, False
-    while not is_last:
+    token: str | None = None
+    while token != "":
         page = client.search_runs(
-            [experiment],
-            of_sweep(sweep_id),
-            max_results=_PAGE,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
+            [experiment], of_sweep(sweep_id), order_by=["attributes.start_time ASC"], page_token=token
         )
         yield from page
-        token, is_last = page.token, not page.token
+        token = page.token or ""
 
 
-def known(run: Run) -> KnownRun:
-    """Reduce MLflow's answer to what is needed."""
+def _known(run: Run) -> KnownRun:
     mark = run.data.tags.get(WRITTEN, "")
     return KnownRun(run.info.run_id, run.info.status, run.info.start_time, bool(run.data.params), mark)

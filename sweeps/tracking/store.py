@@ -7,7 +7,6 @@ remedy.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import socket
@@ -22,30 +21,40 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from carcls.errors import TrackingError, mask_secrets
+from carcls.errors import CarsweepError, TrackingError, mask_secrets
+from sweeps.tracking import compat  # before MLflow, which reads what it sets
+from sweeps.tracking.updates import model_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# Mlflow reads these when it is imported, so they come first: it tells its makers nothing, and stdout is left to us.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-# MLflow's own patience with a silent server is 120 s, eight times over. It asks once: whoever asks looks first whether
-# a request whose answer was lost was carried out, and MLflow's client does not.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-# It names a model that this store may not have, and every metric would be logged for it.
-os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)
-# They print a traceback for each error that they also raise, which is told in one line here.
-for _logger in ("mlflow.store.db.utils", "sqlalchemy.pool"):
-    logging.getLogger(_logger).setLevel(logging.CRITICAL)
-
-SERVER_SECONDS = 4
+# So long a server may take for its first answer, and for one of those by which a model is uploaded.
+SERVER_SECONDS, UPLOAD_SECONDS = 4, 120
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _WAYS_OUT = "leave out --tracking-uri to log to a database under --out"
+# What MLflow's errors say of a server -> what the server must do, and the remedy; the first that fits.
+_SERVER_PROBLEMS = (
+    (
+        r"error code 40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED|not authenticated",
+        "accept these credentials and this host name",
+        "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, check the server's --allowed-hosts",
+    ),
+    (r"error code (404|405|501)\b|not in a valid JSON format", "be an MLflow server", "Correct --tracking-uri"),
+    (
+        r"Max retries exceeded|timed out|Connection|NameResolution",
+        f"answer within {SERVER_SECONDS} s",
+        "Start it (see mlflow/README.md), correct --tracking-uri",
+    ),
+    ("", "accept requests", "Look at the server's log"),
+)
+_DATABASE_PROBLEMS = (
+    (
+        "locked|busy",
+        "Another process writes to it: wait until it has, or see which one with `fuser FILE`; nothing is lost",
+    ),
+    ("disk is full", "Make room on its disk"),
+    ("", "Correct --tracking-uri, or put a copy of the file back"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,7 @@ class Tracking:
         Raises:
             TrackingError: the experiment was deleted, or the store cannot be written.
         """
-        name = f"carsweep-{family}"
+        name = model_name(family)
         with explained(self):
             client = self.client()
             found = client.get_experiment_by_name(name)
@@ -123,7 +132,13 @@ def check_tracking(uri: str | None, out: Path) -> Tracking:
         parts = urlsplit("")
     scheme = parts.scheme.split("+")[0]  # without its driver
     if scheme == "sqlite":
-        return _check_sqlite(_sqlite_path(uri))
+        place = uri.partition("sqlite:///")[2]
+        if not place or place == ":memory:" or "?" in place:
+            raise TrackingError(
+                f"tracking URI must name a database file as sqlite:///path/mlflow.db, got {mask_secrets(uri)!r}. "
+                f"Correct --tracking-uri, or {_WAYS_OUT}."
+            )
+        return _check_sqlite(Path(place).expanduser().absolute())
     if scheme in ("http", "https") and parts.netloc:
         tracking = Tracking(uri.rstrip("/"), None)
     elif scheme in _PORTS:
@@ -142,13 +157,6 @@ def check_tracking(uri: str | None, out: Path) -> Tracking:
     return tracking
 
 
-def remove_files(tracking: Tracking, place: str) -> None:
-    """Remove the files that a run or a model has at ``place``, as MLflow names it."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    get_artifact_repository(place, tracking_uri=tracking.uri).delete_artifacts()
-
-
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's message, masked and cut to 200 characters."""
     line = mask_secrets(str(error) or type(error).__name__).strip().partition("\n")[0]
@@ -160,111 +168,70 @@ def explained(tracking: Tracking) -> Iterator[None]:
     """Turn whatever MLflow raises inside into one ``TrackingError`` with its remedy."""
     try:
         yield
-    except TrackingError:
+    except CarsweepError:
         raise
     except Exception as error:
         raise TrackingError(_explanation(tracking, error)) from error
 
 
 def _explanation(tracking: Tracking, error: Exception) -> str:
+    said, shown = str(error), one_line(error)
     if tracking.uri.startswith("http"):
-        problem, remedy = _server_problem(str(error))
-        said = "" if problem else f" ({one_line(error)})"
-        return (
-            f"tracking server {tracking.shown_uri} must {problem or 'accept requests'}{said}. {remedy}, or {_WAYS_OUT}."
-        )
-    if "out-of-date database schema" in str(error):
+        pattern, must, remedy = next(problem for problem in _SERVER_PROBLEMS if re.search(problem[0], said))
+        why = "" if pattern else f" ({shown})"
+        return f"tracking server {tracking.shown_uri} must {must}{why}. {remedy}, or {_WAYS_OUT}."
+    if "out-of-date database schema" in said:
         return (
             f"tracking database {tracking.shown_uri} must have the installed MLflow's schema. "
             "Run `mlflow db upgrade` on it after a backup, or choose another --out."
         )
-    said, remedy = str(error), "Correct --tracking-uri, or put a copy of the file back"
-    if "locked" in said or "busy" in said:
-        remedy = "Another process writes to it: wait until it has, or see which one with `fuser FILE`; nothing is lost"
-    elif "disk is full" in said:
-        remedy = "Make room on its disk"
-    return f"tracking database {tracking.shown_uri} must be readable and writable ({one_line(error)}). {remedy}."
-
-
-def _server_problem(message: str) -> tuple[str, str]:
-    """Return (what the server must do, the remedy); an unknown problem is ''."""
-    if re.search(r"error code 40[13]\b|UNAUTHENTICATED|PERMISSION_DENIED|not authenticated", message):
-        return (
-            "accept these credentials and this host name",
-            "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, check the server's --allowed-hosts",
-        )
-    if re.search(r"error code (404|405|501)\b|not in a valid JSON format", message):
-        return "be an MLflow server", "Correct --tracking-uri"
-    if re.search(r"Max retries exceeded|timed out|Connection|NameResolution", message):
-        return f"answer within {SERVER_SECONDS} s", "Start it (see mlflow/README.md), correct --tracking-uri"
-    return "", "Look at the server's log"
+    remedy = next(remedy for pattern, remedy in _DATABASE_PROBLEMS if re.search(pattern, said))
+    return f"tracking database {tracking.shown_uri} must be readable and writable ({shown}). {remedy}."
 
 
 @contextmanager
-def patience(seconds: int, retries: int) -> Iterator[None]:
+def patience(seconds: int = UPLOAD_SECONDS, retries: int = 2) -> Iterator[None]:
     """Let MLflow wait for a server's answer that long, and ask again that often."""
     wanted = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
-    before = {name: value for name, value in os.environ.items() if name in wanted}
+    before = {name: os.environ[name] for name in wanted}
     os.environ.update(wanted)
     try:
         yield
     finally:
-        for name in wanted:
-            del os.environ[name]
         os.environ.update(before)
 
 
-def _sqlite_path(uri: str) -> Path:
-    _, _, place = uri.partition("sqlite:///")
-    if not place or place == ":memory:" or "?" in place:
-        raise TrackingError(
-            f"tracking URI must name a database file as sqlite:///path/mlflow.db, got {mask_secrets(uri)!r}. "
-            f"Correct --tracking-uri, or {_WAYS_OUT}."
-        )
-    return Path(place).expanduser().absolute()
-
-
 def _check_sqlite(path: Path) -> Tracking:
+    """Check that a database can be written, and that the models and files of its runs lie beside it.
+
+    MLflow would retry a file that it cannot open for 100 seconds, and keeps absolute paths of the files.
+    """
     if set("%?#") & set(str(path)):
         raise TrackingError(f"path of the tracking database must not contain %, ? or #, got {str(path)!r}. Rename it.")
     tracking = Tracking(f"sqlite:///{path}", str(path.parent / "artifacts"))
     with explained(tracking):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _check_database(path, Path(str(tracking.artifact_root)))
-        else:
+        if not path.exists():
             tempfile.TemporaryFile(dir=path.parent).close()
+            return tracking
+        with closing(sqlite3.connect(path, timeout=SERVER_SECONDS, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("PRAGMA schema_version")
+            database.execute("ROLLBACK")
+            found: list[tuple[str]] = []
+            with suppress(sqlite3.OperationalError):  # MLflow has not made its tables yet
+                query = "SELECT artifact_location FROM experiments WHERE name LIKE 'carsweep-%'"
+                found = database.execute(query).fetchall()
+    for (location,) in found:
+        old = Path(location.removeprefix("file://")).parent
+        if (old.root, old.name) == ("/", "artifacts") and old.resolve() != (path.parent / "artifacts").resolve():
+            raise TrackingError(
+                f"{path} must lie where it was made, since its runs have their models and files in {old}. Where it was "
+                f"moved, move it back, or leave a link in the old place (ln -s {path.parent} {old.parent}); where it "
+                f"is a copy, go on in {old.parent}, or move this database away: carsweep resume writes each sweep's "
+                "runs and model to a new one."
+            )
     return tracking
-
-
-def _check_database(path: Path, artifacts: Path) -> None:
-    """Check that it can be written, and that the models and files of its runs lie beside it.
-
-    MLflow would retry a file that it cannot open for 100 seconds, and has absolute paths of the files.
-    """
-    with closing(sqlite3.connect(path, timeout=SERVER_SECONDS, isolation_level=None)) as database:
-        database.execute("BEGIN IMMEDIATE")
-        database.execute("PRAGMA schema_version")
-        database.execute("ROLLBACK")
-        found: list[tuple[str, str]] = []
-        with suppress(sqlite3.OperationalError):  # MLflow has not made its tables yet
-            found = database.execute("SELECT name, artifact_location FROM experiments").fetchall()
-    for name, location in found:
-        place = Path(str(location).removeprefix("file://"))
-        ours = name.startswith("carsweep-") and place.is_absolute() and place.parts[-2:] == ("artifacts", name)
-        if ours and place.parent.resolve() != artifacts.resolve():
-            raise TrackingError(_moved(path, place.parent.parent))
-
-
-def _moved(database: Path, old: Path) -> str:
-    here = database.parent
-    said = f"{database} must lie where it was made, since its runs have their models and files in {old / 'artifacts'}"
-    if (old / database.name).exists():
-        return (
-            f"{said}, where a database lies too: this one is a copy, or was moved. Go on in {old}; or move this "
-            "database away: carsweep resume writes each sweep's runs and model to a new one."
-        )
-    return f"{said}, which was moved away. Move it back, or leave a link in the old place (ln -s {here} {old})."
 
 
 def _make_database(path: Path, artifacts: str) -> None:
@@ -275,8 +242,6 @@ def _make_database(path: Path, artifacts: str) -> None:
     """
     if path.exists() and path.stat().st_size:
         return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     with FileLock(f"{path}.lock"):
         if path.exists() and path.stat().st_size:
             return
@@ -284,5 +249,5 @@ def _make_database(path: Path, artifacts: str) -> None:
             left_over.unlink()
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         temporary.touch()
-        SqlAlchemyStore(f"sqlite:///{temporary}", artifacts).engine.dispose()
+        compat.make_tables(f"sqlite:///{temporary}", artifacts)
         temporary.replace(path)

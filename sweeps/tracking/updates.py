@@ -1,5 +1,8 @@
-"""What MLflow's runs ought to say, made of the records: plain values, and their way to MLflow's own.
+"""What MLflow ought to say of a sweep, made of its records: plain values, and their way to MLflow's own.
 
+carsweep.sweep_id   which sweep; on the parent run, on every child run, on models and versions
+carsweep.role       "sweep", "trial", or "refit" of a trial; "surplus" where MLflow made a second run when asked twice
+carsweep.trial      the trial's number
 carsweep.state      complete, pruned, failed or interrupted, because MLflow knows only FINISHED, KILLED and FAILED
 carsweep.reason     why, when there is a reason
 carsweep.written    a digest of all that the run says of a trial that has ended
@@ -18,12 +21,14 @@ from carcls.errors import mask_secrets
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Param
+    from mlflow.entities import Metric, Param, RunTag
 
+SWEEP_ID, ROLE, TRIAL = "carsweep.sweep_id", "carsweep.role", "carsweep.trial"
 STATE, REASON, WRITTEN = "carsweep.state", "carsweep.reason", "carsweep.written"
-_TAG_LENGTH, _PARAM_LENGTH = 4000, 1000
-Points = tuple[tuple[int, Mapping[str, float]], ...]
-
+CHALLENGER = "challenger"
+# The winner's answers to the test images, in the artifacts of its run, and the tag of a version that says which images
+# these were: what promotion compares.
+PREDICTIONS, TEST_IMAGES = "test-predictions.npz", "test_images"
 # Few on purpose: comparing a hundred runs in MLflow's UI is slow in the number of metric names.
 LOGGED_METRICS = (
     "train_loss",
@@ -47,6 +52,8 @@ LOGGED_METRICS = (
 )
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 INTERRUPTED = "the sweep stopped first; it goes on when the sweep is run again"
+_TAG_LENGTH, _PARAM_LENGTH = 4000, 1000
+Points = tuple[tuple[int, Mapping[str, float]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ def update_of(record: TrialRecord, parent: str, *, runs_now: bool) -> Update:
     state, reason = str(record.status), record.reason
     if state == "running" and not runs_now:
         state, reason = "interrupted", INTERRUPTED
-    numbers = {"carsweep.confirms": record.confirms, "carsweep.sibling_of": record.sibling_of}
+    numbers = {"carsweep.confirms": record.confirms, "carsweep.derived_from": record.derived_from}
     said = {
         STATE: state,
         REASON: reason,
@@ -92,27 +99,23 @@ def update_of(record: TrialRecord, parent: str, *, runs_now: bool) -> Update:
         "carsweep.precision": record.precision,
         **{name: "" if number is None else str(number) for name, number in numbers.items()},
     }
+    whole = json.dumps([parent, said, record.epochs, _logged(record.metrics)], sort_keys=True)
     return Update(
         record.experiment or f"trial-{record.number:04d}",
         tags={name: text for name, text in said.items() if text or name in (STATE, REASON)},
         params=record.config,
         status="RUNNING" if state == "running" else STATUS.get(state, "KILLED"),
         seconds=record.seconds,
-        mark="" if state == "running" else _mark([parent, said, record.epochs, _logged(record.metrics)]),
+        mark="" if state == "running" else hashlib.blake2s(whole.encode(), digest_size=8).hexdigest(),
     )
-
-
-def _mark(said: list[Any]) -> str:
-    """Return a digest of all that a run says of a trial that nothing runs, by which one in line is known."""
-    return hashlib.blake2s(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def points_of(record: TrialRecord, after: int) -> Points:
     """Return the epochs later than ``after``, and what the end of the trial adds to the last one."""
-    told = {measurement.epoch: _logged(measurement.metrics) for measurement in record.history}
-    last = told.get(record.epochs, {})
+    epochs = {measurement.epoch: _logged(measurement.metrics) for measurement in record.history}
+    last = epochs.get(record.epochs, {})
     added = {name: value for name, value in _logged(record.metrics).items() if last.get(name) != value}
-    fresh = [(epoch, metrics) for epoch, metrics in told.items() if epoch > after]
+    fresh = [(epoch, metrics) for epoch, metrics in epochs.items() if epoch > after]
     return (*fresh, *([(record.epochs, added)] if added else []))
 
 
@@ -135,9 +138,11 @@ def as_metrics(points: Points, start: int) -> list[Metric]:
     ]
 
 
-def as_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return tags as MLflow takes them, with passwords masked."""
-    return {name: mask_secrets(str(value))[:_TAG_LENGTH] for name, value in tags.items()}
+def as_tags(tags: Mapping[str, str]) -> list[RunTag]:
+    """Convert tags to MLflow's, with passwords masked."""
+    from mlflow.entities import RunTag
+
+    return [RunTag(name, mask_secrets(str(value))[:_TAG_LENGTH]) for name, value in tags.items()]
 
 
 def as_params(params: Mapping[str, Any]) -> list[Param]:
@@ -145,3 +150,13 @@ def as_params(params: Mapping[str, Any]) -> list[Param]:
     from mlflow.entities import Param
 
     return [Param(name, mask_secrets(str(value))[:_PARAM_LENGTH]) for name, value in params.items()]
+
+
+def model_name(family: str) -> str:
+    """Return the name of the registered model that holds a family's winners; also of the experiment with its runs."""
+    return f"carsweep-{family}"
+
+
+def of_sweep(sweep_id: str) -> str:
+    """Return the filter by which MLflow finds what it has of a sweep: runs, models and versions."""
+    return f"tags.`{SWEEP_ID}` = '{sweep_id}'"

@@ -18,7 +18,7 @@ from carcls.data.config import DataSummary
 from sweeps.cli.app import carsweep
 from sweeps.cli.options import repeat_set
 from sweeps.results.leaderboard import COLUMNS, Leaderboard
-from sweeps.results.result import Compared, Registered, SweepResult, TestReading
+from sweeps.results.result import Compared, Registered, SweepResult, TestEvaluation
 from sweeps.run.comparison import COLUMNS as SWEEP_COLUMNS
 from sweeps.run.status import COLUMNS as STATUS_COLUMNS
 from sweeps.spec.loading import edit_spec, load_spec
@@ -29,7 +29,10 @@ from sweeps.trial import TrialRecord
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL = TrialRecord(0, None, {}, {}, "complete", {}, 1, 1.0)
 RESULT = SweepResult("", "", "", DataSummary("", "", 0, 0, {}), Leaderboard((TRIAL,)), 0, None, None, "", 0.0).as_dict()
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/cli.md", "cluster/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/cli.md", "docs/extending.md", "cluster/README.md"]
+
+# Keys of JSON that are still written beside those which took their place.
+OLD_KEYS = set(re.findall(r"^\| `(\w+)` \| `\w+` \|", (ROOT / "docs" / "json.md").read_text(encoding="utf-8"), re.M))
 
 # Of version 0.1: what is gone, by section and name, and what its users do instead.
 DROPPED: dict[str, str] = {
@@ -125,14 +128,15 @@ def test_changelog_begins_with_this_version() -> None:
         ("best.", tuple(RESULT["best"])),
         ("confirmed[].", Confirmed),
         ("comparison[].", Compared),
-        ("test.", TestReading),
+        ("test.", TestEvaluation),
         ("registered.", Registered),
     ],
 )
 def test_each_field_of_the_object_is_documented(prefix: str, part: type | tuple[str, ...]) -> None:
     """docs/json.md names every field that --json writes."""
     table = "\n".join(line for line in read("docs/json.md").splitlines() if line.startswith("| `"))
-    names: Sequence[str] = part if isinstance(part, tuple) else [field.name for field in fields(part)]
+    keys = part if isinstance(part, tuple) else [field.name for field in fields(part)]
+    names = [key for key in keys if key not in OLD_KEYS]
     parent = next((line for line in table.splitlines() if line.startswith(f"| `{prefix[:-1]}`")), "") if prefix else ""
     missing = [n for n in names if f"`{prefix}{n}`" not in table and f"`{n}`" not in parent and f"`{n}." not in table]
     assert [name for name in missing if f"`{name}[]." not in table] == []
@@ -150,6 +154,7 @@ def test_each_column_is_documented(begins: str, ends: str, columns: Sequence[Col
     """docs/json.md names every key of a leaderboard's rows, of sweeps side by side, and of a sweep's status."""
     part = read("docs/json.md").split(begins)[1].split(ends)[0]
     assert [column.key for column in columns if f"`{column.key}`" not in part] == []
+    assert {column.was for column in columns if column.was} <= OLD_KEYS
 
 
 @pytest.mark.parametrize("source", ["README.md", "docs/cli.md", "sweeps/cli/run.py"])

@@ -261,10 +261,6 @@ def test_no_class_name_is_there_twice() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-# Rooms in which a chain is longer than four modules still.
-LONG_CHAINS = {"carcls.training": 6}
-
-
 def room_of(module: str) -> str:
     """Return the room that a module lies in (``carcls.data.decode`` to ``carcls.data``)."""
     return ".".join(module.split(".")[:2])
@@ -280,7 +276,7 @@ def longest_chain(module: str) -> tuple[str, ...]:
 def test_no_chain_of_modules_within_a_room_is_longer_than_four() -> None:
     """What a room does is found in a few steps."""
     chains = [longest_chain(name) for name in modules()]
-    assert [" > ".join(c) for c in chains if len(c) > LONG_CHAINS.get(room_of(c[0]), 4)] == []
+    assert [" > ".join(c) for c in chains if len(c) > 4] == []
 
 
 def test_no_chain_of_rooms_is_longer_than_eight() -> None:

@@ -135,28 +135,31 @@ MOMENTS = {
     ("moment", "number"),
     [
         ("reading", signal.SIGTERM),
+        ("reading", signal.SIGKILL),
         ("training", signal.SIGHUP),
         ("evaluating", signal.SIGTERM),
-        pytest.param("reading", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("starting", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("starting", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("training", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("training", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("evaluating", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("registering", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("registering", signal.SIGINT, marks=pytest.mark.slow),
+        *(
+            pytest.param(moment, number, marks=pytest.mark.slow)
+            for moment in MOMENTS
+            for number in (signal.SIGTERM, signal.SIGINT)
+            if (moment, number) not in (("reading", signal.SIGTERM), ("evaluating", signal.SIGTERM))
+        ),
     ],
 )
 def test_a_signal_to_the_process_group_ends_a_sweep_that_goes_on_later(
     pictures: Path, tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:
-    """Whatever it was doing: one sentence, exit code 130, no process, no open run; and `resume` knows it."""
-    command = begin(tmp_path, pictures, epochs=400 if moment == "training" else 2)
+    """Whatever it was doing: no process, no open run; and `resume` knows it, after kill -9 too.
+
+    Of any other signal it says one sentence, with exit code 130.
+    """
+    command, is_kill = begin(tmp_path, pictures, epochs=400 if moment == "training" else 2), number == signal.SIGKILL
     command.wait_for(MOMENTS[moment])
     os.killpg(command.process.pid, number)
-    os.killpg(command.process.pid, number)  # as `timeout` does: to the process, and then to its group
-    assert command.wait(60) == 130, command.said
-    assert command.said.count(SENTENCE) == 1
+    if not is_kill:
+        os.killpg(command.process.pid, number)  # as `timeout` does: to the process, and then to its group
+    assert command.wait(60) == (-number if is_kill else 130), command.said
+    assert command.said.count(SENTENCE) == (not is_kill)
     assert "Traceback" not in command.said
     assert command.processes() == []
     assert open_runs(tmp_path) == 0
@@ -166,29 +169,27 @@ def test_a_signal_to_the_process_group_ends_a_sweep_that_goes_on_later(
         assert state_of(tmp_path) == "finished"
 
 
-def test_a_sweep_whose_ray_servers_are_ended_says_so_at_once(pictures: Path, tmp_path: Path) -> None:
-    """A control group is signalled: Ray would have its driver wait for a minute, and end without a word."""
+@pytest.mark.parametrize(
+    ("number", "count", "code", "said"),
+    [
+        (signal.SIGTERM, 3, 130, SENTENCE),  # a control group is signalled: both servers and the command
+        (signal.SIGKILL, 1, 1, "Ray's servers on this machine have ended"),  # as the kernel ends what takes memory
+    ],
+)
+def test_a_sweep_whose_ray_servers_end_says_so_at_once(
+    pictures: Path, tmp_path: Path, number: signal.Signals, count: int, code: int, said: str
+) -> None:
+    """Ray would have its driver wait for a minute, and end without a word; the command tells how it goes on."""
     command = begin(tmp_path, pictures, epochs=400)
     command.wait_for("epoch 2/")
     servers = command.servers()
     assert len(servers) == 2
-    for pid in (*servers, command.process.pid):
-        os.kill(pid, signal.SIGTERM)
+    for pid in (*servers, command.process.pid)[:count]:
+        os.kill(pid, number)
     start = time.monotonic()
-    assert command.wait(60) == 130, command.said
-    assert time.monotonic() - start < 20
-    assert command.said.count(SENTENCE) == 1
-    assert open_runs(tmp_path) == 0
-    assert command.processes() == []
-
-
-def test_ray_servers_that_die_by_themselves_end_the_sweep_with_the_way_on(pictures: Path, tmp_path: Path) -> None:
-    """The kernel ends one that takes too much memory, say."""
-    command = begin(tmp_path, pictures, epochs=400)
-    command.wait_for("epoch 2/")
-    os.kill(next(iter(command.servers())), signal.SIGKILL)
-    assert command.wait(60) == 1, command.said
-    assert "Ray's servers on this machine have ended" in command.said
+    assert command.wait(60) == code, command.said
+    assert time.monotonic() - start < (20 if code == 130 else 60)
+    assert command.said.count(said) == 1
     assert "carsweep resume mine" in command.said
     assert open_runs(tmp_path) == 0
     assert command.processes() == []
@@ -215,16 +216,6 @@ def test_a_folder_that_vanishes_after_the_trials_is_one_line(pictures: Path, tmp
     assert "internal error" not in command.said
     assert str(tmp_path / "runs" / "mine") in command.said
     assert command.processes() == []
-
-
-def test_a_sweep_that_is_killed_while_images_are_read_is_known(pictures: Path, tmp_path: Path) -> None:
-    """kill -9: `resume` begins where it was, and nothing of it is left running."""
-    command = begin(tmp_path, pictures)
-    command.wait_for("reading images")
-    command.process.kill()
-    command.wait()
-    assert command.processes() == []
-    goes_on(tmp_path)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
 from carcls.data.splits import Splits
 from carcls.errors import TrialFailure, WeightsError
-from carcls.export import GalleryPredictor, load_export
+from carcls.export import load_export
 from carcls.families import (
     evaluate_on_test,
     export_trial,
@@ -35,8 +35,7 @@ from carcls.families import (
 from carcls.families.retrieval import RetrievalTrial
 from carcls.models.backbones import build_backbone
 from carcls.outcome import Measurement, Outcome
-from carcls.stages import StageStore, seconds_of
-from carcls.training import embeddings
+from carcls.stages import StageStore
 from sweeps.tracking import model_code as registry_pyfunc
 from sweeps.tracking.registry import signature_of
 
@@ -290,7 +289,7 @@ def test_the_exported_model_answers_as_it_was_tested(
     evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
     export_trial(config, data, stages, outcome.model, tmp_path / "model", {"seed": 0})
     predictor = load_export(tmp_path / "model")
-    assert isinstance(predictor, GalleryPredictor)
+    assert predictor.gallery is not None
     images = data.manifest.images
     answers = predictor.predict([data.manifest.root / images[row].path for row in data.splits.test])
     written = np.load(tmp_path / "test.npz")
@@ -334,7 +333,7 @@ def test_a_refit_searches_among_validation_images_too(base: TrialConfig, folder:
     assert score.images == 15
     export_trial(config, data, stages, model, stages.root / "exported")
     predictor = load_export(stages.root / "exported")
-    assert isinstance(predictor, GalleryPredictor)
+    assert predictor.gallery is not None
     assert len(predictor.gallery.images) == 72
     assert not set(predictor.gallery.images) & {data.manifest.images[row].path for row in data.splits.test}
     made = _events(stages, "embeddings").count("made")
@@ -478,26 +477,3 @@ def test_an_extractor_is_built_once_before_the_sweep(stages: StageStore) -> None
     assert _events(stages, "network") == ["made"]
     with pytest.raises(WeightsError, match="does not exist"):
         preflight([config.model_copy(update={"weights": "no/such.pth"})], stages.root)
-
-
-def test_who_waits_for_embeddings_embeds_a_part(
-    folder: Path,
-    tmp_path: Path,
-    stages: StageStore,
-    monkeypatch: pytest.MonkeyPatch,
-    run_while_held: Callable[..., Any],
-) -> None:
-    """What one trial is at, another leaves to it; put together they are the same embeddings, and the parts are gone."""
-    monkeypatch.setattr(embeddings, "PART", 16)
-    alone = StageStore(tmp_path / "alone")
-    _, expected = _run(FROZEN, _data(folder, alone), alone)
-    data = _data(folder, stages)
-    held = len(data.splits.train) + len(data.splits.validation)
-    of = Path(expected.model).name
-    mine, *others = [stages.folder(embeddings.PART_KIND, {"of": of, "first": n}) for n in range(0, held, 16)]
-    _, outcome = run_while_held(lambda: _run(FROZEN, data, stages), mine, others)
-    assert outcome.model == expected.model
-    for pooling in ("average", "max", "gem"):
-        assert np.array_equal(_embeddings(stages, outcome, pooling), _embeddings(alone, expected, pooling))
-    assert not [part for part in (mine, *others) if part.exists()]
-    assert seconds_of(stages.root / outcome.model) > 0

@@ -17,8 +17,9 @@ from tracked import tracked_sweep
 from carcls.errors import TrackingError
 from carcls.export import load_export
 from sweeps.results.result import Registered
-from sweeps.tracking.registry import PREDICTIONS, TrialModel, requirements, signature_of
+from sweeps.tracking.registry import TrialModel, requirements, signature_of
 from sweeps.tracking.store import Tracking
+from sweeps.tracking.updates import PREDICTIONS
 
 
 @pytest.fixture(scope="module")
@@ -110,33 +111,20 @@ def test_registered_model_answers_as_the_export_does_whatever_it_is_given(
         assert np.allclose(answer["top_probabilities"], tops, atol=1e-5), name
 
 
-def test_registering_again_keeps_the_version(
-    tracking: Tracking, export: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Another trial gets the next, and the alias, which the earlier one does not take back; stdout stays empty."""
-    first, again = register(tracking, export), register(tracking, export)
-    assert again == first
-    second = register(tracking, export, number=0)
-    assert int(second.version) == int(first.version) + 1
-    assert second.uri == first.uri == "models:/carsweep-transfer@challenger"
-    again = register(tracking, export)
-    assert (again.version, again.alias, again.uri) == (first.version, "", f"models:/carsweep-transfer/{first.version}")
-    held = tracking.client().get_model_version_by_alias("carsweep-transfer", "challenger")
-    assert str(held.version) == second.version
-    assert capfd.readouterr().out == ""
-
-
 def find(tracking: Tracking, number: int = 1, *, refit: bool = False) -> Registered | None:
     """Ask where a trial's model is, as a finished sweep does."""
     return TrialModel(tracking, "transfer", "s1", number, refit).find()
 
 
-def test_a_registered_trial_is_found_as_the_registry_has_it_now(tracking: Tracking, export: Path) -> None:
-    """With the alias, without it where any other version has it, and with it again where none has."""
-    client = tracking.client()
-    early, late = register(tracking, export), register(tracking, export, number=0)
-    name, numbered = early.name, Registered(early.name, early.version, "", f"models:/{early.name}/{early.version}")
-    client.set_registered_model_alias(name, "challenger", late.version)
+def test_a_registered_trial_is_found_as_the_registry_has_it_now(
+    tracking: Tracking, export: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The later trial gets the alias, which the earlier one takes where none has it; a version is kept; no stdout."""
+    client, early = tracking.client(), register(tracking, export)
+    name, late = early.name, register(tracking, export, number=0)
+    numbered = Registered(name, early.version, "", f"models:/{name}/{early.version}")
+    assert register(tracking, export) == numbered
+    assert late == Registered(name, str(int(early.version) + 1), "challenger", f"models:/{name}@challenger")
     assert (find(tracking), find(tracking, 0)) == (numbered, late)
     client.set_registered_model_alias(name, "challenger", early.version)
     assert find(tracking, 0) == Registered(name, late.version, "", f"models:/{name}/{late.version}")
@@ -144,26 +132,23 @@ def test_a_registered_trial_is_found_as_the_registry_has_it_now(tracking: Tracki
     assert find(tracking) == Registered(name, early.version, "challenger", f"models:/{name}@challenger")
     assert str(client.get_model_version_by_alias(name, "challenger").version) == early.version
     client.set_registered_model_alias(name, "challenger", late.version)
+    assert capfd.readouterr().out == ""
 
 
 def test_what_is_gone_from_the_registry_is_not_found(tracking: Tracking, export: Path) -> None:
     """A deleted version, a deleted model, and another trial's version of the same number; registering mends it."""
     client = tracking.client()
-    for gone in ("version", "model"):
-        register(tracking, export)
-        late = register(tracking, export, number=0)
-        assert find(tracking, 0) is not None
-        if gone == "version":
-            client.delete_model_version(late.name, late.version)
-            assert find(tracking) is not None
-        else:
-            client.delete_registered_model(late.name)
-            assert find(tracking) is None
-            assert register(tracking, export).version == "1"
-        assert find(tracking, 0) is None
-        again = register(tracking, export, number=0)
-        assert again.alias == "challenger"
-        assert find(tracking, 0) == again
+    register(tracking, export)
+    late = register(tracking, export, number=0)
+    client.delete_model_version(late.name, late.version)
+    assert find(tracking) is not None
+    assert find(tracking, 0) is None
+    client.delete_registered_model(late.name)
+    assert find(tracking) is None
+    assert register(tracking, export).version == "1"
+    assert find(tracking, 0) is None
+    again = register(tracking, export, number=0)
+    assert (again.alias, find(tracking, 0)) == ("challenger", again)
     assert find(tracking, refit=True) is None
 
 
@@ -195,8 +180,7 @@ def test_registered_model_holds_no_pickle_and_has_a_signature(tracking: Tracking
     source = tracking.client().get_model_version(registered.name, registered.version).source
     folder = Path(download_artifacts(artifact_uri=source, dst_path=str(tmp_path), tracking_uri=tracking.uri))
     kinds = {file.suffix for file in folder.rglob("*") if file.is_file()}
-    assert not kinds & {".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib"}
-    assert ".safetensors" in kinds
+    assert kinds <= {"", ".json", ".md", ".py", ".safetensors", ".txt", ".yaml", ".zip"}
     assert "top_probabilities" in (folder / "MLmodel").read_text(encoding="utf-8")
     assert (folder / "requirements.txt").read_text(encoding="utf-8").split() == requirements()
 
@@ -261,7 +245,5 @@ def test_a_version_that_was_made_twice_is_there_once(tracking: Tracking, export:
         first.name, source=known.source, run_id=known.run_id, model_id=known.model_id, tags=known.tags
     )
     assert register(tracking, export).version == first.version
-    versions = {v.version for v in client.search_model_versions(f"name = '{first.name}'")}
-    assert first.version in {str(version) for version in versions}
-    assert twice.version not in versions
-    assert len(client.search_logged_models([tracking.experiment("transfer")])) >= 1
+    versions = {str(version.version) for version in client.search_model_versions(f"name = '{first.name}'")}
+    assert versions & {first.version, str(twice.version)} == {first.version}

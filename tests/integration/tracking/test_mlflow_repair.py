@@ -20,8 +20,9 @@ from sweeps.results.result import Registered
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
 from sweeps.tracking.mirror import mirror_of
-from sweeps.tracking.registry import CHALLENGER, TrialModel
+from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, check_tracking
+from sweeps.tracking.updates import CHALLENGER
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -63,44 +64,36 @@ WHOLE = {
     "trial-0000": ("FINISHED", [(1, 0.1), (2, 0.2), (3, 0.3)]),
     "trial-0001": ("FAILED", [(1, 0.1), (2, 0.2)]),
     "trial-0002": ("KILLED", [(1, 0.1)]),
+    "mine": ("KILLED", []),
 }
 
 
-def test_a_database_that_is_gone_is_made_again_from_the_journal(tmp_path: Path, dataset: Dataset, run: Run) -> None:
-    """Every epoch is there once, whatever was lost: a database, a trial's run, the parent; again changes nothing."""
+def test_mlflow_is_made_again_from_the_journal_whatever_was_lost(tmp_path: Path, dataset: Dataset, run: Run) -> None:
+    """Every epoch is there once: after a run and the parent, the sweep's own file, or the database were lost."""
     folder = make_sweep(tmp_path, "mine", dataset)
     code, out, err = run("tracking", "repair", "mine", "--out", str(tmp_path))
     assert (code, out, err) == (0, "mine: MLflow has 3 trials with 6 epochs.\n", "")
-    tracking = check_tracking(None, tmp_path)
-    assert runs_in(tracking, folder) == {**WHOLE, "mine": ("KILLED", [])}
+    tracking, known = check_tracking(None, tmp_path), read_file(folder).id
+    assert runs_in(tracking, folder) == WHOLE
     client = tracking.client()
-    for one in client.search_runs([tracking.experiment("transfer")]):
-        if one.info.run_name in ("mine", "trial-0001"):
-            client.delete_run(one.info.run_id)
+    runs = {one.info.run_name: one.info.run_id for one in client.search_runs([tracking.experiment("transfer")])}
+    for name in ("mine", "trial-0001"):
+        client.delete_run(runs[name])
     assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
-    assert runs_in(tracking, folder) == {**WHOLE, "mine": ("KILLED", [])}
+    assert runs_in(tracking, folder) == WHOLE
+
+    (parent,) = [one for one in all_runs_of(tracking, known) if one.info.run_name == "mine"]
+    (folder / "sweep.json").unlink()
+    client.download_artifacts(parent.info.run_id, "spec.yaml", str(folder))  # its first line has the sweep's id
+    assert read_file(folder).id == known
+    assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
+    assert runs_in(tracking, folder) == WHOLE
+
     other = tmp_path / "other"  # MLflow keeps what it once opened, so a lost database is another one here
     folder.rename(other.mkdir() or other / "mine")
     code, out, _ = run("tracking", "repair", "mine", "--out", str(other), "--json")
     assert (code, json.loads(out)["sweeps"][0]["epochs"]) == (0, 6)
-    assert runs_in(check_tracking(None, other), other / "mine") == {**WHOLE, "mine": ("KILLED", [])}
-
-
-def test_mlflow_s_copy_of_the_spec_in_place_of_a_damaged_file_goes_on_in_the_same_runs(
-    tmp_path: Path, dataset: Dataset, run: Run
-) -> None:
-    """The copy has the sweep's id, so there is still one parent and one run a trial."""
-    folder = make_sweep(tmp_path, "mine", dataset)
-    assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
-    tracking, known = check_tracking(None, tmp_path), read_file(folder).id
-    (parent,) = [
-        one for one in tracking.client().search_runs([tracking.experiment("transfer")]) if one.info.run_name == "mine"
-    ]
-    (folder / "sweep.json").unlink()
-    tracking.client().download_artifacts(parent.info.run_id, "spec.yaml", str(folder))
-    assert read_file(folder).id == known
-    assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
-    assert runs_in(tracking, folder) == {**WHOLE, "mine": ("KILLED", [])}
+    assert runs_in(check_tracking(None, other), other / "mine") == WHOLE
 
 
 def test_a_sweep_that_runs_is_neither_repaired_nor_removed(tmp_path: Path, dataset: Dataset, run: Run) -> None:
@@ -149,7 +142,7 @@ def test_a_sweep_goes_with_its_runs_and_models_but_for_those_in_use(
     assert not old.exists()
     assert [str(v.version) for v in client.search_model_versions(f"name = '{first.name}'")] == [second.version]
     assert len(list(files.rglob("MLmodel"))) == 1
-    assert set(runs_in(tracking, new)) == {"new", *WHOLE}
+    assert set(runs_in(tracking, new)) == {"new", *WHOLE} - {"mine"}
 
     code, out, err = run("delete", "new", "--out", str(tmp_path), "--yes", "--json")
     assert code == 0

@@ -18,12 +18,15 @@ from tracked import tracked_sweep
 
 from carcls.errors import InputError
 from sweeps.tracking import promotion, registry
-from sweeps.tracking.promotion import Judgement, Promotion, promote
-from sweeps.tracking.registry import PREDICTIONS, TrialModel
+from sweeps.tracking.gates import GATES, Contest, Gate
+from sweeps.tracking.promotion import Promotion, promote
+from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, check_tracking
+from sweeps.tracking.updates import PREDICTIONS
 
 NAME = "carsweep-transfer"
 IMAGES = 100
+Register = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -42,30 +45,28 @@ def tracking(template: Path, tmp_path: Path) -> Tracking:
     return check_tracking(None, tmp_path)
 
 
-def register(
-    tracking: Tracking,
-    export: Path,
-    folder: Path,
-    number: int,
-    wrong: range,
-    *,
-    test_images: str = "123",
-    first_row: int = 0,
-) -> str:
-    """Register a trial that answers all test images right but ``wrong``; return its version."""
+@pytest.fixture
+def register(tracking: Tracking, export: Path, tmp_path: Path) -> Register:
+    """Return a function that registers the next trial, with answers that are right but for ``wrong`` of 100."""
     labels = np.arange(IMAGES) % 7
-    predicted = labels.copy()
-    predicted[list(wrong)] = 7
-    file = folder / PREDICTIONS
-    np.savez(file, rows=np.arange(first_row, first_row + IMAGES), labels=labels, predicted=predicted)
-    model = TrialModel(tracking, "transfer", "s1", number)
-    return model.register(
-        export,
-        metrics={},
-        test={"test_accuracy": 1 - len(wrong) / IMAGES},
-        details={"data": "cars", "test_images": test_images},
-        predictions=file,
-    ).version
+
+    def call(wrong: range, *, is_champion: bool = False, test_images: str = "123", first_row: int = 0) -> str:
+        predicted, file = labels.copy(), tmp_path / PREDICTIONS
+        predicted[list(wrong)] = 7
+        np.savez(file, rows=np.arange(first_row, first_row + IMAGES), labels=labels, predicted=predicted)
+        version = TrialModel(tracking, "transfer", "s1", next(numbers)).register(
+            export,
+            metrics={},
+            test={"test_accuracy": 1 - len(wrong) / IMAGES},
+            details={"data": "cars", "test_images": test_images},
+            predictions=file,
+        )
+        if is_champion:
+            crown(tracking, version.version)
+        return version.version
+
+    numbers = iter(range(4))
+    return call
 
 
 def crown(tracking: Tracking, version: str) -> None:
@@ -89,22 +90,20 @@ def refused(tracking: Tracking) -> Promotion:
     """Promote, and require that nothing moved and that the refusal is recorded."""
     before = champion_of(tracking)
     outcome = promote(tracking, "transfer")
-    assert not outcome.accepted
-    assert not outcome.moved
-    assert champion_of(tracking) == before
+    assert (outcome.accepted, outcome.moved, champion_of(tracking)) == (False, False, before)
     assert records(tracking, "refusal")[-1]["why"] == outcome.reason
     assert records(tracking, "promotion") == []
     return outcome
 
 
 @pytest.mark.slow
-def test_challengers_become_champion_one_after_the_other(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+def test_challengers_become_champion_one_after_the_other(tracking: Tracking, register: Register) -> None:
     """The first one needs only to answer, the next may be no worse; every move is recorded, and can be loaded."""
-    first = register(tracking, export, tmp_path, 0, range(20))
+    first = register(range(20))
     assert promote(tracking, "transfer").verdict == "first champion"
     again = promote(tracking, "transfer")
     assert (again.verdict, again.accepted, again.moved) == ("already champion", True, False)
-    second = register(tracking, export, tmp_path, 1, range(18, 36))
+    second = register(range(18, 36))
     outcome = promote(tracking, "transfer")
     assert (outcome.verdict, outcome.moved, champion_of(tracking)) == ("no difference shown", True, second)
     numbers = outcome.comparison
@@ -123,11 +122,9 @@ def test_challengers_become_champion_one_after_the_other(tracking: Tracking, exp
     assert len(mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict([np.zeros((8, 8, 3), np.uint8)])) == 1
 
 
-def test_challenger_that_is_shown_to_be_better_is_called_so(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+def test_challenger_that_is_shown_to_be_better_is_called_so(tracking: Tracking, register: Register) -> None:
     """Ten images more right and none fewer is a difference at 5%; a dry run says so and moves nothing."""
-    first = register(tracking, export, tmp_path, 0, range(10))
-    crown(tracking, first)
-    register(tracking, export, tmp_path, 1, range(0))
+    first, _ = register(range(10), is_champion=True), register(range(0))
     outcome = promote(tracking, "transfer", dry_run=True)
     assert (outcome.verdict, outcome.accepted, outcome.moved) == ("better", True, False)
     assert champion_of(tracking) == first
@@ -135,14 +132,14 @@ def test_challenger_that_is_shown_to_be_better_is_called_so(tracking: Tracking, 
 
 
 def test_challenger_that_is_shown_to_be_worse_is_refused(
-    tracking: Tracking, export: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+    tracking: Tracking, register: Register, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     """The champion stays, and the numbers are told; exit code 1; a dry run leaves no trace and is one object."""
-    crown(tracking, register(tracking, export, tmp_path, 0, range(0)))
-    register(tracking, export, tmp_path, 1, range(10))
+    register(range(0), is_champion=True)
+    register(range(10))
     code, out, _ = run("promote", "transfer", "--dry-run", "--json", "--tracking-uri", tracking.uri)
     value = json.loads(out)
-    assert (code, value["verdict"], value["dry_run"]) == (1, "worse", True)
+    assert (code, value["verdict"], value["gate"], value["dry_run"]) == (1, "worse", "not worse", True)
     assert (value["champion"], value["challenger"], value["comparison"]["second_only"]) == ("1", "2", 10)
     assert records(tracking, "refusal") == []
     code, told, _ = run("promote", "transfer", "--out", tmp_path)
@@ -152,80 +149,72 @@ def test_challenger_that_is_shown_to_be_worse_is_refused(
     assert "difference -10.00 points (95% interval" in told
     assert "exact McNemar p = 0.00195: worse" in told
     outcome = refused(tracking)
-    assert outcome.verdict == "worse"
     assert outcome.comparison is not None
     assert outcome.comparison.p_value == pytest.approx(binomtest(0, 10).pvalue)
 
 
-def test_challenger_that_cannot_be_loaded_is_refused(
-    tracking: Tracking, export: Path, tmp_path: Path, template: Path
-) -> None:
+def test_challenger_that_cannot_be_loaded_is_refused(tracking: Tracking, register: Register, template: Path) -> None:
     """A model whose weights are damaged never becomes champion, not even the first."""
-    version = register(tracking, export, tmp_path, 0, range(0))
-    model_id = tracking.client().get_model_version(NAME, version).source.rpartition("/")[2]
+    model_id = tracking.client().get_model_version(NAME, register(range(0))).source.rpartition("/")[2]
     (weights,) = [file for file in template.rglob("model.safetensors") if model_id in file.parts]
     weights.write_bytes(b"damaged")
     assert "must load and answer an image" in refused(tracking).reason
 
 
 def test_challenger_with_another_signature_is_refused(
-    tracking: Tracking, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tracking: Tracking, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever reads the champion's columns must find them in the next champion."""
-    crown(tracking, register(tracking, export, tmp_path, 0, range(10)))
+    register(range(10), is_champion=True)
     other = ModelSignature(outputs=Schema([ColSpec(DataType.string, "name")]))
     monkeypatch.setattr(registry, "signature_of", lambda _: other)
-    register(tracking, export, tmp_path, 1, range(0))
-    reason = refused(tracking).reason
-    assert "answers name (DataType.string)" in reason
-    assert "label (DataType.string)" in reason
+    register(range(0))
+    outcome = refused(tracking)
+    assert outcome.gate == "signature"
+    assert "answers name (DataType.string)" in outcome.reason
+    assert "label (DataType.string)" in outcome.reason
 
 
 @pytest.mark.parametrize("difference", [{"test_images": "456"}, {"first_row": 5}])
 def test_versions_tested_on_different_images_are_not_compared(
-    tracking: Tracking, export: Path, tmp_path: Path, difference: dict[str, Any]
+    tracking: Tracking, register: Register, difference: dict[str, Any]
 ) -> None:
     """Another data set, or other rows of it, is a reason to refuse, with both named."""
-    crown(tracking, register(tracking, export, tmp_path, 0, range(10)))
-    register(tracking, export, tmp_path, 1, range(0), **difference)
+    register(range(10), is_champion=True)
+    register(range(0), **difference)
     assert "must be tested on the same images, got cars (test images" in refused(tracking).reason
 
 
-def test_missing_predictions_are_refused(tracking: Tracking, export: Path, tmp_path: Path, template: Path) -> None:
+def test_missing_predictions_are_refused(tracking: Tracking, register: Register, template: Path) -> None:
     """A champion without stored answers cannot be compared; the way out is named."""
-    crown(tracking, register(tracking, export, tmp_path, 0, range(10)))
+    register(range(10), is_champion=True)
     for file in template.rglob(PREDICTIONS):
         file.unlink()
-    register(tracking, export, tmp_path, 1, range(0))
-    reason = refused(tracking).reason
-    assert reason == (
-        "The test predictions of version 1 are missing. Set the alias yourself, as docs/promotion.md says."
-    )
+    register(range(0))
+    way_out = "Set the alias yourself, as docs/promotion.md says."
+    assert refused(tracking).reason == f"The test predictions of version 1 are missing. {way_out}"
 
 
-def test_pickles_in_stored_predictions_are_not_opened(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+def test_pickles_in_stored_predictions_are_not_opened(tracking: Tracking, register: Register, tmp_path: Path) -> None:
     """A file from a server that would run code when it is opened is refused unopened."""
-    crown(tracking, register(tracking, export, tmp_path, 0, range(10)))
-    version = tracking.client().get_model_version(NAME, register(tracking, export, tmp_path, 1, range(0)))
+    register(range(10), is_champion=True)
+    version = tracking.client().get_model_version(NAME, register(range(0)))
     np.savez(tmp_path / PREDICTIONS, rows=np.array([{}], dtype=object), labels=np.arange(1), predicted=np.arange(1))
     tracking.client().log_artifact(version.run_id, str(tmp_path / PREDICTIONS))
     assert "allow_pickle=False" in refused(tracking).reason
 
 
 def test_champion_that_changes_meanwhile_is_not_overwritten(
-    tracking: Tracking, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tracking: Tracking, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The alias is read again right before the move."""
-    first = register(tracking, export, tmp_path, 0, range(10))
-    other = register(tracking, export, tmp_path, 1, range(10))
-    register(tracking, export, tmp_path, 2, range(0))
+    """The alias is read again right before the move, after all gates, of which one may be added."""
+    first, other, _ = register(range(10)), register(range(10)), register(range(0))
     crown(tracking, first)
 
-    def judge_while_another_moves(*_: object) -> Judgement:
+    def crown_another(_: Contest) -> None:
         crown(tracking, other)
-        return Judgement("better", "It is.")
 
-    monkeypatch.setattr(promotion, "_judge", judge_while_another_moves)
+    monkeypatch.setattr(promotion, "GATES", [*GATES, Gate("late", "It waits for another.", crown_another)])
     outcome = promote(tracking, "transfer")
     assert not outcome.accepted
     assert "meanwhile" in outcome.reason
@@ -233,10 +222,16 @@ def test_champion_that_changes_meanwhile_is_not_overwritten(
     assert len(records(tracking, "refusal")) == 1
 
 
-def test_model_without_challenger_is_refused(tracking: Tracking, export: Path, tmp_path: Path) -> None:
+def test_model_without_challenger_is_refused(tracking: Tracking, register: Register) -> None:
     """A model whose challenger was taken away says how to get one; no model at all is a mistake of the input."""
     with pytest.raises(InputError, match="Run `carsweep run transfer` first"):
         promote(tracking, "transfer")
-    register(tracking, export, tmp_path, 0, range(0))
+    register(range(0))
     tracking.client().delete_registered_model_alias(NAME, "challenger")
     assert refused(tracking).reason.startswith(f"{NAME} has no challenger. Run `carsweep run transfer`")
+
+
+def test_each_gate_is_documented() -> None:
+    """docs/promotion.md has a row for every gate, in its order and its words."""
+    text = (Path(__file__).parents[3] / "docs" / "promotion.md").read_text(encoding="utf-8")
+    assert "\n".join(f"| `{gate.name}` | {gate.asks} |" for gate in GATES) in text

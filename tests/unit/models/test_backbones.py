@@ -22,7 +22,7 @@ from carcls.models.backbones import Backbone, build_backbone, generalized_mean
 from carcls.models.classifier import build_network, stand_in
 from carcls.seeding import derived_seed
 
-CATALOG = [record.name for record in BACKBONES if record.source != "scratch"]
+CATALOG = [record.name for record in BACKBONES.values() if record.source != "scratch"]
 # One of each build: plain residual, tokens with parameters of their own, stages in a container, a head that stays.
 TIMM = ["timm:resnet18", "timm:vit_tiny_patch16_224", "timm:convnext_atto", "timm:mobilenetv3_small_050"]
 NAMES = [*CATALOG, *TIMM]

@@ -17,21 +17,21 @@ from carcls.data.config import DataSummary
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.result import Registered, SweepResult, TestReading
+from sweeps.results.result import Registered, SweepResult, TestEvaluation
 from sweeps.run.comparison import compare, sweep_json
 from sweeps.trial import Status, TrialRecord
 
 IMAGES = 200
 
 
-def trial(number: int, accuracy: float | None, *, sibling_of: int | None = None, **settings: Any) -> TrialRecord:
+def trial(number: int, accuracy: float | None, *, derived_from: int | None = None, **settings: Any) -> TrialRecord:
     """Return a complete trial, or a failed one without accuracy."""
-    family = "retrieval" if sibling_of is not None or "k" in settings else "transfer"
+    family = "retrieval" if derived_from is not None or "k" in settings else "transfer"
     params = TrialConfig.model_validate({"family": family, **settings}).model_dump()
     metrics = {} if accuracy is None else {"val_accuracy": accuracy}
     status: Status = "failed" if accuracy is None else "complete"
     reason = "the loss became NaN" if accuracy is None else ""
-    return TrialRecord(number, None, {}, params, status, metrics, 1, 2.0, reason, sibling_of=sibling_of)
+    return TrialRecord(number, None, {}, params, status, metrics, 1, 2.0, reason, derived_from=derived_from)
 
 
 def sweep(
@@ -49,7 +49,7 @@ def sweep(
         data=DataSummary("cars", digest, 600, 7, splits),
         board=Leaderboard(trials, TrialConfig.model_validate({"family": family}).model_dump(), 100),
         winner=best.number if best else None,
-        test=None if test is None else TestReading({"test_accuracy": test, "test_f1": test}, (0.0, 1.0), IMAGES),
+        test=None if test is None else TestEvaluation({"test_accuracy": test, "test_f1": test}, (0.0, 1.0), IMAGES),
         registered=None if test is None else Registered("carsweep-transfer", "3", "challenger", "models:/x"),
         tracking_uri="sqlite:////runs/mlflow.db",
         seconds=10.0,
@@ -94,19 +94,16 @@ def test_correction_takes_back_what_one_test_alone_would_show() -> None:
     assert pair.verdict == "no difference shown"
 
 
-def test_different_data_sets_stand_apart_and_are_never_paired() -> None:
-    """One group a digest, each with its own ranking, even when rows and labels happen to agree."""
-    results = [sweep("a", trial(0, 0.5), test=0.95), sweep("b", trial(0, 0.5), test=0.8, digest="d2")]
-    groups = compare(results, {"a": answers(range(10)), "b": answers(range(40))})
-    assert [[line.sweep for line in group.sweeps] for group in groups] == [["a"], ["b"]]
-    assert [group.pairs for group in groups] == [(), ()]
-
-
-@pytest.mark.parametrize("other", [answers(range(40), first_row=5), answers(range(41))])
-def test_answers_to_other_images_or_of_an_earlier_winner_are_in_no_pair(other: StoredPredictions) -> None:
-    """Rows that differ, or an accuracy that is not the result's, leave the pair out."""
-    results = [sweep("a", trial(0, 0.5), test=0.95), sweep("b", trial(0, 0.5), test=0.8)]
-    assert compare(results, {"a": answers(range(10)), "b": other})[0].pairs == ()
+@pytest.mark.parametrize(
+    ("digest", "other"),
+    [("d2", answers(range(40))), ("d1", answers(range(40), first_row=5)), ("d1", answers(range(41)))],
+)
+def test_answers_to_other_images_or_of_an_earlier_winner_are_in_no_pair(digest: str, other: StoredPredictions) -> None:
+    """Another data set, with its own ranking; rows that differ; an accuracy that is not the result's."""
+    results = [sweep("a", trial(0, 0.5), test=0.95), sweep("b", trial(0, 0.5), test=0.8, digest=digest)]
+    groups = compare(results, {"a": answers(range(10)), "b": other})
+    assert [len(group.sweeps) for group in groups] == ([2] if digest == "d1" else [1, 1])
+    assert not any(group.pairs for group in groups)
 
 
 def test_interrupted_and_failed_sweeps_show_as_such_after_those_with_a_score() -> None:
@@ -130,30 +127,25 @@ def test_interrupted_and_failed_sweeps_show_as_such_after_those_with_a_score() -
 def test_a_line_names_the_experiment_that_won() -> None:
     """The documented experiment, also where a run of it with a fresh seed stands for it; the search; or nothing."""
     named, searched = replace(trial(0, 0.5), experiment="transfer/frozen"), trial(1, 0.4)
-    repeated = replace(trial(2, 0.6), confirms=0)
-    trials = ([named, searched], [named, repeated], [searched], [trial(0, None)])
+    trials = ([named, searched], [named, replace(trial(2, 0.6), confirms=0)], [searched], [trial(0, None)])
     assert [sweep("a", *some).model for some in trials] == ["transfer/frozen", "transfer/frozen", "search", "none"]
 
 
-def test_siblings_are_neither_counted_nor_repeated() -> None:
-    """Of a trial and what it answered on its way the best is shown, only trials that ran are counted; a NaN is null."""
-    trials = [trial(0, 0.5, k=10), trial(1, 0.6, k=5, sibling_of=0), trial(2, 0.4, k=1, sibling_of=0)]
+def test_top_rows_have_the_best_of_each_network_and_what_differs_between_sweeps() -> None:
+    """Of a trial and what it answered on its way the best is shown, only trials that ran are counted; a NaN is null.
+
+    A setting that is the same in all sweeps of the data set is left out; one at its default goes unsaid.
+    """
+    trials = [trial(0, 0.5, k=10), trial(1, 0.6, k=5, derived_from=0), trial(2, 0.4, k=1, derived_from=0)]
     (group,) = compare([sweep("r", *trials, trial(3, 0.55, k=7), test=float("nan"))], {"r": answers(range(0))})
     (told,) = json.loads(json.dumps(group.as_dict(), allow_nan=False))["sweeps"]
-    assert told["test_accuracy"] is None
-    assert told["trials"] == 2
+    assert (told["test_accuracy"], told["trials"]) == (None, 2)
     assert [row["number"] for row in told["top"]] == [1, 3]
-
-
-def test_top_rows_tell_the_settings_by_which_the_sweeps_differ() -> None:
-    """A setting that is the same in all sweeps of the data set is left out; one at its default goes unsaid."""
     one = sweep("a", trial(0, 0.5, image_size=64, dropout=0.3), trial(1, 0.4, image_size=64), test=0.5)
     other = sweep("b", trial(0, 0.3, image_size=64, optimizer="sgd"), test=0.4)
     (group,) = compare([one, other], {})
-    assert [[row.settings for row in group.top(result, 1)] for result in group.sweeps] == [
-        [{"dropout": 0.3}],
-        [{"optimizer": "sgd"}],
-    ]
+    tops = [[row.settings for row in group.top(result, 1)] for result in group.sweeps]
+    assert tops == [[{"dropout": 0.3}], [{"optimizer": "sgd"}]]
 
 
 Run = Callable[..., tuple[int, str, str]]

@@ -8,16 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import run_study, study_spec
 
-from sweeps.cli.app import carsweep
-from sweeps.cli.exits import DONE, MISTAKE, run_command
-from sweeps.spec.space import Range
-from sweeps.spec.spec import SweepSpec
+from sweeps.cli.exits import DONE, MISTAKE
 from sweeps.spec.sweep_file import SWEEP, write_file
 from sweeps.study.journal import JOURNAL
 from sweeps.study.study import Study
 
 COMMANDS = ("status mine", "runs", "resume mine --dry-run", "gc --dry-run", "stop mine", "status mine --json")
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -25,29 +24,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs with two sweeps of three trials."""
     out = tmp_path_factory.mktemp("whole")
     for name in ("mine", "other"):
-        spec = SweepSpec.model_validate(
-            {"family": "transfer", "name": name, "trials": 3, "search": {"dropout": Range(0.0, 0.5)}}
-        )
+        spec = study_spec(name=name, trials=3)
         write_file(out / name, "sweep", None, [spec])
         with Study.open(out / name, spec) as study:
-            while (asked := study.ask()) is not None:
-                study.tell_complete(asked.number, {"val_accuracy": asked.config.dropout}, 1, 1.0, {})
+            run_study(study, lambda asked: {"val_accuracy": asked.config.dropout})
     return out
-
-
-def cut(content: bytes) -> bytes:
-    """Lose the second half."""
-    return content[: len(content) // 2]
-
-
-def blot(content: bytes) -> bytes:
-    """Begin with bytes that are no text."""
-    return b"\xff\xfe\x00" + content[3:]
-
-
-def blank(content: bytes) -> bytes:
-    """Keep the length only."""
-    return bytes(len(content))
 
 
 def change(content: bytes) -> bytes:
@@ -56,35 +37,36 @@ def change(content: bytes) -> bytes:
     return content[:middle] + b"X" + content[middle + 1 :]
 
 
+SPOILT: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda content: content[: len(content) // 2],
+    "begun with bytes that are no text": lambda content: b"\xff\xfe\x00" + content[3:],
+    "of zeros": lambda content: bytes(len(content)),
+    "empty": lambda _: b"",
+    "changed": change,
+}
+
+
 @pytest.mark.parametrize(
-    ("file", "spoil"),
-    [
-        *((file, spoil) for file in (SWEEP, JOURNAL) for spoil in (cut, blot, blank, lambda _: b"")),
-        (JOURNAL, change),
-    ],
+    ("file", "how"), [(file, how) for file in (SWEEP, JOURNAL) for how in SPOILT if (file, how) != (SWEEP, "changed")]
 )
-def test_commands_answer_in_a_line(
-    whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], file: str, spoil: Callable[[bytes], bytes]
-) -> None:
+def test_commands_answer_in_a_line(whole: Path, tmp_path: Path, run: Run, file: str, how: str) -> None:
     """Either the damage does not matter to a command, or it names the file and exits with 2; nothing is a bug."""
     out = Path(shutil.copytree(whole, tmp_path / "runs"))
     path = out / "mine" / file
-    path.write_bytes(spoil(path.read_bytes()))
+    path.write_bytes(SPOILT[how](path.read_bytes()))
     for command in COMMANDS:
-        code = run_command(carsweep, [*command.split(), "--out", str(out)])
-        said = capfd.readouterr()
-        assert code in (DONE, MISTAKE), said.err
+        code, told, error = run(*command.split())
+        assert code in (DONE, MISTAKE), error
         if code == MISTAKE:
-            told = said.err.splitlines()
-            assert len(told) == 1
-            assert file in told[0]
+            assert error.count("\n") == 1
+            assert file in error
             assert not command.startswith("runs")
         elif command == "runs":
-            assert "other" in said.out
+            assert "other" in told
 
 
-def test_status_as_json_holds_the_counts(whole: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_status_as_json_holds_the_counts(whole: Path, run: Run) -> None:
     """A sweep with trials is one JSON object, whatever its counts are."""
-    assert run_command(carsweep, ["status", "mine", "--json", "--out", str(whole)]) == DONE
-    (sweep,) = json.loads(capfd.readouterr().out)["sweeps"]
-    assert (sweep["counts"], sweep["twins"]) == ({"complete": 3}, [])
+    code, told, _ = run("status", "mine", "--json", "--out", whole)
+    (sweep,) = json.loads(told)["sweeps"]
+    assert (code, sweep["counts"], sweep["twins"]) == (DONE, {"complete": 3}, [])

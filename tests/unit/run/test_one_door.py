@@ -211,28 +211,31 @@ def test_trials_of_a_spec_are_as_valid_as_checked_ones() -> None:
             assert made == TrialConfig.model_validate(made.model_dump())
 
 
-def older(folder: Path, spec: SweepSpec, **said: Any) -> None:
-    """Write what versions before the one file left of a sweep."""
-    folder.mkdir(parents=True)
-    (folder / "spec.yaml").write_text(spec.to_yaml())
-    (folder / "sweep_id").write_text(f"{folder.name}-0123456789ab\n")
-    command = {"kind": "sweep", "tracking_uri": None, "tracking_uri_is_secret": False, "specs": [], **said}
-    (folder / "command.json").write_text(json.dumps(command))
-
-
 def test_the_files_of_older_versions_are_read_and_replaced(tmp_path: Path) -> None:
-    """Status and resume take them as they are; the next run writes one file, with the id that MLflow knows."""
-    spec, folder = SweepSpec(family="transfer", name="mine", trials=3), tmp_path / "mine"
-    older(folder, spec, tracking_uri="http://host:5000")
-    command = recall(tmp_path, "mine")
-    assert (command.specs, command.tracking_uri, command.changes) == ((spec,), "http://host:5000", ())
-    assert sweeps_in(tmp_path) == ["mine"]
-    assert sweep_status(tmp_path, "mine").spec.trials == 3
-    assert read_file(folder).id == "mine-0123456789ab"
+    """Of sweeps and jobs; the next run writes one file, with the id that MLflow knows.
+
+    A sweep that was hardly begun had a command without a spec: its name is free.
+    """
+    spec, folder, job = SweepSpec(family="transfer", name="job-transfer"), tmp_path / "job-transfer", tmp_path / "job"
+    folder.mkdir()
+    job.mkdir()
+    command = {"kind": "sweep", "tracking_uri": "http://host:5000", "tracking_uri_is_secret": False, "specs": []}
+    (folder / "command.json").write_text(json.dumps(command))
+    assert sweeps_in(tmp_path) == []
+    (folder / "spec.yaml").write_text(spec.to_yaml())
+    (folder / "sweep_id").write_text("job-transfer-0123456789ab\n")
+    before = recall(tmp_path, "job-transfer")
+    assert (before.specs, before.tracking_uri, before.changes) == ((spec,), "http://host:5000", ())
+    assert sweep_status(tmp_path, "job-transfer").spec == spec
     write_file(folder, "sweep", "http://host:5000", [spec])
     assert [path.name for path in folder.iterdir()] == ["sweep.json"]
-    assert read_file(folder).id == "mine-0123456789ab"
-    assert recall(tmp_path, "mine") == command
+    assert read_file(folder).id == "job-transfer-0123456789ab"
+    assert recall(tmp_path, "job-transfer") == before
+    of_all = {**command, "kind": "all", "tracking_uri_is_secret": True, "specs": [spec.to_yaml()]}
+    (job / "command.json").write_text(json.dumps(of_all))
+    assert sweeps_in(tmp_path, "job") == ["job-transfer"]
+    assert recall(tmp_path, "job", "http://b").specs == (spec,)
+    assert read_file(job).is_secret
 
 
 def test_a_spec_that_is_put_in_place_of_a_damaged_file_keeps_the_sweep_s_runs(tmp_path: Path) -> None:
@@ -243,24 +246,3 @@ def test_a_spec_that_is_put_in_place_of_a_damaged_file_keeps_the_sweep_s_runs(tm
     assert read_file(folder).read_specs() == (spec,)
     write_file(folder, "sweep", None, [spec])
     assert read_file(folder).id == "mine-0123456789ab"
-
-
-def test_a_job_of_an_older_version_is_read(tmp_path: Path) -> None:
-    """It kept the specs of its sweeps as texts."""
-    spec = SweepSpec(family="transfer", name="job-transfer")
-    older(tmp_path / "job-transfer", spec)
-    older(tmp_path / "job", spec, kind="all", tracking_uri_is_secret=True, specs=[spec.to_yaml()])
-    (tmp_path / "job" / "spec.yaml").unlink()
-    assert sweeps_in(tmp_path, "job") == ["job-transfer"]
-    assert recall(tmp_path, "job", "http://b").specs == (spec,)
-    assert read_file(tmp_path / "job").is_secret
-
-
-def test_what_an_older_version_had_hardly_begun_is_begun_anew(tmp_path: Path) -> None:
-    """A process killed between its two files left a command without a spec: the same name is free."""
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "command.json").write_text('{"kind": "sweep", "specs": []}')
-    spec = SweepSpec(family="transfer", name="mine")
-    write_file(tmp_path / "mine", "sweep", None, [spec])
-    assert read_file(tmp_path / "mine").read_specs() == (spec,)
-    assert read_file(tmp_path / "mine").id.startswith("mine-")

@@ -136,14 +136,6 @@ def test_a_plan_counts_the_demo_as_its_run_does() -> None:
     assert (len(train), len(validation)) == (expected.train, expected.validation)
 
 
-@pytest.mark.slow
-def test_a_plan_of_the_drawn_demo_tells_what_it_told_before(run: Run) -> None:
-    """Drawing and reading the demo cars changes none of the numbers."""
-    before, read = (json.loads(run("run", "transfer", "--dry-run", "--json", *more)[1]) for more in ([], ["--read"]))
-    assert before["data"] == read["data"]
-    assert (before["images_read"], read["images_read"]) == (False, True)
-
-
 def test_a_sweep_does_not_go_on_with_other_images(tmp_path: Path) -> None:
     """Be they changed, or demo cars that an older version drew: nothing but a new sweep helps."""
     stages, folder = StageStore(tmp_path / "stages"), tmp_path / "old"
@@ -154,22 +146,6 @@ def test_a_sweep_does_not_go_on_with_other_images(tmp_path: Path) -> None:
     after = prepare_dataset(DataConfig(path=str(draw_pictures(tmp_path / "redrawn", classes=3))), stages, 32)
     with pytest.raises(InputError, match=r"'old' was begun on other images.* start a new sweep with another --name"):
         require_same_data(folder, after)
-
-
-@pytest.mark.slow
-def test_a_sweep_on_older_demo_cars_is_looked_at_and_not_resumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status and compare read it after the demo cars were redrawn; resume refuses in one sentence, exit code 2."""
-    monkeypatch.setattr("carcls.data.demo._PER_CLASS", {"train": 4, "test": 1})
-    scratch = ("--set", "epochs=1", "image_size=32", "width=4")
-    code, _, err = run("run", "scratch", "--name", "old", "--trials", "1", "--out", "runs", *scratch)
-    assert code == 0, err
-    monkeypatch.setattr("carcls.data.demo.FOLDER_NAME", "demo-v999-seed0")
-    monkeypatch.setattr("carcls.data.demo._PER_CLASS", {"train": 5, "test": 1})
-    code, _, err = run("resume", "old", "--trials", "+1", "--out", "runs")
-    assert code == 2
-    assert "'old' was begun on other images" in err.splitlines()[-1]
-    for command in (("status", "old"), ("compare", "old")):
-        assert run(*command, "--out", "runs")[0] == 0
 
 
 def test_neighbours_that_nobody_asked_for_are_cut_to_the_gallery() -> None:

@@ -14,9 +14,9 @@ import pytest
 from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
 from carcls.errors import InputError, SpecError
-from sweeps.results.result import TestReading
+from sweeps.results.result import TestEvaluation
 from sweeps.run.command import Command, chosen_experiments, specs_of_experiments
-from sweeps.run.reproduction import Reproduced, Reproduction, reproduced, reproduction_of
+from sweeps.run.reproduction import Reproduced, Reproduction, reproduction_of
 from sweeps.spec.documented import EXPERIMENTS, LEAK_MARK, find_experiment
 from sweeps.spec.spec import SweepSpec
 from sweeps.trial import Status, TrialRecord
@@ -62,25 +62,16 @@ def test_at_the_documented_scale_nothing_differs_from_the_documentation() -> Non
             assert spec.changed_settings(name) == {}
 
 
-def test_a_setting_reaches_the_families_that_it_means_something_in() -> None:
-    """Neighbours reach retrieval only, widths scratch only, epochs everyone; of one experiment there is one sweep."""
-    specs = specs_of("unfreezing=full", "k=5", "width=8", "epochs=4", weights="random")
-    assert {family: spec.fixed for family, spec in specs.items()} == {
-        "transfer": {"unfreezing": "full", "epochs": 4, "weights": "random"},
-        "retrieval": {"unfreezing": "full", "k": 5, "epochs": 4, "weights": "random"},
-        "scratch": {"width": 8, "epochs": 4},
-    }
+def test_every_changed_setting_is_told_where_it_means_something() -> None:
+    """What is run otherwise than documented has both values; what cannot matter is not listed. One sweep a family."""
+    specs = specs_of("unfreezing=full", "k=5", "width=8", "epochs=4", "weights=random")
     for name in specs["scratch"].experiments:
         assert specs["scratch"].changed_settings(name) == {"width": (32, 8), "epochs": (40, 4)}
-    (only,) = specs_of(experiments=(NAMES[5],)).values()
-    assert (only.family, only.experiments, only.trials) == ("retrieval", (NAMES[5],), 1)
-
-
-def test_every_changed_setting_is_told() -> None:
-    """What is run otherwise than documented is listed with both values; what cannot matter is not."""
     spec = specs_of("loss=cosine", "backbone_lr=0.01")["transfer"]
     assert spec.changed_settings("transfer/frozen") == {"loss": ("cross_entropy", "cosine")}
     assert set(spec.changed_settings("transfer/finetuned")) == {"loss", "backbone_lr"}
+    (only,) = specs_of(experiments=(NAMES[5],)).values()
+    assert (only.family, only.experiments, only.trials) == ("retrieval", (NAMES[5],), 1)
 
 
 def test_the_scale_of_the_demo_is_that_of_its_presets() -> None:
@@ -113,20 +104,20 @@ def test_a_set_that_cannot_be_meant_is_refused(text: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-def row(name: str, test: dict[str, float] | str | None = None, **config: Any) -> Reproduced:
+def row(name: str, test: dict[str, float] | str | None = None) -> Reproduced:
     """Return an experiment that came out at half of everything, or so, or that failed, on 8,041 test images."""
     if not isinstance(test, str):
         shares = test or dict.fromkeys(("loss", "accuracy", "f1", "precision", "recall"), 0.5)
-        test = TestReading({f"test_{measure}": value for measure, value in shares.items()}, (0.489, 0.511), 8041)
+        test = TestEvaluation({f"test_{measure}": value for measure, value in shares.items()}, (0.489, 0.511), 8041)
     status: Status = "failed" if isinstance(test, str) else "complete"
-    record = TrialRecord(0, name, {}, config, status, {"val_accuracy": 0.6}, 1, 1.0)
-    return reproduced(specs_of(experiments=(name,))[name.partition("/")[0]], name, record, test)
+    record = TrialRecord(0, name, {}, {}, status, {"val_accuracy": 0.6}, 1, 1.0)
+    return Reproduced(find_experiment(name), {}, record, test)
 
 
 def reproduction(*rows: Reproduced, **changes: Any) -> Reproduction:
     """Return a reproduction on Stanford Cars."""
     splits = {"train": 6922, "validation": 1222, "test": 8041}
-    best = {row.family: row.name for row in rows}
+    best = {row.experiment.family: row.experiment.name for row in rows}
     return replace(Reproduction("mine", "stanford_cars", False, splits, 196, True, rows, best), **changes)
 
 
@@ -179,7 +170,7 @@ def test_the_best_of_a_family_is_the_best_by_validation() -> None:
 
 
 def test_what_differs_is_told_under_its_table() -> None:
-    """Each change has its sentence, with the experiments that it is a change of; micro-batches are one."""
+    """Each change has its sentence, with the experiments that it is a change of."""
     shared = {"backbone": ("resnet50", "efficientnet_lite0"), "epochs": (10, 2)}
     first = replace(row("transfer/frozen"), changed=shared)
     second = replace(row("transfer/finetuned"), changed={**shared, "dropout": (0.5, 0.1)})
@@ -188,7 +179,6 @@ def test_what_differs_is_told_under_its_table() -> None:
     assert "- all: epochs 2 instead of 10." in lines
     assert "- finetuned: dropout 0.1 instead of 0.5." in lines
     assert "instead of" not in reproduction(row("transfer/frozen")).markdown()
-    assert row("transfer/frozen", micro_batch=8).changed == {"micro_batch": (None, 8)}
 
 
 def test_an_experiment_in_micro_batches_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +192,7 @@ def test_an_experiment_in_micro_batches_is_its_own(monkeypatch: pytest.MonkeyPat
     result = SimpleNamespace(sweep=spec.name, family="transfer", trials=(record,), data=data)
     dataset = SimpleNamespace(manifest=SimpleNamespace(images=()))
     monkeypatch.setattr("sweeps.run.reproduction.Dataset.load", lambda _: dataset)
-    tests = {name: TestReading({"test_accuracy": 0.5}, (0.4, 0.6), 3)}
+    tests = {name: TestEvaluation({"test_accuracy": 0.5}, (0.4, 0.6), 3)}
     made = reproduction_of(Command("reproduce", "mine", (spec,)), [result], tests)  # type: ignore[list-item]
     assert [(one.status, one.changed) for one in made.comparisons] == [("complete", {"micro_batch": (None, 8)})]
     assert made.best == {"transfer": name}

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from carcls.catalog import FAMILIES
 from carcls.data.config import DataSummary
 from carcls.errors import SpecError
 from sweeps.cli.summary import print_outcome
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.result import Registered, SweepResult, TestReading
+from sweeps.results.result import Registered, SweepResult, TestEvaluation
 from sweeps.run.command import specs_of_all
 from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Together
 from sweeps.run.several import with_share
-from sweeps.spec.spec import FAMILIES, SweepSpec
+from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.text import Column
 from sweeps.trial import TrialRecord
@@ -68,7 +69,7 @@ def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepR
     if accuracy is not None:
         metrics = {"val_accuracy": accuracy}
         trials = (TrialRecord(0, f"{family}/densenet121-k7-cosine", {}, {}, "complete", metrics, 1, 1.0),)
-        test = TestReading({"test_accuracy": accuracy, "test_f1": accuracy}, (accuracy - 0.01, accuracy + 0.01), 9)
+        test = TestEvaluation({"test_accuracy": accuracy, "test_f1": accuracy}, (accuracy - 0.01, accuracy + 0.01), 9)
         registered = Registered(f"carsweep-{family}", "12", "challenger", "")
     data, winner = DataSummary("cars", "d", 0, 0, {"validation": 1900}), None if accuracy is None else 0
     made = SweepResult("a", family, "/", data, Leaderboard(trials), winner, test, registered, "", 7e4)

@@ -144,7 +144,7 @@ def test_a_near_duplicate_takes_over_the_result_and_costs_nothing(
 
     assert all(b - a > 0.1 for a, b in pairwise(sorted(place(asked.config.model_dump()) for asked in done)))
     assert 5 <= len(done) == len(listed) <= 10
-    twins = [(record.config, twin) for record in listed for twin in record.twins]
+    twins = [(record.config, twin) for record in listed for twin in record.duplicates]
     assert twins
     assert all(twin.near and abs(place(twin.settings) - place(config)) <= 0.1 for config, twin in twins)
     numbers = [record.number for record in listed] + [twin.number for _, twin in twins]
@@ -159,7 +159,7 @@ def test_what_is_asked_for_by_name_is_run_however_near(tmp_path: Path, changes: 
     """Two starts 0.0001 apart are both run; with a share of 0 so is everything that is not equal."""
     with Study.open(tmp_path, spec_of(search={"dropout": Range(0.0, 0.5)}, **changes)) as study:
         assert len(run_all(study)) == trials
-        assert not [twin for record in study.records() for twin in record.twins]
+        assert not [twin for record in study.records() for twin in record.duplicates]
 
 
 def test_other_choices_and_running_trials_are_no_near_duplicates(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_other_choices_and_running_trials_are_no_near_duplicates(tmp_path: Path)
         for asked in running:
             complete(study, asked, measured(asked))
         run_all(study)
-        pairs = [(record, twin) for record in study.records() for twin in record.twins]
+        pairs = [(record, twin) for record in study.records() for twin in record.duplicates]
         assert all(twin.settings["optimizer"] == record.config["optimizer"] for record, twin in pairs)
 
 

@@ -9,11 +9,11 @@ from typing import Any, get_args
 import pytest
 from helpers import spec_of_yaml
 
+from carcls.catalog import FAMILIES
 from carcls.config import TrialConfig, default_of
 from carcls.data.config import DataConfig
 from sweeps.spec.documented import EXPERIMENTS, LEAK_MARK, DocumentedExperiment, experiments_of, find_experiment
 from sweeps.spec.loading import load_spec, packaged_specs
-from sweeps.spec.spec import FAMILIES
 from sweeps.spec.yaml_text import read_tree, read_value
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "experiments.md").read_text(encoding="utf-8")

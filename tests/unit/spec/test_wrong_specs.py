@@ -22,6 +22,7 @@ import pytest
 import yaml
 from helpers import spec_of_yaml
 
+from carcls.catalog import FAMILIES
 from carcls.config import default_of
 from carcls.errors import InputError
 from sweeps.cli import run as run_commands
@@ -30,7 +31,7 @@ from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.run.remembered import recall
 from sweeps.run.status import sweeps_in
 from sweeps.spec.loading import edit_spec, load_spec, packaged_specs
-from sweeps.spec.spec import FAMILIES, SECTIONS, SWEEP_SETTINGS, SweepSpec
+from sweeps.spec.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec
 from sweeps.spec.values import TRIAL_SETTINGS
 
 WRONG_SPECS = 1000

@@ -70,7 +70,9 @@ def test_a_sampler_draws_from_the_space_the_same_again_and_learns_as_it_says(nam
     def draw(records: list[TrialRecord], seed: int = 0) -> dict[str, Any]:
         return Sampler(PLANE, seed, name=name).draw(records, len(records))
 
+    optuna.logging.set_verbosity(optuna.logging.INFO)
     low, high = draw(peak_at(0.1)), draw(peak_at(0.6))
+    assert optuna.logging.get_verbosity() == optuna.logging.ERROR  # it would tell of each draw
     for drawn in (low, high):
         assert drawn.keys() == PLANE.keys()
         assert all(fits(PLANE[setting], value) for setting, value in drawn.items())
@@ -89,7 +91,7 @@ def test_a_sequence_is_evener_than_chance() -> None:
     for name, points in drawn.items():
         sampler, trials = Sampler(square, 0, name=name), trials_of(32)
         points += [[2 * value for value in sampler.draw(trials[:n], n).values()] for n in range(32)]
-        derived = [TrialRecord(40, None, {}, {}, "complete", {}, 1, 0.0, sibling_of=3)]
+        derived = [TrialRecord(40, None, {}, {}, "complete", {}, 1, 0.0, derived_from=3)]
         assert sampler.draw([*trials[:7], *derived], 41) == sampler.draw(trials[:7], 7)
     assert qmc.discrepancy(np.array(drawn["qmc"])) < qmc.discrepancy(np.array(drawn["random"])) / 2
 
@@ -126,20 +128,19 @@ def test_a_sampler_is_a_record_and_a_row(tmp_path: Any, monkeypatch: pytest.Monk
     assert asked.settings.keys() == {"dropout"}
 
 
-@pytest.mark.parametrize(
-    ("domain", "never"),
-    [
-        (Range(0.0, 0.5), "0.5"),
-        (Range(1e-5, 1e-1, log=True), 0.0),
-        (Range(2, 8, step=3), 4),
-        (Range(1, 64, step=1, log=True), True),
-        (Choice(("adam", "sgd")), "SGD"),
-        (Choice((True, False)), 1),
-        (Choice((1, 2.5, "x")), 2),
-    ],
-    ids=str,
-)
-def test_distributions_hold_what_their_domains_draw(domain: Range | Choice, never: object) -> None:
+ROWS = [
+    (Range(0.0, 0.5), "0.5"),
+    (Range(1e-5, 1e-1, log=True), 0.0),
+    (Range(2, 8, step=3), 4),
+    (Range(1, 64, step=1, log=True), True),
+    (Choice(("adam", "sgd")), "SGD"),
+    (Choice((True, False)), 1),
+    (Choice((1, 2.5, "x")), 2),
+]
+
+
+@pytest.mark.parametrize(("domain", "never"), ROWS, ids=str)
+def test_distributions_hold_what_their_domains_draw(domain: Domain, never: object) -> None:
     """Optuna takes the ends of a domain and whatever is drawn from it, and draws itself what fits into it.
 
     A value outside of a range, between its steps or of another type does not fit.

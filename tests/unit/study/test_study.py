@@ -9,13 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from helpers import ask, asked_of, complete, rewrite_journal, run_study, study_spec
 
 from carcls.errors import InputError
 from carcls.outcome import Measurement
-from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, Range
 from sweeps.study.journal import JOURNAL
 from sweeps.study.records import read_history
@@ -101,49 +99,6 @@ def test_the_same_seed_asks_the_same_even_over_a_restart(tmp_path: Path, sampler
     assert other[2:] != [a.settings for a in pieces][2:]
 
 
-def test_the_search_learns_and_optuna_stays_quiet(tmp_path: Path) -> None:
-    """Later trials score better on average than the random ones of the start; no draw is told on stderr."""
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    with Study.open(tmp_path, spec_of(trials=40, experiments=())) as study:
-        scores = [score(asked) for asked in run_all(study)]
-    assert optuna.logging.get_verbosity() == optuna.logging.ERROR
-    assert sum(scores[-10:]) / 10 > sum(scores[:8]) / 8
-
-
-def test_a_trial_that_others_beat_is_pruned_at_its_step(tmp_path: Path) -> None:
-    """Successive halving stops a worse trial at its rung; the record keeps the step and the last measurement.
-
-    A trial that led there and then became NaN came to nothing: whoever is best without it goes on.
-    """
-    with Study.open(tmp_path, spec_of(experiments=())) as study:
-        failing, good, bad = ask(study), ask(study), ask(study)
-        assert not study.report(failing.number, Measurement(1, {"val_accuracy": 0.99}))
-        assert study.report(failing.number, Measurement(2, {"val_accuracy": math.nan}))
-        assert not study.report(good.number, Measurement(1, {"val_accuracy": 0.9, "val_loss": 1.0}))
-        assert study.report(bad.number, Measurement(1, {"val_accuracy": 0.1, "val_loss": 3.0}))
-        study.tell_pruned(bad.number)
-        record = study.record(bad.number)
-    assert (record.status, record.epochs) == ("pruned", 1)
-    assert record.metrics == {"val_accuracy": 0.1, "val_loss": 3.0}
-    assert "after epoch 1" in record.reason
-
-
-def test_who_is_never_pruned(tmp_path: Path) -> None:
-    """Documented experiments, though others are measured by them; whoever finished its last epoch; all, when asked."""
-    with Study.open(tmp_path / "documented", spec_of()) as study:
-        good, bad, searched = ask(study), ask(study), ask(study)
-        assert not study.report(good.number, Measurement(1, {"val_accuracy": 0.9}))
-        assert not any(study.report(bad.number, Measurement(epoch, {"val_accuracy": 0.01})) for epoch in range(1, 10))
-        assert study.report(searched.number, Measurement(1, {"val_accuracy": 0.5}))
-    never = EarlyStopping(enabled=False)
-    for name, changes in (("last", {"config": {"epochs": 2}}), ("never", {"early_stopping": never})):
-        with Study.open(tmp_path / name, spec_of(experiments=(), **changes)) as study:
-            good, bad = ask(study), ask(study)
-            study.report(good.number, Measurement(1, {"val_accuracy": 0.9}))
-            assert study.report(bad.number, Measurement(1, {"val_accuracy": 0.1})) == (name == "last")
-            assert not study.report(bad.number, Measurement(2, {"val_accuracy": 0.1}))
-
-
 @pytest.mark.parametrize("metrics", [{"val_accuracy": math.nan}, {"val_accuracy": 0.5, "train_loss": math.inf}])
 def test_a_measurement_that_is_not_finite_fails_the_trial(tmp_path: Path, metrics: dict[str, float]) -> None:
     """NaN or infinity in any metric fails the trial with its reason and keeps the last finite measurement."""
@@ -201,14 +156,6 @@ def test_what_costs_no_attempt_may_happen_any_number_of_times(tmp_path: Path, wa
                 study.report(0, Measurement(last, {"val_accuracy": last / 10}))
 
 
-def test_a_driver_that_died_while_asking_leaves_no_trial(tmp_path: Path) -> None:
-    """A trial that an older version began but never handed out is not shown and costs no budget."""
-    (tmp_path / JOURNAL).touch()
-    rewrite_journal(tmp_path, lambda _: [{"op_code": 4, "study_id": 0}])
-    with Study.open(tmp_path, spec_of(experiments=())) as study:
-        assert len(run_all(study)) == len(study.records()) == 6
-
-
 def test_a_config_that_was_complete_before_is_not_computed_again(tmp_path: Path) -> None:
     """A small space is exhausted: each config is handed out, listed and announced once, with those drawn again.
 
@@ -221,7 +168,7 @@ def test_a_config_that_was_complete_before_is_not_computed_again(tmp_path: Path)
         assert [record.number for record in study.take_finished()] == numbers
     assert sorted(a.config.dropout for a in asked) == [0.0, 0.1, 0.2]
     assert [record.number for record in records] == numbers
-    drawn = [(twin, record) for record in records for twin in record.twins]
+    drawn = [(twin, record) for record in records for twin in record.duplicates]
     assert drawn
     assert all((twin.settings, twin.near) == (record.settings, False) for twin, record in drawn)
     assert sorted([*numbers, *(twin.number for twin, _ in drawn)]) == list(range(len(numbers) + len(drawn)))
@@ -244,7 +191,7 @@ def test_a_duplicate_of_a_running_trial_is_not_run(tmp_path: Path) -> None:
         assert study.report(asked[1].number, Measurement(1, {"val_accuracy": 0.1}))
         study.tell_pruned(asked[1].number)
         study.tell_failed(asked[2].number, "no memory")
-        twins = [(record.config["dropout"], record.status) for record in study.records() if record.twins]
+        twins = [(record.config["dropout"], record.status) for record in study.records() if record.duplicates]
         assert twins
         assert study.ask() is None
         assert len(study.records()) == 3
@@ -263,55 +210,64 @@ def test_a_sweep_can_be_extended_but_not_become_another(tmp_path: Path) -> None:
         Study.open(tmp_path, spec_of(trials=5, seed=7))
 
 
-def test_an_epoch_costs_one_line_of_its_metrics(tmp_path: Path) -> None:
-    """The journal has each epoch's whole measurement once, in one line."""
-    metrics = {f"metric_{i}": 0.123456789 for i in range(20)} | {"val_accuracy": 0.5}
-    with Study.open(tmp_path, spec_of(experiments=(), early_stopping=EarlyStopping(enabled=False))) as study:
-        asked = ask(study)
-        before = (tmp_path / JOURNAL).stat().st_size
-        for epoch in (*range(1, 101), 100):
-            study.report(asked.number, Measurement(epoch, metrics))
-        grown = (tmp_path / JOURNAL).stat().st_size - before
-    assert grown < 100 * (len(json.dumps(metrics)) + 200)
-    lines = (tmp_path / JOURNAL).read_text().splitlines()
-    assert sum("measured" in json.loads(line) for line in lines) == 100
+def test_starts_are_run_after_the_experiments_and_once(tmp_path: Path) -> None:
+    """A start may lie outside of the search space, comes before the search, and is not run again after a restart."""
+    spec = spec_of(experiments=("transfer/frozen",), starts=({"dropout": 0.66, "epochs": 4},), trials=4)
+    with Study.open(tmp_path, spec) as study:
+        first, second = ask(study), ask(study)
+        for asked in (first, second):
+            complete(study, asked, {"val_accuracy": 0.5})
+    assert (first.experiment, second.experiment) == ("transfer/frozen", None)
+    assert (second.config.dropout, second.config.epochs) == (0.66, 4)
+    with Study.open(tmp_path, spec) as study:
+        rest = run_all(study)
+    assert len(rest) == 2
+    assert all(asked.config.dropout != 0.66 for asked in rest)
 
 
 def test_a_trial_has_its_epochs_whoever_reads_it(tmp_path: Path) -> None:
-    """Each epoch once and in order: in the driver that heard them, in the next one, and for those who only look."""
-    told = [Measurement(epoch, {"val_accuracy": epoch / 10, "val_loss": 1.0}, trained=epoch > 1) for epoch in (1, 2, 3)]
+    """Each epoch once and in order: in the driver that heard them, in the next one, and for those who only look.
+
+    The journal has each whole measurement in one line, and does not repeat what else it knows of the trial.
+    """
+    metrics = {f"metric_{i}": 0.123456789 for i in range(20)}
+    first = [Measurement(epoch, {"val_accuracy": epoch / 10, **metrics}, trained=epoch > 1) for epoch in (1, 2, 3)]
     with Study.open(tmp_path, spec_of(experiments=())) as study:
-        first, second = ask(study), ask(study)
-        for measurement in told:
-            study.report(first.number, measurement)
-            study.report(second.number, measurement)
-        record = study.record(first.number)
-        assert list(record.history) == told
-        assert (record.metrics, record.epochs) == (told[-1].metrics, 3)
+        numbers = [ask(study).number for _ in range(2)]
+        before = (tmp_path / JOURNAL).stat().st_size
+        for measurement in first:
+            for number in numbers:
+                study.report(number, measurement)
+        assert (tmp_path / JOURNAL).stat().st_size - before < 6 * (len(json.dumps(first[0].metrics)) + 200)
+        record = study.record(numbers[0])
+        assert list(record.history) == first
+        assert (record.metrics, record.epochs) == (first[-1].metrics, 3)
     with Study.open(tmp_path, spec_of(experiments=())) as study:
         ask(study)
         # A process that died after its report tells it again, perhaps otherwise; the first report stands.
-        study.report(first.number, replace(told[-1], metrics={"val_accuracy": 0.9}))
-        assert [list(r.history) for r in study.records()] == [told, told]
-        assert study.record(second.number).history[1:] == tuple(told[1:])
+        study.report(numbers[0], replace(first[-1], metrics={"val_accuracy": 0.9}))
+        assert [list(r.history) for r in study.records()] == [first, first]
+        assert study.record(numbers[1]).history[1:] == tuple(first[1:])
     seen = read_history(tmp_path).records[0].history
-    assert list(seen) == told
+    assert list(seen) == first
     (tmp_path / JOURNAL).write_text("another one\n")
     with pytest.raises(InputError, match="written anew"):
         list(seen)
 
 
-def test_a_journal_of_older_versions_has_the_accuracy_of_each_epoch(tmp_path: Path) -> None:
-    """Its epochs hold the objective alone."""
+def test_journals_of_older_versions_are_read(tmp_path: Path) -> None:
+    """Their epochs hold the objective alone; a trial that was begun but never handed out is none."""
     with Study.open(tmp_path, spec_of(experiments=())) as study:
         study.report(ask(study).number, Measurement(1, {"val_accuracy": 0.5, "val_loss": 1.0}))
 
     def as_before(logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for log in (log for log in logs if "measured" in log):
             log["intermediate_value"] = log.pop("measured")["metrics"]["val_accuracy"]
-        return logs
+        return [*logs, {"op_code": 4, "study_id": 0}]
 
     rewrite_journal(tmp_path, as_before)
     (record,) = read_history(tmp_path).records
     assert list(record.history) == [Measurement(1, {"val_accuracy": 0.5})]
     assert (record.metrics, record.epochs) == ({"val_accuracy": 0.5}, 1)
+    with Study.open(tmp_path, spec_of(experiments=())) as study:
+        assert len(run_all(study)) == len(study.records()) == 6

@@ -1,24 +1,26 @@
 """The training loop: cached equals computed, resumed equals uninterrupted, frozen stays frozen, NaN stops."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import events_of
+from hypothesis import example, given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from carcls.config import TrialConfig
-from carcls.errors import NonFiniteLoss
-from carcls.models.classifier import build_classifier
+from carcls.errors import InputError, NonFiniteLoss
+from carcls.models.classifier import build_backbone_of, build_classifier, stand_in
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.training import loop
 from carcls.training.checkpoint import load_model
-from carcls.training.features import FrozenFeatures
-from carcls.training.images import ImageSource
-from carcls.training.loop import Trainer
+from carcls.training.embeddings import Embedder, FrozenFeatures
+from carcls.training.images import ImageSource, batches
+from carcls.training.loop import Trainer, micro_batches
 
 CLASSES = 4
 IMAGES = 40
@@ -36,6 +38,11 @@ SMALL = TrialConfig(
     precision="fp32",
 )
 PLAIN = SMALL.model_copy(update={"augmentation_strength": 0, "dropout": 0.0})
+SCRATCH = TrialConfig(family="scratch", backbone="scratch", depth=2, width=4, image_size=SIDE, precision="fp32")
+
+
+def _changed(config: TrialConfig, **settings: object) -> TrialConfig:
+    return config.model_copy(update=settings)
 
 
 def _pixels() -> np.ndarray:
@@ -46,13 +53,16 @@ def _pixels() -> np.ndarray:
     return (pixels + tints[np.arange(IMAGES) % CLASSES][:, None, None, :]).astype(np.uint8)
 
 
-def _trainer(config: TrialConfig, store: StageStore | None) -> Trainer:
-    torch.manual_seed(0)
-    classifier = build_classifier(config, CLASSES).to(memory_format=torch.channels_last)
+def _trainer(config: TrialConfig, store: StageStore | None = None, train: int = 28) -> Trainer:
+    """Return a trainer on so many images; with a store a frozen trial's backbone is a stand-in."""
+    bare = stand_in(config.backbone) if store and config.unfreezing == "frozen" else None
+    classifier = build_classifier(config, CLASSES, bare).to(memory_format=torch.channels_last)
     images = ImageSource(_pixels(), classifier.backbone.mean, classifier.backbone.std, torch.device("cpu"))
-    rows = np.arange(IMAGES)
-    features = FrozenFeatures(store, lambda: classifier.backbone, images, "fp32", {"data": "blobs"}) if store else None
-    return Trainer(config, classifier, images, rows % CLASSES, rows[:28], rows[28:], "fp32", features)
+    rows, features = np.arange(IMAGES), None
+    if store:
+        embedder = Embedder(store, lambda: build_backbone_of(config), lambda _: images, "fp32", 8)
+        features = FrozenFeatures(embedder, {"data": "tints"})
+    return Trainer(config, classifier, images, rows % CLASSES, rows[:train], rows[28:], "fp32", features)
 
 
 def _fit(trainer: Trainer, folder: Path) -> tuple[NDArray[np.float32], list[Measurement]]:
@@ -71,35 +81,16 @@ def _numbers(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name != "seconds"}
 
 
-def _losses_of_every_step(trainer: Trainer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    losses: list[float] = []
-    step = trainer._step
-
-    def noted(parts: Iterable[tuple[torch.Tensor, torch.Tensor]], size: int) -> torch.Tensor:
-        loss = step(parts, size)
-        losses.append(float(loss))
-        return loss
-
-    monkeypatch.setattr(trainer, "_step", noted)
-    _fit(trainer, folder)
-    return losses
-
-
 @pytest.mark.parametrize(("unfreezing", "closed"), [("frozen", 3), ("2:all", 2)])
-def test_cached_views_train_the_same_steps_as_computing_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unfreezing: str, closed: int
-) -> None:
-    """Step for step, a trial on cached views of the images has the losses, metrics and weights of one that computes.
+def test_cached_views_train_the_same_epochs_as_computing_them(tmp_path: Path, unfreezing: str, closed: int) -> None:
+    """Epoch for epoch, a trial on cached views of the images has the measures and weights of one that computes.
 
-    Until the step after the backbone opens: from there on BatchNorm makes much of a little rounding.
+    Until the backbone is unfrozen: from there on BatchNorm makes much of a little rounding.
     """
-    config = SMALL.model_copy(update={"unfreezing": unfreezing})
-    cached, computed = _trainer(config, StageStore(tmp_path / "store")), _trainer(config, None)
-    losses = _losses_of_every_step(cached, tmp_path / "a", monkeypatch)
-    expected = _losses_of_every_step(computed, tmp_path / "b", monkeypatch)
-    assert len(losses) == 3 * 4
-    alike = 4 * closed + 1
-    assert losses[:alike] == pytest.approx(expected[:alike], rel=1e-4)
+    config = _changed(SMALL, unfreezing=unfreezing)
+    cached, computed = _trainer(config, StageStore(tmp_path / "store")), _trainer(config)
+    _fit(cached, tmp_path / "a")
+    _fit(computed, tmp_path / "b")
     for ours, theirs in zip(cached.progress.history[:closed], computed.progress.history[:closed], strict=True):
         assert _numbers(ours) == pytest.approx(_numbers(theirs), rel=1e-3)
     if unfreezing == "frozen":
@@ -107,14 +98,14 @@ def test_cached_views_train_the_same_steps_as_computing_them(
 
 
 def test_each_view_is_computed_once_for_all_frozen_trials(tmp_path: Path) -> None:
-    """A second frozen trial with other head settings computes no features; one that unfreezes shares its head phase."""
+    """A second trial with other head settings computes no features, and neither does one that unfreezes later."""
     store = StageStore(tmp_path / "store")
     _fit(_trainer(SMALL, store), tmp_path / "a")
-    made = [event for event in events_of(store) if event.event == "made"]
+    made = [event for event in events_of(store) if (event.event, event.kind) == ("made", "features")]
     assert len(made) == 3 + 1  # one view an epoch, and the validation images as they are
     for name, other in (("b", {"head_lr": 0.01, "dropout": 0.0, "batch_size": 5}), ("c", {"unfreezing": "2:1"})):
-        _fit(_trainer(SMALL.model_copy(update=other), store), tmp_path / name)
-    assert [event for event in events_of(store) if event.event == "made"] == made
+        _fit(_trainer(_changed(SMALL, **other), store), tmp_path / name)
+    assert [event for event in events_of(store) if (event.event, event.kind) == ("made", "features")] == made
 
 
 @pytest.mark.parametrize(("unfreezing", "optimizer"), [("frozen", "sgd"), ("1:1,2:all", "adamw"), ("1:1,2:all", "sgd")])
@@ -124,7 +115,7 @@ def test_a_trial_killed_after_any_epoch_goes_on_to_the_same_numbers(
     """Weights and measurements after a resume are those of the uninterrupted trial, bit for bit."""
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_HEADS", 0.0)
     settings = {"unfreezing": unfreezing, "optimizer": optimizer, "lr_schedule": "onecycle", "label_smoothing": 0.1}
-    config, store = SMALL.model_copy(update=settings), StageStore(tmp_path / "store")
+    config, store = _changed(SMALL, **settings), StageStore(tmp_path / "store")
     whole, resumed = _trainer(config, store), _trainer(config, store)
     logits, expected = _fit(whole, tmp_path / "whole")
     folder = tmp_path / "killed"
@@ -148,8 +139,8 @@ def _interrupt_after(epoch: int) -> Callable[[Measurement], None]:
 
 def test_the_written_model_answers_as_the_trained_one(tmp_path: Path) -> None:
     """Loading the trained tensors over a fresh classifier gives the validation logits of the last epoch."""
-    config = SMALL.model_copy(update={"unfreezing": "1:2"})
-    trainer, fresh = _trainer(config, StageStore(tmp_path / "store")), _trainer(config, None)
+    config = _changed(SMALL, unfreezing="1:2")
+    trainer, fresh = _trainer(config, StageStore(tmp_path / "store")), _trainer(config)
     logits, _ = _fit(trainer, tmp_path / "trial")
     load_model(tmp_path / "trial", fresh.classifier)
     fresh.progress = trainer.progress
@@ -162,8 +153,8 @@ def test_training_without_validation_images_is_the_same_training(tmp_path: Path,
 
     Neither weights nor BatchNorm statistics of a frozen backbone have moved; in full training both have.
     """
-    config, store = SMALL.model_copy(update={"unfreezing": unfreezing}), StageStore(tmp_path / "store")
-    measured, blind = _trainer(config, store), _trainer(config, store)
+    config = _changed(SMALL, unfreezing=unfreezing)
+    measured, blind = _trainer(config), _trainer(config)
     before = {name: tensor.clone() for name, tensor in blind.classifier.backbone.state_dict().items()}
     _fit(measured, tmp_path / "measured")
     blind.validation = blind.validation[:0]
@@ -176,39 +167,39 @@ def test_training_without_validation_images_is_the_same_training(tmp_path: Path,
     assert moved >= {"running_mean", "weight"} if unfreezing == "full" else not moved
 
 
-@pytest.mark.parametrize("unfreezing", ["frozen", "full"])
-def test_the_loss_is_what_is_minimised_and_validation_stays_cross_entropy(tmp_path: Path, unfreezing: str) -> None:
+def test_the_loss_is_what_is_minimised_and_validation_stays_cross_entropy(tmp_path: Path) -> None:
     """With the cosine loss training minimises that one; the validation loss is the cross entropy of the same logits."""
-    config = SMALL.model_copy(update={"unfreezing": unfreezing, "loss": "cosine", "epochs": 2, "label_smoothing": 0.1})
-    trainer, other = _trainer(config, None), _trainer(config.model_copy(update={"loss": "cross_entropy"}), None)
+    config = _changed(SMALL, loss="cosine", epochs=2, label_smoothing=0.1)
+    trainer, other = _trainer(config), _trainer(_changed(config, loss="cross_entropy"))
     logits, _ = _fit(trainer, tmp_path / "cosine")
     labels = torch.from_numpy(trainer.labels[trainer.validation])
     cross_entropy = torch.nn.functional.cross_entropy(torch.from_numpy(logits), labels).item()
     assert trainer.progress.history[-1]["val_loss"] == pytest.approx(cross_entropy, rel=1e-4)
     _fit(other, tmp_path / "cross entropy")
     assert trainer.progress.history[0]["train_loss"] < other.progress.history[0]["train_loss"] / 1.1
-    assert not torch.equal(trainer.classifier.head.weight, other.classifier.head.weight)
 
 
-def test_a_head_on_frozen_features_learns_what_can_be_learned(tmp_path: Path) -> None:
-    """Twenty epochs of the head alone tell the tints apart, far above chance."""
-    config = PLAIN.model_copy(update={"epochs": 20, "head_lr": 0.02})
-    _, reports = _fit(_trainer(config, StageStore(tmp_path / "store")), tmp_path / "trial")
-    assert reports[-1].metrics["val_accuracy"] >= 0.75
-    assert reports[-1].metrics["val_loss"] < reports[0].metrics["val_loss"]
-
-
-def test_full_training_fits_the_training_images(tmp_path: Path) -> None:
-    """With everything open the training loss falls to less than half."""
-    settings = {"unfreezing": "full", "optimizer": "adamw", "lr_schedule": "onecycle", "epochs": 8, "head_lr": 5e-3}
-    _, reports = _fit(_trainer(PLAIN.model_copy(update=settings), None), tmp_path / "trial")
-    assert reports[-1].metrics["train_loss"] < reports[0].metrics["train_loss"] / 2
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"epochs": 20, "head_lr": 0.02},
+        {"unfreezing": "full", "optimizer": "adamw", "lr_schedule": "onecycle", "epochs": 8, "head_lr": 5e-3},
+    ],
+    ids=["head", "full"],
+)
+def test_what_can_be_learned_is_learned(tmp_path: Path, settings: dict[str, object]) -> None:
+    """The training loss falls to less than half; twenty epochs of the head alone tell new tints far above chance."""
+    store = StageStore(tmp_path / "store")
+    _, reports = _fit(_trainer(_changed(PLAIN, **settings), store), tmp_path / "trial")
+    first, last = reports[0].metrics, reports[-1].metrics
+    assert last["train_loss"] < first["train_loss"] / 2
+    assert last["val_accuracy"] >= 0.75 or "unfreezing" in settings
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_trial_with_its_name(tmp_path: Path, broken: float) -> None:
     """NaN or infinity ends in NonFiniteLoss that says where and what to change, and leaves no checkpoint of it."""
-    trainer = _trainer(SMALL, None)
+    trainer = _trainer(SMALL)
     with torch.no_grad():
         trainer.classifier.head.bias[0] = broken
     with pytest.raises(NonFiniteLoss, match=r"epoch 1.*lower the learning rates"):
@@ -218,9 +209,70 @@ def test_a_loss_that_is_no_number_stops_the_trial_with_its_name(tmp_path: Path, 
 
 def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     """With SGD, a learning rate of one and no momentum, no step is longer than the clipped gradient."""
-    settings = {"optimizer": "sgd", "momentum": 0.0, "head_lr": 1.0, "clip_norm": 0.01, "epochs": 1}
-    trainer = _trainer(SMALL.model_copy(update=settings), None)
+    trainer = _trainer(_changed(SMALL, optimizer="sgd", momentum=0.0, head_lr=1.0, clip_norm=0.01, epochs=1))
     before = torch.cat([p.detach().flatten() for p in trainer.classifier.head.parameters()]).clone()
     _fit(trainer, tmp_path)
     after = torch.cat([p.detach().flatten() for p in trainer.classifier.head.parameters()])
     assert 0 < float((after - before).norm()) <= 4 * 0.01 + 1e-6
+
+
+# Batches and their parts
+
+
+@given(count=st.integers(1, 60), size=st.integers(1, 20), micro=st.none() | st.integers(1, 20))
+@example(count=1, size=8, micro=1)
+def test_every_image_is_in_one_part(count: int, size: int, micro: int | None) -> None:
+    """Every image trains once an epoch, but one that would be a last batch alone; parts are as equal as can be."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(count))
+    config = TrialConfig(batch_size=size, micro_batch=micro)
+    divided = [micro_batches(config, batch) for batch in batches(count, size, order)]
+    alone = size > 1 and count > 1 and count % size == 1
+    assert np.concatenate([part for parts in divided for part in parts]).tolist() == order.tolist()[: count - alone]
+    for parts in divided:
+        lengths = [len(part) for part in parts]
+        assert max(lengths) - min(lengths) <= 1
+        assert max(lengths) <= min(micro or size, size)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "cosine"])
+@pytest.mark.parametrize(("size", "micro"), [(2, 1), (3, 2), (7, 1), (7, 3), (7, 5)])
+def test_parts_add_up_to_the_gradient_of_the_batch(size: int, micro: int, loss: str) -> None:
+    """Without dropout and BatchNorm a batch has the loss and gradient of its parts, parts of one image among them."""
+    losses, gradients = [], []
+    for given_micro in (None, micro):
+        config = _changed(SCRATCH, batch_size=size, label_smoothing=0.1, loss=loss, micro_batch=given_micro)
+        trainer = _trainer(config.training())
+        trainer.classifier.double()
+        parts, labels = micro_batches(config, np.arange(size)), torch.from_numpy(trainer.labels)
+        embedded = ((trainer.classifier.embed(trainer.images.batch(p).double()), labels[p]) for p in parts)
+        losses.append(float(trainer._step(embedded, size)))
+        gradients.append([p.grad for p in trainer.classifier.parameters()])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    for whole, added in zip(*gradients, strict=True):
+        torch.testing.assert_close(added, whole, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "trains"),
+    [
+        ({"batch_size": 1}, True),
+        ({"batch_size": 3, "micro_batch": 1}, True),
+        ({"batch_size": 1, "unfreezing": "full"}, False),
+        ({"batch_size": 3, "micro_batch": 2, "unfreezing": "1:all"}, False),
+        ({"batch_size": 3, "unfreezing": "full"}, True),
+    ],
+)
+@pytest.mark.parametrize("cached", [True, False])
+def test_one_image_trains_where_batch_norm_can_take_it(
+    tmp_path: Path, settings: dict[str, object], trains: bool, cached: bool
+) -> None:
+    """A frozen one takes no variance; where maps have shrunk to one place, it is told what to change in one line.
+
+    An epoch's last image alone is left out.
+    """
+    trainer = _trainer(_changed(SMALL, epochs=2, **settings), StageStore(tmp_path / "s") if cached else None, train=7)
+    if trains:
+        _fit(trainer, tmp_path / "trial")
+        return
+    with pytest.raises(InputError, match=r"at least 2 images for efficientnet_lite0 at 32 pixels.*Raise batch_size"):
+        _fit(trainer, tmp_path / "trial")
