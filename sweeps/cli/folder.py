@@ -34,12 +34,6 @@ if TYPE_CHECKING:
 
 # How often it is looked whether a sweep has stopped.
 _LOOK_SECONDS = 0.2
-_COMPARE_EPILOG = """\b
-Examples:
-  carsweep compare
-  carsweep compare cars-resnet cars-densenet --top 3
-
-`carsweep ui` shows the same runs in MLflow."""
 _COMPARED = ("sweep", "family", "status", "val_accuracy", "test_accuracy")
 _WHERE_WIDE = ("trials", "test_f1", "seconds", "registered")
 # Columns of a sweep's best rows, and one more for what else a leaderboard tells of them.
@@ -116,7 +110,7 @@ def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
         yield f"  to go on: {resume_command(sweep.name, out)}"
 
 
-@click.command("compare", epilog=_COMPARE_EPILOG)
+@click.command("compare")
 @click.argument("sweeps", metavar="[SWEEP]…", nargs=-1)
 @options("out")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Rows of each leaderboard to show.")
@@ -125,7 +119,8 @@ def compare(streams: Streams, sweeps: tuple[str, ...], out: Path, top: int) -> i
     """Show sweeps side by side: all under --out, or those that are named.
 
     Winners that were tested on the same images are compared in pairs: difference of accuracies with its 95% interval,
-    and an exact McNemar test, corrected for the number of pairs. Different data sets are never ranked together.
+    and an exact McNemar test, corrected for the number of pairs. Different data sets are never ranked together. The
+    name of a job stands for its sweeps.
     """
     from sweeps.run.comparison import compare_sweeps
 

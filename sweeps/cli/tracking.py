@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 _END_SECONDS = 10.0
-_REPAIR_EPILOG = """\b
-Examples:
-  carsweep tracking repair cars
-  carsweep tracking repair cars --tracking-uri http://127.0.0.1:5000"""
-_PROMOTE_EPILOG = """\b
-Examples:
-  carsweep promote transfer --dry-run
-  carsweep promote retrieval --tracking-uri http://127.0.0.1:5000
-
-Exit codes: 0 moved, or champion already; 1 not moved, and why; 2 a mistake in the input."""
 
 
 @click.group("tracking", no_args_is_help=True)
@@ -45,7 +35,7 @@ def tracking() -> None:
     """Keep MLflow in line with the sweeps."""
 
 
-@tracking.command("repair", short_help="Bring MLflow in line with a sweep.", epilog=_REPAIR_EPILOG)
+@tracking.command("repair", short_help="Bring MLflow in line with a sweep.")
 @click.argument("name")
 @options("out", "known-tracking-uri")
 @answering
@@ -140,7 +130,7 @@ def _require_free(host: str, port: int) -> None:
             raise InputError(f"--port must be free, got {port} ({reason}). Choose another with --port.") from None
 
 
-@click.command("promote", epilog=_PROMOTE_EPILOG)
+@click.command("promote")
 @click.argument("family", metavar="FAMILY", type=FAMILY)
 @options("out", "tracking-uri")
 @click.option("--dry-run", is_flag=True, help="Judge, but neither move the alias nor record anything.")
@@ -150,6 +140,7 @@ def promote(streams: Streams, family: str, out: Path, tracking_uri: str | None, 
 
     It must load and answer an image, have the champion's signature, and not be shown to be worse on the same test
     images (exact McNemar test at 5%). The predictions that each sweep stored are compared; nothing is evaluated again.
+    Exit code 0 when the alias was moved or need not be, 1 when the challenger was refused.
     """
     uri = tracking_uri or _store_of(out)
     _, is_file, path = uri.partition("sqlite:///")
