@@ -165,7 +165,7 @@ def watch_sweep(spec: SweepSpec, arenas: str, dataset: Path, folder: Path) -> Wa
     watched = Watched()
     folder.mkdir()
     with _variable(arenas), _looking(watched), RaySession() as session:
-        session.start_ahead(folder / "ray.log", preload=True)
+        session.start_in_background(folder / "ray.log", preload=True)
         run_trials(Work(spec, folder / "sweep", dataset, folder / "stages", session), [watched])
     return watched
 

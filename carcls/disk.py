@@ -35,10 +35,8 @@ def full_disk_named(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except DiskFull:
-        raise
     except Exception as error:
-        if not is_full_disk(error):
+        if isinstance(error, DiskFull) or not is_full_disk(error):
             raise
         raise DiskFull(
             f"the disk of {str(folder)!r} is full. Make room, for instance with carsweep gc, and go on with the sweep."

@@ -188,12 +188,13 @@ class StageStore:
         """Hold the stage's lock; tell whether it is held, which it is not if another has it and we do not wait."""
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{final}.lock")
-        with suppress(Timeout):
-            lock.acquire(timeout=WAIT_SECONDS if wait else 0.0)
-        while wait and not lock.is_locked:
-            self._waits()
-            with suppress(Timeout):
-                lock.acquire(timeout=WAIT_SECONDS)
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=WAIT_SECONDS if wait else 0.0)
+            except Timeout:
+                if not wait:
+                    break
+                self._waits()
         try:
             yield lock.is_locked
         finally:

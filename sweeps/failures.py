@@ -10,7 +10,7 @@ import math
 import re
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -223,71 +223,3 @@ def next_try(last: Try, batch_size: int, cores: float) -> Try | None:
 def has_whole_share(last: Try, cores: float) -> bool:
     """Tell whether the trial has no neighbours any more that could take its memory."""
     return last.gpus >= 1 or (last.gpus == 0 and last.cpus >= cores)
-
-
-@dataclass(slots=True)
-class CircuitBreaker:
-    """Counts trials that failed for the same reason one after another, and says when the sweep should stop."""
-
-    last: tuple[str, str] | None = None
-    count: int = 0
-
-    def note(self, failure: Failure | None) -> str:
-        """Note how a trial ended (None: complete or stopped early); return why the sweep should stop, or nothing."""
-        now = (failure.kind, failure.mark) if failure is not None else None
-        self.count = self.count + 1 if now == self.last else 1
-        self.last = now
-        if failure is None or self.count < IN_A_ROW:
-            return ""
-        return POLICIES[failure.kind].stops.format(count=IN_A_ROW, mark=failure.mark, reason=failure.reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where a trial runs.
-
-    Attributes:
-        node: Ray's id of the machine; empty where it is not known.
-        gpu: Ray's id of the GPU, for a trial that has one GPU or a part of it; empty for any other.
-    """
-
-    node: str
-    gpu: str = ""
-
-    @property
-    def machine(self) -> Location:
-        """The machine without its GPU."""
-        return Location(self.node)
-
-
-NOWHERE = Location("")
-
-
-@dataclass(slots=True)
-class Suspects:
-    """Remembers whose failures came in a row at each location, which may be to blame for them."""
-
-    in_a_row: dict[Location, list[tuple[int, Location]]] = field(default_factory=dict)
-
-    def clear(self, location: Location) -> None:
-        """Note that a trial got on there."""
-        for known in (location, location.machine):
-            self.in_a_row.pop(known, None)
-
-    def note(self, location: Location, number: int) -> Location | None:
-        """Note that trial ``number`` failed there; return what is to blame by now: the GPU, its machine or nothing.
-
-        The machine is to blame when it was not always the same of its GPUs.
-        """
-        if location == NOWHERE:
-            return None
-        for known in {location, location.machine}:
-            self.in_a_row.setdefault(known, []).append((number, location))
-        on_machine = self.in_a_row[location.machine]
-        if len(on_machine) >= IN_A_ROW and (not location.gpu or len({failed for _, failed in on_machine}) > 1):
-            return location.machine
-        return location if len(self.in_a_row[location]) >= IN_A_ROW else None
-
-    def are_many(self, location: Location) -> bool:
-        """Tell whether more than one trial failed there in a row, so that it is hardly the trial's own doing."""
-        return len({number for number, _ in self.in_a_row.get(location, ())}) > 1

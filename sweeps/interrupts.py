@@ -147,7 +147,7 @@ def end_now(reason: str) -> None:
     """End this process from whatever thread, though the main one may hang: call the last words, latest first.
 
     Args:
-        reason: one sentence, told if no signal has come: whoever sent one knows.
+        reason: one sentence, printed if no signal has come: whoever sent one knows.
     """
     time.sleep(_TOGETHER_SECONDS)
     signalled = _has_arrived()
@@ -163,20 +163,14 @@ def end_now(reason: str) -> None:
 def keeping_handlers() -> Iterator[None]:
     """Give signals back what answered them before the body: Ray takes SIGTERM for itself, from whatever thread.
 
-    Python changes handlers in its main thread only, so the ones of the C library are put back here.
+    Python changes handlers in its main thread only, so it is done in the C library; the body runs in another thread.
     """
-    in_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
-    with suppress(OSError):
-        library = ctypes.CDLL(None)
-        kept = {number: ctypes.create_string_buffer(_SIGACTION_BYTES) for number in SIGNALS}
-        for number, action in kept.items():
-            library.sigaction(int(number), None, action)
+    library = ctypes.CDLL(None)
+    kept = {int(number): ctypes.create_string_buffer(_SIGACTION_BYTES) for number in SIGNALS}
+    for number, action in kept.items():
+        library.sigaction(number, None, action)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        with suppress(OSError):
-            for number, action in kept.items():
-                library.sigaction(int(number), action, None)
+        for number, action in kept.items():
+            library.sigaction(number, action, None)

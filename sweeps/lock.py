@@ -30,12 +30,11 @@ _PATIENCE_SECONDS = 0.5
 class Holder:
     """The process that runs a sweep; ``since`` is an ISO time, ``pid`` 0 where nothing is known of it."""
 
-    pid: int
-    host: str
-    since: str
+    pid: int = 0
+    host: str = ""
+    since: str = ""
 
     def __str__(self) -> str:
-        """Say it in a few words."""
         return f"process {self.pid} on {self.host} since {self.since}" if self.pid else "another process"
 
 
@@ -108,4 +107,4 @@ def _written(folder: Path) -> Holder:
     try:
         return Holder(**json.loads(_beside(folder, "holder").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        return Holder(0, "", "")
+        return Holder()

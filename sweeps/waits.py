@@ -15,12 +15,12 @@ class Waiting:
     As an observer of a sweep it is over with the first trial.
 
     Args:
-        tell: gets ``text``, from another thread.
+        notify: gets ``text``, from another thread.
         text: such as ``starting Ray …``.
     """
 
-    def __init__(self, tell: Callable[[str], None], text: str) -> None:
-        self._timer = threading.Timer(QUIET_SECONDS, tell, [text])
+    def __init__(self, notify: Callable[[str], None], text: str) -> None:
+        self._timer = threading.Timer(QUIET_SECONDS, notify, [text])
         self._timer.name, self._timer.daemon = "carsweep-waits", True
 
     def __enter__(self) -> Waiting:

@@ -127,7 +127,7 @@ def asked_of(study: Study) -> Iterator[Asked]:
 def complete(study: Study, asked: Asked, metrics: Mapping[str, float], **more: Any) -> None:
     """Report the last epoch of a trial, at which nobody is stopped, and close the trial with it."""
     assert not study.report(asked.number, Measurement(asked.config.epochs, metrics))
-    study.tell_complete(asked.number, metrics, asked.config.epochs, 0.5, {"model": "m", **more})
+    study.tell_complete(asked.number, {"metrics": metrics, "epochs": asked.config.epochs, "model": "m", **more})
 
 
 def run_study(study: Study, measure: Callable[[Asked], Mapping[str, float]]) -> list[Asked]:
@@ -209,6 +209,18 @@ def commands_of(group: click.Group, path: str = "") -> Iterator[tuple[str, click
             yield from commands_of(command, f"{path}{name} ")
         else:
             yield f"{path}{name}", command
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Make a folder that is a real disk of so many bytes (``4m``) while the test runs; skip the test where none can."""
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder]).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def free_port() -> int:

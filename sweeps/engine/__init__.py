@@ -23,20 +23,20 @@ class Observer(Protocol):
 
 
 class Progress(Protocol):
-    """Told of what happens before and after the trials."""
+    """Notified of what happens before and after the trials."""
 
     def note(self, text: str) -> None:
-        """Tell one sentence."""
+        """Show one sentence."""
 
     def packing(self, done: int, total: int) -> None:
-        """Tell how many images of ``total`` are read."""
+        """Show how many images of ``total`` are read."""
 
     def on_status(self, status: BudgetStatus) -> None:
-        """Tell what is spent and what is to come; told before the news that changed it."""
+        """What is spent and what is to come; before the observers are notified of what changed it."""
 
 
 class Watcher(Observer, Progress, Protocol):
-    """Told of everything."""
+    """Notified of everything."""
 
 
 FACE = {

@@ -1,300 +1,254 @@
-"""What stands between Tune and the study: every trial that runs, who hears of it, and what is done when it fails.
-
-Tune asks and tells through ``sweeps.engine.engine``. What is done about each kind of failure is in ``sweeps.failures``.
-"""
+"""What stands between Tune and the study: every trial that runs, who is notified of it, and how it ends."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.tune import Stopper
+from ray.tune.search import Searcher
 
-from carcls.config import TrialConfig
 from carcls.outcome import Measurement
 from sweeps.engine import Observer
 from sweeps.engine.budget import Account, BudgetStatus
 from sweeps.engine.halt import Halt
-from sweeps.engine.health import Patience, Quarantine
-from sweeps.engine.resources import Process, Share
-from sweeps.failures import POLICIES, CircuitBreaker, Failure, Try, failure_of_death, has_whole_share, next_try
+from sweeps.engine.hangs import Patience, expected_seconds
+from sweeps.engine.recovery import Place, Quarantine, Recovery, Running
+from sweeps.engine.resources import Machine, Process, least_seconds, trial_resources
+from sweeps.failures import Failure, Try, failure_of_death
 from sweeps.study.study import Asked, Study
 from sweeps.trial import TrialRecord
 
-
-@dataclass(slots=True)
-class Running:
-    """A trial from when it is handed out until it ends or is handed back.
-
-    Attributes:
-        number, config: of the trial, with the micro-batches that it is given.
-        given: with what it is tried.
-        process: Ray's actor that runs it; None before it has begun.
-        failure: what its process told before it ended itself, or was ended for; None before that.
-    """
-
-    number: int
-    config: TrialConfig
-    given: Try
-    process: Any = None
-    failure: Failure | None = None
+if TYPE_CHECKING:
+    from sweeps.engine.task import Work
 
 
-@dataclass(slots=True)
-class Bridge:
+class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by their base classes
     """Hands out the study's trials and closes them.
 
-    Attributes:
-        study: asked and told; its journal is the only lasting memory.
-        account: of the sweep's budget; measures what trials take.
-        halt: whether the sweep goes on; told of failures that end it, also of the observers'.
-        patience: tells which trials hang.
-        quarantine: takes machines and GPUs out of use.
-        observers: who hears of trials, each once and in order.
-        on_status: gets the budget's status, before the observers hear what changed it.
-        goes_on: asked once the search is over; tells whether the study has more now, which confirms it.
-        share: of a trial that has not failed yet.
-        cores: of the largest machine.
-        last_process: that came to the end of a trial last, if it lives.
+    Args:
+        study: its journal is the only lasting memory.
+        work: of the sweep.
+        machines: on which trials run.
+        halt: whether the sweep goes on; failures may end it, also those of the observers.
+        observers: notified of trials, each once and in order.
+        on_status: gets the budget's status, before the observers are notified of what changed it.
+        goes_on: asked once the search is over; returns whether the study has more now, which confirms it.
     """
 
-    study: Study
-    account: Account
-    halt: Halt
-    patience: Patience
-    quarantine: Quarantine
-    observers: Sequence[Observer]
-    on_status: Callable[[BudgetStatus], None]
-    goes_on: Callable[[], bool]
-    share: Share
-    cores: float
-    last_process: Process | None = None
-    _running: dict[str, Running] = field(default_factory=dict)  # by Tune's id
-    _told: dict[int, int] = field(default_factory=dict)  # the last epoch that was told of each trial
-    _breaker: CircuitBreaker = field(default_factory=CircuitBreaker)
-    _looked: float = field(default_factory=time.monotonic)
+    def __init__(
+        self,
+        study: Study,
+        work: Work,
+        machines: Sequence[Machine],
+        halt: Halt,
+        observers: Sequence[Observer],
+        on_status: Callable[[BudgetStatus], None],
+        goes_on: Callable[[], bool],
+    ) -> None:
+        super().__init__()
+        self.halt, self.quarantine = halt, Quarantine(halt.notify)
+        self.share = share = trial_resources(work.spec, *machines)
+        self._study, self._work = study, work
+        self._recovery = Recovery(study, halt, self.quarantine, max(machine.cores for machine in machines))
+        self._observers, self._on_status, self._goes_on = observers, on_status, goes_on
+        self._account = Account(work.spec, share, study.records(), halt.deadline)
+        study.note_spending(self._account.read)
+        self._patience = Patience(partial(expected_seconds, share, work.images), least_seconds())
+        self._looked = time.monotonic()
+        self._last: Process | None = None  # that came to the end of a trial last, if it lives
+        self._is_finished = False
+        self._running: dict[str, Running] = {}  # by Tune's id
+        self._reported: dict[int, int] = {}  # the last epoch of each trial that the observers know
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune saves it; its memory is the journal
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the journal has it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Do nothing: the journal has it all."""
 
     # What Tune asks
 
-    @property
-    def is_running(self) -> bool:
-        """Whether any trial is handed out."""
-        return bool(self._running)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next trial's order, or that there is none; None while one that runs may have to be tried again."""
+        order = None
+        with self.halt.catching():
+            order = self._order(trial_id)
+        if order is not None:
+            return order
+        self._is_finished = not (self._running and self.halt.may_go_on())
+        return str(Searcher.FINISHED) if self._is_finished else None
 
-    @property
-    def waits(self) -> bool:
-        """Whether there may be more to hand out once what runs has ended, or comes back."""
-        return self.is_running and self.halt.may_go_on()
-
-    def ask(self, tune_id: str) -> Running | None:
-        """Return the next trial; None when there is none for now, which one that runs may yet change."""
+    def _order(self, tune_id: str) -> dict[str, Any] | None:
         asked = self._next()
         if asked is None:
             return None
         given = Try(**asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
         # The trial's process finds out whether parts of this size work.
         config = asked.config.model_copy(update={"micro_batch": given.micro_batch or asked.config.micro_batch})
-        trial = self._running[tune_id] = Running(asked.number, config, given)
-        self.account.note(self.study.record(asked.number))
-        return trial
+        self._running[tune_id] = Running(asked.number, config, given)
+        self._account.note(self._study.record(asked.number))
+        share = {"cpus": given.cpus, "gpus": given.gpus}
+        return {**self._work.as_order(), "number": asked.number, "config": config.model_dump(), **share}
 
     def _next(self) -> Asked | None:
         """Return the next trial, after the last one of the search of what confirms it, if the budgets allow one."""
-        may_start = self.halt.may_start(lambda confirming: self.account.used_up(self.study.left(), confirming))
-        asked = self.study.ask() if may_start else None
-        self._tell_finished()
-        if asked is None and not self.is_running and self.goes_on():
+        may_start = self.halt.may_start(lambda: self._account.used_up(self._study.left()))
+        asked = self._study.ask() if may_start else None
+        self._announce_finished()
+        if asked is None and not self._running and self._goes_on():
             return self._next()
         return asked
 
-    def end_hanging(self) -> None:
-        """End the processes of trials that hang; Tune then tells of their deaths."""
-        now = time.monotonic()
-        passed, self._looked = now - self._looked, now
-        hangs = self.patience.look(passed)
-        for trial in [trial for trial in self._running.values() if trial.number in hangs]:
-            reason = hangs[trial.number]
-            trial.failure = Failure("lost", reason)
-            self.halt.tell(f"trial {trial.number} hangs and is ended: {reason} It goes on from its last epoch.")
-            ray.kill(trial.process)  # one that does not answer gets SIGKILL after 5 s
+    def __call__(self, *_: object) -> bool:
+        """Stop no trial by itself."""
+        return False
 
-    def must_end(self) -> bool:
-        """Tell whether the sweep ends now; then its processes are ended."""
-        if not self.halt.must_end():
-            return False
-        # Tune would wait for the epoch that runs, and give up after 15 s.
+    def stop_all(self) -> bool:
+        """Tell whether the sweep ends now; asked step after step. Processes that hang are ended meanwhile."""
+        now = time.monotonic()
+        hangs, self._looked = self._patience.look(now - self._looked), now
+        self.quarantine.release_gone()
+        must_end = self.halt.must_end()
         for trial in self._running.values():
-            if trial.process is not None:
-                ray.kill(trial.process)
+            if trial.number in hangs:
+                trial.failure = Failure("lost", hangs[trial.number])
+                why = f"{trial.failure.reason} It goes on from its last epoch."
+                self.halt.notify(f"trial {trial.number} hangs and is ended: {why}")
+            # Tune would wait for the epoch that runs, and give up after 15 s.
+            if trial.process is not None and (must_end or trial.number in hangs):
+                ray.kill(trial.process)  # Ray sends SIGKILL after 5 s; Tune then reports its death
+        return must_end
+
+    def keeps(self, group: Any) -> bool:
+        """Tell whether what is reserved for a process, a placement group, stays now that Tune has done with it.
+
+        It does on what is out of use, and for the process of the last trial, which serves what comes after the trials.
+        """
+        if self.quarantine.retains(group):
+            return True
+        last = self._last if self._is_finished and not self._running else None
+        if last is None or self.quarantine.place_of(last.actor).group != group.id.hex():
+            return False
+        self._work.session.keep(last, group)
         return True
 
-    # What Tune tells
+    # What Tune reports
 
-    def begin(self, tune_id: str, process: Any) -> None:
-        """A process runs the trial; news only when it is another one than before."""
+    def on_start(self, tune_id: str, process: Any) -> None:
+        """A process runs the trial; Tune may say so again and again."""
         trial = self._running.get(tune_id)
         if trial is None or trial.process is process:
             return
         trial.process, trial.failure = process, None
-        self.patience.begin(trial.number, trial.config)
-        self.account.start(trial.number, trial.given.cpus, trial.given.gpus)
-        if trial.number not in self._told:
-            record = self.study.record(trial.number)
-            self._told[trial.number] = record.epochs
+        self._patience.begin(trial.number, trial.config)
+        self._account.start(trial.number, trial.given.cpus, trial.given.gpus)
+        if trial.number not in self._reported:
+            record = self._study.record(trial.number)
+            self._reported[trial.number] = record.epochs
             self._announce(record)
-        self._avoid(trial)
+        self._recovery.avoid(trial)
 
-    def _avoid(self, trial: Running) -> None:
-        """End the trial's process where its machine or GPU is out of use; Tune then tells of its death."""
-        if self.quarantine.holds(trial.process):
-            trial.failure = Failure("preempted", "its machine or GPU is out of use.")
-            ray.kill(trial.process)
-
-    def hear(self, tune_id: str, result: Mapping[str, Any]) -> bool:
-        """The trial's process says something, not its last word; tell whether the trial should stop."""
+    def on_report(self, tune_id: str, result: Mapping[str, Any]) -> bool:
+        """The trial's process reports something, not its end; return whether the trial should stop."""
         trial = self._running[tune_id]
-        if "location" in result:  # said with the first of its trials only
-            self.quarantine.locate(trial.process, **json.loads(result["location"]))
-            self._avoid(trial)
+        if "place" in result:  # reported with the first of its trials only
+            self.quarantine.places[trial.process] = Place(**json.loads(result["place"]))
+            self._recovery.avoid(trial)
         if "failure" in result:  # and the process ends itself, since it can use no GPU
             trial.failure = Failure(**json.loads(result["failure"]))
-            self.account.stop(trial.number, saw_gpu=False)
+            self._account.stop(trial.number, saw_gpu=False)
         said = json.loads(result.get("measurements", "[]"))
         last = said[-1]["epoch"] if said else 0
-        self.patience.hear(trial.number, last, trained=any(one["trained"] for one in said))
+        self._patience.on_report(trial.number, last, trained=any(one["trained"] for one in said))
         if not said:
             return False
         self.quarantine.clear(trial.process)
         return self._measure(trial.number, said) or not self.halt.may_go_on()
 
-    def lose(self, tune_id: str, words: str) -> None:
+    def on_death(self, tune_id: str, words: str) -> None:
         """The trial's process died, and ``words`` are Ray's; Tune may start another one of itself."""
         trial = self._running.get(tune_id)
         if trial is None:
             return
         self._leave(trial)
-        # Ray's name for it in what it says of deaths; there is no public one. Without it, each death is its own.
-        actor = trial.process._actor_id.hex() if hasattr(trial.process, "_actor_id") else ""
-        died = failure_of_death(words, actor)
-        if died.kind == "out_of_memory" and trial.process is None and has_whole_share(trial.given, self.cores):
-            # What took the memory is none of our trials, and smaller parts would not help.
-            died = Failure("lost", "the machine had no memory left when its process started.")
-        trial.failure = trial.failure or died
+        self._recovery.note_death(trial, words)
 
-    def end(self, tune_id: str, result: Mapping[str, Any], *, died: bool) -> None:
-        """Tune does no more for the trial: close it, unless it is to be tried again or left unfinished."""
-        trial = self._running.pop(tune_id, None)
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Close the trial, for which Tune does no more, unless it is to be tried again or left unfinished."""
+        trial = self._running.pop(trial_id, None)
         if trial is None:
             return
         if trial.process is not None:
-            self.last_process = None if died else Process(trial.process, trial.given.cpus, trial.given.gpus)
-        if self.study.is_live(trial.number):
-            self._close(trial, result, died)
-        else:
-            self._succeed(trial)
-        self._leave(trial)
-        self._tell_finished()
+            self._last = None if error else Process(trial.process, trial.given.cpus, trial.given.gpus)
+        with self.halt.catching():
+            if self._study.is_live(trial.number):
+                self._close(trial, result or {}, died=error)
+            else:
+                self._recovery.succeed(trial)
+            self._leave(trial)
+            self._announce_finished()
 
-    def _close(self, trial: Running, result: Mapping[str, Any], died: bool) -> None:
+    def _close(self, trial: Running, result: Mapping[str, Any], *, died: bool) -> None:
         if died and self.halt.may_go_on():
-            self._fail(trial, trial.failure or failure_of_death(""))
+            self._recovery.fail(trial, trial.failure or failure_of_death(""))
         elif "outcome" in result:
-            self._complete(trial.number, result)
-            self._succeed(trial)
+            self._measure(trial.number, json.loads(result.get("measurements", "[]")))
+            if self._study.is_live(trial.number):  # no metric of its last epochs has closed it, being not finite
+                self._study.tell_complete(trial.number, json.loads(result["outcome"]))
+            self._recovery.succeed(trial)
         elif "failure" in result:
-            self._fail(trial, Failure(**json.loads(result["failure"])))
+            self._recovery.fail(trial, Failure(**json.loads(result["failure"])))
         elif self.halt.may_go_on():
-            self.study.tell_failed(trial.number, "It ended without an outcome.", "bug")
-
-    def _complete(self, number: int, result: Mapping[str, Any]) -> None:
-        """Close the trial, unless a metric of its last epochs was not finite and has closed it."""
-        self._measure(number, json.loads(result.get("measurements", "[]")))
-        if self.study.is_live(number):
-            outcome = json.loads(result["outcome"])
-            metrics, epochs, seconds = (outcome.pop(name) for name in ("metrics", "epochs", "seconds"))
-            self.study.tell_complete(number, metrics, epochs, seconds, outcome)
-
-    def _succeed(self, trial: Running) -> None:
-        """The trial is complete, or was stopped early."""
-        self.halt.stop(self._breaker.note(None))
-        self.quarantine.clear(trial.process)
+            self._study.tell_failed(trial.number, "It ended without an outcome.", "bug")
 
     def _leave(self, trial: Running) -> None:
-        self.account.stop(trial.number)
-        self.patience.end(trial.number)
+        self._account.stop(trial.number)
+        self._patience.end(trial.number)
 
-    # Failures
-
-    def _fail(self, trial: Running, failure: Failure) -> None:
-        """Do what the policy says."""
-        policy = POLICIES[failure.kind]
-        self.halt.stop(self.quarantine.blame(failure, trial.process, trial.number, trial.given, self.cores))
-        excused = self.quarantine.has(trial.process)
-        if policy.then == "more":
-            self._give_more(trial, failure)
-        elif policy.then == "elsewhere" and excused:
-            self.halt.tell(f"trial {trial.number} goes on elsewhere: {failure.reason}")
-            self.study.hand_back(trial.number, counted=False)
-        elif policy.then == "again":
-            counted = policy.counts and not excused
-            self.study.hand_back(trial.number, counted=counted, why=failure.reason if counted else "")
-        else:
-            self._give_up(trial, failure)
-
-    def _give_more(self, trial: Running, failure: Failure) -> None:
-        last = trial.given
-        more = next_try(last, trial.config.batch_size, self.cores)
-        if more is None:
-            tried = f" Tried before it failed: {'; '.join(last.tried)}." if last.tried else ""
-            self._give_up(trial, Failure(failure.kind, f"{failure.reason}{tried}"))
-            return
-        self.halt.tell(f"trial {trial.number} ran out of memory; trying again with {more.tried[-1]}")
-        self.study.hand_back(trial.number, counted=False, retry=asdict(more))
-
-    def _give_up(self, trial: Running, failure: Failure) -> None:
-        self.study.tell_failed(trial.number, failure.reason, failure.kind)
-        self.halt.stop(self._breaker.note(failure))
-
-    # News
+    # What observers are notified of
 
     def _measure(self, number: int, said: Sequence[Mapping[str, Any]]) -> bool:
-        """Note measurements as a trial's process reports them, perhaps after it died; tell whether it should stop.
+        """Note measurements as a trial's process reported them; return whether the trial should stop.
 
         Those after the one at which it should do not count.
         """
         for one in said:
-            epoch, trained = one["epoch"], one["trained"]
-            if trained:
-                self.account.train(number)
-            measurement = Measurement(epoch, one["metrics"], trained, one["stages"])
-            stop = self.study.report(number, measurement)
-            if epoch > self._told.get(number, 0) and self.study.is_live(number):
-                self._told[number] = epoch
-                self._announce(self.study.record(number))
+            if one["trained"]:
+                self._account.train(number)
+            measurement = Measurement(one["epoch"], one["metrics"], one["trained"], one["stages"])
+            stop = self._study.report(number, measurement)
+            if measurement.epoch > self._reported.get(number, 0) and self._study.is_live(number):
+                self._reported[number] = measurement.epoch
+                self._announce(self._study.record(number))
             if stop:
-                if self.study.is_live(number):
-                    self.study.tell_pruned(number)
-                self._tell_finished()
+                if self._study.is_live(number):
+                    self._study.tell_pruned(number)
+                self._announce_finished()
                 return True
         return False
 
-    def _tell_finished(self) -> None:
-        """The study may have finished trials; derived ones are no news, but may be the best."""
-        for record in self.study.take_finished():
+    def _announce_finished(self) -> None:
+        """The study may have finished trials; derived ones are not announced, but may be the best."""
+        for record in self._study.take_finished():
             if record.derived_from is None:
                 self._announce(record)
             else:
-                self.account.note(record)
+                self._account.note(record)
 
     def _announce(self, record: TrialRecord) -> None:
-        """Tell everybody; an exception of theirs ends the sweep, not Tune's loop."""
-        self.account.note(record)
+        """Notify everybody; an exception of theirs ends the sweep, not Tune's loop."""
+        self._account.note(record)
         if self.halt.error is not None:
             return
         with self.halt.catching():
-            self.on_status(self.account.status(self.study.left()))
-            for observer in self.observers:
+            self._on_status(self._account.status(self._study.left()))
+            for observer in self._observers:
                 observer.trial_changed(record)

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from sweeps.results.leaderboard import find_best
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from sweeps.engine.resources import Share
     from sweeps.spec.spec import SweepSpec
     from sweeps.trial import TrialRecord
-
-# What rounding errors may leave above or below a whole number.
-_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,60 +50,30 @@ class BudgetStatus:
     next_cost: float | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Pace:
-    """How long trials take, added up over those whose work was done for them.
-
-    What the store answered says nothing of the next trial.
+    """How long trials take.
 
     Attributes:
         stopping: of searched trials.
-        trained: what trials with epochs took.
-        others, other_trials: seconds of ended trials without epochs, and how many these are.
-        longer, searched: how much longer than expected searched trials ran, added up, and how many ended.
+        epoch: seconds of an epoch; 0 where none was trained.
+        trial: seconds of a trial where trials have no epochs; 0 where one ended with epochs, or none at all.
+        longer: epochs of searched trials that ended, as a share of those that were expected of them.
     """
 
     stopping: EarlyStopping
-    trained: Spent = NOTHING
-    others: float = 0.0
-    other_trials: int = 0
-    longer: float = 0.0
-    searched: int = 0
-
-    def add(self, record: TrialRecord) -> None:
-        """Count a trial that ended."""
-        if record.reused or not record.spent.seconds:
-            return
-        if not record.spent.epochs:
-            self.others, self.other_trials = self.others + record.spent.seconds, self.other_trials + 1
-            return
-        self.trained += record.spent
-        if _may_stop_early(record):
-            self.longer += record.epochs / sum(survival(self.stopping, int(record.config["epochs"])))
-            self.searched += 1
-
-    @property
-    def epoch(self) -> float:
-        """Seconds of an epoch; 0 where none was trained."""
-        return self.trained.seconds / self.trained.epochs if self.trained.epochs else 0.0
-
-    @property
-    def trial(self) -> float:
-        """Seconds of a trial where trials have no epochs; 0 where one ended with epochs, or none at all."""
-        return self.others / self.other_trials if self.other_trials and not self.trained.epochs else 0.0
+    epoch: float
+    trial: float
+    longer: float
 
     def left(self, planned: int, record: TrialRecord | None = None, seconds: float = 0.0) -> float:
-        """Return the seconds that a trial of ``planned`` epochs still takes after so many; None is a new searched one.
-
-        The expectation, which counts as a few trials do, is corrected by those that ended.
-        """
+        """Return the seconds that a trial of ``planned`` epochs still takes after so many; None is a new one."""
         if self.trial:
             return max(0.0, self.trial - seconds)
         done = record.epochs if record else 0
         epochs = float(planned - done)
         if record is None or _may_stop_early(record):
-            longer = (self.stopping.reduction + self.longer) / (self.stopping.reduction + self.searched)
-            epochs = min(epochs, sum(survival(self.stopping, planned, done)) * longer)
+            epochs = min(epochs, sum(survival(self.stopping, planned, done)) * self.longer)
         return self.epoch * max(0.0, epochs)
 
 
@@ -135,11 +103,13 @@ class Account:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec, self._share, self._deadline, self._clock = spec, share, deadline, clock
+        self._prices, self._goals, self._planned = spec.prices, spec.goals, spec.trial_config({}).epochs
         self._spent = {record.number: record.spent for record in records}
         self._began = clock() - max((spent.wall for spent in self._spent.values()), default=0.0)
-        self._held: dict[int, tuple[float, float, float]] = {}  # since when trials run, on how many cores and GPUs
-        self._prices, self._goals, self._planned = spec.prices, spec.goals, spec.trial_config({}).epochs
-        self._ended, self._spent_by_ended, self._pace = 0, NOTHING, _Pace(spec.early_stopping)
+        self._busy: dict[int, tuple[float, float, float]] = {}  # since when trials run, on how many cores and GPUs
+        self._ended, self._spent_by_ended, self._trained = 0, NOTHING, NOTHING  # the last without what the store had
+        self._others: list[float] = []  # seconds of trials without epochs that ended
+        self._longer: list[float] = []  # epochs of searched trials that ended, as shares of those expected
         self._best: TrialRecord | None = None
         self._waiting: dict[int, TrialRecord] = {}
         self._running: dict[int, TrialRecord] = {}
@@ -150,7 +120,7 @@ class Account:
     def start(self, number: int, cpus: float, gpus: float) -> None:
         """A process with so many cores and GPUs takes up the trial; perhaps for the second time, with more."""
         self.stop(number)
-        self._held[number] = (self._clock(), cpus, gpus)
+        self._busy[number] = (self._clock(), cpus, gpus)
 
     def stop(self, number: int, *, saw_gpu: bool = True) -> None:
         """The trial's process does nothing more for it, for now or for good.
@@ -160,7 +130,7 @@ class Account:
             saw_gpu: whether it could use the GPU that it was given; else its time since it was last read is none of it.
         """
         self._count(number, saw_gpu=saw_gpu)
-        self._held.pop(number, None)
+        self._busy.pop(number, None)
 
     def train(self, number: int) -> None:
         """The trial has trained one more epoch; none that came from the store or from a checkpoint."""
@@ -173,13 +143,13 @@ class Account:
 
     def _count(self, number: int, *, epochs: int = 0, saw_gpu: bool = True) -> None:
         """Add the time since the trial was last read, if a process is at it."""
-        if number not in self._held:
+        if number not in self._busy:
             return
-        (since, cpus, gpus), now = self._held[number], self._clock()
+        (since, cpus, gpus), now = self._busy[number], self._clock()
         seconds = now - since
         more = Spent(seconds, epochs, seconds * cpus, seconds * gpus if saw_gpu else 0.0, now - self._began)
         self._spent[number] = self._spent.get(number, NOTHING) + more
-        self._held[number] = (now, cpus, gpus)
+        self._busy[number] = (now, cpus, gpus)
 
     def note(self, record: TrialRecord) -> None:
         """A trial is about to run, has come to another epoch, or has ended; a derived one costs and counts nothing."""
@@ -189,10 +159,18 @@ class Account:
             self._running[record.number] = record
             return
         self._best = find_best([record] if self._best is None else [self._best, record], self._goals)
-        if record.derived_from is None:
-            self._ended += not record.refused
-            self._spent_by_ended += record.spent
-            self._pace.add(record)
+        if record.derived_from is not None:
+            return
+        self._ended += not record.refused
+        self._spent_by_ended += record.spent
+        if record.reused or not record.spent.seconds:
+            return  # what the store answered says nothing of the next trial
+        if not record.spent.epochs:
+            self._others.append(record.spent.seconds)
+            return
+        self._trained += record.spent
+        if _may_stop_early(record):
+            self._longer.append(record.epochs / sum(survival(self._spec.early_stopping, record.config["epochs"])))
 
     def status(self, left: int) -> BudgetStatus:
         """Return what is spent, and what is still to come with ``left`` new trials by the number of trials."""
@@ -202,26 +180,45 @@ class Account:
         spent = replace(sum(unfinished, self._spent_by_ended), wall=self._clock() - self._began)
         cost = None if self._prices is None else self._prices.cost_of(spent)
         status = BudgetStatus(spent, cost, self._ended, self._best)
-        pace = replace(self._pace, trained=sum((taken for taken in unfinished if taken.epochs), self._pace.trained))
+        pace = self._pace(unfinished)
         if not pace.epoch and not pace.trial:
             return status
+        now = [pace.left(record.config["epochs"], record, taken.seconds) for record, taken in running]
+        later = [pace.left(record.config["epochs"], record, taken.seconds) for record, taken in waiting]
         new = pace.left(self._planned)
-        now = [pace.left(int(record.config["epochs"]), record, taken.seconds) for record, taken in running]
-        later = [pace.left(int(record.config["epochs"]), record, taken.seconds) for record, taken in waiting]
-        more = self._new_trials(left, new, sum(now + later), spent, pace.epoch)
-        seconds, following = sum(now + later) + more * new, later[0] if later else new
+        seconds = sum(now + later) + max(0, left) * new
+        seconds = max(sum(now), min(seconds, *self._limits(status, pace.epoch)))
         return replace(
             status,
-            seconds_left=self._wall(seconds, now + later),
-            cost_left=self._cost(seconds, now + later),
-            next_cost=self._cost(sum(now) + following, now),
+            seconds_left=self._wall(seconds, now),
+            cost_left=self._cost(seconds, now),
+            next_cost=self._cost(sum(now) + (later[0] if later else new), now),
         )
 
-    def used_up(self, left: int, confirming: bool = False) -> UsedUp:
-        """Return the budget that forbids another trial, if one does; the hours hold for the search alone."""
+    def _pace(self, unfinished: Sequence[Spent]) -> _Pace:
+        trained = sum((taken for taken in unfinished if taken.epochs), self._trained)
+        stopping, epoch, trial = self._spec.early_stopping, 0.0, 0.0
+        if trained.epochs:
+            epoch = trained.seconds / trained.epochs
+        elif self._others:
+            trial = fmean(self._others)
+        # The expectation counts as a few trials do.
+        longer = (stopping.reduction + sum(self._longer)) / (stopping.reduction + len(self._longer))
+        return _Pace(stopping, epoch, trial, longer)
+
+    def _limits(self, status: BudgetStatus, epoch: float) -> list[float]:
+        """Return for how many seconds of trials each budget suffices; a trial may pass those of hours and epochs."""
+        spec, each = self._spec, self._cost(1.0)
+        limits = [max(0.0, self._deadline - self._clock()) * self._share.concurrency]
+        if spec.epochs_budget is not None and epoch:
+            limits.append((spec.epochs_budget - status.spent.epochs) * epoch)
+        if spec.max_cost is not None and status.cost is not None and each:
+            limits.append((spec.max_cost - status.cost) / each)
+        return limits
+
+    def used_up(self, left: int) -> UsedUp:
+        """Return the budget, besides the hours, that forbids another trial, if one does."""
         spec = self._spec
-        if not confirming and self._clock() >= self._deadline:
-            return "hours"
         if spec.epochs_budget is None and spec.max_cost is None:
             return ""
         status = self.status(left)
@@ -240,25 +237,6 @@ class Account:
         if self._prices is None:
             return None
         return self._prices.cost_of(self._share.spend(seconds, wall=self._wall(seconds, parts)))
-
-    def _new_trials(self, left: int, new: float, pending: float, spent: Spent, epoch: float) -> int:
-        """Return how many new trials of ``new`` seconds the budgets allow after ``pending`` seconds of others.
-
-        Each budget is so many seconds of trials; the last trial may pass it, but one of money.
-        """
-        spec, limits = self._spec, [float(left)]
-        seconds_left, each = self._deadline - self._clock(), self._cost(1.0)
-        if not new:
-            return max(0, left)
-        if spec.epochs_budget is not None and epoch:
-            limits.append(math.ceil(((spec.epochs_budget - spent.epochs) * epoch - pending) / new - _ROUNDING))
-        if math.isfinite(seconds_left):
-            allowed = max(0.0, seconds_left) * self._share.concurrency
-            limits.append(math.ceil((allowed - pending) / new - _ROUNDING))
-        if spec.max_cost is not None and self._prices is not None and each:
-            allowed = (spec.max_cost - self._prices.cost_of(spent)) / each
-            limits.append(math.floor((allowed - pending) / new + _ROUNDING))
-        return max(0, int(min(limits)))
 
 
 def status_text(status: BudgetStatus, spec: SweepSpec) -> list[str]:

@@ -5,6 +5,7 @@ Such names are replaced while something runs, and nowhere else; where one is gon
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private import services
@@ -22,11 +23,14 @@ from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, Ray
 
 from sweeps.interrupts import end_now
 
+if TYPE_CHECKING:
+    from sweeps.engine.resources import Machine
+
 # Of the dashboard, of scaling a cluster, of bringing logs to the terminal: nobody asks them here, and they take two
 # seconds of computing.
 _SERVICES = ("start_api_server", "start_monitor", "start_log_monitor")
 # The first is of Ray's memory monitor, which ends a process on purpose; the others mean that it, or what it was about
-# to tell, went with its machine.
+# to report, went with its machine.
 _DEATHS = (OutOfMemoryError, NodeDiedError, WorkerCrashedError, ObjectLostError)
 _PRELOAD = "RAY_preload_python_modules"
 _PROCESSES = "--num_prestart_python_workers="
@@ -53,43 +57,48 @@ class Servers:
 
     Time limits and terminals signal the whole process group of a command. Ray's servers would die with it, and Ray ends
     a driver that waits for them after a minute, without a word. Where they die all the same (a control group is
-    signalled, memory runs out), the command is told at once, and ends.
-
-    Attributes:
-        processes: so many they keep ready for trials; None has them take one a core.
-        preload: whether these load what trials need.
+    signalled, memory runs out), the command says so at once, and ends.
     """
 
     def __init__(self) -> None:
-        self.processes: int | None = None
-        self.preload = False
         self._started: list[subprocess.Popen[bytes]] = []
         self._left = threading.Event()
         self._head: tuple[str, int] | None = None
 
-    @contextmanager
-    def started(self) -> Iterator[None]:
-        """Take in what Ray starts inside."""
+    def start(self, folder: str, machine: Machine, *, preload: bool, processes: int | None) -> None:
+        """Start Ray here, and begin to look after it.
 
-        def start(command: list[str], *arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
-            if self.processes is not None:
-                ready = f"{_PROCESSES}{self.processes}"
+        Args:
+            folder: for its files.
+            machine: what it believes to have.
+            preload: whether the processes that it keeps ready load what trials need.
+            processes: how many it keeps ready; None has it take one a core.
+        """
+
+        def popen(command: list[str], *arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+            if processes is not None:
+                ready = f"{_PROCESSES}{processes}"
                 command = [ready if word.startswith(_PROCESSES) else word for word in command]
-            if self.preload:
+            if preload:
                 options["env"] = {_PRELOAD: "sweeps.engine.preload", **(options.get("env") or os.environ)}
             process = subprocess.Popen(command, *arguments, **options, process_group=0)  # noqa: S603 - Ray's own call
             self._started.append(process)
             return process
 
         with ExitStack() as names:
-            names.enter_context(_replaced(services, "ConsolePopen", lambda _: start))
+            names.enter_context(_replaced(services, "ConsolePopen", lambda _: popen))
             for name in _SERVICES:
                 names.enter_context(_replaced(Node, name, lambda _: lambda _node, **_options: None))
-            yield
-
-    def watch(self, address: str) -> None:
-        """Begin to look after them; ``address`` is where Ray's head answers, as ``host:port``."""
-        host, _, port = address.rpartition(":")
+            ray.init(
+                address="local",
+                num_cpus=machine.cores,
+                num_gpus=machine.gpus,
+                include_dashboard=False,
+                _temp_dir=folder,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
         self._head = (host, int(port))
         threading.Thread(target=self._watch, name="carsweep-ray-watch", daemon=True).start()
 
@@ -112,10 +121,8 @@ class Servers:
             return False
         try:
             socket.create_connection(self._head, timeout=_LOOK_SECONDS).close()
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True  # slow, or behind a network that has just changed
+        except OSError as error:  # else it is slow, or behind a network that has just changed
+            return not isinstance(error, ConnectionRefusedError)
         return True
 
     def _watch(self) -> None:
@@ -133,20 +140,17 @@ def processes_kept(keeps: Callable[[Any], bool]) -> Iterator[None]:
     And have it take every death of a trial's process for one; for some it would give up the experiment.
 
     Args:
-        keeps: gets the placement group, and tells whether it stays.
+        keeps: gets the placement group, and returns whether it stays.
     """
     manager = getattr(sys.modules.get("ray.air.execution._internal.actor_manager"), "RayActorManager", None)
+    groups = sys.modules.get("ray.air.execution.resources.placement_group")
 
     def fail(failed: Any) -> Any:
-        def failed_by_death(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
-            failed(self, tracked_actor_task, as_death(exception))
-
-        return failed_by_death
+        return lambda manager, tracked_actor_task, exception: failed(manager, tracked_actor_task, as_death(exception))
 
     def remove(removed: Any) -> Any:
         return lambda group: None if keeps(group) else removed(group)
 
-    groups = sys.modules.get("ray.air.execution.resources.placement_group")
     with _replaced(manager, "_actor_task_failed", fail), _replaced(groups, "remove_placement_group", remove):
         yield
 

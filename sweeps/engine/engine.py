@@ -1,12 +1,13 @@
 """Runs a sweep's trials with Ray Tune, over a study that outlives it.
 
 Tune places trials on processes, uses these again and stops trials that the study gives up. Its searcher, scheduler and
-stopper pass on to the bridge what it asks and tells. All it knows can be lost: the journal and the stage store are
+stopper are the bridge, or pass on to it. All it knows can be lost: the journal and the stage store are
 enough to go on.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -16,18 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune import Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
 
 from sweeps.engine import Observer
 from sweeps.engine.bridge import Bridge
-from sweeps.engine.budget import Account, BudgetStatus
+from sweeps.engine.budget import BudgetStatus
 from sweeps.engine.compat import processes_kept
 from sweeps.engine.halt import Halt
-from sweeps.engine.health import Patience, Quarantine, expected_seconds
-from sweeps.engine.resources import Machine, least_seconds, reserved_cpus, trial_resources
+from sweeps.engine.resources import Machine, reserved_cpus
 from sweeps.engine.task import Work
 from sweeps.engine.worker import run_order
 from sweeps.interrupts import interruptible
@@ -65,7 +63,7 @@ def run_trials(
     confirm: Confirm | None = None,
     edits: Sequence[str] | None = None,
     costs: Costs = lambda _: {},
-    tell: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
     on_status: Callable[[BudgetStatus], None] = lambda _: None,
 ) -> EngineResult:
     """Run the trials that the study in the sweep's folder still owes, and return all it has.
@@ -77,43 +75,30 @@ def run_trials(
 
     Args:
         work: of the sweep; Ray is started or joined if anything is to be run.
-        observers: told what happens, in this order; an exception ends the sweep resumably and is raised again.
+        observers: notified of what happens, in this order; an exception ends the sweep resumably and is raised again.
         confirm: asked once the search is over, unless it was interrupted; what it answers is run too.
         edits, costs: as in ``Study.open``.
-        tell: gets a sentence when the sweep begins to stop.
-        on_status: told what is spent and what is to come, before the observers are told the news.
+        notify: gets a sentence when the sweep begins to stop.
+        on_status: gets what is spent and what is to come, before the observers are notified.
 
     Raises:
-        InputError: the spec asks for more than there is, or the folder holds another sweep.
+        InputError: the spec asks for more than there is, or the folder is of another sweep.
     """
     spec, folder = work.spec, work.folder
-    deadline, halt = time.monotonic() + (spec.hours or float("inf")) * 3600, Halt(folder, tell)
+    halt = Halt(folder, notify, time.monotonic() + (spec.hours or math.inf) * 3600)
     with Study.open(folder, spec, edits=edits, costs=costs) as study, interruptible(halt.interrupt):
         if study.reopened:
-            tell(f"Tried again, since they failed through no fault of their own: {_trials(study.reopened)}.")
+            numbers = f"trial{'s' * (len(study.reopened) > 1)} {', '.join(map(str, study.reopened))}"
+            notify(f"Tried again, since they failed through no fault of their own: {numbers}.")
         goes_on = partial(_confirm, study, halt, confirm)
         if study.has_work or goes_on():
             machines = work.session.connect(folder / "ray.log")
-            with closing(Quarantine(tell)) as quarantine:
-                share = trial_resources(spec, *machines)
-                account = Account(spec, share, study.records(), deadline)
-                study.note_spending(account.read)
-                bridge = Bridge(
-                    study=study,
-                    account=account,
-                    halt=halt,
-                    patience=Patience(partial(expected_seconds, share, work.images), least_seconds()),
-                    quarantine=quarantine,
-                    observers=observers,
-                    on_status=on_status,
-                    goes_on=goes_on,
-                    share=share,
-                    cores=max(machine.cores for machine in machines),
-                )
-                try:
+            bridge = Bridge(study, work, machines, halt, observers, on_status, goes_on)
+            try:
+                with closing(bridge.quarantine):
                     _run_tune(bridge, work, machines)
-                finally:
-                    study.release()
+            finally:
+                study.release()
         if halt.error is not None:
             raise halt.error
         used_up: UsedUp = halt.used_up if study.has_work else ""
@@ -121,12 +106,8 @@ def run_trials(
         return EngineResult(tuple(study.records()), ended, used_up, halt.stopped)
 
 
-def _trials(numbers: Sequence[int]) -> str:
-    return f"trial{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
-
-
 def _confirm(study: Study, halt: Halt, confirm: Confirm | None) -> bool:
-    """Go on, once, from the search to what confirms it; tell whether there is anything to run."""
+    """Go on, once, from the search to what confirms it; return whether there is anything to run."""
     if confirm is None or halt.confirming or not halt.may_go_on():
         return False
     halt.confirming = True
@@ -135,22 +116,11 @@ def _confirm(study: Study, halt: Halt, confirm: Confirm | None) -> bool:
 
 def _run_tune(bridge: Bridge, work: Work, machines: Sequence[Machine]) -> None:
     """Run all trials that the bridge hands out. What Tune writes below the sweep's ``trials`` is read by nobody."""
-    searcher, session = _Searcher(bridge, work.as_order()), work.session
-
-    def keeps(group: Any) -> bool:
-        if bridge.quarantine.takes(group):
-            return True
-        last = bridge.last_process if searcher.is_finished and not bridge.is_running else None
-        if last is None or bridge.quarantine.group_of(last.actor) != group.id.hex():
-            return False
-        session.keep(last, group)
-        return True
-
     # Tune loads MLflow, a second or more, when it is given callbacks of its user's.
     tuner = tune.Tuner(
         tune.with_resources(run_order, partial(_resources_of, machines)),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=bridge,
             scheduler=_Scheduler(bridge),
             num_samples=-1,
             max_concurrent_trials=bridge.share.concurrency,
@@ -162,12 +132,12 @@ def _run_tune(bridge: Bridge, work: Work, machines: Sequence[Machine]) -> None:
             name="tune",
             storage_path=str((work.folder / "trials").resolve()),
             failure_config=tune.FailureConfig(max_failures=0),
-            stop=_Stopper(bridge),
+            stop=bridge,
             verbose=0,
         ),
     )
-    session.let_go()
-    with processes_kept(keeps):
+    work.session.release()
+    with processes_kept(bridge.keeps):
         tuner.fit()
 
 
@@ -181,47 +151,16 @@ def _resources_of(machines: Sequence[Machine], order: Mapping[str, Any]) -> dict
     return {"cpu": cpus, "gpu": order["gpus"]} if order["gpus"] else {"cpu": cpus}
 
 
-class _Passing:
-    """Passes on to the bridge. Tune saves such objects; the memory of these is the journal."""
+class _Scheduler(FIFOScheduler):  # type: ignore[misc]  # Tune knows schedulers by their base class
+    """Passes what Tune reports of running trials on to the bridge."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-
-class _Searcher(_Passing, Searcher):  # type: ignore[misc]  # Tune knows searchers by their base class
-    def __init__(self, bridge: Bridge, common: Mapping[str, Any]) -> None:
-        super().__init__()
-        self._bridge, self._common = bridge, common
-        self.is_finished = False
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next trial's order, or that there is none; None while one that runs may have to be tried again."""
-        trial = None
-        with self._bridge.halt.catching():
-            trial = self._bridge.ask(trial_id)
-        if trial is None:
-            self.is_finished = not self._bridge.waits
-            return str(Searcher.FINISHED) if self.is_finished else None
-        share = {"cpus": trial.given.cpus, "gpus": trial.given.gpus}
-        return {**self._common, "number": trial.number, "config": trial.config.model_dump(), **share}
-
-    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
-        """Pass on that the trial ended, or its process."""
-        with self._bridge.halt.catching():
-            self._bridge.end(trial_id, result or {}, died=error)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Do nothing: the journal has it all."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Do nothing: the journal has it all."""
-
-
-class _Scheduler(_Passing, FIFOScheduler):  # type: ignore[misc]  # Tune knows schedulers by their base class
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self._bridge = bridge
         self._chosen: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune saves it; its memory is the journal
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Return the first trial that no process is being started for; None when there is one for each.
@@ -235,7 +174,7 @@ class _Scheduler(_Passing, FIFOScheduler):  # type: ignore[misc]  # Tune knows s
         for trial in live:
             if trial.status == Trial.RUNNING:
                 with self._bridge.halt.catching():
-                    self._bridge.begin(trial.trial_id, trial.temporary_state.ray_actor)
+                    self._bridge.on_start(trial.trial_id, trial.temporary_state.ray_actor)
         fresh = [trial for trial in live if trial.status == Trial.PENDING and trial.trial_id not in self._chosen]
         if not fresh:
             return None
@@ -247,7 +186,7 @@ class _Scheduler(_Passing, FIFOScheduler):  # type: ignore[misc]  # Tune knows s
         """Pass a message on; answer stop or continue. The last message of a trial comes when it is complete."""
         stop = True
         with self._bridge.halt.catching():
-            stop = self._bridge.hear(trial.trial_id, result)
+            stop = self._bridge.on_report(trial.trial_id, result)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_error(self, _controller: Any, trial: Any) -> None:
@@ -256,19 +195,4 @@ class _Scheduler(_Passing, FIFOScheduler):  # type: ignore[misc]  # Tune knows s
             said = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
         except (OSError, TypeError):
             said = ""
-        self._bridge.lose(trial.trial_id, said.rpartition("Failure # ")[2])
-
-
-class _Stopper(_Passing, Stopper):  # type: ignore[misc]  # Tune knows stoppers by their base class
-    def __init__(self, bridge: Bridge) -> None:
-        self._bridge = bridge
-
-    def __call__(self, *_: Any) -> bool:
-        """Stop no trial by itself."""
-        return False
-
-    def stop_all(self) -> bool:
-        """Tell whether the sweep ends now; asked step after step."""
-        self._bridge.end_hanging()
-        self._bridge.quarantine.look()
-        return self._bridge.must_end()
+        self._bridge.on_death(trial.trial_id, said.rpartition("Failure # ")[2])

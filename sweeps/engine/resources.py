@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,14 +56,10 @@ class Machine:
 
 def this_machine() -> Machine:
     """Return the machine this process runs on, as far as it may use it."""
-    return Machine(cores=usable_cores(), gpus=visible_gpus(), amx=_has_amx())
-
-
-def _has_amx() -> bool:
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
+    amx = False
+    with suppress(OSError):
+        amx = "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return Machine(cores=usable_cores(), gpus=visible_gpus(), amx=amx)
 
 
 class Share(NamedTuple):
@@ -78,14 +75,14 @@ class Share(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A process that ran trials: Ray's actor, and the share that it holds."""
+    """A process that ran trials: Ray's actor, and the share that it has."""
 
     actor: Any
     cpus: float
     gpus: float
 
     def has(self, share: Share) -> bool:
-        """Tell whether it holds what a trial with this share gets, or more; a GPU only where that one gets any."""
+        """Return whether it has what a trial with this share gets, or more; a GPU only where that one gets any."""
         return self.cpus >= share.cpus and self.gpus >= share.gpus and (self.gpus > 0) == (share.gpus > 0)
 
 
@@ -106,8 +103,8 @@ def trial_resources(spec: SweepSpec, *machines: Machine) -> Share:
     where = "of one machine of the cluster" if len(places) > 1 else "here"
     gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else float(any(m.gpus for m in places))
     _check_fits(spec, places, gpus, where)
-    slots = spec.trials if gpus == 0 else sum(_slots(machine.gpus, gpus) for machine in places)
-    wanted = min(slots, spec.concurrency or slots, spec.trials)
+    slots = sum(_slots(machine, gpus) for machine in places)
+    wanted = int(min(slots, spec.concurrency or slots, spec.trials))
     cpus = spec.cpus_per_trial or _even_share(places, gpus, wanted, oversubscribed=bool(spec.concurrency or gpus))
     return Share(cpus, gpus, max(1, min(wanted, _fitting(places, gpus, cpus))))
 
@@ -129,42 +126,36 @@ def reserved_cpus(cpus: float, gpus: float, machines: Sequence[Machine]) -> floa
     return min(cpus, math.floor(part * _RAY_PARTS) / _RAY_PARTS)
 
 
-def _slots(gpus: int, per_trial: float) -> int:
-    """Trials that fit on the GPUs; each stays on one of them."""
-    return gpus * math.floor(1 / per_trial + 1e-6)
+def _slots(machine: Machine, gpus: float) -> float:
+    """Trials that its GPUs carry, each on one of them."""
+    return machine.gpus * math.floor(1 / gpus + 1e-6) if gpus else math.inf
 
 
 def _fitting(machines: Sequence[Machine], gpus: float, cpus: float) -> int:
     """Trials that fit, each on one machine."""
-    by_cores = [math.floor(machine.cores / cpus + 1e-6) for machine in machines]
-    if gpus == 0:
-        return sum(by_cores)
-    return sum(min(fit, _slots(machine.gpus, gpus)) for fit, machine in zip(by_cores, machines, strict=True))
+    return sum(math.floor(min(machine.cores / cpus + 1e-6, _slots(machine, gpus))) for machine in machines)
 
 
 def _even_share(machines: Sequence[Machine], gpus: float, trials: int, *, oversubscribed: bool) -> float:
     """Return the most cores with which so many trials still fit."""
-    for cores in range(max(machine.cores for machine in machines), 0, -1):
-        if _fitting(machines, gpus, cores) >= trials:
-            return float(cores)
+    shares = [float(cores) for cores in range(max(machine.cores for machine in machines), 0, -1)]
     # Whoever asked for more trials than cores, or has more room on GPUs, shares cores; others get one each.
-    shares = [hundredths / 100 for hundredths in range(99, 0, -1)] if oversubscribed else []
+    shares += [hundredths / 100 for hundredths in range(99, 0, -1)] if oversubscribed else []
     return next((share for share in shares if _fitting(machines, gpus, share) >= trials), 1.0)
 
 
 def _check_fits(spec: SweepSpec, machines: Sequence[Machine], gpus: float, where: str) -> None:
     most_gpus = max(machine.gpus for machine in machines)
     if gpus > most_gpus:
-        there = "there is none" if most_gpus == 0 else f"there are {most_gpus}"
+        there = f"there are {most_gpus}" if most_gpus else "there is none"
         raise InputError(
             f"gpus_per_trial must be at most the number of GPUs {where} ({there}), got {gpus:g}. "
             "Leave --gpus-per-trial out, or lower it."
         )
-    cpus = spec.cpus_per_trial
     most_cores = max(machine.cores for machine in machines if machine.gpus >= gpus)
-    if cpus is not None and cpus > most_cores:
+    if (spec.cpus_per_trial or 0) > most_cores:
         raise InputError(
-            f"cpus_per_trial must be at most the cores {where} ({most_cores}), got {cpus:g}. "
+            f"cpus_per_trial must be at most the cores {where} ({most_cores}), got {spec.cpus_per_trial:g}. "
             "Leave --cpus-per-trial out, or lower it."
         )
 
@@ -175,11 +166,10 @@ def least_seconds() -> float:
     Raises:
         InputError: it says no number of seconds.
     """
-    said = os.environ.get(LEAST_VARIABLE, "")
-    try:
-        seconds = float(said) if said else LEAST_SECONDS
-    except ValueError:
-        seconds = math.nan
+    said = os.environ.get(LEAST_VARIABLE) or str(LEAST_SECONDS)
+    seconds = math.nan
+    with suppress(ValueError):
+        seconds = float(said)
     if not seconds > 0:
         raise InputError(f"{LEAST_VARIABLE} must be a number of seconds above 0, got {said!r}. Leave it out for 300.")
     return seconds

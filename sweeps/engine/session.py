@@ -44,12 +44,6 @@ _SETTINGS = {
 _LONGEST_FOLDER = 24
 # In the folder for Ray, once its process has locked the folder. What nobody has locked any more is of a dead process.
 _OWNED = "owned"
-_IN_WORKERS = (
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",
-    "RAY_CHDIR_TO_TRIAL_DIR",
-    "MALLOC_ARENA_MAX",
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S",
-)
 
 
 class RaySession:
@@ -68,9 +62,8 @@ class RaySession:
         self._group: Any = None  # what Ray has reserved for it
         self._machine = machine
         self._exits = ExitStack()
-        self._ahead: Future[None] | None = None  # done once the Ray that was started ahead is there
+        self._ready: Future[None] | None = None  # done once the Ray of this session is there
         self._over = threading.Event()
-        self._is_ours = False
         self._servers = Servers()
         self._folder: str | None = None
 
@@ -82,26 +75,29 @@ class RaySession:
         with uninterrupted(), self._exits:
             self._end()
 
-    def start_ahead(self, log: Path, *, preload: bool, processes: int | None = None) -> None:
-        """Begin to start Ray here, while this process loads libraries and decodes images.
+    def start_in_background(self, log: Path, *, preload: bool, processes: int | None = None) -> None:
+        """Begin to start or join Ray, while this process loads libraries and decodes images.
 
         Args:
             log: where Ray's messages go.
-            preload: whether the processes that Ray keeps ready load what trials need.
+            preload: whether the processes that a Ray here keeps ready load what trials need.
             processes: how many it keeps ready; None has it take one a core.
         """
-        if self._ahead is None and not ray.is_initialized():
-            self._ahead, self._servers.preload, self._servers.processes = Future(), preload, processes
-            arguments = (self._ahead, log)
+        if self._ready is None and not ray.is_initialized():
+            self._ready = Future()
+            arguments = (self._ready, log, preload, processes)
             threading.Thread(target=self._begin, args=arguments, name="carsweep-ray", daemon=True).start()
 
     def connect(self, log: Path) -> tuple[Machine, ...]:
-        """Start or join Ray unless it is there; return its machines. What it and Tune say goes to the file ``log``."""
-        if self._ahead is not None:
-            self._ahead.exception()  # waits
+        """Start or join Ray unless it is there; return its machines. What it and Tune say goes to the file ``log``.
+
+        Raises:
+            InputError: the cluster cannot be joined, or there is no room for Ray's folder.
+        """
+        self.start_in_background(log, preload=False)
+        if self._ready is not None:
+            self._ready.result()
         _prepare(log)
-        if not ray.is_initialized():
-            self._start()
         found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return tuple(Machine(int(has["CPU"]), int(has.get("GPU", 0))) for has in found if has.get("CPU", 0) >= 1)
 
@@ -109,7 +105,7 @@ class RaySession:
         """Leave a process what Ray has reserved for it, its placement group, until it is let go."""
         self.process, self._group = process, group
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """End the process that was kept, and give back what was reserved for it."""
         if self.process is not None:
             ray.kill(self.process.actor)
@@ -117,62 +113,33 @@ class RaySession:
             ray.util.remove_placement_group(self._group)
         self.process = self._group = None
 
-    def _begin(self, ahead: Future[None], log: Path) -> None:
+    def _begin(self, ready: Future[None], log: Path, preload: bool, processes: int | None) -> None:
         _prepare(log)
         try:
-            self._start()
+            with keeping_handlers():
+                if self.address is not None:
+                    _join(self.address)
+                else:
+                    # Ray answers only who holds a token; one for this session keeps Ray from writing its own at home.
+                    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+                        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+                    self._folder = _make_folder()
+                    machine = self._machine or this_machine()
+                    self._servers.start(self._folder, machine, preload=preload, processes=processes)
         except Exception as error:
-            ahead.set_exception(error)
+            ready.set_exception(error)
             return
-        ahead.set_result(None)
+        ready.set_result(None)
         self._over.wait()  # Linux kills Ray's processes with the thread that started them
 
-    def _start(self) -> None:
-        if self.address is None:
-            self._start_here()
-        else:
-            self._join(self.address)
-        self._is_ours = True
-
-    def _join(self, address: str) -> None:
-        # The cluster's machines do not have this process's environment.
-        environment = {"env_vars": {name: os.environ[name] for name in _IN_WORKERS}}
-        try:
-            with keeping_handlers():
-                ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"--address must be of a Ray cluster that this machine can join, got {address!r}: "
-                f"{str(error).splitlines()[0]} Start one with ray start --head, or leave --address out."
-            ) from None
-
-    def _start_here(self) -> None:
-        # Ray answers only who holds a token. One for this session keeps it from writing its own to the home folder.
-        if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        machine = self._machine or this_machine()
-        self._folder = self._folder or _make_folder()
-        with keeping_handlers(), self._servers.started():
-            ray.init(
-                address="local",
-                num_cpus=machine.cores,
-                num_gpus=machine.gpus,
-                include_dashboard=False,
-                _temp_dir=self._folder,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        self._servers.watch(ray.get_runtime_context().gcs_address)
-
     def _end(self) -> None:
-        if self._ahead is not None:
-            self._ahead.exception()  # waits
+        is_ours = self._ready is not None and self._ready.exception() is None  # waits
         if ray.is_initialized():
             if not self._servers.serve:
                 threading.Event().wait()  # who watches them ends this process; Ray would only wait for them
-            self.let_go()
+            self.release()
             self._servers.leave()
-            if self._is_ours:
+            if is_ours:
                 _shut_down()
         self._over.set()
         self._clear()
@@ -181,6 +148,18 @@ class RaySession:
         self._servers.kill()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _join(address: str) -> None:
+    # The cluster's machines do not have this process's environment.
+    environment = {"env_vars": {name: os.environ[name] for name in _SETTINGS}}
+    try:
+        ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"--address must be of a Ray cluster that this machine can join, got {address!r}: "
+            f"{str(error).splitlines()[0]} Start one with ray start --head, or leave --address out."
+        ) from None
 
 
 def _shut_down() -> None:

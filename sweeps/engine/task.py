@@ -38,7 +38,7 @@ class Work:
         dataset: what ``Dataset.save`` wrote.
         stages: folder of the stage store; on a cluster every machine must see it, and the dataset file.
         session: of Ray, which is started or joined when something is to be done.
-        images: that an epoch goes through, by which slow trials are told from those that hang.
+        images: that an epoch goes through, by which slow trials are distinguished from those that hang.
         runner: ``module:function`` with the signature of ``carcls.families.run_trial``.
         loader: ``module:function`` that reads the dataset file.
     """
@@ -53,7 +53,10 @@ class Work:
     loader: str = "carcls.data.dataset:Dataset.load"
 
     def as_order(self) -> dict[str, Any]:
-        """Return what the orders of all trials share (see ``sweeps.engine.worker.Order``)."""
+        """Return what the orders of all trials share (see ``sweeps.engine.worker.run_order``), as JSON can hold it.
+
+        ``folder`` is where a crash leaves ``error.txt``; ``stopping`` holds the fields of ``EarlyStopping``.
+        """
         return {
             "dataset": str(self.dataset.resolve()),
             "stages": str(self.stages.resolve()),
@@ -79,7 +82,7 @@ def run_task(work: Work, function: str, arguments: Mapping[str, Any]) -> Any:
     session, died = work.session, None
     share = trial_resources(work.spec, *session.connect(work.folder / "ray.log"))
     if session.process is not None and not session.process.has(share):  # it is another sweep's
-        session.let_go()
+        session.release()
     for _ in range(1 + MAX_DEATHS):
         if session.process is None:  # no trial has left one
             actor = ray.remote(_Worker).options(num_cpus=share.cpus, num_gpus=share.gpus).remote()
@@ -91,7 +94,7 @@ def run_task(work: Work, function: str, arguments: Mapping[str, Any]) -> Any:
             raise (error.cause if isinstance(error.cause, Exception) else error) from None
         except ray.exceptions.RayError as error:
             died = error
-            session.let_go()
+            session.release()
     raise OSError(f"its process died: {type(died).__name__}") from died
 
 

@@ -1,6 +1,6 @@
 """What Ray runs in a trial's process, and how its measurements travel.
 
-Processes are used again, so that libraries and data are loaded once in each. Short epochs are told in groups, since
+Processes are used again, so that libraries and data are loaded once in each. Short epochs are reported in groups, since
 each message waits for a turn of Tune's loop.
 """
 
@@ -12,12 +12,12 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, TypedDict
+from typing import Any
 
 import ray
 from ray import get_runtime_context, tune
@@ -27,7 +27,7 @@ from carcls.machine import hold_gpus, keep_freed_memory
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
 from carcls.unfreezing import open_stages
-from sweeps.failures import Failure, Location, failure_of, is_broken_device
+from sweeps.failures import Failure, failure_of, is_broken_device
 from sweeps.spec.fields import EarlyStopping
 
 TRACEBACK = "error.txt"
@@ -35,51 +35,35 @@ Runner = Callable[[TrialConfig, Any, StageStore, Callable[[Measurement], None]],
 
 # So long Ray may take to end a process.
 _KILL_SECONDS = 10.0
-# So long a measurement may wait for the next one; epochs that take longer are told at once.
+# So long a measurement may wait for the next one; epochs that take longer are reported at once.
 GROUP_SECONDS = 0.5
-# A trial that has taken longer tells its last epoch before it ends: that may take long, and is known by it.
+# A trial that has taken longer reports its last epoch before it ends: that may take long, and is known by it.
 _BEFORE_END_SECONDS = 1.0
-# The machine that this process has told that it is on, once it has: each report costs milliseconds.
-_told: list[str] = []
+# Where this process runs, once it has reported it: each report costs milliseconds.
+_place_reported: list[str] = []
 
 
-class Order(TypedDict):
-    """What a worker is told to do; plain JSON values.
+def run_order(order: Mapping[str, Any]) -> None:
+    """Run one trial: report its measurements, then ``outcome`` or ``failure``; first of all a process's ``place``.
 
-    ``folder`` is where a crash leaves ``error.txt``; ``runner`` and ``loader`` are ``module:function``; ``stopping``
-    holds the fields of ``EarlyStopping``.
-    """
-
-    number: int
-    config: dict[str, Any]
-    dataset: str
-    stages: str
-    folder: str
-    cpus: float
-    gpus: float
-    runner: str
-    loader: str
-    stopping: dict[str, Any]
-
-
-def run_order(order: Order) -> None:
-    """Run one trial: report its measurements, then ``outcome`` or ``failure``; first of all a process's ``location``.
-
-    The last measurements come with the outcome. A failure is told as the JSON of ``sweeps.failures.Failure``. After a
-    CUDA error the process ends itself, since it can use its GPU no more, and so does one that cannot use it at all; the
+    The last measurements come with the outcome. A failure is the JSON of ``sweeps.failures.Failure``. After a CUDA
+    error the process ends itself, since it can use its GPU no more, and so does one that cannot use it at all; the
     trial goes on in another one.
 
     A trial that is stopped ends inside its report: the thread waits there, and leaves when the process is used again.
+
+    Args:
+        order: ``number``, ``config``, ``cpus`` and ``gpus`` of the trial, with what ``Work.as_order`` has.
     """
     # One word is enough: a trial that waits for what another one makes does not hang.
     start, stages = time.perf_counter(), StageStore(Path(order["stages"]), lambda: tune.report({"waits": True}))
     try:
-        if not _told:
-            _told.append(_location())
-            tune.report({"location": _told[0]})
+        if not _place_reported:
+            _place_reported.append(_place())
+            tune.report({"place": _place_reported[0]})
         take_share(order["cpus"], order["gpus"])
         keep_freed_memory()
-        outcome, reports = _run(order, stages, start)
+        outcome, reports = _run(order, stages)
     except Exception as error:
         failure = _answer(error, order)
         last: dict[str, Any] = {"failure": json.dumps(asdict(failure))}
@@ -89,41 +73,42 @@ def run_order(order: Order) -> None:
     else:
         said = {**asdict(outcome), "seconds": time.perf_counter() - start, "stages": stages.take_used()}
         last = {**reports.take(), "outcome": json.dumps(said, default=float)}
-    _free_memory()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # the next trial of this process may need other sizes
     tune.report({**last, "done": True})
 
 
-def _location() -> str:
-    """Return the JSON of ``sweeps.failures.Location`` with ``group``, the id of what Ray has reserved for it."""
+def _place() -> str:
+    """Return the JSON of ``sweeps.engine.recovery.Place``: of one GPU or a part of one, if the process has one."""
     context, group = get_runtime_context(), ray.util.get_current_placement_group()
     gpus = context.get_accelerator_ids().get("GPU", [])
-    here = Location(context.get_node_id(), gpus[0] if len(gpus) == 1 else "")
-    return json.dumps({**asdict(here), "group": group.id.hex() if group else ""})
+    here = {"node": context.get_node_id(), "gpu": gpus[0] if len(gpus) == 1 else ""}
+    return json.dumps({**here, "group": group.id.hex() if group else "", "actor": context.get_actor_id()})
 
 
-def _answer(error: Exception, order: Order) -> Failure:
+def _answer(error: Exception, order: Mapping[str, Any]) -> Failure:
     """Return what the error means; keep the traceback of what is not expected."""
-    failure, trial = failure_of(error), Path(order["folder"]) / f"trial-{order['number']:04d}"
+    failure, file = failure_of(error), Path(order["folder"]) / f"trial-{order['number']:04d}" / TRACEBACK
     if failure.kind != "bug":
         return failure
-    _keep_traceback(trial)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(traceback.format_exc(), encoding="utf-8")
     if is_broken_device(error):
         _end_process()
-    return replace(failure, reason=f"{failure.reason} The traceback is in {trial / TRACEBACK}")
+    return replace(failure, reason=f"{failure.reason} The traceback is in {file}")
 
 
-def _run(order: Order, stages: StageStore, start: float) -> tuple[Outcome, Reports]:
+def _run(order: Mapping[str, Any], stages: StageStore) -> tuple[Outcome, Reports]:
     """Return the trial's outcome, and the measurements that were not reported yet."""
     runner: Runner = resolve_name(order["runner"])
     data = load_data(order["loader"], order["dataset"])
-    config = TrialConfig.model_validate(order["config"])
-    at_once = told_at_once(config, EarlyStopping.model_validate(order["stopping"]))
-    reports = Reports(tune.report, at_once, last=last_told(config))
+    config, stopping = TrialConfig.model_validate(order["config"]), EarlyStopping.model_validate(order["stopping"])
+    reports = Reports(tune.report, reported_at_once(config, stopping), last=last_reported(config))
 
     def report(measurement: Measurement) -> None:
         metrics = {name: float(value) for name, value in measurement.metrics.items()}
-        seconds = time.perf_counter() - start
-        said = {"epoch": measurement.epoch, "metrics": metrics, "seconds": seconds, "trained": measurement.trained}
+        said = {"epoch": measurement.epoch, "metrics": metrics, "trained": measurement.trained}
         reports.note({**said, "stages": stages.take_used()})
 
     try:
@@ -160,23 +145,11 @@ def _limit_gpu_memory(share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(share)
 
 
-def _free_memory() -> None:
-    """Give cached GPU memory back; the next trial of this process may need other sizes."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
 def _end_process() -> None:
     """End this process through Ray, which then prints nothing about a process that died unexpectedly."""
     ray.kill(get_runtime_context().current_actor)
     time.sleep(_KILL_SECONDS)
     os._exit(1)
-
-
-def _keep_traceback(trial: Path) -> None:
-    trial.mkdir(parents=True, exist_ok=True)
-    (trial / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
 
 
 class Reports:
@@ -188,7 +161,7 @@ class Reports:
         send: gets ``{"measurements": JSON}``; may not return when the trial is stopped.
         at_once: epochs whose measurement waits for no other.
         clock: seconds that only grow.
-        last: the last epoch that is told before the trial ends.
+        last: the last epoch that is reported before the trial ends.
     """
 
     def __init__(
@@ -200,40 +173,40 @@ class Reports:
         last: int = 0,
     ) -> None:
         self._send, self._at_once, self._last, self._clock = send, at_once, last, clock
-        self._held: list[dict[str, Any]] = []
+        self._waiting: list[dict[str, Any]] = []
         self._began, self._sent = clock(), -math.inf
 
     def note(self, said: dict[str, Any]) -> None:
-        """Take a measurement, plain JSON values with its ``epoch``; send what is held when it is time."""
-        self._held.append(said)
+        """Take a measurement, plain JSON values with its ``epoch``; send what waits when it is time."""
+        self._waiting.append(said)
         now = self._clock()
         is_last = said["epoch"] == self._last and now - self._began >= _BEFORE_END_SECONDS
         if is_last or said["epoch"] in self._at_once or now - self._sent >= GROUP_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is held, if anything is."""
-        if self._held:
+        """Send what waits, if anything does."""
+        if self._waiting:
             self._send(self.take())
             self._sent = self._clock()
 
     def take(self) -> dict[str, Any]:
-        """Return what is held, for a message that is sent anyway; nothing is held after."""
-        held, self._held = self._held, []
-        return {"measurements": json.dumps(held)} if held else {}
+        """Return what waits, for a message that is sent anyway; nothing waits after."""
+        waiting, self._waiting = self._waiting, []
+        return {"measurements": json.dumps(waiting)} if waiting else {}
 
 
-def told_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[int]:
-    """Return the epochs (from 1) that are told at once: a trial may end there, or the backbone opens for the next.
+def reported_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[int]:
+    """Return the epochs (from 1) reported at once: a trial may end there, or the backbone is unfrozen for the next.
 
-    >>> sorted(told_at_once(TrialConfig(epochs=10, unfreezing="5:all"), EarlyStopping()))
+    >>> sorted(reported_at_once(TrialConfig(epochs=10, unfreezing="5:all"), EarlyStopping()))
     [2, 5, 6]
     """
-    opened = (open_stages(config.unfreezing, epoch, config.epochs, 1) > 0 for epoch in range(config.epochs))
-    opens = next((epoch for epoch, is_open in enumerate(opened) if is_open), 0)
-    return frozenset({*stopping.rungs(config.epochs), opens})
+    epochs = config.epochs
+    opens = next((epoch for epoch in range(epochs) if open_stages(config.unfreezing, epoch, epochs, 1)), 0)
+    return frozenset({*stopping.rungs(epochs), opens})
 
 
-def last_told(config: TrialConfig) -> int:
-    """Return the last epoch (from 1) that a trial tells before it ends; retrieval tells the last with its score."""
+def last_reported(config: TrialConfig) -> int:
+    """Return the last epoch (from 1) that a trial reports before it ends; retrieval reports the last with its score."""
     return config.epochs - (config.family == "retrieval")

@@ -14,7 +14,7 @@ from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import SweepResult, find_result
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import is_known, is_sweep, read_file
+from sweeps.spec.sweep_file import is_known, is_sweep, read_file, sweeps_of
 from sweeps.study.records import read_history
 from sweeps.text import Column, json_of, minute, percent
 from sweeps.trial import TrialRecord
@@ -111,23 +111,16 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
 )
 
 
-def names_in(out: Path) -> list[str]:
-    """Return the sweeps and jobs in ``out`` by name."""
-    if not out.is_dir():
-        return []
-    return sorted(entry.name for entry in out.iterdir() if is_known(entry))
-
-
 def require_known(out: Path, name: str) -> Path:
     """Return the folder of a sweep or a job.
 
     Raises:
         InputError: there is none of that name.
     """
-    folder = out / name
-    if name and is_known(folder):
-        return folder
-    known = nearest(name, names_in(out)) if names_in(out) else f" There is none in {out}: give --out."
+    if name and is_known(out / name):
+        return out / name
+    there = sorted(entry.name for entry in out.iterdir() if is_known(entry)) if out.is_dir() else []
+    known = nearest(name, there) if there else f" There is none in {out}: give --out."
     raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")
 
 
@@ -169,15 +162,11 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     Raises:
         InputError: there is nothing called ``name``.
     """
-    if name is not None:
-        require_known(out, name)
-        file = read_file(out / name)
-        if file.kind == "sweep":
-            return [name]
-        members = [f"{name}-{spec.family}" for spec in file.read_specs()]
-        return [member for member in members if is_sweep(out / member)]
-    found = [known for known in names_in(out) if is_sweep(out / known)]
-    return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
+    if name is None:
+        return [folder.name for folder in sorted(sweeps_of(out), key=_last_change, reverse=True)]
+    file = read_file(require_known(out, name))
+    members = [name] if file.kind == "sweep" else [f"{name}-{spec.family}" for spec in file.read_specs()]
+    return [member for member in members if is_sweep(out / member)]
 
 
 def _last_change(folder: Path) -> float:

@@ -21,8 +21,7 @@ from sweeps.results.result import RESULT, SweepResult, find_result, used_up_note
 from sweeps.run.check import Checked, fit_to_images
 from sweeps.run.cleaning import DiskKeeper
 from sweeps.run.data import prepare_data
-from sweeps.run.session import SweepSession, repeats_wanted
-from sweeps.run.winner import conclude
+from sweeps.run.session import SweepSession, conclude, repeats_wanted
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
 
@@ -110,7 +109,7 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
         has_result = (folder / RESULT).is_file()
         if command.address is None and (command.changes or not has_result):
             share = checked.share
-            ray.start_ahead(folder / "ray.log", preload=not share.gpus, processes=share.concurrency)
+            ray.start_in_background(folder / "ray.log", preload=not share.gpus, processes=share.concurrency)
         is_new = not has_begun(folder)
         if is_new:  # ``resume`` knows it while its images are read, unless they are wrong for it
             write_file(folder, "sweep", command.tracking_uri, [spec])
@@ -161,7 +160,7 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
             [beginning, *observers],
             confirm=partial(repeats_wanted, spec) if spec.confirm else None,
             edits=session.command.changes,
-            tell=watcher.note,
+            notify=watcher.note,
             on_status=watcher.on_status,
             costs=lambda config: known_costs(config, classes),
         )

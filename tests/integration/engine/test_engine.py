@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from helpers import Diary, importable, light_work, log_of
+from helpers import Diary, asked_of, complete, importable, light_work, log_of
 
 from carcls.config import TrialConfig
-from carcls.errors import InputError, OutputError
-from carcls.outcome import Measurement
+from carcls.errors import OutputError
 from sweeps.engine.budget import BudgetStatus
 from sweeps.engine.engine import Confirm, EngineResult, run_trials
 from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
 from sweeps.engine.task import run_task
+from sweeps.lock import ask_to_stop
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, Range
 from sweeps.spec.spec import SweepSpec
@@ -74,32 +70,6 @@ def run(config, data, stages, report):
     return Outcome(metrics, config.epochs, 0.0, False, "transfer/model", "p.npz")
 """
 
-DRIVER = """
-import sys
-from pathlib import Path
-from sweeps.engine.engine import run_trials
-from sweeps.engine.resources import Machine
-from sweeps.engine.session import RaySession
-from sweeps.engine.task import Work
-from sweeps.spec.spec import SweepSpec
-from sweeps.spec.yaml_text import read_tree
-
-class Printer:
-    def trial_changed(self, record):
-        print("started", record.number, flush=True)
-
-folder = Path(sys.argv[1])
-with RaySession(machine=Machine(2)) as session:
-    work = Work(
-        SweepSpec.from_tree(read_tree((folder / "spec.yaml").read_text(), "spec.yaml")),
-        folder / "sweep", folder / "dataset.json", folder / "stages", session,
-        runner="quick_runner:run", loader="quick_runner:load",
-    )
-    result = run_trials(work, [Printer()])
-assert "mlflow" not in sys.modules  # its import takes seconds; Tune does it for callbacks of its user's
-print("interrupted" if result.interrupted else "done", [r.status for r in result.records], flush=True)
-"""
-
 
 @pytest.fixture(scope="module")
 def runner_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -108,9 +78,9 @@ def runner_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def session(runner_folder: Path) -> Iterator[None]:
-    """One Ray for the tests that can share it: 4 CPUs and one GPU in its books."""
+    """One Ray for all tests: 4 CPUs and one GPU in its books."""
     with RaySession(machine=Machine(4, 1)) as session:
         session.connect(runner_folder / "ray.log")
         yield
@@ -165,267 +135,229 @@ def most_at_a_time(folder: Path) -> int:
     return most
 
 
-@pytest.mark.usefixtures("session")
-class TestWithASharedRay:
-    """What one Ray can serve test after test."""
+def test_every_trial_is_told_and_watched_in_order(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Two processes do them all, in the driver's folder; each trial is announced to its end; nothing is printed."""
+    diary = Diary()
+    result = run(tmp_path, spec_of(cpus_per_trial=2.0), diary)
+    assert [record.status for record in result.records] == ["complete"] * 5
+    assert not result.interrupted
+    for record in result.records:
+        assert record.metrics == {"val_accuracy": pytest.approx(1 - record.settings["dropout"]), "val_loss": 0.5}
+        assert (record.epochs, record.model, record.predictions) == (3, "transfer/model", "p.npz")
+        heard = [what for what, number in diary.news if number == record.number]
+        assert heard == ["started", "epoch", "epoch", "epoch", "finished"]
+    assert sorted(diary.finished, key=lambda r: r.number) == list(result.records)
+    assert "".join(capfd.readouterr()) == ""
+    log = log_of(tmp_path)
+    assert len({line["pid"] for line in log}) <= 2
+    assert {line["threads"] for line in log if "threads" in line} == {"2"}
+    assert {line["folder"] for line in log if "folder" in line} == {str(Path.cwd())}
 
-    def test_every_trial_is_told_and_watched_in_order(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        """Trials end complete and are announced from start to end; two processes do them all; nothing is printed."""
-        diary = Diary()
-        result = run(tmp_path, spec_of(cpus_per_trial=2.0), diary)
-        assert [record.status for record in result.records] == ["complete"] * 5
-        assert not result.interrupted
-        for record in result.records:
-            assert record.metrics == {"val_accuracy": pytest.approx(1 - record.settings["dropout"]), "val_loss": 0.5}
-            assert (record.epochs, record.model, record.predictions) == (3, "transfer/model", "p.npz")
-            heard = [what for what, number in diary.news if number == record.number]
-            assert heard == ["started", "epoch", "epoch", "epoch", "finished"]
-        assert sorted(diary.finished, key=lambda r: r.number) == list(result.records)
-        assert "".join(capfd.readouterr()) == ""
-        log = log_of(tmp_path)
-        assert len({line["pid"] for line in log}) <= 2
-        assert {line["threads"] for line in log if "threads" in line} == {"2"}
 
-    def test_beaten_trials_stop_at_their_step_but_documented_ones_never(self, tmp_path: Path) -> None:
-        """Experiments come first and run all epochs; a pruned trial runs no epoch more, and each epoch is told once."""
-        names = ("transfer/frozen", "transfer/frozen-augmented", "transfer/finetuned")
-        halving = EarlyStopping(min_epochs=1, reduction=2, within_kind=0.0)
-        spec = spec_of(trials=9, experiments=names, fixed={"epochs": 5}, early_stopping=halving)
-        diary = Diary()
-        result = run(tmp_path, spec, diary, sleep=0.03)
-        assert [record.experiment for record in result.records] == [*names, *[None] * 6]
-        assert [(r.status, r.epochs) for r in result.records[:3]] == [("complete", 5)] * 3
-        pruned = [record for record in result.records if record.status == "pruned"]
-        assert pruned
-        log = log_of(tmp_path)
-        for record in pruned:
-            key = f"{record.settings['dropout']:.6f}"
-            assert record.epochs == max(line["epoch"] for line in log if line["key"] == key) < 5
-        for record in result.records:
-            assert [e for n, e in diary.epochs if n == record.number] == list(range(1, record.epochs + 1))
-        for pid in {line["pid"] for line in log}:
-            steps = [line["what"] for line in log if line["pid"] == pid]
-            assert steps == ["begin", "end"] * (len(steps) // 2)
+def test_beaten_trials_stop_at_their_step_but_documented_ones_never(tmp_path: Path) -> None:
+    """Experiments come first and run all epochs; a pruned trial runs no epoch more, and each epoch is told once."""
+    names = ("transfer/frozen", "transfer/frozen-augmented", "transfer/finetuned")
+    halving = EarlyStopping(min_epochs=1, reduction=2, within_kind=0.0)
+    spec = spec_of(trials=9, experiments=names, fixed={"epochs": 5}, early_stopping=halving)
+    diary = Diary()
+    result = run(tmp_path, spec, diary, sleep=0.03)
+    assert [record.experiment for record in result.records] == [*names, *[None] * 6]
+    assert [(r.status, r.epochs) for r in result.records[:3]] == [("complete", 5)] * 3
+    pruned = [record for record in result.records if record.status == "pruned"]
+    assert pruned
+    log = log_of(tmp_path)
+    for record in pruned:
+        key = f"{record.settings['dropout']:.6f}"
+        assert record.epochs == max(line["epoch"] for line in log if line["key"] == key) < 5
+    for record in result.records:
+        assert [e for n, e in diary.epochs if n == record.number] == list(range(1, record.epochs + 1))
+    for pid in {line["pid"] for line in log}:
+        steps = [line["what"] for line in log if line["pid"] == pid]
+        assert steps == ["begin", "end"] * (len(steps) // 2)
 
-    def test_trials_that_cannot_go_on_fail_with_their_reason(self, tmp_path: Path) -> None:
-        """NaN, a named failure, a crash and ever dying processes each fail a trial; one death costs nothing."""
-        spoil = {0.1: "nan", 0.2: "failure", 0.3: "crash", 0.4: "deaths", 0.5: "death", 0.6: ""}
-        diary = Diary()
-        spec = spec_of(trials=6, concurrency=3, search={"dropout": Choice(tuple(spoil))})
-        result = run(tmp_path, spec, diary, spoil={f"{key:.6f}": value for key, value in spoil.items()})
-        ends = {spoil[r.settings["dropout"]]: r for r in result.records}
-        reasons = {
-            "nan": "val_accuracy became NaN or infinite after epoch 2",
-            "failure": "train_loss became NaN in epoch 2",
-            "crash": "ZeroDivisionError: oh",
-            "deaths": "lost 3 times without finishing another epoch: its process died; ray.log",
-        }
-        kinds = {"nan": "diverged", "failure": "diverged", "crash": "bug", "deaths": "lost"}
-        assert len(ends) == len(result.records) == len(diary.finished)
-        for kind, reason in reasons.items():
-            assert (ends[kind].status, ends[kind].epochs) == ("failed", 1)
-            assert ends[kind].reason.startswith(reason)
-            assert ends[kind].failure == kinds[kind]
-        for kind in ("death", ""):
-            assert ends[kind].status == "complete"
-            assert [epoch for number, epoch in diary.epochs if number == ends[kind].number] == [1, 2, 3]
-        error = tmp_path / "sweep" / "trials" / f"trial-{ends['crash'].number:04d}" / "error.txt"
-        assert "ZeroDivisionError: oh" in error.read_text()
 
-    def test_a_quarter_of_a_gpu_runs_four_at_a_time(self, tmp_path: Path) -> None:
-        """With gpus_per_trial 0.25 one GPU carries four trials at a time, no more."""
-        spec = spec_of(trials=6, concurrency=None, gpus_per_trial=0.25, config={"epochs": 6})
-        run(tmp_path, spec, sleep=0.5)
-        assert most_at_a_time(tmp_path) == 4
+def test_trials_that_cannot_go_on_fail_with_their_reason(tmp_path: Path) -> None:
+    """NaN, a named failure, a crash and ever dying processes each fail a trial; one death costs nothing."""
+    spoil = {0.1: "nan", 0.2: "failure", 0.3: "crash", 0.4: "deaths", 0.5: "death", 0.6: ""}
+    diary = Diary()
+    spec = spec_of(trials=6, concurrency=3, search={"dropout": Choice(tuple(spoil))})
+    result = run(tmp_path, spec, diary, spoil={f"{key:.6f}": value for key, value in spoil.items()})
+    ends = {spoil[r.settings["dropout"]]: r for r in result.records}
+    reasons = {
+        "nan": "val_accuracy became NaN or infinite after epoch 2",
+        "failure": "train_loss became NaN in epoch 2",
+        "crash": "ZeroDivisionError: oh",
+        "deaths": "lost 3 times without finishing another epoch: its process died; ray.log",
+    }
+    kinds = {"nan": "diverged", "failure": "diverged", "crash": "bug", "deaths": "lost"}
+    assert len(ends) == len(result.records) == len(diary.finished)
+    for kind, reason in reasons.items():
+        assert (ends[kind].status, ends[kind].epochs) == ("failed", 1)
+        assert ends[kind].reason.startswith(reason)
+        assert ends[kind].failure == kinds[kind]
+    for kind in ("death", ""):
+        assert ends[kind].status == "complete"
+        assert [epoch for number, epoch in diary.epochs if number == ends[kind].number] == [1, 2, 3]
+    error = tmp_path / "sweep" / "trials" / f"trial-{ends['crash'].number:04d}" / "error.txt"
+    assert "ZeroDivisionError: oh" in error.read_text()
 
-    def test_one_trial_at_a_time_asks_what_the_study_alone_asks_and_can_be_extended(self, tmp_path: Path) -> None:
-        """With concurrency 1 the seed decides every trial, over an extension too; a finished sweep starts nothing."""
-        small = spec_of(concurrency=1, trials=9, config={"epochs": 1}, near=0.0)
-        large = small.model_copy(update={"trials": 12})
-        more, nothing = Diary(), Diary()
-        run(tmp_path, small)
-        result = run(tmp_path, large, more)
-        run(tmp_path, large, nothing)
-        with Study.open(tmp_path / "alone", large) as study:
-            while (asked := study.ask()) is not None:
-                metrics = {"val_accuracy": 1 - asked.config.dropout, "val_loss": 0.5}
-                study.report(asked.number, Measurement(1, metrics))
-                study.tell_complete(asked.number, metrics, 1, 0.0, {})
-            alone = [record.settings for record in study.records()]
-        assert [record.settings for record in result.records] == alone
-        assert [record.number for record in more.finished] == [9, 10, 11]
-        assert nothing.news == []
 
-    def test_after_the_hours_nothing_starts_and_what_runs_finishes(self, tmp_path: Path) -> None:
-        """Trials that the deadline overtakes end complete; the sweep is out of time only if it still owes some."""
-        spec = spec_of(trials=9, hours=4 / 3600, config={"epochs": 10})
-        result = run(tmp_path, spec, sleep=0.5)
-        assert [(record.status, record.epochs) for record in result.records] == [("complete", 10)] * 2
-        assert (result.used_up, result.interrupted) == ("hours", False)
-        result = run(tmp_path, spec.model_copy(update={"trials": 4}), sleep=0.5)
-        assert [record.status for record in result.records] == ["complete"] * 4
-        assert not result.used_up
+def test_a_quarter_of_a_gpu_runs_four_at_a_time(tmp_path: Path) -> None:
+    """With gpus_per_trial 0.25 one GPU carries four trials at a time, no more."""
+    spec = spec_of(trials=6, concurrency=None, gpus_per_trial=0.25, config={"epochs": 6})
+    run(tmp_path, spec, sleep=0.5)
+    assert most_at_a_time(tmp_path) == 4
 
-    def test_the_budget_that_leaves_trials_is_told_whether_they_search_or_confirm(self, tmp_path: Path) -> None:
-        """The hours leave trials of the search, and none that confirms it; epochs leave those as well."""
-        hours, epochs = tmp_path / "hours", tmp_path / "epochs"
-        hours.mkdir()
-        epochs.mkdir()
-        result = run(hours, spec_of(trials=9, hours=1 / 3600), confirm=confirmed_once, sleep=0.5)
-        assert [record.confirms for record in result.records] == [None, None, 0]
-        assert (result.used_up, result.interrupted) == ("hours", False)
-        spec = spec_of(trials=2, epochs_budget=6)
-        result = run(epochs, spec, confirm=confirmed_once)
-        assert ([record.confirms for record in result.records], result.used_up) == ([None, None], "epochs")
-        result = run(epochs, spec.model_copy(update={"epochs_budget": 9}), confirm=confirmed_once)
-        assert ([record.confirms for record in result.records], result.used_up) == ([None, None, 0], "")
 
-    def test_epochs_are_counted_over_sessions_and_end_the_sweep(self, tmp_path: Path) -> None:
-        """With 7 epochs three trials of three start; the next session remembers 9, and a larger budget goes on."""
-        spec = spec_of(trials=9, concurrency=1, epochs_budget=7)
-        heard: list[BudgetStatus] = []
-        result = run(tmp_path, spec, on_status=heard.append)
-        assert (len(result.records), result.used_up) == (3, "epochs")
-        assert (heard[-1].spent.epochs, heard[-1].ended) == (9, 3)
-        again = run(tmp_path, spec)
-        assert (len(again.records), again.used_up) == (3, "epochs")
-        more = run(tmp_path, spec.model_copy(update={"epochs_budget": 10}))
-        assert (len(more.records), more.used_up) == (4, "epochs")
-        assert sum(record.spent.epochs for record in more.records) == 12
+def test_one_trial_at_a_time_asks_what_the_study_alone_asks_and_can_be_extended(tmp_path: Path) -> None:
+    """With concurrency 1 the seed decides every trial, over an extension too; a finished sweep starts nothing."""
+    small = spec_of(concurrency=1, trials=9, config={"epochs": 1}, near=0.0)
+    large = small.model_copy(update={"trials": 12})
+    more, nothing = Diary(), Diary()
+    run(tmp_path, small)
+    result = run(tmp_path, large, more)
+    run(tmp_path, large, nothing)
+    with Study.open(tmp_path / "alone", large) as study:
+        for asked in asked_of(study):
+            complete(study, asked, {"val_accuracy": 1 - asked.config.dropout, "val_loss": 0.5})
+        alone = [record.settings for record in study.records()]
+    assert [record.settings for record in result.records] == alone
+    assert [record.number for record in more.finished] == [9, 10, 11]
+    assert nothing.news == []
 
-    def test_money_ends_a_sweep_before_it_is_exceeded(self, tmp_path: Path) -> None:
-        """A trial of 1.5 s or more costs as much at one a second: nine of them are too many for 12."""
-        spec = spec_of(trials=9, concurrency=1, cpus_per_trial=1.0, price="3600/cpu-hour", max_cost=12.0)
-        heard: list[BudgetStatus] = []
-        result = run(tmp_path, spec, sleep=0.5, on_status=heard.append)
-        assert (result.used_up, len(result.records) < 9) == ("cost", True)
-        cost = heard[-1].cost
-        assert cost is not None
-        # A trial may take longer than the ones before it, by which it was foretold.
-        assert 1.5 * len(result.records) <= cost <= 12 * 1.25
 
-    def test_deaths_and_failures_are_paid_too(self, tmp_path: Path) -> None:
-        """A trial whose process died is charged for both attempts: the epoch before the death is trained twice."""
-        spec = spec_of(trials=1, search={}, config={"epochs": 3, "dropout": 0.25})
-        (record,) = run(tmp_path, spec, sleep=0.2, spoil={"0.250000": "death"}).records
-        assert record.spent.epochs == 4
-        assert record.spent.seconds >= 5 * 0.2
+def test_after_the_hours_nothing_starts_but_what_confirms_and_what_runs_finishes(tmp_path: Path) -> None:
+    """Trials that the deadline overtakes end complete; the sweep is out of time only if it still owes some."""
+    spec = spec_of(trials=9, hours=4 / 3600, config={"epochs": 10})
+    result = run(tmp_path, spec, confirm=confirmed_once, sleep=0.5)
+    assert [(record.epochs, record.confirms) for record in result.records] == [(10, None), (10, None), (10, 0)]
+    assert (result.used_up, result.interrupted) == ("hours", False)
+    result = run(tmp_path, spec.model_copy(update={"trials": 4}), sleep=0.5)
+    assert ([record.status for record in result.records], result.used_up) == (["complete"] * 5, "")
 
-    def test_what_comes_after_the_trials_is_computed_in_the_process_of_the_last_one(self, tmp_path: Path) -> None:
-        """It has loaded everything; what confirms the search ran in it, too. Where it dies another one is started."""
-        cpus = ray.cluster_resources()["CPU"]
-        with light_work(tmp_path, spec_of(trials=1, cpus_per_trial=4.0), "quick_runner", {}) as work:
-            run_trials(work, [Diary()], confirm=confirmed_once)
-            pid = run_task(work, "quick_runner:pid", {})
-            assert [line["pid"] for line in log_of(tmp_path)] == [pid] * 12
-            os.kill(pid, signal.SIGKILL)
-            another = run_task(work, "quick_runner:pid", {})
-            assert another != pid
-            assert run_task(work, "quick_runner:pid", {}) == another
-        wait_for_cpus(cpus)
 
-    def test_of_several_processes_the_last_one_alone_is_kept(self, tmp_path: Path) -> None:
-        """The others end with the trials. A sweep whose trials get more than it has gets another process."""
-        cpus = ray.cluster_resources()["CPU"]
-        with light_work(tmp_path, spec_of(trials=4, cpus_per_trial=1.0), "quick_runner", {"sleep": 0.5}) as work:
-            run_trials(work, [Diary()])
-            pids = {line["pid"] for line in log_of(tmp_path)}
-            assert len(pids) == 2
-            wait_for_cpus(cpus - 1)
-            assert run_task(work, "quick_runner:pid", {}) in pids
-            larger = replace(work, spec=spec_of(trials=4, cpus_per_trial=2.0))
-            assert run_task(larger, "quick_runner:pid", {}) not in pids
-            wait_for_cpus(cpus - 2)
-        wait_for_cpus(cpus)
+def test_epochs_that_are_used_up_leave_what_confirms(tmp_path: Path) -> None:
+    """A larger budget runs it."""
+    for budget, confirmed, used_up in ((6, [], "epochs"), (9, [0], "")):
+        result = run(tmp_path, spec_of(trials=2, epochs_budget=budget), confirm=confirmed_once)
+        assert [record.confirms for record in result.records] == [None, None, *confirmed]
+        assert result.used_up == used_up
 
-    def test_trials_run_where_the_driver_runs(self, tmp_path: Path) -> None:
-        """A relative path means the same in a trial's process as on the command line."""
-        run(tmp_path, spec_of(trials=1, config={"epochs": 1}))
-        assert {line["folder"] for line in log_of(tmp_path) if line["what"] == "begin"} == {str(Path.cwd())}
 
-    def test_an_observer_that_fails_ends_the_sweep_resumably(self, tmp_path: Path) -> None:
-        """An exception of the observer's comes out of the engine as it is, and no trial is blamed for it."""
+def test_epochs_are_counted_over_sessions_and_end_the_sweep(tmp_path: Path) -> None:
+    """With 7 epochs three trials of three start; the next session remembers 9, and a larger budget goes on."""
+    spec = spec_of(trials=9, concurrency=1, epochs_budget=7)
+    heard: list[BudgetStatus] = []
+    result = run(tmp_path, spec, on_status=heard.append)
+    assert (len(result.records), result.used_up) == (3, "epochs")
+    assert (heard[-1].spent.epochs, heard[-1].ended) == (9, 3)
+    again = run(tmp_path, spec)
+    assert (len(again.records), again.used_up) == (3, "epochs")
+    more = run(tmp_path, spec.model_copy(update={"epochs_budget": 10}))
+    assert (len(more.records), more.used_up) == (4, "epochs")
+    assert sum(record.spent.epochs for record in more.records) == 12
 
-        class Broken(Diary):
-            def trial_changed(self, record: TrialRecord) -> None:
-                if record.epochs:
-                    raise OSError("disk full")
 
-        with pytest.raises(OSError, match="disk full"):
-            run(tmp_path, spec_of(trials=3), Broken())
-        with Study.open(tmp_path / "sweep", spec_of(trials=3)) as study:
+def test_money_ends_a_sweep_before_it_is_exceeded(tmp_path: Path) -> None:
+    """A trial of 1.5 s or more costs as much at one a second: nine of them are too many for 12."""
+    spec = spec_of(trials=9, concurrency=1, cpus_per_trial=1.0, price="3600/cpu-hour", max_cost=12.0)
+    heard: list[BudgetStatus] = []
+    result = run(tmp_path, spec, sleep=0.5, on_status=heard.append)
+    assert (result.used_up, len(result.records) < 9) == ("cost", True)
+    cost = heard[-1].cost
+    assert cost is not None
+    # A trial may take longer than the ones before it, by which it was foretold.
+    assert 1.5 * len(result.records) <= cost <= 12 * 1.25
+
+
+def test_deaths_and_failures_are_paid_too(tmp_path: Path) -> None:
+    """A trial whose process died is charged for both attempts: the epoch before the death is trained twice."""
+    spec = spec_of(trials=1, search={}, config={"epochs": 3, "dropout": 0.25})
+    (record,) = run(tmp_path, spec, sleep=0.2, spoil={"0.250000": "death"}).records
+    assert record.spent.epochs == 4
+    assert record.spent.seconds >= 5 * 0.2
+
+
+def test_what_comes_after_the_trials_is_computed_in_the_process_of_the_last_one(tmp_path: Path) -> None:
+    """It has loaded everything; what confirms the search ran in it, too. Where it dies another one is started."""
+    cpus = ray.cluster_resources()["CPU"]
+    with light_work(tmp_path, spec_of(trials=1, cpus_per_trial=4.0), "quick_runner", {}) as work:
+        run_trials(work, [Diary()], confirm=confirmed_once)
+        pid = run_task(work, "quick_runner:pid", {})
+        assert [line["pid"] for line in log_of(tmp_path)] == [pid] * 12
+        os.kill(pid, signal.SIGKILL)
+        another = run_task(work, "quick_runner:pid", {})
+        assert another != pid
+        assert run_task(work, "quick_runner:pid", {}) == another
+    wait_for_cpus(cpus)
+
+
+def test_of_several_processes_the_last_one_alone_is_kept(tmp_path: Path) -> None:
+    """The others end with the trials. A sweep whose trials get more than it has gets another process."""
+    cpus = ray.cluster_resources()["CPU"]
+    with light_work(tmp_path, spec_of(trials=4, cpus_per_trial=1.0), "quick_runner", {"sleep": 0.5}) as work:
+        run_trials(work, [Diary()])
+        pids = {line["pid"] for line in log_of(tmp_path)}
+        assert len(pids) == 2
+        wait_for_cpus(cpus - 1)
+        assert run_task(work, "quick_runner:pid", {}) in pids
+        larger = replace(work, spec=spec_of(trials=4, cpus_per_trial=2.0))
+        assert run_task(larger, "quick_runner:pid", {}) not in pids
+        wait_for_cpus(cpus - 2)
+    wait_for_cpus(cpus)
+
+
+def test_a_stop_at_once_waits_for_no_epoch_and_leaves_the_trials_to_the_next_run(tmp_path: Path) -> None:
+    """Processes in an epoch of a minute end within seconds; the next run is handed the same trials first."""
+
+    class Stopper(Diary):
+        def trial_changed(self, record: TrialRecord) -> None:
+            super().trial_changed(record)
+            if len(self.news) == 2:
+                ask_to_stop(tmp_path / "sweep", now=True)
+
+    spec, start = spec_of(trials=4), time.monotonic()
+    result = run(tmp_path, spec, Stopper(), sleep=60.0)
+    assert time.monotonic() - start < 50
+    assert ([record.status for record in result.records], result.interrupted) == (["running"] * 2, True)
+    with Study.open(tmp_path / "sweep", spec) as study:
+        assert [asked.number for asked in asked_of(study)] == [0, 1, 2, 3]
+
+
+def test_an_observer_that_fails_ends_the_sweep_resumably(tmp_path: Path) -> None:
+    """An exception of the observer's comes out of the engine as it is, and no trial is blamed for it."""
+
+    class Broken(Diary):
+        def trial_changed(self, record: TrialRecord) -> None:
+            if record.epochs:
+                raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run(tmp_path, spec_of(trials=3), Broken())
+    with Study.open(tmp_path / "sweep", spec_of(trials=3)) as study:
+        assert "failed" not in {record.status for record in study.records()}
+        assert study.has_work
+
+
+def test_a_journal_that_cannot_be_written_ends_the_sweep_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune's traceback is no part of them, whatever the study was told, and the sweep goes on later."""
+    append = Journal.append
+    for kind in ("user_attrs", "step", "user_attr"):  # a trial that is asked, an epoch, an end
+        folder = tmp_path / kind
+        folder.mkdir()
+
+        def full(journal: Journal, log: Mapping[str, Any], kind: str = kind) -> None:
+            if kind in log and (kind == "user_attrs" or "trial_id" in log):
+                raise OutputError("no room")
+            append(journal, log)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "append", full)
+            with pytest.raises(OutputError) as raised:
+                run(folder, spec_of(trials=2))
+        assert str(raised.value) == "no room"
+        with Study.open(folder / "sweep", spec_of(trials=2)) as study:
             assert "failed" not in {record.status for record in study.records()}
             assert study.has_work
-
-    def test_a_journal_that_cannot_be_written_ends_the_sweep_in_its_own_words(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Tune's traceback is no part of them, whatever the study was told, and the sweep goes on later."""
-        append = Journal.append
-        for kind in ("user_attrs", "step", "user_attr"):  # a trial that is asked, an epoch, an end
-            folder = tmp_path / kind
-            folder.mkdir()
-
-            def full(journal: Journal, log: Mapping[str, Any], kind: str = kind) -> None:
-                if kind in log and (kind == "user_attrs" or "trial_id" in log):
-                    raise OutputError("no room")
-                append(journal, log)
-
-            with monkeypatch.context() as patch:
-                patch.setattr(Journal, "append", full)
-                with pytest.raises(OutputError) as raised:
-                    run(folder, spec_of(trials=2))
-            assert str(raised.value) == "no room"
-            with Study.open(folder / "sweep", spec_of(trials=2)) as study:
-                assert "failed" not in {record.status for record in study.records()}
-                assert study.has_work
-
-    def test_too_much_for_the_machine_is_refused_before_anything_starts(self, tmp_path: Path) -> None:
-        """More CPUs than there are is the user's mistake, said with the remedy."""
-        with pytest.raises(InputError, match="--cpus-per-trial"):
-            run(tmp_path, spec_of(cpus_per_trial=4096.0))
-
-
-def processes_of(mark: str) -> list[str]:
-    """Command lines of the living processes that have inherited a mark in their environment."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if f"ENGINE_TEST={mark}".encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_text())
-    return found
-
-
-@pytest.mark.usefixtures("runner_folder")
-def test_ctrl_c_ends_quickly_and_leaves_the_rest_to_the_next_run(tmp_path: Path) -> None:
-    """Ctrl-C in a long epoch ends driver and processes within seconds; the next run is handed the same trials first."""
-    if ray.is_initialized():
-        ray.shutdown()
-    spec = spec_of(trials=4)
-    (tmp_path / "dataset.json").write_text(json.dumps({"log": str(tmp_path / "log"), "sleep": 60.0}))
-    (tmp_path / "spec.yaml").write_text(spec.to_yaml())
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(tmp_path)],
-        env={**environment, "ENGINE_TEST": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert driver.stdout is not None
-    assert [driver.stdout.readline().split()[0] for _ in range(2)] == ["started"] * 2
-    # As a terminal does it: the whole process group hears it.
-    os.killpg(driver.pid, signal.SIGINT)
-    start = time.monotonic()
-    out, error = driver.communicate(timeout=60)
-    assert time.monotonic() - start < 30  # no epoch is waited for
-    assert (driver.returncode, error) == (0, "")
-    assert out.splitlines()[-1].startswith("interrupted ['running', 'running']")
-    end = time.monotonic() + 5
-    while processes_of(str(tmp_path)) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert processes_of(str(tmp_path)) == []
-    with Study.open(tmp_path / "sweep", spec) as study:
-        again = [study.ask() for _ in range(4)]
-    assert [asked.number for asked in again if asked is not None] == [0, 1, 2, 3]

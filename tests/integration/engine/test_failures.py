@@ -19,7 +19,7 @@ import pytest
 import ray
 import torch
 from filelock import FileLock
-from helpers import Diary, importable, light_work, log_of
+from helpers import Diary, importable, light_work, log_of, small_disk
 from ray.cluster_utils import Cluster
 
 from carcls.stages import StageStore
@@ -30,6 +30,7 @@ from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice
 from sweeps.spec.spec import SweepSpec
 
+TOTAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 # Of an epoch: trials shorter than the start of a process would all run in the first one.
 LONG = 4.0
 
@@ -57,9 +58,7 @@ def run(config, data, stages, report):
     checkpoint = folder / f"epochs-{key}"
     done = int(checkpoint.read_text()) if checkpoint.exists() else 0
     note(data, key=key, cpus=cpus, micro_batch=config.micro_batch, done=done)
-    if spoil == "greedy" and not (cpus >= 2 and (config.micro_batch or 32) <= 8):
-        raise MemoryError("too many pictures")
-    if spoil == "gluttonous":
+    if spoil == "gluttonous" or spoil == "greedy" and not (cpus >= 2 and (config.micro_batch or 32) <= 8):
         raise MemoryError("too many pictures")
     if spoil == "bug" and not (folder / "mended").exists():
         raise ZeroDivisionError(key)
@@ -67,14 +66,13 @@ def run(config, data, stages, report):
         raise BadData(f"/cars/{key}.jpg is cut off.")
     if spoil == "gone":
         open(folder / "gone.npy")
-    if data.get("bad_node") == ray.get_runtime_context().get_node_id():
-        os._exit(1)
-    if data.get("unseen_gpu") == os.environ["CUDA_VISIBLE_DEVICES"]:
-        raise NoDevice("no GPU is seen")
     if spoil == "torch":
         from carcls.training.images import pick_device
         pick_device()
-    if data.get("bad_gpu") and data["bad_gpu"] == os.environ["CUDA_VISIBLE_DEVICES"]:
+    gpu = os.environ["CUDA_VISIBLE_DEVICES"]
+    if data.get("unseen_gpu") == gpu:
+        raise NoDevice("no GPU is seen")
+    if data.get("bad_gpu", "none") == gpu or data.get("bad_node") == ray.get_runtime_context().get_node_id():
         os._exit(1)
     for epoch in range(1, config.epochs + 1):
         if epoch > done:
@@ -109,6 +107,17 @@ def used_memory() -> int:
     """Bytes that the machine cannot give any more; a part of the runner too."""
     found = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     return 1024 * (int(found["MemTotal"].split()[0]) - int(found["MemAvailable"].split()[0]))
+
+
+@pytest.fixture
+def monitor(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that lets Ray's memory monitor end processes above so many bytes."""
+
+    def set_limit(used: float) -> None:
+        monkeypatch.setenv("RAY_memory_usage_threshold", f"{used / TOTAL:.4f}")
+        monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+
+    return set_limit
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +169,9 @@ def run(
             **changes,
         }
     )
-    tell = (said if said is not None else []).append
+    notify = (said if said is not None else []).append
     with light_work(folder, spec, "failing_runner", {"spoil": wrong, **data}, stages) as work:
-        return run_trials(work, [observer or Diary()], edits=edits, tell=tell)
+        return run_trials(work, [observer or Diary()], edits=edits, notify=notify)
 
 
 @pytest.mark.usefixtures("session")
@@ -283,12 +292,8 @@ class TestWithASharedRay:
 
     def test_a_full_disk_fails_trials_and_three_in_a_row_stop_the_sweep(self, tmp_path: Path) -> None:
         """On a real disk of 4 MiB the reason names the folder and the remedy; with room a resume runs them all."""
-        small = tmp_path / "small"
-        small.mkdir()
-        if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", small]).returncode:
-            pytest.skip("mounting a small disk needs root")
-        try:
-            spoil = {0.1: "big", 0.2: "big", 0.3: "big", 0.4: "big"}
+        spoil, said = dict.fromkeys((0.1, 0.2, 0.3, 0.4), "big"), list[str]()
+        with small_disk(tmp_path / "small", "4m") as small:
             result = run(tmp_path, spoil, stages=small)
             failed = [record for record in result.records if record.status == "failed"]
             assert [record.failure for record in failed] == ["full_disk"] * 3
@@ -296,33 +301,26 @@ class TestWithASharedRay:
             assert "found no room" in result.stopped
             subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
             result = run(tmp_path, spoil, stages=small)
-            assert [record.status for record in result.records].count("complete") == 1
-            assert result.stopped == ""
-            said: list[str] = []
+            assert ([record.status for record in result.records].count("complete"), result.stopped) == (1, "")
             result = run(tmp_path, spoil, stages=small, edits=[], said=said)
-            assert [record.status for record in result.records] == ["complete"] * 4
-            numbers = ", ".join(str(record.number) for record in failed)
-            assert said == [f"Tried again, since they failed through no fault of their own: trials {numbers}."]
-        finally:
-            subprocess.run(["umount", small], check=True)
+        assert [record.status for record in result.records] == ["complete"] * 4
+        numbers = ", ".join(str(record.number) for record in failed)
+        assert said == [f"Tried again, since they failed through no fault of their own: trials {numbers}."]
 
 
 @pytest.mark.usefixtures("runner_folder")
 def test_a_process_that_the_memory_monitor_ends_costs_nobody_else_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monitor: Callable[[float], None]
 ) -> None:
     """Ray ends it, perhaps with a smaller one: that one goes on as it is, the greedy one with more, then in parts."""
-    total, room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 2.2e9
-    threshold = (used_memory() + room) / total
-    if threshold > 0.95:
+    limit, said = used_memory() + 2.2e9, list[str]()
+    if limit > 0.95 * TOTAL:
         pytest.skip("the machine has no memory to spare")
-    monkeypatch.setenv("RAY_memory_usage_threshold", f"{threshold:.4f}")
-    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
-    said: list[str] = []
+    monitor(limit)
     with local_ray(tmp_path, cpus=2, gpus=0):
         config = {"concurrency": 2, "fixed": {"batch_size": 64}}
-        spoil, enough = {0.1: "hungry", 0.2: "", 0.3: ""}, threshold * total + 1e8
-        result = run(tmp_path, spoil, said=said, config=config, sleep=0.8, enough=enough)
+        spoil = {0.1: "hungry", 0.2: "", 0.3: ""}
+        result = run(tmp_path, spoil, said=said, config=config, sleep=0.8, enough=limit + 1e8)
     assert [record.status for record in result.records] == ["complete"] * 3
     tries = {
         key: [(line["cpus"], line["micro_batch"]) for line in log_of(tmp_path) if line["key"] == key]
@@ -338,12 +336,10 @@ def test_a_process_that_the_memory_monitor_ends_costs_nobody_else_anything(
 @pytest.mark.slow
 @pytest.mark.usefixtures("runner_folder")
 def test_a_machine_without_memory_to_begin_with_makes_no_trial_smaller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monitor: Callable[[float], None]
 ) -> None:
     """Others hold the memory, so a process is ended as it starts: the trial is lost, which a resume tries again."""
-    share = used_memory() / (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    monkeypatch.setenv("RAY_memory_usage_threshold", f"{share / 2:.4f}")
-    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    monitor(used_memory() / 2)
     said: list[str] = []
     with local_ray(tmp_path, cpus=1, gpus=0):
         result = run(tmp_path, {0.1: ""}, said=said)

@@ -85,7 +85,7 @@ def test_what_one_thread_has_freed_the_next_one_uses(
             session = stack.enter_context(RaySession(there.address))
         else:
             session = stack.enter_context(RaySession())
-            session.start_ahead(tmp_path / "ray.log", preload=True)
+            session.start_in_background(tmp_path / "ray.log", preload=True)
         session.connect(tmp_path / "ray.log")
         first, *later = ray.get(sizes.remote())
     assert max(later) < 1.1 * first
@@ -120,7 +120,7 @@ def test_the_folder_of_a_process_that_was_killed_goes_with_the_next_one(
 def test_a_session_uses_the_ray_that_it_started_ahead(tmp_path: Path) -> None:
     """Its processes have loaded what trials need and no compiler, trials get them; no message gets to the terminal."""
     with RaySession() as session:
-        session.start_ahead(tmp_path / "ray.log", preload=True, processes=1)
+        session.start_in_background(tmp_path / "ray.log", preload=True, processes=1)
         assert session.connect(tmp_path / "ray.log")
         assert [type(handler) for handler in logging.getLogger("ray").handlers] == [logging.FileHandler]
         process = Process.remote()
@@ -134,18 +134,13 @@ def test_a_session_uses_the_ray_that_it_started_ahead(tmp_path: Path) -> None:
     assert not ray.is_initialized()
 
 
-def test_a_ray_that_nobody_needed_is_ended(tmp_path: Path) -> None:
-    """A mistake is found in the images: no trial comes."""
+@pytest.mark.parametrize("sweeps", [0, 2])
+def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path: Path, sweeps: int) -> None:
+    """It outlives the first one, and ends where nobody needs it: a mistake is found in the images, no trial comes."""
     with RaySession() as session:
-        session.start_ahead(tmp_path / "ray.log", preload=False)
-    assert not ray.is_initialized()
-
-
-def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path: Path) -> None:
-    """It outlives the first one."""
-    with RaySession() as session:
-        for _ in range(2):
-            session.start_ahead(tmp_path / "ray.log", preload=False)
+        session.start_in_background(tmp_path / "ray.log", preload=False)
+        for _ in range(sweeps):
+            session.start_in_background(tmp_path / "ray.log", preload=False)
             session.connect(tmp_path / "ray.log")
             assert "sys" in ray.get(Process.remote().loaded.remote())
             time.sleep(0.5)
@@ -158,7 +153,7 @@ def test_a_ray_that_runs_already_is_used_and_left_alone(tmp_path: Path) -> None:
     with RaySession() as others:
         others.connect(tmp_path / "ray.log")
         with RaySession() as session:
-            session.start_ahead(tmp_path / "ray.log", preload=False)
+            session.start_in_background(tmp_path / "ray.log", preload=False)
             session.connect(tmp_path / "ray.log")
         assert ray.is_initialized()
     assert not ray.is_initialized()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ask, events_of, study_spec
+from helpers import ask, events_of, small_disk, study_spec
 from safetensors.torch import save_file
 
 from carcls.config import TrialConfig
@@ -21,16 +21,13 @@ from carcls.errors import BadData, DiskFull, NoDevice, NonFiniteLoss, OutOfMemor
 from carcls.models.classifier import build_classifier
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
-from carcls.training.checkpoint import CHECKPOINT, TrainingProgress, load_checkpoint, save_checkpoint, save_model
+from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.images import memory_errors_named
 from carcls.training.optim import build_optimizer
+from sweeps.engine.halt import Halt
 from sweeps.failures import (
-    NOWHERE,
     POLICIES,
-    CircuitBreaker,
     Failure,
-    Location,
-    Suspects,
     Try,
     failure_of,
     failure_of_death,
@@ -187,38 +184,22 @@ def test_every_kind_has_a_policy_and_is_documented() -> None:
     assert [kind for kind in POLICIES if f"| `{kind}` | " not in documented] == []
 
 
-def test_three_of_a_kind_in_a_row_stop_the_sweep() -> None:
+def test_three_of_a_kind_in_a_row_stop_the_sweep(tmp_path: Path) -> None:
     """Bugs count by their mark, bad data and full disks by their kind; anything else in between starts anew."""
-    bug, other, data = Failure("bug", "E: 1", "E in a.py:1"), Failure("bug", "E: 2", "E in a.py:2"), "bad_data"
-    breaker = CircuitBreaker()
-    assert [bool(breaker.note(f)) for f in (bug, bug, other, bug, bug, None, bug, bug)] == [False] * 8
-    assert "same error, E in a.py:1: E: 1" in breaker.note(bug)
-    breaker = CircuitBreaker()
-    assert not any(breaker.note(Failure("diverged", "NaN")) for _ in range(9))
-    said = [breaker.note(Failure(data, f"{n}.jpg cannot be read")) for n in range(3)]
-    assert [bool(s) for s in said] == [False, False, True]
-    assert "2.jpg" in said[-1]
 
+    def stopped_by(*failures: Failure | None) -> list[str]:
+        halt, stopped = Halt(tmp_path, lambda _: None, math.inf), []
+        for failure in failures:
+            halt.note(failure)
+            stopped.append(halt.stopped)
+        return stopped
 
-def test_a_place_is_to_blame_after_three_failures_in_a_row() -> None:
-    """A trial that gets on there clears it; other machines have counts of their own.
-
-    A GPU is to blame where it was always the same, and else its machine: another GPU of it clears the machine alone.
-    """
-    suspects, a, b = Suspects(), Location("a"), Location("b")
-    assert [suspects.note(a, 1), suspects.note(a, 1)] == [None] * 2
-    suspects.clear(a)
-    assert [suspects.note(place, 2) for place in (a, b, a, a)] == [None, None, None, a]
-    assert not suspects.are_many(a)
-    assert suspects.note(a, 4) == a
-    assert suspects.are_many(a)
-    assert suspects.note(NOWHERE, 5) is None
-    suspects, first, second = Suspects(), Location("a", "0"), Location("a", "1")
-    assert [suspects.note(first, 1), suspects.note(second, 2), suspects.note(first, 3)] == [None, None, a]
-    suspects.clear(second)
-    assert suspects.note(first, 4) == first
-    suspects.clear(first)
-    assert suspects.note(first, 5) is None
+    bug, other = Failure("bug", "E: 1", "E in a.py:1"), Failure("bug", "E: 2", "E in a.py:2")
+    *before, last = stopped_by(bug, bug, other, bug, bug, None, bug, bug, bug)
+    assert (before, "same error, E in a.py:1: E: 1" in last) == ([""] * 8, True)
+    assert stopped_by(*[Failure("diverged", "NaN")] * 9) == [""] * 9
+    *before, last = stopped_by(*(Failure("bad_data", f"{n}.jpg cannot be read") for n in range(3)))
+    assert (before, "2.jpg" in last) == (["", ""], True)
 
 
 SPEC = study_spec(trials=2, config={"epochs": 3})
@@ -303,8 +284,7 @@ def test_a_damaged_stage_is_dropped_and_made_again(tmp_path: Path, name: str, ho
         file.unlink()
     else:
         file.write_bytes(whole[:-1] if how == "cut" else whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])
-    assert make_stage(store, made) == file.parent
-    assert make_stage(store, made) == file.parent
+    assert [make_stage(store, made) for _ in range(2)] == [file.parent] * 2
     assert (made, file.read_bytes()) == (["training"] * 2, whole)
     events = events_of(store)
     assert [event.event for event in events] == ["made", "dropped", "made", "reused"]
@@ -324,23 +304,21 @@ def test_stages_older_than_checksums_are_used_as_they_are(tmp_path: Path) -> Non
 def test_large_files_are_checked_in_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the limit the first and the last block still count, and so does the size."""
     monkeypatch.setattr("carcls.disk.WHOLE_BYTES", 2**20)
-    store = StageStore(tmp_path)
+    store, size = StageStore(tmp_path), 100 * 2**20 + 7
 
     def make(folder: Path) -> None:
-        with (folder / "pixels.npy").open("wb") as file:
-            file.truncate(100 * 2**20 + 7)
+        (folder / "pixels.npy").touch()
+        os.truncate(folder / "pixels.npy", size)
 
-    name = store.get_or_make("pack", {"a": 1}, make).relative_to(tmp_path).as_posix()
+    folder = store.get_or_make("pack", {"a": 1}, make)
+    name = folder.relative_to(tmp_path).as_posix()
     assert store.find_damage(name) == ""
-    for place in (0, 100 * 2**20 + 6):
-        with (tmp_path / name / "pixels.npy").open("r+b") as file:
-            file.seek(place)
-            file.write(b"x")
-        assert "another content" in store.find_damage(name)
-        with (tmp_path / name / "pixels.npy").open("r+b") as file:
-            file.seek(place)
-            file.write(b"\0")
-    os.truncate(tmp_path / name / "pixels.npy", 2**20)
+    with (folder / "pixels.npy").open("r+b", buffering=0) as file:
+        for place in (0, size - 1):
+            os.pwrite(file.fileno(), b"x", place)
+            assert "another content" in store.find_damage(name)
+            os.pwrite(file.fileno(), b"\0", place)
+    os.truncate(folder / "pixels.npy", 2**20)
     assert "bytes instead of" in store.find_damage(name)
 
 
@@ -348,64 +326,52 @@ def test_large_files_are_checked_in_samples(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A real disk of 4 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder]).returncode:
-        pytest.skip("mounting a small disk needs root")
-    try:
+    with small_disk(tmp_path / "small", "4m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
-def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(small_disk: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(disk: Path) -> None:
     """The failure names the folder and the remedy, the old checkpoint loads, and nothing is left of the new one."""
     config = TrialConfig(family="scratch", backbone="scratch", depth=3, width=16, image_size=32).training()
     classifier = build_classifier(config, 4)
     optimizer = build_optimizer(classifier, config)
-    save_checkpoint(small_disk, classifier, optimizer, TrainingProgress(1, ({"val_accuracy": 0.5},)))
-    (small_disk / "others").write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize - 8192))
-    before = sorted(small_disk.iterdir())
-    for save in (
-        lambda: save_checkpoint(small_disk, classifier, optimizer, TrainingProgress(1, ({"val_accuracy": 0.5},) * 2)),
-        lambda: save_model(small_disk, classifier, 3),
-    ):
-        with pytest.raises(DiskFull, match=r"full\. Make room, for instance with carsweep gc") as caught:
+    save_checkpoint(disk, classifier, optimizer, TrainingProgress(1, ({"val_accuracy": 0.5},)))
+    (disk / "others").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - 8192))
+    before, longer = sorted(disk.iterdir()), TrainingProgress(1, ({"val_accuracy": 0.5},) * 2)
+    saves = (lambda: save_checkpoint(disk, classifier, optimizer, longer), lambda: save_model(disk, classifier, 3))
+    for save in saves:
+        with pytest.raises(DiskFull, match=rf"{disk}.*full\. Make room, for instance with carsweep gc") as caught:
             save()
-        assert str(small_disk) in str(caught.value)
         assert failure_of(caught.value).kind == "full_disk"
-        assert sorted(small_disk.iterdir()) == before
-    assert (small_disk / CHECKPOINT).is_file()
-    assert len(load_checkpoint(small_disk, classifier, optimizer).history) == 1
+        assert sorted(disk.iterdir()) == before
+    assert len(load_checkpoint(disk, classifier, optimizer).history) == 1
 
 
-def test_a_stage_that_does_not_fit_leaves_nothing(small_disk: Path) -> None:
+def test_a_stage_that_does_not_fit_leaves_nothing(disk: Path) -> None:
     """Arrays, memory maps and files of a maker that runs out of room fail by name; once there is room it is made."""
-    store = StageStore(small_disk / "stages")
+    store = StageStore(disk / "stages")
 
-    def large(folder: Path) -> None:
+    def array(folder: Path) -> None:
         np.save(folder / "a.npy", np.zeros(8 * 2**20, np.uint8))
 
     def mapped(folder: Path) -> None:
         np.lib.format.open_memmap(folder / "b.npy", mode="w+", dtype=np.uint8, shape=(8 * 2**20,))
         reserve(folder / "b.npy")
 
-    for make in (large, mapped):
-        with pytest.raises(DiskFull, match="stages"):
-            store.get_or_make("kind", {"a": 1}, make)
-        assert [path.name for path in (small_disk / "stages" / "kind").iterdir() if path.is_dir()] == []
-
-    def careful(folder: Path) -> None:
+    def file(folder: Path) -> None:
         with replacing(folder / "d") as temporary:
             temporary.write_bytes(bytes(8 * 2**20))
 
+    for make in (array, mapped):
+        with pytest.raises(DiskFull, match="stages"):
+            store.get_or_make("kind", {"a": 1}, make)
+        assert [path.name for path in (disk / "stages" / "kind").iterdir() if path.is_dir()] == []
     with pytest.raises(DiskFull):
-        store.get_or_make("kind", {"a": 2}, careful, keep=True)
+        store.get_or_make("kind", {"a": 2}, file, keep=True)
     assert not list(store.folder("kind", {"a": 2}).with_suffix(".unfinished").iterdir())
-    folder = store.get_or_make("kind", {"a": 1}, lambda folder: (folder / "c").touch() or None)
-    assert (folder / "c").exists()
+    assert (store.get_or_make("kind", {"a": 1}, lambda folder: (folder / "c").touch()) / "c").exists()
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])

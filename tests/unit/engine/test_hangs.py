@@ -1,19 +1,16 @@
-"""When a silent trial hangs, and when it is only slow; what is held of machines that are out of use."""
+"""When a silent trial hangs, and when it is only slow."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import math
 from typing import Any
 
 import pytest
-import ray
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
-from sweeps.engine import health
-from sweeps.engine.health import Patience, Quarantine, expected_seconds
+from sweeps.engine.hangs import Patience, expected_seconds
 from sweeps.engine.resources import Share, least_seconds
-from sweeps.failures import Failure, Try
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def with_epochs(patience: Patience, seconds: int, epochs: int = 2, **settings: A
     patience.begin(0, config_of(**settings))
     for epoch in range(1, epochs + 1):
         assert silent_for(patience, seconds) is None
-        patience.hear(0, epoch, trained=True)
+        patience.on_report(0, epoch, trained=True)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +85,7 @@ def test_epochs_told_from_a_checkpoint_are_no_measure(patience: Patience) -> Non
     with_epochs(patience, 1)
     patience.end(0)
     patience.begin(0, config_of())
-    patience.hear(0, 1)
+    patience.on_report(0, 1)
     assert silent_for(patience) == 3600
 
 
@@ -97,7 +94,7 @@ def test_time_of_who_waits_for_a_stage_and_in_which_nobody_looked_does_not_count
     with_epochs(patience, 1)
     for _ in range(100):
         assert silent_for(patience, 10) is None
-        patience.hear(0)
+        patience.on_report(0)
     assert patience.look(100_000.0) == {}
     assert silent_for(patience) == 299
 
@@ -128,47 +125,16 @@ def test_expected_epochs_follow_images_and_share() -> None:
     assert expected(1, 1) < one / 100
 
 
+@pytest.mark.parametrize(("said", "seconds"), [("", 300.0), ("900", 900.0), ("inf", math.inf)])
+def test_the_least_time_can_be_set(said: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the variable it is five minutes; infinity lets nothing be ended."""
+    monkeypatch.setenv("CARSWEEP_HANG_SECONDS", said)
+    assert least_seconds() == seconds
+
+
 @pytest.mark.parametrize("said", ["soon", "0", "-1", "nan"])
 def test_a_wrong_number_of_seconds_is_refused(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the variable."""
     monkeypatch.setenv("CARSWEEP_HANG_SECONDS", said)
     with pytest.raises(InputError, match=f"CARSWEEP_HANG_SECONDS must be .* got '{said}'"):
         least_seconds()
-
-
-def test_the_least_time_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the variable it is five minutes; infinity lets nothing be ended."""
-    monkeypatch.delenv("CARSWEEP_HANG_SECONDS", raising=False)
-    assert least_seconds() == 300
-    monkeypatch.setenv("CARSWEEP_HANG_SECONDS", "inf")
-    patience = Patience(lambda _config, _is_open: 0.0, least_seconds())
-    patience.begin(0, config_of())
-    assert silent_for(patience) is None
-
-
-def test_what_is_held_of_a_machine_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray would reserve as much on the machines that are left; what is held of others stays until the end."""
-    machines, removed = ["a", "b", "c"], list[Any]()
-
-    def nodes() -> list[dict[str, Any]]:
-        return [{"NodeID": n, "Alive": True, "Resources": {"CPU": 1}, "NodeManagerHostname": n} for n in machines]
-
-    monkeypatch.setattr(ray, "nodes", nodes)
-    monkeypatch.setattr(health, "remove_placement_group", removed.append)
-    monkeypatch.setattr(health, "_GONE_SECONDS", 0.0)
-    quarantine, lost = Quarantine(lambda _: None), Failure("lost", "")
-    groups: dict[str, Any] = {name: SimpleNamespace(id=name.encode()) for name in machines}
-    for name, group in groups.items():
-        quarantine.locate(name, group.id.hex(), node=name)
-    for name in ("a", "b"):
-        for number in range(3):
-            assert quarantine.blame(lost, name, number, Try(1, 0), 1) == ""
-    assert [quarantine.holds(name) for name in groups] == [True, True, False]
-    assert [quarantine.takes(group) for group in groups.values()] == [True, True, False]
-    quarantine.look()
-    assert removed == []
-    machines.remove("a")
-    quarantine.look()
-    assert removed == [groups["a"]]
-    quarantine.close()
-    assert removed == [groups["a"], groups["b"]]

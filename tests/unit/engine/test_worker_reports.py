@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from carcls.config import TrialConfig
-from sweeps.engine.worker import Reports, told_at_once
+from sweeps.engine.worker import Reports, reported_at_once
 from sweeps.spec.fields import EarlyStopping
 
 
@@ -65,4 +65,4 @@ def test_what_may_be_the_last_for_long_is_told_at_once(
     unfreezing: str, stopping: EarlyStopping, epochs: set[int]
 ) -> None:
     """Rungs are told at once, and the last epoch of a closed backbone: the next one takes longer."""
-    assert told_at_once(TrialConfig(epochs=10, unfreezing=unfreezing), stopping) - {0} == epochs
+    assert reported_at_once(TrialConfig(epochs=10, unfreezing=unfreezing), stopping) - {0} == epochs
