@@ -31,7 +31,7 @@ from carcls.training.embeddings import Embedder, frozen_features
 from carcls.training.images import ImageSource, NumberFormat, answering_batch, memory_errors_named, pick_device
 from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
-from carcls.unfreezing import open_stages
+from carcls.unfreezing import unfrozen_stages
 
 KIND = "training"
 HISTORY = "history.json"
@@ -82,7 +82,7 @@ class TrainedClassifier:
     def key(self) -> dict[str, Any]:
         """All that the trained model depends on; the family is not part of it."""
         key = {**self.config.training_settings(), **self._inputs, "precision": self.precision, "version": VERSION}
-        begins_frozen = open_stages(self.training.unfreezing, 0, self.training.epochs, 1) == 0
+        begins_frozen = unfrozen_stages(self.training.unfreezing, 0, self.training.epochs, 1) == 0
         return {**key, "frozen_precision": self.frozen_precision} if begins_frozen else key
 
     @cached_property
