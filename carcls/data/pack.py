@@ -113,7 +113,7 @@ def _fill(
 ) -> None:
     """Decode every image once into the folders of all sizes; bytes of those that cannot be read stay zero."""
     start, total, done = time.perf_counter(), len(manifest.images), 0
-    tell = progress or (lambda _done, _total: None)
+    report = progress or (lambda _done, _total: None)
     _check_room(next(iter(works.values())), sum(total * size * size * 3 for size in works))
     prints, broken = np.zeros(total, np.uint64), list[Broken]()
     with ExitStack() as stack:
@@ -123,12 +123,12 @@ def _fill(
         # Only what has begun is waited for when this is interrupted.
         stack.callback(pool.shutdown, cancel_futures=True)
         chunks = [range(begin, min(begin + _CHUNK, total)) for begin in range(0, total, _CHUNK)]
-        tell(0, total)
+        report(0, total)
         found = pool.map(lambda rows: _decode(rows, manifest, margin, files, prints), chunks)
         for rows, lost in zip(chunks, found, strict=True):
             broken += lost
             done += len(rows)
-            tell(done, total)
+            report(done, total)
     for work in works.values():
         np.save(work / _FINGERPRINTS, prints)
         write_json(work / _BROKEN, {"broken": broken})
