@@ -60,7 +60,7 @@ def runs(streams: Streams, out: Path) -> int:
     table = [table_of(columns, found, fold=("name",))] if found else []
     streams.answer({"sweeps": [sweep.as_dict() for sweep in found]}, *table)
     if not found and not streams.as_json:
-        streams.tell(f"No sweeps in {out}.")
+        streams.notify(f"No sweeps in {out}.")
     return DONE
 
 
@@ -86,7 +86,7 @@ def status(streams: Streams, name: str | None, out: Path) -> int:
 
 def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
     """Yield what a person wants to know of a sweep, a line each."""
-    told, best, trials = sweep.as_dict(), sweep.board.best, sweep.board.trials
+    values, best, trials = sweep.as_dict(), sweep.board.best, sweep.board.trials
     holder = f" by {sweep.holder}" if sweep.holder else ""
     yield f"{sweep.name} ({sweep.spec.family}): {sweep.state}{holder}"
     counts = ", ".join(f"{sweep.counts[s]} {s}" for s in ("complete", "pruned", "failed") if sweep.counts.get(s))
@@ -99,10 +99,10 @@ def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
         what = f"{'runs' if sweep.holder else 'waits'}: {trial.name}"
         yield f"  trial {trial.number} {what}, epoch {epoch_of(trial)}{accuracy}"
     if best is not None:
-        test = "" if told["test_accuracy"] is None else f"; test accuracy {percent(told['test_accuracy'])}"
+        test = "" if values["test_accuracy"] is None else f"; test accuracy {percent(values['test_accuracy'])}"
         yield f"  best: trial {best.number}, val accuracy {accuracy_of(best)}{test}"
-    if told["registered"]:
-        yield f"  registered as {told['registered']}"
+    if values["registered"]:
+        yield f"  registered as {values['registered']}"
     for edit in sweep.edits:
         yield f"  changed {minute(edit['at'])}, after {plural(edit['after'], 'trial')}: {'; '.join(edit['changes'])}"
     yield f"  last written {minute(sweep.changed)}"

@@ -104,7 +104,7 @@ def delete(streams: Streams, name: str, out: Path, tracking_uri: str | None, yes
     found = [find_remains(folder, uri) for folder in folders]
     if not streams.as_json or not dry_run:
         for remains in found:
-            streams.tell("\n".join(_remains_lines(remains)))
+            streams.notify("\n".join(_remains_lines(remains)))
     if not dry_run:
         if not yes and not _agrees(name):
             return FAILED

@@ -66,7 +66,7 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
 
     outcome, interrupted = None, partial(_interrupted, command.name, command.out)
     with suppress(KeyboardInterrupt), last_words(interrupted):
-        outcome = run_sweeps(command, _views_on(streams), streams.tell)
+        outcome = run_sweeps(command, _views_on(streams), streams.notify)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return interrupted()
@@ -81,11 +81,11 @@ def _plan(command: Command, streams: Streams, *, read: bool) -> int:
 
     plans = plan_sweeps(command, _views_on(streams) if read else None)
     parts = ["\n".join(plan.lines(streams.result.width)) for plan in plans]
-    told = plans[0].to_dict()
+    value = plans[0].to_dict()
     if command.is_job:
         parts.append(_all_together(plans))
-        told = {"plans": [plan.to_dict() for plan in plans], "seconds": round(sum(plan.seconds for plan in plans))}
-    streams.answer(told, "\n\n".join(parts))
+        value = {"plans": [plan.to_dict() for plan in plans], "seconds": round(sum(plan.seconds for plan in plans))}
+    streams.answer(value, "\n\n".join(parts))
     return DONE
 
 
@@ -218,7 +218,7 @@ def resume(
     command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)
     changes = command.changes or ()
     for change in changes:
-        streams.tell(f"changed: {change}")
+        streams.notify(f"changed: {change}")
     if not dry_run:
         return carry_out(command, streams)
     unchanged = [] if changes else [f"{name} would go on as it is."]

@@ -51,7 +51,7 @@ def repair(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> 
 
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
-    repaired = [repair_sweep(out / sweep, uri, streams.tell) for sweep in sweeps_in(out, name)]
+    repaired = [repair_sweep(out / sweep, uri, streams.notify) for sweep in sweeps_in(out, name)]
     streams.answer({"sweeps": list(map(asdict, repaired))}, *(_repaired_line(one, out) for one in repaired))
     return DONE if all(one.written for one in repaired) else FAILED
 
@@ -149,10 +149,10 @@ def promote(streams: Streams, family: str, out: Path, tracking_uri: str | None, 
     from sweeps.tracking.store import check_tracking
     from sweeps.waits import Waiting
 
-    with Waiting(streams.tell, "opening MLflow's store …"):
+    with Waiting(streams.notify, "opening MLflow's store …"):
         store = check_tracking(uri, out)
         from sweeps.tracking.promotion import promote as promote_challenger
-    with Waiting(streams.tell, "loading the models and asking them for an answer …"):
+    with Waiting(streams.notify, "loading the models and asking them for an answer …"):
         promotion = promote_challenger(store, family, dry_run=dry_run)
     streams.answer(asdict(promotion), _headline(promotion), *_numbers(promotion))
     return DONE if promotion.accepted else FAILED
