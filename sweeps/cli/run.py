@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from carcls.catalog import FAMILIES
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED, kept_in
 from sweeps.cli.options import FAMILY, OF_A_RUN, SettingsCommand, options
 from sweeps.cli.output import Streams, answering, resume_command
@@ -52,20 +53,6 @@ Examples:
   carsweep reproduce retrieval/resnet50-k10-euclidean --data stanford_cars
   carsweep reproduce --family transfer --data stanford_cars --set epochs=5
   carsweep reproduce              all nine, scaled down, on the demo cars"""
-_FAMILIES = {
-    "transfer": (
-        "transfer learning: a pretrained backbone, a new head, optional unfreezing",
-        "backbone=efficientnet_lite0 image_size=128",
-    ),
-    "retrieval": (
-        "retrieval: embeddings of an extractor, and the vote of the nearest training images",
-        "backbone=efficientnet_lite0 whitening=lda",
-    ),
-    "scratch": (
-        "networks trained from scratch: depth, width, normalisation, loss, augmentation",
-        "image_size=128 epochs=20",
-    ),
-}
 
 
 def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read: bool = False) -> int:
@@ -79,7 +66,7 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
 
     outcome, interrupted = None, partial(_interrupted, command.name, command.out)
     with suppress(KeyboardInterrupt), last_words(interrupted):
-        outcome = run_sweeps(command, _views_on(streams), streams.tell)
+        outcome = run_sweeps(command, _views_on(streams), streams.notify)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return interrupted()
@@ -94,11 +81,11 @@ def _plan(command: Command, streams: Streams, *, read: bool) -> int:
 
     plans = plan_sweeps(command, _views_on(streams) if read else None)
     parts = ["\n".join(plan.lines(streams.result.width)) for plan in plans]
-    told = plans[0].to_dict()
+    value = plans[0].to_dict()
     if command.is_job:
         parts.append(_all_together(plans))
-        told = {"plans": [plan.to_dict() for plan in plans], "seconds": round(sum(plan.seconds for plan in plans))}
-    streams.answer(told, "\n\n".join(parts))
+        value = {"plans": [plan.to_dict() for plan in plans], "seconds": round(sum(plan.seconds for plan in plans))}
+    streams.answer(value, "\n\n".join(parts))
     return DONE
 
 
@@ -180,13 +167,13 @@ def _add(what: str, about: str, short: str, epilog: str) -> None:
         return carry_out(_command_of(what, **given), streams, dry_run=dry_run, read=read)
 
 
-for family, (about, example) in _FAMILIES.items():
+for family, record in FAMILIES.items():
     _add(
         family,
-        f"Sweep over {about}.\n\nThe documented experiments are the first trials; Optuna searches around them. The "
-        "best trial on the validation images is evaluated once on the test set and registered in MLflow.",
-        f"{about[0].upper()}{about[1:]}.",
-        _RUN_EPILOG.format(family=family, example=example),
+        f"Sweep over {record.about}.\n\nThe documented experiments are the first trials; Optuna searches around them. "
+        "The best trial on the validation images is evaluated once on the test set and registered in MLflow.",
+        f"{record.about[0].upper()}{record.about[1:]}.",
+        _RUN_EPILOG.format(family=family, example=record.example),
     )
 _add(
     "all",
@@ -231,7 +218,7 @@ def resume(
     command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)
     changes = command.changes or ()
     for change in changes:
-        streams.tell(f"changed: {change}")
+        streams.notify(f"changed: {change}")
     if not dry_run:
         return carry_out(command, streams)
     unchanged = [] if changes else [f"{name} would go on as it is."]
