@@ -6,8 +6,8 @@ A schedule counts the stages of a backbone that are unfrozen, from the head's si
 - ``full``: all, from the first epoch.
 - ``progressive``: none in the first fifth of the epochs (at least one), then one more at equal distances, all by half.
 
-Any other is written out: ``2:1,4:3,6:all`` unfreezes the last stage at epoch 2, three at epoch 4, all at epoch 6. Epochs
-count from 0; one that is not named keeps what the one before had; before the first named one only the head trains.
+Any other is written out: ``2:1,4:3,6:all`` unfreezes the last stage at epoch 2, three at 4, all at 6. Epochs count from
+0; one that is not named keeps what the one before had; before the first named one only the head trains.
 """
 
 from __future__ import annotations

@@ -209,4 +209,4 @@ def reported_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[
 
 def last_reported(config: TrialConfig) -> int:
     """Return the last epoch (from 1) that a trial reports before it ends; retrieval reports the last with its score."""
-    return config.epochs - (config.family == "retrieval")
+    return config.epochs - config.has_neighbours
