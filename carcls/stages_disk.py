@@ -64,9 +64,9 @@ def _look(folder: Path) -> Stored | None:
 
 
 def take_out(stored: Stored, *, dry_run: bool = False) -> bool:
-    """Take the folder out of the store, unless somebody makes it, or has used it since it was listed; tell whether.
+    """Take the folder out of the store, unless somebody makes it, or has used it since it was listed; return whether.
 
-    With ``dry_run`` tell only whether it could be taken out.
+    With ``dry_run`` return only whether it could be taken out.
     """
     try:
         with FileLock(stored.path.with_name(f"{stored.digest}.lock")).acquire(timeout=0):

@@ -108,7 +108,7 @@ def written(tree: Any) -> bytes:
 
 def damaged_tree(dice: Random) -> Case:
     """Put something else in the place of a value, misspell a key, or add one that is unknown or belongs elsewhere."""
-    family = dice.choice(FAMILIES)
+    family = dice.choice(list(FAMILIES))
     tree = copy.deepcopy(yaml.safe_load(PACKAGED[family]))
     *above, name = dice.choice(list(paths_in(tree)))
     parent, value = tree, junk(dice)
@@ -135,12 +135,12 @@ def bad_domain(dice: Random) -> Case:
     ends = {"low": dice.choice(NUMBERS), "high": dice.choice(NUMBERS)}
     when = {"choices": [default_of(name)], "when": dice.choice(whens)}
     domain = dice.choice(({**ends, **some}, when, when, [scalar(dice) for _ in range(3)], junk(dice)))
-    return Case(dice.choice(FAMILIES), written({"search": {name: domain}}), places=(name, "mine.yaml"))
+    return Case(dice.choice(list(FAMILIES)), written({"search": {name: domain}}), places=(name, "mine.yaml"))
 
 
 def broken_text(dice: Random) -> Case:
     """Cut a spec's text, repeat a part of it, or put what YAML chokes on into it."""
-    family = dice.choice(FAMILIES)
+    family = dice.choice(list(FAMILIES))
     lines = [line for line in PACKAGED[family].splitlines() if line and not line.startswith("#")]
     at, piece = dice.randrange(len(lines)), dice.choice(PIECES)
     line = lines[at]
@@ -188,7 +188,7 @@ HOSTILE: dict[str, Callable[[int], str]] = {
 
 def hostile(dice: Random) -> Case:
     """Ask for more than any spec needs."""
-    return Case(dice.choice(FAMILIES), HOSTILE[dice.choice(list(HOSTILE))](dice.randint(0, 3000)).encode())
+    return Case(dice.choice(list(FAMILIES)), HOSTILE[dice.choice(list(HOSTILE))](dice.randint(0, 3000)).encode())
 
 
 def wrong_set(dice: Random) -> Case:
@@ -201,7 +201,7 @@ def wrong_set(dice: Random) -> Case:
     value = yaml.safe_dump(junk(dice), default_flow_style=True, width=10_000).removesuffix("\n...\n")
     value = dice.choice((value, value, dice.choice(RAW), letters(dice)))
     word = dice.choice((f"{key}={value}", f"{key}={value}", f"{key} = {value}", key, f"={value}"))
-    return Case(dice.choice(FAMILIES), words=("--set", word))
+    return Case(dice.choice(list(FAMILIES)), words=("--set", word))
 
 
 def wrong_option(dice: Random) -> Case:
