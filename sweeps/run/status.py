@@ -73,9 +73,12 @@ class SweepStatus:
         return json_of(COLUMNS, self)
 
 
-def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
-    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.duplicates]
-    told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
+def _duplicates(sweep: SweepStatus) -> list[dict[str, Any]]:
+    told = [
+        {"number": twin.number, "same_as": trial.number, "near": twin.near}
+        for trial in sweep.board.trials
+        for twin in trial.duplicates
+    ]
     return sorted(told, key=lambda twin: twin["number"])
 
 
@@ -102,7 +105,7 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("holder", lambda s: asdict(s.holder) if s.holder else None),
     Column("counts", lambda s: s.counts),
     Column("derived", lambda s: sum(trial.derived_from is not None for trial in s.board.trials), was="siblings"),
-    Column("duplicates", _twins, was="twins"),
+    Column("duplicates", _duplicates, was="twins"),
     Column("unfinished", lambda s: [json_of(_UNFINISHED, trial) for trial in s.unfinished]),
     Column("best", lambda s: s.board.best.number if s.board.best else None),
     Column("edits", lambda s: list(s.edits)),

@@ -164,7 +164,7 @@ def make_runs(out: Path, *, names: bool) -> Path:
             study.report(asked.number, Measurement(1, accuracy, stages=used if names else {}))
             if place < 6:
                 model = store.folder("training", key_of(asked.config)).relative_to(store.root).as_posix()
-                study.tell_complete(asked.number, accuracy, 2, 1.0, {"model": model})
+                study.tell_complete(asked.number, {"metrics": accuracy, "epochs": 2, "model": model})
             elif place == 6:
                 study.tell_failed(asked.number, "it failed")
         study.release()
@@ -251,7 +251,7 @@ def test_every_sweep_of_the_folder_is_asked(out: Path) -> None:
     other = spec_of(name="other", trials=1, search={}, fixed={"dropout": worst.config["dropout"]})
     with Study.open(out / "other", other) as study:
         asked = ask(study)
-        study.tell_complete(asked.number, {"val_accuracy": 0.9}, 2, 1.0, {"model": worst.model})
+        study.tell_complete(asked.number, {"metrics": {"val_accuracy": 0.9}, "epochs": 2, "model": worst.model})
     write_file(out / "other", "sweep", None, [other])
     clear(out, disk=1, keep=1)
     assert Path(worst.model).name in left(out)
@@ -336,7 +336,9 @@ def test_the_status_tells_what_cached_stages_saved(tmp_path: Path, run: Callable
         for _ in range(3):
             asked, store = ask(study), StageStore(tmp_path / "runs" / "stages")
             store.get_or_make("pack", {"size": 64}, lambda _: time.sleep(0.2))
-            study.tell_complete(asked.number, {"val_accuracy": 0.1}, 1, 1.0, {"stages": store.take_used()})
+            study.tell_complete(
+                asked.number, {"metrics": {"val_accuracy": 0.1}, "epochs": 1, "stages": store.take_used()}
+            )
     write_file(tmp_path / "runs" / "mine", "sweep", None, [spec_of(name="mine")])
     assert "\n  Cached stages were found 2 times, which saved 0.4 s of computing.\n" in run("status")[1]
     (value,) = json.loads(run("status", "--json")[1])["sweeps"]
