@@ -106,7 +106,7 @@ class Carsweep:
     def finish(self, number: int, epoch: int, accuracy: float) -> None:
         """Tell the study that the trial is complete."""
         self._study.report(number, Measurement(epoch, {METRIC: accuracy}))
-        self._study.tell_complete(number, {METRIC: accuracy}, epoch, 0.0, {})
+        self._study.tell_complete(number, {"metrics": {METRIC: accuracy}, "epochs": epoch, "seconds": 0.0})
 
 
 @dataclass(frozen=True)

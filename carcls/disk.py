@@ -1,4 +1,4 @@
-"""Files that are whole, or known not to be: a full disk leaves no half of one, and checksums tell a damaged one.
+"""Files that are whole, or known not to be: a full disk leaves no half of one, and checksums show a damaged one.
 
 Of a file above WHOLE_BYTES the checksum is of SAMPLES blocks of a MiB, the first, the last, and others at equal
 distances: reading gigabytes of decoded images at each start would cost more than it saves (255 MiB take 0.32 s on one
@@ -28,17 +28,15 @@ _BLOCK = 2**20
 
 @contextmanager
 def full_disk_named(folder: Path) -> Iterator[None]:
-    """Turn a full disk, however the body's libraries tell it, into a failure that names ``folder`` and the remedy.
+    """Turn a full disk, however the body's libraries report it, into a failure that names ``folder`` and the remedy.
 
     Raises:
         DiskFull: the body ran out of room on the disk.
     """
     try:
         yield
-    except DiskFull:
-        raise
     except Exception as error:
-        if not is_full_disk(error):
+        if isinstance(error, DiskFull) or not is_full_disk(error):
             raise
         raise DiskFull(
             f"the disk of {str(folder)!r} is full. Make room, for instance with carsweep gc, and go on with the sweep."
@@ -48,7 +46,7 @@ def full_disk_named(folder: Path) -> Iterator[None]:
 def is_full_disk(error: BaseException | None) -> bool:
     """Tell whether an exception, or one that it came from, was a full disk or a used-up quota.
 
-    safetensors and numpy tell it in words only; torch.save hides the OSError of its file behind an error of its own.
+    safetensors and numpy report it in words only; torch.save hides the OSError of its file behind an error of its own.
     """
     while error is not None:
         if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _FULL):

@@ -7,6 +7,7 @@ import errno
 import math
 import os
 import re
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -18,7 +19,7 @@ from carcls.errors import InputError, shown
 _CGROUPS = Path("/sys/fs/cgroup")
 _DEVICE = Path("/dev/nvidia0")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
-_UUID_BYTES = 96  # NVML_DEVICE_UUID_V2_BUFFER_SIZE
+_LIST_GPUS = ("nvidia-smi", "-L")
 # The share of a GPU that this process's trial was given, once it is known.
 _held: list[float] = []
 # Of glibc's malloc.h.
@@ -94,41 +95,22 @@ def _count_listed(listed: str, gpus: Sequence[str], parts: Sequence[str]) -> int
 
 @cache
 def _uuids() -> tuple[list[str], list[str]]:
-    """Return the UUIDs of this machine's GPUs, and of the parts (MIG) of them, as NVIDIA's management library has them.
+    """Return the UUIDs of this machine's GPUs, and of the parts (MIG) of them, as ``nvidia-smi -L`` lists them.
 
     Raises:
-        InputError: there are GPUs, and the library does not answer.
+        InputError: there are GPUs, and it does not answer.
     """
     try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-        if library.nvmlInit_v2() != 0:
-            raise OSError
-    except (OSError, AttributeError):
+        found = subprocess.run(_LIST_GPUS, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603 - ours
+    except (OSError, subprocess.SubprocessError):
         if not _DEVICE.exists():
             return [], []
         raise InputError(
-            f"This machine has an NVIDIA GPU ({_DEVICE}), but its management library (libnvidia-ml.so.1) does "
-            "not answer. See what nvidia-smi says; in a container, ask for the driver's utilities "
-            f"(NVIDIA_DRIVER_CAPABILITIES=compute,utility). For trials on the CPU: {_VISIBLE}= carsweep …"
+            f"This machine has an NVIDIA GPU ({_DEVICE}), but {' '.join(_LIST_GPUS)} does not answer. See what it "
+            "says; in a container, ask for the driver's utilities (NVIDIA_DRIVER_CAPABILITIES=compute,utility). "
+            f"For trials on the CPU: {_VISIBLE}= carsweep …"
         ) from None
-    gpus, parts = list[str](), list[str]()
-    count, most, gpu, part = ctypes.c_uint(), ctypes.c_uint(), ctypes.c_void_p(), ctypes.c_void_p()
-    library.nvmlDeviceGetCount_v2(ctypes.byref(count))
-    for number in range(count.value):
-        library.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(gpu))
-        gpus.append(_uuid(library, gpu))
-        if library.nvmlDeviceGetMaxMigDeviceCount(gpu, ctypes.byref(most)) == 0:
-            for place in range(most.value):
-                if library.nvmlDeviceGetMigDeviceHandleByIndex(gpu, place, ctypes.byref(part)) == 0:
-                    parts.append(_uuid(library, part))
-    library.nvmlShutdown()
-    return gpus, parts
-
-
-def _uuid(library: ctypes.CDLL, device: ctypes.c_void_p) -> str:
-    text = ctypes.create_string_buffer(_UUID_BYTES)
-    library.nvmlDeviceGetUUID(device, text, _UUID_BYTES)
-    return text.value.decode("ascii", "replace")
+    return re.findall(r"UUID: (GPU-[^)]+)", found.stdout), re.findall(r"UUID: (MIG-[^)]+)", found.stdout)
 
 
 def hold_gpus(share: float) -> None:

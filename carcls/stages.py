@@ -48,7 +48,7 @@ class StageStore:
         self.root = Path(root)
         self._waits = waits
         self._used: set[str] = set()
-        self._news: dict[str, float | None] = {}
+        self._first_used: dict[str, float | None] = {}
         self.root.mkdir(parents=True, exist_ok=True)
 
     def folder(self, kind: str, key: Key) -> Path:
@@ -74,7 +74,7 @@ class StageStore:
         return self.folder(kind, key)
 
     def make_if_free(self, kind: str, key: Key, make: Make) -> bool:
-        """As ``get_or_make``, but leaves it to another process that is making it; tell whether it is there."""
+        """As ``get_or_make``, but leaves it to another process that is making it; return whether it is there."""
         with self.making(kind, key, wait=False) as work:
             if work is not None:
                 make(work)
@@ -118,8 +118,8 @@ class StageStore:
 
         That is how many seconds its making took; None for a stage that was made through this object.
         """
-        news, self._news = self._news, {}
-        return news
+        used, self._first_used = self._first_used, {}
+        return used
 
     def note_damage(self, kind: str, key: Key, damage: str) -> None:
         """Write to the log that unfinished work on the stage was damaged, and begins anew."""
@@ -128,7 +128,7 @@ class StageStore:
     def forget(self, kind: str, key: Key) -> None:
         """Remove a stage that nobody will ask for any more."""
         final = self.folder(kind, key)
-        self._news.pop(self._name_of(final), None)
+        self._first_used.pop(self._name_of(final), None)
         with self._lock(final):
             if final.exists():
                 _remove(final)
@@ -178,22 +178,23 @@ class StageStore:
         name = self._name_of(final)
         if name not in self._used:
             self._used.add(name)
-            self._news[name] = None if made else seconds_of(final)
+            self._first_used[name] = None if made else seconds_of(final)
 
     def _name_of(self, final: Path) -> str:
         return final.relative_to(self.root).as_posix()
 
     @contextmanager
     def _lock(self, final: Path, *, wait: bool = True) -> Iterator[bool]:
-        """Hold the stage's lock; tell whether it is held, which it is not if another has it and we do not wait."""
+        """Acquire the stage's lock; yield whether it is ours, which it is not if another has it and we do not wait."""
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{final}.lock")
-        with suppress(Timeout):
-            lock.acquire(timeout=WAIT_SECONDS if wait else 0.0)
-        while wait and not lock.is_locked:
-            self._waits()
-            with suppress(Timeout):
-                lock.acquire(timeout=WAIT_SECONDS)
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=WAIT_SECONDS if wait else 0.0)
+            except Timeout:
+                if not wait:
+                    break
+                self._waits()
         try:
             yield lock.is_locked
         finally:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,15 +43,7 @@ class Stored:
 
 def list_store(root: Path) -> list[Stored]:
     """Return all folders of a store that hold stages, whole or not; none where there is no store."""
-    return [stored for kind in _folders(root) for folder in _folders(kind) if (stored := _look(folder))]
-
-
-def _folders(parent: Path) -> Iterator[Path]:
-    try:
-        with os.scandir(parent) as entries:
-            yield from sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
-    except FileNotFoundError:
-        return
+    return [stored for folder in sorted(root.glob("*/*")) if (stored := _look(folder))]
 
 
 def size_of(folder: Path) -> int:
@@ -63,7 +53,7 @@ def size_of(folder: Path) -> int:
 
 def _look(folder: Path) -> Stored | None:
     state = _STATES.get(folder.suffix)
-    if state is None:
+    if state is None or not folder.is_dir():
         return None
     try:
         size = size_of(folder)
@@ -74,9 +64,9 @@ def _look(folder: Path) -> Stored | None:
 
 
 def take_out(stored: Stored, *, dry_run: bool = False) -> bool:
-    """Take the folder out of the store, unless somebody makes it, or has used it since it was listed; tell whether.
+    """Take the folder out of the store, unless somebody makes it, or has used it since it was listed; return whether.
 
-    With ``dry_run`` tell only whether it could be taken out.
+    With ``dry_run`` return only whether it could be taken out.
     """
     try:
         with FileLock(stored.path.with_name(f"{stored.digest}.lock")).acquire(timeout=0):

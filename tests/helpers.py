@@ -127,7 +127,7 @@ def asked_of(study: Study) -> Iterator[Asked]:
 def complete(study: Study, asked: Asked, metrics: Mapping[str, float], **more: Any) -> None:
     """Report the last epoch of a trial, at which nobody is stopped, and close the trial with it."""
     assert not study.report(asked.number, Measurement(asked.config.epochs, metrics))
-    study.tell_complete(asked.number, metrics, asked.config.epochs, 0.5, {"model": "m", **more})
+    study.tell_complete(asked.number, {"metrics": metrics, "epochs": asked.config.epochs, "model": "m", **more})
 
 
 def run_study(study: Study, measure: Callable[[Asked], Mapping[str, float]]) -> list[Asked]:

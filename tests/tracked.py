@@ -32,7 +32,7 @@ def record(
     number: int, status: Any = "running", *, accuracies: Sequence[float] = (0.25, 0.5), reason: str = ""
 ) -> TrialRecord:
     """Return what the study knows of a trial, with an accuracy for each epoch, and a metric that is not logged."""
-    told = tuple(
+    points = tuple(
         Measurement(epoch, {"val_accuracy": accuracy, "val_loss": 1.0, "val_recall_macro": 0.1, "seconds": 2.0})
         for epoch, accuracy in enumerate(accuracies, start=1)
     )
@@ -42,11 +42,11 @@ def record(
         settings={"dropout": 0.1 * number},
         config={"epochs": 2, "dropout": 0.1 * number},
         status=status,
-        metrics=told[-1].metrics if told else {},
-        epochs=len(told),
+        metrics=points[-1].metrics if points else {},
+        epochs=len(points),
         seconds=4.0,
         reason=reason,
-        history=told,
+        history=points,
     )
 
 

@@ -29,7 +29,7 @@ _COSINES[0] /= np.sqrt(2.0)
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """What decoding tells of n images besides their pixels; the same for every size.
+    """What decoding finds of n images besides their pixels; the same for every size.
 
     Attributes:
         fingerprints: uint64 [n]. Zero where the image cannot be read.

@@ -24,13 +24,7 @@ from carcls.stages import write_json
 
 UNREADABLE = "unreadable"
 _THREADS = 2
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+_KINDS = {"d": "a folder", "p": "a pipe", "s": "a socket", "c": "a device", "b": "a device"}
 Box = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels from 0; x2 and y2 exclusive."""
 # Size in bytes, modification time in nanoseconds, digest.
@@ -39,7 +33,7 @@ _CACHE = TypeAdapter(dict[str, _Entry])
 
 
 class ImagesNotRead(Exception):  # noqa: N818 - an answer, of which nobody has made a mistake
-    """What is asked for could only be told by reading images."""
+    """What is asked for could only be known by reading images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +123,7 @@ def require_file(path: Path) -> os.stat_result:
     """
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
-        raise UnreadableImage(f"it is {_KINDS.get(stat.S_IFMT(state.st_mode), 'something else')}, not a file")
+        raise UnreadableImage(f"it is {_KINDS.get(stat.filemode(state.st_mode)[0], 'something else')}, not a file")
     return state
 
 

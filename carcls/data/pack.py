@@ -10,9 +10,9 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ _VERSION = 1
 """Raise it when the same key would give other pixels or fingerprints."""
 _CHUNK = 32
 Progress = Callable[[int, int], None]
+Write = Callable[[int, NDArray[np.uint8]], None]
 
 
 def get_pack(
@@ -112,22 +113,22 @@ def _fill(
 ) -> None:
     """Decode every image once into the folders of all sizes; bytes of those that cannot be read stay zero."""
     start, total, done = time.perf_counter(), len(manifest.images), 0
-    tell = progress or (lambda _done, _total: None)
+    report = progress or (lambda _done, _total: None)
     _check_room(next(iter(works.values())), sum(total * size * size * 3 for size in works))
     prints, broken = np.zeros(total, np.uint64), list[Broken]()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings(action="ignore"))  # Pillow's, about metadata
-        files = {size: stack.enter_context(_SquaresFile(work / PIXELS, total, size)) for size, work in works.items()}
+        files = {size: stack.enter_context(_squares_file(work / PIXELS, total, size)) for size, work in works.items()}
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         # Only what has begun is waited for when this is interrupted.
         stack.callback(pool.shutdown, cancel_futures=True)
         chunks = [range(begin, min(begin + _CHUNK, total)) for begin in range(0, total, _CHUNK)]
-        tell(0, total)
+        report(0, total)
         found = pool.map(lambda rows: _decode(rows, manifest, margin, files, prints), chunks)
         for rows, lost in zip(chunks, found, strict=True):
             broken += lost
             done += len(rows)
-            tell(done, total)
+            report(done, total)
     for work in works.values():
         np.save(work / _FINGERPRINTS, prints)
         write_json(work / _BROKEN, {"broken": broken})
@@ -135,7 +136,7 @@ def _fill(
 
 
 def _decode(
-    rows: range, manifest: Manifest, margin: float, files: Mapping[int, _SquaresFile], prints: NDArray[np.uint64]
+    rows: range, manifest: Manifest, margin: float, files: Mapping[int, Write], prints: NDArray[np.uint64]
 ) -> list[Broken]:
     """Write the squares and the fingerprints of some rows; return those that cannot be read, with reasons."""
     broken, read, thumbnails = list[Broken](), list[int](), list[NDArray[np.uint8]]()
@@ -148,39 +149,32 @@ def _decode(
             continue
         read.append(row)
         thumbnails.append(thumbnail)
-        for file, pixels in zip(files.values(), squares, strict=True):
-            file.write(row, pixels)
+        for write, pixels in zip(files.values(), squares, strict=True):
+            write(row, pixels)
     if read:
         prints[read] = fingerprint(np.stack(thumbnails))
     return broken
 
 
-class _SquaresFile:
-    """An .npy file of zeros, uint8 [n, side, side, 3], whose room on the disk is taken; on disk when it is closed.
+@contextmanager
+def _squares_file(path: Path, count: int, side: int) -> Iterator[Write]:
+    """Make an .npy file of zeros, uint8 [n, side, side, 3]; yield what writes a square at its row.
 
-    It is written with pwrite: pages dirtied through a memory map would count as resident memory.
+    Its room on the disk is taken, and it is on disk at the end. It is written with pwrite: pages dirtied through a
+    memory map would count as resident memory.
     """
+    offset = int(np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, side, side, 3)).offset)
+    reserve(path)
+    with path.open("r+b", buffering=0) as file:
 
-    def __init__(self, path: Path, count: int, side: int) -> None:
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(count, side, side, 3))
-        reserve(path)
-        self._offset = int(array.offset)
-        self._file = path.open("r+b", buffering=0)
+        def write(row: int, pixels: NDArray[np.uint8]) -> None:
+            left, position = memoryview(pixels.tobytes()), offset + row * pixels.nbytes
+            while left:
+                written = os.pwrite(file.fileno(), left, position)
+                position, left = position + written, left[written:]
 
-    def __enter__(self) -> _SquaresFile:
-        return self
-
-    def __exit__(self, failed: object, *_: object) -> None:
-        with self._file:
-            if not failed:
-                os.fsync(self._file)
-
-    def write(self, row: int, pixels: NDArray[np.uint8]) -> None:
-        """Write a square at its row."""
-        left, position = memoryview(pixels.tobytes()), self._offset + row * pixels.nbytes
-        while left:
-            written = os.pwrite(self._file.fileno(), left, position)
-            position, left = position + written, left[written:]
+        yield write
+        os.fsync(file)
 
 
 def _check_room(folder: Path, needed: int) -> None:

@@ -151,12 +151,12 @@ def duplicates_of(manifest: Manifest, index: Index, splits: Splits) -> tuple[tup
     distinct, of_image = np.unique(index.fingerprints, return_inverse=True)
     first = np.full(len(distinct), nobody)
     np.minimum.at(first, of_image[seen], seen)
-    twins, (source, target) = first.copy(), near_pairs(distinct)
-    np.minimum.at(twins, source, first[target])
-    np.minimum.at(twins, target, first[source])
+    near, (source, target) = first.copy(), near_pairs(distinct)
+    np.minimum.at(near, source, first[target])
+    np.minimum.at(near, target, first[source])
     by_content = {manifest.contents[row]: row for row in seen[::-1].tolist()}
-    found = ((row, by_content.get(manifest.contents[row], twins[of_image[row]])) for row in splits.test.tolist())
-    return tuple((manifest.images[row].path, manifest.images[twin].path) for row, twin in found if twin < nobody)
+    found = ((row, by_content.get(manifest.contents[row], near[of_image[row]])) for row in splits.test.tolist())
+    return tuple((manifest.images[row].path, manifest.images[other].path) for row, other in found if other < nobody)
 
 
 def ambiguous_pictures(manifest: Manifest, index: Index, splits: Splits) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from carcls.config import TrialConfig
 from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
 from carcls.export.images import Preprocessing
-from carcls.export.predictors import GalleryPredictor, Prediction, Predictor
+from carcls.export.predictors import Prediction, Predictor
 from carcls.models.classifier import Classifier, build_network
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
@@ -33,7 +33,7 @@ DESCRIPTION_NAME = "model.json"
 # How a gallery is asked: settings of a trial.
 _ASKED = ("pooling", "k", "distance", "vote", "temperature")
 
-__all__ = ["GalleryPredictor", "Prediction", "Predictor", "load_export", "write_export"]
+__all__ = ["Prediction", "Predictor", "load_export", "write_export"]
 
 
 def write_export(
@@ -91,8 +91,8 @@ def write_export(
     )
 
 
-def load_export(folder: str | Path) -> Predictor | GalleryPredictor:
-    """Load what ``write_export`` wrote, on the CPU. Either kind answers ``predict`` with Predictions.
+def load_export(folder: str | Path) -> Predictor:
+    """Load what ``write_export`` wrote, on the CPU.
 
     Raises:
         InputError: the folder is no export, or one of another format, or damaged.
@@ -108,11 +108,11 @@ def load_export(folder: str | Path) -> Predictor | GalleryPredictor:
         classes = tuple(description["classes"])
         classifier = Classifier(build_network(config), 0.0, len(classes)).eval()
         classifier.load_state_dict(load_file(folder / WEIGHTS_NAME))
-        if description.get("kind") != "retrieval":
-            return Predictor(classifier, classes, preprocessing)
-        gallery = _read_gallery(folder / GALLERY_NAME, description["gallery"])
-        gallery.require_whole(classifier.backbone.embedding, len(classes))
-        return GalleryPredictor(classifier, classes, preprocessing, gallery)
+        gallery = None
+        if description.get("kind") == "retrieval":
+            gallery = _read_gallery(folder / GALLERY_NAME, description["gallery"])
+            gallery.require_whole(classifier.backbone.embedding, len(classes))
+        return Predictor(classifier, classes, preprocessing, gallery)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
             f"{str(folder)!r} must hold the whole model that its {DESCRIPTION_NAME} describes. Export it again."

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from carcls.config import Pooling
 from carcls.export.images import Images, Preprocessing
 from carcls.models.classifier import Classifier
 from carcls.neighbours.gallery import Gallery
@@ -53,20 +54,22 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A loaded classifier.
+    """A loaded model.
 
     Attributes:
-        classifier: in evaluation mode.
-        classes: names in the order of the logits.
-        preprocessing: what it was trained with.
+        network: in evaluation mode. Its head is not used where there is a gallery.
+        classes: names in the order of the logits and labels.
+        preprocessing: what the network was trained with.
+        gallery: the images whose votes answer; None for a classifier.
     """
 
-    classifier: Classifier
+    network: Classifier
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    gallery: Gallery | None = None
 
     def predict(self, images: Images) -> list[Prediction]:
-        """Return one prediction an image, in order.
+        """Return one prediction an image, in order; with a gallery, with the images of it that voted, nearest first.
 
         Args:
             images: paths, PIL images or arrays, or one of them. An array is RGB [h, w, 3] or gray [h, w], uint8 in
@@ -76,38 +79,10 @@ class Predictor:
         Raises:
             InputError: an image cannot be read, or an array is of another kind; names which.
         """
-        return [_named(row, int(row.argmax()), self.classes) for row in self.probabilities(images)]
-
-    @torch.inference_mode()
-    def probabilities(self, images: Images) -> NDArray[np.float32]:
-        """Return probabilities float32 [b, c] of the classes in their order; images and errors as ``predict``."""
-        rows = [self.classifier(batch).float().softmax(dim=1).numpy() for batch in self.preprocessing.batches(images)]
-        return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows])
-
-
-@dataclass(frozen=True)
-class GalleryPredictor:
-    """A loaded extractor with its gallery.
-
-    Attributes:
-        extractor: in evaluation mode. Its head is not used.
-        classes: names in the order of the labels.
-        preprocessing: what the extractor was trained with.
-        gallery: the images that it compares with.
-    """
-
-    extractor: Classifier
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    gallery: Gallery
-
-    def predict(self, images: Images) -> list[Prediction]:
-        """Return one prediction an image, in order, with the images of the gallery that voted, nearest first.
-
-        Images and errors as ``Predictor.predict``.
-        """
         gallery, names = self.gallery, self.classes
-        found, winners, shares = gallery.answer(self.embed(images), len(names))
+        if gallery is None:
+            return [_named(row, int(row.argmax()), names) for row in self.probabilities(images)]
+        found, winners, shares = gallery.answer(self.embed(images, gallery.config.pooling), len(names))
         voted = [
             tuple(
                 Neighbour(gallery.images[place], names[gallery.labels[place]], float(distance))
@@ -118,9 +93,15 @@ class GalleryPredictor:
         return [_named(row, int(win), names, near) for row, win, near in zip(shares, winners, voted, strict=True)]
 
     @torch.inference_mode()
-    def embed(self, images: Images) -> NDArray[np.float32]:
-        """Return the extractor's embeddings, float32 [b, d]."""
-        backbone, pooling = self.extractor.backbone, self.gallery.config.pooling
+    def probabilities(self, images: Images) -> NDArray[np.float32]:
+        """Return a classifier's probabilities float32 [b, c] of the classes; images and errors as ``predict``."""
+        rows = [self.network(batch).float().softmax(dim=1).numpy() for batch in self.preprocessing.batches(images)]
+        return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows])
+
+    @torch.inference_mode()
+    def embed(self, images: Images, pooling: Pooling) -> NDArray[np.float32]:
+        """Return embeddings float32 [b, d]; images and errors as ``predict``."""
+        backbone = self.network.backbone
         rows = [backbone.every_pooling(batch)[pooling].numpy() for batch in self.preprocessing.batches(images)]
         return np.concatenate([np.zeros((0, backbone.embedding), np.float32), *rows])
 

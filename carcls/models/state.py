@@ -6,20 +6,48 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn import Module
 
-from carcls.catalog import TIMM_PREFIX
 from carcls.errors import WeightsError
 from carcls.models.backbones import Backbone
 
-_PREFIXES = ("module.", "backbone.", "body.")
+_PREFIX = re.compile(r"^(module|backbone|body)\.")
 _HEADS = ("fc.", "_fc.", "classifier.", "head.", "last_linear.")
 _COUNTER = "num_batches_tracked"
 _PACKAGED_MARK = "_conv_stem.weight"
 # torchvision's densenet files were written when module names could hold dots (norm.1 is norm1 now).
 _DOTTED = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$")
+
+
+def load_weights(backbone: Backbone, path: Path | None) -> None:
+    """Load the state dict that was found into ``backbone``, in place; None leaves the weights it was built with.
+
+    A classification head in the file is left out; ``module.`` and ``backbone.`` before the names are taken off.
+
+    Raises:
+        WeightsError: the file cannot be read, or a tensor is missing, of another shape, or not the backbone's: what is
+            left over counts too, since a deeper network of the same make holds all tensors of a shallower one.
+    """
+    if path is None:
+        return
+    body: Any = backbone.body
+    expected, given = body.state_dict(), _read_state(path)
+    if _PACKAGED_MARK in given:
+        given = _renamed_in_order(expected, given)
+    given = {_clean(name, expected): tensor for name, tensor in given.items()}
+    given = {name: tensor for name, tensor in given.items() if name in expected or not name.startswith(_HEADS)}
+    try:
+        body.load_state_dict(given)
+    except RuntimeError as error:
+        if not _loads_as_timm_converts(body, given):
+            said = " ".join(str(error).partition(":")[2].split())
+            raise WeightsError(
+                f"weights must fit {backbone.name}, got {str(path)!r}: {said[:300].rstrip('.')}. "
+                "Name the file of this backbone, or use --weights random."
+            ) from None
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -44,34 +72,6 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_weights(backbone: Backbone, path: Path | None) -> None:
-    """Load the state dict that was found into ``backbone``, in place; None leaves the weights it was built with.
-
-    A classification head in the file is left out; ``module.`` and ``backbone.`` before the names are taken off.
-
-    Raises:
-        WeightsError: the file cannot be read, or a tensor is missing, of another shape, or not the backbone's.
-    """
-    if path is None:
-        return
-    expected = backbone.body.state_dict()
-    given = _read_state(path)
-    if _PACKAGED_MARK in given:
-        given = _renamed_in_order(expected, given)
-    given = {_clean(name, expected): tensor for name, tensor in given.items()}
-    if backbone.name.startswith(TIMM_PREFIX) and _faults(expected, given):
-        # Some of timm's files are in their authors' layout or for another resolution; timm knows how to convert them.
-        given = _converted_by_timm(backbone.body, given)
-    faults = _faults(expected, given)
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise WeightsError(
-            f"weights must fit {backbone.name}, got {str(path)!r}: {'; '.join(faults[:3])}{more}. "
-            "Name the file of this backbone, or use --weights random."
-        )
-    backbone.body.load_state_dict({name: given[name] for name in expected if name in given}, strict=False)
-
-
 def _renamed_in_order(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give the tensors of the packaged efficientnet_lite0 timm's names: the two agree in order, counters aside.
 
@@ -79,41 +79,23 @@ def _renamed_in_order(expected: Mapping[str, Tensor], given: Mapping[str, Tensor
     """
     ours = [name for name in expected if not name.endswith(_COUNTER)]
     theirs = [name for name in given if not name.endswith(_COUNTER)]
-    names = {
-        packaged: name
-        for packaged, name in zip(theirs, ours, strict=False)
-        if packaged.rpartition(".")[2] == name.rpartition(".")[2]
-    }
-    return {names.get(packaged, packaged): given[packaged] for packaged in theirs}
+    pairs = zip(theirs, ours, strict=False)
+    names = {a: b for a, b in pairs if a.rpartition(".")[2] == b.rpartition(".")[2]}
+    return {names.get(name, name): given[name] for name in theirs}
 
 
 def _clean(name: str, expected: Mapping[str, Tensor]) -> str:
     name = _DOTTED.sub(r"\1\2", name)
-    while name not in expected and (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)):
-        name = name.removeprefix(prefix)
+    while name not in expected and _PREFIX.match(name):
+        name = _PREFIX.sub("", name)
     return name
 
 
-def _faults(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    missing = [f"{name} is missing" for name in expected if name not in given and not name.endswith(_COUNTER)]
-    shapes = [
-        f"{name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in given and given[name].shape != tensor.shape
-    ]
-    # A deeper network of the same make holds all tensors of a shallower one, so what is left over counts too.
-    foreign = [
-        f"{name} is not part of it"
-        for name in given
-        if name not in expected and not name.startswith(_HEADS) and not name.endswith(_COUNTER)
-    ]
-    return missing + shapes + foreign
-
-
-def _converted_by_timm(body: Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Apply the converter that timm keeps beside the architecture, if there is one."""
+def _loads_as_timm_converts(body: Module, given: dict[str, Tensor]) -> bool:
+    """Load what is in its authors' layout or for another resolution, if timm keeps a converter for the architecture."""
     convert = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
     try:
-        return dict(convert(dict(given), body)) if convert else given
+        body.load_state_dict(convert(given, body) if convert else given)
     except Exception:  # whatever a converter meets in a foreign file, the faults of the file itself say what is wrong
-        return given
+        return False
+    return True

@@ -141,17 +141,14 @@ class _Vectors:
         lengths = _lengths(values)
         return values, lengths, 2.0**-22 * (lengths if self.scales is None else 1 + lengths)
 
-    def offsets(self, values: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the offset of each of n centred vectors, and the length of what it was multiplied by, both [n].
+    def offsets(self, values: Tensor, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the offset of each of n centred vectors, [n].
 
-        |q - g|² is |q|² - 2 (q·g - |g|²/2); and the cosine of vectors whose centre c was taken off is q·g + c·g, but
-        for what is the same for all g.
+        |q - g|² is |q|² - 2 (q·g - |g|²/2). Of vectors of length 1 that is 2 - 2 cosine, and so it is of a zero among
+        them, whose cosine is 0, with 1/2 more.
         """
-        if self.scales is None:
-            lengths = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).numpy()
-            return lengths**2 / 2, lengths
-        centre = torch.from_numpy(self.centre).double()
-        return -(values.double() @ centre).numpy(), torch.linalg.vector_norm(centre).expand(len(values)).numpy()
+        offsets = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).numpy() ** 2 / 2
+        return np.asarray(offsets if self.scales is None else offsets + (self.scales[rows] == 0) / 2)
 
     def distances(self, query: NDArray[np.float32], scale: float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return float64 distances [n] of some of them, each summed alone, so that equal images are equally far."""
@@ -188,7 +185,7 @@ class _Table:
         pieces = min(count, 1 + 32 * width * count // BLOCK_BYTES)
         for rows in np.array_split(np.arange(count), pieces):
             values, lengths, slips = gallery.centred(rows)
-            offsets, factors = gallery.offsets(values)
+            offsets = gallery.offsets(values, rows)
             rounded, errors = self._round(values, slips)
             self._rows[rows[0] : rows[-1] + 1] = torch.cat(
                 [rounded, _in_parts(-torch.from_numpy(offsets), dtype)], dim=1
@@ -196,7 +193,7 @@ class _Table:
             self._longest = max(self._longest, float((lengths + errors).max()))
             self._error = max(self._error, float(errors.max()))
             self._offset = max(self._offset, float(np.abs(offsets).max()))
-            self._slip = max(self._slip, float((1.001 * factors * slips).max()))
+            self._slip = max(self._slip, float((lengths * slips).max()))
 
     def _round(self, values: Tensor, slips: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.float64]]:
         """Return vectors [n, d] in this type, and at most how far each is from what is meant, float64 [n]."""

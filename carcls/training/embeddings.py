@@ -110,31 +110,22 @@ class Embedder:
         return self.images(self._folded)
 
 
-@dataclass(frozen=True)
-class FrozenFeatures:
-    """The embeddings of a backbone that is not trained, of each view of the images.
+def frozen_features(
+    embedder: Embedder, key: Mapping[str, Any], rows: NDArray[np.int64], view: View | None
+) -> NDArray[np.float32]:
+    """Return the embeddings of images in one view, float32 [n, d], as a read-only memory map.
 
-    Attributes:
-        embedder: computes them.
+    Args:
+        embedder: computes them, by a backbone that is not trained.
         key: what they depend on besides rows and view: data, image size, backbone, weights.
+        rows: int64 [n], rows of the pack.
+        view: the epoch's changes; None for the images as they are.
     """
-
-    embedder: Embedder
-    key: Mapping[str, Any]
-
-    def of(self, rows: NDArray[np.int64], view: View | None) -> NDArray[np.float32]:
-        """Return the embeddings of images in one view, float32 [n, d], as a read-only memory map.
-
-        Args:
-            rows: int64 [n], rows of the pack.
-            view: the epoch's changes; None for the images as they are.
-        """
-        changed, seen = None if view is None else asdict(view), _digest_of_rows(rows.tobytes())
-        key = {**self.key, "precision": self.embedder.precision, "rows": seen, "view": changed}
-        key |= {"version": FEATURES_VERSION}
-        folder = self.embedder.get_or_embed(FEATURES, key, rows, _features, view)
-        features: NDArray[np.float32] = np.load(folder / f"{FEATURES}.npy", mmap_mode="r")
-        return features
+    changed, seen = None if view is None else asdict(view), _digest_of_rows(rows.tobytes())
+    key = {**key, "precision": embedder.precision, "rows": seen, "view": changed, "version": FEATURES_VERSION}
+    folder = embedder.get_or_embed(FEATURES, key, rows, _features, view)
+    features: NDArray[np.float32] = np.load(folder / f"{FEATURES}.npy", mmap_mode="r")
+    return features
 
 
 def _features(backbone: Backbone, images: Tensor) -> Mapping[str, Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,6 @@ from carcls.models.folding import folded
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.embeddings import FrozenFeatures
 from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
 from carcls.unfreezing import open_stages
@@ -53,7 +52,8 @@ class Trainer:
         labels: of all rows of the pack, int64 [total].
         train, validation: rows of the splits, int64 [n].
         precision: of the backbone's arithmetic; the head always computes in fp32.
-        features: cached features for epochs in which the backbone is frozen; None computes them as they are needed.
+        features: looks up embeddings float32 [n, d] of rows in a view, for epochs in which the backbone is frozen; None
+            computes them as they are needed.
     """
 
     config: TrialConfig
@@ -63,7 +63,7 @@ class Trainer:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     precision: NumberFormat
-    features: FrozenFeatures | None
+    features: Callable[[NDArray[np.int64], View | None], NDArray[np.float32]] | None
     optimizer: Optimizer = field(init=False)
     progress: TrainingProgress = field(init=False)
 
@@ -172,7 +172,7 @@ class Trainer:
         """Yield the embeddings of each part, float32 [b, d]: looked up, or computed by the backbone."""
         frozen = self._frozen(epoch)
         if frozen and self.features is not None:
-            cached = self.features.of(self.train, self._view(epoch))
+            cached = self.features(self.train, self._view(epoch))
             yield from (torch.from_numpy(cached[positions]).to(self.images.device) for positions in parts)
             return
         rows = [self.train[positions] for positions in parts]
@@ -205,7 +205,7 @@ class Trainer:
         if not len(self.validation):
             return np.zeros((0, self.classifier.head.out_features), np.float32)
         if self._frozen(epoch) and self.features is not None:
-            embeddings = self.features.of(self.validation, None)
+            embeddings = self.features(self.validation, None)
             return self.classifier.answer(torch.from_numpy(np.array(embeddings)).to(self.images.device))
         return image_logits(self.classifier, self.images, self.validation, self.precision)
 

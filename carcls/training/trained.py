@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from carcls.outcome import Measurement, Report
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
-from carcls.training.embeddings import Embedder, FrozenFeatures
+from carcls.training.embeddings import Embedder, frozen_features
 from carcls.training.images import ImageSource, NumberFormat, answering_batch, memory_errors_named, pick_device
 from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
@@ -162,7 +162,7 @@ class TrainedClassifier:
                 train=self.data.splits.train,
                 validation=self.data.splits.validation,
                 precision=self.precision,
-                features=FrozenFeatures(embedder, self.frozen_key),
+                features=partial(frozen_features, embedder, self.frozen_key),
             )
             try:
                 logits = trainer.fit(folder, report)

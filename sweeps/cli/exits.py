@@ -23,7 +23,7 @@ from carcls.errors import InputError, SpecError, SweepStopped, TrialFailure, mas
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 _LONGEST = 300
-# What stands for the signs that tables and sentences use, where the encoding has none of them.
+# What is written for the signs that tables and sentences use, where the encoding has none of them.
 _PLAIN = {"±": "+/-", "–": "-", "−": "-", "≤": "<=", "…": "...", "★": "*", "✗": "x", "×": "x", "†": "+"}
 _ERRORS = "carsweep-plain"
 
@@ -49,7 +49,7 @@ class Output(io.FileIO):
 
     Args:
         fd: stays open.
-        must: whether a write that fails is told at all; what only tells of progress ends no sweep.
+        must: whether a write that fails raises at all; progress that cannot be printed ends no sweep.
     """
 
     def __init__(self, fd: int, *, must: bool) -> None:
@@ -108,13 +108,13 @@ def kept_in(folder: Path, again: str) -> Iterator[None]:
 
 
 def run_command(command: click.Command, arguments: Sequence[str]) -> int:
-    """Run ``command`` and return the exit code; errors are told on stderr, with ``--json`` on stdout too."""
+    """Run ``command`` and return the exit code; errors are reported on stderr, with ``--json`` on stdout too."""
     try:
         code = command.main(list(arguments), prog_name="carsweep", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except StdoutLost as lost:
-        # Whoever reads the first lines of a list has seen what they wanted; a result that is lost is told.
+        # Whoever reads the first lines of a list has seen what they wanted; a lost result is reported.
         if lost.advice or not lost.closed:
             click.echo(f"carsweep: {lost}{lost.advice}", err=True)
         return FAILED

@@ -34,12 +34,6 @@ if TYPE_CHECKING:
 
 # How often it is looked whether a sweep has stopped.
 _LOOK_SECONDS = 0.2
-_COMPARE_EPILOG = """\b
-Examples:
-  carsweep compare
-  carsweep compare cars-resnet cars-densenet --top 3
-
-`carsweep ui` shows the same runs in MLflow."""
 _COMPARED = ("sweep", "family", "status", "val_accuracy", "test_accuracy")
 _WHERE_WIDE = ("trials", "test_f1", "seconds", "registered")
 # Columns of a sweep's best rows, and one more for what else a leaderboard tells of them.
@@ -66,7 +60,7 @@ def runs(streams: Streams, out: Path) -> int:
     table = [table_of(columns, found, fold=("name",))] if found else []
     streams.answer({"sweeps": [sweep.as_dict() for sweep in found]}, *table)
     if not found and not streams.as_json:
-        streams.tell(f"No sweeps in {out}.")
+        streams.notify(f"No sweeps in {out}.")
     return DONE
 
 
@@ -92,7 +86,7 @@ def status(streams: Streams, name: str | None, out: Path) -> int:
 
 def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
     """Yield what a person wants to know of a sweep, a line each."""
-    told, best, trials = sweep.as_dict(), sweep.board.best, sweep.board.trials
+    values, best, trials = sweep.as_dict(), sweep.board.best, sweep.board.trials
     holder = f" by {sweep.holder}" if sweep.holder else ""
     yield f"{sweep.name} ({sweep.spec.family}): {sweep.state}{holder}"
     counts = ", ".join(f"{sweep.counts[s]} {s}" for s in ("complete", "pruned", "failed") if sweep.counts.get(s))
@@ -105,10 +99,10 @@ def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
         what = f"{'runs' if sweep.holder else 'waits'}: {trial.name}"
         yield f"  trial {trial.number} {what}, epoch {epoch_of(trial)}{accuracy}"
     if best is not None:
-        test = "" if told["test_accuracy"] is None else f"; test accuracy {percent(told['test_accuracy'])}"
+        test = "" if values["test_accuracy"] is None else f"; test accuracy {percent(values['test_accuracy'])}"
         yield f"  best: trial {best.number}, val accuracy {accuracy_of(best)}{test}"
-    if told["registered"]:
-        yield f"  registered as {told['registered']}"
+    if values["registered"]:
+        yield f"  registered as {values['registered']}"
     for edit in sweep.edits:
         yield f"  changed {minute(edit['at'])}, after {plural(edit['after'], 'trial')}: {'; '.join(edit['changes'])}"
     yield f"  last written {minute(sweep.changed)}"
@@ -116,7 +110,7 @@ def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
         yield f"  to go on: {resume_command(sweep.name, out)}"
 
 
-@click.command("compare", epilog=_COMPARE_EPILOG)
+@click.command("compare")
 @click.argument("sweeps", metavar="[SWEEP]…", nargs=-1)
 @options("out")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Rows of each leaderboard to show.")
@@ -125,7 +119,8 @@ def compare(streams: Streams, sweeps: tuple[str, ...], out: Path, top: int) -> i
     """Show sweeps side by side: all under --out, or those that are named.
 
     Winners that were tested on the same images are compared in pairs: difference of accuracies with its 95% interval,
-    and an exact McNemar test, corrected for the number of pairs. Different data sets are never ranked together.
+    and an exact McNemar test, corrected for the number of pairs. Different data sets are never ranked together. The
+    name of a job stands for its sweeps.
     """
     from sweeps.run.comparison import compare_sweeps
 

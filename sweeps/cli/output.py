@@ -37,7 +37,7 @@ class Streams:
         as_json: whether ``--json`` was given.
 
     Attributes:
-        progress: where it is told how a command gets on.
+        progress: where progress is printed.
         result: where a person reads what came of it.
     """
 
@@ -69,7 +69,7 @@ class Streams:
         """Whether tables show all their columns."""
         return self.result.width >= WIDE
 
-    def tell(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Print a sentence on progress."""
         say(self.progress, text)
 
@@ -152,14 +152,13 @@ def duplicates_text(records: Iterable[TrialRecord], most: int = 10) -> str:
 
     Such as: 2 drawn trials were not run: 9 (same as trial 7), 12 (nearly the same as trial 7)
     """
-    twins = sorted((twin.number, record.number, twin.near) for record in records for twin in record.duplicates)
-    if not twins:
+    duplicates = sorted((one.number, record.number, one.near) for record in records for one in record.duplicates)
+    if not duplicates:
         return ""
-    named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in twins[:most]]
-    more = f" and {len(twins) - most} more" if len(twins) > most else ""
-    return (
-        f"{plural(len(twins), 'drawn trial')} {'was' if len(twins) == 1 else 'were'} not run: {', '.join(named)}{more}"
-    )
+    named = [f"{n} ({'nearly the ' if near else ''}same as trial {other})" for n, other, near in duplicates[:most]]
+    more = f" and {len(duplicates) - most} more" if len(duplicates) > most else ""
+    verb = "was" if len(duplicates) == 1 else "were"
+    return f"{plural(len(duplicates), 'drawn trial')} {verb} not run: {', '.join(named)}{more}"
 
 
 def saved_text(records: Iterable[TrialRecord]) -> str:

@@ -28,13 +28,6 @@ Examples:
   carsweep gc --disk 20GB --keep 2
 
 Nothing that goes is lost for good: a stage that is needed again is made again."""
-_DELETE_EPILOG = """\b
-Examples:
-  carsweep delete cars --dry-run
-  carsweep delete cars
-  carsweep delete cars --yes
-
-What trials share stays for other sweeps; carsweep gc removes what none needs any more."""
 
 
 @click.command("gc", epilog=_GC_EPILOG)
@@ -82,7 +75,7 @@ def _cleared_lines(cleared: Cleared) -> list[str]:
     return lines
 
 
-@click.command("delete", epilog=_DELETE_EPILOG)
+@click.command("delete")
 @click.argument("name")
 @options("out", "known-tracking-uri")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -92,7 +85,7 @@ def delete(streams: Streams, name: str, out: Path, tracking_uri: str | None, yes
     """Remove the sweep or job NAME: its folder, its runs in MLflow, and its models but those that an alias holds.
 
     Asks first. A champion or challenger stays, with the run that it came from. How often the winner was evaluated on
-    the test set stays known.
+    the test set stays known. Cached stages stay for other sweeps; carsweep gc removes what none needs any more.
     """
     from sweeps.lock import holder_of
     from sweeps.run.remembered import recall
@@ -111,7 +104,7 @@ def delete(streams: Streams, name: str, out: Path, tracking_uri: str | None, yes
     found = [find_remains(folder, uri) for folder in folders]
     if not streams.as_json or not dry_run:
         for remains in found:
-            streams.tell("\n".join(_remains_lines(remains)))
+            streams.notify("\n".join(_remains_lines(remains)))
     if not dry_run:
         if not yes and not _agrees(name):
             return FAILED

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from carcls.catalog import FAMILIES
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED, kept_in
 from sweeps.cli.options import FAMILY, OF_A_RUN, SettingsCommand, options
 from sweeps.cli.output import Streams, answering, resume_command
@@ -19,10 +20,8 @@ from sweeps.interrupts import last_words
 from sweeps.text import plural, rough_duration
 
 if TYPE_CHECKING:
-    from sweeps.engine import Watcher
     from sweeps.run.command import Command
     from sweeps.run.plan import Plan
-    from sweeps.spec.spec import SweepSpec
     from sweeps.spec.sweep_file import Kind
 
 _RUN_EPILOG = """\b
@@ -52,20 +51,6 @@ Examples:
   carsweep reproduce retrieval/resnet50-k10-euclidean --data stanford_cars
   carsweep reproduce --family transfer --data stanford_cars --set epochs=5
   carsweep reproduce              all nine, scaled down, on the demo cars"""
-_FAMILIES = {
-    "transfer": (
-        "transfer learning: a pretrained backbone, a new head, optional unfreezing",
-        "backbone=efficientnet_lite0 image_size=128",
-    ),
-    "retrieval": (
-        "retrieval: embeddings of an extractor, and the vote of the nearest training images",
-        "backbone=efficientnet_lite0 whitening=lda",
-    ),
-    "scratch": (
-        "networks trained from scratch: depth, width, normalisation, loss, augmentation",
-        "image_size=128 epochs=20",
-    ),
-}
 
 
 def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read: bool = False) -> int:
@@ -75,11 +60,12 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
     if dry_run:
         return _plan(command, streams, read=read)
     from sweeps.cli.summary import print_outcome
+    from sweeps.cli.view import open_view
     from sweeps.run.several import run_sweeps
 
     outcome, interrupted = None, partial(_interrupted, command.name, command.out)
     with suppress(KeyboardInterrupt), last_words(interrupted):
-        outcome = run_sweeps(command, _views_on(streams), streams.tell)
+        outcome = run_sweeps(command, partial(open_view, console=streams.progress), streams.notify)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return interrupted()
@@ -90,15 +76,16 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
 
 
 def _plan(command: Command, streams: Streams, *, read: bool) -> int:
+    from sweeps.cli.view import open_view
     from sweeps.run.several import plan_sweeps
 
-    plans = plan_sweeps(command, _views_on(streams) if read else None)
+    plans = plan_sweeps(command, partial(open_view, console=streams.progress) if read else None)
     parts = ["\n".join(plan.lines(streams.result.width)) for plan in plans]
-    told = plans[0].to_dict()
+    value = plans[0].to_dict()
     if command.is_job:
         parts.append(_all_together(plans))
-        told = {"plans": [plan.to_dict() for plan in plans], "seconds": round(sum(plan.seconds for plan in plans))}
-    streams.answer(told, "\n\n".join(parts))
+        value = {"plans": [plan.to_dict() for plan in plans], "seconds": round(sum(plan.seconds for plan in plans))}
+    streams.answer(value, "\n\n".join(parts))
     return DONE
 
 
@@ -109,13 +96,6 @@ def _all_together(plans: list[Plan]) -> str:
     if any(plan.spec.family == "retrieval" and plan.spec.search for plan in plans):
         line += " Retrieval's first searched trial has the training settings that won transfer."
     return line
-
-
-def _views_on(streams: Streams) -> Callable[[SweepSpec], AbstractContextManager[Watcher]]:
-    """Return what makes the view of a sweep."""
-    from sweeps.cli.view import open_view
-
-    return lambda spec: open_view(spec, streams.progress)
 
 
 def _interrupted(name: str, out: Path) -> int:
@@ -180,13 +160,13 @@ def _add(what: str, about: str, short: str, epilog: str) -> None:
         return carry_out(_command_of(what, **given), streams, dry_run=dry_run, read=read)
 
 
-for family, (about, example) in _FAMILIES.items():
+for family, record in FAMILIES.items():
     _add(
         family,
-        f"Sweep over {about}.\n\nThe documented experiments are the first trials; Optuna searches around them. The "
-        "best trial on the validation images is evaluated once on the test set and registered in MLflow.",
-        f"{about[0].upper()}{about[1:]}.",
-        _RUN_EPILOG.format(family=family, example=example),
+        f"Sweep over {record.about}.\n\nThe documented experiments are the first trials; Optuna searches around them. "
+        "The best trial on the validation images is evaluated once on the test set and registered in MLflow.",
+        f"{record.about[0].upper()}{record.about[1:]}.",
+        _RUN_EPILOG.format(family=family, example=record.example),
     )
 _add(
     "all",
@@ -222,8 +202,8 @@ def resume(
 
     Unfinished trials go on from their last epoch, and so do those that failed because the disk was full or their
     process or machine was lost; nothing that ended otherwise is run twice. A finished sweep can be extended, and its
-    search changed: the trials there are stay on the leaderboard, and those that lie in the changed space still teach
-    the search. The images, the seed and the family stay what they were.
+    search changed: existing trials stay on the leaderboard, and the search learns from those inside the changed space.
+    The images, the seed and the family stay what they were.
     """
     from sweeps.run.remembered import extended, recall
 
@@ -231,7 +211,7 @@ def resume(
     command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)
     changes = command.changes or ()
     for change in changes:
-        streams.tell(f"changed: {change}")
+        streams.notify(f"changed: {change}")
     if not dry_run:
         return carry_out(command, streams)
     unchanged = [] if changes else [f"{name} would go on as it is."]

@@ -87,7 +87,7 @@ def print_result(console: Console, result: SweepResult, *, closing: bool = True)
     Args:
         console: where to.
         result: of the sweep.
-        closing: whether to tell the winner's test score and what to do next.
+        closing: whether to print the winner's test score and what to do next.
     """
     say(console, *_parts(result, wide=console.width >= _WIDE_BOARD, closing=closing))
 
@@ -180,7 +180,7 @@ def _test_image(result: SweepResult) -> str:
 
 
 def _winner_line(result: SweepResult) -> str:
-    """Say who won, by what, and which model stands for it."""
+    """Say who won, by what, and whose model is registered."""
     assert result.best is not None
     goals, winner, number = result.board.goals, result.board.best_confirmed, result.best.number
     by = f" by {goals.first.name}, the first objective" if goals.first.name != "accuracy" or goals.are_several else ""
@@ -190,7 +190,7 @@ def _winner_line(result: SweepResult) -> str:
         line += "."
     else:
         line += f": {percent(winner.mean, winner.spread)} over {len(winner.runs)} fresh seeds."
-        line += f" Trial {number}, its run nearest to that mean, stands for it."
+        line += f" The model is of trial {number}, the run nearest to that mean."
     if result.test and result.test.refit:
         line += " The model is a refit: trained anew on training and validation images, so it has no validation score."
     return line
@@ -282,13 +282,13 @@ def _front_lines(result: SweepResult) -> list[str]:
     if middle is not None and len(metrics) > 2:
         titles[middle].append("compromise")
     ranked = sorted(metrics, key=lambda number: goals.first.loss(metrics[number][goals.first.metric]))
-    told = [number for place, number in enumerate(ranked) if titles[number] or place < _SHOWN_GOALS]
+    listed = [number for place, number in enumerate(ranked) if titles[number] or place < _SHOWN_GOALS]
     names = " and ".join(objective.name for objective in goals.objectives)
     lines = ["", f"Pareto front of {names} ({STAR}): nothing is better in one without being worse in another."]
-    for number in told:
+    for number in listed:
         values = ", ".join(f"{o.name} {o.write(metrics[number][o.metric])}" for o in goals.objectives)
         lines.append(f"  trial {number}: {values}" + (f"  ({', '.join(titles[number])})" if titles[number] else ""))
-    return lines + ([f"  … and {len(ranked) - len(told)} more."] if len(ranked) > len(told) else [])
+    return lines + ([f"  … and {len(ranked) - len(listed)} more."] if len(ranked) > len(listed) else [])
 
 
 def _best_in(objective: Quantity) -> str:

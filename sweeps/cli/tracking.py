@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 _END_SECONDS = 10.0
-_REPAIR_EPILOG = """\b
-Examples:
-  carsweep tracking repair cars
-  carsweep tracking repair cars --tracking-uri http://127.0.0.1:5000"""
-_PROMOTE_EPILOG = """\b
-Examples:
-  carsweep promote transfer --dry-run
-  carsweep promote retrieval --tracking-uri http://127.0.0.1:5000
-
-Exit codes: 0 moved, or champion already; 1 not moved, and why; 2 a mistake in the input."""
 
 
 @click.group("tracking", no_args_is_help=True)
@@ -45,7 +35,7 @@ def tracking() -> None:
     """Keep MLflow in line with the sweeps."""
 
 
-@tracking.command("repair", short_help="Bring MLflow in line with a sweep.", epilog=_REPAIR_EPILOG)
+@tracking.command("repair", short_help="Bring MLflow in line with a sweep.")
 @click.argument("name")
 @options("out", "known-tracking-uri")
 @answering
@@ -61,7 +51,7 @@ def repair(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> 
 
     out = out.absolute()
     uri = recall(out, name, tracking_uri).tracking_uri
-    repaired = [repair_sweep(out / sweep, uri, streams.tell) for sweep in sweeps_in(out, name)]
+    repaired = [repair_sweep(out / sweep, uri, streams.notify) for sweep in sweeps_in(out, name)]
     streams.answer({"sweeps": list(map(asdict, repaired))}, *(_repaired_line(one, out) for one in repaired))
     return DONE if all(one.written for one in repaired) else FAILED
 
@@ -140,7 +130,7 @@ def _require_free(host: str, port: int) -> None:
             raise InputError(f"--port must be free, got {port} ({reason}). Choose another with --port.") from None
 
 
-@click.command("promote", epilog=_PROMOTE_EPILOG)
+@click.command("promote")
 @click.argument("family", metavar="FAMILY", type=FAMILY)
 @options("out", "tracking-uri")
 @click.option("--dry-run", is_flag=True, help="Judge, but neither move the alias nor record anything.")
@@ -150,6 +140,7 @@ def promote(streams: Streams, family: str, out: Path, tracking_uri: str | None, 
 
     It must load and answer an image, have the champion's signature, and not be shown to be worse on the same test
     images (exact McNemar test at 5%). The predictions that each sweep stored are compared; nothing is evaluated again.
+    Exit code 0 when the alias was moved or need not be, 1 when the challenger was refused.
     """
     uri = tracking_uri or _store_of(out)
     _, is_file, path = uri.partition("sqlite:///")
@@ -158,10 +149,10 @@ def promote(streams: Streams, family: str, out: Path, tracking_uri: str | None, 
     from sweeps.tracking.store import check_tracking
     from sweeps.waits import Waiting
 
-    with Waiting(streams.tell, "opening MLflow's store …"):
+    with Waiting(streams.notify, "opening MLflow's store …"):
         store = check_tracking(uri, out)
         from sweeps.tracking.promotion import promote as promote_challenger
-    with Waiting(streams.tell, "loading the models and asking them for an answer …"):
+    with Waiting(streams.notify, "loading the models and asking them for an answer …"):
         promotion = promote_challenger(store, family, dry_run=dry_run)
     streams.answer(asdict(promotion), _headline(promotion), *_numbers(promotion))
     return DONE if promotion.accepted else FAILED

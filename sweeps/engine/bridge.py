@@ -201,9 +201,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         elif "outcome" in result:
             self._measure(trial.number, json.loads(result.get("measurements", "[]")))
             if self._study.is_live(trial.number):  # no metric of its last epochs has closed it, being not finite
-                outcome = json.loads(result["outcome"])
-                metrics, epochs, seconds = (outcome.pop(name) for name in ("metrics", "epochs", "seconds"))
-                self._study.tell_complete(trial.number, metrics, epochs, seconds, outcome)
+                self._study.tell_complete(trial.number, json.loads(result["outcome"]))
             self._recovery.succeed(trial)
         elif "failure" in result:
             self._recovery.fail(trial, Failure(**json.loads(result["failure"])))

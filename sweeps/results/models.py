@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from sweeps.trial import TrialRecord
 
 
-# In the store
-
-
 def ranked_models(records: Iterable[TrialRecord]) -> list[str]:
     """Return the models of complete trials, the best by validation accuracy first, each once."""
     ranked = sorted(records, key=lambda record: (-record.metrics.get("val_accuracy", -1.0), record.number))
@@ -87,13 +84,9 @@ def answers_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord) -
 
 
 def _run_again(stages: StageStore, dataset: Dataset, record: TrialRecord) -> Outcome:
-    """Run a trial whose stages are gone or damaged; those that are whole are used."""
     from carcls.families import run_trial
 
-    return run_trial(record.trial_config, dataset, stages, lambda _: None)
-
-
-# On the validation images
+    return run_trial(record.trial_config, dataset, stages, lambda _: None)  # stages that are whole are used
 
 
 def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) -> tuple[Compared, ...]:
@@ -140,9 +133,6 @@ def _hits(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDA
     rows = data.splits.validation
     whole = all(np.array_equal(answers.rows, rows) for answers in read)
     return np.stack([answers.hits for answers in read]) if whole and len(rows) else None
-
-
-# On the test images
 
 
 def find_evaluation(record: TrialRecord, data: Dataset, path: Path, *, refit: bool) -> TestEvaluation | None:

@@ -203,7 +203,7 @@ def clear(
         disk: bytes for all stages together; None is no limit.
         keep: models to keep of each sweep besides those of documented experiments.
         useless_too: remove what is of no use although the budget would hold it, and the folders that Ray leaves.
-        dry_run: remove nothing, tell what would be.
+        dry_run: remove nothing, return what would be.
 
     Raises:
         InputError: a sweep cannot be read.
@@ -239,12 +239,12 @@ class DiskKeeper:
     Args:
         spec: of the sweep; without ``disk`` nothing is done.
         out: folder of all sweeps.
-        tell: told what went, and once when too much has to stay.
+        notify: gets what went, and once when too much has to stay.
     """
 
-    def __init__(self, spec: SweepSpec, out: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, spec: SweepSpec, out: Path, notify: Callable[[str], None]) -> None:
         self._disk = None if spec.disk is None else parse_size("disk", spec.disk)
-        self._shown, self._out, self._tell = spec.disk, out, tell
+        self._shown, self._out, self._notify = spec.disk, out, notify
         self._complained = False
 
     def trial_changed(self, record: TrialRecord) -> None:
@@ -253,7 +253,7 @@ class DiskKeeper:
             self.check()
 
     def check(self, *, last: bool = False) -> None:
-        """Make room where there is too little; what cannot be done is told, and ends no sweep.
+        """Make room where there is too little; what cannot be done is reported, and ends no sweep.
 
         Args:
             last: nothing of the sweep runs any more.
@@ -266,7 +266,7 @@ class DiskKeeper:
             self._complain(f"disk: no room was made: {error}")
             return
         if cleared.removed:
-            self._tell(f"disk: removed {', '.join(removed_text(cleared))}; {self._shown} are for all stages.")
+            self._notify(f"disk: removed {', '.join(removed_text(cleared))}; {self._shown} are for all stages.")
         if cleared.is_too_much:
             size = size_text(sum(cleared.kept))
             who = "best, documented and unfinished trials need them" if last else "trials that run may need them"
@@ -275,4 +275,4 @@ class DiskKeeper:
     def _complain(self, text: str, *, again: bool = False) -> None:
         if again or not self._complained:
             self._complained = True
-            self._tell(text)
+            self._notify(text)

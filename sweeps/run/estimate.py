@@ -1,7 +1,8 @@
 """What a sweep would compute, roughly, for its plan. No torch.
 
 The documented experiments are known; the searched trials are not, so an example of them is drawn from the search space
-(always the same one for a seed), and what that sweep would compute is counted, each shared result once.
+(always the same one for a seed), and what that sweep would compute is counted, each shared result once. The search for
+neighbours is left out: it takes a small part of what its embeddings take.
 """
 
 from __future__ import annotations
@@ -24,15 +25,13 @@ from sweeps.study.confirmation import repeats_of
 if TYPE_CHECKING:
     from carcls.data.config import DataSummary
 
-# Images decoded and resized in a second, and multiply-accumulates of a head and of a neighbour search, by one core.
-_PACKED, _HEAD_MACS, _SEARCH_MACS = 135.0, 2.5e10, 4.5e9
+# Images decoded and resized in a second, and multiply-accumulates of a head, by one core.
+_PACKED, _HEAD_MACS = 135.0, 2.5e10
 # Where only building a backbone would tell.
 _UNKNOWN_STAGES, _UNKNOWN_EMBEDDING = 5, 1024
-# Embeddings are kept by every pooling; of each query and distance, so many neighbours with index and distance.
-_POOLINGS, _DISTANCES, _LONGEST_K, _NEIGHBOUR_BYTES = 3, 2, 50, 16
-# What views depend on, and what neighbours do, besides the extractor.
+_POOLINGS = 3  # by each of which embeddings are kept
+# What views depend on besides the extractor.
 _AUGMENTATION = ("crop", "crop_scale", "flip", "rotation", "jitter", "augmentation_strength")
-_PROJECTION = ("pooling", "l2_normalize", "whitening", "whitening_dim")
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -75,10 +74,7 @@ def estimate(
         for key, work in _needs(config, alive, network, data, machine):
             own = needed.setdefault(work.kind, {})
             own[key] = max(own.get(key, work), work)
-        seconds = data.test / rates_of(config, machine, network).infer
-        if config.family == "retrieval":
-            seconds += _search_seconds(config, network, data, machine, data.test)
-        test = max(test, seconds)
+        test = max(test, data.test / rates_of(config, machine, network).infer)
     found = []
     for kind, works in needed.items():
         count, seconds, size = (sum(getattr(w, n) for w in works.values()) for n in ("count", "seconds", "disk_bytes"))
@@ -123,20 +119,6 @@ def _needs(
     if config.family == "retrieval":
         poolings = 1 if config.backbone == SCRATCH else _POOLINGS
         yield source, embedded("embeddings", data.train + data.validation, finishes, poolings)
-        queries = _DISTANCES * data.validation
-        seconds = finishes * _search_seconds(config, network, data, machine, queries)
-        longest = min(data.train, max(_LONGEST_K, 2 * data.train // max(1, data.classes)))
-        size = finishes * queries * longest * _NEIGHBOUR_BYTES
-        projected = (*source, *(settings[name] for name in _PROJECTION))
-        yield projected, Workload("neighbours", finishes, seconds, size)
-
-
-def _search_seconds(
-    config: TrialConfig, network: BackboneRecord, data: DataSummary, machine: Machine, queries: int
-) -> float:
-    """Return how long it takes to search the gallery; fitting PCA or LDA on it takes about as long."""
-    found = queries * data.train * network.embedding / (_SEARCH_MACS * machine.cores)
-    return found if config.whitening == "none" else 2 * found
 
 
 def _network_of(config: TrialConfig, networks: Mapping[str, BackboneRecord]) -> BackboneRecord:

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 # Starting Ray and the first workers; then each trial's own start. In seconds.
 _STARTING, _PER_TRIAL = 15.0, 1.0
-_NOUNS = {"pack": "image pack", "features": "feature file", "embeddings": "embedding file"}
-_NOUNS |= {"neighbours": "neighbour table", "test": "test evaluation"}
+_NOUNS = {"pack": "image pack", "features": "feature file", "embeddings": "embedding file", "test": "test evaluation"}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from carcls.config import TrialConfig
@@ -29,77 +29,62 @@ if TYPE_CHECKING:
 # A family's measures, in the order of the documentation's tables.
 _SHARES, _SECONDS = ("accuracy", "f1", "precision", "recall"), ("fit_seconds", "predict_seconds")
 MEASURES = ("loss", *_SHARES, *_SECONDS)
+_DOCUMENTED = ("name", "family", "approximate", "leaked", "note")
 _OF_FAMILY = {"transfer": ("loss", *_SHARES), "retrieval": (*_SHARES, *_SECONDS), "scratch": ("loss", *_SHARES)}
 _TITLES = {"f1": "F1", "fit_seconds": "fit", "predict_seconds": "predict"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduced:
-    """A documented experiment and what came of it here; its fields are those of the JSON (docs/json.md).
+    """A documented experiment and what came of it here.
 
     Attributes:
-        name, family, documented, approximate, leaked, note: as it was documented.
-        measured: the documented measures on our test images; empty without an evaluation.
-        interval: 95% interval of the measured accuracy, both ends in [0, 1].
-        validation_accuracy: in [0, 1].
+        experiment: as it was documented.
         changed: setting -> (documented, used), for settings that were run otherwise.
-        status: how its trial ended; ``missing`` where it was not run, ``failed`` where it could not be evaluated.
-        reason: why it has no result; empty where it has one.
+        record: of its trial; None where it was not run.
+        test: its test evaluation, or why there is none.
     """
 
-    name: str
-    family: str
-    documented: Mapping[str, float]
-    measured: Mapping[str, float]
-    interval: tuple[float, float] | None
-    validation_accuracy: float | None
+    experiment: DocumentedExperiment
     changed: Mapping[str, tuple[Any, Any]]
-    approximate: bool
-    leaked: bool
-    note: str
-    status: str
-    reason: str
+    record: TrialRecord | None
+    test: TestEvaluation | str
 
     @property
     def short(self) -> str:
         """Its name where its family is known."""
-        return self.name.partition("/")[2]
+        return self.experiment.name.partition("/")[2]
 
+    @property
+    def measured(self) -> dict[str, float]:
+        """The documented measures on our test images; empty without an evaluation."""
+        found = {} if isinstance(self.test, str) else self.test.metrics
+        return {one: found[f"test_{one}"] for one in MEASURES if f"test_{one}" in found}
 
-def reproduced(spec: SweepSpec, name: str, record: TrialRecord | None, test: TestEvaluation | str) -> Reproduced:
-    """Return what came of an experiment.
+    @property
+    def status(self) -> str:
+        """How its trial ended; ``missing`` where it was not run, ``failed`` where it could not be evaluated."""
+        status = self.record.status if self.record else "missing"
+        return "failed" if status == "complete" and isinstance(self.test, str) else status
 
-    Args:
-        spec: that it was run by.
-        name: of the experiment.
-        record: of its trial; None where it was not run.
-        test: its test evaluation, or why there is none.
-    """
-    experiment, changed = find_experiment(name), spec.changed_settings(name)
-    parts = record.config.get("micro_batch") if record else None
-    if parts:  # no experiment has micro-batches
-        changed = {**changed, "micro_batch": (None, parts)}
-    status, reason = record.status if record else "missing", test if isinstance(test, str) else ""
-    metrics = {} if isinstance(test, str) else test.metrics
-    return Reproduced(
-        name=name,
-        family=experiment.family,
-        documented=dict(experiment.documented),
-        measured={one: metrics[f"test_{one}"] for one in MEASURES if f"test_{one}" in metrics},
-        interval=None if isinstance(test, str) else test.interval,
-        validation_accuracy=record.metrics.get("val_accuracy") if record else None,
-        changed=changed,
-        approximate=experiment.approximate,
-        leaked=experiment.leaked,
-        note=experiment.note,
-        status="failed" if status == "complete" and reason else status,
-        reason=reason,
-    )
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values (docs/json.md)."""
+        documented = {name: getattr(self.experiment, name) for name in _DOCUMENTED}
+        return {
+            **documented,
+            "documented": dict(self.experiment.documented),
+            "measured": self.measured,
+            "interval": None if isinstance(self.test, str) else self.test.interval,
+            "validation_accuracy": self.record.metrics.get("val_accuracy") if self.record else None,
+            "changed": self.changed,
+            "status": self.status,
+            "reason": self.test if isinstance(self.test, str) else "",
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """All of them; its fields are those of the JSON.
+    """All of them; its fields are those of the JSON (docs/json.md).
 
     Attributes:
         name: of the reproduction and its folder.
@@ -129,7 +114,8 @@ class Reproduction:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        rows = [row.as_dict() for row in self.comparisons]
+        return {**{part.name: getattr(self, part.name) for part in fields(self)}, "comparisons": rows}
 
     def markdown(self) -> str:
         """Return the report as Markdown."""
@@ -145,7 +131,7 @@ class Reproduction:
         )
         if self.demo:
             yield "**These are drawn demo cars: no measured number can be compared with a documented one.**"
-        for family, rows in itertools.groupby(self.comparisons, lambda row: row.family):
+        for family, rows in itertools.groupby(self.comparisons, lambda row: row.experiment.family):
             yield from self._family(family, [*rows])
         cut = "cut to their bounding boxes" if self.cut else "as they are"
         yield (
@@ -160,13 +146,15 @@ class Reproduction:
         yield f"## {family.title()}"
         measures, body = _OF_FAMILY[family], []
         for row in rows:
-            cells = [f"{_reported(row, one)} / {_number(one, row.measured.get(one))}" for one in measures]
-            body.append([row.short, *cells, percent_range(row.interval) if row.interval else row.status])
+            cells = [f"{_reported(row.experiment, one)} / {_number(one, row.measured.get(one))}" for one in measures]
+            body.append(
+                [row.short, *cells, row.status if isinstance(row.test, str) else percent_range(row.test.interval)]
+            )
         numbers = [*(_TITLES.get(measure, measure) for measure in measures), "95% interval"]
         yield Grid(["experiment", *numbers], body, ["experiment"], numbers)
         documented = max(experiments_of(family), key=lambda experiment: experiment.documented["accuracy"])
         name, reported = documented.name.partition("/")[2], _reported(documented, "accuracy")
-        best = next((row for row in rows if row.name == self.best.get(family)), None)
+        best = next((row for row in rows if row.experiment.name == self.best.get(family)), None)
         measured = f"{best.short}, {_number('accuracy', best.measured.get('accuracy'))}" if best else "none finished"
         yield "\n".join([f"- best: {name}, {reported} documented; {measured} measured.", *_notes(rows)])
 
@@ -179,7 +167,7 @@ def _number(measure: str, value: float | None) -> str:
     return f"{value:.4f}" + (" s" if measure in _SECONDS else "")
 
 
-def _reported(experiment: DocumentedExperiment | Reproduced, measure: str) -> str:
+def _reported(experiment: DocumentedExperiment, measure: str) -> str:
     """Write a documented number, marked where it was rounded or compares with nothing."""
     if measure not in experiment.documented:
         return DASH
@@ -196,10 +184,11 @@ def _notes(rows: Sequence[Reproduced]) -> list[str]:
     for row in rows:
         for setting, change in row.changed.items():
             changes.setdefault(f"{changes_text({setting: change})}.", []).append(row.short)
-        if not row.measured:
-            why = " ".join((row.reason or row.status).split())
+        if isinstance(row.test, str):
+            why = " ".join((row.test or row.status).split())
             failures.setdefault(f"no result: {why}{'' if why.endswith(('.', '!', '?')) else '.'}", []).append(row.short)
-        notes.setdefault(row.note, []).append(f"{row.short} {LEAK_MARK}" if row.leaked else row.short)
+        name = f"{row.short} {LEAK_MARK}" if row.experiment.leaked else row.short
+        notes.setdefault(row.experiment.note, []).append(name)
     return [
         f"- {'all' if len(names) == len(rows) > 1 else ', '.join(names)}: {text}"
         for texts in (changes, failures, notes)
@@ -249,7 +238,11 @@ def reproduction_of(command: Command, results: Sequence[SweepResult], tests: Tes
     data, rows, best = results[0].data, list[Reproduced](), dict[str, str]()
     for spec, result in zip(command.specs, results, strict=True):
         found = _experiments(spec, result.trials)
-        rows += [reproduced(spec, name, record, tests[name]) for name, record in found.items()]
+        for name, record in found.items():
+            changed, parts = spec.changed_settings(name), record.config.get("micro_batch") if record else None
+            if parts:  # no experiment has micro-batches
+                changed = {**changed, "micro_batch": (None, parts)}
+            rows.append(Reproduced(find_experiment(name), changed, record, tests[name]))
         winner = find_best([record for record in found.values() if record is not None])
         if winner is not None:
             best[result.family] = next(name for name, record in found.items() if record is winner)

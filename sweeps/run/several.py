@@ -19,8 +19,8 @@ from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.stages import write_json, write_text
 from sweeps.results.result import SweepResult
 from sweeps.run.check import check_sweeps
+from sweeps.run.session import conclude
 from sweeps.run.sweep import run_sweep
-from sweeps.run.winner import conclude
 from sweeps.spec.sweep_file import is_sweep, read_spec, require_kind, write_file
 from sweeps.spec.values import TRIAL_SETTINGS
 from sweeps.text import plural

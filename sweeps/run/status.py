@@ -14,7 +14,7 @@ from sweeps.lock import Holder, asked_to_stop, holder_of
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import SweepResult, find_result
 from sweeps.spec.spec import SweepSpec
-from sweeps.spec.sweep_file import is_known, is_sweep, read_file
+from sweeps.spec.sweep_file import is_known, is_sweep, read_file, sweeps_of
 from sweeps.study.records import read_history
 from sweeps.text import Column, json_of, minute, percent
 from sweeps.trial import TrialRecord
@@ -73,9 +73,12 @@ class SweepStatus:
         return json_of(COLUMNS, self)
 
 
-def _twins(sweep: SweepStatus) -> list[dict[str, Any]]:
-    twins = [(twin, trial.number) for trial in sweep.board.trials for twin in trial.duplicates]
-    told = [{"number": twin.number, "same_as": same_as, "near": twin.near} for twin, same_as in twins]
+def _duplicates(sweep: SweepStatus) -> list[dict[str, Any]]:
+    told = [
+        {"number": twin.number, "same_as": trial.number, "near": twin.near}
+        for trial in sweep.board.trials
+        for twin in trial.duplicates
+    ]
     return sorted(told, key=lambda twin: twin["number"])
 
 
@@ -102,7 +105,7 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("holder", lambda s: asdict(s.holder) if s.holder else None),
     Column("counts", lambda s: s.counts),
     Column("derived", lambda s: sum(trial.derived_from is not None for trial in s.board.trials), was="siblings"),
-    Column("duplicates", _twins, was="twins"),
+    Column("duplicates", _duplicates, was="twins"),
     Column("unfinished", lambda s: [json_of(_UNFINISHED, trial) for trial in s.unfinished]),
     Column("best", lambda s: s.board.best.number if s.board.best else None),
     Column("edits", lambda s: list(s.edits)),
@@ -111,23 +114,16 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
 )
 
 
-def names_in(out: Path) -> list[str]:
-    """Return the sweeps and jobs in ``out`` by name."""
-    if not out.is_dir():
-        return []
-    return sorted(entry.name for entry in out.iterdir() if is_known(entry))
-
-
 def require_known(out: Path, name: str) -> Path:
     """Return the folder of a sweep or a job.
 
     Raises:
         InputError: there is none of that name.
     """
-    folder = out / name
-    if name and is_known(folder):
-        return folder
-    known = nearest(name, names_in(out)) if names_in(out) else f" There is none in {out}: give --out."
+    if name and is_known(out / name):
+        return out / name
+    there = sorted(entry.name for entry in out.iterdir() if is_known(entry)) if out.is_dir() else []
+    known = nearest(name, there) if there else f" There is none in {out}: give --out."
     raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")
 
 
@@ -169,15 +165,11 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     Raises:
         InputError: there is nothing called ``name``.
     """
-    if name is not None:
-        require_known(out, name)
-        file = read_file(out / name)
-        if file.kind == "sweep":
-            return [name]
-        members = [f"{name}-{spec.family}" for spec in file.read_specs()]
-        return [member for member in members if is_sweep(out / member)]
-    found = [known for known in names_in(out) if is_sweep(out / known)]
-    return sorted(found, key=lambda known: _last_change(out / known), reverse=True)
+    if name is None:
+        return [folder.name for folder in sorted(sweeps_of(out), key=_last_change, reverse=True)]
+    file = read_file(require_known(out, name))
+    members = [name] if file.kind == "sweep" else [f"{name}-{spec.family}" for spec in file.read_specs()]
+    return [member for member in members if is_sweep(out / member)]
 
 
 def _last_change(folder: Path) -> float:

@@ -21,8 +21,7 @@ from sweeps.results.result import RESULT, SweepResult, find_result, used_up_note
 from sweeps.run.check import Checked, fit_to_images
 from sweeps.run.cleaning import DiskKeeper
 from sweeps.run.data import prepare_data
-from sweeps.run.session import SweepSession, repeats_wanted
-from sweeps.run.winner import conclude
+from sweeps.run.session import SweepSession, conclude, repeats_wanted
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
 

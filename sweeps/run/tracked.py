@@ -48,13 +48,13 @@ class Repaired:
     lost: bool
 
 
-def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) -> Repaired:
+def repair(folder: Path, tracking_uri: str | None, notify: Callable[[str], None]) -> Repaired:
     """Bring MLflow in line with the sweep in ``folder``: one parent, one run a trial, every epoch once, one version.
 
     Args:
         folder: of a sweep that nothing runs.
         tracking_uri: as it was given for the sweep; None is the database beside it.
-        tell: gets what could not be written.
+        notify: gets what could not be written.
 
     Raises:
         InputError: something runs the sweep, or it has not begun.
@@ -67,7 +67,7 @@ def repair(folder: Path, tracking_uri: str | None, tell: Callable[[str], None]) 
         (spec,) = file.read_specs()
         best = result.winner if result else None
         tracking = check_tracking(tracking_uri, folder.parent)
-        mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, tell)
+        mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, notify)
         mirror.bring_in_line(records, winner=best)
         if result is not None:
             board = folder / LEADERBOARD

@@ -14,18 +14,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from carcls.config import Part, settings_of
+from carcls.catalog import find_family
+from carcls.config import NEIGHBOUR_SETTINGS, Part, settings_of
 from carcls.errors import nearest, shown
 from sweeps.spec.yaml_text import read_packaged
 
-# Stands beside every number that was measured on images whose like had been trained on.
+# The mark of every number that was measured on images whose like had been trained on.
 LEAK_MARK = "†"
-# What is trained from scratch has one network of its own, no weights, and is unfrozen from the start at one rate.
-_FOREIGN = {
-    "transfer": (Part.ARCHITECTURE, Part.NEIGHBOURS),
-    "retrieval": (Part.ARCHITECTURE,),
-    "scratch": (Part.PRETRAINED, Part.NEIGHBOURS),
-}
 
 
 def applies_to(family: str, setting: str) -> bool:
@@ -34,7 +29,9 @@ def applies_to(family: str, setting: str) -> bool:
     >>> applies_to("scratch", "backbone"), applies_to("retrieval", "k"), applies_to("transfer", "epochs")
     (False, True, True)
     """
-    return not any(setting in settings_of(part) for part in _FOREIGN[family])
+    record = find_family(family)
+    foreign = settings_of(Part.ARCHITECTURE if record.pretrained else Part.PRETRAINED)
+    return setting not in (*foreign, *(() if record.neighbours else NEIGHBOUR_SETTINGS))
 
 
 def settings_for(family: str, sets: Sequence[str]) -> tuple[str, ...]:

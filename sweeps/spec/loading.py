@@ -84,9 +84,9 @@ def _lay_over(tree: Tree, layers: Sequence[Tree], mistakes: Mistakes) -> SweepSp
     for layer in layers:
         got = layer.get("family", family)
         if got != family:
-            remedy = f" For that one say carsweep run {got}." if got in FAMILIES else ""
+            remedy = f" For that one say carsweep run {got}." if got in [*FAMILIES] else ""
             mistakes.note(f"family: must be {family}, which is what was asked for, got {shown(got)}.{remedy}")
-        foreign = () if family == "retrieval" else NEIGHBOUR_SETTINGS  # they would be silently without effect
+        foreign = () if FAMILIES[family].neighbours else NEIGHBOUR_SETTINGS  # they would be silently without effect
         said = set().union(*(_names_in(layer.get(section)) for section in ("config", "fixed", "search")))
         for name in (name for name in foreign if name in said):
             reason = f"must be left out, since the {family} family has no neighbours"
@@ -94,7 +94,7 @@ def _lay_over(tree: Tree, layers: Sequence[Tree], mistakes: Mistakes) -> SweepSp
         tree = {**_merge(tree, layer, mistakes), "family": family}
     with mistakes:
         spec = SweepSpec.from_tree(tree)
-    mistakes.tell()
+    mistakes.raise_all()
     return spec
 
 

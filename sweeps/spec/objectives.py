@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from carcls.catalog import find_family
 from carcls.errors import nearest, shown
 from sweeps.text import percent, short_count
 
@@ -39,14 +40,14 @@ class Quantity:
         metric: where the trial's metrics have it.
         direction: in which it is better.
         unit: of its values; a share is in [0, 1].
-        families: whose trials have it.
+        of_neighbours: whether trials that answer by neighbours have it, too.
     """
 
     name: str
     metric: str
     direction: Literal["maximize", "minimize"]
     unit: Unit
-    families: tuple[str, ...] = ("transfer", "retrieval", "scratch")
+    of_neighbours: bool = True
 
     def loss(self, value: float) -> float:
         """Return the value so that less is better; times to two digits, since more of them do not repeat."""
@@ -67,12 +68,11 @@ class Quantity:
         return f"{value:.3g} ms" if self.unit == "milliseconds" else f"{value:.3g}"
 
 
-_CLASSIFIERS = ("transfer", "scratch")
 QUANTITIES = (
     Quantity("accuracy", "val_accuracy", "maximize", "share"),
     Quantity("f1", "val_f1", "maximize", "share"),
-    Quantity("top5", "val_top5", "maximize", "share", _CLASSIFIERS),
-    Quantity("loss", "val_loss", "minimize", "nats", _CLASSIFIERS),
+    Quantity("top5", "val_top5", "maximize", "share", of_neighbours=False),
+    Quantity("loss", "val_loss", "minimize", "nats", of_neighbours=False),
     Quantity("predict_time", "predict_ms", "minimize", "milliseconds"),
     Quantity("parameters", "parameters", "minimize", "count"),
 )
@@ -85,7 +85,8 @@ def find_quantity(name: str, family: str | None = None) -> Quantity:
     Raises:
         ValueError: there is none; the message names the nearest.
     """
-    known = [quantity for quantity in QUANTITIES if family is None or family in quantity.families]
+    by_neighbours = family is not None and find_family(family).neighbours
+    known = [quantity for quantity in QUANTITIES if quantity.of_neighbours or not by_neighbours]
     for quantity in known:
         if name in (quantity.name, quantity.metric):
             return quantity

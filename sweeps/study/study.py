@@ -195,25 +195,16 @@ class Study:
         """Whether the trial was handed out and nothing final was told of it."""
         return number in self._live
 
-    def tell_complete(
-        self, number: int, metrics: Mapping[str, float], epochs: int, seconds: float, more: Mapping[str, Any]
-    ) -> None:
+    def tell_complete(self, number: int, outcome: Mapping[str, Any]) -> None:
         """Close the trial with its result; with a metric that is not finite it is closed as failed.
 
         Args:
             number: of the trial.
-            metrics: of the last epoch.
-            epochs: trained.
-            seconds: wall time.
-            more: ``reused``, ``model``, ``predictions`` and ``siblings`` of its outcome, as JSON can hold them, and
-                ``stages`` as in ``Measurement``, used after the last epoch.
+            outcome: an ``Outcome`` as JSON has it, and ``stages`` as in ``Measurement``, used after the last epoch.
         """
-        outcome = {**more, "metrics": dict(metrics), "epochs": epochs, "seconds": seconds}
-        broken = what_is_broken(metrics)
-        if broken:
-            self._finish(number, "failed", {**outcome, "reason": broken, "failure": "diverged"})
-        else:
-            self._finish(number, "complete", outcome)
+        broken = what_is_broken(outcome["metrics"])
+        failed = {"reason": broken, "failure": "diverged"} if broken else {}
+        self._finish(number, "failed" if broken else "complete", {**outcome, **failed})
 
     def tell_pruned(self, number: int) -> None:
         """Close the trial at its last report."""

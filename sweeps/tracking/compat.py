@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# MLflow reads its environment when it is imported: it tells its makers nothing, and stdout is left to us.
+# MLflow reads its environment when it is imported: it reports nothing to its makers, and stdout is left to us.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -86,7 +86,7 @@ def one_transaction(store: Any) -> Iterator[None]:
 
 
 def _cannot() -> None:
-    """Stand for a rollback: MLflow would go on after it with its own request, and lose those before it."""
+    """Take the place of a rollback: MLflow would go on after it with its own request, and lose those before it."""
     from mlflow.exceptions import MlflowException
 
     raise MlflowException("a request cannot be taken back by itself")

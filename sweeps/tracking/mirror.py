@@ -62,12 +62,12 @@ class Mirror:
 
     Runs are found again by their tags, so a sweep that is run again goes on in the same runs. When MLflow stops
     answering, ``warn`` is called once and the sweep goes on. A request whose answer was lost may have been carried out,
-    and MLflow's client would send it again unseen. So that is told to ask once (``sweeps.tracking.compat``); here the
+    and MLflow's client would send it again unseen. So that asks once (``sweeps.tracking.compat``), and the
     runs are read again before anything is written anew.
 
     Loading MLflow and opening the store take seconds of a core, so it is done when the first trial has begun, which
-    that would hold up otherwise. If a store cannot be opened, whatever tells the mirror something next raises the
-    TrackingError; ``flush`` and ``close`` return False.
+    that would delay otherwise. If a store cannot be opened, the next call raises the TrackingError; ``flush`` and
+    ``close`` return False.
 
     Args:
         runs: of the sweep.
@@ -94,8 +94,8 @@ class Mirror:
     def bring_in_line(self, records: Iterable[TrialRecord], *, winner: int | None = None) -> None:
         """Bring MLflow in line with all records, once no trial runs any more: one that has not ended is interrupted.
 
-        What else MLflow has of this sweep is closed by ``close``. Siblings have no run but for the ``winner``: there
-        may be hundreds, and MLflow's pages are slow with hundreds.
+        What else MLflow has of this sweep is closed by ``close``. Derived trials have no run but for the ``winner``:
+        there may be hundreds, and MLflow's pages are slow with hundreds.
         """
         self._wake()
         self._opened.result()

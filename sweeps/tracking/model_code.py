@@ -37,10 +37,10 @@ class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
     def load_context(self, context: Any) -> None:
         """Load the export that lies beside this file."""
         # Here, since MLflow runs this file to log a model too, which needs no PyTorch.
-        from carcls.export import GalleryPredictor, load_export
+        from carcls.export import load_export
 
         self._predictor = load_export(context.artifacts["export"])
-        self._has_gallery = isinstance(self._predictor, GalleryPredictor)
+        self._has_gallery = self._predictor.gallery is not None
 
     # The hint is one that MLflow leaves alone: it warns of none or of Any, and enforces the others.
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:

@@ -55,9 +55,9 @@ class Promotion:
 def promote(tracking: Tracking, family: str, *, dry_run: bool = False) -> Promotion:
     """Move the alias ``champion`` of a family's model to its challenger, if all ``GATES`` let it pass.
 
-    Judged by the answers that each sweep stored when it read the test split; no test image is read again. Every move
-    and every refusal is recorded in a tag of the registered model. Sets MLflow's global URIs, and runs the challenger's
-    own code in another process.
+    Judged by the answers that each sweep stored when it evaluated its winner on the test set; nothing is evaluated
+    again. Every move and every refusal is recorded in a tag of the registered model. Sets MLflow's global URIs, and
+    runs the challenger's own code in another process.
 
     Args:
         tracking: from ``check_tracking``.

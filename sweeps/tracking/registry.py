@@ -8,7 +8,6 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 import carcls
-from carcls.errors import TrackingError, mask_secrets
+from carcls.errors import mask_secrets
 from sweeps.results.result import Registered
 from sweeps.tracking.compat import remove_files
 from sweeps.tracking.runs import KnownRun, SweepRuns
@@ -36,34 +35,24 @@ _NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pa
 REFIT = "refit"
 
 
-@dataclass(frozen=True)
 class TrialModel:
     """What MLflow has of the model of a sweep's best trial.
 
-    Attributes:
+    Args:
         tracking: from ``check_tracking``.
         family: the model is called ``carsweep-<family>``.
         sweep_id, number: the trial.
         refit: whether it is the trial's settings trained on the validation images too, which is another model.
     """
 
-    tracking: Tracking
-    family: str
-    sweep_id: str
-    number: int
-    refit: bool = False
+    def __init__(self, tracking: Tracking, family: str, sweep_id: str, number: int, refit: bool = False) -> None:
+        self._tracking, self._family, self._sweep_id, self._number = tracking, family, sweep_id, number
+        self._refit, self._name = refit, model_name(family)
+        self._query = f"{of_sweep(sweep_id)} AND tags.`{TRIAL}` = '{number}'"
 
     @cached_property
     def _client(self) -> MlflowClient:
-        return self.tracking.client()
-
-    @property
-    def _name(self) -> str:
-        return model_name(self.family)
-
-    @property
-    def _query(self) -> str:
-        return f"{of_sweep(self.sweep_id)} AND tags.`{TRIAL}` = '{self.number}'"
+        return self._tracking.client()
 
     def find(self) -> Registered | None:
         """Return where the registry has the model now; None where it does not have it any more.
@@ -73,7 +62,7 @@ class TrialModel:
         Raises:
             TrackingError: MLflow does not answer.
         """
-        with explained(self.tracking), patience():
+        with explained(self._tracking), patience():
             version = self._version()
             self._remove_half_made()
             return None if version is None else self._challenge(version, over=0)
@@ -104,10 +93,11 @@ class TrialModel:
             TrackingError: MLflow does not have the trial's run, or cannot be written.
         """
         assert predictions.name == PREDICTIONS
-        with explained(self.tracking), patience():
+        with explained(self._tracking), patience():
             version = self._version()
             if version is None:
-                run = self._run()
+                runs = SweepRuns(self._tracking, family=self._family, sweep_id=self._sweep_id, name=self._sweep_id)
+                run = runs.run_of_model(self._number, refit=self._refit)
                 tested = [Metric(name, float(value), run.start, 0) for name, value in test.items()]
                 self._client.log_batch(run.run_id, tested)
                 if predictions.is_file():
@@ -138,30 +128,14 @@ class TrialModel:
 
     def _is_of_this(self, found: ModelVersion | LoggedModel) -> bool:
         """Tell a trial's model from its refit's, which has the same trial."""
-        return (REFIT in found.tags) == self.refit
-
-    def _run(self) -> KnownRun:
-        """Return the run that gets the model.
-
-        Raises:
-            TrackingError: MLflow does not have the trial.
-        """
-        runs = SweepRuns(self.tracking, family=self.family, sweep_id=self.sweep_id, name=self.sweep_id)
-        runs.read()
-        run = runs.trial(self.number)
-        if run is None:
-            raise TrackingError(
-                f"trial {self.number} must have a run in {self.tracking.shown_uri}, got none. "
-                "Run the sweep again: nothing is trained twice, and MLflow is brought in line."
-            )
-        return runs.refit_of(self.number) if self.refit else run
+        return (REFIT in found.tags) == self._refit
 
     def _make_version(self, run: KnownRun, export: Path, details: Mapping[str, Any]) -> None:
         """Upload the export as a model of the run, and make a version of it, both with the details as tags."""
         tags = {name: mask_secrets(str(value)) for name, value in details.items()}
-        tags |= {SWEEP_ID: self.sweep_id, TRIAL: str(self.number)} | ({REFIT: "true"} if self.refit else {})
-        about = description_of(self.family)
-        model = _log_model(self.tracking, self.family, run, export, tags)
+        tags |= {SWEEP_ID: self._sweep_id, TRIAL: str(self._number)} | ({REFIT: "true"} if self._refit else {})
+        about = description_of(self._family)
+        model = _log_model(self._tracking, self._family, run, export, tags)
         if not self._client.search_registered_models(f"name = '{self._name}'"):
             with suppress(MlflowException):  # another sweep was faster
                 text = f"Car classifier, found by carsweep. {about}"
@@ -185,10 +159,10 @@ class TrialModel:
         """Remove models that no version has, which a process left that died while it uploaded them."""
         versions = self._client.search_model_versions(f"name = '{self._name}'")
         used = {version.model_id for version in versions} | {version.source for version in versions}
-        experiment = self.tracking.experiment(self.family)
+        experiment = self._tracking.experiment(self._family)
         for model in self._client.search_logged_models([experiment], filter_string=self._query):
             if self._is_of_this(model) and not {model.model_id, model.model_uri} & used:
-                remove_files(self.tracking.uri, model.artifact_location)
+                remove_files(self._tracking.uri, model.artifact_location)
                 self._client.delete_logged_model(model.model_id)
 
 

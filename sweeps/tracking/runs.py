@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from carcls.errors import mask_secrets
+from carcls.errors import TrackingError, mask_secrets
 from sweeps.tracking.compat import database_of, one_transaction
 from sweeps.tracking.store import Tracking
 from sweeps.tracking.updates import (
@@ -144,14 +144,24 @@ class SweepRuns:
             with one_transaction(database):
                 for write in writes:
                     write()
-        except Exception:  # one by one they will tell which it was, and why
+        except Exception:  # one by one they say which it was, and why
             self._known = before
             return False
         return True
 
-    def refit_of(self, number: int) -> KnownRun:
-        """Return the run of a trial's refit, made when it is missing: another model than the trial's own."""
-        key = ("refit", number)
+    def run_of_model(self, number: int, *, refit: bool) -> KnownRun:
+        """Return the run that gets a trial's model; its refit is another model, whose run is made when it is missing.
+
+        Raises:
+            TrackingError: MLflow does not have the trial.
+        """
+        self.read()
+        key = ("refit" if refit else "trial", number)
+        if self.trial(number) is None:
+            raise TrackingError(
+                f"trial {number} must have a run in {self.tracking.shown_uri}, got none. "
+                "Run the sweep again: nothing is trained twice, and MLflow is brought in line."
+            )
         if key not in self._known:
             made = self._make(key, Update(f"refit of trial {number}"))
             self._set_status(made.run_id, "FINISHED")

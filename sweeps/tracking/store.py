@@ -132,7 +132,13 @@ def check_tracking(uri: str | None, out: Path) -> Tracking:
         parts = urlsplit("")
     scheme = parts.scheme.split("+")[0]  # without its driver
     if scheme == "sqlite":
-        return _check_sqlite(_sqlite_path(uri))
+        place = uri.partition("sqlite:///")[2]
+        if not place or place == ":memory:" or "?" in place:
+            raise TrackingError(
+                f"tracking URI must name a database file as sqlite:///path/mlflow.db, got {mask_secrets(uri)!r}. "
+                f"Correct --tracking-uri, or {_WAYS_OUT}."
+            )
+        return _check_sqlite(Path(place).expanduser().absolute())
     if scheme in ("http", "https") and parts.netloc:
         tracking = Tracking(uri.rstrip("/"), None)
     elif scheme in _PORTS:
@@ -193,16 +199,6 @@ def patience(seconds: int = UPLOAD_SECONDS, retries: int = 2) -> Iterator[None]:
         yield
     finally:
         os.environ.update(before)
-
-
-def _sqlite_path(uri: str) -> Path:
-    _, _, place = uri.partition("sqlite:///")
-    if not place or place == ":memory:" or "?" in place:
-        raise TrackingError(
-            f"tracking URI must name a database file as sqlite:///path/mlflow.db, got {mask_secrets(uri)!r}. "
-            f"Correct --tracking-uri, or {_WAYS_OUT}."
-        )
-    return Path(place).expanduser().absolute()
 
 
 def _check_sqlite(path: Path) -> Tracking:

@@ -112,10 +112,10 @@ def update_of(record: TrialRecord, parent: str, *, runs_now: bool) -> Update:
 
 def points_of(record: TrialRecord, after: int) -> Points:
     """Return the epochs later than ``after``, and what the end of the trial adds to the last one."""
-    told = {measurement.epoch: _logged(measurement.metrics) for measurement in record.history}
-    last = told.get(record.epochs, {})
+    epochs = {measurement.epoch: _logged(measurement.metrics) for measurement in record.history}
+    last = epochs.get(record.epochs, {})
     added = {name: value for name, value in _logged(record.metrics).items() if last.get(name) != value}
-    fresh = [(epoch, metrics) for epoch, metrics in told.items() if epoch > after]
+    fresh = [(epoch, metrics) for epoch, metrics in epochs.items() if epoch > after]
     return (*fresh, *([(record.epochs, added)] if added else []))
 
 

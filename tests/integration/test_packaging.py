@@ -33,22 +33,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(file)
 
 
-def test_wheel_has_two_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    """No tests, no docs and no mlflow folder are installed beside the libraries of others."""
+def test_wheel_has_the_command_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    """What is in the tree's two packages is in the wheel: no tests, no docs beside the libraries of others."""
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"carcls", "sweeps"}
-
-
-def test_wheel_has_every_module_spec_and_type_marker(wheel: zipfile.ZipFile) -> None:
-    """What is in the tree is in the wheel."""
     files = {path for package in ("carcls", "sweeps") for path in (ROOT / package).rglob("*") if path.is_file()}
     wanted = {p.relative_to(ROOT).as_posix() for p in files if p.suffix in (".py", ".yaml") or p.name == "py.typed"}
     assert "sweeps/spec/presets/transfer.yaml" in wanted
     assert wanted <= set(wheel.namelist())
-
-
-def test_wheel_gives_the_command(wheel: zipfile.ZipFile) -> None:
-    """Installing it gives `carsweep`."""
     (entry,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert "carsweep = sweeps.cli:main" in wheel.read(entry).decode()
 

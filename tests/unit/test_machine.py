@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import re
 import subprocess
@@ -66,41 +65,29 @@ FORMS = [
 ]  # fmt: skip
 
 
-def nvml(gpus: Sequence[str], parts: Sequence[str] = (), *, fails: int = 0) -> Callable[[str], Any]:
-    """Load NVIDIA's management library, as far as it is asked: of some GPUs, and parts (MIG) of the first of them."""
-
-    def fill(box: Any, value: int, code: int = 0) -> int:
-        box._obj.value = value
-        return code
-
-    def name(device: ctypes.c_void_p, text: Any, size: int) -> None:
-        assert len(text) == size
-        text.value = [*gpus, *parts][(device.value or 0) - 1].encode()
-
-    library = SimpleNamespace(
-        nvmlInit_v2=lambda: fails,
-        nvmlShutdown=lambda: 0,
-        nvmlDeviceGetCount_v2=lambda count: fill(count, len(gpus)),
-        nvmlDeviceGetHandleByIndex_v2=lambda number, gpu: fill(gpu, number + 1),
-        nvmlDeviceGetMaxMigDeviceCount=lambda gpu, most: fill(most, 7, 0 if gpu.value == 1 and parts else 3),
-        nvmlDeviceGetMigDeviceHandleByIndex=lambda _, number, part: fill(
-            part, len(gpus) + number + 1, 0 if number < len(parts) else 6
-        ),
-        nvmlDeviceGetUUID=name,
-    )
-    return lambda _: library
+def listed(gpus: Sequence[str], parts: Sequence[str] = ()) -> Callable[..., Any]:
+    """Answer as ``nvidia-smi -L`` does on a machine with some GPUs, and with parts (MIG) of the first of them."""
+    lines = [f"GPU {number}: NVIDIA H200 (UUID: {name})" for number, name in enumerate(gpus)]
+    lines[1:1] = [f"  MIG 1g.18gb     Device  {number}: (UUID: {name})" for number, name in enumerate(parts)]
+    return lambda *_, **__: SimpleNamespace(stdout="\n".join(lines) + "\n")
 
 
-# Of a library and a form of CUDA_VISIBLE_DEVICES.
+def unanswered(*_: object, **__: object) -> None:
+    """There is no such command."""
+    raise FileNotFoundError("nvidia-smi")
+
+
+# Of the answer of nvidia-smi and a form of CUDA_VISIBLE_DEVICES.
 Count = Callable[[Any, str | None], int | str]
 
 
 @pytest.fixture
-def count(monkeypatch: pytest.MonkeyPatch) -> Count:
-    """Return what tells how many GPUs a machine with a library has under a form of CUDA_VISIBLE_DEVICES."""
+def count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Count:
+    """Return what tells how many GPUs a machine has under a form of CUDA_VISIBLE_DEVICES; no device file is there."""
+    monkeypatch.setattr("carcls.machine._DEVICE", tmp_path / "nvidia0")
 
-    def counted(library: Any, listed: str | None) -> int | str:
-        monkeypatch.setattr("ctypes.CDLL", library)
+    def counted(answer: Any, listed: str | None) -> int | str:
+        monkeypatch.setattr("subprocess.run", answer)
         _uuids.cache_clear()
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if listed is not None:
@@ -122,7 +109,7 @@ def test_gpus_are_counted_as_cuda_counts_them(count: Count, cards: int, monkeypa
     monkeypatch.setattr("torch.cuda._raw_device_uuid_nvml", lambda: list(TWO[:cards]))
     hidden = []
     for form in FORMS:
-        ours = count(nvml(TWO[:cards]), form)
+        ours = count(listed(TWO[:cards]), form)
         theirs = torch.cuda._device_count_nvml()
         if theirs:
             assert ours == theirs, form
@@ -139,34 +126,23 @@ def test_gpus_are_counted_as_cuda_counts_them(count: Count, cards: int, monkeypa
 def test_parts_of_gpus_count_by_their_names(count: Count) -> None:
     """Each part (MIG) that is there counts, since a process of trials is given one; one that is not there is told."""
     forms = [None, "0", *MIG, ",".join(MIG), "MIG-aaaa-1,MIG-cccc", "MIG-cccc"]
-    ours = [count(nvml(TWO[:1], MIG), form) for form in forms]
+    ours = [count(listed(TWO[:1], MIG), form) for form in forms]
     assert ours[:-1] == [1, 1, 1, 1, 2, 1]
     assert "got 'MIG-cccc'" in str(ours[-1])
 
 
-def no_library(name: str) -> None:
-    """There is none to be loaded."""
-    raise OSError(f"{name}: cannot open")
+@pytest.mark.parametrize("answer", [unanswered, listed([])])
+def test_without_gpus_nothing_that_is_listed_matters(count: Count, answer: Any) -> None:
+    """A shell may set the variable on every machine; there is no GPU, with and without a driver that says so."""
+    assert [count(answer, form) for form in (None, "0", "7", "GPU-a", "")] == [0] * 5
 
 
-@pytest.mark.parametrize("library", [no_library, nvml([]), nvml([], fails=9)])
-def test_without_gpus_nothing_that_is_listed_matters(
-    count: Count, library: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A shell may set the variable on every machine; there is no GPU, with and without a library that says so."""
-    monkeypatch.setattr("carcls.machine._DEVICE", tmp_path / "nvidia0")
-    assert [count(library, form) for form in (None, "0", "7", "GPU-a", "")] == [0] * 5
-
-
-def test_a_gpu_whose_driver_does_not_answer_is_told(
-    count: Count, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its device is there, the library is not: nobody takes the CPU for that, unless the GPU is hidden on purpose."""
+def test_a_gpu_whose_driver_does_not_answer_is_told(count: Count, tmp_path: Path) -> None:
+    """Its device is there, nvidia-smi is not: nobody takes the CPU for that, unless the GPU is hidden on purpose."""
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr("carcls.machine._DEVICE", tmp_path / "nvidia0")
-    told = str(count(no_library, None))
-    assert re.search(r"does not answer.*nvidia-smi.*CUDA_VISIBLE_DEVICES= carsweep", told)
-    assert count(no_library, "") == 0
+    told = str(count(unanswered, None))
+    assert re.search(r"nvidia-smi -L does not answer.*CUDA_VISIBLE_DEVICES= carsweep", told)
+    assert count(unanswered, "") == 0
 
 
 def test_a_trial_that_was_given_a_gpu_never_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

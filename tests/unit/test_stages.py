@@ -1,7 +1,6 @@
 """The store of stages: made once, complete or absent, one maker at a time, unfinished work kept when asked."""
 
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -18,16 +17,6 @@ KEY = {"data": "abc", "size": 64}
 
 def _write(folder: Path, text: str = "made") -> None:
     (folder / "content").write_text(text)
-
-
-def _slow_maker(root: Path) -> None:
-    def make(folder: Path) -> None:
-        with (root / "makers").open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        time.sleep(0.3)
-        _write(folder)
-
-    StageStore(root).get_or_make("slow", KEY, make)
 
 
 def _endless_maker(root: Path) -> None:
@@ -108,16 +97,6 @@ def test_unfinished_work_is_found_by_the_next_maker(tmp_path: Path) -> None:
     assert found == ["half"]
     assert store.has("endless", KEY)
     assert (folder / "content").exists()
-
-
-def test_processes_that_ask_together_make_it_once(tmp_path: Path) -> None:
-    """Of three processes that want the same stage, one makes it and the others wait and find it."""
-    processes = [_started(_slow_maker, tmp_path) for _ in range(3)]
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert len((tmp_path / "makers").read_text().splitlines()) == 1
-    assert sorted(event.event for event in events_of(StageStore(tmp_path))) == ["made", "reused", "reused"]
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

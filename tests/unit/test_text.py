@@ -44,17 +44,6 @@ def test_no_letter_is_lost_at_any_width(width: int) -> None:
     assert max(map(len, text.lines_of(grid, width=width))) <= width
 
 
-def test_narrow_tables_keep_every_letter() -> None:
-    """A column that folds loses nothing."""
-    drawn = text.Grid(["trial", "what"], [["7", "abcdefghijkl"]], words=["what"], fold=["what"])
-    assert text.lines_of(drawn, width=14, indent="  ") == [
-        "  trial  what",
-        "      7  abcde",
-        "         fghij",
-        "         kl",
-    ]
-
-
 def test_a_column_is_a_key_in_json_and_a_cell_in_tables() -> None:
     """What is not known is null and a dash; a column without a title is in JSON only."""
     columns = [

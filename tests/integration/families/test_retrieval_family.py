@@ -11,7 +11,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from family_trials import SIZE, TIMES, one_thread, read, run, timeless
 from helpers import events_of
 from numpy.typing import NDArray
 from PIL import Image
@@ -20,30 +20,21 @@ from sklearn.metrics import precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier
 
 from carcls.config import TrialConfig
-from carcls.data.config import DataConfig
-from carcls.data.dataset import Dataset, prepare_dataset
+from carcls.data.dataset import Dataset
 from carcls.data.splits import Splits
 from carcls.errors import TrialFailure, WeightsError
-from carcls.export import GalleryPredictor, load_export
-from carcls.families import (
-    evaluate_on_test,
-    export_trial,
-    preflight,
-    refit_trial,
-    run_trial,
-)
+from carcls.export import load_export
+from carcls.families import evaluate_on_test, export_trial, preflight, refit_trial
 from carcls.families.retrieval import RetrievalTrial
 from carcls.models.backbones import build_backbone
-from carcls.outcome import Measurement, Outcome
+from carcls.outcome import Outcome
 from carcls.stages import StageStore
 from sweeps.tracking import model_code as registry_pyfunc
 from sweeps.tracking.registry import signature_of
 
-SIZE = 32
 CLASSES = 3
 # Noise hides the tints, so that answers are neither all right nor all wrong.
 TINTS = ((110, 90, 90), (90, 110, 90), (90, 90, 110))
-TIMES = {"seconds", "fit_seconds", "predict_seconds", "ms_per_query", "predict_ms"}
 VOTED = {f"{name}{ending}" for name in ("precision", "recall", "f1") for ending in ("", "_macro")} | {"accuracy"}
 RANKED = {"recall_at_1", "recall_at_5", "recall_at_10", "map_at_r", "r_precision"}
 FROZEN = TrialConfig(
@@ -58,11 +49,8 @@ SMALL = {"backbone": "timm:resnet10t", "weights": "random"}
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Images this small lose more by sharing the work than they win."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -87,20 +75,11 @@ def stages(tmp_path: Path) -> StageStore:
 
 
 def _data(folder: Path, stages: StageStore) -> Dataset:
-    return prepare_dataset(DataConfig(path=str(folder), validation_fraction=0.25), stages, SIZE)
-
-
-def _run(config: TrialConfig, data: Dataset, stages: StageStore) -> tuple[list[Measurement], Outcome]:
-    reports: list[Measurement] = []
-    return reports, run_trial(config, data, stages, reports.append)
+    return read(folder, stages, validation=0.25)
 
 
 def _events(stages: StageStore, kind: str) -> list[str]:
     return [event.event for event in events_of(stages) if event.kind == kind]
-
-
-def _timeless(metrics: Any) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name not in TIMES}
 
 
 def _embeddings(stages: StageStore, outcome: Outcome, pooling: str = "average") -> NDArray[np.float32]:
@@ -113,26 +92,26 @@ def test_trials_share_what_they_have_in_common(folder: Path, stages: StageStore)
     Neighbours are searched again for another pooling, normalisation or whitening, and for no k, distance or vote.
     """
     data = _data(folder, stages)
-    _run(TUNED, data, stages)
+    run(TUNED, data, stages)
     for settings in ({"k": 1}, {"distance": "cosine"}, {"vote": "softmax", "temperature": 0.1}):
-        _run(TUNED.model_copy(update=settings), data, stages)
+        run(TUNED.model_copy(update=settings), data, stages)
     assert _events(stages, "neighbours").count("made") == 1
     others = ({"pooling": "max"}, {"pooling": "gem"}, {"l2_normalize": True}, {"whitening": "lda"})
     for settings in others:
-        _run(TUNED.model_copy(update=settings), data, stages)
+        run(TUNED.model_copy(update=settings), data, stages)
     assert _events(stages, "neighbours").count("made") == 1 + len(others)
     assert _events(stages, "training").count("made") == 1
     assert _events(stages, "embeddings").count("made") == 1
     assert not _events(stages, "test-embeddings")
-    _, again = _run(TUNED, data, stages)
+    _, again = run(TUNED, data, stages)
     assert again.reused
 
 
 def test_a_transfer_trial_has_trained_the_extractor(folder: Path, stages: StageStore) -> None:
     """After a transfer trial with equal training nothing is trained; epochs are reported, the last with the vote."""
     data = _data(folder, stages)
-    before, _ = _run(TUNED.model_copy(update={"family": "transfer"}), data, stages)
-    reports, outcome = _run(TUNED, data, stages)
+    before, _ = run(TUNED.model_copy(update={"family": "transfer"}), data, stages)
+    reports, outcome = run(TUNED, data, stages)
     assert _events(stages, "training") == ["made", "reused"]
     assert [report.epoch for report in reports] == [1, 2]
     assert outcome.epochs == 2
@@ -152,8 +131,8 @@ def test_a_transfer_trial_has_trained_the_extractor(folder: Path, stages: StageS
 def test_a_frozen_extractor_trains_nothing(folder: Path, stages: StageStore) -> None:
     """There is no training, no epoch and no classifier; the settings of a training make no other embedding."""
     data = _data(folder, stages)
-    reports, outcome = _run(FROZEN, data, stages)
-    _run(FROZEN.model_copy(update={"epochs": 3, "head_lr": 0.1, "flip": True, "seed": 7}), data, stages)
+    reports, outcome = run(FROZEN, data, stages)
+    run(FROZEN.model_copy(update={"epochs": 3, "head_lr": 0.1, "flip": True, "seed": 7}), data, stages)
     assert (reports, outcome.epochs) == ([], 0)
     assert set(outcome.metrics) == {f"val_{name}" for name in VOTED | RANKED} | (TIMES - {"seconds"}) | {"parameters"}
     assert not _events(stages, "training")
@@ -164,19 +143,19 @@ def test_random_weights_belong_to_a_seed(folder: Path, stages: StageStore) -> No
     """A frozen extractor of random weights embeds anew for another seed, and the user is told that it knows nothing."""
     data, random = _data(folder, stages), FROZEN.model_copy(update={"weights": "random"})
     for seed in (0, 1, 1):
-        _run(random.model_copy(update={"seed": seed}), data, stages)
+        run(random.model_copy(update={"seed": seed}), data, stages)
     assert _events(stages, "embeddings") == ["made", "made", "reused"]
     (note,), _ = preflight([random], stages.root)
     assert note == "efficientnet_lite0 starts from random weights: nothing is transferred."
     assert preflight([FROZEN], stages.root)[0] == []
 
 
-@pytest.mark.parametrize(("k", "distance"), [(1, "euclidean"), (5, "cosine"), (20, "euclidean")])
+@pytest.mark.parametrize(("k", "distance"), [(1, "euclidean"), (5, "cosine")])
 def test_measures_are_those_of_scikit_learn(folder: Path, stages: StageStore, k: int, distance: str) -> None:
     """With votes by distance, which leave no ties, accuracy, precision, recall and F1 are scikit-learn's."""
     data = _data(folder, stages)
     config = FROZEN.model_copy(update={"k": k, "distance": distance, "vote": "distance", "pooling": "gem"})
-    _, outcome = _run(config, data, stages)
+    _, outcome = run(config, data, stages)
     embeddings, count = _embeddings(stages, outcome, "gem").astype(np.float64), len(data.splits.train)
     model = KNeighborsClassifier(k, weights="distance", metric=distance, algorithm="brute")
     model.fit(embeddings[:count], data.labels[data.splits.train])
@@ -202,7 +181,7 @@ def test_siblings_are_what_trials_of_their_own_measure(folder: Path, tmp_path: P
     data, other = _data(folder, here), _data(folder, elsewhere)
     config = FROZEN.model_copy(update={**SMALL, "k": 54, "vote": "softmax", "temperature": 0.2, "whitening": "pca"})
     assert len(data.splits.train) == 54
-    _, outcome = _run(config, data, here)
+    _, outcome = run(config, data, here)
     found = {tuple(sibling.settings.values()): sibling for sibling in outcome.siblings}
     ks = [*range(1, 51), 54]
     votes, distances = ("uniform", "distance", "softmax"), ("euclidean", "cosine")
@@ -210,8 +189,8 @@ def test_siblings_are_what_trials_of_their_own_measure(folder: Path, tmp_path: P
     assert len(outcome.siblings) == len(found)
     assert len({sibling.metrics["val_accuracy"] for sibling in outcome.siblings}) > 3
     for asked in ((1, "cosine", "uniform"), (7, "euclidean", "distance"), (54, "cosine", "softmax")):
-        _, alone = _run(config.model_copy(update=dict(found[asked].settings)), other, elsewhere)
-        assert _timeless(found[asked].metrics) == _timeless(alone.metrics)
+        _, alone = run(config.model_copy(update=dict(found[asked].settings)), other, elsewhere)
+        assert timeless(found[asked].metrics) == timeless(alone.metrics)
         assert all(found[asked].metrics[name] > 0 for name in TIMES - {"seconds"})
 
 
@@ -221,10 +200,10 @@ def test_two_runs_of_a_trial_give_the_same_numbers(folder: Path, tmp_path: Path)
     for name in ("a", "b"):
         store = StageStore(tmp_path / name)
         data, config = _data(folder, store), TUNED.model_copy(update={**SMALL, "whitening": "lda"})
-        reports, outcome = _run(config, data, store)
+        reports, outcome = run(config, data, store)
         score = evaluate_on_test(config, data, store, outcome.model)
-        tested = {key: value for key, value in score.metrics.items() if key.removeprefix("test_") not in TIMES}
-        told = [_timeless(report.metrics) for report in reports], [_timeless(s.metrics) for s in outcome.siblings]
+        tested = timeless(score.metrics)
+        told = [timeless(report.metrics) for report in reports], [timeless(s.metrics) for s in outcome.siblings]
         results.append((told, tested, _embeddings(store, outcome).tobytes()))
     assert results[0] == results[1]
 
@@ -234,7 +213,7 @@ def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_p
     stages = StageStore(tmp_path / "stages")
     data = _data(folder, stages)
     config = FROZEN.model_copy(update={"vote": "distance"})
-    _, outcome = _run(config, data, stages)
+    _, outcome = run(config, data, stages)
     assert not _events(stages, "test-embeddings")
     score = evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
     evaluate_on_test(FROZEN.model_copy(update={"k": 3, "pooling": "max"}), data, stages, outcome.model)
@@ -258,7 +237,7 @@ def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_p
 def test_the_test_asks_the_validated_extractor(base: TrialConfig, folder: Path, stages: StageStore) -> None:
     """If the validation images are also the test images, their embeddings and all scores are the validation's."""
     data = _data(folder, stages)
-    _, outcome = _run(base, data, stages)
+    _, outcome = run(base, data, stages)
     queries = data.splits.validation
     tested = replace(data, splits=Splits(data.splits.train, queries, queries))
     score = evaluate_on_test(base, tested, stages, outcome.model)
@@ -285,11 +264,11 @@ def test_the_exported_model_answers_as_it_was_tested(
     """From its folder alone, reading the test files again, the model finds the neighbours and shares of the test."""
     stages = StageStore(tmp_path / "stages")
     data, config = _data(folder, stages), base.model_copy(update=settings)
-    _, outcome = _run(config, data, stages)
+    _, outcome = run(config, data, stages)
     evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
     export_trial(config, data, stages, outcome.model, tmp_path / "model", {"seed": 0})
     predictor = load_export(tmp_path / "model")
-    assert isinstance(predictor, GalleryPredictor)
+    assert predictor.gallery is not None
     images = data.manifest.images
     answers = predictor.predict([data.manifest.root / images[row].path for row in data.splits.test])
     written = np.load(tmp_path / "test.npz")
@@ -310,12 +289,12 @@ def test_the_exported_model_answers_as_it_was_tested(
 def test_a_sibling_answers_as_a_trial_of_its_own_does(folder: Path, stages: StageStore) -> None:
     """Its stored predictions are those of running it, and come from its trial's embeddings: nothing is embedded."""
     config, data = FROZEN.model_copy(update=SMALL), _data(folder, stages)
-    _, parent = _run(config, data, stages)
+    _, parent = run(config, data, stages)
     sibling = config.model_copy(update={"k": 3, "vote": "distance"})
     answers = RetrievalTrial(sibling, data, stages).answer_validation(stages.root / parent.model)
     stored = np.load(stages.root / answers)
     assert _events(stages, "embeddings") == ["made"]
-    _, own = _run(sibling, data, StageStore(stages.root.with_name("other")))
+    _, own = run(sibling, data, StageStore(stages.root.with_name("other")))
     alone = np.load(stages.root.with_name("other") / own.predictions)
     assert stored["predicted"].tolist() == alone["predicted"].tolist()
     assert own.model == parent.model  # which is why it is tested and exported with that one
@@ -333,7 +312,7 @@ def test_a_refit_searches_among_validation_images_too(base: TrialConfig, folder:
     assert score.images == 15
     export_trial(config, data, stages, model, stages.root / "exported")
     predictor = load_export(stages.root / "exported")
-    assert isinstance(predictor, GalleryPredictor)
+    assert predictor.gallery is not None
     assert len(predictor.gallery.images) == 72
     assert not set(predictor.gallery.images) & {data.manifest.images[row].path for row in data.splits.test}
     made = _events(stages, "embeddings").count("made")
@@ -357,7 +336,7 @@ def test_mlflow_serves_the_exported_model(folder: Path, tmp_path: Path) -> None:
     """As an MLflow model it answers paths, arrays and tables alike, with the columns that its signature promises."""
     stages = StageStore(tmp_path / "stages")
     data = _data(folder, stages)
-    _, outcome = _run(FROZEN, data, stages)
+    _, outcome = run(FROZEN, data, stages)
     export_trial(FROZEN, data, stages, outcome.model, tmp_path / "model")
     mlflow.pyfunc.save_model(
         tmp_path / "served",
@@ -384,23 +363,19 @@ def _split_otherwise(data: Dataset, train: list[int], validation: list[int]) -> 
     return replace(data, splits=Splits(np.array(train), np.array(validation), data.splits.test))
 
 
-def test_a_class_with_one_image_takes_part(folder: Path, stages: StageStore) -> None:
-    """A class with a single image in the gallery has its query found by it, and no measure breaks."""
-    data = _data(folder, stages)
-    rows = [np.flatnonzero(data.labels == label).tolist() for label in range(CLASSES)]
-    train, queries = [*rows[0][:10], *rows[1][:10], rows[2][0]], [rows[0][10], rows[1][10], rows[2][1]]
-    _, outcome = _run(FROZEN.model_copy(update={"k": 3}), _split_otherwise(data, train, queries), stages)
-    assert all(np.isfinite(value) for value in outcome.metrics.values())
-    assert {sibling.settings["k"] for sibling in outcome.siblings} == set(range(1, 22))
+def test_classes_with_one_image_or_none_in_the_gallery(folder: Path, stages: StageStore) -> None:
+    """One image is enough to be found, and no measure breaks; queries of a class with none are wrong and not found.
 
-
-def test_queries_of_a_class_without_gallery_are_misses(folder: Path, stages: StageStore) -> None:
-    """Queries whose class has no training image are wrong and not found; precision@R is of the others."""
+    Precision@R is of the others.
+    """
     data = _data(folder, stages)
     rows = [np.flatnonzero(data.labels == label).tolist() for label in range(CLASSES)]
     train, lost, kept = [*rows[0][:10], *rows[1][:10]], rows[2][:6], [rows[0][10], rows[1][10]]
-    _, both = _run(FROZEN, _split_otherwise(data, train, [*kept, *lost]), stages)
-    _, alone = _run(FROZEN, _split_otherwise(data, train, kept), stages)
+    _, single = run(FROZEN, _split_otherwise(data, [*train, rows[2][6]], [*kept, *lost]), stages)
+    assert all(np.isfinite(value) for value in single.metrics.values())
+    assert {sibling.settings["k"] for sibling in single.siblings} == set(range(1, 22))
+    _, both = run(FROZEN, _split_otherwise(data, train, [*kept, *lost]), stages)
+    _, alone = run(FROZEN, _split_otherwise(data, train, kept), stages)
     for name in ("val_accuracy", "val_recall_at_1", "val_recall_at_10"):
         assert both.metrics[name] == pytest.approx(alone.metrics[name] * 2 / 8)
     for name in ("val_map_at_r", "val_r_precision"):
@@ -422,7 +397,7 @@ def test_a_gallery_of_equal_images_is_searched(tmp_path: Path, whitening: str) -
     equal = [row for row, image in images if image.path.startswith("train") and "equal" in image.path]
     data = _split_otherwise(data, equal[2:], equal[:2])
     config = FROZEN.model_copy(update={"k": 4, "vote": "distance", "whitening": whitening, "l2_normalize": True})
-    _, outcome = _run(config, data, stages)
+    _, outcome = run(config, data, stages)
     assert all(np.isfinite(value) for value in outcome.metrics.values())
     written = np.load(stages.root / outcome.predictions)
     shares = np.bincount(data.labels[data.splits.train][:4], minlength=2) / 4
@@ -443,14 +418,14 @@ def test_a_broken_embedding_fails_the_trial_with_its_reason(folder: Path, tmp_pa
     data = _data(folder, stages)
     for _ in range(2):
         with pytest.raises(TrialFailure, match=rf"{len(data.splits.train)} of .* gallery embeddings are NaN"):
-            _run(config, data, stages)
+            run(config, data, stages)
 
 
 def test_a_frozen_extractor_must_keep_its_weights(folder: Path, tmp_path: Path, stages: StageStore) -> None:
     """A weights file that was replaced is refused, since it would ask the gallery about foreign embeddings."""
     path = _weights_file(tmp_path / "some.safetensors")
     config, data = FROZEN.model_copy(update={"weights": str(path)}), _data(folder, stages)
-    _, outcome = _run(config, data, stages)
+    _, outcome = run(config, data, stages)
     _weights_file(path, 0.5)
     with pytest.raises(WeightsError, match="weights must be those that the gallery was embedded with"):
         evaluate_on_test(config, data, stages, outcome.model)
@@ -461,10 +436,10 @@ def test_a_backbone_without_feature_maps_pools_by_itself(folder: Path, stages: S
     tokens = FROZEN.model_copy(update={"backbone": "timm:vit_tiny_patch16_224", "weights": "random", "image_size": 224})
     data = _data(folder, stages)
     small = _split_otherwise(data, data.splits.train[::9].tolist(), data.splits.validation[:2].tolist())
-    _, outcome = _run(tokens, small, stages)
+    _, outcome = run(tokens, small, stages)
     assert 0 <= outcome.metrics["val_accuracy"] <= 1
     with pytest.raises(TrialFailure, match="pooling must be average for this backbone"):
-        _run(tokens.model_copy(update={"pooling": "max"}), small, stages)
+        run(tokens.model_copy(update={"pooling": "max"}), small, stages)
 
 
 def test_an_extractor_is_built_once_before_the_sweep(stages: StageStore) -> None:
@@ -474,6 +449,6 @@ def test_an_extractor_is_built_once_before_the_sweep(stages: StageStore) -> None
         notes, networks = preflight((config.model_copy(update={"k": k}) for k in range(1, 101)), stages.root)
         assert notes == ["timm:resnet10t starts from random weights: nothing is transferred."]
         assert networks["timm:resnet10t"].embedding == 512
-    assert _events(stages, "network") == ["made"]
+    assert _events(stages, "network").count("made") == 1
     with pytest.raises(WeightsError, match="does not exist"):
         preflight([config.model_copy(update={"weights": "no/such.pth"})], stages.root)

@@ -22,7 +22,7 @@ from sweeps.spec.sweep_file import read_file, read_spec
 from sweeps.study.records import read_history
 from sweeps.tracking.store import check_tracking
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "b4f6d8d"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "b4f6d8d"
 Run = Callable[..., tuple[int, str, str]]
 # Status and (epoch, accuracy) of each run in MLflow, by name.
 Runs = dict[str, tuple[str, list[tuple[int, float]]]]

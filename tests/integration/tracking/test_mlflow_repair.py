@@ -46,7 +46,7 @@ def make_sweep(out: Path, name: str, dataset: Dataset) -> Path:
             assert trial is not None
             for epoch in range(1, 4 - place):
                 study.report(trial.number, Measurement(epoch, {"val_accuracy": epoch / 10, "val_loss": 1.0}))
-        study.tell_complete(0, {"val_accuracy": 0.3, "val_loss": 1.0, "predict_ms": 2.0}, 3, 1.0, {})
+        study.tell_complete(0, {"metrics": {"val_accuracy": 0.3, "val_loss": 1.0, "predict_ms": 2.0}, "epochs": 3})
         study.tell_failed(1, "for a test", "bug")
         study.release()
     return folder

@@ -236,6 +236,21 @@ def test_a_later_mlflow_with_other_names_is_written_to_one_by_one(tracking: Trac
     assert database_of(tracking.client()) is not None
 
 
+def test_what_another_thread_writes_is_in_no_transaction_of_ours(tracking: Tracking) -> None:
+    """A model is registered while trials are mirrored; both write to one store of MLflow's."""
+    mine, other = _store_of(tracking, "mine"), _store_of(tracking, "other")
+
+    def fail() -> None:
+        thread = threading.Thread(target=other.mirror, args=(record(0, "complete"),))
+        thread.start()
+        thread.join(20)
+        mine.mirror(record(0, "complete"))
+        raise ConnectionError
+
+    assert not mine.write_together([fail])
+    assert (set(_seen(tracking, "mine")), set(_seen(tracking, "other"))) == (set(), {0})
+
+
 def test_a_point_that_is_there_already_loses_nothing_of_what_is_written_with_it(tracking: Tracking) -> None:
     """MLflow would roll the transaction back over it; then nothing is written together, and all of it one by one."""
     _store_of(tracking, "again").mirror(record(1), runs_now=True)

@@ -14,8 +14,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from carcls.data import devkit
-from carcls.data.config import DataConfig, DataSummary
-from carcls.data.dataset import prepare_dataset, summarize
+from carcls.data.config import DataConfig
+from carcls.data.dataset import prepare_dataset
 from carcls.data.decode import EXTENSIONS
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImageRecord
@@ -213,23 +213,6 @@ def test_remembered_contents_are_not_read_again_unless_touched(tmp_path: Path) -
     assert digest_of(root, cache) == before
     os.utime(file, ns=(times[0], times[1] + 1_000_000))
     assert digest_of(root, cache) != before
-
-
-def test_missing_annotated_image_does_not_stop_the_reading(tmp_path: Path) -> None:
-    """An image that only the annotations know is listed, for the quarantine to report."""
-    write_devkit(tmp_path)
-    (tmp_path / "cars_train" / "00002.jpg").unlink()
-    assert read_layout(tmp_path).with_contents().contents[1] == "unreadable"
-
-
-def test_summary_counts_without_opening_an_image(tmp_path: Path) -> None:
-    """A plan needs the listing only: files that are no images are counted like any other."""
-    for label in ("a", "b"):
-        (tmp_path / label).mkdir()
-        for number in range(20):
-            (tmp_path / label / f"{number}.jpg").write_bytes(b"")
-    splits = {"train": 28, "validation": 6, "test": 6}
-    assert summarize(DataConfig(name="x"), read_layout(tmp_path)) == DataSummary("x", "", 40, 2, splits)
 
 
 def folders(layout: dict[str, int]) -> Callable[[Path], Path]:

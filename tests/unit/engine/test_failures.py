@@ -28,7 +28,6 @@ from sweeps.engine.halt import Halt
 from sweeps.failures import (
     POLICIES,
     Failure,
-    Policy,
     Try,
     failure_of,
     failure_of_death,
@@ -183,22 +182,6 @@ def test_every_kind_has_a_policy_and_is_documented() -> None:
     """The table in docs/cli.md says what is done about each."""
     documented = (Path(__file__).resolve().parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
     assert [kind for kind in POLICIES if f"| `{kind}` | " not in documented] == []
-
-
-def test_a_kind_of_failure_is_added_by_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its exceptions and deaths are known by it, and three in a row stop the sweep in its words."""
-    row = Policy(
-        lambda error: "licence" in str(error), deaths=("licence",), died="it had none.", stops="{count}: {reason}"
-    )
-    monkeypatch.setitem(POLICIES, "licence", row)
-    failure = failure_of(RuntimeError("no licence is left"))
-    assert (failure, failure_of_death("The licence server ended it.")) == (
-        Failure("licence", "no licence is left"), Failure("licence", "it had none.")
-    )  # fmt: skip
-    halt = Halt(tmp_path, lambda _: None, math.inf)
-    for _ in range(3):
-        halt.note(failure)
-    assert halt.stopped == "3: no licence is left"
 
 
 def test_three_of_a_kind_in_a_row_stop_the_sweep(tmp_path: Path) -> None:

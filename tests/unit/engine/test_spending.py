@@ -156,7 +156,7 @@ def test_a_sweep_that_goes_on_remembers_what_it_spent(tmp_path: Path) -> None:
     again.report(number, 3, 15.0)
     assert again.study.record(number).spent == Spent(35.0, 3, 70.0, 17.5, wall=35.0)
     again.clock.now += 5
-    again.study.tell_complete(number, {"val_accuracy": 0.5}, 4, 19.5, {})
+    again.study.tell_complete(number, {"metrics": {"val_accuracy": 0.5}, "epochs": 4, "seconds": 19.5})
     (ended,) = read_history(tmp_path).records
     assert (ended.spent, ended.seconds) == (Spent(40.0, 3, 80.0, 20.0, wall=40.0), 19.5)
 
@@ -224,8 +224,10 @@ def test_of_the_oldest_sweeps_the_journal_tells_what_the_last_attempt_took(tmp_p
         for reused in (False, True):
             asked = study.ask()
             assert asked is not None
-            study.tell_complete(asked.number, {"val_accuracy": 0.5}, 3, 9.0, {"reused": reused})
-        study.tell_complete(study.ask().number, {"val_accuracy": 0.5}, 0, 0.0, {})  # type: ignore[union-attr]
+            study.tell_complete(
+                asked.number, {"metrics": {"val_accuracy": 0.5}, "epochs": 3, "seconds": 9.0, "reused": reused}
+            )
+        study.tell_complete(study.ask().number, {"metrics": {"val_accuracy": 0.5}, "epochs": 0})  # type: ignore[union-attr]
     assert [one.spent for one in read_history(tmp_path).records] == [Spent(9.0, 3), Spent(9.0), NOTHING]
 
 

@@ -35,13 +35,6 @@ def fitted(
     )
 
 
-def accuracy_of_nearest(gallery: NDArray[np.float32], queries: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Return how often the nearest of the first half has the label of an image of the second half."""
-    distances = ((queries[:, None] - gallery) ** 2).sum(axis=2)
-    half = len(gallery)
-    return float((labels[:half][distances.argmin(axis=1)] == labels[half:]).mean())
-
-
 def test_pca_makes_the_gallery_white() -> None:
     """On the gallery, components have mean 0, variance 1 and no correlation, and span what scikit-learn's PCA spans."""
     gallery, labels = toy(0)
@@ -50,19 +43,6 @@ def test_pca_makes_the_gallery_white() -> None:
     assert np.allclose(np.cov(projected.T), np.eye(5), atol=1e-2)
     reference = PCA(5, whiten=True).fit_transform(gallery.astype(np.float64))
     assert np.allclose(np.abs(projected), np.abs(reference), atol=1e-2)
-
-
-def test_lda_finds_the_directions_that_matter() -> None:
-    """Under noise twelve times as strong, neighbours are at chance before and nearly always right after."""
-    embeddings, labels = toy(1)
-    gallery, queries = embeddings[:200], embeddings[200:]
-    projection = fitted(gallery, labels[:200], "lda", 64)
-    before = accuracy_of_nearest(gallery, queries, labels)
-    after = accuracy_of_nearest(projection.apply(gallery), projection.apply(queries), labels)
-    assert projection.matrix is not None
-    assert projection.matrix.shape == (10, 3)
-    assert before < 0.5
-    assert after > 0.9
 
 
 @pytest.mark.parametrize(("images", "dims"), [(400, 10), (40, 60)])
@@ -77,8 +57,9 @@ def test_the_covariance_is_that_of_scikit_learn(images: int, dims: int) -> None:
 def test_lda_makes_classes_round() -> None:
     """The shrunk covariance within classes becomes the identity; what is kept is ordered by how it separates them."""
     gallery, labels = toy(5)
-    projection = fitted(gallery, labels, "lda", 3)
+    projection = fitted(gallery, labels, "lda", 64)
     assert projection.matrix is not None
+    assert projection.matrix.shape == (10, 3)
     means = np.stack([gallery[labels == label].mean(axis=0, dtype=np.float64) for label in range(4)])
     within = projection.matrix.T @ _shrunk_covariance(gallery - means[labels]) @ projection.matrix
     assert np.allclose(within, np.eye(3), atol=1e-4)

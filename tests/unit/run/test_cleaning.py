@@ -9,11 +9,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from filelock import FileLock
-from helpers import events_of
+from helpers import ask, events_of, study_spec
 
 from carcls.config import TrialConfig
 from carcls.errors import InputError
@@ -24,7 +25,6 @@ from sweeps.cli.app import carsweep
 from sweeps.lock import locked
 from sweeps.results.models import answers_on_disk, model_on_disk, ranked_models, wanted_models
 from sweeps.run.cleaning import USELESS, DiskKeeper, Marks, choose, clear, read_marks
-from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.study import Study
@@ -39,11 +39,9 @@ def draw_store(dice: random.Random) -> tuple[list[Stored], Marks]:
     for number in range(dice.randrange(1, 30)):
         kind = dice.choice(["training", "embeddings", "features", "neighbours", "pack", "index", "new-kind"])
         state = dice.choice(["made", "made", "made", "unfinished", "making", "trash"])
-        digest, used = f"{number:024x}", NOW - dice.random() * 10_000
-        path = Path("/store") / kind / digest
-        things.append(Stored(path, kind, digest, state, dice.randrange(1, 1000), used))  # type: ignore[arg-type]
-    made = [stored.name for stored in things if stored.state == "made"]
-    going_on = [stored.name for stored in things if stored.state == "unfinished" and dice.random() < 0.5]
+        things.append(stored(kind, f"{number:024x}", state, dice.randrange(1, 1000), NOW - dice.random() * 10_000))
+    made = [one.name for one in things if one.state == "made"]
+    going_on = [one.name for one in things if one.state == "unfinished" and dice.random() < 0.5]
     models = dict(zip(dice.sample(made, len(made) // 2), range(1, 99), strict=False))
     return things, Marks(
         kept={*going_on, *(name for name, rank in models.items() if rank <= 2)},
@@ -54,6 +52,11 @@ def draw_store(dice: random.Random) -> tuple[list[Stored], Marks]:
     )
 
 
+def stored(kind: str, digest: str, state: Any, size: int, used: float) -> Stored:
+    """Return a folder of a store that is not there."""
+    return Stored(Path("/store") / kind / digest, kind, digest, state, size, used)
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -> None:
     """Over drawn stores: needed stages stay, what goes was necessary, and what stays fits or is needed."""
@@ -61,43 +64,35 @@ def test_what_is_needed_never_goes_and_the_budget_holds_when_it_can(seed: int) -
     things, marks = draw_store(dice)
     budget = dice.choice([None, 1, dice.randrange(1, 10_000)])
     useless_too = dice.random() < 0.5
-    gone = {stored.path for _, stored in choose(things, marks, budget, useless_too=useless_too)}
-    for stored in things:
-        made, unfinished = stored.state == "made", stored.state == "unfinished"
-        if (
-            ((made or unfinished) and (stored.name in marks.kept or stored.kind == "index"))
-            or (made and stored.used >= marks.in_use_since)
-            or (unfinished and marks.has_unnamed)
-        ):
-            assert stored.path not in gone
-        if made and budget is None and (stored.name in marks.named or marks.has_unnamed):
-            assert stored.path not in gone
-    left = [stored for stored in things if stored.path not in gone]
-    if budget is not None and sum(stored.size for stored in left) > budget:
-        assert all(marks.why(stored) is None for stored in left)
+    gone = {one.path for _, one in choose(things, marks, budget, useless_too=useless_too)}
+    for one in things:
+        made, unfinished = one.state == "made", one.state == "unfinished"
+        is_needed = (made or unfinished) and (one.name in marks.kept or one.kind == "index")
+        may_be_open = (made and one.used >= marks.in_use_since) or (unfinished and marks.has_unnamed)
+        is_named = made and budget is None and (one.name in marks.named or marks.has_unnamed)
+        if is_needed or may_be_open or is_named:
+            assert one.path not in gone
+    left = [one for one in things if one.path not in gone]
     if budget is None:
-        assert gone == {stored.path for stored in things if useless_too and marks.why(stored) in USELESS}
+        assert gone == {one.path for one in things if useless_too and marks.why(one) in USELESS}
+    elif sum(one.size for one in left) > budget:
+        assert all(marks.why(one) is None for one in left)
 
 
 def test_the_readiest_go_first_and_no_more_than_the_budget_asks() -> None:
     """Leftovers, then checkpoints, then the worst models, then what was not used for longest."""
-    order: list[tuple[str, str, float]] = [
-        ("leftover", "making", 0),
-        ("stopped", "unfinished", 0),
-        ("model", "made", 0),
-        ("model", "made", 0),
-        ("unused", "made", -99),
-        ("unused", "made", -1),
+    order = [
+        ("leftover", stored("training", "0", "making", 10, NOW)),
+        ("stopped", stored("training", "1", "unfinished", 10, NOW)),
+        ("model", stored("training", "2", "made", 10, NOW)),
+        ("model", stored("training", "3", "made", 10, NOW)),
+        ("unused", stored("training", "4", "made", 10, NOW - 99)),
+        ("unused", stored("training", "5", "made", 10, NOW - 1)),
     ]
-    things = [
-        Stored(Path(f"/store/training/{place}"), "training", str(place), state, 10, NOW + age)  # type: ignore[arg-type]
-        for place, (_, state, age) in enumerate(order)
-    ]
-    kept = Stored(Path("/store/index/0"), "index", "0", "made", 10, 0.0)
-    marks = Marks(named={stored.name for stored in things}, models={"training/2": 9, "training/3": 7})
-    expected = [(why, stored) for (why, _, _), stored in zip(order, things, strict=True)]
+    kept, things = stored("index", "0", "made", 10, 0.0), [one for _, one in order]
+    marks = Marks(named={one.name for one in things}, models={"training/2": 9, "training/3": 7})
     for count in range(len(order) + 1):
-        assert choose([*reversed(things), kept], marks, 70 - 10 * count, useless_too=False) == expected[:count]
+        assert choose([*reversed(things), kept], marks, 70 - 10 * count, useless_too=False) == order[:count]
 
 
 def fill(folder: Path) -> None:
@@ -110,47 +105,40 @@ def _die(folder: Path) -> None:
     raise RuntimeError
 
 
-def test_a_store_is_listed_with_sizes_and_states(tmp_path: Path) -> None:
-    """Whole stages and unfinished ones are told apart, each with its bytes on disk."""
-    store = StageStore(tmp_path)
-    store.get_or_make("kind", {"a": 1}, fill)
+def test_a_store_is_listed_and_what_is_taken_out_is_made_again(tmp_path: Path) -> None:
+    """Whole and unfinished ones, with their bytes; who has a file of one open reads on, who asks gets it anew."""
+    store, key = StageStore(tmp_path), {"a": 1}
     with pytest.raises(RuntimeError):
         store.get_or_make("kind", {"a": 2}, _die, keep=True)
-    made, unfinished = sorted(list_store(tmp_path), key=lambda stored: stored.state)
-    assert (made.state, unfinished.state) == ("made", "unfinished")
-    assert made.path == store.folder("kind", {"a": 1})
-    assert unfinished.path == store.folder("kind", {"a": 2}).with_suffix(".unfinished")
+    path = store.get_or_make("kind", key, fill)
+    made, unfinished = sorted(list_store(tmp_path), key=lambda one: one.state)
+    assert (made.state, made.path) == ("made", path)
+    assert (unfinished.state, unfinished.path.suffix) == ("unfinished", ".unfinished")
     assert 40_000 <= made.size <= 80_000
-
-
-def test_what_is_taken_out_is_made_again(tmp_path: Path) -> None:
-    """A stage that went leaves nothing behind; who has a file of it open reads on, who asks for it gets it anew."""
-    store = StageStore(tmp_path)
-    with (store.get_or_make("kind", {"a": 1}, fill) / "content").open("rb") as file:
-        assert take_out(list_store(tmp_path)[0])
+    with (path / "content").open("rb") as file:
+        assert take_out(made)
         assert len(file.read()) == 40_000
-    assert list_store(tmp_path) == []
-    store.get_or_make("kind", {"a": 1}, fill)
+    assert list_store(tmp_path) == [unfinished]
+    store.get_or_make("kind", key, fill)
     assert [event.event for event in events_of(store)] == ["made", "made"]
 
 
 def test_what_is_used_since_it_was_listed_or_is_being_made_stays(tmp_path: Path) -> None:
     """Somebody may have it open; its maker holds its lock."""
     store = StageStore(tmp_path)
+    path = store.get_or_make("kind", {"a": 1}, fill)
+    (before,) = list_store(tmp_path)
     store.get_or_make("kind", {"a": 1}, fill)
-    (stored,) = list_store(tmp_path)
-    store.get_or_make("kind", {"a": 1}, fill)
-    assert not take_out(stored)
-    (stored,) = list_store(tmp_path)
-    with FileLock(store.folder("kind", {"a": 1}).with_suffix(".lock")):
-        assert not take_out(stored)
-    assert take_out(stored)
+    assert not take_out(before)
+    (now,) = list_store(tmp_path)
+    with FileLock(path.with_suffix(".lock")):
+        assert not take_out(now)
+    assert take_out(now)
 
 
-def spec_of(**changes: object) -> SweepSpec:
+def spec_of(**changes: Any) -> SweepSpec:
     """Eight searched trials that nothing stops early."""
-    fields = {"family": "transfer", "trials": 8, "search": {"dropout": Range(0.0, 0.5)}}
-    return SweepSpec.model_validate({**fields, "early_stopping": {"enabled": False}, **changes})
+    return study_spec(**{"trials": 8, **changes})
 
 
 def key_of(config: TrialConfig) -> dict[str, object]:
@@ -166,19 +154,17 @@ def out(tmp_path: Path) -> Path:
 
 def make_runs(out: Path, *, names: bool) -> Path:
     """Fill the folder; without ``names`` the trials do not say which stages they used, as in older versions."""
-    folder, spec = out / "mine", spec_of(name="mine")
+    folder, spec, store = out / "mine", spec_of(name="mine"), StageStore(out / "stages")
     with Study.open(folder, spec) as study:
         for place in range(8):
-            asked = study.ask()
-            assert asked is not None
-            store = StageStore(out / "stages")
+            asked, accuracy = ask(study), {"val_accuracy": place / 10}
             with suppress(RuntimeError):
                 store.get_or_make("training", key_of(asked.config), fill if place < 6 else _die, keep=True)
-            used = store.take_used() if names else {}
-            study.report(asked.number, Measurement(1, {"val_accuracy": place / 10}, stages=used))
+            used = store.take_used()
+            study.report(asked.number, Measurement(1, accuracy, stages=used if names else {}))
             if place < 6:
                 model = store.folder("training", key_of(asked.config)).relative_to(store.root).as_posix()
-                study.tell_complete(asked.number, {"val_accuracy": place / 10}, 2, 1.0, {"model": model})
+                study.tell_complete(asked.number, {"metrics": accuracy, "epochs": 2, "model": model})
             elif place == 6:
                 study.tell_failed(asked.number, "it failed")
         study.release()
@@ -198,23 +184,22 @@ def left(out: Path) -> set[str]:
 
 
 def test_only_what_is_of_no_use_goes_without_a_budget_and_the_worst_models_with_one(out: Path) -> None:
-    """A failed trial's checkpoint goes at once; the best models and an unfinished trial's checkpoint stay for ever."""
+    """A failed trial's checkpoint goes at once; the best models and an unfinished trial's checkpoint stay for ever.
+
+    What a dry run tells is what happens.
+    """
     before = left(out)
-    assert {what: len(sizes) for what, sizes in clear(out).removed.items()} == {"stopped": 1}
+    told = clear(out, dry_run=True)
+    assert left(out) == before
+    cleared = clear(out)
+    assert cleared.as_dict() == {**told.as_dict(), "dry_run": False}
+    assert {what: len(sizes) for what, sizes in cleared.removed.items()} == {"stopped": 1}
     assert (len(left(out)), left(out) < before) == (7, True)
     models = [Path(model).name for model in ranked_models(records_of(out))]
     for keep in (5, 2):
         assert clear(out, disk=1, keep=keep).is_too_much
         assert {name for name in left(out) if not name.endswith(".unfinished")} == set(models[:keep])
         assert sum(name.endswith(".unfinished") for name in left(out)) == 1
-
-
-def test_a_dry_run_tells_the_same_and_removes_nothing(out: Path) -> None:
-    """What is told beforehand is what happens."""
-    before = left(out)
-    told = clear(out, disk=1, dry_run=True)
-    assert left(out) == before
-    assert clear(out, disk=1).as_dict() == {**told.as_dict(), "dry_run": False}
 
 
 def test_a_sweep_that_is_gone_claims_nothing_and_one_that_cannot_be_read_everything(out: Path) -> None:
@@ -239,8 +224,7 @@ def test_stages_that_a_record_names_are_claimed(out: Path) -> None:
     named, prepared, nobodys = (StageStore(out / "stages").folder("pack", {"name": name}) for name in names)
     write_file(out / "mine", "sweep", None, [spec_of(name="mine")], [f"pack/{prepared.name}"])
     with Study.open(out / "mine", spec_of(name="mine")) as study:
-        asked = study.ask()
-        assert asked is not None
+        asked = ask(study)
         study.report(asked.number, Measurement(2, {"val_accuracy": 0.1}, stages={f"pack/{named.name}": 1.0}))
         study.release()
     assert {what: len(sizes) for what, sizes in clear(out).removed.items()} == {"stopped": 1, "unclaimed": 1}
@@ -266,9 +250,8 @@ def test_every_sweep_of_the_folder_is_asked(out: Path) -> None:
     worst = min((r for r in records_of(out) if r.model), key=lambda record: record.metrics["val_accuracy"])
     other = spec_of(name="other", trials=1, search={}, fixed={"dropout": worst.config["dropout"]})
     with Study.open(out / "other", other) as study:
-        asked = study.ask()
-        assert asked is not None
-        study.tell_complete(asked.number, {"val_accuracy": 0.9}, 2, 1.0, {"model": worst.model})
+        asked = ask(study)
+        study.tell_complete(asked.number, {"metrics": {"val_accuracy": 0.9}, "epochs": 2, "model": worst.model})
     write_file(out / "other", "sweep", None, [other])
     clear(out, disk=1, keep=1)
     assert Path(worst.model).name in left(out)
@@ -351,10 +334,11 @@ def test_the_status_tells_what_cached_stages_saved(tmp_path: Path, run: Callable
     """How often trials found one that another had made, and the seconds of making that this took nobody."""
     with Study.open(tmp_path / "runs" / "mine", spec_of(name="mine")) as study:
         for _ in range(3):
-            asked, store = study.ask(), StageStore(tmp_path / "runs" / "stages")
-            assert asked is not None
+            asked, store = ask(study), StageStore(tmp_path / "runs" / "stages")
             store.get_or_make("pack", {"size": 64}, lambda _: time.sleep(0.2))
-            study.tell_complete(asked.number, {"val_accuracy": 0.1}, 1, 1.0, {"stages": store.take_used()})
+            study.tell_complete(
+                asked.number, {"metrics": {"val_accuracy": 0.1}, "epochs": 1, "stages": store.take_used()}
+            )
     write_file(tmp_path / "runs" / "mine", "sweep", None, [spec_of(name="mine")])
     assert "\n  Cached stages were found 2 times, which saved 0.4 s of computing.\n" in run("status")[1]
     (value,) = json.loads(run("status", "--json")[1])["sweeps"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,16 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import trial_record
+from rich.console import Console
 from scipy.stats import binomtest
 
 from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import wilson_interval
+from sweeps.cli.summary import print_outcome
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Registered, SweepResult, TestEvaluation
-from sweeps.run.comparison import compare, sweep_json
-from sweeps.trial import Status, TrialRecord
+from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Together, compare, sweep_json
+from sweeps.text import Column
+from sweeps.trial import TrialRecord
 
 IMAGES = 200
 
@@ -27,11 +32,9 @@ IMAGES = 200
 def trial(number: int, accuracy: float | None, *, derived_from: int | None = None, **settings: Any) -> TrialRecord:
     """Return a complete trial, or a failed one without accuracy."""
     family = "retrieval" if derived_from is not None or "k" in settings else "transfer"
-    params = TrialConfig.model_validate({"family": family, **settings}).model_dump()
-    metrics = {} if accuracy is None else {"val_accuracy": accuracy}
-    status: Status = "failed" if accuracy is None else "complete"
-    reason = "the loss became NaN" if accuracy is None else ""
-    return TrialRecord(number, None, {}, params, status, metrics, 1, 2.0, reason, derived_from=derived_from)
+    failed = {"status": "failed", "reason": "the loss became NaN"} if accuracy is None else {}
+    config = {"dropout": TrialConfig().dropout, "family": family, **settings}
+    return trial_record(number, accuracy, config=config, derived_from=derived_from, **failed)
 
 
 def sweep(
@@ -146,6 +149,25 @@ def test_top_rows_have_the_best_of_each_network_and_what_differs_between_sweeps(
     (group,) = compare([one, other], {})
     tops = [[row.settings for row in group.top(result, 1)] for result in group.sweeps]
     assert tops == [[{"dropout": 0.3}], [{"optimizer": "sgd"}]]
+
+
+@pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, WINNER_COLUMNS)])
+def test_the_table_has_a_row_for_each_family(width: int, columns: list[Column[SweepResult]]) -> None:
+    """A family without a winner has dashes, and keeps the job from being whole; a narrow terminal cuts nothing off."""
+    won = {"transfer": trial(0, 0.731), "retrieval": trial(0, 0.7, k=3)}
+    results = {family: sweep(family, best, test=0.731) for family, best in won.items()}
+    assert Together("job", 7e4, results).is_whole
+    together = Together("job", 7e4, {**results, "scratch": sweep("none", trial(0, None, family="scratch"))})
+    assert not together.is_whole
+    assert "| scratch | none | – | – | – | 1 | 10.0 s | – |" in together.markdown().splitlines()
+    file = io.StringIO()
+    print_outcome(Console(file=file, width=width), Path("runs"), together)
+    text = file.getvalue().partition("the winners of all families, in 19 h 26 min\n")[2].partition("\n\n")[0]
+    assert "…" not in text
+    assert all(column.title in text.splitlines()[0] for column in columns)
+    assert all(word in text for word in ("73.1% ±8.6", "73.1% ±50.0", "carsweep-transfer 3", "–"))
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
 
 
 Run = Callable[..., tuple[int, str, str]]

@@ -190,26 +190,18 @@ def test_no_network_of_the_packaged_searches_is_too_large_for_its_images():
 
 
 def test_retrieval_trials_share_what_they_have_in_common():
-    """Trials that differ in k train, embed and search once; frozen ones train nothing; whitening takes time."""
+    """Trials that differ in k train and embed once; frozen ones train nothing."""
     experiments = "experiments=[retrieval/resnet50-k3-euclidean, retrieval/resnet50-k10-euclidean]"
     work = work_of(experiments, family="retrieval", trials=2)
-    assert [work[kind].count for kind in ("training", "embeddings", "neighbours")] == [1, 1, 1]
+    assert [work[kind].count for kind in ("training", "embeddings")] == [1, 1]
     alone = work_of("experiments=[transfer/finetuned]", "batch_size=64", trials=1)
     assert work["training"].seconds == alone["training"].seconds
     assert work["embeddings"].seconds == pytest.approx((6_922 + 1_222) / 51.0)
     assert work["embeddings"].disk_bytes == 3 * (6_922 + 1_222) * 2048 * 4
     sets = ("unfreezing=frozen", "experiments=[]", "backbone=resnet50", "flip=true", "augmentation_strength=1.0")
     frozen = work_of(*sets, family="retrieval", trials=12)
-    assert set(frozen) == {"pack", "embeddings", "neighbours", "test"}
-    assert frozen["embeddings"].count == 1 < frozen["neighbours"].count <= 12
-
-    def neighbours(whitening, train=6_922):
-        alike = (*sets, "pooling=gem", "l2_normalize=true", f"whitening={whitening}")
-        return work_of(*alike, family="retrieval", trials=3, summary=summary_of(train=train))["neighbours"]
-
-    assert neighbours("none").count == 1
-    assert neighbours("none").seconds < neighbours("lda").seconds
-    assert neighbours("none", 2 * 6_922).seconds == pytest.approx(2 * neighbours("none").seconds)
+    assert set(frozen) == {"pack", "embeddings", "test"}
+    assert frozen["embeddings"].count == 1
 
 
 def test_confirmation_and_refit_are_counted():

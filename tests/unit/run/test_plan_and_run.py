@@ -136,14 +136,6 @@ def test_a_plan_counts_the_demo_as_its_run_does() -> None:
     assert (len(train), len(validation)) == (expected.train, expected.validation)
 
 
-@pytest.mark.slow
-def test_a_plan_of_the_drawn_demo_tells_what_it_told_before(run: Run) -> None:
-    """Drawing and reading the demo cars changes none of the numbers."""
-    before, read = (json.loads(run("run", "transfer", "--dry-run", "--json", *more)[1]) for more in ([], ["--read"]))
-    assert before["data"] == read["data"]
-    assert (before["images_read"], read["images_read"]) == (False, True)
-
-
 def test_a_sweep_does_not_go_on_with_other_images(tmp_path: Path) -> None:
     """Be they changed, or demo cars that an older version drew: nothing but a new sweep helps."""
     stages, folder = StageStore(tmp_path / "stages"), tmp_path / "old"

@@ -11,113 +11,31 @@ from typing import Any
 
 import pytest
 
-from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
-from carcls.errors import InputError, SpecError
 from sweeps.results.result import TestEvaluation
 from sweeps.run.command import Command, chosen_experiments, specs_of_experiments
-from sweeps.run.reproduction import Reproduced, Reproduction, reproduced, reproduction_of
+from sweeps.run.reproduction import Reproduced, Reproduction, reproduction_of
 from sweeps.spec.documented import EXPERIMENTS, LEAK_MARK, find_experiment
-from sweeps.spec.spec import SweepSpec
 from sweeps.trial import Status, TrialRecord
 
 NAMES = [experiment.name for experiment in EXPERIMENTS]
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def specs_of(
-    *sets: str, experiments: tuple[str, ...] = (), demo: bool = False, **overrides: object
-) -> dict[str, SweepSpec]:
-    """Return the specs of a reproduction on data of the user's, by family."""
-    chosen = chosen_experiments(experiments, None)
-    given = {"data": "/cars", **overrides}
-    specs = specs_of_experiments(chosen, name="mine", sets=sets, overrides=given, demo_scale=demo)
-    return {spec.family: spec for spec in specs}
-
-
-def test_all_nine_are_chosen_when_none_is_named() -> None:
-    """Names come in the documented order, whatever order they were asked for; a family means its three."""
-    assert [e.name for e in chosen_experiments((), None)] == NAMES
-    assert [e.name for e in chosen_experiments((), "scratch")] == NAMES[6:]
-    asked = ("scratch/basic", "transfer/frozen", "scratch/basic")
-    assert [e.name for e in chosen_experiments(asked, None)] == ["transfer/frozen", "scratch/basic"]
-
-
-def test_an_experiment_of_another_family_cannot_be_chosen() -> None:
-    """It is named, with the remedy."""
-    with pytest.raises(InputError, match=r"family scratch, got 'transfer/frozen'\. Leave --family out"):
-        chosen_experiments(("scratch/basic", "transfer/frozen"), "scratch")
-
-
-def test_at_the_documented_scale_nothing_differs_from_the_documentation() -> None:
-    """Each family's sweep has its experiments with exactly their settings, and nothing to search or stop."""
-    specs = specs_of()
-    assert list(specs) == ["transfer", "retrieval", "scratch"]
-    for family, spec in specs.items():
-        assert (spec.name, spec.trials, spec.search, spec.starts) == (f"mine-{family}", 3, {}, ())
-        assert not spec.early_stopping.enabled
-        for name, config in spec.experiment_configs():
-            documented = {**find_experiment(name).settings, "family": family}
-            assert config.canonical() == TrialConfig.model_validate(documented).canonical()
-            assert spec.changed_settings(name) == {}
-
-
-def test_every_changed_setting_is_told_where_it_means_something() -> None:
-    """What is run otherwise than documented has both values; what cannot matter is not listed. One sweep a family."""
-    specs = specs_of("unfreezing=full", "k=5", "width=8", "epochs=4", "weights=random")
-    for name in specs["scratch"].experiments:
-        assert specs["scratch"].changed_settings(name) == {"width": (32, 8), "epochs": (40, 4)}
-    spec = specs_of("loss=cosine", "backbone_lr=0.01")["transfer"]
-    assert spec.changed_settings("transfer/frozen") == {"loss": ("cross_entropy", "cosine")}
-    assert set(spec.changed_settings("transfer/finetuned")) == {"loss", "backbone_lr"}
-    (only,) = specs_of(experiments=(NAMES[5],)).values()
-    assert (only.family, only.experiments, only.trials) == ("retrieval", (NAMES[5],), 1)
-
-
-def test_the_scale_of_the_demo_is_that_of_its_presets() -> None:
-    """--scale demo takes its small networks and images on own data, settings go on top; without data it is the demo."""
-    specs = specs_of("epochs=2", demo=True)
-    assert specs["transfer"].fixed["backbone"] == "efficientnet_lite0"
-    assert specs["scratch"].fixed["image_size"] < 100
-    assert {(spec.fixed["epochs"], spec.data.path) for spec in specs.values()} == {(2, "/cars")}
-    for sets, small in (((), True), (("data.path=/cars",), False)):
-        spec = specs_of(*sets, experiments=("scratch/basic",), data=None)["scratch"]
-        assert ("image_size" in spec.fixed) == (spec.data.path is None) == small
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("trials=5", "--set trials"),
-        ("search.dropout=[0.1, 0.2]", "--set search.dropout"),
-        ("experiments=[transfer/frozen]", "--set experiments"),
-        ("config.width=8", "--set config.width"),
-        ("k=5", "scratch"),
-        ("epochs=0", "epochs"),
-        ("dropuot=0.1", "Did you mean dropout?"),
-    ],
-)
-def test_a_set_that_cannot_be_meant_is_refused(text: str, words: str) -> None:
-    """What would change nothing is told, like any other mistake, before anything runs."""
-    with pytest.raises(SpecError) as caught:
-        specs_of(text, experiments=("scratch/basic",))
-    assert words in str(caught.value)
-
-
-def row(name: str, test: dict[str, float] | str | None = None, **config: Any) -> Reproduced:
+def row(name: str, test: dict[str, float] | str | None = None) -> Reproduced:
     """Return an experiment that came out at half of everything, or so, or that failed, on 8,041 test images."""
     if not isinstance(test, str):
         shares = test or dict.fromkeys(("loss", "accuracy", "f1", "precision", "recall"), 0.5)
         test = TestEvaluation({f"test_{measure}": value for measure, value in shares.items()}, (0.489, 0.511), 8041)
     status: Status = "failed" if isinstance(test, str) else "complete"
-    record = TrialRecord(0, name, {}, config, status, {"val_accuracy": 0.6}, 1, 1.0)
-    return reproduced(specs_of(experiments=(name,))[name.partition("/")[0]], name, record, test)
+    record = TrialRecord(0, name, {}, {}, status, {"val_accuracy": 0.6}, 1, 1.0)
+    return Reproduced(find_experiment(name), {}, record, test)
 
 
 def reproduction(*rows: Reproduced, **changes: Any) -> Reproduction:
     """Return a reproduction on Stanford Cars."""
     splits = {"train": 6922, "validation": 1222, "test": 8041}
-    best = {row.family: row.name for row in rows}
+    best = {row.experiment.family: row.experiment.name for row in rows}
     return replace(Reproduction("mine", "stanford_cars", False, splits, 196, True, rows, best), **changes)
 
 
@@ -170,7 +88,7 @@ def test_the_best_of_a_family_is_the_best_by_validation() -> None:
 
 
 def test_what_differs_is_told_under_its_table() -> None:
-    """Each change has its sentence, with the experiments that it is a change of; micro-batches are one."""
+    """Each change has its sentence, with the experiments that it is a change of."""
     shared = {"backbone": ("resnet50", "efficientnet_lite0"), "epochs": (10, 2)}
     first = replace(row("transfer/frozen"), changed=shared)
     second = replace(row("transfer/finetuned"), changed={**shared, "dropout": (0.5, 0.1)})
@@ -179,18 +97,18 @@ def test_what_differs_is_told_under_its_table() -> None:
     assert "- all: epochs 2 instead of 10." in lines
     assert "- finetuned: dropout 0.1 instead of 0.5." in lines
     assert "instead of" not in reproduction(row("transfer/frozen")).markdown()
-    assert row("transfer/frozen", micro_batch=8).changed == {"micro_batch": (None, 8)}
 
 
 def test_an_experiment_in_micro_batches_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial that ran out of memory was given smaller parts: its experiment was run."""
     name = "transfer/frozen"
-    spec = specs_of(experiments=(name,))["transfer"]
+    chosen, data = chosen_experiments([name], None), {"data": "/cars"}
+    (spec,) = specs_of_experiments(chosen, name="mine", sets=(), overrides=data, demo_scale=False)
     ((_, config),) = spec.experiment_configs()
     given = {**config.model_dump(), "micro_batch": 8}
     record = TrialRecord(0, name, {}, given, "complete", {"val_accuracy": 0.6}, 1, 1.0)
-    data = DataSummary("cars", "d", 9, 2, {"train": 3, "validation": 3, "test": 3})
-    result = SimpleNamespace(sweep=spec.name, family="transfer", trials=(record,), data=data)
+    images = DataSummary("cars", "d", 9, 2, {"train": 3, "validation": 3, "test": 3})
+    result = SimpleNamespace(sweep=spec.name, family="transfer", trials=(record,), data=images)
     dataset = SimpleNamespace(manifest=SimpleNamespace(images=()))
     monkeypatch.setattr("sweeps.run.reproduction.Dataset.load", lambda _: dataset)
     tests = {name: TestEvaluation({"test_accuracy": 0.5}, (0.4, 0.6), 3)}

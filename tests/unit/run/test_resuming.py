@@ -70,7 +70,7 @@ def train(study: Study, asked: Asked) -> None:
             return
     metrics = {"val_accuracy": accuracy(asked, EPOCHS)}
     siblings = [{"settings": {"dropout": asked.config.dropout / 2}, "metrics": metrics}]
-    study.tell_complete(asked.number, metrics, EPOCHS, 1.0, {"model": "m", "siblings": siblings})
+    study.tell_complete(asked.number, {"metrics": metrics, "epochs": EPOCHS, "model": "m", "siblings": siblings})
 
 
 def plain(records: tuple[TrialRecord, ...] | list[TrialRecord]) -> list[TrialRecord]:
@@ -318,7 +318,7 @@ def test_what_took_over_a_failure_takes_over_what_comes_after_it(tmp_path: Path)
     assert [journal.count(f"no room, time {time}") for time in range(3)] == [1, 1, 1]
     with Study.open(tmp_path, spec, edits=[]) as study:
         assert study.ask() == asked
-        study.tell_complete(0, {"val_accuracy": 0.5}, EPOCHS, 1.0, {})
+        study.tell_complete(0, {"metrics": {"val_accuracy": 0.5}, "epochs": EPOCHS})
         (record,) = study.records()
     assert record.duplicates
     assert (record.status, record.metrics["val_accuracy"]) == ("complete", 0.5)

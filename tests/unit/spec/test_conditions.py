@@ -235,7 +235,7 @@ def test_verdicts_after_reopening_are_those_of_an_undisturbed_study(tmp_path: Pa
                 if is_stopped:
                     study.tell_pruned(number)
                 elif epoch == 5:
-                    study.tell_complete(number, {"val_accuracy": accuracy}, 6, 1.0, {"model": "m"})
+                    study.tell_complete(number, {"metrics": {"val_accuracy": accuracy}, "epochs": 6, "model": "m"})
                 if is_stopped or epoch == 5:
                     del epochs[number]
         study.close()

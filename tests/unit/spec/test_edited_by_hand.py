@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from helpers import run_study, study_spec
 
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, MISTAKE, run_command
 from sweeps.run.check import fit_to_data
 from sweeps.run.remembered import recall
 from sweeps.spec.loading import load_spec
-from sweeps.spec.space import Choice, Range
+from sweeps.spec.space import Choice
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import JOB, SWEEP, write_file
 from sweeps.study.records import read_history
@@ -22,23 +23,25 @@ from sweeps.study.study import Study
 
 def spec_of(name: str, data: Path | None = None) -> SweepSpec:
     """Return the spec of a sweep of two trials."""
-    fields = {"name": name, "family": "transfer", "trials": 2, "search": {"dropout": Range(0.0, 0.5)}}
-    return SweepSpec.model_validate({**fields, "data": {"path": str(data) if data else None}})
+    return study_spec(name=name, trials=2, data={"path": str(data) if data else None})
 
 
 def begin(folder: Path, spec: SweepSpec, edits: Sequence[str] | None = None) -> None:
-    """Ask the sweep's trials, and tell that they are complete."""
+    """Complete the sweep's trials."""
     write_file(folder, "sweep", None, [spec])
     with Study.open(folder, spec, edits=edits) as study:
-        while (asked := study.ask()) is not None:
-            study.tell_complete(asked.number, {"val_accuracy": asked.config.dropout}, 10, 1.0, {})
+        run_study(study, lambda asked: {"val_accuracy": asked.config.dropout})
 
 
 def edit(file: Path, before: str, after: str) -> None:
     """Do what an editor does."""
-    text = file.read_text()
-    assert before in text
-    file.write_text(text.replace(before, after))
+    assert before in file.read_text()
+    file.write_text(file.read_text().replace(before, after))
+
+
+def resume(out: Path, *words: str) -> int:
+    """Say ``carsweep resume mine``; return its exit code."""
+    return run_command(carsweep, ["resume", "mine", *words, "--out", str(out)])
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,7 @@ def test_other_settings_are_told_and_noted_once(
     """The command says so before anything starts, status ever after, and the next command has nothing to say."""
     begin(tmp_path / "mine", spec_of("mine"))
     edit(tmp_path / "mine" / SWEEP, before, after)
-    assert run_command(carsweep, ["resume", "mine", "--dry-run", "--out", str(tmp_path)]) == DONE
+    assert resume(tmp_path, "--dry-run") == DONE
     assert "changed: sweep.json by hand" in capfd.readouterr().err
     command = recall(tmp_path, "mine")
     begin(tmp_path / "mine", command.specs[0], edits=command.changes)
@@ -71,7 +74,7 @@ def test_what_would_make_scores_incomparable_is_refused(
     """Exit code 2, and one line with the setting, the file and what was there; no other sweep begins."""
     begin(tmp_path / "mine", spec_of("mine"))
     edit(tmp_path / "mine" / SWEEP, f'"{name}": {json.dumps(before)}', f'"{name}": {json.dumps(after)}')
-    assert run_command(carsweep, ["resume", "mine", "--out", str(tmp_path)]) == MISTAKE
+    assert resume(tmp_path) == MISTAKE
     (told,) = capfd.readouterr().err.splitlines()
     assert told.startswith(f"carsweep: {name} in {tmp_path / 'mine' / SWEEP} must")
     assert str(before) in told
@@ -109,12 +112,11 @@ def test_images_that_are_gone_are_asked_for_where_they_were_moved(
     here, there = tmp_path / "here", tmp_path / "my there"
     there.mkdir()
     begin(tmp_path / "mine", spec_of("mine", here))
-    assert run_command(carsweep, ["resume", "mine", "--out", str(tmp_path)]) == MISTAKE
+    assert resume(tmp_path) == MISTAKE
     (told,) = capfd.readouterr().err.splitlines()
     assert "carsweep resume mine --set data.path=NEW" in told
     assert f"ln -s NEW {here}" in told
-    moved = ["resume", "mine", "--dry-run", "--out", str(tmp_path), "--set", f"data.path={there}"]
-    assert run_command(carsweep, moved) == DONE
+    assert resume(tmp_path, "--dry-run", "--set", f"data.path={there}") == DONE
     assert f"changed: data.path {here} -> {there}" in capfd.readouterr().err
     here.symlink_to(there)
-    assert run_command(carsweep, ["resume", "mine", "--dry-run", "--out", str(tmp_path)]) == DONE
+    assert resume(tmp_path, "--dry-run") == DONE

@@ -40,7 +40,6 @@ def test_limits_are_read_with_their_units(text: str, metric: str, bound: float) 
     ("text", "said"),
     [
         ("predict_ms", "must be NAME <= NUMBER"),
-        ("predict_ms == 5", "must be NAME <= NUMBER"),
         ("parmeters <= 5", "Did you mean parameters?"),
         ("parameters <= 5ms", "must have a unit of parameters"),
         ("accuracy >= 70", "a share in \\[0, 1\\] or a percentage"),
@@ -55,25 +54,15 @@ def test_mistakes_in_limits_are_named(text: str, said: str) -> None:
         parse_constraint(text)
 
 
-@given(
-    st.text(max_size=40)
-    | st.builds(
-        "{} {} {}{}".format,
-        st.sampled_from(["accuracy", "predict_ms", "parameters", "x"]),
-        st.sampled_from(["<=", "<", ">=", ">", "="]),
-        st.text("0123456789.eE+-", max_size=14),
-        st.sampled_from(["", "M", "k", "%", "ms", "s", "q"]),
-    )
-)
+@given(st.text(max_size=40) | st.from_regex(r"(accuracy|predict_ms|parameters|x) (<=?|>=?|=) [0-9.eE+-]*[Mk%msq]*"))
 def test_any_text_is_a_limit_or_a_mistake(text: str) -> None:
     """No text ends in anything but a limit that reads back, or one sentence."""
-    mistake = ""
     try:
         constraint = parse_constraint(text)
     except ValueError as error:
-        mistake = str(error)
-    assert mistake[:5] in ("", "must ")
-    assert mistake or parse_constraint(str(constraint)) == constraint
+        assert str(error).startswith("must ")  # noqa: PT017 - either this or a limit
+    else:
+        assert parse_constraint(str(constraint)) == constraint
 
 
 @given(st.floats(1e-3, 1e12), st.floats(1e-3, 1e12), st.sampled_from(["<=", "<", ">=", ">"]))

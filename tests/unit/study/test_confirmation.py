@@ -187,7 +187,7 @@ def test_a_killed_driver_repeats_only_what_is_missing(tmp_path: Path) -> None:
     spec = spec_of()
     with confirming(tmp_path, spec) as study:
         first, begun = ask(study), ask(study)
-        study.tell_complete(first.number, {"val_accuracy": 0.5}, 1, 1.0, {})
+        study.tell_complete(first.number, {"metrics": {"val_accuracy": 0.5}, "epochs": 1})
     with Study.open(tmp_path, spec) as study:
         assert not study.has_work
         assert study.ask() is None
@@ -220,7 +220,7 @@ def test_confirming_runs_are_never_pruned_and_prune_nobody(tmp_path: Path) -> No
         for accuracy in (0.0, 1.0, 1.0, 1.0):
             asked = ask(study)
             assert not study.report(asked.number, Measurement(1, {"val_accuracy": accuracy}))
-            study.tell_complete(asked.number, {"val_accuracy": 1.0}, 3, 1.0, {})
+            study.tell_complete(asked.number, {"metrics": {"val_accuracy": 1.0}, "epochs": 3})
     # The best in two goes on: 0.9 is second to none of the search, but would be fourth to the runs with fresh seeds.
     stopping = EarlyStopping(min_epochs=1, reduction=2)
     with Study.open(tmp_path, spec_of(config={"epochs": 3}, trials=5, early_stopping=stopping), edits=[]) as study:
@@ -246,7 +246,7 @@ def test_nothing_is_derived_from_a_confirming_run(tmp_path: Path) -> None:
     with confirming(tmp_path, spec) as study:
         before = study.records()
         sibling = {"settings": {"k": 9}, "metrics": {"val_accuracy": 1.0}}
-        study.tell_complete(ask(study).number, {"val_accuracy": 0.5}, 1, 1.0, {"siblings": [sibling]})
+        study.tell_complete(ask(study).number, {"metrics": {"val_accuracy": 0.5}, "epochs": 1, "siblings": [sibling]})
     with Study.open(tmp_path, spec) as study:
         assert study.records()[:-1] == before
         assert all(record.config["k"] != 9 for record in study.records())

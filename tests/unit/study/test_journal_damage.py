@@ -39,7 +39,7 @@ def go_on(folder: Path, trials: int) -> None:
             if asked.number == 1:
                 study.tell_failed(asked.number, "the disk is full", "disk_full")
             else:
-                study.tell_complete(asked.number, {"val_accuracy": asked.config.dropout}, 10, 1.0, {})
+                study.tell_complete(asked.number, {"metrics": {"val_accuracy": asked.config.dropout}, "epochs": 10})
 
 
 def plain(folder: Path) -> list[TrialRecord]:

@@ -59,7 +59,7 @@ def test_a_record_names_the_stages_that_its_trial_used(tmp_path: Path) -> None:
         assert ask(study).number == number
         study.report(number, epoch(1, head=2.0, other=4.0))
         assert study.record(number).stages == {"pack": 3.0, "head": None, "other": 4.0}  # that epoch was told before
-        study.tell_complete(number, {"val_accuracy": 0.5}, 2, 1.0, {"stages": {"costs": 1.0}})
+        study.tell_complete(number, {"metrics": {"val_accuracy": 0.5}, "epochs": 2, "stages": {"costs": 1.0}})
     (record,) = read_history(tmp_path).records
     assert record.stages == {"pack": 3.0, "head": None, "other": 4.0, "costs": 1.0}
     assert record.saved == 8.0

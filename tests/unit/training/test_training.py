@@ -1,6 +1,7 @@
 """The training loop: cached equals computed, resumed equals uninterrupted, frozen stays frozen, NaN stops."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.training import loop
 from carcls.training.checkpoint import load_model
-from carcls.training.embeddings import Embedder, FrozenFeatures
+from carcls.training.embeddings import Embedder, frozen_features
 from carcls.training.images import ImageSource, batches
 from carcls.training.loop import Trainer, micro_batches
 
@@ -61,7 +62,7 @@ def _trainer(config: TrialConfig, store: StageStore | None = None, train: int = 
     rows, features = np.arange(IMAGES), None
     if store:
         embedder = Embedder(store, lambda: build_backbone_of(config), lambda _: images, "fp32", 8)
-        features = FrozenFeatures(embedder, {"data": "tints"})
+        features = partial(frozen_features, embedder, {"data": "tints"})
     return Trainer(config, classifier, images, rows % CLASSES, rows[:train], rows[28:], "fp32", features)
 
 

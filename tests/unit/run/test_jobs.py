@@ -1,30 +1,25 @@
-"""All families as one job: who gets which settings, how trials and hours are divided, and the table at the end."""
+"""Jobs of several sweeps: who gets which settings and experiments, and how trials and budgets are divided."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from carcls.catalog import FAMILIES
-from carcls.data.config import DataSummary
-from carcls.errors import SpecError
-from sweeps.cli.summary import print_outcome
-from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.result import Registered, SweepResult, TestEvaluation
-from sweeps.run.command import specs_of_all
-from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Together
+from carcls.config import TrialConfig
+from carcls.errors import InputError, SpecError
+from sweeps.run.command import chosen_experiments, specs_of_all, specs_of_experiments
 from sweeps.run.several import with_share
+from sweeps.spec.documented import EXPERIMENTS, find_experiment
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import read_file, write_file
-from sweeps.text import Column
-from sweeps.trial import TrialRecord
+
+NAMES = [experiment.name for experiment in EXPERIMENTS]
 
 
 def specs(*sets: str, trials: int | None = None, **overrides: object) -> dict[str, SweepSpec]:
@@ -63,19 +58,6 @@ def test_settings_and_experiments_reach_the_families_that_they_mean_something_in
     assert own == [("transfer/frozen", "transfer/finetuned"), (), ("scratch/basic",)]
 
 
-def result(family: str, accuracy: float | None = None, **changes: Any) -> SweepResult:
-    """Return the result of a family with a winner, or without one."""
-    trials, test, registered = (), None, None
-    if accuracy is not None:
-        metrics = {"val_accuracy": accuracy}
-        trials = (TrialRecord(0, f"{family}/densenet121-k7-cosine", {}, {}, "complete", metrics, 1, 1.0),)
-        test = TestEvaluation({"test_accuracy": accuracy, "test_f1": accuracy}, (accuracy - 0.01, accuracy + 0.01), 9)
-        registered = Registered(f"carsweep-{family}", "12", "challenger", "")
-    data, winner = DataSummary("cars", "d", 0, 0, {"validation": 1900}), None if accuracy is None else 0
-    made = SweepResult("a", family, "/", data, Leaderboard(trials), winner, test, registered, "", 7e4)
-    return replace(made, **changes)
-
-
 @pytest.mark.parametrize(
     ("spent", "left", "share"),
     [
@@ -90,7 +72,7 @@ def test_families_share_what_is_left(
 ) -> None:
     """Of 6 hours, 100 epochs and 10 in money each family gets an equal part of what is left when it begins."""
     hours, epochs, cost = spent
-    before = [result("transfer", spent={"epochs": epochs - 5, "cost": cost}), result("scratch", spent={"epochs": 5})]
+    before: list[Any] = [SimpleNamespace(spent=own) for own in ({"epochs": epochs - 5, "cost": cost}, {"epochs": 5})]
     spec = specs(hours=6.0, epochs_budget=100, price="1/hour", max_cost=10.0)["retrieval"]
     given = with_share(spec, hours, before, left)
     assert (given.hours, given.epochs_budget, given.max_cost) == share
@@ -99,22 +81,83 @@ def test_families_share_what_is_left(
     assert read_file(tmp_path).read_specs() == (given,)
 
 
-@pytest.mark.parametrize(("width", "columns"), [(80, NARROW_COLUMNS), (120, WINNER_COLUMNS)])
-def test_the_table_has_a_row_for_each_family(width: int, columns: list[Column[SweepResult]]) -> None:
-    """A family without a winner has dashes, and keeps the job from being whole; a narrow terminal cuts nothing off."""
-    results = {"transfer": result("transfer", 0.731), "retrieval": result("retrieval", 0.7)}
-    assert Together("job", 7e4, results).is_whole
-    together = Together("job", 7e4, {**results, "scratch": result("scratch")})
-    assert not together.is_whole
-    assert "| scratch | none | – | – | – | 0 | 19 h 26 min | – |" in together.markdown().splitlines()
-    file = io.StringIO()
-    print_outcome(Console(file=file, width=width), Path("runs"), together)
-    text = file.getvalue().partition("the winners of all families, in 19 h 26 min\n")[2].partition("\n\n")[0]
-    assert "…" not in text
-    assert all(column.title in text.splitlines()[0] for column in columns)
-    assert all(word in text for word in ("73.1% ±2.0", "73.1% ±1.0", "carsweep-retrieval 12", "–"))
-    assert max(len(line) for line in text.splitlines()) <= width
-    assert not [line for line in text.splitlines() if line != line.rstrip()]
+def reproduction_specs(
+    *sets: str, experiments: tuple[str, ...] = (), demo: bool = False, **overrides: object
+) -> dict[str, SweepSpec]:
+    """Return the specs of a reproduction on data of the user's, by family."""
+    chosen = chosen_experiments(experiments, None)
+    given = {"data": "/cars", **overrides}
+    specs = specs_of_experiments(chosen, name="mine", sets=sets, overrides=given, demo_scale=demo)
+    return {spec.family: spec for spec in specs}
+
+
+def test_all_nine_are_chosen_when_none_is_named() -> None:
+    """Names come in the documented order, whatever order they were asked for; a family means its three."""
+    assert [e.name for e in chosen_experiments((), None)] == NAMES
+    assert [e.name for e in chosen_experiments((), "scratch")] == NAMES[6:]
+    asked = ("scratch/basic", "transfer/frozen", "scratch/basic")
+    assert [e.name for e in chosen_experiments(asked, None)] == ["transfer/frozen", "scratch/basic"]
+
+
+def test_an_experiment_of_another_family_cannot_be_chosen() -> None:
+    """It is named, with the remedy."""
+    with pytest.raises(InputError, match=r"family scratch, got 'transfer/frozen'\. Leave --family out"):
+        chosen_experiments(("scratch/basic", "transfer/frozen"), "scratch")
+
+
+def test_at_the_documented_scale_nothing_differs_from_the_documentation() -> None:
+    """Each family's sweep has its experiments with exactly their settings, and nothing to search or stop."""
+    specs = reproduction_specs()
+    assert list(specs) == ["transfer", "retrieval", "scratch"]
+    for family, spec in specs.items():
+        assert (spec.name, spec.trials, spec.search, spec.starts) == (f"mine-{family}", 3, {}, ())
+        assert not spec.early_stopping.enabled
+        for name, config in spec.experiment_configs():
+            documented = {**find_experiment(name).settings, "family": family}
+            assert config.canonical() == TrialConfig.model_validate(documented).canonical()
+            assert spec.changed_settings(name) == {}
+
+
+def test_every_changed_setting_is_told_where_it_means_something() -> None:
+    """What is run otherwise than documented has both values; what cannot matter is not listed. One sweep a family."""
+    specs = reproduction_specs("unfreezing=full", "k=5", "width=8", "epochs=4", "weights=random")
+    for name in specs["scratch"].experiments:
+        assert specs["scratch"].changed_settings(name) == {"width": (32, 8), "epochs": (40, 4)}
+    spec = reproduction_specs("loss=cosine", "backbone_lr=0.01")["transfer"]
+    assert spec.changed_settings("transfer/frozen") == {"loss": ("cross_entropy", "cosine")}
+    assert set(spec.changed_settings("transfer/finetuned")) == {"loss", "backbone_lr"}
+    (only,) = reproduction_specs(experiments=(NAMES[5],)).values()
+    assert (only.family, only.experiments, only.trials) == ("retrieval", (NAMES[5],), 1)
+
+
+def test_the_scale_of_the_demo_is_that_of_its_presets() -> None:
+    """--scale demo takes its small networks and images on own data, settings go on top; without data it is the demo."""
+    specs = reproduction_specs("epochs=2", demo=True)
+    assert specs["transfer"].fixed["backbone"] == "efficientnet_lite0"
+    assert specs["scratch"].fixed["image_size"] < 100
+    assert {(spec.fixed["epochs"], spec.data.path) for spec in specs.values()} == {(2, "/cars")}
+    for sets, small in (((), True), (("data.path=/cars",), False)):
+        spec = reproduction_specs(*sets, experiments=("scratch/basic",), data=None)["scratch"]
+        assert ("image_size" in spec.fixed) == (spec.data.path is None) == small
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("trials=5", "--set trials"),
+        ("search.dropout=[0.1, 0.2]", "--set search.dropout"),
+        ("experiments=[transfer/frozen]", "--set experiments"),
+        ("config.width=8", "--set config.width"),
+        ("k=5", "scratch"),
+        ("epochs=0", "epochs"),
+        ("dropuot=0.1", "Did you mean dropout?"),
+    ],
+)
+def test_a_set_that_cannot_be_meant_is_refused(text: str, words: str) -> None:
+    """What would change nothing is told, like any other mistake, before anything runs."""
+    with pytest.raises(SpecError) as caught:
+        reproduction_specs(text, experiments=("scratch/basic",))
+    assert words in str(caught.value)
 
 
 ALL, REPRODUCE = ["run", "all", "--set", "backbone=efficientnet_lite0"], ["reproduce"]
