@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,10 +20,8 @@ from sweeps.interrupts import last_words
 from sweeps.text import plural, rough_duration
 
 if TYPE_CHECKING:
-    from sweeps.engine import Watcher
     from sweeps.run.command import Command
     from sweeps.run.plan import Plan
-    from sweeps.spec.spec import SweepSpec
     from sweeps.spec.sweep_file import Kind
 
 _RUN_EPILOG = """\b
@@ -62,11 +60,12 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
     if dry_run:
         return _plan(command, streams, read=read)
     from sweeps.cli.summary import print_outcome
+    from sweeps.cli.view import open_view
     from sweeps.run.several import run_sweeps
 
     outcome, interrupted = None, partial(_interrupted, command.name, command.out)
     with suppress(KeyboardInterrupt), last_words(interrupted):
-        outcome = run_sweeps(command, _views_on(streams), streams.notify)
+        outcome = run_sweeps(command, partial(open_view, console=streams.progress), streams.notify)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return interrupted()
@@ -77,9 +76,10 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
 
 
 def _plan(command: Command, streams: Streams, *, read: bool) -> int:
+    from sweeps.cli.view import open_view
     from sweeps.run.several import plan_sweeps
 
-    plans = plan_sweeps(command, _views_on(streams) if read else None)
+    plans = plan_sweeps(command, partial(open_view, console=streams.progress) if read else None)
     parts = ["\n".join(plan.lines(streams.result.width)) for plan in plans]
     value = plans[0].to_dict()
     if command.is_job:
@@ -96,13 +96,6 @@ def _all_together(plans: list[Plan]) -> str:
     if any(plan.spec.family == "retrieval" and plan.spec.search for plan in plans):
         line += " Retrieval's first searched trial has the training settings that won transfer."
     return line
-
-
-def _views_on(streams: Streams) -> Callable[[SweepSpec], AbstractContextManager[Watcher]]:
-    """Return what makes the view of a sweep."""
-    from sweeps.cli.view import open_view
-
-    return lambda spec: open_view(spec, streams.progress)
 
 
 def _interrupted(name: str, out: Path) -> int:
@@ -209,8 +202,8 @@ def resume(
 
     Unfinished trials go on from their last epoch, and so do those that failed because the disk was full or their
     process or machine was lost; nothing that ended otherwise is run twice. A finished sweep can be extended, and its
-    search changed: the trials there are stay on the leaderboard, and those that lie in the changed space still teach
-    the search. The images, the seed and the family stay what they were.
+    search changed: existing trials stay on the leaderboard, and the search learns from those inside the changed space.
+    The images, the seed and the family stay what they were.
     """
     from sweeps.run.remembered import extended, recall
 

@@ -86,7 +86,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
         if listed is not None:
             with mistakes:
                 fit_to_data(spec, listed.train, spare=listed.validation)
-    mistakes.tell()
+    mistakes.raise_all()
     assert listed is not None
     checked = []
     for spec, share in ready:
@@ -94,7 +94,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
             found, networks = preflight(configs_to_check(spec, *_OF_NETWORKS), out / "stages", download=not plan)
             idle = spec.prices.idle_notes(share.gpus, limited=spec.max_cost is not None) if spec.prices else []
             checked.append(Checked(spec, (*found, *idle), machine, share, networks, tracking, listed, listing))
-    mistakes.tell()
+    mistakes.raise_all()
     return tuple(checked)
 
 

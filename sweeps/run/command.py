@@ -27,7 +27,7 @@ from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import Kind
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.
-_SEARCH_ONLY = ("family", "name", "trials", "experiments", "starts", "search", "config", "early_stopping")
+_SEARCH_ONLY = ("family", "name", "trials", "experiments", "starts", "search", "sampler", "config", "early_stopping")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,5 +189,5 @@ def _load_specs(
         named = {**own, "name": f"{stem}{family}"}
         with mistakes:
             specs.append(load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo))
-    mistakes.tell()
+    mistakes.raise_all()
     return specs

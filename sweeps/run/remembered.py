@@ -98,7 +98,7 @@ def extended(
         with mistakes:
             specs.append(edit_spec(spec, own_sets, {**overrides, "trials": count}))
             changes += [f"{family}{name} {change}" for name, change in _changes(spec, specs[-1]).items()]
-    mistakes.tell()
+    mistakes.raise_all()
     for spec in specs:
         _require_data(spec, command)
     return replace(command, specs=tuple(specs), changes=tuple(changes))

@@ -19,7 +19,7 @@ from carcls.config import NEIGHBOUR_SETTINGS, Part, settings_of
 from carcls.errors import nearest, shown
 from sweeps.spec.yaml_text import read_packaged
 
-# Stands beside every number that was measured on images whose like had been trained on.
+# The mark of every number that was measured on images whose like had been trained on.
 LEAK_MARK = "†"
 
 

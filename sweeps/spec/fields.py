@@ -157,7 +157,7 @@ class EarlyStopping(BaseModel):
         reduction: of the trials that come to a rung, the best one in this many goes on; rungs are at min_epochs times
             the powers of this.
         within_kind: up to this share of its epochs a trial is compared with those of its own unfreezing schedule only,
-            since those that open the backbone start slower. The named schedules have opened all of it by a half.
+            since those that unfreeze the backbone start slower. The named schedules have unfrozen all by a half.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -181,7 +181,7 @@ class EarlyStopping(BaseModel):
         return tuple(rungs)
 
     def plain(self) -> dict[str, Any]:
-        """Return what sweeps are told apart by; the later setting where it is not the default."""
+        """Return what distinguishes sweeps; the later setting where it is not the default."""
         first = self.model_dump(include={"enabled", "min_epochs", "reduction"})
         return first | self.model_dump(include={"within_kind"}, exclude_defaults=True)
 

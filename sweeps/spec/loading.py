@@ -94,7 +94,7 @@ def _lay_over(tree: Tree, layers: Sequence[Tree], mistakes: Mistakes) -> SweepSp
         tree = {**_merge(tree, layer, mistakes), "family": family}
     with mistakes:
         spec = SweepSpec.from_tree(tree)
-    mistakes.tell()
+    mistakes.raise_all()
     return spec
 
 

@@ -1,4 +1,4 @@
-"""Mistakes, all told at once: in a spec in our words instead of pydantic's, as sentences that begin with their path."""
+"""Mistakes, all reported at once; what pydantic says of a spec is said in our words, beginning with a path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from carcls.errors import InputError, SpecError, nearest, shown
 from sweeps.spec.values import TRIAL_SETTINGS, PartError
 
-# So many mistakes are told at once; nobody mends more of them before the next try.
+# So many mistakes are reported at once; nobody mends more of them before the next try.
 MOST_MISTAKES = 20
 # What must be, by the name that pydantic has for a mistake, or the first word of it.
 _RULES = {
@@ -72,7 +72,7 @@ class Mistakes:
         """Note a sentence, which begins with its path."""
         self.found.append(SpecError([mistake]))
 
-    def tell(self) -> None:
+    def raise_all(self) -> None:
         """Raise what was found, each sentence once.
 
         Raises:

@@ -145,7 +145,7 @@ def is_known(folder: Path) -> bool:
     except OSError:
         return False
     except (ValueError, AttributeError):
-        return True  # whoever reads it is told what is wrong with it
+        return True  # reading it says what is wrong
 
 
 def require_kind(folder: Path, kind: Kind) -> None:

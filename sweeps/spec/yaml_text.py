@@ -2,7 +2,7 @@
 
 PyYAML reads ``1e-4`` as text, ``2:1`` as 121 and ``off`` as false. Here a number is a number, only ``true`` and
 ``false`` are truth values, and a key that is written twice is a mistake. So are tags, aliases, control characters and
-deep nesting, so that a hostile text is answered as fast as any.
+deep nesting, so that a hostile text is refused as fast as any.
 """
 
 from __future__ import annotations
@@ -92,8 +92,7 @@ def is_plain_text(text: str) -> bool:
 
 
 class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
-        return True
+    """Quotes text that YAML 1.1 or 1.2 would read as something else."""
 
 
 for _kind, _pattern in _PLAIN_VALUES.items():
@@ -158,5 +157,5 @@ def _problem(error: yaml.YAMLError) -> str:
     problem = str(error.problem or error.context).removeprefix("but ")
     if "'\\t'" in problem:
         problem += "; indent with spaces"
-    # What stands for the end of the text.
+    # What PyYAML calls the end of the text.
     return problem.replace("'\\x00'", "its end").replace("'<stream end>'", "its end")
