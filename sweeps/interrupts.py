@@ -41,18 +41,17 @@ _state = _State()
 
 
 @contextmanager
-def interruptible(first: Callable[[], bool] | None = None) -> Iterator[None]:
+def interruptible(first: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Answer signals inside; in the main thread only. A command that was started to ignore SIGHUP (nohup) goes on so.
 
     Args:
-        first: called instead of raising KeyboardInterrupt; False says that it has been asked before.
+        first: called before KeyboardInterrupt is raised, which is not when it returns True.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
-    if first is not None:
-        _state.first.append(first)
+    _state.first.append(first)
     try:
         for number in before:
             if number != signal.SIGHUP or before[number] != signal.SIG_IGN:
@@ -60,10 +59,9 @@ def interruptible(first: Callable[[], bool] | None = None) -> Iterator[None]:
         with _arrivals_noted():
             yield
     finally:
-        if first is not None:
-            _state.first.remove(first)
         for number, handler in before.items():
             signal.signal(number, handler)
+        _state.first.pop()
 
 
 @contextmanager
@@ -96,7 +94,7 @@ def _has_arrived() -> bool:
 def _answer(number: int, frame: FrameType | None) -> None:
     if number != signal.SIGALRM:
         last, _state.last = _state.last, time.monotonic()
-        if _state.last - last < _SAME_SECONDS or (_state.first and _state.first[-1]()):
+        if _state.last - last < _SAME_SECONDS or _state.first[-1]():
             return
     if _state.uninterrupted:
         _state.waiting = True

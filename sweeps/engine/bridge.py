@@ -114,16 +114,15 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
     def stop_all(self) -> bool:
         """Tell whether the sweep ends now; asked step after step. Processes that hang are ended meanwhile."""
         now = time.monotonic()
-        hangs, self._looked = self._patience.look(now - self._looked), now
+        hangs, self._looked = self._patience.look(now - self._looked, self._running.values()), now
         self.quarantine.release_gone()
         must_end = self.halt.must_end()
-        for trial in self._running.values():
-            if trial.number in hangs:
-                trial.failure = Failure("lost", hangs[trial.number])
-                why = f"{trial.failure.reason} It goes on from its last epoch."
-                self.halt.notify(f"trial {trial.number} hangs and is ended: {why}")
-            # Tune would wait for the epoch that runs, and give up after 15 s.
-            if trial.process is not None and (must_end or trial.number in hangs):
+        for trial, why in hangs:
+            trial.failure = Failure("lost", why)
+            self.halt.notify(f"trial {trial.number} hangs and is ended: {why} It goes on from its last epoch.")
+        # Tune would wait for the epoch that runs, and give up after 15 s.
+        for trial in [*self._running.values()] if must_end else [trial for trial, _ in hangs]:
+            if trial.process is not None:
                 ray.kill(trial.process)  # Ray sends SIGKILL after 5 s; Tune then reports its death
         return must_end
 
@@ -148,7 +147,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         if trial is None or trial.process is process:
             return
         trial.process, trial.failure = process, None
-        self._patience.begin(trial.number, trial.config)
+        self._patience.begin(trial)
         self._account.start(trial.number, trial.given.cpus, trial.given.gpus)
         if trial.number not in self._reported:
             record = self._study.record(trial.number)
@@ -167,7 +166,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
             self._account.stop(trial.number, saw_gpu=False)
         said = json.loads(result.get("measurements", "[]"))
         last = said[-1]["epoch"] if said else 0
-        self._patience.on_report(trial.number, last, trained=any(one["trained"] for one in said))
+        self._patience.on_report(trial, last, trained=any(one["trained"] for one in said))
         if not said:
             return False
         self.quarantine.clear(trial.process)
@@ -211,7 +210,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
 
     def _leave(self, trial: Running) -> None:
         self._account.stop(trial.number)
-        self._patience.end(trial.number)
+        trial.silent_since = None
 
     # What observers are notified of
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.results.leaderboard import find_best
 from sweeps.results.result import UsedUp
-from sweeps.spec.fields import EarlyStopping, survival
+from sweeps.spec.fields import survival
 from sweeps.text import money_text, plural
 from sweeps.trial import NOTHING, Spent
 
@@ -48,33 +48,6 @@ class BudgetStatus:
     seconds_left: float | None = None
     cost_left: float | None = None
     next_cost: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Pace:
-    """How long trials take.
-
-    Attributes:
-        stopping: of searched trials.
-        epoch: seconds of an epoch; 0 where none was trained.
-        trial: seconds of a trial where trials have no epochs; 0 where one ended with epochs, or none at all.
-        longer: epochs of searched trials that ended, as a share of those that were expected of them.
-    """
-
-    stopping: EarlyStopping
-    epoch: float
-    trial: float
-    longer: float
-
-    def left(self, planned: int, record: TrialRecord | None = None, seconds: float = 0.0) -> float:
-        """Return the seconds that a trial of ``planned`` epochs still takes after so many; None is a new one."""
-        if self.trial:
-            return max(0.0, self.trial - seconds)
-        done = record.epochs if record else 0
-        epochs = float(planned - done)
-        if record is None or _may_stop_early(record):
-            epochs = min(epochs, sum(survival(self.stopping, planned, done)) * self.longer)
-        return self.epoch * max(0.0, epochs)
 
 
 def _may_stop_early(record: TrialRecord) -> bool:
@@ -109,7 +82,8 @@ class Account:
         self._busy: dict[int, tuple[float, float, float]] = {}  # since when trials run, on how many cores and GPUs
         self._ended, self._spent_by_ended, self._trained = 0, NOTHING, NOTHING  # the last without what the store had
         self._others: list[float] = []  # seconds of trials without epochs that ended
-        self._longer: list[float] = []  # epochs of searched trials that ended, as shares of those expected
+        # Searched trials that ended, and their epochs as shares of those expected; the expectation counts as a few do.
+        self._searched = self._longer = float(spec.early_stopping.reduction)
         self._best: TrialRecord | None = None
         self._waiting: dict[int, TrialRecord] = {}
         self._running: dict[int, TrialRecord] = {}
@@ -170,7 +144,8 @@ class Account:
             return
         self._trained += record.spent
         if _may_stop_early(record):
-            self._longer.append(record.epochs / sum(survival(self._spec.early_stopping, record.config["epochs"])))
+            self._searched += 1
+            self._longer += record.epochs / sum(survival(self._spec.early_stopping, record.config["epochs"]))
 
     def status(self, left: int) -> BudgetStatus:
         """Return what is spent, and what is still to come with ``left`` new trials by the number of trials."""
@@ -180,14 +155,15 @@ class Account:
         spent = replace(sum(unfinished, self._spent_by_ended), wall=self._clock() - self._began)
         cost = None if self._prices is None else self._prices.cost_of(spent)
         status = BudgetStatus(spent, cost, self._ended, self._best)
-        pace = self._pace(unfinished)
-        if not pace.epoch and not pace.trial:
+        trained = sum((taken for taken in unfinished if taken.epochs), self._trained)
+        epoch = trained.seconds / trained.epochs if trained.epochs else 0.0
+        if not epoch and not self._others:
             return status
-        now = [pace.left(record.config["epochs"], record, taken.seconds) for record, taken in running]
-        later = [pace.left(record.config["epochs"], record, taken.seconds) for record, taken in waiting]
-        new = pace.left(self._planned)
+        now = [self._to_come(epoch, record.config["epochs"], record, taken.seconds) for record, taken in running]
+        later = [self._to_come(epoch, record.config["epochs"], record, taken.seconds) for record, taken in waiting]
+        new = self._to_come(epoch, self._planned)
         seconds = sum(now + later) + max(0, left) * new
-        seconds = max(sum(now), min(seconds, *self._limits(status, pace.epoch)))
+        seconds = max(sum(now), min(seconds, *self._limits(status, epoch)))
         return replace(
             status,
             seconds_left=self._wall(seconds, now),
@@ -195,16 +171,23 @@ class Account:
             next_cost=self._cost(sum(now) + (later[0] if later else new), now),
         )
 
-    def _pace(self, unfinished: Sequence[Spent]) -> _Pace:
-        trained = sum((taken for taken in unfinished if taken.epochs), self._trained)
-        stopping, epoch, trial = self._spec.early_stopping, 0.0, 0.0
-        if trained.epochs:
-            epoch = trained.seconds / trained.epochs
-        elif self._others:
-            trial = fmean(self._others)
-        # The expectation counts as a few trials do.
-        longer = (stopping.reduction + sum(self._longer)) / (stopping.reduction + len(self._longer))
-        return _Pace(stopping, epoch, trial, longer)
+    def _to_come(self, epoch: float, planned: int, record: TrialRecord | None = None, seconds: float = 0.0) -> float:
+        """Return the seconds that a trial still takes after so many.
+
+        Args:
+            epoch: seconds of one; 0 where none was trained, and trials take what those without epochs took.
+            planned: epochs of the trial.
+            record: of the trial; None is a new one of the search.
+            seconds: that it has taken.
+        """
+        if not epoch:
+            return max(0.0, fmean(self._others) - seconds)
+        done = record.epochs if record else 0
+        epochs = float(planned - done)
+        if record is None or _may_stop_early(record):
+            longer = self._longer / self._searched
+            epochs = min(epochs, sum(survival(self._spec.early_stopping, planned, done)) * longer)
+        return epoch * max(0.0, epochs)
 
     def _limits(self, status: BudgetStatus, epoch: float) -> list[float]:
         """Return for how many seconds of trials each budget suffices; a trial may pass those of hours and epochs."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -33,6 +33,8 @@ class Running:
         given: with what it is tried.
         process: Ray's actor that runs it; None before it has begun.
         failure: what its process reported before it ended itself, or was ended for; None before that.
+        silent_since: when it last reported, by the clock of ``Patience``; None where no process is at it, or it hangs.
+        awaited, repeats: what it reports next, and whether it repeats what others trained.
     """
 
     number: int
@@ -40,6 +42,9 @@ class Running:
     given: Try
     process: Any = None
     failure: Failure | None = None
+    silent_since: float | None = None
+    awaited: Literal["frozen", "unfrozen", "end"] = "frozen"
+    repeats: bool = False
 
 
 class Place(NamedTuple):

@@ -25,7 +25,7 @@ from sweeps.trial import Spent
 if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
 
-# For so long every trial may be silent, unless the variable says otherwise (see sweeps.engine.health).
+# For so long every trial may be silent, unless the variable says otherwise (see sweeps.engine.hangs).
 LEAST_SECONDS = 300.0
 LEAST_VARIABLE = "CARSWEEP_HANG_SECONDS"
 # Images per second at 224×224 on two cores, in the precision that "auto" takes: (training, inference).
@@ -112,8 +112,8 @@ def trial_resources(spec: SweepSpec, *machines: Machine) -> Share:
 def reserved_cpus(cpus: float, gpus: float, machines: Sequence[Machine]) -> float:
     """Return how many of a trial's cores Ray counts as taken.
 
-    What is reserved on a GPU that is out of use is not given back (see sweeps.engine.health), and must leave cores for
-    trials on the others. So on the only machine with GPUs a part of a GPU takes no more than this part of the cores.
+    What is reserved on a GPU that is out of use stays so (see sweeps.engine.recovery), and must leave cores for trials
+    on the others. So on the only machine with GPUs a part of a GPU takes no more than this part of the cores.
     How many trials run at a time is known without Ray.
 
     >>> reserved_cpus(8, 1, [Machine(8, 4)])

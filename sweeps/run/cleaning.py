@@ -185,10 +185,14 @@ class Cleared:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; sizes in bytes."""
-        removed = {what: {"count": len(sizes), "bytes": sum(sizes)} for what, sizes in self.removed.items()}
-        kept = {"count": len(self.kept), "bytes": sum(self.kept)}
-        total = {"bytes": self.size, "kept": kept, "disk": self.disk}
-        return {"dry_run": self.dry_run, "removed": removed, **total, "fits": not self.is_too_much}
+        return {
+            "dry_run": self.dry_run,
+            "removed": {why: {"count": len(sizes), "bytes": sum(sizes)} for why, sizes in self.removed.items()},
+            "bytes": self.size,
+            "kept": {"count": len(self.kept), "bytes": sum(self.kept)},
+            "disk": self.disk,
+            "fits": not self.is_too_much,
+        }
 
 
 def clear(

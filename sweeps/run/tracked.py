@@ -70,9 +70,7 @@ def repair(folder: Path, tracking_uri: str | None, notify: Callable[[str], None]
         mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, notify)
         mirror.bring_in_line(records, winner=best)
         if result is not None:
-            board = folder / LEADERBOARD
-            shown = board if board.is_file() else None
-            mirror.summarise(records, best=best, metrics=metrics_of(result), leaderboard=shown)
+            mirror.summarise(records, best=best, metrics=metrics_of(result), leaderboard=folder / LEADERBOARD)
         whole = result is not None and not result.interrupted
         written = mirror.close(("complete" if best is not None else "failed") if whole else "interrupted")
         was_registered, found = result is not None and result.registered is not None, None

@@ -117,7 +117,7 @@ class Mirror:
             records: all trials.
             best: number of the best trial by validation accuracy.
             metrics: more numbers to show, such as the winner's ``test_accuracy``.
-            leaderboard: a text file that is kept as an artifact.
+            leaderboard: a text file that is kept as an artifact, if it is there.
         """
         searched = (record for record in records if record.derived_from is None and record.confirms is None)
         counts: Counter[str] = Counter(record.status for record in searched)
@@ -128,7 +128,9 @@ class Mirror:
         tags = {**self._sweep.tags, "carsweep.best_trial": "" if best is None else str(best)}
         if best is not None and (run := self._runs.trial(best)) is not None:
             tags["carsweep.best_run_id"] = run.run_id
-        files = {leaderboard.name: leaderboard.read_text(encoding="utf-8")} if leaderboard else {}
+        files = {}
+        if leaderboard is not None and leaderboard.is_file():
+            files[leaderboard.name] = leaderboard.read_text(encoding="utf-8")
         # The step counts finished trials, so that a sweep that was extended shows both results.
         points = ((sum(counts[status] for status in STATUS), {**shown, **(metrics or {})}),)
         self._sweep = replace(self._sweep, tags=tags, points=points, files=files)
@@ -250,12 +252,10 @@ class Mirror:
         return True
 
     def _write_one(self, number: int | None, write: Callable[[], None]) -> None:
-        from mlflow.exceptions import MlflowException
-
         try:
             write()
-        except MlflowException as error:
-            if error.error_code not in _REFUSALS:
+        except Exception as error:
+            if getattr(error, "error_code", "") not in _REFUSALS:
                 raise
             who = "the sweep" if number is None else f"trial {number}"
             self._warn_once("refusal", f"MLflow refused what was logged of {who}: {one_line(error)}")

@@ -135,7 +135,10 @@ class TrialModel:
         tags = {name: mask_secrets(str(value)) for name, value in details.items()}
         tags |= {SWEEP_ID: self._sweep_id, TRIAL: str(self._number)} | ({REFIT: "true"} if self._refit else {})
         about = description_of(self._family)
-        model = _log_model(self._tracking, self._family, run, export, tags)
+        mlflow.set_tracking_uri(self._tracking.uri)
+        mlflow.set_registry_uri(self._tracking.uri)
+        mlflow.set_experiment(experiment_id=self._tracking.experiment(self._family))
+        model = _log_model(run.run_id, export, tags, signature_of(self._family), about)
         if not self._client.search_registered_models(f"name = '{self._name}'"):
             with suppress(MlflowException):  # another sweep was faster
                 text = f"Car classifier, found by carsweep. {about}"
@@ -194,11 +197,8 @@ def description_of(family: str) -> str:
     )
 
 
-def _log_model(tracking: Tracking, family: str, run: KnownRun, export: Path, tags: dict[str, str]) -> Any:
+def _log_model(run_id: str, export: Path, tags: dict[str, str], signature: ModelSignature, accepts: str) -> Any:
     """Log the export as a model made of code and tensors, with no pickle; return MLflow's ``ModelInfo``."""
-    mlflow.set_tracking_uri(tracking.uri)
-    mlflow.set_registry_uri(tracking.uri)
-    mlflow.set_experiment(experiment_id=tracking.experiment(family))
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         # MLflow would like an input example; the signature says what can be said.
         warnings.simplefilter("ignore")
@@ -212,14 +212,14 @@ def _log_model(tracking: Tracking, family: str, run: KnownRun, export: Path, tag
             artifact_path=None,
             name="model",
             flavor=mlflow.pyfunc,
-            run_id=run.run_id,
+            run_id=run_id,
             tags=tags,
             python_model=str(Path(__file__).with_name("model_code.py")),
             artifacts={"export": str(export)},
             code_paths=[str(archive)],
             pip_requirements=requirements(),
-            signature=signature_of(family),
-            metadata={"accepts": description_of(family)},
+            signature=signature,
+            metadata={"accepts": accepts},
         )
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from carcls.errors import TrackingError, mask_secrets
-from sweeps.tracking.compat import database_of, one_transaction
+from sweeps.tracking.compat import one_transaction
 from sweeps.tracking.store import Tracking
 from sweeps.tracking.updates import (
     REASON,
@@ -20,11 +20,9 @@ from sweeps.tracking.updates import (
     TRIAL,
     WRITTEN,
     Update,
-    as_metrics,
-    as_params,
-    as_tags,
     of_sweep,
     points_of,
+    to_mlflow,
     update_of,
 )
 from sweeps.trial import TrialRecord
@@ -119,10 +117,8 @@ class SweepRuns:
         elif number is not None:
             update = replace(update, tags={**update.tags, **self._place_of(key)})
         self._log(run, update)
-        status = update.status or run.status
-        if status != run.status:
-            self._set_status(run.run_id, status)
         has_params, epochs = run.has_params or bool(update.params), max((run.epochs, *(e for e, _ in update.points)))
+        status = update.status or run.status
         self._known[key] = KnownRun(run.run_id, status, run.start, has_params, update.mark, epochs)
 
     def close_open(self, reason: str) -> None:
@@ -137,11 +133,9 @@ class SweepRuns:
 
         It is not where MLflow has no such requests, or refuses one of them: then call them one by one.
         """
-        database, before = database_of(self._client), dict(self._known)
-        if database is None:
-            return False
+        before = dict(self._known)
         try:
-            with one_transaction(database):
+            with one_transaction(self._client):
                 for write in writes:
                     write()
         except Exception:  # one by one they say which it was, and why
@@ -164,7 +158,7 @@ class SweepRuns:
             )
         if key not in self._known:
             made = self._make(key, Update(f"refit of trial {number}"))
-            self._set_status(made.run_id, "FINISHED")
+            self._log(made, Update("", status="FINISHED"))
         return self._known[key]
 
     def _the_one(self, key: _Key, runs: Sequence[Run]) -> KnownRun:
@@ -174,14 +168,12 @@ class SweepRuns:
         said = {ROLE: _SURPLUS, STATE: _SURPLUS, REASON: f"run {kept.info.run_id} is used in its place"}
         for run in runs:
             if run is not kept:
-                self._client.log_batch(run.info.run_id, tags=as_tags(said))
-                self._set_status(run.info.run_id, "KILLED")
+                self._log(_known(run), Update("", tags=said, status="KILLED"))
         return _known(kept)
 
     def _log(self, run: KnownRun, update: Update) -> None:
-        metrics = as_metrics(update.points, run.start)
-        params = [] if run.has_params else as_params(update.params)
-        tags = as_tags({**update.tags, **({WRITTEN: update.mark} if update.mark else {})})
+        metrics, params, tags = to_mlflow(update, run.start)
+        params = [] if run.has_params else params
         while len(metrics) > _METRICS_A_BATCH:
             self._client.log_batch(run.run_id, metrics[:_METRICS_A_BATCH], params)
             metrics, params = metrics[_METRICS_A_BATCH:], []
@@ -190,10 +182,9 @@ class SweepRuns:
             self._client.log_batch(run.run_id, metrics, params, tags)
         for file, text in update.files.items():
             self._client.log_text(run.run_id, mask_secrets(text), file)
-
-    def _set_status(self, run_id: str, status: str) -> None:
-        change = self._client.update_run if status == "RUNNING" else self._client.set_terminated
-        change(run_id, status)
+        if update.status not in (None, run.status):
+            change = self._client.update_run if update.status == "RUNNING" else self._client.set_terminated
+            change(run.run_id, update.status)
 
     def _place_of(self, key: _Key) -> dict[str, str]:
         """Return the tags by which a run is found again, and MLflow's own for the run that it is shown under."""
@@ -206,7 +197,7 @@ class SweepRuns:
         run = self._client.create_run(
             self._experiment,
             start_time=int((time.time() - update.seconds) * 1000),
-            tags={tag.key: tag.value for tag in as_tags(tags)},
+            tags={tag.key: tag.value for tag in to_mlflow(Update("", tags=tags), 0)[2]},
             run_name=update.name,
         )
         self._known[key] = _known(run)

@@ -29,27 +29,8 @@ CHALLENGER = "challenger"
 # The winner's answers to the test images, in the artifacts of its run, and the tag of a version that says which images
 # these were: what promotion compares.
 PREDICTIONS, TEST_IMAGES = "test-predictions.npz", "test_images"
-# Few on purpose: comparing a hundred runs in MLflow's UI is slow in the number of metric names.
-LOGGED_METRICS = (
-    "train_loss",
-    "val_loss",
-    "val_accuracy",
-    "val_top5",
-    "val_precision",
-    "val_recall",
-    "val_f1",
-    "val_f1_macro",
-    "val_classifier_accuracy",
-    "val_recall_at_1",
-    "val_recall_at_5",
-    "val_map_at_r",
-    "val_r_precision",
-    "predict_seconds",
-    "ms_per_query",
-    "predict_ms",
-    "parameters",
-    "seconds",
-)
+# Comparing a hundred runs in MLflow's UI is slow in the number of metric names.
+NOT_LOGGED = ("val_precision_macro", "val_recall_macro", "val_recall_at_10", "fit_seconds")
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 INTERRUPTED = "the sweep stopped first; it goes on when the sweep is run again"
 _TAG_LENGTH, _PARAM_LENGTH = 4000, 1000
@@ -120,36 +101,29 @@ def points_of(record: TrialRecord, after: int) -> Points:
 
 
 def _logged(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: metrics[name] for name in LOGGED_METRICS if name in metrics}
+    return {name: value for name, value in metrics.items() if name not in NOT_LOGGED}
 
 
-def as_metrics(points: Points, start: int) -> list[Metric]:
-    """Convert points to MLflow's metrics, leaving out what is not finite.
+def to_mlflow(update: Update, start: int) -> tuple[list[Metric], list[Param], list[RunTag]]:
+    """Convert an update to MLflow's words: passwords are masked, what is not finite is left out, the mark is a tag.
 
     The timestamp is a function of the step: a point that is reported again has the same one, and is stored once.
-    """
-    from mlflow.entities import Metric
 
-    return [
+    Args:
+        update: of a run.
+        start: of the run, in milliseconds since 1970.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    metrics = [
         Metric(name, float(value), start + 1000 * step, step)
-        for step, metrics in points
-        for name, value in metrics.items()
+        for step, points in update.points
+        for name, value in points.items()
         if math.isfinite(value)
     ]
-
-
-def as_tags(tags: Mapping[str, str]) -> list[RunTag]:
-    """Convert tags to MLflow's, with passwords masked."""
-    from mlflow.entities import RunTag
-
-    return [RunTag(name, mask_secrets(str(value))[:_TAG_LENGTH]) for name, value in tags.items()]
-
-
-def as_params(params: Mapping[str, Any]) -> list[Param]:
-    """Convert settings to MLflow's parameters, with passwords masked."""
-    from mlflow.entities import Param
-
-    return [Param(name, mask_secrets(str(value))[:_PARAM_LENGTH]) for name, value in params.items()]
+    params = [Param(name, mask_secrets(str(value))[:_PARAM_LENGTH]) for name, value in update.params.items()]
+    tags = {**update.tags, **({WRITTEN: update.mark} if update.mark else {})}
+    return metrics, params, [RunTag(name, mask_secrets(str(text))[:_TAG_LENGTH]) for name, text in tags.items()]
 
 
 def model_name(family: str) -> str:

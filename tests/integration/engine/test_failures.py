@@ -385,19 +385,6 @@ def test_a_machine_on_which_everything_dies_is_not_used_any_more(tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("runner_folder")
-@pytest.mark.parametrize(("gpus", "last"), [(0, "machine"), (1, "GPU")])
-def test_the_last_place_is_never_put_out_of_use(tmp_path: Path, gpus: int, last: str) -> None:
-    """Where all trials die on the only node or GPU, the sweep stops with the reason, and keeps its budget."""
-    with local_ray(tmp_path, cpus=2, gpus=gpus):
-        bad = {"bad_gpu": "0"} if gpus else {"bad_node": ray.nodes()[0]["NodeID"]}
-        result = run(tmp_path, {n / 10: "" for n in range(1, 9)}, config={"gpus_per_trial": float(gpus)}, **bad)
-    assert f"on the last {last} that is in use" in result.stopped
-    assert [record.status for record in result.records].count("failed") <= 2
-    assert len(result.records) <= 3
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("runner_folder")
 @pytest.mark.parametrize(("share", "concurrency"), [(1.0, 2), (0.5, 3)])
 @pytest.mark.parametrize(
     ("sick", "least", "why"), [("bad_gpu", 3, "failed 3 times in a row"), ("unseen_gpu", 1, "cannot be used")]

@@ -134,28 +134,24 @@ def test_a_session_uses_the_ray_that_it_started_ahead(tmp_path: Path) -> None:
     assert not ray.is_initialized()
 
 
-@pytest.mark.parametrize("sweeps", [0, 2])
-def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path: Path, sweeps: int) -> None:
-    """It outlives the first one, and ends where nobody needs it: a mistake is found in the images, no trial comes."""
+def test_the_sweeps_of_a_job_share_the_ray_that_the_first_started_ahead(tmp_path: Path) -> None:
+    """It outlives the first one; a session that finds a Ray uses it and leaves it alone."""
     with RaySession() as session:
-        session.start_in_background(tmp_path / "ray.log", preload=False)
-        for _ in range(sweeps):
-            session.start_in_background(tmp_path / "ray.log", preload=False)
-            session.connect(tmp_path / "ray.log")
+        for user in (session, session, RaySession()):
+            user.start_in_background(tmp_path / "ray.log", preload=False)
+            user.connect(tmp_path / "ray.log")
             assert "sys" in ray.get(Process.remote().loaded.remote())
             time.sleep(0.5)
-            assert ray.is_initialized()
+        with user:
+            pass
+        assert ray.is_initialized()
     assert not ray.is_initialized()
 
 
-def test_a_ray_that_runs_already_is_used_and_left_alone(tmp_path: Path) -> None:
-    """Somebody else has started it."""
-    with RaySession() as others:
-        others.connect(tmp_path / "ray.log")
-        with RaySession() as session:
-            session.start_in_background(tmp_path / "ray.log", preload=False)
-            session.connect(tmp_path / "ray.log")
-        assert ray.is_initialized()
+def test_a_ray_that_nobody_needed_is_ended(tmp_path: Path) -> None:
+    """A mistake is found in the images: no trial comes."""
+    with RaySession() as session:
+        session.start_in_background(tmp_path / "ray.log", preload=False)
     assert not ray.is_initialized()
 
 

@@ -17,7 +17,7 @@ from tracked import tracked_sweep
 from carcls.errors import TrackingError
 from carcls.export import load_export
 from sweeps.results.result import Registered
-from sweeps.tracking.registry import TrialModel, requirements, signature_of
+from sweeps.tracking.registry import TrialModel, requirements
 from sweeps.tracking.store import Tracking
 from sweeps.tracking.updates import PREDICTIONS
 
@@ -183,15 +183,6 @@ def test_registered_model_holds_no_pickle_and_has_a_signature(tracking: Tracking
     assert kinds <= {"", ".json", ".md", ".py", ".safetensors", ".txt", ".yaml", ".zip"}
     assert "top_probabilities" in (folder / "MLmodel").read_text(encoding="utf-8")
     assert (folder / "requirements.txt").read_text(encoding="utf-8").split() == requirements()
-
-
-def test_signature_of_retrieval_adds_the_neighbours() -> None:
-    """Every family answers label and probabilities; retrieval also the images that voted."""
-    common = ["label", "probability", "top_labels", "top_probabilities"]
-    neighbours = ["neighbour_images", "neighbour_labels", "neighbour_distances"]
-    assert [column.name for column in signature_of("transfer").outputs] == common
-    assert signature_of("transfer") == signature_of("scratch")
-    assert [column.name for column in signature_of("retrieval").outputs] == common + neighbours
 
 
 def test_trial_without_a_run_is_refused_with_the_remedy(tracking: Tracking, export: Path) -> None:

@@ -261,14 +261,6 @@ def test_a_run_that_is_made_late_is_closed_at_the_end(proxy: Proxy, tracking: Tr
     assert_in_line(tracking, "late run", RECORDS[:1])
 
 
-def test_a_parent_that_was_deleted_is_made_again_and_has_its_trials(tracking: Tracking) -> None:
-    """Trials that are in line otherwise move to the new parent."""
-    bring_in_line(tracking, "orphans")
-    tracking.client().delete_run(runs_of(tracking, "orphans")[0].info.run_id)
-    bring_in_line(tracking, "orphans")
-    assert_in_line(tracking, "orphans", RECORDS)
-
-
 def test_a_mirror_of_what_is_in_line_asks_and_writes_nothing(proxy: Proxy, tracking: Tracking) -> None:
     """Bringing a thousand finished trials in line again costs a search, not a thousand requests."""
     bring_in_line(tracking, "quiet")

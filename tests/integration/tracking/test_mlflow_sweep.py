@@ -18,7 +18,6 @@ import pytest
 from tracked import history, mirror_of, record, runs_of
 
 from carcls.errors import TrackingError
-from sweeps.tracking.compat import database_of
 from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.store import Tracking, check_tracking
 
@@ -232,8 +231,11 @@ def test_runs_written_together_are_as_if_written_one_by_one(tracking: Tracking) 
 
 def test_a_later_mlflow_with_other_names_is_written_to_one_by_one(tracking: Tracking) -> None:
     """The transaction needs names of MLflow that are not public."""
-    assert database_of(SimpleNamespace(_renamed=None)) is None
-    assert database_of(tracking.client()) is not None
+    runs, written = _store_of(tracking, "later"), list[int]()
+    assert runs.write_together([lambda: written.append(1)])
+    runs._client = SimpleNamespace(_renamed=None)
+    assert not runs.write_together([lambda: written.append(2)])
+    assert written == [1]
 
 
 def test_what_another_thread_writes_is_in_no_transaction_of_ours(tracking: Tracking) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,31 +11,43 @@ import pytest
 from carcls.config import TrialConfig
 from carcls.errors import InputError
 from sweeps.engine.hangs import Patience, expected_seconds
+from sweeps.engine.recovery import Running
 from sweeps.engine.resources import Share, least_seconds
+from sweeps.failures import Try
+
+
+class Watch:
+    """Trials of ten epochs that are watched: five minutes at least, and ten times what an epoch is expected to take."""
+
+    def __init__(self, expected: Callable[[TrialConfig, bool], float] = lambda *_: 0.0, least: float = 300.0) -> None:
+        self.patience, self.trials = Patience(expected, least), dict[int, Running]()
+
+    def begin(self, number: int = 0, *, seconds: int = 0, epochs: int = 0, **settings: Any) -> None:
+        """Let a process take up a trial, which trains epochs of so many seconds."""
+        trial = self.trials[number] = Running(number, config_of(**settings), Try(1, 0))
+        self.patience.begin(trial)
+        for epoch in range(1, epochs + 1):
+            assert self.silent_for(seconds) is None
+            self.patience.on_report(trial, epoch, trained=True)
+
+    def look(self, seconds: float = 1.0) -> list[tuple[int, str]]:
+        """Let seconds pass; return what hangs."""
+        return [(trial.number, said) for trial, said in self.patience.look(seconds, self.trials.values())]
+
+    def silent_for(self, most: int = 10_000) -> int | None:
+        """Let seconds pass until a trial hangs; return how many, None if none hangs within ``most``."""
+        return next((second for second in range(1, most + 1) if self.look()), None)
 
 
 @pytest.fixture
-def patience() -> Patience:
-    """Five minutes at least, and nobody knows how long an epoch takes."""
-    return Patience(lambda _config, _is_open: 0.0, 300.0)
+def watch() -> Watch:
+    """Nobody knows how long an epoch takes."""
+    return Watch()
 
 
 def config_of(**settings: Any) -> TrialConfig:
-    """A trial of ten epochs."""
+    """The settings of a trial of ten epochs."""
     return TrialConfig.model_validate({"epochs": 10, **settings})
-
-
-def silent_for(patience: Patience, most: int = 10_000) -> int | None:
-    """Let seconds pass until a trial hangs; return how many, None if none hangs within ``most``."""
-    return next((second for second in range(1, most + 1) if patience.look(1.0)), None)
-
-
-def with_epochs(patience: Patience, seconds: int, epochs: int = 2, **settings: Any) -> None:
-    """Begin a trial, number 0, that trains epochs of so many seconds."""
-    patience.begin(0, config_of(**settings))
-    for epoch in range(1, epochs + 1):
-        assert silent_for(patience, seconds) is None
-        patience.on_report(0, epoch, trained=True)
 
 
 @pytest.mark.parametrize(
@@ -54,57 +67,54 @@ def with_epochs(patience: Patience, seconds: int, epochs: int = 2, **settings: A
     ],
 )
 def test_a_trial_is_measured_by_its_epochs(
-    seconds: int, epochs: int, settings: dict[str, Any], limit: int, patience: Patience
+    seconds: int, epochs: int, settings: dict[str, Any], limit: int, watch: Watch
 ) -> None:
     """So long it may be silent after so many epochs."""
-    with_epochs(patience, seconds, epochs, **settings)
-    assert silent_for(patience) == limit
+    watch.begin(seconds=seconds, epochs=epochs, **settings)
+    assert watch.silent_for() == limit
 
 
 def test_what_a_plan_expects_excuses_a_slow_machine() -> None:
     """Ten times the expected epoch is granted where that is more."""
-    patience = Patience(lambda _config, is_open: 900.0 if is_open else 60.0, 300.0)
-    patience.begin(0, config_of(unfreezing="full"))
-    assert silent_for(patience) == 9000
-    with_epochs(patience, 1, unfreezing="frozen")
-    assert silent_for(patience) == 600
+    watch = Watch(lambda _config, is_unfrozen: 900.0 if is_unfrozen else 60.0)
+    watch.begin(unfreezing="full")
+    assert watch.silent_for() == 9000
+    watch.begin(seconds=1, epochs=2, unfreezing="frozen")
+    assert watch.silent_for() == 600
 
 
-def test_a_trial_is_measured_by_others_like_it(patience: Patience) -> None:
+def test_a_trial_is_measured_by_others_like_it(watch: Watch) -> None:
     """One that has no epoch yet is compared with those of the same backbone, size and batch, and with no others."""
-    with_epochs(patience, 40)
-    patience.end(0)
-    patience.begin(1, config_of(dropout=0.3))
-    assert silent_for(patience) == 400
-    patience.begin(2, config_of(image_size=64))
-    assert silent_for(patience) == 3600
+    watch.begin(seconds=40, epochs=2)
+    watch.begin(dropout=0.3)
+    assert watch.silent_for() == 400
+    watch.begin(image_size=64)
+    assert watch.silent_for() == 3600
 
 
-def test_epochs_told_from_a_checkpoint_are_no_measure(patience: Patience) -> None:
+def test_epochs_reported_from_a_checkpoint_are_no_measure(watch: Watch) -> None:
     """What comes after them may be the first that this process trains."""
-    with_epochs(patience, 1)
-    patience.end(0)
-    patience.begin(0, config_of())
-    patience.on_report(0, 1)
-    assert silent_for(patience) == 3600
+    watch.begin(seconds=1, epochs=2)
+    watch.begin()
+    watch.patience.on_report(watch.trials[0], 1)
+    assert watch.silent_for() == 3600
 
 
-def test_time_of_who_waits_for_a_stage_and_in_which_nobody_looked_does_not_count(patience: Patience) -> None:
-    """Its word starts the time anew; where the driver was stopped, or the machine asleep, words lie unread."""
-    with_epochs(patience, 1)
+def test_time_of_who_waits_for_a_stage_and_in_which_nobody_looked_does_not_count(watch: Watch) -> None:
+    """A report starts the time anew; where the driver was stopped, or the machine asleep, reports lie unread."""
+    watch.begin(seconds=1, epochs=2)
     for _ in range(100):
-        assert silent_for(patience, 10) is None
-        patience.on_report(0)
-    assert patience.look(100_000.0) == {}
-    assert silent_for(patience) == 299
+        assert watch.silent_for(10) is None
+        watch.patience.on_report(watch.trials[0])
+    assert watch.look(100_000.0) == []
+    assert watch.silent_for() == 299
 
 
-def test_a_hang_is_told_once_with_its_numbers(patience: Patience) -> None:
+def test_a_hang_is_told_once_with_its_numbers(watch: Watch) -> None:
     """Seconds in silence and of an epoch, if one was seen."""
-    with_epochs(patience, 60)
-    patience.begin(1, config_of(image_size=64))
-    hangs = [hang for _ in range(5000) for hang in patience.look(1.0).items()]
-    assert hangs == [
+    watch.begin(seconds=60, epochs=2)
+    watch.begin(1, image_size=64)
+    assert [hang for _ in range(5000) for hang in watch.look()] == [
         (0, "it reported nothing for 10 min, where an epoch takes at most 60 s."),
         (1, "it reported nothing for 1 h 0 min, at its start or at its end."),
     ]

@@ -60,14 +60,21 @@ def test_a_place_is_out_of_use_after_three_failures_in_a_row(events: str, out: s
     assert [name for name in places if quarantine.has(name)] == out.split()
 
 
-def test_the_last_place_stays_and_the_sweep_stops_if_it_was_not_one_trials_doing(nodes: list[str]) -> None:
+@pytest.mark.parametrize(("numbers", "stops"), [((1, 1, 1), False), ((1, 2, 1), True)])
+@pytest.mark.parametrize(("gpu", "last"), [("", "machine"), ("0", "GPU")])
+def test_the_last_place_stays_and_the_sweep_stops_if_it_was_not_one_trials_doing(
+    nodes: list[str], numbers: tuple[int, ...], stops: bool, gpu: str, last: str
+) -> None:
     """The sweep stops with the reason only where several trials failed there."""
     del nodes[1:]
-    for numbers, stops in (((1, 1, 1), False), ((1, 2, 1), True)):
-        quarantine = Quarantine(lambda _: None, {"a": Place("a")})
-        *_, said = [quarantine.blame(LOST, "a", number, is_alone=True) for number in numbers]
-        assert said == ("3 failures in a row on the last machine that is in use: its process died." if stops else "")
-        assert not quarantine.has("a")
+    quarantine = Quarantine(lambda _: None, {"a": Place("a", gpu), "other": Place("a", "1")})
+    if gpu:
+        assert [quarantine.blame(LOST, "other", number, is_alone=True) for number in range(3)] == [""] * 3
+        assert quarantine.has("other")
+        quarantine.clear("other")
+    *_, said = [quarantine.blame(LOST, "a", number, is_alone=True) for number in numbers]
+    assert said == (f"3 failures in a row on the last {last} that is in use: its process died." if stops else "")
+    assert not quarantine.has("a")
 
 
 def test_what_is_held_of_a_machine_goes_with_it(nodes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,19 +101,6 @@ def test_no_base_setting_of_a_sweep_reaches_a_documented_experiment(experiment: 
     assert config_of(experiment, **base).canonical() == config_of(experiment).canonical()
 
 
-def test_the_two_resnet_retrieval_experiments_share_one_training() -> None:
-    """They differ in k alone, so the extractor is trained once."""
-    names = ("retrieval/resnet50-k3-euclidean", "retrieval/resnet50-k10-euclidean")
-    assert len({config_of(find_experiment(name)).training().digest for name in names}) == 1
-
-
-def test_an_unknown_experiment_names_the_nearest() -> None:
-    """A misspelt experiment is answered with the nearest known one; an unknown family has none."""
-    with pytest.raises(ValueError, match=r"Did you mean transfer/finetuned\?"):
-        find_experiment("transfer/fine-tuned")
-    assert experiments_of("nothing") == ()
-
-
 # The packaged specs
 
 

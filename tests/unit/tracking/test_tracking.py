@@ -26,7 +26,7 @@ from sweeps.run.tracked import find_remains
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.tracking.store import SERVER_SECONDS, check_tracking
-from sweeps.tracking.updates import as_metrics, as_params
+from sweeps.tracking.updates import Update, to_mlflow
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,10 @@ def test_processes_that_start_at_once_share_one_fresh_database(tmp_path: Path) -
 def test_what_is_logged_is_finite_and_holds_no_password() -> None:
     """A point has its epoch's timestamp; NaN and infinity are left out; credentials are masked."""
     points = ((3, {"val_accuracy": 0.5, "val_loss": math.nan, "train_loss": math.inf}),)
-    assert [(m.key, m.value, m.step, m.timestamp) for m in as_metrics(points, 1000)] == [("val_accuracy", 0.5, 3, 4000)]
-    (param,) = as_params({"weights": "https://ann:s3cret@host/w.pt"})
+    metrics, (param,), _ = to_mlflow(
+        Update("", points=points, params={"weights": "https://ann:s3cret@host/w.pt"}), 1000
+    )
+    assert [(m.key, m.value, m.step, m.timestamp) for m in metrics] == [("val_accuracy", 0.5, 3, 4000)]
     assert param.value == "https://***@host/w.pt"
 
 
