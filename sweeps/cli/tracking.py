@@ -43,7 +43,7 @@ def repair(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> 
     """Write once more to MLflow what the sweep or job NAME has, after a server was away or a database was lost.
 
     Each trial has one run then, with every epoch once, under one parent; what is there already stays, and what should
-    not be there is closed and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
+    not be there is ended and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
     """
     from sweeps.run.remembered import recall
     from sweeps.run.status import sweeps_in

@@ -240,7 +240,7 @@ class Study:
         """Close a trial at its last measurement, unless ``outcome`` has another; list the trials that it answered."""
         record, noted, first = self.record(number), self._history.notes(number), self._history.next_number
         whole = whole_outcome(status, {"metrics": record.metrics, "epochs": record.epochs, **outcome})
-        answers, stages = whole.pop("siblings", ()), {**whole.pop("stages", {}), **noted.get("late_stages", {})}
+        answers, stages = whole.pop("derived", ()), {**whole.pop("stages", {}), **noted.get("late_stages", {})}
         whole |= {"late_stages": stages} if stages else {}
         if answers and status == "complete" and record.confirms is None:
             config = TrialConfig.model_validate(noted["asked"]["config"])
