@@ -147,11 +147,11 @@ class Reader:
     read: Callable[[Path], Manifest | None]
 
 
-READERS = (
+READERS = [
     Reader(f"{TRAIN_ANNOTATIONS} (the devkit)", read_devkit),
     Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read_split_folders),
     Reader("<class>/*.jpg", _read_class_folders),
-)
+]
 """The first that has a folder's layout reads it; the last is tried where no other has that of any folder inside."""
 
 

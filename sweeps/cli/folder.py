@@ -22,8 +22,10 @@ from sweeps.cli.output import (
     epoch_of,
     resume_command,
     saved_text,
+    say,
 )
 from sweeps.text import Column, counts_text, minute, percent, plural, settings_text, table_of
+from sweeps.trial import stage_use
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -79,8 +81,10 @@ def status(streams: Streams, name: str | None, out: Path) -> int:
     if not names:
         raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")
     found = [sweep_status(out, each) for each in names]
-    text = "\n\n".join("\n".join(status_lines(each, out)) for each in found)
-    streams.answer({"sweeps": [each.as_dict() for each in found]}, text)
+    if streams.as_json:
+        streams.answer({"sweeps": [{**each.as_dict(), **stage_use(each.board.trials)} for each in found]})
+    else:
+        say(streams.result, "\n\n".join("\n".join(status_lines(each, out)) for each in found))
     return DONE
 
 
@@ -93,7 +97,7 @@ def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
     derived = sum(trial.derived_from is not None for trial in trials)
     more = f"; {plural(derived, 'derived trial')}" if derived else ""
     yield f"  {sweep.ended} of {plural(sweep.total, 'trial')} ended{f' ({counts})' if counts else ''}{more}"
-    yield from (f"  {text}" for text in (duplicates_text(trials), saved_text(trials)) if text)
+    yield from (f"  {text}" for text in (duplicates_text(trials), saved_text(**stage_use(trials))) if text)
     for trial in sweep.unfinished:
         accuracy = f", val accuracy {accuracy_of(trial)}" if "val_accuracy" in trial.metrics else ""
         what = f"{'runs' if sweep.holder else 'waits'}: {trial.name}"

@@ -161,9 +161,9 @@ def duplicates_text(records: Iterable[TrialRecord], most: int = 10) -> str:
     return f"{plural(len(duplicates), 'drawn trial')} {verb} not run: {', '.join(named)}{more}"
 
 
-def saved_text(records: Iterable[TrialRecord]) -> str:
-    """Write what the cached stages of a sweep were worth to its trials; nothing where none was found made."""
-    found = [seconds for record in records for seconds in record.stages.values() if seconds is not None]
-    if not found:
+def saved_text(stage_hits: int, saved_seconds: float) -> str:
+    """Write what cached stages were worth to trials, as ``stage_use`` returns it; nothing where they saved nothing."""
+    if not saved_seconds:
         return ""
-    return f"Cached stages were found {plural(len(found), 'time')}, which saved {duration(sum(found))} of computing."
+    found = f" were found {plural(stage_hits, 'time')} and" if stage_hits else ""  # older results do not say
+    return f"Cached stages{found} saved {duration(saved_seconds)} of computing."

@@ -113,7 +113,7 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
     yield from _front_lines(result)
     if result.spent:
         yield spent_text(result.spent)
-    if saved := saved_text(result.trials):
+    if saved := saved_text(result.stage_hits, result.saved_seconds):
         yield saved
     if closing:
         yield from _closing_lines(result)

@@ -111,7 +111,7 @@ class SweepResult:
         interrupted: whether trials were left.
         comparison: the winner beside others.
         spent: as ``spent_dict`` returns it; empty in results of older versions.
-        saved_seconds: that the stages took to make which trials found made.
+        stage_hits, saved_seconds: as ``stage_use`` returns them.
     """
 
     sweep: str
@@ -127,6 +127,7 @@ class SweepResult:
     interrupted: bool = False
     comparison: tuple[Compared, ...] = ()
     spent: Mapping[str, Any] = field(default_factory=dict)
+    stage_hits: int = 0
     saved_seconds: float = 0.0
 
     @property

@@ -12,6 +12,7 @@ from sweeps.engine.resources import Machine
 from sweeps.run.check import Checked, fit_to_data, fit_to_images
 from sweeps.run.data import NOT_READ, located, prepare_data
 from sweeps.run.estimate import Workload, estimate
+from sweeps.spec.samplers import SAMPLERS
 from sweeps.spec.spec import SweepSpec
 from sweeps.text import (
     UNLIMITED,
@@ -108,7 +109,7 @@ class Plan:
             *_afterwards(spec),
             *([f"  Note: {spec.note}"] if spec.note else []),
             "",
-            "Search:" if spec.search else "Search: nothing",
+            f"Search: {spec.sampler} {SAMPLERS[spec.sampler].about}" if spec.search else "Search: nothing",
             *lines_of(search, width=width, indent="  "),
             *spec.goals.lines(),
             *([_stopping(spec)] if spec.goals.stop_early else []),
@@ -151,6 +152,7 @@ class Plan:
             "trials": self.spec.trials,
             "experiments": list(self.experiments),
             "changed": changed,
+            "sampler": self.spec.sampler,
             "search": {name: domain.plain() for name, domain in self.spec.search.items()},
             "early_stopping": self.spec.early_stopping.model_dump(),
             "objectives": list(self.spec.objectives),

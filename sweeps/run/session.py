@@ -17,6 +17,7 @@ from sweeps.results.result import RESULT, Registered, SweepResult, TestEvaluatio
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.text import plural
+from sweeps.trial import TrialRecord, stage_use
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from sweeps.tracking.mirror import Mirror
     from sweeps.tracking.registry import TrialModel
     from sweeps.tracking.store import Tracking
-    from sweeps.trial import TrialRecord
 
 MODEL, LEADERBOARD, TEST_PREDICTIONS = "model", "leaderboard.json", "test-predictions.npz"
 
@@ -123,7 +123,7 @@ class SweepSession:
             seconds=round(seconds, 3),
             interrupted=engine.interrupted,
             spent=spent_dict(trials, self.spec.prices),
-            saved_seconds=round(sum(trial.saved for trial in trials), 3),
+            **stage_use(trials),
         )
 
     def save(self, result: SweepResult) -> None:

@@ -109,8 +109,6 @@ COLUMNS: tuple[Column[SweepStatus], ...] = (
     Column("unfinished", lambda s: [json_of(_UNFINISHED, trial) for trial in s.unfinished]),
     Column("best", lambda s: s.board.best.number if s.board.best else None),
     Column("edits", lambda s: list(s.edits)),
-    Column("stage_hits", lambda s: sum(seconds is not None for t in s.board.trials for seconds in t.stages.values())),
-    Column("saved_seconds", lambda s: round(sum(trial.saved for trial in s.board.trials), 3)),
 )
 
 

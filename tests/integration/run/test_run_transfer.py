@@ -12,6 +12,7 @@ from helpers import Done, run_carsweep, stages_made
 
 from carcls.stages_disk import list_store
 from sweeps.study.records import read_history
+from sweeps.trial import stage_use
 
 SETTINGS = ["--set", "backbone=efficientnet_lite0", "image_size=64", "batch_size=8"]
 SHORT = [*SETTINGS, "epochs=1", "experiments=[transfer/frozen]"]
@@ -77,7 +78,7 @@ def test_the_same_command_again_computes_nothing(first: Done, folder: Path) -> N
 def test_trials_name_every_stage_that_they_left(first: Done, folder: Path) -> None:
     """Their processes say it, the journal has it: nothing in the store is without a name but what is kept for all."""
     records = read_history(folder / "runs" / "mine").records
-    assert first.value["saved_seconds"] == round(sum(record.saved for record in records), 3)
+    assert {name: first.value[name] for name in ("stage_hits", "saved_seconds")} == stage_use(records)
     named = {name for record in records for name in record.stages}
     stored = [stage for stage in list_store(folder / "runs" / "stages") if stage.kind not in ("index", "network")]
     assert {stage.kind for stage in stored} >= {"pack", "features", "training"}

@@ -202,6 +202,8 @@ def result_of(spec: SweepSpec) -> SweepResult:
         registered=Registered("carsweep-transfer", "3", "challenger", "models:/carsweep-transfer@challenger"),
         tracking_uri="sqlite:////runs/mlflow.db",
         seconds=12.5,
+        stage_hits=3,
+        saved_seconds=75.0,
     )
 
 
@@ -217,6 +219,7 @@ def test_the_end_shows_winner_interval_registry_and_next_steps(spec: SweepSpec) 
     shown = end_of(result_of(spec))
     said = ["75.0% ±", "dropout=0.25", "out of memory", "Test accuracy 50.0%", "20.0% to 80.0%", "evaluated once"]
     said += ["version 3, alias challenger", "carsweep ui mine --out /runs", "mlflow.pyfunc.load_model"]
+    said += ["Cached stages were found 3 times and saved 1 min 15 s of computing."]
     assert [words for words in said if words not in shown] == []
 
 

@@ -35,15 +35,6 @@ def test_an_image_changes_alike_in_any_batch() -> None:
         torch.testing.assert_close(part, whole[order], rtol=0, atol=1e-6)
 
 
-def test_epochs_and_seeds_give_different_views() -> None:
-    """Another epoch or another seed draws other numbers."""
-    rows = torch.arange(50)
-    first = draw_view(rows, 50, seed=0, epoch=0)
-    assert not torch.equal(first, draw_view(rows, 50, seed=0, epoch=1))
-    assert not torch.equal(first, draw_view(rows, 50, seed=1, epoch=0))
-    assert torch.equal(first, draw_view(rows, 50, seed=0, epoch=0))
-
-
 @pytest.mark.parametrize("other", [{}, {"rotation": 1e-9}])
 def test_flip_mirrors_exactly(other: dict[str, float]) -> None:
     """A drawn mirror reverses the columns, by reordering or by resampling."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import events_of
+from helpers import draw_pictures, events_of
 from PIL import Image
 
 from carcls.data.config import DataConfig
@@ -27,28 +28,13 @@ SIZE = 16
 CLASSES = ("a", "b", "c")
 
 
-def draw(path: Path, seed: int) -> None:
-    """Write a picture that nearly equals no picture of another seed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).integers(0, 255, size=(8, 8, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize((48, 40)).save(path, quality=92)
-
-
-def write_cars(root: Path, train: int = 20, test: int = 4) -> Path:
-    """Write three classes with so many images each."""
-    seed = 0
-    for split, count in (("train", train), ("test", test)):
-        for name in CLASSES:
-            for number in range(count):
-                seed += 1
-                draw(root / split / name / f"{number:02d}.jpg", seed)
-    return root
-
-
 @pytest.fixture(scope="module")
 def cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of 60 training and 12 test images, not to be changed."""
-    return write_cars(tmp_path_factory.mktemp("cars"))
+    root = draw_pictures(tmp_path_factory.mktemp("cars"), classes=3, train=20, test=4)
+    for split, label in itertools.product(("train", "test"), range(3)):
+        (root / split / f"Make Model {label}").rename(root / split / CLASSES[label])
+    return root
 
 
 @pytest.fixture
@@ -115,11 +101,11 @@ def test_seed_and_fraction_change_the_digest_and_the_name_does_not(cars: Path, t
 
 def test_unreadable_images_are_listed_once_and_in_no_split(own_cars: Path, tmp_path: Path) -> None:
     """Broken files among good ones are quarantined with path and reason, and everything else goes on."""
-    (own_cars / "train" / "a" / "00.jpg").write_bytes(b"")
-    torn = own_cars / "train" / "b" / "03.jpg"
+    (own_cars / "train" / "a" / "00000.jpg").write_bytes(b"")
+    torn = own_cars / "train" / "b" / "00003.jpg"
     torn.write_bytes(torn.read_bytes()[:-200])
     data = prepare(own_cars, tmp_path / "s")
-    assert [path for path, _ in data.quarantined] == ["train/a/00.jpg", "train/b/03.jpg"]
+    assert [path for path, _ in data.quarantined] == ["train/a/00000.jpg", "train/b/00003.jpg"]
     assert "empty" in data.quarantined[0][1]
     assert "truncated" in data.quarantined[1][1]
     assert sum(data.counts.values()) == 70
@@ -131,10 +117,10 @@ def test_unreadable_images_are_listed_once_and_in_no_split(own_cars: Path, tmp_p
 def test_split_that_loses_too_much_stops(own_cars: Path, tmp_path: Path, split: str, lost: int) -> None:
     """More than 5% lost names the split, the numbers, the first paths with reasons, and the remedy, which works."""
     for number in range(lost):
-        (own_cars / split / "b" / f"{number:02d}.jpg").write_bytes(b"")
+        (own_cars / split / "b" / f"{number:05d}.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=rf"^{split} split must lose at most 5%.* got {lost} unreadable of") as caught:
         prepare(own_cars, tmp_path / "s")
-    assert f"{split}/b/00.jpg: the file is empty" in str(caught.value)
+    assert f"{split}/b/00000.jpg: the file is empty" in str(caught.value)
     assert str(caught.value).count("the file is empty") == min(lost, 3)
     assert "raise data.max_loss" in str(caught.value)
     assert sum(prepare(own_cars, tmp_path / "s", max_loss=0.1).counts.values()) == 72 - lost
@@ -151,7 +137,7 @@ def test_split_that_loses_everything_stops_at_any_limit(own_cars: Path, tmp_path
 
 def recompressed(source: Path, target: Path) -> None:
     """Write the same picture smaller and with other compression."""
-    Image.open(source).resize((40, 34)).save(target, quality=70)
+    Image.open(source).resize((80, 54)).save(target, quality=70)
 
 
 @pytest.mark.parametrize("copy", [shutil.copyfile, recompressed])
@@ -159,9 +145,9 @@ def test_test_image_seen_in_training_is_reported(
     own_cars: Path, tmp_path: Path, copy: Callable[[Path, Path], None]
 ) -> None:
     """An equal or recompressed training image in test is named with its twin, and stays in test."""
-    copy(own_cars / "train" / "a" / "07.jpg", own_cars / "test" / "c" / "01.jpg")
+    copy(own_cars / "train" / "a" / "00007.jpg", own_cars / "test" / "c" / "00001.jpg")
     data = prepare(own_cars, tmp_path / "s")
-    assert data.duplicates == (("test/c/01.jpg", "train/a/07.jpg"),)
+    assert data.duplicates == (("test/c/00001.jpg", "train/a/00007.jpg"),)
     assert data.counts["test"] == 12
 
 
@@ -170,11 +156,17 @@ def test_the_same_picture_in_several_classes_is_said(
     own_cars: Path, tmp_path: Path, copy: Callable[[Path, Path], None]
 ) -> None:
     """Copies under another class's name are counted, with two paths of each; copies within a class are not."""
-    for source, target in (("train/a/07", "train/b/90"), ("train/a/07", "train/c/90"), ("train/a/03", "test/c/90")):
+    for source, target in (
+        ("train/a/00007", "train/b/90"),
+        ("train/a/00007", "train/c/90"),
+        ("train/a/00003", "test/c/90"),
+    ):
         copy(own_cars / f"{source}.jpg", own_cars / f"{target}.jpg")
-    copy(own_cars / "train/b/05.jpg", own_cars / "train/b/95.jpg")
+    copy(own_cars / "train/b/00005.jpg", own_cars / "train/b/95.jpg")
     notes = prepare(own_cars, tmp_path / "s").notes
-    expected = "2 pictures are in more than one class: train/a/03.jpg = test/c/90.jpg, train/a/07.jpg = train/b/90.jpg."
+    expected = (
+        "2 pictures are in more than one class: train/a/00003.jpg = test/c/90.jpg, train/a/00007.jpg = train/b/90.jpg."
+    )
     assert notes == (expected,)
 
 
@@ -209,7 +201,7 @@ def test_what_is_no_file_is_left_out_and_holds_nobody_up(
         name = "cars_train/0.jpg"
     else:
         shutil.copytree(cars / "train" if layout == "classes" else cars, root)
-        name = "a/00.jpg" if layout == "classes" else "train/a/00.jpg"
+        name = "a/00000.jpg" if layout == "classes" else "train/a/00000.jpg"
     (root / name).unlink()
     make(root / name)
     assert prepare(root, tmp_path / "s").quarantined == ((name, reason),)
@@ -222,7 +214,7 @@ def _write_devkit(cars: Path, root: Path) -> None:
     for number, path in enumerate(sorted((cars / "train").glob("*/*.jpg"))):
         shutil.copyfile(path, root / "cars_train" / f"{number}.jpg")
         label = CLASSES.index(path.parent.name)
-        images.append(ImageRecord(f"cars_train/{number}.jpg", label, "train", (0, 0, 48, 40)))
+        images.append(ImageRecord(f"cars_train/{number}.jpg", label, "train", (0, 0, 96, 64)))
     write_devkit(root, CLASSES, images)
 
 
@@ -260,7 +252,8 @@ def test_test_split_is_cut_where_there_is_none(cars: Path, tmp_path: Path) -> No
 
 def test_class_of_one_image_is_noted(own_cars: Path, tmp_path: Path) -> None:
     """A class that cannot be validated trains all the same, and a note names it."""
-    draw(own_cars / "train" / "lonely" / "0.jpg", 999)
+    (own_cars / "train" / "lonely").mkdir()
+    (own_cars / "test" / "c" / "00003.jpg").rename(own_cars / "train" / "lonely" / "0.jpg")
     assert any("1 class has" in note and "lonely" in note for note in prepare(own_cars, tmp_path / "s").notes)
 
 
@@ -273,8 +266,8 @@ def test_summary_agrees_with_the_preparation(cars: Path, tmp_path: Path) -> None
 
 def test_a_data_set_that_was_read_is_found_without_reading_an_image(own_cars: Path, tmp_path: Path) -> None:
     """What reading found is found again by sizes and times alone; a file that was touched is to be read again."""
-    (own_cars / "train" / "a" / "00.jpg").write_bytes(b"")
-    shutil.copyfile(own_cars / "train" / "a" / "07.jpg", own_cars / "test" / "c" / "01.jpg")
+    (own_cars / "train" / "a" / "00000.jpg").write_bytes(b"")
+    shutil.copyfile(own_cars / "train" / "a" / "00007.jpg", own_cars / "test" / "c" / "00001.jpg")
     config, stages = DataConfig(path=str(own_cars)), StageStore(tmp_path / "s")
     assert find_dataset(config, read_layout(own_cars), stages) is None
     data = prepare(own_cars, tmp_path / "s")
@@ -283,14 +276,14 @@ def test_a_data_set_that_was_read_is_found_without_reading_an_image(own_cars: Pa
     assert (found.digest, found.test_digest, found.counts) == (data.digest, data.test_digest, data.counts)
     assert (found.quarantined, found.duplicates, found.notes) == (data.quarantined, data.duplicates, data.notes)
     assert len(found.quarantined) == len(found.duplicates) == 1
-    (own_cars / "train" / "a" / "00.jpg").touch()
+    (own_cars / "train" / "a" / "00000.jpg").touch()
     assert find_dataset(config, read_layout(own_cars), stages) is None
 
 
 def test_saved_data_set_loads_the_same(own_cars: Path, tmp_path: Path) -> None:
     """A worker that loads the file sees the same images, splits and findings, without the folder."""
-    shutil.copyfile(own_cars / "train" / "a" / "07.jpg", own_cars / "test" / "c" / "01.jpg")
-    (own_cars / "train" / "a" / "00.jpg").write_bytes(b"")
+    shutil.copyfile(own_cars / "train" / "a" / "00007.jpg", own_cars / "test" / "c" / "00001.jpg")
+    (own_cars / "train" / "a" / "00000.jpg").write_bytes(b"")
     data = prepare(own_cars, tmp_path / "s", margin=0.2)
     data.save(tmp_path / "dataset.json")
     shutil.rmtree(own_cars)

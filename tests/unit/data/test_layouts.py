@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.io import savemat
 
 from carcls.data import devkit
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.data.decode import EXTENSIONS
-from carcls.data.layouts import read_layout
-from carcls.data.manifest import ImageRecord
+from carcls.data.layouts import READERS, Reader, read_layout
+from carcls.data.manifest import ImageRecord, Manifest
 from carcls.errors import DataError
 from carcls.stages import StageStore
 
@@ -26,10 +25,10 @@ CLASSES = ("Ram C/V Cargo Van 2012", "Audi A5 Coupe 2012")
 BOX_FIELDS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
-def picture(path: Path, shade: int = 100) -> None:
-    """Write a small flat JPEG."""
+def picture(path: Path, content: int = 100) -> None:
+    """Write what counts as an image until somebody decodes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (24, 16), (shade, 2 * shade % 256, 50)).save(path)
+    path.write_bytes(bytes([content]) * 99)
 
 
 def annotate(file: Path, rows: list[tuple[object, ...]], *, labelled: bool = True) -> None:
@@ -168,6 +167,24 @@ def test_only_subfolder_with_a_layout_is_looked_into(tmp_path: Path) -> None:
     write_folders(tmp_path, {"two/cars/train/a": 1, "two/cars/train/b": 1, "three/cars/a": 1, "three/cars/b": 1})
     for outer in ("one", "two", "three"):
         assert read_layout(tmp_path / outer).root == tmp_path / outer / "cars"
+
+
+def test_a_layout_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader of a table is asked before those of folders, and named where nothing is found."""
+
+    def read_table(root: Path) -> Manifest | None:
+        table = root / "images.csv"
+        rows = [line.split(",") for line in table.read_text().splitlines()] if table.is_file() else []
+        return (
+            Manifest(root, ("a", "b"), tuple(ImageRecord(p, int(n), "train", None) for p, n in rows)) if rows else None
+        )
+
+    monkeypatch.setattr("carcls.data.layouts.READERS", [Reader("images.csv", read_table), *READERS])
+    with pytest.raises(DataError, match=r"Looked for images\.csv, cars_train_annos\.mat"):
+        read_layout(tmp_path)
+    write_folders(tmp_path, {"one": 1, "two": 1})
+    (tmp_path / "images.csv").write_text("one/0.jpg,1\ntwo/0.jpg,0\n")
+    assert [image.label for image in read_layout(tmp_path).images] == [1, 0]
 
 
 def test_images_of_every_extension_count_and_litter_does_not(tmp_path: Path) -> None:

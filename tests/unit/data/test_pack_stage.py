@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,24 +23,18 @@ from carcls.stages import StageStore
 MANY = 240
 
 
-def write_images(root: Path, count: int) -> Manifest:
-    """Write noisy pictures in two classes; one file in each hundred is empty."""
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        path = root / f"class{number % 2}" / f"{number:04d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if number % 100 == 50:
-            path.write_bytes(b"")
-        else:
-            noise = rng.integers(0, 255, size=(6, 9, 3), dtype=np.uint8)
-            Image.fromarray(noise).resize((90, 60)).save(path)
-    return read_layout(root).with_contents()
-
-
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Return a manifest of 240 images, 2 of them empty files."""
-    return write_images(tmp_path_factory.mktemp("many"), MANY)
+    """Return a manifest of 240 noisy pictures in two classes, 2 of them empty files."""
+    rng, root = np.random.default_rng(0), tmp_path_factory.mktemp("many")
+    for number in range(MANY):
+        path = root / f"class{number % 2}" / f"{number:04d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        noise = rng.integers(0, 255, size=(6, 9, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((90, 60)).save(path)
+        if number % 100 == 50:
+            path.write_bytes(b"")
+    return read_layout(root).with_contents()
 
 
 def pixels_of(pack: Path) -> NDArray[np.uint8]:
@@ -123,43 +114,12 @@ def test_interrupting_leaves_nothing(many: Manifest, tmp_path: Path, also: list[
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("count", [60, MANY])
-def test_progress_rises_to_the_number_of_images(tmp_path: Path, count: int) -> None:
-    """The bar starts at nothing, never falls and ends full, of few images and of many."""
+def test_progress_rises_to_the_number_of_images(many: Manifest, tmp_path: Path) -> None:
+    """The bar starts at nothing, never falls and ends full."""
     seen: list[tuple[int, int]] = []
-    manifest, store = write_images(tmp_path / "data", count), StageStore(tmp_path / "s")
-    get_pack(manifest, 0.0, 16, store, progress=lambda *counts: seen.append(counts), workers=2)
-    assert seen[0] == (0, count)
-    assert seen[-1] == (count, count)
+    get_pack(many, 0.0, 16, StageStore(tmp_path), progress=lambda *counts: seen.append(counts), workers=2)
+    assert (seen[0], seen[-1]) == ((0, MANY), (MANY, MANY))
     assert seen == sorted(seen)
-
-
-KILLED_HALFWAY = """
-import os, signal, sys
-from pathlib import Path
-from carcls.data.layouts import read_layout
-from carcls.data.pack import get_pack
-from carcls.stages import StageStore
-
-def die(done, total):
-    if done:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-manifest = read_layout(Path(sys.argv[1])).with_contents()
-get_pack(manifest, 0.0, 16, StageStore(Path(sys.argv[2])), progress=die, workers=2)
-"""
-
-
-def test_killed_maker_leaves_no_stage(many: Manifest, tmp_path: Path) -> None:
-    """After kill -9 there is no pack, and the next call makes it whole."""
-    store = StageStore(tmp_path)
-    command = [sys.executable, "-c", KILLED_HALFWAY, str(many.root), str(tmp_path)]
-    killed = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not list(store.root.glob("pack/*/key.json"))
-    pack = get_pack(many, 0.0, 16, store)
-    assert np.array_equal(pixels_of(pack)[-1], read_square(many.root / many.images[-1].path, 16))
-    assert making_leftovers(store) == [pack.name]
 
 
 def test_full_disk_is_found_before_decoding(many: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

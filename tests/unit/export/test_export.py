@@ -33,6 +33,18 @@ CLASSES = ("Aero Coupe 2001", "Boxer Van 2007", "Corsa Wagon 2012")
 LABELS = np.array([0, 1, 2, 0, 1, 2, 1], np.int64)
 
 
+def _patterns(seed: int, count: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Return images uint8 [count, height, width, 3], each a coarse pattern of its own."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    return coarse.repeat(height // 4, axis=1).repeat(width // 4, axis=2)
+
+
+PIXELS = _patterns(0, 5, 80, 100)
+# The gallery's seven images uint8 [7, s, s, 3], the last one that of the first, and four that are not in it.
+SHOWN = _patterns(0, 6, SIZE, SIZE)[[0, 1, 2, 3, 4, 5, 0]]
+QUERIES = _patterns(1, 4, SIZE, SIZE)
+
+
 def _export(folder: Path, classifier: Classifier, gallery: Gallery | None = None) -> None:
     write_export(folder, classifier, CONFIG, classes=CLASSES, margin=0.1, details={"seed": 3}, gallery=gallery)
 
@@ -60,51 +72,35 @@ def predictor(folder: Path) -> Predictor:
     return load_export(folder)
 
 
-def _patterns(seed: int, count: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Return images uint8 [count, height, width, 3], each a coarse pattern of its own."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
-    return coarse.repeat(height // 4, axis=1).repeat(width // 4, axis=2)
-
-
-@pytest.fixture(scope="module")
-def pixels() -> NDArray[np.uint8]:
-    """Five images uint8 [5, 80, 100, 3]."""
-    return _patterns(0, 5, 80, 100)
-
-
 def _normalised(classifier: Classifier, squares: NDArray[np.uint8]) -> torch.Tensor:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (classifier.backbone.mean, classifier.backbone.std))
     return (torch.from_numpy(squares).permute(0, 3, 1, 2) / 255 - mean) / std
 
 
-def test_a_loaded_export_computes_what_was_exported(
-    classifier: Classifier, predictor: Predictor, pixels: np.ndarray
-) -> None:
+def test_a_loaded_export_computes_what_was_exported(classifier: Classifier, predictor: Predictor) -> None:
     """Probabilities of a loaded export are those of the classifier, normalised its backbone's way, without dropout.
 
     A prediction names the likeliest classes, best first.
     """
-    squares = np.stack([np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.BICUBIC)) for image in pixels])
+    squares = np.stack([np.asarray(Image.fromarray(image).resize((SIZE, SIZE), Image.BICUBIC)) for image in PIXELS])
     with torch.no_grad():
         expected = classifier(_normalised(classifier, squares)).softmax(dim=1).numpy()
-    given = predictor.probabilities(pixels)
+    given = predictor.probabilities(PIXELS)
     assert given.dtype == np.float32
     np.testing.assert_allclose(given, expected, atol=1e-5)
     assert given.std(axis=0).max() > 0.01
-    for row, prediction in zip(given, predictor.predict(pixels), strict=True):
+    for row, prediction in zip(given, predictor.predict(PIXELS), strict=True):
         assert prediction.top == tuple((CLASSES[i], pytest.approx(row[i])) for i in np.argsort(-row))
         assert (prediction.label, prediction.probability, prediction.neighbours) == (*prediction.top[0], ())
 
 
 @pytest.mark.parametrize("gray", [False, True])
-def test_every_kind_of_input_gives_the_same_answer(
-    predictor: Predictor, pixels: np.ndarray, tmp_path: Path, gray: bool
-) -> None:
+def test_every_kind_of_input_gives_the_same_answer(predictor: Predictor, tmp_path: Path, gray: bool) -> None:
     """One image as path, text, PIL image, uint8 and float array, alone or in a list or batch, is one answer.
 
     A gray array is its three equal channels, as a gray file is.
     """
-    image, path = pixels[0, :, :, 0] if gray else pixels[0], tmp_path / "car.png"
+    image, path = PIXELS[0, :, :, 0] if gray else PIXELS[0], tmp_path / "car.png"
     colour = np.repeat(image[:, :, None], 3, axis=2) if gray else image
     Image.fromarray(image).save(path)
     expected = predictor.probabilities([colour])
@@ -121,25 +117,23 @@ def test_every_kind_of_input_gives_the_same_answer(
         np.testing.assert_allclose(predictor.probabilities(given), expected, atol=1e-6)
 
 
-def test_rotated_photographs_are_turned_upright(predictor: Predictor, pixels: np.ndarray, tmp_path: Path) -> None:
+def test_rotated_photographs_are_turned_upright(predictor: Predictor, tmp_path: Path) -> None:
     """The EXIF orientation is followed in files and in PIL images."""
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "turned.png"
-    Image.fromarray(np.ascontiguousarray(np.rot90(pixels[0]))).save(path, exif=exif)
-    expected = predictor.probabilities(pixels[0])
+    Image.fromarray(np.ascontiguousarray(np.rot90(PIXELS[0]))).save(path, exif=exif)
+    expected = predictor.probabilities(PIXELS[0])
     np.testing.assert_allclose(predictor.probabilities(path), expected, atol=1e-3)
     with Image.open(path) as image:
         np.testing.assert_allclose(predictor.probabilities(image), expected, atol=1e-3)
 
 
-def test_many_images_are_taken_a_batch_at_a_time(
-    predictor: Predictor, pixels: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_images_are_taken_a_batch_at_a_time(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images taken two at a time get the answers they get together; no image gets none."""
-    together = predictor.probabilities(list(pixels))
-    monkeypatch.setattr("carcls.export.images.BATCH", 2)
-    np.testing.assert_allclose(predictor.probabilities(list(pixels)), together, atol=1e-5)
+    together = predictor.probabilities(list(PIXELS))
+    monkeypatch.setattr("carcls.export.predictors.BATCH", 2)
+    np.testing.assert_allclose(predictor.probabilities(list(PIXELS)), together, atol=1e-5)
     assert predictor.probabilities([]).shape == (0, len(CLASSES))
     assert predictor.predict([]) == []
 
@@ -157,10 +151,10 @@ def test_many_images_are_taken_a_batch_at_a_time(
     ],
     ids=["missing", "four-channels", "empty", "integers", "out-of-range", "nan", "no-image"],
 )
-def test_an_unusable_image_is_named(predictor: Predictor, pixels: np.ndarray, image: object, message: str) -> None:
+def test_an_unusable_image_is_named(predictor: Predictor, image: object, message: str) -> None:
     """An image that cannot be used is refused by its path or its position."""
     with pytest.raises(InputError, match=message):
-        predictor.predict([pixels[0], image])  # type: ignore[list-item]
+        predictor.predict([PIXELS[0], image])  # type: ignore[list-item]
 
 
 def test_a_broken_file_is_named(predictor: Predictor, tmp_path: Path) -> None:
@@ -190,33 +184,20 @@ def test_what_is_no_picture_file_is_named_and_not_waited_for(
         predictor.predict([tmp_path / "car.jpg"])
 
 
-@pytest.fixture(scope="module")
-def shown() -> NDArray[np.uint8]:
-    """The gallery's seven images uint8 [7, s, s, 3], the last one that of the first."""
-    images = _patterns(0, 6, SIZE, SIZE)
-    return np.concatenate([images, images[:1]])
-
-
-@pytest.fixture(scope="module")
-def queries() -> NDArray[np.uint8]:
-    """Four images uint8 [4, s, s, 3] that are not in the gallery."""
-    return _patterns(1, 4, SIZE, SIZE)
-
-
 def _embed(extractor: Classifier, squares: NDArray[np.uint8], pooling: str) -> NDArray[np.float32]:
     with torch.inference_mode():
         return extractor.backbone.every_pooling(_normalised(extractor, squares))[pooling].numpy()
 
 
 @pytest.fixture(scope="module")
-def gallery(classifier: Classifier, shown: NDArray[np.uint8]) -> Gallery:
+def gallery(classifier: Classifier) -> Gallery:
     """The gallery by generalized means, projected at random to eight numbers of length 1."""
     # One by one: on some processors the last bits of an embedding depend on its place in a batch.
-    embeddings = np.concatenate([_embed(classifier, shown[place : place + 1], "gem") for place in range(len(shown))])
+    embeddings = np.concatenate([_embed(classifier, SHOWN[place : place + 1], "gem") for place in range(len(SHOWN))])
     matrix = np.random.default_rng(2).normal(size=(embeddings.shape[1], 8)).astype(np.float32)
     projection = Projection(embeddings.mean(axis=0), matrix, l2_normalize=True)
     images = tuple(f"train/{label}/{place}.jpg" for place, label in enumerate(LABELS))
-    whitened = np.concatenate([projection.apply(embeddings[place : place + 1]) for place in range(len(shown))])
+    whitened = np.concatenate([projection.apply(embeddings[place : place + 1]) for place in range(len(SHOWN))])
     settings = TrialConfig(family="retrieval", pooling="gem", k=3, vote="distance")
     return Gallery(whitened, LABELS, projection, settings, images)
 
@@ -243,11 +224,11 @@ def _with_k(searcher: Predictor, k: int) -> Predictor:
 
 @pytest.mark.parametrize("k", [1, 3, 7])
 def test_neighbours_are_the_nearest_of_the_gallery(
-    searcher: Predictor, classifier: Classifier, gallery: Gallery, queries: NDArray[np.uint8], k: int
+    searcher: Predictor, classifier: Classifier, gallery: Gallery, k: int
 ) -> None:
     """Each answer names the k nearest images with class and distance, and shares of votes by 1 / distance."""
-    embeddings = gallery.projection.apply(_embed(classifier, queries, "gem")).astype(np.float64)
-    for embedding, answer in zip(embeddings, _with_k(searcher, k).predict(queries), strict=True):
+    embeddings = gallery.projection.apply(_embed(classifier, QUERIES, "gem")).astype(np.float64)
+    for embedding, answer in zip(embeddings, _with_k(searcher, k).predict(QUERIES), strict=True):
         distances = np.linalg.norm(gallery.embeddings.astype(np.float64) - embedding, axis=1)
         nearest = np.argsort(distances, kind="stable")[:k]
         assert [n.image for n in answer.neighbours] == [gallery.images[place] for place in nearest]
@@ -261,31 +242,31 @@ def test_neighbours_are_the_nearest_of_the_gallery(
     assert searcher.predict([]) == []
 
 
-def test_of_equal_images_the_first_is_named_first(searcher: Predictor, shown: NDArray[np.uint8]) -> None:
+def test_of_equal_images_the_first_is_named_first(searcher: Predictor) -> None:
     """An image that lies in the gallery twice finds both, in the gallery's order, and itself before all others."""
-    assert [n.image for n in searcher.predict(shown[6])[0].neighbours][:2] == ["train/0/0.jpg", "train/1/6.jpg"]
+    assert [n.image for n in searcher.predict(SHOWN[6])[0].neighbours][:2] == ["train/0/0.jpg", "train/1/6.jpg"]
     for place in range(6):
-        nearest = searcher.predict(shown[place])[0].neighbours[0]
+        nearest = searcher.predict(SHOWN[place])[0].neighbours[0]
         assert nearest.image == f"train/{LABELS[place]}/{place}.jpg"
         assert nearest.distance == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("parts", ["neither", "length", "centre"])
 def test_every_projection_survives_the_folder(
-    classifier: Classifier, gallery: Gallery, queries: NDArray[np.uint8], tmp_path: Path, parts: str
+    classifier: Classifier, gallery: Gallery, tmp_path: Path, parts: str
 ) -> None:
     """A projection without matrix, or that does nothing, is loaded as it was written."""
     centre = np.full(classifier.backbone.embedding, 0.25, np.float32)
     mean, length = {"neither": (None, False), "length": (None, True), "centre": (centre, False)}[parts]
     projection = Projection(mean, None, length)
-    embeddings = projection.apply(_embed(classifier, queries, "average"))
+    embeddings = projection.apply(_embed(classifier, QUERIES, "average"))
     settings = TrialConfig(family="retrieval", k=1, distance="cosine", vote="softmax")
     _export(tmp_path, classifier, Gallery(embeddings, LABELS[:4], projection, settings, gallery.images[:4]))
     loaded = load_export(tmp_path)
     assert loaded.gallery is not None
-    projected = loaded.gallery.projection.apply(loaded.embed(queries, "average"))
+    projected = loaded.gallery.projection.apply(loaded.embed(QUERIES, "average"))
     np.testing.assert_allclose(projected, embeddings, rtol=1e-3, atol=1e-5)
-    assert [answer.neighbours[0].image for answer in loaded.predict(queries)] == list(gallery.images[:4])
+    assert [answer.neighbours[0].image for answer in loaded.predict(QUERIES)] == list(gallery.images[:4])
 
 
 def test_the_folder_says_what_it_is(folder: Path, gallery_folder: Path, classifier: Classifier) -> None:
@@ -328,9 +309,7 @@ def test_loading_needs_neither_data_nor_pretrained_weights_nor_internet(
     assert answer.stdout.startswith("[Prediction(label=")
 
 
-def test_an_older_classifier_is_served(
-    tmp_path: Path, classifier: Classifier, predictor: Predictor, pixels: np.ndarray
-) -> None:
+def test_an_older_classifier_is_served(tmp_path: Path, classifier: Classifier, predictor: Predictor) -> None:
     """A folder from before there were other networks and galleries, which names no kind, is answered alike."""
     _export(tmp_path, classifier)
     path = tmp_path / "model.json"
@@ -338,7 +317,7 @@ def test_an_older_classifier_is_served(
     path.write_text(json.dumps({k: v for k, v in description.items() if k not in ("kind", "architecture", "files")}))
     older = load_export(tmp_path)
     assert older.gallery is None
-    assert np.array_equal(older.probabilities(pixels), predictor.probabilities(pixels))
+    assert np.array_equal(older.probabilities(PIXELS), predictor.probabilities(PIXELS))
 
 
 def _describe(folder: Path, **changes: object) -> None:

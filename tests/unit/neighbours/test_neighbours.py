@@ -64,15 +64,6 @@ def test_memory_does_not_change_the_answer(
     assert (whole.distances == blocked.distances).all()
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
-def test_a_gallery_of_duplicates_answers_by_position(distance: Distance) -> None:
-    """Equally near images come in the order of the gallery, also when hundreds are equal."""
-    gallery = np.repeat(embeddings(3, 8, 4), 200, axis=0)
-    found = find_neighbours(gallery[[0, 250, 599]], gallery, 20, distance)
-    assert (found.indices == np.array([[0], [200], [400]]) + np.arange(20)).all()
-    assert np.allclose(found.distances, 0, atol=1e-7)
-
-
 @pytest.mark.parametrize("case", ["far from zero", "near ties"])
 def test_what_a_float32_product_cannot_tell_is_settled_in_float64(case: str) -> None:
     """Where the product loses every digit, or images differ by less than it can tell, the order is the true one."""
