@@ -337,6 +337,6 @@ def test_the_status_tells_what_cached_stages_saved(tmp_path: Path, run: Run) -> 
                 asked.number, {"metrics": {"val_accuracy": 0.1}, "epochs": 1, "stages": store.take_used()}
             )
     write_file(tmp_path / "runs" / "mine", "sweep", None, [spec_of(name="mine")])
-    assert "\n  Cached stages were found 2 times, which saved 0.4 s of computing.\n" in run("status")[1]
+    assert "\n  Cached stages were found 2 times and saved 0.4 s of computing.\n" in run("status")[1]
     (value,) = json.loads(run("status", "--json")[1])["sweeps"]
     assert (value["stage_hits"], value["saved_seconds"]) == (2, pytest.approx(0.4, abs=0.05))
