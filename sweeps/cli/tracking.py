@@ -121,13 +121,11 @@ def _recorded_uri(out: Path, sweep: str) -> str | None:
 
 
 def _require_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"--port must be free, got {port} ({reason}). Choose another with --port.") from None
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
+        raise InputError(f"--port must be free, got {port} ({reason}). Choose another with --port.") from None
 
 
 @click.command("promote")

@@ -113,8 +113,8 @@ class Study:
 
     def _left_unfinished(self) -> list[int]:
         """Return what is to be handed out again: of the search, or of what confirms it once that has begun."""
-        records = map(self.record, sorted(self._history.unfinished - self._live))
-        return [record.number for record in records if (record.confirms is None) == (self._repeats is None)]
+        asked = {number: self._history.notes(number)["asked"] for number in self._history.unfinished - self._live}
+        return sorted(n for n in asked if ("confirms" in asked[n]) == (self._repeats is not None))
 
     def left(self) -> int:
         """Return how many new trials the budget still allows. What is free does not count."""
