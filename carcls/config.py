@@ -192,8 +192,8 @@ class TrialConfig(BaseModel):
         """Return the settings that cannot matter in this trial, whatever their values.
 
         A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step; what is trained
-        from scratch is open from the start at one learning rate; only retrieval has neighbours, and where its extractor
-        is frozen nothing is trained. ``micro_batch`` is left out where it is None or cannot matter.
+        from scratch is unfrozen from the start at one learning rate; only retrieval has neighbours, and where its
+        extractor is frozen nothing is trained. ``micro_batch`` is left out where it is None or cannot matter.
         """
         trains = not self.has_neighbours or self.unfreezing != "frozen" or self.is_from_scratch
         matters = (
@@ -224,8 +224,8 @@ class TrialConfig(BaseModel):
     def training(self) -> TrialConfig:
         """Return the trial as its training sees it: whoever trains alike, in whatever family, gets an equal config.
 
-        What only comes into play after training has its default; what is trained from scratch is open from the start,
-        with one learning rate for everything.
+        What only comes into play after training has its default; what is trained from scratch is unfrozen from the
+        start, with one learning rate for everything.
         """
         changes: dict[str, Any] = {name: default_of(name) for name in ("family", *NEIGHBOUR_SETTINGS)}
         if self.is_from_scratch:

@@ -30,7 +30,7 @@ Report = Callable[[Measurement], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Sibling:
+class DerivedTrial:
     """Settings answered for free on the way of another trial: what differs from its config, and the metrics."""
 
     settings: Mapping[str, Any]
@@ -50,7 +50,7 @@ class Outcome:
         model: folder of the trained-model stage, relative to the store's root.
         predictions: file with the per-image validation predictions (``rows``, ``labels``, ``predicted``,
             ``probabilities`` float32 [n, c]) as .npz, relative to the store's root.
-        siblings: settings answered for free on the way.
+        derived: trials that are answered with this one
         precision: of the backbone's arithmetic, ``fp32`` or ``bf16``, whatever the trial asked for.
     """
 
@@ -60,5 +60,5 @@ class Outcome:
     reused: bool
     model: str
     predictions: str
-    siblings: tuple[Sibling, ...] = field(default=())
+    derived: tuple[DerivedTrial, ...] = field(default=())
     precision: str = ""

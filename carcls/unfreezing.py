@@ -1,13 +1,13 @@
 """Unfreezing schedules: which parts of the backbone train at which epoch. Plain values, no torch.
 
-A schedule counts the stages of a backbone that are open, from the head's side. Three have names:
+A schedule counts the stages of a backbone that are unfrozen, from the head's side. Three have names:
 
 - ``frozen``: none, ever; only the head trains.
 - ``full``: all, from the first epoch.
 - ``progressive``: none in the first fifth of the epochs (at least one), then one more at equal distances, all by half.
 
-Any other is written out: ``2:1,4:3,6:all`` opens the last stage at epoch 2, three at epoch 4, all at epoch 6. Epochs
-count from 0; one that is not named keeps what the one before had; before the first named one only the head trains.
+Any other is written out: ``2:1,4:3,6:all`` unfreezes the last stage at epoch 2, three at 4, all at 6. Epochs count from
+0; one that is not named keeps what the one before had; before the first named one only the head trains.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from itertools import pairwise
 
 from carcls.errors import shown
 
-# Epochs, and how many stages are open from each on; infinitely many are all.
+# Epochs, and how many stages are unfrozen from each on; infinitely many are all.
 Schedule = tuple[tuple[int, float], ...]
 _PAIR = re.compile(r"\s*([0-9]{1,9})\s*:\s*(all|0*[1-9][0-9]{0,8})\s*", re.ASCII)
 # The third one depends on how many epochs there are.
@@ -40,28 +40,28 @@ def parse_unfreezing(text: str) -> Schedule | None:
     schedule = tuple((int(pair[1]), math.inf if pair[2] == "all" else int(pair[2])) for pair in pairs if pair)
     if len(schedule) < len(pairs):
         raise ValueError(
-            f"unfreezing must be frozen, full, progressive or like '2:1,4:all' (epoch:open stages), got {shown(text)}."
+            f"unfreezing must be frozen, full, progressive or like '2:1,4:all' (epoch:stages), got {shown(text)}."
         )
     if not all(epoch < later and count < more for (epoch, count), (later, more) in pairwise(schedule)):
-        raise ValueError(f"unfreezing must name rising epochs and rising numbers of open stages, got {shown(text)}.")
+        raise ValueError(f"unfreezing must name rising epochs and rising numbers of stages, got {shown(text)}.")
     return schedule
 
 
 def stays_frozen(text: str, epochs: int) -> bool:
-    """Tell whether no stage of a backbone opens in so many epochs.
+    """Tell whether no stage of a backbone is unfrozen in so many epochs.
 
     >>> stays_frozen("frozen", 3), stays_frozen("5:all", 3), stays_frozen("2:1", 3)
     (True, True, False)
     """
-    return open_stages(text, epochs - 1, epochs, 1) == 0
+    return unfrozen_stages(text, epochs - 1, epochs, 1) == 0
 
 
-def open_stages(text: str, epoch: int, epochs: int, stages: int) -> int:
-    """Return how many stages are open at ``epoch`` (from 0) of ``epochs``, of a backbone with ``stages`` stages.
+def unfrozen_stages(text: str, epoch: int, epochs: int, stages: int) -> int:
+    """Return how many stages are unfrozen at ``epoch`` (from 0) of ``epochs``, of a backbone with ``stages`` stages.
 
-    >>> [open_stages("progressive", e, 10, 5) for e in range(10)]
+    >>> [unfrozen_stages("progressive", e, 10, 5) for e in range(10)]
     [0, 0, 1, 2, 3, 5, 5, 5, 5, 5]
-    >>> [open_stages("2:1,3:all", e, 5, 5) for e in range(5)]
+    >>> [unfrozen_stages("2:1,3:all", e, 5, 5) for e in range(5)]
     [0, 0, 1, 5, 5]
     """
     schedule = parse_unfreezing(text)

@@ -19,8 +19,7 @@ from safetensors.torch import load_file, save_file
 from carcls.config import TrialConfig
 from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
-from carcls.export.images import Preprocessing
-from carcls.export.predictors import Prediction, Predictor
+from carcls.export.predictors import Prediction, Predictor, Preprocessing
 from carcls.models.classifier import Classifier, build_network
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection

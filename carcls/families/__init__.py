@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TestScore:
-    """One reading of the test split.
+    """One test evaluation.
 
     Attributes:
         metrics: ``test_loss`` in nats, and ``test_accuracy``, ``test_f1``, … in [0, 1].
         interval: 95% Wilson interval of the accuracy.
-        images: how many were read.
+        images: how many were evaluated.
     """
 
     __test__ = False  # the name is no test case's
@@ -114,7 +114,7 @@ def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
 def evaluate_on_test(
     config: TrialConfig, data: Dataset, stages: StageStore, model: str, predictions: Path | None = None
 ) -> TestScore:
-    """Read the test split once with the model of a finished trial; the caller counts and records the reading.
+    """Evaluate the model of a finished trial once on the test split; the caller counts and records it.
 
     Args:
         config: a trial that has finished in this store.

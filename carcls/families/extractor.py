@@ -97,8 +97,8 @@ class Extractor:
         return self.trained.build().eval() if training is None else self.trained.load(training)
 
     def _embedder(self, training: str | None) -> Embedder:
-        trained, build = self.trained, lambda: self._extractor(training).backbone
-        return Embedder(trained.stages, build, trained.images, trained.precision, trained.batch)
+        trained = self.trained
+        return Embedder(trained.stages, lambda: self._extractor(training).backbone, trained.images, trained.precision)
 
 
 def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:

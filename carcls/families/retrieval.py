@@ -28,7 +28,7 @@ from carcls.models.classifier import Classifier
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.search import Neighbours
 from carcls.neighbours.votes import count_votes
-from carcls.outcome import Measurement, Outcome, Report, Sibling
+from carcls.outcome import DerivedTrial, Measurement, Outcome, Report
 from carcls.stages import StageStore, write_json
 from carcls.training.images import pick_device
 from carcls.training.measured import costs_of
@@ -86,7 +86,7 @@ class RetrievalTrial:
             reused=reused,
             model=embeddings.relative_to(self.stages.root).as_posix(),
             predictions=predictions,
-            siblings=tuple(each for each in answered if each.settings != own),
+            derived=tuple(each for each in answered if each.settings != own),
             precision=self._extractor.trained.precision,
         )
 
@@ -149,7 +149,7 @@ class RetrievalTrial:
             np.save(folder / f"{distance}-distances.npy", found.distances)
         write_json(folder / TIMES, times)
 
-    def _measured(self, embeddings: Path, trained: Mapping[str, float]) -> Iterator[Sibling]:
+    def _measured(self, embeddings: Path, trained: Mapping[str, float]) -> Iterator[DerivedTrial]:
         """Yield every k up to 50 or of the trial, distance and vote, at the trial's temperature, with all measures.
 
         What an answer costs is to embed an image, search and vote; its times are of searching and counting as many
@@ -172,7 +172,7 @@ class RetrievalTrial:
                 for k in sorted({*range(1, min(MOST_K, len(gallery)) + 1), self.config.k}):
                     measures = answer_metrics(said[k - 1], labels, classes, prefix="val_")
                     settings = {"k": k, "distance": distance, "vote": vote}
-                    yield Sibling(settings, {**measures, **ranked, **times, **cost, **trained})
+                    yield DerivedTrial(settings, {**measures, **ranked, **times, **cost, **trained})
 
     def answer_test(self, model: str) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
         """Let the training images vote on every test image; the search that is timed is for the trial's own k."""

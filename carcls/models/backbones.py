@@ -1,4 +1,4 @@
-"""The backbones: an image in, one pooled embedding out, and the stages that an unfreezing schedule opens.
+"""The backbones: an image in, one pooled embedding out, and the stages that an unfreezing schedule unfreezes.
 
 timm builds them; here their heads are taken off and their modules are grouped into stages. timm loads for seconds, most
 of it PyTorch's compiler, and many trials need no network: it is imported where one is built.

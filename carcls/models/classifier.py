@@ -63,7 +63,7 @@ class Classifier(nn.Module):
         """Return logits [b, c]."""
         return self.classify(self.embed(images))
 
-    def open_backbone(self, count: int) -> None:
+    def unfreeze(self, count: int) -> None:
         """Let the last ``count`` stages of the backbone (from the head's side), the dropout and the head train.
 
         All other stages get no gradients and stay in evaluation mode, so that the running statistics of a frozen

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from copy import deepcopy
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,9 @@ def folded(backbone: Backbone, image_size: int) -> Backbone:
         pairs, expected = _watch(backbone, image)
     copy = deepcopy(backbone).requires_grad_(False)
     for convolution, norm in pairs:
-        _fold(copy, convolution, norm)
+        before, after = cast("nn.Conv2d", copy.get_submodule(convolution)), copy.get_submodule(norm)
+        copy.set_submodule(convolution, fuse_conv_bn_eval(before, cast("nn.BatchNorm2d", after)))
+        copy.set_submodule(norm, cast("nn.Module", _remainder(after)))
     copy.to(memory_format=torch.channels_last)
     with torch.inference_mode():
         off = (copy(image) - expected).abs().max()
@@ -85,13 +88,3 @@ def _remainder(module: nn.Module) -> nn.Module | None:
     if type(module).__name__ == "BatchNormAct2d":  # timm's, of which only the first part is folded
         return nn.Sequential(module.get_submodule("drop"), module.get_submodule("act"))
     return None
-
-
-def _fold(network: nn.Module, convolution_path: str, norm_path: str) -> None:
-    convolution, norm = network.get_submodule(convolution_path), network.get_submodule(norm_path)
-    assert isinstance(convolution, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    remainder = _remainder(norm)
-    assert remainder is not None
-    network.set_submodule(convolution_path, fuse_conv_bn_eval(convolution, norm))
-    network.set_submodule(norm_path, remainder)

@@ -1,6 +1,6 @@
 """What a trial writes down after each epoch, so that it can go on from there to the same numbers.
 
-Only what training has changed is written: the head and the stages that ever opened. The rest is the pretrained
+Only what training has changed is written: the head and the stages that were ever unfrozen. The rest is the pretrained
 backbone, which the stage's key names by digest. No random state is needed: every epoch draws from seeds of its own.
 """
 
@@ -30,15 +30,15 @@ _PARTS = {"epochs", "opened", "history", "model", "optimizer"}
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """How far a training has come: stages that ever opened, and the metrics of each finished epoch."""
+    """How far a training has come: stages that were ever unfrozen, and the metrics of each finished epoch."""
 
-    opened: int = 0
+    unfrozen: int = 0
     history: tuple[dict[str, float], ...] = ()
 
 
-def trained_state(classifier: Classifier, opened: int) -> dict[str, Tensor]:
-    """Return the head and the last ``opened`` stages: parameters and buffers, by their names in the classifier."""
-    modules = [classifier.head, *classifier.backbone.last_stages(opened)]
+def trained_state(classifier: Classifier, unfrozen: int) -> dict[str, Tensor]:
+    """Return the head and the last ``unfrozen`` stages: parameters and buffers, by their names in the classifier."""
+    modules = [classifier.head, *classifier.backbone.last_stages(unfrozen)]
     kept = {id(tensor) for module in modules for tensor in module.state_dict(keep_vars=True).values()}
     state = classifier.state_dict(keep_vars=True)
     return {name: tensor.detach() for name, tensor in state.items() if id(tensor) in kept}
@@ -52,9 +52,9 @@ def save_checkpoint(folder: Path, classifier: Classifier, optimizer: Optimizer, 
     """
     content = {
         "epochs": len(progress.history),
-        "opened": progress.opened,
+        "opened": progress.unfrozen,
         "history": list(progress.history),
-        "model": trained_state(classifier, progress.opened),
+        "model": trained_state(classifier, progress.unfrozen),
         "optimizer": optimizer.state_dict(),
     }
     with full_disk_named(folder), replacing(folder / CHECKPOINT) as temporary, temporary.open("wb") as file:
@@ -97,13 +97,13 @@ def _read_whole(path: Path) -> dict[str, Any]:
     return content
 
 
-def save_model(folder: Path, classifier: Classifier, opened: int) -> None:
+def save_model(folder: Path, classifier: Classifier, unfrozen: int) -> None:
     """Write what training changed as safetensors.
 
     Raises:
         DiskFull: it does not fit on the disk; nothing is left of it.
     """
-    state = {name: tensor.contiguous().cpu() for name, tensor in trained_state(classifier, opened).items()}
+    state = {name: tensor.contiguous().cpu() for name, tensor in trained_state(classifier, unfrozen).items()}
     with full_disk_named(folder), replacing(folder / MODEL) as temporary:
         save_file(state, temporary)
 

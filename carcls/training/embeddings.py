@@ -28,7 +28,7 @@ from carcls.training.images import ImageSource, NumberFormat, View
 FEATURES, FEATURES_VERSION = "features", 3
 PART_KIND = "embedding-parts"
 PART = 256
-"""Images that a part has at least, if there are so many; a part is whole batches, so that parts change no number."""
+"""Images of a part, about."""
 _SECONDS = "seconds.txt"
 # What a backbone makes of normalised images [b, 3, s, s]: embeddings [b, d] by the names of the files they go to.
 Embed = Callable[[Backbone, Tensor], Mapping[Any, Tensor]]
@@ -43,14 +43,14 @@ class Embedder:
         build: gives the backbone; asked when images are first embedded, if ever.
         images: where its images come from.
         precision: of the backbone's arithmetic.
-        batch: images that the backbone answers at a time.
+        part: images of a part.
     """
 
     stages: StageStore
     build: Callable[[], Backbone]
     images: Callable[[Backbone], ImageSource]
     precision: NumberFormat
-    batch: int
+    part: int = PART
 
     def get_or_embed(
         self,
@@ -70,7 +70,7 @@ class Embedder:
             view: an epoch's changes of the images; None for the images as they are.
             finish: writes into the folder what else the stage holds.
         """
-        stages, whole, size = self.stages, self.stages.folder(kind, key).name, -(-PART // self.batch) * self.batch
+        stages, whole, size = self.stages, self.stages.folder(kind, key).name, self.part
         parts = [
             ({"of": whole, "first": first, "size": size}, partial(self._embed, rows[first : first + size], embed, view))
             for first in range(0, len(rows), size)

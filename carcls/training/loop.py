@@ -30,7 +30,7 @@ from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
-from carcls.unfreezing import open_stages
+from carcls.unfreezing import unfrozen_stages
 
 WORTH_FOLDING = 200
 """Images, of which a network answers fewer sooner than a copy of it is folded."""
@@ -92,7 +92,7 @@ class Trainer:
                 save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
                 saved = time.perf_counter()
             report(Measurement(epoch + 1, self.progress.history[-1]))
-        save_model(folder, self.classifier, self.progress.opened)
+        save_model(folder, self.classifier, self.progress.unfrozen)
         return self.validation_logits(self.config.epochs - 1) if logits is None else logits
 
     def run_epoch(self, epoch: int) -> NDArray[np.float32]:
@@ -102,8 +102,8 @@ class Trainer:
             NonFiniteLoss: a loss became NaN or infinite.
         """
         start = time.perf_counter()
-        opened = self._open_count(epoch)
-        self.classifier.open_backbone(opened)
+        unfrozen = self._unfrozen(epoch)
+        self.classifier.unfreeze(unfrozen)
         train_loss = self._train_epoch(epoch)
         logits = self.validation_logits(epoch)
         labels = self.labels[self.validation]
@@ -111,16 +111,16 @@ class Trainer:
         if metrics and not math.isfinite(metrics["val_loss"]):
             raise NonFiniteLoss(f"the validation loss became {metrics['val_loss']} in epoch {epoch + 1}.")
         metrics = {"train_loss": train_loss, **metrics, "seconds": time.perf_counter() - start}
-        self.progress = TrainingProgress(max(opened, self.progress.opened), (*self.progress.history, metrics))
+        self.progress = TrainingProgress(max(unfrozen, self.progress.unfrozen), (*self.progress.history, metrics))
         return logits
 
     def _frozen(self, epoch: int) -> bool:
         """Whether the backbone has not trained up to and including this epoch."""
-        return self._open_count(epoch) == 0 and self.progress.opened == 0
+        return self._unfrozen(epoch) == 0 and self.progress.unfrozen == 0
 
-    def _open_count(self, epoch: int) -> int:
+    def _unfrozen(self, epoch: int) -> int:
         stages = len(self.classifier.backbone.stage_paths)
-        return open_stages(self.config.unfreezing, epoch, self.config.epochs, stages)
+        return unfrozen_stages(self.config.unfreezing, epoch, self.config.epochs, stages)
 
     def _train_epoch(self, epoch: int) -> float:
         """Run one epoch of optimizer steps; return the mean training loss in nats."""

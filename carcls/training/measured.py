@@ -42,9 +42,8 @@ ROUNDS = 4
 CPU_PIXELS, GPU_PIXELS = 2 * 224**2, 64 * 224**2
 
 COSTS, COSTS_VERSION = "costs", 2
-ANSWERED = 4
-# Batches that are timed: at least so many, and more as long as the seconds are not over.
-LEAST_BATCHES, MOST_BATCHES, BATCHES_SECONDS = 3, 9, 0.4
+ANSWERED, BATCHES = 4, 5
+"""Images of a batch, and batches that are timed after a first one, which finds nothing in the caches."""
 
 
 def resolve_precision(
@@ -63,9 +62,7 @@ def resolve_precision(
     training = config.training()
     frozen = frozen or stays_frozen(training.unfreezing, training.epochs)
     key = {**_of_network(config, device), "frozen": frozen, "torch": torch.__version__, "version": PRECISION_VERSION}
-    # Nobody would measure it for a single trial, so that finding it saves nobody anything.
-    found = _found(stages, PRECISION, key, partial(_probe, config, device, frozen), worth=0.0)
-    answer: NumberFormat = found["precision"]
+    answer: NumberFormat = _found(stages, PRECISION, key, partial(_probe, config, device, frozen))["precision"]
     return answer
 
 
@@ -74,16 +71,13 @@ def _of_network(config: TrialConfig, device: torch.device) -> dict[str, Any]:
     return {**size, "machine": machine_name(device)}
 
 
-def _found(
-    stages: StageStore, kind: str, key: dict[str, Any], measure: Callable[[], Any], worth: float | None = None
-) -> dict[str, Any]:
-    """Return what was measured, from its stage or anew; finding it saves ``worth`` seconds, or those of measuring."""
+def _found(stages: StageStore, kind: str, key: dict[str, Any], measure: Callable[[], Any]) -> dict[str, Any]:
+    """Return what was measured, from its stage or anew; no trial would measure it for itself, so finding saves none."""
     file = f"{kind}.json"
 
     def make(folder: Path) -> None:
         write_json(folder / file, measure())
-        if worth is not None:
-            note_made(folder, worth)
+        note_made(folder, 0.0)
 
     found: dict[str, Any] = json.loads((stages.get_or_make(kind, key, make) / file).read_text(encoding="utf-8"))
     return found
@@ -211,14 +205,8 @@ def _measure_costs(
     def seconds() -> float:
         start = time.perf_counter()
         for embeddings in images.through(classifier.backbone, rows, precision):
-            if classes:
-                classifier.answer(embeddings.float())
-            else:
-                embeddings.float().cpu()
+            _ = classifier.answer(embeddings.float()) if classes else embeddings.float().cpu()
         return time.perf_counter() - start
 
-    seconds()  # the first batch finds nothing in the caches
-    found: list[float] = []
-    while len(found) < LEAST_BATCHES or (len(found) < MOST_BATCHES and sum(found) < BATCHES_SECONDS):
-        found.append(seconds())
+    _, *found = [seconds() for _ in range(1 + BATCHES)]
     return {"milliseconds": median(found) / ANSWERED * 1000, "parameters": count_parameters(config, classes)}

@@ -27,11 +27,11 @@ from carcls.outcome import Measurement, Report
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
-from carcls.training.embeddings import Embedder, frozen_features
+from carcls.training.embeddings import PART, Embedder, frozen_features
 from carcls.training.images import ImageSource, NumberFormat, answering_batch, memory_errors_named, pick_device
 from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
-from carcls.unfreezing import open_stages
+from carcls.unfreezing import unfrozen_stages
 
 KIND = "training"
 HISTORY = "history.json"
@@ -74,15 +74,10 @@ class TrainedClassifier:
         return resolve_precision(self.config, self.device, self.stages, frozen=True)
 
     @cached_property
-    def batch(self) -> int:
-        """How many images its network answers at a time."""
-        return answering_batch(self.device, self.config.image_size)
-
-    @cached_property
     def key(self) -> dict[str, Any]:
         """All that the trained model depends on; the family is not part of it."""
         key = {**self.config.training_settings(), **self._inputs, "precision": self.precision, "version": VERSION}
-        begins_frozen = open_stages(self.training.unfreezing, 0, self.training.epochs, 1) == 0
+        begins_frozen = unfrozen_stages(self.training.unfreezing, 0, self.training.epochs, 1) == 0
         return {**key, "frozen_precision": self.frozen_precision} if begins_frozen else key
 
     @cached_property
@@ -153,7 +148,9 @@ class TrainedClassifier:
             bare = stand_in(self.config.backbone) if self.training.unfreezing == "frozen" else None
             classifier = self.build(bare)
             images, build = self.images(classifier.backbone), lambda: self.build().backbone
-            embedder = Embedder(self.stages, build, lambda _: images, self.frozen_precision, self.batch)
+            batch = answering_batch(self.device, images.side)
+            part = -(-PART // batch) * batch  # of whole batches, as if there were no parts, so that numbers stay
+            embedder = Embedder(self.stages, build, lambda _: images, self.frozen_precision, part)
             trainer = Trainer(
                 config=self.training,
                 classifier=classifier,

@@ -162,7 +162,8 @@ def duplicates_text(records: Iterable[TrialRecord], most: int = 10) -> str:
 
 
 def saved_text(stage_hits: int, saved_seconds: float) -> str:
-    """Write what cached stages were worth to trials, as ``stage_use`` returns it; nothing where none was found made."""
-    if not stage_hits:
+    """Write what cached stages were worth to trials, as ``stage_use`` returns it; nothing where they saved nothing."""
+    if not saved_seconds:
         return ""
-    return f"Cached stages were found {plural(stage_hits, 'time')}, which saved {duration(saved_seconds)} of computing."
+    found = f" were found {plural(stage_hits, 'time')} and" if stage_hits else ""  # older results do not say
+    return f"Cached stages{found} saved {duration(saved_seconds)} of computing."

@@ -43,7 +43,7 @@ def repair(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> 
     """Write once more to MLflow what the sweep or job NAME has, after a server was away or a database was lost.
 
     Each trial has one run then, with every epoch once, under one parent; what is there already stays, and what should
-    not be there is closed and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
+    not be there is ended and marked. Nothing is trained. Exit code 1 where MLflow did not take all of it.
     """
     from sweeps.run.remembered import recall
     from sweeps.run.status import sweeps_in
@@ -121,13 +121,11 @@ def _recorded_uri(out: Path, sweep: str) -> str | None:
 
 
 def _require_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"--port must be free, got {port} ({reason}). Choose another with --port.") from None
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
+        raise InputError(f"--port must be free, got {port} ({reason}). Choose another with --port.") from None
 
 
 @click.command("promote")

@@ -53,7 +53,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         super().__init__()
         self.halt, self.quarantine = halt, Quarantine(halt.notify)
         self.share = share = trial_resources(work.spec, *machines)
-        self._study, self._work = study, work
+        self._study, self._session, self._common = study, work.session, work.as_order()
         self._recovery = Recovery(study, halt, self.quarantine, max(machine.cores for machine in machines))
         self._observers, self._on_status, self._goes_on = observers, on_status, goes_on
         self._account = Account(work.spec, share, study.records(), halt.deadline)
@@ -96,7 +96,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         self._running[tune_id] = Running(asked.number, config, given)
         self._account.note(self._study.record(asked.number))
         share = {"cpus": given.cpus, "gpus": given.gpus}
-        return {**self._work.as_order(), "number": asked.number, "config": config.model_dump(), **share}
+        return {**self._common, "number": asked.number, "config": config.model_dump(), **share}
 
     def _next(self) -> Asked | None:
         """Return the next trial, after the last one of the search of what confirms it, if the budgets allow one."""
@@ -136,7 +136,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         last = self._last if self._is_finished and not self._running else None
         if last is None or self.quarantine.place_of(last.actor).group != group.id.hex():
             return False
-        self._work.session.keep(last, group)
+        self._session.keep(last, group)
         return True
 
     # What Tune reports

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from carcls.config import TrialConfig
-from carcls.unfreezing import open_stages
+from carcls.unfreezing import unfrozen_stages
 from sweeps.engine.resources import Machine, Share, rates_of
 from sweeps.engine.worker import last_reported
 from sweeps.text import rough_duration
@@ -95,4 +95,4 @@ def _awaited_after(config: TrialConfig, epoch: int) -> Literal["frozen", "unfroz
     """Return what a trial reports after ``epoch``: one with a frozen or an unfrozen backbone, or how it ends."""
     if epoch >= last_reported(config):
         return "end"
-    return "unfrozen" if open_stages(config.training().unfreezing, epoch, config.epochs, 1) else "frozen"
+    return "unfrozen" if unfrozen_stages(config.training().unfreezing, epoch, config.epochs, 1) else "frozen"

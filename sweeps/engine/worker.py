@@ -26,7 +26,7 @@ from carcls.config import TrialConfig
 from carcls.machine import hold_gpus, keep_freed_memory
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
-from carcls.unfreezing import open_stages
+from carcls.unfreezing import unfrozen_stages
 from sweeps.failures import Failure, failure_of, is_broken_device
 from sweeps.spec.fields import EarlyStopping
 
@@ -203,10 +203,10 @@ def reported_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[
     [2, 5, 6]
     """
     epochs = config.epochs
-    opens = next((epoch for epoch in range(epochs) if open_stages(config.unfreezing, epoch, epochs, 1)), 0)
+    opens = next((epoch for epoch in range(epochs) if unfrozen_stages(config.unfreezing, epoch, epochs, 1)), 0)
     return frozenset({*stopping.rungs(epochs), opens})
 
 
 def last_reported(config: TrialConfig) -> int:
     """Return the last epoch (from 1) that a trial reports before it ends; retrieval reports the last with its score."""
-    return config.epochs - (config.family == "retrieval")
+    return config.epochs - config.has_neighbours

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from carcls.architecture import architecture_of
 from carcls.catalog import BackboneRecord, find_backbone
 from carcls.config import SCRATCH, TrialConfig
-from carcls.unfreezing import open_stages
+from carcls.unfreezing import unfrozen_stages
 from sweeps.engine.resources import Machine, rates_of
 from sweeps.spec.fields import survival
 from sweeps.spec.spec import SweepSpec
@@ -102,10 +102,10 @@ def _needs(
     side, is_frozen = config.image_size, training.unfreezing == "frozen"
     yield side, Workload("pack", 1.0, data.images / (_PACKED * cores), data.images * side * side * 3)
     source, finishes = extractor, 1.0
-    if not is_frozen or config.family != "retrieval":  # a frozen extractor's embeddings do not depend on a head
+    if not is_frozen or not config.has_neighbours:  # a frozen extractor's embeddings do not depend on a head
         source, finishes = (training.digest,), alive[-1]
         blocks = len(network.stages) or _UNKNOWN_STAGES
-        opened = [open_stages(training.unfreezing, n, training.epochs, blocks) for n in range(training.epochs)]
+        opened = [unfrozen_stages(training.unfreezing, n, training.epochs, blocks) for n in range(training.epochs)]
         if is_frozen:
             yield extractor, embedded("features", data.validation + (0 if training.augments else data.train))
         for epoch in (n for n, count in enumerate(opened) if training.augments and not count):
@@ -116,7 +116,7 @@ def _needs(
         # The checkpoint of a trial that was stopped stays, with the optimizer's moments.
         copies = 2 if training.optimizer == "sgd" else 3
         yield training.digest, Workload("training", 1.0, seconds, parameters * 4 * copies)
-    if config.family == "retrieval":
+    if config.has_neighbours:
         poolings = 1 if config.backbone == SCRATCH else _POOLINGS
         yield source, embedded("embeddings", data.train + data.validation, finishes, poolings)
 

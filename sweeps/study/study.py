@@ -113,8 +113,8 @@ class Study:
 
     def _left_unfinished(self) -> list[int]:
         """Return what is to be handed out again: of the search, or of what confirms it once that has begun."""
-        records = map(self.record, sorted(self._history.unfinished - self._live))
-        return [record.number for record in records if (record.confirms is None) == (self._repeats is None)]
+        asked = {number: self._history.notes(number)["asked"] for number in self._history.unfinished - self._live}
+        return sorted(n for n in asked if ("confirms" in asked[n]) == (self._repeats is not None))
 
     def left(self) -> int:
         """Return how many new trials the budget still allows. What is free does not count."""
@@ -240,7 +240,7 @@ class Study:
         """Close a trial at its last measurement, unless ``outcome`` has another; list the trials that it answered."""
         record, noted, first = self.record(number), self._history.notes(number), self._history.next_number
         whole = whole_outcome(status, {"metrics": record.metrics, "epochs": record.epochs, **outcome})
-        answers, stages = whole.pop("siblings", ()), {**whole.pop("stages", {}), **noted.get("late_stages", {})}
+        answers, stages = whole.pop("derived", ()), {**whole.pop("stages", {}), **noted.get("late_stages", {})}
         whole |= {"late_stages": stages} if stages else {}
         if answers and status == "complete" and record.confirms is None:
             config = TrialConfig.model_validate(noted["asked"]["config"])

@@ -25,6 +25,7 @@ from sweeps import failures
 from sweeps.cli.summary import print_result
 from sweeps.results import leaderboard
 from sweeps.results.result import SweepResult
+from sweeps.run.comparison import compare
 from sweeps.spec import samplers
 from sweeps.spec.loading import load_spec
 from sweeps.spec.space import Range
@@ -139,15 +140,16 @@ def test_a_backbone_is_built() -> None:
 
 @pytest.mark.usefixtures("extension")
 def test_a_column_is_in_table_and_json() -> None:
-    """The end of a sweep shows it, and a leaderboard's JSON has it."""
+    """The end of a sweep shows it; ``leaderboard.json``, which MLflow keeps, and ``compare --json`` have it."""
     config = TrialConfig().model_dump()
     trial = TrialRecord(0, None, {}, config, "complete", {"val_accuracy": 0.5, "val_recall": 0.25}, 1, 1.0)
     board, data = leaderboard.Leaderboard((trial,), config, 100), DataSummary("cars", "abc", 9, 2, {"validation": 9})
-    shown = io.StringIO()
-    print_result(Console(file=shown, width=120), SweepResult("a", "echo", ".", data, board, 0, None, None, "", 1.0))
+    shown, result = io.StringIO(), SweepResult("a", "echo", ".", data, board, 0, None, None, "", 1.0)
+    print_result(Console(file=shown, width=120), result)
     assert "recall here" in shown.getvalue()
     assert "25.0%" in shown.getvalue()
-    assert board.as_dict()["rows"][0]["recall"] == 0.25
+    (group,) = compare([result], {})
+    assert board.as_dict()["rows"][0]["recall"] == group.as_dict()["sweeps"][0]["top"][0]["recall"] == 0.25
 
 
 def test_a_kind_of_failure_is_recognised(extension: ModuleType) -> None:

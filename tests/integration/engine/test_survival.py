@@ -48,17 +48,26 @@ def carsweep(folder: Path, *words: str) -> subprocess.Popen[str]:
         )
 
 
-def begin(folder: Path, pictures: Path, concurrency: int) -> subprocess.Popen[str]:
-    """Start the sweep ``mine`` in ``folder``."""
-    sets = [word for setting in SETTINGS for word in ("--set", setting)]
+def begin(folder: Path, pictures: Path, concurrency: int = 1) -> subprocess.Popen[str]:
+    """Start the sweep ``mine`` in ``folder``, or go on with it where it has begun."""
+    if (folder / "runs" / "mine" / "sweep.json").is_file():
+        return carsweep(folder, "resume", "mine")
     where = ["--data", str(pictures), "--name", "mine", "--trials", str(TRIALS), "--concurrency", str(concurrency)]
-    return carsweep(folder, "run", "transfer", *where, "--cpus-per-trial", "1", *sets)
+    return carsweep(folder, "run", "transfer", *where, "--cpus-per-trial", "1", "--set", *SETTINGS)
 
 
-def resume(folder: Path, *words: str) -> None:
-    """Go on with the sweep to its end."""
-    process = carsweep(folder, "resume", "mine", *words)
+def ends_well(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait for a command to end with what it was to do."""
     assert process.wait(timeout=400) == 0, (folder / "log.txt").read_text()
+
+
+def wait_for(words: str, folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the log has some words."""
+    deadline = time.monotonic() + 200
+    while words not in (log := (folder / "log.txt").read_text()):
+        assert process.poll() is None, log
+        assert time.monotonic() < deadline, log
+        time.sleep(0.1)
 
 
 def trials_of(folder: Path) -> list[dict[str, Any]]:
@@ -102,26 +111,16 @@ def kill_after(process: subprocess.Popen[str], seconds: float) -> bool:
     return False
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> tuple[Path, float]:
-    """Return the folder of a sweep with one worker that nothing disturbed, and how long it took."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    start = time.monotonic()
-    process = begin(folder, pictures, concurrency=1)
-    assert process.wait(timeout=400) == 0, (folder / "log.txt").read_text()
-    return folder, time.monotonic() - start
-
-
 @pytest.mark.slow
-def test_kill_9_at_random_moments_changes_nothing(
-    undisturbed: tuple[Path, float], pictures: Path, tmp_path: Path
-) -> None:
+def test_kill_9_at_random_moments_changes_nothing(pictures: Path, tmp_path: Path) -> None:
     """Wherever the driver is killed, the sweep goes on to the trials and metrics of one that nothing disturbed.
 
     One worker, so that the order of the trials is the same. No run of MLflow stays open.
     """
-    whole, seconds = undisturbed
-    expected = trials_of(whole)
+    start = time.monotonic()
+    ends_well(tmp_path, begin(tmp_path, pictures))
+    seconds = time.monotonic() - start
+    expected = trials_of(tmp_path)
     assert len(expected) == TRIALS
     assert {trial["status"] for trial in expected} <= {"complete", "pruned"}
     moments = random.Random(20)
@@ -130,11 +129,11 @@ def test_kill_9_at_random_moments_changes_nothing(
         folder = tmp_path / str(attempt)
         folder.mkdir()
         start = time.monotonic()
-        if kill_after(begin(folder, pictures, concurrency=1), moments.uniform(0.02, 0.95) * seconds):
+        if kill_after(begin(folder, pictures), moments.uniform(0.02, 0.95) * seconds):
             killed += 1
         else:  # with what the first sweep left in the caches a later one is faster
             seconds = time.monotonic() - start
-        _go_on(folder, pictures)
+        ends_well(folder, begin(folder, pictures))
         assert trials_of(folder) == expected, attempt
         assert set(runs_by_status(folder)) <= {"FINISHED", "KILLED"}, attempt
         if killed == KILLS:
@@ -150,9 +149,8 @@ def test_kill_9_with_several_workers_loses_and_doubles_nothing(pictures: Path, t
     for _ in range(4):
         kill_after(process, moments.uniform(8, 30))
         before = finished_in_journal(tmp_path)
-        begun = _has_begun(tmp_path)
-        process = carsweep(tmp_path, "resume", "mine") if begun else begin(tmp_path, pictures, concurrency=2)
-    assert process.wait(timeout=400) == 0, (tmp_path / "log.txt").read_text()
+        process = begin(tmp_path, pictures, concurrency=2)
+    ends_well(tmp_path, process)
     trials = trials_of(tmp_path)
     after = {trial["number"]: (trial["status"], trial["metrics"].get("val_accuracy")) for trial in trials}
     assert after.items() >= before.items()
@@ -164,23 +162,12 @@ def test_kill_9_with_several_workers_loses_and_doubles_nothing(pictures: Path, t
     assert len({line.split()[1] for line in ended}) == TRIALS
 
 
-def _has_begun(folder: Path) -> bool:
-    return (folder / "runs" / "mine" / "sweep.json").is_file()
-
-
-def _go_on(folder: Path, pictures: Path) -> None:
-    if _has_begun(folder):
-        resume(folder)
-    else:
-        assert begin(folder, pictures, concurrency=1).wait(timeout=400) == 0, (folder / "log.txt").read_text()
-
-
 @pytest.mark.slow
 def test_a_sweep_is_stopped_extended_and_changed_from_another_terminal(pictures: Path, tmp_path: Path) -> None:
     """Stop leaves it resumable; resume ends it; +2 trials in a changed space are two more, and none is run again."""
-    process = begin(tmp_path, pictures, concurrency=1)
-    _wait_for_line("epoch 1/3", tmp_path, process)
-    second = begin(tmp_path, pictures, concurrency=1)
+    process = begin(tmp_path, pictures)
+    wait_for("epoch 1/3", tmp_path, process)
+    second = begin(tmp_path, pictures)
     assert second.wait(timeout=60) == 2
     stopper = carsweep(tmp_path, "stop", "mine")
     assert stopper.wait(timeout=120) == 0, (tmp_path / "log.txt").read_text()
@@ -188,10 +175,11 @@ def test_a_sweep_is_stopped_extended_and_changed_from_another_terminal(pictures:
     log = (tmp_path / "log.txt").read_text()
     assert f"process {process.pid} on" in log
     assert "carsweep resume mine" in log or "carsweep' resume mine" in log
-    resume(tmp_path)
+    ends_well(tmp_path, carsweep(tmp_path, "resume", "mine"))
     before = trials_of(tmp_path)
     assert len(before) == TRIALS
-    resume(tmp_path, "--trials", "+2", "--set", "space.dropout.low=0.5", "space.dropout.high=0.6")
+    more = ["--trials", "+2", "--set", "space.dropout.low=0.5", "space.dropout.high=0.6"]
+    ends_well(tmp_path, carsweep(tmp_path, "resume", "mine", *more))
     after = trials_of(tmp_path)
     assert after[:TRIALS] == before
     assert all(0.5 <= trial["params"]["dropout"] <= 0.6 for trial in after[TRIALS:])
@@ -202,19 +190,10 @@ def test_a_sweep_is_stopped_extended_and_changed_from_another_terminal(pictures:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_running_epoch_finish(pictures: Path, tmp_path: Path, number: signal.Signals) -> None:
     """After Ctrl-C or SIGTERM the exit code is 130, and the journal has the epoch that was running."""
-    process = begin(tmp_path, pictures, concurrency=1)
-    _wait_for_line("epoch 1/3", tmp_path, process)
+    process = begin(tmp_path, pictures)
+    wait_for("epoch 1/3", tmp_path, process)
     os.kill(process.pid, number)
     assert process.wait(timeout=60) == 130
     assert "Stopping after the epochs that run" in (tmp_path / "log.txt").read_text()
-    resume(tmp_path)
+    ends_well(tmp_path, carsweep(tmp_path, "resume", "mine"))
     assert len(trials_of(tmp_path)) == TRIALS
-
-
-def _wait_for_line(words: str, folder: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
-    log = folder / "log.txt"
-    while words not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)

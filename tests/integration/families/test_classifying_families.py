@@ -12,10 +12,11 @@ import pytest
 from family_trials import SIZE, numbers, one_thread, read, run
 from helpers import events_of
 
+from carcls.catalog import BACKBONES, FAMILIES, BackboneRecord
 from carcls.config import TrialConfig
 from carcls.errors import InputError
 from carcls.export import load_export
-from carcls.families import evaluate_on_test, export_trial, preflight, run_trial
+from carcls.families import evaluate_on_test, export_trial, known_costs, preflight, run_trial
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 
@@ -63,6 +64,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, draw_tints: Callable[..., P
     return draw_tints(tmp_path_factory.mktemp("tints"), 16, 5)
 
 
+@pytest.fixture
+def stages(tmp_path: Path) -> StageStore:
+    """An empty store."""
+    return StageStore(tmp_path / "stages")
+
+
 @KINDS
 def test_two_runs_of_a_trial_give_the_same_numbers(config: TrialConfig, folder: Path, tmp_path: Path) -> None:
     """In two stores that share nothing, equal config and seed give equal measurements, also after each epoch's kill.
@@ -97,10 +104,9 @@ def _interrupt_after(epoch: int) -> Any:
     ids=["frozen", "scratch"],
 )
 def test_a_trial_that_was_trained_before_is_answered_from_the_store(
-    config: TrialConfig, same: dict[str, Any], folder: Path, tmp_path: Path
+    config: TrialConfig, same: dict[str, Any], folder: Path, stages: StageStore
 ) -> None:
     """Settings that cannot matter, and another family, make no other training: nothing is trained, all is reported."""
-    stages = StageStore(tmp_path)
     data = read(folder, stages)
     reports, outcome = run(config, data, stages)
     again, found = run(config.model_copy(update=same), data, stages)
@@ -109,18 +115,17 @@ def test_a_trial_that_was_trained_before_is_answered_from_the_store(
     assert [e.event for e in events_of(stages) if e.kind == "training"] == ["made", "reused"]
 
 
-def test_the_tints_are_learned(folder: Path, tmp_path: Path) -> None:
+def test_the_tints_are_learned(folder: Path, stages: StageStore) -> None:
     """Twelve epochs of the smallest network tell three tints apart."""
     config = BASIC.model_copy(update={"epochs": 12, "depth": 2, "head_lr": 3e-3, "head_pooling": "average"})
-    assert numbers(config, read(folder, StageStore(tmp_path)), StageStore(tmp_path))[-1]["val_accuracy"] >= 0.9
+    assert numbers(config, read(folder, stages), stages)[-1]["val_accuracy"] >= 0.9
 
 
 @KINDS
 def test_the_exported_model_answers_the_test_images_as_the_test_score_says(
-    config: TrialConfig, folder: Path, tmp_path: Path
+    config: TrialConfig, folder: Path, tmp_path: Path, stages: StageStore
 ) -> None:
     """Reading the files again, the servable model's hits are the test accuracy, and its probabilities those written."""
-    stages = StageStore(tmp_path / "stages")
     data = read(folder, stages)
     _, outcome = run(config, data, stages)
     score = evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
@@ -139,21 +144,20 @@ def test_the_exported_model_answers_the_test_images_as_the_test_score_says(
     assert description.get("architecture", {}) == config.architecture()
 
 
-def test_a_trial_says_which_numbers_it_computed_with(folder: Path, tmp_path: Path) -> None:
+def test_a_trial_says_which_numbers_it_computed_with(folder: Path, stages: StageStore) -> None:
     """What ``auto`` came to is in the outcome, and the same trial, asked again, comes to the same."""
-    stages = StageStore(tmp_path)
     auto = TRANSFER.model_copy(update={"precision": "auto", "epochs": 1})
     _, outcome = run(auto, read(folder, stages), stages)
     assert outcome.precision in ("fp32", "bf16")
-    _, again = run(auto, read(folder, stages), StageStore(tmp_path))
+    _, again = run(auto, read(folder, stages), StageStore(stages.root))
     assert (again.precision, again.reused) == (outcome.precision, True)
 
 
-def test_another_network_may_be_trained_from_scratch(folder: Path, tmp_path: Path) -> None:
+def test_another_network_may_be_trained_from_scratch(folder: Path, stages: StageStore) -> None:
     """A named backbone with random weights trains whole, whatever the unfreezing says."""
     changes = {"backbone": "timm:resnet10t", "weights": "random", "unfreezing": "frozen", "epochs": 1}
-    config, stages = BASIC.model_copy(update=changes), StageStore(tmp_path)
-    assert preflight([config], tmp_path)[0] == []
+    config = BASIC.model_copy(update=changes)
+    assert preflight([config], stages.root)[0] == []
     (measures,) = numbers(config, read(folder, stages), stages)
     assert 0 <= measures["val_accuracy"] <= 1
     assert not [event for event in events_of(stages) if event.kind == "features"]
@@ -184,9 +188,29 @@ def test_scratch_networks_need_nothing_but_images(tmp_path: Path) -> None:
     assert "nothing is transferred" in note
 
 
-def test_a_scratch_network_embeds_for_retrieval(folder: Path, tmp_path: Path) -> None:
+def test_a_scratch_network_embeds_for_retrieval(folder: Path, stages: StageStore) -> None:
     """The retrieval family searches a scratch network's own embeddings."""
-    stages = StageStore(tmp_path)
     reports, _ = run(BASIC.model_copy(update={"family": "retrieval", "k": 3}), read(folder, stages), stages)
     assert [report.epoch for report in reports] == [1, 2, 3]
     assert 0 <= reports[-1].metrics["val_recall_at_1"] <= 1
+
+
+def test_a_family_and_a_backbone_are_added_by_their_records(
+    folder: Path, stages: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record is all that has to be there: trials can name them, are checked, run, and share what they compute."""
+    record = BackboneRecord("tiny", "timm", model="resnet10t", embedding=512, gmacs=1.1, parameters=4.9)
+    monkeypatch.setitem(BACKBONES, "tiny", record)
+    monkeypatch.setitem(FAMILIES, "twin", FAMILIES["transfer"])
+    with pytest.raises(ValueError, match="Did you mean twin"):
+        TrialConfig(family="twins")
+    config = TrialConfig(
+        family="twin", backbone="tiny", weights="random", image_size=SIZE, epochs=1, precision="fp32", batch_size=8
+    )
+    notes, networks = preflight([config], stages.root)
+    assert (notes, networks) == (["tiny starts from random weights: nothing is transferred."], {"tiny": record})
+    data = read(folder, stages)
+    _, outcome = run(config, data, stages)
+    assert outcome.metrics["parameters"] == known_costs(config, 3)["parameters"]
+    _, again = run(config.model_copy(update={"family": "transfer"}), data, stages)
+    assert again.model == outcome.model

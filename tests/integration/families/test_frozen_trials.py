@@ -64,7 +64,7 @@ def test_who_waits_for_a_view_embeds_a_part_of_it(
     for module in (images, trained):
         monkeypatch.setattr(module, "answering_batch", lambda *_: 4)
     expected = numbers(config, read(folder, alone), alone)
-    monkeypatch.setattr(embeddings, "PART", 7)
+    monkeypatch.setattr(trained, "PART", 7)
     (view,) = (view for view, epoch in _views(alone).items() if epoch == 0)
     data = read(folder, shared)
     parts = [{"of": view, "first": first, "size": 8} for first in range(0, len(data.splits.train), 8)]

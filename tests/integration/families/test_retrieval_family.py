@@ -123,7 +123,7 @@ def test_a_transfer_trial_has_trained_the_extractor(folder: Path, stages: StageS
     assert last["predict_ms"] > last["ms_per_query"] > 0
     assert last["val_classifier_accuracy"] == classifier["val_accuracy"]
     assert (last["train_loss"], last["seconds"]) == (classifier["train_loss"], classifier["seconds"])
-    sibling = outcome.siblings[0]
+    sibling = outcome.derived[0]
     assert sibling.settings["k"] != TUNED.k
     assert {name: sibling.metrics[name] for name in trained} == {name: last[name] for name in trained}
 
@@ -182,12 +182,12 @@ def test_siblings_are_what_trials_of_their_own_measure(folder: Path, tmp_path: P
     config = FROZEN.model_copy(update={**SMALL, "k": 54, "vote": "softmax", "temperature": 0.2, "whitening": "pca"})
     assert len(data.splits.train) == 54
     _, outcome = run(config, data, here)
-    found = {tuple(sibling.settings.values()): sibling for sibling in outcome.siblings}
+    found = {tuple(sibling.settings.values()): sibling for sibling in outcome.derived}
     ks = [*range(1, 51), 54]
     votes, distances = ("uniform", "distance", "softmax"), ("euclidean", "cosine")
     assert set(found) == {(k, d, v) for k in ks for d in distances for v in votes} - {(54, "euclidean", "softmax")}
-    assert len(outcome.siblings) == len(found)
-    assert len({sibling.metrics["val_accuracy"] for sibling in outcome.siblings}) > 3
+    assert len(outcome.derived) == len(found)
+    assert len({sibling.metrics["val_accuracy"] for sibling in outcome.derived}) > 3
     for asked in ((1, "cosine", "uniform"), (7, "euclidean", "distance"), (54, "cosine", "softmax")):
         _, alone = run(config.model_copy(update=dict(found[asked].settings)), other, elsewhere)
         assert timeless(found[asked].metrics) == timeless(alone.metrics)
@@ -203,7 +203,7 @@ def test_two_runs_of_a_trial_give_the_same_numbers(folder: Path, tmp_path: Path)
         reports, outcome = run(config, data, store)
         score = evaluate_on_test(config, data, store, outcome.model)
         tested = timeless(score.metrics)
-        told = [timeless(report.metrics) for report in reports], [timeless(s.metrics) for s in outcome.siblings]
+        told = [timeless(report.metrics) for report in reports], [timeless(s.metrics) for s in outcome.derived]
         results.append((told, tested, _embeddings(store, outcome).tobytes()))
     assert results[0] == results[1]
 
@@ -373,7 +373,7 @@ def test_classes_with_one_image_or_none_in_the_gallery(folder: Path, stages: Sta
     train, lost, kept = [*rows[0][:10], *rows[1][:10]], rows[2][:6], [rows[0][10], rows[1][10]]
     _, single = run(FROZEN, _split_otherwise(data, [*train, rows[2][6]], [*kept, *lost]), stages)
     assert all(np.isfinite(value) for value in single.metrics.values())
-    assert {sibling.settings["k"] for sibling in single.siblings} == set(range(1, 22))
+    assert {sibling.settings["k"] for sibling in single.derived} == set(range(1, 22))
     _, both = run(FROZEN, _split_otherwise(data, train, [*kept, *lost]), stages)
     _, alone = run(FROZEN, _split_otherwise(data, train, kept), stages)
     for name in ("val_accuracy", "val_recall_at_1", "val_recall_at_10"):

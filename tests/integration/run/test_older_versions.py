@@ -152,8 +152,10 @@ def test_a_finished_older_sweep_answers_with_its_result(home: Path, run: Run) ->
     trials = read_history(folder).records
     assert runs_in_mlflow(folder) == WHOLE
     result, said = resume("whole", home / "runs")
-    for part in ("trials", "best", "test", "registered", "data"):
-        assert result[part] == before[part], part
+    for part in ("best", "test", "registered", "data"):
+        assert before[part].items() <= result[part].items(), part
+    for now, then in zip(result["trials"], before["trials"], strict=True):
+        assert then.items() <= now.items()  # some keys have another name beside the one that they had
     assert "changed" not in said
     assert read_history(folder).records == trials
     assert runs_in_mlflow(folder) == WHOLE

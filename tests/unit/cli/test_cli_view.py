@@ -219,7 +219,7 @@ def test_the_end_shows_winner_interval_registry_and_next_steps(spec: SweepSpec) 
     shown = end_of(result_of(spec))
     said = ["75.0% ±", "dropout=0.25", "out of memory", "Test accuracy 50.0%", "20.0% to 80.0%", "evaluated once"]
     said += ["version 3, alias challenger", "carsweep ui mine --out /runs", "mlflow.pyfunc.load_model"]
-    said += ["Cached stages were found 3 times, which saved 1 min 15 s of computing."]
+    said += ["Cached stages were found 3 times and saved 1 min 15 s of computing."]
     assert [words for words in said if words not in shown] == []
 
 

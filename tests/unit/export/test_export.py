@@ -132,7 +132,7 @@ def test_rotated_photographs_are_turned_upright(predictor: Predictor, tmp_path: 
 def test_many_images_are_taken_a_batch_at_a_time(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images taken two at a time get the answers they get together; no image gets none."""
     together = predictor.probabilities(list(PIXELS))
-    monkeypatch.setattr("carcls.export.images.BATCH", 2)
+    monkeypatch.setattr("carcls.export.predictors.BATCH", 2)
     np.testing.assert_allclose(predictor.probabilities(list(PIXELS)), together, atol=1e-5)
     assert predictor.probabilities([]).shape == (0, len(CLASSES))
     assert predictor.predict([]) == []

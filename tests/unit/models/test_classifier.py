@@ -94,8 +94,8 @@ def _train_two_steps(classifier: Classifier) -> None:
 def test_only_open_stages_and_the_head_train(classifier: Classifier, count: int) -> None:
     """Training steps move parameters and running statistics of the last stages and the head, and nothing else."""
     assert len(classifier.backbone.stage_paths) == STAGES
-    classifier.open_backbone(STAGES)
-    classifier.open_backbone(count)
+    classifier.unfreeze(STAGES)
+    classifier.unfreeze(count)
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     _train_two_steps(classifier)
     after = classifier.state_dict(keep_vars=True)
@@ -112,7 +112,7 @@ def test_a_frozen_backbone_embeds_as_in_evaluation(classifier: Classifier) -> No
     classifier.eval()
     with torch.no_grad():
         expected = classifier.embed(images)
-        classifier.open_backbone(0)
+        classifier.unfreeze(0)
         assert torch.equal(classifier.embed(images), expected)
         assert not torch.equal(classifier.classify(expected), classifier.classify(expected))
 
@@ -124,5 +124,5 @@ def test_tokens_of_a_transformer_open_with_its_first_stage() -> None:
     assert isinstance(token, nn.Parameter)
     stages = len(transformer.backbone.stage_paths)
     for count in (stages - 1, stages):
-        transformer.open_backbone(count)
+        transformer.unfreeze(count)
         assert token.requires_grad == (count == stages)

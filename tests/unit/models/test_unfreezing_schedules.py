@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from carcls.unfreezing import NAMED, open_stages, parse_unfreezing
+from carcls.unfreezing import NAMED, parse_unfreezing, unfrozen_stages
 
 LENGTHS = [1, 2, 3, 5, 10, 50]
 STAGES = [1, 2, 5, 9, 14]
@@ -53,7 +53,7 @@ def test_no_schedule_ever_closes_what_it_opened(epochs: int, stages: int) -> Non
     """The number of open stages never falls and stays between none, as in ``frozen``, and all, as in ``full``."""
     draw = random.Random(epochs * 100 + stages)
     for text in [*NAMED, *(_written_out(draw) for _ in range(20))]:
-        counts = [open_stages(text, epoch, epochs, stages) for epoch in range(epochs)]
+        counts = [unfrozen_stages(text, epoch, epochs, stages) for epoch in range(epochs)]
         assert counts == sorted(counts)
         assert all(0 <= count <= stages for count in counts)
         assert set(counts) == {"frozen": {0}, "full": {stages}}.get(text, set(counts))
@@ -63,7 +63,7 @@ def test_no_schedule_ever_closes_what_it_opened(epochs: int, stages: int) -> Non
 @pytest.mark.parametrize("stages", STAGES)
 def test_progressive_begins_with_the_head_and_ends_with_all(epochs: int, stages: int) -> None:
     """``progressive`` trains the head alone for a fifth of the epochs and everything from half of them on."""
-    counts = [open_stages("progressive", epoch, epochs, stages) for epoch in range(epochs)]
+    counts = [unfrozen_stages("progressive", epoch, epochs, stages) for epoch in range(epochs)]
     head_only = max(1, epochs // 5)
     assert counts[:head_only] == [0] * head_only
     assert counts[head_only] >= 1
@@ -72,9 +72,9 @@ def test_progressive_begins_with_the_head_and_ends_with_all(epochs: int, stages:
 
 def test_a_written_out_schedule_holds_until_the_next_named_epoch() -> None:
     """An epoch that is not named keeps what the one before had; nothing is open before the first."""
-    assert [open_stages("2:1,4:3,6:all", epoch, 8, 9) for epoch in range(8)] == [0, 0, 1, 1, 3, 3, 9, 9]
+    assert [unfrozen_stages("2:1,4:3,6:all", epoch, 8, 9) for epoch in range(8)] == [0, 0, 1, 1, 3, 3, 9, 9]
 
 
 def test_more_stages_than_there_are_means_all() -> None:
     """A schedule written for a deeper network opens what a shallower one has."""
-    assert open_stages("0:12", 0, 5, 5) == 5
+    assert unfrozen_stages("0:12", 0, 5, 5) == 5

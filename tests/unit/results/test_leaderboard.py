@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 from helpers import trial_record
-from rich.console import Console
 
 from carcls.config import TrialConfig
-from carcls.data.config import DataSummary
-from sweeps.cli.summary import print_result
-from sweeps.results.leaderboard import COLUMNS, Leaderboard, differing_settings, find_best, varying_settings
-from sweeps.results.result import SweepResult
-from sweeps.run.comparison import compare
+from sweeps.results.leaderboard import Leaderboard, differing_settings, find_best, varying_settings
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals
-from sweeps.text import Column
 from sweeps.trial import Duplicate, TrialRecord
 
 BASE = TrialConfig().model_dump()
@@ -122,24 +113,3 @@ def test_of_a_trial_and_those_derived_from_it_the_best_is_shown() -> None:
     board = board_of(base_trial(0, 0.95), *documented, base_trial(30, 0.05, derived_from=2), *derived)
     assert [(row.trial.number, row.rank) for row in board.shown] == [(0, 1), (3, 2), (1, 3), (2, 4)]
     assert len(board.rows) == 31
-
-
-@pytest.fixture
-def recall() -> Iterator[Column[Any]]:
-    """Add a column to the leaderboard."""
-    column: Column[Any] = Column("recall", lambda row: row.trial.measured("val_recall"), "recall here")
-    COLUMNS.append(column)
-    yield column
-    COLUMNS.remove(column)
-
-
-def test_a_column_is_one_row(recall: Column[Any]) -> None:
-    """One more record is on the screen, in ``leaderboard.json``, which MLflow keeps, and in ``compare --json``."""
-    board = board_of(base_trial(0, None, metrics={"val_accuracy": 0.5, "val_recall": 0.25}))
-    data = DataSummary("cars", "abc", 400, 2, {"train": 100, "validation": 100, "test": 100})
-    result = SweepResult("mine", "transfer", "/runs", data, board, 0, None, None, "", 1.0)
-    shown = io.StringIO()
-    print_result(Console(file=shown, width=200), result)
-    (group,) = compare([result], {})
-    assert recall.title in shown.getvalue()
-    assert board.as_dict()["rows"][0]["recall"] == group.as_dict()["sweeps"][0]["top"][0]["recall"] == 0.25

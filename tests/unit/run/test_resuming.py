@@ -69,8 +69,8 @@ def train(study: Study, asked: Asked) -> None:
             study.tell_pruned(asked.number)
             return
     metrics = {"val_accuracy": accuracy(asked, EPOCHS)}
-    siblings = [{"settings": {"dropout": asked.config.dropout / 2}, "metrics": metrics}]
-    study.tell_complete(asked.number, {"metrics": metrics, "epochs": EPOCHS, "model": "m", "siblings": siblings})
+    derived = [{"settings": {"dropout": asked.config.dropout / 2}, "metrics": metrics}]
+    study.tell_complete(asked.number, {"metrics": metrics, "epochs": EPOCHS, "model": "m", "derived": derived})
 
 
 def plain(records: tuple[TrialRecord, ...] | list[TrialRecord]) -> list[TrialRecord]:

@@ -245,8 +245,8 @@ def test_nothing_is_derived_from_a_confirming_run(tmp_path: Path) -> None:
     spec = spec_of(family="retrieval", search={"k": Range(1, 9, step=1)}, confirm="1x1")
     with confirming(tmp_path, spec) as study:
         before = study.records()
-        sibling = {"settings": {"k": 9}, "metrics": {"val_accuracy": 1.0}}
-        study.tell_complete(ask(study).number, {"metrics": {"val_accuracy": 0.5}, "epochs": 1, "siblings": [sibling]})
+        derived = {"settings": {"k": 9}, "metrics": {"val_accuracy": 1.0}}
+        study.tell_complete(ask(study).number, {"metrics": {"val_accuracy": 0.5}, "epochs": 1, "derived": [derived]})
     with Study.open(tmp_path, spec) as study:
         assert study.records()[:-1] == before
         assert all(record.config["k"] != 9 for record in study.records())

@@ -45,7 +45,7 @@ def answers_of(config: TrialConfig) -> list[dict[str, Any]]:
 
 def complete(study: Study, asked: Asked) -> None:
     """Close a trial with all its answers."""
-    more = {"model": f"embeddings/{asked.number}", "siblings": answers_of(asked.config)}
+    more = {"model": f"embeddings/{asked.number}", "derived": answers_of(asked.config)}
     helpers.complete(study, asked, {"val_accuracy": accuracy(asked.config)}, **more)
 
 
