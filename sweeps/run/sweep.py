@@ -90,13 +90,7 @@ def run_sweep(
 
 @contextmanager
 def open_session(checked: Checked, command: Command, ray: RaySession, watcher: Progress) -> Iterator[SweepSession]:
-    """Read and pack the images of a sweep, and keep its folder for this process.
-
-    Args:
-        checked: the sweep, as ``check_sweeps`` lets it pass.
-        command: that it is run by.
-        ray: is started meanwhile, if trials are likely.
-        watcher: told of what happens.
+    """Read and pack the images of a sweep, and keep its folder for this process; arguments as ``run_sweep``.
 
     Raises:
         InputError: the images cannot be used, or another process runs the sweep.

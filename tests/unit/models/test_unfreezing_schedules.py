@@ -21,22 +21,10 @@ def _written_out(draw: random.Random) -> str:
     return ",".join(f"{epoch}:{opened}" for epoch, opened in zip(epochs, counts, strict=True))
 
 
-BAD = ["", *"half 1 1: :1 1:0 1:-1 -1:2 1:1.5 1:1,1:2 3:1,2:2 1:2,2:2 1:3,2:1 1:all,2:9".split()]
+BAD = [
     "",
-    "half",
-    "1",
-    "1:",
-    ":1",
-    "1:0",
-    "1:-1",
-    "-1:2",
-    "1:1.5",
-    "1:1,1:2",
-    "3:1,2:2",
-    "1:2,2:2",
-    "1:3,2:1",
-    "1:all,2:9",
-)
+    *["half", "1", "1:", ":1", "1:0", "1:-1", "-1:2", "1:1.5", "1:1,1:2", "3:1,2:2", "1:2,2:2", "1:3,2:1", "1:all,2:9"],
+]
 
 
 @pytest.mark.parametrize("text", BAD)
