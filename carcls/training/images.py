@@ -54,11 +54,9 @@ def pick_device() -> torch.device:
         NoDevice: the trial was given a GPU, and none can be used.
     """
     share = held_gpus()
-    if share == 0:
-        return torch.device("cpu")
-    if torch.cuda.is_available():
+    if share != 0 and torch.cuda.is_available():
         return torch.device("cuda")
-    if share is None:
+    if not share:
         return torch.device("cpu")
     raise NoDevice(
         f"the trial was given a GPU (CUDA_VISIBLE_DEVICES is {os.environ.get('CUDA_VISIBLE_DEVICES')!r}), but "
@@ -187,25 +185,21 @@ class ImageSource:
         return raw.pin_memory() if self.device.type == "cuda" else raw
 
     def _prepare(self, raw: Tensor, rows: NDArray[np.int64], view: View | None) -> Tensor:
+        """Return uint8 [b, s, s, 3] as ``batch`` does."""
         raw = raw.to(self.device, non_blocking=True)
         count, side = raw.shape[:2]
-        draws = None
+        images = torch.empty((count, 3, side, side), device=self.device, memory_format=torch.channels_last)
+        mean, std = (torch.tensor(colour, device=self.device)[:, None, None] for colour in (self.mean, self.std))
         if view is not None:
             draws = draw_view(torch.from_numpy(rows), len(self.pixels), view.seed, view.epoch).to(self.device)
-        images = torch.empty((count, 3, side, side), device=self.device, memory_format=torch.channels_last)
         size = _block(self.device, count, side)
         for block in (slice(start, start + size) for start in range(0, count, size)):
-            images[block] = self._change(raw[block], view, None if draws is None else draws[block])
+            # In planes, which is what the passes want.
+            planes = raw[block].permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+            if view is not None:
+                planes = augment(planes, draws[block], view.augmentation)
+            images[block] = planes.sub_(mean).div_(std)
         return images
-
-    def _change(self, raw: Tensor, view: View | None, draws: Tensor | None) -> Tensor:
-        """Return uint8 [b, s, s, 3] as normalised float32 [b, 3, s, s], in planes, which is what the passes want."""
-        images = raw.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        if view is not None and draws is not None:
-            images = augment(images, draws, view.augmentation)
-        mean = torch.tensor(self.mean, device=self.device)[:, None, None]
-        std = torch.tensor(self.std, device=self.device)[:, None, None]
-        return images.sub_(mean).div_(std)
 
 
 @dataclass(frozen=True, slots=True)
