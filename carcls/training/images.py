@@ -131,11 +131,11 @@ class ImageSource:
         all when the pixels are on the GPU: the GPU does the rest, and nobody waits for it.
         """
         if self.device.type == "cpu":
-            yield from made_ahead(lambda rows: self.batch(rows, view), parts, min(AHEAD, torch.get_num_threads()))
+            yield from preloaded(lambda rows: self.batch(rows, view), parts, min(AHEAD, torch.get_num_threads()))
         elif self._on_gpu is not None:
             yield from (self.batch(rows, view) for rows in parts)
         else:
-            with closing(made_ahead(self._read, parts)) as read:
+            with closing(preloaded(self._read, parts)) as read:
                 for rows, raw in zip(parts, read, strict=True):
                     yield self._prepare(raw, rows, view)
 
@@ -244,7 +244,7 @@ def _block(device: torch.device, count: int, side: int) -> int:
     return torch.get_num_threads() * max(1, BLOCK_PIXELS // side**2)
 
 
-def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 1) -> Generator[Made]:
+def preloaded(make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 1) -> Generator[Made]:
     """Yield ``make(item)`` for each item, in order; ``ahead`` threads of one core each make what comes next.
 
     ``make`` must draw no numbers from global generators, so that the results are those of ``map(make, items)``. What it
@@ -253,7 +253,7 @@ def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], ahead: int =
     """
     threads = torch.get_num_threads()
     waiting: deque[Future[Made]] = deque()
-    pool = ThreadPoolExecutor(ahead, "ahead", initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(ahead, "preload", initializer=torch.set_num_threads, initargs=(1,))
     try:
         for item in items:
             waiting.append(pool.submit(make, item))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
+from family_trials import one_thread
 
 from carcls.config import TrialConfig
 from carcls.families import known_costs
@@ -54,12 +54,8 @@ def test_a_network_is_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_time_grows_with_the_picture(tmp_path: Path) -> None:
     """Sixty-four times the pixels take longer, whatever else the machine does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        stages = StageStore(tmp_path)
-        sides = [SMALL.model_copy(update={"width": 32, "image_size": side}) for side in (32, 256)]
+    stages = StageStore(tmp_path)
+    sides = [SMALL.model_copy(update={"width": 32, "image_size": side}) for side in (32, 256)]
+    with one_thread():
         small, large = (costs_of(config, 0, stages)["predict_ms"] for config in sides)
-    finally:
-        torch.set_num_threads(threads)
     assert large > 4 * small

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from carcls.data.augment import Augmentation
-from carcls.training.images import ImageSource, View, batches, made_ahead
+from carcls.training.images import ImageSource, View, batches, preloaded
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 FULL = Augmentation(crop="resized", window=1.0, crop_scale=0.3, flip=True, rotation=20.0, jitter=0.3)
@@ -68,7 +68,7 @@ def test_results_come_in_order_and_one_is_always_ahead() -> None:
             second.set()
         return item * item
 
-    with closing(made_ahead(make, range(5))) as results:
+    with closing(preloaded(make, range(5))) as results:
         assert next(results) == 0
         assert second.wait(timeout=10)
         assert made == [0, 1]
@@ -78,13 +78,13 @@ def test_results_come_in_order_and_one_is_always_ahead() -> None:
 @pytest.mark.parametrize("ahead", [1, 2, 5])
 def test_several_threads_keep_the_order(ahead: int) -> None:
     """However long each result takes, they come in the order of their items."""
-    slow = made_ahead(lambda item: (time.sleep(0.02 * (item % 3 == 0)), item)[1], range(20), ahead)
+    slow = preloaded(lambda item: (time.sleep(0.02 * (item % 3 == 0)), item)[1], range(20), ahead)
     assert list(slow) == list(range(20))
 
 
 def test_what_goes_wrong_in_the_background_is_raised_in_its_place() -> None:
     """Results before it arrive; then its own exception; and no thread is left."""
-    results = made_ahead(lambda item: 12 // (2 - item), range(5))
+    results = preloaded(lambda item: 12 // (2 - item), range(5))
     assert [next(results), next(results)] == [6, 12]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -96,7 +96,7 @@ def test_a_consumer_that_fails_ends_the_thread() -> None:
     made: list[int] = []
 
     def consume() -> None:
-        with closing(made_ahead(lambda item: made.append(item), range(100))) as results:
+        with closing(preloaded(lambda item: made.append(item), range(100))) as results:
             for _ in results:
                 raise RuntimeError("the loss is not finite")
 
@@ -111,7 +111,7 @@ def test_threads_of_the_computation_are_left_as_they_were() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        seen = list(made_ahead(lambda _: torch.get_num_threads(), range(3)))
+        seen = list(preloaded(lambda _: torch.get_num_threads(), range(3)))
         later: list[int] = []
         thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
         thread.start()

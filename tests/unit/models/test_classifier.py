@@ -56,15 +56,6 @@ def test_a_backbone_of_fixed_size_refuses_another() -> None:
         build_classifier(config, 7)
 
 
-def test_a_scratch_network_is_built_from_its_settings() -> None:
-    """The backbone called scratch is the network that the trial's settings describe, and needs no weights."""
-    config = TrialConfig(backbone="scratch", depth=2, width=4, image_size=32, dropout=0.3)
-    network = build_classifier(config, 7).eval()
-    assert (network.backbone.name, network.head.in_features, network.dropout.p) == ("scratch", 8 * 8 * 8, 0.3)
-    with torch.no_grad():
-        assert network(torch.randn(3, 3, 32, 32)).shape == (3, 7)
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
 def test_dropout_keeps_the_mean_and_drops_its_share(share: float) -> None:
     """While training, a share of the values and gradients is 0 and the others are scaled; otherwise nothing happens."""
@@ -91,7 +82,7 @@ def _train_two_steps(classifier: Classifier) -> None:
 
 
 @pytest.mark.parametrize("count", range(STAGES + 1))
-def test_only_open_stages_and_the_head_train(classifier: Classifier, count: int) -> None:
+def test_only_unfrozen_stages_and_the_head_train(classifier: Classifier, count: int) -> None:
     """Training steps move parameters and running statistics of the last stages and the head, and nothing else."""
     assert len(classifier.backbone.stage_paths) == STAGES
     classifier.unfreeze(STAGES)
@@ -117,7 +108,7 @@ def test_a_frozen_backbone_embeds_as_in_evaluation(classifier: Classifier) -> No
         assert not torch.equal(classifier.classify(expected), classifier.classify(expected))
 
 
-def test_tokens_of_a_transformer_open_with_its_first_stage() -> None:
+def test_tokens_of_a_transformer_unfrozen_with_its_first_stage() -> None:
     """Parameters that belong to no child of the network are frozen and opened with the first stage."""
     transformer = Classifier(build_backbone("timm:vit_tiny_patch16_224"), dropout=0.0, classes=2)
     token = transformer.backbone.body.cls_token

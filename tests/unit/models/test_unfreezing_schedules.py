@@ -21,25 +21,13 @@ def _written_out(draw: random.Random) -> str:
     return ",".join(f"{epoch}:{opened}" for epoch, opened in zip(epochs, counts, strict=True))
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "half",
-        "1",
-        "1:",
-        ":1",
-        "1:0",
-        "1:-1",
-        "-1:2",
-        "1:1.5",
-        "1:1,1:2",
-        "3:1,2:2",
-        "1:2,2:2",
-        "1:3,2:1",
-        "1:all,2:9",
-    ],
-)
+BAD = [
+    "",
+    *["half", "1", "1:", ":1", "1:0", "1:-1", "-1:2", "1:1.5", "1:1,1:2", "3:1,2:2", "1:2,2:2", "1:3,2:1", "1:all,2:9"],
+]
+
+
+@pytest.mark.parametrize("text", BAD)
 def test_an_unreadable_schedule_is_refused(text: str) -> None:
     """What is no schedule, or does not rise, is refused with what was given."""
     with pytest.raises(ValueError, match="unfreezing must") as caught:
@@ -49,8 +37,8 @@ def test_an_unreadable_schedule_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("epochs", LENGTHS)
 @pytest.mark.parametrize("stages", STAGES)
-def test_no_schedule_ever_closes_what_it_opened(epochs: int, stages: int) -> None:
-    """The number of open stages never falls and stays between none, as in ``frozen``, and all, as in ``full``."""
+def test_no_schedule_ever_freezes_what_it_unfroze(epochs: int, stages: int) -> None:
+    """The number of unfrozen stages never falls and stays between none, as in ``frozen``, and all, as in ``full``."""
     draw = random.Random(epochs * 100 + stages)
     for text in [*NAMED, *(_written_out(draw) for _ in range(20))]:
         counts = [unfrozen_stages(text, epoch, epochs, stages) for epoch in range(epochs)]
@@ -71,10 +59,6 @@ def test_progressive_begins_with_the_head_and_ends_with_all(epochs: int, stages:
 
 
 def test_a_written_out_schedule_holds_until_the_next_named_epoch() -> None:
-    """An epoch that is not named keeps what the one before had; nothing is open before the first."""
+    """An epoch that is not named keeps what the one before had; more stages than a shallower network has are all."""
     assert [unfrozen_stages("2:1,4:3,6:all", epoch, 8, 9) for epoch in range(8)] == [0, 0, 1, 1, 3, 3, 9, 9]
-
-
-def test_more_stages_than_there_are_means_all() -> None:
-    """A schedule written for a deeper network opens what a shallower one has."""
     assert unfrozen_stages("0:12", 0, 5, 5) == 5
