@@ -47,15 +47,13 @@ def run_all(study: Study) -> list[Asked]:
 
 
 def test_what_cannot_matter_is_no_parameter_and_the_rest_is_learned(tmp_path: Path) -> None:
-    """A frozen trial has no backbone_lr in params, settings or config; open ones come closer to the best rate."""
+    """A frozen trial has no backbone_lr in its settings or config; unfrozen ones come closer to the best rate."""
     with Study.open(tmp_path, spec_of(trials=60)) as study:
         done = run_all(study)
-        records = study.records()
-    params = [seen.params for record in records if (seen := Sampler(SEARCH, 0)._trial_of(record))]
+        settings = [record.settings for record in study.records()]
     frozen = [asked for asked in done if asked.config.unfreezing == "frozen"]
     assert frozen
-    assert all(("backbone_lr" in given) == (given["unfreezing"] == "full") for given in params)
-    assert [record.settings for record in records] == params
+    assert all(("backbone_lr" in given) == (given["unfreezing"] == "full") for given in settings)
     assert {asked.config.backbone_lr for asked in frozen} == {5e-4}
     misses = [abs(math.log10(a.config.backbone_lr) + 3) for a in done if a.config.unfreezing == "full"]
     assert len(misses) > len(frozen)
