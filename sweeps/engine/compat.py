@@ -155,6 +155,11 @@ def processes_kept(keeps: Callable[[Any], bool]) -> Iterator[None]:
         yield
 
 
+def id_of(process: Any) -> str:
+    """Return Ray's id of an actor as its messages have it, also of one that has said nothing yet; empty for None."""
+    return process._actor_id.hex() if hasattr(process, "_actor_id") else ""
+
+
 def as_death(error: Exception) -> Exception:
     """Return the error as one that Tune takes for the death of a process, with the same words, if it is one.
 

@@ -16,6 +16,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from carcls.config import TrialConfig
+from sweeps.engine.compat import id_of
 from sweeps.engine.halt import Halt
 from sweeps.failures import IN_A_ROW, POLICIES, Failure, Try, failure_of_death, has_whole_share, next_try
 from sweeps.study.study import Study
@@ -48,7 +49,7 @@ class Running:
 
 
 class Place(NamedTuple):
-    """A process and where it is, a GPU or a machine, by Ray's ids; ``group`` is what is reserved for the process.
+    """Where a process is, a GPU or a machine, by Ray's ids; ``group`` is what is reserved for the process.
 
     The GPU is empty where a process has none, or several; all is empty where nothing is known.
     """
@@ -56,7 +57,6 @@ class Place(NamedTuple):
     node: str = ""
     gpu: str = ""
     group: str = ""
-    actor: str = ""
 
     @property
     def location(self) -> Place:
@@ -206,7 +206,7 @@ class Recovery:
 
     def note_death(self, trial: Running, words: str) -> None:
         """Note why the trial's process died, of which ``words`` are Ray's, unless that is known."""
-        died = failure_of_death(words, self.quarantine.place_of(trial.process).actor)
+        died = failure_of_death(words, id_of(trial.process))
         if died.kind == "out_of_memory" and trial.process is None and has_whole_share(trial.given, self.cores):
             # What took the memory is none of our trials, and smaller parts would not help.
             died = Failure("lost", "the machine had no memory left when its process started.")

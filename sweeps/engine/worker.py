@@ -84,7 +84,7 @@ def _place() -> str:
     context, group = get_runtime_context(), ray.util.get_current_placement_group()
     gpus = context.get_accelerator_ids().get("GPU", [])
     here = {"node": context.get_node_id(), "gpu": gpus[0] if len(gpus) == 1 else ""}
-    return json.dumps({**here, "group": group.id.hex() if group else "", "actor": context.get_actor_id()})
+    return json.dumps({**here, "group": group.id.hex() if group else ""})
 
 
 def _answer(error: Exception, order: Mapping[str, Any]) -> Failure:

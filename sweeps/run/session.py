@@ -177,7 +177,9 @@ def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror) -> Swe
     result, before, refit = session.summarize(engine), session.before, session.spec.refit
     if before is not None and not engine.interrupted and _same_outcome(before, result, refit=refit):
         # The trials are those that it was concluded with, and the journal's records know where their models are.
-        result = _as_registered(session, replace(before, board=result.board), mirror)
+        # What older versions did not count, they know too.
+        counted = replace(before, stage_hits=result.stage_hits, saved_seconds=result.saved_seconds)
+        result = _as_registered(session, replace(counted, board=result.board), mirror)
     elif result.winner is not None and not engine.interrupted:
         result = _publish(session, result, mirror)
     session.save(result)

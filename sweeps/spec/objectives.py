@@ -108,26 +108,25 @@ def parse_objectives(names: Sequence[str], family: str | None = None) -> tuple[Q
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """One limit.
-
-    Attributes:
-        quantity: what is limited.
-        operator: ``<=``, ``<``, ``>=`` or ``>``.
-        bound: in the unit of the quantity.
-        written: the bound as it was given, such as ``10M``.
-    """
+    """One limit: an operator of ``<=``, ``<``, ``>=``, ``>``, and a bound in the unit of the quantity."""
 
     quantity: Quantity
     operator: str
     bound: float
-    written: str
 
     @property
     def _name(self) -> str:
         return self.quantity.metric.removeprefix("val_")
 
     def __str__(self) -> str:
-        return f"{self._name} {self.operator} {self.written}"
+        """Write it with the bound in the shortest form that is read back to it: sweeps are told apart by this."""
+        forms = {}
+        for letters, factor in _FACTORS[self.quantity.unit].items():
+            number = f"{float(Decimal(repr(self.bound)) / Decimal(factor)):g}"
+            if "e" not in number:
+                forms[number + letters] = float(Decimal(number) * Decimal(factor))
+        exact = [form for form, value in forms.items() if value == self.bound]
+        return f"{self._name} {self.operator} {min(exact, key=len, default=repr(self.bound))}"
 
     def excess(self, value: float) -> float:
         """Return by how much a value breaks the limit, as a share of the bound; 0 or less where it keeps it.
@@ -174,7 +173,7 @@ def parse_constraint(text: str, family: str | None = None) -> Constraint:
         raise ValueError(f"must compare {quantity.name} with a share in [0, 1] or a percentage, {got}")
     if not math.isfinite(bound) or (bound <= 0 and quantity.unit != "share"):
         raise ValueError(f"must compare {quantity.name} with a finite number above 0, {got}")
-    return Constraint(quantity, operator, bound, number + letters)
+    return Constraint(quantity, operator, bound)
 
 
 @dataclass(frozen=True, slots=True)

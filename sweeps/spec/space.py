@@ -179,6 +179,8 @@ def _with_step(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(whole, bool) or (kind is int and not whole):
         rule = "true, since this setting takes whole numbers" if kind is int else "true or false"
         raise ValueError(f"int must be {rule}, got {shown(whole)}.")
+    if "step" in said and not whole:
+        raise ValueError("int must be true where there is a step, got False.")
     given = {key: value for key, value in said.items() if key != "int"}
     return {"step": 1, **given} if whole else given
 

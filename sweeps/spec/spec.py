@@ -167,12 +167,12 @@ class SweepSpec(BaseModel):
             "choices": [] if kind.categories else [n for n in names if isinstance(self.search[n], Choice)],
             "several objectives": [] if kind.several_objectives or len(objectives) == 1 else objectives,
         }
-        mistakes = [
-            f"sampler: must take {what} ({', '.join(which)}), got {shown(self.sampler)}. "
-            "Say tpe or random, or leave them out."
-            for what, which in refused.items()
-            if which
-        ]
+        mistakes = []
+        for what, which in refused.items():
+            without = " ".join(f"search.{name}=null" for name in which if name in names) or "'objectives=[accuracy]'"
+            rule = f"must take {what} ({', '.join(which)}), got {shown(self.sampler)}"
+            if which:
+                mistakes.append(f"sampler: {rule}. Say tpe or random, or leave them out: --set {without}.")
         if mistakes:
             raise PartError(mistakes)
         return self

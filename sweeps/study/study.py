@@ -93,7 +93,7 @@ class Study:
 
     def ask(self) -> Asked | None:
         """Return the next trial to run, or None when the budget is used up or a small space holds nothing new."""
-        for number in self._left_unfinished():
+        for number in self._left_unfinished(confirming=self._repeats is not None):
             asked = self._hand_out_again(number)
             if asked is not None:
                 return asked
@@ -111,10 +111,10 @@ class Study:
             self._history.note(None, exhausted_at=self._spec.trials)
         return None if last is None else self._add(last)
 
-    def _left_unfinished(self) -> list[int]:
-        """Return what is to be handed out again: of the search, or of what confirms it once that has begun."""
+    def _left_unfinished(self, *, confirming: bool) -> list[int]:
+        """Return what nobody is at and has not ended: of the search, or of what confirms it."""
         asked = {number: self._history.notes(number)["asked"] for number in self._history.unfinished - self._live}
-        return sorted(n for n in asked if ("confirms" in asked[n]) == (self._repeats is not None))
+        return sorted(number for number in asked if ("confirms" in asked[number]) == confirming)
 
     def left(self) -> int:
         """Return how many new trials the budget still allows. What is free does not count."""
@@ -122,10 +122,14 @@ class Study:
 
     @property
     def has_work(self) -> bool:
-        """Whether the search, or what confirms it, has something to run."""
+        """Whether the search, or what confirms it once that has begun, has something to run."""
         # Where the space held nothing new for this budget, a larger one looks again.
         is_exhausted = self._history.noted.get("exhausted_at", 0) >= self._spec.trials
-        return bool(self._left_unfinished() or self._repeats) or (self.left() > 0 and not is_exhausted)
+        searches = self.left() > 0 and not is_exhausted
+        return searches or bool(self._left_unfinished(confirming=False) or self._has_repeats())
+
+    def _has_repeats(self) -> bool:
+        return self._repeats is not None and bool(self._repeats or self._left_unfinished(confirming=True))
 
     def confirm(self, repeats: Sequence[Repeat]) -> bool:
         """Ask for no trials of the search any more, but for those of ``repeats`` that have not ended; are there any?
@@ -133,7 +137,7 @@ class Study:
         One that was begun is ended, though another trial may be among the best by now.
         """
         self._repeats = [repeat for repeat in repeats if repeat.config.digest not in self._history.digests]
-        return bool(self._left_unfinished() or self._repeats)
+        return self._has_repeats()
 
     def _repeat(self, confirms: int, config: TrialConfig) -> Asked | None:
         # Of a documented experiment, whose name the run does not have, the sweep's own settings would be others.

@@ -158,7 +158,7 @@ class Mirror:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if not written and self._is_open:
+        if not written and not (self._opened.done() and self._opened.exception()):  # which whoever wrote was told
             again = f"carsweep tracking repair {self._sweep.name}"
             self._warn_once("end", f"MLflow is missing the end of this sweep; {again} brings it in line.")
         if has_begun:

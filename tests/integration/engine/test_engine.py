@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -131,8 +132,11 @@ def most_at_a_time(folder: Path) -> int:
     return most
 
 
-def test_every_trial_is_told_and_watched_in_order(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_trial_is_told_and_watched_in_order(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two processes do them all, in the driver's folder; each trial is announced to its end; nothing is printed."""
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
     diary = Diary()
     result = run(tmp_path, spec_of(cpus_per_trial=2.0), diary)
     assert [record.status for record in result.records] == ["complete"] * 5
@@ -144,6 +148,7 @@ def test_every_trial_is_told_and_watched_in_order(tmp_path: Path, capfd: pytest.
         assert heard == ["started", "epoch", "epoch", "epoch", "finished"]
     assert sorted(diary.finished, key=lambda r: r.number) == list(result.records)
     assert "".join(capfd.readouterr()) == ""
+    assert "mlflow" not in sys.modules  # its import takes a second; Tune does it for callbacks of its user's
     log = log_of(tmp_path)
     assert len({line["pid"] for line in log}) <= 2
     assert {line["threads"] for line in log if "threads" in line} == {"2"}

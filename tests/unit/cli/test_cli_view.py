@@ -165,6 +165,12 @@ def test_the_live_table_shows_every_column_at_any_width(family: str, width: int)
     assert re.search(r"  [a-z_-]+(=\S+)?( .*)?…?$", lines[-1].rstrip())
 
 
+def test_runs_with_fresh_seeds_count_among_the_trials_to_come(spec: SweepSpec) -> None:
+    """They are trained as the others are."""
+    view = SweepView(spec.model_copy(update={"confirm": "2x3"}), console_of(terminal=False)[0])
+    assert view.how_far().startswith(f"0 of {spec.trials + 6} trials")
+
+
 def test_the_best_trial_of_an_earlier_session_is_in_the_table(spec: SweepSpec) -> None:
     """Whoever goes on with a sweep sees what is to be beaten."""
     console, text = console_of(terminal=False)

@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_c
 from carcls.training.images import memory_errors_named
 from carcls.training.optim import build_optimizer
 from sweeps.engine.halt import Halt
+from sweeps.engine.recovery import Recovery, Running
 from sweeps.failures import (
     POLICIES,
     Failure,
@@ -154,6 +157,15 @@ ENDED_TOGETHER = (
 def test_deaths_are_told_apart(said: str, actor: str, kind: str) -> None:
     """Only Ray's words for its memory monitor mean memory, and of processes ended together the largest is to blame."""
     assert failure_of_death(said, actor).kind == kind
+
+
+def test_a_process_that_has_said_nothing_yet_is_known_when_it_dies() -> None:
+    """The memory monitor ends the youngest first."""
+    nobody: Any = None
+    trial = Running(0, TrialConfig(), Try(1.0, 0.0), process=SimpleNamespace(_actor_id=bytes.fromhex("aa1b")))
+    Recovery(nobody, nobody, nobody, 2.0).note_death(trial, ENDED_TOGETHER)
+    assert trial.failure == failure_of_death(ENDED_TOGETHER, "aa1b")
+    assert trial.failure.kind == "preempted"
 
 
 def ladder(first: Try, batch_size: int, cores: float) -> list[Try]:

@@ -37,6 +37,19 @@ def test_limits_are_read_with_their_units(text: str, metric: str, bound: float) 
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("parameters<=10000k", "parameters <= 10M"),
+        ("val_accuracy >= 0.7", "accuracy >= 70%"),
+        ("predict_time < 0.005s", "predict_ms < 5"),
+    ],
+)
+def test_equal_limits_make_equal_sweeps(one: str, other: str) -> None:
+    """Whatever unit a limit is given in: the same command goes on with a sweep of another version, too."""
+    assert str(parse_constraint(one)) == str(parse_constraint(other)) == other
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("predict_ms", "must be NAME <= NUMBER"),

@@ -81,6 +81,11 @@ def test_choices_may_be_a_list_or_a_mapping() -> None:
         ("dropout", {"low": True, "high": 0.5}, ".low: must be a number, got True."),
         ("dropout", {"low": 0, "high": 0.5, "log": "yes"}, ".log: must be true or false, got 'yes'."),
         ("dropout", {"low": 0, "high": 0.5, "int": "yes"}, ".int: must be true or false, got 'yes'."),
+        (
+            "rotation",
+            {"low": 0, "high": 9, "step": 3, "int": False},
+            ".int: must be true where there is a step, got False.",
+        ),
         ("dropout", {"low": 0.0, "high": 0.5, "step": 0.1}, ".step: must be a whole number, got 0.1."),
         ("dropout", {"low": 0.0, "high": None}, ".high: must be given, as in {low: 0.0, high: 0.7}."),
         ("rotation", {"int": True, "low": 1.5, "high": 3}, ".low: must be a whole number, got 1.5."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shlex
 
 import pytest
 import yaml
@@ -51,6 +52,12 @@ def test_with_data_the_documented_scale_is_taken_and_else_the_demo(arguments):
     assert [spec.changed_settings(name) for name in spec.experiments] == [{}, {}, {}]
     assert demo.fixed["backbone"] == "efficientnet_lite0"
     assert "scaled down" in demo.note
+
+
+def test_a_demo_that_an_older_version_has_begun_is_the_same_sweep():
+    """What a demo preset leaves out does not change it, so the same command goes on with it."""
+    digests = {"transfer": "cb96422f99f0284d", "retrieval": "bc5463a98cda4262", "scratch": "4ec00307957217c0"}
+    assert {family: load_spec(family).digest for family in digests} == digests
 
 
 def test_a_partial_file_changes_only_what_it_says(spec_file):
@@ -271,9 +278,12 @@ def test_a_wrong_name_is_answered_with_the_remedy(key, beginning, hint):
     ],
 )
 def test_a_sampler_that_cannot_take_the_search_is_refused(sets, refused, monkeypatch):
-    """The message names the settings; once they are fixed the sampler is taken, and the digest tells it from TPE."""
+    """The message names the settings and the words that help; without them, or what they depend on, it is taken."""
     monkeypatch.setitem(SAMPLERS, "plain", SamplerKind("", categories=False, several_objectives=False))
-    assert refused in "\n".join(mistakes_of(sets=sets))
+    mistakes = mistakes_of(sets=sets)
+    assert refused in "\n".join(mistakes)
+    remedies = [word for said in mistakes for word in shlex.split(said.removesuffix(".").partition("--set ")[2])]
+    assert f"sampler={load_spec('transfer', sets=[*sets, *remedies]).sampler}" in sets
     assert load_spec("transfer", sets=["sampler=random"]).digest != load_spec("transfer").digest
     taken = load_spec("transfer", sets=["sampler=gp", "unfreezing=full", "augmentation_strength=1"])
     assert spec_of_yaml(taken.to_yaml()).sampler == "gp"

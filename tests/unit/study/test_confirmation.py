@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ask, run_study, spec_of_yaml, study_spec
+from helpers import ask, complete, run_study, spec_of_yaml, study_spec
 from helpers import trial_record as record
 
 from carcls.config import TrialConfig
@@ -197,6 +197,16 @@ def test_a_killed_driver_repeats_only_what_is_missing(tmp_path: Path) -> None:
         assert len(rest) == 3
     with Study.open(tmp_path, spec) as study:
         assert not study.confirm(repeats_wanted(spec, study.records()))
+
+
+def test_a_trial_that_the_hours_leave_is_owed_after_the_confirmation(tmp_path: Path) -> None:
+    """It came back when no trial of the search could start any more: whoever asks is told that there is more to run."""
+    with Study.open(tmp_path, spec_of(trials=2)) as study:
+        complete(study, ask(study), {"val_accuracy": 0.5})
+        study.hand_back(ask(study).number, counted=False)
+        study.confirm(repeats_of(0, TrialConfig(), 0, 1))
+        run_study(study, by_dropout)
+        assert study.has_work
 
 
 def test_a_run_that_was_begun_is_ended_though_others_are_the_best_by_now(tmp_path: Path) -> None:
