@@ -116,10 +116,11 @@ class StageStore:
     def take_used(self) -> dict[str, float | None]:
         """Return the names of the stages that were used first since the last call, each with what finding it saved.
 
-        That is how many seconds its making took; None for a stage that was made through this object.
+        That is how many seconds its making took; None for a stage that was made through this object. Stages that
+        somebody has forgotten are left out.
         """
         used, self._first_used = self._first_used, {}
-        return used
+        return {name: saved for name, saved in used.items() if (self.root / name).exists()}
 
     def note_damage(self, kind: str, key: Key, damage: str) -> None:
         """Write to the log that unfinished work on the stage was damaged, and begins anew."""
