@@ -135,8 +135,8 @@ class SweepSession:
 def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repeat]:
     """Return the runs that confirm a search: the N best trials, with M fresh seeds each; best first.
 
-    Of a trial and the combinations that it answered on its way the best is the candidate: they share one training, and
-    one network under three names would be no choice. So would be one settings under two numbers.
+    Of a trial and those derived from it the best is the candidate: they share one training, and one network under three
+    names would be no choice. So would be one settings under two numbers.
 
     Args:
         spec: says how many.
