@@ -116,11 +116,10 @@ class StageStore:
     def take_used(self) -> dict[str, float | None]:
         """Return the names of the stages that were used first since the last call, each with what finding it saved.
 
-        That is how many seconds its making took; None for a stage that was made through this object. Stages that
-        somebody has forgotten are left out.
+        That is how many seconds its making took; None for a stage that was made through this object.
         """
         used, self._first_used = self._first_used, {}
-        return {name: saved for name, saved in used.items() if (self.root / name).exists()}
+        return used
 
     def note_damage(self, kind: str, key: Key, damage: str) -> None:
         """Write to the log that unfinished work on the stage was damaged, and begins anew."""
