@@ -104,9 +104,9 @@ class TrialConfig(BaseModel):
         loss: ``cross_entropy``, or ``cosine``: cosine loss plus a tenth of cross entropy (Barz and Denzler 2020).
         epochs, batch_size: of training.
         micro_batch: a batch goes through the network in parts of at most so many images, whose gradients are added up
-            before the step; None takes it whole. Without dropout and BatchNorm the step is the same; BatchNorm takes
-            its statistics of each part, so the trained model is another, and has a stage of its own. A trial that ran
-            out of memory is tried again with it.
+            before the step (of 2, an odd batch has a part of 3); None takes it whole. Without dropout and BatchNorm the
+            step is the same; BatchNorm takes its statistics of each part, so the trained model is another, and has a
+            stage of its own. A trial that ran out of memory is tried again with it.
         precision: ``auto`` uses bf16 autocast where a measurement on the machine shows it to be faster.
         depth: convolutional blocks of the scratch network, each halving the picture's side.
         width: channels of its first block; each further block has twice as many, at most 512.

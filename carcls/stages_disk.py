@@ -43,7 +43,8 @@ class Stored:
 
 def list_store(root: Path) -> list[Stored]:
     """Return all folders of a store that hold stages, whole or not; none where there is no store."""
-    return [stored for folder in sorted(root.glob("*/*")) if (stored := _look(folder))]
+    folders = (folder for folder in sorted(root.glob("*/*")) if not folder.parent.is_symlink())
+    return [stored for folder in folders if (stored := _look(folder))]
 
 
 def size_of(folder: Path) -> int:
@@ -53,7 +54,7 @@ def size_of(folder: Path) -> int:
 
 def _look(folder: Path) -> Stored | None:
     state = _STATES.get(folder.suffix)
-    if state is None or not folder.is_dir():
+    if state is None or folder.is_symlink() or not folder.is_dir():
         return None
     try:
         size = size_of(folder)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -171,11 +173,11 @@ def parse_size(name: str, text: str) -> int:
     """
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
-    try:
-        found = int(TypeAdapter(ByteSize).validate_python(text.strip()))
-    except (ValidationError, OverflowError):
-        found = 0
-    if found < 1000:  # without a unit it was hardly meant in bytes
+    found = 0
+    if re.fullmatch(r"\d*\.?\d+\s*[kmgt]i?b", text.strip().lower()):  # pydantic reads a size and leaves what follows
+        with suppress(ValidationError, OverflowError):
+            found = int(TypeAdapter(ByteSize).validate_python(text.strip()))
+    if found < 1000:
         raise ValueError(f"{name} must be a size in kB, MB, GB or TB, got {shown(text)}. Give one such as 20GB.")
     return found
 

@@ -113,6 +113,8 @@ def _load(file: Path, name: str) -> Any:
 
     try:
         content: dict[str, Any] = loadmat(file, squeeze_me=True, chars_as_strings=True)
+    except NotImplementedError:  # scipy's, of HDF5
+        raise DataError(f"{file} must not be of MATLAB's version 7.3 (HDF5). Save it with -v7.") from None
     except Exception as error:  # scipy raises whatever a broken file makes it trip over
         raise DataError(f"{file} must be a MATLAB file, but it cannot be read ({error}). Fetch it again.") from error
     if name not in content:

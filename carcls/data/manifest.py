@@ -1,6 +1,6 @@
 """What a data set is before any pixel is read: paths, labels, splits, boxes, class names, and a digest of it all.
 
-Digests of files are remembered by size and modification time, so that no file is read twice.
+Digests of files are remembered by size and times, so that no file is read twice.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ _THREADS = 2
 _KINDS = {"d": "a folder", "p": "a pipe", "s": "a socket", "c": "a device", "b": "a device"}
 Box = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels from 0; x2 and y2 exclusive."""
-# Size in bytes, modification time in nanoseconds, digest.
-_Entry = tuple[int, int, str]
+# Size in bytes, times of modification and of status change in nanoseconds, digest. Exchanging files, or setting their
+# times of modification, changes the other one.
+_Entry = tuple[int, int, int, str]
 _CACHE = TypeAdapter(dict[str, _Entry])
 
 
@@ -106,7 +107,7 @@ class Manifest:
         if cache is not None and read and fresh != known:
             cache.parent.mkdir(parents=True, exist_ok=True)
             write_json(cache, fresh)
-        contents = tuple(UNREADABLE if entry is None else entry[2] for entry in entries)
+        contents = tuple(UNREADABLE if entry is None else entry[-1] for entry in entries)
         state = hashlib.blake2b(digest_size=12)
         state.update(json.dumps(list(self.classes)).encode())
         for image, content in zip(self.images, contents, strict=True):
@@ -128,16 +129,16 @@ def require_file(path: Path) -> os.stat_result:
 
 
 def _entry(path: Path, known: _Entry | None, *, read: bool) -> _Entry | None:
-    """Return size, modification time and digest of a file, which may be known; None where there is none to read."""
+    """Return size, times and digest of a file, which may be known; None where there is none to read."""
     try:
         state = require_file(path)
-        if known is not None and known[:2] == (state.st_size, state.st_mtime_ns):
+        if known is not None and known[:3] == (state.st_size, state.st_mtime_ns, state.st_ctime_ns):
             return known
         if not read and os.access(path, os.R_OK):
             raise ImagesNotRead
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        return state.st_size, state.st_mtime_ns, digest
+        return state.st_size, state.st_mtime_ns, state.st_ctime_ns, digest
     except (OSError, ValueError, UnreadableImage):  # ValueError: a name that no file can have
         return None
 

@@ -60,16 +60,16 @@ def fit_projection(config: TrialConfig, gallery: NDArray[np.float32], labels: ND
         return plain
     wide, dim = gallery.astype(np.float64), config.whitening_dim
     mean = wide.mean(axis=0)
-    fitted = _principal(wide, dim) if config.whitening == "pca" else _discriminant(wide - mean, labels, dim)
+    fitted = _principal(wide - mean, dim) if config.whitening == "pca" else _discriminant(wide - mean, labels, dim)
     return plain if fitted is None else replace(plain, mean=mean.astype(np.float32), matrix=fitted.astype(np.float32))
 
 
-def _principal(gallery: NDArray[np.float64], dim: int) -> NDArray[np.float64] | None:
-    if len(gallery) < 2 or not np.ptp(gallery, axis=0).any():
+def _principal(centred: NDArray[np.float64], dim: int) -> NDArray[np.float64] | None:
+    if len(centred) < 2 or not np.ptp(centred, axis=0).any():
         return None
     from sklearn.decomposition import PCA  # loads for a second that other trials save
 
-    pca = PCA(min(dim, *gallery.shape), svd_solver="covariance_eigh").fit(gallery)
+    pca = PCA(min(dim, *centred.shape), svd_solver="covariance_eigh").fit(centred)
     kept = pca.explained_variance_ > _LEAST_EIGENVALUE * pca.explained_variance_[0]
     return np.asarray(pca.components_[kept].T / np.sqrt(pca.explained_variance_[kept]))
 

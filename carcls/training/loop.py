@@ -34,6 +34,8 @@ from carcls.unfreezing import unfrozen_stages
 
 WORTH_FOLDING = 200
 """Images, of which a network answers fewer sooner than a copy of it is folded."""
+SINGLE_PIXELS = 64
+"""Side of images of which the maps of most networks have more than one place, which is enough for BatchNorm."""
 STEPS_BETWEEN_CHECKS = 20
 SECONDS_BETWEEN_HEADS = 2.0
 """A head on cached features trains faster than its checkpoint is brought to the disk; so much of it may be lost."""
@@ -193,7 +195,7 @@ class Trainer:
             raise InputError(
                 f"batches must hold at least 2 images for {self.config.backbone} at {self.images.side} pixels, got 1: "
                 "where its maps have shrunk to one place, BatchNorm cannot take the variance of one value. Raise "
-                "batch_size or image_size."
+                "batch_size, micro_batch or image_size."
             ) from error
 
     def _view(self, epoch: int) -> View | None:
@@ -211,11 +213,16 @@ class Trainer:
 
 
 def micro_batches(config: TrialConfig, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return a batch of positions int64 [b] in parts of at most ``micro_batch`` images, as equal as can be."""
+    """Return a batch of positions int64 [b] in parts of at most ``micro_batch`` images, as equal as can be.
+
+    BatchNorm may be unable to take one image, so none is alone but in parts of one of SINGLE_PIXELS or more, the last
+    step that saves memory: an odd batch in parts of 2 has one of 3.
+    """
     most = config.micro_batch or config.batch_size
     if most >= config.batch_size:  # array_split takes a while to cut nothing
         return [batch]
-    return list(np.array_split(batch, math.ceil(len(batch) / most)))
+    least = 1 if most == 1 and config.image_size >= SINGLE_PIXELS else 2
+    return list(np.array_split(batch, min(math.ceil(len(batch) / most), max(1, len(batch) // least))))
 
 
 def image_logits(

@@ -10,7 +10,7 @@ _EPILOG = """\b
 Examples:
   carsweep run transfer                        the embedded demo cars
   carsweep run transfer --data stanford_cars   a real data set
-  carsweep run all                             all three families, as one job
+  carsweep run all                             all families, as one job
   carsweep run transfer --dry-run --trials 50  its plan, and an estimate
   carsweep status                              the status of the latest one
   carsweep resume NAME --trials +20            go on, or extend a sweep

@@ -73,7 +73,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "epochs-budget": {"type": int, "help": "Start no trial once all trials together have trained this many epochs."},
     "price": {"metavar": "PRICE", "help": "What an hour costs: 2.5/gpu-hour, 0.05/cpu-hour or 3/hour."},
     "max-cost": {"type": float, "help": "Start no trial that would cost more than this; needs --price."},
-    "disk": {"metavar": "SIZE", "help": "Room for all stages under OUT, such as 20GB; less needed ones go."},
+    "disk": {"metavar": "SIZE", "help": "Room for all cached stages under OUT, such as 20GB; less needed ones go."},
     "cpus-per-trial": {"type": float, "help": "CPU cores for each trial."},
     "gpus-per-trial": {"type": float, "help": "GPUs for each trial: 0, 1 or 1/n (0.5, 0.25)."},
     "concurrency": {"type": int, "help": "Trials at the same time. Default: what fits."},

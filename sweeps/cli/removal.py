@@ -32,7 +32,9 @@ Nothing that goes is lost for good: a stage that is needed again is made again."
 
 @click.command("gc", epilog=_GC_EPILOG)
 @options("out")
-@click.option("--disk", metavar="SIZE", help="Room for all stages, such as 20GB: remove more until the rest fits.")
+@click.option(
+    "--disk", metavar="SIZE", help="Room for all cached stages, such as 20GB: remove more until the rest fits."
+)
 @click.option("--keep", type=int, help="With --disk: models to keep of each sweep, the best first. Default: 5.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")
 @answering

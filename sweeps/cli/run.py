@@ -93,8 +93,8 @@ def _all_together(plans: list[Plan]) -> str:
     counts = ", ".join(f"{plan.spec.trials} {plan.spec.family}" for plan in plans)
     total, seconds = sum(plan.spec.trials for plan in plans), sum(plan.seconds for plan in plans)
     line = f"All together: {plural(total, 'trial')} ({counts}), at most about {rough_duration(seconds)}."
-    if any(plan.spec.family == "retrieval" and plan.spec.search for plan in plans):
-        line += " Retrieval's first searched trial has the training settings that won transfer."
+    for family in (plan.spec.family for plan in plans if plan.spec.search and FAMILIES[plan.spec.family].neighbours):
+        line += f" {family.title()}'s first searched trial has the training settings that won transfer."
     return line
 
 
@@ -170,10 +170,10 @@ for family, record in FAMILIES.items():
     )
 _add(
     "all",
-    "Sweep over all three families as one job.\n\nThey share data, cached stages and one budget: --trials and --hours "
-    "are for all together. Retrieval begins with the network that won the transfer family. Three models are "
-    "registered, and their winners are compared.",
-    "All three, as one job with one budget and one comparison.",
+    "Sweep over all families as one job.\n\nThey share data, cached stages and one budget: --trials and --hours are "
+    "for all together. Retrieval begins with the network that won the transfer family. A model of each is registered, "
+    "and the winners are compared.",
+    "All of them, as one job with one budget and one comparison.",
     _ALL_EPILOG,
 )
 

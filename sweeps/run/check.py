@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
+from carcls.catalog import FAMILIES
 from carcls.errors import InputError, OutputError
 from sweeps.engine.resources import Machine, Share, least_seconds, this_machine, trial_resources
 from sweeps.run.data import configs_to_check, data_notes, list_images, located
@@ -133,7 +134,7 @@ def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[Sweep
         InputError: settings that were given do not fit, such as more neighbours than there are images.
     """
     fitted = cut_neighbours(spec, gallery)
-    most = max(config.k for config in configs_to_check(fitted, "k")) if spec.family == "retrieval" else 0
+    most = max(config.k for config in configs_to_check(fitted, "k")) if FAMILIES[spec.family].neighbours else 0
     if most > gallery + spare:
         raise InputError(
             f"k must be at most {gallery}, the training images that form the gallery, got {most}. "

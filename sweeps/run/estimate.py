@@ -48,7 +48,7 @@ class Workload:
     kind: str
     count: float
     seconds: float
-    disk_bytes: float = 0.0
+    disk_bytes: float = 0
 
 
 # What the trials have in common that share some work, and the work.

@@ -57,16 +57,20 @@ def _changes_by_hand(file: SweepFile, specs: Sequence[SweepSpec], out: Path) -> 
                 continue
             before = read_spec(folder)  # both were found when the sweep began
             spec = with_neighbours_of(before, spec).model_copy(update={"starts": before.starts})
+        if spec.name != folder.name:
+            raise InputError(
+                f"name in {file.path} must be that of the folder, {folder.name!r}, got {spec.name!r}. Put the name "
+                "back, or give the folder that name."
+            )
         history = read_history(folder)
-        lasting: dict[str, Any] = {"name": folder.name}
-        for record in (record for record in history.records[:1] if record.confirms is None):
-            lasting |= {name: record.config[name] for name in ("family", "seed")}
-        for name, value in lasting.items():
-            if getattr(spec, name) != value:
-                raise InputError(
-                    f"{name} in {file.path} must stay what the sweep was begun with, {value!r}, for its scores to be "
-                    f"comparable, got {getattr(spec, name)!r}. Put it back; or begin another sweep with carsweep run."
-                )
+        for record in [record for record in history.records if record.confirms is None][:1]:
+            for name in ("family", "seed"):
+                if getattr(spec, name) != record.config[name]:
+                    raise InputError(
+                        f"{name} in {file.path} must stay what the sweep was begun with, {record.config[name]!r}, for "
+                        f"its scores to be comparable, got {getattr(spec, name)!r}. Put it back; or begin another "
+                        "sweep with carsweep run."
+                    )
         if history.spec not in ("", spec.digest):
             yield f"{family}{file.path.name} by hand: trials from now on have its settings, those there are keep theirs"
 

@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     # Of each experiment by name its test evaluation, or why there is none.
     Tests = dict[str, TestEvaluation | str]
 
-# A family's measures, in the order of the documentation's tables.
+# In the order of the documentation's tables, which have of each family what was reported of it.
 _SHARES, _SECONDS = ("accuracy", "f1", "precision", "recall"), ("fit_seconds", "predict_seconds")
 MEASURES = ("loss", *_SHARES, *_SECONDS)
 _DOCUMENTED = ("name", "family", "approximate", "leaked", "note")
-_OF_FAMILY = {"transfer": ("loss", *_SHARES), "retrieval": (*_SHARES, *_SECONDS), "scratch": ("loss", *_SHARES)}
 _TITLES = {"f1": "F1", "fit_seconds": "fit", "predict_seconds": "predict"}
 
 
@@ -144,7 +143,8 @@ class Reproduction:
     def _family(self, family: str, rows: Sequence[Reproduced]) -> Iterator[str | Grid]:
         """Yield a family's table and notes: the documented best by its accuracy, the measured one by validation."""
         yield f"## {family.title()}"
-        measures, body = _OF_FAMILY[family], []
+        experiments, body = experiments_of(family), []
+        measures = [one for one in MEASURES if any(one in experiment.documented for experiment in experiments)]
         for row in rows:
             cells = [f"{_reported(row.experiment, one)} / {_number(one, row.measured.get(one))}" for one in measures]
             body.append(
@@ -152,7 +152,7 @@ class Reproduction:
             )
         numbers = [*(_TITLES.get(measure, measure) for measure in measures), "95% interval"]
         yield Grid(["experiment", *numbers], body, ["experiment"], numbers)
-        documented = max(experiments_of(family), key=lambda experiment: experiment.documented["accuracy"])
+        documented = max(experiments, key=lambda experiment: experiment.documented["accuracy"])
         name, reported = documented.name.partition("/")[2], _reported(documented, "accuracy")
         best = next((row for row in rows if row.experiment.name == self.best.get(family)), None)
         measured = f"{best.short}, {_number('accuracy', best.measured.get('accuracy'))}" if best else "none finished"

@@ -135,8 +135,8 @@ class SweepSession:
 def repeats_wanted(spec: SweepSpec, records: Sequence[TrialRecord]) -> list[Repeat]:
     """Return the runs that confirm a search: the N best trials, with M fresh seeds each; best first.
 
-    Of a trial and the combinations that it answered on its way the best is the candidate: they share one training, and
-    one network under three names would be no choice. So would be one settings under two numbers.
+    Of a trial and those derived from it the best is the candidate: they share one training, and one network under three
+    names would be no choice. So would be one settings under two numbers.
 
     Args:
         spec: says how many.
@@ -177,7 +177,9 @@ def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror) -> Swe
     result, before, refit = session.summarize(engine), session.before, session.spec.refit
     if before is not None and not engine.interrupted and _same_outcome(before, result, refit=refit):
         # The trials are those that it was concluded with, and the journal's records know where their models are.
-        result = _as_registered(session, replace(before, board=result.board), mirror)
+        # What older versions did not count, they know too.
+        counted = replace(before, stage_hits=result.stage_hits, saved_seconds=result.saved_seconds)
+        result = _as_registered(session, replace(counted, board=result.board), mirror)
     elif result.winner is not None and not engine.interrupted:
         result = _publish(session, result, mirror)
     session.save(result)

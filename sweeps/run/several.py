@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carcls.catalog import FAMILIES
 from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.stages import write_json, write_text
 from sweeps.results.result import SweepResult
@@ -167,11 +168,12 @@ def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult
 
 
 def with_start(spec: SweepSpec, out: Path, before: Sequence[SweepResult] = ()) -> SweepSpec:
-    """Let a search in retrieval begin with the training that won transfer, whose network is in the store already.
+    """Let a search for neighbours begin with the training that won transfer, whose network is in the store already.
 
     One that has begun keeps where it began, whoever wins now.
     """
-    if spec.family != "retrieval":
+    record = FAMILIES[spec.family]
+    if not (record.neighbours and record.pretrained):
         return spec
     if is_sweep(out / str(spec.name)):
         return spec.model_copy(update={"starts": read_spec(out / str(spec.name)).starts})

@@ -30,7 +30,7 @@ class SweepStatus:
         name: of the sweep.
         spec: that it was left with.
         state: ``running``; ``stopping`` once somebody asked for it; ``unfinished`` when nothing runs it but trials, or
-            the reading of the test images, are left; ``finished``.
+            the test evaluation, are left; ``finished``.
         holder: who runs it; None when nobody does.
         board: the trials that its journal has now, in their order.
         result: what it left when it ended last; None before, or where that is damaged.
@@ -75,11 +75,11 @@ class SweepStatus:
 
 def _duplicates(sweep: SweepStatus) -> list[dict[str, Any]]:
     told = [
-        {"number": twin.number, "same_as": trial.number, "near": twin.near}
+        {"number": one.number, "same_as": trial.number, "near": one.near}
         for trial in sweep.board.trials
-        for twin in trial.duplicates
+        for one in trial.duplicates
     ]
-    return sorted(told, key=lambda twin: twin["number"])
+    return sorted(told, key=lambda one: one["number"])
 
 
 # What is told of a trial that has not ended.

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 # MLflow reads its environment when it is imported: it reports nothing to its makers, and stdout is left to us.
@@ -33,9 +33,10 @@ _ONE_AT_A_TIME = threading.Lock()
 
 def make_tables(uri: str, artifacts: str) -> None:
     """Make MLflow's tables in an empty database; where that cannot be called, MLflow does it when it opens the file."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    with suppress(ImportError):
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    SqlAlchemyStore(uri, artifacts).engine.dispose()
+        SqlAlchemyStore(uri, artifacts).engine.dispose()
 
 
 def remove_files(uri: str, place: str) -> None:
@@ -60,7 +61,6 @@ def one_transaction(client: Any) -> Iterator[None]:
         AttributeError: requests go to a server, or the names are gone; then each request is to be sent by itself.
     """
     store, thread = client._tracking_client.store, threading.get_ident()
-    make_session = store.ManagedSessionMaker
 
     @contextmanager
     def same_session(read_only: bool = True) -> Iterator[Any]:
@@ -71,13 +71,15 @@ def one_transaction(client: Any) -> Iterator[None]:
             yield session
             session.flush()
 
-    with _ONE_AT_A_TIME, make_session(read_only=False) as session:
-        commit, roll_back = session.commit, session.rollback
-        store.ManagedSessionMaker, session.commit, session.rollback = same_session, session.flush, _cannot
-        try:
-            yield
-        finally:
-            store.ManagedSessionMaker, session.commit, session.rollback = make_session, commit, roll_back
+    with _ONE_AT_A_TIME:
+        make_session = store.ManagedSessionMaker  # MLflow's own: clients of a database share its store
+        with make_session(read_only=False) as session:
+            commit, roll_back = session.commit, session.rollback
+            store.ManagedSessionMaker, session.commit, session.rollback = same_session, session.flush, _cannot
+            try:
+                yield
+            finally:
+                store.ManagedSessionMaker, session.commit, session.rollback = make_session, commit, roll_back
 
 
 def _cannot() -> None:

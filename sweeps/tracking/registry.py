@@ -22,6 +22,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
 
 import carcls
+from carcls.catalog import FAMILIES
 from carcls.errors import mask_secrets
 from sweeps.results.result import Registered
 from sweeps.tracking.compat import remove_files
@@ -183,7 +184,7 @@ def signature_of(family: str) -> ModelSignature:
     texts, numbers = Array(DataType.string), Array(DataType.double)
     columns: dict[str, DataType | Array] = {"label": DataType.string, "probability": DataType.double}
     columns |= {"top_labels": texts, "top_probabilities": numbers}
-    if family == "retrieval":
+    if FAMILIES[family].neighbours:
         columns |= {"neighbour_images": texts, "neighbour_labels": texts, "neighbour_distances": numbers}
     return ModelSignature(inputs=None, outputs=Schema([ColSpec(kind, name) for name, kind in columns.items()]))
 

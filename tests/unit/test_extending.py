@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,19 +18,22 @@ from rich.console import Console
 
 from carcls import catalog
 from carcls.config import TrialConfig
+from carcls.data import layouts
 from carcls.data.config import DataSummary
-from carcls.errors import SpecError
+from carcls.errors import DataError, SpecError
 from carcls.families import run_trial
 from sweeps import failures
 from sweeps.cli.summary import print_result
 from sweeps.results import leaderboard
 from sweeps.results.result import SweepResult
 from sweeps.run.comparison import compare
+from sweeps.run.several import with_start
 from sweeps.spec import samplers
 from sweeps.spec.loading import load_spec
 from sweeps.spec.space import Range
+from sweeps.spec.spec import SweepSpec
 from sweeps.study import sampling
-from sweeps.tracking import gates, promotion
+from sweeps.tracking import gates, promotion, registry
 from sweeps.tracking.store import check_tracking
 from sweeps.trial import TrialRecord
 
@@ -41,6 +44,8 @@ EXTENSION = '''
 from optuna.samplers import RandomSampler
 
 from carcls.catalog import BACKBONES, FAMILIES, BackboneRecord, FamilyRecord
+from carcls.data.layouts import READERS, Reader
+from carcls.data.manifest import ImageRecord, Manifest
 from carcls.outcome import Outcome
 from sweeps.failures import POLICIES, Policy
 from sweeps.results.leaderboard import COLUMNS
@@ -65,6 +70,16 @@ class EchoTrial:
         return Outcome({"val_accuracy": self.config.dropout}, 1, 0.0, reused=False, model="", predictions="")
 
 
+def read_list(root):
+    """Read a list of training images and their classes."""
+    if not (root / "list.txt").is_file():
+        return None
+    paths, labels = zip(*(line.split() for line in (root / "list.txt").read_text().splitlines()))
+    classes = tuple(sorted(set(labels)))
+    images = (ImageRecord(path, classes.index(label), "train", None) for path, label in zip(paths, labels))
+    return Manifest(root, classes, tuple(images))
+
+
 def is_no_friday(contest):
     """Refuse everything."""
     raise Refusal(f"Version {contest.challenger} came on a Friday. Wait until Monday.")
@@ -73,9 +88,10 @@ def is_no_friday(contest):
 SAMPLERS["dice"] = SamplerKind("throws dice", several_objectives=False)
 BUILDERS["dice"] = Builder(lambda seed, _: RandomSampler(seed), learns=False)
 BACKBONES["tiny"] = BackboneRecord("tiny", "timm", "test_resnet", parameters=0.5)
+READERS.insert(0, Reader("list.txt", read_list))
 COLUMNS.append(Column("recall", lambda row: row.trial.measured("val_recall"), "recall here", percent))
 POLICIES["license"] = Policy(raised=lambda error: isinstance(error, NoLicense), then="again", counts=True)
-FAMILIES["echo"] = FamilyRecord("extension:EchoTrial", "echoes: nothing is trained", "dropout=0.5")
+FAMILIES["echo"] = FamilyRecord("extension:EchoTrial", "echoes: nothing is trained", "dropout=0.5", neighbours=True)
 GATES.insert(0, Gate("friday", "It is no Friday.", is_no_friday, of_first=True))
 '''
 TABLES: list[tuple[ModuleType, str]] = [
@@ -83,6 +99,7 @@ TABLES: list[tuple[ModuleType, str]] = [
     (sampling, "BUILDERS"),
     (catalog, "BACKBONES"),
     (catalog, "FAMILIES"),
+    (layouts, "READERS"),
     (leaderboard, "COLUMNS"),
     (failures, "POLICIES"),
     (gates, "GATES"),
@@ -139,6 +156,16 @@ def test_a_backbone_is_built() -> None:
 
 
 @pytest.mark.usefixtures("extension")
+def test_a_layout_is_read(tmp_path: Path) -> None:
+    """A folder of no other layout is read by it, and it is among those that are looked for."""
+    with pytest.raises(DataError, match=r"Looked for list\.txt"):
+        layouts.read_layout(tmp_path)
+    (tmp_path / "list.txt").write_text("a.jpg audi\nb.jpg bmw\n")
+    listed = layouts.read_layout(tmp_path)
+    assert (listed.classes, [image.path for image in listed.images]) == (("audi", "bmw"), ["a.jpg", "b.jpg"])
+
+
+@pytest.mark.usefixtures("extension")
 def test_a_column_is_in_table_and_json() -> None:
     """The end of a sweep shows it; ``leaderboard.json``, which MLflow keeps, and ``compare --json`` have it."""
     config = TrialConfig().model_dump()
@@ -162,10 +189,14 @@ def test_a_kind_of_failure_is_recognised(extension: ModuleType) -> None:
 
 @pytest.mark.usefixtures("extension")
 def test_a_family_runs_and_is_listed(tmp_path: Path) -> None:
-    """Its class runs a trial that names it, and `carsweep run` has a command for it."""
+    """Its class runs a trial that names it, its model has the columns of neighbours, `carsweep run` has a command."""
     nothing: Any = None
     outcome = run_trial(TrialConfig(family="echo", dropout=0.25), nothing, nothing, lambda _: None)
     assert outcome.metrics == {"val_accuracy": 0.25}
+    assert "neighbour_images" in registry.signature_of("echo").outputs.input_names()
+    begun = SimpleNamespace(family="transfer", best=SimpleNamespace(config=TrialConfig(dropout=0.75).model_dump()))
+    (start,) = with_start(SweepSpec(family="echo", name="echoes", trials=1), tmp_path, [begun]).starts
+    assert start["dropout"] == 0.75
     code = "import extension; from sweeps.cli.app import carsweep; carsweep(['run', '--help'])"
     shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert re.search(r"^  echo +Echoes: nothing is trained\.$", shown.stdout, flags=re.MULTILINE)

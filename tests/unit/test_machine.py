@@ -137,12 +137,21 @@ def test_without_gpus_nothing_that_is_listed_matters(count: Count, answer: Any) 
     assert [count(answer, form) for form in (None, "0", "7", "GPU-a", "")] == [0] * 5
 
 
-def test_a_gpu_whose_driver_does_not_answer_is_told(count: Count, tmp_path: Path) -> None:
-    """Its device is there, nvidia-smi is not: nobody takes the CPU for that, unless the GPU is hidden on purpose."""
+@pytest.mark.parametrize("command", [("no-such-smi",), ("false",), ("sleep", "9")])
+def test_a_gpu_whose_driver_does_not_answer_is_told(
+    count: Count, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """nvidia-smi is not there, fails or hangs: nobody takes the CPU for that, unless the GPU is hidden on purpose."""
     (tmp_path / "nvidia0").touch()
-    told = str(count(unanswered, None))
-    assert re.search(r"nvidia-smi -L does not answer.*CUDA_VISIBLE_DEVICES= carsweep", told)
-    assert count(unanswered, "") == 0
+    monkeypatch.setattr("carcls.machine._LIST_GPUS", command)
+    run = subprocess.run
+
+    def answer(*args: Any, timeout: float, **options: Any) -> Any:
+        return run(*args, timeout=timeout / 200, **options)
+
+    told = str(count(answer, None))
+    assert re.search(r"does not answer.*CUDA_VISIBLE_DEVICES= carsweep", told)
+    assert count(answer, "") == 0
 
 
 def test_a_trial_that_was_given_a_gpu_never_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The store of stages: made once, complete or absent, one maker at a time, unfinished work kept when asked."""
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -11,12 +12,23 @@ from filelock import FileLock
 from helpers import events_of
 
 from carcls.stages import StageStore, seconds_of, write_json
+from carcls.stages_disk import list_store
 
 KEY = {"data": "abc", "size": 64}
 
 
 def _write(folder: Path, text: str = "made") -> None:
     (folder / "content").write_text(text)
+
+
+def _slow_maker(root: Path) -> None:
+    def make(folder: Path) -> None:
+        with (root / "makers").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.3)
+        _write(folder)
+
+    StageStore(root).get_or_make("slow", KEY, make)
 
 
 def _endless_maker(root: Path) -> None:
@@ -97,6 +109,25 @@ def test_unfinished_work_is_found_by_the_next_maker(tmp_path: Path) -> None:
     assert found == ["half"]
     assert store.has("endless", KEY)
     assert (folder / "content").exists()
+
+
+def test_processes_that_ask_together_make_it_once(tmp_path: Path) -> None:
+    """Of three processes that want the same stage, one makes it and the others wait and find it."""
+    processes = [_started(_slow_maker, tmp_path) for _ in range(3)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert len((tmp_path / "makers").read_text().splitlines()) == 1
+    assert sorted(event.event for event in events_of(StageStore(tmp_path))) == ["made", "reused", "reused"]
+
+
+def test_what_links_lead_to_is_not_of_the_store(tmp_path: Path) -> None:
+    """Whoever makes room by what the store lists finds no folder of somebody else in it."""
+    for folder in ("theirs/work", "store/kind/made"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "store" / "linked").symlink_to(tmp_path / "theirs")
+    (tmp_path / "store" / "kind" / "linked").symlink_to(tmp_path / "theirs" / "work")
+    assert [stored.name for stored in list_store(tmp_path / "store")] == ["kind/made"]
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

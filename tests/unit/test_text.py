@@ -57,3 +57,12 @@ def test_a_column_is_a_key_in_json_and_a_cell_in_tables() -> None:
         {"half": 0.5, "name": "1", "odd": True},
     ]
     assert text.lines_of(text.table_of(shown, [0, 1])) == [" half  name", "    –  number 0", "50.0%  number 1"]
+
+
+@pytest.mark.parametrize(
+    "size", ["5000", "20GBx", "20 GB/s", "20GB and more", "1-30GB", "2000.1.GB", "0.5kB", "-1GB", "9kbit"]
+)
+def test_what_is_no_size_is_refused(size: str) -> None:
+    """Nothing of a size is left unread, and one without a unit was hardly meant in bytes."""
+    with pytest.raises(ValueError, match="disk must be a size in kB"):
+        text.parse_size("disk", size)

@@ -66,7 +66,7 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     Attributes:
         answer: of the requests that change something, by their place in their order: ``pass``, ``500`` or ``drop``
-            once the request was carried out.
+            once the request was carried out, ``late`` for 6 s later.
         spoiled, changes, requests: answers that did not pass; requests that change something; all there were.
     """
 
@@ -104,6 +104,8 @@ class _Forward(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
+        if what == "late":
+            time.sleep(6)
         self.send_response(500 if what == "500" else said.status)
         text = b"{}" if what == "500" else text
         self.send_header("Content-Type", said.getheader("Content-Type") or "application/json")
@@ -259,6 +261,25 @@ def test_a_run_that_is_made_late_is_closed_at_the_end(proxy: Proxy, tracking: Tr
     tracking.client().create_run(first.info.experiment_id, tags=tags, run_name="late")
     assert mirror.close("complete")
     assert_in_line(tracking, "late run", RECORDS[:1])
+
+
+def test_answers_that_come_late_are_waited_for(proxy: Proxy, tracking: Tracking) -> None:
+    """A server that takes 6 s for an answer loses no point, doubles nothing and makes no trial wait."""
+    warnings = list[str]()
+    mirror = mirror_of(tracking, "late", warnings)
+    mirror.bring_in_line([])
+    first, before = proxy.changes, proxy.spoiled
+    proxy.answer = lambda place: "late" if (place - first) % 4 == 0 else "pass"
+    start = time.perf_counter()
+    for one in RECORDS:
+        mirror.trial_changed(trial(one.number, 1))
+        mirror.trial_changed(one)
+    assert time.perf_counter() - start < 0.5
+    assert mirror.close("complete", seconds=120.0)
+    assert proxy.spoiled > before
+    assert_in_line(tracking, "late", RECORDS)
+    assert [run.data.tags["carsweep.role"] for run in all_runs_of(tracking, "late")].count("trial") == len(RECORDS)
+    assert warnings == []
 
 
 def test_a_mirror_of_what_is_in_line_asks_and_writes_nothing(proxy: Proxy, tracking: Tracking) -> None:

@@ -214,8 +214,8 @@ def test_digest_tells_images_apart_not_places(tmp_path: Path) -> None:
     assert len(digests) == 4
 
 
-def test_remembered_contents_are_not_read_again_unless_touched(tmp_path: Path) -> None:
-    """A file whose size and time are unchanged is answered from memory; one that was touched is read.
+def test_remembered_contents_are_not_read_again_unless_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that nobody touched is answered from memory; one of the same size and time of modification is read.
 
     A memory that is not ours costs a second reading and nothing else.
     """
@@ -223,13 +223,28 @@ def test_remembered_contents_are_not_read_again_unless_touched(tmp_path: Path) -
     cache.write_text('["not", "ours"]')
     before = digest_of(root, cache)
     assert before == digest_of(root)
+    with monkeypatch.context() as patch:
+        patch.setattr("hashlib.file_digest", lambda *_: pytest.fail("read again"))
+        assert digest_of(root, cache) == before
     file = root / "a" / "0.jpg"
     times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
     file.write_bytes(bytes(file.stat().st_size))
     os.utime(file, ns=times)
-    assert digest_of(root, cache) == before
-    os.utime(file, ns=(times[0], times[1] + 1_000_000))
     assert digest_of(root, cache) != before
+
+
+def test_exchanged_files_are_noticed(tmp_path: Path) -> None:
+    """Also where sizes and times of modification are equal, as those of unpacked bitmaps are."""
+    root, cache = write_folders(tmp_path / "d", {"a": 1, "b": 1}), tmp_path / "cache.json"
+    files = [root / "a" / "0.jpg", root / "b" / "0.jpg"]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]) * 99)
+        os.utime(file, ns=(0, 0))
+    before = digest_of(root, cache)
+    files[0].rename(root / "kept")
+    files[1].rename(files[0])
+    (root / "kept").rename(files[1])
+    assert digest_of(root, cache) == digest_of(root) != before
 
 
 def folders(layout: dict[str, int]) -> Callable[[Path], Path]:
@@ -254,6 +269,7 @@ def devkit_with(change: Callable[[Path], object]) -> Callable[[Path], Path]:
 
 
 TRAIN = "devkit/cars_train_annos.mat"
+HDF5 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM" + bytes(384) + b"\x89HDF\r\n\x1a\n" + bytes(99)
 UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
     (lambda root: root / "nowhere", "must exist"),
     (file_in_place, "must be a folder"),
@@ -267,6 +283,7 @@ UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
     ),
     (lambda root: write_devkit(write_devkit(root / "first").parent / "second").parent, "got 2 .*first, second"),
     (devkit_with(lambda root: (root / TRAIN).write_bytes(b"MATLAB 5.0")), "train_annos.mat must be a MATLAB file"),
+    (devkit_with(lambda root: (root / TRAIN).write_bytes(HDF5)), r"train_annos.mat must not be .*7\.3.*with -v7\."),
     (
         devkit_with(lambda root: annotate(root / TRAIN, [(1, 1, 9, 9, "00001.jpg")], labelled=False)),
         "field 'class', got bbox_x1",

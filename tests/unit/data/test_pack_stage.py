@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,6 +123,29 @@ def test_progress_rises_to_the_number_of_images(many: Manifest, tmp_path: Path) 
     get_pack(many, 0.0, 16, StageStore(tmp_path), progress=lambda *counts: seen.append(counts), workers=2)
     assert (seen[0], seen[-1]) == ((0, MANY), (MANY, MANY))
     assert seen == sorted(seen)
+
+
+KILLED_HALFWAY = """
+import os, signal, sys
+from pathlib import Path
+from carcls.data.layouts import read_layout
+from carcls.data.pack import get_pack
+from carcls.stages import StageStore
+
+die = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done else None
+get_pack(read_layout(Path(sys.argv[1])).with_contents(), 0.0, 16, StageStore(sys.argv[2]), progress=die, workers=2)
+"""
+
+
+def test_killed_maker_leaves_no_stage(many: Manifest, tmp_path: Path) -> None:
+    """After kill -9 there is no pack, and the next call makes it whole."""
+    command, store = [sys.executable, "-c", KILLED_HALFWAY, str(many.root), str(tmp_path)], StageStore(tmp_path)
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not list(store.root.glob("pack/*/key.json"))
+    pack = get_pack(many, 0.0, 16, store)
+    assert np.array_equal(pixels_of(pack)[-1], read_square(many.root / many.images[-1].path, 16))
+    assert making_leftovers(store) == [pack.name]
 
 
 def test_full_disk_is_found_before_decoding(many: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,21 @@ def test_interval_of_corner_cases() -> None:
     assert difference_interval(5, 12, 60) == pytest.approx((-high, -low), abs=1e-12)
 
 
+def test_interval_covers_the_true_difference_at_its_level() -> None:
+    """Over 2,000 drawn test splits of 200 images, about 95% of the intervals hold the true difference."""
+    cells = np.array([0.08, 0.14, 0.78])
+    drawn = np.random.default_rng(0).multinomial(200, cells, size=2000)
+    ends = [difference_interval(int(first), int(second), 200) for first, second, _ in drawn]
+    assert 0.935 <= np.mean([low <= cells[0] - cells[1] <= high for low, high in ends]) <= 0.965
+
+
+def test_a_true_null_is_rejected_in_at_most_five_of_a_hundred() -> None:
+    """The test of single runs keeps its level, summed exactly over every outcome of 1 to 60 discordant images."""
+    for pairs in range(1, 61):
+        rejected = [k for k in range(pairs + 1) if flip_test(*answers_of(k, pairs - k)) <= 0.05]
+        assert sum(math.comb(pairs, k) for k in rejected) / 2**pairs <= 0.05
+
+
 def naive_holm(p_values: list[float]) -> set[int]:
     """Return which hypotheses Holm's procedure rejects at 5%: step down until one is not rejected."""
     rejected: set[int] = set()
@@ -130,6 +145,17 @@ def test_bootstrap_covers_a_known_difference(
     assert low <= covered / 500 <= high
 
 
+def test_bootstrap_without_drawing_runs_would_promise_too_much() -> None:
+    """Where seeds matter, an interval over images alone, of the runs' means, is half as wide as the one over both."""
+    first, second = drawn_runs(np.random.default_rng(3), 0.1, runs=3, images=1222, seeds=0.15)
+    low, high = paired_bootstrap(first, second)
+    means = first.mean(axis=0) - second.mean(axis=0)
+    images_only = bootstrap(
+        (means,), np.mean, method="percentile", n_resamples=2000, random_state=0
+    ).confidence_interval
+    assert high - low > 1.5 * (images_only.high - images_only.low)
+
+
 def test_bootstrap_of_single_runs_is_that_of_scipy() -> None:
     """With one run each the ends are those of scipy's percentile bootstrap of the images' differences."""
     first, second = drawn_runs(np.random.default_rng(1), 0.2, runs=1, images=800, seeds=0.0)
@@ -167,6 +193,13 @@ def test_flip_test_counts_what_all_signs_count(m: int, k: int) -> None:
     # A whole test split neither overflows nor loses chances far below any rounding of 1.
     first, second = drawn_runs(rng, 0.3, runs=5, images=8041, seeds=0.0)
     assert 0.0 < flip_test(first[:m], second[:k]) < 1e-8
+
+
+def test_flip_test_keeps_its_level() -> None:
+    """Two models that are equally good are called different in at most 5 of 100 draws."""
+    rng = np.random.default_rng(4)
+    found = [flip_test(*drawn_runs(rng, 0.0, runs=3, images=200, seeds=0.0)) <= 0.05 for _ in range(600)]
+    assert np.mean(found) <= 0.07
 
 
 def test_a_difference_is_shown_when_test_and_interval_agree() -> None:

@@ -7,6 +7,7 @@ import math
 import resource
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +15,17 @@ from helpers import ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from carcls.data.config import DataSummary
 from carcls.errors import InputError, OutputError, SpecError
 from carcls.outcome import Measurement
 from sweeps.cli.folder import status_lines
+from sweeps.engine.engine import EngineResult
 from sweeps.lock import locked
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.result import SweepResult
 from sweeps.run.command import Command
 from sweeps.run.remembered import extended, recall
+from sweeps.run.session import conclude
 from sweeps.run.status import sweep_status, sweeps_in
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, Range
@@ -27,7 +33,7 @@ from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.records import read_history
 from sweeps.study.study import Asked, Study
-from sweeps.trial import NOTHING, TrialRecord
+from sweeps.trial import NOTHING, TrialRecord, stage_use
 
 EPOCHS = 4
 
@@ -366,3 +372,24 @@ def test_status_tells_what_runs_while_it_runs_and_after(tmp_path: Path) -> None:
         lines = status_lines(replace(after, spec=spec_of(trials=trials)), tmp_path)
         assert any(line.startswith(f"  2 of {total} trials ended") for line in lines)
     assert sweeps_in(tmp_path) == ["mine"]
+
+
+def test_a_finished_sweep_of_an_older_version_tells_its_stage_hits(tmp_path: Path) -> None:
+    """Its result says none; the journal has them, and the result that is written again too."""
+    trial = TrialRecord(
+        0, None, {}, {"family": "transfer"}, "failed", {}, 1, 1.0, late_stages={"pack/x": 2.0, "y": None}
+    )
+    data = DataSummary("cars", "abc", 9, 2, {"validation": 9})
+    older = SweepResult("a", "transfer", ".", data, Leaderboard((trial,)), None, None, None, "", 1.0, saved_seconds=0.0)
+    saved = list[SweepResult]()
+    session: Any = SimpleNamespace(
+        before=older,
+        spec=SweepSpec(family="transfer", name="a"),
+        folder=tmp_path,
+        summarize=lambda _: replace(older, **stage_use([trial])),
+        save=saved.append,
+    )
+    silent: Any = SimpleNamespace(summarise=lambda *_, **__: None)
+    result = conclude(session, EngineResult((trial,), interrupted=False, used_up=""), silent)
+    assert [result] == saved
+    assert (older.stage_hits, result.stage_hits, result.saved_seconds) == (0, 1, 2.0)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,9 @@ from carcls.errors import TrackingError, mask_secrets
 from sweeps.run.tracked import find_remains
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
-from sweeps.tracking.store import SERVER_SECONDS, check_tracking
+from sweeps.tracking.compat import one_transaction
+from sweeps.tracking.mirror import Mirror
+from sweeps.tracking.store import SERVER_SECONDS, Tracking, check_tracking
 from sweeps.tracking.updates import Update, to_mlflow
 
 
@@ -215,3 +218,63 @@ def test_a_store_that_fails_while_a_sweep_is_looked_for_is_told(
     write_file(tmp_path / "mine", "sweep", None, [SweepSpec(family="transfer", name="mine")])
     with pytest.raises(TrackingError, match="Another process writes to it"):
         find_remains(tmp_path / "mine", None)
+
+
+def mirror_on(warnings: list[str], **done: Callable[..., Any]) -> Mirror:
+    """Return a mirror on a pretended server, which does nothing but what is given."""
+    quiet = dict.fromkeys(("read", "write", "close_open"), lambda *_: None)
+    runs: Any = SimpleNamespace(
+        **{"tracking": Tracking("http://host", None), "write_together": lambda _: False, **quiet, **done}
+    )
+    return Mirror(runs, Update("mine"), warnings.append)
+
+
+def test_a_server_that_starts_again_gets_the_end_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror that is closed while a server refuses asks it again, with time between."""
+    monkeypatch.setattr("sweeps.tracking.mirror.RETRY_SECONDS", 0.3)
+    asked, warnings = list[float](), list[str]()
+
+    def write(_: int | None, __: Update) -> None:
+        asked.append(time.monotonic())
+        if len(asked) > 1 and asked[-1] - asked[1] < 0.25:
+            raise ConnectionError("refused")
+
+    mirror = mirror_on(warnings, write=write)
+    mirror.bring_in_line([])
+    assert mirror.close("complete")
+    assert len(asked) == 3  # the beginning, and the end twice
+    assert not any("missing" in line for line in warnings)
+
+
+def test_a_store_that_does_not_open_in_time_is_told() -> None:
+    """A mirror that is closed while the store is being opened says that the end is missing, and how it is mended."""
+    warnings, opens = list[str](), threading.Event()
+    mirror = mirror_on(warnings, read=opens.wait)
+    assert not mirror.flush(0.01)
+    assert not mirror.close("interrupted", 0.1)
+    opens.set()
+    assert ["carsweep tracking repair mine" in line for line in warnings] == [True]
+
+
+def test_two_threads_that_write_in_one_transaction_leave_the_store_as_it_was() -> None:
+    """The second waits for the first, and takes nothing of it for MLflow's own."""
+    sessions = SimpleNamespace(commit=None, rollback=None, flush=lambda: None)
+
+    def make_session(*, read_only: bool) -> AbstractContextManager[Any]:
+        assert not read_only
+        return nullcontext(sessions)
+
+    store = SimpleNamespace(ManagedSessionMaker=make_session)
+    client = SimpleNamespace(_tracking_client=SimpleNamespace(store=store))
+
+    def write() -> None:
+        with one_transaction(client):
+            pass
+
+    second = threading.Thread(target=write)
+    with one_transaction(client):
+        second.start()
+        second.join(0.2)
+        assert second.is_alive()
+    second.join(5.0)
+    assert store.ManagedSessionMaker is make_session
