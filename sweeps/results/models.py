@@ -68,7 +68,7 @@ def model_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord, tel
 def answers_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord) -> str:
     """Return the file with a trial's validation answers, relative to the store; made again where it is damaged.
 
-    Those of a sibling are made now, from the embeddings and neighbours of its trial.
+    Those of a derived trial are made now, from the embeddings and neighbours of its trial.
 
     Raises:
         TrialFailure: they cannot be made.

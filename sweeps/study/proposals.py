@@ -67,12 +67,12 @@ class Proposals:
         It is ``duplicate_of`` another one, perhaps only ``near`` it, which is none of what was asked for by name; or
         ``refused``, since it breaks a limit by these metrics, which are known before it runs.
         """
-        twin = self._history.digests.get(config.digest)
-        if twin is not None:
-            return {"duplicate_of": twin}
-        twin = None if is_named else find_near_duplicate(self._searched(), config, self._spec)
-        if twin is not None:
-            return {"duplicate_of": twin, "near": True}
+        same = self._history.digests.get(config.digest)
+        if same is not None:
+            return {"duplicate_of": same}
+        same = None if is_named else find_near_duplicate(self._searched(), config, self._spec)
+        if same is not None:
+            return {"duplicate_of": same, "near": True}
         return self._refusal(config)
 
     def _refusal(self, config: TrialConfig) -> dict[str, Any]:

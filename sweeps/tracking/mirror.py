@@ -62,7 +62,7 @@ class Mirror:
 
     Runs are found again by their tags, so a sweep that is run again goes on in the same runs. When MLflow stops
     answering, ``warn`` is called once and the sweep goes on. A request whose answer was lost may have been carried out,
-    and MLflow's client would send it again unseen. So that asks once (``sweeps.tracking.compat``), and the
+    and MLflow's client would send it again unseen. So the client asks once (``sweeps.tracking.compat``), and the
     runs are read again before anything is written anew.
 
     Loading MLflow and opening the store take seconds of a core, so it is done when the first trial has begun, which

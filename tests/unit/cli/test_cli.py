@@ -86,6 +86,11 @@ MISTAKES = {
     "a number for a list": (["--set", "starts=3"], "must be a list of mappings from settings to values, got 3."),
     "a spec of no option": (["mine.yaml"], "A spec is given by --spec mine.yaml."),
     "a spec that is misspelt": (["--spec", "mien.yaml"], "no such file or directory. Did you mean mine.yaml?"),
+    "a folder for a spec": (["--spec", "folder"], "is a directory. Name a file in it, such as folder/other.yaml."),
+    "a condition that never holds": (
+        ["--set", "search.dropout={low: 0.1, high: 0.5, when: {optimizer: adma}}"],
+        "search.dropout.when.optimizer: must be one of adam, adamw, sgd, got 'adma'. Did you mean adam?",
+    ),
     "a spec of another family": (["--spec", "other.yaml"], "For that one say carsweep run retrieval."),
     "a spec that is a picture": (["--spec", "picture.yaml"], "it is no text in UTF-8."),
     "a spec without an end": (["--spec", "/dev/zero"], "it has more than 100 kB."),

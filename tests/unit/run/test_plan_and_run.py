@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +227,16 @@ def test_a_plan_loads_no_torch_for_networks_that_are_known(family: str, tmp_path
     own = "weights=random" if family == "transfer" else "depth=3"
     words = ("run", family, "--dry-run", "--data", "base", "--set", "image_size=32", own)
     assert without_torch(code, *words, cwd=tmp_path).endswith("END 0\nFalse\n")
+
+
+def test_a_plan_refuses_a_database_that_was_moved(run: Run, tmp_path: Path) -> None:
+    """It says so in the words of the run, since a database that is there is looked at before it is written to."""
+    (tmp_path / "runs").mkdir()
+    with closing(sqlite3.connect(tmp_path / "runs" / "mlflow.db")) as database:
+        database.execute("CREATE TABLE experiments (name, artifact_location)")
+        database.execute("INSERT INTO experiments VALUES ('carsweep-x', '/gone/artifacts/carsweep-x')")
+        database.commit()
+    words = ("run", "transfer", "--data", "base", *SMALL)
+    planned = run(*words, "--dry-run")
+    assert planned == run(*words)
+    assert (planned[0], planned[2].count("\n"), "must lie where it was made" in planned[2]) == (2, 1, True)
