@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from torch import Tensor
@@ -43,9 +44,9 @@ def load_weights(backbone: Backbone, path: Path | None) -> None:
         body.load_state_dict(given)
     except RuntimeError as error:
         if not _loads_as_timm_converts(body, given):
-            said = " ".join(str(error).partition(":")[2].split())
+            said = shorten(str(error).partition(":")[2], 300, placeholder=" and more")
             raise WeightsError(
-                f"weights must fit {backbone.name}, got {str(path)!r}: {said[:300].rstrip('.')}. "
+                f"weights must fit {backbone.name}, got {str(path)!r}: {said.rstrip('.')}. "
                 "Name the file of this backbone, or use --weights random."
             ) from None
 

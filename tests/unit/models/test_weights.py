@@ -241,6 +241,14 @@ def test_a_tensor_that_does_not_fit_is_named(
     assert "\n" not in str(caught.value)
 
 
+def test_only_some_of_many_tensors_are_named(tmp_path: Path) -> None:
+    """Another network's file misses hundreds; names are not cut."""
+    torch.save(timm.create_model("resnet10t", num_classes=3).state_dict(), tmp_path / "resnet18.pth")
+    with pytest.raises(WeightsError, match=r'", and more\. Name the file') as caught:
+        _loaded("timm:resnet18", tmp_path)
+    assert len(str(caught.value)) < 600
+
+
 def test_a_pickled_model_is_refused_unread(tmp_path: Path) -> None:
     """A file that would run code when unpickled is refused, and the code does not run."""
     torch.save(torch.nn.Linear(2, 2), tmp_path / "resnet50.pth")
