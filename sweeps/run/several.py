@@ -81,7 +81,7 @@ def run_sweeps(
         The result of a sweep, or the comparison of a job; None of a reproduction that was interrupted.
 
     Raises:
-        InputError: something given cannot be used; no trial has started, unless it is MLflow's database that turns out
+        InputError: something given cannot be used; no trial has started, unless it is MLflow's store that turns out
             to be unusable when it is opened.
     """
     from sweeps.engine.session import RaySession

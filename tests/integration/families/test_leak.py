@@ -1,7 +1,7 @@
 """Why a documented accuracy of 72.26% cannot be compared: augmenting before splitting, shown on labels without meaning.
 
 It was validated on a split that was drawn after every image had been augmented fourfold, so nearly every validation
-image had an augmented sibling that had been trained on. Here labels are drawn at random: whoever scores above chance
+image had an augmented copy that had been trained on. Here labels are drawn at random: whoever scores above chance
 has seen the answers.
 """
 
