@@ -126,12 +126,13 @@ class StageStore:
         self._log(self.folder(kind, key), "dropped", time.perf_counter(), damage)
 
     def forget(self, kind: str, key: Key) -> None:
-        """Remove a stage that nobody will ask for any more."""
+        """Remove a stage that nobody will ask for any more, if nobody else has; it does not count as used."""
         final = self.folder(kind, key)
         self._first_used.pop(self._name_of(final), None)
-        with self._lock(final):
-            if final.exists():
-                _remove(final)
+        if final.exists():
+            with self._lock(final):
+                if final.exists():
+                    _remove(final)
 
     def find_damage(self, name: str) -> str:
         """Return what is wrong with a stage: the first file that is not as it was sealed, and why; or nothing.

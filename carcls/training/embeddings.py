@@ -88,7 +88,7 @@ class Embedder:
                 break
             stages.make_if_free(PART_KIND, *part)
         found = stages.get_or_make(kind, key, join)
-        for part_key in (part_key for part_key, _ in parts if stages.has(PART_KIND, part_key)):
+        for part_key, _ in parts:
             stages.forget(PART_KIND, part_key)
         return found
 

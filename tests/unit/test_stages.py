@@ -154,9 +154,11 @@ def test_what_was_used_is_told_once_with_what_finding_it_saved(tmp_path: Path) -
     assert finder.take_used() == {f"kind/{folder.name}": seconds_of(folder)}
     assert 0.2 <= seconds_of(folder) < 5
     assert finder.take_used() == {}
-    maker.get_or_make("other", KEY, _write)
-    maker.forget("other", KEY)
-    assert maker.take_used() == {}
+    for store in (maker, finder):
+        store.get_or_make("other", KEY, _write)
+    for store in (maker, finder):
+        store.forget("other", KEY)
+        assert store.take_used() == {}
 
 
 def _two_deep(root: Path) -> None:
