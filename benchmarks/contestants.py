@@ -31,7 +31,7 @@ from sweeps.study.study import Study
 
 METRIC = "val_accuracy"
 EXPERIMENTS = ("transfer/frozen", "transfer/finetuned")
-ENDLESS = 100_000
+ENDLESS = 10_000
 
 
 class Contestant(Protocol):
