@@ -107,7 +107,8 @@ def require_finite(embeddings: NDArray[np.float32], name: str) -> None:
 
 def multiplies_bf16_faster(device: torch.device) -> bool:
     """Tell whether the device multiplies bf16 faster than float32, and adds up in float32, which GPUs may not."""
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 @dataclass(frozen=True, slots=True)
