@@ -240,10 +240,10 @@ class Goals:
         return measured and not self.infeasible(metrics)
 
     def order(self, number: int, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        """Return what orders trials, the best least: first objective, accuracy, loss, number; infinite if unknown."""
+        """Return what orders trials, the best least: each objective, accuracy, loss, number; infinite if unknown."""
         known = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        first = self.first.loss(known[self.first.metric]) if self.first.metric in known else math.inf
-        return first, -known.get(ACCURACY.metric, -math.inf), known.get("val_loss", math.inf), number
+        point = (o.loss(known[o.metric]) if o.metric in known else math.inf for o in self.objectives)
+        return *point, -known.get(ACCURACY.metric, -math.inf), known.get("val_loss", math.inf), number
 
     def excess(self, metrics: Mapping[str, float]) -> float:
         """Return by how much the metrics break the limits in all, as shares of the bounds; 0 when they keep them."""
@@ -257,11 +257,13 @@ class Goals:
 
         Args:
             metrics: of complete trials, by number. Those without a value of an objective are not on the front; of
-                those with equal values the first is.
+                those with equal values the best by ``order`` is, so that the winner is on it.
         """
         front: dict[Point, int] = {}
         # Whoever dominates a point stands before it in this order, and is on the front or dominated by one who is.
-        for number, point in sorted(self._points(metrics).items(), key=lambda pair: pair[1]):
+        points = self._points(metrics)
+        for number in sorted(points, key=lambda number: self.order(number, metrics[number])):
+            point = points[number]
             if not any(all(a <= b for a, b in zip(other, point, strict=True)) for other in front):
                 front[point] = number
         return tuple(sorted(front.values()))

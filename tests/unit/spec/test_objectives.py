@@ -123,6 +123,18 @@ def test_objectives_have_one_name_each_and_the_nearest_is_offered() -> None:
     assert len(set(names)) == len(names)
 
 
+def test_the_winner_is_on_the_front() -> None:
+    """Of equals in the first objective the next one decides; of equals in all of them the one with less loss does."""
+    goals = Goals.parse(["accuracy", "parameters"], [])
+    metrics = {
+        0: {"val_accuracy": 0.8, "parameters": 9e6, "val_loss": 0.1},
+        1: {"val_accuracy": 0.8, "parameters": 5e6, "val_loss": 0.9},
+        2: {"val_accuracy": 0.8, "parameters": 5e6, "val_loss": 0.5},
+    }
+    assert min(metrics, key=lambda number: goals.order(number, metrics[number])) == 2
+    assert goals.front(metrics) == (2,)
+
+
 def test_the_front_knows_directions_limits_and_noise() -> None:
     """More accuracy and less time are better; what breaks a limit is not on the front, nor is a time's third digit."""
     goals = Goals.parse(["accuracy", "predict_time"], ["parameters <= 10M"])
