@@ -27,9 +27,9 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(seed, *purpose))
 
 
-def seed_epoch(seed: int, epoch: int) -> None:
-    """Seed torch's global generators (dropout, stochastic depth) for one epoch."""
-    torch.manual_seed(derived_seed(seed, "epoch", epoch))
+def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
+    """Seed torch's global generators (dropout, stochastic depth) for one epoch in the process of this rank."""
+    torch.manual_seed(derived_seed(seed, "epoch", epoch, *((rank,) if rank else ())))
 
 
 def make_deterministic() -> None:

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Literal
 
 from carcls.disk import is_full_disk
-from carcls.errors import BadData, DataError, InputError, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
+from carcls.errors import (
+    BadData,
+    DataError,
+    InputError,
+    LostProcess,
+    NoDevice,
+    NonFiniteLoss,
+    OutOfMemory,
+    TrialFailure,
+)
 from carcls.machine import is_lack_of_memory
 
 IN_A_ROW = 3
@@ -101,8 +110,9 @@ POLICIES: dict[str, Policy] = {
     "preempted": Policy(
         deaths=("sigterm", "preempt"), died="its process was taken away (preempted).", then="again", no_fault=True
     ),
-    # Its process or machine died, it hung, or CUDA broke.
+    # Its process, one that it had started, or its machine died, it hung, or CUDA broke.
     "lost": Policy(
+        lambda error: isinstance(error, LostProcess),
         died="its process died; ray.log in the sweep's folder may tell why.",
         then="again",
         counts=True,
@@ -201,7 +211,7 @@ def next_try(last: Try, batch_size: int, cores: float) -> Try | None:
 
     Args:
         last: what did not suffice.
-        batch_size: of the trial.
+        batch_size: of the trial; where several processes train it, of the part that one of them has.
         cores: of the largest machine.
 
     >>> next_try(Try(1, 0.5), 32, 8)

@@ -18,7 +18,7 @@ from sweeps.engine.budget import Account, BudgetStatus
 from sweeps.engine.halt import Halt
 from sweeps.engine.hangs import Patience, expected_seconds
 from sweeps.engine.recovery import Place, Quarantine, Recovery, Running
-from sweeps.engine.resources import Machine, Process, least_seconds, trial_resources
+from sweeps.engine.resources import Machine, Process, least_seconds, processes_of, trial_resources
 from sweeps.failures import Failure, Try, failure_of_death
 from sweeps.study.study import Asked, Study
 from sweeps.trial import TrialRecord
@@ -92,7 +92,10 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
             return None
         given = Try(**asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
         # The trial's process finds out whether parts of this size work.
-        config = asked.config.model_copy(update={"micro_batch": given.micro_batch or asked.config.micro_batch})
+        how = {"micro_batch": given.micro_batch or asked.config.micro_batch}
+        how["processes"] = processes_of(asked.config, given.gpus)
+        config = asked.config.model_copy(update=how)
+        self._study.note_processes(asked.number, config.processes)
         self._running[tune_id] = Running(asked.number, config, given)
         self._account.note(self._study.record(asked.number))
         share = {"cpus": given.cpus, "gpus": given.gpus}
