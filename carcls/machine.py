@@ -93,24 +93,43 @@ def _count_listed(listed: str, gpus: Sequence[str], parts: Sequence[str]) -> int
     return 0 if twice else len(found)
 
 
-@cache
+def gpu_kind() -> str:
+    """Return what this machine's GPUs are called, with the profile of their parts (MIG), without loading torch.
+
+    Nothing where they are of several kinds, of which Ray lets nobody choose one, or where nobody says.
+    """
+    try:
+        listing = _listing()
+    except InputError:
+        return ""
+    gpus = {*re.findall(r"^GPU \d+: (.+) \(UUID: GPU-", listing, re.MULTILINE)}
+    parts = {*re.findall(r"^\s+MIG (\S+)", listing, re.MULTILINE)}
+    return " ".join([*gpus, *parts]) if len(gpus) == 1 and len(parts) <= 1 else ""
+
+
 def _uuids() -> tuple[list[str], list[str]]:
-    """Return the UUIDs of this machine's GPUs, and of the parts (MIG) of them, as ``nvidia-smi -L`` lists them.
+    """Return the UUIDs of this machine's GPUs, and of the parts (MIG) of them."""
+    listing = _listing()
+    return re.findall(r"UUID: (GPU-[^)]+)", listing), re.findall(r"UUID: (MIG-[^)]+)", listing)
+
+
+@cache
+def _listing() -> str:
+    """Return what ``nvidia-smi -L`` prints; nothing where there is no GPU.
 
     Raises:
         InputError: there are GPUs, and it does not answer.
     """
     try:
-        found = subprocess.run(_LIST_GPUS, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603 - ours
+        return subprocess.run(_LIST_GPUS, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         if not _DEVICE.exists():
-            return [], []
+            return ""
         raise InputError(
             f"This machine has an NVIDIA GPU ({_DEVICE}), but {' '.join(_LIST_GPUS)} does not answer. See what it "
             "says; in a container, ask for the driver's utilities (NVIDIA_DRIVER_CAPABILITIES=compute,utility). "
             f"For trials on the CPU: {_VISIBLE}= carsweep …"
         ) from None
-    return re.findall(r"UUID: (GPU-[^)]+)", found.stdout), re.findall(r"UUID: (MIG-[^)]+)", found.stdout)
 
 
 def hold_gpus(share: float) -> None:

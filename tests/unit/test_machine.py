@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from carcls.errors import InputError, NoDevice
-from carcls.machine import _uuids, held_gpus, hold_gpus, visible_gpus
+from carcls.machine import _listing, gpu_kind, held_gpus, hold_gpus, visible_gpus
 from carcls.training.images import answering_batch, pick_device
 
 FAULTS = """
@@ -88,7 +88,7 @@ def count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Count:
 
     def counted(answer: Any, listed: str | None) -> int | str:
         monkeypatch.setattr("subprocess.run", answer)
-        _uuids.cache_clear()
+        _listing.cache_clear()
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if listed is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
@@ -97,7 +97,7 @@ def count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Count:
         except InputError as error:
             return str(error)
         finally:
-            _uuids.cache_clear()
+            _listing.cache_clear()
 
     return counted
 
@@ -129,6 +129,31 @@ def test_parts_of_gpus_count_by_their_names(count: Count) -> None:
     ours = [count(listed(TWO[:1], MIG), form) for form in forms]
     assert ours[:-1] == [1, 1, 1, 1, 2, 1]
     assert "got 'MIG-cccc'" in str(ours[-1])
+
+
+LISTED = "GPU 0: NVIDIA H200 (UUID: GPU-aaaa-1)\n"
+PART = "  MIG 1g.18gb     Device  0: (UUID: MIG-aaaa-1)\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "kind"),
+    [
+        (LISTED * 2, "NVIDIA H200"),
+        (LISTED + PART * 2, "NVIDIA H200 1g.18gb"),
+        (LISTED + PART + PART.replace("1g", "2g"), ""),
+        (LISTED + LISTED.replace("H200", "L4 (rev 2)"), ""),
+        (LISTED.replace("H200", "L4 (rev 2)"), "NVIDIA L4 (rev 2)"),
+        ("", ""),
+    ],
+)
+def test_gpus_of_one_kind_have_a_name(monkeypatch: pytest.MonkeyPatch, printed: str, kind: str) -> None:
+    """It is that of nvidia-smi, with the profile of parts; of several kinds a trial may get any, so there is none."""
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(stdout=printed))
+    _listing.cache_clear()
+    try:
+        assert gpu_kind() == kind
+    finally:
+        _listing.cache_clear()
 
 
 @pytest.mark.parametrize("answer", [unanswered, listed([])])
