@@ -182,6 +182,7 @@ def test_a_gpu_whose_driver_does_not_answer_is_told(
 def test_a_trial_that_was_given_a_gpu_never_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is none it fails and says so; one that was given none takes none, also where there is one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda _: None)
     monkeypatch.setattr("carcls.machine._held", [])
     assert (held_gpus(), pick_device().type) == (None, "cpu")
     hold_gpus(0.0)
@@ -193,3 +194,17 @@ def test_a_trial_that_was_given_a_gpu_never_computes_on_the_cpu(monkeypatch: pyt
     assert pick_device().type == "cuda"
     hold_gpus(0.0)
     assert pick_device().type == "cpu"
+
+
+def test_a_process_takes_no_more_of_a_gpu_than_its_trial_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is used again gets the limit of its next trial, a whole GPU too; outside trials there is none."""
+    limits: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    monkeypatch.setattr("carcls.machine._held", [])
+    assert pick_device().type == "cuda"
+    assert limits == []
+    for share in (0.25, 0.5, 1.0, 0.25, 0.0, 4.0):
+        hold_gpus(share)
+        pick_device()
+    assert limits == [0.25, 0.5, 1.0, 0.25, 1.0]
