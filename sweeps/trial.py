@@ -191,7 +191,8 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
     Args:
         number: of the trial.
         noted: ``asked``, what it was to be; ``outcome``, once it has ended; ``retry``, what it is given
-            after it failed; ``processes``, in which it trains by the GPUs that it has; ``spent`` and ``began``; ``late_stages`` that came with no new epoch.
+            after it failed; ``processes``, in which it trains by the GPUs that it has; ``spent`` and ``began``;
+            ``late_stages`` that came with no new epoch.
         history: its measurements.
     """
     asked, outcome = noted["asked"], noted.get("outcome") or {}

@@ -126,7 +126,7 @@ def load_data(loader: str, path: str) -> Any:
 
 
 def take_share(cpus: float, gpus: float) -> None:
-    """Use no more threads and GPU memory than the trial's share; Ray itself only keeps books.
+    """Use no more threads, and later no more of a GPU, than the trial's share; Ray itself only keeps books.
 
     A trial that was stopped may have left processes behind, which have their share of it.
     """
@@ -138,16 +138,6 @@ def take_share(cpus: float, gpus: float) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
-    if 0 < gpus <= 1 and Path("/dev/nvidiactl").exists():
-        _limit_gpu_memory(gpus)
-
-
-@lru_cache(maxsize=1)
-def _limit_gpu_memory(share: float) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(share)
 
 
 def _end_process() -> None:
