@@ -14,10 +14,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO, Any, NoReturn
+
+from carcls.errors import BadData
 
 # Of Linux's prctl.h: the signal that a process gets when the thread that started it ends.
 _PR_SET_PDEATHSIG = 1
@@ -30,7 +33,7 @@ class Helpers:
     """Processes that run the same module, each with an order of its own. Use it as a context manager.
 
     Args:
-        module: run as ``python -m``; it begins with ``Caller()``.
+        module: run as ``python -m``; it calls ``serve``.
         orders: for each process what JSON can hold.
         environments: for each process what differs from this one's environment.
     """
@@ -157,3 +160,22 @@ class Caller:
     def wait(self) -> None:
         """Wait until the caller answers; for ever, unless it does or ends this process."""
         self._told.get()
+
+
+def serve(work: Callable[[Caller], None]) -> NoReturn:
+    """Do some work for the caller; say ``failed`` or ``done``, and wait to be ended.
+
+    A helper that left would break what others are exchanging with it, and they would seem to have failed.
+    """
+    caller = Caller()
+    try:
+        work(caller)
+    except Exception as error:
+        said = {"kind": type(error).__name__, "message": " ".join(str(error).split())}
+        if isinstance(error, OSError) and error.filename is not None:
+            said = {"kind": BadData.__name__, "message": f"{str(error.filename)!r} cannot be read: {error.strerror}."}
+        caller.say(failed={**said, "traceback": traceback.format_exc()})
+    else:
+        caller.say(done=True)
+    while True:
+        caller.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,7 @@ import torch
 
 from carcls.config import TrialConfig
 from carcls.disk import full_disk_named
-from carcls.errors import BadData
-from carcls.helpers import Caller
+from carcls.helpers import Caller, serve
 from carcls.machine import hold_gpus, keep_freed_memory
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.outcome import Measurement
@@ -20,25 +18,6 @@ from carcls.training.images import ImageSource, memory_errors_named, pick_device
 from carcls.training.launcher import LOGITS
 from carcls.training.loop import Trainer
 from carcls.training.parallel import Parallel, join
-
-
-def main() -> None:
-    """Do what the caller orders; say what went wrong, or that it is done, and wait to be ended.
-
-    Whoever left earlier would break the exchanges that others are in, and they would seem to have failed.
-    """
-    caller = Caller()
-    try:
-        _train(caller)
-    except Exception as error:
-        said = {"kind": type(error).__name__, "message": " ".join(str(error).split())}
-        if isinstance(error, OSError) and error.filename is not None:
-            said = {"kind": BadData.__name__, "message": f"{str(error.filename)!r} cannot be read: {error.strerror}."}
-        caller.say(failed={**said, "traceback": traceback.format_exc()})
-    else:
-        caller.say(done=True)
-    while True:
-        caller.wait()
 
 
 def _train(caller: Caller) -> None:
@@ -96,4 +75,4 @@ def _synchronised(classifier: Classifier) -> Classifier:
 
 
 if __name__ == "__main__":
-    main()
+    serve(_train)
