@@ -29,7 +29,7 @@ from carcls.models.folding import folded
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches
+from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches, fetched, grouped
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
 from carcls.training.parallel import ALONE, Parallel, micro_batches
 from carcls.unfreezing import unfrozen_stages
@@ -37,6 +37,8 @@ from carcls.unfreezing import unfrozen_stages
 WORTH_FOLDING = 200
 """Images, of which a network answers fewer sooner than a copy of it is folded."""
 STEPS_BETWEEN_CHECKS = 20
+SENT_BYTES = 2**28
+"""Of cached features, that are copied to a GPU at a time."""
 SECONDS_BETWEEN_HEADS = 2.0
 """A head on cached features trains faster than its checkpoint is brought to the disk; so much of it may be lost."""
 
@@ -70,7 +72,10 @@ class Trainer:
     parallel: Parallel = ALONE
     optimizer: Optimizer = field(init=False)
     progress: TrainingProgress = field(init=False)
-    _connected: tuple[int, nn.Module] | None = field(init=False, default=None)  # for so many unfrozen stages
+    _connected: tuple[int, nn.Module] | None = field(init=False, default=None)
+    """What makes logits of images, for so many unfrozen stages."""
+    _validated: Tensor | None = field(init=False, default=None)
+    """Embeddings of the validation images on the device, as long as the backbone is frozen."""
 
     def __post_init__(self) -> None:
         self.optimizer = build_optimizer(self.classifier, self.config)
@@ -150,29 +155,26 @@ class Trainer:
         count, size = len(self.train), self.config.batch_size
         order = torch.randperm(count, generator=generator(self.config.seed, "order", epoch))
         all_batches = list(batches(count, size, order))
-        labels = torch.from_numpy(self.labels[self.train])
         seed_epoch(self.config.seed, epoch, self.parallel.rank)
         total = torch.zeros((), device=self.images.device)
         own = [self.parallel.part(batch, self.images.side) for batch in all_batches]
         all_parts = [micro_batches(self.config, batch) for batch in own]
-        network = self._network(epoch)
-        with (
-            closing(self._inputs(epoch, [part for parts in all_parts for part in parts])) as inputs,
-            self._one_image_refused(),
-        ):
+        in_order = [part for parts in all_parts for part in parts]
+        labelled, network = iter(self._labels(in_order)), self._network(epoch)
+        with closing(self._inputs(epoch, in_order)) as inputs, self._one_image_refused():
             for index, (batch, parts) in enumerate(zip(all_batches, all_parts, strict=True)):
                 step = epoch * len(all_batches) + index
                 set_learning_rates(self.optimizer, lr_factor(self.config, step, len(all_batches)))
-                pairs = zip(parts, inputs, strict=False)  # takes no more than the batch's parts
-                labelled = ((found, labels[part].to(self.images.device)) for part, found in pairs)
-                total += self._step(network, labelled, len(parts), len(batch))
+                taken = zip(parts, inputs, labelled, strict=False)  # no more than the batch's parts
+                pairs = ((found, labels) for _, found, labels in taken)
+                total += self._step(network, pairs, len(parts), len(batch))
                 if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
-                    added = self.parallel.add_up(total)
-                    self._check(added, epoch, index)
-        return float(added / len(all_batches))
+                    mean = self.parallel.average(total)
+                    self._check(mean, epoch, index)
+        return float(mean / len(all_batches))
 
     def _step(self, network: nn.Module, parts: Iterable[tuple[Tensor, Tensor]], count: int, size: int) -> Tensor:
-        """Take one step of the optimizer; return this process's part of the mean loss of the batch in nats.
+        """Take one step of the optimizer; return the loss of the batch in nats, the mean over all processes being it.
 
         Args:
             network: gives logits [p, c] of what ``parts`` have.
@@ -191,7 +193,7 @@ class Trainer:
                 else:
                     loss = logits.sum()  # of nothing, for a process that gets no image of a short batch
                 loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach() / self.parallel.processes
+            total += loss.detach()
         if self.config.clip_norm > 0:
             clip_grad_norm_([p for p in self.classifier.parameters() if p.grad is not None], self.config.clip_norm)
         self.optimizer.step()
@@ -204,11 +206,19 @@ class Trainer:
                 "lower the learning rates or set clip_norm."
             )
 
+    def _labels(self, parts: list[NDArray[np.int64]]) -> tuple[Tensor, ...]:
+        """Return the labels of each part, int64 [p]; a GPU, which each copy waits for, gets all of them at once."""
+        labels = torch.from_numpy(self.labels[self.train[np.concatenate(parts)]]).to(self.images.device)
+        return torch.split(labels, [len(part) for part in parts])
+
     def _inputs(self, epoch: int, parts: list[NDArray[np.int64]]) -> Generator[Tensor]:
         """Yield what the network of this epoch takes for each part: images [p, 3, s, s], or embeddings [p, d]."""
         if self._frozen(epoch) and self.features is not None:
             cached = self.features(self.train, self._view(epoch))
-            yield from (torch.from_numpy(cached[positions]).to(self.images.device) for positions in parts)
+            most = 1 if self.images.device.type == "cpu" else SENT_BYTES // cached[:1].nbytes
+            for group in grouped(parts, most):
+                found = torch.from_numpy(cached[np.concatenate(group)]).to(self.images.device)
+                yield from torch.split(found, [len(part) for part in group])
             return
         rows = [self.train[positions] for positions in parts]
         with closing(self.images.stream(rows, self._view(epoch))) as stream:
@@ -247,8 +257,11 @@ class Trainer:
         if not len(self.validation):
             return np.zeros((0, self.classifier.head.out_features), np.float32)
         if self._frozen(epoch) and self.features is not None:
-            embeddings = self.features(self.validation, None)
-            return self.classifier.answer(torch.from_numpy(np.array(embeddings)).to(self.images.device))
+            if self._validated is None:
+                embeddings = np.array(self.features(self.validation, None))  # [n, d]
+                self._validated = torch.from_numpy(embeddings).to(self.images.device)
+            return self.classifier.answer(self._validated).cpu().numpy()
+        self._validated = None
         return image_logits(self.classifier, self.images, self.validation, self.precision)
 
 
@@ -283,4 +296,4 @@ def image_logits(
     classifier.eval()
     backbone = folded(classifier.backbone, images.side) if len(rows) >= WORTH_FOLDING else classifier.backbone
     with closing(images.through(backbone, rows, precision)) as found:
-        return np.concatenate([classifier.answer(embeddings.float()) for embeddings in found])
+        return fetched({"logits": classifier.answer(embeddings.float())} for embeddings in found)["logits"]

@@ -75,13 +75,13 @@ class Parallel:
         """Return the context of a forward and a backward pass: whether gradients are averaged, or added up alone."""
         return nullcontext() if now or self.processes == 1 else cast(DistributedDataParallel, network).no_sync()
 
-    def add_up(self, value: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes, which all call this at the same point."""
+    def average(self, value: Tensor) -> Tensor:
+        """Return the mean of a tensor over all processes, which all call this at the same point."""
         if self.processes == 1:
             return value
         total = value.clone()
         dist.all_reduce(total)
-        return total
+        return total / self.processes
 
 
 def join(parallel: Parallel, meeting: Path, device: torch.device) -> None:
