@@ -68,13 +68,13 @@ class Launcher:
         """
         self._require_devices()
         with tempfile.TemporaryDirectory(prefix="carsweep-") as place:
-            rows = Path(place, "rows.npz")
-            np.savez(rows, labels=self.labels, train=self.train, validation=self.validation)
             order = {
                 "config": self.config.model_dump(),
                 "classes": self.classes,
                 "pixels": str(self.pixels),
-                "rows": str(rows),
+                "labels": self.labels.tolist(),
+                "train": self.train.tolist(),
+                "validation": self.validation.tolist(),
                 "precision": self.precision,
                 "folder": str(folder),
                 "meeting": str(Path(place, "meeting")),

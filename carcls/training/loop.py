@@ -227,11 +227,11 @@ class Trainer:
     def _network(self, epoch: int) -> nn.Module:
         """Return what makes logits of what ``_inputs`` yields: one module as long as the same parameters train."""
         if self._frozen(epoch):
-            return Network(self.classifier, self.precision, "known" if self.features is not None else "frozen")
+            return Forward(self.classifier, self.precision, "known" if self.features is not None else "frozen")
         unfrozen = self._unfrozen(epoch)
         if self._connected is None or self._connected[0] != unfrozen:
             self._connected = None  # lets go of the one before
-            self._connected = unfrozen, self.parallel.connect(Network(self.classifier, self.precision, "trains"))
+            self._connected = unfrozen, self.parallel.connect(Forward(self.classifier, self.precision, "trains"))
         return self._connected[1]
 
     @contextmanager
@@ -265,7 +265,7 @@ class Trainer:
         return image_logits(self.classifier, self.images, self.validation, self.precision)
 
 
-class Network(nn.Module):
+class Forward(nn.Module):
     """A classifier as one step of training takes it: the backbone in its number format, the head in fp32.
 
     Args:

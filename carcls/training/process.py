@@ -47,7 +47,7 @@ def _train(caller: Caller) -> None:
 
 
 def _trainer(caller: Caller, config: TrialConfig, device: torch.device, parallel: Parallel) -> Trainer:
-    order, rows = caller.order, np.load(caller.order["rows"])
+    order = caller.order
     classifier = build_classifier(config, order["classes"])
     if config.sync_batch_norm:
         classifier = _synchronised(classifier)
@@ -57,9 +57,9 @@ def _trainer(caller: Caller, config: TrialConfig, device: torch.device, parallel
         config=config,
         classifier=classifier,
         images=ImageSource(pixels, backbone.mean, backbone.std, device),
-        labels=rows["labels"],
-        train=rows["train"],
-        validation=rows["validation"],
+        labels=np.array(order["labels"], np.int64),
+        train=np.array(order["train"], np.int64),
+        validation=np.array(order["validation"], np.int64),
         precision=order["precision"],
         features=None,
         parallel=parallel,

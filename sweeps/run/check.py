@@ -160,6 +160,8 @@ def require_processes(spec: SweepSpec, share: Share) -> None:
         InputError: none would use the GPUs that each gets; or a batch has fewer images than there are processes, or
             processes are asked for that are not the GPUs, or what needs GPUs is asked for without any.
     """
+    if share.gpus <= 1 and "processes" not in {*spec.config, *spec.fixed, *spec.search}:
+        return
     trained = [config for config in configs_to_check(spec, *_OF_PROCESSES) if config.trains_backbone]
     if share.gpus > 1 and not trained:
         raise InputError(
