@@ -2,8 +2,8 @@
 
 Several processes do that at once on one GPU, and so it is known how many trials fit, and whether they are faster
 together (``sweeps.engine.probing``). Network, batches, optimizer, number format and cuDNN's settings are those of a
-trial; weights, pixels and labels are made up. A backbone that stays frozen embeds one batch; the steps are its head's,
-on embeddings that trials find in the store.
+trial; weights, pixels and labels are made up. What only answers, which takes larger batches, is done once for its
+memory. The steps of a backbone that stays frozen are its head's, on embeddings as trials find them in the store.
 
 Not told by it: a trial whose decoded images do not fit on the GPU reads them from the machine's memory, and augments.
 """
@@ -72,7 +72,7 @@ def steps(load: Mapping[str, Any], stages: Path) -> Iterator[dict[str, float]]:
 
 
 def _trainer(config: TrialConfig, device: torch.device, precision: NumberFormat, *, frozen: bool) -> Trainer:
-    """Return what trains an epoch of BATCHES batches, without validation; a frozen backbone has embedded one batch."""
+    """Return what trains an epoch of BATCHES batches, without validation, and has answered as many as that does."""
     side, count = config.image_size, BATCHES * config.batch_size
     rows, draw = np.arange(count), np.random.default_rng(0)
     image = draw.integers(0, 256, (side, side, 3), dtype=np.uint8)
@@ -81,12 +81,10 @@ def _trainer(config: TrialConfig, device: torch.device, precision: NumberFormat,
     classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     backbone = classifier.backbone
     images = ImageSource(pixels, backbone.mean, backbone.std, device)
-    features = None
-    if frozen:
-        answered = np.zeros(answering_batch(device, side), np.int64)
-        for _ in images.through(folded(backbone, side), answered, precision):
-            pass
-        features = draw.standard_normal((count, backbone.embedding), dtype=np.float32)
+    answered = np.zeros(answering_batch(device, side), np.int64)
+    for _ in images.through(folded(backbone, side), answered, precision):
+        pass
+    features = draw.standard_normal((count, backbone.embedding), dtype=np.float32) if frozen else None
     return Trainer(
         config=config.training(),
         classifier=classifier,

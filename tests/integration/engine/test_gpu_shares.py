@@ -100,8 +100,20 @@ def lines(said: list[str]) -> list[str]:
             Share(2.0, 0.5, 2),
             "1/2 ({}: 1,000 images/s alone, 1,700 by two, 1,750 by four; 2.5 GiB",
         ),
-        (Card(), Told(30 * GIB, RISING), Share(2.0, 0.5, 2), "1/2 ({}: 1,000 images/s alone, 1,700 by two; 30.5 GiB"),
-        (Card(), Told(60 * GIB, RISING), Share(4.0, 1.0, 1), "a whole GPU ({}: 1,000 images/s alone; 60.0 GiB"),
+        pytest.param(
+            Card(),
+            Told(30 * GIB, RISING),
+            Share(2.0, 0.5, 2),
+            "1/2 ({}: 1,000 images/s alone, 1,700 by two; 30.5 GiB",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            Card(),
+            Told(60 * GIB, RISING),
+            Share(4.0, 1.0, 1),
+            "a whole GPU ({}: 1,000 images/s alone; 60.0 GiB",
+            marks=pytest.mark.slow,
+        ),
         # Others hold all but 12 GiB, of which two processes with 3.5 GiB leave too little for images.
         (
             Card(processes=[(1, "/usr/bin/python", 128 * GIB)]),
@@ -170,7 +182,9 @@ def test_a_share_that_is_too_small_grows_for_later_trials_and_the_next_sweep(car
     assert "four run out of memory" in lines(again)[0]
 
 
-@pytest.mark.parametrize(("does", "why"), [("bug", "a bug of the prober's"), ("dies", "died")])
+@pytest.mark.parametrize(
+    ("does", "why"), [("bug", "a bug of the prober's"), pytest.param("dies", "died", marks=pytest.mark.slow)]
+)
 def test_what_cannot_be_measured_gives_whole_gpus_and_a_line(
     cards: FakeCards, tmp_path: Path, does: str, why: str
 ) -> None:
