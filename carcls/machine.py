@@ -55,19 +55,24 @@ def visible_gpus() -> int:
     Raises:
         InputError: there are GPUs, the variable names some, and CUDA would give none.
     """
+    return len(visible_uuids())
+
+
+def visible_uuids() -> list[str]:
+    """Return the UUIDs of the GPUs, or of the parts of GPUs, that ``visible_gpus`` counts; raises as that does."""
     listed = os.environ.get(_VISIBLE)
     if listed is not None and _hides_all(listed):
-        return 0
+        return []
     gpus, parts = _uuids()
     if listed is None or not gpus:
-        return len(gpus)
-    count = _count_listed(listed, gpus, parts)
-    if not count:
+        return gpus
+    found = _find_listed(listed, gpus, parts)
+    if not found:
         raise InputError(
             f"{_VISIBLE} must name GPUs of this machine (numbers below {len(gpus)}, or UUIDs as nvidia-smi -L "
             f"prints them), each once, got {shown(listed)}. Mend it, unset it, or leave it empty for trials on the CPU."
         )
-    return count
+    return found
 
 
 def _hides_all(listed: str) -> bool:
@@ -76,41 +81,59 @@ def _hides_all(listed: str) -> bool:
     return first.startswith("-") or first in ("", "none", "void", "NoDevFiles")
 
 
-def _count_listed(listed: str, gpus: Sequence[str], parts: Sequence[str]) -> int:
-    """Count as CUDA does."""
-    words = listed.split(",")
+def _find_listed(listed: str, gpus: Sequence[str], parts: Sequence[str]) -> list[str]:
+    """Return the UUIDs that CUDA takes."""
     kind = listed[:4]
     if kind in ("GPU-", "MIG-"):
-        words = list(takewhile(lambda word: word.startswith(kind), words))
+        words = list(takewhile(lambda word: word.startswith(kind), listed.split(",")))
         known = gpus if kind == "GPU-" else parts
         matches = [[uuid for uuid in known if uuid.startswith(word)] for word in words]
         found = [match[0] for match in takewhile(lambda match: len(match) == 1, matches)]
     else:
-        numbers = [re.match(r"\s*\+?\d+", word) for word in words]  # of "1gpu2" CUDA reads the 1
+        numbers = [re.match(r"\s*\+?\d+", word) for word in listed.split(",")]  # of "1gpu2" CUDA reads the 1
         words = [str(int(number[0])) for number in takewhile(bool, numbers) if number]
-        found = list(takewhile(lambda word: int(word) < len(gpus), words))
+        found = [gpus[int(word)] for word in takewhile(lambda word: int(word) < len(gpus), words)]
     twice = len(set(words)) < len(words) or len(set(found)) < len(found)
-    return 0 if twice else len(found)
+    return [] if twice else found
+
+
+def gpu_kind() -> str:
+    """Return what this machine's GPUs are called, with the profile of their parts (MIG), without loading torch.
+
+    Nothing where they are of several kinds, of which Ray lets nobody choose one, or where nobody says.
+    """
+    try:
+        listing = _listing()
+    except InputError:
+        return ""
+    gpus = {*re.findall(r"^GPU \d+: (.+) \(UUID: GPU-", listing, re.MULTILINE)}
+    parts = {*re.findall(r"^\s+MIG (\S+)", listing, re.MULTILINE)}
+    return " ".join([*gpus, *parts]) if len(gpus) == 1 and len(parts) <= 1 else ""
+
+
+def _uuids() -> tuple[list[str], list[str]]:
+    """Return the UUIDs of this machine's GPUs, and of the parts (MIG) of them."""
+    listing = _listing()
+    return re.findall(r"UUID: (GPU-[^)]+)", listing), re.findall(r"UUID: (MIG-[^)]+)", listing)
 
 
 @cache
-def _uuids() -> tuple[list[str], list[str]]:
-    """Return the UUIDs of this machine's GPUs, and of the parts (MIG) of them, as ``nvidia-smi -L`` lists them.
+def _listing() -> str:
+    """Return what ``nvidia-smi -L`` prints; nothing where there is no GPU.
 
     Raises:
         InputError: there are GPUs, and it does not answer.
     """
     try:
-        found = subprocess.run(_LIST_GPUS, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603 - ours
+        return subprocess.run(_LIST_GPUS, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         if not _DEVICE.exists():
-            return [], []
+            return ""
         raise InputError(
             f"This machine has an NVIDIA GPU ({_DEVICE}), but {' '.join(_LIST_GPUS)} does not answer. See what it "
             "says; in a container, ask for the driver's utilities (NVIDIA_DRIVER_CAPABILITIES=compute,utility). "
             f"For trials on the CPU: {_VISIBLE}= carsweep …"
         ) from None
-    return re.findall(r"UUID: (GPU-[^)]+)", found.stdout), re.findall(r"UUID: (MIG-[^)]+)", found.stdout)
 
 
 def hold_gpus(share: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_card import FakeCards, fake_cards_in
 from filelock import FileLock
 from PIL import Image
 
@@ -49,6 +50,16 @@ def run(
         return code, *capfd.readouterr()
 
     return call
+
+
+@pytest.fixture
+def fake_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCards]:
+    """This machine with one fake NVIDIA card, or with those that ``tell`` names: for nvidia-smi and trials' processes.
+
+    >>> fake_cards.tell(Card("GPU-a", total=80 * GIB), Card("GPU-b", processes=[(4242, "/usr/bin/python", 70_000)]))
+    """
+    with fake_cards_in(tmp_path / "cards", monkeypatch) as cards:
+        yield cards
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,7 @@ COPIED_AT_ONCE = 1024
 def pick_device() -> torch.device:
     """Return the GPU that this process's trial was given, or the CPU for one that was given none.
 
+    Of a GPU of which the trial was given a part, PyTorch takes no more memory than that; Ray itself only keeps books.
     Where nobody said (``carcls.machine.hold_gpus``), such as outside trials, it is a GPU if there is one.
 
     Raises:
@@ -55,6 +56,8 @@ def pick_device() -> torch.device:
     """
     share = held_gpus()
     if share != 0 and torch.cuda.is_available():
+        if share is not None:  # of a whole one, too: the trial before in this process may have had a part
+            torch.cuda.set_per_process_memory_fraction(min(1.0, share))
         return torch.device("cuda")
     if not share:
         return torch.device("cpu")

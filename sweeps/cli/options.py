@@ -59,6 +59,19 @@ def _at_home(_: click.Context, __: click.Parameter, path: Path) -> Path:
     return path.expanduser()
 
 
+class _NumberOrAuto(click.ParamType[float | str]):
+    """A number, or ``auto``, which the spec takes for what the machine decides."""
+
+    name = "number|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Return what was given, read."""
+        try:
+            return value if value == "auto" else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor auto.", param, ctx)
+
+
 _PATH = click.Path(path_type=Path)
 _MANY = {"multiple": True, "callback": _listed}
 _LIMITS = "What a trial must keep to win: 'predict_ms <= 5', 'parameters <= 10M'; repeatable."
@@ -75,7 +88,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "max-cost": {"type": float, "help": "Start no trial that would cost more than this; needs --price."},
     "disk": {"metavar": "SIZE", "help": "Room for all cached stages under OUT, such as 20GB; less needed ones go."},
     "cpus-per-trial": {"type": float, "help": "CPU cores for each trial."},
-    "gpus-per-trial": {"type": float, "help": "GPUs for each trial: 0, 1 or 1/n (0.5, 0.25)."},
+    "gpus-per-trial": {
+        "metavar": "X|auto",
+        "type": _NumberOrAuto(),
+        "help": "GPUs for each trial: 0, 1 or 1/n (0.5, 0.25). Default: auto.",
+    },
     "concurrency": {"type": int, "help": "Trials at the same time. Default: what fits."},
     "confirm": {
         "metavar": "NxM",

@@ -18,7 +18,7 @@ from carcls.architecture import architecture_of
 from carcls.catalog import BackboneRecord, find_backbone
 from carcls.config import SCRATCH, TrialConfig
 from carcls.errors import InputError
-from carcls.machine import usable_cores, visible_gpus
+from carcls.machine import gpu_kind, usable_cores, visible_gpus
 from sweeps.text import plural
 from sweeps.trial import Spent
 
@@ -42,11 +42,15 @@ _GPU_GAIN = 2_500 / 18.5
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What trials run on: CPU cores, whether they multiply bf16 matrices (AMX), and GPUs."""
+    """What trials run on: CPU cores, whether they multiply bf16 matrices (AMX), and GPUs.
+
+    ``gpu_kind`` is what the GPUs are called; empty where they are of several kinds, or nobody says.
+    """
 
     cores: int
     gpus: int = 0
     amx: bool = True
+    gpu_kind: str = ""
 
     def __str__(self) -> str:
         if self.gpus:
@@ -59,7 +63,8 @@ def this_machine() -> Machine:
     amx = False
     with suppress(OSError):
         amx = "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    return Machine(cores=usable_cores(), gpus=visible_gpus(), amx=amx)
+    gpus = visible_gpus()
+    return Machine(usable_cores(), gpus, amx, gpu_kind() if gpus else "")
 
 
 class Share(NamedTuple):

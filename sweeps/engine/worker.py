@@ -125,7 +125,7 @@ def load_data(loader: str, path: str) -> Any:
 
 
 def take_share(cpus: float, gpus: float) -> None:
-    """Use no more threads and GPU memory than the trial's share; Ray itself only keeps books."""
+    """Use no more threads, and later no more of a GPU, than the trial's share; Ray itself only keeps books."""
     hold_gpus(gpus)
     threads = max(1, int(cpus))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -133,16 +133,6 @@ def take_share(cpus: float, gpus: float) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
-    if 0 < gpus <= 1 and Path("/dev/nvidiactl").exists():
-        _limit_gpu_memory(gpus)
-
-
-@lru_cache(maxsize=1)
-def _limit_gpu_memory(share: float) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(share)
 
 
 def _end_process() -> None:

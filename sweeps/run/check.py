@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from carcls.catalog import FAMILIES
 from carcls.errors import InputError, OutputError
+from carcls.gpus import busy_note, gpus_seen
 from sweeps.engine.resources import Machine, Share, least_seconds, this_machine, trial_resources
 from sweeps.run.data import configs_to_check, data_notes, list_images, located
 from sweeps.spec.loading import cut_neighbours, with_neighbours_of
@@ -89,12 +90,15 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
                 fit_to_data(spec, listed.train, spare=listed.validation)
     mistakes.raise_all()
     assert listed is not None
-    checked = []
+    checked: list[Checked] = []
+    uses_gpus = command.address is None and any(share.gpus for _, share in ready)
+    busy = busy_note(gpus_seen()) if uses_gpus else ""
     for spec, share in ready:
         with mistakes:  # last, since weights may have to be asked for on the internet
             found, networks = preflight(configs_to_check(spec, *_OF_NETWORKS), out / "stages", download=not plan)
             idle = spec.prices.idle_notes(share.gpus, limited=spec.max_cost is not None) if spec.prices else []
-            checked.append(Checked(spec, (*found, *idle), machine, share, networks, tracking, listed, listing))
+            notes = (*found, *idle, *([busy] if busy and not checked else []))
+            checked.append(Checked(spec, notes, machine, share, networks, tracking, listed, listing))
     mistakes.raise_all()
     return tuple(checked)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from carcls.errors import shown
 from sweeps.text import parse_size
@@ -141,6 +141,9 @@ def _readable(parse: Callable[[str], Any]) -> AfterValidator:
 
 FolderName = Annotated[str, AfterValidator(usable_as_folder)]
 GpuShare = Annotated[float, Field(strict=True, ge=0, le=1e4, allow_inf_nan=False), AfterValidator(_fills_gpus)]
+AUTO = "auto"
+"""Is said for what the machine decides, which a spec keeps as None."""
+GpuShareOrAuto = Annotated[GpuShare | None, BeforeValidator(lambda said: None if said == AUTO else said)]
 Confirmation = Annotated[str, _readable(parse_confirm)]
 Price = Annotated[str, _readable(parse_price)]
 Size = Annotated[str, _readable(lambda text: parse_size("disk", text))]

@@ -22,7 +22,7 @@ from sweeps.spec.fields import (
     EarlyStopping,
     Extent,
     FolderName,
-    GpuShare,
+    GpuShareOrAuto,
     Price,
     Prices,
     Size,
@@ -56,7 +56,8 @@ class SweepSpec(BaseModel):
         hours: no new trial starts after this long; None is no limit.
         seed: of the search and of every trial.
         concurrency: trials at a time; None lets the machine decide.
-        cpus_per_trial, gpus_per_trial: a trial's share; None lets the machine decide. A GPU is shared by 1/n.
+        cpus_per_trial, gpus_per_trial: a trial's share; None, said as ``auto`` of GPUs, lets the machine decide.
+            A GPU is shared by 1/n.
         data: which images.
         config: base settings of every trial.
         fixed: settings of every trial, whatever an experiment or the search says.
@@ -94,7 +95,7 @@ class SweepSpec(BaseModel):
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 0
     concurrency: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None
     cpus_per_trial: Annotated[float, Field(strict=True, gt=0, le=1e4, allow_inf_nan=False)] | None = None
-    gpus_per_trial: GpuShare | None = None
+    gpus_per_trial: GpuShareOrAuto = None
     data: DataConfig = DataConfig()
     config: Settings = Field(default_factory=dict)
     fixed: Settings = Field(default_factory=dict)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from carcls.errors import InputError, NoDevice
-from carcls.machine import _uuids, held_gpus, hold_gpus, visible_gpus
+from carcls.machine import _listing, gpu_kind, held_gpus, hold_gpus, visible_gpus
 from carcls.training.images import answering_batch, pick_device
 
 FAULTS = """
@@ -88,7 +88,7 @@ def count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Count:
 
     def counted(answer: Any, listed: str | None) -> int | str:
         monkeypatch.setattr("subprocess.run", answer)
-        _uuids.cache_clear()
+        _listing.cache_clear()
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if listed is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
@@ -97,7 +97,7 @@ def count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Count:
         except InputError as error:
             return str(error)
         finally:
-            _uuids.cache_clear()
+            _listing.cache_clear()
 
     return counted
 
@@ -131,6 +131,31 @@ def test_parts_of_gpus_count_by_their_names(count: Count) -> None:
     assert "got 'MIG-cccc'" in str(ours[-1])
 
 
+LISTED = "GPU 0: NVIDIA H200 (UUID: GPU-aaaa-1)\n"
+PART = "  MIG 1g.18gb     Device  0: (UUID: MIG-aaaa-1)\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "kind"),
+    [
+        (LISTED * 2, "NVIDIA H200"),
+        (LISTED + PART * 2, "NVIDIA H200 1g.18gb"),
+        (LISTED + PART + PART.replace("1g", "2g"), ""),
+        (LISTED + LISTED.replace("H200", "L4 (rev 2)"), ""),
+        (LISTED.replace("H200", "L4 (rev 2)"), "NVIDIA L4 (rev 2)"),
+        ("", ""),
+    ],
+)
+def test_gpus_of_one_kind_have_a_name(monkeypatch: pytest.MonkeyPatch, printed: str, kind: str) -> None:
+    """It is that of nvidia-smi, with the profile of parts; of several kinds a trial may get any, so there is none."""
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(stdout=printed))
+    _listing.cache_clear()
+    try:
+        assert gpu_kind() == kind
+    finally:
+        _listing.cache_clear()
+
+
 @pytest.mark.parametrize("answer", [unanswered, listed([])])
 def test_without_gpus_nothing_that_is_listed_matters(count: Count, answer: Any) -> None:
     """A shell may set the variable on every machine; there is no GPU, with and without a driver that says so."""
@@ -157,6 +182,7 @@ def test_a_gpu_whose_driver_does_not_answer_is_told(
 def test_a_trial_that_was_given_a_gpu_never_computes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is none it fails and says so; one that was given none takes none, also where there is one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda _: None)
     monkeypatch.setattr("carcls.machine._held", [])
     assert (held_gpus(), pick_device().type) == (None, "cpu")
     hold_gpus(0.0)
@@ -168,3 +194,17 @@ def test_a_trial_that_was_given_a_gpu_never_computes_on_the_cpu(monkeypatch: pyt
     assert pick_device().type == "cuda"
     hold_gpus(0.0)
     assert pick_device().type == "cpu"
+
+
+def test_a_process_takes_no_more_of_a_gpu_than_its_trial_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is used again gets the limit of its next trial, a whole GPU too; outside trials there is none."""
+    limits: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    monkeypatch.setattr("carcls.machine._held", [])
+    assert pick_device().type == "cuda"
+    assert limits == []
+    for share in (0.25, 0.5, 1.0, 0.25, 0.0, 4.0):
+        hold_gpus(share)
+        pick_device()
+    assert limits == [0.25, 0.5, 1.0, 0.25, 1.0]

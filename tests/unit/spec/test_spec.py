@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from carcls.config import TrialConfig
 from carcls.errors import SpecError
 from sweeps.spec.fields import EarlyStopping
-from sweeps.spec.loading import load_spec
+from sweeps.spec.loading import edit_spec, load_spec
 from sweeps.spec.samplers import SAMPLERS, SamplerKind
 from sweeps.spec.space import Choice, Range
 from sweeps.spec.spec import SweepSpec
@@ -338,6 +338,20 @@ def test_gpus_of_a_trial_must_fill_a_gpu(gpus):
         assert load_spec("transfer", overrides={"gpus_per_trial": share}).gpus_per_trial == share
     (mistake,) = mistakes_of(overrides={"gpus_per_trial": gpus})
     assert mistake.startswith("gpus_per_trial: must be")
+
+
+def test_auto_leaves_the_gpus_to_the_machine(spec_file):
+    """In a file, with --set, as an option over a share, and in a resumed sweep it is what nobody saying a word is."""
+    asked = [load_spec("transfer", spec_file=spec_file("gpus_per_trial: auto"))]
+    quarter = spec_file("gpus_per_trial: 0.25")
+    asked += [
+        load_spec("transfer", sets=["gpus_per_trial=auto"]),
+        load_spec("transfer", spec_file=quarter, overrides={"gpus_per_trial": "auto"}),
+        edit_spec(load_spec("transfer", spec_file=quarter), [], {"gpus_per_trial": "auto"}),
+    ]
+    assert load_spec("transfer", spec_file=quarter).gpus_per_trial == 0.25
+    assert [spec.gpus_per_trial for spec in asked] == [None] * 4
+    assert mistakes_of(overrides={"gpus_per_trial": "half"}) != []
 
 
 @pytest.mark.parametrize("name", ["../up", "a b", ".hidden", "-x", "ä", "", "a/b", "x" * 101, "stages", "data"])

@@ -1,0 +1,211 @@
+"""A fake card in the process of a trial, and what runs there (see ``fake_card``).
+
+PyTorch takes seconds to load, so only a data set that says ``torch`` has ``pick_device`` set the limit of a process;
+with others it is the share that the process was given.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fake_card import FOLDER, GIB
+from filelock import FileLock
+
+from carcls.config import TrialConfig
+from carcls.machine import held_gpus
+from carcls.outcome import Measurement, Outcome
+
+
+class OutOfMemoryError(RuntimeError):
+    """As ``torch.OutOfMemoryError``."""
+
+
+@dataclass
+class Cuda:
+    """The card as a trial's process has it, and what ``torch.cuda`` means there; the folder has what lasts."""
+
+    folder: Path
+    fraction: float = 1.0
+    initialized: bool = False
+
+    def allocate(self, mib: int) -> None:
+        """Take memory, in MiB, until ``free``.
+
+        Raises:
+            OutOfMemoryError: the card has no more, or the process may take no more of it.
+        """
+        with FileLock(self.folder / "lock"):
+            card, mine, free = self._state(self.visible()[0])
+            allowed = int(self.fraction * card["total"])
+            if mib > free or mine + mib > allowed:
+                self.note("refused", mib)
+                raise OutOfMemoryError(
+                    f"CUDA out of memory. Tried to allocate {mib / GIB:.2f} GiB. GPU 0 has a total capacity of "
+                    f"{card['total'] / GIB:.2f} GiB of which {free / GIB:.2f} GiB is free. Including non-PyTorch "
+                    f"memory, this process has {mine / GIB:.2f} GiB memory in use. {allowed / GIB:.2f} GiB allowed; "
+                    f"Of the allocated memory {mine / GIB:.2f} GiB is allocated by PyTorch, and 0 bytes is reserved by "
+                    "PyTorch but unallocated."
+                )
+            self._enter(card["uuid"], mib)
+        self.note("allocated", mib)
+
+    def free(self) -> None:
+        """Give back what this process holds."""
+        with FileLock(self.folder / "lock"):
+            for card, mine, _ in map(self._state, self.visible()):
+                self._enter(card["uuid"], -mine)
+
+    @property
+    def events(self) -> Path:
+        """The file of what happened."""
+        return self.folder / "events"
+
+    def note(self, event: str, value: Any) -> None:
+        """Keep what happened for the test."""
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        with self.events.open("a") as file:
+            file.write(json.dumps({"pid": os.getpid(), "visible": visible, "event": event, "value": value}) + "\n")
+
+    def _enter(self, uuid: str, mib: int) -> None:
+        with (self.folder / "ledger").open("a") as file:
+            file.write(json.dumps({"uuid": uuid, "pid": os.getpid(), "mib": mib}) + "\n")
+
+    def _state(self, card: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
+        """Return a card, what this process holds of it, and what is free, in MiB."""
+        entries = map(json.loads, (self.folder / "ledger").read_text().splitlines())
+        on_it = [one for one in entries if one["uuid"] == card["uuid"] and Path(f"/proc/{one['pid']}").exists()]
+        mine = sum(one["mib"] for one in on_it if one["pid"] == os.getpid())
+        others = card["hidden"] + sum(mib for *_, mib in card["processes"])
+        return card, mine, card["total"] - others - sum(one["mib"] for one in on_it)
+
+    def visible(self) -> list[dict[str, Any]]:
+        """Return the cards that CUDA_VISIBLE_DEVICES leaves: numbers, UUIDs or their beginnings, or parts (MIG)."""
+        cards: list[dict[str, Any]] = json.loads((self.folder / "cards.json").read_text())
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if listed is None:
+            return cards
+        found = []
+        for word in filter(None, (word.strip() for word in listed.split(","))):
+            named = [card for card in cards if any(u.startswith(word) for u in (card["uuid"], *card["parts"]))]
+            found += [cards[int(word)]] if word.isdigit() and int(word) < len(cards) else named[:1]
+        return found
+
+    def is_available(self) -> bool:
+        """Tell whether there is one."""
+        return bool(self.visible())
+
+    def device_count(self) -> int:
+        """Count what this process sees."""
+        return len(self.visible())
+
+    def is_initialized(self) -> bool:
+        """Tell whether this process has begun to use it."""
+        return self.initialized
+
+    def init(self) -> None:
+        """Begin to use it."""
+        if not self.visible():
+            raise RuntimeError("No CUDA GPUs are available")
+        self.initialized = True
+
+    def empty_cache(self) -> None:
+        """Do nothing: nothing is kept."""
+
+    def set_per_process_memory_fraction(self, fraction: float, _: Any = None) -> None:
+        """Limit this process to a part of the card."""
+        self.init()
+        if not isinstance(fraction, float) or not 0 <= fraction <= 1:
+            raise ValueError(f"Invalid fraction value: {fraction}. Allowed range: 0~1")
+        self.fraction = fraction
+        self.note("limit", fraction)
+
+    def get_per_process_memory_fraction(self, _: Any = None) -> float:
+        """Return the part that this process may use."""
+        return self.fraction
+
+    def mem_get_info(self, _: Any = None) -> tuple[int, int]:
+        """Return what is free, and all there is, in bytes."""
+        self.init()
+        card, _mine, free = self._state(self.visible()[0])
+        return free * 2**20, card["total"] * 2**20
+
+    def get_device_name(self, _: Any = None) -> str:
+        """Return its name."""
+        self.init()
+        return str(self.visible()[0]["name"])
+
+
+_NAMES = (
+    "is_available", "device_count", "is_initialized", "init", "empty_cache", "set_per_process_memory_fraction",
+    "get_per_process_memory_fraction", "mem_get_info", "get_device_name",
+)  # fmt: skip
+_attached: list[Cuda] = []
+
+
+def attach() -> Cuda:
+    """Return the card of this process."""
+    if not _attached:
+        _attached.append(Cuda(Path(os.environ[FOLDER])))
+    return _attached[0]
+
+
+def attach_torch() -> Cuda:
+    """Return the card of this process, once ``torch.cuda`` means it."""
+    import torch
+
+    cuda = attach()
+    for name in _NAMES:
+        setattr(torch.cuda, name, getattr(cuda, name))
+    return cuda
+
+
+def _take(mib: int, *, torch: bool) -> Cuda:
+    """Take memory as a trial or a task does that was given a part of a GPU."""
+    cuda, share = attach(), held_gpus() or 0.0
+    if torch:
+        from carcls.training.images import pick_device
+
+        attach_torch()
+        assert pick_device().type == ("cuda" if share else "cpu")
+    elif share:
+        cuda.fraction = min(1.0, share)
+    if share:
+        cuda.allocate(mib)
+    return cuda
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the data set of ``run``.
+
+    ``needs`` are MiB by dropout; a trial waits until so many have begun as ``together`` says; ``torch`` loads PyTorch.
+    """
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def run(config: TrialConfig, data: dict[str, Any], _: Any, report: Callable[[Measurement], None]) -> Outcome:
+    """Take the memory that the trial's dropout needs, in parts of micro-batches the less, and report its epochs."""
+    cuda, key = attach(), f"{config.dropout:.2f}"
+    cuda.note("began", {"key": key, "at": time.time(), "micro_batch": config.micro_batch, "given": held_gpus()})
+    part = (config.micro_batch or config.batch_size) / config.batch_size
+    _take(math.ceil(data.get("needs", {}).get(key, GIB) * part), torch=data.get("torch", False))
+    while sum('"began"' in line for line in cuda.events.read_text().splitlines()) < data.get("together", 0):
+        time.sleep(0.05)
+    for epoch in range(1, config.epochs + 1):
+        report(Measurement(epoch, {"val_accuracy": 1 - config.dropout}))
+    cuda.free()
+    cuda.note("ended", {"key": key, "at": time.time()})
+    return Outcome({"val_accuracy": 1 - config.dropout}, config.epochs, 0.0, False, "m", "p")
+
+
+def use_memory(_: Any, __: Any, *, mib: int) -> int:
+    """Take memory as a task (``sweeps.engine.task.run_task``) and give it back; return the process's id."""
+    _take(mib, torch=False).free()
+    return os.getpid()
