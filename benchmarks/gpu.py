@@ -33,6 +33,8 @@ from carcls.machine import visible_gpus
 
 HERE = Path(__file__).resolve().parent
 LIMIT = 120.0
+# So many seconds the processes of a part may take to end by themselves, Ray's among them.
+PATIENCE = 10.0
 # In this order: what had never run on a card comes first. A part is a function; its first sentence is its description.
 PARTS = {
     "ladder": "gpu_sweeps",
@@ -109,7 +111,7 @@ def run(name: str, device: str, data: Path | None, limit: float) -> dict[str, An
         seconds = round(time.perf_counter() - start, 1)
         lines = [json.loads(line) for line in into.read_text(encoding="utf-8").splitlines()]
         last = (Path(place) / "log.txt").read_text(encoding="utf-8", errors="replace").strip()[-800:]
-        left = end_all(mark, patience=15.0 if code is None else 5.0)
+        left = end_all(mark)
     error = f"ended at its limit of {limit:g} s; {last}" if code is None else last or f"exit code {code}"
     claims = [line["claim"] for line in lines if "claim" in line]
     if code is not None:
@@ -126,9 +128,9 @@ def run(name: str, device: str, data: Path | None, limit: float) -> dict[str, An
     }
 
 
-def end_all(mark: str, patience: float) -> list[str]:
-    """End what is left of a part once it had some seconds to end by itself; return the names of what was left."""
-    left = processes_of(mark, patience)
+def end_all(mark: str) -> list[str]:
+    """End what is left of a part once it had time to end by itself; return the names of what was left."""
+    left = processes_of(mark, PATIENCE)
     for pid in pids_of(mark):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

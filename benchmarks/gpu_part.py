@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from cars import Cars, lay_out
 from endings import make_images
@@ -60,9 +60,10 @@ class Part:
         """Note whether something holds, and the value by which that was judged; None where it cannot be judged."""
         self._write("claim", {"what": what, "ok": ok, "value": value, "target": target})
 
-    def speed(self, what: str, ok: bool | None, value: Any, target: str) -> None:
-        """Note whether a target of speed is met, which nobody can say of tiny sizes."""
-        self.claim(what, None if self.tiny else ok, value, target)
+    def speed(self, what: str, value: float | None, sign: Literal["≤", "≥"], limit: float, unit: str = "×") -> None:
+        """Note whether a target of speed is met, which nobody can say of tiny sizes, or where nothing was measured."""
+        judged = None if self.tiny or value is None else value <= limit if sign == "≤" else value >= limit
+        self.claim(what, judged, value, f"{sign} {limit:g}{unit}")
 
     def skip(self, why: str) -> None:
         """Note why nothing was run."""

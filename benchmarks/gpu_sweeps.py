@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.machine import usable_cores, visible_gpus
 from carcls.stages import StageStore
+from carcls.training.trained import HISTORY, KIND, PREDICTIONS, read_history
 from sweeps.engine.engine import EngineResult
 from sweeps.engine.session import RaySession
 
@@ -72,7 +72,7 @@ def assert_(part: Part) -> None:
 def quarantine(part: Part) -> None:
     """Trials break the only GPU again and again: it is never put out of use, and the sweep stops with the reason."""
     result, notes, said = sweep_alone(part, {"assert": 99}, trials=6, gpus_per_trial=0.5)
-    part.figures(tries=len(notes), said=said, statuses=[record.status for record in result.records])
+    part.figures(tries=len(notes), said=said, statuses=_complete(result.records)[1])
     part.claim("the sweep stops with the reason", "on the last GPU that is in use" in result.stopped, result.stopped)
     part.claim("the GPU is not put out of use", not any("does not use it" in sentence for sentence in said), said)
 
@@ -92,13 +92,20 @@ def placement(part: Part) -> None:
             fractions = [note.get("fraction") for note in ended]
             part.claim(f"{where}: their part of the memory", set(fractions) == {share}, fractions)
         else:
-            part.claim(f"{where}: CUDA was begun", not any(n["initialized"] for n in ended), [n["pid"] for n in ended])
+            part.claim(
+                f"{where}: CUDA is left alone", not any(n["initialized"] for n in ended), [n["pid"] for n in ended]
+            )
         part.claim(f"{where}: all are complete", *_complete(result.records))
         part.figures(**{f"peak_bytes_at_{share:g}": [note.get("peak", 0) for note in ended]})
 
 
+def _training(part: Part, size: int) -> tuple[str, tuple[str, ...]]:
+    """Return the family and the settings of a training at so many pixels; of a tiny one where the script is tried."""
+    return ("scratch", _TINY) if part.tiny else ("transfer", (*_SETTINGS, f"image_size={size}"))
+
+
 def _complete(records: Any) -> tuple[bool, list[str]]:
-    statuses = [record.status for record in records]
+    statuses = [f"{record.status} {record.failure}".strip() for record in records]
     return set(statuses) == {"complete"}, statuses
 
 
@@ -106,9 +113,8 @@ def killed(part: Part) -> None:
     """kill -9 of a trial's process, then of the command, then resume: nothing is lost, and the memory is given back."""
     mark, before = os.environ["CARSWEEP_ENDINGS"], memory_used()
     out, said = part.place / "runs", part.place / "said.txt"
-    family, settings, epochs, gpus = "transfer", (*_SETTINGS, "image_size=224"), 20, "0.5"
-    if part.tiny:
-        family, settings, epochs, gpus = "scratch", _TINY, 300, "0"
+    family, settings = _training(part, 224)
+    epochs, gpus = (60, "0") if part.tiny else (20, "0.5")
     words = ["run", family, "--data", str(part.cars.folder), "--out", str(out), "--name", "s", "--trials", "2"]
     words += ["--gpus-per-trial", gpus, "--set", *settings, f"epochs={epochs}"]
     with said.open("w", encoding="utf-8") as errors:
@@ -162,15 +168,12 @@ def _epochs_in(lines: list[str]) -> dict[str, int]:
 
 def twice(part: Part) -> None:
     """The same trial in two sweeps of their own: every metric of every epoch is equal; those that are not are named."""
-    family, settings = ("scratch", _TINY) if part.tiny else ("transfer", (*_SETTINGS, "image_size=128"))
     found = []
     for number in range(2):
-        out = part.place / f"runs-{number}"
-        words = ["--data", part.cars.folder, "--out", out, "--name", "s", "--trials", "1", "--seed", "3"]
-        carsweep("run", family, *words, "--set", *settings, "epochs=3", "rotation=15", "jitter=0.2")
-        (training,) = (out / "stages" / "training").glob("*/history.json")
-        with np.load(training.parent / "validation.npz") as kept:
-            found.append((json.loads(training.read_text(encoding="utf-8")), kept["probabilities"]))
+        words = ["--seed", "3", "--set", "epochs=3", "rotation=15", "jitter=0.2"]
+        training = _train_once(part, f"runs-{number}", 128, words)
+        with np.load(training / PREDICTIONS) as kept:
+            found.append((read_history(training), kept["probabilities"]))
     (first, one), (second, other) = found
     differ = {
         f"{metric} in epoch {number + 1}": (value, again[metric])
@@ -180,6 +183,15 @@ def twice(part: Part) -> None:
     }
     part.claim("every metric of every epoch is equal", not differ, differ or f"{len(first)} epochs")
     part.claim("all probabilities are equal", np.array_equal(one, other), float(np.abs(one - other).max()))
+
+
+def _train_once(part: Part, name: str, size: int, words: Sequence[str]) -> Path:
+    """Run a sweep of one training in a folder of runs of its own; return the stage that it leaves."""
+    out, (family, settings) = part.place / name, _training(part, size)
+    where = ("--data", part.cars.folder, "--out", out, "--name", "s", "--trials", "1")
+    carsweep("run", family, *where, "--set", *settings, *words)
+    (file,) = out.glob(f"stages/{KIND}/*/{HISTORY}")
+    return file.parent
 
 
 def frozen(part: Part) -> None:
@@ -238,10 +250,8 @@ def _theirs(part: Part, contest: Contest) -> float:
 def _compare(part: Part, kind: str, ours: float, plain: float) -> None:
     """Judge what one trial more costs, in seconds; ours may be too little to be measured."""
     part.figures(our_further_trial_s=round(ours, 3), plain_further_trial_s=round(plain, 3))
-    gain = plain / max(ours, 0.001)
-    part.speed(
-        f"{kind}: a further trial, against plain_tune.py", gain >= FASTER[kind], f"{gain:.0f}×", f"≥ {FASTER[kind]:g}×"
-    )
+    gain = round(plain / max(ours, 0.001), 1)
+    part.speed(f"{kind}: a further trial, against plain_tune.py", gain, "≥", FASTER[kind])
 
 
 @on_a_gpu
@@ -252,22 +262,8 @@ def several(part: Part) -> None:
         return
     seconds, accuracy = {}, {}
     for gpus in (1, 2):
-        out = part.place / f"runs-{gpus}"
-        words = [
-            "--data",
-            part.cars.folder,
-            "--out",
-            out,
-            "--name",
-            "s",
-            "--trials",
-            "1",
-            "--gpus-per-trial",
-            str(gpus),
-        ]
-        carsweep("run", "transfer", *words, "--set", *_SETTINGS, "image_size=224", "batch_size=256", "epochs=4")
-        (file,) = (out / "stages" / "training").glob("*/history.json")
-        history = json.loads(file.read_text(encoding="utf-8"))
+        words = ["--gpus-per-trial", str(gpus), "--set", "batch_size=256", "epochs=4"]
+        history = read_history(_train_once(part, f"gpus-{gpus}", 224, words))
         seconds[gpus], accuracy[gpus] = min(epoch["seconds"] for epoch in history), history[-1]["val_accuracy"]
     part.figures(seconds_of_an_epoch=seconds, val_accuracy=accuracy)
     part.claim("an epoch on two GPUs, against one", seconds[2] < seconds[1], f"{seconds[1] / seconds[2]:.2f}×")

@@ -28,8 +28,8 @@ SIZE = 64
 _TRAINING = {"image_size": SIZE, "batch_size": 16, "epochs": 2}
 # What trials are, by the device that they are meant for.
 TRIALS: dict[str, dict[str, Any]] = {
-    "cuda": {"family": "transfer", "config": {**_TRAINING, "backbone": "efficientnet_lite0", "unfreezing": "full"}},
-    "cpu": {"family": "scratch", "config": {**_TRAINING, "depth": 2, "width": 4, "stem": "none"}},
+    "cuda": {"family": "transfer", "config": _TRAINING | {"backbone": "efficientnet_lite0", "unfreezing": "full"}},
+    "cpu": {"family": "scratch", "config": _TRAINING | {"backbone": "scratch", "depth": 2, "width": 4, "stem": "none"}},
 }
 MEETING_SECONDS = 45.0
 
@@ -52,7 +52,7 @@ def run(config: TrialConfig, data: SimpleNamespace, stages: StageStore, report: 
     with memory_errors_named(config):
         _do(data, begun)
     outcome = run_trial(config, data.dataset, stages, report)
-    initialized = torch.cuda.is_initialized()
+    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     more = {"device": str(pick_device()), "initialized": initialized, "precision": outcome.precision}
     if initialized:
         more |= {"peak": torch.cuda.max_memory_allocated(), "fraction": torch.cuda.get_per_process_memory_fraction()}
@@ -64,18 +64,20 @@ def _do(data: SimpleNamespace, begun: int) -> None:
     """Do what was asked: ``meet`` n trials, ``allocate`` a share of the card; ``assert`` or ``die`` in the first n."""
     import torch
 
-    does = data.does
+    from carcls.training.images import pick_device
+
+    does, device = data.does, pick_device()  # which limits the process's memory
     end = time.monotonic() + MEETING_SECONDS
     while begun <= does.get("meet", 0) > len(notes_of(data.log, "begin")) and time.monotonic() < end:
         time.sleep(0.05)
     if share := does.get("allocate"):
         _, total = torch.cuda.mem_get_info()
-        taken = torch.empty(int(share * total), dtype=torch.uint8, device="cuda")
+        taken = torch.empty(int(share * total), dtype=torch.uint8, device=device)
         del taken
         torch.cuda.empty_cache()
     if begun <= does.get("assert", 0):
-        beyond = torch.full((4,), 7, device="cuda")
-        torch.zeros(2, device="cuda")[beyond] += 1  # the kernel asserts that 7 is below 2
+        beyond = torch.full((4,), 7, device=device)
+        torch.zeros(2, device=device)[beyond] += 1  # the kernel asserts that 7 is below 2
         torch.cuda.synchronize()
     if begun <= does.get("die", 0):
         os._exit(1)
