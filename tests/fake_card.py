@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from carcls.machine import _uuids
+from carcls.machine import _listing
 
 GIB = 1024
 """MiB."""
@@ -70,7 +70,7 @@ class FakeCards:
         code = Path(__file__).with_name("fake_smi.py").read_text()
         script.write_text(f"#!{sys.executable} -IS\n{code}")
         script.chmod(0o755)
-        _uuids.cache_clear()
+        _listing.cache_clear()
 
     def break_smi(self, script: str) -> None:
         """Have ``nvidia-smi`` do what a line of shell says, but list the cards."""
@@ -102,4 +102,4 @@ def fake_cards_in(folder: Path, environment: Any) -> Iterator[FakeCards]:
     cards = FakeCards(folder)
     cards.tell(Card())
     yield cards
-    _uuids.cache_clear()
+    _listing.cache_clear()

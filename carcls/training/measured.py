@@ -95,7 +95,8 @@ def _probe(config: TrialConfig, device: torch.device, frozen: bool) -> dict[str,
         enough = (CPU_PIXELS if device.type == "cpu" else GPU_PIXELS) // config.image_size**2
         count = max(2, min(enough, config.micro_batch or config.batch_size))
     shape = (count, 3, config.image_size, config.image_size)
-    with torch.random.fork_rng():  # dropout inside a backbone draws from the global generators
+    # Dropout inside a backbone draws from the global generators; of those of GPUs, only from this one's.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
         fastest = fastest_of(lambda precision: _step_seconds(backbone, images, precision))
     milliseconds = {name: 1000 * value / count for name, value in fastest.items()}
@@ -205,7 +206,7 @@ def _measure_costs(
     def seconds() -> float:
         start = time.perf_counter()
         for embeddings in images.through(classifier.backbone, rows, precision):
-            _ = classifier.answer(embeddings.float()) if classes else embeddings.float().cpu()
+            _ = (classifier.answer(embeddings.float()) if classes else embeddings.float()).cpu()
         return time.perf_counter() - start
 
     _, *found = [seconds() for _ in range(1 + BATCHES)]
