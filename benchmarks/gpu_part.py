@@ -70,9 +70,12 @@ class Part:
         self._write("skipped", why)
 
     def about(self) -> None:
-        """Note the card and the versions."""
+        """Note the card and the versions, and compute as trials do."""
         import torch
 
+        from carcls.seeding import make_deterministic
+
+        make_deterministic()
         card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
         self._write("about", {"card": card, "torch": torch.__version__, "cuda": torch.version.cuda or "none"})
 

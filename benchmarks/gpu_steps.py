@@ -25,6 +25,7 @@ from carcls.families import export_trial, run_trial
 from carcls.machine import usable_cores
 from carcls.models.classifier import build_classifier
 from carcls.neighbours import search
+from carcls.seeding import make_deterministic
 from carcls.stages import StageStore
 from carcls.training import images, measured
 from carcls.training.images import ImageSource, NumberFormat, View, batches, pick_device
@@ -279,6 +280,7 @@ def train_beside(
     number: int, config: TrialConfig, count: int, seconds: float, place: Path, barrier: Any, queue: Any
 ) -> None:
     """Train for so many seconds once all are ready; put images/s into the queue."""
+    make_deterministic()
     torch.set_num_threads(max(1, usable_cores() // count))
     if torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(1 / count)
