@@ -113,7 +113,8 @@ class TrialConfig(BaseModel):
             BatchNorm takes its statistics of each part, and dropout draws other masks, so the trained model is another
             one, with a stage of its own.
         sync_batch_norm: with several processes on GPUs, let BatchNorm take its statistics of all parts.
-        precision: ``auto`` uses bf16 autocast where a measurement on the machine shows it to be faster.
+        precision: ``auto`` uses bf16 autocast where a measurement on the machine shows it to be faster. ``fp32``
+            is float32 on GPUs too, without TF32.
         depth: convolutional blocks of the scratch network, each halving the picture's side.
         width: channels of its first block; each further block has twice as many, at most 512.
         batch_norm: BatchNorm after each of its convolutions.

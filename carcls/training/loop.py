@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -29,13 +28,14 @@ from carcls.models.folding import folded
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches, fetched, grouped
+from carcls.training.images import ImageSource, NumberFormat, View, batches, fetched, grouped
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
-from carcls.training.parallel import ALONE, Parallel, micro_batches
+from carcls.training.parallel import ALONE, Forward, Parallel, micro_batches
 from carcls.unfreezing import unfrozen_stages
 
 WORTH_FOLDING = 200
-"""Images, of which a network answers fewer sooner than a copy of it is folded."""
+"""Images, of which a network answers fewer on a CPU sooner than a copy of it is folded; on a GPU it would be thousands,
+since folding is work of the host: 53 copies, hooks and small operations for ResNet-50."""
 STEPS_BETWEEN_CHECKS = 20
 SENT_BYTES = 2**28
 """Of cached features, that are copied to a GPU at a time."""
@@ -265,35 +265,12 @@ class Trainer:
         return image_logits(self.classifier, self.images, self.validation, self.precision)
 
 
-class Forward(nn.Module):
-    """A classifier as one step of training takes it: the backbone in its number format, the head in fp32.
-
-    Args:
-        classifier: whose mode and parameters stay as they are.
-        precision: of the backbone's arithmetic.
-        backbone: whether it ``trains``, is ``frozen``, or is not used since the embeddings are ``known``.
-    """
-
-    def __init__(
-        self, classifier: Classifier, precision: NumberFormat, backbone: Literal["trains", "frozen", "known"]
-    ) -> None:
-        super().__init__()
-        self.classifier, self.precision, self.of_backbone = classifier, precision, backbone
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits [p, c] of images [p, 3, s, s], or of embeddings [p, d] that are known."""
-        if self.of_backbone != "known":
-            with torch.set_grad_enabled(self.of_backbone == "trains"), autocast(inputs.device, self.precision):
-                inputs = self.classifier.embed(inputs)
-            inputs = inputs.float() if self.precision == "bf16" else inputs
-        return self.classifier.classify(inputs)
-
-
 def image_logits(
     classifier: Classifier, images: ImageSource, rows: NDArray[np.int64], precision: NumberFormat
 ) -> NDArray[np.float32]:
     """Return the classifier's answers in evaluation mode for unchanged images, float32 [n, c]."""
     classifier.eval()
-    backbone = folded(classifier.backbone, images.side) if len(rows) >= WORTH_FOLDING else classifier.backbone
+    worth_it = images.device.type == "cpu" and len(rows) >= WORTH_FOLDING
+    backbone = folded(classifier.backbone, images.side) if worth_it else classifier.backbone
     with closing(images.through(backbone, rows, precision)) as found:
         return fetched({"logits": classifier.answer(embeddings.float())} for embeddings in found)["logits"]
