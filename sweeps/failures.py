@@ -220,6 +220,15 @@ def next_try(last: Try, batch_size: int, cores: float) -> Try | None:
     return Try(last.cpus, last.gpus, size, (*last.tried, f"micro-batches of {size}"))
 
 
+def tried_text(tried: Sequence[str]) -> str:
+    """Return what was tried as the end of a reason; empty where nothing was.
+
+    >>> tried_text(["a whole GPU", "micro-batches of 16"])
+    ' Tried before it failed: a whole GPU; micro-batches of 16.'
+    """
+    return f" Tried before it failed: {'; '.join(tried)}." if tried else ""
+
+
 def has_whole_share(last: Try, cores: float) -> bool:
     """Tell whether the trial has no neighbours any more that could take its memory."""
     return last.gpus >= 1 or (last.gpus == 0 and last.cpus >= cores)

@@ -5,13 +5,14 @@ Letters: b batch, s side in pixels, n images of a split.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -149,18 +150,23 @@ class ImageSource:
     ) -> Generator[Answer]:
         """Yield what a network in evaluation mode makes of the images, some at a time, in order; close it when done.
 
+        Where the memory does not suffice for as many as are answered best, it is half as many from then on.
+
         Args:
             network: takes normalised images, float32 [b, 3, s, s].
             rows: int64 [n], of the pack.
             precision: of its arithmetic.
             view: the epoch's changes; None for the images as they are.
         """
-        parts = batches(len(rows), answering_batch(self.device, self.side))
+        size = answering_batch(self.device, self.side)
+        parts = batches(len(rows), size)
         with closing(self.stream([rows[positions] for positions in parts], view)) as stream:
             for images in stream:
-                with torch.inference_mode(), autocast(self.device, precision):
-                    answer = network(images)
-                yield answer
+                while len(images):
+                    with torch.inference_mode(), autocast(self.device, precision):
+                        answer, size = halved(partial(_first, network, images), size)
+                    yield answer
+                    images = images[size:]
 
     @cached_property
     def _on_gpu(self) -> Tensor | None:
@@ -232,6 +238,26 @@ def answering_batch(device: torch.device, side: int) -> int:
     """Return how many images of ``side`` pixels a network that does not train answers at a time, at least 1."""
     pixels = torch.get_num_threads() * ANSWERED_PIXELS if device.type == "cpu" else GPU_ANSWERED_PIXELS
     return max(1, pixels // side**2)
+
+
+def _first(network: Callable[[Tensor], Answer], images: Tensor, count: int) -> Answer:
+    return network(images[:count])
+
+
+def halved(compute: Callable[[int], Made], count: int, least: int = 1) -> tuple[Made, int]:
+    """Return ``compute(count)``, and the count: half of it where memory does not suffice, again and again.
+
+    Raises:
+        RuntimeError, MemoryError: it does not suffice for ``least`` either, or something else is wrong.
+    """
+    while True:
+        try:
+            return compute(count), count
+        except (RuntimeError, MemoryError) as error:
+            if count <= least or not is_lack_of_memory(error):
+                raise
+        torch.cuda.empty_cache()  # what the error held is free only now
+        count = max(least, math.ceil(count / 2))
 
 
 def _block(device: torch.device, count: int, side: int) -> int:
