@@ -6,7 +6,8 @@ the trial ran through or was resumed there, and whether its features were cached
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -27,6 +28,18 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(seed, *purpose))
 
 
+@contextmanager
+def drawing(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Draw weights on the CPU for one purpose of the trial's seed; all global generators are as before afterwards.
+
+    ``torch.manual_seed`` would seed those of GPUs too. They would stay so, and a network that is built amid an epoch
+    would change the dropout of the rest of it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derived_seed(seed, *purpose))
+        yield
+
+
 def seed_epoch(seed: int, epoch: int) -> None:
     """Seed torch's global generators (dropout, stochastic depth) for one epoch."""
     torch.manual_seed(derived_seed(seed, "epoch", epoch))
@@ -35,11 +48,12 @@ def seed_epoch(seed: int, epoch: int) -> None:
 def make_deterministic() -> None:
     """Ask torch for the same numbers on the same machine.
 
-    On a CPU that holds for an equal number of threads. On a GPU, cuBLAS needs its workspace setting before it starts,
-    and the few kernels without a deterministic version only warn.
+    On a CPU that holds for an equal number of threads. On a GPU the few kernels without a deterministic version only
+    warn, and cuBLAS has its setting from ``carcls.training.images.pick_device``. There fp32 is float32 in convolutions
+    as well, which PyTorch would round to the 10 bits of TF32: as served on a CPU, and as folding compares.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time for nothing
     # As use_deterministic_algorithms(True, warn_only=True), which also loads PyTorch's compiler, for a second or two.
     torch.set_deterministic_debug_mode("warn")

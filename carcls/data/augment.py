@@ -152,7 +152,8 @@ def _jitter(images: Tensor, draws: Tensor, amount: float) -> Tensor:
     Each is linear in the pixels, so the three together are one 3 × 3 matrix and one shift for each image.
     """
     brightness, contrast, saturation = (1 + (2 * draws - 1) * amount)[:, :, None, None].unbind(dim=1)  # each [b, 1, 1]
-    luma = images.new_tensor(LUMA)
+    # Filled where it is used: a GPU would be waited for while three numbers are copied to it.
+    luma = torch.cat([images.new_full((1,), share) for share in LUMA])
     gray = luma.expand(3, 3)  # sends a colour to its gray in all three channels
     matrices = contrast * brightness * (saturation * torch.eye(3, device=images.device) + (1 - saturation) * gray)
     # A gray has no saturation to change: what contrast adds stays as it is.

@@ -14,13 +14,12 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from carcls.catalog import IMAGENET_MEAN, IMAGENET_STD, TIMM_PREFIX, Colour, find_backbone
 from carcls.config import Pooling
 from carcls.errors import InputError
-from carcls.seeding import derived_seed
+from carcls.seeding import drawing
 
 StagePaths = tuple[tuple[str, tuple[str, ...]], ...]
 
@@ -114,8 +113,7 @@ def build_backbone(name: str, seed: int = 0) -> Backbone:
     check_timm_name(record.model)
     import timm.data
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "backbone"))
+    with drawing(seed, "backbone"):
         body, takes_any_size = _build_body(record.model, record.options)
     settings = timm.data.resolve_model_data_config(body)
     return Backbone(

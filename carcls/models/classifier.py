@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from carcls.catalog import find_backbone
@@ -14,7 +12,7 @@ from carcls.models.backbones import Backbone, build_backbone
 from carcls.models.scratch import build_scratch, he_initialise
 from carcls.models.state import load_weights
 from carcls.models.weights import WeightsSource, resolve_weights
-from carcls.seeding import derived_seed
+from carcls.seeding import drawing
 
 
 class Dropout(nn.Dropout):
@@ -52,12 +50,11 @@ class Classifier(nn.Module):
         logits: torch.Tensor = self.head(self.dropout(embeddings))
         return logits
 
-    def answer(self, embeddings: torch.Tensor) -> NDArray[np.float32]:
+    def answer(self, embeddings: torch.Tensor) -> torch.Tensor:
         """Return logits [b, c] of embeddings float32 [b, d] in evaluation mode, in which everything is left."""
         self.eval()
         with torch.inference_mode():
-            logits = self.classify(embeddings)
-        return np.asarray(logits.float().cpu().numpy())
+            return self.classify(embeddings)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits [b, c]."""
@@ -95,8 +92,7 @@ def build_classifier(config: TrialConfig, classes: int, backbone: Backbone | Non
         WeightsError: the weights cannot be had, or do not fit.
     """
     backbone = backbone or build_backbone_of(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(config.seed, "head"))
+    with drawing(config.seed, "head"):
         classifier = Classifier(backbone, config.dropout, classes)
         if config.backbone == SCRATCH:
             he_initialise(classifier.head)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from carcls.architecture import Architecture, architecture_of
 from carcls.config import SCRATCH, Stem, TrialConfig
 from carcls.models.backbones import Backbone
-from carcls.seeding import derived_seed
+from carcls.seeding import drawing
 
 
 class Block(nn.Module):
@@ -81,8 +80,7 @@ def build_scratch(config: TrialConfig) -> Backbone:
         InputError: the images are too small for it.
     """
     shape = architecture_of(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(config.seed, "backbone"))
+    with drawing(config.seed, "backbone"):
         body = ScratchNetwork(shape)
         for module in body.modules():
             he_initialise(module)

@@ -23,7 +23,7 @@ from carcls.config import digest_of
 from carcls.models.backbones import Backbone
 from carcls.models.folding import folded
 from carcls.stages import StageStore, note_made
-from carcls.training.images import ImageSource, NumberFormat, View
+from carcls.training.images import ImageSource, NumberFormat, View, fetched
 
 FEATURES, FEATURES_VERSION = "features", 3
 PART_KIND = "embedding-parts"
@@ -95,9 +95,9 @@ class Embedder:
     def _embed(self, rows: NDArray[np.int64], embed: Embed, view: View | None, folder: Path) -> None:
         start, network = time.perf_counter(), partial(embed, self._folded)
         with closing(self._source.through(network, rows, self.precision, view)) as batches:
-            found = [{name: part.float().cpu().numpy() for name, part in each.items()} for each in batches]
-        for name in found[0]:
-            np.save(folder / f"{name}.npy", np.concatenate([each[name] for each in found]))
+            found = fetched(batches)
+        for name, embeddings in found.items():
+            np.save(folder / f"{name}.npy", embeddings)
         (folder / _SECONDS).write_text(repr(time.perf_counter() - start), encoding="utf-8")
         note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
 

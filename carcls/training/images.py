@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -57,6 +57,9 @@ def pick_device() -> torch.device:
     """
     share = held_gpus()
     if share != 0 and torch.cuda.is_available():
+        # Read once, when cuBLAS starts; without it equal products may differ (NVIDIA's cuBLAS, "Results
+        # reproducibility").
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if share is not None:  # of a whole one, too: the trial before in this process may have had a part
             torch.cuda.set_per_process_memory_fraction(min(1.0, share))
         return torch.device("cuda")
@@ -124,22 +127,40 @@ class ImageSource:
 
     def batch(self, rows: NDArray[np.int64], view: View | None = None) -> Tensor:
         """Return normalised images, float32 [b, 3, s, s] in channels_last order, changed as the view says."""
-        return self._prepare(self._read(rows), rows, view)
+        return self._prepare(self._read(rows).to(self.device), self._draw(rows, view), view)
 
     def stream(self, parts: Sequence[NDArray[np.int64]], view: View | None = None) -> Generator[Tensor]:
         """Yield ``batch(rows, view)`` for each of ``parts``, made while the one before is used; close it when done.
 
         On a CPU up to two threads make whole batches. For a GPU one only reads them into pinned memory, and nothing at
-        all when the pixels are on the GPU: the GPU does the rest, and nobody waits for it.
+        all when the pixels are on the GPU: the GPU does the rest, several small batches at a time, and nobody waits
+        for it.
         """
         if self.device.type == "cpu":
             yield from preloaded(lambda rows: self.batch(rows, view), parts, min(AHEAD, torch.get_num_threads()))
-        elif self._on_gpu is not None:
-            yield from (self.batch(rows, view) for rows in parts)
-        else:
-            with closing(preloaded(self._read, parts)) as read:
-                for rows, raw in zip(parts, read, strict=True):
-                    yield self._prepare(raw, rows, view)
+        elif parts:
+            yield from self._stream_to_gpu(grouped(parts, answering_batch(self.device, self.side)), view)
+
+    def _stream_to_gpu(self, groups: Sequence[Sequence[NDArray[np.int64]]], view: View | None) -> Generator[Tensor]:
+        """Yield as ``stream``. What is copied from memory that is not pinned waits for the GPU: once, for all of it."""
+        wanted = [np.concatenate(group) for group in groups]
+        draws = self._draw(np.concatenate(wanted), view)
+        with closing(self._raw(wanted)) as read:
+            first = 0
+            for group, raw in zip(groups, read, strict=True):
+                drawn = None if draws is None else draws[first : first + len(raw)]
+                images = self._prepare(raw.to(self.device, non_blocking=True), drawn, view)
+                yield from torch.split(images, [len(rows) for rows in group])
+                first += len(raw)
+
+    def _raw(self, wanted: Sequence[NDArray[np.int64]]) -> Generator[Tensor]:
+        """Yield the pixels of each, uint8 [b, s, s, 3], on the GPU or pinned for it."""
+        if self._on_gpu is None:
+            yield from preloaded(self._read, wanted)
+            return
+        places = torch.from_numpy(np.concatenate(wanted)).to(self.device)
+        for rows in torch.split(places, [len(rows) for rows in wanted]):
+            yield self._on_gpu.index_select(0, rows)
 
     def through(
         self,
@@ -176,6 +197,7 @@ class ImageSource:
         """
         if self.device.type != "cuda":
             return None
+        torch.cuda.empty_cache()  # what an earlier trial of this process has left is free
         free, total = torch.cuda.mem_get_info(self.device)
         allowed = torch.cuda.get_per_process_memory_fraction(self.device) * total
         if self.pixels.nbytes > PACK_SHARE * min(free, allowed):
@@ -186,26 +208,34 @@ class ImageSource:
             resident[block] = torch.from_numpy(np.ascontiguousarray(self.pixels[block]))
         return resident
 
-    def _read(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return pixels, uint8 [b, s, s, 3]: on the GPU, pinned for it, or in memory."""
-        if self._on_gpu is not None:
-            return self._on_gpu.index_select(0, torch.from_numpy(rows).to(self.device))
-        raw = torch.from_numpy(np.ascontiguousarray(self.pixels[rows]))
-        return raw.pin_memory() if self.device.type == "cuda" else raw
+    @cached_property
+    def _colours(self) -> Tensor:
+        """Mean and std, float32 [2, 3, 1, 1]."""
+        return torch.tensor([self.mean, self.std], device=self.device)[:, :, None, None]
 
-    def _prepare(self, raw: Tensor, rows: NDArray[np.int64], view: View | None) -> Tensor:
-        """Return uint8 [b, s, s, 3] as ``batch`` does."""
-        raw = raw.to(self.device, non_blocking=True)
+    def _read(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return pixels in memory, uint8 [b, s, s, 3]; pinned where they go to a GPU."""
+        shape = (len(rows), *self.pixels.shape[1:])
+        raw = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        np.take(self.pixels, rows, axis=0, out=raw.numpy(), mode="clip")  # "raise" would take them twice
+        return raw
+
+    def _draw(self, rows: NDArray[np.int64], view: View | None) -> Tensor | None:
+        """Return the numbers that decide what the view does to the images, float32 [b, DRAWS]."""
+        if view is None:
+            return None
+        return draw_view(torch.from_numpy(rows), len(self.pixels), view.seed, view.epoch).to(self.device)
+
+    def _prepare(self, raw: Tensor, draws: Tensor | None, view: View | None) -> Tensor:
+        """Return uint8 [b, s, s, 3] on the device as ``batch`` does."""
         count, side = raw.shape[:2]
         images = torch.empty((count, 3, side, side), device=self.device, memory_format=torch.channels_last)
-        mean, std = (torch.tensor(colour, device=self.device)[:, None, None] for colour in (self.mean, self.std))
-        if view is not None:
-            draws = draw_view(torch.from_numpy(rows), len(self.pixels), view.seed, view.epoch).to(self.device)
+        mean, std = self._colours
         size = _block(self.device, count, side)
         for block in (slice(start, start + size) for start in range(0, count, size)):
             # In planes, which is what the passes want.
             planes = raw[block].permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-            if view is not None:
+            if view is not None and draws is not None:
                 planes = augment(planes, draws[block], view.augmentation)
             images[block] = planes.sub_(mean).div_(std)
         return images
@@ -232,6 +262,34 @@ def batches(count: int, size: int, order: Tensor | None = None) -> Iterator[NDAr
         if order is not None and len(batch) == 1 and size > 1 and count > 1:
             return
         yield batch
+
+
+def grouped(parts: Sequence[NDArray[np.int64]], most: int) -> list[list[NDArray[np.int64]]]:
+    """Return the parts in groups of neighbours, of at most so many positions; what is longer stands alone.
+
+    >>> [[len(part) for part in group] for group in grouped([np.arange(n) for n in (2, 2, 1, 5, 3)], 4)]
+    [[2, 2], [1], [5], [3]]
+    """
+    groups: list[list[NDArray[np.int64]]] = []
+    room = 0
+    for part in parts:
+        if not groups or len(part) > room:
+            groups.append([])
+            room = most
+        groups[-1].append(part)
+        room -= len(part)
+    return groups
+
+
+def fetched(answers: Iterable[Mapping[str, Tensor]]) -> dict[str, NDArray[np.float32]]:
+    """Return what a network made, batch after batch, put together in memory: float32 [n, …] by name.
+
+    A GPU is waited for once, after the last batch; each is copied to pinned memory when it is done.
+    """
+    found = [{name: part.float().to("cpu", non_blocking=True) for name, part in each.items()} for each in answers]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.current_stream().synchronize()
+    return {name: np.concatenate([each[name].numpy() for each in found]) for name in found[0]}
 
 
 def answering_batch(device: torch.device, side: int) -> int:

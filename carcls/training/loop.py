@@ -28,7 +28,7 @@ from carcls.models.folding import folded
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches
+from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches, fetched, grouped
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
 from carcls.unfreezing import unfrozen_stages
 
@@ -37,6 +37,8 @@ WORTH_FOLDING = 200
 SINGLE_PIXELS = 64
 """Side of images of which the maps of most networks have more than one place, which is enough for BatchNorm."""
 STEPS_BETWEEN_CHECKS = 20
+SENT_BYTES = 2**28
+"""Of cached features, that are copied to a GPU at a time."""
 SECONDS_BETWEEN_HEADS = 2.0
 """A head on cached features trains faster than its checkpoint is brought to the disk; so much of it may be lost."""
 
@@ -68,6 +70,8 @@ class Trainer:
     features: Callable[[NDArray[np.int64], View | None], NDArray[np.float32]] | None
     optimizer: Optimizer = field(init=False)
     progress: TrainingProgress = field(init=False)
+    _validated: Tensor | None = field(init=False, default=None)
+    """Embeddings of the validation images on the device, as long as the backbone is frozen."""
 
     def __post_init__(self) -> None:
         self.optimizer = build_optimizer(self.classifier, self.config)
@@ -129,16 +133,17 @@ class Trainer:
         count, size = len(self.train), self.config.batch_size
         order = torch.randperm(count, generator=generator(self.config.seed, "order", epoch))
         all_batches = list(batches(count, size, order))
-        labels = torch.from_numpy(self.labels[self.train])
         seed_epoch(self.config.seed, epoch)
         total = torch.zeros((), device=self.images.device)
         all_parts = [micro_batches(self.config, batch) for batch in all_batches]
-        with closing(self._embeddings(epoch, [part for parts in all_parts for part in parts])) as embedded:
+        in_order = [part for parts in all_parts for part in parts]
+        labelled = iter(self._labels(in_order))
+        with closing(self._embeddings(epoch, in_order)) as embedded:
             for index, (batch, parts) in enumerate(zip(all_batches, all_parts, strict=True)):
                 step = epoch * len(all_batches) + index
                 set_learning_rates(self.optimizer, lr_factor(self.config, step, len(all_batches)))
-                pairs = zip(parts, embedded, strict=False)  # takes no more than the batch's parts
-                total += self._step(((found, labels[part].to(self.images.device)) for part, found in pairs), len(batch))
+                taken = zip(parts, embedded, labelled, strict=False)  # no more than the batch's parts
+                total += self._step(((found, labels) for _, found, labels in taken), len(batch))
                 if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
                     self._check(total, epoch, index)
         return float(total / len(all_batches))
@@ -170,12 +175,20 @@ class Trainer:
                 "lower the learning rates or set clip_norm."
             )
 
+    def _labels(self, parts: list[NDArray[np.int64]]) -> tuple[Tensor, ...]:
+        """Return the labels of each part, int64 [p]; a GPU, which each copy waits for, gets all of them at once."""
+        labels = torch.from_numpy(self.labels[self.train[np.concatenate(parts)]]).to(self.images.device)
+        return torch.split(labels, [len(part) for part in parts])
+
     def _embeddings(self, epoch: int, parts: list[NDArray[np.int64]]) -> Generator[Tensor]:
         """Yield the embeddings of each part, float32 [b, d]: looked up, or computed by the backbone."""
         frozen = self._frozen(epoch)
         if frozen and self.features is not None:
             cached = self.features(self.train, self._view(epoch))
-            yield from (torch.from_numpy(cached[positions]).to(self.images.device) for positions in parts)
+            most = 1 if self.images.device.type == "cpu" else SENT_BYTES // cached[:1].nbytes
+            for group in grouped(parts, most):
+                found = torch.from_numpy(cached[np.concatenate(group)]).to(self.images.device)
+                yield from torch.split(found, [len(part) for part in group])
             return
         rows = [self.train[positions] for positions in parts]
         with closing(self.images.stream(rows, self._view(epoch))) as stream, self._one_image_refused():
@@ -207,8 +220,11 @@ class Trainer:
         if not len(self.validation):
             return np.zeros((0, self.classifier.head.out_features), np.float32)
         if self._frozen(epoch) and self.features is not None:
-            embeddings = self.features(self.validation, None)
-            return self.classifier.answer(torch.from_numpy(np.array(embeddings)).to(self.images.device))
+            if self._validated is None:
+                embeddings = np.array(self.features(self.validation, None))  # [n, d]
+                self._validated = torch.from_numpy(embeddings).to(self.images.device)
+            return self.classifier.answer(self._validated).cpu().numpy()
+        self._validated = None
         return image_logits(self.classifier, self.images, self.validation, self.precision)
 
 
@@ -232,4 +248,4 @@ def image_logits(
     classifier.eval()
     backbone = folded(classifier.backbone, images.side) if len(rows) >= WORTH_FOLDING else classifier.backbone
     with closing(images.through(backbone, rows, precision)) as found:
-        return np.concatenate([classifier.answer(embeddings.float()) for embeddings in found])
+        return fetched({"logits": classifier.answer(embeddings.float())} for embeddings in found)["logits"]

@@ -100,8 +100,9 @@ def _probe(config: TrialConfig, device: torch.device, frozen: bool) -> dict[str,
         images = images.contiguous(memory_format=torch.channels_last)
         return fastest_of(lambda precision: _step_seconds(backbone, images, precision))
 
-    # Dropout inside a backbone draws from the global generators. A trial that will take bf16 may lack memory for fp32.
-    with torch.random.fork_rng():
+    # Dropout inside a backbone draws from the global generators; of those of GPUs, only from this one's.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        # A trial that will take bf16 may lack the memory for its batch in fp32.
         fastest, count = halved(measure, count, least=1 if frozen else 2)
     milliseconds = {name: 1000 * value / count for name, value in fastest.items()}
     return {"precision": faster(fastest), "milliseconds_per_image": milliseconds}
@@ -210,7 +211,7 @@ def _measure_costs(
     def seconds() -> float:
         start = time.perf_counter()
         for embeddings in images.through(classifier.backbone, rows, precision):
-            _ = classifier.answer(embeddings.float()) if classes else embeddings.float().cpu()
+            _ = (classifier.answer(embeddings.float()) if classes else embeddings.float()).cpu()
         return time.perf_counter() - start
 
     _, *found = [seconds() for _ in range(1 + BATCHES)]
