@@ -5,12 +5,11 @@ Letters: b batch, s side in pixels, n images of a split.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, TypeVar
@@ -20,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from carcls.config import TrialConfig
 from carcls.data.augment import Augmentation, augment, draw_view
-from carcls.errors import NoDevice, OutOfMemory
-from carcls.machine import held_gpus, is_lack_of_memory
+from carcls.errors import NoDevice
+from carcls.machine import held_gpus
+from carcls.training.memory import halved
 
 NumberFormat = Literal["fp32", "bf16"]
 Answer = TypeVar("Answer")
@@ -83,26 +82,6 @@ def _why_no_gpu() -> str:
 def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
     """Return the context in which the backbone runs."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-@contextmanager
-def memory_errors_named(config: TrialConfig) -> Iterator[None]:
-    """Turn a lack of memory, in any words, into a failure that says what to change.
-
-    Raises:
-        OutOfMemory: the body ran out of the memory of the GPU or of the machine.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_lack_of_memory(error):
-            raise
-        torch.cuda.empty_cache()
-        whose = "machine" if isinstance(error, MemoryError) or "CPUAllocator" in str(error) else "GPU"
-        raise OutOfMemory(
-            f"out of the {whose}'s memory at batch_size {config.batch_size} and image_size {config.image_size}; "
-            f"lower one of them, or give each trial more of the {whose}."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -300,22 +279,6 @@ def answering_batch(device: torch.device, side: int) -> int:
 
 def _first(network: Callable[[Tensor], Answer], images: Tensor, count: int) -> Answer:
     return network(images[:count])
-
-
-def halved(compute: Callable[[int], Made], count: int, least: int = 1) -> tuple[Made, int]:
-    """Return ``compute(count)``, and the count: half of it where memory does not suffice, again and again.
-
-    Raises:
-        RuntimeError, MemoryError: it does not suffice for ``least`` either, or something else is wrong.
-    """
-    while True:
-        try:
-            return compute(count), count
-        except (RuntimeError, MemoryError) as error:
-            if count <= least or not is_lack_of_memory(error):
-                raise
-        torch.cuda.empty_cache()  # what the error held is free only now
-        count = max(least, math.ceil(count / 2))
 
 
 def _block(device: torch.device, count: int, side: int) -> int:

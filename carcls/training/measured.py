@@ -30,7 +30,8 @@ from carcls.models.classifier import Classifier, build_network
 from carcls.models.folding import folded
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, note_made, write_json
-from carcls.training.images import ImageSource, NumberFormat, answering_batch, autocast, halved, pick_device
+from carcls.training.images import ImageSource, NumberFormat, answering_batch, autocast, pick_device
+from carcls.training.memory import halved
 from carcls.unfreezing import stays_frozen
 
 PRECISION, PRECISION_VERSION = "precision", 3

@@ -28,9 +28,10 @@ from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
 from carcls.training.embeddings import PART, Embedder, frozen_features
-from carcls.training.images import ImageSource, NumberFormat, answering_batch, memory_errors_named, pick_device
+from carcls.training.images import ImageSource, NumberFormat, answering_batch, pick_device
 from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
+from carcls.training.memory import memory_errors_named
 from carcls.unfreezing import unfrozen_stages
 
 KIND = "training"

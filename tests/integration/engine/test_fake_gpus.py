@@ -125,11 +125,19 @@ def test_trials_fill_gpus_by_any_share(fake_cards: FakeCards, tmp_path: Path, co
         assert_filled(fake_cards, tmp_path / "sweep", count, share)
 
 
-FORMS = [(1, "0,1"), (2, " 1 , 0"), (2, "0,7,1"), (2, "GPU-b"), (2, "GPU-b,GPU-a"), (2, "MIG-2,MIG-1"), (1, "-1")]
+FORMS = [
+    (1, "NoDevFiles"),
+    (1, "0,1"),
+    (2, " 1 , 0"),
+    (2, "0,7,1"),
+    (2, "GPU-b"),
+    (2, "GPU-b,GPU-a"),
+    (2, "MIG-2,MIG-1"),
+]
 SLOW_FORMS = [pytest.param(*form, marks=pytest.mark.slow) for form in FORMS]
 
 
-@pytest.mark.parametrize(("count", "listed"), [(2, "MIG-2,MIG-1,GPU-b"), (1, "NoDevFiles"), *SLOW_FORMS])
+@pytest.mark.parametrize(("count", "listed"), [(2, "MIG-2,MIG-1,GPU-b"), *SLOW_FORMS])
 def test_ray_gives_the_gpus_that_carsweep_counts(
     fake_cards: FakeCards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, listed: str
 ) -> None:

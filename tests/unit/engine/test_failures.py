@@ -24,7 +24,7 @@ from carcls.models.classifier import build_classifier
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.images import memory_errors_named
+from carcls.training.memory import memory_errors_named
 from carcls.training.optim import build_optimizer
 from sweeps.engine.halt import Halt
 from sweeps.engine.recovery import Recovery, Running
