@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c requirements.lock
 CODE := carcls sweeps tests $(wildcard benchmarks)
 
-.PHONY: help run test test-slow bench lint clean
+.PHONY: help run test test-slow test-gpu bench lint clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: $(VENV)/.installed-test ## Install with the test extras, then run the suit
 
 test-slow: $(VENV)/.installed-test ## Run the tests that take minutes or need real data
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-gpu: $(VENV)/.installed-test ## Run the tests of what trials do on a GPU, where there is one
+	$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 bench: $(VENV)/.installed ## Measure the short set of benchmarks against a hand-written sweep (ARGS="--full …")
 	$(BIN)/python benchmarks/run.py $(ARGS)

@@ -1,10 +1,11 @@
 """What an epoch of fine-tuning takes beyond the arithmetic of the network.
 
-    python benchmarks/epoch.py [--short] [--json FILE] [--backbone efficientnet_lite0] [--size 128] [--batch 32]
+    python benchmarks/epoch.py [--short] [--json FILE] [--backbone NAME] [--size 128] [--batch 32] [--steps N]
 
 One side is an epoch of carsweep's training: batches from the pack with full augmentation, learning rates, loss, checks.
 The other is a bare loop of forward, backward and step over one batch of random numbers that lies in memory: same
 network, batch, number format, optimizer and number of steps. Both run in turns; the value is the median of the ratios.
+On a GPU an epoch has 60 steps, since those of few steps end before the first batches have been prepared.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ def main() -> None:
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, help="of an epoch")
     arguments = parser.parse_args()
     rounds, steps = (5, 3) if arguments.short else (15, 6)
+    steps = arguments.steps or (60 if pick_device().type == "cuda" else steps)
     config = TrialConfig(
         backbone=arguments.backbone,
         weights="random",
@@ -82,13 +85,25 @@ def main() -> None:
 
 def training_epoch(config: TrialConfig, steps: int, precision: NumberFormat, place: Path) -> Run:
     """Return what trains for an epoch of ``steps`` batches as a trial does, and says how many seconds that took."""
+    trainer = trainer_of(config, steps, precision, place)
+
+    def run() -> float:
+        start = time.perf_counter()
+        trainer.run_epoch(0)
+        return time.perf_counter() - start
+
+    return run
+
+
+def trainer_of(config: TrialConfig, steps: int, precision: NumberFormat, place: Path) -> Trainer:
+    """Return what trains as a trial does, on ``steps`` batches of random pixels that lie in a file of ``place``."""
     count, side = steps * config.batch_size, config.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     np.save(place / "pixels.npy", pixels)
     classifier = _classifier(config)
     backbone = classifier.backbone
     rows = np.arange(count)
-    trainer = Trainer(
+    return Trainer(
         config=config,
         classifier=classifier,
         images=ImageSource(np.load(place / "pixels.npy", mmap_mode="r"), backbone.mean, backbone.std, pick_device()),
@@ -98,13 +113,6 @@ def training_epoch(config: TrialConfig, steps: int, precision: NumberFormat, pla
         precision=precision,
         features=None,
     )
-
-    def run() -> float:
-        start = time.perf_counter()
-        trainer.run_epoch(0)
-        return time.perf_counter() - start
-
-    return run
 
 
 def bare_epoch(config: TrialConfig, steps: int, precision: NumberFormat) -> Run:

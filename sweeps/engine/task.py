@@ -17,8 +17,9 @@ import ray
 
 from carcls.errors import OutOfMemory, TrialFailure
 from carcls.stages import StageStore
-from sweeps.engine.resources import Process, Share, trial_resources
+from sweeps.engine.resources import Process, Share
 from sweeps.engine.session import RaySession
+from sweeps.engine.shares import share_of
 from sweeps.engine.worker import free_gpu_memory, load_data, take_share
 from sweeps.failures import Try, failure_of, is_broken_device, next_try, tried_text
 
@@ -41,6 +42,7 @@ class Work:
         images: that an epoch goes through, by which slow trials are distinguished from those that hang.
         runner: ``module:function`` with the signature of ``carcls.families.run_trial``.
         loader: ``module:function`` that reads the dataset file.
+        prober: ``module:function`` that ``sweeps.engine.probing`` measures, which says what it returns.
     """
 
     spec: SweepSpec
@@ -51,6 +53,7 @@ class Work:
     images: int = 0
     runner: str = "carcls.families:run_trial"
     loader: str = "carcls.data.dataset:Dataset.load"
+    prober: str = "carcls.training.shared:steps"
 
     def as_order(self) -> dict[str, Any]:
         """Return what the orders of all trials share (see ``sweeps.engine.worker.run_order``), as JSON can hold it.
@@ -96,7 +99,7 @@ def run_task(
         OSError: its process died again and again.
     """
     session, deaths = work.session, 0
-    share = trial_resources(work.spec, *session.connect(work.folder / "ray.log"))
+    share = share_of(work.spec, work.stages, session.connect(work.folder / "ray.log"))
     given = Try(share.cpus, share.gpus)
     while True:
         process = _process_with(session, given)

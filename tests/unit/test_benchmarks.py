@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -281,3 +284,55 @@ def test_the_runner_leaves_out_what_is_not_there(monkeypatch: pytest.MonkeyPatch
     assert run.command_of(only_full, "short", None) is None
     words = run.command_of(only_full, "full", Path("cars"))
     assert words == ["benchmarks/starts.py", "--data", "cars", "--runs", "9"]
+
+
+def test_the_parts_on_a_card_are_listed_with_what_they_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part has a function with a description of one line; what is not there would not be found on the card."""
+    gpu, part = load("gpu", monkeypatch), load("gpu_part", monkeypatch)
+    described = {name: part.description_of(name, module) for name, module in gpu.PARTS.items()}
+    assert len(described) == 16
+    assert all(line.endswith(".") and len(line) < 120 for line in described.values()), described
+
+
+def test_a_part_prints_one_json_object(tmp_path: Path) -> None:
+    """Without a GPU a part that needs none is measured on tiny sizes, and one that needs it says so; neither fails."""
+    words = [sys.executable, str(BENCHMARKS / "gpu.py"), "--device", "cpu", "--part", "neighbours", "--part", "pack"]
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)}
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment, check=True)
+    measured, skipped = (json.loads(line) for line in done.stdout.splitlines())
+    assert {"part", "device", "card", "torch", "cuda", "seconds", "figures", "claims", "error"} <= set(measured)
+    assert [claim["ok"] for claim in measured["claims"]] == [True] * 3
+    assert all({"what", "ok", "value", "target"} == set(claim) for claim in measured["claims"])
+    assert (skipped["skipped"], skipped["figures"]) == ("needs a GPU: not run", {})
+
+
+def test_a_part_that_fails_keeps_what_it_measured_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its object has what it had written until then and why it ended; what it has left running is ended and counted."""
+    gpu = load("gpu", monkeypatch)
+    code = """
+import subprocess, sys
+def failing(part):
+    part.figures(one=1)
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    raise ZeroDivisionError("oh")
+"""
+    (tmp_path / "failing_part.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(gpu.PARTS, "failing", "failing_part")
+    monkeypatch.setattr(gpu, "PATIENCE", 0.2)
+    found = gpu.run("failing", "cpu", None, limit=300.0)
+    assert found["figures"] == {"one": 1}
+    assert found["error"].endswith("ZeroDivisionError: oh")
+    (claim,) = found["claims"]
+    assert (claim["ok"], len(claim["value"])) == (False, 1)
+    assert gpu.processes_of(f"gpu-{os.getpid()}-failing", 5.0) == []
+
+
+def test_a_part_is_ended_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has not even begun by then says so, and nothing of it is left."""
+    gpu = load("gpu", monkeypatch)
+    found = gpu.run("placement", "cpu", None, limit=0.1)
+    assert found["error"].startswith("ended at its limit of 0.1 s")
+    assert gpu.processes_of(f"gpu-{os.getpid()}-placement", 5.0) == []

@@ -1,0 +1,269 @@
+"""Parts of benchmarks/gpu.py that run sweeps: real processes of Ray, real trainings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from commands import carsweep, plain_tune, sweep
+from endings import SETTINGS
+from gpu_part import Part, memory_used, on_a_gpu
+from gpu_trial import SIZE, most_at_once, sweep_of
+from side_by_side import FASTER, Contest, spec_of, words_of
+from soak import pids_of, title
+
+from carcls.data.config import DataConfig
+from carcls.data.dataset import prepare_dataset
+from carcls.machine import usable_cores, visible_gpus
+from carcls.stages import StageStore
+from carcls.training.trained import HISTORY, KIND, PREDICTIONS, read_history
+from sweeps.engine.engine import EngineResult
+from sweeps.engine.session import RaySession
+
+_GIVEN_BACK_MIB = 64
+_SETTINGS = ("backbone=efficientnet_lite0", "experiments=[]", "unfreezing=full", "early_stopping.enabled=false")
+_TINY = (*(setting for setting in SETTINGS if not setting.startswith("epochs")), "early_stopping.enabled=false")
+
+
+def sweep_alone(
+    part: Part, does: dict[str, Any], **changes: Any
+) -> tuple[EngineResult, list[dict[str, Any]], list[str]]:
+    """Do what ``gpu_trial.sweep_of`` does, with a Ray and a store of the sweep's own."""
+    folder = Path(tempfile.mkdtemp(dir=part.place)) / "sweep"
+    data = prepare_dataset(DataConfig(path=str(part.cars.folder)), StageStore(part.place / "splitting"), SIZE)
+    with RaySession() as session:
+        return sweep_of(folder, part.device, data, session, does, **changes)
+
+
+@on_a_gpu
+def ladder(part: Part) -> None:
+    """A trial with a quarter of the GPU asks for 0.4 of its memory: it is refused, and tried again with more."""
+    result, notes, said = sweep_alone(part, {"allocate": 0.4}, trials=3, gpus_per_trial=0.25)
+    begun, ended = ([n["held"] for n in notes if n["event"] == event] for event in ("begin", "end"))
+    part.figures(held_at_the_beginning=begun, held_at_the_end=ended, said=said)
+    part.claim("a quarter refuses", 0.25 in begun and 0.25 not in ended, begun)
+    part.claim("a half is enough", set(ended) == {0.5}, ended)
+    fractions = [n["fraction"] for n in notes if n["event"] == "end"]
+    part.claim("the part of the memory is enforced", all(abs(f - 0.5) < 1e-6 for f in fractions), fractions)
+    part.claim("all trials are complete", *_complete(result.records))
+
+
+def assert_(part: Part) -> None:
+    """A CUDA error breaks a trial's process (on a CPU: it dies): another takes its place, and all trials complete."""
+    does, gpus = ({"die": 1}, 0.0) if part.tiny else ({"assert": 1}, 1.0)
+    result, notes, said = sweep_alone(part, does, trials=3, gpus_per_trial=gpus, concurrency=1)
+    broken, *others = [n["pid"] for n in notes if n["event"] == "begin"]
+    part.figures(broken=broken, others=others, said=said)
+    part.claim("the broken process runs no other trial", broken not in others, [broken, *others])
+    part.claim("all trials are complete", *_complete(result.records))
+
+
+@on_a_gpu
+def quarantine(part: Part) -> None:
+    """Trials break the only GPU again and again: it is never put out of use, and the sweep stops with the reason."""
+    result, notes, said = sweep_alone(part, {"assert": 99}, trials=6, gpus_per_trial=0.5)
+    part.figures(tries=len(notes), said=said, statuses=_complete(result.records)[1])
+    part.claim("the sweep stops with the reason", "on the last GPU that is in use" in result.stopped, result.stopped)
+    part.claim("the GPU is not put out of use", not any("does not use it" in sentence for sentence in said), said)
+
+
+def placement(part: Part) -> None:
+    """Trials with a whole GPU, a half, a quarter and none: where they compute, how many at once, with which memory."""
+    for share in (0.0,) if part.tiny else (1.0, 0.5, 0.25, 0.0):
+        at_once = min(round(1 / share) if share else 2, usable_cores())
+        size = {"trials": at_once, "concurrency": at_once, "gpus_per_trial": share}
+        result, notes, _ = sweep_alone(part, {"meet": at_once}, **size)
+        ended = [note for note in notes if note["event"] == "end"]
+        where = f"{share:g} GPU a trial"
+        part.claim(f"{where}: trials at a time", most_at_once(notes) == at_once, most_at_once(notes), str(at_once))
+        devices = sorted({note["device"] for note in ended})
+        part.claim(f"{where}: where they compute", devices == ["cuda" if share else "cpu"], devices)
+        if share:
+            fractions = [note.get("fraction") for note in ended]
+            part.claim(f"{where}: their part of the memory", set(fractions) == {share}, fractions)
+        else:
+            part.claim(
+                f"{where}: CUDA is left alone", not any(n["initialized"] for n in ended), [n["pid"] for n in ended]
+            )
+        part.claim(f"{where}: all are complete", *_complete(result.records))
+        part.figures(**{f"peak_bytes_at_{share:g}": [note.get("peak", 0) for note in ended]})
+
+
+def _training(part: Part, size: int) -> tuple[str, tuple[str, ...]]:
+    """Return the family and the settings of a training at so many pixels; of a tiny one where the script is tried."""
+    return ("scratch", _TINY) if part.tiny else ("transfer", (*_SETTINGS, f"image_size={size}"))
+
+
+def _complete(records: Any) -> tuple[bool, list[str]]:
+    statuses = [f"{record.status} {record.failure}".strip() for record in records]
+    return set(statuses) == {"complete"}, statuses
+
+
+def killed(part: Part) -> None:
+    """kill -9 of a trial's process, then of the command, then resume: nothing is lost, and the memory is given back."""
+    mark, before = os.environ["CARSWEEP_ENDINGS"], memory_used()
+    out, said = part.place / "runs", part.place / "said.txt"
+    family, settings = _training(part, 224)
+    epochs, gpus = (60, "0") if part.tiny else (20, "0.5")
+    words = ["run", family, "--data", str(part.cars.folder), "--out", str(out), "--name", "s", "--trials", "2"]
+    words += ["--gpus-per-trial", gpus, "--set", *settings, f"epochs={epochs}"]
+    with said.open("w", encoding="utf-8") as errors:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "sweeps.cli", *words], stdout=subprocess.DEVNULL, stderr=errors, text=True
+        )
+        seen = _wait_for_epochs(command, said, 2)
+        trial = next(pid for pid in pids_of(mark) if title(pid).startswith("ray::Impl"))
+        os.kill(trial, signal.SIGKILL)
+        during, seen = memory_used(), _wait_for_epochs(command, said, seen + 2)
+        part.claim("the sweep goes on without the killed process", command.poll() is None, seen)
+        command.kill()
+        command.wait()
+    last = _epochs_in(said.read_text(encoding="utf-8").splitlines())
+    end = time.monotonic() + 30
+    while len(pids_of(mark)) > 1 and time.monotonic() < end:  # this process has the mark, too
+        time.sleep(0.2)
+    after = memory_used()
+    part.figures(memory_mib={"before": before, "during": during, "after": after})
+    back = None if before is None or after is None else after <= before + _GIVEN_BACK_MIB
+    part.claim("the memory is given back, MiB", back, after, f"≤ {before} + {_GIVEN_BACK_MIB}")
+    told = carsweep("resume", "s", "--out", out, "--json")
+    first = {trial: epochs[0] for trial, epochs in _epochs_of([line for _, line in told.lines]).items()}
+    again = {trial: (last[trial], epoch) for trial, epoch in first.items() if epoch <= last.get(trial, 0)}
+    part.figures(last_epochs_before=last, first_epochs_after=first)
+    part.claim("no epoch that was reported is trained again", not again, again)
+    trials = {trial["number"]: (trial["status"], trial["epochs"]) for trial in told.answer["trials"]}
+    whole = all(found == ("complete", epochs) for found in trials.values())
+    part.claim("all trials are complete", whole, trials)
+
+
+def _wait_for_epochs(command: subprocess.Popen[str], said: Path, count: int) -> int:
+    """Wait until the command has printed so many epochs, or has ended; return how many it has."""
+    while (seen := said.read_text(encoding="utf-8").count(" epoch ")) < count and command.poll() is None:
+        time.sleep(0.1)
+    return seen
+
+
+def _epochs_of(lines: list[str]) -> dict[str, list[int]]:
+    """Return the epochs that were printed, by trial."""
+    found: dict[str, list[int]] = {}
+    for words in (line.split() for line in lines if " epoch " in line):
+        place = words.index("epoch")
+        found.setdefault(words[place - 1], []).append(int(words[place + 1].partition("/")[0]))
+    return found
+
+
+def _epochs_in(lines: list[str]) -> dict[str, int]:
+    return {trial: max(epochs) for trial, epochs in _epochs_of(lines).items()}
+
+
+def twice(part: Part) -> None:
+    """The same trial in two sweeps of their own: every metric of every epoch is equal; those that are not are named."""
+    found = []
+    for number in range(2):
+        words = ["--seed", "3", "--set", "epochs=3", "rotation=15", "jitter=0.2"]
+        training = _train_once(part, f"runs-{number}", 128, words)
+        with np.load(training / PREDICTIONS) as kept:
+            found.append((read_history(training), kept["probabilities"]))
+    (first, one), (second, other) = found
+    differ = {
+        f"{metric} in epoch {number + 1}": (value, again[metric])
+        for number, (epoch, again) in enumerate(zip(first, second, strict=True))
+        for metric, value in epoch.items()
+        if metric != "seconds" and value != again[metric]
+    }
+    part.claim("every metric of every epoch is equal", not differ, differ or f"{len(first)} epochs")
+    part.claim("all probabilities are equal", np.array_equal(one, other), float(np.abs(one - other).max()))
+
+
+def _train_once(part: Part, name: str, size: int, words: Sequence[str]) -> Path:
+    """Run a sweep of one training in a folder of runs of its own; return the stage that it leaves."""
+    out, (family, settings) = part.place / name, _training(part, size)
+    where = ("--data", part.cars.folder, "--out", out, "--name", "s", "--trials", "1")
+    carsweep("run", family, *where, "--set", *settings, *words)
+    (file,) = out.glob(f"stages/{KIND}/*/{HISTORY}")
+    return file.parent
+
+
+def frozen(part: Part) -> None:
+    """The frozen sweep against plain_tune.py: seconds a further trial, and whole commands."""
+    few, many, plain = (2, 4, (1, 2)) if part.tiny else (16, 64, (2, 6))
+    epochs, size = (2, 64) if part.tiny else (5, 128)
+    ours = {n: _ours(part, Contest("frozen", n, epochs, size, (96, 128), False)) for n in (few, many)}
+    theirs = {n: _theirs(part, Contest("frozen", n, epochs, size, (96, 128), False)) for n in plain}
+    _compare(part, "frozen", _further(ours), _further(theirs))
+
+
+def retrieval(part: Part) -> None:
+    """The retrieval sweep against plain_tune.py, which tries 12 settings for each size: seconds a further trial."""
+    few, many, sizes = (4, 8, (64, 96)) if part.tiny else (16, 64, (96, 128))
+    more = {} if part.tiny else {"k": [1, 2, 3, 5, 7, 10, 15, 20]}
+    ours = {n: _ours(part, Contest("retrieval", n, 1, sizes[0], sizes, False), more) for n in (few, many)}
+    _theirs(part, Contest("retrieval", 12, 1, sizes[0], sizes[:1], False))
+    _compare(part, "retrieval", _further(ours), _between_ends(part.place / "plain-retrieval-12" / "mlflow.db"))
+
+
+def _further(told: Mapping[int, float]) -> float:
+    """Return the seconds of a further trial, given those of two sweeps by their numbers of trials."""
+    (few, short), (many, long) = told.items()
+    return (long - short) / (many - few)
+
+
+def _between_ends(database: Path) -> float:
+    """Return the mean seconds between the ends of trials in MLflow, after the second."""
+    with closing(sqlite3.connect(database)) as connection:
+        ends = [end for (end,) in connection.execute("SELECT end_time FROM runs ORDER BY end_time")]
+    return float(ends[-1] - ends[1]) / 1000 / (len(ends) - 2)
+
+
+def _ours(part: Part, contest: Contest, more: Mapping[str, Any] | None = None) -> float:
+    """Run our side with an empty store, four trials at a time on a GPU; return its seconds."""
+    spec = spec_of(contest, 0)
+    spec["search"] |= more or {}
+    share = ["--gpus-per-trial", "0" if part.tiny else "0.25"]
+    told = sweep(spec, part.cars.folder, part.place / f"ours-{contest.kind}-{contest.trials}", "sweep", *share)
+    best, first = told.answer["best"]["metrics"]["val_accuracy"], told.first(r"trial \d+ started")
+    whole = {"seconds": round(told.seconds, 1), "first_trial_at": round(first, 1), "best": best}
+    part.figures(**{f"ours_{contest.trials}": whole})
+    return told.seconds
+
+
+def _theirs(part: Part, contest: Contest) -> float:
+    """Run the baseline, whose trial has a whole GPU and four decoding processes, where there are cores; as above."""
+    cpus = str(max(1, min(4, usable_cores() // 2)))
+    out = part.place / f"plain-{contest.kind}-{contest.trials}"
+    told = plain_tune([*words_of(contest, part.cars, 0, out), "--cpus", cpus, "--workers", cpus])
+    whole = {"seconds": round(told.seconds, 1), "best": told.answer["best_accuracy"]}
+    part.figures(**{f"plain_{contest.trials}": whole})
+    return told.seconds
+
+
+def _compare(part: Part, kind: str, ours: float, plain: float) -> None:
+    """Judge what one trial more costs, in seconds; ours may be too little to be measured."""
+    part.figures(our_further_trial_s=round(ours, 3), plain_further_trial_s=round(plain, 3))
+    gain = round(plain / max(ours, 0.001), 1)
+    part.speed(f"{kind}: a further trial, against plain_tune.py", gain, "≥", FASTER[kind])
+
+
+@on_a_gpu
+def several(part: Part) -> None:
+    """One trial on two GPUs (DistributedDataParallel) against one on one GPU; not run where there is one GPU."""
+    if visible_gpus() < 2:
+        part.skip(f"needs two GPUs, there is {visible_gpus()}: not run")
+        return
+    seconds, accuracy = {}, {}
+    for gpus in (1, 2):
+        words = ["--gpus-per-trial", str(gpus), "--set", "batch_size=256", "epochs=4"]
+        history = read_history(_train_once(part, f"gpus-{gpus}", 224, words))
+        seconds[gpus], accuracy[gpus] = min(epoch["seconds"] for epoch in history), history[-1]["val_accuracy"]
+    part.figures(seconds_of_an_epoch=seconds, val_accuracy=accuracy)
+    part.claim("an epoch on two GPUs, against one", seconds[2] < seconds[1], f"{seconds[1] / seconds[2]:.2f}×")
