@@ -224,10 +224,20 @@ def next_try(last: Try, batch_size: int, cores: float) -> Try | None:
     if last.gpus == 0 and last.cpus < cores:
         cpus = min(cores, 2 * last.cpus)
         return Try(cpus, 0.0, last.micro_batch, (*last.tried, f"{cpus:g} CPUs, so fewer neighbours"))
-    size = math.ceil((last.micro_batch or batch_size) / 2)
-    if size == (last.micro_batch or batch_size) or size < math.ceil(batch_size / 2**HALVINGS):
+    now = min(last.micro_batch or batch_size, batch_size)
+    size = math.ceil(now / 2)
+    if size == now or size < math.ceil(batch_size / 2**HALVINGS):
         return None
     return Try(last.cpus, last.gpus, size, (*last.tried, f"micro-batches of {size}"))
+
+
+def tried_text(tried: Sequence[str]) -> str:
+    """Return what was tried as the end of a reason; empty where nothing was.
+
+    >>> tried_text(["a whole GPU", "micro-batches of 16"])
+    ' Tried before it failed: a whole GPU; micro-batches of 16.'
+    """
+    return f" Tried before it failed: {'; '.join(tried)}." if tried else ""
 
 
 def has_whole_share(last: Try, cores: float) -> bool:

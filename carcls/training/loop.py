@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,9 +29,9 @@ from carcls.models.folding import folded
 from carcls.outcome import Measurement, Report
 from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.images import ImageSource, NumberFormat, View, batches, fetched, grouped
+from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches, fetched, grouped
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
-from carcls.training.parallel import ALONE, Forward, Parallel, micro_batches
+from carcls.training.parallel import ALONE, Parallel, micro_batches
 from carcls.unfreezing import unfrozen_stages
 
 WORTH_FOLDING = 200
@@ -226,9 +227,9 @@ class Trainer:
 
     def _network(self, epoch: int) -> nn.Module:
         """Return what makes logits of what ``_inputs`` yields: one module as long as the same parameters train."""
+        unfrozen = self._unfrozen(epoch)
         if self._frozen(epoch):
             return Forward(self.classifier, self.precision, "known" if self.features is not None else "frozen")
-        unfrozen = self._unfrozen(epoch)
         if self._connected is None or self._connected[0] != unfrozen:
             self._connected = None  # lets go of the one before
             self._connected = unfrozen, self.parallel.connect(Forward(self.classifier, self.precision, "trains"))
@@ -263,6 +264,30 @@ class Trainer:
             return self.classifier.answer(self._validated).cpu().numpy()
         self._validated = None
         return image_logits(self.classifier, self.images, self.validation, self.precision)
+
+
+class Forward(nn.Module):
+    """A classifier as one step of training takes it: the backbone in its number format, the head in fp32.
+
+    Args:
+        classifier: whose mode and parameters stay as they are.
+        precision: of the backbone's arithmetic.
+        backbone: whether it ``trains``, is ``frozen``, or is not used since the embeddings are ``known``.
+    """
+
+    def __init__(
+        self, classifier: Classifier, precision: NumberFormat, backbone: Literal["trains", "frozen", "known"]
+    ) -> None:
+        super().__init__()
+        self.classifier, self.precision, self.of_backbone = classifier, precision, backbone
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits [p, c] of images [p, 3, s, s], or of embeddings [p, d] that are known."""
+        if self.of_backbone != "known":
+            with torch.set_grad_enabled(self.of_backbone == "trains"), autocast(inputs.device, self.precision):
+                inputs = self.classifier.embed(inputs)
+            inputs = inputs.float() if self.precision == "bf16" else inputs
+        return self.classifier.classify(inputs)
 
 
 def image_logits(

@@ -2,7 +2,7 @@
 
 Gradients are averaged by torch's DistributedDataParallel. Who starts the processes is ``carcls.training.launcher``.
 
-Letters: b batch, c classes, d embedding, p part, s side in pixels.
+Letters: b batch, p part.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from carcls.config import TrialConfig
-from carcls.models.classifier import Classifier
-from carcls.training.images import NumberFormat, autocast
 
 SINGLE_PIXELS = 64
 """Side of images of which the maps of most networks have more than one place, which is enough for BatchNorm."""
@@ -84,30 +82,6 @@ class Parallel:
         total = value.clone()
         dist.all_reduce(total)
         return total / self.processes
-
-
-class Forward(nn.Module):
-    """A classifier as one step of training takes it: the backbone in its number format, the head in fp32.
-
-    Args:
-        classifier: whose mode and parameters stay as they are.
-        precision: of the backbone's arithmetic.
-        backbone: whether it ``trains``, is ``frozen``, or is not used since the embeddings are ``known``.
-    """
-
-    def __init__(
-        self, classifier: Classifier, precision: NumberFormat, backbone: Literal["trains", "frozen", "known"]
-    ) -> None:
-        super().__init__()
-        self.classifier, self.precision, self.of_backbone = classifier, precision, backbone
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits [p, c] of images [p, 3, s, s], or of embeddings [p, d] that are known."""
-        if self.of_backbone != "known":
-            with torch.set_grad_enabled(self.of_backbone == "trains"), autocast(inputs.device, self.precision):
-                inputs = self.classifier.embed(inputs)
-            inputs = inputs.float() if self.precision == "bf16" else inputs
-        return self.classifier.classify(inputs)
 
 
 def join(parallel: Parallel, meeting: Path, device: torch.device) -> None:

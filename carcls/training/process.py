@@ -14,9 +14,10 @@ from carcls.machine import hold_gpus, keep_freed_memory
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.outcome import Measurement
 from carcls.seeding import make_deterministic
-from carcls.training.images import ImageSource, memory_errors_named, pick_device
+from carcls.training.images import ImageSource, pick_device
 from carcls.training.launcher import LOGITS
 from carcls.training.loop import Trainer
+from carcls.training.memory import memory_errors_named
 from carcls.training.parallel import Parallel, join
 
 

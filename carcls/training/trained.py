@@ -28,10 +28,11 @@ from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
 from carcls.training.embeddings import Embedder, frozen_features, part_of
-from carcls.training.images import ImageSource, NumberFormat, memory_errors_named, pick_device
+from carcls.training.images import ImageSource, NumberFormat, pick_device
 from carcls.training.launcher import Launcher
 from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
+from carcls.training.memory import memory_errors_named
 from carcls.unfreezing import first_unfrozen, unfrozen_stages
 
 KIND = "training"

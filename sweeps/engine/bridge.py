@@ -92,12 +92,12 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         asked = self._next()
         if asked is None:
             return None
-        given = Try(**asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
+        given = Try(**asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus, asked.config.micro_batch)
         # The trial's process finds out whether parts of this size work.
-        how = {"micro_batch": given.micro_batch or asked.config.micro_batch}
-        how["processes"] = processes_of(asked.config, given.gpus)
+        processes = processes_of(asked.config, given.gpus)
+        self._study.note_processes(asked.number, processes)
+        how = {"micro_batch": given.micro_batch, "processes": processes}
         config = asked.config.model_copy(update=how)
-        self._study.note_processes(asked.number, config.processes)
         self._running[tune_id] = Running(asked.number, config, given)
         self._account.note(self._study.record(asked.number))
         share = {"cpus": given.cpus, "gpus": given.gpus}

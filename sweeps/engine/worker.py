@@ -74,10 +74,15 @@ def run_order(order: Mapping[str, Any]) -> None:
     else:
         said = {**asdict(outcome), "seconds": time.perf_counter() - start, "stages": stages.take_used()}
         last = {**reports.take(), "outcome": json.dumps(said, default=float)}
+    free_gpu_memory()
+    tune.report({**last, "done": True})
+
+
+def free_gpu_memory() -> None:
+    """Give back what PyTorch keeps of a GPU: what comes next in this process may need other sizes, others need it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # the next trial of this process may need other sizes
-    tune.report({**last, "done": True})
+        torch.cuda.empty_cache()
 
 
 def _place() -> str:

@@ -21,8 +21,8 @@ from carcls.training import loop
 from carcls.training.checkpoint import load_model
 from carcls.training.embeddings import Embedder, frozen_features
 from carcls.training.images import ImageSource, batches
-from carcls.training.loop import Trainer
-from carcls.training.parallel import Forward, micro_batches
+from carcls.training.loop import Forward, Trainer
+from carcls.training.parallel import micro_batches
 
 CLASSES = 4
 IMAGES = 40
