@@ -107,7 +107,8 @@ class TrialConfig(BaseModel):
             before the step (of 2, an odd batch has a part of 3); None takes it whole. Without dropout and BatchNorm the
             step is the same; BatchNorm takes its statistics of each part, so the trained model is another, and has a
             stage of its own. A trial that ran out of memory is tried again with it.
-        precision: ``auto`` uses bf16 autocast where a measurement on the machine shows it to be faster.
+        precision: ``auto`` uses bf16 autocast where a measurement on the machine shows it to be faster. ``fp32``
+            is float32 on GPUs too, without TF32.
         depth: convolutional blocks of the scratch network, each halving the picture's side.
         width: channels of its first block; each further block has twice as many, at most 512.
         batch_norm: BatchNorm after each of its convolutions.

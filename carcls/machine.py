@@ -16,6 +16,8 @@ from pathlib import Path
 
 from carcls.errors import InputError, shown
 
+PACK_SHARE = 0.25
+"""Of a GPU's memory, or of a trial's part of it, that decoded images may take; a network that trains needs the rest."""
 _CGROUPS = Path("/sys/fs/cgroup")
 _DEVICE = Path("/dev/nvidia0")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"

@@ -6,7 +6,7 @@ Letters: n images of a split, d embedding.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier
 from carcls.outcome import Report
 from carcls.stages import write_json
-from carcls.training.embeddings import Embedder
+from carcls.training.embeddings import Embedder, part_of
 from carcls.training.trained import TrainedClassifier
 
 KIND, TEST_KIND, VERSION = "embeddings", "test-embeddings", 3
@@ -98,7 +98,10 @@ class Extractor:
 
     def _embedder(self, training: str | None) -> Embedder:
         trained = self.trained
-        return Embedder(trained.stages, lambda: self._extractor(training).backbone, trained.images, trained.precision)
+        found = Embedder(trained.stages, lambda: self._extractor(training).backbone, trained.images, trained.precision)
+        if trained.device.type == "cpu":
+            return found
+        return replace(found, part=part_of(trained.device, trained.config.image_size))
 
 
 def read_embeddings(folder: Path, pooling: Pooling) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,12 +24,12 @@ from carcls.config import digest_of
 from carcls.models.backbones import Backbone
 from carcls.models.folding import folded
 from carcls.stages import StageStore, note_made
-from carcls.training.images import ImageSource, NumberFormat, View, fetched
+from carcls.training.images import ImageSource, NumberFormat, View, answering_batch, fetched
 
 FEATURES, FEATURES_VERSION = "features", 3
 PART_KIND = "embedding-parts"
-PART = 256
-"""Images of a part, about."""
+PART, GPU_PART = 256, 2048
+"""Images of a part, about. A GPU embeds them in the time that locking, checksums and writing of a small part take."""
 _SECONDS = "seconds.txt"
 # What a backbone makes of normalised images [b, 3, s, s]: embeddings [b, d] by the names of the files they go to.
 Embed = Callable[[Backbone, Tensor], Mapping[Any, Tensor]]
@@ -108,6 +109,12 @@ class Embedder:
     @cached_property
     def _source(self) -> ImageSource:
         return self.images(self._folded)
+
+
+def part_of(device: torch.device, side: int) -> int:
+    """Return the images of a part: of whole batches, as if there were no parts, so that numbers stay."""
+    batch = answering_batch(device, side)
+    return -(-(PART if device.type == "cpu" else GPU_PART) // batch) * batch
 
 
 def frozen_features(

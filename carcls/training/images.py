@@ -22,7 +22,7 @@ from torch import Tensor
 from carcls.config import TrialConfig
 from carcls.data.augment import Augmentation, augment, draw_view
 from carcls.errors import NoDevice, OutOfMemory
-from carcls.machine import held_gpus, is_lack_of_memory
+from carcls.machine import PACK_SHARE, held_gpus, is_lack_of_memory
 
 NumberFormat = Literal["fp32", "bf16"]
 Answer = TypeVar("Answer")
@@ -38,9 +38,6 @@ AHEAD = 2
 ANSWERED_PIXELS, GPU_ANSWERED_PIXELS = 8 * 224**2, 64 * 224**2
 """Pixels that a network answers at a time, for each thread of a CPU. What it makes of more would leave the thread's
 cache: efficientnet_lite0 answers images of 224 pixels 1.7 times as fast in batches of 8 as in batches of 64."""
-
-PACK_SHARE = 0.25
-"""Of a GPU's memory, that decoded images may take; a network that trains needs the rest."""
 
 COPIED_AT_ONCE = 1024
 

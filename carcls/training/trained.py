@@ -27,8 +27,8 @@ from carcls.outcome import Measurement, Report
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
-from carcls.training.embeddings import PART, Embedder, frozen_features
-from carcls.training.images import ImageSource, NumberFormat, answering_batch, memory_errors_named, pick_device
+from carcls.training.embeddings import Embedder, frozen_features, part_of
+from carcls.training.images import ImageSource, NumberFormat, memory_errors_named, pick_device
 from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
 from carcls.unfreezing import unfrozen_stages
@@ -148,8 +148,7 @@ class TrainedClassifier:
             bare = stand_in(self.config.backbone) if self.training.unfreezing == "frozen" else None
             classifier = self.build(bare)
             images, build = self.images(classifier.backbone), lambda: self.build().backbone
-            batch = answering_batch(self.device, images.side)
-            part = -(-PART // batch) * batch  # of whole batches, as if there were no parts, so that numbers stay
+            part = part_of(self.device, images.side)
             embedder = Embedder(self.stages, build, lambda _: images, self.frozen_precision, part)
             trainer = Trainer(
                 config=self.training,

@@ -43,8 +43,9 @@ FACE = {
     "budget": ("BudgetStatus", "status_text"),
     "cluster": ("machines_of",),
     "engine": ("EngineResult", "run_trials"),
-    "resources": ("Machine", "Share", "least_seconds", "rates_of", "this_machine", "trial_resources"),
+    "resources": ("Machine", "Share", "least_seconds", "rates_of", "this_machine"),
     "session": ("RaySession",),
+    "shares": ("share_of", "share_text"),
     "task": ("Work", "run_task"),
 }
 """What other rooms may import, by module."""

@@ -18,7 +18,8 @@ from sweeps.engine.budget import Account, BudgetStatus
 from sweeps.engine.halt import Halt
 from sweeps.engine.hangs import Patience, expected_seconds
 from sweeps.engine.recovery import Place, Quarantine, Recovery, Running
-from sweeps.engine.resources import Machine, Process, least_seconds, trial_resources
+from sweeps.engine.resources import Machine, Process, least_seconds
+from sweeps.engine.shares import note_out_of_memory, share_of
 from sweeps.failures import Failure, Try, failure_of_death
 from sweeps.study.study import Asked, Study
 from sweeps.trial import TrialRecord
@@ -52,7 +53,8 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
     ) -> None:
         super().__init__()
         self.halt, self.quarantine = halt, Quarantine(halt.notify)
-        self.share = share = trial_resources(work.spec, *machines)
+        self.share = share = share_of(work.spec, work.stages, machines)
+        self._work, self._machines = work, machines
         self._study, self._session, self._common = study, work.session, work.as_order()
         self._recovery = Recovery(study, halt, self.quarantine, max(machine.cores for machine in machines))
         self._observers, self._on_status, self._goes_on = observers, on_status, goes_on
@@ -197,16 +199,23 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
 
     def _close(self, trial: Running, result: Mapping[str, Any], *, died: bool) -> None:
         if died and self.halt.may_go_on():
-            self._recovery.fail(trial, trial.failure or failure_of_death(""))
+            self._fail(trial, trial.failure or failure_of_death(""))
         elif "outcome" in result:
             self._measure(trial.number, json.loads(result.get("measurements", "[]")))
             if self._study.is_live(trial.number):  # no metric of its last epochs has closed it, being not finite
                 self._study.tell_complete(trial.number, json.loads(result["outcome"]))
             self._recovery.succeed(trial)
         elif "failure" in result:
-            self._recovery.fail(trial, Failure(**json.loads(result["failure"])))
+            self._fail(trial, Failure(**json.loads(result["failure"])))
         elif self.halt.may_go_on():
             self._study.tell_failed(trial.number, "It ended without an outcome.", "bug")
+
+    def _fail(self, trial: Running, failure: Failure) -> None:
+        """Do what the failure's policy says; a share that nobody asked for grows where memory ran out."""
+        if failure.kind == "out_of_memory" and 0 < trial.given.gpus < 1:
+            note_out_of_memory(self._work.spec, self._work.stages, self._machines, trial.config, trial.given.gpus)
+            self.share = share_of(self._work.spec, self._work.stages, self._machines)
+        self._recovery.fail(trial, failure)
 
     def _leave(self, trial: Running) -> None:
         self._account.stop(trial.number)

@@ -51,7 +51,9 @@ def machines_of(address: str, folder: Path) -> tuple[Machine, ...]:
             f"--address must be of a cluster with a machine that has CPU cores, got {address!r}, which has none. "
             "Add a machine with ray start --address."
         )
-    return tuple(Machine(int(machine["cores"]), int(machine["gpus"])) for machine in found)
+    return tuple(
+        Machine(int(machine["cores"]), int(machine["gpus"]), gpu_kind=machine["gpu_kind"]) for machine in found
+    )
 
 
 def _require_listener(address: str) -> None:
@@ -97,7 +99,7 @@ def _unreachable(address: str, reason: str) -> InputError:
 
 
 def look(address: str, file: Path) -> list[dict[str, Any]]:
-    """Return of each machine with CPU cores: ``cores``, ``gpus``, and the ``mistake`` for which it runs no trials."""
+    """Return of each machine with CPU cores: ``cores``, ``gpus``, ``gpu_kind``; why it runs no trials, ``mistake``."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -119,8 +121,8 @@ def look(address: str, file: Path) -> list[dict[str, Any]]:
         except ray.exceptions.RayError as error:
             told = {"error": str(error).strip().splitlines()[-1][:200]}
         mistake = mistake_of(node["NodeManagerAddress"], told, file.parent)
-        has = node["Resources"]
-        found.append({"cores": has["CPU"], "gpus": has.get("GPU", 0), "mistake": mistake})
+        has, kind = node["Resources"], told.get("gpu_kind", "")
+        found.append({"cores": has["CPU"], "gpus": has.get("GPU", 0), "gpu_kind": kind, "mistake": mistake})
     return found
 
 
@@ -129,11 +131,13 @@ def _look_around(file: str) -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
     from pathlib import Path
 
+    told = {"carsweep": "", "sees": Path(file).is_file()}
     try:
-        installed = version("carsweep")
-    except PackageNotFoundError:
-        installed = ""
-    return {"carsweep": installed, "sees": Path(file).is_file()}
+        told["carsweep"] = version("carsweep")
+        from carcls.machine import gpu_kind
+    except (PackageNotFoundError, ImportError):  # of another version, if any
+        return told
+    return {**told, "gpu_kind": gpu_kind()}
 
 
 def mistake_of(place: str, told: Mapping[str, Any], folder: Path) -> str:

@@ -25,6 +25,7 @@ from sweeps.engine.bridge import Bridge
 from sweeps.engine.budget import BudgetStatus
 from sweeps.engine.compat import processes_kept
 from sweeps.engine.halt import Halt
+from sweeps.engine.probing import measure_shares
 from sweeps.engine.resources import Machine, reserved_cpus
 from sweeps.engine.task import Work
 from sweeps.engine.worker import run_order
@@ -93,6 +94,7 @@ def run_trials(
         goes_on = partial(_confirm, study, halt, confirm)
         if study.has_work or goes_on():
             machines = work.session.connect(folder / "ray.log")
+            measure_shares(work, machines, halt, notify)
             bridge = Bridge(study, work, machines, halt, observers, on_status, goes_on)
             try:
                 with closing(bridge.quarantine):

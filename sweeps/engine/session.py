@@ -15,14 +15,17 @@ import secrets
 import shutil
 import tempfile
 import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from carcls.errors import InputError
+from carcls.machine import gpu_kind
 from sweeps.engine.compat import Servers
 from sweeps.engine.resources import Machine, Process, this_machine
 from sweeps.interrupts import keeping_handlers, last_words, uninterrupted
@@ -42,6 +45,8 @@ _SETTINGS = {
 }
 # Ray's sockets lie some 64 characters below its folder, and a socket's path has at most 107.
 _LONGEST_FOLDER = 24
+# So long machines may take to say what their GPUs are called.
+_GPU_SECONDS = 60.0
 # In the folder for Ray, once its process has locked the folder. What nobody has locked any more is of a dead process.
 _OWNED = "owned"
 
@@ -66,6 +71,7 @@ class RaySession:
         self._over = threading.Event()
         self._servers = Servers()
         self._folder: str | None = None
+        self._gpu_kinds: dict[str, str] = {}  # by Ray's id of the machine
 
     def __enter__(self) -> RaySession:
         self._exits.enter_context(last_words(self._clear))
@@ -98,8 +104,41 @@ class RaySession:
         if self._ready is not None:
             self._ready.result()
         _prepare(log)
-        found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return tuple(Machine(int(has["CPU"]), int(has.get("GPU", 0))) for has in found if has.get("CPU", 0) >= 1)
+        found = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+        self._learn_gpus(found)
+        kinds, resources = self._gpu_kinds, [node["Resources"] for node in found]
+        sizes = [(int(has["CPU"]), int(has.get("GPU", 0))) for has in resources]
+        return tuple(
+            Machine(*size, gpu_kind=kinds.get(node["NodeID"], "")) for node, size in zip(found, sizes, strict=True)
+        )
+
+    def node_with(self, kind: str) -> str:
+        """Return Ray's own resource of a machine that has GPUs of a kind, ``node:ADDRESS``; empty where none has."""
+        names = [
+            name
+            for node in ray.nodes()
+            if node["Alive"] and self._gpu_kinds.get(node["NodeID"]) == kind
+            for name in node["Resources"]
+            if name.startswith("node:") and not name.startswith("node:__")
+        ]
+        return names[0] if names else ""
+
+    def _learn_gpus(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Find out what the GPUs of machines are called: each is asked once, unless it is this one."""
+        fresh = [
+            node["NodeID"] for node in nodes if node["Resources"].get("GPU") and node["NodeID"] not in self._gpu_kinds
+        ]
+        if self._ready is not None and self.address is None:
+            self._gpu_kinds |= dict.fromkeys(fresh, (self._machine or this_machine()).gpu_kind)
+            return
+        task = ray.remote(gpu_kind)
+        there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in fresh]
+        answers = [task.options(num_cpus=0, scheduling_strategy=place).remote() for place in there]
+        ready = ray.wait(answers, num_returns=len(answers), timeout=_GPU_SECONDS)[0] if answers else []
+        for node, answer in zip(fresh, answers, strict=True):
+            self._gpu_kinds[node] = ""
+            with suppress(ray.exceptions.RayError):
+                self._gpu_kinds[node] = ray.get(answer) if answer in ready else ""
 
     def keep(self, process: Process, group: Any) -> None:
         """Leave a process what Ray has reserved for it, its placement group, until it is let go."""

@@ -17,8 +17,9 @@ import ray
 
 from carcls.errors import TrialFailure
 from carcls.stages import StageStore
-from sweeps.engine.resources import Process, trial_resources
+from sweeps.engine.resources import Process
 from sweeps.engine.session import RaySession
+from sweeps.engine.shares import share_of
 from sweeps.engine.worker import load_data, take_share
 from sweeps.failures import failure_of
 
@@ -41,6 +42,7 @@ class Work:
         images: that an epoch goes through, by which slow trials are distinguished from those that hang.
         runner: ``module:function`` with the signature of ``carcls.families.run_trial``.
         loader: ``module:function`` that reads the dataset file.
+        prober: ``module:function`` that ``sweeps.engine.probing`` measures, which says what it returns.
     """
 
     spec: SweepSpec
@@ -51,6 +53,7 @@ class Work:
     images: int = 0
     runner: str = "carcls.families:run_trial"
     loader: str = "carcls.data.dataset:Dataset.load"
+    prober: str = "carcls.training.shared:steps"
 
     def as_order(self) -> dict[str, Any]:
         """Return what the orders of all trials share (see ``sweeps.engine.worker.run_order``), as JSON can hold it.
@@ -80,7 +83,7 @@ def run_task(work: Work, function: str, arguments: Mapping[str, Any]) -> Any:
         OSError: its process died again and again.
     """
     session, died = work.session, None
-    share = trial_resources(work.spec, *session.connect(work.folder / "ray.log"))
+    share = share_of(work.spec, work.stages, session.connect(work.folder / "ray.log"))
     if session.process is not None and not session.process.has(share):  # it is another sweep's
         session.release()
     for _ in range(1 + MAX_DEATHS):

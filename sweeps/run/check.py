@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from carcls.catalog import FAMILIES
 from carcls.errors import InputError, OutputError
 from carcls.gpus import busy_note, gpus_seen
-from sweeps.engine.resources import Machine, Share, least_seconds, this_machine, trial_resources
+from sweeps.engine.resources import Machine, Share, least_seconds, this_machine
+from sweeps.engine.shares import share_of, share_text
 from sweeps.run.data import configs_to_check, data_notes, list_images, located
 from sweeps.spec.loading import cut_neighbours, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
@@ -35,7 +36,8 @@ class Checked:
         spec: as it is to be run.
         notes: what the user should know, a sentence each.
         machine: what this process may use here.
-        share: of a trial.
+        share: of a trial, as far as it is known.
+        gpu_share: which part of a GPU trials get, and why, in a sentence; empty without GPUs, or where it was given.
         networks: figures of the backbones that trials need, by name.
         tracking: the MLflow store, checked; None in a plan that names none.
         listed: the data set's numbers by its listing.
@@ -46,6 +48,7 @@ class Checked:
     notes: tuple[str, ...]
     machine: Machine
     share: Share
+    gpu_share: str
     networks: Mapping[str, BackboneRecord]
     tracking: Tracking | None
     listed: DataSummary
@@ -84,7 +87,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
             spec = claim_folder(spec, out, edited=command.changes is not None)
         if machines:
             with mistakes:
-                ready.append((spec, trial_resources(spec, *machines)))
+                ready.append((spec, share_of(spec, out / "stages", machines)))
         if listed is not None:
             with mistakes:
                 fit_to_data(spec, listed.train, spare=listed.validation)
@@ -98,7 +101,8 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
             found, networks = preflight(configs_to_check(spec, *_OF_NETWORKS), out / "stages", download=not plan)
             idle = spec.prices.idle_notes(share.gpus, limited=spec.max_cost is not None) if spec.prices else []
             notes = (*found, *idle, *([busy] if busy and not checked else []))
-            checked.append(Checked(spec, notes, machine, share, networks, tracking, listed, listing))
+            gpus = share_text(spec, out / "stages", machines)
+            checked.append(Checked(spec, notes, machine, share, gpus, networks, tracking, listed, listing))
     mistakes.raise_all()
     return tuple(checked)
 

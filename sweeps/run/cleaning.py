@@ -36,8 +36,9 @@ _SAID = {
 }
 _ORDER = tuple(_SAID)
 USELESS = _ORDER[:3]
-# What decides the splits of a data set, the number format, and what is known of networks: small, and asked for by all.
-_NEVER = ("index", "precision", "network")
+# What decides the splits of a data set, the number format and shares of GPUs, and what is known of networks: small, and
+# asked for by all.
+_NEVER = ("index", "precision", "gpu-share", "network")
 # How exactly clocks of machines that share a folder agree, in seconds.
 SLACK = 60.0
 

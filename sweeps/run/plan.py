@@ -50,6 +50,7 @@ class Plan:
         networks: figures of backbones by name, where they are known better than from the catalog.
         notes: what was found on the way, a sentence each.
         images_read: whether the numbers are those of images that were read.
+        gpu_share: which part of a GPU trials get, and why, in a sentence; empty without GPUs, or where it was given.
     """
 
     spec: SweepSpec
@@ -59,6 +60,7 @@ class Plan:
     networks: Mapping[str, BackboneRecord] = field(default_factory=dict)
     notes: Sequence[str] = ()
     images_read: bool = False
+    gpu_share: str = ""
 
     @property
     def used(self) -> Machine:
@@ -117,6 +119,7 @@ class Plan:
             f"Computed once, for all trials and later sweeps, or found in the store: {shared}.",
             f"Disk: about {size_text(self.disk_bytes)}.",
             f"Time: about {rough_duration(self.seconds)} on {self.used}. {self._caveat()}",
+            *([self.gpu_share] if self.gpu_share else []),
             *self._cost_lines(),
         ]
 
@@ -162,6 +165,7 @@ class Plan:
             "seconds": round(self.seconds),
             "cost": self.cost,
             "machine": asdict(self.used),
+            "gpu_share": self.gpu_share or None,
             "note": self.spec.note,
             "notes": list(self.notes),
             "images_read": self.images_read,
@@ -194,7 +198,8 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
         summary, (spec, changed) = checked.listed, fit_to_data(spec, checked.listed.train)
         found = [NOT_READ, *changed]
     notes = (*checked.notes, *found)
-    return Plan(spec, summary, checked.machine, checked.share, checked.networks, notes, images_read=dataset is not None)
+    machine, share, networks, gpus = checked.machine, checked.share, checked.networks, checked.gpu_share
+    return Plan(spec, summary, machine, share, networks, notes, images_read=dataset is not None, gpu_share=gpus)
 
 
 def _experiment_lines(spec: SweepSpec, names: Sequence[str]) -> list[str]:
