@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 from unittest.mock import patch
@@ -22,10 +20,9 @@ from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.export import load_export
 from carcls.families import export_trial, run_trial
-from carcls.machine import usable_cores
+from carcls.machine import PACK_SHARE
 from carcls.models.classifier import build_classifier
 from carcls.neighbours import search
-from carcls.seeding import make_deterministic
 from carcls.stages import StageStore
 from carcls.training import images, measured
 from carcls.training.images import ImageSource, NumberFormat, View, batches, pick_device
@@ -49,7 +46,7 @@ def pack(part: Part) -> None:
     count, side = 2048, config.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     sources = {}
-    for name, share in (("gpu", images.PACK_SHARE), ("host", 0.0)):
+    for name, share in (("gpu", PACK_SHARE), ("host", 0.0)):
         with patch.object(images, "PACK_SHARE", share):
             sources[name] = ImageSource(pixels, (0.5,) * 3, (0.25,) * 3, pick_device())
             sources[name].batch(np.arange(8))
@@ -64,7 +61,7 @@ def pack(part: Part) -> None:
     for name, source in sources.items():
         part.figures(**{f"images_per_second_{name}": round(stream_rate(source, augmentation, config.batch_size))})
     histories = []
-    for share in (images.PACK_SHARE, 0.0):
+    for share in (PACK_SHARE, 0.0):
         with patch.object(images, "PACK_SHARE", share):
             trainer = trainer_of(config, 8, "bf16", part.place)
             for number in range(2):
@@ -220,7 +217,7 @@ def busy(part: Part) -> None:
         bare_step_ms=round(1000 * wait / steps, 3), bare_step_event_ms=event_ms, kernels_of_a_step_ms=kernel_ms
     )
     part.figures(bare_utilisation=of_bare())
-    for where, share in (("gpu", images.PACK_SHARE), ("host", 0.0)):
+    for where, share in (("gpu", PACK_SHARE), ("host", 0.0)):
         with patch.object(images, "PACK_SHARE", share):
             ours = training_epoch(config, steps, "bf16", part.place)
             ours()
@@ -255,43 +252,3 @@ def seconds_of(run: Callable[[], float], least: float) -> float:
     while sum(took) < least:
         took.append(run())
     return median(took)
-
-
-def beside(part: Part) -> None:
-    """Images/s of 1, 2, 4 and 8 trainings beside each other on one GPU, each in a process of its own."""
-    counts, context = (1, 2) if part.tiny else (1, 2, 4, 8), multiprocessing.get_context("spawn")
-    rates: dict[int, float] = {}
-    for count in counts:
-        barrier, queue = context.Barrier(count), context.Queue()
-        words = (config_of(part), count, 0.5 if part.tiny else 5.0, part.place, barrier, queue)
-        processes = [context.Process(target=train_beside, args=(n, *words), daemon=True) for n in range(count)]
-        for process in processes:
-            process.start()
-        rates[count] = round(sum(queue.get(timeout=60) for _ in processes))
-        for process in processes:
-            process.join()
-        part.figures(**{f"images_per_second_of_{count}": rates[count]})
-    best = max(rates, key=lambda count: rates[count])
-    gain = round(rates[best] / rates[1], 2)
-    part.claim("the most images/s against one training alone", None, f"{gain}× with {best} beside each other")
-
-
-def train_beside(
-    number: int, config: TrialConfig, count: int, seconds: float, place: Path, barrier: Any, queue: Any
-) -> None:
-    """Train for so many seconds once all are ready; put images/s into the queue."""
-    make_deterministic()
-    torch.set_num_threads(max(1, usable_cores() // count))
-    if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(1 / count)
-    own = place / f"beside-{count}-{number}"
-    own.mkdir()
-    steps = 3 if seconds < 1 else 30
-    run = training_epoch(config, steps, "bf16" if torch.cuda.is_available() else "fp32", own)
-    run()
-    barrier.wait(timeout=60)
-    done, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        run()
-        done += steps * config.batch_size
-    queue.put(done / (time.perf_counter() - start))

@@ -28,7 +28,10 @@ from carcls.machine import usable_cores, visible_gpus
 from carcls.stages import StageStore
 from carcls.training.trained import HISTORY, KIND, PREDICTIONS, read_history
 from sweeps.engine.engine import EngineResult
+from sweeps.engine.probing import PROBER, measure
+from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
+from sweeps.engine.shares import choose
 
 _GIVEN_BACK_MIB = 64
 # The same command takes a second more or less, which is so much a trial; less cannot be measured.
@@ -194,6 +197,27 @@ def _train_once(part: Part, name: str, size: int, words: Sequence[str]) -> Path:
     carsweep("run", family, *where, "--set", *settings, *words)
     (file,) = out.glob(f"stages/{KIND}/*/{HISTORY}")
     return file.parent
+
+
+def beside(part: Part) -> None:
+    """Images/s of 1, 2, 4 and 8 trainings on one GPU, as --gpus-per-trial auto measures them, and what that chooses."""
+    load: dict[str, Any] = {"backbone": "efficientnet_lite0", "image_size": 224, "batch_size": 32, "unfreezing": "full"}
+    if part.tiny:  # Ray is to believe that there is a GPU
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        load |= {"backbone": "scratch", "depth": 2, "width": 4, "image_size": 32}
+    most, prober = (2, "gpu_trial:steps_on_the_cpu") if part.tiny else (min(8, usable_cores()), PROBER)
+    machine = Machine(usable_cores(), 1) if part.tiny else None
+    with RaySession(machine=machine) as session:
+        session.connect(part.place / "ray.log")
+        for batch in (32,) if part.tiny else (32, 128):
+            asked = {**load, "batch_size": batch}
+            readings = measure(asked, part.place / "stages", most=most, prober=prober, all_counts=True)
+            fastest = max(reading.images_per_second for reading in readings.values())
+            chosen = choose(readings, most).processes
+            part.figures(**{f"at_{batch}": {count: reading._asdict() for count, reading in readings.items()}})
+            part.figures(**{f"chosen_at_{batch}": chosen})
+            share = round(readings[chosen].images_per_second / fastest, 3)
+            part.speed(f"what auto chooses at {batch} images a batch, against the fastest", share, "≥", 0.95)
 
 
 def frozen(part: Part) -> None:
