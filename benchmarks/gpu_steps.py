@@ -45,19 +45,21 @@ def pack(part: Part) -> None:
     config = config_of(part)
     count, side = 2048, config.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    sources = {}
-    for name, share in (("gpu", PACK_SHARE), ("host", 0.0)):
-        with patch.object(images, "PACK_SHARE", share):
-            sources[name] = ImageSource(pixels, (0.5,) * 3, (0.25,) * 3, pick_device())
-            sources[name].batch(np.arange(8))
     augmentation = augmentation_of(config)
     assert augmentation is not None
-    rows = np.random.default_rng(1).permutation(count)[:256]
+    sources, taken = {}, {}
+    for name, share in (("gpu", PACK_SHARE), ("host", 0.0)):
+        with patch.object(images, "PACK_SHARE", share):
+            before = torch.cuda.memory_allocated()
+            sources[name] = ImageSource(pixels, (0.5,) * 3, (0.25,) * 3, pick_device())
+            list(sources[name].stream([np.arange(8)]))  # only now it is decided where the pixels are
+            taken[name] = torch.cuda.memory_allocated() - before
+    part.claim("the pixels are where they should be", taken["gpu"] >= pixels.nbytes > taken["host"], taken)
+    parts = list(batches(256, 32, torch.from_numpy(np.random.default_rng(1).permutation(count)[:256])))
     for view, what in ((None, "as they are"), (View(augmentation, 0, 1), "augmented")):
-        first, second = (source.batch(rows, view) for source in sources.values())
-        part.claim(
-            f"batches {what} are equal, bit by bit", torch.equal(first, second), float((first - second).abs().max())
-        )
+        first, second = (torch.cat(list(source.stream(parts, view))) for source in sources.values())
+        apart = float((first - second).abs().max())
+        part.claim(f"batches {what} are equal, bit by bit", torch.equal(first, second), apart)
     for name, source in sources.items():
         part.figures(**{f"images_per_second_{name}": round(stream_rate(source, augmentation, config.batch_size))})
     histories = []
@@ -113,7 +115,7 @@ def float64_distances(asked: Any, held: Any, distance: str, device: torch.device
     first, second = (torch.from_numpy(vectors).to(device, torch.float64) for vectors in (asked, held))
     if distance == "cosine":
         first, second = (torch.nn.functional.normalize(vectors, eps=0.0) for vectors in (first, second))
-        return torch.ones((), device=device) - first @ second.T
+        return torch.stack([1 - (second * query).sum(dim=1) for query in first])  # equal images are equally far
     distances: torch.Tensor = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
     return distances
 
@@ -123,7 +125,7 @@ def export(part: Part) -> None:
     stages = StageStore(part.place / "stages")
     size = config_of(part).image_size
     data = prepare_dataset(DataConfig(path=str(part.cars.folder)), stages, size)
-    for precision, allowed in (("fp32", 0.01), ("bf16", 0.1)):
+    for precision, least, most in (("fp32", 0.99, 0.01), ("bf16", 0.95, 0.1)):
         config = config_of(
             part, weights="random" if part.tiny else "auto", precision=precision, epochs=1 if part.tiny else 3
         )
@@ -134,8 +136,8 @@ def export(part: Part) -> None:
         there = load_export(part.place / precision).probabilities(np.array(data.pixels(stages, size)[rows]))
         equal = float((there.argmax(axis=1) == here.argmax(axis=1)).mean())
         apart = float(np.abs(there - here).max())
-        part.claim(f"{precision}: the share of equal classes", equal >= 0.98, round(equal, 4), "≥ 0.98")
-        part.claim(f"{precision}: the largest difference of probabilities", apart <= allowed, apart, f"≤ {allowed}")
+        part.claim(f"{precision}: the share of equal classes", equal >= least, round(equal, 4), f"≥ {least}")
+        part.claim(f"{precision}: the largest difference of probabilities", apart <= most, apart, f"≤ {most}")
         part.figures(**{f"{precision}_images": len(rows), f"{precision}_accuracy": outcome.metrics["val_accuracy"]})
 
 
