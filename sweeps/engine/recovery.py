@@ -7,6 +7,7 @@ room for another one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -229,7 +230,8 @@ class Recovery:
             self._give_up(trial, failure)
 
     def _give_more(self, trial: Running, failure: Failure) -> None:
-        more = next_try(trial.given, trial.config.batch_size, self.cores)
+        part = math.ceil(trial.config.batch_size / trial.config.processes)
+        more = next_try(trial.given, part, self.cores)
         if more is None:
             self._give_up(trial, Failure(failure.kind, f"{failure.reason}{tried_text(trial.given.tried)}"))
             return

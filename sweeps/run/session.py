@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,7 +81,7 @@ class SweepSession:
         from sweeps.engine.task import run_task
 
         config = arguments["record"].config if "record" in arguments else {"batch_size": 1}
-        size = config.get("micro_batch") or config["batch_size"]
+        size = config.get("micro_batch") or math.ceil(config["batch_size"] / config.get("processes", 1))
         return run_task(self.work, function, arguments, batch_size=size, notify=self.tell)
 
     def evaluate_on_test(
