@@ -229,7 +229,7 @@ class TestOnTwoGpus:
     ) -> None:
         """A CUDA error leaves a process that can use its GPU no more; the third one ends it, with the error's words."""
         with work_of(tmp_path / "sweep", {0.1: 1}, {}, gpus_per_trial=1.0) as work:
-            assert run_task(work, "fake_cuda:break_gpu", {"times": 2}) == 3
+            assert run_task(work, "fake_cuda:break_gpu", {"times": 1}) == 2
             with pytest.raises(OSError, match="its process died: RuntimeError: CUDA error: an illegal memory access"):
                 run_task(work, "fake_cuda:break_gpu", {"times": 9})
-        assert len({event["pid"] for event in two_cards.told}) == 5  # the third served the second task, too, at first
+        assert len({event["pid"] for event in two_cards.told}) == 4  # the second served the second task, too, at first
