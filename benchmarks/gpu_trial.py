@@ -45,7 +45,8 @@ def run(config: TrialConfig, data: SimpleNamespace, stages: StageStore, report: 
     import torch
 
     from carcls.families import run_trial
-    from carcls.training.images import memory_errors_named, pick_device
+    from carcls.training.images import pick_device
+    from carcls.training.memory import memory_errors_named
 
     seen = {"pid": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "held": held_gpus()}
     begun = note(data.log, event="begin", **seen, micro_batch=config.micro_batch)

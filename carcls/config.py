@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from carcls.catalog import FAMILIES, find_backbone, find_family
 from carcls.errors import InputError
-from carcls.unfreezing import parse_unfreezing
+from carcls.unfreezing import parse_unfreezing, stays_frozen
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 LrSchedule = Literal["constant", "step", "cosine", "onecycle"]
@@ -107,6 +107,12 @@ class TrialConfig(BaseModel):
             before the step (of 2, an odd batch has a part of 3); None takes it whole. Without dropout and BatchNorm the
             step is the same; BatchNorm takes its statistics of each part, so the trained model is another, and has a
             stage of its own. A trial that ran out of memory is tried again with it.
+        processes: among which each batch is divided (torch's DistributedDataParallel) once the backbone is unfrozen.
+            With GPUs it is the number of those that a trial gets, one for each process (``--gpus-per-trial``). Each
+            part is an equal share of the batch, and cut further by micro_batch; the step is that of the whole batch.
+            BatchNorm takes its statistics of each part, and dropout draws other masks, so the trained model is another
+            one, with a stage of its own.
+        sync_batch_norm: with several processes on GPUs, let BatchNorm take its statistics of all parts.
         precision: ``auto`` uses bf16 autocast where a measurement on the machine shows it to be faster. ``fp32``
             is float32 on GPUs too, without TF32.
         depth: convolutional blocks of the scratch network, each halving the picture's side.
@@ -156,6 +162,8 @@ class TrialConfig(BaseModel):
     epochs: Annotated[int, Field(ge=1, le=10_000), Part.TRAINING] = 10
     batch_size: Annotated[int, Field(ge=1, le=4096), Part.TRAINING] = 32
     micro_batch: Annotated[Annotated[int, Field(ge=1, le=4096)] | None, Part.TRAINING] = None
+    processes: Annotated[int, Field(ge=1, le=1024), Part.TRAINING] = 1
+    sync_batch_norm: Annotated[bool, Part.TRAINING] = False
     precision: Precision = "auto"
     depth: Annotated[int, Field(ge=1, le=7), Part.ARCHITECTURE] = 4
     width: Annotated[int, Field(ge=4, le=256), Part.ARCHITECTURE] = 32
@@ -183,6 +191,11 @@ class TrialConfig(BaseModel):
         return FAMILIES[self.family].neighbours
 
     @property
+    def trains_backbone(self) -> bool:
+        """Whether more than a head is trained at any time."""
+        return self.is_from_scratch or not stays_frozen(self.unfreezing, self.epochs)
+
+    @property
     def augments(self) -> bool:
         """Whether training images are changed at all."""
         return self.augmentation_strength > 0 and (
@@ -194,7 +207,7 @@ class TrialConfig(BaseModel):
 
         A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step; what is trained
         from scratch is unfrozen from the start at one learning rate; only retrieval has neighbours, and where its
-        extractor is frozen nothing is trained. ``micro_batch`` is left out where it is None or cannot matter.
+        extractor is frozen nothing is trained; a head alone is trained by one process.
         """
         trains = not self.has_neighbours or self.unfreezing != "frozen" or self.is_from_scratch
         matters = (
@@ -203,6 +216,8 @@ class TrialConfig(BaseModel):
             (("unfreezing",), not self.is_from_scratch),
             (("backbone_lr",), not self.is_from_scratch and self.unfreezing != "frozen"),
             (_TRAINING_SETTINGS, trains),
+            (("processes",), self.trains_backbone),
+            (("sync_batch_norm",), self.processes > 1 and self.trains_backbone and self._has_batch_norm),
             (("crop", "flip", "rotation", "jitter", "augmentation_strength"), self.augments),
             (("crop_scale",), self.augments and self.crop == "resized"),
             (("momentum",), self.optimizer == "sgd"),
@@ -214,12 +229,17 @@ class TrialConfig(BaseModel):
         )
         return frozenset(name for names, is_so in matters if not is_so for name in names)
 
+    @property
+    def _has_batch_norm(self) -> bool:
+        return self.backbone != SCRATCH or self.batch_norm
+
     def canonical(self) -> dict[str, Any]:
         """Return the settings with those that cannot matter set to their defaults, so that equal trials are equal."""
         neutral = self.neutral()
         settings: dict[str, Any] = self.model_dump()
-        if "micro_batch" in neutral or settings["micro_batch"] is None:
-            del settings["micro_batch"]  # so that digests are those of before there was one
+        for name in HOW_COMPUTED:  # so that digests are those of before there were any
+            if name in neutral or settings[name] == default_of(name):
+                del settings[name]
         return {name: default_of(name) if name in neutral else value for name, value in settings.items()}
 
     def training(self) -> TrialConfig:
@@ -265,6 +285,8 @@ def settings_of(part: Part) -> tuple[str, ...]:
 ARCHITECTURE_SETTINGS = settings_of(Part.ARCHITECTURE)
 NEIGHBOUR_SETTINGS = settings_of(Part.NEIGHBOURS)
 _TRAINING_SETTINGS = settings_of(Part.TRAINING)
+# What says how a step is computed: left out of canonical settings where it has its default, or cannot matter.
+HOW_COMPUTED = ("micro_batch", "processes", "sync_batch_norm")
 # The weights are named by their digest, and the family that asks does not matter.
 _NOT_OF_TRAINING = ("family", "weights", *NEIGHBOUR_SETTINGS)
 

@@ -8,6 +8,7 @@
     │   ├── WeightsError         pretrained weights that cannot be had, or do not fit
     │   ├── OutputError          a folder that cannot be written
     │   └── TrackingError        a tracking server that does not answer
+    ├── LostProcess              a process that worked for a trial died; the trial can go on from its checkpoint
     ├── SweepStopped             trials keep failing for one reason; the sweep can go on once it is mended
     └── TrialFailure             one trial cannot go on; the sweep does
         ├── NonFiniteLoss        the loss became NaN or infinite
@@ -75,6 +76,10 @@ class TrackingError(InputError):
 
 class SweepStopped(CarsweepError):  # noqa: N818 - says what happened to the sweep
     """Trials kept failing for one reason; the message gives it, and the command that goes on."""
+
+
+class LostProcess(CarsweepError):  # noqa: N818 - what happened to it, not a programming error
+    """A process that a trial had started died without a word."""
 
 
 class TrialFailure(CarsweepError):  # noqa: N818 - a failed trial is an outcome, not a programming error

@@ -40,9 +40,9 @@ def drawing(seed: int, *purpose: str | int) -> Iterator[None]:
         yield
 
 
-def seed_epoch(seed: int, epoch: int) -> None:
-    """Seed torch's global generators (dropout, stochastic depth) for one epoch."""
-    torch.manual_seed(derived_seed(seed, "epoch", epoch))
+def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
+    """Seed torch's global generators (dropout, stochastic depth) for one epoch in the process of this rank."""
+    torch.manual_seed(derived_seed(seed, "epoch", epoch, *((rank,) if rank else ())))
 
 
 def make_deterministic() -> None:

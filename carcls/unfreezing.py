@@ -56,6 +56,15 @@ def stays_frozen(text: str, epochs: int) -> bool:
     return unfrozen_stages(text, epochs - 1, epochs, 1) == 0
 
 
+def first_unfrozen(text: str, epochs: int) -> int:
+    """Return the first epoch (from 0) in which any stage of a backbone is unfrozen; ``epochs`` where none ever is.
+
+    >>> first_unfrozen("frozen", 3), first_unfrozen("full", 3), first_unfrozen("2:1", 3)
+    (3, 0, 2)
+    """
+    return next((epoch for epoch in range(epochs) if unfrozen_stages(text, epoch, epochs, 1)), epochs)
+
+
 def unfrozen_stages(text: str, epoch: int, epochs: int, stages: int) -> int:
     """Return how many stages are unfrozen at ``epoch`` (from 0) of ``epochs``, of a backbone with ``stages`` stages.
 

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Literal
 
 from carcls.disk import is_full_disk
-from carcls.errors import BadData, DataError, InputError, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
+from carcls.errors import (
+    BadData,
+    DataError,
+    InputError,
+    LostProcess,
+    NoDevice,
+    NonFiniteLoss,
+    OutOfMemory,
+    TrialFailure,
+)
 from carcls.machine import is_lack_of_memory
 
 IN_A_ROW = 3
@@ -101,8 +110,9 @@ POLICIES: dict[str, Policy] = {
     "preempted": Policy(
         deaths=("sigterm", "preempt"), died="its process was taken away (preempted).", then="again", no_fault=True
     ),
-    # Its process or machine died, it hung, or CUDA broke.
+    # Its process, one that it had started, or its machine died, it hung, or CUDA broke.
     "lost": Policy(
+        lambda error: isinstance(error, LostProcess),
         died="its process died; ray.log in the sweep's folder may tell why.",
         then="again",
         counts=True,
@@ -201,7 +211,7 @@ def next_try(last: Try, batch_size: int, cores: float) -> Try | None:
 
     Args:
         last: what did not suffice.
-        batch_size: of the trial.
+        batch_size: of the trial; where several processes train it, of the part that one of them has.
         cores: of the largest machine.
 
     >>> next_try(Try(1, 0.5), 32, 8)
@@ -214,10 +224,20 @@ def next_try(last: Try, batch_size: int, cores: float) -> Try | None:
     if last.gpus == 0 and last.cpus < cores:
         cpus = min(cores, 2 * last.cpus)
         return Try(cpus, 0.0, last.micro_batch, (*last.tried, f"{cpus:g} CPUs, so fewer neighbours"))
-    size = math.ceil((last.micro_batch or batch_size) / 2)
-    if size == (last.micro_batch or batch_size) or size < math.ceil(batch_size / 2**HALVINGS):
+    now = min(last.micro_batch or batch_size, batch_size)
+    size = math.ceil(now / 2)
+    if size == now or size < math.ceil(batch_size / 2**HALVINGS):
         return None
     return Try(last.cpus, last.gpus, size, (*last.tried, f"micro-batches of {size}"))
+
+
+def tried_text(tried: Sequence[str]) -> str:
+    """Return what was tried as the end of a reason; empty where nothing was.
+
+    >>> tried_text(["a whole GPU", "micro-batches of 16"])
+    ' Tried before it failed: a whole GPU; micro-batches of 16.'
+    """
+    return f" Tried before it failed: {'; '.join(tried)}." if tried else ""
 
 
 def has_whole_share(last: Try, cores: float) -> bool:

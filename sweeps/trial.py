@@ -191,11 +191,13 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
     Args:
         number: of the trial.
         noted: ``asked``, what it was to be; ``outcome``, once it has ended; ``retry``, what it is given
-            after it failed; ``spent`` and ``began``; ``late_stages`` that came with no new epoch.
+            after it failed; ``processes``, in which it trains by the GPUs that it has; ``spent`` and ``began``;
+            ``late_stages`` that came with no new epoch.
         history: its measurements.
     """
     asked, outcome = noted["asked"], noted.get("outcome") or {}
-    micro_batch, spent = noted.get("retry", {}).get("micro_batch"), _spent(noted)
+    given = {"micro_batch": noted.get("retry", {}).get("micro_batch"), "processes": noted.get("processes")}
+    spent = _spent(noted)
     last = history[-1] if history and not outcome else Measurement(0, {})
     now: dict[str, Any] = {"status": "running", "metrics": last.metrics, "epochs": last.epoch, "seconds": 0.0}
     now |= {"late_stages": noted.get("late_stages", {})}
@@ -205,7 +207,7 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
         number=number,
         experiment=asked["experiment"],
         settings=asked["settings"],
-        config={**asked["config"], "micro_batch": micro_batch} if micro_batch else asked["config"],
+        config={**asked["config"], **{name: value for name, value in given.items() if value}},
         derived_from=asked.get("sibling_of"),
         confirms=asked.get("confirms"),
         history=history,

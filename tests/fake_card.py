@@ -3,9 +3,10 @@
 A folder connects its parts:
 
 * a command ``nvidia-smi`` on PATH, which answers ``-L``, ``--query-gpu`` and ``--query-compute-apps`` in CSV;
-* ``fake_cuda.attach()``, which a runner calls in its trial's process: the names of ``torch.cuda`` that carsweep uses
-  mean the fake card there, and ``allocate`` takes memory that every process sees, or is refused in PyTorch's words;
-* ``fake_cuda.run``, a runner that takes the memory that its trial's dropout needs (``light_work(…, "fake_cuda", …)``).
+* ``fake_cuda.attach()``, which a runner calls in its trial's process: ``allocate`` takes memory that every process
+  sees, or is refused in PyTorch's words; within ``meant_by_torch`` names of ``torch.cuda`` mean the card;
+* ``fake_cuda.run``, a runner that takes the memory that its trial's dropout needs (``light_work(…, "fake_cuda", …)``);
+* ``fake_site``, a folder for PYTHONPATH, has the real trials of a command compute on the CPU while they hold the card.
 
 What a process holds is given back when it dies. Nothing computes: no tensor can be made on it.
 """
@@ -71,6 +72,11 @@ class FakeCards:
         script.write_text(f"#!{sys.executable} -IS\n{code}")
         script.chmod(0o755)
         _listing.cache_clear()
+
+    def forget(self) -> None:
+        """Have no process hold anything, and nothing been told and asked."""
+        for name in ("ledger", "events", "asked"):
+            (self.folder / name).write_text("")
 
     def break_smi(self, script: str) -> None:
         """Have ``nvidia-smi`` do what a line of shell says, but list the cards."""

@@ -1,7 +1,7 @@
 """A fake card in the process of a trial, and what runs there (see ``fake_card``).
 
-PyTorch takes seconds to load, so only a data set that says ``torch`` has ``pick_device`` set the limit of a process;
-with others it is the share that the process was given.
+PyTorch takes seconds to load, so the limit of a process is the share that it was given; in ``fake_site``, where PyTorch
+is loaded anyway, it is what carsweep tells PyTorch.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from fake_card import FOLDER, GIB
 from filelock import FileLock
 
 from carcls.config import TrialConfig
-from carcls.machine import held_gpus
+from carcls.machine import held_gpus, visible_uuids
 from carcls.outcome import Measurement, Outcome
 
 
@@ -33,7 +35,6 @@ class Cuda:
 
     folder: Path
     fraction: float = 1.0
-    initialized: bool = False
 
     def allocate(self, mib: int) -> None:
         """Take memory, in MiB, until ``free``.
@@ -101,22 +102,10 @@ class Cuda:
         """Tell whether there is one."""
         return bool(self.visible())
 
-    def device_count(self) -> int:
-        """Count what this process sees."""
-        return len(self.visible())
-
-    def is_initialized(self) -> bool:
-        """Tell whether this process has begun to use it."""
-        return self.initialized
-
     def init(self) -> None:
         """Begin to use it."""
         if not self.visible():
             raise RuntimeError("No CUDA GPUs are available")
-        self.initialized = True
-
-    def empty_cache(self) -> None:
-        """Do nothing: nothing is kept."""
 
     def set_per_process_memory_fraction(self, fraction: float, _: Any = None) -> None:
         """Limit this process to a part of the card."""
@@ -143,7 +132,7 @@ class Cuda:
 
 
 _NAMES = (
-    "is_available", "device_count", "is_initialized", "init", "empty_cache", "set_per_process_memory_fraction",
+    "is_available", "init", "set_per_process_memory_fraction",
     "get_per_process_memory_fraction", "mem_get_info", "get_device_name",
 )  # fmt: skip
 _attached: list[Cuda] = []
@@ -156,27 +145,23 @@ def attach() -> Cuda:
     return _attached[0]
 
 
-def attach_torch() -> Cuda:
-    """Return the card of this process, once ``torch.cuda`` means it."""
+@contextmanager
+def meant_by_torch() -> Iterator[Cuda]:
+    """Have ``torch.cuda`` mean the card of this process; not for ever, since PyTorch itself would ask for more."""
     import torch
 
     cuda = attach()
-    for name in _NAMES:
-        setattr(torch.cuda, name, getattr(cuda, name))
-    return cuda
+    with ExitStack() as patched:
+        for name in _NAMES:
+            patched.enter_context(patch.object(torch.cuda, name, getattr(cuda, name)))
+        yield cuda
 
 
-def _take(mib: int, *, torch: bool) -> Cuda:
+def _take(mib: int) -> Cuda:
     """Take memory as a trial or a task does that was given a part of a GPU."""
-    cuda, share = attach(), held_gpus() or 0.0
-    if torch:
-        from carcls.training.images import pick_device
-
-        attach_torch()
-        assert pick_device().type == ("cuda" if share else "cpu")
-    elif share:
-        cuda.fraction = min(1.0, share)
+    cuda, share = attach(), held_gpus()
     if share:
+        cuda.fraction = min(1.0, share)
         cuda.allocate(mib)
     return cuda
 
@@ -184,7 +169,7 @@ def _take(mib: int, *, torch: bool) -> Cuda:
 def load(path: Path) -> dict[str, Any]:
     """Return the data set of ``run``.
 
-    ``needs`` are MiB by dropout; a trial waits until so many have begun as ``together`` says; ``torch`` loads PyTorch.
+    ``needs`` are MiB by dropout; a trial waits until so many have begun as ``together`` says.
     """
     found: dict[str, Any] = json.loads(path.read_text())
     return found
@@ -195,7 +180,7 @@ def run(config: TrialConfig, data: dict[str, Any], _: Any, report: Callable[[Mea
     cuda, key = attach(), f"{config.dropout:.2f}"
     cuda.note("began", {"key": key, "at": time.time(), "micro_batch": config.micro_batch, "given": held_gpus()})
     part = (config.micro_batch or config.batch_size) / config.batch_size
-    _take(math.ceil(data.get("needs", {}).get(key, GIB) * part), torch=data.get("torch", False))
+    _take(math.ceil(data.get("needs", {}).get(key, GIB) * part))
     while sum('"began"' in line for line in cuda.events.read_text().splitlines()) < data.get("together", 0):
         time.sleep(0.05)
     for epoch in range(1, config.epochs + 1):
@@ -205,7 +190,28 @@ def run(config: TrialConfig, data: dict[str, Any], _: Any, report: Callable[[Mea
     return Outcome({"val_accuracy": 1 - config.dropout}, config.epochs, 0.0, False, "m", "p")
 
 
-def use_memory(_: Any, __: Any, *, mib: int) -> int:
-    """Take memory as a task (``sweeps.engine.task.run_task``) and give it back; return the process's id."""
-    _take(mib, torch=False).free()
+class Holder:
+    """A process that keeps what Ray gave it."""
+
+    def sees(self) -> list[str]:
+        """Return the UUIDs of the GPUs that it sees."""
+        return visible_uuids()
+
+
+def use_memory(_: Any, __: Any, *, mib: int, micro_batch: int = 64) -> int:
+    """Take memory as a task (``sweeps.engine.task.run_task``) and give it back; return the process's id.
+
+    In micro-batches, of batches of 64, it takes the less.
+    """
+    _take(mib * micro_batch // 64).free()
     return os.getpid()
+
+
+def break_gpu(_: Any, __: Any, *, times: int) -> int:
+    """Fail as CUDA does, so many times in all; return which time it was."""
+    cuda = attach()
+    cuda.note("used", times)
+    done = sum(json.loads(line)["value"] == times for line in cuda.events.read_text().splitlines())
+    if done <= times:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    return done

@@ -97,8 +97,12 @@ class Dataset:
         Raises:
             OutputError: the disk has no room for them.
         """
-        pixels: NDArray[np.uint8] = np.load(get_pack(self.manifest, self.margin, size, stages) / PIXELS, mmap_mode="r")
+        pixels: NDArray[np.uint8] = np.load(self.pixels_file(stages, size), mmap_mode="r")
         return pixels
+
+    def pixels_file(self, stages: StageStore, size: int) -> Path:
+        """Return the .npy file of ``pixels``, with the same errors."""
+        return get_pack(self.manifest, self.margin, size, stages) / PIXELS
 
     def save(self, path: Path) -> None:
         """Write everything but pixels as JSON; ``path`` is whole or absent, whenever the machine stops."""

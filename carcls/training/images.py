@@ -9,9 +9,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from carcls.config import TrialConfig
 from carcls.data.augment import Augmentation, augment, draw_view
-from carcls.errors import NoDevice, OutOfMemory
-from carcls.machine import PACK_SHARE, held_gpus, is_lack_of_memory
+from carcls.errors import NoDevice
+from carcls.machine import PACK_SHARE, held_gpus
+from carcls.training.memory import halved
 
 NumberFormat = Literal["fp32", "bf16"]
 Answer = TypeVar("Answer")
@@ -81,26 +81,6 @@ def autocast(device: torch.device, precision: NumberFormat) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-@contextmanager
-def memory_errors_named(config: TrialConfig) -> Iterator[None]:
-    """Turn a lack of memory, in any words, into a failure that says what to change.
-
-    Raises:
-        OutOfMemory: the body ran out of the memory of the GPU or of the machine.
-    """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_lack_of_memory(error):
-            raise
-        torch.cuda.empty_cache()
-        whose = "machine" if isinstance(error, MemoryError) or "CPUAllocator" in str(error) else "GPU"
-        raise OutOfMemory(
-            f"out of the {whose}'s memory at batch_size {config.batch_size} and image_size {config.image_size}; "
-            f"lower one of them, or give each trial more of the {whose}."
-        ) from error
-
-
 @dataclass(frozen=True)
 class ImageSource:
     """Decoded images and how a backbone wants them.
@@ -123,7 +103,10 @@ class ImageSource:
 
     def batch(self, rows: NDArray[np.int64], view: View | None = None) -> Tensor:
         """Return normalised images, float32 [b, 3, s, s] in channels_last order, changed as the view says."""
-        return self._prepare(self._read(rows).to(self.device), self._draw(rows, view), view)
+        if self.device.type != "cpu":
+            (images,) = self._stream_to_gpu([[rows]], view)
+            return images
+        return self._prepare(self._read(rows), self._draw(rows, view), view)
 
     def stream(self, parts: Sequence[NDArray[np.int64]], view: View | None = None) -> Generator[Tensor]:
         """Yield ``batch(rows, view)`` for each of ``parts``, made while the one before is used; close it when done.
@@ -167,18 +150,23 @@ class ImageSource:
     ) -> Generator[Answer]:
         """Yield what a network in evaluation mode makes of the images, some at a time, in order; close it when done.
 
+        Where the memory does not suffice for as many as are answered best, it is half as many from then on.
+
         Args:
             network: takes normalised images, float32 [b, 3, s, s].
             rows: int64 [n], of the pack.
             precision: of its arithmetic.
             view: the epoch's changes; None for the images as they are.
         """
-        parts = batches(len(rows), answering_batch(self.device, self.side))
+        size = answering_batch(self.device, self.side)
+        parts = batches(len(rows), size)
         with closing(self.stream([rows[positions] for positions in parts], view)) as stream:
             for images in stream:
-                with torch.inference_mode(), autocast(self.device, precision):
-                    answer = network(images)
-                yield answer
+                while len(images):
+                    with torch.inference_mode(), autocast(self.device, precision):
+                        answer, size = halved(partial(_first, network, images), size)
+                    yield answer
+                    images = images[size:]
 
     @cached_property
     def _on_gpu(self) -> Tensor | None:
@@ -287,6 +275,10 @@ def answering_batch(device: torch.device, side: int) -> int:
     """Return how many images of ``side`` pixels a network that does not train answers at a time, at least 1."""
     pixels = torch.get_num_threads() * ANSWERED_PIXELS if device.type == "cpu" else GPU_ANSWERED_PIXELS
     return max(1, pixels // side**2)
+
+
+def _first(network: Callable[[Tensor], Answer], images: Tensor, count: int) -> Answer:
+    return network(images[:count])
 
 
 def _block(device: torch.device, count: int, side: int) -> int:

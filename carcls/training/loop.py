@@ -11,11 +11,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
@@ -30,13 +31,12 @@ from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches, fetched, grouped
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
+from carcls.training.parallel import ALONE, Parallel, micro_batches
 from carcls.unfreezing import unfrozen_stages
 
 WORTH_FOLDING = 200
 """Images, of which a network answers fewer on a CPU sooner than a copy of it is folded; on a GPU it would be thousands,
 since folding is work of the host: 53 copies, hooks and small operations for ResNet-50."""
-SINGLE_PIXELS = 64
-"""Side of images of which the maps of most networks have more than one place, which is enough for BatchNorm."""
 STEPS_BETWEEN_CHECKS = 20
 SENT_BYTES = 2**28
 """Of cached features, that are copied to a GPU at a time."""
@@ -59,6 +59,7 @@ class Trainer:
         precision: of the backbone's arithmetic; the head always computes in fp32.
         features: looks up embeddings float32 [n, d] of rows in a view, for epochs in which the backbone is frozen; None
             computes them as they are needed.
+        parallel: the processes that train it together, and which of them this is.
     """
 
     config: TrialConfig
@@ -69,8 +70,11 @@ class Trainer:
     validation: NDArray[np.int64]
     precision: NumberFormat
     features: Callable[[NDArray[np.int64], View | None], NDArray[np.float32]] | None
+    parallel: Parallel = ALONE
     optimizer: Optimizer = field(init=False)
     progress: TrainingProgress = field(init=False)
+    _connected: tuple[int, nn.Module] | None = field(init=False, default=None)
+    """What makes logits of images, for so many unfrozen stages."""
     _validated: Tensor | None = field(init=False, default=None)
     """Embeddings of the validation images on the device, as long as the backbone is frozen."""
 
@@ -81,26 +85,44 @@ class Trainer:
     def fit(self, folder: Path, report: Report) -> NDArray[np.float32]:
         """Train to the last epoch, from the checkpoint in ``folder`` if there is one, and write the model there.
 
-        A checkpoint follows every epoch of an unfrozen backbone; of a frozen one, at least every other second.
         Every epoch is reported, those before the checkpoint too. Returns the validation logits, float32 [n, c].
 
         Raises:
             InputError: a batch, or a part of one, has one image, and the network cannot train on it.
             NonFiniteLoss: a loss became NaN or infinite.
         """
+        logits = self.train_until(self.config.epochs, folder, report)
+        save_model(folder, self.classifier, self.progress.unfrozen)
+        return self.validation_logits(self.config.epochs - 1) if logits is None else logits
+
+    def train_until(self, epochs: int, folder: Path, report: Report) -> NDArray[np.float32] | None:
+        """As ``fit``, but only so many of the trial's epochs, from which others can go on; writes no model.
+
+        A checkpoint follows every epoch of an unfrozen backbone; of a frozen one, at least every other second.
+
+        Returns:
+            The validation logits; None where the checkpoint had all epochs.
+        """
         self.progress = load_checkpoint(folder, self.classifier, self.optimizer)
         for epoch, metrics in enumerate(self.progress.history):
             report(Measurement(epoch + 1, metrics, trained=False))
         logits: NDArray[np.float32] | None = None
         saved = time.perf_counter()
-        for epoch in range(len(self.progress.history), self.config.epochs):
+        for epoch in range(len(self.progress.history), epochs):
             logits = self.run_epoch(epoch)
-            if not self._frozen(epoch) or time.perf_counter() - saved >= SECONDS_BETWEEN_HEADS:
+            is_left = epoch + 1 == epochs < self.config.epochs
+            if is_left or not self._frozen(epoch) or time.perf_counter() - saved >= SECONDS_BETWEEN_HEADS:
                 save_checkpoint(folder, self.classifier, self.optimizer, self.progress)
                 saved = time.perf_counter()
             report(Measurement(epoch + 1, self.progress.history[-1]))
-        save_model(folder, self.classifier, self.progress.unfrozen)
-        return self.validation_logits(self.config.epochs - 1) if logits is None else logits
+        return logits
+
+    def follow(self, folder: Path) -> None:
+        """Take part in the epochs that another process trains by ``fit``, which alone measures, reports and writes."""
+        self.progress = load_checkpoint(folder, self.classifier, self.optimizer)
+        for epoch in range(len(self.progress.history), self.config.epochs):
+            self.classifier.unfreeze(self._unfrozen(epoch))
+            self._train_epoch(epoch)
 
     def run_epoch(self, epoch: int) -> NDArray[np.float32]:
         """Train for one epoch, from 0, and note its measures; return the validation logits, float32 [n, c].
@@ -134,35 +156,44 @@ class Trainer:
         count, size = len(self.train), self.config.batch_size
         order = torch.randperm(count, generator=generator(self.config.seed, "order", epoch))
         all_batches = list(batches(count, size, order))
-        seed_epoch(self.config.seed, epoch)
+        seed_epoch(self.config.seed, epoch, self.parallel.rank)
         total = torch.zeros((), device=self.images.device)
-        all_parts = [micro_batches(self.config, batch) for batch in all_batches]
+        own = [self.parallel.part(batch, self.images.side) for batch in all_batches]
+        all_parts = [micro_batches(self.config, batch) for batch in own]
         in_order = [part for parts in all_parts for part in parts]
-        labelled = iter(self._labels(in_order))
-        with closing(self._embeddings(epoch, in_order)) as embedded:
+        labelled, network = iter(self._labels(in_order)), self._network(epoch)
+        with closing(self._inputs(epoch, in_order)) as inputs, self._one_image_refused():
             for index, (batch, parts) in enumerate(zip(all_batches, all_parts, strict=True)):
                 step = epoch * len(all_batches) + index
                 set_learning_rates(self.optimizer, lr_factor(self.config, step, len(all_batches)))
-                taken = zip(parts, embedded, labelled, strict=False)  # no more than the batch's parts
-                total += self._step(((found, labels) for _, found, labels in taken), len(batch))
+                taken = zip(parts, inputs, labelled, strict=False)  # no more than the batch's parts
+                pairs = ((found, labels) for _, found, labels in taken)
+                total += self._step(network, pairs, len(parts), len(batch))
                 if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
-                    self._check(total, epoch, index)
-        return float(total / len(all_batches))
+                    mean = self.parallel.average(total)
+                    self._check(mean, epoch, index)
+        return float(mean / len(all_batches))
 
-    def _step(self, parts: Iterable[tuple[Tensor, Tensor]], size: int) -> Tensor:
-        """Take one step of the optimizer; return the mean loss of the batch in nats.
+    def _step(self, network: nn.Module, parts: Iterable[tuple[Tensor, Tensor]], count: int, size: int) -> Tensor:
+        """Take one step of the optimizer; return the loss of the batch in nats, the mean over all processes being it.
 
         Args:
-            parts: embeddings [p, d] and labels [p] of the batch, all of it or one micro-batch after another. The loss
-                is a mean over images, so each part counts with its share p / size.
-            size: images of the batch.
+            network: gives logits [p, c] of what ``parts`` have.
+            parts: inputs and labels [p] of the batch, all of it or one micro-batch after another. The loss is a mean
+                over images, so each part counts with its share p / size; averaged over n processes, with n p / size.
+            count: of parts.
+            size: images of the batch, in all processes.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.images.device)
-        for embeddings, labels in parts:
-            logits = self.classifier.classify(embeddings)  # [p, c]
-            loss = training_loss(logits, labels, self.config) * (len(labels) / size)
-            loss.backward()  # type: ignore[no-untyped-call]
+        for number, (inputs, labels) in enumerate(parts, 1):
+            with self.parallel.averaging(network, now=number == count):
+                logits = network(inputs)  # [p, c]
+                if len(labels):
+                    loss = training_loss(logits, labels, self.config) * (self.parallel.processes * len(labels) / size)
+                else:
+                    loss = logits.sum()  # of nothing, for a process that gets no image of a short batch
+                loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if self.config.clip_norm > 0:
             clip_grad_norm_([p for p in self.classifier.parameters() if p.grad is not None], self.config.clip_norm)
@@ -181,10 +212,9 @@ class Trainer:
         labels = torch.from_numpy(self.labels[self.train[np.concatenate(parts)]]).to(self.images.device)
         return torch.split(labels, [len(part) for part in parts])
 
-    def _embeddings(self, epoch: int, parts: list[NDArray[np.int64]]) -> Generator[Tensor]:
-        """Yield the embeddings of each part, float32 [b, d]: looked up, or computed by the backbone."""
-        frozen = self._frozen(epoch)
-        if frozen and self.features is not None:
+    def _inputs(self, epoch: int, parts: list[NDArray[np.int64]]) -> Generator[Tensor]:
+        """Yield what the network of this epoch takes for each part: images [p, 3, s, s], or embeddings [p, d]."""
+        if self._frozen(epoch) and self.features is not None:
             cached = self.features(self.train, self._view(epoch))
             most = 1 if self.images.device.type == "cpu" else SENT_BYTES // cached[:1].nbytes
             for group in grouped(parts, most):
@@ -192,11 +222,18 @@ class Trainer:
                 yield from torch.split(found, [len(part) for part in group])
             return
         rows = [self.train[positions] for positions in parts]
-        with closing(self.images.stream(rows, self._view(epoch))) as stream, self._one_image_refused():
-            for images in stream:
-                with torch.set_grad_enabled(not frozen), autocast(self.images.device, self.precision):
-                    embeddings = self.classifier.embed(images)
-                yield embeddings.float()
+        with closing(self.images.stream(rows, self._view(epoch))) as stream:
+            yield from stream
+
+    def _network(self, epoch: int) -> nn.Module:
+        """Return what makes logits of what ``_inputs`` yields: one module as long as the same parameters train."""
+        unfrozen = self._unfrozen(epoch)
+        if self._frozen(epoch):
+            return Forward(self.classifier, self.precision, "known" if self.features is not None else "frozen")
+        if self._connected is None or self._connected[0] != unfrozen:
+            self._connected = None  # lets go of the one before
+            self._connected = unfrozen, self.parallel.connect(Forward(self.classifier, self.precision, "trains"))
+        return self._connected[1]
 
     @contextmanager
     def _one_image_refused(self) -> Iterator[None]:
@@ -229,17 +266,28 @@ class Trainer:
         return image_logits(self.classifier, self.images, self.validation, self.precision)
 
 
-def micro_batches(config: TrialConfig, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return a batch of positions int64 [b] in parts of at most ``micro_batch`` images, as equal as can be.
+class Forward(nn.Module):
+    """A classifier as one step of training takes it: the backbone in its number format, the head in fp32.
 
-    BatchNorm may be unable to take one image, so none is alone but in parts of one of SINGLE_PIXELS or more, the last
-    step that saves memory: an odd batch in parts of 2 has one of 3.
+    Args:
+        classifier: whose mode and parameters stay as they are.
+        precision: of the backbone's arithmetic.
+        backbone: whether it ``trains``, is ``frozen``, or is not used since the embeddings are ``known``.
     """
-    most = config.micro_batch or config.batch_size
-    if most >= config.batch_size:  # array_split takes a while to cut nothing
-        return [batch]
-    least = 1 if most == 1 and config.image_size >= SINGLE_PIXELS else 2
-    return list(np.array_split(batch, min(math.ceil(len(batch) / most), max(1, len(batch) // least))))
+
+    def __init__(
+        self, classifier: Classifier, precision: NumberFormat, backbone: Literal["trains", "frozen", "known"]
+    ) -> None:
+        super().__init__()
+        self.classifier, self.precision, self.of_backbone = classifier, precision, backbone
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits [p, c] of images [p, 3, s, s], or of embeddings [p, d] that are known."""
+        if self.of_backbone != "known":
+            with torch.set_grad_enabled(self.of_backbone == "trains"), autocast(inputs.device, self.precision):
+                inputs = self.classifier.embed(inputs)
+            inputs = inputs.float() if self.precision == "bf16" else inputs
+        return self.classifier.classify(inputs)
 
 
 def image_logits(

@@ -31,6 +31,7 @@ from carcls.models.folding import folded
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, note_made, write_json
 from carcls.training.images import ImageSource, NumberFormat, answering_batch, autocast, pick_device
+from carcls.training.memory import halved
 from carcls.unfreezing import stays_frozen
 
 PRECISION, PRECISION_VERSION = "precision", 3
@@ -94,11 +95,16 @@ def _probe(config: TrialConfig, device: torch.device, frozen: bool) -> dict[str,
     else:
         enough = (CPU_PIXELS if device.type == "cpu" else GPU_PIXELS) // config.image_size**2
         count = max(2, min(enough, config.micro_batch or config.batch_size))
-    shape = (count, 3, config.image_size, config.image_size)
+
+    def measure(count: int) -> dict[NumberFormat, float]:
+        images = torch.rand((count, 3, config.image_size, config.image_size), device=device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return fastest_of(lambda precision: _step_seconds(backbone, images, precision))
+
     # Dropout inside a backbone draws from the global generators; of those of GPUs, only from this one's.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
-        fastest = fastest_of(lambda precision: _step_seconds(backbone, images, precision))
+        # A trial that will take bf16 may lack the memory for its batch in fp32.
+        fastest, count = halved(measure, count, least=1 if frozen else 2)
     milliseconds = {name: 1000 * value / count for name, value in fastest.items()}
     return {"precision": faster(fastest), "milliseconds_per_image": milliseconds}
 

@@ -24,9 +24,10 @@ from carcls.models.classifier import Classifier, build_network
 from carcls.models.folding import folded
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore
-from carcls.training.images import ImageSource, NumberFormat, answering_batch, memory_errors_named, pick_device
+from carcls.training.images import ImageSource, NumberFormat, answering_batch, pick_device
 from carcls.training.loop import Trainer
 from carcls.training.measured import resolve_precision
+from carcls.training.memory import memory_errors_named
 from carcls.unfreezing import stays_frozen
 
 SECONDS = 1.0

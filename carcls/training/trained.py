@@ -28,10 +28,12 @@ from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
 from carcls.training.embeddings import Embedder, frozen_features, part_of
-from carcls.training.images import ImageSource, NumberFormat, memory_errors_named, pick_device
+from carcls.training.images import ImageSource, NumberFormat, pick_device
+from carcls.training.launcher import Launcher
 from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
-from carcls.unfreezing import unfrozen_stages
+from carcls.training.memory import memory_errors_named
+from carcls.unfreezing import first_unfrozen, unfrozen_stages
 
 KIND = "training"
 HISTORY = "history.json"
@@ -143,33 +145,64 @@ class TrainedClassifier:
 
     def _train(self, folder: Path, report: Report) -> None:
         """Train from the checkpoint in ``folder``; from the beginning where there is none, or a damaged one."""
+        history: dict[int, dict[str, float]] = {}
+
+        def note(measurement: Measurement) -> None:
+            if measurement.trained or measurement.epoch not in history:
+                history[measurement.epoch] = dict(measurement.metrics)
+                report(measurement)
+
         with self.reproducibly():
-            # Where all features are in the store, neither a network nor its weights are needed.
-            bare = stand_in(self.config.backbone) if self.training.unfreezing == "frozen" else None
-            classifier = self.build(bare)
-            images, build = self.images(classifier.backbone), lambda: self.build().backbone
-            part = part_of(self.device, images.side)
-            embedder = Embedder(self.stages, build, lambda _: images, self.frozen_precision, part)
-            trainer = Trainer(
-                config=self.training,
-                classifier=classifier,
-                images=images,
-                labels=self.data.labels,
-                train=self.data.splits.train,
-                validation=self.data.splits.validation,
-                precision=self.precision,
-                features=partial(frozen_features, embedder, self.frozen_key),
-            )
             try:
-                logits = trainer.fit(folder, report)
+                logits = self._fit(folder, note)
             except DamagedCheckpoint as damage:  # nothing of it was taken over
                 (folder / CHECKPOINT).unlink()
                 self.stages.note_damage(KIND, self.key, f"{damage}; training begins anew")
-                logits = trainer.fit(folder, report)
-        write_json(folder / HISTORY, trainer.progress.history)
+                history.clear()
+                logits = self._fit(folder, note)
+        write_json(folder / HISTORY, list(history.values()))
         rows = self.data.splits.validation
         save_predictions(folder / PREDICTIONS, rows, self.data.labels[rows], logits.argmax(axis=1), softmax(logits))
         (folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _fit(self, folder: Path, report: Report) -> NDArray[np.float32]:
+        """Train here; in several processes the epochs in which the backbone trains, if the trial says so."""
+        config, splits = self.training, self.data.splits
+        alone = config.epochs if config.processes == 1 else first_unfrozen(config.unfreezing, config.epochs)
+        if alone == config.epochs:
+            return self._trainer().fit(folder, report)
+        if alone:
+            self._trainer().train_until(alone, folder, report)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # the others need it
+        return Launcher(
+            config=config,
+            classes=len(self.data.classes),
+            pixels=self.data.pixels_file(self.stages, config.image_size),
+            labels=self.data.labels,
+            train=splits.train,
+            validation=splits.validation,
+            precision=self.precision,
+            device=self.device,
+        ).fit(folder, report)
+
+    def _trainer(self) -> Trainer:
+        # Where all features are in the store, neither a network nor its weights are needed.
+        bare = stand_in(self.config.backbone) if self.training.unfreezing == "frozen" else None
+        classifier = self.build(bare)
+        images, build = self.images(classifier.backbone), lambda: self.build().backbone
+        part = part_of(self.device, images.side)
+        embedder = Embedder(self.stages, build, lambda _: images, self.frozen_precision, part)
+        return Trainer(
+            config=self.training,
+            classifier=classifier,
+            images=images,
+            labels=self.data.labels,
+            train=self.data.splits.train,
+            validation=self.data.splits.validation,
+            precision=self.precision,
+            features=partial(frozen_features, embedder, self.frozen_key),
+        )
 
     @property
     def frozen_key(self) -> dict[str, Any]:

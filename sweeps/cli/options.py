@@ -91,7 +91,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "gpus-per-trial": {
         "metavar": "X|auto",
         "type": _NumberOrAuto(),
-        "help": "GPUs for each trial: 0, 1 or 1/n (0.5, 0.25). Default: auto.",
+        "help": "GPUs for each trial: 0, 1, 2, … or 1/n (0.5, 0.25). Default: auto.",
     },
     "concurrency": {"type": int, "help": "Trials at the same time. Default: what fits."},
     "confirm": {

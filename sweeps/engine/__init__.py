@@ -43,7 +43,7 @@ FACE = {
     "budget": ("BudgetStatus", "status_text"),
     "cluster": ("machines_of",),
     "engine": ("EngineResult", "run_trials"),
-    "resources": ("Machine", "Share", "least_seconds", "rates_of", "this_machine"),
+    "resources": ("Machine", "Share", "least_seconds", "processes_of", "rates_of", "this_machine"),
     "session": ("RaySession",),
     "shares": ("share_of", "share_text"),
     "task": ("Work", "run_task"),

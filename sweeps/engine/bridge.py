@@ -18,7 +18,7 @@ from sweeps.engine.budget import Account, BudgetStatus
 from sweeps.engine.halt import Halt
 from sweeps.engine.hangs import Patience, expected_seconds
 from sweeps.engine.recovery import Place, Quarantine, Recovery, Running
-from sweeps.engine.resources import Machine, Process, least_seconds
+from sweeps.engine.resources import Machine, Process, least_seconds, processes_of
 from sweeps.engine.shares import note_out_of_memory, share_of
 from sweeps.failures import Failure, Try, failure_of_death
 from sweeps.study.study import Asked, Study
@@ -92,9 +92,12 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         asked = self._next()
         if asked is None:
             return None
-        given = Try(**asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus)
+        given = Try(**asked.retry) if asked.retry else Try(self.share.cpus, self.share.gpus, asked.config.micro_batch)
         # The trial's process finds out whether parts of this size work.
-        config = asked.config.model_copy(update={"micro_batch": given.micro_batch or asked.config.micro_batch})
+        processes = processes_of(asked.config, given.gpus)
+        self._study.note_processes(asked.number, processes)
+        how = {"micro_batch": given.micro_batch, "processes": processes}
+        config = asked.config.model_copy(update=how)
         self._running[tune_id] = Running(asked.number, config, given)
         self._account.note(self._study.record(asked.number))
         share = {"cpus": given.cpus, "gpus": given.gpus}

@@ -88,7 +88,8 @@ class Patience:
 def _kind_of(trial: Running) -> tuple[Any, ...]:
     """Return what is alike in trials whose next epochs take about as long."""
     config = trial.config
-    return trial.awaited, config.family, config.backbone, config.image_size, config.batch_size, config.micro_batch
+    how = config.batch_size, config.micro_batch, config.processes
+    return trial.awaited, config.family, config.backbone, config.image_size, *how
 
 
 def _awaited_after(config: TrialConfig, epoch: int) -> Literal["frozen", "unfrozen", "end"]:

@@ -7,6 +7,7 @@ room for another one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from carcls.config import TrialConfig
 from sweeps.engine.compat import id_of
 from sweeps.engine.halt import Halt
-from sweeps.failures import IN_A_ROW, POLICIES, Failure, Try, failure_of_death, has_whole_share, next_try
+from sweeps.failures import IN_A_ROW, POLICIES, Failure, Try, failure_of_death, has_whole_share, next_try, tried_text
 from sweeps.study.study import Study
 
 # So often is looked whether machines are gone of which something is retained.
@@ -229,10 +230,10 @@ class Recovery:
             self._give_up(trial, failure)
 
     def _give_more(self, trial: Running, failure: Failure) -> None:
-        tried, more = trial.given.tried, next_try(trial.given, trial.config.batch_size, self.cores)
+        part = math.ceil(trial.config.batch_size / trial.config.processes)
+        more = next_try(trial.given, part, self.cores)
         if more is None:
-            said = f" Tried before it failed: {'; '.join(tried)}." if tried else ""
-            self._give_up(trial, Failure(failure.kind, f"{failure.reason}{said}"))
+            self._give_up(trial, Failure(failure.kind, f"{failure.reason}{tried_text(trial.given.tried)}"))
             return
         self.halt.notify(f"trial {trial.number} ran out of memory; trying again with {more.tried[-1]}")
         self.study.hand_back(trial.number, counted=False, retry=asdict(more))

@@ -114,6 +114,17 @@ def trial_resources(spec: SweepSpec, *machines: Machine) -> Share:
     return Share(cpus, gpus, max(1, min(wanted, _fitting(places, gpus, cpus))))
 
 
+def processes_of(config: TrialConfig, gpus: float) -> int:
+    """Return in how many processes a trial with so many GPUs trains: one on each, or as many as it says on a CPU.
+
+    >>> processes_of(TrialConfig(unfreezing="full"), 2), processes_of(TrialConfig(unfreezing="frozen"), 2)
+    (2, 1)
+    """
+    if "processes" in config.neutral():
+        return 1
+    return max(1, int(gpus)) if gpus else config.processes
+
+
 def reserved_cpus(cpus: float, gpus: float, machines: Sequence[Machine]) -> float:
     """Return how many of a trial's cores Ray counts as taken.
 
@@ -132,7 +143,9 @@ def reserved_cpus(cpus: float, gpus: float, machines: Sequence[Machine]) -> floa
 
 
 def _slots(machine: Machine, gpus: float) -> float:
-    """Trials that its GPUs carry, each on one of them."""
+    """Trials that its GPUs carry, each on one of them, or on several of its own."""
+    if gpus >= 1:
+        return machine.gpus // gpus
     return machine.gpus * math.floor(1 / gpus + 1e-6) if gpus else math.inf
 
 

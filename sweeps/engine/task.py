@@ -7,21 +7,21 @@ when it is done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import ray
 
-from carcls.errors import TrialFailure
+from carcls.errors import OutOfMemory, TrialFailure
 from carcls.stages import StageStore
-from sweeps.engine.resources import Process
+from sweeps.engine.resources import Process, Share
 from sweeps.engine.session import RaySession
 from sweeps.engine.shares import share_of
-from sweeps.engine.worker import load_data, take_share
-from sweeps.failures import failure_of
+from sweeps.engine.worker import free_gpu_memory, load_data, take_share
+from sweeps.failures import Try, failure_of, is_broken_device, next_try, tried_text
 
 if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
@@ -70,35 +70,74 @@ class Work:
         }
 
 
-def run_task(work: Work, function: str, arguments: Mapping[str, Any]) -> Any:
+class _Broken(TrialFailure):
+    """The process can use its GPU no more; another one may."""
+
+
+def run_task(
+    work: Work,
+    function: str,
+    arguments: Mapping[str, Any],
+    *,
+    batch_size: int = 1,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Any:
     """Return what ``function(dataset, stages, **arguments)`` returns in a trial's process, with a trial's share.
+
+    What runs out of memory is tried again as a trial is: with a larger part of a GPU, in another process; then, where
+    it trains, in micro-batches.
 
     Args:
         work: of the sweep.
         function: ``module:function``, importable wherever trials run.
         arguments: what Ray can send.
+        batch_size: on how many images at a time it trains; then it takes ``micro_batch``, too. 1 trains on none.
+        notify: gets a sentence for each such try.
 
     Raises:
-        TrialFailure: it failed in a way that trials can fail in: says why.
+        TrialFailure: it failed in a way that trials can fail in: says why, and what was tried.
         OSError: its process died again and again.
     """
-    session, died = work.session, None
+    session, deaths = work.session, 0
     share = share_of(work.spec, work.stages, session.connect(work.folder / "ray.log"))
-    if session.process is not None and not session.process.has(share):  # it is another sweep's
-        session.release()
-    for _ in range(1 + MAX_DEATHS):
-        if session.process is None:  # no trial has left one
-            actor = ray.remote(_Worker).options(num_cpus=share.cpus, num_gpus=share.gpus).remote()
-            session.process = Process(actor, share.cpus, share.gpus)
-        actor, *share_of_it = session.process
+    given = Try(share.cpus, share.gpus)
+    while True:
+        process = _process_with(session, given)
+        parts = {"micro_batch": given.micro_batch} if given.micro_batch else {}
         try:
-            return ray.get(actor.__ray_call__.remote(_run, share_of_it, work.as_order(), function, dict(arguments)))
-        except ray.exceptions.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, Exception) else error) from None
-        except ray.exceptions.RayError as error:
-            died = error
+            return _compute(process, work, function, {**arguments, **parts})
+        except OutOfMemory as failure:
+            # There are no neighbours whom more cores would keep away.
+            more = next_try(replace(given, cpus=process.cpus, gpus=process.gpus), batch_size, process.cpus)
+            if more is None:
+                see = " See who else holds it (nvidia-smi)." if process.gpus else ""
+                raise OutOfMemory(f"{failure}{tried_text(given.tried)}{see}") from None
+            notify(f"out of memory after the trials; trying again with {more.tried[-1]}")
+            given = more
+        except (_Broken, ray.exceptions.RayError) as error:
             session.release()
-    raise OSError(f"its process died: {type(died).__name__}") from died
+            deaths += 1
+            if deaths > MAX_DEATHS:
+                why = str(error) if isinstance(error, _Broken) else type(error).__name__
+                raise OSError(f"its process died: {why}") from error
+
+
+def _process_with(session: RaySession, share: Try) -> Process:
+    """Return the process that the last trial left; another one where that one is another sweep's, or has too little."""
+    if session.process is not None and not session.process.has(Share(share.cpus, share.gpus, 1)):
+        session.release()
+    if session.process is None:
+        actor = ray.remote(_Worker).options(num_cpus=share.cpus, num_gpus=share.gpus).remote()
+        session.process = Process(actor, share.cpus, share.gpus)
+    return session.process
+
+
+def _compute(process: Process, work: Work, function: str, arguments: Mapping[str, Any]) -> Any:
+    actor, *share = process
+    try:
+        return ray.get(actor.__ray_call__.remote(_run, share, work.as_order(), function, dict(arguments)))
+    except ray.exceptions.RayTaskError as error:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None
 
 
 class _Worker:
@@ -112,6 +151,10 @@ def _run(_: Any, share: list[float], order: dict[str, Any], function: str, argum
         return resolve_name(function)(data, StageStore(Path(order["stages"])), **arguments)
     except Exception as error:
         failure = failure_of(error)
+        if is_broken_device(error):
+            raise _Broken(failure.reason) from None
         if failure.kind == "bug":
             raise
-        raise TrialFailure(failure.reason) from error
+        raise (OutOfMemory if failure.kind == "out_of_memory" else TrialFailure)(failure.reason) from error
+    finally:
+        free_gpu_memory()

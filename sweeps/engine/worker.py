@@ -23,10 +23,11 @@ import ray
 from ray import get_runtime_context, tune
 
 from carcls.config import TrialConfig
+from carcls.helpers import end_helpers
 from carcls.machine import hold_gpus, keep_freed_memory
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
-from carcls.unfreezing import unfrozen_stages
+from carcls.unfreezing import first_unfrozen
 from sweeps.failures import Failure, failure_of, is_broken_device
 from sweeps.spec.fields import EarlyStopping
 
@@ -73,10 +74,15 @@ def run_order(order: Mapping[str, Any]) -> None:
     else:
         said = {**asdict(outcome), "seconds": time.perf_counter() - start, "stages": stages.take_used()}
         last = {**reports.take(), "outcome": json.dumps(said, default=float)}
+    free_gpu_memory()
+    tune.report({**last, "done": True})
+
+
+def free_gpu_memory() -> None:
+    """Give back what PyTorch keeps of a GPU: what comes next in this process may need other sizes, others need it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()  # the next trial of this process may need other sizes
-    tune.report({**last, "done": True})
+        torch.cuda.empty_cache()
 
 
 def _place() -> str:
@@ -125,7 +131,11 @@ def load_data(loader: str, path: str) -> Any:
 
 
 def take_share(cpus: float, gpus: float) -> None:
-    """Use no more threads, and later no more of a GPU, than the trial's share; Ray itself only keeps books."""
+    """Use no more threads, and later no more of a GPU, than the trial's share; Ray itself only keeps books.
+
+    A trial that was stopped may have left processes behind, which have their share of it.
+    """
+    end_helpers()
     hold_gpus(gpus)
     threads = max(1, int(cpus))
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -193,8 +203,7 @@ def reported_at_once(config: TrialConfig, stopping: EarlyStopping) -> frozenset[
     [2, 5, 6]
     """
     epochs = config.epochs
-    opens = next((epoch for epoch in range(epochs) if unfrozen_stages(config.unfreezing, epoch, epochs, 1)), 0)
-    return frozenset({*stopping.rungs(epochs), opens})
+    return frozenset({*stopping.rungs(epochs), first_unfrozen(config.unfreezing, epochs) % epochs})
 
 
 def last_reported(config: TrialConfig) -> int:

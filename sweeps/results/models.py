@@ -2,7 +2,7 @@
 
 The test images are evaluated once for a model. ``test.json`` is of the winner, ``test-NNNN.json`` of a documented
 experiment. Each counts its evaluations and names the models; one is counted before it happens, so that one whose score
-was lost counts too.
+was lost with its process counts too, and one that failed without a score does not.
 
 ``compare_winner``, ``evaluate`` and ``export`` are computed in a trial's process (see sweeps.engine.task): arguments
 and answers travel, and only there are arrays and networks imported.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from carcls.config import TrialConfig
     from carcls.data.dataset import Dataset
     from carcls.outcome import Outcome
     from carcls.stages import StageStore
@@ -51,8 +52,16 @@ def parts_of(stages: Path, model: str) -> list[str]:
         return [model]
 
 
-def model_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord, tell: Callable[[str], None]) -> str:
+def model_on_disk(
+    stages: StageStore,
+    dataset: Dataset,
+    record: TrialRecord,
+    tell: Callable[[str], None],
+    micro_batch: int | None = None,
+) -> str:
     """Return the path of a complete trial's model, relative to the store; made again where it is gone or damaged.
+
+    Then it trains in parts of ``micro_batch`` images, where given.
 
     Raises:
         TrialFailure: it cannot be made again.
@@ -62,7 +71,7 @@ def model_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord, tel
         tell(f"The model of trial {record.number} is not on disk any more; it is made again.")
     elif not any([stages.find_damage(part) for part in parts]):  # noqa: C419 - all of them are to be found
         return record.model
-    return _run_again(stages, dataset, record).model
+    return _run_again(stages, dataset, record, micro_batch).model
 
 
 def answers_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord) -> str:
@@ -83,10 +92,16 @@ def answers_on_disk(stages: StageStore, dataset: Dataset, record: TrialRecord) -
     return RetrievalTrial(record.trial_config, dataset, stages).answer_validation(stages.root / record.model)
 
 
-def _run_again(stages: StageStore, dataset: Dataset, record: TrialRecord) -> Outcome:
+def _run_again(stages: StageStore, dataset: Dataset, record: TrialRecord, micro_batch: int | None = None) -> Outcome:
     from carcls.families import run_trial
 
-    return run_trial(record.trial_config, dataset, stages, lambda _: None)  # stages that are whole are used
+    config = _in_parts(record, micro_batch)
+    return run_trial(config, dataset, stages, lambda _: None)  # stages that are whole are used
+
+
+def _in_parts(record: TrialRecord, micro_batch: int | None) -> TrialConfig:
+    config = record.trial_config
+    return config.model_copy(update={"micro_batch": micro_batch}) if micro_batch else config
 
 
 def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) -> tuple[Compared, ...]:
@@ -145,7 +160,14 @@ def find_evaluation(record: TrialRecord, data: Dataset, path: Path, *, refit: bo
 
 
 def evaluate(
-    data: Dataset, stages: StageStore, *, record: TrialRecord, refit: bool, path: Path, predictions: Path
+    data: Dataset,
+    stages: StageStore,
+    *,
+    record: TrialRecord,
+    refit: bool,
+    path: Path,
+    predictions: Path,
+    micro_batch: int | None = None,
 ) -> tuple[TestEvaluation, list[str]]:
     """Return the test score of a complete trial, and what a person should know of its model.
 
@@ -155,18 +177,23 @@ def evaluate(
         refit: evaluate another model, its settings trained on the validation images too.
         path: of the score, in the sweep's folder.
         predictions: gets the answers to the images.
+        micro_batch: the images that a model which is to be trained sees at a time; None is the trial's own.
 
     Raises:
         TrialFailure: the model is gone, or not there yet, and cannot be made.
     """
     from carcls.families import evaluate_on_test
 
-    model, trained_on, notes = _made(data, stages, record, refit=refit)
+    model, trained_on, notes = _made(data, stages, record, micro_batch, refit=refit)
     written, key = _written(path), _key(record, data, refit=refit)
     models = dict.fromkeys([*written["models"], "/".join(key.values())])
     counted = {"readings": written["readings"] + 1, "models": list(models)}
     write_json(path, counted)
-    score = evaluate_on_test(record.trial_config, trained_on, stages, model, predictions)
+    try:
+        score = evaluate_on_test(record.trial_config, trained_on, stages, model, predictions)
+    except Exception:  # whoever fails, as for lack of memory, has seen no score
+        write_json(path, written)
+        raise
     found = {"metrics": dict(score.metrics), "interval": list(score.interval), "images": score.images}
     write_json(path, {**counted, **key, "number": record.number, **found})
     return TestEvaluation(score.metrics, score.interval, score.images, *count_evaluations(path.parent), refit), notes
@@ -180,11 +207,12 @@ def export(
     refit: bool,
     folder: Path,
     details: Mapping[str, Any],
+    micro_batch: int | None = None,
 ) -> list[str]:
     """Write the trial's model as a folder that ``carcls.export.load_export`` opens; otherwise as ``evaluate``."""
     from carcls.families import export_trial
 
-    model, trained_on, notes = _made(data, stages, record, refit=refit)
+    model, trained_on, notes = _made(data, stages, record, micro_batch, refit=refit)
     export_trial(record.trial_config, trained_on, stages, model, folder, details)
     return notes
 
@@ -196,15 +224,17 @@ def count_evaluations(folder: Path) -> tuple[int, int]:
     return sum(file["readings"] for file in files), len(models)
 
 
-def _made(data: Dataset, stages: StageStore, record: TrialRecord, *, refit: bool) -> tuple[str, Dataset, list[str]]:
+def _made(
+    data: Dataset, stages: StageStore, record: TrialRecord, micro_batch: int | None, *, refit: bool
+) -> tuple[str, Dataset, list[str]]:
     """Return a model that is on disk, what it was trained on, and what a person should know of it."""
     from carcls.families import refit_trial
 
     if refit:
         trained_on = data.refitted()
-        return refit_trial(record.trial_config, trained_on, stages), trained_on, []
+        return refit_trial(_in_parts(record, micro_batch), trained_on, stages), trained_on, []
     notes: list[str] = []
-    return model_on_disk(stages, data, record, notes.append), data, notes
+    return model_on_disk(stages, data, record, notes.append, micro_batch), data, notes
 
 
 def _key(record: TrialRecord, data: Dataset, *, refit: bool) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from carcls.catalog import FAMILIES
 from carcls.errors import InputError, OutputError
 from carcls.gpus import busy_note, gpus_seen
-from sweeps.engine.resources import Machine, Share, least_seconds, this_machine
+from sweeps.engine.resources import Machine, Share, least_seconds, processes_of, this_machine
 from sweeps.engine.shares import share_of, share_text
 from sweeps.run.data import configs_to_check, data_notes, list_images, located
 from sweeps.spec.loading import cut_neighbours, with_neighbours_of
@@ -55,6 +55,8 @@ class Checked:
     listing: Manifest | None
 
 
+# What decides in how many processes a trial is trained, and whether it can be.
+_OF_PROCESSES = ("processes", "sync_batch_norm", "backbone", "batch_norm", "unfreezing", "epochs", "batch_size")
 # What decides which networks trials need, with which weights.
 _OF_NETWORKS = ("backbone", "weights", "image_size", "pooling", "depth", "stem")
 
@@ -87,7 +89,9 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
             spec = claim_folder(spec, out, edited=command.changes is not None)
         if machines:
             with mistakes:
-                ready.append((spec, share_of(spec, out / "stages", machines)))
+                share = share_of(spec, out / "stages", machines)
+                require_processes(spec, share)
+                ready.append((spec, share))
         if listed is not None:
             with mistakes:
                 fit_to_data(spec, listed.train, spare=listed.validation)
@@ -151,6 +155,40 @@ def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[Sweep
     if fitted is spec:
         return spec, []
     return fitted, [f"k is searched over {fitted.search['k']} only: the gallery has {gallery} images."]
+
+
+def require_processes(spec: SweepSpec, share: Share) -> None:
+    """Check that trials can be trained in as many processes as their share asks for.
+
+    Raises:
+        InputError: none would use the GPUs that each gets; or a batch has fewer images than there are processes, or
+            processes are asked for that are not the GPUs, or what needs GPUs is asked for without any.
+    """
+    if share.gpus <= 1 and "processes" not in {*spec.config, *spec.fixed, *spec.search}:
+        return
+    trained = [config for config in configs_to_check(spec, *_OF_PROCESSES) if config.trains_backbone]
+    if share.gpus > 1 and not trained:
+        raise InputError(
+            "gpus_per_trial must be at most 1 where no trial trains its backbone: a head on cached features has one "
+            f"process, got {share.gpus:g}. Use --gpus-per-trial 1, or --set unfreezing=full."
+        )
+    for config in trained:
+        count = processes_of(config, share.gpus)
+        if share.gpus and config.processes not in (1, count):
+            raise InputError(
+                f"processes must be the GPUs of a trial ({count}), one for each, got {config.processes}. "
+                f"Use --gpus-per-trial {config.processes}, and leave processes out."
+            )
+        if count > config.batch_size:
+            raise InputError(
+                f"batch_size must be at least the processes among which a batch is divided ({count}), got "
+                f"{config.batch_size}. Use --set batch_size={count}, or fewer GPUs or processes for each trial."
+            )
+        if config.sync_batch_norm and count > 1 and not share.gpus:
+            raise InputError(
+                "sync_batch_norm must be false where trials have no GPUs: PyTorch synchronises BatchNorm on GPUs only, "
+                "got true. Use --set sync_batch_norm=false."
+            )
 
 
 def fit_to_images(checked: Checked, command: Command, dataset: Dataset) -> tuple[SweepSpec, list[str]]:

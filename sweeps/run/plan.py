@@ -118,6 +118,7 @@ class Plan:
             "",
             f"Computed once, for all trials and later sweeps, or found in the store: {shared}.",
             f"Disk: about {size_text(self.disk_bytes)}.",
+            *self._processes_lines(),
             f"Time: about {rough_duration(self.seconds)} on {self.used}. {self._caveat()}",
             *([self.gpu_share] if self.gpu_share else []),
             *self._cost_lines(),
@@ -126,6 +127,14 @@ class Plan:
     @property
     def _is_drawn(self) -> bool:
         return self.spec.trials > len(self.experiments)
+
+    def _processes_lines(self) -> list[str]:
+        """Return what trains a trial, where that is more than one process."""
+        gpus, processes = self.share.gpus if self.share else 0, self.spec.trial_config({}).processes
+        if gpus <= 1 and (gpus or processes == 1):
+            return []
+        where = f"on {gpus:g} GPUs" if gpus else f"in {processes} processes"
+        return [f"Each trial that trains its backbone does so {where} (DistributedDataParallel)."]
 
     def _cost_lines(self) -> list[str]:
         if self.cost is None or self.spec.prices is None:

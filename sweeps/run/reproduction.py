@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from carcls.config import TrialConfig
+from carcls.config import HOW_COMPUTED, TrialConfig, default_of
 from carcls.data.dataset import Dataset
 from carcls.errors import TrialFailure
 from sweeps.results.leaderboard import find_best
@@ -223,11 +223,11 @@ def _evaluate(session: SweepSession, record: TrialRecord | None) -> TestEvaluati
 def _experiments(spec: SweepSpec, records: Iterable[TrialRecord]) -> dict[str, TrialRecord | None]:
     """Return the trial of each experiment: equal experiments have one, and one that was not run has none.
 
-    A trial that ran out of memory and was given micro-batches is its experiment's all the same.
+    A trial that ran out of memory and was given micro-batches, or has several GPUs, is its experiment's all the same.
     """
 
     def digest(config: TrialConfig) -> str:
-        return config.model_copy(update={"micro_batch": None}).digest
+        return config.model_copy(update={name: default_of(name) for name in HOW_COMPUTED}).digest
 
     trials = {digest(TrialConfig.model_validate(dict(record.config))): record for record in records}
     return {name: trials.get(digest(config)) for name, config in spec.experiment_configs()}
@@ -239,9 +239,9 @@ def reproduction_of(command: Command, results: Sequence[SweepResult], tests: Tes
     for spec, result in zip(command.specs, results, strict=True):
         found = _experiments(spec, result.trials)
         for name, record in found.items():
-            changed, parts = spec.changed_settings(name), record.config.get("micro_batch") if record else None
-            if parts:  # no experiment has micro-batches
-                changed = {**changed, "micro_batch": (None, parts)}
+            how = {} if record is None else {name: record.config.get(name, default_of(name)) for name in HOW_COMPUTED}
+            computed = {n: (default_of(n), used) for n, used in how.items() if used != default_of(n)}
+            changed = {**spec.changed_settings(name), **computed}  # no experiment is documented otherwise
             rows.append(Reproduced(find_experiment(name), changed, record, tests[name]))
         winner = find_best([record for record in found.values() if record is not None])
         if winner is not None:

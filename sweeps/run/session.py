@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -73,10 +74,15 @@ class SweepSession:
         return Work(self.spec, self.folder, self.folder / "dataset.json", self.stages.root, self.ray, images)
 
     def compute(self, function: str, **arguments: Any) -> Any:
-        """Return what a function returns, in a trial's process; raises as ``sweeps.engine.task.run_task``."""
+        """Return what a function returns, in a trial's process; raises as ``sweeps.engine.task.run_task``.
+
+        One that gets a trial's ``record`` may train its model.
+        """
         from sweeps.engine.task import run_task
 
-        return run_task(self.work, function, arguments)
+        config = arguments["record"].config if "record" in arguments else {"batch_size": 1}
+        size = config.get("micro_batch") or math.ceil(config["batch_size"] / config.get("processes", 1))
+        return run_task(self.work, function, arguments, batch_size=size, notify=self.tell)
 
     def evaluate_on_test(
         self, record: TrialRecord, *, refit: bool = False, files: tuple[str, str] = ("test.json", TEST_PREDICTIONS)

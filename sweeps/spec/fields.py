@@ -118,13 +118,15 @@ def usable_as_folder(name: str) -> str:
 
 
 def _fills_gpus(gpus: float) -> float:
+    if gpus > 1 and gpus % 1:
+        rule = "a whole number above 1, since each of a trial's processes has a GPU of its own"
+        raise ValueError(f"gpus_per_trial must be {rule}, got {gpus:g}. Give {int(gpus)} or {int(gpus) + 1}.")
     if gpus > 1:
-        rule = "at most 1, since a trial computes on one GPU"
-        raise ValueError(f"gpus_per_trial must be {rule}, got {gpus:g}. Give 1; more GPUs run more trials at a time.")
+        return gpus
     shares = round(1 / max(gpus, _SMALLEST_SHARE))
     # 0.33 is meant as a third; three times 0.34 does not fit on a GPU.
     if gpus and not 0.97 <= shares * gpus <= 1 + 1e-9:
-        rule = "0, 1, or 1/n such as 0.5 or 0.25 so that trials fill a GPU"
+        rule = "0, a whole number, or 1/n such as 0.5 or 0.25 so that trials fill a GPU"
         raise ValueError(f"gpus_per_trial must be {rule}, got {gpus!r}.")
     return gpus
 

@@ -133,9 +133,9 @@ def find_near_duplicate(records: Sequence[TrialRecord], config: TrialConfig, spe
     ranges = {name: domain for name, domain in numbers.items() if domain.step is None and domain.low < domain.high}
     if not near or not ranges:
         return None
-    # A trial may have been given other micro-batches when it ran out of memory.
+    # A trial may have been given other micro-batches when it ran out of memory, and other GPUs in another session.
     own, ended = dict(config), [record for record in records if record.status in ("complete", "pruned")]
-    apart = {name: own[name] for name in (*ranges, "micro_batch")}
+    apart = {name: own[name] for name in (*ranges, "micro_batch", "processes")}
     found = [
         (distance, record.number)
         for record in ended

@@ -178,6 +178,11 @@ class Study:
         """Write down from now on, with all that is told of a trial, what ``read`` says by its number that it took."""
         self._history.spending = read
 
+    def note_processes(self, number: int, processes: int) -> None:
+        """Write down in how many processes a trial trains from now on, where it was another number."""
+        if self.record(number).config.get("processes", 1) != processes:
+            self._history.note(number, processes=processes)
+
     def report(self, number: int, measurement: Measurement) -> bool:
         """Note a measurement; return True when the trial should stop now.
 

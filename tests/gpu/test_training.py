@@ -23,7 +23,8 @@ from carcls.errors import OutOfMemory
 from carcls.models.classifier import build_classifier
 from carcls.stages import StageStore
 from carcls.training import images, loop
-from carcls.training.images import NumberFormat, autocast, memory_errors_named, pick_device
+from carcls.training.images import NumberFormat, autocast, pick_device
+from carcls.training.memory import memory_errors_named
 from sweeps.failures import failure_of
 
 AUGMENTED = {"crop": "resized", "flip": True, "rotation": 15.0, "jitter": 0.2, "dropout": 0.2}

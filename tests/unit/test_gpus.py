@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,3 +90,43 @@ def test_plan_says_it_once_and_only_where_trials_take_gpus(
     asked = len(fake_cards.asked)
     assert "GiB free" not in run(*words, "--gpus-per-trial", 0)[1]
     assert len(fake_cards.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("cards", "listed", "counted"),
+    [
+        (1, None, 1),
+        (1, "0,1", 1),
+        (1, "7", "got '7'"),
+        (1, "0,0", "got '0,0'"),
+        (1, "GPU-aa", 1),
+        (1, "GPU-cccc", "got 'GPU-cccc'"),
+        (1, "", 0),
+        (1, "-1", 0),
+        (1, "NoDevFiles", 0),
+        (2, None, 2),
+        (2, "1,0", 2),
+        (2, "GPU-bbbb-2,GPU-aaaa-1", 2),
+        (2, "0,7,1", 1),
+        (2, "MIG-1,MIG-2", 2),
+    ],
+)
+def test_a_plan_counts_gpus_as_cuda_does(
+    fake_cards: FakeCards,
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    cards: int,
+    listed: str | None,
+    counted: int | str,
+) -> None:
+    """From the command line, in every form of CUDA_VISIBLE_DEVICES; one that leaves none is refused in one line."""
+    fake_cards.tell(*(Card(), Card("GPU-bbbb-2", parts=("MIG-1", "MIG-2")))[:cards])
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    code, out, err = run("run", "scratch", "--dry-run", "--json", "--trials", 3)
+    if isinstance(counted, str):
+        assert (code, err.count("\n")) == (2, 1)
+        assert counted in json.loads(out)["error"]
+    else:
+        assert code == 0, err
+        assert json.loads(out)["machine"]["gpus"] == counted

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Layers of carcls, lowest first; a module may import from its own layer and from lower ones.
 CARCLS_LAYERS: list[set[str]] = [
-    {"carcls.errors", "carcls.machine", "carcls.gpus", "carcls.disk"},
+    {"carcls.errors", "carcls.machine", "carcls.gpus", "carcls.disk", "carcls.helpers"},
     {"carcls.catalog", "carcls.unfreezing"},
     {"carcls.config", "carcls.architecture"},
     {"carcls.outcome", "carcls.seeding", "carcls.stages"},
@@ -42,6 +42,7 @@ SWEEPS_USES = {
     "carcls.catalog",
     "carcls.disk",
     "carcls.errors",
+    "carcls.helpers",
     "carcls.gpus",
     "carcls.machine",
     "carcls.outcome",

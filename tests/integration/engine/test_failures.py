@@ -57,7 +57,7 @@ def run(config, data, stages, report):
     cpus = int(os.environ["OMP_NUM_THREADS"])
     checkpoint = folder / f"epochs-{key}"
     done = int(checkpoint.read_text()) if checkpoint.exists() else 0
-    note(data, key=key, cpus=cpus, micro_batch=config.micro_batch, done=done)
+    note(data, key=key, cpus=cpus, micro_batch=config.micro_batch, processes=config.processes, done=done)
     if spoil == "gluttonous" or spoil == "greedy" and not (cpus >= 2 and (config.micro_batch or 32) <= 8):
         raise MemoryError("too many pictures")
     if spoil == "bug" and not (folder / "mended").exists():
@@ -415,6 +415,26 @@ def test_what_is_held_of_a_sick_gpu_leaves_cores_for_the_other_one(tmp_path: Pat
         wait_for(lambda: ray.available_resources().get("GPU") == 2)
     assert [record.status for record in result.records] == ["complete"] * 2
     assert {line["cpus"] for line in log_of(tmp_path)} == {4}
+
+
+@pytest.mark.usefixtures("runner_folder")
+def test_a_trial_on_two_gpus_has_two_processes_and_its_record_says_so(tmp_path: Path) -> None:
+    """It sees both, their time is booked, and out of memory it takes half of a process's part; with one it has one."""
+    folders = tmp_path / "two", tmp_path / "one"
+    for folder in folders:
+        folder.mkdir()
+    settings = {"cpus_per_trial": 2.0, "config": {"epochs": 2, "batch_size": 32, "unfreezing": "full"}}
+    with local_ray(tmp_path, cpus=4, gpus=3):
+        two = run(folders[0], {0.1: "", 0.2: "greedy"}, config={**settings, "gpus_per_trial": 2.0})
+        one = run(folders[1], {0.1: ""}, config={**settings, "gpus_per_trial": 1.0})
+    tries = {(line["key"], line["processes"], line["gpu"], line["micro_batch"]) for line in log_of(folders[0])}
+    assert {(key, processes, len(gpus.split(",")), micro) for key, processes, gpus, micro in tries} == {
+        ("0.1", 2, 2, None), ("0.2", 2, 2, None), ("0.2", 2, 2, 8),
+    }  # fmt: skip
+    assert [record.status for record in (*two.records, *one.records)] == ["complete"] * 3
+    assert [record.trial_config.processes for record in (*two.records, *one.records)] == [2, 2, 1]
+    for record in two.records:
+        assert record.spent.gpu_seconds == pytest.approx(2 * record.spent.seconds, abs=0.01)
 
 
 @pytest.mark.usefixtures("runner_folder")

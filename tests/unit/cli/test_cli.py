@@ -74,7 +74,7 @@ def test_help_answers_in_under_four_tenths_of_a_second() -> None:
 
 MISTAKES = {
     "dropout out of range": (["--set", "dropout=1.5"], "dropout"),
-    "more GPUs than a trial can use": (["--gpus-per-trial", "2"], "gpus_per_trial: must be at most 1"),
+    "one and a half GPUs": (["--gpus-per-trial", "1.5"], "gpus_per_trial: must be a whole number above 1"),
     "reading without a plan": (["--read"], "--read goes with --dry-run"),
     "missing data": (["--data", "nowhere"], "nowhere"),
     "data without images": (["--data", "folder"], "folder"),

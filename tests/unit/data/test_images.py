@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from carcls.data.augment import Augmentation
-from carcls.training.images import ImageSource, View, batches, preloaded
+from carcls.training.images import ImageSource, View, answering_batch, batches, preloaded
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 FULL = Augmentation(crop="resized", window=1.0, crop_scale=0.3, flip=True, rotation=20.0, jitter=0.3)
@@ -120,3 +120,40 @@ def test_threads_of_the_computation_are_left_as_they_were() -> None:
         assert (seen, torch.get_num_threads(), later) == ([1, 1, 1], 2, [2])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_a_network_that_lacks_memory_answers_fewer_images_at_a_time(error: Exception) -> None:
+    """Half as many and half of that, from then on, until it suffices: every image is answered once and in order."""
+    source, most, asked = _source(70, side=112), answering_batch(torch.device("cpu"), 112), list[int]()
+
+    def network(images: torch.Tensor) -> torch.Tensor:
+        asked.append(len(images))
+        if len(images) > 9:
+            raise error
+        return images.mean((1, 2, 3))
+
+    rows = np.arange(70)[::-1].copy()
+    with closing(source.through(network, rows, "fp32")) as answers:
+        found = torch.cat(list(answers))
+    torch.testing.assert_close(found, source.batch(rows).mean((1, 2, 3)))
+    assert [count for count in asked if count > 9] == [count for count in (most, most // 2, most // 4) if count > 9]
+
+
+@pytest.mark.parametrize(("error", "tries"), [(torch.OutOfMemoryError("CUDA out of memory."), 6), (ValueError("?"), 1)])
+def test_what_fewer_images_do_not_mend_is_raised(error: Exception, tries: int) -> None:
+    """Where not even one image can be answered, and at once where something else is wrong."""
+    source, asked, threads = _source(32, side=112), list[int](), torch.get_num_threads()
+
+    def network(images: torch.Tensor) -> None:
+        asked.append(len(images))
+        raise error
+
+    torch.set_num_threads(1)
+    try:
+        with pytest.raises(type(error)), closing(source.through(network, np.arange(32), "fp32")) as answers:
+            next(answers)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(asked) == tries
+    assert asked[-1] == (1 if tries > 1 else 32)

@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 
 from carcls.config import TrialConfig
 from carcls.disk import full_disk_named, replacing, reserve
-from carcls.errors import BadData, DiskFull, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
+from carcls.errors import BadData, DiskFull, LostProcess, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
 from carcls.models.classifier import build_classifier
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
-from carcls.training.images import memory_errors_named
+from carcls.training.memory import memory_errors_named
 from carcls.training.optim import build_optimizer
 from sweeps.engine.halt import Halt
 from sweeps.engine.recovery import Recovery, Running
@@ -63,6 +63,7 @@ KILLED = (
         (BadData("/cars/3.jpg is cut off"), "bad_data", "/cars/3.jpg"),
         (DiskFull("the disk of '/runs' is full"), "full_disk", "'/runs'"),
         (OSError(errno.ENOSPC, "No space left on device"), "full_disk", "No space left"),
+        (LostProcess("process 1 of the 2 that train together died"), "lost", "process 1 of the 2"),
         (TrialFailure("pooling must be average"), "settings", "pooling"),
         (KeyError("oh"), "bug", "KeyError: 'oh'"),
         (RuntimeError("size mismatch"), "bug", "RuntimeError: size mismatch"),
@@ -186,6 +187,9 @@ def test_a_lack_of_memory_is_answered_with_a_larger_share_and_then_with_smaller_
     on_cpu = ladder(Try(1, 0), 3, 6)
     assert [(t.cpus, t.micro_batch) for t in on_cpu] == [(1, None), (2, None), (4, None), (6, None), (6, 2), (6, 1)]
     assert [has_whole_share(t, 6) for t in on_cpu] == [False, False, False, True, True, True]
+    assert [t.micro_batch for t in ladder(Try(1, 1, 32), 8, 8)] == [32, 4, 2, 1]
+    on_several = ladder(Try(1, 4), 32 // 4, 8)
+    assert [(t.gpus, t.micro_batch) for t in on_several] == [(4, None), (4, 4), (4, 2), (4, 1)]
     assert ladder(Try(6, 0), 1, 6) == [Try(6, 0)]
     assert Try(**asdict(on_cpu[-1])) == on_cpu[-1]
 

@@ -34,9 +34,14 @@ def placed(machines: tuple[Machine, ...], share: Share) -> int:
 
 
 def take_gpus(free: list[float], wanted: float) -> bool:
-    """Take a share of one GPU; False when there is no room."""
+    """Take a share of one GPU, or several whole ones; False when there is no room."""
     if wanted == 0:
         return True
+    if wanted > 1:
+        whole = [place for place, left in enumerate(free) if left == 1.0][: int(wanted)]
+        for place in whole if len(whole) == wanted else ():
+            free[place] = 0.0
+        return len(whole) == wanted
     place = next((place for place, left in enumerate(free) if left >= wanted - 1e-6), None)
     if place is None:
         return False
@@ -46,12 +51,12 @@ def take_gpus(free: list[float], wanted: float) -> bool:
 
 @pytest.mark.parametrize("machines", CLUSTERS)
 @pytest.mark.parametrize("trials", [1, 3, 5, 40])
-@pytest.mark.parametrize("gpus", [None, 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("gpus", [None, 0.0, 0.5, 1.0, 2.0, 3.0])
 def test_as_many_trials_fit_as_are_run_at_a_time(
     machines: tuple[Machine, ...], trials: int, gpus: float | None
 ) -> None:
     """Whatever the machines, that many trials can be placed at once, each on one machine, and none waits for ever."""
-    if gpus and not any(machine.gpus for machine in machines):
+    if gpus and not any(machine.gpus >= gpus for machine in machines):
         with pytest.raises(InputError, match="gpus_per_trial"):
             trial_resources(SweepSpec(family="transfer", trials=trials, gpus_per_trial=gpus), *machines)
         return
@@ -74,6 +79,7 @@ def test_cores_are_not_left_idle(machines: tuple[Machine, ...], trials: int) -> 
         ({"gpus_per_trial": 0.5}, [Machine(2, 0)], r"GPUs here \(there is none\).*--gpus-per-trial"),
         ({"cpus_per_trial": 3.0}, [Machine(2, 0)], r"at most the cores here \(2\).*--cpus-per-trial"),
         ({"cpus_per_trial": 9.0}, [Machine(8, 0)] * 2, "at most the cores of one machine of the cluster"),
+        ({"gpus_per_trial": 2.0}, [Machine(8, 1)] * 2, r"GPUs of one machine of the cluster \(there are 1\), got 2"),
         ({"gpus_per_trial": 1.0}, [Machine(8, 0)] * 2, "at most the number of GPUs of one machine of the cluster"),
     ],
 )
@@ -94,6 +100,8 @@ def test_more_than_a_machine_has_is_refused_with_the_remedy(
         ({"cpus_per_trial": 3.0}, [Machine(8, 0)], Share(3.0, 0.0, 2)),
         ({}, [Machine(16, 2)], Share(8.0, 1.0, 2)),
         ({"gpus_per_trial": 0.25}, [Machine(16, 2)], Share(2.0, 0.25, 8)),
+        ({"gpus_per_trial": 2.0}, [Machine(16, 5)], Share(8.0, 2.0, 2)),
+        ({"gpus_per_trial": 2.0}, [Machine(16, 3), Machine(16, 1)], Share(16.0, 2.0, 1)),
         # A trial does not span machines, and cores of one without GPUs do not count for trials with GPUs.
         ({"trials": 1}, [Machine(8, 0), Machine(8, 0)], Share(8.0, 0.0, 1)),
         ({"trials": 9}, [Machine(2, 4), Machine(64, 0)], Share(0.5, 1.0, 4)),

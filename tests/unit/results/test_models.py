@@ -145,9 +145,10 @@ class Images:
 
 @dataclass
 class Reader:
-    """Stands for the family that answers the test images; dies when told to."""
+    """Stands for the family that answers the test images; dies or fails when told to."""
 
     dies: bool = False
+    fails: bool = False
     models: list[str] = field(default_factory=list)
 
     def __call__(self, _config: object, _data: object, _stages: object, model: str, _predictions: object) -> TestScore:
@@ -155,6 +156,8 @@ class Reader:
         self.models.append(model)
         if self.dies:
             raise KeyboardInterrupt
+        if self.fails:
+            raise MemoryError
         return TestScore({"test_accuracy": 0.5}, (0.4, 0.6), 100)
 
 
@@ -164,7 +167,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     reader = Reader()
     monkeypatch.setattr(carcls.families, "evaluate_on_test", reader)
     monkeypatch.setattr(carcls.families, "refit_trial", lambda config, *_: f"refit-{config.dropout}")
-    monkeypatch.setattr("sweeps.results.models.model_on_disk", lambda _stages, _data, record, _tell: record.model)
+    monkeypatch.setattr("sweeps.results.models.model_on_disk", lambda _stages, _data, record, *_: record.model)
     return reader
 
 
@@ -207,6 +210,17 @@ def test_an_evaluation_whose_score_was_lost_counts(tmp_path: Path, reader: Reade
     (tmp_path / "test.json").write_text('{"readings": 1, "tri')
     assert read(tmp_path, 1).evaluations == 2
     assert reader.models == ["model-1"] * 3
+
+
+def test_an_evaluation_that_failed_does_not_count(tmp_path: Path, reader: Reader) -> None:
+    """As for lack of memory: nobody has seen a score, neither the first time nor of another model."""
+    for number in (1, 2):
+        reader.fails = True
+        with pytest.raises(MemoryError):
+            read(tmp_path, number)
+        assert count_evaluations(tmp_path) == (number - 1, number - 1)
+        reader.fails = False
+        assert read(tmp_path, number).evaluations == number
 
 
 def test_files_of_older_versions_count_one_model_an_evaluation(tmp_path: Path, reader: Reader) -> None:

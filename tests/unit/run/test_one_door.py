@@ -19,13 +19,14 @@ from pydantic import BaseModel
 
 from carcls.config import TrialConfig
 from carcls.data.layouts import read_layout
-from carcls.errors import SpecError
+from carcls.errors import InputError, SpecError
 from carcls.machine import usable_cores, visible_gpus
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, run_command
+from sweeps.engine.resources import Share
 from sweeps.engine.session import RaySession
-from sweeps.run.check import check_sweeps
+from sweeps.run.check import check_sweeps, require_processes
 from sweeps.run.command import Command, specs_of_all
 from sweeps.run.data import prepare_data
 from sweeps.run.remembered import recall
@@ -106,6 +107,32 @@ def test_a_plan_asks_everything_once(
     once = ("usable_cores", "visible_gpus", "read_layout", "check_sweeps")
     assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
     assert [calls[name] for name in ("SweepSpec", "load_spec", "read_packaged")] == [specs] * 3
+
+
+@pytest.mark.parametrize(
+    ("family", "sets", "gpus", "mistake"),
+    [
+        ("transfer", ["experiments=[transfer/finetuned]"], 2.0, ""),
+        ("transfer", ["unfreezing=frozen"], 1.0, ""),
+        ("transfer", ["unfreezing=frozen"], 2.0, "gpus_per_trial must be at most 1 where no trial trains its backbone"),
+        ("transfer", ["unfreezing=frozen", "processes=2"], 0.0, ""),
+        ("scratch", ["batch_size=8"], 8.0, ""),
+        ("scratch", ["batch_size=7"], 8.0, r"batch_size must be at least the processes .*\(8\), got 7"),
+        ("scratch", ["search.batch_size=[2,64]", "processes=3"], 0.0, r"processes .*\(3\), got 2.*batch_size=3"),
+        ("scratch", ["processes=2"], 2.0, ""),
+        ("scratch", ["processes=2"], 1.0, r"processes must be the GPUs of a trial \(1\).*--gpus-per-trial 2"),
+        ("scratch", ["processes=2", "sync_batch_norm=true"], 0.0, "sync_batch_norm must be false"),
+        ("scratch", ["sync_batch_norm=true"], 2.0, ""),
+        ("scratch", ["sync_batch_norm=true"], 1.0, ""),
+    ],
+)
+def test_processes_that_cannot_train_together_are_refused(
+    family: str, sets: list[str], gpus: float, mistake: str
+) -> None:
+    """Before anything starts: GPUs that would idle, batches that cannot be divided, and what needs GPUs."""
+    spec, share = load_spec(family, sets=sets, overrides={"data": "/cars"}), Share(2.0, gpus, 1)
+    with pytest.raises(InputError, match=mistake) if mistake else nullcontext():
+        require_processes(spec, share)
 
 
 def test_a_sweep_lists_its_images_and_takes_its_lock_once(

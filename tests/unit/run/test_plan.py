@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
-from sweeps.engine.resources import Machine, rates_of, this_machine
+from sweeps.engine.resources import Machine, Share, rates_of, this_machine
 from sweeps.run.data import configs_to_check, wanted_sizes
 from sweeps.run.plan import Plan
 from sweeps.spec.loading import load_spec
@@ -51,6 +52,20 @@ def work_of(*sets, **options):
 def test_images_are_decoded_at_the_sizes_that_trials_will_need(sets, trials, sizes):
     """Documented ones and every choice; not what a range might give. A plan counts a pack for each."""
     assert wanted_sizes(load_spec("transfer", sets=sets, overrides={"data": "/cars", "trials": trials})) == sizes
+
+
+def test_a_plan_says_what_trains_a_trial_where_that_is_more_than_one_process():
+    """Several GPUs of its share, or processes on a CPU; otherwise nothing."""
+    lines = [
+        line
+        for sets, share in (((), Share(8, 2, 1)), (("processes=3",), Share(8, 0, 1)), ((), Share(8, 1, 1)))
+        for line in replace(plan_of(*sets), share=share).lines()
+        if "DistributedDataParallel" in line
+    ]
+    assert [line.partition(" does so ")[2] for line in lines] == [
+        "on 2 GPUs (DistributedDataParallel).",
+        "in 3 processes (DistributedDataParallel).",
+    ]
 
 
 def test_trials_share_packs_views_and_trainings():

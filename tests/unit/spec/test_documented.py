@@ -10,7 +10,7 @@ import pytest
 from helpers import spec_of_yaml
 
 from carcls.catalog import FAMILIES
-from carcls.config import TrialConfig, default_of
+from carcls.config import HOW_COMPUTED, TrialConfig, default_of
 from carcls.data.config import DataConfig
 from sweeps.spec.documented import EXPERIMENTS, LEAK_MARK, DocumentedExperiment, experiments_of, find_experiment
 from sweeps.spec.loading import load_spec, packaged_specs
@@ -96,7 +96,8 @@ def strange(name: str) -> Any:
 @each_experiment
 def test_no_base_setting_of_a_sweep_reaches_a_documented_experiment(experiment: DocumentedExperiment) -> None:
     """An experiment brings every setting that matters to it; others belong to the machine, its memory and the sweep."""
-    base = {n: strange(n) for n in TrialConfig.model_fields.keys() - {"family", "seed", "precision", "micro_batch"}}
+    machines = {"family", "seed", "precision", *HOW_COMPUTED}
+    base = {name: strange(name) for name in TrialConfig.model_fields.keys() - machines}
     assert not [name for name, value in base.items() if value == default_of(name)]
     assert config_of(experiment, **base).canonical() == config_of(experiment).canonical()
 

@@ -331,10 +331,10 @@ def test_an_unknown_family_is_a_mistake():
         load_spec("transfr")
 
 
-@pytest.mark.parametrize("gpus", [2, 8.0, 1.5, 0.3, 0.34, 0.75, -1, -0.5, float("nan")])
+@pytest.mark.parametrize("gpus", [1.5, 2.25, 0.3, 0.34, 0.75, -1, -0.5, float("nan")])
 def test_gpus_of_a_trial_must_fill_a_gpu(gpus):
-    """None, one and 1/n are accepted; shares that leave a part of a GPU idle, or do not fit on it, are refused."""
-    for share in (0, 1, 0.5, 0.25, 0.33, 1 / 3, 1 / 7):
+    """None, whole ones and 1/n are accepted; what leaves a part of a GPU idle, or does not fit on it, is refused."""
+    for share in (0, 1, 2, 8.0, 0.5, 0.25, 0.33, 1 / 3, 1 / 7):
         assert load_spec("transfer", overrides={"gpus_per_trial": share}).gpus_per_trial == share
     (mistake,) = mistakes_of(overrides={"gpus_per_trial": gpus})
     assert mistake.startswith("gpus_per_trial: must be")

@@ -16,6 +16,7 @@ from carcls.errors import InputError
 from carcls.outcome import Measurement
 from sweeps.spec.space import Choice, Range
 from sweeps.study.journal import JOURNAL
+from sweeps.study.proposals import find_near_duplicate
 from sweeps.study.records import read_history
 from sweeps.study.sampling import Sampler
 from sweeps.study.study import MAX_ATTEMPTS, Asked, Study
@@ -42,6 +43,26 @@ def score(asked: Asked) -> float:
 def run_all(study: Study) -> list[Asked]:
     """Complete all that the study still owes."""
     return run_study(study, lambda asked: {"val_accuracy": score(asked)})
+
+
+def test_a_record_says_in_how_many_processes_its_trial_trained(tmp_path: Path) -> None:
+    """As it was handed out last, whoever reads it; it is asked for as before, and answers what is like it."""
+    spec = spec_of(experiments=("transfer/finetuned",), search={"head_lr": Range(1e-4, 1e-2, log=True)})
+    with Study.open(tmp_path, spec) as study:
+        asked = ask(study)
+        study.note_processes(asked.number, 2)
+        study.hand_back(asked.number, counted=False)
+    with Study.open(tmp_path, spec) as study:
+        again = ask(study)
+        assert (again.number, again.config) == (asked.number, asked.config)
+        assert study.record(0).trial_config.processes == 2
+        study.note_processes(0, 4)
+        complete(study, again, {"val_accuracy": 0.5})
+        config = read_history(tmp_path).record(0).trial_config
+        assert config.model_copy(update={"processes": 1}) == asked.config
+        assert (config.processes, config.digest != asked.config.digest) == (4, True)
+        near = asked.config.model_copy(update={"head_lr": asked.config.head_lr * 1.001})
+        assert find_near_duplicate(study.records(), near, spec) == 0
 
 
 def test_a_record_names_the_stages_that_its_trial_used(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,26 @@ def test_what_is_timed_needs_no_more_memory_than_the_trial(
     monkeypatch.setattr(measured, "_step_seconds", lambda _, batch, __: counts.add(len(batch)) or 1.0)
     resolve_precision(SMALL.model_copy(update=settings), CPU, StageStore(tmp_path))
     assert counts == {images}
+
+
+@pytest.mark.parametrize(("enough", "tried"), [(10, [24, 12, 6]), (1, [24, 12, 6, 3, 2])])
+def test_a_measurement_that_lacks_memory_is_made_on_fewer_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enough: int, tried: list[int]
+) -> None:
+    """Both formats on half as many, until they suffice; where two images do not, it is the trial's lack of memory."""
+    counts: list[int] = []
+
+    def step(_: object, batch: torch.Tensor, precision: NumberFormat) -> float:
+        counts.append(len(batch))
+        if len(batch) > enough and precision == "fp32":
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return 1.0
+
+    monkeypatch.setattr(measured, "has_bf16", lambda _: True)
+    monkeypatch.setattr(measured, "_step_seconds", step)
+    with nullcontext() if enough > 1 else pytest.raises(torch.OutOfMemoryError):
+        resolve_precision(SMALL.model_copy(update={"batch_size": 24}), CPU, StageStore(tmp_path))
+    assert list(dict.fromkeys(counts)) == tried
 
 
 @pytest.mark.parametrize("change", [{"image_size": 64}, {"width": 16}, {"backbone": "efficientnet_lite0"}, {}])

@@ -21,7 +21,8 @@ from carcls.training import loop
 from carcls.training.checkpoint import load_model
 from carcls.training.embeddings import Embedder, frozen_features
 from carcls.training.images import ImageSource, batches
-from carcls.training.loop import Trainer, micro_batches
+from carcls.training.loop import Forward, Trainer
+from carcls.training.parallel import micro_batches
 
 CLASSES = 4
 IMAGES = 40
@@ -256,8 +257,9 @@ def test_parts_add_up_to_the_gradient_of_the_batch(size: int, micro: int, loss: 
         trainer = _trainer(config.training())
         trainer.classifier.double()
         parts, labels = micro_batches(config, np.arange(size)), torch.from_numpy(trainer.labels)
-        embedded = ((trainer.classifier.embed(trainer.images.batch(p).double()), labels[p]) for p in parts)
-        losses.append(float(trainer._step(embedded, size)))
+        network = Forward(trainer.classifier, "fp32", "trains")
+        images = ((trainer.images.batch(part).double(), labels[part]) for part in parts)
+        losses.append(float(trainer._step(network, images, len(parts), size)))
         gradients.append([p.grad for p in trainer.classifier.parameters()])
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     for whole, added in zip(*gradients, strict=True):
