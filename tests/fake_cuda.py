@@ -1,7 +1,7 @@
 """A fake card in the process of a trial, and what runs there (see ``fake_card``).
 
-PyTorch takes seconds to load, so only a data set that says ``torch`` has ``pick_device`` set the limit of a process;
-with others it is the share that the process was given.
+PyTorch takes seconds to load, so the limit of a process is the share that it was given; in ``fake_site``, where PyTorch
+is loaded anyway, it is what carsweep tells PyTorch.
 """
 
 from __future__ import annotations
@@ -157,17 +157,11 @@ def meant_by_torch() -> Iterator[Cuda]:
         yield cuda
 
 
-def _take(mib: int, *, torch: bool) -> Cuda:
+def _take(mib: int) -> Cuda:
     """Take memory as a trial or a task does that was given a part of a GPU."""
-    cuda, share = attach(), held_gpus() or 0.0
-    if torch:
-        from carcls.training.images import pick_device
-
-        with meant_by_torch():
-            assert pick_device().type == ("cuda" if share else "cpu")
-    elif share:
-        cuda.fraction = min(1.0, share)
+    cuda, share = attach(), held_gpus()
     if share:
+        cuda.fraction = min(1.0, share)
         cuda.allocate(mib)
     return cuda
 
@@ -175,7 +169,7 @@ def _take(mib: int, *, torch: bool) -> Cuda:
 def load(path: Path) -> dict[str, Any]:
     """Return the data set of ``run``.
 
-    ``needs`` are MiB by dropout; a trial waits until so many have begun as ``together`` says; ``torch`` loads PyTorch.
+    ``needs`` are MiB by dropout; a trial waits until so many have begun as ``together`` says.
     """
     found: dict[str, Any] = json.loads(path.read_text())
     return found
@@ -186,7 +180,7 @@ def run(config: TrialConfig, data: dict[str, Any], _: Any, report: Callable[[Mea
     cuda, key = attach(), f"{config.dropout:.2f}"
     cuda.note("began", {"key": key, "at": time.time(), "micro_batch": config.micro_batch, "given": held_gpus()})
     part = (config.micro_batch or config.batch_size) / config.batch_size
-    _take(math.ceil(data.get("needs", {}).get(key, GIB) * part), torch=data.get("torch", False))
+    _take(math.ceil(data.get("needs", {}).get(key, GIB) * part))
     while sum('"began"' in line for line in cuda.events.read_text().splitlines()) < data.get("together", 0):
         time.sleep(0.05)
     for epoch in range(1, config.epochs + 1):
@@ -209,7 +203,7 @@ def use_memory(_: Any, __: Any, *, mib: int, micro_batch: int = 64) -> int:
 
     In micro-batches, of batches of 64, it takes the less.
     """
-    _take(mib * micro_batch // 64, torch=False).free()
+    _take(mib * micro_batch // 64).free()
     return os.getpid()
 
 

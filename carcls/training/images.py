@@ -103,7 +103,10 @@ class ImageSource:
 
     def batch(self, rows: NDArray[np.int64], view: View | None = None) -> Tensor:
         """Return normalised images, float32 [b, 3, s, s] in channels_last order, changed as the view says."""
-        return self._prepare(self._read(rows).to(self.device), self._draw(rows, view), view)
+        if self.device.type != "cpu":
+            (images,) = self._stream_to_gpu([[rows]], view)
+            return images
+        return self._prepare(self._read(rows), self._draw(rows, view), view)
 
     def stream(self, parts: Sequence[NDArray[np.int64]], view: View | None = None) -> Generator[Tensor]:
         """Yield ``batch(rows, view)`` for each of ``parts``, made while the one before is used; close it when done.

@@ -2,7 +2,7 @@
 
 The test images are evaluated once for a model. ``test.json`` is of the winner, ``test-NNNN.json`` of a documented
 experiment. Each counts its evaluations and names the models; one is counted before it happens, so that one whose score
-was lost counts too.
+was lost with its process counts too, and one that failed without a score does not.
 
 ``compare_winner``, ``evaluate`` and ``export`` are computed in a trial's process (see sweeps.engine.task): arguments
 and answers travel, and only there are arrays and networks imported.

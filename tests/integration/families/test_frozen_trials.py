@@ -13,7 +13,7 @@ from family_trials import SIZE, numbers, one_thread, read
 from carcls.config import TrialConfig
 from carcls.models import classifier as classifiers
 from carcls.stages import StageStore, seconds_of
-from carcls.training import embeddings, images, measured, trained
+from carcls.training import embeddings, images, measured
 from carcls.training.trained import TrainedClassifier
 
 CONFIG = TrialConfig(
@@ -61,10 +61,10 @@ def test_who_waits_for_a_view_embeds_a_part_of_it(
     """Two trials that begin together share the images of a view, and nothing of what they say depends on it."""
     config = CONFIG.model_copy(update={"unfreezing": unfreezing})
     alone, shared = StageStore(tmp_path / "alone"), StageStore(tmp_path / "shared")
-    for module in (images, trained):
+    for module in (images, embeddings):
         monkeypatch.setattr(module, "answering_batch", lambda *_: 4)
     expected = numbers(config, read(folder, alone), alone)
-    monkeypatch.setattr(trained, "PART", 7)
+    monkeypatch.setattr(embeddings, "PART", 7)
     (view,) = (view for view, epoch in _views(alone).items() if epoch == 0)
     data = read(folder, shared)
     parts = [{"of": view, "first": first, "size": 8} for first in range(0, len(data.splits.train), 8)]

@@ -10,6 +10,7 @@ import gc
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from traceback import extract_stack
 from types import SimpleNamespace
@@ -25,10 +26,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from carcls.config import TrialConfig
+from carcls.data.augment import augmentation_of
 from carcls.models.classifier import build_classifier
 from carcls.seeding import make_deterministic, seed_epoch
 from carcls.training import images, loop
-from carcls.training.images import ImageSource
+from carcls.training.images import ImageSource, View
 from carcls.training.loop import Trainer
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -202,6 +204,25 @@ def test_an_epoch_as_a_gpu_takes_it_is_that_of_the_cpu(
         logits = theirs.run_epoch(0)
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
     assert theirs.progress.history[0]["train_loss"] == pytest.approx(ours.progress.history[0]["train_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("memory", [2**40, 0], ids=["resident", "pinned"])
+def test_a_batch_is_what_the_stream_yields(pretend: Callable[[int], PretendedCard], memory: int) -> None:
+    """From the GPU's memory or the host's, one at a time or two, augmented or not: equal bit by bit, and its rows."""
+    card = pretend(memory)
+    source = _trainer(CONFIG, 3, card).images
+    rows, order = [np.array([7, 2, 9]), np.array([0, 22]), np.array([5, 6, 1, 3])], np.arange(len(source.pixels))
+    augmentation = augmentation_of(CONFIG)
+    assert augmentation is not None
+    for view in (None, View(augmentation, 1, 2)):
+        with card:
+            streamed = list(source.stream(rows, view))
+            alone = [source.batch(each, view) for each in rows]
+        expected = replace(source, device=CPU).batch(order, view)
+        for one, other, part in zip(streamed, alone, rows, strict=True):
+            assert torch.equal(one, other)
+            torch.testing.assert_close(one, expected[part], rtol=1e-4, atol=1e-4)
+            assert one.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_pytorch_reads_once_is_set_before_a_gpu_computes(monkeypatch: pytest.MonkeyPatch) -> None:
