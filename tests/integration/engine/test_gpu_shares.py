@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from fake_card import GIB, Card, FakeCards, fake_cards_in
 from fake_steps import Told, tell
 from helpers import Diary, light_work
@@ -26,7 +27,7 @@ from sweeps.engine.halt import Halt
 from sweeps.engine.probing import measure_shares
 from sweeps.engine.resources import Machine, Share, this_machine
 from sweeps.engine.session import RaySession
-from sweeps.engine.shares import share_of, share_text
+from sweeps.engine.shares import PROBER, share_of, share_text
 from sweeps.engine.task import Work
 from sweeps.lock import ask_to_stop
 from sweeps.spec.fields import EarlyStopping
@@ -201,6 +202,19 @@ def test_what_cannot_be_measured_gives_whole_gpus_and_a_line(
     with work_of(tmp_path / "next", stages=tmp_path / "stages") as work:
         machines = work.session.connect(tmp_path / "ray.log")
         assert share_text(work.spec, work.stages, machines) == "GPU share: measured at the start."
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_told(cards: FakeCards, tmp_path: Path) -> None:
+    """The steps of a sweep's own are begun in such a process, and say what trials on it would."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    cards.tell(Card())
+    said = list[str]()
+    with work_of(tmp_path / "sweep", {0.1: 1.0, 0.2: 1.0}) as work:
+        machines = work.session.connect(tmp_path / "ray.log")
+        own = replace(work, prober=PROBER)
+        measure_shares(own, machines, Halt(tmp_path, said.append, time.monotonic() + 600), said.append)
+    assert "could not be measured how many share one well: the trial was given a GPU" in lines(said)[0]
 
 
 def test_a_request_to_stop_ends_the_measuring(
