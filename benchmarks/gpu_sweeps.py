@@ -30,10 +30,10 @@ from carcls.machine import usable_cores, visible_gpus
 from carcls.stages import StageStore
 from carcls.training.trained import HISTORY, KIND, PREDICTIONS, read_history
 from sweeps.engine.engine import EngineResult
-from sweeps.engine.probing import PROBER, measure
+from sweeps.engine.probing import measure
 from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
-from sweeps.engine.shares import choose
+from sweeps.engine.shares import PROBER, choose
 
 _GIVEN_BACK_MIB = 64
 # Lines of trials that end together come so much apart, or not at all.
