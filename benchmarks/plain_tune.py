@@ -2,9 +2,8 @@
 
     python benchmarks/plain_tune.py --data FOLDER --kind retrieval|frozen|finetune --out FOLDER [--trials N] [--seed N]
 
-FOLDER holds train/<class>/*.jpg and val/<class>/*.jpg. Nothing is shared between trials: each does all that it needs.
-Of carsweep it imports the backbone with its weights, so that both sides have the same network, and nothing else.
-Prints one JSON object: wall seconds, best validation accuracy, and when which accuracy had been reached.
+FOLDER holds train/<class>/*.jpg and val/<class>/*.jpg. Trials share nothing. Of carsweep it imports the backbone with
+its weights alone: both sides have one network. Prints JSON: wall seconds, best accuracy, and when which was reached.
 """
 # ruff: noqa: D103, E402 - one script of plain functions; its clock starts before the libraries are loaded
 
@@ -38,8 +37,10 @@ NUMBERS = {"trials": 16, "seed": 0, "epochs": 5, "size": 128, "batch-size": 32, 
 
 
 def pretrained(name: str) -> Backbone:
-    torch.backends.cudnn.benchmark, model = True, build_backbone_of(TrialConfig(backbone=name))
-    return model.to(DEVICE, memory_format=torch.channels_last).eval()
+    from torch.backends import cudnn  # here, for it cannot be sent to Ray's processes
+
+    cudnn.benchmark = True
+    return build_backbone_of(TrialConfig(backbone=name)).to(DEVICE, memory_format=torch.channels_last).eval()
 
 
 def loader(args, split: str, size: int, model: Backbone, augment: bool = False) -> DataLoader:
@@ -116,9 +117,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 128], help="of retrieval, an extractor each")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--no-early-stopping", action="store_true")
-    args = parser.parse_args()
+    args, _ = parser.parse_args(), ray.init(include_dashboard=False, log_to_driver=False)
     args.data, args.out, args.bf16 = args.data.resolve(), args.out.resolve(), DEVICE == "cuda" or bf16_helps(args)
-    ray.init(include_dashboard=False, log_to_driver=False)
     at_once, grid = max(1, int(ray.cluster_resources()["CPU"]) // args.cpus), tune.grid_search
     share = {"cpu": args.cpus, "gpu": 1 / at_once if DEVICE == "cuda" else 0}  # a GPU waits for what the cores decode
     votes = {"k": grid([1, 5, 10]), "distance": grid(["euclidean", "cosine"]), "vote": grid(["uniform", "distance"])}
