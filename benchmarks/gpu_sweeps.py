@@ -30,10 +30,10 @@ from carcls.machine import usable_cores, visible_gpus
 from carcls.stages import StageStore
 from carcls.training.trained import HISTORY, KIND, PREDICTIONS, read_history
 from sweeps.engine.engine import EngineResult
-from sweeps.engine.probing import PROBER, measure
+from sweeps.engine.probing import measure
 from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
-from sweeps.engine.shares import choose
+from sweeps.engine.shares import PROBER, choose
 
 _GIVEN_BACK_MIB = 64
 # Lines of trials that end together come so much apart, or not at all.
@@ -42,14 +42,20 @@ _SETTINGS = ("backbone=efficientnet_lite0", "experiments=[]", "unfreezing=full",
 _TINY = (*(setting for setting in SETTINGS if not setting.startswith("epochs")), "early_stopping.enabled=false")
 
 
-def sweep_alone(
-    part: Part, does: dict[str, Any], **changes: Any
-) -> tuple[EngineResult, list[dict[str, Any]], list[str]]:
+Swept = tuple[EngineResult, list[dict[str, Any]], list[str]]
+
+
+def sweep_alone(part: Part, does: dict[str, Any], **changes: Any) -> Swept:
     """Do what ``gpu_trial.sweep_of`` does, with a Ray and a store of the sweep's own."""
+    with RaySession() as session:
+        return sweep_in(session, part, does, **changes)
+
+
+def sweep_in(session: RaySession, part: Part, does: dict[str, Any], **changes: Any) -> Swept:
+    """Do the same in a Ray that may have run others: starting one takes ten seconds."""
     folder = Path(tempfile.mkdtemp(dir=part.place)) / "sweep"
     data = prepare_dataset(DataConfig(path=str(part.cars.folder)), StageStore(part.place / "splitting"), SIZE)
-    with RaySession() as session:
-        return sweep_of(folder, part.device, data, session, does, **changes)
+    return sweep_of(folder, part.device, data, session, does, **changes)
 
 
 @on_a_gpu
@@ -86,24 +92,28 @@ def quarantine(part: Part) -> None:
 
 def placement(part: Part) -> None:
     """Trials with a whole GPU, a half, a quarter and none: where they compute, how many at once, with which memory."""
-    for share in (0.0,) if part.tiny else (1.0, 0.5, 0.25, 0.0):
-        at_once = min(round(1 / share) if share else 2, usable_cores())
-        size = {"trials": at_once, "concurrency": at_once, "gpus_per_trial": share}
-        result, notes, _ = sweep_alone(part, {"meet": at_once}, **size)
-        ended = [note for note in notes if note["event"] == "end"]
-        where = f"{share:g} GPU a trial"
-        part.claim(f"{where}: trials at a time", most_at_once(notes) == at_once, most_at_once(notes), str(at_once))
-        devices = sorted({note["device"] for note in ended})
-        part.claim(f"{where}: where they compute", devices == ["cuda" if share else "cpu"], devices)
-        if share:
-            fractions = [note.get("fraction") for note in ended]
-            part.claim(f"{where}: their part of the memory", set(fractions) == {share}, fractions)
-        else:
-            part.claim(
-                f"{where}: CUDA is left alone", not any(n["initialized"] for n in ended), [n["pid"] for n in ended]
-            )
-        part.claim(f"{where}: all are complete", *_complete(result.records))
-        part.figures(**{f"peak_bytes_at_{share:g}": [note.get("peak", 0) for note in ended]})
+    with RaySession() as session:
+        for share in (0.0,) if part.tiny else (1.0, 0.5, 0.25, 0.0):
+            _place(session, part, share)
+
+
+def _place(session: RaySession, part: Part, share: float) -> None:
+    at_once = min(round(1 / share) if share else 2, usable_cores())
+    size = {"trials": at_once, "concurrency": at_once, "gpus_per_trial": share}
+    result, notes, _ = sweep_in(session, part, {"meet": at_once}, **size)
+    ended = [note for note in notes if note["event"] == "end"]
+    where = f"{share:g} GPU a trial"
+    part.claim(f"{where}: trials at a time", most_at_once(notes) == at_once, most_at_once(notes), str(at_once))
+    devices = sorted({note["device"] for note in ended})
+    part.claim(f"{where}: where they compute", devices == ["cuda" if share else "cpu"], devices)
+    if share:
+        fractions = [note.get("fraction") for note in ended]
+        part.claim(f"{where}: their part of the memory", set(fractions) == {share}, fractions)
+    else:
+        pids = [note["pid"] for note in ended]
+        part.claim(f"{where}: CUDA is left alone", not any(note["initialized"] for note in ended), pids)
+    part.claim(f"{where}: all are complete", *_complete(result.records))
+    part.figures(**{f"peak_bytes_at_{share:g}": [note.get("peak", 0) for note in ended]})
 
 
 def _training(part: Part, size: int) -> tuple[str, tuple[str, ...]]:
@@ -224,9 +234,9 @@ def beside(part: Part) -> None:
 
 def frozen(part: Part) -> None:
     """The frozen sweep against plain_tune.py: seconds of a further trial, and of the whole commands."""
-    ours, few, plain = (4, 2, 3) if part.tiny else (64, 16, 4)
-    contest = Contest("frozen", ours, *((2, 64) if part.tiny else (5, 128)), (96, 128), early_stopping=False)
-    _compare(part, contest, few, replace(contest, trials=plain))
+    ours, few = (4, 2) if part.tiny else (64, 16)
+    contest = Contest("frozen", ours, *((2, 64) if part.tiny else (3, 128)), (96, 128), early_stopping=False)
+    _compare(part, contest, few, replace(contest, trials=2 * _plain_at_once()[1]))
 
 
 def retrieval(part: Part) -> None:
@@ -237,6 +247,16 @@ def retrieval(part: Part) -> None:
     _compare(part, contest, 1, replace(contest, trials=12, sizes=sizes[:1]), more)
 
 
+def _plain_at_once() -> tuple[int, int]:
+    """Return the cores, and decoding processes, of a trial of the baseline, and how many it has at a time on a GPU.
+
+    Decoding is what it waits for, so all cores decode, and four trials share the GPU where there are 16 of them.
+    """
+    cores = usable_cores()
+    cpus = max(1, min(4, cores // 2))
+    return cpus, cores // cpus
+
+
 def _compare(part: Part, ours: Contest, few: int, plain: Contest, more: Mapping[str, Any] | None = None) -> None:
     """Run both sides, each from an empty folder, and judge what passes between the ends of their trials.
 
@@ -244,7 +264,7 @@ def _compare(part: Part, ours: Contest, few: int, plain: Contest, more: Mapping[
         part: what is given.
         ours: four trials at a time on a GPU.
         few: of our trials, after which the clock begins; the first of retrieval embeds for others, of the same size.
-        plain: the baseline's, whose clock begins after two; a trial has a whole GPU and four decoding processes.
+        plain: the baseline's, whose clock begins after as many as it has at a time (``_plain_at_once``).
         more: domains of our search.
     """
     kind, spec = ours.kind, spec_of(ours, 0)
@@ -257,11 +277,11 @@ def _compare(part: Part, ours: Contest, few: int, plain: Contest, more: Mapping[
     whole = {"seconds": round(told.seconds, 1), "first_trial_at": round(first, 1), "best": best}
     part.figures(ours={"trials": ours.trials, "further_trial_s": round(further, 3), **whole})
 
-    cpus, out = str(max(1, min(4, usable_cores() // 2))), part.place / "plain"
-    told = plain_tune([*words_of(plain, part.cars, 0, out), "--cpus", cpus, "--workers", cpus])
+    (cpus, first_ones), out = _plain_at_once(), part.place / "plain"
+    told = plain_tune([*words_of(plain, part.cars, 0, out), "--cpus", str(cpus), "--workers", str(cpus)])
     with closing(sqlite3.connect(out / "mlflow.db")) as connection:
         ends = [end / 1000 for (end,) in connection.execute("SELECT end_time FROM runs ORDER BY end_time")]
-    slower = (ends[-1] - ends[1]) / (len(ends) - 2)
+    slower = (ends[-1] - ends[first_ones - 1]) / (len(ends) - first_ones)
     whole = {"seconds": round(told.seconds, 1), "best": told.answer["best_accuracy"]}
     part.figures(plain={"trials": plain.trials, "further_trial_s": round(slower, 3), **whole})
     gain = round(slower / max(further, _LEAST_SECONDS), 1)

@@ -50,9 +50,17 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCards]:
 
 @contextmanager
 def work_of(
-    folder: Path, needs: dict[float, float] | None = None, stages: Path | None = None, **changes: Any
+    folder: Path,
+    needs: dict[float, float] | None = None,
+    stages: Path | None = None,
+    *,
+    together: int = 0,
+    **changes: Any,
 ) -> Iterator[Work]:
-    """Yield a sweep of a trial for each dropout, four unless told otherwise, which needs so many GiB."""
+    """Yield a sweep of a trial for each dropout, four unless told otherwise, which needs so many GiB.
+
+    Trials wait until so many have begun ``together``, those of earlier sweeps on the card included.
+    """
     needs = needs or {n / 10: 1.0 for n in range(1, 5)}
     spec = SweepSpec.model_validate(
         {
@@ -66,7 +74,7 @@ def work_of(
     )
     mib = {f"{dropout:.2f}": round(gib * GIB) for dropout, gib in needs.items()}
     folder.mkdir()
-    with light_work(folder, spec, "fake_cuda", {"needs": mib}, stages) as work:
+    with light_work(folder, spec, "fake_cuda", {"needs": mib, "together": together}, stages) as work:
         yield replace(work, prober="fake_steps:steps")
 
 
@@ -170,8 +178,8 @@ def test_a_share_that_is_too_small_grows_for_later_trials_and_the_next_sweep(car
     cards.tell(Card())
     tell(cards, Told(2 * GIB, RISING))
     stages, began, said = tmp_path / "stages", len(shares_given(cards)), list[str]()
-    needs = {0.1: 60.0, **{n / 10: 1.0 for n in range(2, 9)}}
-    result = run(tmp_path / "one", said, needs, stages, starts=({"dropout": 0.1},))
+    needs = {0.01: 60.0, **{n / 100: 1.0 for n in range(2, 13)}}
+    result = run(tmp_path / "one", said, needs, stages, together=began + 4, starts=({"dropout": 0.01},))
     assert {record.status for record in result.records} == {"complete"}
     given = shares_given(cards, began)
     assert given[0] == 0.25
