@@ -30,10 +30,11 @@ from sweeps.engine.compat import Servers
 from sweeps.engine.resources import Machine, Process, this_machine
 from sweeps.interrupts import keeping_handlers, last_words, uninterrupted
 
-# Ray, Tune and glibc read these from the environment; whoever set one of them keeps it.
+# Ray, Tune, CUDA and glibc read these from the environment; whoever set one of them keeps it.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi numbers GPUs; else the fastest of unequal ones is 0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in trials as on the command line
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a header whatever its verbosity
     "MALLOC_ARENA_MAX": "1",  # each trial of a process has a new thread, whose arena would keep what it has freed

@@ -152,6 +152,8 @@ def test_ray_gives_the_gpus_that_carsweep_counts(
             ray.remote(Holder).options(num_cpus=0.1, num_gpus=share).remote() for share in (0, *(1 for _ in uuids))
         ]
         without, *each = ray.get([process.sees.remote() for process in processes])
+        numbered_by = {*ray.get([process.numbered_by.remote() for process in processes])}
+    assert numbered_by == {"PCI_BUS_ID"}  # as nvidia-smi does
     assert without == []
     assert sorted(each) == sorted([uuid] for uuid in uuids)
 
