@@ -148,9 +148,10 @@ def held_gpus() -> float | None:
     return _held[0] if _held else None
 
 
-# Said by PyTorch, cuBLAS, cuDNN and the driver; the last when it may not ask who else holds memory.
+# Said by PyTorch, cuBLAS, cuDNN, NCCL and the driver; the last when it may not ask who else holds memory.
 _LACK = re.compile(
-    r"CUDA (driver )?error: out of memory|CUDA out of memory|_ALLOC(ATION)?_FAILED|unable to find an engine"
+    r"CUDA (driver )?error: out of memory|CUDA out of memory|Cuda failure (\d+ )?'out of memory'"
+    r"|_ALLOC(ATION)?_FAILED|unable to find an engine"
     r"|Unable to find a valid cuDNN algorithm|DefaultCPUAllocator: (can't allocate|not enough) memory"
     r"|NVML_SUCCESS == .*CUDACachingAllocator",
     re.DOTALL,
@@ -166,6 +167,12 @@ def is_lack_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and bool(_LACK.search(str(error)))
+
+
+def is_broken_device(error: BaseException) -> bool:
+    """Tell whether a process that raised this can use its GPU no more: any CUDA error but a lack of memory."""
+    words = ("CUDA error", "cuDNN error", "NCCL error")
+    return not is_lack_of_memory(error) and any(library in str(error) for library in words)
 
 
 @cache
