@@ -49,7 +49,7 @@ PARTS = {
     "twice": "gpu_sweeps",
     "busy": "gpu_steps",
     "epoch": "gpu_steps",
-    "beside": "gpu_steps",
+    "beside": "gpu_sweeps",
     "frozen": "gpu_sweeps",
     "retrieval": "gpu_sweeps",
     "several": "gpu_sweeps",

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from cars import Cars, lay_out
 from endings import make_images
 
-from carcls.machine import visible_gpus
+from carcls.machine import gpu_kind, visible_gpus
 
 NEEDS_A_GPU = "needs a GPU: not run"
 
@@ -76,7 +76,7 @@ class Part:
         from carcls.seeding import make_deterministic
 
         make_deterministic()
-        card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+        card = gpu_kind() if self.device == "cuda" else "none"  # PyTorch would begin CUDA for it, and take memory
         self._write("about", {"card": card, "torch": torch.__version__, "cuda": torch.version.cuda or "none"})
 
     def _write(self, kind: str, value: Any) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 from unittest.mock import patch
@@ -22,10 +20,9 @@ from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.export import load_export
 from carcls.families import export_trial, run_trial
-from carcls.machine import usable_cores
+from carcls.machine import PACK_SHARE
 from carcls.models.classifier import build_classifier
 from carcls.neighbours import search
-from carcls.seeding import make_deterministic
 from carcls.stages import StageStore
 from carcls.training import images, measured
 from carcls.training.images import ImageSource, NumberFormat, View, batches, pick_device
@@ -48,23 +45,25 @@ def pack(part: Part) -> None:
     config = config_of(part)
     count, side = 2048, config.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    sources = {}
-    for name, share in (("gpu", images.PACK_SHARE), ("host", 0.0)):
-        with patch.object(images, "PACK_SHARE", share):
-            sources[name] = ImageSource(pixels, (0.5,) * 3, (0.25,) * 3, pick_device())
-            sources[name].batch(np.arange(8))
     augmentation = augmentation_of(config)
     assert augmentation is not None
-    rows = np.random.default_rng(1).permutation(count)[:256]
+    sources, taken = {}, {}
+    for name, share in (("gpu", PACK_SHARE), ("host", 0.0)):
+        with patch.object(images, "PACK_SHARE", share):
+            before = torch.cuda.memory_allocated()
+            sources[name] = ImageSource(pixels, (0.5,) * 3, (0.25,) * 3, pick_device())
+            list(sources[name].stream([np.arange(8)]))  # only now it is decided where the pixels are
+            taken[name] = torch.cuda.memory_allocated() - before
+    part.claim("the pixels are where they should be", taken["gpu"] >= pixels.nbytes > taken["host"], taken)
+    parts = list(batches(256, 32, torch.from_numpy(np.random.default_rng(1).permutation(count)[:256])))
     for view, what in ((None, "as they are"), (View(augmentation, 0, 1), "augmented")):
-        first, second = (source.batch(rows, view) for source in sources.values())
-        part.claim(
-            f"batches {what} are equal, bit by bit", torch.equal(first, second), float((first - second).abs().max())
-        )
+        first, second = (torch.cat(list(source.stream(parts, view))) for source in sources.values())
+        apart = float((first - second).abs().max())
+        part.claim(f"batches {what} are equal, bit by bit", torch.equal(first, second), apart)
     for name, source in sources.items():
         part.figures(**{f"images_per_second_{name}": round(stream_rate(source, augmentation, config.batch_size))})
     histories = []
-    for share in (images.PACK_SHARE, 0.0):
+    for share in (PACK_SHARE, 0.0):
         with patch.object(images, "PACK_SHARE", share):
             trainer = trainer_of(config, 8, "bf16", part.place)
             for number in range(2):
@@ -116,7 +115,7 @@ def float64_distances(asked: Any, held: Any, distance: str, device: torch.device
     first, second = (torch.from_numpy(vectors).to(device, torch.float64) for vectors in (asked, held))
     if distance == "cosine":
         first, second = (torch.nn.functional.normalize(vectors, eps=0.0) for vectors in (first, second))
-        return torch.ones((), device=device) - first @ second.T
+        return torch.stack([1 - (second * query).sum(dim=1) for query in first])  # equal images are equally far
     distances: torch.Tensor = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
     return distances
 
@@ -126,7 +125,7 @@ def export(part: Part) -> None:
     stages = StageStore(part.place / "stages")
     size = config_of(part).image_size
     data = prepare_dataset(DataConfig(path=str(part.cars.folder)), stages, size)
-    for precision, allowed in (("fp32", 0.01), ("bf16", 0.1)):
+    for precision, least, most in (("fp32", 0.99, 0.01), ("bf16", 0.95, 0.1)):
         config = config_of(
             part, weights="random" if part.tiny else "auto", precision=precision, epochs=1 if part.tiny else 3
         )
@@ -137,8 +136,8 @@ def export(part: Part) -> None:
         there = load_export(part.place / precision).probabilities(np.array(data.pixels(stages, size)[rows]))
         equal = float((there.argmax(axis=1) == here.argmax(axis=1)).mean())
         apart = float(np.abs(there - here).max())
-        part.claim(f"{precision}: the share of equal classes", equal >= 0.98, round(equal, 4), "≥ 0.98")
-        part.claim(f"{precision}: the largest difference of probabilities", apart <= allowed, apart, f"≤ {allowed}")
+        part.claim(f"{precision}: the share of equal classes", equal >= least, round(equal, 4), f"≥ {least}")
+        part.claim(f"{precision}: the largest difference of probabilities", apart <= most, apart, f"≤ {most}")
         part.figures(**{f"{precision}_images": len(rows), f"{precision}_accuracy": outcome.metrics["val_accuracy"]})
 
 
@@ -160,9 +159,16 @@ def precision(part: Part) -> None:
             seconds = step_seconds(config, form, layout, 2 if part.tiny else 30)
             of_layout[str(layout).removeprefix("torch.")] = round(config.batch_size / seconds, 1)
     part.figures(images_per_second=rates)
-    fastest = measured.faster({form: 1 / rate["channels_last"] for form, rate in rates.items()}) if can else "fp32"
+    # Small batches may wait for the host, in either format; trials that share a GPU keep it busy as a large one does.
+    large = config.model_copy(update={"batch_size": 16 if part.tiny else 256})
+    seconds_of_large = {form: step_seconds(large, form, torch.channels_last, 2 if part.tiny else 10) for form in rates}
+    rates_of_large = {form: round(large.batch_size / seconds, 1) for form, seconds in seconds_of_large.items()}
+    part.figures(**{f"images_per_second_at_{large.batch_size}": rates_of_large})
     taken = measured.resolve_precision(config, device, stages)
-    part.claim("the format that is taken is the faster one", taken == fastest, taken)
+    rate_of = {form: rate["channels_last"] for form, rate in rates.items()}
+    lost = round(max(rate_of.values()) / rate_of[taken], 2)
+    # bf16 must gain so much to be taken, and the probe's batch is another one.
+    part.speed("the other format's images/s, against those of the format that is taken", lost, "≤", measured.GAIN)
     ratio = rates[taken]["channels_last"] / rates[taken]["contiguous_format"]
     part.speed("channels_last in it, against contiguous", round(ratio, 2), "≥", 0.95)
 
@@ -213,14 +219,14 @@ def busy(part: Part) -> None:
     steps, seconds = (3, 0.5) if part.tiny else (60, 8.0)
     bare, wait = bare_epoch(config, steps, "bf16"), 0.0
     bare()
-    with utilisation() as of_bare:
-        event_ms, kernel_ms = bare_milliseconds(bare, steps)
+    event_ms, kernel_ms = bare_milliseconds(bare, steps)
+    with utilisation() as of_bare:  # not while the profile is read, for seconds
         wait = seconds_of(bare, seconds)
     part.figures(
         bare_step_ms=round(1000 * wait / steps, 3), bare_step_event_ms=event_ms, kernels_of_a_step_ms=kernel_ms
     )
     part.figures(bare_utilisation=of_bare())
-    for where, share in (("gpu", images.PACK_SHARE), ("host", 0.0)):
+    for where, share in (("gpu", PACK_SHARE), ("host", 0.0)):
         with patch.object(images, "PACK_SHARE", share):
             ours = training_epoch(config, steps, "bf16", part.place)
             ours()
@@ -255,43 +261,3 @@ def seconds_of(run: Callable[[], float], least: float) -> float:
     while sum(took) < least:
         took.append(run())
     return median(took)
-
-
-def beside(part: Part) -> None:
-    """Images/s of 1, 2, 4 and 8 trainings beside each other on one GPU, each in a process of its own."""
-    counts, context = (1, 2) if part.tiny else (1, 2, 4, 8), multiprocessing.get_context("spawn")
-    rates: dict[int, float] = {}
-    for count in counts:
-        barrier, queue = context.Barrier(count), context.Queue()
-        words = (config_of(part), count, 0.5 if part.tiny else 5.0, part.place, barrier, queue)
-        processes = [context.Process(target=train_beside, args=(n, *words), daemon=True) for n in range(count)]
-        for process in processes:
-            process.start()
-        rates[count] = round(sum(queue.get(timeout=60) for _ in processes))
-        for process in processes:
-            process.join()
-        part.figures(**{f"images_per_second_of_{count}": rates[count]})
-    best = max(rates, key=lambda count: rates[count])
-    gain = round(rates[best] / rates[1], 2)
-    part.claim("the most images/s against one training alone", None, f"{gain}× with {best} beside each other")
-
-
-def train_beside(
-    number: int, config: TrialConfig, count: int, seconds: float, place: Path, barrier: Any, queue: Any
-) -> None:
-    """Train for so many seconds once all are ready; put images/s into the queue."""
-    make_deterministic()
-    torch.set_num_threads(max(1, usable_cores() // count))
-    if torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(1 / count)
-    own = place / f"beside-{count}-{number}"
-    own.mkdir()
-    steps = 3 if seconds < 1 else 30
-    run = training_epoch(config, steps, "bf16" if torch.cuda.is_available() else "fp32", own)
-    run()
-    barrier.wait(timeout=60)
-    done, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        run()
-        done += steps * config.batch_size
-    queue.put(done / (time.perf_counter() - start))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +30,32 @@ from carcls.machine import usable_cores, visible_gpus
 from carcls.stages import StageStore
 from carcls.training.trained import HISTORY, KIND, PREDICTIONS, read_history
 from sweeps.engine.engine import EngineResult
+from sweeps.engine.probing import measure
+from sweeps.engine.resources import Machine
 from sweeps.engine.session import RaySession
+from sweeps.engine.shares import PROBER, choose
 
 _GIVEN_BACK_MIB = 64
+# Lines of trials that end together come so much apart, or not at all.
+_LEAST_SECONDS = 0.001
 _SETTINGS = ("backbone=efficientnet_lite0", "experiments=[]", "unfreezing=full", "early_stopping.enabled=false")
 _TINY = (*(setting for setting in SETTINGS if not setting.startswith("epochs")), "early_stopping.enabled=false")
 
 
-def sweep_alone(
-    part: Part, does: dict[str, Any], **changes: Any
-) -> tuple[EngineResult, list[dict[str, Any]], list[str]]:
+Swept = tuple[EngineResult, list[dict[str, Any]], list[str]]
+
+
+def sweep_alone(part: Part, does: dict[str, Any], **changes: Any) -> Swept:
     """Do what ``gpu_trial.sweep_of`` does, with a Ray and a store of the sweep's own."""
+    with RaySession() as session:
+        return sweep_in(session, part, does, **changes)
+
+
+def sweep_in(session: RaySession, part: Part, does: dict[str, Any], **changes: Any) -> Swept:
+    """Do the same in a Ray that may have run others: starting one takes ten seconds."""
     folder = Path(tempfile.mkdtemp(dir=part.place)) / "sweep"
     data = prepare_dataset(DataConfig(path=str(part.cars.folder)), StageStore(part.place / "splitting"), SIZE)
-    with RaySession() as session:
-        return sweep_of(folder, part.device, data, session, does, **changes)
+    return sweep_of(folder, part.device, data, session, does, **changes)
 
 
 @on_a_gpu
@@ -79,24 +92,28 @@ def quarantine(part: Part) -> None:
 
 def placement(part: Part) -> None:
     """Trials with a whole GPU, a half, a quarter and none: where they compute, how many at once, with which memory."""
-    for share in (0.0,) if part.tiny else (1.0, 0.5, 0.25, 0.0):
-        at_once = min(round(1 / share) if share else 2, usable_cores())
-        size = {"trials": at_once, "concurrency": at_once, "gpus_per_trial": share}
-        result, notes, _ = sweep_alone(part, {"meet": at_once}, **size)
-        ended = [note for note in notes if note["event"] == "end"]
-        where = f"{share:g} GPU a trial"
-        part.claim(f"{where}: trials at a time", most_at_once(notes) == at_once, most_at_once(notes), str(at_once))
-        devices = sorted({note["device"] for note in ended})
-        part.claim(f"{where}: where they compute", devices == ["cuda" if share else "cpu"], devices)
-        if share:
-            fractions = [note.get("fraction") for note in ended]
-            part.claim(f"{where}: their part of the memory", set(fractions) == {share}, fractions)
-        else:
-            part.claim(
-                f"{where}: CUDA is left alone", not any(n["initialized"] for n in ended), [n["pid"] for n in ended]
-            )
-        part.claim(f"{where}: all are complete", *_complete(result.records))
-        part.figures(**{f"peak_bytes_at_{share:g}": [note.get("peak", 0) for note in ended]})
+    with RaySession() as session:
+        for share in (0.0,) if part.tiny else (1.0, 0.5, 0.25, 0.0):
+            _place(session, part, share)
+
+
+def _place(session: RaySession, part: Part, share: float) -> None:
+    at_once = min(round(1 / share) if share else 2, usable_cores())
+    size = {"trials": at_once, "concurrency": at_once, "gpus_per_trial": share}
+    result, notes, _ = sweep_in(session, part, {"meet": at_once}, **size)
+    ended = [note for note in notes if note["event"] == "end"]
+    where = f"{share:g} GPU a trial"
+    part.claim(f"{where}: trials at a time", most_at_once(notes) == at_once, most_at_once(notes), str(at_once))
+    devices = sorted({note["device"] for note in ended})
+    part.claim(f"{where}: where they compute", devices == ["cuda" if share else "cpu"], devices)
+    if share:
+        fractions = [note.get("fraction") for note in ended]
+        part.claim(f"{where}: their part of the memory", set(fractions) == {share}, fractions)
+    else:
+        pids = [note["pid"] for note in ended]
+        part.claim(f"{where}: CUDA is left alone", not any(note["initialized"] for note in ended), pids)
+    part.claim(f"{where}: all are complete", *_complete(result.records))
+    part.figures(**{f"peak_bytes_at_{share:g}": [note.get("peak", 0) for note in ended]})
 
 
 def _training(part: Part, size: int) -> tuple[str, tuple[str, ...]]:
@@ -194,63 +211,80 @@ def _train_once(part: Part, name: str, size: int, words: Sequence[str]) -> Path:
     return file.parent
 
 
+def beside(part: Part) -> None:
+    """Images/s of 1, 2, 4 and 8 trainings on one GPU, as --gpus-per-trial auto measures them, and what that chooses."""
+    load: dict[str, Any] = {"backbone": "efficientnet_lite0", "image_size": 224, "batch_size": 32, "unfreezing": "full"}
+    if part.tiny:  # Ray is to believe that there is a GPU
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        load |= {"backbone": "scratch", "depth": 2, "width": 4, "image_size": 32}
+    most, prober = (2, "gpu_trial:steps_on_the_cpu") if part.tiny else (min(8, usable_cores()), PROBER)
+    machine = Machine(usable_cores(), 1) if part.tiny else None
+    with RaySession(machine=machine) as session:
+        session.connect(part.place / "ray.log")
+        for batch in (32,) if part.tiny else (32, 128):
+            asked = {**load, "batch_size": batch}
+            readings = measure(asked, part.place / "stages", most=most, prober=prober, all_counts=True)
+            fastest = max(reading.images_per_second for reading in readings.values())
+            chosen = choose(readings, most).processes
+            part.figures(**{f"at_{batch}": {count: reading._asdict() for count, reading in readings.items()}})
+            part.figures(**{f"chosen_at_{batch}": chosen})
+            share = round(readings[chosen].images_per_second / fastest, 3)
+            part.speed(f"what auto chooses at {batch} images a batch, against the fastest", share, "≥", 0.95)
+
+
 def frozen(part: Part) -> None:
-    """The frozen sweep against plain_tune.py: seconds a further trial, and whole commands."""
-    few, many, plain = (2, 4, (1, 2)) if part.tiny else (16, 64, (2, 6))
-    epochs, size = (2, 64) if part.tiny else (5, 128)
-    ours = {n: _ours(part, Contest("frozen", n, epochs, size, (96, 128), False)) for n in (few, many)}
-    theirs = {n: _theirs(part, Contest("frozen", n, epochs, size, (96, 128), False)) for n in plain}
-    _compare(part, "frozen", _further(ours), _further(theirs))
+    """The frozen sweep against plain_tune.py: seconds of a further trial, and of the whole commands."""
+    ours, few = (4, 2) if part.tiny else (64, 16)
+    contest = Contest("frozen", ours, *((2, 64) if part.tiny else (3, 128)), (96, 128), early_stopping=False)
+    _compare(part, contest, few, replace(contest, trials=2 * _plain_at_once()[1]))
 
 
 def retrieval(part: Part) -> None:
-    """The retrieval sweep against plain_tune.py, which tries 12 settings for each size: seconds a further trial."""
-    few, many, sizes = (4, 8, (64, 96)) if part.tiny else (16, 64, (96, 128))
+    """The retrieval sweep against plain_tune.py, which tries 12 settings for a size: seconds of a further trial."""
+    sizes = (64, 96) if part.tiny else (96, 128)
+    contest = Contest("retrieval", 8 if part.tiny else 64, 1, sizes[0], sizes, early_stopping=False)
     more = {} if part.tiny else {"k": [1, 2, 3, 5, 7, 10, 15, 20]}
-    ours = {n: _ours(part, Contest("retrieval", n, 1, sizes[0], sizes, False), more) for n in (few, many)}
-    _theirs(part, Contest("retrieval", 12, 1, sizes[0], sizes[:1], False))
-    _compare(part, "retrieval", _further(ours), _between_ends(part.place / "plain-retrieval-12" / "mlflow.db"))
+    _compare(part, contest, 1, replace(contest, trials=12, sizes=sizes[:1]), more)
 
 
-def _further(told: Mapping[int, float]) -> float:
-    """Return the seconds of a further trial, given those of two sweeps by their numbers of trials."""
-    (few, short), (many, long) = told.items()
-    return (long - short) / (many - few)
+def _plain_at_once() -> tuple[int, int]:
+    """Return the cores, and decoding processes, of a trial of the baseline, and how many it has at a time on a GPU.
+
+    Decoding is what it waits for, so all cores decode, and four trials share the GPU where there are 16 of them.
+    """
+    cores = usable_cores()
+    cpus = max(1, min(4, cores // 2))
+    return cpus, cores // cpus
 
 
-def _between_ends(database: Path) -> float:
-    """Return the mean seconds between the ends of trials in MLflow, after the second."""
-    with closing(sqlite3.connect(database)) as connection:
-        ends = [end for (end,) in connection.execute("SELECT end_time FROM runs ORDER BY end_time")]
-    return float(ends[-1] - ends[1]) / 1000 / (len(ends) - 2)
+def _compare(part: Part, ours: Contest, few: int, plain: Contest, more: Mapping[str, Any] | None = None) -> None:
+    """Run both sides, each from an empty folder, and judge what passes between the ends of their trials.
 
-
-def _ours(part: Part, contest: Contest, more: Mapping[str, Any] | None = None) -> float:
-    """Run our side with an empty store, four trials at a time on a GPU; return its seconds."""
-    spec = spec_of(contest, 0)
+    Args:
+        part: what is given.
+        ours: four trials at a time on a GPU.
+        few: of our trials, after which the clock begins; the first of retrieval embeds for others, of the same size.
+        plain: the baseline's, whose clock begins after as many as it has at a time (``_plain_at_once``).
+        more: domains of our search.
+    """
+    kind, spec = ours.kind, spec_of(ours, 0)
     spec["search"] |= more or {}
     share = ["--gpus-per-trial", "0" if part.tiny else "0.25"]
-    told = sweep(spec, part.cars.folder, part.place / f"ours-{contest.kind}-{contest.trials}", "sweep", *share)
+    told = sweep(spec, part.cars.folder, part.place / "ours", "sweep", *share)
+    ends = [second for second, line in told.lines if re.search(r"trial \d+ (complete|pruned)", line)]
+    further = (ends[-1] - ends[few - 1]) / (ours.trials - few)
     best, first = told.answer["best"]["metrics"]["val_accuracy"], told.first(r"trial \d+ started")
     whole = {"seconds": round(told.seconds, 1), "first_trial_at": round(first, 1), "best": best}
-    part.figures(**{f"ours_{contest.trials}": whole})
-    return told.seconds
+    part.figures(ours={"trials": ours.trials, "further_trial_s": round(further, 3), **whole})
 
-
-def _theirs(part: Part, contest: Contest) -> float:
-    """Run the baseline, whose trial has a whole GPU and four decoding processes, where there are cores; as above."""
-    cpus = str(max(1, min(4, usable_cores() // 2)))
-    out = part.place / f"plain-{contest.kind}-{contest.trials}"
-    told = plain_tune([*words_of(contest, part.cars, 0, out), "--cpus", cpus, "--workers", cpus])
+    (cpus, first_ones), out = _plain_at_once(), part.place / "plain"
+    told = plain_tune([*words_of(plain, part.cars, 0, out), "--cpus", str(cpus), "--workers", str(cpus)])
+    with closing(sqlite3.connect(out / "mlflow.db")) as connection:
+        ends = [end / 1000 for (end,) in connection.execute("SELECT end_time FROM runs ORDER BY end_time")]
+    slower = (ends[-1] - ends[first_ones - 1]) / (len(ends) - first_ones)
     whole = {"seconds": round(told.seconds, 1), "best": told.answer["best_accuracy"]}
-    part.figures(**{f"plain_{contest.trials}": whole})
-    return told.seconds
-
-
-def _compare(part: Part, kind: str, ours: float, plain: float) -> None:
-    """Judge what one trial more costs, in seconds; ours may be too little to be measured."""
-    part.figures(our_further_trial_s=round(ours, 3), plain_further_trial_s=round(plain, 3))
-    gain = round(plain / max(ours, 0.001), 1)
+    part.figures(plain={"trials": plain.trials, "further_trial_s": round(slower, 3), **whole})
+    gain = round(slower / max(further, _LEAST_SECONDS), 1)
     part.speed(f"{kind}: a further trial, against plain_tune.py", gain, "≥", FASTER[kind])
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
-from carcls.machine import held_gpus
+from carcls.machine import held_gpus, hold_gpus
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 from sweeps.engine.engine import EngineResult, run_trials
@@ -82,6 +82,14 @@ def _do(data: SimpleNamespace, begun: int) -> None:
         torch.cuda.synchronize()
     if begun <= does.get("die", 0):
         os._exit(1)
+
+
+def steps_on_the_cpu(load: Mapping[str, Any], stages: Path) -> Iterator[dict[str, float]]:
+    """Yield as ``carcls.training.shared.steps`` does, whatever GPU the process believes to hold."""
+    from carcls.training.shared import steps
+
+    hold_gpus(0.0)
+    return steps(load, stages)
 
 
 def note(log: Path, **what: Any) -> int:

@@ -13,7 +13,6 @@ import time
 START = time.time()
 import argparse
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +38,7 @@ NUMBERS = {"trials": 16, "seed": 0, "epochs": 5, "size": 128, "batch-size": 32, 
 
 
 def pretrained(name: str) -> Backbone:
-    model = build_backbone_of(TrialConfig(backbone=name))
+    torch.backends.cudnn.benchmark, model = True, build_backbone_of(TrialConfig(backbone=name))
     return model.to(DEVICE, memory_format=torch.channels_last).eval()
 
 
@@ -74,7 +73,7 @@ def transfer(config: dict, args) -> None:
     head = nn.Sequential(nn.Dropout(config["dropout"]), nn.Linear(model.embedding, len(train.dataset.class_to_idx)))
     groups = [{"params": head.to(DEVICE).parameters(), "lr": config["head_lr"]}]
     groups += [{"params": model.parameters(), "lr": config["backbone_lr"]}] if tuned else []
-    optimizer = torch.optim.AdamW(groups, weight_decay=config["weight_decay"])
+    optimizer = torch.optim.AdamW(groups, weight_decay=config["weight_decay"], fused=DEVICE == "cuda")
     rates, steps = [group["lr"] for group in groups], args.epochs * len(train)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, steps, cycle_momentum=False)
     loss_of = nn.CrossEntropyLoss(label_smoothing=config["label_smoothing"])
@@ -118,20 +117,21 @@ def main() -> None:
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--no-early-stopping", action="store_true")
     args = parser.parse_args()
-    args.data, args.out, args.bf16 = args.data.resolve(), args.out.resolve(), bf16_helps(args)
-    grid, share = tune.grid_search, {"cpu": args.cpus, "gpu": int(DEVICE == "cuda")}
+    args.data, args.out, args.bf16 = args.data.resolve(), args.out.resolve(), DEVICE == "cuda" or bf16_helps(args)
+    ray.init(include_dashboard=False, log_to_driver=False)
+    at_once, grid = max(1, int(ray.cluster_resources()["CPU"]) // args.cpus), tune.grid_search
+    share = {"cpu": args.cpus, "gpu": 1 / at_once if DEVICE == "cuda" else 0}  # a GPU waits for what the cores decode
     votes = {"k": grid([1, 5, 10]), "distance": grid(["euclidean", "cosine"]), "vote": grid(["uniform", "distance"])}
     space = {"dropout": tune.uniform(0.0, 0.7), "head_lr": tune.loguniform(5e-4, 1e-2)}
     space |= {"weight_decay": tune.loguniform(1e-6, 1e-2), "label_smoothing": tune.choice([0.0, 0.1])}
     space |= {"backbone_lr": tune.loguniform(1e-4, 3e-3)} if args.kind == "finetune" else {}
-    options = {"max_concurrent_trials": max(1, os.cpu_count() // args.cpus), "reuse_actors": True}
+    options = {"max_concurrent_trials": at_once, "reuse_actors": True}
     trial, asha = retrieval if args.kind == "retrieval" else transfer, not args.no_early_stopping
     if trial is transfer:  # the grid of retrieval has all combinations once
         stopper = ASHAScheduler(max_t=args.epochs, grace_period=max(1, args.epochs // 5), reduction_factor=3)
         options |= {"search_alg": OptunaSearch(seed=args.seed), "num_samples": args.trials}
         options |= {"scheduler": stopper} if asha else {}
     tracking = MLflowLoggerCallback(f"sqlite:///{args.out}/mlflow.db", experiment_name=args.kind)
-    ray.init(include_dashboard=False, log_to_driver=False)
     results = tune.Tuner(
         tune.with_resources(tune.with_parameters(trial, args=args), share),
         param_space=votes | {"size": grid(args.sizes)} if trial is retrieval else space,

@@ -178,7 +178,8 @@ class ImageSource:
             return None
         torch.cuda.empty_cache()  # what an earlier trial of this process has left is free
         free, total = torch.cuda.mem_get_info(self.device)
-        allowed = torch.cuda.get_per_process_memory_fraction(self.device) * total
+        # Of the current GPU: unlike the line above, PyTorch (2.11 to 2.14) takes no device without a number here.
+        allowed = torch.cuda.get_per_process_memory_fraction() * total
         if self.pixels.nbytes > PACK_SHARE * min(free, allowed):
             return None
         resident = torch.empty(self.pixels.shape, dtype=torch.uint8, device=self.device)

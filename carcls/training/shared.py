@@ -60,6 +60,9 @@ def steps(load: Mapping[str, Any], stages: Path) -> Iterator[dict[str, float]]:
     with memory_errors_named(config):
         frozen = not config.is_from_scratch and stays_frozen(config.unfreezing, config.epochs)
         precision = resolve_precision(config, device, StageStore(stages), frozen=frozen)
+        if device.type == "cuda":  # finding the format took memory that steps do not
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
         trainer, epoch = _trainer(config, device, precision, frozen=frozen), 0
         trainer.run_epoch(epoch)
         yield _told(device, 0.0)

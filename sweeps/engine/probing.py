@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from carcls.machine import hold_gpus, is_lack_of_memory
 from carcls.stages import StageStore
 from sweeps.engine.loads import Load
-from sweeps.engine.shares import COUNTS, KIND, Question, Reading, choose, questions_of, read, share_text, write
+from sweeps.engine.shares import COUNTS, KIND, PROBER, Question, Reading, choose, questions_of, read, share_text, write
 from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from sweeps.engine.resources import Machine
     from sweeps.engine.task import Work
 
-PROBER = "carcls.training.shared:steps"
 # So long a GPU may be taken by others, and so long processes may be silent: they load PyTorch, and find the format.
 FREE_SECONDS, ANSWER_SECONDS = 60.0, 300.0
 _LOOK_SECONDS = 0.5

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
 
 KIND, VERSION = "gpu-share", 1
+PROBER = "carcls.training.shared:steps"
+"""What a process computes while it is measured."""
 COUNTS = (1, 2, 4, 8)
 """Processes at once on a GPU that are tried; Ray has four decimals for a share of 1/n."""
 FILLED = 0.9

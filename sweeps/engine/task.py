@@ -20,7 +20,7 @@ from carcls.machine import is_broken_device
 from carcls.stages import StageStore
 from sweeps.engine.resources import Process, Share
 from sweeps.engine.session import RaySession
-from sweeps.engine.shares import share_of
+from sweeps.engine.shares import PROBER, share_of
 from sweeps.engine.worker import free_gpu_memory, load_data, take_share
 from sweeps.failures import Try, failure_of, next_try, tried_text
 
@@ -54,7 +54,7 @@ class Work:
     images: int = 0
     runner: str = "carcls.families:run_trial"
     loader: str = "carcls.data.dataset:Dataset.load"
-    prober: str = "carcls.training.shared:steps"
+    prober: str = PROBER
 
     def as_order(self) -> dict[str, Any]:
         """Return what the orders of all trials share (see ``sweeps.engine.worker.run_order``), as JSON can hold it.

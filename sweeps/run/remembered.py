@@ -12,6 +12,7 @@ from carcls.errors import InputError, SpecError
 from sweeps.run.command import Command, divided
 from sweeps.run.status import require_known
 from sweeps.spec.documented import settings_for
+from sweeps.spec.fields import AUTO
 from sweeps.spec.loading import edit_spec, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import SweepSpec
@@ -156,7 +157,7 @@ def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
             found |= {f"{name}.{key}": (old.get(key), new.get(key)) for key in {**old, **new}}
         else:
             found[name] = old, new
-    changes = {name: f"{_said(old)} -> {_said(new)}" for name, (old, new) in found.items() if old != new}
+    changes = {name: f"{_said(name, old)} -> {_said(name, new)}" for name, (old, new) in found.items() if old != new}
     mistakes = [
         f"{name}: must stay what the sweep was begun with, for its scores to be comparable, got a change ({name} "
         f"{change}). Begin another sweep with carsweep run."
@@ -168,5 +169,6 @@ def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
     return changes
 
 
-def _said(value: Any) -> str:
-    return "none" if value is None else str(value)
+def _said(name: str, value: Any) -> str:
+    nothing = AUTO if name == "gpus_per_trial" else "none"  # which would read as no GPU
+    return nothing if value is None else str(value)

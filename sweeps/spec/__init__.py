@@ -11,7 +11,7 @@ FACE = {
         "setting_of",
         "settings_for",
     ),
-    "fields": ("EarlyStopping", "Prices", "survival", "usable_as_folder"),
+    "fields": ("AUTO", "EarlyStopping", "Prices", "survival", "usable_as_folder"),
     "loading": ("cut_neighbours", "edit_spec", "load_spec", "packaged_specs", "with_neighbours_of"),
     "mistakes": ("Mistakes",),
     "objectives": ("ACCURACY_ALONE", "Goals", "Quantity", "find_quantity"),

@@ -63,13 +63,16 @@ def test_the_command_takes_nothing_of_the_card(pictures: Path, tmp_path: Path) -
 
 
 def gpus_opened_by(pid: int) -> set[str]:
-    """Return the devices of NVIDIA's that a process has open; whoever holds memory there has some."""
+    """Return the devices by which a process holds memory of GPUs: CUDA opens them, and who only counts GPUs does not.
+
+    Ray asks NVML for their name in the command's process, which opens others for a moment (/dev/nvidiactl).
+    """
     opened = set()
     with suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
                 opened.add(str(entry.readlink()))
-    return {path for path in opened if path.startswith("/dev/nvidia")}
+    return {path for path in opened if path.startswith("/dev/nvidia-uvm")}
 
 
 @pytest.mark.gpu

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -336,3 +337,21 @@ def test_a_part_is_ended_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     found = gpu.run("placement", "cpu", None, limit=0.1)
     assert found["error"].startswith("ended at its limit of 0.1 s")
     assert gpu.processes_of(f"gpu-{os.getpid()}-placement", 5.0) == []
+
+
+def test_what_nvidia_smi_says_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The utilisation is the mean of the samples after the first three; memory is that of the first card, in MiB."""
+    part, smi = load("gpu_part", monkeypatch), tmp_path / "nvidia-smi"
+    samples = "echo 0; echo 0; echo 0; echo 90; echo 100; exec sleep 60"
+    smi.write_text(f'#!/bin/sh\ncase "$1" in *memory*) echo 1234; echo 9;; *) {samples};; esac\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert part.memory_used() == 1234
+    with part.utilisation() as mean:
+        time.sleep(1.0)
+    assert mean() == 95.0
+    smi.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with part.utilisation() as mean:
+        pass
+    assert (mean(), part.memory_used()) == (None, None)

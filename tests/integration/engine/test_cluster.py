@@ -51,8 +51,11 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     words = [BIN / "ray", "start", "--head", "--block", f"--port={port}", f"--metrics-export-port={free_port()}"]
     words += [f"--dashboard-agent-listen-port={free_port()}", "--include-dashboard=false"]
     words += ["--node-ip-address=127.0.0.1", "--num-cpus=2", f"--temp-dir={folder}"]
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: NVIDIA L4 (UUID: GPU-aaaa-1)'\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    environment = {**ENVIRONMENT, "PATH": f"{folder}:{ENVIRONMENT['PATH']}"}
     with (folder / "head.log").open("wb") as log:
-        process = subprocess.Popen(words, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             while not answers(port):
                 assert process.poll() is None, "the head died"
@@ -86,13 +89,14 @@ def test_a_sweep_runs_on_a_cluster_that_is_there(head: int, images: Path, tmp_pa
 
 @pytest.mark.slow
 def test_each_machine_tells_whether_it_can_run_trials(head: int, tmp_path: Path) -> None:
-    """A machine tells its cores; one that does not see the folder is refused with its address."""
+    """A machine tells its cores and its kind of GPU; one that does not see the folder is refused with its address."""
     (tmp_path / "seen").touch()
     for name, mistake in (("seen", ""), ("unseen", "--out must be a folder that every machine")):
         command = [sys.executable, "-m", "sweeps.engine.cluster", f"127.0.0.1:{head}", str(tmp_path / name)]
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=True)
         (machine,) = json.loads(done.stdout.splitlines()[-1])
-        assert (machine["cores"], machine["mistake"][: len(mistake) or None]) == (2, mistake)
+        assert (machine["cores"], machine["gpu_kind"]) == (2, "NVIDIA L4")
+        assert machine["mistake"][: len(mistake) or None] == mistake
 
 
 @pytest.mark.parametrize(

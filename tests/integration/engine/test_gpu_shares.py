@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from fake_card import GIB, Card, FakeCards, fake_cards_in
 from fake_steps import Told, tell
 from helpers import Diary, light_work
@@ -26,7 +27,7 @@ from sweeps.engine.halt import Halt
 from sweeps.engine.probing import measure_shares
 from sweeps.engine.resources import Machine, Share, this_machine
 from sweeps.engine.session import RaySession
-from sweeps.engine.shares import share_of, share_text
+from sweeps.engine.shares import PROBER, share_of, share_text
 from sweeps.engine.task import Work
 from sweeps.lock import ask_to_stop
 from sweeps.spec.fields import EarlyStopping
@@ -49,9 +50,17 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeCards]:
 
 @contextmanager
 def work_of(
-    folder: Path, needs: dict[float, float] | None = None, stages: Path | None = None, **changes: Any
+    folder: Path,
+    needs: dict[float, float] | None = None,
+    stages: Path | None = None,
+    *,
+    together: int = 0,
+    **changes: Any,
 ) -> Iterator[Work]:
-    """Yield a sweep of a trial for each dropout, four unless told otherwise, which needs so many GiB."""
+    """Yield a sweep of a trial for each dropout, four unless told otherwise, which needs so many GiB.
+
+    Trials wait until so many have begun ``together``, those of earlier sweeps on the card included.
+    """
     needs = needs or {n / 10: 1.0 for n in range(1, 5)}
     spec = SweepSpec.model_validate(
         {
@@ -65,7 +74,7 @@ def work_of(
     )
     mib = {f"{dropout:.2f}": round(gib * GIB) for dropout, gib in needs.items()}
     folder.mkdir()
-    with light_work(folder, spec, "fake_cuda", {"needs": mib}, stages) as work:
+    with light_work(folder, spec, "fake_cuda", {"needs": mib, "together": together}, stages) as work:
         yield replace(work, prober="fake_steps:steps")
 
 
@@ -169,8 +178,8 @@ def test_a_share_that_is_too_small_grows_for_later_trials_and_the_next_sweep(car
     cards.tell(Card())
     tell(cards, Told(2 * GIB, RISING))
     stages, began, said = tmp_path / "stages", len(shares_given(cards)), list[str]()
-    needs = {0.1: 60.0, **{n / 10: 1.0 for n in range(2, 9)}}
-    result = run(tmp_path / "one", said, needs, stages, starts=({"dropout": 0.1},))
+    needs = {0.01: 60.0, **{n / 100: 1.0 for n in range(2, 13)}}
+    result = run(tmp_path / "one", said, needs, stages, together=began + 4, starts=({"dropout": 0.01},))
     assert {record.status for record in result.records} == {"complete"}
     given = shares_given(cards, began)
     assert given[0] == 0.25
@@ -201,6 +210,19 @@ def test_what_cannot_be_measured_gives_whole_gpus_and_a_line(
     with work_of(tmp_path / "next", stages=tmp_path / "stages") as work:
         machines = work.session.connect(tmp_path / "ray.log")
         assert share_text(work.spec, work.stages, machines) == "GPU share: measured at the start."
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_told(cards: FakeCards, tmp_path: Path) -> None:
+    """The steps of a sweep's own are begun in such a process, and say what trials on it would."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    cards.tell(Card())
+    said = list[str]()
+    with work_of(tmp_path / "sweep", {0.1: 1.0, 0.2: 1.0}) as work:
+        machines = work.session.connect(tmp_path / "ray.log")
+        own = replace(work, prober=PROBER)
+        measure_shares(own, machines, Halt(tmp_path, said.append, time.monotonic() + 600), said.append)
+    assert "could not be measured how many share one well: the trial was given a GPU" in lines(said)[0]
 
 
 def test_a_request_to_stop_ends_the_measuring(

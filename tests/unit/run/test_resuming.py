@@ -175,6 +175,7 @@ def extend(*sets: str, **options: str) -> Command:
         ([], {"trials": "+20", "hours": "+2"}, ["trials 7 -> 27", "hours none -> 2.0"]),
         ([], {"trials": "9"}, ["trials 7 -> 9"]),
         (["trials=8"], {}, ["trials 7 -> 8"]),
+        (["gpus_per_trial=0.5"], {}, ["gpus_per_trial auto -> 0.5"]),
         ([], {}, []),
     ],
 )

@@ -120,8 +120,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], PretendedCard]:
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(synchronize=card.wait))
         monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (memory, memory))
-        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 1.0)
+        # Below what PyTorch itself checks of its arguments.
+        monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "cudart", lambda: SimpleNamespace(cudaMemGetInfo=lambda _: (memory, memory)))
+        monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", lambda _: 1.0)
         # A mode holds for its own thread only.
         monkeypatch.setattr(images, "preloaded", lambda make, items: (make(item) for item in items))
         # PyTorch asks the tensors below Python where they are.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,32 @@ def test_batch_norm_is_synchronised_on_gpus_only(tmp_path: Path, pixels: Path) -
     config = changed(processes=2, batch_norm=True, sync_batch_norm=True)
     with pytest.raises(InputError, match="sync_batch_norm must be false where trials have no GPUs"):
         launched(config, pixels).fit(tmp_path, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("listed", "seen"), [("4,GPU-b", ["4", "GPU-b"]), (None, ["0", "1"]), ("MIG-a, MIG-b", ["MIG-a", "MIG-b"])]
+)
+def test_each_process_sees_one_gpu_of_the_trials(
+    pixels: Path, monkeypatch: pytest.MonkeyPatch, listed: str | None, seen: list[str]
+) -> None:
+    """As CUDA lists them; they exchange by loopback only, unless somebody said otherwise. No card is asked."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth0")
+    on_gpus = replace(launched(changed(processes=2), pixels), device=torch.device("cuda"))
+    environments = [on_gpus._environment(rank) for rank in range(2)]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in environments] == seen
+    assert {environment["GLOO_SOCKET_IFNAME"] for environment in environments} == {"lo"}
+    assert {environment["NCCL_SOCKET_IFNAME"] for environment in environments} == {"eth0"}
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 1, reason="this machine has two GPUs")
+def test_fewer_gpus_than_processes_are_refused(tmp_path: Path, pixels: Path) -> None:
+    """Before a process starts."""
+    on_gpus = replace(launched(changed(processes=2), pixels), device=torch.device("cuda"))
+    with pytest.raises(InputError, match=r"processes must be at most the trial's GPUs.*--gpus-per-trial 2"):
+        on_gpus.fit(tmp_path, lambda _: None)
 
 
 # Ends
