@@ -43,6 +43,8 @@ _SETTINGS = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial may take so long to let go of its process
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
 }
+# Trainers that start workers of their own set it: Ray then hides no GPU, and all trials would compute on the first one.
+_SHOWS_ALL_GPUS = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 # Ray's sockets lie some 64 characters below its folder, and a socket's path has at most 107.
 _LONGEST_FOLDER = 24
 # So long machines may take to say what their GPUs are called.
@@ -214,6 +216,7 @@ def _prepare(log: Path) -> None:
     """Set what Ray reads, and send what its loggers say to a file; the terminal belongs to the command line."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ.pop(_SHOWS_ALL_GPUS, None)
     logger, handler = logging.getLogger("ray"), logging.FileHandler(log, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for before in logger.handlers:
