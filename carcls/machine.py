@@ -148,8 +148,8 @@ def held_gpus() -> float | None:
     return _held[0] if _held else None
 
 
-# Said by PyTorch, cuBLAS, cuDNN, NCCL and the driver; "not initialized" by libraries that find no room to begin on a full
-# card, the last by PyTorch where it may not ask who else holds memory.
+# Said by PyTorch, cuBLAS, cuDNN, NCCL and the driver; "not initialized" by libraries that find no room to begin on a
+# full card, the last by PyTorch where it may not ask who else holds memory.
 _LACK = re.compile(
     r"CUDA (driver )?error: out of memory|CUDA out of memory|_ALLOC(ATION)?_FAILED|_STATUS_NOT_INITIALIZED"
     r"|Cuda failure (\d+ )?'out of memory'|unable to find an engine|Unable to find a valid cuDNN algorithm"
