@@ -31,6 +31,8 @@ LOGITS = "logits.npy"
 MEETING = "meeting"
 """By which the processes find each other."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+# So that the last words of one that dies are on its death: DistributedDataParallel warns of what is meant so.
+_QUIET = {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 # So long a process that failed at an exchange may be ahead of the news that another one died.
 _NEWS_SECONDS = 5.0
 
@@ -114,7 +116,7 @@ class Launcher:
     def _environment(self, rank: int) -> dict[str, str]:
         """Return what differs in the environment of one process."""
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self._threads))
-        own = {name: os.environ.get(name, value) for name, value in LOOPBACK.items()} | threads
+        own = {name: os.environ.get(name, value) for name, value in (LOOPBACK | _QUIET).items()} | threads
         if self.device.type != "cuda":
             return own
         listed = os.environ.get(_VISIBLE)

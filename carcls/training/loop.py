@@ -179,7 +179,7 @@ class Trainer:
         Args:
             network: gives logits [p, c] of what ``parts`` have.
             parts: inputs and labels [p] of the batch, all of it or one micro-batch after another, and the weight of
-                their mean loss (``Part``).
+                their mean loss (``Piece``).
             count: of parts.
         """
         self.optimizer.zero_grad(set_to_none=True)

@@ -32,7 +32,7 @@ LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 """What gloo and NCCL read from the environment: all processes of a trial are on one machine."""
 
 
-class Part(NamedTuple):
+class Piece(NamedTuple):
     """What one process computes with at a time.
 
     Attributes:
@@ -56,7 +56,7 @@ class Parallel:
     rank: int = 0
     processes: int = 1
 
-    def parts(self, config: TrialConfig, batch: NDArray[np.int64]) -> list[Part]:
+    def parts(self, config: TrialConfig, batch: NDArray[np.int64]) -> list[Piece]:
         """Return what this process has of a batch of positions int64 [b], one after the other; all have as many.
 
         They must: synchronised BatchNorm is an exchange in each forward pass.
@@ -64,7 +64,7 @@ class Parallel:
         found = micro_batches(config, batch, self.processes)
         return [self._part(piece, len(batch), config.image_size) for piece in found]
 
-    def _part(self, piece: NDArray[np.int64], size: int, image_size: int) -> Part:
+    def _part(self, piece: NDArray[np.int64], size: int, image_size: int) -> Piece:
         """Return this process's share of some images of a batch of ``size``, as equal as can be.
 
         BatchNorm may be unable to take one image, so none is alone but of SINGLE_PIXELS or more, as long as another is
@@ -72,17 +72,17 @@ class Parallel:
         network takes no image at all.
         """
         if self.processes == 1:
-            return Part(piece, len(piece) / size)
+            return Piece(piece, len(piece) / size)
         least = 1 if image_size >= SINGLE_PIXELS else 2
         shares = np.array_split(piece, max(1, min(self.processes, len(piece) // least)))
         own = shares[self.rank % len(shares)]
-        return Part(own, self.processes * len(own) / size if self.rank < len(shares) else 0.0)
+        return Piece(own, self.processes * len(own) / size if self.rank < len(shares) else 0.0)
 
     def connect(self, network: nn.Module) -> nn.Module:
         """Return the network as it is to be called, so that gradients are averaged at the end of each backward pass.
 
-        All processes call it at the same point. The weights and buffers of the first one become those of all. Call it
-        again when other parameters train.
+        All processes call it at the same point. The weights of the first one become those of all. Call it again when
+        other parameters train.
         """
         if self.processes == 1:
             return network

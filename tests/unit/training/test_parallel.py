@@ -283,7 +283,7 @@ def test_one_that_is_killed_in_the_middle_ends_the_others(tmp_path: Path, pixels
         os.kill(children()[1], signal.SIGKILL)
 
     before = time.monotonic()
-    with pytest.raises(LostProcess, match=r"died \(signal SIGKILL"):
+    with pytest.raises(LostProcess, match=r"died \(signal SIGKILL\)\.$"):
         launched(changed(processes=2, epochs=50), pixels).fit(tmp_path, kill_one)
     assert time.monotonic() - before < 120
     assert not children()
