@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -79,10 +80,14 @@ def run_order(order: Mapping[str, Any]) -> None:
 
 
 def free_gpu_memory() -> None:
-    """Give back what PyTorch keeps of a GPU: what comes next in this process may need other sizes, others need it."""
+    """Give back what PyTorch keeps of a GPU: what comes next in this process may need other sizes, others need it.
+
+    After a CUDA error even that raises; it must not hide the error.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):
+            torch.cuda.empty_cache()
 
 
 def _place() -> str:
