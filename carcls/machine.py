@@ -180,6 +180,12 @@ def is_lack_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(_LACK.search(str(error)))
 
 
+def is_broken_device(error: BaseException) -> bool:
+    """Tell whether a process that raised this can use its GPU no more: any CUDA error but a lack of memory."""
+    words = ("CUDA error", "cuDNN error", "NCCL error")
+    return not is_lack_of_memory(error) and any(library in str(error) for library in words)
+
+
 @cache
 def keep_freed_memory() -> None:
     """Let this process use memory that it has freed for its next tensors, up to 2 GiB, instead of giving it back.

@@ -25,11 +25,11 @@ from ray import get_runtime_context, tune
 
 from carcls.config import TrialConfig
 from carcls.helpers import end_helpers
-from carcls.machine import hold_gpus, keep_freed_memory
+from carcls.machine import hold_gpus, is_broken_device, keep_freed_memory
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
 from carcls.unfreezing import first_unfrozen
-from sweeps.failures import Failure, failure_of, is_broken_device
+from sweeps.failures import Failure, failure_of
 from sweeps.spec.fields import EarlyStopping
 
 TRACEBACK = "error.txt"

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from carcls.config import TrialConfig
 from carcls.disk import full_disk_named, replacing, reserve
 from carcls.errors import BadData, DiskFull, LostProcess, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
+from carcls.machine import is_broken_device
 from carcls.models.classifier import build_classifier
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
@@ -36,7 +37,6 @@ from sweeps.failures import (
     failure_of,
     failure_of_death,
     has_whole_share,
-    is_broken_device,
     next_try,
 )
 from sweeps.study.study import Study
