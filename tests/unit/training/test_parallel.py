@@ -370,17 +370,19 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("how", ["killed", "its thread ends"])
+@pytest.mark.parametrize("how", ["killed", "killed while they are stopped", "its thread ends"])
 def test_no_helper_outlives_whom_it_works_for(tmp_path: Path, how: str) -> None:
     """They end when the process that started them is killed, or the thread of it that did and that left them."""
-    code = STARTING.format(then="time.sleep(600)" if how == "killed" else "pass")
+    code = STARTING.format(then="pass" if how == "its thread ends" else "time.sleep(600)")
     with importable(tmp_path, "sleeping", SLEEPING):
         parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 2
-    if how == "killed":
+    if how != "its thread ends":
         assert all(map(lives, pids))
+        for pid in pids if "stopped" in how else []:
+            os.kill(pid, signal.SIGSTOP)
         parent.kill()
     wait_until_gone(pids)
     parent.kill()
