@@ -30,7 +30,7 @@ from carcls.training import launcher
 from carcls.training.checkpoint import load_model, save_checkpoint
 from carcls.training.images import ImageSource
 from carcls.training.launcher import Launcher
-from carcls.training.loop import Trainer
+from carcls.training.loop import Trainer, image_logits
 from carcls.training.memory import memory_errors_named
 from carcls.training.parallel import Parallel
 from carcls.training.process import _device_errors_named
@@ -120,7 +120,8 @@ def interrupt_after(epoch: int) -> Callable[[Measurement], None]:
 def test_two_processes_train_what_one_does_in_two_parts(tmp_path: Path, pixels: Path) -> None:
     """Bit for bit, with BatchNorm and clipping: two processes and micro-batches of half the batch add the same halves.
 
-    The running statistics of BatchNorm are those of the first process's parts, as if only these had been seen.
+    The running statistics of BatchNorm are those of the first process's parts, as if only these had been seen; the
+    model that was written has them, and is the one that was validated.
     """
     settings = {"batch_norm": True, "clip_norm": 0.5, "optimizer": "adamw", "lr_schedule": "onecycle"}
     reports: list[Measurement] = []
@@ -135,6 +136,7 @@ def test_two_processes_train_what_one_does_in_two_parts(tmp_path: Path, pixels: 
     )
     counted = {name: value for name, value in two.state_dict().items() if name.endswith("num_batches_tracked")}
     assert set(map(int, counted.values())) == {2 * 3}
+    np.testing.assert_allclose(image_logits(two, one.images, VALIDATION, "fp32"), logits, rtol=1e-5, atol=1e-5)
     assert (logits.shape, [r.epoch for r in reports]) == ((len(VALIDATION), CLASSES), [1, 2])
     assert {path.name for path in tmp_path.iterdir()} >= {"model.safetensors", "checkpoint.pt"}
     assert not {"logits.npy", "meeting"} & {path.name for path in tmp_path.iterdir()}
@@ -370,17 +372,19 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("how", ["killed", "its thread ends"])
+@pytest.mark.parametrize("how", ["killed", "killed while they are stopped", "its thread ends"])
 def test_no_helper_outlives_whom_it_works_for(tmp_path: Path, how: str) -> None:
     """They end when the process that started them is killed, or the thread of it that did and that left them."""
-    code = STARTING.format(then="time.sleep(600)" if how == "killed" else "pass")
+    code = STARTING.format(then="pass" if how == "its thread ends" else "time.sleep(600)")
     with importable(tmp_path, "sleeping", SLEEPING):
         parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 2
-    if how == "killed":
+    if how != "its thread ends":
         assert all(map(lives, pids))
+        for pid in pids if "stopped" in how else []:
+            os.kill(pid, signal.SIGSTOP)
         parent.kill()
     wait_until_gone(pids)
     parent.kill()
